@@ -1,0 +1,253 @@
+//! Names of things, one type each, so that no two kinds of id can be mixed up.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The longest text id, in characters.
+pub const TEXT_ID_MAX: usize = 128;
+
+/// Why a text cannot name a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    #[error("an id must not be empty")]
+    Empty,
+    #[error("an id has at most {TEXT_ID_MAX} characters")]
+    TooLong,
+    #[error("an id consists of printable characters only")]
+    NotPrintable,
+    #[error("not a UUID")]
+    NotAUuid,
+}
+
+macro_rules! uuid_id {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Uuid::parse_str(text).map(Self).map_err(|_| InvalidId::NotAUuid)
+            }
+        }
+    )*};
+}
+
+macro_rules! text_id {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+        #[serde(transparent)]
+        pub struct $name(#[schemars(length(min = 1, max = 128))] Arc<str>);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                check_text(text).map(|()| Self(text.into()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+fn check_text(text: &str) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if text.chars().count() > TEXT_ID_MAX {
+        return Err(InvalidId::TooLong);
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidId::NotPrintable);
+    }
+    Ok(())
+}
+
+uuid_id! {
+    /// One event. UUIDv5 of the command that caused it and its index, so that a retried append is recognised.
+    EventId,
+    /// One command, as its sender or the server named it.
+    CommandId,
+    /// The first command of a chain of causes.
+    CorrelationId,
+    /// A job of any kind.
+    JobId,
+    /// The right of one worker to one piece of work for a time.
+    LeaseId,
+    /// A person, as the log knows them. Only the vault can say who it is.
+    SubjectId,
+    /// A log: made once, kept over restarts and restores.
+    LogId,
+}
+
+text_id! {
+    /// A customer; everything belongs to exactly one.
+    Tenant,
+    /// A person's name in their tenant. Never in an event: events carry a [`SubjectId`].
+    UserId,
+    /// A process that takes work.
+    WorkerId,
+    /// A trusted program that is no worker.
+    ServiceId,
+    /// A part of the server that acts by itself, such as the one that ends leases.
+    ProcessId,
+    /// A product of the caller's catalogue.
+    ProductId,
+    /// An image of a product.
+    ImageId,
+    /// A video of the caller's.
+    VideoId,
+    /// A frame of a video.
+    FrameId,
+    /// One request to match a product against a video.
+    RequestId,
+    /// A product image found in a frame, named by its reporter.
+    MatchId,
+}
+
+impl EventId {
+    /// The id of the `index`th event that `command` causes in one stream. The stream takes part, because a batch may be
+    /// appended as one command a stream.
+    pub fn derive(command: CommandId, stream: &str, index: usize) -> Self {
+        let name = format!("{stream}#{index}");
+        Self(Uuid::new_v5(&command.0, name.as_bytes()))
+    }
+}
+
+/// The place of an event in the whole log, from 1; 0 is the place before the first. Opaque to callers: increasing, but on
+/// some logs with gaps.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first event.
+    pub const START: Self = Self(0);
+
+    /// As SQL stores it. Positions stay far below 2⁶³.
+    pub fn to_i64(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+
+    /// From SQL; a negative number is the start.
+    pub fn from_i64(value: i64) -> Self {
+        Self(u64::try_from(value).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The place of an event in its stream, from 0.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How well a match fits: 0 not at all, 1 perfectly. Never NaN.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Score(#[schemars(range(min = 0.0, max = 1.0))] f64);
+
+/// The number is no score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a score lies between 0 and 1")]
+pub struct NotAScore;
+
+impl Score {
+    pub fn new(value: f64) -> Result<Self, NotAScore> {
+        // Adding zero turns −0 into 0, so that equal scores have equal bits.
+        (0.0..=1.0).contains(&value).then_some(Self(value + 0.0)).ok_or(NotAScore)
+    }
+
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Score {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_id_is_one_to_128_printable_characters() {
+        assert!("a".parse::<MatchId>().is_ok());
+        assert!("ä".repeat(128).parse::<MatchId>().is_ok());
+        assert_eq!("".parse::<MatchId>(), Err(InvalidId::Empty));
+        assert_eq!("a".repeat(129).parse::<MatchId>(), Err(InvalidId::TooLong));
+        assert_eq!("a\nb".parse::<MatchId>(), Err(InvalidId::NotPrintable));
+    }
+
+    #[test]
+    fn a_score_outside_zero_to_one_is_refused() {
+        for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
+            assert_eq!(Score::new(value), Err(NotAScore));
+        }
+        assert_eq!(Score::new(-0.0).unwrap().get().to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn the_same_command_derives_the_same_event_ids() {
+        let command = CommandId(Uuid::from_u128(7));
+        assert_eq!(EventId::derive(command, "job-1", 0), EventId::derive(command, "job-1", 0));
+        assert_ne!(EventId::derive(command, "job-1", 0), EventId::derive(command, "job-1", 1));
+        assert_ne!(EventId::derive(command, "job-1", 0), EventId::derive(command, "job-2", 0));
+    }
+}

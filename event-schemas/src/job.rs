@@ -1,0 +1,178 @@
+//! `job-<uuid>`: the life of a job of any kind.
+//!
+//! These types and names are the stored form: add optional fields, never change or remove one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::ClassifiedError;
+use crate::ids::{JobId, LeaseId, VideoId, WorkerId};
+use crate::registry::events;
+use crate::time::Timestamp;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    ProductVideoMatching,
+    VideoAnalysis,
+    ExtractCutouts,
+    ExtractProducts,
+    ExtractSingleProduct,
+    ModelTraining,
+}
+
+/// Where a job stands. Which phases a job goes through, and in which order, depends on its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Queued,
+    Collecting,
+    Extracting,
+    Matching,
+    Evidence,
+    Downloading,
+    FetchingChat,
+    Transcribing,
+    Analyzing,
+    FindingHighlights,
+    /// The one stage of a job whose kind has no finer ones.
+    Processing,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// What a job is about, where that is not said by later events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobSource {
+    Video { video_id: VideoId, url: String },
+}
+
+/// What a phase cost in earlier jobs of the kind, in seconds for each unit of size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PhasePrior {
+    pub phase: Phase,
+    /// Mean of the natural logarithm of seconds per unit.
+    pub log_seconds_per_unit: f64,
+    /// Variance of that logarithm.
+    pub variance: f64,
+    /// How many jobs it rests on.
+    pub samples: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCreated {
+    pub job_id: JobId,
+    pub kind: JobKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<JobSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The caller's own notes on the job; Matchbook keeps them and reads nothing in them.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobPhaseChanged {
+    pub from: Phase,
+    pub to: Phase,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was known at this moment about how long phases take, so that a replay estimates as the server did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eta_priors: Vec<PhasePrior>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobProgressReported {
+    pub lease_id: LeaseId,
+    pub stage: Phase,
+    /// How much of the stage is done, from 0 to 1.
+    pub fraction: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_done: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_total: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobClaimed {
+    pub lease_id: LeaseId,
+    pub worker_id: WorkerId,
+    pub attempt: u32,
+    /// Until when the lease runs if no heartbeat extends it.
+    pub lease_until: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobLeaseExpired {
+    pub lease_id: LeaseId,
+    pub worker_id: WorkerId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobFailed {
+    pub attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
+    pub error: ClassifiedError,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobRetryScheduled {
+    /// The attempt that will start.
+    pub attempt: u32,
+    pub due_at: Timestamp,
+}
+
+/// Why a job is not tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineReason {
+    /// Two attempts in a row ended with a lost worker or out of memory.
+    CrashLoop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobQuarantined {
+    pub reason: QuarantineReason,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCompleted {
+    pub from: Phase,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCancelled {
+    pub from: Phase,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobResultExpired {}
+
+events! {
+    /// What can happen to a job.
+    JobEvent {
+        JobCreated = 1,
+        JobPhaseChanged = 1,
+        JobProgressReported = 1,
+        JobClaimed = 1,
+        JobLeaseExpired = 1,
+        JobFailed = 1,
+        JobRetryScheduled = 1,
+        JobQuarantined = 1,
+        JobCompleted = 1,
+        JobCancelled = 1,
+        JobResultExpired = 1,
+    }
+}

@@ -1,0 +1,155 @@
+//! `matching-<job>`: what a matching job has to compare and how far that is; `matching-<job>.<shard>`: what was found.
+//!
+//! These types and names are the stored form: add optional fields, never change or remove one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::ClassifiedError;
+use crate::ids::{FrameId, ImageId, LeaseId, MatchId, ProductId, RequestId, Score, VideoId, WorkerId};
+use crate::registry::events;
+use crate::time::Timestamp;
+use crate::worker::WorkerEnd;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProductImage {
+    pub img_id: ImageId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VideoFrame {
+    pub frame_id: FrameId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp_ms: Option<u64>,
+}
+
+/// The frames of a video: named one by one, or only counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Frames {
+    /// These, on top of those named before.
+    Listed(Vec<VideoFrame>),
+    /// This many in all, instead of the number said before.
+    Counted(u64),
+}
+
+/// How far a match request is, in candidates (pairs of a product image and a frame): totals since it was issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    pub candidates_processed: u64,
+    pub vector_pass_done: u64,
+    pub ransac_checked: u64,
+}
+
+/// Images that the product did not have before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProductImagesRegistered {
+    pub product_id: ProductId,
+    pub images: Vec<ProductImage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VideoFramesRegistered {
+    pub video_id: VideoId,
+    pub frames: Frames,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequested {
+    pub request_id: RequestId,
+    pub product_id: ProductId,
+    pub video_id: VideoId,
+    /// How many pairs of image and frame there are to compare.
+    pub candidates: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequestClaimed {
+    pub request_id: RequestId,
+    pub lease_id: LeaseId,
+    pub worker_id: WorkerId,
+    pub attempt: u32,
+    /// Until when the lease runs if no heartbeat extends it.
+    pub lease_until: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequestLeaseExpired {
+    pub request_id: RequestId,
+    pub lease_id: LeaseId,
+    pub worker_id: WorkerId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequestFailed {
+    pub request_id: RequestId,
+    pub lease_id: LeaseId,
+    pub attempt: u32,
+    pub error: ClassifiedError,
+    /// Whether it can be claimed again; if not, it waits for the job to be retried.
+    pub claimable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchProgressReported {
+    pub request_id: RequestId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequestCompleted {
+    pub request_id: RequestId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<LeaseId>,
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// A worker ended while it held leases of this job: a copy of its end, so that the job's history is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobWorkerLost {
+    pub worker_id: WorkerId,
+    pub end: WorkerEnd,
+    /// The leases it held; they end with it.
+    pub lease_ids: Vec<LeaseId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchFound {
+    pub match_id: MatchId,
+    pub product_id: ProductId,
+    pub video_id: VideoId,
+    pub img_id: ImageId,
+    pub frame_id: FrameId,
+    pub score: Score,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_path: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchEvidenceAttached {
+    pub match_id: MatchId,
+    pub evidence_path: String,
+}
+
+events! {
+    /// What can happen while products are matched against videos.
+    MatchingEvent {
+        ProductImagesRegistered = 1,
+        VideoFramesRegistered = 1,
+        MatchRequested = 1,
+        MatchRequestClaimed = 1,
+        MatchRequestLeaseExpired = 1,
+        MatchRequestFailed = 1,
+        MatchProgressReported = 1,
+        MatchRequestCompleted = 1,
+        JobWorkerLost = 1,
+        MatchFound = 1,
+        MatchEvidenceAttached = 1,
+    }
+}

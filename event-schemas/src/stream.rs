@@ -1,0 +1,222 @@
+//! Names of streams. They last for ever.
+//!
+//! A stream of a thing with a UUID is `<category>-<uuid>`; a stream whose id a caller chose is
+//! `<category>-<tenant>.<id>`, escaped so that the name can be taken apart again.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{JobId, MatchId, Tenant, WorkerId};
+
+/// Over how many streams a job's matches are spread, so that reporters do not wait for each other.
+pub const MATCH_SHARDS: u8 = 16;
+
+/// The longest stream name, in bytes: a category and two escaped text ids fit.
+pub const STREAM_NAME_MAX: usize = 4096;
+
+/// The name of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct StreamId(Arc<str>);
+
+/// What a stream is about: the part of its name before the first dash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Category {
+    Job,
+    Matching,
+    Worker,
+}
+
+/// The text names no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a stream name (1 to {STREAM_NAME_MAX} bytes, no control characters): {0:?}")]
+pub struct NotAStream(pub String);
+
+impl Category {
+    pub const ALL: [Self; 3] = [Self::Job, Self::Matching, Self::Worker];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Matching => "matching",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+impl StreamId {
+    pub fn job(job: JobId) -> Self {
+        Self::of_uuid(Category::Job, job.0)
+    }
+
+    /// The registrations, requests and progress of a job.
+    pub fn matching(job: JobId) -> Self {
+        Self::of_uuid(Category::Matching, job.0)
+    }
+
+    /// Where a job's match of this id is kept: one of [`MATCH_SHARDS`] streams.
+    pub fn matches(job: JobId, id: &MatchId) -> Self {
+        Self::match_shard(job, match_shard(id))
+    }
+
+    /// One of the [`MATCH_SHARDS`] streams of a job's matches.
+    pub fn match_shard(job: JobId, shard: u8) -> Self {
+        Self(format!("{}-{job}.{shard}", Category::Matching.as_str()).into())
+    }
+
+    pub fn worker(tenant: &Tenant, worker: &WorkerId) -> Self {
+        Self(format!("{}{}", Self::workers_prefix(tenant), escape(worker.as_str())).into())
+    }
+
+    /// What the names of all streams of a tenant's workers, and no others, begin with.
+    pub fn workers_prefix(tenant: &Tenant) -> String {
+        format!("{}-{}.", Category::Worker.as_str(), escape(tenant.as_str()))
+    }
+
+    fn of_uuid(category: Category, id: Uuid) -> Self {
+        Self(format!("{}-{id}", category.as_str()).into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The category, or none if the stream is not one of ours.
+    pub fn category(&self) -> Option<Category> {
+        let (name, _) = self.0.split_once('-')?;
+        Category::ALL.into_iter().find(|category| category.as_str() == name)
+    }
+
+    /// The job that a `job` or `matching` stream belongs to.
+    pub fn job_id(&self) -> Option<JobId> {
+        let (category, rest) = self.0.split_once('-')?;
+        if category != Category::Job.as_str() && category != Category::Matching.as_str() {
+            return None;
+        }
+        rest.split('.').next()?.parse().ok()
+    }
+
+    /// The shard, if this is a stream of a job's matches.
+    pub fn shard(&self) -> Option<u8> {
+        if self.category()? != Category::Matching {
+            return None;
+        }
+        self.0.split_once('.')?.1.parse().ok()
+    }
+}
+
+/// FNV-1a: fixed for ever, because it decides which stream a match is in.
+fn match_shard(id: &MatchId) -> u8 {
+    let mut hash: u32 = 0x811c_9dc5;
+    for byte in id.as_str().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    // The low bits of FNV alone are weak; the high half is folded in.
+    ((hash ^ (hash >> 16)) % u32::from(MATCH_SHARDS)) as u8
+}
+
+/// Letters, digits, `_` and `-` stand for themselves; every other byte becomes `~` and two hexadecimal digits.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("~{byte:02x}"));
+        }
+    }
+    escaped
+}
+
+/// Undoes [`escape`]; none if the text is not one that it makes.
+pub fn unescape(escaped: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'~' {
+            let digits = [rest.next()?, rest.next()?];
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| escape(text) == escaped)
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = NotAStream;
+
+    fn from_str(text: &str) -> Result<Self, NotAStream> {
+        let valid = !text.is_empty() && text.len() <= STREAM_NAME_MAX && !text.chars().any(char::is_control);
+        if valid { Ok(Self(text.into())) } else { Err(NotAStream(text.to_owned())) }
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_streams_of_a_job_share_its_id() {
+        let job = JobId(Uuid::from_u128(1));
+        let id: MatchId = "hedge-1:f000".parse().unwrap();
+        for stream in [StreamId::job(job), StreamId::matching(job), StreamId::matches(job, &id)] {
+            assert_eq!(stream.job_id(), Some(job), "{stream}");
+        }
+        assert_eq!(StreamId::matching(job).shard(), None);
+        assert!(StreamId::matches(job, &id).shard().is_some());
+    }
+
+    #[test]
+    fn the_prefix_of_a_tenants_workers_is_no_other_tenants() {
+        let (a, ab): (Tenant, Tenant) = ("a".parse().unwrap(), "a.b".parse().unwrap());
+        let worker: WorkerId = "w".parse().unwrap();
+        assert!(!StreamId::worker(&ab, &worker).as_str().starts_with(&StreamId::workers_prefix(&a)));
+    }
+
+    #[test]
+    fn a_match_stays_in_its_shard_for_ever() {
+        let shards: Vec<u8> =
+            ["a", "hedge-1:f000", "hedge-1:f004", "ä"].map(|id| match_shard(&id.parse().unwrap())).into();
+        assert_eq!(shards, GOLDEN_SHARDS);
+    }
+
+    const GOLDEN_SHARDS: [u8; 4] = [0, 0, 12, 15];
+
+    #[test]
+    fn matches_spread_evenly_over_the_shards() {
+        let mut counts = [0_u32; MATCH_SHARDS as usize];
+        for n in 0..16_000 {
+            counts[usize::from(match_shard(&format!("p{}:f{}", n % 40, n / 40).parse().unwrap()))] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_name_comes_back(text in "\\PC{1,40}") {
+            let escaped = escape(&text);
+            prop_assert!(!escaped.contains('.'));
+            prop_assert_eq!(unescape(&escaped), Some(text));
+        }
+    }
+}

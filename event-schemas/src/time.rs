@@ -1,0 +1,169 @@
+//! Instants, as the number of microseconds since 1970-01-01T00:00:00Z.
+//!
+//! Microseconds are what PostgreSQL keeps and what the API shows, so nothing is lost between the two. An `i64` sorts the
+//! same in every store; text with a variable number of digits does not.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+/// An instant in UTC, to the microsecond. Written and read as RFC 3339 (`2026-11-20T10:00:00.000000Z`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// Fixed width, so that the text sorts as the instants do.
+const FORMAT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: what the text form can say.
+const MICROS_MIN: i64 = -62_135_596_800_000_000;
+const MICROS_MAX: i64 = 253_402_300_799_999_999;
+
+/// The text is no RFC 3339 instant between the years 1 and 9999.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 instant such as 2026-11-20T10:00:00.000000Z: {0}")]
+pub struct NotAnInstant(pub String);
+
+impl Timestamp {
+    /// The start of 1970.
+    pub const EPOCH: Self = Self(0);
+
+    /// Instants beyond the years 1 to 9999 are moved to the nearest one that can be written.
+    pub const fn from_micros(micros: i64) -> Self {
+        if micros < MICROS_MIN {
+            Self(MICROS_MIN)
+        } else if micros > MICROS_MAX {
+            Self(MICROS_MAX)
+        } else {
+            Self(micros)
+        }
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Seconds from `earlier` to this instant; negative if it is before it.
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        (self.0 - earlier.0) as f64 / 1e6
+    }
+
+    /// This instant moved on by `duration`.
+    pub fn after(self, duration: Duration) -> Self {
+        Self::from_micros(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This instant moved back by `duration`.
+    pub fn before(self, duration: Duration) -> Self {
+        Self::from_micros(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl From<std::time::SystemTime> for Timestamp {
+    fn from(time: std::time::SystemTime) -> Self {
+        match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Self::EPOCH.after(since),
+            Err(earlier) => Self::EPOCH.before(earlier.duration()),
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
+            .ok()
+            .and_then(|at| at.format(FORMAT).ok())
+            .ok_or(fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = NotAnInstant;
+
+    fn from_str(text: &str) -> Result<Self, NotAnInstant> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotAnInstant(text.to_owned()))?;
+        let micros = at.unix_timestamp_nanos().div_euclid(1000);
+        i64::try_from(micros)
+            .ok()
+            .filter(|micros| (MICROS_MIN..=MICROS_MAX).contains(micros))
+            .map(Self)
+            .ok_or_else(|| NotAnInstant(text.to_owned()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339, UTC, with microseconds.",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_instant_is_written_with_six_digits_and_z() {
+        assert_eq!(Timestamp::from_micros(1_732_183_200_123_000).to_string(), "2024-11-21T10:00:00.123000Z");
+    }
+
+    #[test]
+    fn an_offset_is_turned_into_utc() {
+        let at: Timestamp = "2024-11-21T11:00:00+01:00".parse().unwrap();
+        assert_eq!(at.to_string(), "2024-11-21T10:00:00.000000Z");
+    }
+
+    #[test]
+    fn what_is_no_instant_is_refused() {
+        for text in ["", "now", "2024-11-21", "2024-13-01T00:00:00Z", "2024-11-21T10:00:00"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_survives_its_text_and_sorts_like_it(
+            a in MICROS_MIN..=MICROS_MAX, b in MICROS_MIN..=MICROS_MAX,
+        ) {
+            let (a, b) = (Timestamp::from_micros(a), Timestamp::from_micros(b));
+            prop_assert_eq!(a.to_string().parse::<Timestamp>().unwrap(), a);
+            prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `worker-<tenant>.<id>`: the presence of a process that takes work. Heartbeats are not events; changes of presence are.
+//!
+//! These types and names are the stored form: add optional fields, never change or remove one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::WorkerId;
+use crate::job::JobKind;
+use crate::registry::events;
+use crate::time::Timestamp;
+
+/// What a worker can claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkKind {
+    MatchRequest,
+    VideoAnalysis,
+    ExtractCutouts,
+    ExtractProducts,
+    ExtractSingleProduct,
+    ModelTraining,
+}
+
+impl WorkKind {
+    /// What is claimed of a job of this kind: the job itself, or its match requests.
+    pub fn of(kind: JobKind) -> Self {
+        match kind {
+            JobKind::ProductVideoMatching => Self::MatchRequest,
+            JobKind::VideoAnalysis => Self::VideoAnalysis,
+            JobKind::ExtractCutouts => Self::ExtractCutouts,
+            JobKind::ExtractProducts => Self::ExtractProducts,
+            JobKind::ExtractSingleProduct => Self::ExtractSingleProduct,
+            JobKind::ModelTraining => Self::ModelTraining,
+        }
+    }
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerEnd {
+    /// No heartbeat came.
+    Lost,
+    /// It stopped by itself, with exit code 0 or on being asked to.
+    Stopped,
+    /// Exit code 137, or the reason `oom`.
+    OutOfMemory,
+    /// Any other exit.
+    Crashed,
+}
+
+/// First seen, or seen with other kinds or another version than before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerRegistered {
+    pub worker_id: WorkerId,
+    /// Sorted, without repeats.
+    pub kinds: Vec<WorkKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerLost {
+    pub worker_id: WorkerId,
+    pub last_seen_at: Timestamp,
+}
+
+/// Seen again after it was lost or had exited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerReturned {
+    pub worker_id: WorkerId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkerExited {
+    pub worker_id: WorkerId,
+    pub end: WorkerEnd,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+events! {
+    /// What can happen to a worker.
+    WorkerEvent {
+        WorkerRegistered = 1,
+        WorkerLost = 1,
+        WorkerReturned = 1,
+        WorkerExited = 1,
+    }
+}
