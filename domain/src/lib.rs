@@ -1,1 +1,7 @@
+//! The rules: one file for each consistency boundary, with its commands, state, refusals, `decide` and `evolve`, and the
+//! pure folds that read models share with time travel.
+//!
+//! Start reading at [`decider`], then at [`job`]. This crate refuses to know about time passing, randomness, storage,
+//! SQL, HTTP, threads and logging: whatever a decision needs comes in with the command.
 
+pub mod decider;

@@ -1,0 +1,169 @@
+//! A log in memory: the contract in its simplest form. For tests of everything above the log.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_schemas::envelope::{NewEvent, Recorded};
+use event_schemas::ids::{EventId, LogId, Position, Revision};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::{
+    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, AppendError, Appended, EventLog, Expected, Filter, Identity, Page,
+    ReadError,
+};
+
+/// Clones share the same events.
+#[derive(Clone, Debug)]
+pub struct MemoryLog {
+    identity: Identity,
+    clock: Clock,
+    events: Arc<Mutex<Events>>,
+    head: watch::Sender<Position>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    /// The event at position `n + 1` is at index `n`.
+    all: Vec<Recorded>,
+    /// Indices into `all`, by stream.
+    streams: HashMap<StreamId, Vec<usize>>,
+}
+
+impl MemoryLog {
+    pub fn new(clock: Clock) -> Self {
+        let identity = Identity { id: LogId(Uuid::new_v4()), epoch: 0 };
+        Self { identity, clock, events: Arc::default(), head: watch::Sender::new(Position::START) }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Events> {
+        // A panic in another test's thread leaves the events whole: each append is one step.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events {
+    fn of_stream(&self, stream: &StreamId) -> &[usize] {
+        self.streams.get(stream).map_or(&[], Vec::as_slice)
+    }
+
+    /// The outcome of an earlier append of the same events, if there was one.
+    fn recognise(&self, stream: &[usize], expected: Expected, events: &[NewEvent]) -> Option<Appended> {
+        let first = match expected {
+            Expected::NoStream => 0,
+            Expected::At(revision) => usize::try_from(revision.0).ok()?.checked_add(1)?,
+            Expected::Any => stream.len().checked_sub(events.len())?,
+        };
+        let earlier = stream.get(first..first.checked_add(events.len())?)?;
+        let ids = earlier.iter().map(|index| self.all.get(*index).map(|event| event.id));
+        ids.eq(events.iter().map(|event| Some::<EventId>(event.id))).then_some(())?;
+        let last = self.all.get(*earlier.last()?)?;
+        Some(Appended { position: last.position, revision: last.revision, recorded_at: last.recorded_at })
+    }
+}
+
+impl EventLog for MemoryLog {
+    async fn append(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended, AppendError> {
+        check_size(&events)?;
+        let mut log = self.locked();
+        let of_stream = log.of_stream(stream);
+        let actual = of_stream.len().checked_sub(1).map(|last| Revision(last as u64));
+        let as_expected = match expected {
+            Expected::NoStream => actual.is_none(),
+            Expected::At(revision) => actual == Some(revision),
+            Expected::Any => true,
+        };
+        if let Some(earlier) = log.recognise(of_stream, expected, &events) {
+            return Ok(earlier);
+        }
+        if !as_expected {
+            return Err(AppendError::Conflict { actual });
+        }
+        let recorded_at =
+            log.all.last().map_or(self.clock.now(), |last| last.recorded_at.max(self.clock.now()));
+        let mut revision = actual.map_or(Revision(0), Revision::next);
+        let mut appended = Appended { position: Position::START, revision, recorded_at };
+        for event in events {
+            let index = log.all.len();
+            let position = Position(index as u64 + 1);
+            log.all.push(Recorded {
+                position,
+                recorded_at,
+                stream: stream.clone(),
+                revision,
+                id: event.id,
+                event_type: event.event_type,
+                metadata: event.metadata,
+                data: event.data,
+            });
+            log.streams.entry(stream.clone()).or_default().push(index);
+            appended = Appended { position, revision, recorded_at };
+            revision = revision.next();
+        }
+        self.head.send_replace(appended.position);
+        Ok(appended)
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        from: Revision,
+        events_max: usize,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let log = self.locked();
+        let skip = usize::try_from(from.0).unwrap_or(usize::MAX);
+        let indices = log.of_stream(stream).iter().skip(skip).take(events_max);
+        Ok(indices.filter_map(|index| log.all.get(*index)).cloned().collect())
+    }
+
+    async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
+        let log = self.locked();
+        let skip = usize::try_from(after.0).unwrap_or(usize::MAX);
+        let head = Position(log.all.len() as u64);
+        let events: Vec<Recorded> = log
+            .all
+            .iter()
+            .skip(skip)
+            .filter(|event| filter.matches(&event.stream))
+            .take(events_max)
+            .cloned()
+            .collect();
+        let next = match events.last() {
+            Some(last) if events.len() == events_max => last.position,
+            _ => head.max(after),
+        };
+        Ok(Page { events, next, at_head: next >= head })
+    }
+
+    async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
+        let log = self.locked();
+        Ok(Position(log.all.partition_point(|event| event.recorded_at <= at) as u64))
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.head.subscribe()
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+}
+
+fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
+    let bytes = events
+        .iter()
+        .map(|event| event.event_type.as_str().len() + event.metadata.len() + event.data.len())
+        .sum();
+    if events.is_empty() || events.len() > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX {
+        return Err(AppendError::Size { events: events.len(), bytes });
+    }
+    Ok(())
+}
