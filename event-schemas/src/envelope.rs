@@ -236,6 +236,35 @@ impl From<WorkerEvent> for Event {
     }
 }
 
+/// The event is of another category than asked for: of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an event of the category {}", .0.as_str())]
+pub struct OtherCategory(pub Category);
+
+impl TryFrom<Event> for JobEvent {
+    type Error = OtherCategory;
+
+    fn try_from(event: Event) -> Result<Self, OtherCategory> {
+        if let Event::Job(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
+    }
+}
+
+impl TryFrom<Event> for MatchingEvent {
+    type Error = OtherCategory;
+
+    fn try_from(event: Event) -> Result<Self, OtherCategory> {
+        if let Event::Matching(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
+    }
+}
+
+impl TryFrom<Event> for WorkerEvent {
+    type Error = OtherCategory;
+
+    fn try_from(event: Event) -> Result<Self, OtherCategory> {
+        if let Event::Worker(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
+    }
+}
+
 /// An event before a log has accepted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
