@@ -5,3 +5,7 @@
 //! SQL, HTTP, threads and logging: whatever a decision needs comes in with the command.
 
 pub mod decider;
+pub mod job;
+pub mod lease;
+pub mod matching;
+pub mod worker;

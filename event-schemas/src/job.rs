@@ -2,6 +2,8 @@
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,54 @@ pub enum Phase {
     Completed,
     Failed,
     Cancelled,
+}
+
+impl JobKind {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ProductVideoMatching => "product_video_matching",
+            Self::VideoAnalysis => "video_analysis",
+            Self::ExtractCutouts => "extract_cutouts",
+            Self::ExtractProducts => "extract_products",
+            Self::ExtractSingleProduct => "extract_single_product",
+            Self::ModelTraining => "model_training",
+        }
+    }
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Phase {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Collecting => "collecting",
+            Self::Extracting => "extracting",
+            Self::Matching => "matching",
+            Self::Evidence => "evidence",
+            Self::Downloading => "downloading",
+            Self::FetchingChat => "fetching_chat",
+            Self::Transcribing => "transcribing",
+            Self::Analyzing => "analyzing",
+            Self::FindingHighlights => "finding_highlights",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a job is about, where that is not said by later events.
@@ -174,5 +224,46 @@ events! {
         JobCompleted = 1,
         JobCancelled = 1,
         JobResultExpired = 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_and_kinds_are_shown_as_they_are_stored() {
+        use JobKind as K;
+        use Phase as P;
+        let phases = [
+            P::Queued,
+            P::Collecting,
+            P::Extracting,
+            P::Matching,
+            P::Evidence,
+            P::Downloading,
+            P::FetchingChat,
+            P::Transcribing,
+            P::Analyzing,
+            P::FindingHighlights,
+            P::Processing,
+            P::Completed,
+            P::Failed,
+            P::Cancelled,
+        ];
+        for phase in phases {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.to_string());
+        }
+        let kinds = [
+            K::ProductVideoMatching,
+            K::VideoAnalysis,
+            K::ExtractCutouts,
+            K::ExtractProducts,
+            K::ExtractSingleProduct,
+            K::ModelTraining,
+        ];
+        for kind in kinds {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+        }
     }
 }

@@ -110,6 +110,12 @@ pub struct MatchRequestCompleted {
     pub totals: Totals,
 }
 
+/// A request that had failed for good waits for a worker again, because its job is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchRequestRetried {
+    pub request_id: RequestId,
+}
+
 /// A worker ended while it held leases of this job: a copy of its end, so that the job's history is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobWorkerLost {
@@ -135,6 +141,9 @@ pub struct MatchFound {
 pub struct MatchEvidenceAttached {
     pub match_id: MatchId,
     pub evidence_path: String,
+    /// Whether the match had other evidence before, so that matches with evidence can be counted without a look back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
 }
 
 events! {
@@ -148,6 +157,7 @@ events! {
         MatchRequestFailed = 1,
         MatchProgressReported = 1,
         MatchRequestCompleted = 1,
+        MatchRequestRetried = 1,
         JobWorkerLost = 1,
         MatchFound = 1,
         MatchEvidenceAttached = 1,

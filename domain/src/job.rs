@@ -1,0 +1,458 @@
+//! A job of any kind, from its creation to its end.
+//!
+//! Invariants: a job is created once; its phase moves forward along its kind's pipeline and never back, but for a failed
+//! job that is tried again; it ends once an attempt; of the kinds that are claimed whole, at most one lease is in force,
+//! and nothing is taken under another one.
+
+pub mod failure;
+pub mod pipeline;
+
+use event_schemas::failure::ClassifiedError;
+use event_schemas::ids::{JobId, LeaseId, WorkerId};
+use event_schemas::job::{
+    JobCancelled, JobClaimed, JobCompleted, JobCreated, JobEvent, JobFailed, JobKind, JobLeaseExpired,
+    JobPhaseChanged, JobProgressReported, Phase, PhasePrior,
+};
+use event_schemas::time::Timestamp;
+
+use crate::decider::{Decider, Occurred, RefusalKind, Refused};
+use crate::lease::Lease;
+
+/// What someone wants of a job, and when they say that it happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    pub at: Timestamp,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Create(JobCreated),
+    ChangePhase {
+        to: Phase,
+        reason: Option<String>,
+        /// What is known by now about how long phases take; kept with the event.
+        eta_priors: Vec<PhasePrior>,
+    },
+    /// A stage beyond the job's phase moves it there.
+    ReportProgress {
+        report: JobProgressReported,
+        eta_priors: Vec<PhasePrior>,
+    },
+    Claim {
+        lease_id: LeaseId,
+        worker_id: WorkerId,
+        lease_until: Timestamp,
+    },
+    ExpireLease {
+        lease_id: LeaseId,
+    },
+    /// By the worker under its lease; without a lease by whoever leads the job, while nobody holds one.
+    Complete {
+        lease_id: Option<LeaseId>,
+        result: Option<serde_json::Value>,
+    },
+    /// Like [`Action::Complete`].
+    Fail {
+        lease_id: Option<LeaseId>,
+        error: ClassifiedError,
+    },
+    Retry {
+        eta_priors: Vec<PhasePrior>,
+    },
+    Cancel {
+        reason: Option<String>,
+    },
+}
+
+/// Whether work on a job may go on: all that the streams beside the job's own need to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Standing {
+    #[default]
+    Missing,
+    Open,
+    /// In this phase, which is an end.
+    Ended(Phase),
+}
+
+/// A job as its decisions need it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State(Option<Life>);
+
+/// What is known of a job that was created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Life {
+    pub created: JobCreated,
+    pub phase: Phase,
+    /// From 1; a retry raises it.
+    pub attempt: u32,
+    /// The lease in force on the job as a whole.
+    pub lease: Option<Lease>,
+    /// Before this instant a scheduled retry is not to be claimed.
+    pub due_at: Option<Timestamp>,
+    /// Of the attempt in course.
+    progress: Option<Progress>,
+    /// The lease under which the job ended, so that the same report sent again is recognised.
+    ended_under: Option<LeaseId>,
+    result: Option<serde_json::Value>,
+}
+
+/// How far the job's present phase is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Progress {
+    stage: Phase,
+    fraction: f64,
+    items_done: Option<u64>,
+    items_total: Option<u64>,
+}
+
+/// Why a command to a job is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such job; create it first")]
+    Missing,
+    #[error("a job with this id exists and says something else; choose another id, or leave the id out")]
+    Exists,
+    #[error("the job has ended as {0} and takes nothing more{way_out}", way_out = way_out(*.0))]
+    Ended(Phase),
+    #[error("the job is {from}, and no job of its kind goes from there to {to}; phases only move forward")]
+    Backwards { from: Phase, to: Phase },
+    #[error("a job of kind {kind} has no phase {phase}")]
+    NoSuchPhase { kind: JobKind, phase: Phase },
+    #[error("the lease is not the one in force on this job; claim work again")]
+    LeaseLost,
+    #[error("a worker holds a lease on the job; only a report under that lease is taken")]
+    Held,
+    #[error("a job of kind {0} is claimed by its match requests, not as a whole")]
+    ClaimedInParts(JobKind),
+    #[error("only a failed job can be tried again; this one is {0}")]
+    NotFailed(Phase),
+    #[error("the fraction of a stage lies between 0 and 1")]
+    Fraction,
+    #[error("more items are reported as done ({done}) than there are ({total})")]
+    TooManyItems { done: u64, total: u64 },
+}
+
+/// What is left to do with a job that has ended.
+fn way_out(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Failed => "; retry it first",
+        _ => "; create another job",
+    }
+}
+
+impl Refused for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Missing => RefusalKind::NotFound,
+            Self::LeaseLost => RefusalKind::LeaseLost,
+            Self::Exists | Self::Ended(_) | Self::Backwards { .. } | Self::Held | Self::NotFailed(_) => {
+                RefusalKind::Conflict
+            }
+            Self::NoSuchPhase { .. }
+            | Self::ClaimedInParts(_)
+            | Self::Fraction
+            | Self::TooManyItems { .. } => RefusalKind::Invalid,
+        }
+    }
+}
+
+impl State {
+    /// The job, once it was created.
+    pub fn life(&self) -> Option<&Life> {
+        self.0.as_ref()
+    }
+
+    pub fn standing(&self) -> Standing {
+        match &self.0 {
+            None => Standing::Missing,
+            Some(life) if pipeline::is_end(life.phase) => Standing::Ended(life.phase),
+            Some(_) => Standing::Open,
+        }
+    }
+}
+
+impl Life {
+    pub fn job_id(&self) -> JobId {
+        self.created.job_id
+    }
+
+    pub fn kind(&self) -> JobKind {
+        self.created.kind
+    }
+
+    /// Whether a worker may claim the job as a whole at `now`.
+    pub fn is_claimable(&self, now: Timestamp) -> bool {
+        pipeline::is_claimed_whole(self.kind())
+            && !pipeline::is_end(self.phase)
+            && self.lease.is_none()
+            && self.due_at.is_none_or(|due| due <= now)
+    }
+
+    fn open(&self) -> Result<(), Refusal> {
+        if pipeline::is_end(self.phase) { Err(Refusal::Ended(self.phase)) } else { Ok(()) }
+    }
+
+    fn under(&self, lease_id: LeaseId) -> Result<&Lease, Refusal> {
+        self.lease.as_ref().filter(|lease| lease.id == lease_id).ok_or(Refusal::LeaseLost)
+    }
+
+    /// A report with a lease needs that lease to be in force; one without is taken while nobody holds a lease.
+    fn may_report(&self, lease_id: Option<LeaseId>) -> Result<(), Refusal> {
+        match lease_id {
+            Some(lease_id) => self.under(lease_id).map(|_| ()),
+            None if self.lease.is_some() => Err(Refusal::Held),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a report of an end that came under `lease_id` may be the one that ended the job.
+    fn ended_by(&self, phase: Phase, lease_id: Option<LeaseId>) -> bool {
+        self.phase == phase && (lease_id.is_none() || lease_id == self.ended_under)
+    }
+}
+
+/// Decides for the streams `job-<uuid>`.
+#[derive(Debug)]
+pub enum Job {}
+
+impl Decider for Job {
+    type State = State;
+    type Command = Command;
+    type Event = JobEvent;
+    type Refusal = Refusal;
+
+    fn decide(command: &Command, state: &State) -> Result<Vec<Occurred<JobEvent>>, Refusal> {
+        let events = match (&command.action, &state.0) {
+            (Action::Create(created), None) => vec![created.clone().into()],
+            (Action::Create(created), Some(life)) if life.created == *created => Vec::new(),
+            (Action::Create(_), Some(_)) => return Err(Refusal::Exists),
+            (_, None) => return Err(Refusal::Missing),
+            (action, Some(life)) => decide_for(action, life)?,
+        };
+        Ok(events.into_iter().map(|event| Occurred { at: command.at, event }).collect())
+    }
+
+    fn evolve(state: State, event: &JobEvent, _occurred_at: Timestamp) -> State {
+        match (state.0, event) {
+            (None, JobEvent::JobCreated(created)) => State(Some(Life {
+                created: created.clone(),
+                phase: Phase::Queued,
+                attempt: 1,
+                lease: None,
+                due_at: None,
+                progress: None,
+                ended_under: None,
+                result: None,
+            })),
+            (None, _) => State(None),
+            (Some(life), event) => State(Some(evolve_life(life, event))),
+        }
+    }
+}
+
+fn decide_for(action: &Action, life: &Life) -> Result<Vec<JobEvent>, Refusal> {
+    match action {
+        Action::Create(_) => Err(Refusal::Exists),
+        Action::ChangePhase { to, reason, eta_priors } => {
+            change_phase(life, *to, reason.as_deref(), eta_priors)
+        }
+        Action::ReportProgress { report, eta_priors } => report_progress(life, report, eta_priors),
+        Action::Claim { lease_id, worker_id, lease_until } => claim(life, *lease_id, worker_id, *lease_until),
+        Action::ExpireLease { lease_id } => Ok(match &life.lease {
+            Some(lease) if lease.id == *lease_id => {
+                vec![JobLeaseExpired { lease_id: lease.id, worker_id: lease.worker_id.clone() }.into()]
+            }
+            _ => Vec::new(),
+        }),
+        Action::Complete { lease_id, result } => complete(life, *lease_id, result.as_ref()),
+        Action::Fail { lease_id, error } => fail(life, *lease_id, error),
+        Action::Retry { eta_priors } => match life.phase {
+            Phase::Failed => Ok(vec![phase_changed(life, Phase::Queued, None, eta_priors)]),
+            // The same retry, arriving again.
+            Phase::Queued if life.attempt > 1 => Ok(Vec::new()),
+            phase => Err(Refusal::NotFailed(phase)),
+        },
+        Action::Cancel { reason } => change_phase(life, Phase::Cancelled, reason.as_deref(), &[]),
+    }
+}
+
+fn change_phase(
+    life: &Life,
+    to: Phase,
+    reason: Option<&str>,
+    eta_priors: &[PhasePrior],
+) -> Result<Vec<JobEvent>, Refusal> {
+    let from = life.phase;
+    if from == to {
+        return Ok(Vec::new());
+    }
+    if from == Phase::Failed && to == Phase::Queued {
+        return Ok(vec![phase_changed(life, to, reason, eta_priors)]);
+    }
+    life.open()?;
+    Ok(vec![match to {
+        Phase::Completed => JobCompleted { from, lease_id: None, result: None }.into(),
+        Phase::Cancelled => JobCancelled { from, reason: reason.map(str::to_owned) }.into(),
+        Phase::Failed => {
+            let message = reason.unwrap_or("no reason was given");
+            let error = failure::classify(message, None, life.job_id(), life.attempt);
+            JobFailed { attempt: life.attempt, lease_id: None, error }.into()
+        }
+        to if pipeline::rank(life.kind(), to) > pipeline::rank(life.kind(), from) => {
+            phase_changed(life, to, reason, eta_priors)
+        }
+        to => return Err(Refusal::Backwards { from, to }),
+    }])
+}
+
+fn phase_changed(life: &Life, to: Phase, reason: Option<&str>, eta_priors: &[PhasePrior]) -> JobEvent {
+    JobPhaseChanged {
+        from: life.phase,
+        to,
+        reason: reason.map(str::to_owned),
+        eta_priors: eta_priors.to_vec(),
+    }
+    .into()
+}
+
+fn report_progress(
+    life: &Life,
+    report: &JobProgressReported,
+    eta_priors: &[PhasePrior],
+) -> Result<Vec<JobEvent>, Refusal> {
+    life.open()?;
+    life.under(report.lease_id)?;
+    let no_such_phase = Refusal::NoSuchPhase { kind: life.kind(), phase: report.stage };
+    if report.stage == Phase::Queued || pipeline::is_end(report.stage) {
+        return Err(no_such_phase);
+    }
+    let reported = pipeline::rank(life.kind(), report.stage).ok_or(no_such_phase)?;
+    if !(0.0..=1.0).contains(&report.fraction) {
+        return Err(Refusal::Fraction);
+    }
+    if let (Some(done), Some(total)) = (report.items_done, report.items_total)
+        && done > total
+    {
+        return Err(Refusal::TooManyItems { done, total });
+    }
+    let present = pipeline::rank(life.kind(), life.phase).unwrap_or(0);
+    // A late report of a stage that is over, or of less than is known, says nothing new.
+    if reported < present {
+        return Ok(Vec::new());
+    }
+    if reported == present {
+        return Ok(if says_more(life.progress.as_ref(), report) {
+            vec![report.clone().into()]
+        } else {
+            Vec::new()
+        });
+    }
+    Ok(vec![phase_changed(life, report.stage, None, eta_priors), report.clone().into()])
+}
+
+fn says_more(known: Option<&Progress>, report: &JobProgressReported) -> bool {
+    known.filter(|known| known.stage == report.stage).is_none_or(|known| {
+        report.fraction > known.fraction
+            || report.items_done > known.items_done
+            || report.items_total > known.items_total
+    })
+}
+
+fn claim(
+    life: &Life,
+    lease_id: LeaseId,
+    worker_id: &WorkerId,
+    lease_until: Timestamp,
+) -> Result<Vec<JobEvent>, Refusal> {
+    if !pipeline::is_claimed_whole(life.kind()) {
+        return Err(Refusal::ClaimedInParts(life.kind()));
+    }
+    life.open()?;
+    match &life.lease {
+        Some(lease) if lease.id == lease_id && lease.worker_id == *worker_id => Ok(Vec::new()),
+        Some(_) => Err(Refusal::Held),
+        None => Ok(vec![
+            JobClaimed { lease_id, worker_id: worker_id.clone(), attempt: life.attempt, lease_until }.into(),
+        ]),
+    }
+}
+
+fn complete(
+    life: &Life,
+    lease_id: Option<LeaseId>,
+    result: Option<&serde_json::Value>,
+) -> Result<Vec<JobEvent>, Refusal> {
+    let same_result = result.is_none() || result == life.result.as_ref();
+    if life.ended_by(Phase::Completed, lease_id) && same_result {
+        return Ok(Vec::new());
+    }
+    life.open()?;
+    life.may_report(lease_id)?;
+    Ok(vec![JobCompleted { from: life.phase, lease_id, result: result.cloned() }.into()])
+}
+
+fn fail(life: &Life, lease_id: Option<LeaseId>, error: &ClassifiedError) -> Result<Vec<JobEvent>, Refusal> {
+    if life.ended_by(Phase::Failed, lease_id) {
+        return Ok(Vec::new());
+    }
+    life.open()?;
+    life.may_report(lease_id)?;
+    Ok(vec![JobFailed { attempt: life.attempt, lease_id, error: error.clone() }.into()])
+}
+
+fn evolve_life(mut life: Life, event: &JobEvent) -> Life {
+    match event {
+        JobEvent::JobCreated(_) | JobEvent::JobQuarantined(_) => {}
+        JobEvent::JobPhaseChanged(changed) => {
+            if changed.from == Phase::Failed {
+                start_attempt(&mut life, None);
+            }
+            life.phase = changed.to;
+        }
+        JobEvent::JobRetryScheduled(retry) => {
+            start_attempt(&mut life, Some(retry.due_at));
+            life.attempt = retry.attempt;
+            life.phase = Phase::Queued;
+        }
+        JobEvent::JobProgressReported(report) => {
+            let known = life.progress.filter(|known| known.stage == report.stage);
+            life.progress = Some(Progress {
+                stage: report.stage,
+                fraction: known.map_or(0.0, |known| known.fraction).max(report.fraction),
+                items_done: known.and_then(|known| known.items_done).max(report.items_done),
+                items_total: known.and_then(|known| known.items_total).max(report.items_total),
+            });
+        }
+        JobEvent::JobClaimed(claimed) => {
+            life.lease = Some(Lease {
+                id: claimed.lease_id,
+                worker_id: claimed.worker_id.clone(),
+                until: claimed.lease_until,
+            });
+        }
+        JobEvent::JobLeaseExpired(_) => life.lease = None,
+        JobEvent::JobFailed(failed) => end(&mut life, Phase::Failed, failed.lease_id),
+        JobEvent::JobCompleted(completed) => {
+            end(&mut life, Phase::Completed, completed.lease_id);
+            life.result.clone_from(&completed.result);
+        }
+        JobEvent::JobCancelled(_) => end(&mut life, Phase::Cancelled, None),
+        JobEvent::JobResultExpired(_) => life.result = None,
+    }
+    life
+}
+
+fn end(life: &mut Life, phase: Phase, lease_id: Option<LeaseId>) {
+    life.phase = phase;
+    life.lease = None;
+    life.ended_under = lease_id;
+}
+
+fn start_attempt(life: &mut Life, due_at: Option<Timestamp>) {
+    life.attempt += 1;
+    life.lease = None;
+    life.due_at = due_at;
+    life.progress = None;
+    life.ended_under = None;
+}

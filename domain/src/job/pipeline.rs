@@ -1,0 +1,108 @@
+//! Which phases a job of each kind goes through, in which order, and which share of the whole each is.
+
+use event_schemas::job::{JobKind, Phase};
+
+/// A phase of a pipeline, and the percentages between which a job is while it is in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    pub phase: Phase,
+    pub from: f64,
+    pub to: f64,
+}
+
+const fn stage(phase: Phase, from: f64, to: f64) -> Stage {
+    Stage { phase, from, to }
+}
+
+/// By far the most of a matching job is matching, so the bar says little about the phases around it.
+const PRODUCT_VIDEO_MATCHING: &[Stage] = &[
+    stage(Phase::Queued, 0.0, 0.0),
+    stage(Phase::Collecting, 0.0, 5.0),
+    stage(Phase::Extracting, 5.0, 15.0),
+    stage(Phase::Matching, 15.0, 95.0),
+    stage(Phase::Evidence, 95.0, 100.0),
+    stage(Phase::Completed, 100.0, 100.0),
+];
+
+const VIDEO_ANALYSIS: &[Stage] = &[
+    stage(Phase::Queued, 0.0, 0.0),
+    stage(Phase::Downloading, 0.0, 30.0),
+    stage(Phase::FetchingChat, 30.0, 35.0),
+    stage(Phase::Transcribing, 35.0, 65.0),
+    stage(Phase::Analyzing, 65.0, 90.0),
+    stage(Phase::FindingHighlights, 90.0, 95.0),
+    stage(Phase::Completed, 100.0, 100.0),
+];
+
+const ONE_STAGE: &[Stage] = &[
+    stage(Phase::Queued, 0.0, 0.0),
+    stage(Phase::Processing, 0.0, 100.0),
+    stage(Phase::Completed, 100.0, 100.0),
+];
+
+/// The phases of a job that goes well, first to last.
+pub fn stages(kind: JobKind) -> &'static [Stage] {
+    match kind {
+        JobKind::ProductVideoMatching => PRODUCT_VIDEO_MATCHING,
+        JobKind::VideoAnalysis => VIDEO_ANALYSIS,
+        JobKind::ExtractCutouts
+        | JobKind::ExtractProducts
+        | JobKind::ExtractSingleProduct
+        | JobKind::ModelTraining => ONE_STAGE,
+    }
+}
+
+/// The place of a phase in the kind's pipeline; none for a phase of other kinds, and for the ends that are no success.
+pub fn rank(kind: JobKind, phase: Phase) -> Option<usize> {
+    stages(kind).iter().position(|stage| stage.phase == phase)
+}
+
+/// Whether a job in this phase has ended.
+pub fn is_end(phase: Phase) -> bool {
+    matches!(phase, Phase::Completed | Phase::Failed | Phase::Cancelled)
+}
+
+/// Whether workers claim jobs of this kind as a whole; of the others they claim parts.
+pub fn is_claimed_whole(kind: JobKind) -> bool {
+    kind != JobKind::ProductVideoMatching
+}
+
+/// How much of the whole is done, in percent, with `fraction` (0 to 1) of `phase` done; none for a phase that is not in
+/// the kind's pipeline.
+pub fn percentage(kind: JobKind, phase: Phase, fraction: f64) -> Option<f64> {
+    let stage = stages(kind).iter().find(|stage| stage.phase == phase)?;
+    Some(stage.from + fraction.clamp(0.0, 1.0) * (stage.to - stage.from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [JobKind; 6] = [
+        JobKind::ProductVideoMatching,
+        JobKind::VideoAnalysis,
+        JobKind::ExtractCutouts,
+        JobKind::ExtractProducts,
+        JobKind::ExtractSingleProduct,
+        JobKind::ModelTraining,
+    ];
+
+    #[test]
+    fn every_pipeline_begins_queued_and_ends_completed_and_its_shares_never_fall() {
+        for kind in KINDS {
+            let stages = stages(kind);
+            assert_eq!(stages.first().map(|stage| stage.phase), Some(Phase::Queued));
+            assert_eq!(stages.last().map(|stage| (stage.phase, stage.to)), Some((Phase::Completed, 100.0)));
+            assert!(stages.iter().all(|stage| stage.from <= stage.to));
+            assert!(stages.windows(2).all(|pair| pair[0].to <= pair[1].from));
+        }
+    }
+
+    #[test]
+    fn half_a_transcription_is_half_of_its_share() {
+        assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Transcribing, 0.5), Some(50.0));
+        assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Queued, 0.5), Some(0.0));
+        assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Completed, 0.0), Some(100.0));
+        assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Matching, 0.5), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! A worker's presence: registered, present, gone, back.
+//!
+//! Invariants: presence changes only by an event, and an event is recorded only when presence, kinds or version change.
+//! That heartbeats stop, and when, is known outside; here it arrives as [`Action::Lose`].
+
+use event_schemas::ids::WorkerId;
+use event_schemas::time::Timestamp;
+use event_schemas::worker::{
+    WorkKind, WorkerEnd, WorkerEvent, WorkerExited, WorkerLost, WorkerRegistered, WorkerReturned,
+};
+
+use crate::decider::{Decider, Occurred, RefusalKind, Refused};
+
+/// What is said about a worker, and when it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    pub worker_id: WorkerId,
+    pub at: Timestamp,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It says what it can do, or claims work of these kinds. The order of the kinds, and repeats, do not matter; without
+    /// a version the one said before holds.
+    Register {
+        kinds: Vec<WorkKind>,
+        version: Option<String>,
+    },
+    /// It was heard of.
+    Seen,
+    /// It was not heard of for a whole term.
+    Lose {
+        last_seen_at: Timestamp,
+    },
+    Exit {
+        exit_code: Option<i32>,
+        signal: Option<i32>,
+        reason: Option<String>,
+    },
+}
+
+/// Whether a worker is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attendance {
+    Present,
+    Ended(WorkerEnd),
+}
+
+/// A worker as its decisions need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State(Option<Known>);
+
+/// What is known of a worker that has registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Sorted, without repeats.
+    pub kinds: Vec<WorkKind>,
+    pub version: Option<String>,
+    pub attendance: Attendance,
+}
+
+impl State {
+    pub fn known(&self) -> Option<&Known> {
+        self.0.as_ref()
+    }
+}
+
+/// Why a command about a worker is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no worker {0}; register it, or let it claim work")]
+    Missing(WorkerId),
+    #[error("a worker names at least one kind of work that it can do")]
+    NoKinds,
+}
+
+impl Refused for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Missing(_) => RefusalKind::NotFound,
+            Self::NoKinds => RefusalKind::Invalid,
+        }
+    }
+}
+
+/// How a worker ended, by what is reported of its exit.
+///
+/// SIGKILL (exit code 137 = 128 + 9) is how Linux ends a process that takes too much memory, so it counts as that;
+/// SIGTERM, SIGINT and their exit codes are how a worker is asked to stop.
+pub fn end_of(exit_code: Option<i32>, signal: Option<i32>, reason: Option<&str>) -> WorkerEnd {
+    const ASKED: [&str; 6] = ["shutdown", "stopped", "stop", "sigterm", "sigint", "drained"];
+    let reason = reason.map(str::to_lowercase);
+    let is_asked = reason.as_deref().is_some_and(|reason| ASKED.contains(&reason));
+    if exit_code == Some(137)
+        || reason.as_deref() == Some("oom")
+        || (exit_code.is_none() && signal == Some(9))
+    {
+        return WorkerEnd::OutOfMemory;
+    }
+    match (exit_code, signal) {
+        (Some(0 | 130 | 143), _) | (None, Some(2 | 15)) => WorkerEnd::Stopped,
+        (None, None) if reason.is_none() || is_asked => WorkerEnd::Stopped,
+        _ => WorkerEnd::Crashed,
+    }
+}
+
+/// Decides for the streams `worker-<tenant>.<id>`.
+#[derive(Debug)]
+pub enum Worker {}
+
+impl Decider for Worker {
+    type State = State;
+    type Command = Command;
+    type Event = WorkerEvent;
+    type Refusal = Refusal;
+
+    fn decide(command: &Command, state: &State) -> Result<Vec<Occurred<WorkerEvent>>, Refusal> {
+        let worker_id = &command.worker_id;
+        let missing = || Refusal::Missing(worker_id.clone());
+        let events = match &command.action {
+            Action::Register { kinds, version } => register(worker_id, kinds, version.as_ref(), state)?,
+            Action::Seen => come_back(worker_id, state.known().ok_or_else(missing)?),
+            Action::Lose { last_seen_at } => match state.known().ok_or_else(missing)?.attendance {
+                Attendance::Present => {
+                    vec![WorkerLost { worker_id: worker_id.clone(), last_seen_at: *last_seen_at }.into()]
+                }
+                Attendance::Ended(_) => Vec::new(),
+            },
+            Action::Exit { exit_code, signal, reason } => match state.known().ok_or_else(missing)?.attendance
+            {
+                // An exit explains why heartbeats stopped, so it is kept even if it is reported late.
+                Attendance::Present | Attendance::Ended(WorkerEnd::Lost) => vec![
+                    WorkerExited {
+                        worker_id: worker_id.clone(),
+                        end: end_of(*exit_code, *signal, reason.as_deref()),
+                        exit_code: *exit_code,
+                        signal: *signal,
+                        reason: reason.clone(),
+                    }
+                    .into(),
+                ],
+                Attendance::Ended(_) => Vec::new(),
+            },
+        };
+        Ok(events.into_iter().map(|event| Occurred { at: command.at, event }).collect())
+    }
+
+    fn evolve(state: State, event: &WorkerEvent, _occurred_at: Timestamp) -> State {
+        let attendance = match event {
+            WorkerEvent::WorkerRegistered(registered) => {
+                return State(Some(Known {
+                    kinds: registered.kinds.clone(),
+                    version: registered.version.clone(),
+                    attendance: Attendance::Present,
+                }));
+            }
+            WorkerEvent::WorkerReturned(_) => Attendance::Present,
+            WorkerEvent::WorkerLost(_) => Attendance::Ended(WorkerEnd::Lost),
+            WorkerEvent::WorkerExited(exited) => Attendance::Ended(exited.end),
+        };
+        State(state.0.map(|known| Known { attendance, ..known }))
+    }
+}
+
+fn register(
+    worker_id: &WorkerId,
+    kinds: &[WorkKind],
+    version: Option<&String>,
+    state: &State,
+) -> Result<Vec<WorkerEvent>, Refusal> {
+    let mut kinds = kinds.to_vec();
+    kinds.sort_unstable();
+    kinds.dedup();
+    if kinds.is_empty() {
+        return Err(Refusal::NoKinds);
+    }
+    let known = state.known();
+    let version = version.or_else(|| known.and_then(|known| known.version.as_ref()));
+    let mut events = known.map_or_else(Vec::new, |known| come_back(worker_id, known));
+    if known.is_none_or(|known| known.kinds != kinds || known.version.as_ref() != version) {
+        let version = version.cloned();
+        events.push(WorkerRegistered { worker_id: worker_id.clone(), kinds, version }.into());
+    }
+    Ok(events)
+}
+
+fn come_back(worker_id: &WorkerId, known: &Known) -> Vec<WorkerEvent> {
+    match known.attendance {
+        Attendance::Present => Vec::new(),
+        Attendance::Ended(_) => vec![WorkerReturned { worker_id: worker_id.clone() }.into()],
+    }
+}
