@@ -1,0 +1,63 @@
+//! What a keypoint looks like: 256 brightness comparisons inside its patch, turned by the keypoint's angle (rBRIEF).
+
+use std::sync::LazyLock;
+
+use image::GrayImage;
+
+use crate::keypoint::{Keypoint, PATCH_RADIUS};
+use crate::splitmix::SplitMix64;
+
+/// Bits of a descriptor.
+pub const BITS: u32 = 256;
+/// The seed of the pattern. Changing it changes every descriptor.
+const PATTERN_SEED: u64 = 0x6d61_7463_6862_6f6f;
+
+/// 256 bits; near descriptors differ in few of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor([u64; 4]);
+
+impl Descriptor {
+    /// `level` must be the blurred picture of the keypoint's level: single pixels are too noisy to compare.
+    pub fn of(level: &GrayImage, keypoint: &Keypoint) -> Self {
+        let (sin, cos) = keypoint.angle.sin_cos();
+        let value = |(u, v): (f32, f32)| {
+            let across = (u * cos - v * sin).round() as i32;
+            let down = (u * sin + v * cos).round() as i32;
+            level.get_pixel(keypoint.x.wrapping_add_signed(across), keypoint.y.wrapping_add_signed(down)).0[0]
+        };
+        let mut words = [0_u64; 4];
+        for (bit, &(first, second)) in PATTERN.iter().enumerate() {
+            words[bit / 64] |= u64::from(value(first) < value(second)) << (bit % 64);
+        }
+        Self(words)
+    }
+
+    /// In how many of the 256 bits the two differ.
+    pub fn distance(&self, other: &Self) -> u32 {
+        self.0.iter().zip(&other.0).map(|(a, b)| (a ^ b).count_ones()).sum()
+    }
+}
+
+type Offset = (f32, f32);
+
+/// Pairs of offsets, drawn normally about the keypoint as BRIEF's authors found best, with every
+/// point inside the round patch, so that no turn takes it outside.
+static PATTERN: LazyLock<Vec<(Offset, Offset)>> = LazyLock::new(|| {
+    let mut random = SplitMix64::new(PATTERN_SEED);
+    let radius = PATCH_RADIUS as f32;
+    let mut offset = || loop {
+        let (u, v) = ((random.normal() * 31.0 / 5.0) as f32, (random.normal() * 31.0 / 5.0) as f32);
+        if u.hypot(v) <= radius {
+            return (u, v);
+        }
+    };
+    let mut pairs = Vec::with_capacity(BITS as usize);
+    while pairs.len() < BITS as usize {
+        let (first, second) = (offset(), offset());
+        // Points that are near each other are nearly always equally bright after the blur: such a bit is noise.
+        if (first.0 - second.0).hypot(first.1 - second.1) >= 4.0 {
+            pairs.push((first, second));
+        }
+    }
+    pairs
+});

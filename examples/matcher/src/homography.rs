@@ -1,0 +1,137 @@
+//! The projective map from product image to frame: found from point pairs, and refused where no camera could see it.
+
+use nalgebra::{Matrix3, Point2, SMatrix, SVector, Vector3};
+
+use crate::matching::Correspondence;
+
+/// How many times longer or shorter than in the product image a length may appear in the frame.
+const STRETCH_MAX: f64 = 6.0;
+/// How much more a patch may be stretched one way than the other: beyond, a surface is seen almost edge on.
+const SKEW_MAX: f64 = 3.0;
+/// Two points nearer than this, in pixels, count as one when a map is drawn through four.
+const APART_MIN: f64 = 4.0;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Homography(Matrix3<f64>);
+
+impl Homography {
+    /// The map given by its matrix, up to scale; none for a matrix that maps the origin to infinity.
+    pub fn from_matrix(matrix: Matrix3<f64>) -> Option<Self> {
+        let last = matrix[(2, 2)];
+        (matrix.iter().all(|v| v.is_finite()) && last.abs() > 1e-12).then(|| Self(matrix / last))
+    }
+
+    /// Where a point of the product image lies in the frame; none beyond the horizon.
+    pub fn project(&self, point: Point2<f64>) -> Option<Point2<f64>> {
+        let mapped = self.0 * Vector3::new(point.x, point.y, 1.0);
+        (mapped.z > 1e-9).then(|| Point2::new(mapped.x / mapped.z, mapped.y / mapped.z))
+    }
+
+    /// Distance in frame pixels between where a correspondence's product point maps to and where it was seen.
+    pub fn error(&self, pair: &Correspondence) -> f64 {
+        self.project(pair.product).map_or(f64::INFINITY, |at| nalgebra::distance(&at, &pair.frame))
+    }
+
+    /// The exact map through four pairs; none where they are too near each other, on a line, or mirrored.
+    pub fn through_four(pairs: [&Correspondence; 4]) -> Option<Self> {
+        if !spread_alike(pairs) {
+            return None;
+        }
+        let mut system = SMatrix::<f64, 8, 8>::zeros();
+        let mut known = SVector::<f64, 8>::zeros();
+        for (index, pair) in pairs.into_iter().enumerate() {
+            let (x, y, u, v) = (pair.product.x, pair.product.y, pair.frame.x, pair.frame.y);
+            let (upper, lower) = (2 * index, 2 * index + 1);
+            for (column, value) in [(0, x), (1, y), (2, 1.0), (6, -u * x), (7, -u * y)] {
+                system[(upper, column)] = value;
+            }
+            for (column, value) in [(3, x), (4, y), (5, 1.0), (6, -v * x), (7, -v * y)] {
+                system[(lower, column)] = value;
+            }
+            known[upper] = u;
+            known[lower] = v;
+        }
+        let h = system.lu().solve(&known)?;
+        Self::from_matrix(Matrix3::new(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], 1.0))
+    }
+
+    /// The least-squares map over four or more pairs: the normalised direct linear transform
+    /// (Hartley and Zisserman, algorithm 4.2). O(pairs).
+    pub fn fit(pairs: &[Correspondence]) -> Option<Self> {
+        if pairs.len() < 4 {
+            return None;
+        }
+        let from = normalisation(pairs.iter().map(|pair| pair.product))?;
+        let to = normalisation(pairs.iter().map(|pair| pair.frame))?;
+        let mut normal = SMatrix::<f64, 9, 9>::zeros();
+        for pair in pairs {
+            let (p, q) = (from.transform_point(&pair.product), to.transform_point(&pair.frame));
+            let (x, y, u, v) = (p.x, p.y, q.x, q.y);
+            let upper = SVector::<f64, 9>::from([x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y, -u]);
+            let lower = SVector::<f64, 9>::from([0.0, 0.0, 0.0, x, y, 1.0, -v * x, -v * y, -v]);
+            normal += upper * upper.transpose() + lower * lower.transpose();
+        }
+        let eigen = normal.symmetric_eigen();
+        let h = eigen.eigenvectors.column(eigen.eigenvalues.imin());
+        let normalised = Matrix3::new(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], h[8]);
+        Self::from_matrix(to.try_inverse()? * normalised * from)
+    }
+
+    /// The product image's outline in the frame: top left, top right, bottom right, bottom left.
+    pub fn outline(&self, width: u32, height: u32) -> Option<[Point2<f64>; 4]> {
+        let (right, bottom) = (f64::from(width) - 1.0, f64::from(height) - 1.0);
+        Some([
+            self.project(Point2::new(0.0, 0.0))?,
+            self.project(Point2::new(right, 0.0))?,
+            self.project(Point2::new(right, bottom))?,
+            self.project(Point2::new(0.0, bottom))?,
+        ])
+    }
+
+    /// Whether a camera could see a flat product image so: not mirrored, nowhere folded over the horizon,
+    /// nowhere stretched, shrunk or squeezed past belief.
+    pub fn is_plausible(&self, width: u32, height: u32) -> bool {
+        let (right, bottom) = (f64::from(width) - 1.0, f64::from(height) - 1.0);
+        [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom), (right / 2.0, bottom / 2.0)]
+            .into_iter()
+            .all(|(x, y)| self.is_plausible_at(Point2::new(x, y)))
+    }
+
+    fn is_plausible_at(&self, point: Point2<f64>) -> bool {
+        let Some(at) = self.project(point) else { return false };
+        let h = &self.0;
+        let w = h[(2, 0)] * point.x + h[(2, 1)] * point.y + h[(2, 2)];
+        // The derivative of the map at the point.
+        let (a, b) = ((h[(0, 0)] - at.x * h[(2, 0)]) / w, (h[(0, 1)] - at.x * h[(2, 1)]) / w);
+        let (c, d) = ((h[(1, 0)] - at.y * h[(2, 0)]) / w, (h[(1, 1)] - at.y * h[(2, 1)]) / w);
+        // Singular values of a 2×2 matrix, in closed form; a negative determinant mirrors.
+        let (determinant, squares) = (a * d - b * c, a * a + b * b + c * c + d * d);
+        let root = (squares * squares - 4.0 * determinant * determinant).max(0.0).sqrt();
+        let (long, short) = (((squares + root) / 2.0).sqrt(), ((squares - root) / 2.0).max(0.0).sqrt());
+        determinant > 0.0 && long < STRETCH_MAX && short > 1.0 / STRETCH_MAX && long < SKEW_MAX * short
+    }
+}
+
+/// Whether the four points are apart and off any common line on both sides, and run round the same way:
+/// only then does an unmirrored map go through them.
+fn spread_alike(pairs: [&Correspondence; 4]) -> bool {
+    let turn = |a: Point2<f64>, b: Point2<f64>, c: Point2<f64>| (b - a).perp(&(c - a));
+    [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]].into_iter().all(|[i, j, k]| {
+        let product = turn(pairs[i].product, pairs[j].product, pairs[k].product);
+        let frame = turn(pairs[i].frame, pairs[j].frame, pairs[k].frame);
+        let area_min = APART_MIN * APART_MIN;
+        product.abs() > area_min && frame.abs() > area_min && (product > 0.0) == (frame > 0.0)
+    })
+}
+
+/// Moves the points' centre to the origin and their mean distance from it to √2, without which the
+/// normal equations lose their digits; none if all points are one.
+fn normalisation(points: impl Iterator<Item = Point2<f64>> + Clone) -> Option<Matrix3<f64>> {
+    let count = points.clone().count() as f64;
+    let centre = points.clone().fold(SVector::<f64, 2>::zeros(), |sum, p| sum + p.coords) / count;
+    let mean = points.map(|p| (p.coords - centre).norm()).sum::<f64>() / count;
+    let scale = std::f64::consts::SQRT_2 / mean;
+    scale.is_finite().then(|| {
+        Matrix3::new(scale, 0.0, -scale * centre.x, 0.0, scale, -scale * centre.y, 0.0, 0.0, 1.0)
+    })
+}
