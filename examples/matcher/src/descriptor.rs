@@ -38,6 +38,12 @@ impl Descriptor {
     }
 }
 
+impl From<[u64; 4]> for Descriptor {
+    fn from(words: [u64; 4]) -> Self {
+        Self(words)
+    }
+}
+
 type Offset = (f32, f32);
 
 /// Pairs of offsets, drawn normally about the keypoint as BRIEF's authors found best, with every
@@ -61,3 +67,33 @@ static PATTERN: LazyLock<Vec<(Offset, Offset)>> = LazyLock::new(|| {
     }
     pairs
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keypoint::keypoints;
+    use image::Luma;
+
+    #[test]
+    fn every_point_of_the_pattern_is_inside_the_patch() {
+        let radius = PATCH_RADIUS as f32;
+        assert_eq!(PATTERN.len(), BITS as usize);
+        assert!(PATTERN.iter().all(|(a, b)| a.0.hypot(a.1) <= radius && b.0.hypot(b.1) <= radius));
+    }
+
+    #[test]
+    fn a_quarter_turn_of_the_picture_changes_few_bits() {
+        let mut random = SplitMix64::new(5);
+        let noise = GrayImage::from_fn(80, 80, |_, _| Luma([random.below(256) as u8]));
+        let picture = imageproc::filter::gaussian_blur_f32(&noise, 2.5);
+        let turned = image::imageops::rotate90(&picture);
+        let (upright, other) = (keypoints(&picture, 10), keypoints(&turned, 10));
+        let keypoint = upright[0];
+        // A pixel (x, y) of a picture turned clockwise lies at (height - 1 - y, x).
+        let (x, y) = (79 - keypoint.y, keypoint.x);
+        let same = other.iter().find(|k| k.x.abs_diff(x) <= 1 && k.y.abs_diff(y) <= 1).unwrap();
+        let near = Descriptor::of(&picture, &keypoint).distance(&Descriptor::of(&turned, same));
+        let far = Descriptor::of(&picture, &keypoint).distance(&Descriptor::of(&picture, &upright[1]));
+        assert!(near < 30 && far > 80, "turned differs in {near} bits, another place in {far}");
+    }
+}

@@ -131,7 +131,74 @@ fn normalisation(points: impl Iterator<Item = Point2<f64>> + Clone) -> Option<Ma
     let centre = points.clone().fold(SVector::<f64, 2>::zeros(), |sum, p| sum + p.coords) / count;
     let mean = points.map(|p| (p.coords - centre).norm()).sum::<f64>() / count;
     let scale = std::f64::consts::SQRT_2 / mean;
-    scale.is_finite().then(|| {
-        Matrix3::new(scale, 0.0, -scale * centre.x, 0.0, scale, -scale * centre.y, 0.0, 0.0, 1.0)
-    })
+    scale
+        .is_finite()
+        .then(|| Matrix3::new(scale, 0.0, -scale * centre.x, 0.0, scale, -scale * centre.y, 0.0, 0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pair(product: (f64, f64), frame: Point2<f64>) -> Correspondence {
+        Correspondence { product: Point2::new(product.0, product.1), frame, distance: 0 }
+    }
+
+    fn matrix(values: [f64; 9]) -> Homography {
+        Homography::from_matrix(Matrix3::from_row_slice(&values)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_fit_recovers_the_map_that_made_its_points(
+            angle in -3.1_f64..3.1, scale in 0.2_f64..3.0, x in -200.0_f64..400.0, y in -200.0_f64..400.0,
+            tilt_x in -5e-4_f64..5e-4, tilt_y in -5e-4_f64..5e-4,
+        ) {
+            let (sin, cos) = (scale * angle.sin(), scale * angle.cos());
+            let truth = matrix([cos, -sin, x, sin, cos, y, tilt_x, tilt_y, 1.0]);
+            // Far from the origin even a mild tilt can mirror: such maps are refused, not recovered.
+            prop_assume!(truth.is_plausible(281, 201));
+            let grid = (0..25).map(|i| (f64::from(i % 5) * 70.0, f64::from(i / 5) * 50.0));
+            let pairs: Vec<_> =
+                grid.map(|(u, v)| pair((u, v), truth.project(Point2::new(u, v)).unwrap())).collect();
+            let fitted = Homography::fit(&pairs).unwrap();
+            for pair in &pairs {
+                prop_assert!(fitted.error(pair) < 1e-6, "off by {}", fitted.error(pair));
+            }
+            let four = [&pairs[0], &pairs[4], &pairs[20], &pairs[24]];
+            let exact = Homography::through_four(four).unwrap();
+            prop_assert!(pairs.iter().all(|pair| exact.error(pair) < 1e-6));
+        }
+    }
+
+    #[test]
+    fn a_mirrored_product_is_refused() {
+        assert!(!matrix([-1.0, 0.0, 300.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
+        let corners = [(0.0, 0.0), (100.0, 0.0), (0.0, 100.0), (100.0, 100.0)];
+        let mirrored = corners.map(|(x, y)| pair((x, y), Point2::new(300.0 - x, y)));
+        assert_eq!(Homography::through_four([&mirrored[0], &mirrored[1], &mirrored[2], &mirrored[3]]), None);
+    }
+
+    #[test]
+    fn a_product_shrunk_to_a_spot_or_squeezed_to_a_line_is_refused() {
+        assert!(!matrix([0.05, 0.0, 300.0, 0.0, 0.05, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
+        assert!(!matrix([1.0, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
+    }
+
+    #[test]
+    fn a_product_folded_over_the_horizon_is_refused() {
+        assert!(!matrix([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, -0.01, 0.0, 1.0]).is_plausible(200, 100));
+    }
+
+    #[test]
+    fn a_turned_and_tilted_product_is_plausible() {
+        assert!(matrix([0.4, -0.4, 100.0, 0.4, 0.4, 20.0, 1e-4, -2e-4, 1.0]).is_plausible(400, 300));
+    }
+
+    #[test]
+    fn points_on_a_line_give_no_map() {
+        let line = [0.0, 30.0, 60.0, 90.0].map(|x| pair((x, x), Point2::new(x, 10.0)));
+        assert_eq!(Homography::through_four([&line[0], &line[1], &line[2], &line[3]]), None);
+    }
 }

@@ -80,7 +80,8 @@ fn orientation(level: &GrayImage, x: u32, y: u32) -> f32 {
     for v in -PATCH_RADIUS..=PATCH_RADIUS {
         for u in -PATCH_RADIUS..=PATCH_RADIUS {
             if u * u + v * v <= PATCH_RADIUS * PATCH_RADIUS {
-                let value = i32::from(level.get_pixel(x.wrapping_add_signed(u), y.wrapping_add_signed(v)).0[0]);
+                let value =
+                    i32::from(level.get_pixel(x.wrapping_add_signed(u), y.wrapping_add_signed(v)).0[0]);
                 across += u * value;
                 down += v * value;
             }

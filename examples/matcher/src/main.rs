@@ -1,17 +1,179 @@
-use matchbook_matcher::{features::Features, verdict::verdict};
-fn main() {
-    let dir = std::env::args().nth(1).unwrap();
-    let load = |d: &str| { let mut v: Vec<_> = std::fs::read_dir(format!("{dir}/{d}")).unwrap().map(|e| e.unwrap().path()).collect(); v.sort();
-      v.into_iter().map(|p| (p.file_stem().unwrap().to_str().unwrap().to_string(), Features::of(&image::open(&p).unwrap().to_luma8()))).collect::<Vec<_>>() };
-    let t = std::time::Instant::now();
-    let p = load("products"); let f = load("frames");
-    println!("features {:?} {}", t.elapsed(), f[0].1.list.len());
-    let t = std::time::Instant::now();
-    for (n, a) in &p {
-        let v: Vec<_> = f.iter().map(|(m, b)| verdict(a, b, &[n, m])).collect();
-        let found = v.iter().filter(|v| v.found.is_some()).count();
-        let mut inl: Vec<_> = v.iter().map(|v| v.inliers).collect(); inl.sort();
-        println!("{n:24} feat {:5} found {found:3} checked {} inliers min {} med {} max {} corr avg {}", a.list.len(), v.iter().filter(|v| v.ransac_checked).count(), inl[0], inl[16], inl[32], v.iter().map(|v| v.correspondences).sum::<usize>()/33);
+//! The program: flags and environment, logs, signals, exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use matchbook_matcher::api::{Api, CallError, SetupError};
+use matchbook_matcher::check::check;
+use matchbook_matcher::media::{Folder, Media, MediaError};
+use matchbook_matcher::request::Bench;
+use matchbook_matcher::wire::{Exit, WorkerId};
+use matchbook_matcher::worker::{Ended, Signal, Worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// A lease lasts 45 s; three heartbeats fit in it.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// A comparison that is still running when the worker leaves is not waited for longer than this.
+const VISION_GRACE: Duration = Duration::from_millis(500);
+
+/// Finds product images in video frames, for a Matchbook server.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare every product image with every frame of a folder, without a server, and print what is found.
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct WorkArgs {
+    /// The Matchbook server.
+    #[arg(long, env = "MATCHER_SERVER", default_value = "http://127.0.0.1:8080")]
+    server: String,
+    /// This worker's name at the server; the host's name and the process id unless given.
+    #[arg(long, env = "MATCHER_WORKER_ID")]
+    worker_id: Option<String>,
+    /// The folder that holds products/ and frames/.
+    #[arg(long, env = "MATCHER_MEDIA", default_value = "examples/data/matching")]
+    media: PathBuf,
+    /// Where evidence pictures go, in a folder for each job.
+    #[arg(long, env = "MATCHER_EVIDENCE", default_value = "./evidence")]
+    evidence: PathBuf,
+    /// A bearer token with the role `worker`, if the server wants one.
+    #[arg(long, env = "MATCHBOOK_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Leave once no work has come for so many seconds; without it, stay.
+    #[arg(long, env = "MATCHER_UNTIL_IDLE", value_name = "SECONDS")]
+    until_idle: Option<u64>,
+    /// Pause after each candidate, in milliseconds, to watch a job go.
+    #[arg(long, env = "MATCHER_PACE_MS", default_value_t = 0)]
+    pace_ms: u64,
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "MATCHER_JSON")]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The folder that holds products/ and frames/.
+    #[arg(long, env = "MATCHER_MEDIA", default_value = "examples/data/matching")]
+    media: PathBuf,
+    /// Print JSON, with every match.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Check(args)) => run_check(&args),
+        None => run_worker(cli.work),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("matchbook-matcher: {error}");
+            ExitCode::FAILURE
+        }
     }
-    println!("pairs {:?}", t.elapsed());
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    #[error("the server does not want this worker: {0}")]
+    Refused(#[from] CallError),
+    #[error("the worker panicked; its log has the message")]
+    Panicked,
+    #[error("cannot set up signals and timers: {0}")]
+    System(#[from] std::io::Error),
+    #[error("cannot write the table as json: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+fn run_check(args: &CheckArgs) -> Result<(), Failure> {
+    let media = Media::new(args.media.clone());
+    let (images, frames) = (media.ids(Folder::Products)?, media.ids(Folder::Frames)?);
+    let checked = check(&media, &images, &frames)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&checked)?);
+    } else {
+        println!("{checked}");
+    }
+    Ok(())
+}
+
+fn run_worker(args: WorkArgs) -> Result<(), Failure> {
+    start_logging(args.json);
+    // One thread for the calls; comparisons have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(work(args));
+    runtime.shutdown_timeout(VISION_GRACE);
+    result
+}
+
+async fn work(args: WorkArgs) -> Result<(), Failure> {
+    // Listened for before anything is claimed, so that no signal finds the worker holding work without its handler.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        }
+    };
+    let worker_id = WorkerId(args.worker_id.unwrap_or_else(default_worker_id));
+    let api = Api::new(&args.server, worker_id, args.token.as_deref())?;
+    let bench = Bench {
+        media: Arc::new(Media::new(args.media)),
+        evidence: args.evidence,
+        pace: Duration::from_millis(args.pace_ms),
+    };
+    let until_idle = args.until_idle.map(Duration::from_secs);
+    let worker = Arc::new(Worker::new(api, bench, until_idle, HEARTBEAT_EVERY));
+    // A task of its own, so that even a panic in it is reported.
+    let running = Arc::clone(&worker);
+    match tokio::spawn(async move { running.run(stop).await }).await {
+        Ok(Ok(Ended::Idle)) => info!("no work is left"),
+        Ok(Ok(Ended::Signalled(signal))) => info!(?signal, "left as told"),
+        Ok(Err(refused)) => return Err(refused.into()),
+        Err(panic) => {
+            error!(%panic, "the worker panicked");
+            let exit = Exit { exit_code: 101, signal: None, reason: format!("panic: {panic}") };
+            worker.say_goodbye(&exit).await;
+            return Err(Failure::Panicked);
+        }
+    }
+    Ok(())
+}
+
+fn default_worker_id() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' };
+    format!("{}-{}", host.chars().map(plain).collect::<String>(), std::process::id())
+}
+
+/// To standard error; standard output is for answers. `RUST_LOG` chooses what is told.
+fn start_logging(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        logging.json().flatten_event(true).init();
+    } else {
+        logging.with_target(false).init();
+    }
 }

@@ -22,7 +22,8 @@ pub fn pyramid(picture: &GrayImage, side_min: u32) -> Vec<Level> {
     let mut levels = Vec::with_capacity(LEVELS_MAX);
     for index in 0..LEVELS_MAX {
         let shrink = STEP.powi(index as i32);
-        let (w, h) = ((f64::from(width) / shrink).round() as u32, (f64::from(height) / shrink).round() as u32);
+        let (w, h) =
+            ((f64::from(width) / shrink).round() as u32, (f64::from(height) / shrink).round() as u32);
         if w.min(h) < side_min {
             break;
         }

@@ -21,7 +21,10 @@ pub struct Consensus {
 /// The plausible map with the most inliers, refined on them; none without one. The same input and seed
 /// give the same answer. `width` and `height` are the product image's.
 pub fn consensus(
-    pairs: &[Correspondence], width: u32, height: u32, mut random: SplitMix64,
+    pairs: &[Correspondence],
+    width: u32,
+    height: u32,
+    mut random: SplitMix64,
 ) -> Option<Consensus> {
     if pairs.len() < 4 {
         return None;
@@ -87,4 +90,65 @@ fn four_different(random: &mut SplitMix64, bound: usize) -> [usize; 4] {
         };
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::{Matrix3, Point2};
+
+    /// `right` correspondences of one known map with up to a pixel of noise, and `wrong` ones from anywhere to anywhere.
+    fn scene(right: usize, wrong: usize) -> (Homography, Vec<Correspondence>) {
+        let matrix = Matrix3::new(0.5, -0.1, 220.0, 0.08, 0.55, 60.0, 1e-4, -1e-4, 1.0);
+        let truth = Homography::from_matrix(matrix).unwrap();
+        let mut random = SplitMix64::new(11);
+        let mut pairs = Vec::new();
+        for index in 0..right + wrong {
+            let product = Point2::new(random.unit() * 400.0, random.unit() * 300.0);
+            let exact = truth.project(product).unwrap();
+            let frame = if index < right {
+                Point2::new(exact.x + random.unit() - 0.5, exact.y + random.unit() - 0.5)
+            } else {
+                Point2::new(random.unit() * 640.0, random.unit() * 360.0)
+            };
+            pairs.push(Correspondence { product, frame, distance: index as u32 });
+        }
+        (truth, pairs)
+    }
+
+    #[test]
+    fn a_known_map_is_recovered_among_three_outliers_to_each_inlier() {
+        let (truth, pairs) = scene(30, 90);
+        let found = consensus(&pairs, 400, 300, SplitMix64::new(1)).unwrap();
+        assert!(found.inliers.iter().filter(|pair| pair.distance < 30).count() >= 29);
+        for corner in [(0.0, 0.0), (399.0, 0.0), (399.0, 299.0), (0.0, 299.0)] {
+            let corner = Point2::new(corner.0, corner.1);
+            let off = nalgebra::distance(
+                &truth.project(corner).unwrap(),
+                &found.homography.project(corner).unwrap(),
+            );
+            assert!(off < 3.0, "a corner is off by {off} pixels");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_answer_to_the_last_bit() {
+        let (_, pairs) = scene(20, 60);
+        let [one, other] = [0, 1].map(|_| consensus(&pairs, 400, 300, SplitMix64::new(9)).unwrap());
+        assert_eq!(one.homography, other.homography);
+        assert_eq!(one.inliers, other.inliers);
+    }
+
+    #[test]
+    fn chance_alone_reaches_no_match() {
+        let (_, pairs) = scene(0, 120);
+        let found = consensus(&pairs, 400, 300, SplitMix64::new(3));
+        assert!(found.is_none_or(|found| found.inliers.len() < crate::verdict::INLIERS_MIN));
+    }
+
+    #[test]
+    fn three_correspondences_prove_nothing() {
+        let (_, pairs) = scene(3, 0);
+        assert!(consensus(&pairs, 400, 300, SplitMix64::new(1)).is_none());
+    }
 }

@@ -89,3 +89,40 @@ fn at_different_places(mut inliers: Vec<Correspondence>) -> Vec<Correspondence> 
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::Point2;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_score_is_between_0_and_1_and_rises_with_inliers_and_with_their_share(
+            inliers in 0_usize..2_000, others in 0_usize..2_000,
+        ) {
+            let score = Score::of(inliers, inliers + others);
+            prop_assert!((0.0..=1.0).contains(&score.get()));
+            prop_assert!(Score::of(inliers + 1, inliers + others + 1) >= score);
+            prop_assert!(Score::of(inliers, inliers + others + 1) <= score);
+        }
+    }
+
+    #[test]
+    fn a_corner_found_on_several_levels_votes_once() {
+        let pair = |x: f64, frame_x: f64, distance| Correspondence {
+            product: Point2::new(x, 10.0),
+            frame: Point2::new(frame_x, 10.0),
+            distance,
+        };
+        let kept = at_different_places(vec![pair(10.0, 50.0, 9), pair(11.0, 60.0, 3), pair(90.0, 61.0, 5)]);
+        assert_eq!(kept, [pair(11.0, 60.0, 3)], "near on either side is one place, and the most alike stays");
+    }
+
+    #[test]
+    fn a_picture_without_features_is_found_nowhere_and_never_verified() {
+        let blank = Features { width: 100, height: 100, list: Vec::new() };
+        let verdict = verdict(&blank, &blank, &["a", "b"]);
+        assert!(!verdict.ransac_checked && verdict.found.is_none());
+    }
+}

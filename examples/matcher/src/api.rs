@@ -1,0 +1,246 @@
+//! Matchbook's HTTP API as a worker uses it. A server that is away or busy is waited for, however long: it may be
+//! stopped and started again at any moment, and the work goes on.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::wire::{
+    Claim, Claimed, Exit, Failure, Item, LeaseId, Match, MatchesTaken, Nothing, Problem, Progress,
+    Registration, WorkKind, WorkerId,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For one try; a claim's long wait comes on top.
+const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("`{0}` is no server address: give --server as http://host:port")]
+    Address(String),
+    #[error("the token holds characters that a header cannot: give --token as it was minted")]
+    Token,
+    #[error("the worker id `{0}` does not fit a path: use letters, digits, `-`, `_` and `.`")]
+    WorkerId(String),
+    #[error("cannot set up the http client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Why a call ended without its answer. Trouble that may pass is no such reason, but waited out.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("{call} was refused with {status}: {problem}")]
+    Refused { call: String, status: StatusCode, problem: Box<Problem> },
+    #[error(
+        "{call} was answered with something else than the api promises ({source}); is --server a matchbook?"
+    )]
+    Unreadable { call: String, source: serde_json::Error },
+}
+
+impl CallError {
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+/// How one try ended, if not well.
+#[derive(Debug)]
+enum TryError {
+    Passing { what: String, retry_after: Option<Duration> },
+    Final(CallError),
+}
+
+#[derive(Debug)]
+pub struct Api {
+    client: Client,
+    server: String,
+    worker_id: WorkerId,
+}
+
+/// A claim's answer, and whether the server was away meanwhile: then silence says nothing about its queue.
+#[derive(Debug)]
+pub struct ClaimAnswer {
+    pub items: Vec<Item>,
+    pub was_away: bool,
+}
+
+impl Api {
+    pub fn new(server: &str, worker_id: WorkerId, token: Option<&str>) -> Result<Self, SetupError> {
+        let server = server.trim_end_matches('/').to_owned();
+        // Built without TLS: a worker stands beside its server, or behind a proxy that speaks TLS for it.
+        if !server.starts_with("http://") || reqwest::Url::parse(&server).is_err() {
+            return Err(SetupError::Address(server));
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~:".contains(c);
+        if worker_id.0.is_empty() || !worker_id.0.chars().all(fits) {
+            return Err(SetupError::WorkerId(worker_id.0));
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut bearer =
+                HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| SetupError::Token)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .default_headers(headers)
+            .user_agent(concat!("matchbook-matcher/", env!("CARGO_PKG_VERSION")))
+            // The one server is named by a flag; a proxy meant for the web is not on the way to it.
+            .no_proxy()
+            .build()?;
+        Ok(Self { client, server, worker_id })
+    }
+
+    pub fn worker_id(&self) -> &WorkerId {
+        &self.worker_id
+    }
+
+    pub async fn register(&self) -> Result<(), CallError> {
+        let body = Registration { kinds: [WorkKind::MatchRequest], version: env!("CARGO_PKG_VERSION") };
+        self.command(Method::PUT, &self.worker_path(""), &body).await
+    }
+
+    pub async fn heartbeat(&self) -> Result<(), CallError> {
+        self.command(Method::POST, &self.worker_path("/heartbeat"), &Nothing {}).await
+    }
+
+    pub async fn exit(&self, exit: &Exit) -> Result<(), CallError> {
+        self.command(Method::POST, &self.worker_path("/exit"), exit).await
+    }
+
+    /// Waits at the server up to `wait` for a request to work on.
+    pub async fn claim(&self, wait: Duration) -> Result<ClaimAnswer, CallError> {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let body = Claim { kinds: [WorkKind::MatchRequest], worker_id: &self.worker_id, max: 1, wait_ms };
+        let (bytes, tries) =
+            self.call(Method::POST, "/internal/work/claim", &body, TRY_TIMEOUT + wait).await?;
+        let claimed: Claimed = decoded("claim", &bytes)?;
+        Ok(ClaimAnswer { items: claimed.items, was_away: tries > 0 })
+    }
+
+    pub async fn extend_lease(&self, lease: &LeaseId) -> Result<(), CallError> {
+        self.command(Method::POST, &lease_path(lease, "heartbeat"), &Nothing {}).await
+    }
+
+    pub async fn fail(&self, lease: &LeaseId, error: &str) -> Result<(), CallError> {
+        self.command(Method::POST, &lease_path(lease, "fail"), &Failure { error }).await
+    }
+
+    pub async fn report_matches(&self, job: Uuid, found: &[Match]) -> Result<MatchesTaken, CallError> {
+        let path = format!("/jobs/{job}/matches");
+        let (bytes, _) = self.call(Method::POST, &path, found, TRY_TIMEOUT).await?;
+        decoded(&path, &bytes)
+    }
+
+    pub async fn report_progress(&self, job: Uuid, progress: &Progress<'_>) -> Result<(), CallError> {
+        self.command(Method::POST, &format!("/jobs/{job}/match-progress"), &[progress]).await
+    }
+
+    fn worker_path(&self, rest: &str) -> String {
+        format!("/internal/workers/{}{rest}", self.worker_id.0)
+    }
+
+    /// A call whose answer holds nothing that the worker needs.
+    async fn command<B>(&self, method: Method, path: &str, body: &B) -> Result<(), CallError>
+    where
+        B: Serialize + ?Sized + Sync,
+    {
+        self.call(method, path, body, TRY_TIMEOUT).await.map(drop)
+    }
+
+    /// Tries until the server answers for good; also says how many tries failed before. All tries carry the same
+    /// idempotency key, so that a report whose answer was lost counts once.
+    async fn call<B>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+        timeout: Duration,
+    ) -> Result<(Vec<u8>, u32), CallError>
+    where
+        B: Serialize + ?Sized + Sync,
+    {
+        let key = Uuid::new_v4();
+        let mut backoff = Backoff::new(key.as_u64_pair().1);
+        let call = format!("{method} {path}");
+        loop {
+            let request = self
+                .client
+                .request(method.clone(), format!("{}{path}", self.server))
+                .timeout(timeout)
+                .header("idempotency-key", key.to_string())
+                .json(body);
+            match attempt(&call, request).await {
+                Ok(bytes) => {
+                    if backoff.tries() > 0 {
+                        info!(%call, tries = backoff.tries() + 1, "the server answers again");
+                    }
+                    return Ok((bytes, backoff.tries()));
+                }
+                Err(TryError::Final(error)) => return Err(error),
+                Err(TryError::Passing { what, retry_after }) => {
+                    let wait = backoff.next(retry_after);
+                    warn!(%call, trouble = %what, wait_ms = wait.as_millis() as u64, "trying again");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}
+
+fn lease_path(lease: &LeaseId, action: &str) -> String {
+    format!("/internal/work/{}/{action}", lease.0)
+}
+
+async fn attempt(call: &str, request: RequestBuilder) -> Result<Vec<u8>, TryError> {
+    let passing = |error: &reqwest::Error| TryError::Passing { what: causes(error), retry_after: None };
+    let response = request.send().await.map_err(|error| passing(&error))?;
+    let status = response.status();
+    let retry_after = retry_after(&response);
+    let bytes = response.bytes().await.map_err(|error| passing(&error))?;
+    if status.is_success() {
+        return Ok(bytes.to_vec());
+    }
+    let problem = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let title = status.canonical_reason().unwrap_or("no reason given").to_lowercase();
+        Box::new(Problem { title, ..Problem::default() })
+    });
+    // 507, a full disk at the server, is among the server errors: it passes once someone makes room.
+    let passes = status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    if passes {
+        return Err(TryError::Passing { what: format!("{status}: {problem}"), retry_after });
+    }
+    Err(TryError::Final(CallError::Refused { call: call.to_owned(), status, problem }))
+}
+
+fn decoded<T: DeserializeOwned>(call: &str, bytes: &[u8]) -> Result<T, CallError> {
+    serde_json::from_slice(bytes).map_err(|source| CallError::Unreadable { call: call.to_owned(), source })
+}
+
+/// `Retry-After` in seconds; the form with a date would need both clocks to agree.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The error with what lies under it: alone it says no more than "error sending request".
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
