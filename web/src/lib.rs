@@ -1,1 +1,111 @@
+//! What both HTTP sides share: the commands' write routes and the read API's read routes.
+//!
+//! It refuses to know the domain, the log and the read models. Of the contract it knows ids, positions, instants and what
+//! an idempotency key is.
+//!
+//! A route reads as: who asks, with which parameters → one call → [`Json`](json::Json) or a
+//! [`Problem`](problem::Problem).
+//!
+//! ```
+//! use event_schemas::ids::{JobId, Position};
+//! use poem_openapi::param::{Header, Path, Query};
+//! use poem_openapi::{Object, OpenApi, OpenApiService};
+//! use web::caller::{Auth, Caller, Now, Role};
+//! use web::etag::Cached;
+//! use web::idempotency::{IdempotencyKey, idempotency};
+//! use web::json::{Created, Json};
+//! use web::paging::{Cursor, Limit, Page};
+//! use web::problem::Problem;
+//! use web::routes::Routes;
+//! use web::serve::{Settings, layers};
+//! use web::value::{Pos, Uid};
+//!
+//! #[derive(Object)]
+//! struct CreateJob {
+//!     job_id: Option<Uid<JobId>>,
+//!     #[oai(validator(min_length = 1, max_length = 200))]
+//!     name: String,
+//! }
+//!
+//! #[derive(Object)]
+//! struct Job {
+//!     id: Uid<JobId>,
+//!     name: String,
+//!     position: Pos,
+//! }
+//!
+//! struct Jobs;
+//!
+//! #[OpenApi]
+//! impl Jobs {
+//!     /// Create a job
+//!     #[oai(path = "/jobs", method = "post", operation_id = "create_job")]
+//!     async fn create(
+//!         &self,
+//!         caller: Caller,
+//!         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+//!         request: Json<CreateJob>,
+//!     ) -> Result<Created<Job>, Problem> {
+//!         caller.require(Role::User | Role::Service | Role::Admin)?;
+//!         let _idempotency = key.0.map(|key| idempotency(&caller, "POST /jobs", &key, &request.0));
+//!         let id = request.0.job_id.unwrap_or(Uid(JobId(uuid::Uuid::now_v7())));
+//!         // … the command …
+//!         let job = Job { id, name: request.0.name, position: Pos(Position(1)) };
+//!         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
+//!     }
+//!
+//!     /// One job
+//!     #[oai(path = "/jobs/:job_id", method = "get", operation_id = "read_job")]
+//!     async fn read(
+//!         &self,
+//!         _caller: Caller,
+//!         job_id: Path<String>,
+//!         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+//!         #[oai(name = "X-Min-Position")] _min_position: Header<Option<Pos>>,
+//!     ) -> Result<Cached<Job>, Problem> {
+//!         let id = web::path::job_id(&job_id)?;
+//!         let job = Job { id: id.into(), name: "a".into(), position: Pos(Position(1)) };
+//!         Ok(Cached::without(&job, &["position"], if_none_match.0.as_deref()))
+//!     }
+//!
+//!     /// Jobs, newest first
+//!     #[oai(path = "/jobs", method = "get", operation_id = "list_jobs")]
+//!     async fn list(
+//!         &self,
+//!         caller: Caller,
+//!         #[oai(default)] limit: Query<Limit>,
+//!         cursor: Query<Option<Cursor>>,
+//!     ) -> Result<Json<Page<Job>>, Problem> {
+//!         let list = format!("jobs/{}", caller.tenant);
+//!         let _after: Option<JobId> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
+//!         let found = Vec::new(); // … up to `limit.get() + 1` jobs after it …
+//!         Ok(Json(Page::of(found, limit.0, &list, |job: &Job| *job.id)))
+//!     }
+//! }
+//!
+//! let service = OpenApiService::new(Jobs, "Jobs", "1.0");
+//! let document = web::openapi::document(&service.spec()).unwrap();
+//! let settings = Settings::new(Auth::open(Now::system()), Routes::from_document(&document));
+//! let endpoint = layers(service, settings);
+//! # let _ = endpoint;
+//! ```
+//!
+//! Rules that keep the OpenAPI document true:
+//! - Ids in paths are `Path<String>` read by [`path`], so that a text that is no UUID is 404.
+//! - Numbers have a `minimum`, text a `max_length`, lists a `max_items` (`#[oai(validator(...))]`): a body is held against
+//!   its schema before a route sees it, and what the schema allows must be taken. For the same reason no request object
+//!   says `deny_unknown_fields`: the document cannot say it.
+//! - A `GET` answers neither 409 nor 422; [`openapi::document`] leaves them out.
 
+pub mod caller;
+pub mod etag;
+pub mod idempotency;
+pub mod json;
+pub mod openapi;
+pub mod paging;
+pub mod path;
+pub mod problem;
+pub mod request;
+pub mod routes;
+pub mod serve;
+pub mod value;

@@ -1,0 +1,155 @@
+//! What a server believes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use event_schemas::ids::{Tenant, UserId};
+use event_schemas::time::Timestamp;
+use poem::Request;
+use poem::http::{HeaderMap, header};
+
+use super::api_key::{self, ApiKey};
+use super::ticket::{Ticket, Tickets};
+use super::token::Keys;
+use super::{Caller, Credential, DEFAULT_TENANT, Roles, bad_credentials, missing_credentials};
+use crate::problem::Problem;
+
+const API_KEY: &str = "x-api-key";
+const TENANT: &str = "x-tenant";
+const USER: &str = "x-user";
+
+/// The user of an open server who does not say who they are.
+const LOCAL_USER: &str = "local";
+
+/// Where the present comes from: the system, or a test.
+#[derive(Clone)]
+pub struct Now(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Now {
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub fn system() -> Self {
+        Self::new(|| std::time::SystemTime::now().into())
+    }
+
+    pub fn get(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Now({})", self.get())
+    }
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// No keys: everybody is who they say, with every role.
+    Open,
+    Keys {
+        tokens: Keys,
+        api_keys: Vec<ApiKey>,
+    },
+}
+
+/// Decides who a request comes from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    trust: Arc<Trust>,
+    tickets: Arc<Tickets>,
+    now: Now,
+}
+
+impl Auth {
+    /// Everybody has every role, and says who they are. For loopback only.
+    pub fn open(now: Now) -> Self {
+        Self { trust: Arc::new(Trust::Open), tickets: Arc::default(), now }
+    }
+
+    /// Tokens signed with one of `tokens`, and API keys. Without any of either nobody gets in.
+    pub fn with_keys(tokens: Keys, api_keys: Vec<ApiKey>, now: Now) -> Self {
+        Self { trust: Arc::new(Trust::Keys { tokens, api_keys }), tickets: Arc::default(), now }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(*self.trust, Trust::Open)
+    }
+
+    /// Who sent the request.
+    ///
+    /// # Errors
+    /// 401 for missing or bad credentials; on an open server 400 for a tenant or user that cannot be one.
+    pub fn caller(&self, request: &Request) -> Result<Caller, Problem> {
+        if let Some(ticket) = query_value(request, "ticket") {
+            return self.tickets.redeem(&ticket, self.now.get()).ok_or_else(bad_credentials);
+        }
+        match &*self.trust {
+            Trust::Open => open_caller(request.headers()),
+            Trust::Keys { tokens, api_keys } => self.keyed_caller(tokens, api_keys, request.headers()),
+        }
+    }
+
+    /// A ticket for one stream, for a browser's `EventSource`, which cannot send headers.
+    ///
+    /// # Errors
+    /// 429 if too many tickets wait to be used.
+    pub fn ticket(&self, caller: Caller) -> Result<Ticket, Problem> {
+        self.tickets.issue(caller, self.now.get())
+    }
+
+    fn keyed_caller(
+        &self,
+        tokens: &Keys,
+        api_keys: &[ApiKey],
+        headers: &HeaderMap,
+    ) -> Result<Caller, Problem> {
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(bearer).ok_or_else(bad_credentials)?;
+            return tokens.verify(token, self.now.get()).map_err(|reason| {
+                tracing::info!(%reason, "refused a token");
+                bad_credentials()
+            });
+        }
+        let Some(key) = headers.get(API_KEY) else { return Err(missing_credentials()) };
+        key.to_str().ok().and_then(|key| api_key::find(api_keys, key)).ok_or_else(|| {
+            tracing::info!("refused an API key");
+            bad_credentials()
+        })
+    }
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn query_value(request: &Request, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    // A ticket is base64url, so nothing in it is ever escaped.
+    query
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+        .map(|(_, v)| v.into())
+}
+
+fn open_caller(headers: &HeaderMap) -> Result<Caller, Problem> {
+    let value = |name: &'static str, default: &'static str| match headers.get(name) {
+        None => Ok(default),
+        Some(value) => value.to_str().map_err(|_| Problem::invalid(name, "must be printable ASCII")),
+    };
+    let tenant: Tenant = value(TENANT, DEFAULT_TENANT)?
+        .parse()
+        .map_err(|error| Problem::invalid("X-Tenant", format!("{error}")))?;
+    let user: UserId =
+        value(USER, LOCAL_USER)?.parse().map_err(|error| Problem::invalid("X-User", format!("{error}")))?;
+    Ok(Caller {
+        tenant,
+        user: Some(user),
+        roles: Roles::all(),
+        ratings: Default::default(),
+        via: Credential::Open,
+    })
+}

@@ -1,0 +1,162 @@
+//! The `Idempotency-Key` header: the right to send a command again.
+//!
+//! A route takes `#[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>` and hands [`idempotency`] to the
+//! command, which finds the earlier one in the log.
+
+use std::borrow::Cow;
+
+use aws_lc_rs::digest;
+use event_schemas::envelope::{BodyHash, Idempotency};
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::types::{ParseError, ParseFromParameter, ParseResult, ToJSON, Type};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::caller::{Caller, Credential};
+use crate::value::wrapper;
+
+/// The longest key, in characters.
+const KEY_MAX: usize = 255;
+
+/// The name space of all keys. Never changes: it is part of every key in the log.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d61_7463_6862_5f6f_8b6b_6964_656d_706f);
+
+/// What a caller calls one request: 1–255 printable ASCII characters, bare or as a quoted string.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+wrapper!(, IdempotencyKey, String, "idempotency key", MetaSchema {
+    min_length: Some(1),
+    max_length: Some(KEY_MAX),
+    pattern: Some("^[ -~]+$".into()),
+    ..MetaSchema::new("string")
+});
+
+impl ParseFromParameter for IdempotencyKey {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        let key = unquoted(text.trim());
+        let printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if (1..=KEY_MAX).contains(&key.len()) && printable {
+            Ok(Self(key.into_owned()))
+        } else {
+            Err(ParseError::custom(format!("must be 1 to {KEY_MAX} printable ASCII characters, as a UUID")))
+        }
+    }
+}
+
+impl ToJSON for IdempotencyKey {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.clone().into())
+    }
+}
+
+/// `"a\"b"` means `a"b`, as in RFC 8941; a text without quotes means itself.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) if inner.contains('\\') => {
+            let mut plain = String::with_capacity(inner.len());
+            let mut characters = inner.chars();
+            while let Some(character) = characters.next() {
+                let escaped = if character == '\\' { characters.next() } else { None };
+                plain.push(escaped.unwrap_or(character));
+            }
+            plain.into()
+        }
+        Some(inner) => inner.into(),
+        None => text.into(),
+    }
+}
+
+/// What the log remembers of a command: its key among those of this caller and route, and a hash of what it asked for.
+///
+/// The hash is over the request as it was read, so that white space and the order of fields do not matter.
+pub fn idempotency(caller: &Caller, route: &str, key: &IdempotencyKey, request: &impl ToJSON) -> Idempotency {
+    let canonical = request.to_json().unwrap_or(Value::Null).to_string();
+    idempotency_of_bytes(caller, route, key, canonical.as_bytes())
+}
+
+/// As [`idempotency`], for a body that is not JSON.
+pub fn idempotency_of_bytes(caller: &Caller, route: &str, key: &IdempotencyKey, body: &[u8]) -> Idempotency {
+    let name = match (&caller.user, &caller.via) {
+        (Some(user), _) => user.as_str(),
+        (None, Credential::ApiKey(id)) => id,
+        (None, Credential::Open | Credential::Token) => "",
+    };
+    // No id holds a NUL, so that no two lists of parts make the same text.
+    let name = [caller.tenant.as_str(), name, route, &key.0].join("\0");
+    let digest = digest::digest(&digest::SHA256, body);
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&digest.as_ref()[..16]);
+    Idempotency { key: Uuid::new_v5(&NAMESPACE, name.as_bytes()), body: BodyHash(hash) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::Roles;
+
+    fn caller(tenant: &str, user: &str) -> Caller {
+        Caller {
+            tenant: tenant.parse().unwrap(),
+            user: Some(user.parse().unwrap()),
+            roles: Roles::NONE,
+            ratings: Default::default(),
+            via: Credential::Token,
+        }
+    }
+
+    fn key(text: &str) -> IdempotencyKey {
+        IdempotencyKey::parse_from_parameter(text).unwrap()
+    }
+
+    fn json(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_the_same_with_and_without_quotes() {
+        assert_eq!(key(r#""abc""#), key("abc"));
+        assert_eq!(key(r#""a\"b""#).0, r#"a"b"#);
+    }
+
+    #[test]
+    fn a_key_is_1_to_255_printable_ascii_characters() {
+        assert!(IdempotencyKey::parse_from_parameter(&"k".repeat(255)).is_ok());
+        for refused in ["", "\"\"", "ä", "a\tb", &"k".repeat(256)] {
+            assert!(IdempotencyKey::parse_from_parameter(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn white_space_and_the_order_of_fields_do_not_change_what_was_asked() {
+        let (acme, key) = (caller("acme", "ann"), key("k"));
+        let one = idempotency(&acme, "POST /jobs", &key, &json(r#"{"a": 1, "b": [2]}"#));
+        let same = idempotency(&acme, "POST /jobs", &key, &json(r#"{"b":[2],"a":1}"#));
+        let other = idempotency(&acme, "POST /jobs", &key, &json(r#"{"a": 1, "b": [3]}"#));
+        assert_eq!(one, same);
+        assert_eq!(one.key, other.key);
+        assert_ne!(one.body, other.body);
+    }
+
+    #[test]
+    fn keys_of_different_callers_and_routes_never_meet() {
+        let body = json("{}");
+        let keys: std::collections::HashSet<_> = [
+            idempotency(&caller("acme", "ann"), "POST /jobs", &key("k"), &body),
+            idempotency(&caller("acme", "bob"), "POST /jobs", &key("k"), &body),
+            idempotency(&caller("other", "ann"), "POST /jobs", &key("k"), &body),
+            idempotency(&caller("acme", "ann"), "POST /exports", &key("k"), &body),
+            idempotency(&caller("acme", "ann"), "POST /jobs", &key("l"), &body),
+        ]
+        .into_iter()
+        .map(|idempotency| idempotency.key)
+        .collect();
+        assert_eq!(keys.len(), 5);
+    }
+
+    #[test]
+    fn the_key_of_a_command_in_the_log_never_changes() {
+        let idempotency = idempotency(&caller("acme", "ann"), "POST /jobs", &key("k"), &json("{}"));
+        insta::assert_snapshot!(serde_json::to_string(&idempotency).unwrap());
+    }
+}

@@ -1,0 +1,320 @@
+//! JSON in and out, and answers with a status of their own.
+//!
+//! poem-openapi's own `Json` says that something of type `string` was expected, not where. This one names the field, and
+//! reads bodies of any `application/…json` type.
+
+mod diagnosis;
+
+use std::ops::Deref;
+
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{IntoResponse, Request, RequestBody, Response};
+use poem_openapi::payload::{ParsePayload, Payload};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
+};
+use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
+use poem_openapi::{ApiResponse, impl_apirequest_for_payload};
+use serde_json::Value;
+
+use crate::problem::{Code, FieldError, Problem};
+
+const MEDIA_TYPE: &str = "application/json";
+
+/// A body that is JSON, of a request or an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<T> Deref for Json<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Type> Payload for Json<T> {
+    const CONTENT_TYPE: &'static str = MEDIA_TYPE;
+
+    fn check_content_type(content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == MEDIA_TYPE || (essence.starts_with("application/") && essence.ends_with("+json"))
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: ParseFromJSON + 'static> ParsePayload for Json<T> {
+    const IS_REQUIRED: bool = T::IS_REQUIRED;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let bytes = body.take()?.into_bytes().await?;
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+impl_apirequest_for_payload!(Json<T>, T: ParseFromJSON + 'static);
+
+/// Reads a `T` from JSON text.
+///
+/// The value is held against the schema in the OpenAPI document first, because poem-openapi takes more than it says: a
+/// number for a string, for one. So what is documented is what is taken, and all that is wrong is told at once.
+///
+/// # Errors
+/// 400 with the place of what cannot be read: line and column where it is no JSON, else the path of each field.
+pub fn parse<T: ParseFromJSON + 'static>(text: &[u8]) -> Result<T, Problem> {
+    let value = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(text).map_err(|error| malformed(&error))?
+    };
+    if value.is_null() {
+        return T::parse_from_json(None).map_err(|_| {
+            let detail = "the body is empty; it must be JSON as /openapi.json describes";
+            Problem::new(Code::InvalidRequest, detail).error(FieldError::new("body", "is missing"))
+        });
+    }
+    let errors = diagnosis::of::<T>(&value);
+    if !errors.is_empty() {
+        return Err(refusal(errors));
+    }
+    T::parse_from_json(Some(value)).map_err(|error| refusal(vec![diagnosis::from_message(error.message())]))
+}
+
+fn malformed(error: &serde_json::Error) -> Problem {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let reason = format!("line {}, column {}: {reason}", error.line(), error.column());
+    Problem::new(Code::InvalidRequest, format!("the body is no JSON: {reason}"))
+        .error(FieldError::new("body", reason))
+}
+
+fn refusal(errors: Vec<FieldError>) -> Problem {
+    let first =
+        errors.first().map(|first| format!("`{}`: {}", first.field, first.reason)).unwrap_or_default();
+    let detail = match errors.len() {
+        1 => first,
+        others => format!("{first}; and {} more", others - 1),
+    };
+    let problem = Problem::new(Code::InvalidRequest, detail);
+    errors.into_iter().fold(problem, Problem::error)
+}
+
+/// The bytes of an answer.
+pub(crate) fn write<T: ToJSON>(value: &T) -> String {
+    value.to_json().unwrap_or(Value::Null).to_string()
+}
+
+fn respond<T: ToJSON>(status: StatusCode, value: &T) -> Response {
+    Response::builder().status(status).content_type(MEDIA_TYPE).body(write(value))
+}
+
+pub(crate) fn meta<T: Type>(
+    status: u16,
+    description: &'static str,
+    headers: Vec<MetaHeader>,
+) -> MetaResponse {
+    MetaResponse {
+        description,
+        status: Some(status),
+        status_range: None,
+        content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema: T::schema_ref() }],
+        headers,
+    }
+}
+
+impl<T: ToJSON> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        respond(StatusCode::OK, &self.0)
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Json<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses { responses: vec![meta::<T>(200, "As asked for", vec![])] }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+fn location_header() -> MetaHeader {
+    MetaHeader {
+        name: "LOCATION".into(),
+        description: Some("Where the thing is read.".into()),
+        required: false,
+        deprecated: false,
+        schema: String::schema_ref(),
+    }
+}
+
+fn located(mut response: Response, location: &str) -> Response {
+    // An id may hold characters that a header cannot; the body names the thing anyway.
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}
+
+/// 201: made, and found at `location`.
+#[derive(Clone, Debug)]
+pub struct Created<T> {
+    pub location: String,
+    pub body: T,
+}
+
+impl<T: ToJSON> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        located(respond(StatusCode::CREATED, &self.body), &self.location)
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Created<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses { responses: vec![meta::<T>(201, "Made", vec![location_header()])] }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// 202: recorded, and worked on from now; `location` tells how far it is. 200 if an earlier request is already at it.
+#[derive(Clone, Debug)]
+pub enum Accepted<T> {
+    New { location: String, body: T },
+    Already { location: String, body: T },
+}
+
+impl<T: ToJSON> IntoResponse for Accepted<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::New { location, body } => located(respond(StatusCode::ACCEPTED, &body), &location),
+            Self::Already { location, body } => located(respond(StatusCode::OK, &body), &location),
+        }
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Accepted<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![
+                meta::<T>(202, "Recorded, and worked on from now", vec![location_header()]),
+                meta::<T>(200, "An earlier request is already at it", vec![location_header()]),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poem_openapi::Object;
+
+    use super::*;
+
+    #[derive(Debug, Object, PartialEq)]
+    struct Image {
+        img_id: String,
+        #[oai(validator(minimum(value = "0")))]
+        width: u32,
+    }
+
+    #[derive(Debug, Object, PartialEq)]
+    #[oai(deny_unknown_fields)]
+    struct Product {
+        #[oai(validator(max_length = 5))]
+        product_id: String,
+        images: Vec<Image>,
+        note: Option<String>,
+    }
+
+    fn errors(text: &str) -> Vec<(String, String)> {
+        let problem = parse::<Product>(text.as_bytes()).unwrap_err();
+        assert_eq!(problem.code, Code::InvalidRequest);
+        problem.errors.into_iter().map(|error| (error.field, error.reason)).collect()
+    }
+
+    fn error(text: &str) -> (String, String) {
+        let mut errors = errors(text);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors.remove(0)
+    }
+
+    #[test]
+    fn what_follows_the_schema_is_read() {
+        let product: Product =
+            parse(br#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}]}"#).unwrap();
+        assert_eq!(product.images, [Image { img_id: "x".into(), width: 1 }]);
+    }
+
+    #[test]
+    fn malformed_json_is_told_by_line_and_column() {
+        let (field, reason) = error("{\n  \"product_id\": \"a\",,\n}");
+        assert_eq!((field.as_str(), reason.as_str()), ("body", "line 2, column 21: key must be a string"));
+    }
+
+    #[test]
+    fn an_empty_body_is_told() {
+        assert_eq!(error("").1, "is missing");
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        assert_eq!(error(r#"{"images": []}"#), ("product_id".into(), "is missing".into()));
+    }
+
+    #[test]
+    fn a_mistyped_field_deep_inside_is_named_by_its_path() {
+        let text =
+            r#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}, {"img_id": 7, "width": 1}]}"#;
+        assert_eq!(error(text), ("images[1].img_id".into(), "must be a string, not a number".into()));
+    }
+
+    #[test]
+    fn a_member_that_may_be_absent_may_be_null() {
+        let text = br#"{"product_id": "a", "images": [], "note": null}"#;
+        assert_eq!(parse::<Product>(text).unwrap().note, None);
+        assert_eq!(error(r#"{"product_id": null, "images": []}"#).1, "must be a string, not null");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let found = errors(r#"{"product_id": "abcdef", "images": [{"img_id": "x", "width": -1}]}"#);
+        assert_eq!(
+            found,
+            [
+                ("product_id".to_owned(), "has at most 5 characters".to_owned()),
+                ("images[0].width".to_owned(), "must be at least 0".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        assert_eq!(
+            error(r#"{"product_id": "a", "images": [], "tenant": "b"}"#),
+            ("tenant".into(), "unknown field".into())
+        );
+    }
+
+    #[test]
+    fn json_under_another_name_is_taken_and_other_types_are_not() {
+        for taken in ["application/json", "application/json; charset=utf-8", "application/vnd.api+JSON"] {
+            assert!(<Json<Product> as Payload>::check_content_type(taken), "{taken}");
+        }
+        for refused in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded"] {
+            assert!(!<Json<Product> as Payload>::check_content_type(refused), "{refused}");
+        }
+    }
+}

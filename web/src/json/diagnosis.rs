@@ -1,0 +1,252 @@
+//! What is wrong with a value, field by field, by the schema that the OpenAPI document shows.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use event_schemas::time::Timestamp;
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::types::Type;
+use serde_json::Value;
+
+use crate::problem::FieldError;
+
+/// More than this many errors help nobody.
+const ERRORS_MAX: usize = 20;
+
+/// The schema of a type with all it refers to.
+struct Described {
+    registry: Registry,
+    schema: MetaSchemaRef,
+}
+
+/// Schemas are made once a type: making one costs more than reading a small body.
+fn described<T: Type + 'static>() -> Arc<Described> {
+    static KNOWN: OnceLock<RwLock<HashMap<TypeId, Arc<Described>>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(RwLock::default);
+    let id = TypeId::of::<T>();
+    if let Some(described) = known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+        return described.clone();
+    }
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+    let described = Arc::new(Described { registry, schema: T::schema_ref() });
+    known.write().unwrap_or_else(PoisonError::into_inner).insert(id, described.clone());
+    described
+}
+
+/// Every place where `value` is not as the schema of `T` says, up to [`ERRORS_MAX`].
+pub(super) fn of<T: Type + 'static>(value: &Value) -> Vec<FieldError> {
+    let described = described::<T>();
+    let mut diagnosis = Diagnosis { registry: &described.registry, errors: Vec::new() };
+    diagnosis.check(&described.schema, value, &Place::Body);
+    diagnosis.errors
+}
+
+/// Where in the body, written out only if something is wrong there.
+enum Place<'a> {
+    Body,
+    Member(&'a Place<'a>, &'a str),
+    Item(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body => f.write_str("body"),
+            Self::Member(Self::Body, name) => f.write_str(name),
+            Self::Member(parent, name) => write!(f, "{parent}.{name}"),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// The best guess from poem-openapi's message, for rules that no schema states: it names fields in backticks.
+pub(super) fn from_message(message: &str) -> FieldError {
+    let reason = message.split(" (occurred while parsing").next().unwrap_or(message);
+    let reason = match reason.split_once("\": ") {
+        Some((head, tail)) if head.starts_with("failed to parse \"") => tail,
+        _ => reason,
+    };
+    let reason = reason.trim_end_matches('.');
+    let mut parts = reason.splitn(3, '`');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(before), Some(field), Some(after)) => {
+            let after = after.trim_start_matches(" verification failed. ");
+            let reason = if after.is_empty() { before.trim() } else { after };
+            FieldError::new(field, reason)
+        }
+        _ => FieldError::new("body", reason),
+    }
+}
+
+struct Diagnosis<'a> {
+    registry: &'a Registry,
+    errors: Vec<FieldError>,
+}
+
+impl Diagnosis<'_> {
+    fn error(&mut self, place: &Place<'_>, reason: impl Into<String>) {
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(FieldError::new(place.to_string(), reason));
+        }
+    }
+
+    fn check(&mut self, schema: &MetaSchemaRef, value: &Value, place: &Place<'_>) {
+        let registry = self.registry;
+        match schema {
+            MetaSchemaRef::Inline(schema) => self.check_schema(schema, value, place),
+            MetaSchemaRef::Reference(name) => {
+                if let Some(schema) = registry.schemas.get(name) {
+                    self.check_schema(schema, value, place);
+                }
+            }
+        }
+    }
+
+    fn check_schema(&mut self, schema: &MetaSchema, value: &Value, place: &Place<'_>) {
+        if value.is_null() && schema.nullable {
+            return;
+        }
+        for part in &schema.all_of {
+            self.check(part, value, place);
+        }
+        let forms: Vec<&MetaSchemaRef> = schema.any_of.iter().chain(&schema.one_of).collect();
+        if !forms.is_empty() && !forms.iter().any(|form| self.fits(form, value)) {
+            self.error(place, "has none of the forms that are taken here");
+            return;
+        }
+        if !schema.enum_items.is_empty() && !schema.enum_items.contains(value) {
+            let known: Vec<String> = schema.enum_items.iter().map(Value::to_string).collect();
+            self.error(place, format!("must be one of {}", known.join(", ")));
+            return;
+        }
+        if !has_type(schema.ty, value) {
+            self.error(place, format!("must be {}, not {}", name_of_type(schema.ty), name_of(value)));
+            return;
+        }
+        match value {
+            Value::String(text) => self.check_text(schema, text, place),
+            Value::Number(number) => self.check_number(schema, number.as_f64().unwrap_or(f64::NAN), place),
+            Value::Array(items) => self.check_items(schema, items, place),
+            Value::Object(members) => self.check_members(schema, members, place),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn fits(&self, schema: &MetaSchemaRef, value: &Value) -> bool {
+        let mut trial = Diagnosis { registry: self.registry, errors: Vec::new() };
+        trial.check(schema, value, &Place::Body);
+        trial.errors.is_empty()
+    }
+
+    fn check_text(&mut self, schema: &MetaSchema, text: &str, place: &Place<'_>) {
+        let length = text.chars().count();
+        if let Some(min) = schema.min_length.filter(|min| length < *min) {
+            let reason =
+                if min == 1 { "must not be empty".into() } else { format!("has at least {min} characters") };
+            self.error(place, reason);
+        }
+        if let Some(max) = schema.max_length.filter(|max| length > *max) {
+            self.error(place, format!("has at most {max} characters"));
+        }
+        match schema.format {
+            Some("uuid") if uuid::Uuid::parse_str(text).is_err() => self.error(place, "is not a UUID"),
+            Some("date-time") if text.parse::<Timestamp>().is_err() => {
+                self.error(place, "is not an RFC 3339 instant such as 2026-11-20T10:00:00.000000Z");
+            }
+            _ => {}
+        }
+    }
+
+    fn check_number(&mut self, schema: &MetaSchema, number: f64, place: &Place<'_>) {
+        if let Some(min) = schema.minimum {
+            if schema.exclusive_minimum == Some(true) && number <= min {
+                self.error(place, format!("must be more than {min}"));
+            } else if number < min {
+                self.error(place, format!("must be at least {min}"));
+            }
+        } else if schema.format.is_some_and(|format| format.starts_with("uint")) && number < 0.0 {
+            self.error(place, "must be at least 0");
+        }
+        if let Some(max) = schema.maximum {
+            if schema.exclusive_maximum == Some(true) && number >= max {
+                self.error(place, format!("must be less than {max}"));
+            } else if number > max {
+                self.error(place, format!("must be at most {max}"));
+            }
+        }
+    }
+
+    fn check_items(&mut self, schema: &MetaSchema, items: &[Value], place: &Place<'_>) {
+        if let Some(min) = schema.min_items.filter(|min| items.len() < *min) {
+            self.error(place, format!("has at least {min} items"));
+        }
+        if let Some(max) = schema.max_items.filter(|max| items.len() > *max) {
+            self.error(place, format!("has at most {max} items"));
+        }
+        if let Some(item_schema) = &schema.items {
+            for (index, item) in items.iter().enumerate() {
+                if self.errors.len() >= ERRORS_MAX {
+                    break;
+                }
+                self.check(item_schema, item, &Place::Item(place, index));
+            }
+        }
+    }
+
+    fn check_members(
+        &mut self,
+        schema: &MetaSchema,
+        members: &serde_json::Map<String, Value>,
+        place: &Place<'_>,
+    ) {
+        for (name, member) in &schema.properties {
+            let required = schema.required.contains(name);
+            match members.get(*name) {
+                Some(Value::Null) | None if !required => {}
+                Some(value) => self.check(member, value, &Place::Member(place, name)),
+                None => self.error(&Place::Member(place, name), "is missing"),
+            }
+        }
+        if let Some(others) = &schema.additional_properties {
+            for (name, value) in members {
+                if !schema.properties.iter().any(|(known, _)| known == name) {
+                    self.check(others, value, &Place::Member(place, name));
+                }
+            }
+        }
+    }
+}
+
+fn has_type(ty: &str, value: &Value) -> bool {
+    match ty {
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => true,
+    }
+}
+
+fn name_of_type(ty: &str) -> String {
+    match ty {
+        "integer" | "array" | "object" => format!("an {ty}"),
+        _ => format!("a {ty}"),
+    }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a number with a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,231 @@
+//! The OpenAPI document, made good.
+//!
+//! poem-openapi writes a path twice when two APIs have operations on it, and of two equal keys JSON readers keep one. It
+//! also lists for each operation whatever its error type can say.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// The specification is no JSON document, which poem-openapi cannot have written.
+#[derive(Debug, thiserror::Error)]
+#[error("the OpenAPI specification cannot be read: {0}")]
+pub struct NotADocument(#[from] serde_json::Error);
+
+/// What only an operation with a body answers.
+const WITH_A_BODY: [&str; 3] = ["408", "413", "415"];
+
+/// What only an operation that changes something answers.
+const WITH_A_CHANGE: [&str; 3] = ["409", "422", "507"];
+
+/// What only an operation that asks who calls answers.
+const WITH_A_CALLER: [&str; 2] = ["401", "403"];
+
+/// The document of `OpenApiService::spec()`: paths of several APIs merged, every operation named, and answers that an
+/// operation cannot give left out.
+///
+/// # Errors
+/// If `spec` is no JSON.
+pub fn document(spec: &str) -> Result<Value, NotADocument> {
+    let Merged(mut document) = serde_json::from_str(spec)?;
+    document["openapi"] = "3.0.3".into();
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            if let Value::Object(operation) = operation {
+                finish(path, method, operation);
+            }
+        }
+    }
+    Ok(document)
+}
+
+fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
+    let has_body = operation.contains_key("requestBody");
+    let has_caller = operation.contains_key("security");
+    let changes = method != "get";
+    if let Some(Value::Object(responses)) = operation.get_mut("responses") {
+        responses.retain(|status, _| {
+            let status = status.as_str();
+            (has_body || !WITH_A_BODY.contains(&status))
+                && (changes || !WITH_A_CHANGE.contains(&status))
+                && (has_caller || !WITH_A_CALLER.contains(&status))
+        });
+    }
+    operation.entry("operationId").or_insert_with(|| operation_id(path, method).into());
+}
+
+/// `get_jobs_by_job_id` for `GET /jobs/{job_id}`: what a generated client calls the operation.
+fn operation_id(path: &str, method: &str) -> String {
+    let mut id = method.to_owned();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let name = part.trim_start_matches('{').trim_end_matches('}');
+        id += if part.starts_with('{') { "_by_" } else { "_" };
+        id.extend(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
+    }
+    id
+}
+
+/// JSON in which a key that comes twice holds the members of both.
+struct Merged(Value);
+
+impl<'de> Deserialize<'de> for Merged {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MergedVisitor).map(Self)
+    }
+}
+
+struct MergedVisitor;
+
+impl<'de> Visitor<'de> for MergedVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        // The registry keeps limits as doubles; `500.0` would be no integer to some readers.
+        let whole = value.fract() == 0.0 && value.abs() < 9.2e18;
+        Ok(if whole { (value as i64).into() } else { value.into() })
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Merged(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, Merged(value))) = members.next_entry::<String, _>()? {
+            merge(&mut object, key, value);
+        }
+        Ok(object.into())
+    }
+}
+
+fn merge(object: &mut Map<String, Value>, key: String, value: Value) {
+    match (object.get_mut(&key), value) {
+        (Some(Value::Object(first)), Value::Object(second)) => {
+            for (key, value) in second {
+                merge(first, key, value);
+            }
+        }
+        (_, value) => {
+            object.insert(key, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poem_openapi::param::Path;
+    use poem_openapi::{OpenApi, OpenApiService};
+
+    use super::*;
+    use crate::caller::Caller;
+    use crate::json::Json;
+    use crate::problem::Problem;
+
+    struct Reads;
+
+    #[OpenApi]
+    impl Reads {
+        #[oai(path = "/things/:id", method = "get")]
+        async fn read(&self, _caller: Caller, id: Path<String>) -> Result<Json<String>, Problem> {
+            Ok(Json(id.0))
+        }
+
+        #[oai(path = "/health", method = "get")]
+        async fn health(&self) -> Result<Json<String>, Problem> {
+            Ok(Json("ok".into()))
+        }
+    }
+
+    struct Writes;
+
+    #[OpenApi]
+    impl Writes {
+        #[oai(path = "/things/:id", method = "put", operation_id = "put_thing")]
+        async fn write(
+            &self,
+            _caller: Caller,
+            id: Path<String>,
+            body: Json<String>,
+        ) -> Result<Json<String>, Problem> {
+            Ok(Json(id.0 + &body.0))
+        }
+    }
+
+    fn made() -> Value {
+        document(&OpenApiService::new((Reads, Writes), "t", "1").spec()).unwrap()
+    }
+
+    fn statuses(operation: &Value) -> Vec<&str> {
+        operation["responses"].as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn operations_of_two_apis_on_one_path_are_both_there() {
+        let document = made();
+        let path = &document["paths"]["/things/{id}"];
+        assert_eq!(path["get"]["operationId"], "get_things_by_id");
+        assert_eq!(path["put"]["operationId"], "put_thing");
+    }
+
+    #[test]
+    fn an_operation_lists_what_it_can_answer() {
+        let document = made();
+        let path = &document["paths"]["/things/{id}"];
+        assert_eq!(
+            statuses(&path["put"]),
+            [
+                "200", "400", "401", "403", "404", "408", "409", "410", "413", "415", "422", "429", "500",
+                "503", "507"
+            ]
+        );
+        assert_eq!(statuses(&path["get"]), ["200", "400", "401", "403", "404", "410", "429", "500", "503"]);
+        assert_eq!(
+            statuses(&document["paths"]["/health"]["get"]),
+            ["200", "400", "404", "410", "429", "500", "503"]
+        );
+    }
+
+    #[test]
+    fn problems_and_both_ways_to_authenticate_are_described() {
+        let document = made();
+        let refusal = &document["paths"]["/things/{id}"]["get"]["responses"]["404"];
+        assert_eq!(
+            refusal["content"]["application/problem+json"]["schema"]["$ref"],
+            "#/components/schemas/Problem"
+        );
+        insta::assert_json_snapshot!(document["components"]);
+        let security = document["paths"]["/things/{id}"]["get"]["security"].as_array().unwrap();
+        assert_eq!(security.len(), 2);
+        assert!(document["paths"]["/health"]["get"].get("security").is_none());
+    }
+}

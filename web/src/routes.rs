@@ -1,0 +1,207 @@
+//! What is served where: the table behind `Allow`, the limits of a path, and the names of routes in metrics.
+//!
+//! poem routes by itself and tells none of this, so the table is made from the OpenAPI document, and by hand for what is
+//! not in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use poem::http::{HeaderValue, Method};
+use serde_json::Value;
+
+/// How much a path may be sent, and how long it may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    #[default]
+    Ordinary,
+    /// Takes batches: a larger body and more time.
+    Bulk,
+    /// Answers when there is something to answer, as a long poll or a WebSocket: no deadline.
+    Waiting,
+}
+
+/// The path is in no table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no route has the path {0}; write it as the OpenAPI document does")]
+pub struct UnknownRoute(pub String);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Parameter,
+}
+
+/// One path and its methods.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// As in the OpenAPI document: `/jobs/{job_id}`.
+    pub template: Arc<str>,
+    pub class: Class,
+    segments: Vec<Segment>,
+    /// `/console/*` serves whatever lies below.
+    open_ended: bool,
+    methods: Vec<Method>,
+}
+
+impl Route {
+    fn new(template: &str) -> Self {
+        let open_ended = template.ends_with("/*");
+        let fixed = template.strip_suffix("/*").unwrap_or(template);
+        let segments = split(fixed)
+            .map(|segment| {
+                if segment.starts_with(':') || segment.contains('{') {
+                    Segment::Parameter
+                } else {
+                    Segment::Literal(segment.to_owned())
+                }
+            })
+            .collect();
+        Self { template: template.into(), class: Class::Ordinary, segments, open_ended, methods: Vec::new() }
+    }
+
+    fn matches(&self, path: &[&str]) -> bool {
+        let length_fits = if self.open_ended {
+            path.len() >= self.segments.len()
+        } else {
+            path.len() == self.segments.len()
+        };
+        length_fits
+            && self.segments.iter().zip(path).all(|(segment, part)| match segment {
+                Segment::Literal(literal) => literal == part,
+                Segment::Parameter => !part.is_empty(),
+            })
+    }
+
+    /// Literal parts first, from the left: `/jobs/stats` is meant before `/jobs/{id}`.
+    fn parameters(&self) -> Vec<bool> {
+        self.segments.iter().map(|segment| *segment == Segment::Parameter).collect()
+    }
+
+    /// The value of the `Allow` header.
+    pub fn allow(&self) -> HeaderValue {
+        let mut methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        methods.push("OPTIONS");
+        methods.sort_unstable();
+        methods.dedup();
+        HeaderValue::from_str(&methods.join(", ")).expect("names of methods are tokens")
+    }
+}
+
+/// All routes of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    by_length: HashMap<usize, Vec<Route>>,
+    open_ended: Vec<Route>,
+}
+
+impl Routes {
+    /// The operations of an OpenAPI document.
+    pub fn from_document(document: &Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        paths.fold(Self::default(), |routes, (template, operations)| {
+            let methods = operations.as_object().into_iter().flat_map(|operations| operations.keys());
+            let methods: Vec<Method> =
+                methods.filter_map(|method| method.to_ascii_uppercase().parse().ok()).collect();
+            routes.with(template, &methods)
+        })
+    }
+
+    /// A path outside the document: `/docs`, `/jobs/{job_id}/matching/ws`, `/console/*`.
+    #[must_use]
+    pub fn with(mut self, template: &str, methods: &[Method]) -> Self {
+        let new = Route::new(template);
+        let routes = if new.open_ended {
+            &mut self.open_ended
+        } else {
+            self.by_length.entry(new.segments.len()).or_default()
+        };
+        let at = match routes.iter().position(|route| route.segments == new.segments) {
+            Some(at) => at,
+            None => {
+                let at = routes.partition_point(|route| route.parameters() <= new.parameters());
+                routes.insert(at, new);
+                at
+            }
+        };
+        routes[at].methods.extend_from_slice(methods);
+        self
+    }
+
+    /// Gives a path, written as in the document, a class of its own.
+    ///
+    /// # Errors
+    /// If there is no such path.
+    pub fn class(mut self, template: &str, class: Class) -> Result<Self, UnknownRoute> {
+        let all = self.by_length.values_mut().flatten().chain(&mut self.open_ended);
+        match all.into_iter().find(|route| &*route.template == template) {
+            Some(route) => {
+                route.class = class;
+                Ok(self)
+            }
+            None => Err(UnknownRoute(template.to_owned())),
+        }
+    }
+
+    /// The route that serves a path.
+    pub fn find(&self, path: &str) -> Option<&Route> {
+        let parts: Vec<&str> = split(path).collect();
+        let exact = self.by_length.get(&parts.len()).into_iter().flatten();
+        exact.chain(&self.open_ended).find(|route| route.matches(&parts))
+    }
+}
+
+fn split(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix('/').unwrap_or(path).split('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn routes() -> Routes {
+        let document = json!({"paths": {
+            "/jobs": {"get": {}, "post": {}},
+            "/jobs/{job_id}": {"get": {}},
+            "/jobs/stats": {"get": {}},
+            "/jobs/{job_id}/matches": {"post": {}},
+        }});
+        Routes::from_document(&document).with("/console/*", &[Method::GET]).with("/", &[Method::GET])
+    }
+
+    fn template(path: &str) -> Option<String> {
+        routes().find(path).map(|route| route.template.to_string())
+    }
+
+    #[test]
+    fn a_literal_part_is_meant_before_a_parameter() {
+        assert_eq!(template("/jobs/stats").as_deref(), Some("/jobs/stats"));
+        assert_eq!(template("/jobs/7").as_deref(), Some("/jobs/{job_id}"));
+    }
+
+    #[test]
+    fn a_path_is_found_whole_or_not_at_all() {
+        for unknown in ["/job", "/jobs/", "/jobs/7/", "/jobs/7/matches/8", "/nothing"] {
+            assert_eq!(template(unknown), None, "{unknown}");
+        }
+        assert_eq!(template("/").as_deref(), Some("/"));
+        assert_eq!(template("/console/app/main.js").as_deref(), Some("/console/*"));
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_can_be_asked_for_its_head_and_its_options() {
+        assert_eq!(routes().find("/jobs").unwrap().allow(), "GET, HEAD, OPTIONS, POST");
+        assert_eq!(routes().find("/jobs/7/matches").unwrap().allow(), "OPTIONS, POST");
+    }
+
+    #[test]
+    fn a_class_is_given_to_a_path_that_exists() {
+        let routes = routes().class("/jobs/{job_id}/matches", Class::Bulk).unwrap();
+        assert_eq!(routes.find("/jobs/7/matches").unwrap().class, Class::Bulk);
+        assert_eq!(routes.class("/nothing", Class::Bulk).unwrap_err(), UnknownRoute("/nothing".into()));
+    }
+}

@@ -1,0 +1,206 @@
+//! What every request passes through, in one place and one order.
+//!
+//! From the outside in: request id, span and metrics; CORS and `OPTIONS`; headers of the answer; compression; errors made
+//! problems, panics included; deadline; body limit; then the routes.
+
+mod body;
+mod compress;
+mod cors;
+mod headers;
+mod observe;
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use poem::http::{Method, StatusCode, header};
+use poem::{Endpoint, IntoEndpoint, IntoResponse, Request, Response};
+use tracing::Instrument;
+
+use crate::caller::Auth;
+use crate::problem::{Code, Problem};
+use crate::request::RequestId;
+use crate::routes::{Class, Route, Routes};
+
+pub use cors::{Cors, NotAnOrigin};
+pub use observe::{ACTIVE, DURATION};
+
+/// How much a request may hold, and how long it may take until its answer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub body_bytes: usize,
+    pub bulk_body_bytes: usize,
+    pub deadline: Duration,
+    pub bulk_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            bulk_body_bytes: 16 << 20,
+            deadline: Duration::from_secs(10),
+            bulk_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Limits {
+    fn body(&self, class: Class) -> usize {
+        match class {
+            Class::Ordinary | Class::Waiting => self.body_bytes,
+            Class::Bulk => self.bulk_body_bytes,
+        }
+    }
+
+    fn deadline(&self, class: Class) -> Option<Duration> {
+        match class {
+            Class::Ordinary => Some(self.deadline),
+            Class::Bulk => Some(self.bulk_deadline),
+            Class::Waiting => None,
+        }
+    }
+}
+
+/// What the layers need to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub auth: Auth,
+    pub routes: Routes,
+    pub limits: Limits,
+    pub cors: Cors,
+}
+
+impl Settings {
+    /// With the usual limits, and no foreign origin allowed.
+    pub fn new(auth: Auth, routes: Routes) -> Self {
+        Self { auth, routes, limits: Limits::default(), cors: Cors::default() }
+    }
+}
+
+/// Puts everything around `endpoint` that a request passes through.
+pub fn layers<E: IntoEndpoint>(endpoint: E, settings: Settings) -> Layers<E::Endpoint> {
+    Layers { endpoint: endpoint.into_endpoint(), settings }
+}
+
+/// See [`layers`].
+#[derive(Debug)]
+pub struct Layers<E> {
+    endpoint: E,
+    settings: Settings,
+}
+
+impl<E: Endpoint> Endpoint for Layers<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let id = RequestId::of(request.headers());
+        let route = self.settings.routes.find(request.uri().path());
+        let observed = observe::Observed::start(request.method(), route);
+        let span = observed.span(&id);
+        let asked = Asked::of(&request);
+        request.set_data(id.clone());
+        request.set_data(self.settings.auth.clone());
+        async {
+            let mut response = match self.preflight(&request, route, &asked) {
+                Some(response) => response,
+                None => {
+                    let answer = self.guarded(request, route).await;
+                    answer.unwrap_or_else(|error| refuse(error, &id, route))
+                }
+            };
+            headers::add(&mut response, &id);
+            response = compress::apply(response, asked.accept_encoding.as_deref());
+            self.settings.cors.add(&mut response, asked.origin.as_deref());
+            observed.end(response.status());
+            Ok(response)
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+/// What is asked of the answer, kept while the request itself is used up.
+struct Asked {
+    origin: Option<String>,
+    accept_encoding: Option<String>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let header =
+            |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { origin: header(header::ORIGIN), accept_encoding: header(header::ACCEPT_ENCODING) }
+    }
+}
+
+impl<E: Endpoint> Layers<E> {
+    /// The answer to `OPTIONS`, which no route knows. A path that nobody serves goes on to its 404.
+    fn preflight(&self, request: &Request, route: Option<&Route>, asked: &Asked) -> Option<Response> {
+        if request.method() != Method::OPTIONS {
+            return None;
+        }
+        let allow = route?.allow();
+        let mut response =
+            Response::builder().status(StatusCode::NO_CONTENT).header(header::ALLOW, allow.clone()).finish();
+        self.settings.cors.preflight(&mut response, request, asked.origin.as_deref(), allow);
+        Some(response)
+    }
+
+    async fn guarded(&self, mut request: Request, route: Option<&Route>) -> poem::Result<Response> {
+        let class = route.map(|route| route.class).unwrap_or_default();
+        let limits = &self.settings.limits;
+        let arrived = body::limit(&mut request, limits.body(class))?;
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
+        let outcome = match limits.deadline(class) {
+            None => call.await,
+            Some(deadline) => match tokio::time::timeout(deadline, call).await {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(too_late(arrived.is_complete(), reads).into()),
+            },
+        };
+        match outcome {
+            Ok(answer) => answer.map(IntoResponse::into_response),
+            Err(panic) => Err(panicked(&*panic).into()),
+        }
+    }
+}
+
+fn too_late(body_arrived: bool, reads: bool) -> Problem {
+    if !body_arrived {
+        return Problem::new(Code::RequestTimeout, "the body did not arrive in time; nothing was done");
+    }
+    tracing::error!("a request passed its deadline");
+    if reads {
+        Problem::unavailable("this took too long to answer; the server is busy", Duration::from_secs(1))
+    } else {
+        Problem::outcome_unknown()
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Problem {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    Problem::internal(&format_args!("panic: {message}"))
+}
+
+/// The one place where an error becomes an answer.
+fn refuse(error: poem::Error, id: &RequestId, route: Option<&Route>) -> Response {
+    if error.is_from_response() {
+        return error.into_response();
+    }
+    let mut problem = Problem::from_error(error).request_id(&id.0);
+    if let (Code::MethodNotAllowed, Some(route)) = (problem.code, route) {
+        problem = problem.header(header::ALLOW, route.allow());
+    }
+    problem.into_response()
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -1,0 +1,29 @@
+//! Headers that every answer has, unless its route says otherwise.
+
+use poem::Response;
+use poem::http::{HeaderMap, HeaderValue, header};
+
+use crate::request::{REQUEST_ID, RequestId};
+
+/// An answer of the API is no page: nothing in it may run or be framed.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Pages (the console, the documents) hold their scripts and styles inside, and load from this server alone.
+const PAGE_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+pub(super) fn add(response: &mut Response, id: &RequestId) {
+    let page = response.content_type().is_some_and(|content_type| content_type.starts_with("text/html"));
+    let policy = if page { PAGE_POLICY } else { POLICY };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID, id);
+    }
+    default(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    default(headers, header::REFERRER_POLICY, "no-referrer");
+    default(headers, header::CONTENT_SECURITY_POLICY, policy);
+    default(headers, header::CACHE_CONTROL, "no-store");
+}
+
+fn default(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
+    headers.entry(name).or_insert(HeaderValue::from_static(value));
+}
