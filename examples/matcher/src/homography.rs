@@ -56,8 +56,9 @@ impl Homography {
     }
 
     /// The least-squares map over four or more pairs: the normalised direct linear transform
-    /// (Hartley and Zisserman, algorithm 4.2). O(pairs).
-    pub fn fit(pairs: &[Correspondence]) -> Option<Self> {
+    /// (Hartley and Zisserman, algorithm 4.2). `tilt_damping` draws it to a map without tilt as strongly as about
+    /// so many correspondences would; with 0 it is the plain least squares. O(pairs).
+    pub fn fit(pairs: &[Correspondence], tilt_damping: f64) -> Option<Self> {
         if pairs.len() < 4 {
             return None;
         }
@@ -70,6 +71,9 @@ impl Homography {
             let upper = SVector::<f64, 9>::from([x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y, -u]);
             let lower = SVector::<f64, 9>::from([0.0, 0.0, 0.0, x, y, 1.0, -v * x, -v * y, -v]);
             normal += upper * upper.transpose() + lower * lower.transpose();
+        }
+        for tilt in [6, 7] {
+            normal[(tilt, tilt)] += tilt_damping;
         }
         let eigen = normal.symmetric_eigen();
         let h = eigen.eigenvectors.column(eigen.eigenvalues.imin());
@@ -162,7 +166,7 @@ mod tests {
             let grid = (0..25).map(|i| (f64::from(i % 5) * 70.0, f64::from(i / 5) * 50.0));
             let pairs: Vec<_> =
                 grid.map(|(u, v)| pair((u, v), truth.project(Point2::new(u, v)).unwrap())).collect();
-            let fitted = Homography::fit(&pairs).unwrap();
+            let fitted = Homography::fit(&pairs, 0.0).unwrap();
             for pair in &pairs {
                 prop_assert!(fitted.error(pair) < 1e-6, "off by {}", fitted.error(pair));
             }
