@@ -1,0 +1,277 @@
+//! `workers`: one row for each worker that was ever seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event_log::Log;
+use event_schemas::envelope::{Envelope, Event};
+use event_schemas::ids::{Position, Tenant, WorkerId};
+use event_schemas::stream::Category;
+use event_schemas::time::Timestamp;
+use event_schemas::worker::{WorkKind, WorkerEnd, WorkerEvent};
+use serde::{Deserialize, Serialize};
+
+use crate::generation::{QueryError, Slot};
+use crate::projection::{Name, Projection, Store};
+use crate::row::{json, store_error, to_json};
+use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+
+pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (tenant, worker_id) DO UPDATE SET worker = excluded.worker, position = excluded.position";
+pub(crate) const ONE: &str = "SELECT worker FROM workers WHERE tenant = $1 AND worker_id = $2";
+pub(crate) const LIST: &str =
+    "SELECT worker FROM workers WHERE tenant = $1 AND worker_id > $2 ORDER BY worker_id LIMIT $3";
+
+/// Whether a worker is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerPresence {
+    Present,
+    Lost,
+    Stopped,
+    OutOfMemory,
+    Crashed,
+}
+
+impl From<WorkerEnd> for WorkerPresence {
+    fn from(end: WorkerEnd) -> Self {
+        match end {
+            WorkerEnd::Lost => Self::Lost,
+            WorkerEnd::Stopped => Self::Stopped,
+            WorkerEnd::OutOfMemory => Self::OutOfMemory,
+            WorkerEnd::Crashed => Self::Crashed,
+        }
+    }
+}
+
+/// How a worker ended when it ended last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    pub end: WorkerEnd,
+    pub at: Timestamp,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub reason: Option<String>,
+}
+
+/// A worker as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    pub worker_id: WorkerId,
+    pub kinds: Vec<WorkKind>,
+    pub version: Option<String>,
+    pub presence: WorkerPresence,
+    /// Since when it is in this presence.
+    pub since: Timestamp,
+    pub registered_at: Timestamp,
+    /// When it was heard of last, as far as the log knows: heartbeats are not events.
+    pub last_seen_at: Timestamp,
+    pub last_end: Option<LastEnd>,
+    /// How often it came back.
+    pub returns: u64,
+    /// Of the event that changed it last.
+    pub position: Position,
+}
+
+impl WorkerView {
+    /// The worker after an event; none if the event is of a worker that never registered.
+    fn evolve(before: Option<Self>, envelope: &Envelope, event: &WorkerEvent) -> Option<Self> {
+        let at = envelope.metadata.occurred_at;
+        let mut worker = match (before, event) {
+            (Some(worker), _) => worker,
+            (None, WorkerEvent::WorkerRegistered(registered)) => Self {
+                worker_id: registered.worker_id.clone(),
+                kinds: Vec::new(),
+                version: None,
+                presence: WorkerPresence::Present,
+                since: at,
+                registered_at: at,
+                last_seen_at: at,
+                last_end: None,
+                returns: 0,
+                position: envelope.position,
+            },
+            (None, _) => return None,
+        };
+        worker.position = envelope.position;
+        match event {
+            WorkerEvent::WorkerRegistered(registered) => {
+                worker.kinds.clone_from(&registered.kinds);
+                worker.version.clone_from(&registered.version);
+                worker.change(WorkerPresence::Present, at);
+                worker.last_seen_at = at;
+            }
+            WorkerEvent::WorkerReturned(_) => {
+                worker.returns += 1;
+                worker.change(WorkerPresence::Present, at);
+                worker.last_seen_at = at;
+            }
+            WorkerEvent::WorkerLost(lost) => {
+                worker.change(WorkerPresence::Lost, at);
+                worker.last_seen_at = lost.last_seen_at;
+                worker.last_end = Some(LastEnd {
+                    end: WorkerEnd::Lost,
+                    at,
+                    exit_code: None,
+                    signal: None,
+                    reason: None,
+                });
+            }
+            WorkerEvent::WorkerExited(exited) => {
+                worker.change(exited.end.into(), at);
+                worker.last_seen_at = at;
+                worker.last_end = Some(LastEnd {
+                    end: exited.end,
+                    at,
+                    exit_code: exited.exit_code,
+                    signal: exited.signal,
+                    reason: exited.reason.clone(),
+                });
+            }
+        }
+        Some(worker)
+    }
+
+    fn change(&mut self, presence: WorkerPresence, at: Timestamp) {
+        if self.presence != presence {
+            self.presence = presence;
+            self.since = at;
+        }
+    }
+}
+
+/// What has changed and is not stored.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerRows {
+    changed: BTreeMap<(Tenant, WorkerId), WorkerView>,
+}
+
+#[derive(FromRow)]
+struct Stored {
+    worker: String,
+}
+
+async fn read(db: &Db, tenant: &Tenant, worker: &WorkerId) -> Result<Option<WorkerView>, SqlError> {
+    let row: Option<Stored> =
+        db.optional(Statement::new(ONE).bind(tenant.as_str()).bind(worker.as_str())).await?;
+    row.map(|row| serde_json::from_str(&row.worker))
+        .transpose()
+        .map_err(|error| SqlError::Damaged(error.to_string()))
+}
+
+fn worker_id(event: &WorkerEvent) -> &WorkerId {
+    match event {
+        WorkerEvent::WorkerRegistered(event) => &event.worker_id,
+        WorkerEvent::WorkerLost(event) => &event.worker_id,
+        WorkerEvent::WorkerReturned(event) => &event.worker_id,
+        WorkerEvent::WorkerExited(event) => &event.worker_id,
+    }
+}
+
+impl Projection for WorkerRows {
+    const NAME: Name = Name::Workers;
+    const REVISION: u32 = 1;
+    const DDL: &'static str = include_str!("../../migrations/sqlite/workers.sql");
+    const CATEGORIES: &'static [Category] = &[Category::Worker];
+    const STORE: Store = Store::EachBatch;
+
+    type View = ();
+    type Request = std::convert::Infallible;
+
+    async fn open(_: &Db, _: Position) -> Result<Self, SqlError> {
+        Ok(Self::default())
+    }
+
+    fn view(&self) {}
+
+    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+        for envelope in events {
+            let Event::Worker(event) = &envelope.event else { continue };
+            let key = (envelope.metadata.tenant.clone(), worker_id(event).clone());
+            let before = match self.changed.remove(&key) {
+                Some(worker) => Some(worker),
+                None => read(db, &key.0, &key.1).await?,
+            };
+            if let Some(worker) = WorkerView::evolve(before, envelope, event) {
+                self.changed.insert(key, worker);
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
+        for ((tenant, id), worker) in &self.changed {
+            let statement = Statement::new(UPSERT)
+                .bind(tenant.as_str())
+                .bind(id.as_str())
+                .bind(to_json(worker))
+                .bind(worker.position.to_i64());
+            tx.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self) {
+        self.changed.clear();
+    }
+
+    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+        match request {}
+    }
+}
+
+/// A part of a tenant's workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerPage {
+    /// By id.
+    pub items: Vec<WorkerView>,
+    /// The id behind which the list goes on; none at the end.
+    pub next: Option<WorkerId>,
+    /// The answer reflects everything up to here, and perhaps more.
+    pub position: Position,
+}
+
+/// The questions that can be asked of `workers`.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    pub(crate) slot: Arc<Slot<()>>,
+}
+
+impl Workers {
+    /// At most `limit` of a tenant's workers whose ids come behind `after`.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn list(
+        &self,
+        tenant: &Tenant,
+        after: Option<&WorkerId>,
+        limit: u32,
+    ) -> Result<WorkerPage, QueryError> {
+        let generation = self.slot.live()?;
+        let position = generation.position();
+        let statement = Statement::new(LIST)
+            .bind(tenant.as_str())
+            .bind(after.map_or("", WorkerId::as_str))
+            .bind(i64::from(limit) + 1);
+        let rows: Vec<Stored> =
+            generation.db.all(statement).await.map_err(|error| store_error(Name::Workers, error))?;
+        let has_more = rows.len() > limit as usize;
+        let items: Vec<WorkerView> = rows
+            .iter()
+            .take(limit as usize)
+            .map(|row| json(Name::Workers, &row.worker))
+            .collect::<Result<_, _>>()?;
+        let next = items.last().filter(|_| has_more).map(|last| last.worker_id.clone());
+        Ok(WorkerPage { items, next, position })
+    }
+
+    /// One worker of the tenant.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn get(&self, tenant: &Tenant, worker: &WorkerId) -> Result<Option<WorkerView>, QueryError> {
+        let generation = self.slot.live()?;
+        read(&generation.db, tenant, worker).await.map_err(|error| store_error(Name::Workers, error))
+    }
+}

@@ -1,0 +1,202 @@
+//! One making of a read model, as its projector holds it: the fold, the file, and how far both are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_log::clock::Clock;
+use event_schemas::envelope::Envelope;
+use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
+
+use crate::checkpoint::Checkpoint;
+use crate::feed::Page;
+use crate::generation::{Generation, Slot};
+use crate::projection::{Projection, Store};
+use crate::rebuild::Opened;
+use crate::sql::SqlError;
+use crate::status::Stop;
+
+/// How long a checkpoint may wait if no row has changed. It only costs reading the same events once more.
+const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a batch was not taken in whole.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// An event cannot be read. Everything before it has been taken in and stored.
+    Poison(Stop),
+    /// Memory and rows may differ now: the file must be opened anew.
+    Store(SqlError),
+}
+
+impl From<SqlError> for Halt {
+    fn from(error: SqlError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer<P: Projection> {
+    pub(crate) projection: P,
+    pub(crate) generation: Arc<Generation<P::View>>,
+    /// As it was stored last.
+    checkpoint: Checkpoint,
+    /// The fold is here.
+    position: Position,
+    recorded_at: Timestamp,
+    pending: Option<Pending>,
+    clock: Clock,
+}
+
+/// What has been folded and not stored.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    since: Timestamp,
+    events: u64,
+}
+
+impl<P: Projection> Writer<P> {
+    pub(crate) async fn open(opened: Opened, clock: Clock) -> Result<Self, SqlError> {
+        let Opened { number, db, checkpoint } = opened;
+        let projection = P::open(&db, checkpoint.position).await?;
+        let generation = Generation::new(number, db, projection.view(), checkpoint.position);
+        Ok(Self {
+            projection,
+            generation: Arc::new(generation),
+            position: checkpoint.position,
+            recorded_at: checkpoint.recorded_at,
+            checkpoint,
+            pending: None,
+            clock,
+        })
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(crate) fn recorded_at(&self) -> Timestamp {
+        self.recorded_at
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.checkpoint.published
+    }
+
+    /// Takes in pages that follow each other. What lies before the fold's position is passed over.
+    pub(crate) async fn apply(
+        &mut self,
+        pages: &[Arc<Page>],
+        slot: &Slot<P::View>,
+    ) -> Result<(), Halt> {
+        let started = Instant::now();
+        let batch = Batch::of::<P>(pages, self.position);
+        let position = match (&batch.stop, batch.events.last()) {
+            (None, _) => pages.last().map_or(self.position, |page| page.next).max(self.position),
+            (Some(_), Some(last)) => last.position,
+            (Some(_), None) => self.position,
+        };
+        if !batch.events.is_empty() {
+            self.projection.fold(&self.generation.db, &batch.events, position).await?;
+        }
+        self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
+        if position > self.position {
+            self.position = position;
+            let before = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0 });
+            self.pending = Some(Pending { events: before.events + batch.events.len() as u64, ..before });
+        }
+        if self.is_due() || batch.stop.is_some() {
+            self.store().await?;
+        }
+        slot.moved(&self.generation, self.position);
+        self.measure(batch.events.len(), started);
+        batch.stop.map_or(Ok(()), |stop| Err(Halt::Poison(stop)))
+    }
+
+    fn measure(&self, events: usize, started: Instant) {
+        let name = P::NAME.as_str();
+        metrics::gauge!("projection_position", "projection" => name).set(self.position.0 as f64);
+        metrics::counter!("projection_events_total", "projection" => name).increment(events as u64);
+        if events > 0 {
+            metrics::histogram!("projection_batch_seconds", "projection" => name)
+                .record(started.elapsed().as_secs_f64());
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let Some(pending) = self.pending else { return false };
+        let is_full = match P::STORE {
+            Store::EachBatch => pending.events > 0,
+            Store::Behind { events_max, .. } => pending.events >= events_max,
+        };
+        is_full || self.projection.is_urgent() || self.due_at().is_some_and(|due| self.clock.now() >= due)
+    }
+
+    /// When what is pending has to be stored; none if nothing is.
+    pub(crate) fn due_at(&self) -> Option<Timestamp> {
+        let after = match P::STORE {
+            Store::EachBatch => IDLE_CHECKPOINT_AFTER,
+            Store::Behind { after, .. } => after,
+        };
+        self.pending.map(|pending| pending.since.after(after))
+    }
+
+    /// Writes rows and checkpoint in one transaction.
+    pub(crate) async fn store(&mut self) -> Result<(), SqlError> {
+        let checkpoint =
+            Checkpoint { position: self.position, recorded_at: self.recorded_at, ..self.checkpoint };
+        self.commit(checkpoint).await
+    }
+
+    /// Says in the file that the generation is complete, and stores what is pending.
+    pub(crate) async fn publish(&mut self) -> Result<(), SqlError> {
+        let checkpoint = Checkpoint {
+            position: self.position,
+            recorded_at: self.recorded_at,
+            published: true,
+            ..self.checkpoint
+        };
+        self.commit(checkpoint).await?;
+        self.projection.published();
+        Ok(())
+    }
+
+    async fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SqlError> {
+        let mut tx = self.generation.db.begin().await?;
+        self.projection.store(&mut tx).await?;
+        checkpoint.write(&mut tx).await?;
+        tx.commit().await?;
+        self.checkpoint = checkpoint;
+        self.pending = None;
+        self.projection.stored();
+        Ok(())
+    }
+}
+
+/// The events of some pages that a projection wants.
+struct Batch<'p> {
+    events: Vec<&'p Envelope>,
+    /// When the last of them, or what lies behind it, was recorded.
+    recorded_at: Option<Timestamp>,
+    /// The first event that the projection wants and nobody can read.
+    stop: Option<Stop>,
+}
+
+impl<'p> Batch<'p> {
+    fn of<P: Projection>(pages: &'p [Arc<Page>], after: Position) -> Self {
+        let mut events = Vec::new();
+        let mut recorded_at = None;
+        let items = pages.iter().flat_map(|page| &page.items);
+        let wanted = items.filter(|item| item.position > after && P::CATEGORIES.contains(&item.category));
+        for item in wanted {
+            match &item.event {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    return Self { events, recorded_at, stop: Some(Stop::at_event(item, error)) };
+                }
+            }
+            recorded_at = Some(item.recorded_at);
+        }
+        let recorded_at = pages.last().and_then(|page| page.recorded_at).or(recorded_at);
+        Self { events, recorded_at, stop: None }
+    }
+}
