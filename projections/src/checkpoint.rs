@@ -25,7 +25,7 @@ pub(crate) struct Checkpoint {
 
 /// Why a file cannot be gone on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     #[error("it was made by revision {stored} of the projection, and this is revision {current}")]
     Revision { stored: u32, current: u32 },
     #[error("it was made from another log")]
@@ -57,13 +57,7 @@ struct Stored {
 impl Checkpoint {
     /// That of a generation which has seen nothing yet.
     pub(crate) fn start(revision: u32, log: Identity) -> Self {
-        Self {
-            revision,
-            log,
-            position: Position::START,
-            recorded_at: Timestamp::EPOCH,
-            published: false,
-        }
+        Self { revision, log, position: Position::START, recorded_at: Timestamp::EPOCH, published: false }
     }
 
     /// The file's checkpoint; none if it is new.

@@ -26,8 +26,7 @@ pub(crate) static INSERT: LazyLock<ManyRows> = LazyLock::new(|| {
         "ON CONFLICT (job_id, match_id) DO NOTHING",
     )
 });
-pub(crate) const ATTACH: &str =
-    "UPDATE matches SET evidence_path = $3 WHERE job_id = $1 AND match_id = $2";
+pub(crate) const ATTACH: &str = "UPDATE matches SET evidence_path = $3 WHERE job_id = $1 AND match_id = $2";
 pub(crate) const SCORES: &str = "SELECT score FROM matches \
      WHERE job_id = $1 AND score >= $2 AND score <= $3 AND position <= $4 ORDER BY score";
 
@@ -45,8 +44,7 @@ macro_rules! list {
         )
     };
 }
-pub(crate) const LIST_SCORE_DESC: &str =
-    list!("(score, position) < ($2, $3)", "score DESC, position DESC");
+pub(crate) const LIST_SCORE_DESC: &str = list!("(score, position) < ($2, $3)", "score DESC, position DESC");
 pub(crate) const LIST_SCORE_ASC: &str = list!("(score, position) > ($2, $3)", "score, position");
 pub(crate) const LIST_NEWEST: &str = list!("position < $3 AND $2 IS NOT NULL", "position DESC");
 pub(crate) const LIST_OLDEST: &str = list!("position > $3 AND $2 IS NOT NULL", "position");
@@ -316,18 +314,10 @@ impl Matches {
         scores: std::ops::RangeInclusive<f64>,
         upto: Position,
     ) -> Result<Vec<f64>, QueryError> {
-        let statement = Statement::new(SCORES)
-            .bind(job.0)
-            .bind(*scores.start())
-            .bind(*scores.end())
-            .bind(upto.to_i64());
-        let rows: Vec<ScoreOnly> = self
-            .slot
-            .live()?
-            .db
-            .all(statement)
-            .await
-            .map_err(|error| store_error(Name::Matches, error))?;
+        let statement =
+            Statement::new(SCORES).bind(job.0).bind(*scores.start()).bind(*scores.end()).bind(upto.to_i64());
+        let rows: Vec<ScoreOnly> =
+            self.slot.live()?.db.all(statement).await.map_err(|error| store_error(Name::Matches, error))?;
         Ok(rows.into_iter().map(|row| row.score).collect())
     }
 }

@@ -118,11 +118,10 @@ pub(crate) async fn wait_for(
     timeout: Duration,
 ) -> Result<(), StillBehind> {
     let there = live.wait_for(|at| at.is_some_and(|at| at >= position));
-    match tokio::time::timeout(timeout, there).await {
-        Ok(Ok(_)) => return Ok(()),
-        // The projector is gone or slow: either way the answer is where it stands.
-        Ok(Err(_)) | Err(_) => {}
+    if let Ok(Ok(_)) = tokio::time::timeout(timeout, there).await {
+        return Ok(());
     }
+    // The projector is gone or slow: either way the answer is where it stands.
     let at = *live.borrow();
     Err(StillBehind { name, at })
 }

@@ -9,13 +9,14 @@ mod feed;
 pub mod found_match;
 mod generation;
 pub mod job;
-pub mod matching_summary;
 mod projection;
 mod rebuild;
 mod row;
 mod runner;
 mod sql;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 mod writer;
 
@@ -39,7 +40,6 @@ use feed::Feed;
 use found_match::{FoundMatches, Matches};
 use generation::Slot;
 use job::{JobRows, Jobs};
-use matching_summary::{MatchingSummary, Summaries};
 use projection::Projection;
 use rebuild::Files;
 use runner::{Control, Parts, Runner};
@@ -95,7 +95,6 @@ struct Inner {
     jobs: Jobs,
     matches: Matches,
     workers: Workers,
-    matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
     feed: JoinHandle<()>,
 }
@@ -123,18 +122,15 @@ impl ReadModels {
         let (jobs, jobs_handle, _) = start.projection::<JobRows>().await?;
         let (matches, matches_handle, _) = start.projection::<FoundMatches>().await?;
         let (workers, workers_handle, _) = start.projection::<WorkerRows>().await?;
-        let (summaries, summaries_handle, requests) = start.projection::<Summaries>().await?;
         let matches = Matches { slot: matches };
         let handles = BTreeMap::from([
             (Name::Jobs, jobs_handle),
             (Name::Matches, matches_handle),
             (Name::Workers, workers_handle),
-            (Name::MatchingSummary, summaries_handle),
         ]);
         let Start { log, clock, .. } = start;
         Ok(Self(Arc::new(Inner {
             jobs: Jobs { slot: jobs },
-            matching_summary: MatchingSummary::new(summaries, requests, log.clone(), clock.clone(), matches.clone()),
             matches,
             workers: Workers { slot: workers },
             log,
@@ -154,10 +150,6 @@ impl ReadModels {
 
     pub fn workers(&self) -> &Workers {
         &self.0.workers
-    }
-
-    pub fn matching_summary(&self) -> &MatchingSummary {
-        &self.0.matching_summary
     }
 
     /// How each read model is doing, by name.
@@ -281,8 +273,7 @@ struct Start {
     feed: Feed,
 }
 
-type Started<P> =
-    (Arc<Slot<<P as Projection>::View>>, Handle, mpsc::Sender<<P as Projection>::Request>);
+type Started<P> = (Arc<Slot<<P as Projection>::View>>, Handle, mpsc::Sender<<P as Projection>::Request>);
 
 impl Start {
     async fn projection<P: Projection>(&self) -> Result<Started<P>, OpenError> {

@@ -5,10 +5,10 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::Duration;
 
+use event_log::Log;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::stream::Category;
-use event_log::Log;
 
 use crate::sql::{Db, SqlError, Tx};
 
@@ -70,7 +70,7 @@ pub(crate) enum Store {
 /// [`fold`](Self::fold) changes memory only, [`store`](Self::store) writes what has changed since it was last called;
 /// the runner adds the checkpoint to the same transaction. So the rows are always those of the events up to the
 /// checkpoint, whatever happens in between.
-pub(crate) trait Projection: Sized + Send + 'static {
+pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     const NAME: Name;
     /// Raise it when rows made before would be wrong: the model is then rebuilt from zero at the next start.
     const REVISION: u32;
@@ -81,9 +81,9 @@ pub(crate) trait Projection: Sized + Send + 'static {
     const STORE: Store;
 
     /// What readers share with the projection, beside the rows.
-    type View: Clone + Send + Sync + 'static;
+    type View: fmt::Debug + Clone + Send + Sync + 'static;
     /// What may be asked of the projection while it runs.
-    type Request: Send + 'static;
+    type Request: fmt::Debug + Send + 'static;
 
     /// Goes on from the rows that are there.
     fn open(db: &Db, position: Position) -> impl Future<Output = Result<Self, SqlError>> + Send;

@@ -147,7 +147,7 @@ fn numbers(folder: &Path, name: Name) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let file = entry?.file_name();
-        let number = file
+        let number: Option<u64> = file
             .to_str()
             .and_then(|file| file.strip_prefix(name.as_str()))
             .and_then(|rest| rest.strip_prefix('.'))

@@ -74,7 +74,9 @@ enum Stage<P: Projection> {
     /// At an event that cannot be read, or at the end of the log's life.
     Stopped(Writer<P>),
     /// The file has to be opened anew at this instant.
-    Closed { retry_at: Timestamp },
+    Closed {
+        retry_at: Timestamp,
+    },
 }
 
 enum Step<P: Projection> {
@@ -128,7 +130,9 @@ impl<P: Projection> Runner<P> {
     ) -> Step<P> {
         let clock = self.parts.clock.clone();
         let (due, retry) = match &self.stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => (writer.due_at(), None),
+            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
+                (writer.due_at(), None)
+            }
             Stage::Closed { retry_at } => (None, Some(*retry_at)),
         };
         let build = &mut self.build;
@@ -175,7 +179,9 @@ impl<P: Projection> Runner<P> {
         );
         self.parts.board.doing(Doing::Stopped(stop));
         self.change(|stage| match stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => Stage::Stopped(writer),
+            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
+                Stage::Stopped(writer)
+            }
             closed @ Stage::Closed { .. } => closed,
         });
     }
@@ -230,7 +236,8 @@ impl<P: Projection> Runner<P> {
     }
 
     async fn answer(&mut self, request: P::Request) {
-        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage else {
+        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage
+        else {
             return;
         };
         let position = writer.position();
@@ -296,7 +303,9 @@ impl<P: Projection> Runner<P> {
     async fn swap(&mut self, built: Result<Writer<P>, Stop>) {
         self.build = None;
         let live = match &self.stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => Some(writer.position()),
+            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
+                Some(writer.position())
+            }
             Stage::Closed { .. } => None,
         };
         let caught_up = match built {
@@ -353,7 +362,8 @@ impl<P: Projection> Runner<P> {
         if let Some(build) = self.build.take() {
             build.abandon();
         }
-        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage else {
+        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage
+        else {
             return;
         };
         if let Err(error) = writer.store().await {
@@ -388,9 +398,7 @@ fn running<P: Projection>(parts: &Parts<P>, writer: Writer<P>) -> Stage<P> {
 }
 
 /// Goes on with the live file, or makes the first one; and goes on with a rebuild that was broken off.
-async fn open_stage<P: Projection>(
-    parts: &Parts<P>,
-) -> Result<(Stage<P>, Option<Build<P>>), FilesError> {
+async fn open_stage<P: Projection>(parts: &Parts<P>) -> Result<(Stage<P>, Option<Build<P>>), FilesError> {
     let (identity, head) = (parts.log.identity(), *parts.log.head().borrow());
     let found = parts.files.find::<P>(identity, head).await?;
     let (opened, begun) = match (found.live, found.begun) {
@@ -399,7 +407,7 @@ async fn open_stage<P: Projection>(
         (None, None) => (parts.files.begin::<P>(identity).await?, None),
     };
     let path = opened.db.path().to_owned();
-    let mut writer = Writer::open(opened, parts.clock.clone())
+    let mut writer: Writer<P> = Writer::open(opened, parts.clock.clone())
         .await
         .map_err(|source| FilesError::File { path, source })?;
     if writer.is_published() {

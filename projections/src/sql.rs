@@ -12,7 +12,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, SqlSafeStr, SqlStr, Type};
+use sqlx::{Arguments, Encode, SqlSafeStr, SqlStr, Sqlite, Type};
 
 pub(crate) use sqlx::FromRow;
 
@@ -53,10 +53,6 @@ impl From<sqlx::Error> for SqlError {
     }
 }
 
-/// What can be bound to a statement.
-pub(crate) trait Bind: for<'q> Encode<'q, Sqlite> + Type<Sqlite> {}
-impl<T> Bind for T where T: for<'q> Encode<'q, Sqlite> + Type<Sqlite> {}
-
 /// A row that can be read.
 pub(crate) trait Row: Send + Unpin + for<'r> FromRow<'r, SqliteRow> {}
 impl<T> Row for T where T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> {}
@@ -78,7 +74,8 @@ impl Statement {
         Self { sql, arguments: SqliteArguments::default(), error: None }
     }
 
-    pub(crate) fn bind<T: Bind>(mut self, value: T) -> Self {
+    /// The value is copied, so it need not outlive the call.
+    pub(crate) fn bind<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
         if let Err(error) = self.arguments.add(value) {
             self.error.get_or_insert(sqlx::Error::Encode(error));
         }
@@ -192,8 +189,7 @@ impl Db {
         if bytes > CHECKED_BYTES_MAX {
             return Ok(());
         }
-        let verdict: (String,) =
-            sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&self.writer).await?;
+        let verdict: (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&self.writer).await?;
         if verdict.0 == "ok" { Ok(()) } else { Err(SqlError::Damaged(verdict.0)) }
     }
 
@@ -267,7 +263,7 @@ impl Tx {
 /// For tests: whether the database understands the statement.
 #[cfg(test)]
 pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
-    use sqlx::{Executor, SqlSafeStr};
+    use sqlx::{AssertSqlSafe, Executor};
     let mut connection = db.writer.acquire().await?;
     connection.prepare(AssertSqlSafe(sql).into_sql_str()).await?;
     Ok(())
@@ -276,6 +272,7 @@ pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
 /// For tests: all rows of a table as text, sorted.
 #[cfg(test)]
 pub(crate) async fn dump(db: &Db, table: &str) -> Result<Vec<String>, SqlError> {
+    use sqlx::AssertSqlSafe;
     let columns: Vec<(String,)> =
         sqlx::query_as(AssertSqlSafe(format!("SELECT name FROM pragma_table_info('{table}')")))
             .fetch_all(&db.writer)

@@ -109,13 +109,8 @@ impl WorkerView {
             WorkerEvent::WorkerLost(lost) => {
                 worker.change(WorkerPresence::Lost, at);
                 worker.last_seen_at = lost.last_seen_at;
-                worker.last_end = Some(LastEnd {
-                    end: WorkerEnd::Lost,
-                    at,
-                    exit_code: None,
-                    signal: None,
-                    reason: None,
-                });
+                worker.last_end =
+                    Some(LastEnd { end: WorkerEnd::Lost, at, exit_code: None, signal: None, reason: None });
             }
             WorkerEvent::WorkerExited(exited) => {
                 worker.change(exited.end.into(), at);

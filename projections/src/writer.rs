@@ -83,11 +83,7 @@ impl<P: Projection> Writer<P> {
     }
 
     /// Takes in pages that follow each other. What lies before the fold's position is passed over.
-    pub(crate) async fn apply(
-        &mut self,
-        pages: &[Arc<Page>],
-        slot: &Slot<P::View>,
-    ) -> Result<(), Halt> {
+    pub(crate) async fn apply(&mut self, pages: &[Arc<Page>], slot: &Slot<P::View>) -> Result<(), Halt> {
         let started = Instant::now();
         let batch = Batch::of::<P>(pages, self.position);
         let position = match (&batch.stop, batch.events.last()) {
