@@ -1,0 +1,82 @@
+// Building the page. Text from the server only ever becomes a text node, so that no job can bring markup with it.
+
+/** An element with properties, listeners (`onclick`), data and children; `null` children are left out. */
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "class") node.className = value;
+    else if (name === "data") Object.assign(node.dataset, value);
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Sets the text only where it differs, so that a screen reader is not told what it knows. */
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+const NUMBERS = new Intl.NumberFormat("en");
+export const count = (value) => (value === null || value === undefined ? "–" : NUMBERS.format(value));
+export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+export const words = (code) => String(code).replaceAll("_", " ");
+export const title = (code) => words(code).replace(/^./, (first) => first.toUpperCase());
+
+/** 75 → `1 min 15 s`. */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 1) return seconds <= 0 ? "0 s" : `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 60) return `${seconds < 10 ? Math.round(seconds * 10) / 10 : Math.round(seconds)} s`;
+  const whole = Math.round(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60)];
+  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  const rest = hours > 0 ? minutes : whole % 60;
+  const [first, second] = hours > 0 ? [`${hours} h`, `${rest} min`] : [`${minutes} min`, `${rest} s`];
+  return rest === 0 ? first : `${first} ${second}`;
+}
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+/** A `<time>` in the reader's own zone, with the exact instant as its title. */
+export function instant(text) {
+  if (!text) return el("span", {}, "–");
+  return el("time", { datetime: text, title: text }, CLOCK.format(new Date(text)));
+}
+
+export function chip(status, label = title(status)) {
+  return el("span", { class: "chip", data: { status } }, label);
+}
+
+/** The share done, from 0 to 1; null while there is nothing to do yet. */
+export function share(thing) {
+  if (!thing.candidates_total) return null;
+  return Math.min(1, thing.candidates_processed / thing.candidates_total);
+}
+
+export function bar(thing, label) {
+  const part = share(thing);
+  const node = el("progress", { max: 1, "aria-label": label, data: { status: thing.status } });
+  node.value = part ?? 0;
+  return node;
+}
+
+export function percent(thing) {
+  const part = share(thing);
+  return part === null ? "–" : `${part === 1 ? 100 : Math.floor(part * 1000) / 10} %`;
+}
+
+/** Calls `work` at most once in `wait_ms`, with the newest arguments. */
+export function coalesce(work, wait_ms) {
+  let timer = null;
+  let newest = null;
+  return (...given) => {
+    newest = given;
+    timer ??= setTimeout(() => {
+      timer = null;
+      work(...newest);
+    }, wait_ms);
+  };
+}

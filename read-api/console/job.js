@@ -1,0 +1,210 @@
+// One job: its summary live or as it was, its timeline, its matches.
+
+import { follow, get } from "./api.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, title, words } from "./dom.js";
+import { nameOf, sentence } from "./jobs.js";
+
+const EVENTS = ["connected", "progress", "retrying", "completed", "failed", "cancelled", "lagged", "stream_ended"];
+const MATCHES_SHOWN = 100;
+const REFRESH_MS = 1000;
+const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Ended", past: "In the past" };
+
+export class JobView {
+  constructor(panel, id, { onError }) {
+    Object.assign(this, { panel, id, onError, newest: null, past: null, stop: () => {}, gone: false });
+    this.path = `/jobs/${id}`;
+    this.rest = coalesce(() => this.loadRest(), REFRESH_MS);
+    this.travel = coalesce((position) => this.showAsOf(position), 60);
+  }
+
+  async open() {
+    this.build();
+    this.panel.hidden = false;
+    try {
+      const [job, first] = await Promise.all([get(this.path), get(`${this.path}/events?limit=1`)]);
+      if (this.gone) return;
+      this.job = job;
+      this.first = first.items[0]?.position ?? 1;
+      say(this.heading, nameOf(job));
+      this.kind.replaceChildren(`${title(job.kind)} · created `, instant(job.created_at));
+      this.show(await get(`${this.path}/matching/summary`));
+      this.connect();
+      await this.loadRest();
+    } catch (error) {
+      if (!this.gone) this.fail(error);
+    }
+  }
+
+  close() {
+    this.gone = true;
+    this.stop();
+    this.panel.hidden = true;
+    this.panel.replaceChildren();
+  }
+
+  fail(error) {
+    const text = error.status === 404 ? "There is no such job, or it is another tenant's." : error.message;
+    this.panel.replaceChildren(
+      el("a", { class: "back", href: "#/" }, "← All jobs"),
+      el("h2", { id: "detail-title", tabindex: "-1" }, "Nothing to show"), el("p", { class: "notice", role: "alert" }, text),
+    );
+  }
+
+  connect() {
+    this.stop = follow(
+      `${this.path}/matching/stream`, EVENTS,
+      (name, data) => {
+        const summary = data.summary;
+        if (!summary || this.gone) return;
+        this.newest = summary;
+        if (this.past === null) this.show(summary);
+        else this.showRange();
+        if (name !== "progress" && name !== "connected") say(document.getElementById("announce"), `${nameOf(this.job)}: ${words(name)}`);
+        this.rest();
+      },
+      (state) => {
+        this.stream = state;
+        if (this.past === null) this.showState(state);
+      },
+    );
+  }
+
+  showState(state) {
+    this.live.dataset.state = state;
+    say(this.live, STATES[state]);
+  }
+
+  build() {
+    this.heading = el("h2", { id: "detail-title", tabindex: "-1" }, "Loading…");
+    this.kind = el("p", { class: "subtle" });
+    this.live = el("span", { class: "live", data: { state: "waiting" }, role: "status" }, "Connecting…");
+    this.status = el("span");
+    this.meter = el("div", { class: "meter big" });
+    this.blockers = el("ul", { class: "blockers", "aria-label": "Blockers", "aria-live": "polite" });
+    this.tiles = el("dl", { class: "tiles" });
+    this.slider = el("input", { type: "range", min: 1, max: 1, step: 1, id: "travel", oninput: () => this.travel(Number(this.slider.value)) });
+    this.when = el("output", { for: "travel", class: "num" }, "now");
+    this.now = el("button", { type: "button", class: "quiet", hidden: true, onclick: () => this.backToNow() }, "Back to now");
+    this.timeline = el("ol", { class: "timeline", "aria-label": "Phases" });
+    this.errors = el("ul", { class: "blockers", hidden: true, "aria-label": "Errors" });
+    this.matchesNote = el("p", { class: "subtle" });
+    this.matches = el("tbody");
+    const head = ["Score", "Product", "Image", "Video", "Frame", "Evidence"].map((name) => el("th", { scope: "col" }, name));
+    this.panel.replaceChildren(
+      el("a", { class: "back", href: "#/" }, "← All jobs"),
+      el("div", { class: "panel-head" }, this.heading, this.status, this.live), this.kind,
+      this.meter, this.blockers, this.tiles,
+      el("section", { "aria-labelledby": "travel-title" },
+        el("h3", { id: "travel-title" }, "Time travel"),
+        el("p", { class: "subtle", id: "travel-help" }, "Every number above, as it was when the log had come to this position."),
+        el("div", { class: "travel" },
+          el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now)),
+      el("section", { "aria-labelledby": "timeline-title" }, el("h3", { id: "timeline-title" }, "Timeline"), this.timeline, this.errors),
+      el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
+        el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title" },
+          el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches))),
+    );
+  }
+
+  show(summary) {
+    if (this.past === null) this.newest = summary;
+    this.status.replaceChildren(chip(summary.status), " ", el("span", { class: "subtle" }, phaseOf(summary)));
+    this.meter.replaceChildren(
+      bar(summary, "Candidates processed"),
+      el("span", { class: "num" }, `${percent(summary)} · ${count(summary.candidates_processed)} of ${count(summary.candidates_total)}`),
+    );
+    this.blockers.replaceChildren(...summary.blockers.map((text) => el("li", {}, sentence(text))));
+    this.tiles.replaceChildren(...tilesOf(summary));
+    this.showRange();
+  }
+
+  showRange() {
+    if (!this.newest) return;
+    this.slider.min = this.first;
+    this.slider.max = this.newest.position;
+    if (this.past === null) this.slider.value = this.newest.position;
+    this.slider.setAttribute("aria-valuetext", this.past === null ? "now" : `position ${this.past}`);
+    say(this.when, this.past === null ? `now · ${count(this.newest.position)}` : `${count(this.past)} of ${count(this.newest.position)}`);
+    this.now.hidden = this.past === null;
+    this.panel.classList.toggle("past", this.past !== null);
+  }
+
+  async showAsOf(position) {
+    if (position >= this.newest.position) return this.backToNow();
+    this.past = position;
+    this.showState("past");
+    this.showRange();
+    try {
+      const summary = await get(`${this.path}/matching/summary?as_of=${position}`);
+      // A slow answer must not overwrite that of a later move.
+      if (this.past === position) this.show(summary);
+    } catch (error) {
+      this.onError(error);
+    }
+  }
+
+  backToNow() {
+    this.past = null;
+    this.showState(this.stream ?? "waiting");
+    this.show(this.newest);
+  }
+
+  async loadRest() {
+    try {
+      const [timeline, matches] = await Promise.all([
+        get(`${this.path}/timeline`), get(`${this.path}/matches?order=score_desc&limit=${MATCHES_SHOWN}`),
+      ]);
+      if (this.gone) return;
+      this.showTimeline(timeline);
+      this.showMatches(matches);
+    } catch (error) {
+      if (!this.gone) this.onError(error);
+    }
+  }
+
+  showTimeline(timeline) {
+    const longest = Math.max(...timeline.phases.map((phase) => phase.duration_seconds ?? 0), 0.001);
+    this.timeline.replaceChildren(...timeline.phases.map((phase) => {
+      const meter = el("span", { class: "span", "aria-hidden": "true" });
+      meter.style.setProperty("--part", Math.max(0.01, (phase.duration_seconds ?? 0) / longest));
+      const attempt = timeline.attempts.length > 1 ? ` (attempt ${phase.attempt})` : "";
+      return el("li", { data: { phase: phase.phase, open: phase.ended_at === null } },
+        el("span", { class: "phase" }, title(phase.phase) + attempt), meter,
+        el("span", { class: "num" }, phase.ended_at === null && phase.duration_seconds === null ? "now" : duration(phase.duration_seconds)),
+        el("span", { class: "subtle" }, instant(phase.started_at)));
+    }));
+    this.errors.hidden = timeline.errors.length === 0;
+    this.errors.replaceChildren(...timeline.errors.map((error) => el("li", {}, `Attempt ${error.attempt}: ${error.user_message} `, instant(error.at))));
+  }
+
+  showMatches(page) {
+    if (page === this.matchesShown) return;
+    this.matchesShown = page;
+    say(this.matchesNote, page.items.length === 0 ? "None found yet." : page.next_cursor ? `The best ${page.items.length}.` : `All ${page.items.length}, best first.`);
+    this.matches.replaceChildren(...page.items.map((match) => el("tr", {},
+      el("td", { class: "num" }, match.score.toFixed(3)), el("td", {}, match.product_id), el("td", {}, match.img_id),
+      el("td", {}, match.video_id), el("td", {}, match.frame_id),
+      el("td", { class: "path" }, match.evidence_path ? el("code", {}, match.evidence_path) : el("span", { class: "subtle" }, "none")))));
+  }
+}
+
+function phaseOf(summary) {
+  const attempt = summary.attempt > 1 ? ` · attempt ${summary.attempt}` : "";
+  return summary.phase === summary.status ? attempt.slice(3) : `${title(summary.phase)}${attempt}`;
+}
+
+function tilesOf(summary) {
+  const eta = summary.eta ? `${duration(summary.eta.low)} – ${duration(summary.eta.high)}` : null;
+  const tile = (name, value, note = null) =>
+    el("div", {}, el("dt", {}, name), el("dd", {}, el("span", { class: "value num" }, value), note ? el("span", { class: "subtle" }, note) : null));
+  return [
+    tile("ETA", duration(summary.eta_seconds), eta),
+    tile("Matches found", count(summary.matches_found), `${count(summary.matches_with_evidence)} with evidence`),
+    tile("p90 score", score(summary.p90_score), `mean ${score(summary.avg_score)}`),
+    tile("Queue depth", count(summary.queue_depth), "requests left"),
+    tile("Vector pass", count(summary.vector_pass_done), `of ${count(summary.vector_pass_total)}`),
+    tile("Verified", count(summary.ransac_checked), "by geometry"),
+    el("div", {}, el("dt", {}, "Started"), el("dd", {}, instant(summary.started_at))),
+    el("div", {}, el("dt", {}, summary.completed_at ? "Completed" : "Last event"), el("dd", {}, instant(summary.completed_at ?? summary.last_event_at))),
+  ];
+}

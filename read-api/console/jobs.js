@@ -1,0 +1,135 @@
+// The list of jobs: asked for every two seconds, which costs a 304 while nothing changes.
+
+import { get } from "./api.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, title } from "./dom.js";
+
+const POLL_MS = 2000;
+const PAGE = 50;
+
+export class JobList {
+  constructor({ onError, onLoaded }) {
+    this.list = document.getElementById("jobs");
+    this.more = document.getElementById("more");
+    this.empty = document.getElementById("empty");
+    this.notice = document.getElementById("jobs-notice");
+    this.form = document.getElementById("filters");
+    this.cards = new Map();
+    this.limit = PAGE;
+    this.selected = null;
+    this.known = null;
+    this.onError = onError;
+    this.onLoaded = onLoaded;
+    const changed = coalesce(() => this.load(), 200);
+    this.form.addEventListener("input", changed);
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.load();
+    });
+    this.more.addEventListener("click", () => {
+      this.limit = Math.min(500, this.limit + PAGE);
+      this.load();
+    });
+  }
+
+  start() {
+    const tick = async () => {
+      if (!document.hidden) await this.load();
+      setTimeout(tick, POLL_MS);
+    };
+    tick();
+    document.addEventListener("visibilitychange", () => document.hidden || this.load());
+  }
+
+  async load() {
+    const query = new URLSearchParams({ limit: this.limit });
+    for (const [name, value] of new FormData(this.form)) if (value.trim()) query.set(name, value.trim());
+    const filtered = query.size > 1;
+    try {
+      const page = await get(`/jobs?${query}`);
+      if (query.toString() === this.lastQuery && page === this.lastPage) return;
+      [this.lastQuery, this.lastPage] = [query.toString(), page];
+      this.show(page, filtered);
+      this.onLoaded();
+    } catch (error) {
+      this.onError(error);
+    }
+  }
+
+  show(page, filtered) {
+    this.empty.hidden = page.items.length > 0 || filtered;
+    say(this.notice, page.items.length === 0 && filtered ? "No job fits these filters." : "");
+    this.more.hidden = !page.next_cursor;
+    const ids = page.items.map((job) => job.id);
+    const arrived = this.known ? page.items.filter((job) => !this.known.has(job.id)) : [];
+    if (arrived.length > 0 && !filtered) {
+      say(document.getElementById("announce"), `New job: ${arrived.map(nameOf).join(", ")}`);
+    }
+    this.known = new Set([...(this.known ?? []), ...ids]);
+    for (const [id, card] of this.cards) {
+      if (!ids.includes(id)) {
+        card.node.remove();
+        this.cards.delete(id);
+      }
+    }
+    page.items.forEach((job, index) => {
+      const card = this.cards.get(job.id) ?? this.add(job.id);
+      card.update(job);
+      // Moving a node drops its focus, so only those that stand elsewhere are moved.
+      if (this.list.children[index] !== card.node) this.list.insertBefore(card.node, this.list.children[index] ?? null);
+    });
+    this.select(this.selected);
+  }
+
+  add(id) {
+    const card = makeCard(id);
+    this.cards.set(id, card);
+    return card;
+  }
+
+  select(id) {
+    this.selected = id;
+    for (const [other, card] of this.cards) {
+      if (other === id) card.link.setAttribute("aria-current", "true");
+      else card.link.removeAttribute("aria-current");
+    }
+  }
+}
+
+export const nameOf = (job) => job.name || `${title(job.kind)} ${job.id.slice(0, 8)}`;
+
+function makeCard(id) {
+  const name = el("span", { class: "card-name", id: `name-${id}` });
+  const status = el("span", { id: `status-${id}` });
+  const meter = el("div", { class: "meter" });
+  const facts = el("dl", { class: "facts" });
+  const blockers = el("ul", { class: "blockers", hidden: true, "aria-label": "Blockers" });
+  const foot = el("span", { class: "card-foot" });
+  const link = el(
+    "a", { class: "card", href: `#/jobs/${id}`, "aria-labelledby": `name-${id} status-${id}` },
+    el("span", { class: "card-head" }, name, status), meter, facts, blockers, foot,
+  );
+  const node = el("li", {}, link);
+  const update = (job) => {
+    const now = { ...job, ...job.counters };
+    say(name, nameOf(job));
+    status.replaceChildren(chip(job.status, job.status === "pending" || job.status === "running" ? title(job.phase) : undefined));
+    meter.replaceChildren(bar(now, `Candidates processed in ${nameOf(job)}`), el("span", { class: "num" }, percent(now)));
+    facts.replaceChildren(
+      ...fact("Candidates", `${count(now.candidates_processed)} / ${count(now.candidates_total)}`),
+      ...fact("Matches", count(now.matches_found)),
+      ...fact("p90", score(now.p90_score)),
+      ...fact("ETA", job.status === "running" ? duration(job.eta_seconds) : "–"),
+    );
+    blockers.hidden = !job.blockers?.length;
+    blockers.replaceChildren(...(job.blockers ?? []).map((text) => el("li", {}, sentence(text))));
+    foot.replaceChildren("Created ", instant(job.created_at));
+  };
+  return { node, link, update };
+}
+
+function fact(name, value) {
+  return [el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value))];
+}
+
+/** A blocker is `code: sentence`; people get the sentence. */
+export const sentence = (blocker) => blocker.replace(/^[a-z_]+: /, "").replace(/^./, (first) => first.toUpperCase());
