@@ -109,3 +109,4 @@ pub mod request;
 pub mod routes;
 pub mod serve;
 pub mod value;
+pub mod vocabulary;

@@ -1,0 +1,92 @@
+//! The contract's closed sets of words as poem-openapi enums, once for both sides: the OpenAPI document knows each name
+//! once.
+
+use event_schemas::failure::{FailureCategory as StoredCategory, FailureCode};
+use event_schemas::job::{JobKind as StoredKind, Phase as StoredPhase};
+use event_schemas::worker::WorkKind as StoredWork;
+use poem_openapi::Enum;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredKind")]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    ProductVideoMatching,
+    VideoAnalysis,
+    ExtractCutouts,
+    ExtractProducts,
+    ExtractSingleProduct,
+    ModelTraining,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredPhase")]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Queued,
+    Collecting,
+    Extracting,
+    Matching,
+    Evidence,
+    Downloading,
+    FetchingChat,
+    Transcribing,
+    Analyzing,
+    FindingHighlights,
+    Processing,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// What a worker can claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredWork")]
+#[serde(rename_all = "snake_case")]
+pub enum WorkKind {
+    MatchRequest,
+    VideoAnalysis,
+    ExtractCutouts,
+    ExtractProducts,
+    ExtractSingleProduct,
+    ModelTraining,
+}
+
+/// What kind of trouble an error was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredCategory")]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCategory {
+    Network,
+    Input,
+    Resource,
+    External,
+    Processing,
+    Unknown,
+}
+
+/// A code of failure as it is stored: `network_timeout`. Codes are added, so the document does not list them.
+pub fn failure_code(code: FailureCode) -> String {
+    match serde_json::to_value(code) {
+        Ok(Value::String(text)) => text,
+        _ => format!("{code:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use poem_openapi::types::ToJSON;
+
+    use super::*;
+
+    #[test]
+    fn a_word_is_answered_as_it_is_stored() {
+        for stored in [StoredPhase::FetchingChat, StoredPhase::Matching, StoredPhase::FindingHighlights] {
+            assert_eq!(Phase::from(stored).to_json(), serde_json::to_value(stored).ok());
+        }
+        assert_eq!(failure_code(FailureCode::SpeechToTextService), "speech_to_text_service");
+    }
+}
