@@ -5,7 +5,10 @@
 //! and nothing is taken under another one.
 
 pub mod failure;
+pub mod history;
 pub mod pipeline;
+pub mod timeline;
+pub mod view;
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, LeaseId, WorkerId};

@@ -4,7 +4,12 @@
 //! at most one lease in force, and is completed once; its totals never fall, so that a report that is repeated, late or
 //! redone never counts twice; nothing is taken once the job has ended.
 
+pub mod blockers;
+pub mod eta;
 pub mod found;
+pub mod percentile;
+pub mod summary;
+pub mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -3,6 +3,8 @@
 //! Invariants: presence changes only by an event, and an event is recorded only when presence, kinds or version change.
 //! That heartbeats stop, and when, is known outside; here it arrives as [`Action::Lose`].
 
+pub mod presence;
+
 use event_schemas::ids::WorkerId;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{

@@ -425,7 +425,7 @@ pub fn classify(message: &str, exit_code: Option<i32>, job: JobId, attempt: u32)
     let pattern = PATTERNS
         .iter()
         .find(|pattern| {
-            pattern.phrases.iter().any(|phrase| says(phrase))
+            pattern.phrases.iter().any(says)
                 || exit_code.is_some_and(|code| pattern.exit_codes.contains(&code))
         })
         .unwrap_or(&UNKNOWN);

@@ -1,0 +1,273 @@
+//! A job's own stream as a reader needs it: phases and attempts with their times, and how it stands.
+//!
+//! The views of a job ([`super::view`], [`super::timeline`]) and the matching summary are all made of this one fold.
+
+use event_schemas::envelope::Envelope;
+use event_schemas::failure::ClassifiedError;
+use event_schemas::ids::{JobId, Position, Tenant, WorkerId};
+use event_schemas::job::{JobCreated, JobEvent, JobKind, JobPhaseChanged, Phase, PhasePrior};
+use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::pipeline;
+
+/// What happened to a job. Its times are those of the events themselves (`occurred_at`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    pub created: JobCreated,
+    pub tenant: Tenant,
+    pub created_at: Timestamp,
+    pub phase: Phase,
+    /// From 1; a retry raises it.
+    pub attempt: u32,
+    /// In order; the last one is the attempt in course, or the one that ended.
+    pub attempts: Vec<Attempt>,
+    /// In order, ends left out; the last one may be open.
+    pub spans: Vec<Span>,
+    /// When matching was last begun.
+    pub matching_since: Option<Timestamp>,
+    /// When matching ended, unless the job failed.
+    pub matching_until: Option<Timestamp>,
+    /// The failure that the job stands in.
+    pub failure: Option<Failure>,
+    /// Of the present phase.
+    pub progress: Option<Progress>,
+    pub result: Option<serde_json::Value>,
+    /// What was known at the latest phase change about how long phases take.
+    pub eta_priors: Vec<PhasePrior>,
+    /// When a retry that was scheduled is due.
+    pub retry_due_at: Option<Timestamp>,
+}
+
+/// A stay in a phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    pub phase: Phase,
+    pub attempt: u32,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+/// One try to do the job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub number: u32,
+    pub queued_at: Timestamp,
+    /// When work began: the first claim, or the first phase beyond the queue.
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Who held the job as a whole, in order; several if leases ran out, which uses no attempt.
+    pub worker_ids: Vec<WorkerId>,
+    pub error: Option<ClassifiedError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: ClassifiedError,
+    /// When the log accepted it.
+    pub recorded_at: Timestamp,
+}
+
+/// How far a phase is, as its worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub stage: Phase,
+    pub fraction: f64,
+    pub items_done: Option<u64>,
+    pub items_total: Option<u64>,
+    pub at: Timestamp,
+}
+
+/// How a job stands, in the words of the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl Status {
+    /// Of a job of this kind in this phase. A matching job runs while it is matching; any other one between its queue and
+    /// its end.
+    pub fn of(kind: JobKind, phase: Phase) -> Self {
+        match (kind, phase) {
+            (_, Phase::Completed) => Self::Completed,
+            (_, Phase::Failed) => Self::Failed,
+            (_, Phase::Cancelled) => Self::Cancelled,
+            (_, Phase::Queued) => Self::Pending,
+            (_, Phase::Matching) => Self::Running,
+            (JobKind::ProductVideoMatching, Phase::Evidence) => Self::Completed,
+            (JobKind::ProductVideoMatching, _) => Self::Pending,
+            _ => Self::Running,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl History {
+    /// The history that a job's creation begins.
+    pub fn begin(created: &JobCreated, tenant: Tenant, at: Timestamp) -> Self {
+        let mut history = Self {
+            created: created.clone(),
+            tenant,
+            created_at: at,
+            phase: Phase::Queued,
+            attempt: 1,
+            attempts: Vec::new(),
+            spans: Vec::new(),
+            matching_since: None,
+            matching_until: None,
+            failure: None,
+            progress: None,
+            result: None,
+            eta_priors: Vec::new(),
+            retry_due_at: None,
+        };
+        history.enter(Phase::Queued, at);
+        history.attempts.push(attempt(1, at));
+        history
+    }
+
+    pub fn job_id(&self) -> JobId {
+        self.created.job_id
+    }
+
+    pub fn kind(&self) -> JobKind {
+        self.created.kind
+    }
+
+    pub fn status(&self) -> Status {
+        Status::of(self.kind(), self.phase)
+    }
+
+    /// When the job ended; none while it goes on.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        if pipeline::is_end(self.phase) { self.attempts.last()?.ended_at } else { None }
+    }
+
+    /// The history after one more event of the job's own stream, which happened at `at`.
+    pub fn apply(&mut self, event: &JobEvent, at: Timestamp, recorded_at: Timestamp) {
+        match event {
+            JobEvent::JobCreated(_) | JobEvent::JobLeaseExpired(_) | JobEvent::JobQuarantined(_) => {}
+            JobEvent::JobPhaseChanged(changed) => self.change_phase(changed, at),
+            JobEvent::JobRetryScheduled(retry) => {
+                self.begin_attempt(retry.attempt, at);
+                self.retry_due_at = Some(retry.due_at);
+                self.enter(Phase::Queued, at);
+            }
+            JobEvent::JobProgressReported(report) => {
+                let known = self.progress.filter(|known| known.stage == report.stage);
+                self.progress = Some(Progress {
+                    stage: report.stage,
+                    fraction: known.map_or(0.0, |known| known.fraction).max(report.fraction),
+                    items_done: known.and_then(|known| known.items_done).max(report.items_done),
+                    items_total: known.and_then(|known| known.items_total).max(report.items_total),
+                    at: known.map_or(at, |known| known.at.max(at)),
+                });
+            }
+            JobEvent::JobClaimed(claimed) => {
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.started_at.get_or_insert(at);
+                    attempt.worker_ids.push(claimed.worker_id.clone());
+                }
+            }
+            JobEvent::JobFailed(failed) => {
+                self.failure = Some(Failure { error: failed.error.clone(), recorded_at });
+                self.matching_until = None;
+                self.end(Phase::Failed, at);
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.error = Some(failed.error.clone());
+                }
+            }
+            JobEvent::JobCompleted(completed) => {
+                self.result.clone_from(&completed.result);
+                self.matching_until.get_or_insert(at);
+                self.end(Phase::Completed, at);
+            }
+            JobEvent::JobCancelled(_) => self.end(Phase::Cancelled, at),
+            JobEvent::JobResultExpired(_) => self.result = None,
+        }
+    }
+
+    fn change_phase(&mut self, changed: &JobPhaseChanged, at: Timestamp) {
+        if changed.from == Phase::Failed {
+            self.begin_attempt(self.attempt + 1, at);
+        }
+        if !changed.eta_priors.is_empty() {
+            self.eta_priors.clone_from(&changed.eta_priors);
+        }
+        match changed.to {
+            Phase::Matching => self.matching_since = Some(at),
+            Phase::Evidence => self.matching_until = Some(at),
+            _ => {}
+        }
+        if changed.to != Phase::Queued
+            && let Some(attempt) = self.attempts.last_mut()
+        {
+            attempt.started_at.get_or_insert(at);
+        }
+        self.enter(changed.to, at);
+    }
+
+    fn begin_attempt(&mut self, number: u32, at: Timestamp) {
+        self.attempt = number;
+        self.attempts.push(attempt(number, at));
+        self.failure = None;
+        self.progress = None;
+        self.retry_due_at = None;
+    }
+
+    fn enter(&mut self, phase: Phase, at: Timestamp) {
+        self.leave(at);
+        self.phase = phase;
+        self.spans.push(Span { phase, attempt: self.attempt, started_at: at, ended_at: None });
+    }
+
+    fn end(&mut self, phase: Phase, at: Timestamp) {
+        self.leave(at);
+        self.phase = phase;
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended_at = Some(at);
+        }
+    }
+
+    fn leave(&mut self, at: Timestamp) {
+        if let Some(span) = self.spans.last_mut() {
+            span.ended_at.get_or_insert(at);
+        }
+    }
+}
+
+fn attempt(number: u32, queued_at: Timestamp) -> Attempt {
+    Attempt { number, queued_at, started_at: None, ended_at: None, worker_ids: Vec::new(), error: None }
+}
+
+/// When and where a job was last heard of, over all its streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latest {
+    /// The greatest instant that an event says it happened at.
+    pub occurred_at: Timestamp,
+    /// When the log accepted the last event.
+    pub recorded_at: Timestamp,
+    pub position: Position,
+}
+
+impl Latest {
+    pub fn see(&mut self, envelope: &Envelope) {
+        self.occurred_at = self.occurred_at.max(envelope.metadata.occurred_at);
+        self.recorded_at = self.recorded_at.max(envelope.recorded_at);
+        self.position = self.position.max(envelope.position);
+    }
+}

@@ -1,0 +1,89 @@
+//! A job's course through its phases, made for drawing.
+
+use event_schemas::failure::ClassifiedError;
+use event_schemas::ids::{JobId, RequestId};
+use event_schemas::job::{JobKind, Phase};
+use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::history::Status;
+use super::view::{AttemptView, attempt_view};
+use crate::matching::summary::JobFold;
+
+/// What `GET /jobs/{job_id}/timeline` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timeline {
+    pub job_id: JobId,
+    pub kind: JobKind,
+    pub phase: Phase,
+    pub status: Status,
+    pub attempt: u32,
+    pub created_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    /// Every stay in a phase, in order; the ends are no phases to stay in.
+    pub phases: Vec<PhaseStay>,
+    pub attempts: Vec<AttemptView>,
+    /// What went wrong, in order: whole attempts, and the latest of the requests that a worker could not do.
+    pub errors: Vec<TimelineError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseStay {
+    pub phase: Phase,
+    pub attempt: u32,
+    pub started_at: Timestamp,
+    /// None for the phase that the job is in.
+    pub ended_at: Option<Timestamp>,
+    /// Up to now, for the phase that the job is in.
+    pub duration_seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimelineError {
+    pub at: Timestamp,
+    /// Of the job, or of the request if there is one.
+    pub attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    pub error: ClassifiedError,
+}
+
+/// The job's course up to `now`; none before its creation.
+pub fn timeline(fold: &JobFold, now: Timestamp) -> Option<Timeline> {
+    let history = fold.history.as_ref()?;
+    let phases = history.spans.iter().map(|span| PhaseStay {
+        phase: span.phase,
+        attempt: span.attempt,
+        started_at: span.started_at,
+        ended_at: span.ended_at,
+        duration_seconds: span.ended_at.unwrap_or(now).since(span.started_at).as_secs_f64(),
+    });
+    let of_attempts = history.attempts.iter().filter_map(|attempt| {
+        Some(TimelineError {
+            at: attempt.ended_at?,
+            attempt: attempt.number,
+            request_id: None,
+            error: attempt.error.clone()?,
+        })
+    });
+    let of_requests = fold.tally.failures.iter().map(|failure| TimelineError {
+        at: failure.at,
+        attempt: failure.attempt,
+        request_id: Some(failure.request_id.clone()),
+        error: failure.error.clone(),
+    });
+    let mut errors: Vec<TimelineError> = of_attempts.chain(of_requests).collect();
+    errors.sort_by_key(|error| error.at);
+    Some(Timeline {
+        job_id: history.job_id(),
+        kind: history.kind(),
+        phase: history.phase,
+        status: history.status(),
+        attempt: history.attempt,
+        created_at: history.created_at,
+        ended_at: history.ended_at(),
+        phases: phases.collect(),
+        attempts: history.attempts.iter().map(|attempt| attempt_view(attempt, now)).collect(),
+        errors,
+    })
+}
