@@ -108,5 +108,8 @@ pub mod problem;
 pub mod request;
 pub mod routes;
 pub mod serve;
+pub mod server;
+pub mod shutdown;
+pub mod sse;
 pub mod value;
 pub mod vocabulary;

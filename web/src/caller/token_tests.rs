@@ -46,8 +46,8 @@ fn claims(changes: &Value) -> Value {
     claims
 }
 
-fn verify(changes: Value) -> Result<Caller, BadToken> {
-    let token = signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET), &claims(&changes));
+fn verify(changes: &Value) -> Result<Caller, BadToken> {
+    let token = signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET), &claims(changes));
     keys().verify(&token, now())
 }
 
@@ -68,10 +68,10 @@ fn a_minted_token_says_who_and_what_it_was_minted_for() {
 
 #[test]
 fn a_token_without_tenant_and_roles_is_a_users_of_the_default_tenant() {
-    let caller = verify(json!({})).unwrap();
+    let caller = verify(&json!({})).unwrap();
     assert_eq!((caller.tenant.as_str(), caller.roles), (DEFAULT_TENANT, Role::User.into()));
-    assert_eq!(verify(json!({"roles": []})).unwrap().roles, Roles::NONE);
-    assert_eq!(verify(json!({"roles": ["admin", "wizard"]})).unwrap().roles, Role::Admin.into());
+    assert_eq!(verify(&json!({"roles": []})).unwrap().roles, Roles::NONE);
+    assert_eq!(verify(&json!({"roles": ["admin", "wizard"]})).unwrap().roles, Role::Admin.into());
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn claims_that_do_not_hold_are_refused() {
         ("roles as text", json!({"roles": "admin"})),
         ("rating as text", json!({"ratings": {"blitz": "9999"}})),
     ] {
-        assert!(verify(refused).is_err(), "{case}");
+        assert!(verify(&refused).is_err(), "{case}");
     }
 }
 
 #[test]
 fn one_audience_of_several_is_enough() {
-    assert!(verify(json!({"aud": ["other", "matchbook"], "nbf": 1, "iat": 1})).is_ok());
+    assert!(verify(&json!({"aud": ["other", "matchbook"], "nbf": 1, "iat": 1})).is_ok());
 }
 
 #[test]
