@@ -67,7 +67,7 @@ function showStatus(status) {
   byId("open-mode").hidden = status.access !== "open";
   say(byId("head"), count(status.log.head));
   const stopped = status.projections.filter((projection) => projection.state === "stopped");
-  const behind = Math.max(0, ...status.projections.map((projection) => projection.lag));
+  const behind = Math.max(0, ...status.projections.map((projection) => projection.lag_events));
   const text = stopped.length > 0 ? `${stopped.map((projection) => projection.name).join(", ")} stopped` : behind === 0 ? "up to date" : `${count(behind)} events behind`;
   say(byId("lag"), text);
 }

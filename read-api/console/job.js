@@ -167,14 +167,14 @@ export class JobView {
     this.timeline.replaceChildren(...timeline.phases.map((phase) => {
       const meter = el("span", { class: "span", "aria-hidden": "true" });
       meter.style.setProperty("--part", Math.max(0.01, (phase.duration_seconds ?? 0) / longest));
-      const attempt = timeline.attempts.length > 1 ? ` (attempt ${phase.attempt})` : "";
+      const attempt = timeline.attempt > 1 ? ` (attempt ${phase.attempt})` : "";
       return el("li", { data: { phase: phase.phase, open: phase.ended_at === null } },
         el("span", { class: "phase" }, title(phase.phase) + attempt), meter,
-        el("span", { class: "num" }, phase.ended_at === null && phase.duration_seconds === null ? "now" : duration(phase.duration_seconds)),
+        el("span", { class: "num" }, duration(phase.duration_seconds)),
         el("span", { class: "subtle" }, instant(phase.started_at)));
     }));
     this.errors.hidden = timeline.errors.length === 0;
-    this.errors.replaceChildren(...timeline.errors.map((error) => el("li", {}, `Attempt ${error.attempt}: ${error.user_message} `, instant(error.at))));
+    this.errors.replaceChildren(...timeline.errors.map((error) => el("li", {}, `${error.request_id ? `Request ${error.request_id}, attempt` : "Attempt"} ${error.attempt}: ${error.error.user_message} `, instant(error.at))));
   }
 
   showMatches(page) {

@@ -110,7 +110,7 @@ function makeCard(id) {
   );
   const node = el("li", {}, link);
   const update = (job) => {
-    const now = { ...job, ...job.counters };
+    const now = { ...job, ...job.counters, ...job.matching };
     say(name, nameOf(job));
     status.replaceChildren(chip(job.status, job.status === "pending" || job.status === "running" ? title(job.phase) : undefined));
     meter.replaceChildren(bar(now, `Candidates processed in ${nameOf(job)}`), el("span", { class: "num" }, percent(now)));
@@ -118,10 +118,10 @@ function makeCard(id) {
       ...fact("Candidates", `${count(now.candidates_processed)} / ${count(now.candidates_total)}`),
       ...fact("Matches", count(now.matches_found)),
       ...fact("p90", score(now.p90_score)),
-      ...fact("ETA", job.status === "running" ? duration(job.eta_seconds) : "–"),
+      ...fact("ETA", job.status === "running" ? duration(now.eta_seconds) : "–"),
     );
-    blockers.hidden = !job.blockers?.length;
-    blockers.replaceChildren(...(job.blockers ?? []).map((text) => el("li", {}, sentence(text))));
+    blockers.hidden = !now.blockers?.length;
+    blockers.replaceChildren(...(now.blockers ?? []).map((text) => el("li", {}, sentence(text))));
     foot.replaceChildren("Created ", instant(job.created_at));
   };
   return { node, link, update };

@@ -1,0 +1,9 @@
+//! The routes as a caller meets them: whole answers, over a log in memory, read models in a folder that goes away, and a
+//! clock that stands still until it is moved.
+
+mod console;
+mod history;
+mod jobs;
+mod operations;
+mod script;
+mod stage;

@@ -1,0 +1,195 @@
+//! A server in memory, and someone who asks it.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use event_log::clock::Clock;
+use event_log::{EventLog, Expected, Log, MemoryLog};
+use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
+use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, Tenant};
+use event_schemas::job::Phase;
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use poem::Route;
+use poem::http::HeaderMap;
+use poem::test::TestClient;
+use poem_openapi::OpenApiService;
+use projections::{ReadModels, Settings as ModelSettings};
+use serde_json::Value;
+use uuid::Uuid;
+use web::caller::{Auth, Now};
+use web::routes::Routes;
+use web::serve::{Layers, Settings, layers};
+
+use super::script::{claimed, created, found, frames, images, match_id, phase, progress, requested};
+use crate::server::{Access, Part, Server, Standing};
+use crate::{Front, RAW_PATHS, ReadApi};
+
+pub(super) struct Stage {
+    pub(super) clock: Clock,
+    pub(super) log: Log,
+    pub(super) client: TestClient<Layers<Front>>,
+    commands: Cell<u128>,
+    _folder: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{} {}", self.status, self.text))
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The answer as a snapshot shows it: its status and its body, without what is made up anew at each request.
+    pub(super) fn whole(&self) -> String {
+        let mut body = self.json();
+        if let Some(id) = body.get_mut("request_id") {
+            *id = "…".into();
+        }
+        format!("{}\n{:#}", self.status, body)
+    }
+}
+
+pub(super) fn start() -> Timestamp {
+    "2026-11-20T10:00:00Z".parse().unwrap()
+}
+
+pub(super) fn acme() -> Tenant {
+    "default".parse().unwrap()
+}
+
+impl Stage {
+    pub(super) async fn open() -> Self {
+        Self::with(|clock| Auth::open(now(clock)), Access::Open, Vec::new()).await
+    }
+
+    pub(super) async fn with(auth: impl FnOnce(&Clock) -> Auth, access: Access, parts: Vec<Part>) -> Self {
+        let clock = Clock::manual(start());
+        let log = Log::Memory(MemoryLog::new(clock.clone()));
+        let folder = tempfile::tempdir().unwrap();
+        let settings = ModelSettings { folder: folder.path().to_owned() };
+        let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
+        let server = Server {
+            version: "0.1.0",
+            started_at: start(),
+            access,
+            log: "memory".to_owned(),
+            open_metrics: false,
+            parts,
+        };
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server);
+        let service = OpenApiService::new(api.routes(), "test", "1");
+        let document = web::openapi::document(&service.spec()).unwrap();
+        let routes = RAW_PATHS.iter().fold(Routes::from_document(&document), |routes, path| {
+            routes.with(path, &[poem::http::Method::GET])
+        });
+        let settings = Settings::new(auth(&clock), routes);
+        let endpoint = layers(api.mount(Route::new().nest("/", service)), settings);
+        Self { clock, log, client: TestClient::new(endpoint), commands: Cell::new(1), _folder: folder }
+    }
+
+    pub(super) fn head(&self) -> Position {
+        *self.log.head().borrow()
+    }
+
+    /// Appends one command's events at the present moment; a second passes.
+    pub(super) async fn append(&self, stream: StreamId, events: &[Event]) -> Position {
+        self.append_for(&acme(), stream, events).await
+    }
+
+    pub(super) async fn append_for(&self, tenant: &Tenant, stream: StreamId, events: &[Event]) -> Position {
+        let command = self.commands.get();
+        self.commands.set(command + 1);
+        let cause = Cause {
+            command_id: CommandId(Uuid::from_u128(command)),
+            correlation_id: CorrelationId(Uuid::from_u128(command)),
+            event_id: None,
+            tenant: tenant.clone(),
+            actor: Actor::Service("test".parse().unwrap()),
+            subject: None,
+            idempotency: None,
+            traceparent: None,
+        };
+        let now = self.clock.now();
+        let events = events
+            .iter()
+            .enumerate()
+            .map(|(index, event)| NewEvent::encode(&cause, &stream, index, now, event))
+            .collect();
+        let appended = self.log.append(&stream, Expected::Any, events).await.unwrap();
+        self.clock.advance(Duration::from_secs(1));
+        appended.position
+    }
+
+    pub(super) async fn job_event(&self, id: JobId, event: Event) -> Position {
+        self.append(StreamId::job(id), &[event]).await
+    }
+
+    pub(super) async fn matching_event(&self, id: JobId, event: Event) -> Position {
+        self.append(StreamId::matching(id), &[event]).await
+    }
+
+    pub(super) async fn found(&self, id: JobId, n: u32, score: f64, evidence: Option<&str>) -> Position {
+        self.append(StreamId::matches(id, &match_id(n)), &[found(n, score, evidence)]).await
+    }
+
+    /// A job of 2 images × 10 frames, half of which one worker has done, with three matches.
+    pub(super) async fn running_job(&self, id: JobId) {
+        self.job_event(id, created(id, "spring catalogue")).await;
+        self.job_event(id, phase(Phase::Queued, Phase::Collecting)).await;
+        self.append(StreamId::matching(id), &[images(2), frames(10)]).await;
+        self.job_event(id, phase(Phase::Collecting, Phase::Matching)).await;
+        self.append(StreamId::matching(id), &[requested(1, 10), requested(2, 10)]).await;
+        let lease_until = self.clock.now().after(Duration::from_secs(45));
+        self.matching_event(id, claimed(1, 1, lease_until)).await;
+        self.found(id, 1, 0.9, Some("evidence/1.jpg")).await;
+        self.found(id, 2, 0.75, None).await;
+        self.found(id, 3, 0.5, None).await;
+        self.matching_event(id, progress(1, 10)).await;
+    }
+
+    /// GETs what the read models say once they have caught up.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    pub(super) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.get(path).header("X-Min-Position", self.head().to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request.send().await.0).await
+    }
+
+    pub(super) async fn post(&self, path: &str) -> Answer {
+        read(self.client.post(path).send().await.0).await
+    }
+}
+
+pub(super) fn now(clock: &Clock) -> Now {
+    let clock = clock.clone();
+    Now::new(move || clock.now())
+}
+
+async fn read(mut response: poem::Response) -> Answer {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.take_body().into_string().await.unwrap();
+    Answer { status, headers, text }
+}
+
+/// A part that is ready, or says why not.
+pub(super) fn part(name: &'static str, ready: bool, detail: &'static str) -> Part {
+    Part::new(name, move || Standing { ready, position: Some(Position(1)), detail: detail.to_owned() })
+}
