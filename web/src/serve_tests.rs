@@ -405,6 +405,15 @@ async fn large_answers_are_compressed_and_small_ones_are_not() {
 }
 
 #[tokio::test]
+async fn a_page_may_run_what_it_holds_and_what_this_server_gives_it() {
+    let page = poem::endpoint::make_sync(|_| poem::web::Html("<p>hello"));
+    let settings = Settings::new(Auth::open(Now::new(now)), Routes::default());
+    let response = TestClient::new(layers(page, settings)).get("/").send().await;
+    let policy = response.0.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+}
+
+#[tokio::test]
 async fn options_names_the_methods() {
     let response = open().options("/things").send().await;
     response.assert_status(StatusCode::NO_CONTENT);

@@ -92,6 +92,14 @@ async fn a_connection_that_does_not_ask_is_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_that_asks_half_of_a_second_question_is_closed() {
+    let running = start(Route::new(), quick()).await;
+    let request = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhiGET / HTTP/1.1\r\n";
+    let answer = ask(&running, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_head_that_trickles_is_closed() {
     let running = start(Route::new(), quick()).await;
     let (mut read, mut write) = connect(&running).await.into_split();

@@ -1,6 +1,7 @@
 //! What a server believes.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use event_schemas::ids::{Tenant, UserId};
@@ -81,13 +82,17 @@ impl Auth {
     /// Who sent the request.
     ///
     /// # Errors
-    /// 401 for missing or bad credentials; on an open server 400 for a tenant or user that cannot be one.
+    /// 401 for missing or bad credentials; on an open server 400 for a tenant or user that cannot be one, and 403 for a
+    /// foreign host name.
     pub fn caller(&self, request: &Request) -> Result<Caller, Problem> {
         if let Some(ticket) = query_value(request, "ticket") {
             return self.tickets.redeem(&ticket, self.now.get()).ok_or_else(bad_credentials);
         }
         match &*self.trust {
-            Trust::Open => open_caller(request.headers()),
+            Trust::Open => {
+                check_host(request)?;
+                open_caller(request.headers())
+            }
             Trust::Keys { tokens, api_keys } => self.keyed_caller(tokens, api_keys, request.headers()),
         }
     }
@@ -135,6 +140,22 @@ fn query_value(request: &Request, name: &str) -> Option<String> {
         .map(|(_, v)| v.into())
 }
 
+/// A web page can give its own name the address 127.0.0.1 and then read what an open server answers to it. It cannot do so
+/// under `localhost` or an address.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let host = request.header(header::HOST).or_else(|| request.uri().authority().map(|host| host.as_str()));
+    let Some(host) = host else { return Ok(()) };
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    if address || name == "localhost" || name.ends_with(".localhost") {
+        return Ok(());
+    }
+    Err(Problem::forbidden(
+        "a server without keys answers to localhost and addresses only, not to other names",
+    ))
+}
+
 fn open_caller(headers: &HeaderMap) -> Result<Caller, Problem> {
     let value = |name: &'static str, default: &'static str| match headers.get(name) {
         None => Ok(default),
@@ -152,4 +173,48 @@ fn open_caller(headers: &HeaderMap) -> Result<Caller, Problem> {
         ratings: Default::default(),
         via: Credential::Open,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::{Role, api_key_hash};
+
+    fn now() -> Timestamp {
+        "2026-11-20T10:00:00Z".parse().unwrap()
+    }
+
+    fn request(name: &str, value: &str) -> Request {
+        Request::builder().header(name, value).finish()
+    }
+
+    #[test]
+    fn an_open_server_answers_to_no_foreign_name() {
+        let auth = Auth::open(Now::new(now));
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "a.localhost:1"]
+        {
+            assert!(auth.caller(&request("host", host)).is_ok(), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"]
+        {
+            assert!(auth.caller(&request("host", host)).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_lets_its_owner_in() {
+        let key = ApiKey::new("ci", &api_key_hash("k"), "acme".parse().unwrap(), None, Role::Service.into());
+        let auth = Auth::with_keys(Keys::default(), vec![key.unwrap()], Now::new(now));
+        let caller = auth.caller(&request("x-api-key", "k")).unwrap();
+        assert_eq!((caller.tenant.as_str(), caller.via), ("acme", Credential::ApiKey("ci".into())));
+        assert!(caller.user.is_none());
+        assert!(auth.caller(&request("x-api-key", "other")).is_err());
+    }
+
+    #[test]
+    fn a_server_with_no_key_at_all_lets_nobody_in() {
+        let auth = Auth::with_keys(Keys::default(), vec![], Now::new(now));
+        assert!(auth.caller(&Request::default()).is_err());
+        assert!(auth.caller(&request("x-user", "ann")).is_err());
+    }
 }

@@ -65,3 +65,44 @@ impl Tickets {
         waiting.remove(&hash(ticket)).filter(|ticket| now < ticket.expires_at).map(|ticket| ticket.caller)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::{Credential, Roles};
+
+    fn caller() -> Caller {
+        Caller {
+            tenant: "acme".parse().unwrap(),
+            user: None,
+            roles: Roles::NONE,
+            ratings: Default::default(),
+            via: Credential::Token,
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_good_once() {
+        let tickets = Tickets::default();
+        let ticket = tickets.issue(caller(), Timestamp::EPOCH).unwrap().ticket;
+        assert_eq!(tickets.redeem(&ticket, Timestamp::EPOCH), Some(caller()));
+        assert_eq!(tickets.redeem(&ticket, Timestamp::EPOCH), None);
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_a_minute() {
+        let tickets = Tickets::default();
+        let ticket = tickets.issue(caller(), Timestamp::EPOCH).unwrap();
+        assert_eq!(tickets.redeem(&ticket.ticket, Timestamp::EPOCH.after(TICKET_TTL)), None);
+    }
+
+    #[test]
+    fn tickets_nobody_uses_make_room_when_they_expire() {
+        let tickets = Tickets::default();
+        for _ in 0..WAITING_MAX {
+            tickets.issue(caller(), Timestamp::EPOCH).unwrap();
+        }
+        assert!(tickets.issue(caller(), Timestamp::EPOCH).is_err());
+        assert!(tickets.issue(caller(), Timestamp::EPOCH.after(TICKET_TTL)).is_ok());
+    }
+}
