@@ -1,38 +1,39 @@
 //! `jobs`: one row for each job of any kind.
 
-mod view;
+mod head;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::job::history::{History, Status};
+use domain::job::view::JobView;
 use event_log::Log;
+use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Tenant};
-use event_schemas::job::{JobKind, Phase};
+use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::matching::MatchingEvent;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use view::{JobCounters, JobError, JobStatus, JobView, StageProgress};
-
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, to_json, variant};
 use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
-use view::Part;
+use head::{Head, Known, Part};
 
 pub(crate) const UPSERT: &str = "INSERT INTO jobs \
-     (job_id, tenant, kind, phase, status, created_at, search, view, position) \
+     (job_id, tenant, kind, phase, status, created_at, search, head, position) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
      ON CONFLICT (job_id) DO UPDATE SET phase = excluded.phase, status = excluded.status, \
-     view = excluded.view, position = excluded.position";
-pub(crate) const UPSERT_PART: &str = "INSERT INTO job_parts (job_id, part, amount) VALUES ($1, $2, $3) \
-     ON CONFLICT (job_id, part) DO UPDATE SET amount = excluded.amount";
-pub(crate) const ONE: &str = "SELECT view FROM jobs WHERE job_id = $1";
-pub(crate) const PART: &str = "SELECT amount FROM job_parts WHERE job_id = $1 AND part = $2";
-pub(crate) const LIST: &str = "SELECT view FROM jobs \
+     head = excluded.head, position = excluded.position";
+pub(crate) const UPSERT_PART: &str = "INSERT INTO job_parts (job_id, part, known) VALUES ($1, $2, $3) \
+     ON CONFLICT (job_id, part) DO UPDATE SET known = excluded.known";
+pub(crate) const ONE: &str = "SELECT head FROM jobs WHERE job_id = $1";
+pub(crate) const PART: &str = "SELECT known FROM job_parts WHERE job_id = $1 AND part = $2";
+pub(crate) const LIST: &str = "SELECT head FROM jobs \
      WHERE tenant = $1 AND (created_at, job_id) < ($2, $3) AND created_at >= $4 \
      AND ($5 IS NULL OR status = $5) AND ($6 IS NULL OR phase = $6) AND ($7 IS NULL OR kind = $7) \
      AND ($8 IS NULL OR search LIKE $8 ESCAPE '\\') \
@@ -44,8 +45,8 @@ const KEPT_MAX: usize = 10_000;
 /// Jobs that were lately touched, and which of them are not stored.
 #[derive(Debug, Default)]
 pub(crate) struct JobRows {
-    jobs: BTreeMap<JobId, Kept<JobView>>,
-    parts: BTreeMap<(JobId, Part), Kept<u64>>,
+    jobs: BTreeMap<JobId, Kept<Head>>,
+    parts: BTreeMap<(JobId, Part), Kept<Known>>,
 }
 
 #[derive(Debug)]
@@ -62,12 +63,17 @@ impl<T> Kept<T> {
 
 #[derive(FromRow)]
 struct Stored {
-    view: String,
+    head: String,
 }
 
 #[derive(FromRow)]
-struct Amount {
-    amount: i64,
+struct StoredPart {
+    known: String,
+}
+
+/// What was stored by this revision can be read by it.
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
+    serde_json::from_str(text).map_err(|error| SqlError::Damaged(error.to_string()))
 }
 
 impl Projection for JobRows {
@@ -91,18 +97,7 @@ impl Projection for JobRows {
             let Some(job) = envelope.stream.job_id() else { continue };
             self.load(db, job).await?;
             match &envelope.event {
-                Event::Job(event) => {
-                    let created = || JobView::create(envelope, event).map(Kept::stored);
-                    if let std::collections::btree_map::Entry::Vacant(entry) = self.jobs.entry(job)
-                        && let Some(created) = created()
-                    {
-                        entry.insert(created);
-                    }
-                    let Some(kept) = self.jobs.get_mut(&job) else { continue };
-                    kept.changed = true;
-                    kept.value.seen(envelope);
-                    kept.value.evolve(event, envelope.metadata.occurred_at);
-                }
+                Event::Job(event) => self.fold_job(job, envelope, event),
                 Event::Matching(event) => self.fold_matching(db, job, envelope, event).await?,
                 Event::Worker(_) => {}
             }
@@ -115,8 +110,8 @@ impl Projection for JobRows {
             tx.execute(upsert(&kept.value)).await?;
         }
         for ((job, part), kept) in self.parts.iter().filter(|(_, kept)| kept.changed) {
-            let amount = i64::try_from(kept.value).unwrap_or(i64::MAX);
-            tx.execute(Statement::new(UPSERT_PART).bind(job.0).bind(part.key()).bind(amount)).await?;
+            let known = to_json(&kept.value);
+            tx.execute(Statement::new(UPSERT_PART).bind(job.0).bind(part.key()).bind(known)).await?;
         }
         Ok(())
     }
@@ -143,10 +138,23 @@ impl JobRows {
         if self.jobs.contains_key(&job) {
             return Ok(());
         }
-        if let Some(view) = read(db, job).await? {
-            self.jobs.insert(job, Kept::stored(view));
+        if let Some(head) = read(db, job).await? {
+            self.jobs.insert(job, Kept::stored(head));
         }
         Ok(())
+    }
+
+    fn fold_job(&mut self, job: JobId, envelope: &Envelope, event: &JobEvent) {
+        match self.jobs.get_mut(&job) {
+            Some(kept) => {
+                kept.changed = true;
+                kept.value.apply(envelope, event);
+            }
+            None => {
+                let begun = Head::begin(envelope, event).map(|value| Kept { value, changed: true });
+                self.jobs.extend(begun.map(|begun| (job, begun)));
+            }
+        }
     }
 
     async fn fold_matching(
@@ -158,57 +166,55 @@ impl JobRows {
     ) -> Result<(), SqlError> {
         let Some(kept) = self.jobs.get_mut(&job) else { return Ok(()) };
         kept.changed = true;
-        kept.value.seen(envelope);
         let Some(part) = Part::of(event) else {
-            kept.value.evolve_matching(event, &mut 0);
+            kept.value.count(envelope, event, None);
             return Ok(());
         };
         let key = (job, part);
         let mut known = match self.parts.remove(&key) {
             Some(known) => known,
-            None => Kept::stored(read_amount(db, job, &key.1).await?),
+            None => Kept::stored(read_part(db, job, &key.1).await?),
         };
         let before = known.value;
-        kept.value.evolve_matching(event, &mut known.value);
+        kept.value.count(envelope, event, Some(&mut known.value));
         known.changed |= known.value != before;
         self.parts.insert(key, known);
         Ok(())
     }
 }
 
-fn upsert(view: &JobView) -> Statement {
+fn upsert(head: &Head) -> Statement {
+    let history = &head.history;
     Statement::new(UPSERT)
-        .bind(view.job_id.0)
-        .bind(view.tenant.as_str())
-        .bind(variant(&view.kind))
-        .bind(variant(&view.phase))
-        .bind(variant(&view.status))
-        .bind(view.created_at.micros())
-        .bind(search_text(view))
-        .bind(to_json(view))
-        .bind(view.position.to_i64())
+        .bind(history.job_id().0)
+        .bind(history.tenant.as_str())
+        .bind(variant(&history.kind()))
+        .bind(variant(&history.phase))
+        .bind(variant(&history.status()))
+        .bind(history.created_at.micros())
+        .bind(search_text(history))
+        .bind(to_json(head))
+        .bind(head.latest.position.to_i64())
 }
 
-fn search_text(view: &JobView) -> String {
-    format!("{}\n{}", view.name.as_deref().unwrap_or_default().to_lowercase(), view.job_id)
+fn search_text(history: &History) -> String {
+    format!("{}\n{}", history.created.name.as_deref().unwrap_or_default().to_lowercase(), history.job_id())
 }
 
-async fn read(db: &Db, job: JobId) -> Result<Option<JobView>, SqlError> {
+async fn read(db: &Db, job: JobId) -> Result<Option<Head>, SqlError> {
     let row: Option<Stored> = db.optional(Statement::new(ONE).bind(job.0)).await?;
-    row.map(|row| serde_json::from_str(&row.view))
-        .transpose()
-        .map_err(|error| SqlError::Damaged(error.to_string()))
+    row.map(|row| parse(&row.head)).transpose()
 }
 
-async fn read_amount(db: &Db, job: JobId, part: &Part) -> Result<u64, SqlError> {
-    let row: Option<Amount> = db.optional(Statement::new(PART).bind(job.0).bind(part.key())).await?;
-    Ok(row.map_or(0, |row| u64::try_from(row.amount).unwrap_or(0)))
+async fn read_part(db: &Db, job: JobId, part: &Part) -> Result<Known, SqlError> {
+    let row: Option<StoredPart> = db.optional(Statement::new(PART).bind(job.0).bind(part.key())).await?;
+    row.map_or(Ok(part.unknown()), |row| parse(&row.known))
 }
 
 /// Which of a tenant's jobs are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    pub status: Option<JobStatus>,
+    pub status: Option<Status>,
     pub phase: Option<Phase>,
     pub kind: Option<JobKind>,
     /// Created then or later.
@@ -238,10 +244,11 @@ pub struct JobPage {
 #[derive(Clone, Debug)]
 pub struct Jobs {
     pub(crate) slot: Arc<Slot<()>>,
+    pub(crate) clock: Clock,
 }
 
 impl Jobs {
-    /// At most `limit` of the tenant's jobs behind the cursor, the newest first.
+    /// At most `limit` of the tenant's jobs behind the cursor, the newest first, as they stand now.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -267,14 +274,15 @@ impl Jobs {
             .bind(filter.search.as_deref().map(like))
             // One more than asked for shows whether there is more.
             .bind(i64::from(limit) + 1);
+        let now = self.clock.now();
         let rows: Vec<Stored> =
             generation.db.all(statement).await.map_err(|error| store_error(Name::Jobs, error))?;
         let has_more = rows.len() > limit as usize;
-        let items: Vec<JobView> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| json(Name::Jobs, &row.view))
-            .collect::<Result<_, _>>()?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows.iter().take(limit as usize) {
+            let head: Head = json(Name::Jobs, &row.head)?;
+            items.extend(head.view(now));
+        }
         let next = items
             .last()
             .filter(|_| has_more)
@@ -282,15 +290,16 @@ impl Jobs {
         Ok(JobPage { items, next, position })
     }
 
-    /// The job, if it is this tenant's, with a position up to which the answer is complete.
+    /// The job as it stands now, if it is this tenant's, with a position up to which the answer is complete.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, tenant: &Tenant, job: JobId) -> Result<Option<(JobView, Position)>, QueryError> {
         let generation = self.slot.live()?;
         let position = generation.position();
-        let view = read(&generation.db, job).await.map_err(|error| store_error(Name::Jobs, error))?;
-        Ok(view.filter(|view| view.tenant == *tenant).map(|view| (view, position)))
+        let head = read(&generation.db, job).await.map_err(|error| store_error(Name::Jobs, error))?;
+        let own = head.filter(|head| head.history.tenant == *tenant);
+        Ok(own.and_then(|head| head.view(self.clock.now())).map(|view| (view, position)))
     }
 }
 

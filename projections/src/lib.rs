@@ -130,7 +130,7 @@ impl ReadModels {
         ]);
         let Start { log, clock, .. } = start;
         Ok(Self(Arc::new(Inner {
-            jobs: Jobs { slot: jobs },
+            jobs: Jobs { slot: jobs, clock: clock.clone() },
             matches,
             workers: Workers { slot: workers },
             log,

@@ -5,7 +5,8 @@ use event_schemas::stream::StreamId;
 
 use super::history::{self, History, completed, frames, images, job, match_id, progress, requested, tenant};
 use super::{open, reach};
-use crate::job::{JobFilter, JobStatus};
+use crate::job::JobFilter;
+use domain::job::history::Status;
 
 #[tokio::test]
 async fn a_job_is_shown_with_what_was_counted() {
@@ -21,7 +22,7 @@ async fn a_job_is_shown_with_what_was_counted() {
     reach(&models, position).await;
     let (view, at) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
     assert!(at >= position);
-    assert_eq!(view.status, JobStatus::Running);
+    assert_eq!(view.status, Status::Running);
     assert_eq!(view.counters.candidates_total(), 99);
     assert_eq!(view.counters.candidates_processed, 40);
     assert_eq!((view.counters.matches_found, view.counters.matches_with_evidence), (1, 1));
@@ -44,7 +45,7 @@ async fn jobs_are_found_by_status_phase_age_and_part_of_their_name() {
         page.items.into_iter().map(|view| view.job_id).collect::<Vec<_>>()
     };
     assert_eq!(found(JobFilter::default()).await, [job(2), job(1)]);
-    let status = Some(JobStatus::Completed);
+    let status = Some(Status::Completed);
     assert_eq!(found(JobFilter { status, ..JobFilter::default() }).await, [job(2)]);
     assert_eq!(found(JobFilter { phase: Some(Phase::Queued), ..JobFilter::default() }).await, [job(1)]);
     assert_eq!(found(JobFilter { since: Some(between), ..JobFilter::default() }).await, [job(2)]);
