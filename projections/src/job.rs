@@ -10,7 +10,7 @@ use domain::job::view::JobView;
 use event_log::Log;
 use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{JobId, Position, Tenant};
+use event_schemas::ids::{JobId, Position, Revision, Tenant};
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::matching::MatchingEvent;
 use event_schemas::stream::Category;
@@ -84,9 +84,10 @@ impl Projection for JobRows {
     const STORE: Store = Store::EachBatch;
 
     type View = ();
+    type Shared = ();
     type Request = std::convert::Infallible;
 
-    async fn open(_: &Db, _: Position) -> Result<Self, SqlError> {
+    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
         Ok(Self::default())
     }
 
@@ -95,7 +96,10 @@ impl Projection for JobRows {
     async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
         for envelope in events {
             let Some(job) = envelope.stream.job_id() else { continue };
-            self.load(db, job).await?;
+            // A job that begins here has no row.
+            if envelope.revision != Revision(0) || !matches!(envelope.event, Event::Job(_)) {
+                self.load(db, job).await?;
+            }
             match &envelope.event {
                 Event::Job(event) => self.fold_job(job, envelope, event),
                 Event::Matching(event) => self.fold_matching(db, job, envelope, event).await?,

@@ -9,6 +9,7 @@ mod feed;
 pub mod found_match;
 mod generation;
 pub mod job;
+pub mod matching_summary;
 mod projection;
 mod rebuild;
 mod row;
@@ -40,6 +41,7 @@ use feed::Feed;
 use found_match::{FoundMatches, Matches};
 use generation::Slot;
 use job::{JobRows, Jobs};
+use matching_summary::{Announcements, MatchingSummary, Summaries};
 use projection::Projection;
 use rebuild::Files;
 use runner::{Control, Parts, Runner};
@@ -95,6 +97,7 @@ struct Inner {
     jobs: Jobs,
     matches: Matches,
     workers: Workers,
+    matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
     feed: JoinHandle<()>,
 }
@@ -119,18 +122,30 @@ impl ReadModels {
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
         let start = Start { settings, log, clock, feed };
-        let (jobs, jobs_handle, _) = start.projection::<JobRows>().await?;
-        let (matches, matches_handle, _) = start.projection::<FoundMatches>().await?;
-        let (workers, workers_handle, _) = start.projection::<WorkerRows>().await?;
+        let announcements = Announcements::default();
+        let (jobs, jobs_handle, _) = start.projection::<JobRows>(()).await?;
+        let (matches, matches_handle, _) = start.projection::<FoundMatches>(()).await?;
+        let (workers, workers_handle, _) = start.projection::<WorkerRows>(()).await?;
+        let (summaries, summaries_handle, requests) =
+            start.projection::<Summaries>(announcements.clone()).await?;
         let matches = Matches { slot: matches };
         let handles = BTreeMap::from([
             (Name::Jobs, jobs_handle),
             (Name::Matches, matches_handle),
             (Name::Workers, workers_handle),
+            (Name::MatchingSummary, summaries_handle),
         ]);
         let Start { log, clock, .. } = start;
         Ok(Self(Arc::new(Inner {
             jobs: Jobs { slot: jobs, clock: clock.clone() },
+            matching_summary: MatchingSummary {
+                slot: summaries,
+                requests,
+                announcements,
+                log: log.clone(),
+                clock: clock.clone(),
+                matches: matches.clone(),
+            },
             matches,
             workers: Workers { slot: workers },
             log,
@@ -150,6 +165,10 @@ impl ReadModels {
 
     pub fn workers(&self) -> &Workers {
         &self.0.workers
+    }
+
+    pub fn matching_summary(&self) -> &MatchingSummary {
+        &self.0.matching_summary
     }
 
     /// How each read model is doing, by name.
@@ -276,7 +295,7 @@ struct Start {
 type Started<P> = (Arc<Slot<<P as Projection>::View>>, Handle, mpsc::Sender<<P as Projection>::Request>);
 
 impl Start {
-    async fn projection<P: Projection>(&self) -> Result<Started<P>, OpenError> {
+    async fn projection<P: Projection>(&self, shared: P::Shared) -> Result<Started<P>, OpenError> {
         let name = P::NAME;
         let slot = Arc::new(Slot::new(name));
         let board = Arc::new(Board::new(name, P::REVISION, self.clock.now()));
@@ -285,6 +304,7 @@ impl Start {
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),
+            shared,
             slot: Arc::clone(&slot),
             board: Arc::clone(&board),
         };

@@ -82,11 +82,17 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
 
     /// What readers share with the projection, beside the rows.
     type View: fmt::Debug + Clone + Send + Sync + 'static;
+    /// What all generations have in common.
+    type Shared: fmt::Debug + Clone + Default + Send + Sync + 'static;
     /// What may be asked of the projection while it runs.
     type Request: fmt::Debug + Send + 'static;
 
     /// Goes on from the rows that are there.
-    fn open(db: &Db, position: Position) -> impl Future<Output = Result<Self, SqlError>> + Send;
+    fn open(
+        db: &Db,
+        shared: &Self::Shared,
+        position: Position,
+    ) -> impl Future<Output = Result<Self, SqlError>> + Send;
 
     fn view(&self) -> Self::View;
 
@@ -99,10 +105,8 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
         position: Position,
     ) -> impl Future<Output = Result<(), SqlError>> + Send;
 
-    /// Whether what was folded should be stored now rather than later.
-    fn is_urgent(&self) -> bool {
-        false
-    }
+    /// Nothing up to here was of the wanted categories.
+    fn passed(&mut self, _: Position) {}
 
     /// Writes what has changed since it was last called.
     fn store(&mut self, tx: &mut Tx) -> impl Future<Output = Result<(), SqlError>> + Send;

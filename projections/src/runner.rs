@@ -43,6 +43,7 @@ pub(crate) struct Parts<P: Projection> {
     pub(crate) log: Log,
     pub(crate) feed: Feed,
     pub(crate) clock: Clock,
+    pub(crate) shared: P::Shared,
     pub(crate) slot: Arc<Slot<P::View>>,
     pub(crate) board: Arc<Board>,
 }
@@ -54,6 +55,7 @@ impl<P: Projection> Clone for Parts<P> {
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),
+            shared: self.shared.clone(),
             slot: Arc::clone(&self.slot),
             board: Arc::clone(&self.board),
         }
@@ -407,7 +409,7 @@ async fn open_stage<P: Projection>(parts: &Parts<P>) -> Result<(Stage<P>, Option
         (None, None) => (parts.files.begin::<P>(identity).await?, None),
     };
     let path = opened.db.path().to_owned();
-    let mut writer: Writer<P> = Writer::open(opened, parts.clock.clone())
+    let mut writer: Writer<P> = Writer::open(opened, &parts.shared, parts.clock.clone())
         .await
         .map_err(|source| FilesError::File { path, source })?;
     if writer.is_published() {

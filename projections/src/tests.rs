@@ -2,6 +2,7 @@
 
 mod history;
 mod listing;
+mod summary;
 
 use std::time::Duration;
 

@@ -171,9 +171,10 @@ impl Projection for WorkerRows {
     const STORE: Store = Store::EachBatch;
 
     type View = ();
+    type Shared = ();
     type Request = std::convert::Infallible;
 
-    async fn open(_: &Db, _: Position) -> Result<Self, SqlError> {
+    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
         Ok(Self::default())
     }
 

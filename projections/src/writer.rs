@@ -55,9 +55,9 @@ struct Pending {
 }
 
 impl<P: Projection> Writer<P> {
-    pub(crate) async fn open(opened: Opened, clock: Clock) -> Result<Self, SqlError> {
+    pub(crate) async fn open(opened: Opened, shared: &P::Shared, clock: Clock) -> Result<Self, SqlError> {
         let Opened { number, db, checkpoint } = opened;
-        let projection = P::open(&db, checkpoint.position).await?;
+        let projection = P::open(&db, shared, checkpoint.position).await?;
         let generation = Generation::new(number, db, projection.view(), checkpoint.position);
         Ok(Self {
             projection,
@@ -91,7 +91,9 @@ impl<P: Projection> Writer<P> {
             (Some(_), Some(last)) => last.position,
             (Some(_), None) => self.position,
         };
-        if !batch.events.is_empty() {
+        if batch.events.is_empty() {
+            self.projection.passed(position);
+        } else {
             self.projection.fold(&self.generation.db, &batch.events, position).await?;
         }
         self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
@@ -124,7 +126,7 @@ impl<P: Projection> Writer<P> {
             Store::EachBatch => pending.events > 0,
             Store::Behind { events_max, .. } => pending.events >= events_max,
         };
-        is_full || self.projection.is_urgent() || self.due_at().is_some_and(|due| self.clock.now() >= due)
+        is_full || self.due_at().is_some_and(|due| self.clock.now() >= due)
     }
 
     /// When what is pending has to be stored; none if nothing is.

@@ -43,7 +43,7 @@ fn broken_off(error: &JoinError) -> Stop {
 
 async fn build<P: Projection>(parts: Parts<P>, opened: Opened) -> Result<Writer<P>, Stop> {
     let from = opened.checkpoint.position;
-    let writer = Writer::open(opened, parts.clock.clone())
+    let writer = Writer::open(opened, &parts.shared, parts.clock.clone())
         .await
         .map_err(|error| Stop::of_store(from, error.to_string()))?;
     catch_up(&parts, writer).await

@@ -1,0 +1,154 @@
+//! That the summary says the same, whoever folds it.
+
+use std::sync::Arc;
+
+use domain::matching::blockers::Thresholds;
+use domain::matching::summary::JobFold;
+use domain::worker::presence::Presence;
+use event_log::{EventLog, Filter};
+use event_schemas::ids::Position;
+use event_schemas::job::Phase;
+use event_schemas::stream::StreamId;
+
+use super::history::{
+    self, History, completed, frames, images, job, progress, registered, requested, tenant, worker,
+};
+use super::{open, reach};
+use crate::matching_summary::{Folded, ScoresFrom, Snapshots, Subject, UpTo};
+
+/// The plain arithmetic: every event of the log, applied one by one.
+pub(super) async fn folded_by_hand(
+    history: &History,
+    id: event_schemas::ids::JobId,
+    upto: Position,
+) -> Folded {
+    let page = history.log().read_all(Position::START, &Filter::All, usize::MAX).await.unwrap();
+    let (mut fold, mut presence) = (JobFold::default(), Presence::default());
+    for event in page.events.iter().filter(|event| event.position <= upto) {
+        let Ok(envelope) = event.decode() else { continue };
+        if envelope.stream.job_id() == Some(id) {
+            fold.apply(&envelope);
+        }
+        if envelope.metadata.tenant == tenant() {
+            presence.apply(&envelope);
+        }
+    }
+    Folded { fold: Arc::new(fold), presence: Arc::new(presence), position: upto }
+}
+
+async fn a_running_job(history: &History) -> Position {
+    history.job_created(job(1), Some("Hedges")).await;
+    history.append(StreamId::worker(&tenant(), &worker(1)), &[registered(1)]).await;
+    history.append(StreamId::matching(job(1)), &[images("hedge", 0, 3), frames("clip", 33)]).await;
+    history.append(StreamId::matching(job(1)), &[requested(1, 99)]).await;
+    history.phase(job(1), Phase::Queued, Phase::Matching).await;
+    history.append(StreamId::matching(job(1)), &[progress(1, 40)]).await;
+    history.found(job(1), 1, 0.5).await;
+    history.found(job(1), 2, 0.75).await
+}
+
+#[tokio::test]
+async fn the_live_summary_is_served_from_memory_at_the_position_that_is_waited_for() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let position = a_running_job(&history).await;
+    reach(&models, position).await;
+    let summaries = models.matching_summary();
+    let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(folded, folded_by_hand(&history, job(1), position).await);
+    let now = history.clock.now();
+    let summary = summaries
+        .summarise(job(1), &folded, now, &Thresholds::default(), ScoresFrom::ReadModel)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((summary.candidates_total, summary.candidates_processed, summary.matches_found), (99, 40, 2));
+    assert_eq!((summary.avg_score, summary.queue_depth), (Some(0.63), 1));
+    assert_eq!(summaries.summary(&"other".parse().unwrap(), job(1)).await.unwrap(), None);
+    assert_eq!(summaries.summary(&tenant(), job(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_past_is_told_as_it_was_told_then() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let summaries = models.matching_summary();
+    let thresholds = Thresholds::default();
+    let mut told = Vec::new();
+    history.job_created(job(1), None).await;
+    for n in 1..30 {
+        let instant = history.clock.now();
+        let position = if n == 5 {
+            history.phase(job(1), Phase::Queued, Phase::Matching).await
+        } else if n == 20 {
+            history.append(StreamId::job(job(1)), &[completed(Phase::Matching)]).await
+        } else {
+            history.found(job(1), n, f64::from(n) / 40.0).await
+        };
+        reach(&models, position).await;
+        let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
+        let from = ScoresFrom::ReadModel;
+        told.push((
+            position,
+            instant,
+            summaries.summarise(job(1), &folded, instant, &thresholds, from).await.unwrap(),
+        ));
+    }
+    for (position, instant, then) in told {
+        for upto in [UpTo::Position(position), UpTo::Instant(instant)] {
+            let refolded = summaries.refold(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
+            assert_eq!((refolded.folded.position, refolded.instant), (position, instant));
+            let again = summaries
+                .summarise(job(1), &refolded.folded, refolded.instant, &thresholds, ScoresFrom::Log)
+                .await
+                .unwrap();
+            assert_eq!(again, then, "{upto:?}");
+        }
+    }
+    let before = UpTo::Position(Position::START);
+    assert_eq!(summaries.refold(&tenant(), job(1), before, Snapshots::Use).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_listener_hears_of_each_job_that_changed() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let mut changes = models.matching_summary().changes();
+    let created = history.job_created(job(1), None).await;
+    let changed = changes.recv().await.unwrap();
+    assert_eq!((changed.what, changed.position >= created), (Subject::Job(job(1)), true));
+    let folded = models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap();
+    assert!(folded.position >= changed.position);
+    history.append(StreamId::worker(&tenant(), &worker(1)), &[registered(1)]).await;
+    assert_eq!(changes.recv().await.unwrap().what, Subject::Workers(tenant()));
+}
+
+#[tokio::test]
+async fn a_forced_refresh_of_a_sound_summary_finds_nothing_to_repair() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let position = a_running_job(&history).await;
+    let refolded = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(refolded.folded, folded_by_hand(&history, job(1), position).await);
+    assert_eq!(models.matching_summary().repair(job(1)).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_forced_refresh_repairs_what_the_projector_holds() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let position = a_running_job(&history).await;
+    reach(&models, position).await;
+    // Nothing in the program can bring a fold out of step, so the test does.
+    let generation = models.matching_summary().slot.live().unwrap();
+    let other = history::found(9, 1.0, None);
+    generation.view.write().unwrap().disturb(job(1), &other);
+    let truth = folded_by_hand(&history, job(1), position).await;
+    assert_ne!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
+    let refolded = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(refolded.folded, truth);
+    assert_eq!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
+    models.shutdown().await;
+    let reopened = open(&folder, &history).await;
+    assert_eq!(reopened.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
+}
