@@ -35,6 +35,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock, also back, as an operator may do with a real one.
+    pub fn set(&self, to: Timestamp) {
+        if let Self::Manual(now) = self {
+            now.send_replace(to);
+        }
+    }
+
     /// Waits until it is `instant` or later.
     pub async fn sleep_until(&self, instant: Timestamp) {
         match self {

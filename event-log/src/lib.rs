@@ -4,7 +4,9 @@
 //! it. This crate refuses to know what events mean: it sees names, ids, revisions and bytes.
 
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod embedded;
 pub mod memory;
 mod subscription;
 
@@ -16,6 +18,7 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::watch;
 
+pub use embedded::EmbeddedLog;
 pub use memory::MemoryLog;
 pub use subscription::Subscription;
 
@@ -175,6 +178,7 @@ pub trait EventLog: Send + Sync {
 /// The log that this process runs on.
 #[derive(Clone, Debug)]
 pub enum Log {
+    Embedded(EmbeddedLog),
     Memory(MemoryLog),
 }
 
@@ -193,6 +197,7 @@ impl EventLog for Log {
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
         match self {
+            Self::Embedded(log) => log.append(stream, expected, events).await,
             Self::Memory(log) => log.append(stream, expected, events).await,
         }
     }
@@ -204,31 +209,48 @@ impl EventLog for Log {
         events_max: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
         match self {
+            Self::Embedded(log) => log.read_stream(stream, from, events_max).await,
             Self::Memory(log) => log.read_stream(stream, from, events_max).await,
         }
     }
 
     async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
         match self {
+            Self::Embedded(log) => log.read_all(after, filter, events_max).await,
             Self::Memory(log) => log.read_all(after, filter, events_max).await,
         }
     }
 
     async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
         match self {
+            Self::Embedded(log) => log.position_at(at).await,
             Self::Memory(log) => log.position_at(at).await,
         }
     }
 
     fn head(&self) -> watch::Receiver<Position> {
         match self {
+            Self::Embedded(log) => log.head(),
             Self::Memory(log) => log.head(),
         }
     }
 
     fn identity(&self) -> Identity {
         match self {
+            Self::Embedded(log) => log.identity(),
             Self::Memory(log) => log.identity(),
         }
     }
+}
+
+/// What every log refuses before it looks at the stream.
+fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
+    let bytes = events
+        .iter()
+        .map(|event| event.event_type.as_str().len() + event.metadata.len() + event.data.len())
+        .sum();
+    if events.is_empty() || events.len() > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX {
+        return Err(AppendError::Size { events: events.len(), bytes });
+    }
+    Ok(())
 }

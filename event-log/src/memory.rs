@@ -11,10 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::{
-    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, AppendError, Appended, EventLog, Expected, Filter, Identity, Page,
-    ReadError,
-};
+use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
 
 /// Clones share the same events.
 #[derive(Clone, Debug)]
@@ -157,13 +154,14 @@ impl EventLog for MemoryLog {
     }
 }
 
-fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
-    let bytes = events
-        .iter()
-        .map(|event| event.event_type.as_str().len() + event.metadata.len() + event.data.len())
-        .sum();
-    if events.is_empty() || events.len() > APPEND_EVENTS_MAX || bytes > APPEND_BYTES_MAX {
-        return Err(AppendError::Size { events: events.len(), bytes });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Log;
+
+    fn make(clock: Clock) -> (Log, ()) {
+        (Log::Memory(MemoryLog::new(clock)), ())
     }
-    Ok(())
+
+    crate::conformance_tests!(make);
 }

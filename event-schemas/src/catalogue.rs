@@ -36,3 +36,6 @@ pub fn find(name: &str) -> Option<&'static EventKind> {
     let all = all();
     all.binary_search_by_key(&name, |kind| kind.name).ok().and_then(|index| all.get(index))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! poem-openapi's own `Json` says that something of type `string` was expected, not where. This one names the field, and
 //! reads bodies of any `application/…json` type.
 
+mod batch;
 mod diagnosis;
 
 use std::ops::Deref;
@@ -18,6 +19,8 @@ use poem_openapi::{ApiResponse, impl_apirequest_for_payload};
 use serde_json::Value;
 
 use crate::problem::{Code, FieldError, Problem};
+
+pub use batch::Batch;
 
 const MEDIA_TYPE: &str = "application/json";
 
@@ -37,7 +40,7 @@ impl<T: Type> Payload for Json<T> {
     const CONTENT_TYPE: &'static str = MEDIA_TYPE;
 
     fn check_content_type(content_type: &str) -> bool {
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = essence(content_type);
         essence == MEDIA_TYPE || (essence.starts_with("application/") && essence.ends_with("+json"))
     }
 
@@ -60,6 +63,11 @@ impl<T: ParseFromJSON + 'static> ParsePayload for Json<T> {
 }
 
 impl_apirequest_for_payload!(Json<T>, T: ParseFromJSON + 'static);
+
+/// A media type without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
 
 /// Reads a `T` from JSON text.
 ///

@@ -90,6 +90,14 @@
 //! # let _ = endpoint;
 //! ```
 //!
+//! Beside [`Json`](json::Json): [`Created`](json::Created) is 201, [`Accepted`](json::Accepted) 202, [`Cached`](etag::Cached)
+//! 200 or 304, [`sse::Answer`] a stream, and [`Batch`](json::Batch) a request of many things as an array or NDJSON. Poem's
+//! plain extractors work as well: [`TraceParent`](request::TraceParent), and [`Authenticated`](caller::Authenticated) for
+//! the caller of a WebSocket.
+//!
+//! [`server::run`] serves the whole until a [`shutdown`]; [`Routes::class`](routes::Routes::class) gives bulk paths their
+//! larger body and long polls their time.
+//!
 //! Rules that keep the OpenAPI document true:
 //! - Ids in paths are `Path<String>` read by [`path`], so that a text that is no UUID is 404.
 //! - Numbers have a `minimum`, text a `max_length`, lists a `max_items` (`#[oai(validator(...))]`): a body is held against

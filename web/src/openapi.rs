@@ -1,7 +1,7 @@
 //! The OpenAPI document, made good.
 //!
 //! poem-openapi writes a path twice when two APIs have operations on it, and of two equal keys JSON readers keep one. It
-//! also lists for each operation whatever its error type can say.
+//! lists for each operation whatever its error type can say. And it writes null for what is absent without saying so.
 
 use std::fmt;
 
@@ -38,6 +38,12 @@ pub fn document(spec: &str) -> Result<Value, NotADocument> {
             }
         }
     }
+    for (name, schema) in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
+        // A problem leaves out what it does not have.
+        if name != "Problem" {
+            allow_null(schema);
+        }
+    }
     Ok(document)
 }
 
@@ -54,6 +60,33 @@ fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
         });
     }
     operation.entry("operationId").or_insert_with(|| operation_id(path, method).into());
+}
+
+/// What an object may lack is null in answers, and may be null in requests.
+fn allow_null(schema: &mut Value) {
+    let Value::Object(schema) = schema else { return };
+    let required = schema.get("required").cloned().unwrap_or_default();
+    let is_required =
+        |name: &str| required.as_array().is_some_and(|required| required.iter().any(|member| member == name));
+    for (name, member) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        allow_null(member);
+        if is_required(name) {
+            continue;
+        }
+        if let Value::Object(member) = member {
+            // Beside a reference nothing else counts, so that it goes one level down.
+            if let Some(reference) = member.remove("$ref") {
+                member.insert("allOf".into(), serde_json::json!([{ "$ref": reference }]));
+            }
+            member.insert("nullable".into(), true.into());
+        }
+    }
+    for part in ["allOf", "anyOf", "oneOf"] {
+        schema.get_mut(part).and_then(Value::as_array_mut).into_iter().flatten().for_each(allow_null);
+    }
+    for part in ["items", "additionalProperties"] {
+        schema.get_mut(part).into_iter().for_each(allow_null);
+    }
 }
 
 /// `get_jobs_by_job_id` for `GET /jobs/{job_id}`: what a generated client calls the operation.
@@ -212,6 +245,28 @@ mod tests {
         assert_eq!(
             statuses(&document["paths"]["/health"]["get"]),
             ["200", "400", "404", "410", "429", "500", "503"]
+        );
+    }
+
+    #[test]
+    fn what_may_be_absent_may_be_null() {
+        let mut schema = serde_json::json!({
+            "type": "object",
+            "required": ["id"],
+            "properties": {
+                "id": {"type": "string"},
+                "name": {"type": "string"},
+                "kind": {"$ref": "#/components/schemas/Kind"},
+            },
+        });
+        allow_null(&mut schema);
+        assert_eq!(
+            schema["properties"],
+            serde_json::json!({
+                "id": {"type": "string"},
+                "name": {"type": "string", "nullable": true},
+                "kind": {"allOf": [{"$ref": "#/components/schemas/Kind"}], "nullable": true},
+            })
         );
     }
 

@@ -162,6 +162,19 @@ impl Problem {
         self
     }
 
+    /// Names the line of a body of many lines in which the errors are.
+    #[must_use]
+    pub(crate) fn at_line(mut self, line: usize) -> Self {
+        for error in &mut self.errors {
+            error.field = match error.field.as_str() {
+                "body" => format!("line {line}"),
+                field => format!("line {line}: {field}"),
+            };
+        }
+        self.detail = format!("line {line}: {}", self.detail).into();
+        self
+    }
+
     /// A header of the answer. Used for `Allow` and `WWW-Authenticate`.
     #[must_use]
     pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

@@ -151,6 +151,7 @@ impl<E: Endpoint> Layers<E> {
     async fn guarded(&self, mut request: Request, route: Option<&Route>) -> poem::Result<Response> {
         let class = route.map(|route| route.class).unwrap_or_default();
         let limits = &self.settings.limits;
+        headers::check(request.headers())?;
         let arrived = body::limit(&mut request, limits.body(class))?;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();

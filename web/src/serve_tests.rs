@@ -351,6 +351,13 @@ async fn an_open_server_refuses_a_tenant_that_cannot_be_one() {
 }
 
 #[tokio::test]
+async fn a_header_that_cannot_be_read_is_not_taken_for_an_absent_one() {
+    let unreadable = poem::http::HeaderValue::from_bytes(b"k\xe4").unwrap();
+    let response = open().get("/things").header("idempotency-key", unreadable).send().await;
+    assert_eq!(problem(response, 400).await["errors"][0]["field"], "idempotency-key");
+}
+
+#[tokio::test]
 async fn a_ticket_opens_one_request_and_no_second() {
     let auth = Auth::with_keys(Keys::default().secret(SECRET).unwrap(), vec![], Now::new(now));
     let client = client(auth.clone());

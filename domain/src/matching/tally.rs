@@ -11,7 +11,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 use serde::{Deserialize, Serialize};
 
-use super::greatest;
+use super::state::greatest;
 
 /// How many of the latest failures of requests are kept to be shown.
 const FAILURES_MAX: usize = 20;

@@ -159,7 +159,7 @@ impl Code {
                 "PAYLOAD_TOO_LARGE",
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request is too large",
-                "The body is larger than this path takes: 1 MiB, or 16 MiB on batch paths; or a batch has too many items.",
+                "The body is larger than this path takes: 1 MiB, or 16 MiB on batch paths.",
                 "Split it into several requests.",
             ),
             Self::UnsupportedMediaType => entry(

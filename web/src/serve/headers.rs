@@ -1,9 +1,31 @@
-//! Headers that every answer has, unless its route says otherwise.
+//! Headers of requests that must be readable, and those that every answer has unless its route says otherwise.
 
 use poem::Response;
 use poem::http::{HeaderMap, HeaderValue, header};
 
+use crate::problem::Problem;
 use crate::request::{REQUEST_ID, RequestId};
+
+/// Headers that mean something here. poem takes one that is not ASCII for one that is not there.
+const READ: [&str; 7] = [
+    "idempotency-key",
+    "if-none-match",
+    "last-event-id",
+    "x-api-key",
+    "x-min-position",
+    "x-tenant",
+    "x-user",
+];
+
+/// # Errors
+/// 400 for a header that means something and cannot be read.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
+    let unreadable = |name: &&&str| headers.get_all(**name).iter().any(|value| value.to_str().is_err());
+    match READ.iter().find(unreadable) {
+        Some(name) => Err(Problem::invalid(*name, "must be printable ASCII")),
+        None => Ok(()),
+    }
+}
 
 /// An answer of the API is no page: nothing in it may run or be framed.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";

@@ -1,0 +1,172 @@
+use event_schemas::failure::FailureCode;
+
+use super::*;
+
+const JOB: JobId = JobId(Uuid::from_u128(0x11));
+
+#[track_caller]
+fn check(code: FailureCode, messages: &[&str]) {
+    for message in messages {
+        assert_eq!(classify(message, None, JOB, 1).code, code, "{message}");
+    }
+}
+
+#[test]
+fn real_messages_are_recognised() {
+    check(
+        FailureCode::NetworkTimeout,
+        &[
+            "HTTPSConnectionPool(host='usher.ttvnw.net', port=443): Read timed out. (read timeout=20)",
+            "error sending request for url (http://localhost:9/): operation timed out",
+            "context deadline exceeded",
+            "504 Gateway Time-out",
+        ],
+    );
+    check(
+        FailureCode::ConnectionFailed,
+        &[
+            "[Errno 111] Connection refused",
+            "requests.exceptions.ConnectionError: ('Connection aborted.', RemoteDisconnected())",
+            "curl: (7) Failed to connect to example.org port 443",
+            "write tcp 10.0.0.4:5022: broken pipe",
+        ],
+    );
+    check(
+        FailureCode::DnsFailure,
+        &[
+            "curl: (6) Could not resolve host: vod.example",
+            "[Errno -2] Name or service not known",
+            "getaddrinfo ENOTFOUND api.twitch.tv",
+            "socket.gaierror: [Errno -3] Temporary failure in name resolution",
+        ],
+    );
+    check(
+        FailureCode::InvalidUrl,
+        &["ERROR: Unsupported URL: https://example.org/x", "Invalid URL 'twitch': No scheme supplied"],
+    );
+    check(
+        FailureCode::VideoNotFound,
+        &[
+            "ERROR: [twitch:vod] v1: Video 2039 not found",
+            "ERROR: Video unavailable. This video has been removed by the uploader",
+            "Unable to download webpage: HTTP Error 404: Not Found",
+            "video \"clip 7\" not found",
+        ],
+    );
+    check(
+        FailureCode::PrivateVideo,
+        &[
+            "ERROR: Private video. Sign in if you've been granted access to this video",
+            "This VOD is only available to subscribers",
+            "Sign in to confirm your age. This video may be inappropriate for some users.",
+        ],
+    );
+    check(
+        FailureCode::UnsupportedVideo,
+        &[
+            "Video is too long: 14:02:11",
+            "Output file does not contain any stream",
+            "unsupported codec: prores_raw",
+        ],
+    );
+}
+
+#[test]
+fn real_messages_about_resources_and_services_are_recognised() {
+    check(
+        FailureCode::OutOfMemory,
+        &[
+            "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+            "OSError: [Errno 12] Cannot allocate memory",
+            "memory allocation of 1073741824 bytes failed",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "oom",
+        ],
+    );
+    check(
+        FailureCode::InsufficientStorage,
+        &["OSError: [Errno 28] No space left on device", "Disk quota exceeded"],
+    );
+    check(FailureCode::SpeechToTextService, &["Whisper API returned 500", "Deepgram: internal server error"]);
+    check(
+        FailureCode::DatabaseService,
+        &["FATAL: sorry, too many clients already", "psycopg2.errors.DeadlockDetected: deadlock detected"],
+    );
+    check(
+        FailureCode::ObjectStorageService,
+        &[
+            "An error occurred (NoSuchBucket) when calling the PutObject operation",
+            "could not write s3://evidence/a.jpg: 503",
+        ],
+    );
+    check(FailureCode::RateLimited, &["HTTP 429 Too Many Requests", "You exceeded your rate limit"]);
+    check(
+        FailureCode::ServiceAuthentication,
+        &["401 Client Error: Unauthorized for url", "Incorrect API key provided"],
+    );
+    check(
+        FailureCode::FileNotFound,
+        &["FileNotFoundError: [Errno 2] No such file or directory: '/tmp/f000.jpg'", "file not found"],
+    );
+    check(FailureCode::PermissionDenied, &["PermissionError: [Errno 13] Permission denied: '/data'"]);
+    check(
+        FailureCode::CorruptMedia,
+        &[
+            "[mov,mp4,m4a] moov atom not found",
+            "PIL.UnidentifiedImageError: cannot identify image file 'f.jpg'",
+            "Format error decoding Jpeg: invalid JPEG format",
+        ],
+    );
+    check(FailureCode::WorkerLost, &["the lease ran out"]);
+    check(FailureCode::Unknown, &["", "index out of range", "the room is full", "frame 429 is odd"]);
+}
+
+#[test]
+fn the_first_pattern_that_matches_wins() {
+    check(FailureCode::NetworkTimeout, &["whisper: connection timed out"]);
+    check(FailureCode::InsufficientStorage, &["postgres: no space left on device"]);
+}
+
+#[test]
+fn exit_code_137_is_out_of_memory_without_words() {
+    assert_eq!(classify("Killed", Some(137), JOB, 1).code, FailureCode::OutOfMemory);
+    assert_eq!(classify("Killed", Some(1), JOB, 1).code, FailureCode::Unknown);
+}
+
+#[test]
+fn an_unknown_error_is_retryable_once() {
+    assert!(classify("?", None, JOB, 1).retryable);
+    let second = classify("?", None, JOB, 2);
+    assert!(!second.retryable);
+    assert_eq!(second.retry_after_seconds, None);
+}
+
+#[test]
+fn what_cannot_go_well_another_time_is_not_retryable() {
+    for message in ["invalid url", "video not found", "private video", "unsupported codec", "unauthorized"] {
+        assert!(!classify(message, None, JOB, 1).retryable, "{message}");
+    }
+}
+
+#[test]
+fn a_rate_limited_call_says_how_long_to_wait() {
+    assert_eq!(classify("too many requests", None, JOB, 1).retry_after_seconds, Some(60));
+}
+
+#[test]
+fn the_support_reference_is_the_same_for_the_same_job_and_attempt() {
+    let reference = |job, attempt| classify("x", None, job, attempt).support_reference;
+    assert_eq!(reference(JOB, 1), reference(JOB, 1));
+    assert_ne!(reference(JOB, 1), reference(JOB, 2));
+    assert_ne!(reference(JOB, 1), reference(JobId(Uuid::from_u128(0x12)), 1));
+}
+
+#[test]
+fn there_is_a_pattern_for_every_code_and_each_helps() {
+    assert!(PATTERNS.len() >= 17);
+    for pattern in PATTERNS.iter().chain([&UNKNOWN]) {
+        assert!(pattern.user_message.ends_with('.'));
+        assert!(!pattern.suggested_actions.is_empty());
+        assert!(pattern.phrases.iter().all(|phrase| phrase.to_lowercase() == *phrase));
+    }
+}

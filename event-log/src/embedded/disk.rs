@@ -1,0 +1,310 @@
+//! The one seam to the file system: a folder of flat files, real or simulated.
+//!
+//! Everything that the log asks of a disk is here, so that a simulated one can fail, fill up or lose its power at every
+//! single call.
+
+use std::fs::TryLockError;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[cfg(any(test, feature = "simulation"))]
+pub(super) mod simulated;
+
+#[cfg(any(test, feature = "simulation"))]
+use simulated::{SimDisk, SimFile};
+
+/// A call to the disk that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {file}: {source}")]
+pub struct Fault {
+    pub action: &'static str,
+    pub file: String,
+    pub source: io::Error,
+}
+
+impl Fault {
+    /// Whether the disk has no room left, which passes; every other fault is final.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    }
+}
+
+/// The folder of a log. Clones are the same folder.
+#[derive(Clone, Debug)]
+pub(super) enum Disk {
+    Real(PathBuf),
+    #[cfg(any(test, feature = "simulation"))]
+    Simulated(SimDisk),
+}
+
+/// An open file. Clones are the same file.
+#[derive(Clone, Debug)]
+pub(super) enum DiskFile {
+    Real {
+        file: Arc<std::fs::File>,
+        path: Arc<Path>,
+    },
+    #[cfg(any(test, feature = "simulation"))]
+    Simulated(SimFile),
+}
+
+/// Why the folder cannot be had alone.
+#[derive(Debug)]
+pub(super) enum LockFault {
+    /// Another process holds it, with this id if it can be told.
+    Held(Option<u32>),
+    Fault(Fault),
+}
+
+/// The right to be the one process of a folder. Given back when dropped, also by the end of the process.
+#[derive(Debug)]
+pub(super) struct Lock(
+    #[expect(dead_code, reason = "the lock lasts as long as its file is open")] Option<std::fs::File>,
+);
+
+const LOCK_FILE: &str = "lock";
+
+impl Disk {
+    /// The folder at `path`, which is made if it is not there.
+    pub(super) fn folder(path: &Path) -> Result<Self, Fault> {
+        let named = |action| move |source| Fault { action, file: path.display().to_string(), source };
+        std::fs::create_dir_all(path).map_err(named("create"))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(named("sync the parent of"))?;
+        }
+        Ok(Self::Real(path.to_owned()))
+    }
+
+    /// Where it is, for messages.
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::Real(folder) => folder.clone(),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => PathBuf::from("simulated"),
+        }
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock, LockFault> {
+        match self {
+            Self::Real(folder) => lock(&folder.join(LOCK_FILE)).map(|file| Lock(Some(file))),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => Ok(Lock(None)),
+        }
+    }
+
+    /// The names of all files but the lock, sorted.
+    pub(super) fn list(&self) -> Result<Vec<String>, Fault> {
+        match self {
+            Self::Real(folder) => {
+                let named = |source| Fault { action: "list", file: folder.display().to_string(), source };
+                let mut names = Vec::new();
+                for entry in std::fs::read_dir(folder).map_err(named)? {
+                    names.push(entry.map_err(named)?.file_name().to_string_lossy().into_owned());
+                }
+                names.retain(|name| name != LOCK_FILE);
+                names.sort_unstable();
+                Ok(names)
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.list(),
+        }
+    }
+
+    pub(super) fn open(&self, name: &str) -> Result<DiskFile, Fault> {
+        match self {
+            Self::Real(folder) => {
+                let path = folder.join(name);
+                let file = std::fs::File::options().read(true).write(true).open(&path);
+                real_file("open", path, file)
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.open(name).map(DiskFile::Simulated),
+        }
+    }
+
+    /// A new file; one of that name is replaced.
+    pub(super) fn create(&self, name: &str) -> Result<DiskFile, Fault> {
+        match self {
+            Self::Real(folder) => {
+                let path = folder.join(name);
+                let file =
+                    std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path);
+                real_file("create", path, file)
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.create(name).map(DiskFile::Simulated),
+        }
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => std::fs::rename(folder.join(from), folder.join(to))
+                .map_err(|source| Fault { action: "rename", file: from.to_owned(), source }),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.rename(from, to),
+        }
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => std::fs::remove_file(folder.join(name)).map_err(|source| Fault {
+                action: "remove",
+                file: name.to_owned(),
+                source,
+            }),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.remove(name),
+        }
+    }
+
+    /// Makes the names of the files durable.
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => std::fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|source| Fault { action: "sync", file: folder.display().to_string(), source }),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.sync(),
+        }
+    }
+
+    /// Bytes that a file of ours could still take.
+    pub(super) fn free_bytes(&self) -> Result<u64, Fault> {
+        match self {
+            Self::Real(folder) => rustix::fs::statvfs(folder)
+                .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+                .map_err(|errno| Fault {
+                    action: "ask for the free space of",
+                    file: folder.display().to_string(),
+                    source: errno.into(),
+                }),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.free_bytes(),
+        }
+    }
+
+    /// The whole of a small file; none if there is none.
+    pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let file = match self.open(name) {
+            Ok(file) => file,
+            Err(fault) if fault.source.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(fault) => return Err(fault),
+        };
+        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts a whole file in place: either all of it is there under its name, or nothing is.
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Fault> {
+        let made = format!("{name}.tmp");
+        let file = self.create(&made)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()?;
+        self.rename(&made, name)?;
+        self.sync()
+    }
+}
+
+impl DiskFile {
+    fn fault(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Fault {
+        move |source| Fault { action, file: path.display().to_string(), source }
+    }
+
+    pub(super) fn len(&self) -> Result<u64, Fault> {
+        match self {
+            Self::Real { file, path } => {
+                file.metadata().map(|data| data.len()).map_err(Self::fault(path, "ask for the length of"))
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.len(),
+        }
+    }
+
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), Fault> {
+        match self {
+            Self::Real { file, path } => file.read_exact_at(bytes, offset).map_err(Self::fault(path, "read")),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.read_exact_at(bytes, offset),
+        }
+    }
+
+    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Fault> {
+        match self {
+            Self::Real { file, path } => file.write_all_at(bytes, offset).map_err(Self::fault(path, "write")),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.write_all_at(bytes, offset),
+        }
+    }
+
+    /// Makes what was written, and the length, durable.
+    pub(super) fn sync_data(&self) -> Result<(), Fault> {
+        match self {
+            Self::Real { file, path } => file.sync_data().map_err(Self::fault(path, "sync")),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.sync(),
+        }
+    }
+
+    pub(super) fn sync_all(&self) -> Result<(), Fault> {
+        match self {
+            Self::Real { file, path } => file.sync_all().map_err(Self::fault(path, "sync")),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.sync(),
+        }
+    }
+
+    /// Asks for room up to `len` bytes in one piece, where the file system knows how.
+    pub(super) fn allocate(&self, len: u64) -> Result<(), Fault> {
+        match self {
+            Self::Real { file, path } => {
+                match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+                    // Some file systems cannot; the zeros that are written next take the room there.
+                    Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
+                    Err(errno) => Err(Self::fault(path, "allocate room for")(errno.into())),
+                }
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(file) => file.allocate(len),
+        }
+    }
+}
+
+fn real_file(
+    action: &'static str,
+    path: PathBuf,
+    file: io::Result<std::fs::File>,
+) -> Result<DiskFile, Fault> {
+    match file {
+        Ok(file) => Ok(DiskFile::Real { file: Arc::new(file), path: path.into() }),
+        Err(source) => Err(Fault { action, file: path.display().to_string(), source }),
+    }
+}
+
+fn lock(path: &Path) -> Result<std::fs::File, LockFault> {
+    let fault =
+        |action| move |source| LockFault::Fault(Fault { action, file: path.display().to_string(), source });
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(fault("open"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+            return Err(LockFault::Held(holder));
+        }
+        Err(TryLockError::Error(source)) => return Err(fault("lock")(source)),
+    }
+    // The id only helps the message that another process will print, so it need not be durable.
+    file.set_len(0).map_err(fault("write"))?;
+    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(fault("write"))?;
+    Ok(file)
+}

@@ -1,0 +1,70 @@
+//! The ends of the streams that were appended to lately: what the writer checks expectations against.
+
+use std::collections::HashMap;
+
+use event_schemas::ids::{EventId, Revision};
+use event_schemas::stream::StreamId;
+
+/// Streams in one generation; two are kept.
+const GENERATION_MAX: usize = 65_536;
+
+/// The end of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) revision: Revision,
+    /// Of the last event, once it was needed.
+    pub(super) id: Option<EventId>,
+    /// Where the stream's last event is, if it is in a group that is not written yet.
+    pub(super) pending: Option<Pending>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    /// The number of the group.
+    pub(super) group: u64,
+    /// Among the group's events.
+    pub(super) index: usize,
+}
+
+/// A cache that forgets streams nobody has appended to for a while. Streams without events are remembered as well.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    young: HashMap<StreamId, Option<Head>>,
+    old: HashMap<StreamId, Option<Head>>,
+}
+
+impl Heads {
+    pub(super) fn get(&mut self, stream: &StreamId) -> Option<Option<Head>> {
+        if let Some(head) = self.young.get(stream) {
+            return Some(*head);
+        }
+        let (stream, head) = self.old.remove_entry(stream)?;
+        self.set(stream, head);
+        Some(head)
+    }
+
+    pub(super) fn set(&mut self, stream: StreamId, head: Option<Head>) {
+        if self.young.len() >= GENERATION_MAX && !self.young.contains_key(&stream) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(stream, head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_in_use_is_not_forgotten_and_the_others_are() {
+        let name = |n: usize| format!("a-{n}").parse::<StreamId>().unwrap();
+        let head = Some(Head { revision: Revision(7), id: None, pending: None });
+        let mut heads = Heads::default();
+        heads.set(name(0), head);
+        for n in 1..3 * GENERATION_MAX {
+            heads.set(name(n), None);
+            assert_eq!(heads.get(&name(0)), Some(head));
+        }
+        assert_eq!(heads.get(&name(1)), None);
+    }
+}

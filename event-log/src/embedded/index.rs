@@ -1,0 +1,100 @@
+//! Where the events of a segment are, by order and by stream: in memory while the segment is written to, in a file once
+//! it is sealed.
+//!
+//! An index is derived: a missing or damaged file is made again from its segment.
+
+use std::collections::HashMap;
+
+use event_schemas::ids::Revision;
+use event_schemas::stream::StreamId;
+
+use super::segment::Run;
+
+mod build;
+mod file;
+mod filter;
+
+pub(super) use build::image;
+pub(super) use file::IndexFile;
+
+/// The index of a segment that is written to. `O(events + streams of the segment)`.
+#[derive(Debug, Default)]
+pub(super) struct MemoryIndex {
+    /// Where each event starts in the file. A segment is far smaller than 4 GiB.
+    offsets: Vec<u32>,
+    streams: HashMap<StreamId, Postings>,
+}
+
+/// The events of one stream in one segment: their revisions are consecutive.
+#[derive(Debug)]
+struct Postings {
+    first: Revision,
+    ordinals: Vec<u32>,
+}
+
+impl MemoryIndex {
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.offsets.len())
+            .expect("a segment is smaller than 4 GiB, an event larger than a byte")
+    }
+
+    /// Adds the event behind the last one; false if it does not continue its stream.
+    pub(super) fn push(&mut self, stream: &StreamId, revision: Revision, offset: u64) -> bool {
+        let ordinal = self.count();
+        if let Some(postings) = self.streams.get_mut(stream) {
+            if revision.0 != postings.first.0 + postings.ordinals.len() as u64 {
+                return false;
+            }
+            postings.ordinals.push(ordinal);
+        } else {
+            self.streams.insert(stream.clone(), Postings { first: revision, ordinals: vec![ordinal] });
+        }
+        self.offsets.push(u32::try_from(offset).expect("a segment is smaller than 4 GiB"));
+        true
+    }
+
+    pub(super) fn run(&self, stream: &StreamId) -> Option<Run> {
+        self.streams.get(stream).map(Postings::run)
+    }
+
+    pub(super) fn ordinals(&self, stream: &StreamId, skip: u32, take: usize) -> Vec<u32> {
+        let all = self.streams.get(stream).map_or(&[][..], |postings| &postings.ordinals);
+        all.iter().skip(skip as usize).take(take).copied().collect()
+    }
+
+    pub(super) fn offset(&self, ordinal: u32) -> Option<u64> {
+        self.offsets.get(ordinal as usize).copied().map(u64::from)
+    }
+}
+
+impl Postings {
+    fn run(&self) -> Run {
+        let count = u32::try_from(self.ordinals.len()).expect("a segment has fewer than 2³² events");
+        Run { first: self.first, count }
+    }
+}
+
+/// A fixed hash of a stream's name: the index files hold it, so it must never change.
+fn stream_hash(name: &[u8]) -> u64 {
+    let mut hash: u64 = 0x9e37_79b9_7f4a_7c15 ^ name.len() as u64;
+    for chunk in name.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash = (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    }
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_name_never_changes() {
+        let hashes = ["", "job-1", "matching-00000000-0000-0000-0000-000000000001.15"]
+            .map(|name| format!("{:016x}", stream_hash(name.as_bytes())));
+        assert_eq!(hashes, ["877e2015a156cda7", "9398a5cad6472260", "10f4e7c828503732"]);
+    }
+}

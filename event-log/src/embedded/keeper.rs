@@ -1,0 +1,181 @@
+//! What happens beside the writer: room for the next segment is made ahead of it, and sealed segments get their index
+//! files.
+
+use std::sync::{Arc, PoisonError, mpsc};
+use std::thread;
+
+use super::disk::{Disk, DiskFile, Fault};
+use super::index::{self, IndexFile};
+use super::segment::{Segment, SegmentIndex, index_name};
+use super::stop::Latch;
+use super::writer::Message;
+
+/// The name of the room for the next segment, until it is one.
+pub(super) const ROOM_NAME: &str = "room.tmp";
+
+/// Zeros are written and synced in pieces of this size, so that an append that syncs meanwhile waits for one at most.
+const ROOM_STEP_BYTES: usize = 1 << 20;
+
+/// Does its work on a thread of its own, or at once where a test wants every run to be the same.
+#[derive(Debug)]
+pub(super) enum Keeper {
+    Thread {
+        jobs: mpsc::Sender<Job>,
+        rooms: mpsc::Receiver<Result<DiskFile, Fault>>,
+        thread: thread::JoinHandle<()>,
+    },
+    #[cfg(test)]
+    Inline { disk: Disk, reserve_bytes: u64, latch: Latch, room: Option<Result<DiskFile, Fault>> },
+}
+
+#[derive(Debug)]
+pub(super) enum Job {
+    MakeRoom { bytes: u64 },
+    Seal(Arc<Segment>),
+}
+
+impl Keeper {
+    /// `queue_of_writer` is how the writer hears of a fault that happens here.
+    pub(super) fn start(
+        disk: Disk,
+        reserve_bytes: u64,
+        latch: Latch,
+        queue_of_writer: tokio::sync::mpsc::WeakSender<Message>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let (made, rooms) = mpsc::channel();
+        let thread = thread::Builder::new().name("log-keeper".to_owned()).spawn(move || {
+            for job in queue {
+                match job {
+                    Job::MakeRoom { bytes } => {
+                        // The writer may have ended meanwhile; then nobody needs the room.
+                        let _ = made.send(make_room(&disk, bytes, reserve_bytes));
+                    }
+                    Job::Seal(segment) => seal_or_stop(&disk, &latch, &segment),
+                }
+                if latch.stopped().is_some()
+                    && let Some(queue) = queue_of_writer.upgrade()
+                {
+                    // A full queue wakes the writer as well.
+                    let _ = queue.try_send(Message::Close);
+                }
+            }
+        })?;
+        Ok(Self::Thread { jobs, rooms, thread })
+    }
+
+    #[cfg(test)]
+    pub(super) fn inline(disk: Disk, reserve_bytes: u64, latch: Latch) -> Self {
+        Self::Inline { disk, reserve_bytes, latch, room: None }
+    }
+
+    /// Starts to make room; [`Self::room`] hands it over.
+    pub(super) fn make_room(&mut self, bytes: u64) {
+        match self {
+            Self::Thread { jobs, .. } => {
+                // If the thread is gone, `room` says so.
+                let _ = jobs.send(Job::MakeRoom { bytes });
+            }
+            #[cfg(test)]
+            Self::Inline { disk, reserve_bytes, room, .. } => {
+                *room = Some(make_room(disk, bytes, *reserve_bytes));
+            }
+        }
+    }
+
+    /// The room that was asked for before. Waits until it is made.
+    pub(super) fn room(&mut self) -> Result<DiskFile, Fault> {
+        let gone = || Fault {
+            action: "make",
+            file: ROOM_NAME.to_owned(),
+            source: std::io::Error::other("the thread that makes room has ended"),
+        };
+        match self {
+            Self::Thread { rooms, .. } => rooms.recv().unwrap_or_else(|_| Err(gone())),
+            #[cfg(test)]
+            Self::Inline { room, .. } => room.take().unwrap_or_else(|| Err(gone())),
+        }
+    }
+
+    /// Writes the index file of a segment that is full, and lets its index in memory go.
+    pub(super) fn seal(&mut self, segment: Arc<Segment>) {
+        match self {
+            Self::Thread { jobs, .. } => {
+                let _ = jobs.send(Job::Seal(segment));
+            }
+            #[cfg(test)]
+            Self::Inline { disk, latch, .. } => seal_or_stop(disk, latch, &segment),
+        }
+    }
+
+    /// Ends the thread, after what it has still to do.
+    pub(super) fn end(self) {
+        match self {
+            Self::Thread { jobs, thread, .. } => {
+                drop(jobs);
+                if thread.join().is_err() {
+                    tracing::error!("the log's keeper panicked");
+                }
+            }
+            #[cfg(test)]
+            Self::Inline { .. } => {}
+        }
+    }
+}
+
+/// A file of zeros that are written and synced, so that writing over them later changes no metadata of the file.
+/// Leaves the reserve alone.
+pub(super) fn make_room(disk: &Disk, bytes: u64, reserve_bytes: u64) -> Result<DiskFile, Fault> {
+    if disk.free_bytes()? < reserve_bytes.saturating_add(bytes) {
+        let source = std::io::Error::new(std::io::ErrorKind::StorageFull, "the reserve is not touched");
+        return Err(Fault { action: "make", file: ROOM_NAME.to_owned(), source });
+    }
+    let made = disk.create(ROOM_NAME).and_then(|file| extend(&file, 0, bytes).map(|()| file));
+    if made.is_err() {
+        // What was taken is given back: the disk may be full. The first fault is the one that counts.
+        let _ = disk.remove(ROOM_NAME);
+    }
+    made
+}
+
+/// Fills a file with zeros between two lengths.
+pub(super) fn extend(file: &DiskFile, from: u64, to: u64) -> Result<(), Fault> {
+    file.allocate(to)?;
+    let zeros = vec![0; ROOM_STEP_BYTES];
+    for offset in (from..to).step_by(ROOM_STEP_BYTES) {
+        let len = usize::try_from(to - offset).unwrap_or(usize::MAX).min(ROOM_STEP_BYTES);
+        file.write_all_at(&zeros[..len], offset)?;
+        file.sync_data()?;
+    }
+    file.sync_all()
+}
+
+fn seal_or_stop(disk: &Disk, latch: &Latch, segment: &Segment) {
+    match seal(disk, segment) {
+        Ok(()) => {}
+        Err(fault) if fault.is_full() => {
+            // The index stays in memory, and the next start writes the file.
+            tracing::warn!(segment = segment.name, "no room for the segment's index file yet");
+        }
+        Err(fault) => latch.fail(&fault.to_string()),
+    }
+}
+
+/// Puts the index file of a full segment in place and uses it from then on.
+pub(super) fn seal(disk: &Disk, segment: &Segment) -> Result<(), Fault> {
+    let image = match &*segment.index.read().unwrap_or_else(PoisonError::into_inner) {
+        SegmentIndex::Memory(index) => index::image(index, segment.first(), segment.end()),
+        SegmentIndex::File(_) => return Ok(()),
+    };
+    let name = index_name(segment.first());
+    disk.put(&name, &image)?;
+    let file = disk.open(&name)?;
+    let opened = IndexFile::open(name.clone(), file, segment.first())?.ok_or_else(|| Fault {
+        action: "read back",
+        file: name,
+        source: std::io::Error::other("what was written is not what is read"),
+    })?;
+    *segment.index.write().unwrap_or_else(PoisonError::into_inner) =
+        SegmentIndex::File(Arc::new(opened.index));
+    Ok(())
+}

@@ -1,0 +1,523 @@
+//! The one writer: drains its queue into groups, decides each append, writes and syncs a group at once, then answers.
+//!
+//! [`Writer::commit`] is a plain function of what is in the queue; the thread around it only waits.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use event_schemas::envelope::{NewEvent, Recorded};
+use event_schemas::ids::{EventId, Position, Revision};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::disk::{Disk, Fault, Lock};
+use super::heads::{Head, Heads, Pending};
+use super::index::MemoryIndex;
+use super::keeper::{Keeper, ROOM_NAME, extend};
+use super::reader::{Access, Shelf};
+use super::record::{self, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter, Placed};
+use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader, SegmentIndex};
+use super::stop::{Latch, Stopped};
+use super::tail::TailGroup;
+use super::{Limits, telemetry};
+use crate::clock::Clock;
+use crate::{AppendError, Appended, Expected};
+
+/// One append on its way.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) stream: StreamId,
+    pub(super) expected: Expected,
+    pub(super) events: Vec<NewEvent>,
+    pub(super) answer: Answer,
+}
+
+type Outcome = Result<Appended, AppendError>;
+type Answer = oneshot::Sender<Outcome>;
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Append(Request),
+    /// Finish what is queued, and end.
+    Close,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) disk: Disk,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) keeper: Keeper,
+    pub(super) latch: Latch,
+    pub(super) head: watch::Sender<Position>,
+    /// The segment that is written to, its size and where the next group goes.
+    pub(super) active: Arc<Segment>,
+    pub(super) size: u64,
+    pub(super) end: u64,
+    pub(super) heads: Heads,
+    /// How many groups were begun: tells pending events of this group from those of earlier ones.
+    pub(super) groups: u64,
+    /// Whether the last group with events is below a later mark already.
+    pub(super) marked: bool,
+}
+
+/// The group that is being filled.
+struct Group {
+    number: u64,
+    bytes: GroupWriter,
+    events: Vec<PendingEvent>,
+    first: Position,
+    recorded_at: Timestamp,
+}
+
+/// An event that is not durable yet.
+struct PendingEvent {
+    stream: StreamId,
+    event: NewEvent,
+    revision: Revision,
+    placed: Placed,
+    /// The stream's event before it, if it is in the same group.
+    previous: Option<usize>,
+}
+
+/// What is to become of an append.
+enum Verdict {
+    Append(Option<Head>),
+    /// It was appended before.
+    Earlier(Appended),
+    Conflict(Option<Revision>),
+}
+
+/// Whether the disk may be written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Ready,
+    Full { free_bytes: u64 },
+}
+
+/// A fault that ends the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Final(String);
+
+impl From<Fault> for Final {
+    fn from(fault: Fault) -> Self {
+        Self(fault.to_string())
+    }
+}
+
+impl From<SegmentFault> for Final {
+    fn from(fault: SegmentFault) -> Self {
+        Self(fault.to_string())
+    }
+}
+
+impl Writer {
+    /// The writer's thread: until it is told to close, nobody can append any more, or the disk fails.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>, lock: Lock) {
+        let mut messages = Vec::new();
+        let mut requests = VecDeque::new();
+        while self.latch.stopped().is_none() {
+            let received = queue.blocking_recv_many(&mut messages, self.limits.group_appends_max);
+            let mut closing = received == 0;
+            for message in messages.drain(..) {
+                match message {
+                    Message::Append(request) => requests.push_back(request),
+                    Message::Close => closing = true,
+                }
+            }
+            if closing {
+                queue.close();
+                while let Ok(Message::Append(request)) = queue.try_recv() {
+                    requests.push_back(request);
+                }
+            }
+            while !requests.is_empty() && self.latch.stopped().is_none() {
+                self.commit(&mut requests);
+            }
+            if closing {
+                self.mark_at_end();
+                self.latch.stop(Stopped::Closed);
+            }
+        }
+        queue.close();
+        let reason = "the log has stopped".to_owned();
+        let mut refuse = |request: Request| {
+            // A caller that went away needs no answer.
+            let _ = request.answer.send(Err(AppendError::Closed { reason: reason.clone() }));
+        };
+        requests.into_iter().for_each(&mut refuse);
+        while let Ok(message) = queue.try_recv() {
+            if let Message::Append(request) = message {
+                refuse(request);
+            }
+        }
+        self.keeper.end();
+        // What room was left is made anew at the next start.
+        let _ = self.disk.remove(ROOM_NAME);
+        drop(lock);
+    }
+
+    /// Takes appends from the front of the queue, as many as fit into one group, and answers them. A failing disk
+    /// trips the latch.
+    pub(super) fn commit(&mut self, queue: &mut VecDeque<Request>) {
+        let mut batch = Vec::new();
+        let mut bytes = GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES;
+        while let Some(request) = queue.front() {
+            let more: usize =
+                request.events.iter().map(|event| record::event_bytes(&request.stream, event)).sum();
+            let full =
+                bytes + more > self.limits.group_bytes_max || batch.len() >= self.limits.group_appends_max;
+            if full && !batch.is_empty() {
+                break;
+            }
+            bytes += more;
+            batch.extend(queue.pop_front());
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        match self.write_group(batch, bytes, &mut answers) {
+            Ok(()) => {
+                for (answer, outcome) in answers {
+                    // A caller that went away needs no answer.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(fault) => {
+                self.latch.fail(&fault.0);
+                for (answer, _) in answers {
+                    let _ = answer.send(Err(AppendError::Unknown { reason: fault.0.clone() }));
+                }
+            }
+        }
+    }
+
+    /// Decides, writes, syncs and publishes. Puts an answer for every append into `answers`, to be given only once this
+    /// returns: even a refusal may tell of an event that is not durable before.
+    fn write_group(
+        &mut self,
+        batch: Vec<Request>,
+        bytes: usize,
+        answers: &mut Vec<(Answer, Outcome)>,
+    ) -> Result<(), Final> {
+        let unknown = || AppendError::Unknown { reason: "the log has stopped".to_owned() };
+        let mut batch = batch.into_iter();
+        let mut fill = || -> Result<Group, Final> {
+            let room = self.make_room(bytes)?;
+            self.groups += 1;
+            let mut group = Group {
+                number: self.groups,
+                bytes: GroupWriter::new(self.active.seed, bytes),
+                events: Vec::new(),
+                first: Position(self.shelf.durable().0 + 1),
+                recorded_at: self.clock.now().max(self.shelf.recorded_at()),
+            };
+            for Request { stream, expected, events, answer } in batch.by_ref() {
+                answers.push((answer, Err(unknown())));
+                let outcome = self.decide(&mut group, stream, expected, events, room)?;
+                if let Some(last) = answers.last_mut() {
+                    last.1 = outcome;
+                }
+            }
+            Ok(group)
+        };
+        let filled = fill();
+        answers.extend(batch.map(|request| (request.answer, Err(unknown()))));
+        let group = filled?;
+        if !group.events.is_empty() {
+            self.write(group)?;
+        }
+        Ok(())
+    }
+
+    fn decide(
+        &mut self,
+        group: &mut Group,
+        stream: StreamId,
+        expected: Expected,
+        events: Vec<NewEvent>,
+        room: Room,
+    ) -> Result<Outcome, Final> {
+        Ok(match self.judge(group, &stream, expected, &events)? {
+            Verdict::Earlier(appended) => Ok(appended),
+            Verdict::Conflict(actual) => Err(AppendError::Conflict { actual }),
+            Verdict::Append(head) => match room {
+                Room::Ready => Ok(self.accept(group, stream, head, events)),
+                Room::Full { free_bytes } => {
+                    Err(AppendError::Full { free_bytes, reserve_bytes: self.limits.reserve_bytes })
+                }
+            },
+        })
+    }
+
+    fn judge(
+        &mut self,
+        group: &Group,
+        stream: &StreamId,
+        expected: Expected,
+        events: &[NewEvent],
+    ) -> Result<Verdict, Final> {
+        let head = self.head_of(stream)?;
+        let actual = head.map(|head| head.revision);
+        let count = events.len() as u64;
+        let first = match expected {
+            Expected::NoStream if head.is_none() => return Ok(Verdict::Append(head)),
+            Expected::At(revision) if actual == Some(revision) => return Ok(Verdict::Append(head)),
+            Expected::NoStream => Some(0),
+            Expected::At(revision) => revision.0.checked_add(1),
+            Expected::Any => actual.and_then(|last| (last.0 + 1).checked_sub(count)),
+        };
+        // Whether these events are there already, at the place where they would have been put.
+        let last = first.and_then(|first| first.checked_add(count - 1)).map(Revision);
+        if let (Some(head), Some(first), Some(last)) = (head, first, last)
+            && last <= head.revision
+            && self.may_end_with(head, last, stream, events)?
+            && let Some(appended) = self.find_earlier(group, head, stream, Revision(first), events)?
+        {
+            return Ok(Verdict::Earlier(appended));
+        }
+        Ok(if expected == Expected::Any { Verdict::Append(head) } else { Verdict::Conflict(actual) })
+    }
+
+    /// A cheap look before [`Self::find_earlier`]: false if the stream's last event cannot be the last of these.
+    fn may_end_with(
+        &mut self,
+        head: Head,
+        last: Revision,
+        stream: &StreamId,
+        events: &[NewEvent],
+    ) -> Result<bool, Final> {
+        if last < head.revision {
+            return Ok(true);
+        }
+        let id = match head.id {
+            Some(id) => Some(id),
+            None => {
+                let found = self.shelf.stream(stream, last, 1, Access::Disk)?;
+                let id = found.first().map(|event| event.id);
+                self.heads.set(stream.clone(), Some(Head { id, ..head }));
+                id
+            }
+        };
+        Ok(id == events.last().map(|event| event.id))
+    }
+
+    /// The outcome of an earlier append of these events at `first`, if there was one: durable, pending, or both.
+    fn find_earlier(
+        &self,
+        group: &Group,
+        head: Head,
+        stream: &StreamId,
+        first: Revision,
+        events: &[NewEvent],
+    ) -> Result<Option<Appended>, Final> {
+        let mut left = events;
+        let mut found = None;
+        // From the newest pending event of the stream backwards.
+        let mut index =
+            head.pending.filter(|pending| pending.group == group.number).map(|pending| pending.index);
+        while let Some((at, pending)) = index.and_then(|at| Some((at, group.events.get(at)?))) {
+            let Some(last) = left.last() else { break };
+            let wanted = first.0 + left.len() as u64 - 1;
+            if pending.revision.0 == wanted {
+                if pending.event.id != last.id {
+                    return Ok(None);
+                }
+                let position = Position(group.first.0 + at as u64);
+                found.get_or_insert(Appended {
+                    position,
+                    revision: pending.revision,
+                    recorded_at: group.recorded_at,
+                });
+                left = &left[..left.len() - 1];
+            }
+            index = pending.previous;
+        }
+        if left.is_empty() {
+            return Ok(found);
+        }
+        let durable = self.shelf.stream(stream, first, left.len(), Access::Disk)?;
+        let ids = |event: &NewEvent| -> EventId { event.id };
+        if !durable.iter().map(|event| event.id).eq(left.iter().map(ids)) {
+            return Ok(None);
+        }
+        Ok(found.or_else(|| durable.last().map(appended_as)))
+    }
+
+    fn head_of(&mut self, stream: &StreamId) -> Result<Option<Head>, Final> {
+        if let Some(head) = self.heads.get(stream) {
+            return Ok(head);
+        }
+        let head =
+            self.shelf.last_revision(stream)?.map(|revision| Head { revision, id: None, pending: None });
+        self.heads.set(stream.clone(), head);
+        Ok(head)
+    }
+
+    /// Puts the events into the group. They will be durable with it, or the log stops.
+    fn accept(
+        &mut self,
+        group: &mut Group,
+        stream: StreamId,
+        head: Option<Head>,
+        events: Vec<NewEvent>,
+    ) -> Appended {
+        let mut revision = head.map_or(Revision(0), |head| head.revision.next());
+        let mut previous = head
+            .and_then(|head| head.pending)
+            .filter(|pending| pending.group == group.number)
+            .map(|pending| pending.index);
+        let mut id = None;
+        for event in events {
+            let index = group.events.len();
+            let position = Position(group.first.0 + index as u64);
+            let placed = group.bytes.push(&stream, position, revision, group.recorded_at, &event);
+            id = Some(event.id);
+            group.events.push(PendingEvent { stream: stream.clone(), event, revision, placed, previous });
+            previous = Some(index);
+            revision = revision.next();
+        }
+        let last = Revision(revision.0 - 1);
+        let pending = previous.map(|index| Pending { group: group.number, index });
+        self.heads.set(stream, Some(Head { revision: last, id, pending }));
+        Appended {
+            position: Position(group.first.0 + group.events.len() as u64 - 1),
+            revision: last,
+            recorded_at: group.recorded_at,
+        }
+    }
+
+    /// One write, one sync; then the readers see the group.
+    fn write(&mut self, group: Group) -> Result<(), Final> {
+        let count = group.bytes.count();
+        let durable = Position(group.first.0 - 1);
+        let bytes = Bytes::from(group.bytes.finish(group.first, durable, group.recorded_at));
+        self.active.file.write_all_at(&bytes, self.end)?;
+        let started = Instant::now();
+        self.active.file.sync_data()?;
+        telemetry::synced(started.elapsed(), count, bytes.len());
+
+        let start = self.end;
+        self.end += bytes.len() as u64;
+        self.marked = false;
+        let mut events = Vec::with_capacity(group.events.len());
+        {
+            let mut index = self.active.index.write().unwrap_or_else(PoisonError::into_inner);
+            if let SegmentIndex::Memory(index) = &mut *index {
+                for pending in &group.events {
+                    index.push(&pending.stream, pending.revision, start + pending.placed.offset as u64);
+                }
+            }
+        }
+        for (n, pending) in group.events.into_iter().enumerate() {
+            events.push(Recorded {
+                position: Position(group.first.0 + n as u64),
+                recorded_at: group.recorded_at,
+                stream: pending.stream,
+                revision: pending.revision,
+                id: pending.event.id,
+                event_type: pending.event.event_type,
+                metadata: bytes.slice(pending.placed.metadata),
+                data: bytes.slice(pending.placed.data),
+            });
+        }
+        self.active.set_end(self.end);
+        self.shelf.publish(TailGroup::new(events, bytes.len()));
+        let head = self.shelf.durable();
+        self.head.send_replace(head);
+        telemetry::head(head);
+        Ok(())
+    }
+
+    /// Sees to it that a group of so many bytes can be written to the active segment, in a new one if need be.
+    fn make_room(&mut self, bytes: usize) -> Result<Room, Final> {
+        let free_bytes = self.disk.free_bytes()?;
+        if free_bytes < self.limits.reserve_bytes {
+            return Ok(Room::Full { free_bytes });
+        }
+        let bytes = bytes as u64;
+        if self.end + bytes <= self.size {
+            return Ok(Room::Ready);
+        }
+        let grown = HEADER_BYTES + bytes;
+        let outcome = if self.end == HEADER_BYTES {
+            extend(&self.active.file, self.size, grown).map(|()| self.size = grown)
+        } else {
+            self.begin_segment(grown)
+        };
+        match outcome {
+            Ok(()) => Ok(Room::Ready),
+            Err(fault) if fault.is_full() => Ok(Room::Full { free_bytes: self.disk.free_bytes()? }),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Turns the room that was made ahead into the next segment, of at least `size_min` bytes.
+    fn begin_segment(&mut self, size_min: u64) -> Result<(), Fault> {
+        let next_size = self.limits.segment_bytes_after(self.size);
+        let file = match self.keeper.room() {
+            Ok(file) => file,
+            Err(fault) => {
+                // Asked for again, so that it is there once the disk has room.
+                self.keeper.make_room(next_size);
+                return Err(fault);
+            }
+        };
+        let mut size = file.len()?;
+        if size < size_min {
+            if let Err(fault) = extend(&file, size, size_min) {
+                self.keeper.make_room(next_size);
+                return Err(fault);
+            }
+            size = size_min;
+        }
+        let header = SegmentHeader {
+            first: Position(self.shelf.durable().0 + 1),
+            recorded_before: self.shelf.recorded_at(),
+            ..self.active.header
+        };
+        let index = SegmentIndex::Memory(MemoryIndex::default());
+        let segment = Arc::new(Segment::new(header, file, HEADER_BYTES, index));
+        segment.file.write_all_at(&header.encode(), 0)?;
+        segment.file.sync_all()?;
+        self.disk.rename(ROOM_NAME, &segment.name)?;
+        self.disk.sync()?;
+        self.shelf.add(Arc::clone(&segment));
+        self.keeper.seal(std::mem::replace(&mut self.active, segment));
+        (self.size, self.end, self.marked) = (size, HEADER_BYTES, true);
+        self.keeper.make_room(self.limits.segment_bytes_after(size));
+        telemetry::segments(self.shelf.segments().len());
+        Ok(())
+    }
+
+    /// Writes an empty group that says that all before it is durable, so that damage to the last events will not be
+    /// taken for a write that was cut short.
+    pub(super) fn mark(&mut self) -> Result<(), Fault> {
+        let bytes = GroupWriter::new(self.active.seed, GROUP_HEADER_BYTES);
+        let durable = self.shelf.durable();
+        let bytes = bytes.finish(Position(durable.0 + 1), durable, self.shelf.recorded_at());
+        if !self.marked && self.end + bytes.len() as u64 <= self.size {
+            self.active.file.write_all_at(&bytes, self.end)?;
+            self.active.file.sync_data()?;
+            self.end += bytes.len() as u64;
+            self.active.set_end(self.end);
+            self.marked = true;
+        }
+        Ok(())
+    }
+
+    fn mark_at_end(&mut self) {
+        if self.latch.stopped().is_none()
+            && let Err(fault) = self.mark()
+        {
+            self.latch.fail(&fault.to_string());
+        }
+    }
+}
+
+fn appended_as(event: &Recorded) -> Appended {
+    Appended { position: event.position, revision: event.revision, recorded_at: event.recorded_at }
+}
