@@ -9,3 +9,6 @@ pub mod job;
 pub mod lease;
 pub mod matching;
 pub mod worker;
+
+#[cfg(test)]
+mod scenario;

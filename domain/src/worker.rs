@@ -193,3 +193,6 @@ fn come_back(worker_id: &WorkerId, known: &Known) -> Vec<WorkerEvent> {
         Attendance::Ended(_) => vec![WorkerReturned { worker_id: worker_id.clone() }.into()],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,3 +181,6 @@ fn losses(tally: &Tally, presence: &Presence) -> Vec<Blocker> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

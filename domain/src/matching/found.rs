@@ -155,3 +155,6 @@ impl Decider for Matches {
         state
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ fn eta(fold: &JobFold, history: &History, instant: Timestamp, thresholds: &Thres
     let total = counters.candidates_total().max(counters.requested_candidates);
     fold.pace.as_ref()?.eta(total.saturating_sub(counters.candidates_processed))
 }
+
+#[cfg(test)]
+mod tests;
