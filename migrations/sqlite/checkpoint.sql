@@ -5,7 +5,5 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     log_id      BLOB   NOT NULL,
     log_epoch   BIGINT NOT NULL,
     position    BIGINT NOT NULL,
-    -- Microseconds since 1970, as all times here.
-    recorded_at BIGINT NOT NULL,
     published   BIGINT NOT NULL
 );

@@ -2,7 +2,6 @@
 
 use event_log::Identity;
 use event_schemas::ids::{LogId, Position};
-use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
@@ -13,14 +12,12 @@ pub(crate) const DDL: &str = include_str!("../../migrations/sqlite/checkpoint.sq
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     /// The projection's own, with which the rows were made.
-    pub revision: u32,
-    pub log: Identity,
+    pub(crate) revision: u32,
+    pub(crate) log: Identity,
     /// The rows reflect exactly the events up to here.
-    pub position: Position,
-    /// When the event there was recorded.
-    pub recorded_at: Timestamp,
+    pub(crate) position: Position,
     /// Whether the generation has once been complete, and been read.
-    pub published: bool,
+    pub(crate) published: bool,
 }
 
 /// Why a file cannot be gone on with.
@@ -37,11 +34,11 @@ pub(crate) enum Unfit {
 }
 
 pub(crate) const READ: &str =
-    "SELECT revision, log_id, log_epoch, position, recorded_at, published FROM checkpoint WHERE id = 1";
+    "SELECT revision, log_id, log_epoch, position, published FROM checkpoint WHERE id = 1";
 pub(crate) const WRITE: &str = "INSERT INTO checkpoint \
-     (id, revision, log_id, log_epoch, position, recorded_at, published) VALUES (1, $1, $2, $3, $4, $5, $6) \
+     (id, revision, log_id, log_epoch, position, published) VALUES (1, $1, $2, $3, $4, $5) \
      ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, log_id = excluded.log_id, \
-     log_epoch = excluded.log_epoch, position = excluded.position, recorded_at = excluded.recorded_at, \
+     log_epoch = excluded.log_epoch, position = excluded.position, \
      published = excluded.published";
 
 #[derive(FromRow)]
@@ -50,14 +47,13 @@ struct Stored {
     log_id: Uuid,
     log_epoch: i64,
     position: i64,
-    recorded_at: i64,
     published: i64,
 }
 
 impl Checkpoint {
     /// That of a generation which has seen nothing yet.
     pub(crate) fn start(revision: u32, log: Identity) -> Self {
-        Self { revision, log, position: Position::START, recorded_at: Timestamp::EPOCH, published: false }
+        Self { revision, log, position: Position::START, published: false }
     }
 
     /// The file's checkpoint; none if it is new.
@@ -67,7 +63,6 @@ impl Checkpoint {
             revision: u32::try_from(row.revision).unwrap_or(u32::MAX),
             log: Identity { id: LogId(row.log_id), epoch: u32::try_from(row.log_epoch).unwrap_or(u32::MAX) },
             position: Position::from_i64(row.position),
-            recorded_at: Timestamp::from_micros(row.recorded_at),
             published: row.published != 0,
         }))
     }
@@ -78,7 +73,6 @@ impl Checkpoint {
             .bind(self.log.id.0)
             .bind(i64::from(self.log.epoch))
             .bind(self.position.to_i64())
-            .bind(self.recorded_at.micros())
             .bind(i64::from(self.published));
         tx.execute(statement).await
     }

@@ -3,7 +3,8 @@
 //! The feed reads what is new, unfiltered, decodes each event once, and hands pages to whoever listens. It waits for
 //! nobody: a listener that falls behind loses pages and reads them from the log itself.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_log::{EventLog, Filter, Log, ReadError};
@@ -15,6 +16,8 @@ use tokio::sync::{broadcast, mpsc};
 
 /// How many pages of new events a listener may be behind before it has to read the log itself.
 const PAGES_BEHIND_MAX: usize = 16;
+/// Of how many pages the feed remembers when they were recorded.
+const RECENT_PAGES_MAX: usize = 1024;
 /// How many pages a reader that catches up decodes ahead.
 const PAGES_AHEAD: usize = 2;
 /// How many events make a batch while catching up.
@@ -42,8 +45,8 @@ pub(crate) struct Page {
     /// The page reaches up to here.
     pub(crate) next: Position,
     pub(crate) items: Vec<Item>,
-    /// When the last event was recorded, of whatever category.
-    pub(crate) recorded_at: Option<Timestamp>,
+    /// When the first and the last event were recorded, of whatever category.
+    recorded: Option<(Timestamp, Timestamp)>,
 }
 
 impl Page {
@@ -52,8 +55,17 @@ impl Page {
             after,
             next: page.next,
             items: page.events.iter().filter_map(|event| decode(event, categories)).collect(),
-            recorded_at: page.events.last().map(|event| event.recorded_at),
+            recorded: page
+                .events
+                .first()
+                .zip(page.events.last())
+                .map(|(first, last)| (first.recorded_at, last.recorded_at)),
         }
+    }
+
+    /// When the last event was recorded; none if there is none.
+    pub(crate) fn recorded_at(&self) -> Option<Timestamp> {
+        self.recorded.map(|(_, last)| last)
     }
 
     async fn of(
@@ -86,14 +98,62 @@ fn decode(event: &Recorded, categories: &[Category]) -> Option<Item> {
 pub(crate) struct Feed {
     log: Log,
     pages: broadcast::WeakSender<Arc<Page>>,
+    recent: Arc<Mutex<Recent>>,
+}
+
+/// When what came lately was recorded.
+#[derive(Debug)]
+struct Recent {
+    /// What came before is forgotten.
+    after: Position,
+    /// Where pages ended, and when their first events were recorded.
+    pages: VecDeque<(Position, Timestamp)>,
+}
+
+/// How long a reader at some position has been behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Nothing waits for it.
+    No,
+    /// The first event that waits for it was recorded then.
+    Since(Timestamp),
+    /// Further than the feed remembers.
+    Far,
+}
+
+impl Recent {
+    fn add(&mut self, page: &Page) {
+        if let Some((first, _)) = page.recorded {
+            self.pages.push_back((page.next, first));
+        }
+        if self.pages.len() > RECENT_PAGES_MAX
+            && let Some((next, _)) = self.pages.pop_front()
+        {
+            self.after = next;
+        }
+    }
+
+    fn behind(&self, position: Position) -> Behind {
+        if position < self.after {
+            return Behind::Far;
+        }
+        let missing = self.pages.iter().find(|(next, _)| *next > position);
+        missing.map_or(Behind::No, |(_, recorded_at)| Behind::Since(*recorded_at))
+    }
 }
 
 impl Feed {
     /// Starts to read behind `after`. The task ends with the log.
     pub(crate) fn start(log: Log, after: Position) -> (Self, tokio::task::JoinHandle<()>) {
         let pages = broadcast::Sender::new(PAGES_BEHIND_MAX);
-        let feed = Self { log: log.clone(), pages: pages.downgrade() };
-        (feed, tokio::spawn(hand_out(log, after, pages)))
+        let recent = Arc::new(Mutex::new(Recent { after, pages: VecDeque::new() }));
+        let feed = Self { log: log.clone(), pages: pages.downgrade(), recent: Arc::clone(&recent) };
+        (feed, tokio::spawn(hand_out(log, after, pages, recent)))
+    }
+
+    /// Whether a reader that is at `position` is behind.
+    pub(crate) fn behind(&self, position: Position) -> Behind {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).behind(position)
     }
 
     /// A source of all events of the categories behind `after`.
@@ -119,7 +179,12 @@ impl Feed {
     }
 }
 
-async fn hand_out(log: Log, after: Position, pages: broadcast::Sender<Arc<Page>>) {
+async fn hand_out(
+    log: Log,
+    after: Position,
+    pages: broadcast::Sender<Arc<Page>>,
+    recent: Arc<Mutex<Recent>>,
+) {
     let mut subscription = log.subscribe(after, Filter::All);
     let head = log.head();
     loop {
@@ -129,8 +194,11 @@ async fn hand_out(log: Log, after: Position, pages: broadcast::Sender<Arc<Page>>
             Err(error) => Err(error),
         };
         match page {
-            // Nobody listening is no error: whoever comes reads the log first.
-            Ok(page) => drop(pages.send(Arc::new(page))),
+            Ok(page) => {
+                recent.lock().unwrap_or_else(PoisonError::into_inner).add(&page);
+                // Nobody listening is no error: whoever comes reads the log first.
+                let _ = pages.send(Arc::new(page));
+            }
             Err(error) => {
                 if head.has_changed().is_err() {
                     tracing::info!("the log has stopped; read models stay where they are");

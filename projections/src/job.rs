@@ -171,7 +171,7 @@ impl JobRows {
         let Some(kept) = self.jobs.get_mut(&job) else { return Ok(()) };
         kept.changed = true;
         let Some(part) = Part::of(event) else {
-            kept.value.count(envelope, event, None);
+            kept.value.count(envelope, event, &mut Known::Frames(0));
             return Ok(());
         };
         let key = (job, part);
@@ -180,7 +180,7 @@ impl JobRows {
             None => Kept::stored(read_part(db, job, &key.1).await?),
         };
         let before = known.value;
-        kept.value.count(envelope, event, Some(&mut known.value));
+        kept.value.count(envelope, event, &mut known.value);
         known.changed |= known.value != before;
         self.parts.insert(key, known);
         Ok(())

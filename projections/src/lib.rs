@@ -99,7 +99,8 @@ struct Inner {
     workers: Workers,
     matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
-    feed: JoinHandle<()>,
+    feed: Feed,
+    feed_task: JoinHandle<()>,
 }
 
 /// How a runner is reached.
@@ -135,7 +136,7 @@ impl ReadModels {
             (Name::Workers, workers_handle),
             (Name::MatchingSummary, summaries_handle),
         ]);
-        let Start { log, clock, .. } = start;
+        let Start { log, clock, feed, .. } = start;
         Ok(Self(Arc::new(Inner {
             jobs: Jobs { slot: jobs, clock: clock.clone() },
             matching_summary: MatchingSummary {
@@ -151,7 +152,8 @@ impl ReadModels {
             log,
             clock,
             handles,
-            feed: feed_task,
+            feed,
+            feed_task,
         })))
     }
 
@@ -175,7 +177,7 @@ impl ReadModels {
     pub fn status(&self) -> Vec<ProjectionStatus> {
         let (head, now) = (*self.0.log.head().borrow(), self.0.clock.now());
         let status: Vec<ProjectionStatus> =
-            self.0.handles.values().map(|handle| handle.board.status(head, now)).collect();
+            self.0.handles.values().map(|handle| handle.board.status(&self.0.feed, head, now)).collect();
         for projection in &status {
             metrics::gauge!("projection_lag_seconds", "projection" => projection.name)
                 .set(projection.lag_seconds);
@@ -268,7 +270,7 @@ impl ReadModels {
         if tokio::time::timeout(SHUTDOWN_WITHIN, all).await.is_err() {
             tracing::warn!("not all read models were stored in time; the next start replays the rest");
         }
-        self.0.feed.abort();
+        self.0.feed_task.abort();
         for handle in self.0.handles.values() {
             let task = handle.task.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(task) = task {
@@ -280,7 +282,7 @@ impl ReadModels {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.feed.abort();
+        self.feed_task.abort();
     }
 }
 

@@ -260,6 +260,15 @@ impl Tx {
     }
 }
 
+#[cfg(test)]
+impl Tx {
+    /// Runs any text.
+    pub(crate) async fn run(&mut self, text: &str) -> Result<(), SqlError> {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned())).execute(&mut *self.0).await?;
+        Ok(())
+    }
+}
+
 /// For tests: whether the database understands the statement.
 #[cfg(test)]
 pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {

@@ -7,7 +7,7 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use serde::Serialize;
 
-use crate::feed::Item;
+use crate::feed::{Behind, Feed, Item};
 use crate::projection::Name;
 
 /// Over how many seconds the speed is measured.
@@ -28,7 +28,8 @@ pub struct ProjectionStatus {
     pub head: Position,
     /// How many positions it is behind.
     pub lag_events: u64,
-    /// How long ago the event was recorded that it reflects last; 0 at the head.
+    /// How long ago the first event was recorded that it does not reflect; 0 if it reflects all. While it is further behind
+    /// than the server remembers: how long ago the last event was recorded that it does reflect.
     pub lag_seconds: f64,
     /// Events taken in lately, those included that do not concern it.
     pub events_per_second: f64,
@@ -266,10 +267,9 @@ impl Board {
         self.locked().generation.is_some()
     }
 
-    pub(crate) fn status(&self, head: Position, now: Timestamp) -> ProjectionStatus {
+    pub(crate) fn status(&self, feed: &Feed, head: Position, now: Timestamp) -> ProjectionStatus {
         let inner = self.locked();
         let position = inner.pace.at;
-        let behind = head.0.saturating_sub(position.0);
         ProjectionStatus {
             name: self.name.as_str(),
             revision: self.revision,
@@ -283,8 +283,8 @@ impl Board {
             },
             position,
             head,
-            lag_events: behind,
-            lag_seconds: lag_seconds(&inner.pace, behind, now),
+            lag_events: head.0.saturating_sub(position.0),
+            lag_seconds: lag_seconds(&inner.pace, feed.behind(position), now),
             events_per_second: inner.pace.per_second(now),
             rebuild: inner.rebuild.as_ref().map(|(generation, pace, failed)| RebuildStatus {
                 generation: *generation,
@@ -295,12 +295,14 @@ impl Board {
     }
 }
 
-fn lag_seconds(pace: &Pace, behind: u64, now: Timestamp) -> f64 {
-    if behind == 0 {
-        return 0.0;
-    }
-    // Before the first event there is no instant to count from but the start of this run.
-    let since = if pace.recorded_at == Timestamp::EPOCH { pace.started_at } else { pace.recorded_at };
+fn lag_seconds(pace: &Pace, behind: Behind, now: Timestamp) -> f64 {
+    let since = match behind {
+        Behind::No => return 0.0,
+        Behind::Since(recorded_at) => recorded_at,
+        // Before the first event there is no instant to count from but the start of this run.
+        Behind::Far if pace.recorded_at == Timestamp::EPOCH => pace.started_at,
+        Behind::Far => pace.recorded_at,
+    };
     now.seconds_since(since).max(0.0)
 }
 
@@ -332,11 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn the_lag_is_that_of_the_last_event_taken_in() {
-        let board = Board::new(Name::Jobs, 1, at(0));
-        board.moved(Position(5), at(40), at(41));
-        assert_eq!(board.status(Position(5), at(100)).lag_seconds, 0.0);
-        let behind = board.status(Position(7), at(100));
-        assert_eq!((behind.lag_events, behind.lag_seconds), (2, 60.0));
+    fn the_lag_is_the_age_of_the_first_event_that_is_missing() {
+        let pace = Pace::start(Position::START, at(40), at(41));
+        assert_eq!(lag_seconds(&pace, Behind::No, at(100)), 0.0);
+        assert_eq!(lag_seconds(&pace, Behind::Since(at(90)), at(100)), 10.0);
+        assert_eq!(lag_seconds(&pace, Behind::Far, at(100)), 60.0);
     }
 }

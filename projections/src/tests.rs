@@ -1,7 +1,10 @@
 //! How the read models behave together: restarts, rebuilds, events that nobody can read.
 
+mod following;
 mod history;
 mod listing;
+mod recovery;
+mod statements;
 mod summary;
 
 use std::time::Duration;
@@ -23,4 +26,14 @@ pub(crate) async fn open(folder: &tempfile::TempDir, history: &History) -> ReadM
 pub(crate) async fn reach(models: &ReadModels, position: Position) {
     let names = models.0.handles.keys().copied().collect::<Vec<Name>>();
     models.wait_for(&names, position, SOON).await.unwrap();
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(is_so: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(SOON, async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.expect("it never came to be so");
 }

@@ -42,6 +42,7 @@ pub(crate) struct Writer<P: Projection> {
     checkpoint: Checkpoint,
     /// The fold is here.
     position: Position,
+    /// When the last event taken in was recorded; the epoch before the first one of this run.
     recorded_at: Timestamp,
     pending: Option<Pending>,
     clock: Clock,
@@ -63,7 +64,7 @@ impl<P: Projection> Writer<P> {
             projection,
             generation: Arc::new(generation),
             position: checkpoint.position,
-            recorded_at: checkpoint.recorded_at,
+            recorded_at: Timestamp::EPOCH,
             checkpoint,
             pending: None,
             clock,
@@ -115,6 +116,9 @@ impl<P: Projection> Writer<P> {
         metrics::gauge!("projection_position", "projection" => name).set(self.position.0 as f64);
         metrics::counter!("projection_events_total", "projection" => name).increment(events as u64);
         if events > 0 {
+            // How old the last event was when readers could see it. The status says how old the first unseen one is.
+            metrics::gauge!("projection_lag_seconds", "projection" => name)
+                .set(self.clock.now().seconds_since(self.recorded_at).max(0.0));
             metrics::histogram!("projection_batch_seconds", "projection" => name)
                 .record(started.elapsed().as_secs_f64());
         }
@@ -140,20 +144,12 @@ impl<P: Projection> Writer<P> {
 
     /// Writes rows and checkpoint in one transaction.
     pub(crate) async fn store(&mut self) -> Result<(), SqlError> {
-        let checkpoint =
-            Checkpoint { position: self.position, recorded_at: self.recorded_at, ..self.checkpoint };
-        self.commit(checkpoint).await
+        self.commit(Checkpoint { position: self.position, ..self.checkpoint }).await
     }
 
     /// Says in the file that the generation is complete, and stores what is pending.
     pub(crate) async fn publish(&mut self) -> Result<(), SqlError> {
-        let checkpoint = Checkpoint {
-            position: self.position,
-            recorded_at: self.recorded_at,
-            published: true,
-            ..self.checkpoint
-        };
-        self.commit(checkpoint).await?;
+        self.commit(Checkpoint { position: self.position, published: true, ..self.checkpoint }).await?;
         self.projection.published();
         Ok(())
     }
@@ -194,7 +190,7 @@ impl<'p> Batch<'p> {
             }
             recorded_at = Some(item.recorded_at);
         }
-        let recorded_at = pages.last().and_then(|page| page.recorded_at).or(recorded_at);
+        let recorded_at = pages.last().and_then(|page| page.recorded_at()).or(recorded_at);
         Self { events, recorded_at, stop: None }
     }
 }

@@ -80,8 +80,8 @@ impl Head {
         self.latest.see(envelope);
     }
 
-    /// Counts an event of the job's matching, given what was known of its [`Part`], if it has one.
-    pub(super) fn count(&mut self, envelope: &Envelope, event: &MatchingEvent, known: Option<&mut Known>) {
+    /// Counts an event of the job's matching, given what was known of its [`Part`]; without one, anything will do.
+    pub(super) fn count(&mut self, envelope: &Envelope, event: &MatchingEvent, known: &mut Known) {
         self.latest.see(envelope);
         let counters = &mut self.counters;
         match event {
@@ -123,8 +123,8 @@ impl Head {
     }
 }
 
-fn frames(counters: &mut Counters, known: Option<&mut Known>, frames: &Frames) {
-    let Some(Known::Frames(known)) = known else { return };
+fn frames(counters: &mut Counters, known: &mut Known, frames: &Frames) {
+    let Known::Frames(known) = known else { return };
     let now = match frames {
         Frames::Listed(frames) => *known + frames.len() as u64,
         Frames::Counted(count) => *count,
@@ -134,8 +134,8 @@ fn frames(counters: &mut Counters, known: Option<&mut Known>, frames: &Frames) {
 }
 
 /// Totals only grow: a late report of less says nothing.
-fn totals(counters: &mut Counters, known: Option<&mut Known>, reported: &Totals) {
-    let Some(Known::Totals(known)) = known else { return };
+fn totals(counters: &mut Counters, known: &mut Known, reported: &Totals) {
+    let Known::Totals(known) = known else { return };
     raise(&mut known.candidates_processed, reported.candidates_processed, &mut counters.candidates_processed);
     raise(&mut known.vector_pass_done, reported.vector_pass_done, &mut counters.vector_pass_done);
     raise(&mut known.ransac_checked, reported.ransac_checked, &mut counters.ransac_checked);
