@@ -5,6 +5,8 @@
 //! time in which they were worked on, and the sum is divided by the weight of the whole time, not by an assumed infinite
 //! past: so a steady job has its true rate from its first report on, however many workers report however often.
 
+pub mod stages;
+
 use std::collections::BTreeMap;
 
 use event_schemas::ids::WorkerId;
