@@ -13,7 +13,7 @@ use event_schemas::envelope::{Cause, Event, Idempotency, NewEvent, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 
-use domain::decider::{Decider, Occurred};
+use domain::decider::{self, Decider, Occurred, RefusedItem};
 use event_log::clock::Clock;
 use event_log::{APPEND_EVENTS_MAX, AppendError, EventLog, Expected, Log, ReadError};
 
@@ -54,10 +54,10 @@ pub enum LoadError {
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum ExecuteError<R> {
-    /// A rule forbids it.
-    #[error("{0}")]
-    Refused(R),
+pub enum ExecuteError<R: fmt::Display> {
+    /// Rules forbid it. Of a batch, every command that is refused; never empty.
+    #[error("refused: {}", .0.first().map(|item| item.refusal.to_string()).unwrap_or_default())]
+    Refused(Vec<RefusedItem<R>>),
     /// What it is about belongs to another tenant, and so does not exist for this one.
     #[error("there is no such thing")]
     OtherTenant,
@@ -94,6 +94,7 @@ impl<D: Decider> Clone for Streams<D> {
 impl<D> Streams<D>
 where
     D: Decider,
+    D::State: Clone,
     D::Event: TryFrom<Event> + Into<Event> + Clone,
 {
     /// States of up to `cached_events_max` folded events together stay in memory.
@@ -109,11 +110,24 @@ where
         &self,
         stream: &StreamId,
         cause: &Cause,
-        command: &D::Command,
+        command: D::Command,
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        self.execute_all(stream, cause, &[command]).await
+    }
+
+    /// Carries several commands out on a stream: all of them or, if one is refused, none.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_all(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        commands: &[D::Command],
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
         let entry = self.cache.entry(stream);
         let mut slot = entry.lock().await;
-        let executed = self.decide_and_append(stream, cause, command, &mut slot).await;
+        let executed = self.decide_and_append(stream, cause, commands, &mut slot).await;
         self.cache.weigh(stream, slot.as_ref().map_or(0, Folded::weight));
         executed
     }
@@ -139,7 +153,7 @@ where
         &self,
         stream: &StreamId,
         cause: &Cause,
-        command: &D::Command,
+        commands: &[D::Command],
         slot: &mut Slot<D>,
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
         if slot.is_none() {
@@ -159,7 +173,7 @@ where
                     return Ok(Executed { events: done.events, position: done.position, repeated: true });
                 }
             }
-            match D::decide(command, &folded.state) {
+            match decider::decide_all::<D>(commands, &folded.state).map(|batch| batch.events) {
                 Ok(events) if !events.is_empty() => {
                     match self.append(stream, cause, events, slot, &mut recorded).await {
                         Err(AppendError::Conflict { .. }) => {

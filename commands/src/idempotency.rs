@@ -4,6 +4,7 @@
 //! that it has seen, across restarts and on every node. A repeated command is answered from there, as the first time.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_schemas::envelope::{BodyHash, Idempotency};
@@ -110,26 +111,79 @@ impl Keys {
     }
 }
 
-/// The first 16 bytes of the SHA-256 of a command's body.
-pub fn body_hash(body: &[u8]) -> BodyHash {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
-    let mut hash = [0; 16];
-    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-    BodyHash(hash)
+/// Lets commands with the same key pass one at a time, where more than one stream has to be looked at to know whether a
+/// command was carried out before.
+#[derive(Debug, Default)]
+pub(crate) struct KeyLocks(Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
+
+/// The right of one command to its key. Others with the same key wait.
+#[derive(Debug)]
+pub(crate) struct KeyGuard<'a> {
+    locks: &'a KeyLocks,
+    key: Uuid,
+    /// None while it waits, and while it is dropped.
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl KeyLocks {
+    pub(crate) async fn hold(&self, key: Uuid) -> KeyGuard<'_> {
+        let lock = Arc::clone(self.locked().entry(key).or_default());
+        // Made before the wait, so that a command that gives up waiting cleans up, too.
+        let mut guard = KeyGuard { locks: self, key, held: None };
+        guard.held = Some(lock.lock_owned().await);
+        guard
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>> {
+        // Entries come and go in one step each.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for KeyGuard<'_> {
+    fn drop(&mut self) {
+        let mut locks = self.locks.locked();
+        self.held = None;
+        // Whoever waits has a hold on the lock, too; the last one out takes it away.
+        if locks.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            locks.remove(&self.key);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const KEY: Uuid = Uuid::from_u128(1);
 
     fn asked(body: &str) -> Idempotency {
-        Idempotency { key: KEY, body: body_hash(body.as_bytes()) }
+        Idempotency { key: KEY, body: hash(body) }
+    }
+
+    fn hash(body: &str) -> BodyHash {
+        BodyHash(Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes()).into_bytes())
     }
 
     fn at(hours: u64) -> Timestamp {
         Timestamp::EPOCH.after(Duration::from_secs(hours * 3600))
+    }
+
+    #[tokio::test]
+    async fn commands_with_one_key_pass_one_at_a_time_and_leave_nothing_behind() {
+        let locks = KeyLocks::default();
+        let passed = AtomicUsize::new(0);
+        let pass = || async {
+            let _guard = locks.hold(KEY).await;
+            let before = passed.load(Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            passed.store(before + 1, Ordering::SeqCst);
+        };
+        futures_util::future::join_all((0..32).map(|_| pass())).await;
+        assert_eq!(passed.load(Ordering::SeqCst), 32);
+        assert!(locks.locked().is_empty());
     }
 
     #[test]

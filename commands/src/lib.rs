@@ -1,7 +1,163 @@
 //! The write side: whatever changes something goes through here, and comes out as events in the log.
 //!
-//! Start reading at [`execute`]. This crate refuses to know read models: it decides from the log alone.
+//! A command is a call to one of the [`routes`], or what a [`process`] does by itself. Either way it becomes
+//! [`Streams::execute`](execute::Streams::execute): load, decide, append. Start reading there, then at [`work`], which is
+//! how work finds its worker.
+//!
+//! This crate refuses to know read models: it decides from the log alone, and what it keeps in memory it can fold anew.
 
+mod cause;
+pub mod claim;
 pub mod execute;
 pub mod idempotency;
+pub mod process;
+mod refusal;
+pub mod routes;
 pub mod vault;
+pub mod work;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::job::{Job, Standing};
+use domain::lease::LeaseTerms;
+use domain::matching::Matching;
+use domain::matching::found::Matches;
+use domain::worker::Worker;
+use event_log::clock::{Clock, Ids};
+use event_log::{EventLog, Log};
+use event_schemas::ids::{JobId, Position, Tenant};
+use event_schemas::stream::StreamId;
+use tokio::task::JoinHandle;
+use web::problem::Problem;
+
+use execute::Streams;
+use idempotency::KeyLocks;
+use vault::Vault;
+use work::{Board, BoardStatus};
+
+/// What can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a lease runs, and how long a worker may be silent before it counts as lost.
+    pub leases: LeaseTerms,
+    /// How many folded events' worth of states stay in memory, for each consistency boundary.
+    pub cached_events_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { leases: LeaseTerms::default(), cached_events_max: 2_000_000 }
+    }
+}
+
+/// The write side. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Commands(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    settings: Settings,
+    log: Log,
+    clock: Clock,
+    ids: Ids,
+    vault: Vault,
+    jobs: Streams<Job>,
+    matchings: Streams<Matching>,
+    found: Streams<Matches>,
+    workers: Streams<Worker>,
+    board: Board,
+    keys: KeyLocks,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Commands {
+    /// The write side of a log. Nothing runs by itself before [`Self::start`].
+    pub fn open(settings: Settings, log: Log, clock: Clock, ids: Ids, vault: Vault) -> Self {
+        let cached = settings.cached_events_max;
+        Self(Arc::new(Parts {
+            settings,
+            jobs: Streams::new(log.clone(), clock.clone(), cached),
+            matchings: Streams::new(log.clone(), clock.clone(), cached),
+            found: Streams::new(log.clone(), clock.clone(), cached),
+            workers: Streams::new(log.clone(), clock.clone(), cached),
+            board: Board::new(clock.clone(), settings.leases.term),
+            keys: KeyLocks::default(),
+            tasks: Mutex::default(),
+            log,
+            clock,
+            ids,
+            vault,
+        }))
+    }
+
+    /// Starts the work board and the processes. Called once, within a tokio runtime.
+    pub fn start(&self) {
+        let tasks = [
+            tokio::spawn(work::follow(self.0.board.clone(), self.0.log.clone())),
+            tokio::spawn(process::leases::run(self.clone())),
+            tokio::spawn(process::presence::run(self.clone())),
+            tokio::spawn(process::retries::run(self.clone())),
+        ];
+        self.tasks().extend(tasks);
+    }
+
+    /// Ends the processes, and sends those home who wait for work. Commands in course are not touched.
+    pub async fn shutdown(&self) {
+        self.0.board.close();
+        let tasks: Vec<_> = self.tasks().drain(..).collect();
+        for task in tasks {
+            // A process holds nothing that its restart would not find in the log.
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Whether work can be claimed. Commands that need no board are taken before.
+    pub fn is_ready(&self) -> bool {
+        self.0.board.is_ready()
+    }
+
+    /// Waits until work can be claimed. False if it never will be.
+    pub async fn ready(&self) -> bool {
+        self.0.board.ready().await
+    }
+
+    /// For `/status`.
+    pub fn status(&self) -> BoardStatus {
+        self.0.board.status()
+    }
+
+    /// How the job stands.
+    ///
+    /// # Errors
+    /// 404 if there is no such job, or it is another tenant's.
+    async fn standing(&self, tenant: &Tenant, job: JobId) -> Result<Standing, Problem> {
+        let (_, standing) = self.look_at_job(tenant, job).await?;
+        Ok(standing)
+    }
+
+    /// Where the job's stream ends, and how the job stands.
+    async fn look_at_job(&self, tenant: &Tenant, job: JobId) -> Result<(Position, Standing), Problem> {
+        let look = |folded: &execute::Folded<Job>| {
+            let is_theirs = folded.tenant() == Some(tenant);
+            is_theirs.then(|| (folded.position(), folded.state.standing()))
+        };
+        let seen = self.0.jobs.look(&StreamId::job(job), look).await.map_err(refusal::unreadable)?;
+        seen.ok_or_else(refusal::no_such_job)
+    }
+
+    /// What is known by now about how long a job's phases take.
+    async fn eta_priors(&self, _job: JobId) -> Result<Vec<event_schemas::job::PhasePrior>, Problem> {
+        Ok(Vec::new())
+    }
+
+    /// Everything that is in the log by now.
+    fn head(&self) -> Position {
+        *self.0.log.head().borrow()
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        // A list of handles is whole whatever happened to its last user.
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

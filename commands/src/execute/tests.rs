@@ -1,8 +1,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use domain::decider::{RefusalKind, Refused};
 use event_log::MemoryLog;
-use event_schemas::envelope::{Actor, Idempotency};
+use event_schemas::envelope::{Actor, BodyHash, Idempotency};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Revision, Tenant};
 use event_schemas::job::{JobCancelled, JobEvent, Phase};
 use event_schemas::time::Timestamp;
@@ -18,6 +19,12 @@ struct Notes;
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("a note says something")]
 struct Empty;
+
+impl Refused for Empty {
+    fn kind(&self) -> RefusalKind {
+        RefusalKind::Invalid
+    }
+}
 
 impl Decider for Notes {
     type State = HashSet<String>;
@@ -91,7 +98,10 @@ fn cause(command: u128) -> Cause {
 fn keyed(command: u128, body: &str) -> Cause {
     let key = Uuid::from_u128(99);
     Cause {
-        idempotency: Some(Idempotency { key, body: idempotency::body_hash(body.as_bytes()) }),
+        idempotency: Some(Idempotency {
+            key,
+            body: BodyHash(Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes()).into_bytes()),
+        }),
         ..cause(command)
     }
 }
@@ -99,9 +109,9 @@ fn keyed(command: u128, body: &str) -> Cause {
 #[tokio::test]
 async fn a_command_sent_twice_records_once() {
     let bench = Bench::new();
-    let first = bench.streams.execute(&stream(1), &cause(1), &notes(&["a", "b"])).await.unwrap();
+    let first = bench.streams.execute(&stream(1), &cause(1), notes(&["a", "b"])).await.unwrap();
     assert_eq!(first, Executed { events: 2, position: Position(2), repeated: false });
-    let second = bench.streams.execute(&stream(1), &cause(2), &notes(&["a", "b"])).await.unwrap();
+    let second = bench.streams.execute(&stream(1), &cause(2), notes(&["a", "b"])).await.unwrap();
     assert_eq!(second, Executed { events: 0, position: Position(2), repeated: false });
     assert_eq!(bench.events(), 2);
 }
@@ -109,8 +119,8 @@ async fn a_command_sent_twice_records_once() {
 #[tokio::test]
 async fn a_refused_command_records_nothing() {
     let bench = Bench::new();
-    let refused = bench.streams.execute(&stream(1), &cause(1), &notes(&["a", ""])).await;
-    assert!(matches!(refused, Err(ExecuteError::Refused(Empty))));
+    let refused = bench.streams.execute(&stream(1), &cause(1), notes(&["a", ""])).await;
+    assert!(matches!(refused, Err(ExecuteError::Refused(_))));
     assert_eq!(bench.events(), 0);
 }
 
@@ -118,18 +128,18 @@ async fn a_refused_command_records_nothing() {
 async fn who_lost_a_race_decides_again_on_what_the_winner_left() {
     let bench = Bench::new();
     let elsewhere = bench.elsewhere();
-    bench.streams.execute(&stream(1), &cause(1), &notes(&["a"])).await.unwrap();
-    elsewhere.execute(&stream(1), &cause(2), &notes(&["b"])).await.unwrap();
-    let late = bench.streams.execute(&stream(1), &cause(3), &notes(&["a", "b", "c"])).await.unwrap();
+    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    elsewhere.execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    let late = bench.streams.execute(&stream(1), &cause(3), notes(&["a", "b", "c"])).await.unwrap();
     assert_eq!(late, Executed { events: 1, position: Position(3), repeated: false });
 }
 
 #[tokio::test]
 async fn a_decision_to_do_nothing_rests_on_the_newest_events() {
     let bench = Bench::new();
-    bench.streams.execute(&stream(1), &cause(1), &notes(&["a"])).await.unwrap();
-    bench.elsewhere().execute(&stream(1), &cause(2), &notes(&["b"])).await.unwrap();
-    let nothing = bench.streams.execute(&stream(1), &cause(3), &notes(&["a"])).await.unwrap();
+    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    bench.elsewhere().execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    let nothing = bench.streams.execute(&stream(1), &cause(3), notes(&["a"])).await.unwrap();
     assert_eq!(nothing.position, Position(2));
 }
 
@@ -142,7 +152,7 @@ async fn many_processes_at_once_record_each_note_once() {
         (0..200_u128).map(|n| {
             let (process, stream) = (&processes[(n % 4) as usize], &stream);
             async move {
-                process.execute(stream, &cause(n), &vec![format!("note {}", n / 4)]).await.unwrap().events
+                process.execute(stream, &cause(n), vec![format!("note {}", n / 4)]).await.unwrap().events
             }
         });
     let recorded: usize = join_all(commands).await.into_iter().sum();
@@ -152,10 +162,10 @@ async fn many_processes_at_once_record_each_note_once() {
 #[tokio::test]
 async fn another_tenants_stream_is_not_there() {
     let bench = Bench::new();
-    bench.streams.execute(&stream(1), &cause(1), &notes(&["a"])).await.unwrap();
+    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
     let other = Cause { tenant: "other".parse::<Tenant>().unwrap(), ..cause(2) };
     for streams in [&bench.streams, &bench.elsewhere()] {
-        let refused = streams.execute(&stream(1), &other, &notes(&["b"])).await;
+        let refused = streams.execute(&stream(1), &other, notes(&["b"])).await;
         assert!(matches!(refused, Err(ExecuteError::OtherTenant)));
     }
 }
@@ -163,12 +173,12 @@ async fn another_tenants_stream_is_not_there() {
 #[tokio::test]
 async fn a_key_is_answered_as_the_first_time_even_after_a_restart() {
     let bench = Bench::new();
-    let first = bench.streams.execute(&stream(1), &keyed(1, "ab"), &notes(&["a", "b"])).await.unwrap();
-    bench.streams.execute(&stream(1), &cause(2), &notes(&["c"])).await.unwrap();
+    let first = bench.streams.execute(&stream(1), &keyed(1, "ab"), notes(&["a", "b"])).await.unwrap();
+    bench.streams.execute(&stream(1), &cause(2), notes(&["c"])).await.unwrap();
     for streams in [&bench.streams, &bench.elsewhere()] {
-        let again = streams.execute(&stream(1), &keyed(3, "ab"), &notes(&["a", "b"])).await.unwrap();
+        let again = streams.execute(&stream(1), &keyed(3, "ab"), notes(&["a", "b"])).await.unwrap();
         assert_eq!(again, Executed { repeated: true, ..first });
-        let other = streams.execute(&stream(1), &keyed(4, "x"), &notes(&["x"])).await;
+        let other = streams.execute(&stream(1), &keyed(4, "x"), notes(&["x"])).await;
         assert!(matches!(other, Err(ExecuteError::KeyReused)));
     }
     assert_eq!(bench.events(), 3);
@@ -177,10 +187,10 @@ async fn a_key_is_answered_as_the_first_time_even_after_a_restart() {
 #[tokio::test]
 async fn a_key_is_forgotten_after_a_day() {
     let bench = Bench::new();
-    bench.streams.execute(&stream(1), &keyed(1, "a"), &notes(&["a"])).await.unwrap();
+    bench.streams.execute(&stream(1), &keyed(1, "a"), notes(&["a"])).await.unwrap();
     bench.clock.advance(Duration::from_secs(25 * 60 * 60));
-    bench.streams.execute(&stream(1), &cause(2), &notes(&["b"])).await.unwrap();
-    let fresh = bench.streams.execute(&stream(1), &keyed(3, "c"), &notes(&["c"])).await.unwrap();
+    bench.streams.execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    let fresh = bench.streams.execute(&stream(1), &keyed(3, "c"), notes(&["c"])).await.unwrap();
     assert_eq!((fresh.events, fresh.repeated), (1, false));
 }
 
@@ -188,12 +198,12 @@ async fn a_key_is_forgotten_after_a_day() {
 async fn a_large_command_is_split_and_each_event_keeps_an_id_of_its_own() {
     let bench = Bench::new();
     let many: Vec<String> = (0..10_000).map(|n| format!("note {n}")).collect();
-    let all = bench.streams.execute(&stream(1), &keyed(1, "many"), &many).await.unwrap();
+    let all = bench.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
     assert_eq!(all, Executed { events: 10_000, position: Position(10_000), repeated: false });
     let recorded = bench.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap();
     let ids: HashSet<_> = recorded.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), 10_000);
-    let again = bench.elsewhere().execute(&stream(1), &keyed(2, "many"), &many).await.unwrap();
+    let again = bench.elsewhere().execute(&stream(1), &keyed(2, "many"), many.clone()).await.unwrap();
     assert_eq!(again, Executed { repeated: true, ..all });
 }
 
@@ -201,7 +211,7 @@ async fn a_large_command_is_split_and_each_event_keeps_an_id_of_its_own() {
 async fn a_command_that_was_interrupted_between_two_appends_is_carried_on_by_its_repetition() {
     let whole = Bench::new();
     let many: Vec<String> = (0..10_000).map(|n| format!("note {n}")).collect();
-    whole.streams.execute(&stream(1), &keyed(1, "many"), &many).await.unwrap();
+    whole.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
     let events = whole.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap();
 
     // Another log that got the first append only.
@@ -217,7 +227,7 @@ async fn a_command_that_was_interrupted_between_two_appends_is_carried_on_by_its
     for event in begun {
         bench.log.append(&stream(1), Expected::Any, vec![event]).await.unwrap();
     }
-    let carried_on = bench.streams.execute(&stream(1), &keyed(1, "many"), &many).await.unwrap();
+    let carried_on = bench.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
     assert_eq!(carried_on, Executed { events: 10_000, position: Position(10_000), repeated: false });
     let ids: Vec<_> =
         bench.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap().iter().map(|e| e.id).collect();
@@ -229,7 +239,7 @@ async fn states_leave_memory_when_they_weigh_too_much_and_are_read_again() {
     let bench = Bench::new();
     let small = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 50);
     for n in 0..100 {
-        small.execute(&stream(n), &cause(n), &notes(&["a"])).await.unwrap();
+        small.execute(&stream(n), &cause(n), notes(&["a"])).await.unwrap();
     }
     assert!(small.cache.len() <= 10, "{}", small.cache.len());
     let seen = small.look(&stream(0), |folded| folded.state.contains("a")).await.unwrap();

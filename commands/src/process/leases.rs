@@ -1,0 +1,45 @@
+//! Ends leases that were not kept alive.
+
+use event_schemas::ids::LeaseId;
+
+use super::{AGAIN_AFTER, ProcessError};
+use crate::work::{Lease, Work};
+use crate::{Commands, cause};
+
+const NAME: &str = "leases";
+
+/// Runs until the server shuts down.
+pub(crate) async fn run(commands: Commands) {
+    if !commands.0.board.ready().await {
+        return;
+    }
+    let mut moved = commands.0.board.position();
+    loop {
+        moved.mark_unchanged();
+        for (lease_id, lease) in commands.0.board.run_out() {
+            tracing::info!(%lease_id, worker_id = %lease.worker_id, job_id = %lease.work.job_id(), "a lease ran out");
+            if let Err(error) = expire(&commands, lease_id, &lease).await {
+                tracing::warn!(%lease_id, %error, "the end of a lease could not be recorded; trying again");
+                commands.0.board.expire_later(lease_id, commands.0.clock.now().after(AGAIN_AFTER));
+            }
+        }
+        let next = commands.0.board.next_deadline();
+        commands.something_to_do(&mut moved, next).await;
+    }
+}
+
+async fn expire(commands: &Commands, lease_id: LeaseId, lease: &Lease) -> Result<(), ProcessError> {
+    let cause = cause::of_process(NAME, &lease.tenant, lease.origin, "");
+    let job = lease.work.job_id();
+    match lease.work {
+        Work::Job(_) => {
+            commands.act_on_job(job, &cause, domain::job::Action::ExpireLease { lease_id }).await?;
+        }
+        Work::Request(..) => {
+            let action = domain::matching::Action::ExpireLease { lease_id };
+            commands.act_on_matching(job, &cause, action).await?;
+        }
+    }
+    metrics::counter!("matchbook_leases_expired_total").increment(1);
+    Ok(())
+}

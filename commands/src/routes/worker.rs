@@ -1,0 +1,200 @@
+//! Workers: here, alive, gone.
+
+use std::collections::BTreeSet;
+
+use domain::worker::{Action, Attendance, Command, Refusal};
+use event_schemas::envelope::Cause;
+use event_schemas::ids::{Tenant, WorkerId};
+use event_schemas::stream::StreamId;
+use event_schemas::worker::{WorkKind as StoredKind, WorkerEnd as StoredEnd};
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Enum, Object, OpenApi};
+use web::caller::Caller;
+use web::idempotency::IdempotencyKey;
+use web::json::Json;
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{Pos, Text};
+use web::vocabulary::WorkKind;
+
+use super::{keyed, reporters};
+use crate::{Commands, refusal};
+
+/// What a worker says of itself.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct RegisterWorker {
+    /// What it can do.
+    #[oai(validator(min_items = 1, max_items = 20))]
+    kinds: Vec<WorkKind>,
+    /// Of the worker's program.
+    #[oai(validator(min_length = 1, max_length = 100))]
+    version: Option<String>,
+}
+
+impl Example for RegisterWorker {
+    fn example() -> Self {
+        Self { kinds: vec![WorkKind::MatchRequest], version: Some("1.0.0".to_owned()) }
+    }
+}
+
+/// A worker that is known.
+#[derive(Debug, Object)]
+struct WorkerKnown {
+    worker_id: Text<WorkerId>,
+    kinds: Vec<WorkKind>,
+    #[oai(skip_serializing_if_is_none)]
+    version: Option<String>,
+    position: Pos,
+}
+
+/// A worker that was heard of.
+#[derive(Debug, Object)]
+struct WorkerHeard {
+    worker_id: Text<WorkerId>,
+    position: Pos,
+}
+
+/// How a worker ended, as whoever started it saw.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ReportExit {
+    /// 137 counts as out of memory.
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    /// `oom` counts as out of memory, `shutdown` as asked for.
+    #[oai(validator(min_length = 1, max_length = 2000))]
+    reason: Option<String>,
+}
+
+impl Example for ReportExit {
+    fn example() -> Self {
+        Self { exit_code: Some(137), signal: None, reason: None }
+    }
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename = "ReportedEnd", rename_all = "snake_case", remote = "StoredEnd")]
+enum WorkerEnd {
+    Lost,
+    Stopped,
+    OutOfMemory,
+    Crashed,
+}
+
+/// A worker that is gone. Its leases end with it.
+#[derive(Debug, Object)]
+struct WorkerGone {
+    worker_id: Text<WorkerId>,
+    end: WorkerEnd,
+    position: Pos,
+}
+
+/// Commands about workers.
+#[derive(Clone, Debug)]
+pub struct WorkerCommands(pub(super) Commands);
+
+#[OpenApi]
+impl WorkerCommands {
+    /// Register a worker
+    ///
+    /// A claim registers, too.
+    #[oai(path = "/internal/workers/:worker_id", method = "put", operation_id = "register_worker")]
+    async fn register(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        worker_id: Path<String>,
+        body: Json<RegisterWorker>,
+    ) -> Result<Json<WorkerKnown>, Problem> {
+        caller.require(reporters())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let path = format!("/internal/workers/{worker_id}");
+        let cause = self.0.cause(&caller, trace, keyed(&caller, "PUT", &path, key.0, &body.0)).await?;
+        let kinds: BTreeSet<StoredKind> = body.0.kinds.into_iter().map(Into::into).collect();
+        let version = body.0.version;
+        let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
+        let position = self.0.act_on_worker(&cause, &worker_id, action).await?;
+        self.0.0.board.seen(&caller.tenant, &worker_id);
+        let kinds = kinds.into_iter().map(Into::into).collect();
+        Ok(Json(WorkerKnown { worker_id: worker_id.into(), kinds, version, position }))
+    }
+
+    /// Say that a worker is alive
+    #[oai(
+        path = "/internal/workers/:worker_id/heartbeat",
+        method = "post",
+        operation_id = "worker_heartbeat"
+    )]
+    async fn heartbeat(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        worker_id: Path<String>,
+    ) -> Result<Json<WorkerHeard>, Problem> {
+        caller.require(reporters())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let position = if self.0.0.board.seen(&caller.tenant, &worker_id) {
+            let stream = StreamId::worker(&caller.tenant, &worker_id);
+            let position = self.0.0.workers.look(&stream, |folded| folded.position()).await;
+            position.map_err(refusal::unreadable)?.into()
+        } else {
+            let cause = self.0.cause(&caller, trace, None).await?;
+            self.0.act_on_worker(&cause, &worker_id, Action::Seen).await?
+        };
+        Ok(Json(WorkerHeard { worker_id: worker_id.into(), position }))
+    }
+
+    /// Report that a worker ended
+    ///
+    /// What it had claimed waits for another worker at once.
+    #[oai(path = "/internal/workers/:worker_id/exit", method = "post", operation_id = "worker_exit")]
+    async fn exit(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        worker_id: Path<String>,
+        body: Json<ReportExit>,
+    ) -> Result<Json<WorkerGone>, Problem> {
+        caller.require(reporters())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let path = format!("/internal/workers/{worker_id}/exit");
+        let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &body.0)).await?;
+        let ReportExit { exit_code, signal, reason } = body.0;
+        let action = Action::Exit { exit_code, signal, reason };
+        let position = self.0.act_on_worker(&cause, &worker_id, action).await?;
+        let end = self.0.end_of(&caller.tenant, &worker_id).await?;
+        Ok(Json(WorkerGone { worker_id: worker_id.into(), end, position }))
+    }
+}
+
+impl Commands {
+    async fn act_on_worker(
+        &self,
+        cause: &Cause,
+        worker_id: &WorkerId,
+        action: Action,
+    ) -> Result<Pos, Problem> {
+        let stream = StreamId::worker(&cause.tenant, worker_id);
+        let command = Command { worker_id: worker_id.clone(), at: self.0.clock.now(), action };
+        let executed = self.0.workers.execute(&stream, cause, command).await.map_err(refusal::single)?;
+        Ok(executed.position.into())
+    }
+
+    async fn end_of(&self, tenant: &Tenant, worker_id: &WorkerId) -> Result<WorkerEnd, Problem> {
+        let stream = StreamId::worker(tenant, worker_id);
+        let attendance = |folded: &crate::execute::Folded<domain::worker::Worker>| {
+            folded.state.known().map(|known| known.attendance)
+        };
+        match self.0.workers.look(&stream, attendance).await.map_err(refusal::unreadable)? {
+            Some(Attendance::Ended(end)) => Ok(end.into()),
+            // It came back in the meantime.
+            Some(Attendance::Present) => Ok(WorkerEnd::Stopped),
+            None => Err(Problem::not_found(Refusal::Missing(worker_id.clone()).to_string())),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Two lines that face each other: work that waits for workers, and workers that wait for work.
+//!
+//! A worker is woken for one piece of work, the first in line that can do it; so a crowd of waiting workers never runs for
+//! the same piece.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use event_schemas::ids::{Position, Tenant};
+use event_schemas::time::Timestamp;
+use event_schemas::worker::WorkKind;
+use tokio::sync::oneshot;
+
+use super::Work;
+
+/// Since when work waits. The position settles which of two came first.
+pub(super) type Since = (Timestamp, Position);
+
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    work: HashMap<(Tenant, WorkKind), BTreeSet<(Since, Work)>>,
+    waiters: BTreeMap<u64, Waiter>,
+    next_place: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    tenant: Tenant,
+    kinds: Vec<WorkKind>,
+    wake: oneshot::Sender<()>,
+}
+
+impl Line {
+    /// Lines work up, and wakes one worker for it. Nothing changes if it stands there already.
+    pub(super) fn add(&mut self, tenant: &Tenant, kind: WorkKind, since: Since, work: Work) {
+        if self.work.entry((tenant.clone(), kind)).or_default().insert((since, work)) {
+            self.wake_one(tenant, &[kind]);
+        }
+    }
+
+    /// Takes work out of the line, if it stands there.
+    pub(super) fn remove(&mut self, tenant: &Tenant, kind: WorkKind, since: Since, work: &Work) {
+        let key = (tenant.clone(), kind);
+        if let Some(line) = self.work.get_mut(&key) {
+            line.remove(&(since, work.clone()));
+            if line.is_empty() {
+                self.work.remove(&key);
+            }
+        }
+    }
+
+    /// Takes the longest waiting work of these kinds out of the line.
+    pub(super) fn pop(&mut self, tenant: &Tenant, kinds: &[WorkKind]) -> Option<(Work, WorkKind)> {
+        let firsts = kinds.iter().filter_map(|kind| {
+            let first = self.work.get(&(tenant.clone(), *kind))?.first()?;
+            Some((first, *kind))
+        });
+        let ((since, work), kind) =
+            firsts.min().map(|((since, work), kind)| ((*since, work.clone()), kind))?;
+        self.remove(tenant, kind, since, &work);
+        Some((work, kind))
+    }
+
+    /// Lines a worker up, at the place that it had before, if any. Answers the place.
+    pub(super) fn wait(
+        &mut self,
+        tenant: Tenant,
+        kinds: Vec<WorkKind>,
+        wake: oneshot::Sender<()>,
+        place: Option<u64>,
+    ) -> u64 {
+        let place = place.unwrap_or_else(|| {
+            self.next_place += 1;
+            self.next_place
+        });
+        self.waiters.insert(place, Waiter { tenant, kinds, wake });
+        place
+    }
+
+    /// A worker goes away. If it was woken on its way out, the next one is woken in its stead.
+    pub(super) fn leave(&mut self, place: u64, woken: &mut oneshot::Receiver<()>) {
+        if self.waiters.remove(&place).is_some() || woken.try_recv().is_err() {
+            return;
+        }
+        let waiting: Vec<_> = self.work.keys().cloned().collect();
+        for (tenant, kind) in waiting {
+            self.wake_one(&tenant, &[kind]);
+        }
+    }
+
+    fn wake_one(&mut self, tenant: &Tenant, kinds: &[WorkKind]) {
+        let wants = |waiter: &Waiter| {
+            waiter.tenant == *tenant && kinds.iter().any(|kind| waiter.kinds.contains(kind))
+        };
+        while let Some(place) = self.waiters.iter().find(|(_, waiter)| wants(waiter)).map(|(place, _)| *place)
+        {
+            let sent = self.waiters.remove(&place).map(|waiter| waiter.wake.send(()));
+            if sent == Some(Ok(())) {
+                return;
+            }
+        }
+    }
+
+    /// How much work of each kind waits.
+    pub(super) fn lengths(&self) -> BTreeMap<WorkKind, usize> {
+        let mut lengths = BTreeMap::new();
+        for ((_, kind), line) in &self.work {
+            *lengths.entry(*kind).or_default() += line.len();
+        }
+        lengths
+    }
+}

@@ -1,0 +1,12 @@
+//! The write side through HTTP, over a log in memory and in simulated time.
+
+mod claims;
+mod idempotency;
+mod jobs;
+mod leases;
+mod matches;
+mod matching;
+#[cfg(test)]
+mod support;
+mod tenants;
+mod workers;
