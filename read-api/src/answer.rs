@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use domain::matching::summary::Summary as Summarised;
 use event_log::{EventLog, ReadError};
-use event_schemas::ids::{JobId, Position, Revision};
+use event_schemas::ids::{JobId, Position, Revision, Tenant};
+use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use projections::matching_summary::{Folded, RefoldError, ScoresFrom, SummaryError};
 use projections::{Name, QueryError};
 use web::caller::Caller;
 use web::problem::Problem;
@@ -94,5 +98,53 @@ pub(crate) fn unanswered(error: &QueryError) -> Problem {
     match error {
         QueryError::Building { .. } => Problem::unavailable(error.to_string(), RETRY_AFTER),
         QueryError::Store { .. } | QueryError::Row { .. } => Problem::internal(error),
+    }
+}
+
+/// How a summary that cannot be told is told.
+pub(crate) fn untold(error: &SummaryError) -> Problem {
+    match error {
+        SummaryError::Query(error) => unanswered(error),
+        SummaryError::Refold(RefoldError::Read(error)) => unread(error),
+        SummaryError::Refold(_) | SummaryError::Scores { .. } => Problem::internal(error),
+    }
+}
+
+impl ReadApi {
+    /// The job's fold as the read model has it.
+    ///
+    /// # Errors
+    /// 404 if there is no such matching job, or it is another tenant's.
+    pub(crate) async fn folded(&self, tenant: &Tenant, job: JobId) -> Result<Folded, Problem> {
+        let found = self.models.matching_summary().summary(tenant, job).await;
+        let folded = found.map_err(|error| unanswered(&error))?.ok_or_else(no_such_job)?;
+        only_matching(&folded)?;
+        Ok(folded)
+    }
+
+    /// What a fold says at an instant.
+    ///
+    /// # Errors
+    /// 404 before the job's creation.
+    pub(crate) async fn summarised(
+        &self,
+        job: JobId,
+        folded: &Folded,
+        instant: Timestamp,
+        scores: ScoresFrom,
+    ) -> Result<Summarised, Problem> {
+        let thresholds = &self.server.thresholds;
+        let summary =
+            self.models.matching_summary().summarise(job, folded, instant, thresholds, scores).await;
+        summary.map_err(|error| untold(&error))?.ok_or_else(no_such_job)
+    }
+}
+
+/// Only jobs of that kind have a matching summary.
+pub(crate) fn only_matching(folded: &Folded) -> Result<(), Problem> {
+    match &folded.fold.history {
+        Some(history) if history.kind() == JobKind::ProductVideoMatching => Ok(()),
+        Some(_) => Err(Problem::not_found("this job is of a kind that has no matching summary")),
+        None => Err(no_such_job()),
     }
 }

@@ -9,8 +9,10 @@ mod answer;
 mod console;
 mod history;
 mod latency;
+mod moment;
 pub mod routes;
 pub mod server;
+mod stream;
 
 use std::sync::Arc;
 
@@ -22,12 +24,15 @@ use projections::ReadModels;
 
 pub use console::Front;
 use routes::history::HistoryRoutes;
-use routes::job::JobRoutes;
+use routes::job::{Glances, JobRoutes};
 use routes::matching::MatchingRoutes;
 use routes::operations::OperationRoutes;
 use routes::projection::ProjectionRoutes;
+use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
 use server::Server;
+use stream::{Pulses, Socket};
+use web::shutdown::Shutdown;
 
 /// What every read route works with.
 #[derive(Debug)]
@@ -37,20 +42,28 @@ pub struct ReadApi {
     models: ReadModels,
     metrics: PrometheusHandle,
     server: Server,
+    /// Live streams would otherwise keep the server from stopping.
+    shutdown: Shutdown,
+    pulses: Arc<Pulses>,
+    glances: Glances,
 }
 
 /// The typed routes, as the root combines them with those of the write side into one OpenAPI document.
-pub type Routes = (JobRoutes, HistoryRoutes, MatchingRoutes, WorkerRoutes, ProjectionRoutes, OperationRoutes);
+pub type Routes =
+    (JobRoutes, HistoryRoutes, MatchingRoutes, StreamRoutes, WorkerRoutes, ProjectionRoutes, OperationRoutes);
 
 impl ReadApi {
+    /// To be called on the runtime that serves: it starts the task that wakes the readers of streams.
     pub fn new(
         log: Log,
         clock: Clock,
         models: ReadModels,
         metrics: PrometheusHandle,
         server: Server,
+        shutdown: Shutdown,
     ) -> Arc<Self> {
-        Arc::new(Self { log, clock, models, metrics, server })
+        let pulses = Pulses::start(models.matching_summary().changes());
+        Arc::new(Self { log, clock, models, metrics, server, shutdown, pulses, glances: Glances::default() })
     }
 
     /// The routes of the OpenAPI document.
@@ -60,23 +73,27 @@ impl ReadApi {
             JobRoutes { api: api() },
             HistoryRoutes { api: api() },
             MatchingRoutes { api: api() },
+            StreamRoutes { api: api() },
             WorkerRoutes { api: api() },
             ProjectionRoutes { api: api() },
             OperationRoutes { api: api() },
         )
     }
 
-    /// Adds to the root's routes what no OpenAPI document can describe: `/` and the console's files. See [`RAW_PATHS`].
+    /// Adds to the root's routes what no OpenAPI document can describe: `/`, the console's files and the WebSocket. See [`RAW_PATHS`].
     ///
     /// The OpenAPI service may be nested at `/` in `routes`: poem would then give it `/` as well, so this endpoint looks
     /// first.
     pub fn mount(self: &Arc<Self>, routes: Route) -> Front {
-        Front { api: Arc::clone(self), routes: routes.at("/console/:file", get(console::file)) }
+        let routes = routes
+            .at("/console/:file", get(console::file))
+            .at("/jobs/:job_id/matching/ws", get(Socket { api: Arc::clone(self) }));
+        Front { api: Arc::clone(self), routes }
     }
 }
 
 /// The paths of [`ReadApi::mount`], all for GET, as [`web::routes::Routes::with`] takes them.
-pub const RAW_PATHS: [&str; 2] = ["/", "/console/{file}"];
+pub const RAW_PATHS: [&str; 3] = ["/", "/console/{file}", "/jobs/{job_id}/matching/ws"];
 
 #[cfg(test)]
 mod tests;

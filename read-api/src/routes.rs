@@ -5,6 +5,7 @@ pub mod job;
 pub mod matching;
 pub mod operations;
 pub mod projection;
+pub mod stream;
 pub mod worker;
 
 use poem_openapi::Tags;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use domain::matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
@@ -65,4 +66,6 @@ pub struct Server {
     /// Whether anyone may read `/metrics`.
     pub open_metrics: bool,
     pub parts: Vec<Part>,
+    /// From when on waiting is a blocker of a matching job.
+    pub thresholds: Thresholds,
 }

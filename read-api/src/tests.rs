@@ -7,3 +7,5 @@ mod jobs;
 mod operations;
 mod script;
 mod stage;
+mod streams;
+mod summary;

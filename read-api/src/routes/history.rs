@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use domain::job::timeline::{PhaseStay, Timeline, TimelineError, timeline};
-use domain::job::view::AttemptView;
 use domain::matching::summary::JobFold;
 use event_schemas::envelope::Recorded;
-use event_schemas::ids::{CorrelationId, EventId, JobId, Position, RequestId, SubjectId, WorkerId};
+use event_schemas::ids::{CorrelationId, EventId, JobId, Position, RequestId, SubjectId};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
@@ -20,7 +19,7 @@ use web::problem::Problem;
 use web::value::{At, Pos, Text, Uid};
 
 use super::Tag;
-use super::job::{ErrorObject, Status};
+use super::job::{Attempt, ErrorObject, Status};
 use crate::ReadApi;
 use crate::answer::{no_such_job, unread};
 use crate::history::{History, Place};
@@ -79,24 +78,6 @@ pub struct StayObject {
     pub duration_seconds: f64,
 }
 
-/// One try.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "TimelineAttempt")]
-pub struct AttemptObject {
-    pub attempt: u32,
-    pub queued_at: At,
-    /// When work began; null while it waits.
-    pub started_at: Option<At>,
-    pub ended_at: Option<At>,
-    /// How long it has waited for somebody to begin.
-    pub queue_seconds: f64,
-    /// How long it has been worked on.
-    pub run_seconds: f64,
-    /// Who held the job as a whole, in order.
-    pub worker_ids: Vec<Text<WorkerId>>,
-    pub error: Option<ErrorObject>,
-}
-
 /// What went wrong, and when.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "TimelineError")]
@@ -123,7 +104,7 @@ pub struct TimelineObject {
     pub ended_at: Option<At>,
     /// Every stay in a phase, in order; the ends are no phases to stay in.
     pub phases: Vec<StayObject>,
-    pub attempts: Vec<AttemptObject>,
+    pub attempts: Vec<Attempt>,
     /// What went wrong, in order: whole attempts, and the latest of the requests that a worker could not do.
     pub errors: Vec<FailureObject>,
     /// The log position that the answer reflects.
@@ -138,21 +119,6 @@ impl From<PhaseStay> for StayObject {
             started_at: At(stay.started_at),
             ended_at: stay.ended_at.map(At),
             duration_seconds: stay.duration_seconds,
-        }
-    }
-}
-
-impl From<AttemptView> for AttemptObject {
-    fn from(attempt: AttemptView) -> Self {
-        Self {
-            attempt: attempt.attempt,
-            queued_at: At(attempt.queued_at),
-            started_at: attempt.started_at.map(At),
-            ended_at: attempt.ended_at.map(At),
-            queue_seconds: attempt.queue_seconds,
-            run_seconds: attempt.run_seconds,
-            worker_ids: attempt.worker_ids.into_iter().map(Text).collect(),
-            error: attempt.error.map(Into::into),
         }
     }
 }

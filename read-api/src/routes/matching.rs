@@ -1,5 +1,7 @@
 //! Matching jobs: the summary, live and as it was, and what was found.
 
+mod summary;
+
 use std::sync::Arc;
 
 use event_schemas::ids::{FrameId, ImageId, JobId, MatchId, ProductId, VideoId};
@@ -7,6 +9,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 use projections::Name;
 use projections::found_match::{FoundMatch, MatchCursor, MatchFilter, MatchOrder};
+use projections::matching_summary::{Refolded, ScoresFrom, Snapshots};
 use web::caller::Caller;
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
@@ -16,7 +19,10 @@ use web::value::{At, Pos, Text, Unit};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::answer::unanswered;
+use crate::answer::{no_such_job, only_matching, unanswered, untold};
+use crate::moment::Moment;
+
+pub use summary::Summary;
 
 /// In which order matches are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
@@ -72,6 +78,41 @@ pub struct MatchingRoutes {
 
 #[OpenApi(tag = "Tag::Matching")]
 impl MatchingRoutes {
+    /// The statistics and the health of a matching job, now or as they were
+    ///
+    /// A poll with `If-None-Match` costs 304 while nothing but the log's position has moved.
+    #[oai(path = "/jobs/:job_id/matching/summary", method = "get", operation_id = "read_matching_summary")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
+    async fn summary(
+        &self,
+        caller: Caller,
+        job_id: Path<String>,
+        /// Folds the job anew from all its events, and has the read model repaired if it says something else
+        #[oai(default)]
+        force_refresh: Query<bool>,
+        /// The summary as it was then: a position of the log, or an RFC 3339 instant. Neither may lie in the future
+        as_of: Query<Option<Moment>>,
+        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Summary>, Problem> {
+        let job = path::job_id(&job_id)?;
+        let summary = match (as_of.0, force_refresh.0) {
+            (Some(moment), force) => {
+                self.api.log_reached(min_position.0).await?;
+                self.summary_of_then(&caller, job, moment, force).await?
+            }
+            (None, true) => {
+                self.api.log_reached(min_position.0).await?;
+                self.refreshed_summary(&caller, job).await?
+            }
+            (None, false) => {
+                self.api.models_reached(&[Name::MatchingSummary], min_position.0).await?;
+                self.live_summary(&caller, job).await?
+            }
+        };
+        Ok(Cached::without(&summary, &["position"], if_none_match.as_deref()))
+    }
+
     /// A job's matches, the best first
     #[oai(path = "/jobs/:job_id/matches", method = "get", operation_id = "list_matches")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
@@ -105,6 +146,46 @@ impl MatchingRoutes {
 }
 
 impl MatchingRoutes {
+    /// From memory: no disk, no SQL.
+    async fn live_summary(&self, caller: &Caller, job: JobId) -> Result<Summary, Problem> {
+        let folded = self.api.folded(&caller.tenant, job).await?;
+        let now = self.api.clock.now();
+        let summary = self.api.summarised(job, &folded, now, ScoresFrom::ReadModel).await?;
+        Ok(Summary::new(summary, folded.position, None))
+    }
+
+    async fn refreshed_summary(&self, caller: &Caller, job: JobId) -> Result<Summary, Problem> {
+        let refreshed = self.api.models.matching_summary().refresh(&caller.tenant, job).await;
+        let Refolded { folded, instant } =
+            refreshed.map_err(|error| untold(&error))?.ok_or_else(no_such_job)?;
+        only_matching(&folded)?;
+        let summary = self.api.summarised(job, &folded, instant, ScoresFrom::Log).await?;
+        Ok(Summary::new(summary, folded.position, None))
+    }
+
+    async fn summary_of_then(
+        &self,
+        caller: &Caller,
+        job: JobId,
+        moment: Moment,
+        force: bool,
+    ) -> Result<Summary, Problem> {
+        moment.has_come(self.api.head(), self.api.clock.now())?;
+        let (snapshots, scores) = if force {
+            (Snapshots::Ignore, ScoresFrom::Log)
+        } else {
+            (Snapshots::Use, ScoresFrom::ReadModel)
+        };
+        let models = self.api.models.matching_summary();
+        let then = models.refold(&caller.tenant, job, moment.up_to(), snapshots).await;
+        let Refolded { folded, instant } = then
+            .map_err(|error| untold(&error))?
+            .ok_or_else(|| Problem::not_found("no such job, or not yet at that time"))?;
+        only_matching(&folded)?;
+        let summary = self.api.summarised(job, &folded, instant, scores).await?;
+        Ok(Summary::new(summary, folded.position, moment.instant()))
+    }
+
     async fn page(
         &self,
         job: JobId,

@@ -43,7 +43,7 @@ async fn a_failed_job_says_why() {
     stage.job_event(job(1), failed()).await;
     let answer = stage.get(&format!("/jobs/{}", job(1))).await.json();
     assert_eq!(answer["status"], "failed");
-    assert_snapshot!(format!("{:#}", answer["errors"]));
+    assert_snapshot!(format!("{:#}", answer["error"]));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use domain::matching::blockers::Thresholds;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use web::caller::{Auth, Now};
 use web::routes::Routes;
 use web::serve::{Layers, Settings, layers};
+use web::shutdown::Shutdown;
 
 use super::script::{claimed, created, found, frames, images, match_id, phase, progress, requested};
 use crate::server::{Access, Part, Server, Standing};
@@ -31,6 +33,8 @@ pub(super) struct Stage {
     pub(super) log: Log,
     pub(super) client: TestClient<Layers<Front>>,
     commands: Cell<u128>,
+    /// How much time passes with each append.
+    pub(super) pace: Cell<Duration>,
     _folder: tempfile::TempDir,
 }
 
@@ -87,9 +91,10 @@ impl Stage {
             log: "memory".to_owned(),
             open_metrics: false,
             parts,
+            thresholds: Thresholds::default(),
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server);
+        let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server, Shutdown::never());
         let service = OpenApiService::new(api.routes(), "test", "1");
         let document = web::openapi::document(&service.spec()).unwrap();
         let routes = RAW_PATHS.iter().fold(Routes::from_document(&document), |routes, path| {
@@ -97,14 +102,21 @@ impl Stage {
         });
         let settings = Settings::new(auth(&clock), routes);
         let endpoint = layers(api.mount(Route::new().nest("/", service)), settings);
-        Self { clock, log, client: TestClient::new(endpoint), commands: Cell::new(1), _folder: folder }
+        Self {
+            clock,
+            log,
+            client: TestClient::new(endpoint),
+            commands: Cell::new(1),
+            pace: Cell::new(Duration::from_secs(1)),
+            _folder: folder,
+        }
     }
 
     pub(super) fn head(&self) -> Position {
         *self.log.head().borrow()
     }
 
-    /// Appends one command's events at the present moment; a second passes.
+    /// Appends one command's events at the present moment; after that a second passes, unless told otherwise.
     pub(super) async fn append(&self, stream: StreamId, events: &[Event]) -> Position {
         self.append_for(&acme(), stream, events).await
     }
@@ -129,7 +141,7 @@ impl Stage {
             .map(|(index, event)| NewEvent::encode(&cause, &stream, index, now, event))
             .collect();
         let appended = self.log.append(&stream, Expected::Any, events).await.unwrap();
-        self.clock.advance(Duration::from_secs(1));
+        self.clock.advance(self.pace.get());
         appended.position
     }
 

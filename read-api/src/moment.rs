@@ -1,0 +1,110 @@
+//! A moment of the past that is asked for: a position of the log, or an instant.
+
+use std::borrow::Cow;
+
+use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::types::{ParseError, ParseFromParameter, ParseResult, Type};
+use projections::matching_summary::UpTo;
+use web::problem::Problem;
+use web::value::{At, Pos};
+
+/// `as_of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Position(Position),
+    Instant(Timestamp),
+}
+
+impl Moment {
+    /// Everything up to here was known then.
+    pub(crate) fn up_to(self) -> UpTo {
+        match self {
+            Self::Position(position) => UpTo::Position(position),
+            Self::Instant(instant) => UpTo::Instant(instant),
+        }
+    }
+
+    pub(crate) fn instant(self) -> Option<Timestamp> {
+        match self {
+            Self::Position(_) => None,
+            Self::Instant(instant) => Some(instant),
+        }
+    }
+
+    /// # Errors
+    /// 400 for a moment of the future: what will be known then, nobody knows.
+    pub(crate) fn has_come(self, head: Position, now: Timestamp) -> Result<(), Problem> {
+        let reason = match self {
+            Self::Position(position) if position > head => {
+                format!("the log has come to position {head} only")
+            }
+            Self::Instant(instant) if instant > now => format!("lies in the future; it is {now}"),
+            Self::Position(_) | Self::Instant(_) => return Ok(()),
+        };
+        Err(Problem::invalid("as_of", reason))
+    }
+}
+
+impl Type for Moment {
+    const IS_REQUIRED: bool = true;
+
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "moment".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            one_of: vec![Pos::schema_ref(), At::schema_ref()],
+            ..MetaSchema::ANY
+        }))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(std::iter::once(self))
+    }
+}
+
+impl ParseFromParameter for Moment {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        if let Ok(Pos(position)) = Pos::parse_from_parameter(text) {
+            return Ok(Self::Position(position));
+        }
+        text.parse().map(Self::Instant).map_err(|_| {
+            ParseError::custom("is neither a position of the log nor an instant such as 2026-11-20T10:00:00Z")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_position_or_an_instant() {
+        assert_eq!(Moment::parse_from_parameter("17").ok(), Some(Moment::Position(Position(17))));
+        let instant =
+            Moment::parse_from_parameter("2026-11-20T11:00:00+01:00").ok().and_then(Moment::instant);
+        assert_eq!(instant.map(|at| at.to_string()).as_deref(), Some("2026-11-20T10:00:00.000000Z"));
+        for neither in ["", "yesterday", "-1", "1.5", "2026-11-20", "+7"] {
+            assert!(Moment::parse_from_parameter(neither).is_err(), "{neither}");
+        }
+    }
+
+    #[test]
+    fn the_future_has_not_come() {
+        let now = Timestamp::from_micros(5);
+        assert!(Moment::Position(Position(7)).has_come(Position(7), now).is_ok());
+        assert!(Moment::Position(Position(8)).has_come(Position(7), now).is_err());
+        assert!(Moment::Instant(now).has_come(Position(7), now).is_ok());
+        assert!(Moment::Instant(Timestamp::from_micros(6)).has_come(Position(7), now).is_err());
+    }
+}

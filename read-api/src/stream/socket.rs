@@ -1,0 +1,140 @@
+//! The stream of a job over a WebSocket: each update's data as one text frame.
+
+use std::sync::Arc;
+
+use futures_util::{SinkExt, StreamExt};
+use poem::http::{StatusCode, header};
+use poem::web::Path;
+use poem::web::websocket::{CloseCode, Message as Frame, WebSocket, WebSocketConfig, WebSocketStream};
+use poem::{Body, Endpoint, FromRequest, IntoResponse, Request, Response};
+use web::caller::Authenticated;
+use web::path;
+use web::problem::Problem;
+use web::sse::{self, Events};
+use web::value::Pos;
+
+use super::{Follow, Message};
+use crate::ReadApi;
+
+/// Nothing that a client sends here has a meaning, so nothing large is taken.
+const RECEIVED_BYTES_MAX: usize = 1024;
+
+/// `GET /jobs/{job_id}/matching/ws`.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    pub(crate) api: Arc<ReadApi>,
+}
+
+impl Endpoint for Socket {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let mut body = poem::RequestBody::new(Body::empty());
+        let Authenticated(caller) = Authenticated::from_request(&request, &mut body).await?;
+        same_origin(&request)?;
+        let Path(job) = Path::<String>::from_request(&request, &mut body).await?;
+        let job = path::job_id(&job)?;
+        let after = last_event_id(&request)?;
+        let Some(follow) =
+            Follow::open(&self.api, &caller.tenant, job, after.map(|Pos(after)| after)).await?
+        else {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        };
+        let socket = WebSocket::from_request(&request, &mut body).await?;
+        let greeting = follow.greeting();
+        let events: Events<Message> = sse::stream(&greeting, &self.api.shutdown, |sender| follow.run(sender));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(RECEIVED_BYTES_MAX))
+            .max_frame_size(Some(RECEIVED_BYTES_MAX));
+        let upgraded = socket.config(config).on_upgrade(move |socket| forward(socket, events));
+        Ok(upgraded.into_response())
+    }
+}
+
+/// A page of another site could open a WebSocket to an open server in its reader's name, and unlike with `fetch` no CORS
+/// rule would keep it from reading. Programs send no `Origin`.
+fn same_origin(request: &Request) -> Result<(), Problem> {
+    let Some(origin) = request.header(header::ORIGIN) else { return Ok(()) };
+    let host = request.header(header::HOST).unwrap_or_default();
+    match origin.split_once("://") {
+        Some((_, origin)) if origin == host => Ok(()),
+        _ => Err(Problem::forbidden("a page of another origin may not open this WebSocket")),
+    }
+}
+
+/// `?last_event_id=`, as a WebSocket's opener cannot set headers either.
+fn last_event_id(request: &Request) -> Result<Option<Pos>, Problem> {
+    use poem_openapi::types::ParseFromParameter;
+    let query = request.uri().query().unwrap_or_default();
+    let given = query.split('&').find_map(|pair| pair.strip_prefix("last_event_id="));
+    let header = request.header("last-event-id");
+    let parse = |text| {
+        Pos::parse_from_parameter(text)
+            .map_err(|error| Problem::invalid("last_event_id", error.into_message()))
+    };
+    header.or(given).map(parse).transpose()
+}
+
+/// Writes what the stream says until one of both is at its end.
+async fn forward(socket: WebSocketStream, events: Events<Message>) {
+    let (mut sink, mut received) = socket.split();
+    let mut frames = Box::pin(events.into_response().into_body().into_bytes_stream());
+    loop {
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Some(Ok(bytes)) => {
+                    for frame in texts(&String::from_utf8_lossy(&bytes)) {
+                        if sink.send(frame).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Some(Err(_)) | None => break,
+            },
+            // Reading also answers pings.
+            message = received.next() => match message {
+                Some(Ok(Frame::Close(_))) | Some(Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+    // The other side may have gone already.
+    let _ = sink.send(Frame::Close(Some((CloseCode::Normal, "the stream has ended".to_owned())))).await;
+}
+
+/// The frames of some events: their data, or a ping for a sign of life.
+fn texts(events: &str) -> Vec<Frame> {
+    events
+        .lines()
+        .filter_map(|line| match line.strip_prefix("data: ") {
+            Some(data) => Some(Frame::text(data)),
+            None => (line == ":").then(|| Frame::ping(Vec::new())),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_becomes_a_frame_of_its_data() {
+        let frames =
+            texts("retry: 3000\nevent: connected\ndata: {\"a\":1}\n\n:\n\nevent: x\nid: 7\ndata: {}\n\n");
+        assert_eq!(frames, [Frame::text("{\"a\":1}"), Frame::ping(Vec::new()), Frame::text("{}")]);
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused() {
+        let asked = |origin: &str| {
+            same_origin(
+                &Request::builder().header("host", "127.0.0.1:8080").header("origin", origin).finish(),
+            )
+        };
+        assert!(asked("http://127.0.0.1:8080").is_ok());
+        for other in ["http://evil.example", "http://127.0.0.1:8081", "null"] {
+            assert!(asked(other).is_err(), "{other}");
+        }
+        assert!(same_origin(&Request::builder().header("host", "a").finish()).is_ok());
+    }
+}
