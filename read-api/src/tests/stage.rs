@@ -1,6 +1,8 @@
 //! A server in memory, and someone who asks it.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::matching::blockers::Thresholds;
@@ -18,10 +20,12 @@ use poem::test::TestClient;
 use poem_openapi::OpenApiService;
 use projections::{ReadModels, Settings as ModelSettings};
 use serde_json::Value;
+use tokio::net::TcpListener;
 use uuid::Uuid;
 use web::caller::{Auth, Now};
 use web::routes::Routes;
 use web::serve::{Layers, Settings, layers};
+use web::server::{self, Bounds};
 use web::shutdown::Shutdown;
 
 use super::script::{claimed, created, found, frames, images, match_id, phase, progress, requested};
@@ -31,7 +35,8 @@ use crate::{Front, RAW_PATHS, ReadApi};
 pub(super) struct Stage {
     pub(super) clock: Clock,
     pub(super) log: Log,
-    pub(super) client: TestClient<Layers<Front>>,
+    pub(super) client: TestClient<Arc<Layers<Front>>>,
+    endpoint: Arc<Layers<Front>>,
     commands: Cell<u128>,
     /// How much time passes with each append.
     pub(super) pace: Cell<Duration>,
@@ -101,11 +106,12 @@ impl Stage {
             routes.with(path, &[poem::http::Method::GET])
         });
         let settings = Settings::new(auth(&clock), routes);
-        let endpoint = layers(api.mount(Route::new().nest("/", service)), settings);
+        let endpoint = Arc::new(layers(api.mount(Route::new().nest("/", service)), settings));
         Self {
             clock,
             log,
-            client: TestClient::new(endpoint),
+            client: TestClient::new(Arc::clone(&endpoint)),
+            endpoint,
             commands: Cell::new(1),
             pace: Cell::new(Duration::from_secs(1)),
             _folder: folder,
@@ -170,6 +176,15 @@ impl Stage {
         self.found(id, 2, 0.75, None).await;
         self.found(id, 3, 0.5, None).await;
         self.matching_event(id, progress(1, 10)).await;
+    }
+
+    /// Serves on a port of this machine, for what goes beyond one request and one answer.
+    pub(super) async fn serve(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Arc::clone(&self.endpoint);
+        tokio::spawn(server::run(listener, endpoint, Bounds::default(), Shutdown::never()));
+        address
     }
 
     /// GETs what the read models say once they have caught up.

@@ -5,9 +5,14 @@ use std::time::Duration;
 use event_schemas::ids::JobId;
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
+use futures_util::StreamExt;
 use poem::Body;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Message as Frame;
+use tokio_tungstenite::tungstenite::{Error as SocketError, protocol::frame::coding::CloseCode};
 
 use super::script::{cancelled, completed, created, failed, job, phase, progress, registered};
 use super::stage::{Stage, acme};
@@ -239,4 +244,52 @@ async fn a_ticket_opens_one_stream() {
     let path = format!("/jobs/{}/matching/stream?ticket={ticket}", job(1));
     assert_eq!(stage.client.get(&path).send().await.0.status(), 200);
     assert_eq!(stage.client.get(&path).send().await.0.status(), 401);
+}
+
+#[tokio::test]
+async fn a_websocket_carries_the_same_messages_and_is_closed_at_the_end() {
+    let stage = Stage::open().await;
+    stage.running_job(job(1)).await;
+    stage.get(&format!("/jobs/{}/matching/summary", job(1))).await;
+    let address = stage.serve().await;
+    let (mut socket, _) = connect_async(format!("ws://{address}/jobs/{}/matching/ws", job(1))).await.unwrap();
+    let mut told = Vec::new();
+    loop {
+        let frame = tokio::time::timeout(SOON, socket.next()).await.unwrap().unwrap().unwrap();
+        match frame {
+            Frame::Text(text) => told.push(serde_json::from_str::<Value>(&text).unwrap()),
+            Frame::Close(close) => {
+                assert_eq!(close.map(|close| close.code), Some(CloseCode::Normal));
+                break;
+            }
+            _ => {}
+        }
+        if told.len() == 2 {
+            stage.job_event(job(1), cancelled()).await;
+        }
+    }
+    let events: Vec<&str> = told.iter().map(|message| message["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["connected", "progress", "cancelled", "stream_ended"]);
+    assert_eq!((&told[1]["position"], &told[1]["summary"]["matches_found"]), (&12.into(), &3.into()));
+    assert_eq!(told[2]["position"], 13);
+}
+
+#[tokio::test]
+async fn a_websocket_is_refused_to_a_page_of_another_site_and_for_what_is_not_there() {
+    let stage = Stage::open().await;
+    stage.running_job(job(1)).await;
+    stage.get(&format!("/jobs/{}/matching/summary", job(1))).await;
+    let address = stage.serve().await;
+    let refusal = async |id: JobId, origin: Option<&str>| {
+        let mut request = format!("ws://{address}/jobs/{id}/matching/ws").into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        match connect_async(request).await {
+            Err(SocketError::Http(response)) => response.status().as_u16(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refusal(job(1), Some("http://evil.example")).await, 403);
+    assert_eq!(refusal(job(9), None).await, 404);
 }
