@@ -238,7 +238,7 @@ impl Commands {
                 lost_or(self.0.jobs.execute(&StreamId::job(*id), cause, command).await)?
             }
             Work::Request(id, request_id) => {
-                let standing = self.standing(&cause.tenant, *id).await?;
+                let standing = self.job(&cause.tenant, *id).await?.standing;
                 let request_id = request_id.clone();
                 let action = matching::Action::Claim { request_id, lease_id, worker_id, lease_until };
                 let command = matching::Command { job: standing, at: now, action };

@@ -26,6 +26,7 @@ use domain::worker::Worker;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_schemas::ids::{JobId, Position, Tenant};
+use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
 use tokio::task::JoinHandle;
 use web::problem::Problem;
@@ -53,6 +54,15 @@ impl Default for Settings {
 /// The write side. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Commands(Arc<Parts>);
+
+/// A job, as far as commands to its parts need to know it.
+#[derive(Clone, Copy, Debug)]
+struct JobSeen {
+    kind: JobKind,
+    standing: Standing,
+    /// Of its latest event.
+    position: Position,
+}
 
 #[derive(Debug)]
 struct Parts {
@@ -131,24 +141,14 @@ impl Commands {
     ///
     /// # Errors
     /// 404 if there is no such job, or it is another tenant's.
-    async fn standing(&self, tenant: &Tenant, job: JobId) -> Result<Standing, Problem> {
-        let (_, standing) = self.look_at_job(tenant, job).await?;
-        Ok(standing)
-    }
-
-    /// Where the job's stream ends, and how the job stands.
-    async fn look_at_job(&self, tenant: &Tenant, job: JobId) -> Result<(Position, Standing), Problem> {
+    async fn job(&self, tenant: &Tenant, job: JobId) -> Result<JobSeen, Problem> {
         let look = |folded: &execute::Folded<Job>| {
-            let is_theirs = folded.tenant() == Some(tenant);
-            is_theirs.then(|| (folded.position(), folded.state.standing()))
+            let life = folded.state.life().filter(|_| folded.tenant() == Some(tenant))?;
+            let standing = folded.state.standing();
+            Some(JobSeen { kind: life.kind(), standing, position: folded.position() })
         };
         let seen = self.0.jobs.look(&StreamId::job(job), look).await.map_err(refusal::unreadable)?;
         seen.ok_or_else(refusal::no_such_job)
-    }
-
-    /// What is known by now about how long a job's phases take.
-    async fn eta_priors(&self, _job: JobId) -> Result<Vec<event_schemas::job::PhasePrior>, Problem> {
-        Ok(Vec::new())
     }
 
     /// Everything that is in the log by now.

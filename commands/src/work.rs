@@ -7,6 +7,7 @@
 mod created;
 mod follow;
 mod line;
+mod priors;
 mod state;
 mod workers;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Idempotency};
 use event_schemas::ids::{CorrelationId, EventId, JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
+use event_schemas::job::{JobKind, PhasePrior};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
 use tokio::sync::{oneshot, watch};
@@ -183,6 +185,11 @@ impl Board {
     /// Whether the job of this id was created under the same key. `Done` says where.
     pub fn created(&self, asked: Idempotency) -> Seen {
         self.locked().created.find(asked, self.0.clock.now())
+    }
+
+    /// What is known by now about how long the phases of the tenant's jobs of a kind take.
+    pub fn eta_priors(&self, tenant: &Tenant, kind: JobKind) -> Vec<PhasePrior> {
+        self.locked().priors.of(tenant, kind)
     }
 
     /// When the next lease runs out, or the next retry falls due.

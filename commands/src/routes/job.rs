@@ -131,12 +131,12 @@ impl JobCommands {
     ) -> Result<Json<PhaseTaken>, Problem> {
         caller.require(reporters())?;
         let job = web::path::job_id(&job_id)?;
-        self.0.standing(&caller.tenant, job).await?;
+        let seen = self.0.job(&caller.tenant, job).await?;
         let at = self.0.occurred(body.0.occurred_at, || "occurred_at".to_owned())?;
         let idempotency = keyed(&caller, "PUT", &format!("/jobs/{job}/phase"), key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let phase = body.0.phase;
-        let eta_priors = self.0.eta_priors(job).await?;
+        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, seen.kind);
         let action = Action::ChangePhase { to: phase.into(), reason: body.0.reason, eta_priors };
         self.0.lead(job, &cause, Command { at, action }, phase).await
     }
@@ -152,7 +152,7 @@ impl JobCommands {
     ) -> Result<Json<PhaseTaken>, Problem> {
         caller.require(leaders())?;
         let job = web::path::job_id(&job_id)?;
-        self.0.standing(&caller.tenant, job).await?;
+        self.0.job(&caller.tenant, job).await?;
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/cancel"), key.0, &Value::Null);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let command = Command { at: self.0.0.clock.now(), action: Action::Cancel { reason: None } };
@@ -172,10 +172,10 @@ impl JobCommands {
     ) -> Result<Json<PhaseTaken>, Problem> {
         caller.require(leaders())?;
         let job = web::path::job_id(&job_id)?;
-        self.0.standing(&caller.tenant, job).await?;
+        let seen = self.0.job(&caller.tenant, job).await?;
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
-        let eta_priors = self.0.eta_priors(job).await?;
+        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, seen.kind);
         let command = Command { at: self.0.0.clock.now(), action: Action::Retry { eta_priors } };
         self.0.lead(job, &cause, command, Phase::Queued).await
     }

@@ -113,18 +113,18 @@ impl MatchesCommands {
     ) -> Result<Json<MatchesTaken>, Problem> {
         caller.require(reporters())?;
         let job = web::path::job_id(&job_id)?;
-        let (head, standing) = self.0.look_at_job(&caller.tenant, job).await?;
+        let seen = self.0.job(&caller.tenant, job).await?;
         let Batch(matches) = body;
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/matches"), key.0, &matches);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let count = matches.len();
         let matches = matches.into_iter().enumerate().map(|(index, new)| self.0.found(index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
-        let (accepted, position) = self.0.report_matches(job, standing, &cause, matches).await?;
+        let (accepted, position) = self.0.report_matches(job, seen.standing, &cause, matches).await?;
         Ok(Json(MatchesTaken {
             accepted: accepted as u64,
             duplicates: count.saturating_sub(accepted) as u64,
-            position: position.unwrap_or(head).into(),
+            position: position.unwrap_or(seen.position).into(),
         }))
     }
 
@@ -146,7 +146,7 @@ impl MatchesCommands {
         caller.require(reporters())?;
         let job = web::path::job_id(&job_id)?;
         let match_id: MatchId = web::path::text("match_id", &match_id)?;
-        let standing = self.0.standing(&caller.tenant, job).await?;
+        let standing = self.0.job(&caller.tenant, job).await?.standing;
         let path = format!("/jobs/{job}/matches/{match_id}/evidence");
         let idempotency = keyed(&caller, "PUT", &path, key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;

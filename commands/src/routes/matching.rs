@@ -270,7 +270,7 @@ impl Commands {
     {
         caller.require(reporters())?;
         let job = web::path::job_id(job_id)?;
-        let standing = self.standing(&caller.tenant, job).await?;
+        let standing = self.job(&caller.tenant, job).await?.standing;
         let accepted = items.len() as u64;
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/{route}"), key, &items);
         let commands = items.into_iter().enumerate().map(|(index, item)| {

@@ -273,7 +273,8 @@ impl WorkCommands {
             items_done: body.0.items_done,
             items_total: body.0.items_total,
         };
-        let eta_priors = self.0.eta_priors(job).await?;
+        let kind = self.0.job(&caller.tenant, job).await?.kind;
+        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, kind);
         self.0.report(&cause, id, job, job::Action::ReportProgress { report, eta_priors }).await
     }
 
@@ -388,7 +389,7 @@ impl Commands {
         job: JobId,
         action: matching::Action,
     ) -> Result<Json<ReportTaken>, Problem> {
-        let standing = self.standing(&cause.tenant, job).await?;
+        let standing = self.job(&cause.tenant, job).await?.standing;
         let command = matching::Command { job: standing, at: self.0.clock.now(), action };
         let executed = self.0.matchings.execute(&StreamId::matching(job), cause, command).await;
         let position = executed.map_err(refusal::single)?.position.into();

@@ -13,11 +13,12 @@ use event_schemas::worker::WorkKind;
 
 use super::created::Created;
 use super::line::{Line, Since};
+use super::priors::Priors;
 use super::workers::{Orphans, Workers};
 use super::{Origin, Work};
 
 /// How many leases that have ended are remembered, so that a late report is told from one that makes no sense.
-const ENDED_MAX: usize = 100_000;
+const ENDED_MAX: usize = 20_000;
 
 /// The right of a worker to a piece of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,7 @@ pub(super) struct State {
     retries: BTreeMap<JobId, Retry>,
     pub(super) workers: Workers,
     pub(super) created: Created,
+    pub(super) priors: Priors,
 }
 
 #[derive(Debug)]
@@ -150,13 +152,20 @@ impl State {
             retries: BTreeMap::new(),
             workers: Workers::new(term),
             created: Created::default(),
+            priors: Priors::default(),
         }
     }
 
     pub(super) fn apply(&mut self, envelope: &Envelope, now: Timestamp) {
         match (&envelope.event, envelope.stream.job_id()) {
-            (Event::Job(event), Some(job)) => self.apply_job(job, event, envelope, now),
-            (Event::Matching(event), Some(job)) => self.apply_matching(job, event, envelope, now),
+            (Event::Job(event), Some(job)) => {
+                self.priors.apply_job(job, event, envelope);
+                self.apply_job(job, event, envelope, now);
+            }
+            (Event::Matching(event), Some(job)) => {
+                self.priors.apply_matching(job, event);
+                self.apply_matching(job, event, envelope, now);
+            }
             (Event::Worker(event), _) => self.workers.apply(event, envelope),
             _ => {}
         }

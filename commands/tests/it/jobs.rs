@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use web::caller::Role;
 
 use crate::support::Bench;
@@ -171,4 +171,34 @@ async fn the_trace_and_the_tenant_of_a_request_are_in_its_events() {
     assert_eq!(events[0].metadata.tenant.as_str(), "acme");
     assert_eq!(events[0].metadata.correlation_id.0, events[0].metadata.causation_id);
     assert_eq!(events[1].metadata.traceparent, None);
+}
+
+#[tokio::test]
+async fn a_change_of_phase_takes_along_what_phases_cost_in_earlier_jobs_of_the_tenant() {
+    let bench = Bench::new().await;
+    let first = bench.job_with_requests(0).await;
+    bench.pass(100).await;
+    bench.put(format!("{first}/phase"), &json!({"phase": "evidence"})).await.ok();
+    bench.pass(10).await;
+    bench.put(format!("{first}/phase"), &json!({"phase": "completed"})).await.ok();
+    bench.rest().await;
+    let phase = |job: &str| format!("{job}/phase");
+    let second = bench.job().await;
+    bench.put(phase(&second), &json!({"phase": "matching"})).await.ok();
+    let changed =
+        serde_json::from_slice::<Value>(&bench.events().await.pop().unwrap().event.encode()).unwrap();
+    let priors = changed["eta_priors"].as_array().unwrap();
+    let costs: Vec<_> = priors
+        .iter()
+        .map(|prior| {
+            (prior["phase"].as_str().unwrap(), prior["log_seconds_per_unit"].as_f64().unwrap().exp().round())
+        })
+        .collect();
+    assert_eq!(costs, [("matching", 100.0), ("evidence", 10.0)]);
+    let theirs = bench.call("POST", "/jobs").tenant("other").body(&json!({})).send().await.ok();
+    let theirs = format!("/jobs/{}/phase", theirs["id"].as_str().unwrap());
+    bench.call("PUT", &theirs).tenant("other").body(&json!({"phase": "matching"})).send().await.ok();
+    let changed =
+        serde_json::from_slice::<Value>(&bench.events().await.pop().unwrap().event.encode()).unwrap();
+    assert_eq!(changed.get("eta_priors"), None);
 }
