@@ -271,3 +271,6 @@ impl Latest {
         self.position = self.position.max(envelope.position);
     }
 }
+
+#[cfg(test)]
+mod tests;

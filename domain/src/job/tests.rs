@@ -210,6 +210,13 @@ fn while_a_worker_holds_the_job_nobody_ends_it_without_its_lease() {
 }
 
 #[test]
+fn the_end_of_a_job_is_the_end_of_its_lease() {
+    let given = [job(VideoAnalysis), claimed(1), completed(Queued, Some(lease(1)))];
+    let state = given.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
+    assert_eq!(state.life().unwrap().lease, None);
+}
+
+#[test]
 fn an_end_that_is_reported_again_records_nothing_but_another_result_is_refused() {
     let given = [job(VideoAnalysis), claimed(1), completed(Queued, Some(lease(1)))];
     let complete = |n, result| Action::Complete { lease_id: Some(lease(n)), result };

@@ -217,4 +217,6 @@ fn eta(fold: &JobFold, history: &History, instant: Timestamp, thresholds: &Thres
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 use event_schemas::job::Phase;
-use event_schemas::worker::WorkKind;
+use event_schemas::worker::{WorkKind, WorkerEnd};
 
 use crate::job;
 use crate::matching;
@@ -68,6 +68,29 @@ fn consumers_are_gone_when_the_last_is_lost_and_back_when_one_returns() {
 }
 
 #[test]
+fn consumers_are_gone_since_the_last_of_them_left() {
+    let mut world = World::matching(1, 100);
+    for worker in ["w", "x"] {
+        world.worker(worker, worker::Action::Register { kinds: vec![WorkKind::MatchRequest], version: None });
+    }
+    world.wait(10.0).lose("w");
+    world.wait(10.0).lose("x");
+    assert_eq!(world.summary().blocker_details[0].since, at(20.0));
+}
+
+#[test]
+fn a_worker_that_only_says_what_else_it_can_do_has_not_returned() {
+    let mut world = held();
+    world.worker("x", worker::Action::Register { kinds: vec![WorkKind::MatchRequest], version: None });
+    // The copy of the end reached the job, but the worker itself was never gone.
+    let end = WorkerEnd::OutOfMemory;
+    world.act(matching::Action::EndWorker { worker_id: "w".parse().unwrap(), end });
+    let kinds = vec![WorkKind::MatchRequest, WorkKind::VideoAnalysis];
+    world.worker("w", worker::Action::Register { kinds, version: None });
+    assert_eq!(world.blockers(), ["worker_oom"]);
+}
+
+#[test]
 fn a_worker_with_a_lease_here_is_a_consumer_and_without_waiting_work_nobody_is_missed() {
     let mut world = held();
     world.worker("w", worker::Action::Lose { last_seen_at: at(0.0) });
@@ -90,6 +113,7 @@ fn a_lease_that_ran_out_shows_as_a_lost_worker_until_the_request_is_claimed_agai
         summary.blockers,
         ["worker_lost: The worker w was lost, and nobody has taken up its work yet."]
     );
+    world.issue("other", 1);
     world.claim("r", "x", 2);
     assert_eq!(world.blockers(), [""; 0]);
 }
@@ -107,6 +131,7 @@ fn a_worker_whose_heartbeats_stopped_shows_as_lost_even_if_it_returns_without_ta
 fn a_lost_worker_is_forgotten_when_its_request_is_completed_by_whomever() {
     let mut world = held();
     world.wait(45.0).act(expire(1));
+    world.issue("other", 1);
     world.complete("r", None, 100);
     assert_eq!(world.blockers(), [""; 0]);
 }
@@ -145,8 +170,9 @@ fn each_lost_worker_shows_once_since_its_first_loss() {
         world.issue(request, 1);
         world.claim(request, if n == 2 { "w" } else { "x" }, n);
     }
-    world.wait(1.0).act(expire(1));
+    // The request that sorts first is lost last.
     world.wait(1.0).act(expire(2));
+    world.wait(1.0).act(expire(1));
     world.act(expire(3));
     let details = world.summary().blocker_details;
     let seen: Vec<_> =

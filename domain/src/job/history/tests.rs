@@ -1,0 +1,84 @@
+use event_schemas::job::{JobClaimed, JobFailed, JobProgressReported, JobResultExpired, JobRetryScheduled};
+use serde_json::json;
+
+use super::*;
+use crate::job;
+use crate::job::view::view;
+use crate::scenario::{World, at, created, error, id, lease};
+
+fn history(events: &[(f64, JobEvent)]) -> History {
+    let mut history = History::begin(&created(JobKind::VideoAnalysis), id("default"), at(0.0));
+    for (seconds, event) in events {
+        history.apply(event, at(*seconds), at(*seconds));
+    }
+    history
+}
+
+fn claimed(n: u128) -> JobEvent {
+    JobClaimed { lease_id: lease(n), worker_id: id("w"), attempt: 1, lease_until: at(45.0) }.into()
+}
+
+fn failed() -> JobEvent {
+    JobFailed { attempt: 1, lease_id: None, error: error("oom") }.into()
+}
+
+fn progress(stage: Phase, fraction: f64) -> JobEvent {
+    JobProgressReported { lease_id: lease(1), stage, fraction, items_done: Some(1), items_total: None }.into()
+}
+
+#[test]
+fn a_scheduled_retry_begins_the_attempt_that_it_names() {
+    let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0) };
+    let history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, scheduled.into())]);
+    assert_eq!((history.attempt, history.phase), (2, Phase::Queued));
+    assert_eq!(history.retry_due_at, Some(at(30.0)));
+    assert_eq!((history.failure.is_none(), history.ended_at()), (true, None));
+    assert_eq!(history.attempts[0].ended_at, Some(at(10.0)));
+    assert_eq!(history.attempts[1].queued_at, at(11.0));
+}
+
+#[test]
+fn progress_within_a_stage_never_goes_down_and_a_new_attempt_begins_without() {
+    let mut history = history(&[
+        (1.0, claimed(1)),
+        (2.0, progress(Phase::Downloading, 0.5)),
+        (3.0, progress(Phase::Downloading, 0.4)),
+    ]);
+    assert_eq!(history.progress.map(|progress| progress.fraction), Some(0.5));
+    history.apply(&failed(), at(4.0), at(4.0));
+    history.apply(&JobRetryScheduled { attempt: 2, due_at: at(5.0) }.into(), at(4.0), at(4.0));
+    assert_eq!(history.progress, None);
+}
+
+#[test]
+fn a_result_is_kept_until_it_expires() {
+    let mut world = World::empty();
+    world.job(job::Action::Create(created(JobKind::VideoAnalysis)));
+    world.job(job::Action::Complete { lease_id: None, result: Some(json!({"highlights": 3})) });
+    let mut history = world.fold().history.unwrap();
+    assert_eq!(history.result, Some(json!({"highlights": 3})));
+    history.apply(&JobResultExpired {}.into(), at(1.0), at(1.0));
+    assert_eq!(history.result, None);
+}
+
+#[test]
+fn an_analysis_runs_between_its_queue_and_its_end() {
+    assert_eq!(Status::of(JobKind::VideoAnalysis, Phase::Queued), Status::Pending);
+    assert_eq!(Status::of(JobKind::VideoAnalysis, Phase::Transcribing), Status::Running);
+    assert_eq!(Status::of(JobKind::ModelTraining, Phase::Processing), Status::Running);
+}
+
+#[test]
+fn the_percentage_is_the_phases_share_and_stays_where_a_job_failed() {
+    let mut world = World::matching(1, 100);
+    let shown = |world: &World| view(&world.fold(), world.now).unwrap().progress_percentage;
+    assert_eq!(shown(&world), 15.0);
+    world.progress("r", None, 50);
+    assert_eq!(shown(&world), 55.0);
+    world.enter(Phase::Failed);
+    assert_eq!(shown(&world), 55.0);
+    world.job(job::Action::Retry { eta_priors: Vec::new() });
+    assert_eq!(shown(&world), 0.0);
+    world.enter(Phase::Completed);
+    assert_eq!(shown(&world), 100.0);
+}
