@@ -50,8 +50,9 @@ export function chip(status, label = title(status)) {
   return el("span", { class: "chip", data: { status } }, label);
 }
 
-/** The share done, from 0 to 1; null while there is nothing to do yet. */
+/** The share done, from 0 to 1; null while there is nothing to do yet. Of a matching job: of its candidates. */
 export function share(thing) {
+  if (thing.kind && thing.kind !== "product_video_matching") return thing.progress_percentage / 100;
   if (!thing.candidates_total) return null;
   return Math.min(1, thing.candidates_processed / thing.candidates_total);
 }

@@ -27,11 +27,32 @@ export class JobView {
       this.first = first.items[0]?.position ?? 1;
       say(this.heading, nameOf(job));
       this.kind.replaceChildren(`${title(job.kind)} · created `, instant(job.created_at));
-      this.show(await get(`${this.path}/matching/summary`));
-      this.connect();
-      await this.loadRest();
+      if (job.kind === "product_video_matching") {
+        this.show(await get(`${this.path}/matching/summary`));
+        this.connect();
+        await this.loadRest();
+      } else {
+        await this.openOther();
+      }
     } catch (error) {
       if (!this.gone) this.fail(error);
+    }
+  }
+
+  /** A job of another kind has no summary, no stream of them and no matches: it is asked for again and again. */
+  async openOther() {
+    for (const part of [this.travelPart, this.matchesPart, this.live]) part.remove();
+    while (!this.gone) {
+      const job = await get(this.path);
+      this.status.replaceChildren(chip(job.status), " ", el("span", { class: "subtle" }, phaseOf(job)));
+      this.meter.replaceChildren(bar(job, "Progress"), el("span", { class: "num" }, percent(job)));
+      this.blockers.replaceChildren(...(job.error ? [el("li", {}, job.error.user_message)] : []));
+      this.tiles.replaceChildren(
+        tile("Waited", duration(job.queue_seconds)), tile("Worked", duration(job.run_seconds)), tile("Attempt", count(job.attempt)),
+      );
+      this.showTimeline(await get(`${this.path}/timeline`));
+      if (job.ended_at) return;
+      await new Promise((wake) => setTimeout(wake, REFRESH_MS));
     }
   }
 
@@ -90,19 +111,20 @@ export class JobView {
     this.matchesNote = el("p", { class: "subtle" });
     this.matches = el("tbody");
     const head = ["Score", "Product", "Image", "Video", "Frame", "Evidence"].map((name) => el("th", { scope: "col" }, name));
+    this.travelPart = el("section", { "aria-labelledby": "travel-title" },
+      el("h3", { id: "travel-title" }, "Time travel"),
+      el("p", { class: "subtle", id: "travel-help" }, "Every number above, as it was when the log had come to this position."),
+      el("div", { class: "travel" },
+        el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now));
+    this.matchesPart = el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title" },
+        el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches)));
     this.panel.replaceChildren(
       el("a", { class: "back", href: "#/" }, "← All jobs"),
       el("div", { class: "panel-head" }, this.heading, this.status, this.live), this.kind,
-      this.meter, this.blockers, this.tiles,
-      el("section", { "aria-labelledby": "travel-title" },
-        el("h3", { id: "travel-title" }, "Time travel"),
-        el("p", { class: "subtle", id: "travel-help" }, "Every number above, as it was when the log had come to this position."),
-        el("div", { class: "travel" },
-          el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now)),
+      this.meter, this.blockers, this.tiles, this.travelPart,
       el("section", { "aria-labelledby": "timeline-title" }, el("h3", { id: "timeline-title" }, "Timeline"), this.timeline, this.errors),
-      el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
-        el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title" },
-          el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches))),
+      this.matchesPart,
     );
   }
 
@@ -193,10 +215,12 @@ function phaseOf(summary) {
   return summary.phase === summary.status ? attempt.slice(3) : `${title(summary.phase)}${attempt}`;
 }
 
+function tile(name, value, note = null) {
+  return el("div", {}, el("dt", {}, name), el("dd", {}, el("span", { class: "value num" }, value), note ? el("span", { class: "subtle" }, note) : null));
+}
+
 function tilesOf(summary) {
   const eta = summary.eta ? `${duration(summary.eta.low)} – ${duration(summary.eta.high)}` : null;
-  const tile = (name, value, note = null) =>
-    el("div", {}, el("dt", {}, name), el("dd", {}, el("span", { class: "value num" }, value), note ? el("span", { class: "subtle" }, note) : null));
   return [
     tile("ETA", duration(summary.eta_seconds), eta),
     tile("Matches found", count(summary.matches_found), `${count(summary.matches_with_evidence)} with evidence`),

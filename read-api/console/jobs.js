@@ -5,6 +5,7 @@ import { bar, chip, coalesce, count, duration, el, instant, percent, say, score,
 
 const POLL_MS = 2000;
 const PAGE = 50;
+const SHOWN_MAX = 500;
 
 export class JobList {
   constructor({ onError, onLoaded }) {
@@ -26,7 +27,7 @@ export class JobList {
       this.load();
     });
     this.more.addEventListener("click", () => {
-      this.limit = Math.min(500, this.limit + PAGE);
+      this.limit = Math.min(SHOWN_MAX, this.limit + PAGE);
       this.load();
     });
   }
@@ -57,8 +58,10 @@ export class JobList {
 
   show(page, filtered) {
     this.empty.hidden = page.items.length > 0 || filtered;
-    say(this.notice, page.items.length === 0 && filtered ? "No job fits these filters." : "");
-    this.more.hidden = !page.next_cursor;
+    const isCut = page.next_cursor !== null && this.limit >= SHOWN_MAX;
+    const nothing = page.items.length === 0 && filtered ? "No job fits these filters." : "";
+    say(this.notice, isCut ? `The newest ${SHOWN_MAX} are shown; filter to find older ones.` : nothing);
+    this.more.hidden = page.next_cursor === null || isCut;
     const ids = page.items.map((job) => job.id);
     const arrived = this.known ? page.items.filter((job) => !this.known.has(job.id)) : [];
     if (arrived.length > 0 && !filtered) {
@@ -111,15 +114,16 @@ function makeCard(id) {
   const node = el("li", {}, link);
   const update = (job) => {
     const now = { ...job, ...job.counters, ...job.matching };
+    const isMatching = job.kind === "product_video_matching";
     say(name, nameOf(job));
     status.replaceChildren(chip(job.status, job.status === "pending" || job.status === "running" ? title(job.phase) : undefined));
-    meter.replaceChildren(bar(now, `Candidates processed in ${nameOf(job)}`), el("span", { class: "num" }, percent(now)));
-    facts.replaceChildren(
-      ...fact("Candidates", `${count(now.candidates_processed)} / ${count(now.candidates_total)}`),
-      ...fact("Matches", count(now.matches_found)),
-      ...fact("p90", score(now.p90_score)),
-      ...fact("ETA", job.status === "running" ? duration(now.eta_seconds) : "–"),
-    );
+    meter.replaceChildren(bar(now, `Progress of ${nameOf(job)}`), el("span", { class: "num" }, percent(now)));
+    facts.replaceChildren(...(isMatching ? [
+      fact("Candidates", `${count(now.candidates_processed)} / ${count(now.candidates_total)}`),
+      fact("Matches", count(now.matches_found)),
+      fact("p90", score(now.p90_score)),
+      fact("ETA", job.status === "running" ? duration(now.eta_seconds) : "–"),
+    ] : [fact("Kind", title(job.kind)), fact("Waited", duration(job.queue_seconds)), fact("Worked", duration(job.run_seconds))]));
     blockers.hidden = !now.blockers?.length;
     blockers.replaceChildren(...(now.blockers ?? []).map((text) => el("li", {}, sentence(text))));
     foot.replaceChildren("Created ", instant(job.created_at));
@@ -128,7 +132,7 @@ function makeCard(id) {
 }
 
 function fact(name, value) {
-  return [el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value))];
+  return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value));
 }
 
 /** A blocker is `code: sentence`; people get the sentence. */

@@ -10,7 +10,6 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use projections::matching_summary::{Folded, RefoldError, ScoresFrom, SummaryError};
 use projections::{Name, QueryError};
-use web::caller::Caller;
 use web::problem::Problem;
 use web::value::Pos;
 
@@ -62,16 +61,16 @@ impl ReadApi {
         }
     }
 
-    /// Holds a read of the log to the caller's tenant. The first event of a job says whose it is.
+    /// Holds a read to one tenant. The first event of a job says whose it is.
     ///
     /// # Errors
     /// 404 if there is no such job, or it is another tenant's: the answer is the same.
-    pub(crate) async fn check_tenant(&self, caller: &Caller, job: JobId) -> Result<(), Problem> {
+    pub(crate) async fn check_tenant(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
         let first = self.log.read_stream(&StreamId::job(job), Revision(0), 1).await;
         let first = first.map_err(|error| unread(&error))?;
         let metadata = first.first().map(|event| event.metadata().map_err(|error| Problem::internal(&error)));
         match metadata.transpose()? {
-            Some(metadata) if metadata.tenant == caller.tenant => Ok(()),
+            Some(metadata) if metadata.tenant == *tenant => Ok(()),
             _ => Err(no_such_job()),
         }
     }

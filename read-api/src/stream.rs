@@ -19,9 +19,10 @@ use event_schemas::job::{JobEvent, Phase};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use poem_openapi::Object;
+use projections::Name;
 use projections::matching_summary::{Folded, ScoresFrom, Snapshots, UpTo};
 use tokio::sync::watch;
-use web::problem::Problem;
+use web::problem::{Code, Problem};
 use web::sse::{Closed, Sender, Update};
 use web::value::{Pos, Uid};
 use web::vocabulary::Phase as PhaseWord;
@@ -173,7 +174,7 @@ impl Follow {
         // A position that this log has not come to is of another log, or of one that was restored: nothing is known of
         // what that reader has seen.
         let told = after.filter(|after| *after <= api.head());
-        let folded = api.folded(tenant, job).await?;
+        let folded = Self::first_look(api, tenant, job).await?;
         let mut follow = Self {
             api: Arc::clone(api),
             tenant: tenant.clone(),
@@ -195,6 +196,19 @@ impl Follow {
         follow.next = next;
         let has_seen_the_end = missed.is_empty() && passed.last().is_some_and(|last| last.kind.is_end());
         Ok(if has_seen_the_end { None } else { Some(follow) })
+    }
+
+    /// A browser opens the stream of a job that it has just created, and cannot say from which position on it wants to
+    /// read: so a job that is in the log is waited for.
+    async fn first_look(api: &ReadApi, tenant: &Tenant, job: JobId) -> Result<Folded, Problem> {
+        match api.folded(tenant, job).await {
+            Err(problem) if problem.code == Code::NotFound => {
+                api.check_tenant(tenant, job).await?;
+                api.models_reached(&[Name::MatchingSummary], Some(Pos(api.head()))).await?;
+                api.folded(tenant, job).await
+            }
+            looked => looked,
+        }
     }
 
     /// The data of `connected`.

@@ -199,7 +199,7 @@ impl HistoryRoutes {
     ) -> Result<Cached<TimelineObject>, Problem> {
         let job = path::job_id(&job_id)?;
         self.api.log_reached(min_position.0).await?;
-        self.api.check_tenant(&caller, job).await?;
+        self.api.check_tenant(&caller.tenant, job).await?;
         let (timeline, position) = self.course(job).await?;
         Ok(Cached::new(&TimelineObject::new(timeline, position), if_none_match.as_deref()))
     }
@@ -217,7 +217,7 @@ impl HistoryRoutes {
     ) -> Result<Cached<Page<EventObject>>, Problem> {
         let job = path::job_id(&job_id)?;
         self.api.log_reached(min_position.0).await?;
-        self.api.check_tenant(&caller, job).await?;
+        self.api.check_tenant(&caller.tenant, job).await?;
         let page = self.page(job, limit.0, cursor.0.as_ref()).await?;
         Ok(Cached::new(&page, if_none_match.as_deref()))
     }

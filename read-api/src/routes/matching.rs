@@ -133,7 +133,7 @@ impl MatchingRoutes {
     ) -> Result<Cached<Page<Match>>, Problem> {
         let job = path::job_id(&job_id)?;
         self.api.models_reached(&[Name::Matches, Name::Jobs], min_position.0).await?;
-        self.api.check_tenant(&caller, job).await?;
+        self.api.check_tenant(&caller.tenant, job).await?;
         let filter = MatchFilter {
             min_score: min_score.0.map(|score| *score),
             has_evidence: has_evidence.0,

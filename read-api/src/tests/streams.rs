@@ -234,6 +234,16 @@ async fn no_stream_is_opened_of_what_is_not_the_callers() {
 }
 
 #[tokio::test]
+async fn a_stream_can_be_opened_as_soon_as_the_job_is_in_the_log() {
+    let stage = Stage::open().await;
+    for n in 1..=20 {
+        stage.job_event(job(n), created(job(n), "a")).await;
+        let opened = stage.client.get(format!("/jobs/{}/matching/stream", job(n))).send().await;
+        opened.assert_status_is_ok();
+    }
+}
+
+#[tokio::test]
 async fn a_ticket_opens_one_stream() {
     let stage = Stage::open().await;
     stage.running_job(job(1)).await;
