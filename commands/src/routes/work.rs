@@ -202,7 +202,7 @@ impl WorkCommands {
     /// Claim work
     ///
     /// The longest waiting first. While there is none the answer waits, up to `wait_ms`. A claim registers its worker and
-    /// counts as its heartbeat.
+    /// counts as its heartbeat. One that came back empty leaves its idempotency key free.
     #[oai(path = "/internal/work/claim", method = "post", operation_id = "claim_work")]
     async fn claim(
         &self,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use domain::worker::{Action, Attendance, Command, Refusal};
+use domain::worker::{Action, Command, end_of};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::{Tenant, WorkerId};
+use event_schemas::ids::WorkerId;
 use event_schemas::stream::StreamId;
 use event_schemas::worker::{WorkKind as StoredKind, WorkerEnd as StoredEnd};
 use poem_openapi::param::{Header, Path};
@@ -165,9 +165,9 @@ impl WorkerCommands {
         let path = format!("/internal/workers/{worker_id}/exit");
         let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &body.0)).await?;
         let ReportExit { exit_code, signal, reason } = body.0;
+        let end = end_of(exit_code, signal, reason.as_deref()).into();
         let action = Action::Exit { exit_code, signal, reason };
         let position = self.0.act_on_worker(&cause, &worker_id, action).await?;
-        let end = self.0.end_of(&caller.tenant, &worker_id).await?;
         Ok(Json(WorkerGone { worker_id: worker_id.into(), end, position }))
     }
 }
@@ -183,18 +183,5 @@ impl Commands {
         let command = Command { worker_id: worker_id.clone(), at: self.0.clock.now(), action };
         let executed = self.0.workers.execute(&stream, cause, command).await.map_err(refusal::single)?;
         Ok(executed.position.into())
-    }
-
-    async fn end_of(&self, tenant: &Tenant, worker_id: &WorkerId) -> Result<WorkerEnd, Problem> {
-        let stream = StreamId::worker(tenant, worker_id);
-        let attendance = |folded: &crate::execute::Folded<domain::worker::Worker>| {
-            folded.state.known().map(|known| known.attendance)
-        };
-        match self.0.workers.look(&stream, attendance).await.map_err(refusal::unreadable)? {
-            Some(Attendance::Ended(end)) => Ok(end.into()),
-            // It came back in the meantime.
-            Some(Attendance::Present) => Ok(WorkerEnd::Stopped),
-            None => Err(Problem::not_found(Refusal::Missing(worker_id.clone()).to_string())),
-        }
     }
 }

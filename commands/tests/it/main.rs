@@ -1,11 +1,13 @@
 //! The write side through HTTP, over a log in memory and in simulated time.
 
 mod claims;
+mod faults;
 mod idempotency;
 mod jobs;
 mod leases;
 mod matches;
 mod matching;
+mod model;
 #[cfg(test)]
 mod support;
 mod tenants;

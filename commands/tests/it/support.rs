@@ -4,7 +4,8 @@ use std::time::Duration;
 use commands::vault::Vault;
 use commands::{Commands, Settings};
 use event_log::clock::{Clock, Ids};
-use event_log::{EventLog, Filter, Log, MemoryLog};
+use event_log::embedded::{self, SimDisk};
+use event_log::{EmbeddedLog, EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use poem::endpoint::BoxEndpoint;
@@ -115,6 +116,23 @@ impl Bench {
         Self::over(clock, log, vault, false).await
     }
 
+    /// A server over the log on a disk, as it was left there.
+    pub(crate) async fn on_disk(disk: &SimDisk) -> Self {
+        let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
+        let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
+        let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
+        let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
+        Self::over(clock, Log::Embedded(log), vault, false).await
+    }
+
+    /// Lets go of the log, as the end of the process would.
+    pub(crate) async fn stopped(self) {
+        self.commands.shutdown().await;
+        if let Log::Embedded(log) = &self.log {
+            log.close().await;
+        }
+    }
+
     /// A server that lets in who has a token only.
     pub(crate) async fn with_keys() -> Self {
         let open = Self::new().await;
@@ -168,8 +186,15 @@ impl Bench {
 
     /// Everything in the log.
     pub(crate) async fn events(&self) -> Vec<Envelope> {
-        let page = self.log.read_all(Position::START, &Filter::All, usize::MAX).await.unwrap();
-        page.events.iter().map(|recorded| recorded.decode().unwrap()).collect()
+        let (mut events, mut after) = (Vec::new(), Position::START);
+        loop {
+            let page = self.log.read_all(after, &Filter::All, 100_000).await.unwrap();
+            events.extend(page.events.iter().map(|recorded| recorded.decode().unwrap()));
+            after = page.next;
+            if page.at_head {
+                return events;
+            }
+        }
     }
 
     /// How many events of each type there are.

@@ -1,0 +1,95 @@
+use event_log::embedded::{SimDisk, Trouble};
+use serde_json::{Value, json};
+
+use crate::support::{Bench, a_match};
+
+#[tokio::test]
+async fn a_full_disk_refuses_commands_and_takes_them_when_there_is_room() {
+    let disk = SimDisk::new(1);
+    let bench = Bench::on_disk(&disk).await;
+    let job = bench.job().await;
+    disk.set_capacity(0);
+    let batch: Value = (0..2_000).map(a_match).collect();
+    let path = format!("{job}/matches");
+    let mut refused = 0;
+    for n in 0..50 {
+        let answer = bench.call("POST", &path).key(&format!("k{n}")).body(&batch).send().await;
+        if answer.status == 507 {
+            answer.refused(507, "INSUFFICIENT_STORAGE");
+            refused += 1;
+            break;
+        }
+        // What fits into the room reserved ahead is taken, and is a duplicate from then on.
+        answer.ok();
+        let name = format!("{{\"name\": \"{}\"}}", "x".repeat(150));
+        for _ in 0..500 {
+            let filler = bench.call("POST", "/jobs").text("application/json", name.clone()).send().await;
+            if filler.status == 507 {
+                filler.refused(507, "INSUFFICIENT_STORAGE");
+                refused += 1;
+                break;
+            }
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    assert_eq!(refused, 1);
+    disk.set_capacity(u64::MAX);
+    let mut waits = 0;
+    loop {
+        let answer = bench.post("/jobs", &json!({})).await;
+        if answer.status == 201 {
+            break;
+        }
+        assert_eq!(answer.status, 507);
+        waits += 1;
+        assert!(waits < 2_000, "it never came back");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Whatever call to the disk the power fails at: what was answered is there, and repeating what was not does it once.
+#[tokio::test]
+async fn a_command_that_met_a_power_cut_is_done_once_when_it_is_repeated() {
+    for call in 1..=40 {
+        let disk = SimDisk::new(call);
+        let bench = Bench::on_disk(&disk).await;
+        let job = bench.job().await;
+        let path = format!("{job}/matches");
+        let batch: Value = (0..100).map(a_match).collect();
+        disk.trouble_at(call, Trouble::PowerCut);
+        let first = bench.call("POST", &path).key("k").body(&batch).send().await;
+        bench.stopped().await;
+        disk.restart();
+        let bench = Bench::on_disk(&disk).await;
+        let again = bench.call("POST", &path).key("k").body(&batch).send().await.ok();
+        assert_eq!((&again["accepted"], &again["duplicates"]), (&json!(100), &json!(0)), "cut at {call}");
+        if first.status == 200 {
+            assert_eq!(first.body, again);
+        } else {
+            assert_eq!(first.status, 503, "{first:?}");
+        }
+        assert_eq!(bench.count("MatchFound").await, 100, "cut at {call}");
+        bench.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_or_sync_leaves_the_outcome_open_says_so_and_is_final() {
+    let mut unknown = 0;
+    for call in 1..=6 {
+        let disk = SimDisk::new(call);
+        let bench = Bench::on_disk(&disk).await;
+        disk.trouble_at(call, Trouble::Error);
+        let create = |key: &'static str| bench.call("POST", "/jobs").key(key).body(&json!({})).send();
+        let first = create("first").await;
+        if first.status != 201 {
+            first.refused(503, "OUTCOME_UNKNOWN");
+            create("second").await.refused(503, "UNAVAILABLE");
+            unknown += 1;
+        }
+        bench.stopped().await;
+    }
+    assert!(unknown > 0);
+}
