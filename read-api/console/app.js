@@ -36,13 +36,17 @@ function route() {
   byId("detail-title")?.focus({ preventScroll: false });
 }
 
-/** What only an admin or service may read is left out for others. */
+/** What these credentials may not read; asked for once and then left out. */
+const refused = new Set();
+
 async function allowed(path) {
+  if (refused.has(path)) return null;
   try {
     return await get(path);
   } catch (error) {
-    if (error.status === 401 || error.status === 403) return null;
-    throw error;
+    if (error.status !== 401 && error.status !== 403) throw error;
+    refused.add(path);
+    return null;
   }
 }
 
@@ -82,6 +86,7 @@ function tokens() {
     if (dialog.returnValue === "keep") setToken(byId("token-input").value.trim());
     else if (dialog.returnValue === "forget") setToken(null);
     else return;
+    refused.clear();
     strip();
     jobs.load();
     route();

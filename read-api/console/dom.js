@@ -46,6 +46,14 @@ export function instant(text) {
   return el("time", { datetime: text, title: text }, CLOCK.format(new Date(text)));
 }
 
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+const HOUR = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+/** An instant as a time of day and a date, for two lines. */
+export function split(text) {
+  return text ? [HOUR.format(new Date(text)), DAY.format(new Date(text))] : ["–", null];
+}
+
 export function chip(status, label = title(status)) {
   return el("span", { class: "chip", data: { status } }, label);
 }

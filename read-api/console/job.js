@@ -1,7 +1,7 @@
 // One job: its summary live or as it was, its timeline, its matches.
 
 import { follow, get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, title, words } from "./dom.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, split, title, words } from "./dom.js";
 import { nameOf, sentence } from "./jobs.js";
 
 const EVENTS = ["connected", "progress", "retrying", "completed", "failed", "cancelled", "lagged", "stream_ended"];
@@ -111,14 +111,15 @@ export class JobView {
     this.matchesNote = el("p", { class: "subtle" });
     this.matches = el("tbody");
     const head = ["Score", "Product", "Image", "Video", "Frame", "Evidence"].map((name) => el("th", { scope: "col" }, name));
+    this.table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title", hidden: true },
+      el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches));
     this.travelPart = el("section", { "aria-labelledby": "travel-title" },
       el("h3", { id: "travel-title" }, "Time travel"),
       el("p", { class: "subtle", id: "travel-help" }, "Every number above, as it was when the log had come to this position."),
       el("div", { class: "travel" },
         el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now));
     this.matchesPart = el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title" },
-        el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches)));
+      this.table);
     this.panel.replaceChildren(
       el("a", { class: "back", href: "#/" }, "← All jobs"),
       el("div", { class: "panel-head" }, this.heading, this.status, this.live), this.kind,
@@ -149,6 +150,7 @@ export class JobView {
     say(this.when, this.past === null ? `now · ${count(this.newest.position)}` : `${count(this.past)} of ${count(this.newest.position)}`);
     this.now.hidden = this.past === null;
     this.panel.classList.toggle("past", this.past !== null);
+    if (this.page) this.showMatches(this.page);
   }
 
   async showAsOf(position) {
@@ -200,14 +202,25 @@ export class JobView {
   }
 
   showMatches(page) {
-    if (page === this.matchesShown) return;
-    this.matchesShown = page;
-    say(this.matchesNote, page.items.length === 0 ? "None found yet." : page.next_cursor ? `The best ${page.items.length}.` : `All ${page.items.length}, best first.`);
-    this.matches.replaceChildren(...page.items.map((match) => el("tr", {},
+    this.page = page;
+    const then = this.past === null ? page.items : page.items.filter((match) => match.position <= this.past);
+    const [found, isAll] = [then.length, page.next_cursor === null];
+    const shown = `${found},${isAll},${this.past},${page.items.at(-1)?.id}`;
+    if (shown === this.matchesShown) return;
+    this.matchesShown = shown;
+    this.table.hidden = found === 0;
+    say(this.matchesNote, matchesNote(found, isAll, this.past !== null));
+    this.matches.replaceChildren(...then.map((match) => el("tr", {},
       el("td", { class: "num" }, match.score.toFixed(3)), el("td", {}, match.product_id), el("td", {}, match.img_id),
       el("td", {}, match.video_id), el("td", {}, match.frame_id),
       el("td", { class: "path" }, match.evidence_path ? el("code", {}, match.evidence_path) : el("span", { class: "subtle" }, "none")))));
   }
+}
+
+function matchesNote(found, isAll, isPast) {
+  if (isPast) return found === 0 ? "None found by then." : `${found} found by then${isAll ? "" : `, of the best ${MATCHES_SHOWN} of today`}.`;
+  if (found === 0) return "None found yet.";
+  return isAll ? `All ${found}, best first.` : `The best ${found}.`;
 }
 
 function phaseOf(summary) {
@@ -228,7 +241,7 @@ function tilesOf(summary) {
     tile("Queue depth", count(summary.queue_depth), "requests left"),
     tile("Vector pass", count(summary.vector_pass_done), `of ${count(summary.vector_pass_total)}`),
     tile("Verified", count(summary.ransac_checked), "by geometry"),
-    el("div", {}, el("dt", {}, "Started"), el("dd", {}, instant(summary.started_at))),
-    el("div", {}, el("dt", {}, summary.completed_at ? "Completed" : "Last event"), el("dd", {}, instant(summary.completed_at ?? summary.last_event_at))),
+    tile("Started", ...split(summary.started_at)),
+    summary.completed_at ? tile("Matched until", ...split(summary.completed_at)) : tile("Last event", ...split(summary.last_event_at)),
   ];
 }
