@@ -80,7 +80,7 @@ impl Commands {
     /// 503 before the board has caught up; 422 for a key that was used for another claim.
     pub(crate) async fn claim(&self, cause: &Cause, asked: &Asked) -> Result<Claimed, Problem> {
         if !self.is_ready() {
-            return Err(refusal::board_not_ready());
+            return Err(refusal::no_board(&self.0.board.readiness()));
         }
         let _turn = match cause.idempotency {
             Some(idempotency) => Some(self.0.keys.hold(idempotency.key).await),
@@ -134,7 +134,7 @@ impl Commands {
     async fn claimed_before(&self, cause: &Cause, asked: &Asked) -> Result<Option<Claimed>, Problem> {
         let Some(idempotency) = cause.idempotency else { return Ok(None) };
         if !self.0.board.reached(self.head()).await {
-            return Err(refusal::board_not_ready());
+            return Err(refusal::no_board(&self.0.board.readiness()));
         }
         let mut before = Claimed::default();
         for index in 0..asked.max.max(1) {

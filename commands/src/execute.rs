@@ -129,6 +129,7 @@ where
         let mut slot = entry.lock().await;
         let executed = self.decide_and_append(stream, cause, commands, &mut slot).await;
         self.cache.weigh(stream, slot.as_ref().map_or(0, Folded::weight));
+        metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
         executed
     }
 
@@ -253,6 +254,16 @@ where
             }
         }
         Ok(Executed { events: *recorded, position, repeated: false })
+    }
+}
+
+fn outcome<R: fmt::Display>(executed: &Result<Executed, ExecuteError<R>>) -> &'static str {
+    match executed {
+        Ok(Executed { repeated: true, .. }) => "repeated",
+        Ok(Executed { events: 0, .. }) => "nothing_to_do",
+        Ok(_) => "recorded",
+        Err(ExecuteError::Refused(_) | ExecuteError::OtherTenant | ExecuteError::KeyReused) => "refused",
+        Err(_) => "failed",
     }
 }
 

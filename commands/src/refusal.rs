@@ -8,6 +8,7 @@ use web::problem::{Code, FieldError, Problem};
 
 use crate::execute::{ExecuteError, LoadError};
 use crate::vault::VaultError;
+use crate::work::Readiness;
 
 /// When to try again what failed for a passing reason.
 const SOON: Duration = Duration::from_secs(1);
@@ -27,8 +28,14 @@ pub(crate) fn lease_lost() -> Problem {
     Problem::conflict("the lease has ended: it ran out, or its job did; drop the work and claim again")
 }
 
-pub(crate) fn board_not_ready() -> Problem {
-    Problem::unavailable("the server is still reading what happened before it started", SOON)
+/// 503 while nothing can be said about work and leases.
+pub(crate) fn no_board(readiness: &Readiness) -> Problem {
+    let detail = match readiness {
+        Readiness::CatchingUp | Readiness::Ready => "the server is still reading what happened before",
+        Readiness::Stopped(_) => "the server cannot hand out work; its status says why",
+        Readiness::Closing => "the server is shutting down",
+    };
+    Problem::unavailable(detail, SOON)
 }
 
 pub(crate) fn vault(error: &VaultError) -> Problem {

@@ -6,6 +6,7 @@
 
 mod created;
 mod follow;
+mod leases;
 mod line;
 mod priors;
 mod state;
@@ -25,8 +26,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::idempotency::Seen;
 pub(crate) use follow::run as follow;
+pub use leases::{Beat, Found, Lease};
+pub use state::Retry;
 use state::State;
-pub use state::{Beat, Found, Lease, Retry};
 pub use workers::{Orphans, Overdue};
 
 /// A piece of work that can be claimed.
@@ -129,7 +131,7 @@ impl Board {
             readiness: self.readiness(),
             position: *self.0.position.borrow(),
             waiting: state.line.lengths(),
-            leases: state.leases(),
+            leases: state.leases.len(),
             workers_present: state.workers.present(),
         }
     }
@@ -167,13 +169,13 @@ impl Board {
 
     /// The lease of this id, if it is the tenant's.
     pub fn lease(&self, tenant: &Tenant, lease_id: LeaseId) -> Found {
-        self.locked().find(tenant, lease_id)
+        self.locked().leases.find(tenant, lease_id)
     }
 
     /// The lease's worker is alive.
     pub fn heartbeat(&self, tenant: &Tenant, lease_id: LeaseId) -> Beat {
         let now = self.0.clock.now();
-        self.locked().heartbeat(tenant, lease_id, now)
+        self.locked().leases.heartbeat(tenant, lease_id, now)
     }
 
     /// The worker was heard of. False if the log has to be told, because it counts as gone, or is not known.
@@ -197,15 +199,18 @@ impl Board {
         self.locked().next_deadline()
     }
 
-    /// The leases that have run out. Each is handed out once; [`Self::expire_later`] gives it back.
+    /// Lines up what has fallen due, and hands out the leases that have run out: each once, unless
+    /// [`Self::expire_later`] gives it back.
     pub(crate) fn run_out(&self) -> Vec<(LeaseId, Lease)> {
         let now = self.0.clock.now();
-        self.locked().run_out(now)
+        let mut state = self.locked();
+        state.line_up_due(now);
+        state.leases.run_out(now)
     }
 
     /// The end of this lease could not be recorded now.
     pub(crate) fn expire_later(&self, lease_id: LeaseId, at: Timestamp) {
-        self.locked().arm(lease_id, at);
+        self.locked().leases.arm(lease_id, at);
     }
 
     /// When the next worker counts as lost, if it is not heard of before.

@@ -218,7 +218,7 @@ impl Commands {
     async fn created_before(&self, cause: &Cause) -> Result<(), Problem> {
         let Some(asked) = cause.idempotency else { return Ok(()) };
         if !self.0.board.reached(self.head()).await {
-            return Err(refusal::board_not_ready());
+            return Err(refusal::no_board(&self.0.board.readiness()));
         }
         match self.0.board.created(asked) {
             Seen::OtherBody => Err(Problem::idempotency_key_reused()),

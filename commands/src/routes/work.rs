@@ -1,17 +1,19 @@
 //! Claiming work, keeping it, and handing it in.
 
+mod item;
+
 use std::time::Duration;
 
 use domain::job::failure::classify;
 use domain::{job, matching};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, Tenant, VideoId, WorkerId};
+use event_schemas::ids::{JobId, LeaseId, RequestId, Tenant, WorkerId};
 use event_schemas::job::JobProgressReported;
 use event_schemas::stream::StreamId;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use web::caller::Caller;
 use web::idempotency::IdempotencyKey;
 use web::json::Json;
@@ -21,9 +23,10 @@ use web::value::{At, Pos, Text, Uid};
 use web::vocabulary::{Phase, WorkKind};
 
 use super::{keyed, reporters};
-use crate::claim::{self, Asked, Task};
+use crate::claim::Asked;
 use crate::work::{Beat, Found, Lease, Work};
 use crate::{Commands, refusal};
+use item::WorkItem;
 
 /// What a worker asks for.
 #[derive(Debug, Object)]
@@ -59,71 +62,6 @@ struct ClaimedWork {
     /// Of the last claim; not there if nothing was claimed.
     #[oai(skip_serializing_if_is_none)]
     position: Option<Pos>,
-}
-
-/// A piece of work. Of a match request it has the request, of any other kind the job.
-#[derive(Debug, Object)]
-struct WorkItem {
-    /// To be named in all reports.
-    lease_id: Uid<LeaseId>,
-    /// When the lease runs out, unless a heartbeat comes before.
-    lease_until: At,
-    kind: WorkKind,
-    job_id: Uid<JobId>,
-    /// From 1.
-    attempt: u32,
-    #[oai(skip_serializing_if_is_none)]
-    request_id: Option<Text<RequestId>>,
-    #[oai(skip_serializing_if_is_none)]
-    product_id: Option<Text<ProductId>>,
-    #[oai(skip_serializing_if_is_none)]
-    video_id: Option<Text<VideoId>>,
-    /// How many pairs of image and frame there are to compare.
-    #[oai(skip_serializing_if_is_none)]
-    candidates: Option<u64>,
-    #[oai(skip_serializing_if_is_none)]
-    images: Option<Vec<WorkImage>>,
-    /// Empty if the frames were only counted.
-    #[oai(skip_serializing_if_is_none)]
-    frames: Option<Vec<WorkFrame>>,
-    #[oai(skip_serializing_if_is_none)]
-    frame_count: Option<u64>,
-    /// What earlier attempts have reported already.
-    #[oai(skip_serializing_if_is_none)]
-    totals: Option<WorkTotals>,
-    /// The job's name.
-    #[oai(skip_serializing_if_is_none)]
-    name: Option<String>,
-    /// What the job's creator noted.
-    #[oai(skip_serializing_if_is_none)]
-    metadata: Option<Value>,
-    /// What the job is about.
-    #[oai(skip_serializing_if_is_none)]
-    source: Option<Value>,
-}
-
-/// An image of the product.
-#[derive(Debug, Object)]
-struct WorkImage {
-    img_id: Text<ImageId>,
-    #[oai(skip_serializing_if_is_none)]
-    url: Option<String>,
-}
-
-/// A frame of the video.
-#[derive(Debug, Object)]
-struct WorkFrame {
-    frame_id: Text<FrameId>,
-    #[oai(skip_serializing_if_is_none)]
-    timestamp_ms: Option<u64>,
-}
-
-/// Candidates of the request so far, over all attempts.
-#[derive(Debug, Object)]
-struct WorkTotals {
-    candidates_processed: u64,
-    vector_pass_done: u64,
-    ransac_checked: u64,
 }
 
 /// How long a lease runs now.
@@ -350,7 +288,7 @@ impl Commands {
         if found == Found::Unknown {
             // Its claim may be in the log and not yet on the board.
             if !board.reached(self.head()).await || !board.is_ready() {
-                return Err(refusal::board_not_ready());
+                return Err(refusal::no_board(&self.0.board.readiness()));
             }
             found = board.lease(tenant, id);
         }
@@ -408,61 +346,4 @@ impl Commands {
         let stream = StreamId::matching(job);
         self.0.matchings.look(&stream, totals).await.map_err(refusal::unreadable)
     }
-}
-
-impl From<claim::Item> for WorkItem {
-    fn from(item: claim::Item) -> Self {
-        let mut shown = Self {
-            lease_id: item.lease_id.into(),
-            lease_until: item.lease_until.into(),
-            kind: item.kind.into(),
-            job_id: item.job_id.into(),
-            attempt: item.attempt,
-            request_id: None,
-            product_id: None,
-            video_id: None,
-            candidates: None,
-            images: None,
-            frames: None,
-            frame_count: None,
-            totals: None,
-            name: None,
-            metadata: None,
-            source: None,
-        };
-        match item.task {
-            Task::Job(created) => {
-                shown.name = created.name;
-                shown.metadata = some_object(created.metadata);
-                shown.source = created.source.and_then(|source| serde_json::to_value(source).ok());
-            }
-            Task::Request(request) => {
-                let image = |image: event_schemas::matching::ProductImage| WorkImage {
-                    img_id: image.img_id.into(),
-                    url: image.url,
-                };
-                let frame = |frame: event_schemas::matching::VideoFrame| WorkFrame {
-                    frame_id: frame.frame_id.into(),
-                    timestamp_ms: frame.timestamp_ms,
-                };
-                shown.request_id = Some(request.request_id.into());
-                shown.product_id = Some(request.product_id.into());
-                shown.video_id = Some(request.video_id.into());
-                shown.candidates = Some(request.candidates);
-                shown.images = Some(request.images.into_iter().map(image).collect());
-                shown.frames = Some(request.frames.into_iter().map(frame).collect());
-                shown.frame_count = Some(request.frame_count);
-                shown.totals = Some(WorkTotals {
-                    candidates_processed: request.totals.candidates_processed,
-                    vector_pass_done: request.totals.vector_pass_done,
-                    ransac_checked: request.totals.ransac_checked,
-                });
-            }
-        }
-        shown
-    }
-}
-
-fn some_object(map: Map<String, Value>) -> Option<Value> {
-    (!map.is_empty()).then_some(Value::Object(map))
 }

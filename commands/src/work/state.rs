@@ -1,10 +1,10 @@
 //! The board's fold: one step an event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use domain::job::pipeline;
-use event_schemas::envelope::{Envelope, Event, Idempotency};
+use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::job::{JobEvent, Phase};
 use event_schemas::matching::MatchingEvent;
@@ -12,42 +12,11 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 
 use super::created::Created;
+use super::leases::{How, Lease, Leases};
 use super::line::{Line, Since};
 use super::priors::Priors;
 use super::workers::{Orphans, Workers};
 use super::{Origin, Work};
-
-/// How many leases that have ended are remembered, so that a late report is told from one that makes no sense.
-const ENDED_MAX: usize = 20_000;
-
-/// The right of a worker to a piece of work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    pub tenant: Tenant,
-    pub work: Work,
-    pub kind: WorkKind,
-    pub worker_id: WorkerId,
-    /// The event that opened it.
-    pub origin: Origin,
-    /// What it was claimed under, for a claim that is repeated.
-    pub idempotency: Option<Idempotency>,
-    /// Until when it ran at first, as its claim said.
-    pub claimed_until: Timestamp,
-    pub attempt: u32,
-    /// Of its claim.
-    pub position: Position,
-    /// When it runs out. None while its end is being recorded, and while its job stands still.
-    deadline: Option<Timestamp>,
-}
-
-/// What is known of a lease id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Open(Lease),
-    /// It has ended, one way or another.
-    Ended(Lease),
-    Unknown,
-}
 
 /// A job that was taken up again, while match requests in it still stand still.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,29 +27,14 @@ pub struct Retry {
     pub origin: Origin,
 }
 
-/// What a heartbeat comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
-    Until(Timestamp),
-    /// The work was reported as done or failed under this lease, so there is nothing to keep alive.
-    Reported,
-    /// It ran out, or its job ended.
-    Lost,
-    Unknown,
-}
-
 #[derive(Debug)]
 pub(super) struct State {
-    term: Duration,
     jobs: HashMap<JobId, Job>,
     items: HashMap<Work, Item>,
     pub(super) line: Line,
     /// Work that must not be claimed before an instant.
     later: BTreeSet<(Timestamp, Work)>,
-    open: HashMap<LeaseId, Lease>,
-    deadlines: BTreeSet<(Timestamp, LeaseId)>,
-    ended: HashMap<LeaseId, (Lease, How)>,
-    ended_order: VecDeque<LeaseId>,
+    pub(super) leases: Leases,
     /// Work that is offered to nobody until the board has reached a position.
     holds: BTreeMap<Position, Vec<Work>>,
     retries: BTreeMap<JobId, Retry>,
@@ -129,25 +83,14 @@ struct Claim<'a> {
 /// Of work that leaves the board: nobody is woken for it on its way out.
 const GONE: Status = Status::Parked { retry: false };
 
-/// How a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Reported,
-    Lost,
-}
-
 impl State {
     pub(super) fn new(term: Duration) -> Self {
         Self {
-            term,
             jobs: HashMap::new(),
             items: HashMap::new(),
             line: Line::default(),
             later: BTreeSet::new(),
-            open: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            ended: HashMap::new(),
-            ended_order: VecDeque::new(),
+            leases: Leases::new(term),
             holds: BTreeMap::new(),
             retries: BTreeMap::new(),
             workers: Workers::new(term),
@@ -286,8 +229,7 @@ impl State {
                 }
                 // Its worker was not heard while the job stood still, so it gets a full term.
                 Status::Leased(lease) => {
-                    let lease = *lease;
-                    self.arm(lease, now.after(self.term));
+                    self.leases.renew(*lease, now);
                 }
                 Status::Open => {}
             }
@@ -308,7 +250,7 @@ impl State {
         }
         for work in self.works(id) {
             if let Some(Status::Leased(lease)) = self.items.get(&work).map(|item| &item.status) {
-                self.disarm(*lease);
+                self.leases.disarm(*lease);
             }
             self.line_up(&work, now);
         }
@@ -346,11 +288,9 @@ impl State {
             claimed_until: claim.until,
             attempt: claim.attempt,
             position: envelope.position,
-            deadline: None,
         };
         self.workers.took(&lease.tenant, claim.worker_id, claim.lease_id, envelope.recorded_at);
-        self.open.insert(claim.lease_id, lease);
-        self.arm(claim.lease_id, claim.until);
+        self.leases.open(claim.lease_id, lease);
         self.set_status(work, Status::Leased(claim.lease_id), now);
     }
 
@@ -363,17 +303,10 @@ impl State {
     }
 
     fn end_lease(&mut self, id: LeaseId, how: How, then: Status, now: Timestamp) {
-        self.disarm(id);
-        let Some(lease) = self.open.remove(&id) else { return };
+        let Some(lease) = self.leases.end(id, how) else { return };
         self.workers.gave_up(&lease.tenant, &lease.worker_id, id);
-        self.set_status(&lease.work, then, now);
-        self.ended.insert(id, (lease, how));
-        self.ended_order.push_back(id);
-        if self.ended_order.len() > ENDED_MAX
-            && let Some(oldest) = self.ended_order.pop_front()
-        {
-            self.ended.remove(&oldest);
-        }
+        let work = lease.work.clone();
+        self.set_status(&work, then, now);
     }
 
     fn set_status(&mut self, work: &Work, status: Status, now: Timestamp) {
@@ -444,70 +377,20 @@ impl State {
         }
     }
 
-    pub(super) fn find(&self, tenant: &Tenant, id: LeaseId) -> Found {
-        let open = self.open.get(&id).map(|lease| Found::Open(lease.clone()));
-        let ended = || self.ended.get(&id).map(|(lease, _)| Found::Ended(lease.clone()));
-        match open.or_else(ended) {
-            Some(Found::Open(lease) | Found::Ended(lease)) if lease.tenant != *tenant => Found::Unknown,
-            found => found.unwrap_or(Found::Unknown),
-        }
-    }
-
-    pub(super) fn heartbeat(&mut self, tenant: &Tenant, id: LeaseId, now: Timestamp) -> Beat {
-        match self.find(tenant, id) {
-            Found::Unknown => Beat::Unknown,
-            Found::Open(Lease { deadline: None, .. }) => Beat::Lost,
-            Found::Open(Lease { deadline: Some(deadline), .. }) => {
-                let until = deadline.max(now.after(self.term));
-                self.arm(id, until);
-                Beat::Until(until)
-            }
-            Found::Ended(_) => match self.ended.get(&id) {
-                Some((_, How::Reported)) => Beat::Reported,
-                _ => Beat::Lost,
-            },
-        }
-    }
-
-    /// Lets the lease run out at `deadline`.
-    pub(super) fn arm(&mut self, id: LeaseId, deadline: Timestamp) {
-        self.disarm(id);
-        if let Some(lease) = self.open.get_mut(&id) {
-            lease.deadline = Some(deadline);
-            self.deadlines.insert((deadline, id));
-        }
-    }
-
-    fn disarm(&mut self, id: LeaseId) {
-        if let Some(lease) = self.open.get_mut(&id)
-            && let Some(deadline) = lease.deadline.take()
-        {
-            self.deadlines.remove(&(deadline, id));
-        }
-    }
-
+    /// When a lease runs out, or work falls due.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        let lease = self.deadlines.first().map(|(deadline, _)| *deadline);
         let later = self.later.first().map(|(due, _)| *due);
-        [lease, later].into_iter().flatten().min()
+        [self.leases.next_deadline(), later].into_iter().flatten().min()
     }
 
-    /// Takes the leases that have run out, and lines up what has fallen due.
-    pub(super) fn run_out(&mut self, now: Timestamp) -> Vec<(LeaseId, Lease)> {
+    /// Lines up the work that has fallen due.
+    pub(super) fn line_up_due(&mut self, now: Timestamp) {
         while let Some((due, work)) = self.later.first().cloned()
             && due <= now
         {
             self.later.pop_first();
             self.line_up(&work, now);
         }
-        let mut run_out = Vec::new();
-        while let Some((deadline, id)) = self.deadlines.first().copied()
-            && deadline <= now
-        {
-            self.disarm(id);
-            run_out.extend(self.open.get(&id).map(|lease| (id, lease.clone())));
-        }
-        run_out
     }
 
     /// The jobs that were taken up again and hold requests that were not.
@@ -526,7 +409,7 @@ impl State {
     pub(super) fn orphans(&self) -> Vec<Orphans> {
         let mut orphans = BTreeMap::new();
         for (tenant, worker_id, gone, leases) in self.workers.gone_with_leases() {
-            for (id, lease) in leases.iter().filter_map(|id| Some((*id, self.open.get(id)?))) {
+            for (id, lease) in leases.iter().filter_map(|id| Some((*id, self.leases.get(*id)?))) {
                 let job_id = lease.work.job_id();
                 if self.jobs.get(&job_id).is_none_or(|job| job.stands_still) {
                     continue;
@@ -546,14 +429,7 @@ impl State {
 
     /// Heartbeats are not in the log, so whoever may have been alive before the start gets a full term.
     pub(super) fn grant_full_terms(&mut self, now: Timestamp) {
-        let armed: Vec<_> = self.deadlines.iter().copied().collect();
-        for (deadline, id) in armed {
-            self.arm(id, deadline.max(now.after(self.term)));
-        }
+        self.leases.grant_full_terms(now);
         self.workers.all_seen(now);
-    }
-
-    pub(super) fn leases(&self) -> usize {
-        self.open.len()
     }
 }

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use event_log::{EventLog, Expected};
+use event_schemas::envelope::{EventType, NewEvent};
+use event_schemas::ids::{EventId, Revision};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -206,4 +209,27 @@ async fn those_who_wait_are_sent_home_when_the_server_stops() {
     });
     assert_eq!(claimed.ok()["items"], json!([]));
     bench.post("/internal/work/claim", &body).await.refused(503, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn an_event_that_this_version_does_not_know_stops_the_handing_out_of_work_and_says_so() {
+    let bench = Bench::new().await;
+    let job = bench.job_with_requests(1).await;
+    let stream = format!("job-{}", job.trim_start_matches("/jobs/")).parse().unwrap();
+    let known = bench.log.read_stream(&stream, Revision(0), 1).await.unwrap().remove(0);
+    let unknown = NewEvent {
+        id: EventId(uuid::Uuid::from_u128(1)),
+        event_type: EventType::new("JobPutOnIce"),
+        metadata: known.metadata,
+        data: known.data,
+    };
+    bench.log.append(&stream, Expected::Any, vec![unknown]).await.unwrap();
+    bench.rest().await;
+    let readiness = format!("{:?}", bench.commands.status().readiness);
+    assert!(readiness.contains("JobPutOnIce"), "{readiness}");
+    assert!(!bench.commands.is_ready());
+    let body = json!({"worker_id": "w", "kinds": ["match_request"]});
+    bench.post("/internal/work/claim", &body).await.refused(503, "UNAVAILABLE");
+    // What needs neither the board nor that stream goes on.
+    bench.post("/jobs", &json!({})).await.ok();
 }

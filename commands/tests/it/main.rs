@@ -7,6 +7,7 @@ mod jobs;
 mod leases;
 mod matches;
 mod matching;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod support;
