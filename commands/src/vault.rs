@@ -79,7 +79,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the file cannot be opened, or is of a newer version.
     pub async fn open(path: &Path, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
-        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+        make_private(path).map_err(|error| VaultError::Store(sqlx::Error::Io(error)))?;
+        let options = SqliteConnectOptions::new().filename(path);
         Self::over(options.journal_mode(SqliteJournalMode::Wal), clock, ids).await
     }
 
@@ -166,6 +167,21 @@ impl Vault {
     }
 }
 
+/// Makes the file, if it is not there, so that nobody but the server's own user can read it. SQLite gives the files that it
+/// puts beside it the same rights.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.sync_all()?;
+    // Its name must be as durable as what is in it.
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
 async fn migrate(pool: &SqlitePool) -> Result<(), VaultError> {
     let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(pool).await?;
     let applied = usize::try_from(version)
@@ -239,6 +255,22 @@ mod tests {
         drop(vault);
         let refused = Vault::open(&path, clock(), Ids::Random).await;
         assert!(matches!(refused, Err(VaultError::Newer(99))));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vault.db");
+        let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
+        let (tenant, user) = name("a", "ann");
+        vault.subject(&tenant, &user).await.unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let metadata = file.unwrap().metadata().unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o077, 0);
+        }
     }
 
     #[tokio::test]

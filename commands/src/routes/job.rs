@@ -1,6 +1,6 @@
 //! Creating, leading and ending jobs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use domain::job::{Action, Command};
 use event_log::EventLog;
@@ -38,7 +38,7 @@ struct CreateJob {
     #[oai(validator(min_length = 1, max_length = 200))]
     name: Option<String>,
     /// The caller's own notes; kept, and not looked into.
-    metadata: Option<HashMap<String, Value>>,
+    metadata: Option<BTreeMap<String, Value>>,
 }
 
 impl poem_openapi::types::Example for CreateJob {
@@ -47,7 +47,7 @@ impl poem_openapi::types::Example for CreateJob {
             job_id: None,
             kind: Some(JobKind::ProductVideoMatching),
             name: Some("spring collection".to_owned()),
-            metadata: Some(HashMap::from([("season".to_owned(), "2026".into())])),
+            metadata: Some(BTreeMap::from([("season".to_owned(), "2026".into())])),
         }
     }
 }
@@ -60,7 +60,7 @@ struct CreatedJob {
     kind: JobKind,
     #[oai(skip_serializing_if_is_none)]
     name: Option<String>,
-    metadata: HashMap<String, Value>,
+    metadata: BTreeMap<String, Value>,
     phase: Phase,
     attempt: u32,
     created_at: At,

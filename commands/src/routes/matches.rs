@@ -180,8 +180,8 @@ impl Commands {
         Ok((found, at))
     }
 
-    /// Records the matches that are new, each in its shard, and answers how many they were, and the last one's position;
-    /// none if there was nothing new.
+    /// Records the matches that are new, each in its shard. Answers how many they were, and from which position on all of
+    /// the batch is to be seen; none for an empty batch.
     async fn report_matches(
         &self,
         job: JobId,
@@ -208,9 +208,12 @@ impl Commands {
         });
         let executed: Vec<Executed> = try_join_all(shards).await.map_err(refusal::single)?;
         let accepted = executed.iter().map(|executed| executed.events).sum();
-        let new = executed.iter().filter(|executed| executed.events > 0);
+        let new =
+            executed.iter().filter(|executed| executed.events > 0).map(|executed| executed.position).max();
+        // Where there is nothing new, all is to be seen from where the shards stand.
+        let position = new.or_else(|| executed.iter().map(|executed| executed.position).max());
         metrics::counter!("matchbook_matches_accepted_total").increment(accepted as u64);
-        Ok((accepted, new.map(|executed| executed.position).max()))
+        Ok((accepted, position))
     }
 
     async fn refuse_reused(&self, job: JobId, asked: Idempotency) -> Result<(), Problem> {

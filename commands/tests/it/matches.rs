@@ -12,6 +12,8 @@ async fn a_match_is_recorded_once_and_counted_as_a_duplicate_afterwards() {
     assert_eq!(taken, json!({"accepted": 2, "duplicates": 1, "position": bench.head()}));
     let again = bench.post(&path, &json!([a_match(2), a_match(3)])).await.ok();
     assert_eq!((&again["accepted"], &again["duplicates"]), (&json!(1), &json!(1)));
+    let known = bench.post(&path, &json!([a_match(3)])).await.ok();
+    assert_eq!(known, json!({"accepted": 0, "duplicates": 1, "position": again["position"]}));
     assert_eq!(bench.post(&path, &json!([])).await.ok()["accepted"], 0);
     assert_eq!(bench.count("MatchFound").await, 3);
 }
