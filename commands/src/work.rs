@@ -184,7 +184,7 @@ impl Board {
         self.locked().workers.seen(tenant, worker, now)
     }
 
-    /// Whether the job of this id was created under the same key. `Done` says where.
+    /// What is known of a key under which a job is to be created, whatever the job's id.
     pub fn created(&self, asked: Idempotency) -> Seen {
         self.locked().created.find(asked, self.0.clock.now())
     }

@@ -21,7 +21,6 @@ use crate::{Commands, refusal};
 
 /// An image of a product.
 #[derive(Debug, Object)]
-#[oai(rename = "NewImage")]
 struct NewImage {
     img_id: Text<ImageId>,
     /// Where a worker finds it.

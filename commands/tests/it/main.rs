@@ -1,6 +1,7 @@
 //! The write side through HTTP, over a log in memory and in simulated time.
 
 mod claims;
+#[cfg(test)]
 mod faults;
 mod idempotency;
 mod jobs;
