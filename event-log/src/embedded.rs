@@ -306,25 +306,13 @@ impl EventLog for EmbeddedLog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Log;
+mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod rig;
 
-    /// Segments so small that nearly every test fills several, and hardly anything in memory, so that files are read.
-    fn small(folder: &tempfile::TempDir) -> Settings {
-        Settings {
-            segment_bytes: SEGMENT_BYTES_MIN,
-            reserve_bytes: 0,
-            tail_bytes: 2000,
-            ..Settings::new(folder.path().join("events"))
-        }
-    }
-
-    fn make(clock: Clock) -> (Log, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let (log, _) = EmbeddedLog::open(&small(&folder), clock).unwrap();
-        (Log::Embedded(log), folder)
-    }
-
-    crate::conformance_tests!(make);
-}
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,14 @@ pub(super) enum Keeper {
         thread: thread::JoinHandle<()>,
     },
     #[cfg(test)]
-    Inline { disk: Disk, reserve_bytes: u64, latch: Latch, room: Option<Result<DiskFile, Fault>> },
+    Inline {
+        disk: Disk,
+        reserve_bytes: u64,
+        latch: Latch,
+        room: Option<Result<DiskFile, Fault>>,
+        /// Sealed late, as the thread may be.
+        full: Option<Arc<Segment>>,
+    },
 }
 
 #[derive(Debug)]
@@ -49,7 +56,7 @@ impl Keeper {
                 match job {
                     Job::MakeRoom { bytes } => {
                         // The writer may have ended meanwhile; then nobody needs the room.
-                        let _ = made.send(make_room(&disk, bytes, reserve_bytes));
+                        let _ = made.send(make_room_or_stop(&disk, &latch, bytes, reserve_bytes));
                     }
                     Job::Seal(segment) => seal_or_stop(&disk, &latch, &segment),
                 }
@@ -66,7 +73,7 @@ impl Keeper {
 
     #[cfg(test)]
     pub(super) fn inline(disk: Disk, reserve_bytes: u64, latch: Latch) -> Self {
-        Self::Inline { disk, reserve_bytes, latch, room: None }
+        Self::Inline { disk, reserve_bytes, latch, room: None, full: None }
     }
 
     /// Starts to make room; [`Self::room`] hands it over.
@@ -77,8 +84,8 @@ impl Keeper {
                 let _ = jobs.send(Job::MakeRoom { bytes });
             }
             #[cfg(test)]
-            Self::Inline { disk, reserve_bytes, room, .. } => {
-                *room = Some(make_room(disk, bytes, *reserve_bytes));
+            Self::Inline { disk, reserve_bytes, latch, room, .. } => {
+                *room = Some(make_room_or_stop(disk, latch, bytes, *reserve_bytes));
             }
         }
     }
@@ -93,7 +100,12 @@ impl Keeper {
         match self {
             Self::Thread { rooms, .. } => rooms.recv().unwrap_or_else(|_| Err(gone())),
             #[cfg(test)]
-            Self::Inline { room, .. } => room.take().unwrap_or_else(|| Err(gone())),
+            Self::Inline { disk, latch, room, full, .. } => {
+                if let Some(segment) = full.take() {
+                    seal_or_stop(disk, latch, &segment);
+                }
+                room.take().unwrap_or_else(|| Err(gone()))
+            }
         }
     }
 
@@ -104,7 +116,7 @@ impl Keeper {
                 let _ = jobs.send(Job::Seal(segment));
             }
             #[cfg(test)]
-            Self::Inline { disk, latch, .. } => seal_or_stop(disk, latch, &segment),
+            Self::Inline { full, .. } => *full = Some(segment),
         }
     }
 
@@ -134,6 +146,16 @@ pub(super) fn make_room(disk: &Disk, bytes: u64, reserve_bytes: u64) -> Result<D
     if made.is_err() {
         // What was taken is given back: the disk may be full. The first fault is the one that counts.
         let _ = disk.remove(ROOM_NAME);
+    }
+    made
+}
+
+fn make_room_or_stop(disk: &Disk, latch: &Latch, bytes: u64, reserve_bytes: u64) -> Result<DiskFile, Fault> {
+    let made = make_room(disk, bytes, reserve_bytes);
+    if let Err(fault) = &made
+        && !fault.is_full()
+    {
+        latch.fail(&fault.to_string());
     }
     made
 }

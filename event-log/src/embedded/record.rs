@@ -413,3 +413,112 @@ impl EventView {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use event_schemas::ids::{LogId, Revision};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seed() -> Seed {
+        Seed::new(LogId(Uuid::from_u128(1)), Position(1))
+    }
+
+    fn group(seed: Seed, first: u64, texts: &[(String, Vec<u8>)]) -> (Vec<u8>, Vec<NewEvent>) {
+        let mut group = GroupWriter::new(seed, 0);
+        let stream: StreamId = "a-1".parse().unwrap();
+        let mut events = Vec::new();
+        for (n, (event_type, data)) in texts.iter().enumerate() {
+            let event = NewEvent {
+                id: EventId(Uuid::from_u128(n as u128)),
+                event_type: EventType::new(event_type),
+                metadata: Bytes::from(format!("{n}")),
+                data: Bytes::from(data.clone()),
+            };
+            let at = n as u64;
+            group.push(&stream, Position(first + at), Revision(at), Timestamp::EPOCH, &event);
+            events.push(event);
+        }
+        (group.finish(Position(first), Position(first - 1), Timestamp::EPOCH), events)
+    }
+
+    fn texts(data: &[&str]) -> Vec<(String, Vec<u8>)> {
+        data.iter().map(|data| ("Happened".to_owned(), data.as_bytes().to_vec())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_group_comes_back_as_it_was(
+            texts in proptest::collection::vec((".{0,20}", proptest::collection::vec(any::<u8>(), 0..200)), 0..8),
+            behind in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let (mut bytes, events) = group(seed(), 5, &texts);
+            let length = bytes.len();
+            bytes.extend(behind);
+            let parsed = parse_group(seed(), &bytes).unwrap();
+            prop_assert_eq!(parsed.header.bytes as usize, length);
+            prop_assert_eq!(parsed.header.count as usize, events.len());
+            let mut names = Names::new();
+            for ((at, view), event) in parsed.events.iter().zip(&events) {
+                let recorded = view.recorded(&Bytes::copy_from_slice(&bytes[*at..]), &mut names).unwrap();
+                prop_assert_eq!(
+                    (recorded.id, recorded.event_type, recorded.metadata, recorded.data),
+                    (event.id, event.event_type.clone(), event.metadata.clone(), event.data.clone())
+                );
+            }
+        }
+
+        #[test]
+        fn bytes_from_anywhere_are_no_group_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(parse_group(seed(), &bytes).is_err());
+        }
+
+        #[test]
+        fn bytes_with_a_right_checksum_are_no_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 40..160),
+            kind in 0_u8..5, bytes_of_group in 0_u32..200,
+        ) {
+            let length = bytes.len() / ALIGN * ALIGN;
+            bytes[4..8].copy_from_slice(&as_u32(length).to_le_bytes());
+            bytes[16] = kind;
+            if length >= 44 {
+                bytes[40..44].copy_from_slice(&bytes_of_group.to_le_bytes());
+            }
+            let crc = seed().crc(&bytes[4..length]);
+            bytes[..4].copy_from_slice(&crc.to_le_bytes());
+            let _ = parse_group(seed(), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_group_at_the_same_place_is_noticed() {
+        // Both would be written at position 5; a torn write may leave a part of each.
+        let (one, _) = group(seed(), 5, &texts(&["aaaa", "bbbb"]));
+        let (mut other, _) = group(seed(), 5, &texts(&["cccc", "dddd"]));
+        let second = parse_group(seed(), &one).unwrap().events[1].0;
+        let end = one.len() - GROUP_TRAILER_BYTES;
+        other[second..end].copy_from_slice(&one[second..end]);
+        assert_eq!(
+            parse_group(seed(), &other).unwrap_err(),
+            NoEntry::Damaged("the group does not fit its trailer")
+        );
+    }
+
+    #[test]
+    fn a_group_of_another_segment_or_log_is_none_of_ours() {
+        let (bytes, _) = group(seed(), 5, &texts(&["aaaa"]));
+        for foreign in [
+            Seed::new(LogId(Uuid::from_u128(2)), Position(1)),
+            Seed::new(LogId(Uuid::from_u128(1)), Position(2)),
+        ] {
+            assert!(matches!(parse_group(foreign, &bytes), Err(NoEntry::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn the_format_never_changes() {
+        let (bytes, _) = group(seed(), 5, &texts(&["aaaa"]));
+        assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (168, 3_479_149_592));
+    }
+}

@@ -131,13 +131,17 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
     disk.sync()?;
     let names = disk.list()?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
-    let identity = match identify(disk)? {
-        Some(identity) => identity,
-        None => begin(disk, limits, &names, &firsts)?,
-    };
+    let known = identify(disk)?;
+    if known.is_none() && firsts.is_empty() {
+        check_ours(disk, &names)?;
+    }
     for name in names.iter().filter(|name| is_leftover(name)) {
         disk.remove(name)?;
     }
+    let identity = match known {
+        Some(identity) => identity,
+        None => begin(disk, limits, &firsts)?,
+    };
     let firsts = if firsts.is_empty() {
         disk.list()?.iter().filter_map(|name| position_of_name(name)).collect()
     } else {
@@ -178,14 +182,16 @@ fn is_leftover(name: &str) -> bool {
     of_index || name == ROOM_NAME || name.strip_suffix(".tmp") == Some(LOG_FILE)
 }
 
-/// Makes a new log, or finishes the making of one that was cut short.
-fn begin(disk: &Disk, limits: &Limits, names: &[String], firsts: &[Position]) -> Result<Identity, OpenError> {
-    let foreign = names
-        .iter()
-        .find(|name| !is_leftover(name) && position_of_name(name).is_none() && name.as_str() != "lost+found");
-    if let Some(found) = foreign.filter(|_| firsts.is_empty()) {
-        return Err(OpenError::NotALog { folder: disk.path(), found: found.clone() });
+/// A folder without a log must be empty, but for what an earlier start left behind.
+fn check_ours(disk: &Disk, names: &[String]) -> Result<(), OpenError> {
+    match names.iter().find(|name| !is_leftover(name) && name.as_str() != "lost+found") {
+        Some(found) => Err(OpenError::NotALog { folder: disk.path(), found: found.clone() }),
+        None => Ok(()),
     }
+}
+
+/// Makes a new log, or finishes the making of one that was cut short.
+fn begin(disk: &Disk, limits: &Limits, firsts: &[Position]) -> Result<Identity, OpenError> {
     let identity = match firsts {
         [] => begin_first_segment(disk, limits)?,
         [first] if first.0 == 1 => {

@@ -110,6 +110,16 @@ impl SimDisk {
         state.lose_power();
     }
 
+    pub fn is_powered(&self) -> bool {
+        self.locked().powered
+    }
+
+    /// Whether the trouble that was asked for is still to come.
+    pub fn has_trouble(&self) -> bool {
+        let state = self.locked();
+        state.trouble.is_some_and(|(at, _)| at > state.calls)
+    }
+
     /// How many bytes all files may have together.
     pub fn set_capacity(&self, bytes: u64) {
         self.locked().capacity = bytes;
@@ -128,6 +138,13 @@ impl SimDisk {
         let number = number.unwrap_or_else(|| state.new_file(name));
         state.durable_names.insert(name.to_owned(), number);
         state.files.insert(number, Image { live: bytes.clone(), durable: bytes, writes: Vec::new() });
+    }
+
+    /// Takes a file away, durably.
+    pub fn delete(&self, name: &str) {
+        let mut state = self.locked();
+        state.names.remove(name);
+        state.durable_names.remove(name);
     }
 
     /// A disk with the same durable and live contents and lots of its own.
@@ -165,18 +182,18 @@ impl SimDisk {
         }
         match state.trouble {
             Some((at, trouble)) if at == state.calls => {
-                let fault = match trouble {
+                match trouble {
                     Trouble::PowerCut => {
                         state.powered = false;
-                        fault(ErrorKind::Other, "the power fails")
+                        Err((fault(ErrorKind::Other, "the power fails"), state))
                     }
-                    Trouble::Error => fault(ErrorKind::Other, "input/output error"),
+                    Trouble::Error => Err((fault(ErrorKind::Other, "input/output error"), state)),
                     Trouble::Full => {
+                        // Only what asks for room will notice.
                         state.capacity = state.used();
-                        fault(ErrorKind::StorageFull, "no space left on device")
+                        Ok(state)
                     }
-                };
-                Err((fault, state))
+                }
             }
             _ => Ok(state),
         }
@@ -272,7 +289,7 @@ impl SimFile {
             }
             Err((fault, mut state)) => {
                 let part = usize::try_from(state.lot(bytes.len() as u64 + 1)).unwrap_or(0);
-                if !fault.is_full() && part > 0 {
+                if part > 0 {
                     state.image(self.number).write(offset, &bytes[..part]);
                 }
                 Err(fault)
@@ -284,8 +301,10 @@ impl SimFile {
         match self.disk.call("sync", &self.name) {
             Ok(mut state) => {
                 let image = state.image(self.number);
-                image.writes.clear();
-                image.durable.clone_from(&image.live);
+                // Not all that is live: what an earlier sync failed to keep stays lost.
+                for (offset, bytes) in std::mem::take(&mut image.writes) {
+                    put(&mut image.durable, offset, &bytes);
+                }
                 Ok(())
             }
             Err((fault, mut state)) => {

@@ -1,0 +1,128 @@
+//! Power cuts, failing calls and full disks, at every call.
+
+use super::rig::{Lots, Witness, open, settings};
+use super::writer::Writer;
+use super::{OpenError, SimDisk, Stopped, Trouble};
+
+const GROUPS: u64 = 12;
+
+/// A life of a log: opened, checked, appended to until the disk fails, and closed if it did not.
+fn live(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots) -> Result<Option<Writer>, OpenError> {
+    let (mut writer, _) = open(disk, &settings())?;
+    // A check reads as well, and would fail with the disk.
+    if !disk.has_trouble() && disk.is_powered() {
+        witness.check(&writer);
+    }
+    for _ in 0..GROUPS {
+        if !witness.append(&mut writer, lots) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(writer))
+}
+
+/// How many calls a life of this seed makes when nothing goes wrong.
+fn calls_of(seed: u64) -> u64 {
+    let disk = SimDisk::new(seed);
+    live(&disk, &mut Witness::default(), &mut Lots::new(seed)).unwrap().unwrap();
+    disk.calls()
+}
+
+#[test]
+fn a_seed_gives_the_same_run_every_time() {
+    assert_eq!(calls_of(3), calls_of(3));
+}
+
+#[test]
+fn a_power_cut_at_any_call_loses_nothing_acknowledged_and_makes_nothing_up() {
+    for seed in 0..60 {
+        let calls = calls_of(seed);
+        // Every call of the first seeds, and a part of those of the others.
+        let step = if seed < 2 { 1 } else { 17 };
+        for call in (1 + seed % step..=calls).step_by(usize::try_from(step).unwrap()) {
+            let disk = SimDisk::new(seed * 10_007 + call);
+            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
+            disk.trouble_at(call, Trouble::PowerCut);
+            // Not even opening may have been possible.
+            let _ = live(&disk, &mut witness, &mut lots);
+            disk.restart();
+            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+        }
+    }
+}
+
+/// Two further lives, each of which begins with a power cut while it recovers.
+fn check_lives(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots, what: &str) {
+    for _ in 0..2 {
+        disk.trouble_at(1 + lots.below(40), Trouble::PowerCut);
+        let _ = live(disk, witness, lots);
+        disk.restart();
+    }
+    match live(disk, witness, lots) {
+        Ok(Some(writer)) => witness.check(&writer),
+        Ok(None) => panic!("{what}: the log stopped on a disk without fault"),
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+#[test]
+fn a_failing_call_is_final_and_loses_nothing_acknowledged() {
+    for seed in 0..3 {
+        for call in 1..=calls_of(seed) {
+            let disk = SimDisk::new(seed * 10_007 + call);
+            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
+            disk.trouble_at(call, Trouble::Error);
+            match open(&disk, &settings()) {
+                Err(OpenError::Io(_)) => {}
+                Err(other) => panic!("seed {seed}, call {call}: {other}"),
+                Ok((mut writer, _)) => {
+                    while disk.has_trouble() && witness.append(&mut writer, &mut lots) {}
+                    if !disk.has_trouble() {
+                        let stopped = writer.latch.stopped();
+                        assert!(matches!(stopped, Some(Stopped::Failed { .. })), "seed {seed}, call {call}");
+                    }
+                }
+            }
+            // The process starts again; what the disk kept back shows only when the power fails afterwards.
+            let (writer, _) = open(&disk, &settings()).unwrap();
+            witness.check(&writer);
+            if call % 2 == 0 {
+                let mut writer = writer;
+                assert!(witness.append(&mut writer, &mut lots));
+            }
+            disk.power_cycle();
+            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_appends_reads_on_and_comes_back_by_itself() {
+    let seed = 1;
+    for call in (1..=calls_of(seed)).step_by(3) {
+        let disk = SimDisk::new(seed * 10_007 + call);
+        let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
+        disk.trouble_at(call, Trouble::Full);
+        let mut writer = match open(&disk, &settings()) {
+            Ok((writer, _)) => writer,
+            Err(OpenError::Full { .. } | OpenError::Io(_)) => {
+                disk.set_capacity(u64::MAX);
+                open(&disk, &settings()).unwrap().0
+            }
+            Err(other) => panic!("call {call}: {other}"),
+        };
+        for _ in 0..GROUPS {
+            assert!(witness.append(&mut writer, &mut lots), "call {call}: a full disk does not stop the log");
+            witness.check(&writer);
+        }
+        let full = writer.shelf.durable();
+        disk.set_capacity(u64::MAX);
+        for _ in 0..GROUPS {
+            assert!(witness.append(&mut writer, &mut lots));
+        }
+        assert!(writer.shelf.durable() > full, "call {call}: appending came back");
+        witness.check(&writer);
+        disk.power_cycle();
+        check_lives(&disk, &mut witness, &mut lots, &format!("call {call}"));
+    }
+}

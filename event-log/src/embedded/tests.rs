@@ -1,0 +1,205 @@
+//! The log as its callers see it, in a real folder.
+
+use std::path::Path;
+
+use event_schemas::envelope::NewEvent;
+use event_schemas::ids::{Position, Revision};
+use event_schemas::stream::StreamId;
+
+use super::rig::event;
+use super::{EmbeddedLog, OpenError, SEGMENT_BYTES_MIN, Settings, SimDisk, Stopped, Trouble};
+use crate::clock::Clock;
+use crate::conformance::START;
+use crate::{AppendError, EventLog, Expected, Filter, Log};
+
+/// Segments so small that nearly every test fills several, and hardly anything in memory, so that files are read.
+fn small(folder: &Path) -> Settings {
+    Settings {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        reserve_bytes: 0,
+        tail_bytes: 2000,
+        ..Settings::new(folder.join("events"))
+    }
+}
+
+fn make(clock: Clock) -> (Log, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = EmbeddedLog::open(&small(folder.path()), clock).unwrap();
+    (Log::Embedded(log), folder)
+}
+
+crate::conformance_tests!(make);
+
+/// The same contract where all that is read is in memory.
+mod in_memory {
+    use super::*;
+
+    fn make(clock: Clock) -> (Log, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { reserve_bytes: 0, segment_bytes: 1 << 20, ..Settings::new(folder.path()) };
+        (Log::Embedded(EmbeddedLog::open(&settings, clock).unwrap().0), folder)
+    }
+
+    crate::conformance_tests!(make);
+}
+
+fn open(settings: &Settings) -> EmbeddedLog {
+    EmbeddedLog::open(settings, Clock::manual(START)).unwrap().0
+}
+
+fn stream(name: &str) -> StreamId {
+    name.parse().unwrap()
+}
+
+fn events(numbers: std::ops::Range<u128>) -> Vec<NewEvent> {
+    numbers.map(|number| event(number, 100)).collect()
+}
+
+async fn fill(log: &EmbeddedLog, streams: u128, appends: u128) {
+    for n in 0..appends {
+        let name = stream(&format!("a-{}", n % streams));
+        log.append(&name, Expected::Any, events(n * 2..n * 2 + 2)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_closed_log_opens_again_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    fill(&log, 7, 200).await;
+    let before = log.read_all(Position::START, &Filter::All, 1000).await.unwrap();
+    let identity = log.identity();
+    log.close().await;
+    let (log, opened) = EmbeddedLog::open(&small(folder.path()), Clock::manual(START)).unwrap();
+    assert_eq!((opened.events, opened.cut), (400, None));
+    assert!(opened.segments > 5);
+    assert_eq!(log.identity(), identity);
+    let mut after = Position::START;
+    let mut events = Vec::new();
+    while after < Position(400) {
+        let page = log.read_all(after, &Filter::All, 1000).await.unwrap();
+        events.extend(page.events);
+        after = page.next;
+    }
+    assert_eq!(events[..before.events.len()], before.events);
+    assert_eq!(events.len(), 400);
+    assert_eq!(
+        log.append(&stream("b-1"), Expected::NoStream, self::events(900..901)).await.unwrap().position,
+        Position(401)
+    );
+}
+
+#[tokio::test]
+async fn time_does_not_go_back_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    fill(&log, 1, 3).await;
+    log.close().await;
+    let earlier = Clock::manual(START.before(std::time::Duration::from_secs(60)));
+    let (log, _) = EmbeddedLog::open(&small(folder.path()), earlier).unwrap();
+    assert_eq!(log.append(&stream("b-1"), Expected::Any, events(90..91)).await.unwrap().recorded_at, START);
+}
+
+#[tokio::test]
+async fn a_retried_append_is_recognised_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    fill(&log, 3, 100).await;
+    let (name, at) = (stream("a-1"), Expected::At(Revision(5)));
+    let third = log.read_stream(&name, Revision(6), 2).await.unwrap();
+    let numbers = third[0].id.0.as_u128()..third[1].id.0.as_u128() + 1;
+    let any = log.append(&stream("b-1"), Expected::Any, events(700..703)).await.unwrap();
+    log.close().await;
+    let log = open(&small(folder.path()));
+    let again = log.append(&name, at, events(numbers)).await.unwrap();
+    assert_eq!((again.position, again.revision), (third[1].position, Revision(7)));
+    assert_eq!(log.append(&stream("b-1"), Expected::Any, events(700..703)).await.unwrap(), any);
+    assert_eq!(*log.head().borrow(), Position(203));
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_who_holds_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    match EmbeddedLog::open(&small(folder.path()), Clock::System) {
+        Err(error @ OpenError::Locked { .. }) => {
+            assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    log.close().await;
+    open(&small(folder.path()));
+}
+
+#[tokio::test]
+async fn a_closed_log_refuses_appends_and_reads_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    fill(&log, 2, 20).await;
+    let mut head = log.head();
+    log.close().await;
+    log.close().await;
+    let refused = log.append(&stream("a-1"), Expected::Any, events(0..1)).await;
+    assert!(matches!(refused, Err(AppendError::Closed { .. })), "{refused:?}");
+    assert_eq!(log.stopped().await, Stopped::Closed);
+    assert_eq!(log.read_stream(&stream("a-1"), Revision(0), 100).await.unwrap().len(), 20);
+    head.borrow_and_update();
+    assert!(head.changed().await.is_err(), "the head is closed as well");
+}
+
+#[tokio::test]
+async fn appends_that_wait_when_the_log_is_closed_are_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&small(folder.path()));
+    let name = stream("a-1");
+    let appends = (0..50).map(|n| log.append(&name, Expected::Any, events(n..n + 1)));
+    let (outcomes, ()) = tokio::join!(futures_util::future::join_all(appends), log.close());
+    let durable = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(AppendError::Closed { .. }))));
+    let (_, opened) = EmbeddedLog::open(&small(folder.path()), Clock::System).unwrap();
+    assert_eq!(opened.events, durable);
+}
+
+#[tokio::test]
+async fn after_a_disk_error_the_pending_are_unknown_the_later_closed_and_everyone_hears_of_it() {
+    let disk = SimDisk::new(1);
+    let settings = super::rig::settings();
+    let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
+    fill(&log, 2, 3).await;
+    let mut subscription = Log::Embedded(log.clone()).subscribe(Position(6), Filter::All);
+    // The next sync of a group: free space, write, sync.
+    disk.trouble_at(3, Trouble::Error);
+    let pending = log.append(&stream("a-1"), Expected::Any, events(50..51)).await;
+    assert!(
+        matches!(&pending, Err(AppendError::Unknown { reason }) if reason.contains("sync")),
+        "{pending:?}"
+    );
+    let later = log.append(&stream("a-1"), Expected::Any, events(51..52)).await;
+    assert!(matches!(later, Err(AppendError::Closed { .. })), "{later:?}");
+    assert!(matches!(log.stopped().await, Stopped::Failed { .. }));
+    assert!(subscription.next().await.is_err(), "subscriptions end");
+    assert_eq!(log.read_all(Position::START, &Filter::All, 100).await.unwrap().events.len(), 6);
+}
+
+#[tokio::test]
+async fn a_few_streams_among_many_are_found_without_reading_the_rest() {
+    let disk = SimDisk::new(1);
+    let settings = super::rig::settings();
+    let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
+    for n in 0..600_u128 {
+        let name = if n % 150 == 75 { stream("job-1") } else { stream(&format!("a-{n}")) };
+        log.append(&name, Expected::Any, events(n..n + 1)).await.unwrap();
+    }
+    log.close().await;
+    let (log, opened) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
+    assert!(opened.segments > 20);
+    let calls = disk.calls();
+    let filter = Filter::StreamPrefixes(vec!["job-".to_owned()]);
+    let page = log.read_all(Position::START, &filter, 100).await.unwrap();
+    assert_eq!((page.events.len(), page.at_head), (4, true));
+    let per_segment = (disk.calls() - calls) / opened.segments as u64;
+    assert!(per_segment < 40, "{per_segment} reads a segment");
+    let calls = disk.calls();
+    assert_eq!(log.read_stream(&stream("job-1"), Revision(0), 100).await.unwrap().len(), 4);
+    assert!(disk.calls() - calls < 60, "{} reads", disk.calls() - calls);
+}
