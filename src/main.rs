@@ -1,1 +1,11 @@
-fn main() {}
+//! The program `matchbook`: command line, settings, and the wiring of the parts. It holds no rule of the product.
+
+mod access;
+mod api;
+mod cli;
+mod config;
+mod wiring;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

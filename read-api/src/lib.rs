@@ -23,6 +23,7 @@ use poem::{Route, get};
 use projections::ReadModels;
 
 pub use console::Front;
+use routes::audit::AuditRoutes;
 use routes::history::HistoryRoutes;
 use routes::job::{Glances, JobRoutes};
 use routes::matching::MatchingRoutes;
@@ -49,8 +50,16 @@ pub struct ReadApi {
 }
 
 /// The typed routes, as the root combines them with those of the write side into one OpenAPI document.
-pub type Routes =
-    (JobRoutes, HistoryRoutes, MatchingRoutes, StreamRoutes, WorkerRoutes, ProjectionRoutes, OperationRoutes);
+pub type Routes = (
+    JobRoutes,
+    HistoryRoutes,
+    MatchingRoutes,
+    StreamRoutes,
+    WorkerRoutes,
+    ProjectionRoutes,
+    OperationRoutes,
+    AuditRoutes,
+);
 
 impl ReadApi {
     /// To be called on the runtime that serves: it starts the task that wakes the readers of streams.
@@ -77,6 +86,7 @@ impl ReadApi {
             WorkerRoutes { api: api() },
             ProjectionRoutes { api: api() },
             OperationRoutes { api: api() },
+            AuditRoutes { api: api() },
         )
     }
 

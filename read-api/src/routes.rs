@@ -1,5 +1,6 @@
 //! The read routes, one file for each thing that is read.
 
+pub mod audit;
 pub mod history;
 pub mod job;
 pub mod matching;
@@ -19,6 +20,8 @@ pub(crate) enum Tag {
     Matching,
     /// Those who take work.
     Workers,
+    /// The whole log, for those who check it.
+    Audit,
     /// How the server is, and steering its read models.
     Operations,
 }

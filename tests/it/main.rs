@@ -1,1 +1,11 @@
+//! One binary for all integration tests: it links once.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod architecture;
+mod audit;
+mod operations;
+mod support;
+mod survival;
+mod time_travel;

@@ -153,7 +153,7 @@ impl TimelineObject {
 }
 
 impl EventObject {
-    fn new(event: &Recorded) -> Result<Self, Problem> {
+    pub(crate) fn new(event: &Recorded) -> Result<Self, Problem> {
         let metadata = event.metadata().map_err(|error| Problem::internal(&error))?;
         let data = serde_json::from_slice(&event.data).map_err(|error| Problem::internal(&error))?;
         Ok(Self {

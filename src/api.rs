@@ -1,0 +1,82 @@
+//! The whole HTTP interface: both sides under one OpenAPI document, its pages, and the layers around them.
+
+use std::sync::Arc;
+
+use commands::Commands;
+use poem::endpoint::make_sync;
+use poem::http::Method;
+use poem::{IntoResponse, Response, Route};
+use poem_openapi::OpenApiService;
+use read_api::{Front, ReadApi};
+use serde_json::Value;
+use web::caller::Auth;
+use web::routes::Routes;
+use web::serve::{Cors, Layers, Settings, layers};
+
+use crate::cli::Failure;
+
+const DESCRIPTION: &str = "An event-sourced backend for everything that matches. Every change is an event in one durable \
+log; every answer is made from those events and carries their own times. A command answers with `position`; a read with \
+`X-Min-Position` waits for it. Errors are `application/problem+json`.";
+
+/// The routes and their document.
+pub(crate) struct Api {
+    front: Front,
+    document: Value,
+}
+
+impl Api {
+    pub(crate) fn new(commands: &Commands, read: &Arc<ReadApi>) -> Self {
+        let service =
+            OpenApiService::new((commands.routes(), read.routes()), "Matchbook", env!("CARGO_PKG_VERSION"))
+                .description(DESCRIPTION)
+                .license("MIT OR Apache-2.0");
+        let document = web::openapi::document(&service.spec()).expect("poem-openapi writes JSON");
+        let text = document.to_string();
+        let swagger = service.swagger_ui();
+        let redoc = service.redoc();
+        let route = Route::new()
+            .nest("/docs", swagger)
+            .nest("/redoc", redoc)
+            .at("/docs/problems", make_sync(|_| html(web::problem::page())))
+            .at("/openapi.json", make_sync(move |_| json(text.clone())));
+        let front = read.mount(route.nest_no_strip("/", service));
+        Self { front, document }
+    }
+
+    /// The OpenAPI document.
+    pub(crate) fn document(&self) -> &Value {
+        &self.document
+    }
+
+    /// Everything that a request passes through.
+    ///
+    /// # Errors
+    /// An origin in the settings that is none.
+    pub(crate) fn endpoint(self, auth: Auth, cors_origins: &[String]) -> Result<Layers<Front>, Failure> {
+        let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
+        let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
+        Ok(layers(self.front, settings))
+    }
+}
+
+fn routes(document: &Value) -> Routes {
+    let mut routes = Routes::from_document(document);
+    for path in ["/docs", "/redoc", "/docs/problems", "/openapi.json"].into_iter().chain(read_api::RAW_PATHS)
+    {
+        routes = routes.with(path, &[Method::GET]);
+    }
+    for (path, class) in commands::routes::CLASSES {
+        routes =
+            routes.class(path, class).expect("the write side names paths of its own; every start proves it");
+    }
+    routes
+}
+
+fn json(text: String) -> Response {
+    text.with_content_type("application/json").into_response()
+}
+
+fn html(text: String) -> Response {
+    text.with_content_type("text/html; charset=utf-8").into_response()
+}

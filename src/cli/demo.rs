@@ -1,0 +1,221 @@
+//! `matchbook demo`: a matching job from a folder of pictures, led through its phases as a caller would.
+//!
+//! The comparing is done by workers, which claim the requests that are issued here.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::client::{Client, Server};
+
+/// The frames per second of the clip that the frames were taken from.
+const FRAMES_PER_SECOND: u64 = 25;
+const POLL_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    server: Server,
+    /// Folder with `products/<product>-<n>.jpg` and `frames/f<number>.jpg`
+    #[arg(long, value_name = "FOLDER", default_value = "examples/data/matching")]
+    media: PathBuf,
+    /// Name of the job
+    #[arg(long, value_name = "TEXT", default_value = "Big Buck Bunny products")]
+    name: String,
+    /// Issue the match requests and return, instead of leading the job to its end
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Demo {
+    pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
+        let products = products(&self.media)?;
+        let frames = pictures(&self.media.join("frames"))?;
+        let client = Client::new(self.server.clone())?;
+
+        let job: Value = client.post("/jobs", &json!({ "name": self.name })).await?;
+        let id = job.get("job_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let job = format!("/jobs/{id}");
+        self.register(&client, &job, &products, &frames).await?;
+        if !json {
+            println!("job {id}: {} products, {} frames", products.len(), frames.len());
+            println!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url());
+        }
+        if self.no_wait {
+            return print_job(&id, json);
+        }
+        let summary = wait(&client, &job, json).await?;
+        for phase in ["evidence", "completed"] {
+            let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
+        }
+        if json {
+            println!("{}", client.get::<Value>(&format!("{job}/matching/summary")).await?);
+        } else {
+            let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
+            println!(
+                "done: {} of {} candidates processed, {} matches found, {} with an evidence picture",
+                number("candidates_processed"),
+                number("candidates_total"),
+                number("matches_found"),
+                number("matches_with_evidence"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Tells the server what there is to compare, and issues one request for each product.
+    async fn register(
+        &self,
+        client: &Client,
+        job: &str,
+        products: &BTreeMap<String, Vec<String>>,
+        frames: &[String],
+    ) -> Result<(), Failure> {
+        let phase = |phase: &'static str| json!({ "phase": phase });
+        let _: Value = client.put(&format!("{job}/phase"), &phase("collecting")).await?;
+        let body: Vec<Value> = products
+            .iter()
+            .map(|(product, images)| {
+                let images: Vec<Value> = images
+                    .iter()
+                    .map(|image| json!({ "img_id": image, "url": format!("products/{image}.jpg") }))
+                    .collect();
+                json!({ "product_id": product, "images": images })
+            })
+            .collect();
+        let _: Value = client.post(&format!("{job}/products"), &body.into()).await?;
+
+        let _: Value = client.put(&format!("{job}/phase"), &phase("extracting")).await?;
+        let video = "big-buck-bunny";
+        let listed: Vec<Value> = frames
+            .iter()
+            .map(|frame| {
+                let number: Option<u64> = frame.trim_start_matches('f').parse().ok();
+                json!({ "frame_id": frame, "timestamp_ms": number.map(|n| n * 1000 / FRAMES_PER_SECOND) })
+            })
+            .collect();
+        let _: Value =
+            client.post(&format!("{job}/videos"), &json!([{ "video_id": video, "frames": listed }])).await?;
+
+        let _: Value = client.put(&format!("{job}/phase"), &phase("matching")).await?;
+        let requests: Vec<Value> = products
+            .iter()
+            .map(|(product, images)| {
+                json!({
+                    "request_id": format!("{product}:{video}"),
+                    "product_id": product,
+                    "video_id": video,
+                    "candidates": images.len() * frames.len(),
+                })
+            })
+            .collect();
+        let _: Value = client.post(&format!("{job}/match-requests"), &requests.into()).await?;
+        Ok(())
+    }
+}
+
+/// Follows the summary until every request is completed.
+async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> {
+    let mut shown = String::new();
+    loop {
+        let summary: Value = client.get(&format!("{job}/matching/summary")).await?;
+        let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
+        let line = progress_line(&summary);
+        if !json && line != shown {
+            show(&line);
+            shown = line;
+        }
+        match summary.get("status").and_then(Value::as_str) {
+            Some("running") => {}
+            status => {
+                return Err(Failure::Failed(format!(
+                    "the job ended early: it is {}",
+                    status.unwrap_or("without a status")
+                )));
+            }
+        }
+        if number("queue_depth") == 0 && number("candidates_unprocessed") == 0 {
+            if !json && std::io::stdout().is_terminal() {
+                println!();
+            }
+            return Ok(summary);
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+fn progress_line(summary: &Value) -> String {
+    let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
+    let (done, total) = (number("candidates_processed"), number("candidates_total").max(1));
+    let filled = usize::try_from(done * 30 / total).unwrap_or(0).min(30);
+    let eta = match summary.get("eta_seconds").and_then(Value::as_u64) {
+        Some(seconds) => format!(", about {seconds} s left"),
+        None => String::new(),
+    };
+    let blockers: Vec<&str> = summary
+        .get("blockers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let blockers = if blockers.is_empty() { String::new() } else { format!(" [{}]", blockers.join("; ")) };
+    format!(
+        "{}{} {done}/{total} candidates, {} matches{eta}{blockers}",
+        "█".repeat(filled),
+        "░".repeat(30 - filled),
+        number("matches_found"),
+    )
+}
+
+/// One line that is written over on a terminal, and line after line elsewhere.
+fn show(line: &str) {
+    if std::io::stdout().is_terminal() {
+        print!("\r\x1b[2K{line}");
+        // A progress line that cannot be flushed is merely late.
+        let _ = std::io::stdout().flush();
+    } else {
+        println!("{line}");
+    }
+}
+
+fn print_job(id: &str, json: bool) -> Result<(), Failure> {
+    if json {
+        println!("{}", json!({ "job_id": id }));
+    }
+    Ok(())
+}
+
+/// The images of each product: `hedge-1` and `hedge-2` are two images of `hedge`.
+fn products(media: &Path) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let mut products: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for image in pictures(&media.join("products"))? {
+        let product = image.rsplit_once('-').map_or(image.as_str(), |(product, _)| product);
+        products.entry(product.to_owned()).or_default().push(image);
+    }
+    Ok(products)
+}
+
+/// The names of the pictures in a folder, without their endings, sorted.
+fn pictures(folder: &Path) -> Result<Vec<String>, Failure> {
+    let listing = std::fs::read_dir(folder).map_err(|error| {
+        Failure::Usage(format!("cannot list {}: {error}; give the folder with --media", folder.display()))
+    })?;
+    let mut names: Vec<String> = listing
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let is_picture = path.extension().is_some_and(|ending| ending == "jpg" || ending == "png");
+            is_picture.then(|| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned))?
+        })
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        return Err(Failure::Usage(format!("there are no .jpg or .png pictures in {}", folder.display())));
+    }
+    Ok(names)
+}

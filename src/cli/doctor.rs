@@ -1,0 +1,253 @@
+//! `matchbook doctor`: what is wrong on this machine, with this data folder, or with a running server, and what to do.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::client::{Client, Server};
+
+/// How many small writes measure the disk.
+const PROBE_WRITES: usize = 50;
+/// Above this a durable write is slower than group commit can hide from a single caller.
+const FSYNC_SLOW: Duration = Duration::from_millis(20);
+/// Fewer open files than this, and the connections that the server allows cannot all be had.
+const OPEN_FILES_MIN: u64 = 20_000;
+const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+/// A clock further off than this spoils tokens.
+const CLOCK_SECONDS_MAX: u64 = 30;
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    server: Server,
+    /// The data folder to look at
+    #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
+    data: PathBuf,
+    /// Only ask the server whether it is ready
+    #[arg(long)]
+    ready: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
+}
+
+fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Ok, found: found.into(), remedy: None }
+}
+
+fn warn(check: &'static str, found: impl Into<String>, remedy: &'static str) -> Finding {
+    Finding { check, verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy) }
+}
+
+fn fail(check: &'static str, found: impl Into<String>, remedy: &'static str) -> Finding {
+    Finding { check, verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy) }
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = Client::new(self.server)?;
+        if self.ready {
+            client.once("/ready").await?;
+            return Ok(());
+        }
+        let mut findings = vec![folder(&self.data), space(&self.data), disk(&self.data), open_files()];
+        findings.extend(server(&client).await);
+        let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
+        if json {
+            println!("{}", json!({ "verdict": worst, "findings": findings }));
+        } else {
+            for finding in &findings {
+                print(finding);
+            }
+        }
+        match worst {
+            Verdict::Fail => Err(Failure::Failed("something needs attention".to_owned())),
+            Verdict::Ok | Verdict::Warn => Ok(()),
+        }
+    }
+}
+
+fn print(finding: &Finding) {
+    let mark = match finding.verdict {
+        Verdict::Ok => "ok  ",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "FAIL",
+    };
+    println!("{mark}  {:<14} {}", finding.check, finding.found);
+    if let Some(remedy) = finding.remedy {
+        println!("                      → {remedy}");
+    }
+}
+
+/// The nearest folder that exists: a data folder is made at the first start.
+fn existing(data: &Path) -> &Path {
+    data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
+}
+
+fn folder(data: &Path) -> Finding {
+    let shown = data.display();
+    let place = existing(data);
+    match tempfile_in(place) {
+        Ok(_) if data.is_dir() => ok("data folder", format!("{shown} can be written to")),
+        Ok(_) => ok("data folder", format!("{shown} is not there yet, and can be made")),
+        Err(error) => fail(
+            "data folder",
+            format!("cannot write in {}: {error}", place.display()),
+            "give the user that runs matchbook write access, or choose another folder with --data",
+        ),
+    }
+}
+
+fn space(data: &Path) -> Finding {
+    match rustix::fs::statvfs(existing(data)) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let found = format!("{} MiB free", free / 1024 / 1024);
+            if free < RESERVE_BYTES {
+                fail("disk space", found, "the log takes no events under its reserve of 256 MiB; make room")
+            } else if free < 8 * RESERVE_BYTES {
+                warn("disk space", found, "make room before the log becomes read-only at 256 MiB")
+            } else {
+                ok("disk space", found)
+            }
+        }
+        Err(error) => warn("disk space", format!("cannot be told: {error}"), "look with df"),
+    }
+}
+
+/// How long a small durable write takes here: that is what an acknowledgement waits for.
+fn disk(data: &Path) -> Finding {
+    let probe = || -> std::io::Result<Vec<Duration>> {
+        let mut file = tempfile_in(existing(data))?;
+        let mut took = Vec::with_capacity(PROBE_WRITES);
+        for _ in 0..PROBE_WRITES {
+            let start = Instant::now();
+            file.write_all(&[0; 512])?;
+            file.sync_data()?;
+            took.push(start.elapsed());
+        }
+        took.sort();
+        Ok(took)
+    };
+    match probe() {
+        Ok(took) => {
+            let at = |share: usize| took.get(took.len() * share / 100).copied().unwrap_or_default();
+            let found = format!("a durable write takes {:.2?} (p50), {:.2?} (p98)", at(50), at(98));
+            if at(50) > FSYNC_SLOW {
+                warn(
+                    "disk speed",
+                    found,
+                    "put the data folder on a faster disk; appends in company are not slowed much",
+                )
+            } else {
+                ok("disk speed", found)
+            }
+        }
+        Err(error) => fail("disk speed", format!("cannot write durably: {error}"), "look at the disk"),
+    }
+}
+
+/// A file without a name, which vanishes by itself.
+fn tempfile_in(folder: &Path) -> std::io::Result<std::fs::File> {
+    tempfile::tempfile_in(folder)
+}
+
+fn open_files() -> Finding {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match limit {
+        Some(files) if files < OPEN_FILES_MIN => warn(
+            "open files",
+            format!("at most {files}"),
+            "raise it with `ulimit -n 65536` if more than a few thousand connections are expected",
+        ),
+        Some(files) => ok("open files", format!("at most {files}")),
+        None => ok("open files", "no limit"),
+    }
+}
+
+async fn server(client: &Client) -> Vec<Finding> {
+    let Ok(date) = client.once("/health").await else {
+        return vec![warn(
+            "server",
+            format!("none answers at {}", client.url()),
+            "start one with `matchbook serve`",
+        )];
+    };
+    let mut findings = vec![ok("server", format!("{} answers", client.url()))];
+    findings.push(match client.once("/ready").await {
+        Ok(_) => ok("ready", "all parts have caught up"),
+        Err(failure) => warn("ready", failure.to_string(), "wait, or look at /status"),
+    });
+    findings.push(clock(date));
+    match client.get::<Value>("/status").await {
+        Ok(status) => findings.extend(parts(&status)),
+        Err(failure) => {
+            findings.push(warn("status", failure.to_string(), "give a token of an admin or a service"));
+        }
+    }
+    findings
+}
+
+fn clock(theirs: Option<std::time::SystemTime>) -> Finding {
+    let Some(theirs) = theirs else {
+        return warn("clock", "the server does not say what time it is", "compare by hand");
+    };
+    let ours = std::time::SystemTime::now();
+    let apart =
+        ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default().as_secs();
+    if apart > CLOCK_SECONDS_MAX {
+        warn(
+            "clock",
+            format!("{apart} s apart from the server's"),
+            "synchronise the clocks, or tokens will be refused",
+        )
+    } else {
+        ok("clock", "agrees with the server's")
+    }
+}
+
+fn parts(status: &Value) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if status.get("access").and_then(Value::as_str) == Some("open") {
+        findings.push(warn(
+            "access",
+            "the server is open: every caller has every role",
+            "fine on a laptop; else set MATCHBOOK_JWT_SECRET",
+        ));
+    } else {
+        findings.push(ok("access", "callers need credentials"));
+    }
+    for projection in status.get("projections").and_then(Value::as_array).into_iter().flatten() {
+        let text = |member: &str| projection.get(member).and_then(Value::as_str).unwrap_or_default();
+        let found = format!("{} is {}", text("name"), text("state"));
+        findings.push(match text("state") {
+            "stopped" => fail(
+                "read model",
+                format!("{found}: {}", text("error")),
+                "run the version of matchbook that knows the event, then `matchbook projections rebuild`",
+            ),
+            "paused" => warn("read model", found, "resume it with POST /internal/projections/{name}/resume"),
+            _ => ok("read model", found),
+        });
+    }
+    findings
+}

@@ -1,0 +1,212 @@
+//! `matchbook events`: the log of a running server, read by its auditors' API.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use super::Failure;
+use super::client::{Client, Server};
+
+const NDJSON: &str = "application/x-ndjson";
+/// How often an export says on standard error how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Events {
+    /// Show events as they are recorded, until interrupted
+    Tail(Tail),
+    /// Write all events up to now, one JSON object a line
+    Export(Export),
+}
+
+#[derive(Args, Debug)]
+struct Selection {
+    #[command(flatten)]
+    server: Server,
+    /// Only events of this stream
+    #[arg(long, value_name = "STREAM")]
+    stream: Option<String>,
+    /// Only events of this category: job, matching, worker
+    #[arg(long, value_name = "CATEGORY")]
+    category: Option<String>,
+    /// Only events of this type, such as MatchFound
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    selection: Selection,
+    /// Start after this position instead of now; 0 shows everything
+    #[arg(long, value_name = "POSITION")]
+    from: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    selection: Selection,
+    /// Start after this position; with it, an export that was broken off goes on
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    from: u64,
+    /// The file to write to; standard output otherwise
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Events {
+    pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
+        match self {
+            Self::Tail(tail) => tail.run(json).await,
+            Self::Export(export) => export.run().await,
+        }
+    }
+}
+
+impl Selection {
+    fn query(&self, from: u64, to: Option<u64>) -> String {
+        let mut query = format!("/audit/events?from={}", from + 1);
+        if let Some(to) = to {
+            query.push_str(&format!("&to={to}"));
+        }
+        for (name, value) in
+            [("stream", &self.stream), ("category", &self.category), ("type", &self.event_type)]
+        {
+            if let Some(value) = value {
+                query.push_str(&format!("&{name}={}", escaped(value)));
+            }
+        }
+        query
+    }
+}
+
+/// A value as a query takes it.
+fn escaped(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    value
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// The position of the newest event.
+async fn head(client: &Client) -> Result<u64, Failure> {
+    let status: Value = client.get("/status").await?;
+    status
+        .pointer("/log/head")
+        .and_then(Value::as_u64)
+        .ok_or_else(|| Failure::Failed("the server does not say where its log ends".to_owned()))
+}
+
+impl Tail {
+    async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = Client::new(self.selection.server.clone())?;
+        let mut from = match self.from {
+            Some(from) => from,
+            None => head(&client).await?,
+        };
+        let mut out = std::io::stdout().lock();
+        loop {
+            let path = self.selection.query(from, None);
+            let ended = copy(&client, &path, |line| {
+                let event: Value = serde_json::from_str(line).unwrap_or_default();
+                from = event.get("position").and_then(Value::as_u64).unwrap_or(from);
+                if json { writeln!(out, "{line}") } else { writeln!(out, "{}", readable(&event)) }
+            })
+            .await;
+            // A server that was stopped comes back; the tail goes on behind the last event that it showed.
+            match ended {
+                Ok(()) | Err(Failure::Unreachable(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+impl Export {
+    async fn run(self) -> Result<(), Failure> {
+        let client = Client::new(self.selection.server.clone())?;
+        let to = head(&client).await?;
+        let written = |error: std::io::Error| Failure::Disk(format!("cannot write the export: {error}"));
+        let mut out: Box<dyn Write> = match &self.output {
+            Some(path) => Box::new(std::io::BufWriter::new(
+                std::fs::File::create(path)
+                    .map_err(|error| Failure::Disk(format!("cannot create {}: {error}", path.display())))?,
+            )),
+            None => Box::new(std::io::stdout().lock()),
+        };
+        let (mut events, mut said) = (0_u64, Instant::now());
+        if to > self.from {
+            copy(&client, &self.selection.query(self.from, Some(to)), |line| {
+                events += 1;
+                if said.elapsed() > PROGRESS_EVERY {
+                    said = Instant::now();
+                    let event: Value = serde_json::from_str(line).unwrap_or_default();
+                    let position = event.get("position").and_then(Value::as_u64).unwrap_or_default();
+                    eprintln!("exported {events} events, at position {position} of {to}");
+                }
+                writeln!(out, "{line}")
+            })
+            .await?;
+        }
+        out.flush().map_err(written)?;
+        eprintln!("exported {events} events up to position {to}");
+        Ok(())
+    }
+}
+
+/// Hands every line of a stream to `take`, until the stream ends.
+async fn copy(
+    client: &Client,
+    path: &str,
+    mut take: impl FnMut(&str) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    let mut stream = client.stream(path, NDJSON).await?.bytes_stream();
+    let mut pending: Vec<u8> = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| Failure::Unreachable(format!("the connection broke: {error}")))?;
+        pending.extend_from_slice(&chunk);
+        let mut start = 0;
+        while let Some(end) = pending.iter().skip(start).position(|byte| *byte == b'\n').map(|at| start + at)
+        {
+            let line = String::from_utf8_lossy(pending.get(start..end).unwrap_or_default()).into_owned();
+            if !line.trim().is_empty() {
+                take(&line).map_err(|error| Failure::Disk(format!("cannot write: {error}")))?;
+            }
+            start = end + 1;
+        }
+        pending.drain(..start);
+    }
+    Ok(())
+}
+
+/// `     42 10:00:00.123456 MatchFound matching-… {"match_id":…}`
+fn readable(event: &Value) -> String {
+    let text = |member: &str| event.get(member).and_then(Value::as_str).unwrap_or_default();
+    let position = event.get("position").and_then(Value::as_u64).unwrap_or_default();
+    let time = text("recorded_at").split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
+    let data = event.get("data").map(Value::to_string).unwrap_or_default();
+    format!("{position:>8} {time} {:<24} {} {data}", text("type"), text("stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_fits_on_a_readable_line() {
+        let event = serde_json::json!({
+            "position": 42, "recorded_at": "2026-11-20T10:00:00.123456Z", "type": "JobCancelled",
+            "stream": "job-1", "data": {"from": "queued"},
+        });
+        assert_eq!(
+            readable(&event),
+            r#"      42 10:00:00.123456 JobCancelled             job-1 {"from":"queued"}"#
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `matchbook serve`: the server, until it is told to stop or its disk fails.
+
+use std::io::IsTerminal;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use web::server::Bounds;
+
+use super::Failure;
+use crate::config::{Config, LogFormat};
+use crate::wiring;
+
+pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+    log_to_standard_error(&config)?;
+    let auth = crate::access::auth(&config)?;
+    let (end, shutdown) = web::shutdown::channel();
+    let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        Failure::InUse(format!(
+            "cannot listen on {}: {error}; choose another address with --listen",
+            config.listen
+        ))
+    })?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    if auth.is_open() {
+        tracing::warn!(
+            "no keys are configured: every caller has every role; set MATCHBOOK_JWT_SECRET to change that"
+        );
+    }
+    tracing::info!(%address, data = %config.data.display(), "serving; the console is at http://{address}/");
+
+    let bounds =
+        Bounds { connections_max: config.connections_max, drain: config.shutdown_grace, ..Bounds::default() };
+    let endpoint = api.endpoint(auth, &config.cors_origins)?;
+    let serving = tokio::spawn(web::server::run(listener, endpoint, bounds, shutdown));
+    let failed = tokio::select! {
+        asked = asked_to_stop() => { asked?; None }
+        reason = running.disk_failure() => Some(reason),
+    };
+    end.begin();
+    if serving.await.is_err() {
+        tracing::error!("the HTTP server broke off");
+    }
+    running.stop().await;
+    match failed {
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(reason) => Err(Failure::Disk(format!(
+            "the log's disk failed: {reason}; what was acknowledged is safe. Look at the disk, then start again"
+        ))),
+    }
+}
+
+/// The OpenAPI document, from a server over nothing.
+pub(crate) async fn print_openapi() -> Result<(), Failure> {
+    let folder = tempfile::tempdir().map_err(|error| Failure::Disk(error.to_string()))?;
+    let config = Config::in_folder(folder.path())?;
+    let auth = crate::access::auth(&config)?;
+    let (running, api) = wiring::start(&config, &auth, web::shutdown::Shutdown::never()).await?;
+    running.stop().await;
+    let text =
+        serde_json::to_string_pretty(api.document()).map_err(|error| Failure::Failed(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// SIGTERM, or Ctrl-C.
+async fn asked_to_stop() -> Result<(), Failure> {
+    let cannot = |error| Failure::Failed(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+    }
+    Ok(())
+}
+
+fn log_to_standard_error(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        Failure::Usage(format!("--log: {error}; write it as info, or info,projections=debug"))
+    })?;
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    match config.log_format {
+        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Every setting of the server, once: a flag, an environment variable, a key of the file and a default.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default. The file is read first,
+//! and its values become the defaults of the flags, so that one parser checks all four.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+
+/// The settings of `matchbook serve`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Config {
+    /// Where to listen for HTTP
+    #[arg(long, env = "MATCHBOOK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+
+    /// The folder that holds everything: events, read models, names of people
+    #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
+    pub(crate) data: PathBuf,
+
+    /// Which event log to use: `embedded:` and a folder. Default: the folder `events` in the data folder
+    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL")]
+    pub(crate) event_log: Option<EventLogUrl>,
+
+    /// Size of the segments of the embedded log, in bytes
+    #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
+    pub(crate) segment_bytes: u64,
+
+    /// Free disk space under which the embedded log takes no events until there is room again, in bytes
+    #[arg(long, env = "MATCHBOOK_RESERVE_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub(crate) reserve_bytes: u64,
+
+    /// Shared secret (HS256, at least 32 bytes) that signs the callers' tokens; better set by the environment
+    #[arg(long, env = "MATCHBOOK_JWT_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub(crate) jwt_secret: Option<String>,
+
+    /// PEM file with a public key (RSA, EC or Ed25519) that checks the callers' tokens; may be given more than once
+    #[arg(long, env = "MATCHBOOK_JWT_KEY_FILES", value_name = "FILE", value_delimiter = ',')]
+    pub(crate) jwt_key_files: Vec<PathBuf>,
+
+    /// The `iss` that tokens must carry
+    #[arg(long, env = "MATCHBOOK_JWT_ISSUER", value_name = "TEXT", default_value = "matchbook")]
+    pub(crate) jwt_issuer: String,
+
+    /// The `aud` that tokens must carry
+    #[arg(long, env = "MATCHBOOK_JWT_AUDIENCE", value_name = "TEXT", default_value = "matchbook")]
+    pub(crate) jwt_audience: String,
+
+    /// JSON file with hashed API keys: `[{"id", "sha256", "tenant", "user", "roles"}]`
+    #[arg(long, env = "MATCHBOOK_API_KEYS_FILE", value_name = "FILE")]
+    pub(crate) api_keys_file: Option<PathBuf>,
+
+    /// Web origins that may call the API from a browser; none by default
+    #[arg(long, env = "MATCHBOOK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) cors_origins: Vec<String>,
+
+    /// Answer `/metrics` to anyone
+    #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) metrics_open: bool,
+
+    /// How long a worker keeps a piece of work, and counts as present, without a heartbeat
+    #[arg(long, env = "MATCHBOOK_LEASE_TERM", value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    pub(crate) lease_term: Duration,
+
+    /// A running job without an event for so long is shown as stalled
+    #[arg(long, env = "MATCHBOOK_STALLED_AFTER", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(crate) stalled_after: Duration,
+
+    /// A match request that waits longer than this is shown as queue lag
+    #[arg(long, env = "MATCHBOOK_QUEUE_LAG_AFTER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(crate) queue_lag_after: Duration,
+
+    /// The most connections at a time
+    #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
+    pub(crate) connections_max: u32,
+
+    /// How long requests under way may take to end when the server stops
+    #[arg(long, env = "MATCHBOOK_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) shutdown_grace: Duration,
+
+    /// What to log: a level, or directives such as `info,projections=debug`
+    #[arg(long, env = "MATCHBOOK_LOG", value_name = "FILTER", default_value = "info")]
+    pub(crate) log: String,
+
+    /// How to log
+    #[arg(long, env = "MATCHBOOK_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where the event log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EventLogUrl {
+    Embedded(PathBuf),
+}
+
+impl std::str::FromStr for EventLogUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("embedded", folder)) if !folder.is_empty() => Ok(Self::Embedded(folder.into())),
+            _ => Err("an event log is written as embedded:FOLDER, as in embedded:./data/events".to_owned()),
+        }
+    }
+}
+
+impl Config {
+    /// The settings as they are, but for the folder: for a server that nobody reaches.
+    ///
+    /// # Errors
+    /// The environment holds a setting that is none.
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self, crate::cli::Failure> {
+        parse(&["--data", &folder.to_string_lossy(), "--reserve-bytes", "0"])
+            .map_err(|error| crate::cli::Failure::Usage(error.to_string()))
+    }
+
+    /// The folder of the embedded log.
+    pub(crate) fn events_folder(&self) -> PathBuf {
+        match &self.event_log {
+            Some(EventLogUrl::Embedded(folder)) => folder.clone(),
+            None => self.data.join("events"),
+        }
+    }
+
+    pub(crate) fn read_models_folder(&self) -> PathBuf {
+        self.data.join("read")
+    }
+
+    pub(crate) fn vault_file(&self) -> PathBuf {
+        self.data.join("vault.sqlite")
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 45s, 5m or 1h"))
+}
+
+/// Why the file with the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("cannot read the settings in {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is not TOML: {source}", path.display())]
+    Toml { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{} has the unknown setting `{key}`; `matchbook serve --help` lists them all", path.display())]
+    UnknownKey { path: PathBuf, key: String },
+    #[error("`{key}` in {} must be a text, a number, true or false, or a list of texts", path.display())]
+    Value { path: PathBuf, key: String },
+}
+
+/// Makes the values of the settings file the defaults of the command that carries [`Config`]. A key is the name of its
+/// flag; `-` and `_` are the same in it.
+///
+/// # Errors
+/// The file cannot be read, or says something that is no setting.
+pub(crate) fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
+    let file = || path.to_owned();
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: file(), source })?;
+    let table: BTreeMap<String, toml::Value> =
+        toml::from_str(&text).map_err(|source| FileError::Toml { path: file(), source: Box::new(source) })?;
+    let mut command = command;
+    for (key, value) in table {
+        let id = key.replace('-', "_");
+        if !settings(&command).any(|setting| setting.get_id() == id.as_str()) {
+            return Err(FileError::UnknownKey { path: file(), key });
+        }
+        let values = texts(value).ok_or_else(|| FileError::Value { path: file(), key })?;
+        command = command.mut_arg(id, |arg| arg.default_values(values));
+    }
+    Ok(command)
+}
+
+fn texts(value: toml::Value) -> Option<Vec<String>> {
+    Some(match value {
+        toml::Value::String(text) => vec![text],
+        toml::Value::Integer(number) => vec![number.to_string()],
+        toml::Value::Boolean(truth) => vec![truth.to_string()],
+        toml::Value::Array(values) => {
+            values.into_iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>()?
+        }
+        _ => return None,
+    })
+}
+
+fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| arg.get_env().is_some_and(|name| name != "MATCHBOOK_CONFIG"))
+}
+
+fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
+    let command = Config::augment_args(Command::new("serve").no_binary_name(true));
+    command.try_get_matches_from(arguments).and_then(|matches| Config::from_arg_matches(&matches))
+}
+
+/// The table of all settings, as `docs/configuration.md` shows it.
+pub(crate) fn markdown() -> String {
+    let command = Config::augment_args(Command::new("serve"));
+    let mut text = String::from(
+        "# Settings\n\n\
+         Made from the program by `matchbook settings`; a test compares it.\n\n\
+         A flag wins over the environment, the environment over the file (`--config-file FILE`, TOML), the file over the\n\
+         default.\n\n\
+         | flag | environment | file key | default | meaning |\n|---|---|---|---|---|\n",
+    );
+    for arg in settings(&command) {
+        let flag = arg.get_long().unwrap_or_default();
+        let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let default =
+            if default.is_empty() { String::from("–") } else { format!("`{}`", default.join(",")) };
+        let env = arg.get_env().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let key = arg.get_id().as_str();
+        let _ = writeln!(text, "| `--{flag}` | `{env}` | `{key}` | {default} | {help} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(text: &str, arguments: &[&str]) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let command = Config::augment_args(Command::new("serve").no_binary_name(true));
+        let command = with_file(command, file.path()).map_err(|error| error.to_string())?;
+        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        Config::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let text = "listen = \"127.0.0.1:9000\"\nlease-term = \"10s\"\ncors_origins = [\"http://a\", \"http://b\"]\n";
+        let config = from_file(text, &["--lease-term", "20s"]).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:9000".parse().unwrap());
+        assert_eq!(config.lease_term, Duration::from_secs(20));
+        assert_eq!(config.cors_origins, ["http://a", "http://b"]);
+        assert_eq!(config.stalled_after, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn an_unknown_setting_in_the_file_is_named() {
+        assert!(from_file("lisen = \"x\"", &[]).unwrap_err().contains("unknown setting `lisen`"));
+    }
+
+    #[test]
+    fn a_value_in_the_file_is_checked_like_a_flag() {
+        assert!(from_file("lease_term = \"soon\"", &[]).is_err());
+        assert!(from_file("reserve_bytes = -1", &[]).is_err());
+    }
+
+    #[test]
+    fn an_event_log_must_name_its_kind() {
+        assert!(parse(&["--event-log", "./events"]).is_err());
+        let config = parse(&["--event-log", "embedded:/var/lib/events"]).unwrap();
+        assert_eq!(config.events_folder(), PathBuf::from("/var/lib/events"));
+    }
+
+    #[test]
+    fn the_documented_settings_are_those_of_the_program() {
+        let documented = include_str!("../docs/configuration.md");
+        assert_eq!(documented, markdown(), "run `matchbook settings > docs/configuration.md`");
+    }
+}

@@ -1,0 +1,163 @@
+//! How the parts are put together into one server, and taken apart at its end.
+
+use commands::Commands;
+use commands::vault::Vault;
+use domain::lease::LeaseTerms;
+use domain::matching::blockers::Thresholds;
+use event_log::clock::{Clock, Ids};
+use event_log::embedded::{EmbeddedLog, OpenError, Stopped};
+use event_log::{EventLog, Log};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use projections::ReadModels;
+use read_api::ReadApi;
+use read_api::server::{Access, Part, Server, Standing};
+use web::caller::Auth;
+use web::shutdown::Shutdown;
+
+use crate::api::Api;
+use crate::cli::Failure;
+use crate::config::Config;
+
+/// Seconds: from half a millisecond to ten seconds, as requests and batches take.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The parts that run by themselves, whether anyone asks or not.
+pub(crate) struct Running {
+    log: EmbeddedLog,
+    commands: Commands,
+    models: ReadModels,
+}
+
+/// Opens the log, the vault and the read models, and starts what runs by itself.
+///
+/// # Errors
+/// The part that cannot be used, and what to do about it.
+pub(crate) async fn start(
+    config: &Config,
+    auth: &Auth,
+    shutdown: Shutdown,
+) -> Result<(Running, Api), Failure> {
+    let metrics = metrics()?;
+    let clock = Clock::System;
+    let log = open_log(config, clock.clone()).await?;
+    let shared = Log::Embedded(log.clone());
+    let vault = Vault::open(&config.vault_file(), clock.clone(), Ids::Random)
+        .await
+        .map_err(|error| Failure::Disk(format!("{}: {error}", config.vault_file().display())))?;
+    let settings = projections::Settings { folder: config.read_models_folder() };
+    let models = ReadModels::open(settings, shared.clone(), clock.clone())
+        .await
+        .map_err(|error| Failure::Disk(error.to_string()))?;
+    let commands =
+        Commands::open(command_settings(config), shared.clone(), clock.clone(), Ids::Random, vault);
+    commands.start();
+    let server = server(config, auth, &clock, &commands);
+    let read = ReadApi::new(shared, clock, models.clone(), metrics, server, shutdown);
+    let api = Api::new(&commands, &read);
+    Ok((Running { log, commands, models }, api))
+}
+
+/// What the read side cannot see by itself.
+fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands) -> Server {
+    Server {
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: clock.now(),
+        access: if auth.is_open() { Access::Open } else { Access::Keys },
+        log: format!("embedded:{}", config.events_folder().display()),
+        open_metrics: config.metrics_open,
+        thresholds: Thresholds {
+            stalled_after: config.stalled_after,
+            queue_lag_after: config.queue_lag_after,
+        },
+        parts: vec![work_board(commands)],
+    }
+}
+
+impl Running {
+    /// Waits until the log can take no more, which only a failed disk brings about, and says why.
+    pub(crate) async fn disk_failure(&self) -> String {
+        match self.log.stopped().await {
+            Stopped::Failed { reason } => reason,
+            // Closed by ourselves: the end of the process is under way already.
+            Stopped::Closed => std::future::pending().await,
+        }
+    }
+
+    /// Ends the parts in the order in which they depend on each other.
+    pub(crate) async fn stop(self) {
+        self.commands.shutdown().await;
+        self.models.shutdown().await;
+        self.log.close().await;
+    }
+}
+
+fn command_settings(config: &Config) -> commands::Settings {
+    let leases = LeaseTerms { term: config.lease_term, heartbeat: config.lease_term / 3 };
+    commands::Settings { leases, ..commands::Settings::default() }
+}
+
+fn work_board(commands: &Commands) -> Part {
+    let commands = commands.clone();
+    Part::new("work_board", move || {
+        let status = commands.status();
+        let waiting: usize = status.waiting.values().sum();
+        Standing {
+            ready: commands.is_ready(),
+            position: Some(status.position),
+            detail: format!(
+                "{waiting} waiting, {} leased, {} workers present",
+                status.leases, status.workers_present
+            ),
+        }
+    })
+}
+
+async fn open_log(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
+    let settings = event_log::embedded::Settings {
+        segment_bytes: config.segment_bytes,
+        reserve_bytes: config.reserve_bytes,
+        ..event_log::embedded::Settings::new(config.events_folder())
+    };
+    std::fs::create_dir_all(&config.data).map_err(|error| {
+        Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
+    })?;
+    let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, clock)).await;
+    let (log, opened) = opening
+        .map_err(|error| Failure::Failed(format!("opening the log broke off: {error}")))?
+        .map_err(|error| open_failure(&error))?;
+    tracing::info!(
+        events = opened.events,
+        segments = opened.segments,
+        took_ms = opened.duration.as_millis(),
+        head = %*log.head().borrow(),
+        "opened the event log"
+    );
+    if let Some(cut) = opened.cut {
+        tracing::warn!(
+            bytes = cut.bytes,
+            position = %cut.position,
+            kept_in = cut.kept_in,
+            "cut off a write that a crash had left unfinished; it was never acknowledged"
+        );
+    }
+    Ok(log)
+}
+
+fn open_failure(error: &OpenError) -> Failure {
+    let message = error.to_string();
+    match error {
+        OpenError::Locked { .. } => Failure::InUse(message),
+        OpenError::Damaged { .. } => Failure::Damaged(message),
+        OpenError::NewerFormat { .. } | OpenError::NotALog { .. } => Failure::Usage(message),
+        OpenError::Full { .. } | OpenError::Io(_) => Failure::Disk(message),
+    }
+}
+
+/// The recorder that all parts count into.
+fn metrics() -> Result<PrometheusHandle, Failure> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| Failure::Failed(format!("cannot count metrics: {error}")))
+}

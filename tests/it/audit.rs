@@ -1,0 +1,80 @@
+//! The whole log, read by an auditor and by the command line.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::job::{events, phase, running};
+use crate::support::server::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_holds_every_event_once_and_in_order() {
+    let server = Server::start(&[]).await;
+    let id = running(&server, 2, 3).await;
+    phase(&server, &id, "completed").await;
+    let export = server.cli(&["events", "export"]);
+    assert!(export.status.success(), "{export:?}");
+    let lines: Vec<Value> = String::from_utf8(export.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines, events(&server, &id).await);
+    let positions: Vec<u64> = lines.iter().map(|event| event["position"].as_u64().unwrap()).collect();
+    assert_eq!(positions, (1..=lines.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_and_filters_show_the_same_events_as_the_lines() {
+    let server = Server::start(&[]).await;
+    let id = running(&server, 3, 2).await;
+    let mut paged = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = server.get(&format!("/audit/events?category=matching&limit=2{cursor}")).await.expect(200);
+        paged.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let all = events(&server, &id).await;
+    let of_matching: Vec<Value> = all
+        .iter()
+        .filter(|event| event["stream"].as_str().unwrap().starts_with("matching-"))
+        .cloned()
+        .collect();
+    assert_eq!(paged, of_matching);
+
+    let requested = server.get("/audit/events?type=MatchRequested").await.expect(200);
+    assert_eq!(requested["items"].as_array().unwrap().len(), 3);
+    let last = all.last().unwrap();
+    let from = format!("/audit/events?from={}", last["recorded_at"].as_str().unwrap());
+    let latest = server.get(&from).await.expect(200);
+    assert!(latest["items"].as_array().unwrap().contains(last));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_sees_their_own_tenant_alone() {
+    let server = Server::start(&[]).await;
+    running(&server, 1, 1).await;
+    let seen = |tenant: &'static str| {
+        let server = &server;
+        async move {
+            let page =
+                server.send(Method::GET, "/audit/events", &[("x-tenant", tenant)], None).await.expect(200);
+            page["items"].as_array().unwrap().len()
+        }
+    };
+    assert_eq!(seen("another").await, 0);
+    assert_ne!(seen("default").await, 0);
+    assert_ne!(seen("*").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_bound_is_named() {
+    let server = Server::start(&[]).await;
+    let problem = server.get("/audit/events?from=yesterday").await.problem(400);
+    assert_eq!(problem["errors"][0]["field"], "from");
+    server.get("/audit/events?category=weather").await.problem(400);
+    server.get("/audit/events?cursor=x").await.problem(400);
+}

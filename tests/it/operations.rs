@@ -1,0 +1,77 @@
+//! The commands of an operator against a running server.
+
+use serde_json::{Value, json};
+
+use crate::support::job::{phase, running, summary};
+use crate::support::server::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_read_model_answers_as_before() {
+    let server = Server::start(&[]).await;
+    let id = running(&server, 2, 4).await;
+    // While a job runs, its answers show how long it has been running.
+    phase(&server, &id, "completed").await;
+    let before = summary(&server, &id, "").await;
+    let jobs = server.get("/jobs").await.expect(200);
+    for name in ["jobs", "matches", "matching_summary", "workers"] {
+        let rebuilt = server.cli(&["projections", "rebuild", name, "--json"]);
+        assert!(rebuilt.status.success(), "{rebuilt:?}");
+        let state: Value = serde_json::from_slice(&rebuilt.stdout).unwrap();
+        assert_eq!(state["state"], "live", "{state}");
+    }
+    assert_eq!(summary(&server, &id, "").await, before);
+    assert_eq!(server.get("/jobs").await.expect(200), jobs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_projections_says_how_each_is_doing() {
+    let server = Server::start(&[]).await;
+    let list = server.cli(&["projections", "list", "--json"]);
+    let names: Vec<Value> = String::from_utf8(list.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].clone())
+        .collect();
+    assert_eq!(names, [json!("jobs"), json!("matches"), json!("matching_summary"), json!("workers")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_healthy_server_healthy() {
+    let server = Server::start(&[]).await;
+    let visit = server.cli(&["doctor", "--json"]);
+    assert!(visit.status.success(), "{visit:?}");
+    let report: Value = serde_json::from_slice(&visit.stdout).unwrap();
+    let verdict = |check: &str| {
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["check"] == check).unwrap()["verdict"].clone()
+    };
+    assert_eq!(
+        (verdict("server"), verdict("ready"), verdict("access")),
+        (json!("ok"), json!("ok"), json!("warn"))
+    );
+}
+
+#[test]
+fn without_a_server_a_command_says_where_it_looked() {
+    let failed = std::process::Command::new(env!("CARGO_BIN_EXE_matchbook"))
+        .args(["doctor", "--ready", "--url", "http://127.0.0.1:1"])
+        .output()
+        .unwrap();
+    assert_eq!(failed.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("http://127.0.0.1:1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_and_pages_are_served_without_an_outside_host() {
+    let server = Server::start(&[]).await;
+    let document = server.get("/openapi.json").await.expect(200);
+    assert!(document["paths"].as_object().unwrap().contains_key("/jobs/{job_id}/matching/summary"));
+    for path in ["/docs", "/redoc", "/docs/problems"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    let facts = server.get("/").await.expect(200);
+    assert_eq!(facts["name"], "matchbook");
+    let console =
+        server.send(reqwest::Method::GET, "/", &[("accept", "text/html,application/xhtml+xml")], None).await;
+    assert!(console.text.contains("<html"), "{}", console.text);
+}

@@ -1,0 +1,226 @@
+//! The programs of this repository, as child processes.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A generous bound on what takes milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `matchbook serve`. It is killed when dropped, and its folder removed.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) folder: TempDir,
+    arguments: Vec<String>,
+    pub(crate) http: reqwest::Client,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+
+    /// A refusal as every refusal must be.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        let kind = self.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        assert!(kind.starts_with("application/problem+json"), "{kind}: {}", self.text);
+        let problem = self.json();
+        for member in ["type", "title", "status", "detail", "code", "request_id"] {
+            assert!(problem.get(member).is_some(), "no {member} in {problem}");
+        }
+        problem
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // The port is free now; nothing else on this machine asks for it by number.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut all = vec![
+            "serve".to_owned(),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--data={}", folder.path().join("data").display()),
+            // Tests share the disk with whatever else is on it.
+            "--reserve-bytes=1000000".to_owned(),
+            "--segment-bytes=8000000".to_owned(),
+        ];
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let child = spawn(&all, folder.path());
+        let url = format!("http://127.0.0.1:{port}");
+        let mut server = Self { child, url, folder, arguments: all, http: reqwest::Client::new() };
+        server.ready().await;
+        server
+    }
+
+    /// SIGKILL: the process has no chance to say goodbye.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        terminate(&mut self.child)
+    }
+
+    /// Starts again over the same folder, on the same port.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(&self.arguments, self.folder.path());
+        self.ready().await;
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+    }
+
+    async fn ready(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && self.child.try_wait().unwrap().is_none() {
+            if let Ok(answer) = self.http.get(format!("{}/ready", self.url)).send().await
+                && answer.status().is_success()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the server did not get ready:\n{}", self.log());
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[], Some(body.to_string())).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, &[], Some(body.to_string())).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        let mut typed = false;
+        for (name, value) in headers {
+            typed |= name.eq_ignore_ascii_case("content-type");
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            if !typed {
+                request = request.header("content-type", "application/json");
+            }
+            request = request.body(body);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Answer { status, headers, text: answer.text().await.unwrap() }
+    }
+
+    /// Runs another command of the program against this server.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_matchbook"))
+            .args(arguments)
+            .env("MATCHBOOK_URL", &self.url)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the server's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn spawn(arguments: &[String], folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("server.log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_matchbook"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log.try_clone().unwrap()))
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap()
+}
+
+/// SIGTERM, and the exit code.
+pub(crate) fn terminate(child: &mut Child) -> Option<i32> {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    child.wait().unwrap().code()
+}
+
+/// The example worker. `./test` builds it before it runs the tests.
+pub(crate) fn matcher() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_matchbook")).with_file_name("matchbook-matcher");
+    assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
+    program
+}
+
+/// A running worker. It is killed when dropped.
+pub(crate) struct Worker(Child);
+
+impl Worker {
+    pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
+        let child = Command::new(matcher())
+            .args(["--server", &server.url, "--worker-id", id, "--media"])
+            .arg(media)
+            .arg("--evidence")
+            .arg(server.folder.path().join("evidence"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
