@@ -213,7 +213,7 @@ impl<P: Projection> Runner<P> {
     async fn reopen(&mut self) {
         // A build in progress keeps its own file, which `find` would take for a leftover.
         if let Some(build) = self.build.take() {
-            build.abandon();
+            build.abandon().await;
         }
         match open_stage(&self.parts).await {
             Ok((stage, build)) => {
@@ -362,7 +362,7 @@ impl<P: Projection> Runner<P> {
 
     async fn shut_down(&mut self) {
         if let Some(build) = self.build.take() {
-            build.abandon();
+            build.abandon().await;
         }
         let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage
         else {

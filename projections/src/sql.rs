@@ -178,9 +178,13 @@ impl Db {
             .connect_lazy_with(reading);
         let db = Self { path: path.to_owned(), writer, readers, retired: AtomicBool::new(false) };
         db.check().await?;
+        // Beginning waits for a commit that a broken-off task of this process may have left on its way, so that nothing
+        // read after this can change under a new owner.
+        let mut tx = db.begin().await?;
         for statement in ddl {
-            sqlx::raw_sql(*statement).execute(&db.writer).await?;
+            sqlx::raw_sql(*statement).execute(&mut *tx.0).await?;
         }
+        tx.commit().await?;
         Ok(db)
     }
 

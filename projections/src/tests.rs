@@ -1,5 +1,6 @@
 //! How the read models behave together: restarts, rebuilds, events that nobody can read.
 
+mod agreement;
 mod following;
 mod history;
 mod listing;

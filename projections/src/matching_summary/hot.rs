@@ -57,7 +57,7 @@ impl Hot {
         self.ticks.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn has(&self, job: JobId) -> bool {
+    pub(crate) fn has(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
     }
 

@@ -31,8 +31,16 @@ impl<P: Projection> Build<P> {
         (&mut self.task).await.unwrap_or_else(|error| Err(broken_off(&error)))
     }
 
-    /// Lets the file lie where it is; the next start goes on with it.
-    pub(crate) fn abandon(self) {
+    /// Lets the file lie where it is, to be gone on with when it is opened again.
+    pub(crate) async fn abandon(mut self) {
+        self.task.abort();
+        // Only once the task is gone may others open the file.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl<P: Projection> Drop for Build<P> {
+    fn drop(&mut self) {
         self.task.abort();
     }
 }

@@ -1,12 +1,21 @@
 //! What lists and single answers say.
 
+use std::collections::BTreeSet;
+
+use domain::job::history::Status;
+use event_schemas::ids::{Position, Score};
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
+use event_schemas::worker::WorkerEnd;
 
-use super::history::{self, History, completed, frames, images, job, match_id, progress, requested, tenant};
+use super::history::{
+    self, History, completed, exited, frames, images, job, match_id, progress, registered, requested,
+    returned, tenant, worker,
+};
 use super::{open, reach};
+use crate::found_match::{MatchFilter, MatchOrder};
 use crate::job::JobFilter;
-use domain::job::history::Status;
+use crate::worker::WorkerPresence;
 
 #[tokio::test]
 async fn a_job_is_shown_with_what_was_counted() {
@@ -55,4 +64,119 @@ async fn jobs_are_found_by_status_phase_age_and_part_of_their_name() {
     }
     let search = Some("100x".to_owned());
     assert!(found(JobFilter { search, ..JobFilter::default() }).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_list_of_matches_shows_each_once_although_more_are_found_meanwhile() {
+    for order in [MatchOrder::ScoreDesc, MatchOrder::ScoreAsc, MatchOrder::Newest, MatchOrder::Oldest] {
+        let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+        let models = open(&folder, &history).await;
+        history.job_created(job(1), None).await;
+        for n in 0..50 {
+            // Many have the same score.
+            history.found(job(1), n, f64::from(n % 5) / 5.0).await;
+        }
+        reach(&models, history.head()).await;
+        let (mut seen, mut after) = (Vec::new(), None);
+        for round in 0.. {
+            let page = models.matches().list(job(1), &MatchFilter::default(), order, after, 7).await.unwrap();
+            seen.extend(page.items.into_iter().map(|found| (found.score, found.position, found.match_id)));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            // Each round finds more, before and behind the place in the list; at the end of time it stops.
+            if round < 5 {
+                history.found(job(1), 100 + round, 1.0).await;
+                history.found(job(1), 200 + round, 0.0).await;
+                reach(&models, history.head()).await;
+            }
+        }
+        let ids: BTreeSet<_> = seen.iter().map(|(_, _, id)| id.clone()).collect();
+        assert_eq!(ids.len(), seen.len(), "{order:?}: one was shown twice");
+        assert!((0..50).all(|n| ids.contains(&match_id(n))), "{order:?}: one was not shown");
+        let is_sorted =
+            seen.is_sorted_by(|(score, position, _), (next_score, next_position, _)| match order {
+                MatchOrder::ScoreDesc => (score, position) > (next_score, next_position),
+                MatchOrder::ScoreAsc => (score, position) < (next_score, next_position),
+                MatchOrder::Newest => position > next_position,
+                MatchOrder::Oldest => position < next_position,
+            });
+        assert!(is_sorted, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn matches_are_found_by_score_evidence_and_product() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    history.job_created(job(1), None).await;
+    for n in 0..10 {
+        history.found(job(1), n, f64::from(n) / 10.0).await;
+    }
+    let evidence = [history::attached(3, "evidence/3.jpg", false)];
+    let position = history.append(StreamId::matches(job(1), &match_id(3)), &evidence).await;
+    reach(&models, position).await;
+    let count = async |filter: MatchFilter| {
+        let page = models.matches().list(job(1), &filter, MatchOrder::ScoreDesc, None, 100).await.unwrap();
+        page.items.len()
+    };
+    let all = MatchFilter::default();
+    assert_eq!(count(all.clone()).await, 10);
+    assert_eq!(count(MatchFilter { min_score: Some(Score::new(0.7).unwrap()), ..all.clone() }).await, 3);
+    assert_eq!(count(MatchFilter { has_evidence: Some(true), ..all.clone() }).await, 1);
+    assert_eq!(count(MatchFilter { has_evidence: Some(false), ..all.clone() }).await, 9);
+    assert_eq!(count(MatchFilter { product_id: Some("hedge".parse().unwrap()), ..all.clone() }).await, 10);
+    assert_eq!(count(MatchFilter { product_id: Some("rose".parse().unwrap()), ..all }).await, 0);
+    let scores = models.matches().scores_in(job(1), 0.2..=0.5, Position(5)).await.unwrap();
+    assert_eq!(scores, [0.2, 0.3], "only what was found at or before the position counts");
+}
+
+#[tokio::test]
+async fn a_list_of_jobs_shows_each_once_although_more_are_created_meanwhile() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    for n in 0..30 {
+        history.job_created(job(n), None).await;
+    }
+    reach(&models, history.head()).await;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = models.jobs().list(&tenant(), &JobFilter::default(), after, 4).await.unwrap();
+        seen.extend(page.items.into_iter().map(|view| view.job_id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+        history.job_created(job(100 + seen.len() as u128), None).await;
+        reach(&models, history.head()).await;
+    }
+    assert_eq!(seen, (0..30).rev().map(job).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_worker_is_shown_with_how_it_ended() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let models = open(&folder, &history).await;
+    let stream = StreamId::worker(&tenant(), &worker(1));
+    let since = history.clock.now();
+    history.append(stream.clone(), &[registered(1)]).await;
+    let ended = history.clock.now();
+    history.append(stream.clone(), &[exited(1, WorkerEnd::OutOfMemory)]).await;
+    reach(&models, history.head()).await;
+    let view = models.workers().get(&tenant(), &worker(1)).await.unwrap().unwrap();
+    assert_eq!((view.presence, view.since), (WorkerPresence::OutOfMemory, ended));
+    let last_end = view.last_end.unwrap();
+    assert_eq!((last_end.end, last_end.exit_code), (WorkerEnd::OutOfMemory, Some(137)));
+    history.append(stream, &[returned(1)]).await;
+    for n in 2..6 {
+        history.append(StreamId::worker(&tenant(), &worker(n)), &[registered(n)]).await;
+    }
+    reach(&models, history.head()).await;
+    let first = models.workers().list(&tenant(), None, 3).await.unwrap();
+    let rest = models.workers().list(&tenant(), first.next.as_ref(), 3).await.unwrap();
+    assert_eq!((first.items.len(), rest.items.len(), rest.next), (3, 2, None));
+    let back = &first.items[0];
+    assert_eq!((back.presence, back.returns, back.registered_at), (WorkerPresence::Present, 1, since));
+    assert!(models.workers().list(&"other".parse().unwrap(), None, 3).await.unwrap().items.is_empty());
 }

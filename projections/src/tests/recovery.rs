@@ -29,12 +29,15 @@ const TABLES: [(&str, &[&str]); 4] = [
 
 impl ReadModels {
     /// Ends all tasks where they are, as a kill of the process would.
-    pub(super) fn kill(&self) {
+    pub(super) async fn kill(self) {
         self.0.feed_task.abort();
         for handle in self.0.handles.values() {
             let task = handle.task.lock().unwrap_or_else(PoisonError::into_inner).take();
             task.unwrap().abort();
         }
+        // Each task has a hand on the board until it is gone.
+        let is_gone = |handle: &crate::Handle| std::sync::Arc::strong_count(&handle.board) == 1;
+        super::until(async || self.0.handles.values().all(is_gone)).await;
     }
 }
 
@@ -62,6 +65,8 @@ async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
 async fn settled(folder: &tempfile::TempDir, history: &History) -> BTreeMap<String, Vec<String>> {
     let models = open(folder, history).await;
     reach(&models, history.head()).await;
+    // A rebuild that was broken off goes on, and ends.
+    super::until(async || models.status().iter().all(|status| status.rebuild.is_none())).await;
     models.shutdown().await;
     dump_all(folder.path()).await
 }
@@ -192,13 +197,12 @@ async fn survive(steps: &[Step]) -> Result<(), TestCaseError> {
                 models = open(&folder, &history).await;
             }
             Step::Kill => {
-                models.kill();
+                models.kill().await;
                 models = open(&folder, &history).await;
             }
         }
     }
-    models.kill();
-    drop(models);
+    models.kill().await;
     prop_assert_eq!(settled(&folder, &history).await, clean_replay(&history).await);
     Ok(())
 }

@@ -1,0 +1,117 @@
+//! How fast the read models catch up, one after the other, with a log in memory in which nearly every event is a match.
+//!
+//! `cargo run --release -p projections --example catch_up -- [events] [jobs]`
+
+use std::time::{Duration, Instant};
+
+use event_log::clock::Clock;
+use event_log::{EventLog, Expected, Log, MemoryLog};
+use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
+use event_schemas::ids::{CommandId, CorrelationId, JobId, MatchId, Position, Score, Tenant};
+use event_schemas::job::{JobCreated, JobKind};
+use event_schemas::matching::MatchFound;
+use event_schemas::stream::StreamId;
+use projections::{Name, ReadModels, Settings};
+use uuid::Uuid;
+
+const BATCH_EVENTS: u64 = 1000;
+const LONG: Duration = Duration::from_secs(3600);
+
+type Failure = Box<dyn std::error::Error>;
+
+fn cause(tenant: &Tenant) -> Result<Cause, Failure> {
+    let id = Uuid::now_v7();
+    Ok(Cause {
+        command_id: CommandId(id),
+        correlation_id: CorrelationId(id),
+        event_id: None,
+        tenant: tenant.clone(),
+        actor: Actor::Worker("worker-1".parse()?),
+        subject: None,
+        idempotency: None,
+        traceparent: None,
+    })
+}
+
+fn found(n: u64) -> Result<Event, Failure> {
+    let (image, frame) = (n / 1000, n % 1000);
+    let match_id: MatchId = format!("product-{}/image-{image}@video-1/frame-{frame}", image % 50).parse()?;
+    let found = MatchFound {
+        match_id,
+        product_id: format!("product-{}", image % 50).parse()?,
+        video_id: "video-1".parse()?,
+        img_id: format!("image-{image}").parse()?,
+        frame_id: format!("frame-{frame}").parse()?,
+        // Spread over all of 0 to 1, and never in order.
+        score: Score::new((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1_u64 << 53) as f64)?,
+        evidence_path: None,
+    };
+    Ok(Event::Matching(found.into()))
+}
+
+async fn fill(log: &Log, clock: &Clock, events: u64, jobs: u64) -> Result<(), Failure> {
+    let tenant: Tenant = "bench".parse()?;
+    for job in 0..jobs {
+        let id = JobId(Uuid::from_u128(u128::from(job)));
+        let created = JobCreated {
+            job_id: id,
+            kind: JobKind::ProductVideoMatching,
+            source: None,
+            name: None,
+            metadata: serde_json::Map::new(),
+        };
+        let stream = StreamId::job(id);
+        let event = NewEvent::encode(&cause(&tenant)?, &stream, 0, clock.now(), &Event::Job(created.into()));
+        log.append(&stream, Expected::NoStream, vec![event]).await?;
+    }
+    for batch in 0..events / BATCH_EVENTS {
+        let id = JobId(Uuid::from_u128(u128::from(batch % jobs)));
+        let stream = StreamId::match_shard(id, (batch % 16) as u8);
+        let cause = cause(&tenant)?;
+        let mut found_now = Vec::new();
+        for index in 0..BATCH_EVENTS {
+            let event = found(batch * BATCH_EVENTS + index)?;
+            found_now.push(NewEvent::encode(&cause, &stream, index as usize, clock.now(), &event));
+        }
+        log.append(&stream, Expected::Any, found_now).await?;
+    }
+    Ok(())
+}
+
+async fn measure(models: &ReadModels, name: Name, head: Position) -> Result<(), Failure> {
+    let started = Instant::now();
+    let generation = models.rebuild(name).await?;
+    let is_done = || {
+        models.status().into_iter().any(|status| {
+            status.name == name.as_str() && status.generation == Some(generation) && status.position >= head
+        })
+    };
+    while !is_done() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{name}: {:.0} events/s ({seconds:.2} s)", head.0 as f64 / seconds);
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let events: u64 = arguments.next().map_or(Ok(400_000), |text| text.parse())?;
+    let jobs: u64 = arguments.next().map_or(Ok(4), |text| text.parse())?;
+    let clock = Clock::System;
+    let log = Log::Memory(MemoryLog::new(clock.clone()));
+    fill(&log, &clock, events, jobs).await?;
+    let head = *log.head().borrow();
+    let folder = tempfile::tempdir()?;
+    let started = Instant::now();
+    let settings = Settings { folder: folder.path().to_owned() };
+    let models = ReadModels::open(settings, log, clock).await?;
+    models.wait_for(&Name::ALL, head, LONG).await?;
+    println!("all at once: {:.2} s for {head} events", started.elapsed().as_secs_f64());
+    for name in Name::ALL {
+        measure(&models, name, head).await?;
+    }
+    models.shutdown().await;
+    Ok(())
+}
