@@ -115,9 +115,8 @@ impl Projection for FoundMatches {
     }
 
     fn stored(&mut self) {
-        self.found.clear();
-        self.by_id.clear();
-        self.attached.clear();
+        // The memory goes, too: a batch while catching up is large.
+        *self = Self::default();
     }
 
     async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {

@@ -19,7 +19,7 @@ use crate::projection::Projection;
 use crate::rebuild::{Files, FilesError};
 use crate::sql::SqlError;
 use crate::status::{Board, Doing, Stop};
-use crate::writer::{Halt, Writer};
+use crate::writer::{Halt, Rush, Writer};
 use build::Build;
 
 /// How long after a failure of the store it is tried again.
@@ -153,8 +153,12 @@ impl<P: Projection> Runner<P> {
     async fn take_in(&mut self, pages: Result<Vec<Arc<Page>>, SourceError>) {
         let Stage::Running(writer, source) = &mut self.stage else { return };
         let applied = match pages {
-            Ok(pages) if pages.is_empty() => Ok(()),
-            Ok(pages) => writer.apply(&pages, &self.parts.slot).await,
+            // The source has just caught up.
+            Ok(pages) if pages.is_empty() => writer.store(&self.parts.slot).await.map_err(Halt::Store),
+            Ok(pages) => {
+                let rush = if source.has_caught_up() { Rush::Live } else { Rush::CatchingUp };
+                writer.apply(&pages, rush, &self.parts.slot).await
+            }
             Err(SourceError::Read(error)) => {
                 tracing::error!(projection = %P::NAME, %error, "the log could not be read; trying again");
                 self.parts.clock.sleep(Duration::from_secs(1)).await;
@@ -231,7 +235,7 @@ impl<P: Projection> Runner<P> {
 
     async fn store(&mut self) {
         if let Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) = &mut self.stage
-            && let Err(error) = writer.store().await
+            && let Err(error) = writer.store(&self.parts.slot).await
         {
             self.close(error).await;
         }
@@ -245,7 +249,7 @@ impl<P: Projection> Runner<P> {
         let position = writer.position();
         let db = &writer.generation.db;
         let answered = match writer.projection.answer(request, &self.parts.log, db, position).await {
-            Ok(()) => writer.store().await,
+            Ok(()) => writer.store(&self.parts.slot).await,
             Err(error) => Err(error),
         };
         if let Err(error) = answered {
@@ -368,7 +372,7 @@ impl<P: Projection> Runner<P> {
         else {
             return;
         };
-        if let Err(error) = writer.store().await {
+        if let Err(error) = writer.store(&self.parts.slot).await {
             tracing::error!(projection = %P::NAME, %error, "a read model could not be stored at the end; the next start replays from its checkpoint");
         }
         writer.generation.db.close().await;
@@ -377,7 +381,7 @@ impl<P: Projection> Runner<P> {
 
 /// Makes the generation the one that is read, and says so in its file first: after a crash it is the newest one.
 async fn publish<P: Projection>(parts: &Parts<P>, writer: &mut Writer<P>) -> Result<(), SqlError> {
-    writer.publish().await?;
+    writer.publish(&parts.slot).await?;
     let number = writer.generation.number;
     parts.slot.publish(&writer.generation);
     parts.board.published(Some(number));

@@ -19,6 +19,18 @@ use crate::status::Stop;
 /// How long a checkpoint may wait if no row has changed. It only costs reading the same events once more.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
+/// How many events are stored at once while catching up. The more there are, the fewer times each page of an index is
+/// written.
+const CATCH_UP_EVENTS: u64 = 32_768;
+
+/// Whether more events wait than can be taken in at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rush {
+    /// Readers wait for these.
+    Live,
+    CatchingUp,
+}
+
 /// Why a batch was not taken in whole.
 #[derive(Debug)]
 pub(crate) enum Halt {
@@ -84,7 +96,12 @@ impl<P: Projection> Writer<P> {
     }
 
     /// Takes in pages that follow each other. What lies before the fold's position is passed over.
-    pub(crate) async fn apply(&mut self, pages: &[Arc<Page>], slot: &Slot<P::View>) -> Result<(), Halt> {
+    pub(crate) async fn apply(
+        &mut self,
+        pages: &[Arc<Page>],
+        rush: Rush,
+        slot: &Slot<P::View>,
+    ) -> Result<(), Halt> {
         let started = Instant::now();
         let batch = Batch::of::<P>(pages, self.position);
         let position = match (&batch.stop, batch.events.last()) {
@@ -103,10 +120,11 @@ impl<P: Projection> Writer<P> {
             let before = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0 });
             self.pending = Some(Pending { events: before.events + batch.events.len() as u64, ..before });
         }
-        if self.is_due() || batch.stop.is_some() {
-            self.store().await?;
+        if self.is_due(rush) || batch.stop.is_some() {
+            self.store(slot).await?;
+        } else {
+            slot.moved(&self.generation, self.visible());
         }
-        slot.moved(&self.generation, self.position);
         self.measure(batch.events.len(), started);
         batch.stop.map_or(Ok(()), |stop| Err(Halt::Poison(stop)))
     }
@@ -124,11 +142,20 @@ impl<P: Projection> Writer<P> {
         }
     }
 
-    fn is_due(&self) -> bool {
+    /// Up to where readers see everything.
+    fn visible(&self) -> Position {
+        match (P::STORE, self.pending) {
+            (Store::EachBatch, Some(pending)) if pending.events > 0 => self.checkpoint.position,
+            _ => self.position,
+        }
+    }
+
+    fn is_due(&self, rush: Rush) -> bool {
         let Some(pending) = self.pending else { return false };
-        let is_full = match P::STORE {
-            Store::EachBatch => pending.events > 0,
-            Store::Behind { events_max, .. } => pending.events >= events_max,
+        let is_full = match (P::STORE, rush) {
+            (Store::EachBatch, Rush::Live) => pending.events > 0,
+            (Store::EachBatch, Rush::CatchingUp) => pending.events >= CATCH_UP_EVENTS,
+            (Store::Behind { events_max, .. }, _) => pending.events >= events_max,
         };
         is_full || self.due_at().is_some_and(|due| self.clock.now() >= due)
     }
@@ -143,18 +170,19 @@ impl<P: Projection> Writer<P> {
     }
 
     /// Writes rows and checkpoint in one transaction.
-    pub(crate) async fn store(&mut self) -> Result<(), SqlError> {
-        self.commit(Checkpoint { position: self.position, ..self.checkpoint }).await
+    pub(crate) async fn store(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
+        self.commit(Checkpoint { position: self.position, ..self.checkpoint }, slot).await
     }
 
     /// Says in the file that the generation is complete, and stores what is pending.
-    pub(crate) async fn publish(&mut self) -> Result<(), SqlError> {
-        self.commit(Checkpoint { position: self.position, published: true, ..self.checkpoint }).await?;
+    pub(crate) async fn publish(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
+        self.commit(Checkpoint { position: self.position, published: true, ..self.checkpoint }, slot).await?;
+        self.generation.db.shrink().await?;
         self.projection.published();
         Ok(())
     }
 
-    async fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SqlError> {
+    async fn commit(&mut self, checkpoint: Checkpoint, slot: &Slot<P::View>) -> Result<(), SqlError> {
         let mut tx = self.generation.db.begin().await?;
         self.projection.store(&mut tx).await?;
         checkpoint.write(&mut tx).await?;
@@ -162,6 +190,7 @@ impl<P: Projection> Writer<P> {
         self.checkpoint = checkpoint;
         self.pending = None;
         self.projection.stored();
+        slot.moved(&self.generation, self.visible());
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use super::Parts;
 use crate::projection::Projection;
 use crate::rebuild::Opened;
 use crate::status::Stop;
-use crate::writer::{Halt, Writer};
+use crate::writer::{Halt, Rush, Writer};
 
 /// The task, and what it makes.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(crate) async fn catch_up<P: Projection>(
     let mut pages = parts.feed.read(writer.position(), P::CATEGORIES);
     while let Some(page) = pages.recv().await {
         let applied = match page {
-            Ok(page) => writer.apply(&[page], &parts.slot).await,
+            Ok(page) => writer.apply(&[page], Rush::CatchingUp, &parts.slot).await,
             Err(error) => Err(Halt::Poison(Stop::of_log(writer.position(), error.to_string()))),
         };
         let stop = match applied {
@@ -79,5 +79,8 @@ pub(crate) async fn catch_up<P: Projection>(
         writer.generation.db.retire();
         return Err(stop);
     }
-    Ok(writer)
+    match writer.store(&parts.slot).await {
+        Ok(()) => Ok(writer),
+        Err(error) => Err(Stop::of_store(writer.position(), error.to_string())),
+    }
 }
