@@ -203,3 +203,41 @@ async fn a_few_streams_among_many_are_found_without_reading_the_rest() {
     assert_eq!(log.read_stream(&stream("job-1"), Revision(0), 100).await.unwrap().len(), 4);
     assert!(disk.calls() - calls < 60, "{} reads", disk.calls() - calls);
 }
+
+#[tokio::test]
+async fn below_the_reserve_appends_are_refused_and_come_back_by_themselves() {
+    let disk = SimDisk::new(1);
+    let settings = Settings { reserve_bytes: 1 << 20, ..super::rig::settings() };
+    let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
+    let name = stream("a-1");
+    let first = log.append(&name, Expected::NoStream, events(0..2)).await.unwrap();
+    disk.set_capacity(1 << 20);
+    match log.append(&name, Expected::Any, events(2..3)).await {
+        Err(error @ AppendError::Full { free_bytes, reserve_bytes }) => {
+            assert_eq!(reserve_bytes, 1 << 20);
+            assert!(free_bytes < reserve_bytes);
+            assert!(error.to_string().contains("make room"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        log.append(&name, Expected::NoStream, events(0..2)).await.unwrap(),
+        first,
+        "a retry adds nothing"
+    );
+    assert_eq!(log.read_stream(&name, Revision(0), 10).await.unwrap().len(), 2);
+    disk.set_capacity(u64::MAX);
+    assert_eq!(log.append(&name, Expected::Any, events(2..3)).await.unwrap().position, Position(3));
+}
+
+#[tokio::test]
+async fn a_new_log_is_not_begun_on_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { reserve_bytes: u64::MAX / 2, ..small(folder.path()) };
+    match EmbeddedLog::open(&settings, Clock::System) {
+        Err(error @ OpenError::Full { .. }) => assert!(error.to_string().contains("make room"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    // What was begun is no obstacle later.
+    open(&small(folder.path()));
+}
