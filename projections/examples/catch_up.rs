@@ -1,4 +1,5 @@
-//! How fast the read models catch up, one after the other, with a log in memory in which nearly every event is a match.
+//! How fast the read models catch up, one after the other, with a log in memory in which nearly every event is a match;
+//! and then how soon new events are visible, at 5,000 in a second.
 //!
 //! `cargo run --release -p projections --example catch_up -- [events] [jobs]`
 
@@ -15,6 +16,7 @@ use projections::{Name, ReadModels, Settings};
 use uuid::Uuid;
 
 const BATCH_EVENTS: u64 = 1000;
+const LIVE_TICKS: u64 = 10_000;
 const LONG: Duration = Duration::from_secs(3600);
 
 type Failure = Box<dyn std::error::Error>;
@@ -94,6 +96,39 @@ async fn measure(models: &ReadModels, name: Name, head: Position) -> Result<(), 
     Ok(())
 }
 
+/// Appends five matches every millisecond, and times how long after each append all read models show them.
+async fn show_delays(models: &ReadModels, log: &Log) -> Result<(), Failure> {
+    let stream = StreamId::match_shard(JobId(Uuid::from_u128(0)), 0);
+    let tenant: Tenant = "bench".parse()?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    let mut waits = tokio::task::JoinSet::new();
+    for tick in 0..LIVE_TICKS {
+        ticks.tick().await;
+        let cause = cause(&tenant)?;
+        let mut batch = Vec::new();
+        for index in 0..5 {
+            // Beyond all matches that there are.
+            let event = found((1 << 40) + tick * 5 + index)?;
+            batch.push(NewEvent::encode(&cause, &stream, index as usize, Clock::System.now(), &event));
+        }
+        let appended = Instant::now();
+        let position = log.append(&stream, Expected::Any, batch).await?.position;
+        let models = models.clone();
+        waits.spawn(async move {
+            let visible = models.wait_for(&Name::ALL, position, LONG).await;
+            visible.map(|()| appended.elapsed())
+        });
+    }
+    let mut delays = Vec::new();
+    while let Some(delay) = waits.join_next().await {
+        delays.push(delay??);
+    }
+    delays.sort_unstable();
+    let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or_default();
+    println!("visible in all models: p50 {:?}, p99 {:?}, p99.9 {:?}", at(0.5), at(0.99), at(0.999));
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -106,12 +141,13 @@ async fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let started = Instant::now();
     let settings = Settings { folder: folder.path().to_owned() };
-    let models = ReadModels::open(settings, log, clock).await?;
+    let models = ReadModels::open(settings, log.clone(), clock).await?;
     models.wait_for(&Name::ALL, head, LONG).await?;
     println!("all at once: {:.2} s for {head} events", started.elapsed().as_secs_f64());
     for name in Name::ALL {
         measure(&models, name, head).await?;
     }
+    show_delays(&models, &log).await?;
     models.shutdown().await;
     Ok(())
 }

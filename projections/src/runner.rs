@@ -3,6 +3,7 @@
 //! Whatever goes wrong here concerns this read model alone.
 
 mod build;
+mod stage;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use event_log::{EventLog, Log};
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::feed::{Feed, Page, Source, SourceError};
+use crate::feed::{Feed, Page, SourceError};
 use crate::generation::Slot;
 use crate::projection::Projection;
 use crate::rebuild::{Files, FilesError};
@@ -21,6 +22,7 @@ use crate::sql::SqlError;
 use crate::status::{Board, Doing, Stop};
 use crate::writer::{Halt, Rush, Writer};
 use build::Build;
+use stage::{Stage, open_stage, running};
 
 /// How long after a failure of the store it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -67,18 +69,6 @@ pub(crate) struct Runner<P: Projection> {
     parts: Parts<P>,
     stage: Stage<P>,
     build: Option<Build<P>>,
-}
-
-#[derive(Debug)]
-enum Stage<P: Projection> {
-    Running(Writer<P>, Source),
-    Paused(Writer<P>),
-    /// At an event that cannot be read, or at the end of the log's life.
-    Stopped(Writer<P>),
-    /// The file has to be opened anew at this instant.
-    Closed {
-        retry_at: Timestamp,
-    },
 }
 
 enum Step<P: Projection> {
@@ -394,33 +384,4 @@ async fn until(clock: &Clock, instant: Option<Timestamp>) {
         Some(instant) => clock.sleep_until(instant).await,
         None => pending().await,
     }
-}
-
-fn running<P: Projection>(parts: &Parts<P>, writer: Writer<P>) -> Stage<P> {
-    let source = parts.feed.follow(writer.position(), P::CATEGORIES);
-    parts.board.doing(Doing::CatchingUp);
-    parts.board.started(writer.position(), writer.recorded_at(), parts.clock.now());
-    Stage::Running(writer, source)
-}
-
-/// Goes on with the live file, or makes the first one; and goes on with a rebuild that was broken off.
-async fn open_stage<P: Projection>(parts: &Parts<P>) -> Result<(Stage<P>, Option<Build<P>>), FilesError> {
-    let (identity, head) = (parts.log.identity(), *parts.log.head().borrow());
-    let found = parts.files.find::<P>(identity, head).await?;
-    let (opened, begun) = match (found.live, found.begun) {
-        (Some(live), begun) => (live, begun),
-        (None, Some(begun)) => (begun, None),
-        (None, None) => (parts.files.begin::<P>(identity).await?, None),
-    };
-    let path = opened.db.path().to_owned();
-    let mut writer: Writer<P> = Writer::open(opened, &parts.shared, parts.clock.clone())
-        .await
-        .map_err(|source| FilesError::File { path, source })?;
-    if writer.is_published() {
-        writer.projection.published();
-        parts.slot.publish(&writer.generation);
-        parts.board.published(Some(writer.generation.number));
-    }
-    let stage = running(parts, writer);
-    Ok((stage, begun.map(|begun| Build::start(parts, begun))))
 }
