@@ -31,7 +31,10 @@ impl Api {
             OpenApiService::new((commands.routes(), read.routes()), "Matchbook", env!("CARGO_PKG_VERSION"))
                 .description(DESCRIPTION)
                 .license("MIT OR Apache-2.0");
-        let document = web::openapi::document(&service.spec()).expect("poem-openapi writes JSON");
+        let mut document = web::openapi::document(&service.spec()).expect("poem-openapi writes JSON");
+        if read.is_open() {
+            web::openapi::open(&mut document);
+        }
         let text = document.to_string();
         let swagger = service.swagger_ui();
         let redoc = service.redoc();

@@ -8,6 +8,8 @@ use event_schemas::ids::{JobId, Position, Revision, Tenant};
 use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use poem::{FromRequest, Request, RequestBody};
+use poem_openapi::types::ParseFromParameter;
 use projections::matching_summary::{Folded, RefoldError, ScoresFrom, SummaryError};
 use projections::{Name, QueryError};
 use web::problem::Problem;
@@ -15,11 +17,29 @@ use web::value::Pos;
 
 use crate::ReadApi;
 
+const MIN_POSITION: &str = "X-Min-Position";
+
 /// How long a read waits for its models to reach `X-Min-Position`.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// When to ask again after the wait was in vain.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The header `X-Min-Position`: how far the log must have been read for the answer.
+///
+/// Not a parameter of the OpenAPI document but a rule in its description: which positions there are is known to the log
+/// alone, and a tool that makes numbers up would only learn that they are not there yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MinPosition(pub(crate) Option<Position>);
+
+impl<'a> FromRequest<'a> for MinPosition {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        let Some(given) = request.header(MIN_POSITION) else { return Ok(Self(None)) };
+        let Pos(position) = Pos::parse_from_parameter(given)
+            .map_err(|error| Problem::invalid(MIN_POSITION, error.into_message()))?;
+        Ok(Self(Some(position)))
+    }
+}
 
 impl ReadApi {
     /// The durable head of the log.
@@ -36,8 +56,8 @@ impl ReadApi {
     ///
     /// # Errors
     /// 503 with `Retry-After` after two seconds.
-    pub(crate) async fn models_reached(&self, names: &[Name], min: Option<Pos>) -> Result<(), Problem> {
-        let Some(Pos(min)) = min else { return Ok(()) };
+    pub(crate) async fn models_reached(&self, names: &[Name], min: MinPosition) -> Result<(), Problem> {
+        let MinPosition(Some(min)) = min else { return Ok(()) };
         let waited = self.models.wait_for(names, min, WAIT_MAX).await;
         waited.map_err(|behind| Problem::unavailable(behind.to_string(), RETRY_AFTER))
     }
@@ -46,8 +66,8 @@ impl ReadApi {
     ///
     /// # Errors
     /// 503 with `Retry-After` after two seconds.
-    pub(crate) async fn log_reached(&self, min: Option<Pos>) -> Result<(), Problem> {
-        let Some(Pos(min)) = min else { return Ok(()) };
+    pub(crate) async fn log_reached(&self, min: MinPosition) -> Result<(), Problem> {
+        let MinPosition(Some(min)) = min else { return Ok(()) };
         let mut head = self.log.head();
         let reached = head.wait_for(|head| *head >= min);
         match tokio::time::timeout(WAIT_MAX, reached).await {

@@ -31,7 +31,7 @@ use routes::operations::OperationRoutes;
 use routes::projection::ProjectionRoutes;
 use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
-use server::Server;
+use server::{Access, Server};
 use stream::{Pulses, Socket};
 use web::shutdown::Shutdown;
 
@@ -73,6 +73,11 @@ impl ReadApi {
     ) -> Arc<Self> {
         let pulses = Pulses::start(models.matching_summary().changes());
         Arc::new(Self { log, clock, models, metrics, server, shutdown, pulses, glances: Glances::default() })
+    }
+
+    /// Whether every caller has every role, because the server has no keys.
+    pub fn is_open(&self) -> bool {
+        self.server.access == Access::Open
     }
 
     /// The routes of the OpenAPI document.

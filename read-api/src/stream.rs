@@ -28,7 +28,7 @@ use web::value::{Pos, Uid};
 use web::vocabulary::Phase as PhaseWord;
 
 use crate::ReadApi;
-use crate::answer::{unread, untold};
+use crate::answer::{MinPosition, unread, untold};
 use crate::routes::matching::Summary;
 
 pub(crate) use pulse::Pulses;
@@ -204,7 +204,7 @@ impl Follow {
         match api.folded(tenant, job).await {
             Err(problem) if problem.code == Code::NotFound => {
                 api.check_tenant(tenant, job).await?;
-                api.models_reached(&[Name::MatchingSummary], Some(Pos(api.head()))).await?;
+                api.models_reached(&[Name::MatchingSummary], MinPosition(Some(api.head()))).await?;
                 api.folded(tenant, job).await
             }
             looked => looked,

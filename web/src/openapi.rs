@@ -47,6 +47,16 @@ pub fn document(spec: &str) -> Result<Value, NotADocument> {
     Ok(document)
 }
 
+/// Says of every operation that it can be called without credentials, as is so on a server without keys.
+pub fn open(document: &mut Value) {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for operation in paths.flat_map(|(_, operations)| operations.as_object_mut()).flat_map(Map::values_mut) {
+        if let Some(security) = operation.get_mut("security").and_then(Value::as_array_mut) {
+            security.insert(0, Value::Object(Map::new()));
+        }
+    }
+}
+
 fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let has_body = operation.contains_key("requestBody");
     let has_caller = operation.contains_key("security");
@@ -246,6 +256,17 @@ mod tests {
             statuses(&document["paths"]["/health"]["get"]),
             ["200", "400", "404", "410", "429", "500", "503"]
         );
+    }
+
+    #[test]
+    fn on_an_open_server_credentials_are_optional() {
+        let mut document = serde_json::json!({"paths": {"/a": {
+            "get": {"security": [{"Bearer": []}]},
+            "post": {},
+        }}});
+        open(&mut document);
+        assert_eq!(document["paths"]["/a"]["get"]["security"], serde_json::json!([{}, {"Bearer": []}]));
+        assert_eq!(document["paths"]["/a"]["post"], serde_json::json!({}));
     }
 
     #[test]

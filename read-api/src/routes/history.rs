@@ -21,7 +21,7 @@ use web::value::{At, Pos, Text, Uid};
 use super::Tag;
 use super::job::{Attempt, ErrorObject, Status};
 use crate::ReadApi;
-use crate::answer::{no_such_job, unread};
+use crate::answer::{MinPosition, no_such_job, unread};
 use crate::history::{History, Place};
 use web::vocabulary::{JobKind, Phase};
 
@@ -194,11 +194,11 @@ impl HistoryRoutes {
         &self,
         caller: Caller,
         job_id: Path<String>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<TimelineObject>, Problem> {
         let job = path::job_id(&job_id)?;
-        self.api.log_reached(min_position.0).await?;
+        self.api.log_reached(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
         let (timeline, position) = self.course(job).await?;
         Ok(Cached::new(&TimelineObject::new(timeline, position), if_none_match.as_deref()))
@@ -212,11 +212,11 @@ impl HistoryRoutes {
         job_id: Path<String>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<EventObject>>, Problem> {
         let job = path::job_id(&job_id)?;
-        self.api.log_reached(min_position.0).await?;
+        self.api.log_reached(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
         let page = self.page(job, limit.0, cursor.0.as_ref()).await?;
         Ok(Cached::new(&page, if_none_match.as_deref()))

@@ -14,12 +14,12 @@ use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{At, Pos};
+use web::value::At;
 use web::vocabulary::{JobKind, Phase};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::answer::{no_such_job, unanswered};
+use crate::answer::{MinPosition, no_such_job, unanswered};
 
 pub(crate) use glance::Glances;
 pub use object::{Attempt, ErrorObject, Glance, Job, Status};
@@ -48,10 +48,10 @@ impl JobRoutes {
         q: Query<Option<String>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Job>>, Problem> {
-        self.api.models_reached(&[Name::Jobs, Name::MatchingSummary], min_position.0).await?;
+        self.api.models_reached(&[Name::Jobs, Name::MatchingSummary], min).await?;
         let filter = JobFilter {
             status: status.0.map(Into::into),
             phase: phase.0.map(Into::into),
@@ -69,11 +69,11 @@ impl JobRoutes {
         &self,
         caller: Caller,
         job_id: Path<String>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Job>, Problem> {
         let id = path::job_id(&job_id)?;
-        self.api.models_reached(&[Name::Jobs, Name::MatchingSummary], min_position.0).await?;
+        self.api.models_reached(&[Name::Jobs, Name::MatchingSummary], min).await?;
         let found = self.api.models.jobs().get(&caller.tenant, id).await;
         let (job, _) = found.map_err(|error| unanswered(&error))?.ok_or_else(no_such_job)?;
         let glance = self.api.glance(&caller.tenant, &job).await;

@@ -19,7 +19,7 @@ use web::value::{At, Pos, Text, Unit};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::answer::{no_such_job, only_matching, unanswered, untold};
+use crate::answer::{MinPosition, no_such_job, only_matching, unanswered, untold};
 use crate::moment::Moment;
 
 pub use summary::Summary;
@@ -92,21 +92,21 @@ impl MatchingRoutes {
         force_refresh: Query<bool>,
         /// The summary as it was then: a position of the log, or an RFC 3339 instant. Neither may lie in the future
         as_of: Query<Option<Moment>>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Summary>, Problem> {
         let job = path::job_id(&job_id)?;
         let summary = match (as_of.0, force_refresh.0) {
             (Some(moment), force) => {
-                self.api.log_reached(min_position.0).await?;
+                self.api.log_reached(min).await?;
                 self.summary_of_then(&caller, job, moment, force).await?
             }
             (None, true) => {
-                self.api.log_reached(min_position.0).await?;
+                self.api.log_reached(min).await?;
                 self.refreshed_summary(&caller, job).await?
             }
             (None, false) => {
-                self.api.models_reached(&[Name::MatchingSummary], min_position.0).await?;
+                self.api.models_reached(&[Name::MatchingSummary], min).await?;
                 self.live_summary(&caller, job).await?
             }
         };
@@ -128,11 +128,11 @@ impl MatchingRoutes {
         #[oai(default)] order: Query<Order>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Match>>, Problem> {
         let job = path::job_id(&job_id)?;
-        self.api.models_reached(&[Name::Matches, Name::Jobs], min_position.0).await?;
+        self.api.models_reached(&[Name::Matches, Name::Jobs], min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
         let filter = MatchFilter {
             min_score: min_score.0.map(|score| *score),

@@ -15,7 +15,7 @@ use web::value::{At, Pos, Text};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::answer::unanswered;
+use crate::answer::{MinPosition, unanswered};
 use web::vocabulary::WorkKind;
 
 /// Whether a worker is there.
@@ -106,11 +106,11 @@ impl WorkerRoutes {
         caller: Caller,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
-        #[oai(name = "X-Min-Position")] min_position: Header<Option<Pos>>,
+        min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Worker>>, Problem> {
         caller.require(Role::Admin)?;
-        self.api.models_reached(&[Name::Workers], min_position.0).await?;
+        self.api.models_reached(&[Name::Workers], min).await?;
         let list = "workers";
         let after: Option<WorkerId> = cursor.0.map(|cursor| cursor.key(list)).transpose()?;
         let workers = self.api.models.workers();

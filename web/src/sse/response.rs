@@ -54,12 +54,31 @@ impl<T> IntoResponse for Answer<T> {
     }
 }
 
+fn described(ty: &'static str, description: &'static str) -> MetaSchemaRef {
+    let schema = MetaSchema { description: Some(description), ..MetaSchema::new(ty) };
+    MetaSchemaRef::Inline(Box::new(schema))
+}
+
+/// One event of the stream. Its data is text on the way, and a `T` once that is read as JSON.
+fn event<T: Type>() -> MetaSchemaRef {
+    let data = MetaSchema {
+        description: Some("JSON text; read, it is the object described here."),
+        any_of: vec![MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))), T::schema_ref()],
+        ..MetaSchema::ANY
+    };
+    let properties = vec![
+        ("event", described("string", "The event's name.")),
+        ("id", described("string", "The log position; send the last one as Last-Event-ID to go on.")),
+        ("data", MetaSchemaRef::Inline(Box::new(data))),
+        ("retry", described("integer", "After how many milliseconds to come back.")),
+    ];
+    let schema =
+        MetaSchema { properties, description: Some("One event of the stream."), ..MetaSchema::new("object") };
+    MetaSchemaRef::Inline(Box::new(schema))
+}
+
 impl<T: Type> ApiResponse for Answer<T> {
     fn meta() -> MetaResponses {
-        let schema = MetaSchema {
-            items: Some(Box::new(T::schema_ref())),
-            ..MetaSchema::new_with_format("array", "event-stream")
-        };
         let header = |name: &str, value: &str| MetaHeader {
             name: name.into(),
             description: Some(value.into()),
@@ -71,10 +90,7 @@ impl<T: Type> ApiResponse for Answer<T> {
             description: "Events until the end, each with its name, its position as id, and data as described",
             status: Some(200),
             status_range: None,
-            content: vec![MetaMediaType {
-                content_type: MEDIA_TYPE,
-                schema: MetaSchemaRef::Inline(Box::new(schema)),
-            }],
+            content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema: event::<T>() }],
             headers: vec![
                 header("CACHE-CONTROL", "no-cache, no-transform"),
                 header("X-ACCEL-BUFFERING", "no"),
