@@ -152,3 +152,33 @@ async fn a_forced_refresh_repairs_what_the_projector_holds() {
     let reopened = open(&folder, &history).await;
     assert_eq!(reopened.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
 }
+
+#[tokio::test]
+async fn a_percentile_at_an_edge_of_rounding_is_settled_by_the_scores_themselves() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    history.job_created(job(1), None).await;
+    // So many that the fold only counts them, and the percentile is among those that lie within 1/65536 of 0.945: the
+    // 4,499th and 4,500th of 7,500 that rise evenly from 0.944995 to 0.945005.
+    let edge = |n: u32| 0.944_995 + f64::from(n) * 1e-5 / 7500.0;
+    let scores: Vec<f64> = (0..22_500).map(|_| 0.1).chain((0..7500).map(edge)).collect();
+    for (start, chunk) in (0_u32..).step_by(2500).zip(scores.chunks(2500)) {
+        let events: Vec<_> = (start..).zip(chunk).map(|(n, score)| history::found(n, *score, None)).collect();
+        history.append(StreamId::matches(job(1), &history::match_id(0)), &events).await;
+    }
+    let models = open(&folder, &history).await;
+    reach(&models, history.head()).await;
+    let summaries = models.matching_summary();
+    let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
+    assert!(matches!(folded.fold.scores.p90(), domain::matching::percentile::Percentile::Undecided(_)));
+    // What is found later must not count for this position.
+    history
+        .append(StreamId::matches(job(1), &history::match_id(0)), &[history::found(99_999, 0.945, None)])
+        .await;
+    reach(&models, history.head()).await;
+    for from in [ScoresFrom::ReadModel, ScoresFrom::Log] {
+        let now = history.clock.now();
+        let summary =
+            summaries.summarise(job(1), &folded, now, &Thresholds::default(), from).await.unwrap().unwrap();
+        assert_eq!(summary.p90_score, Some(0.95), "{from:?}");
+    }
+}
