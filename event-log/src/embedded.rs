@@ -3,8 +3,8 @@
 //! An append is acknowledged once the group that it is part of is synced; readers see it from then on. What the files
 //! look like, and what an acknowledgement means, is in `docs/log-format.md`.
 //!
-//! - [`writer`] decides and writes, [`reader`] answers, [`recovery`] opens, [`keeper`] works ahead and cleans up behind;
-//! - [`record`], [`segment`] and [`index`] are the bytes; [`disk`] is the only way to them.
+//! - `writer` decides and writes, `reader` answers, `recovery` opens, `keeper` works ahead and cleans up behind;
+//! - `record`, `segment` and `index` are the bytes; `disk` is the only way to them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! The event log: its contract, the embedded log, and a log in memory that keeps the same contract.
 //!
-//! Start reading at [`EventLog`], whose doc comment is the specification; [`conformance`] holds every implementation to
+//! Start reading at [`EventLog`], whose doc comment is the specification; `conformance` holds every implementation to
 //! it. This crate refuses to know what events mean: it sees names, ids, revisions and bytes.
 
 pub mod clock;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use event_schemas::envelope::{NewEvent, Recorded};
-use event_schemas::ids::{EventId, Position, Revision};
+use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +17,7 @@ use super::disk::{Disk, Fault, Lock};
 use super::heads::{Head, Heads, Pending};
 use super::index::MemoryIndex;
 use super::keeper::{Keeper, ROOM_NAME, extend};
-use super::reader::{Access, Shelf};
+use super::reader::Shelf;
 use super::record::{self, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter, Placed};
 use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader, SegmentIndex};
 use super::stop::{Latch, Stopped};
@@ -25,6 +25,10 @@ use super::tail::TailGroup;
 use super::{Limits, telemetry};
 use crate::clock::Clock;
 use crate::{AppendError, Appended, Expected};
+
+mod judge;
+
+use judge::Verdict;
 
 /// One append on its way.
 #[derive(Debug)]
@@ -82,14 +86,6 @@ struct PendingEvent {
     placed: Placed,
     /// The stream's event before it, if it is in the same group.
     previous: Option<usize>,
-}
-
-/// What is to become of an append.
-enum Verdict {
-    Append(Option<Head>),
-    /// It was appended before.
-    Earlier(Appended),
-    Conflict(Option<Revision>),
 }
 
 /// Whether the disk may be written to.
@@ -253,110 +249,6 @@ impl Writer {
         })
     }
 
-    fn judge(
-        &mut self,
-        group: &Group,
-        stream: &StreamId,
-        expected: Expected,
-        events: &[NewEvent],
-    ) -> Result<Verdict, Final> {
-        let head = self.head_of(stream)?;
-        let actual = head.map(|head| head.revision);
-        let count = events.len() as u64;
-        let first = match expected {
-            Expected::NoStream if head.is_none() => return Ok(Verdict::Append(head)),
-            Expected::At(revision) if actual == Some(revision) => return Ok(Verdict::Append(head)),
-            Expected::NoStream => Some(0),
-            Expected::At(revision) => revision.0.checked_add(1),
-            Expected::Any => actual.and_then(|last| (last.0 + 1).checked_sub(count)),
-        };
-        // Whether these events are there already, at the place where they would have been put.
-        let last = first.and_then(|first| first.checked_add(count - 1)).map(Revision);
-        if let (Some(head), Some(first), Some(last)) = (head, first, last)
-            && last <= head.revision
-            && self.may_end_with(head, last, stream, events)?
-            && let Some(appended) = self.find_earlier(group, head, stream, Revision(first), events)?
-        {
-            return Ok(Verdict::Earlier(appended));
-        }
-        Ok(if expected == Expected::Any { Verdict::Append(head) } else { Verdict::Conflict(actual) })
-    }
-
-    /// A cheap look before [`Self::find_earlier`]: false if the stream's last event cannot be the last of these.
-    fn may_end_with(
-        &mut self,
-        head: Head,
-        last: Revision,
-        stream: &StreamId,
-        events: &[NewEvent],
-    ) -> Result<bool, Final> {
-        if last < head.revision {
-            return Ok(true);
-        }
-        let id = match head.id {
-            Some(id) => Some(id),
-            None => {
-                let found = self.shelf.stream(stream, last, 1, Access::Disk)?;
-                let id = found.first().map(|event| event.id);
-                self.heads.set(stream.clone(), Some(Head { id, ..head }));
-                id
-            }
-        };
-        Ok(id == events.last().map(|event| event.id))
-    }
-
-    /// The outcome of an earlier append of these events at `first`, if there was one: durable, pending, or both.
-    fn find_earlier(
-        &self,
-        group: &Group,
-        head: Head,
-        stream: &StreamId,
-        first: Revision,
-        events: &[NewEvent],
-    ) -> Result<Option<Appended>, Final> {
-        let mut left = events;
-        let mut found = None;
-        // From the newest pending event of the stream backwards.
-        let mut index =
-            head.pending.filter(|pending| pending.group == group.number).map(|pending| pending.index);
-        while let Some((at, pending)) = index.and_then(|at| Some((at, group.events.get(at)?))) {
-            let Some(last) = left.last() else { break };
-            let wanted = first.0 + left.len() as u64 - 1;
-            if pending.revision.0 == wanted {
-                if pending.event.id != last.id {
-                    return Ok(None);
-                }
-                let position = Position(group.first.0 + at as u64);
-                found.get_or_insert(Appended {
-                    position,
-                    revision: pending.revision,
-                    recorded_at: group.recorded_at,
-                });
-                left = &left[..left.len() - 1];
-            }
-            index = pending.previous;
-        }
-        if left.is_empty() {
-            return Ok(found);
-        }
-        let durable = self.shelf.stream(stream, first, left.len(), Access::Disk)?;
-        let ids = |event: &NewEvent| -> EventId { event.id };
-        if !durable.iter().map(|event| event.id).eq(left.iter().map(ids)) {
-            return Ok(None);
-        }
-        Ok(found.or_else(|| durable.last().map(appended_as)))
-    }
-
-    fn head_of(&mut self, stream: &StreamId) -> Result<Option<Head>, Final> {
-        if let Some(head) = self.heads.get(stream) {
-            return Ok(head);
-        }
-        let head =
-            self.shelf.last_revision(stream)?.map(|revision| Head { revision, id: None, pending: None });
-        self.heads.set(stream.clone(), head);
-        Ok(head)
-    }
-
     /// Puts the events into the group. They will be durable with it, or the log stops.
     fn accept(
         &mut self,
@@ -516,8 +408,4 @@ impl Writer {
             self.latch.fail(&fault.to_string());
         }
     }
-}
-
-fn appended_as(event: &Recorded) -> Appended {
-    Appended { position: event.position, revision: event.revision, recorded_at: event.recorded_at }
 }

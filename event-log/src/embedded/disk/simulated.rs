@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Fault;
 
+mod power;
+
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
@@ -377,69 +379,5 @@ impl State {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % end.max(1)
-    }
-
-    fn lose_power(&mut self) {
-        let mut files: Vec<u64> = self.files.keys().copied().collect();
-        // Lots are drawn in the same order at every run.
-        files.sort_unstable();
-        for number in files {
-            let mut image = self.files.remove(&number).unwrap_or_default();
-            self.tear(&mut image);
-            self.files.insert(number, image);
-        }
-        let mut names = std::mem::take(&mut self.durable_names);
-        for change in std::mem::take(&mut self.unsynced) {
-            if self.lot(2) == 0 {
-                continue;
-            }
-            match change {
-                NameChange::Created(name, file) => {
-                    names.insert(name, file);
-                }
-                NameChange::Renamed { from, to, file } => {
-                    if names.get(&from) == Some(&file) {
-                        names.remove(&from);
-                        names.insert(to, file);
-                    }
-                }
-                NameChange::Removed(name) => {
-                    names.remove(&name);
-                }
-            }
-        }
-        self.names.clone_from(&names);
-        self.durable_names = names;
-    }
-
-    /// Of each sector the state after any of the writes since the last sync, drawn by lot; likewise the length.
-    fn tear(&mut self, image: &mut Image) {
-        let writes = std::mem::take(&mut image.writes);
-        let lengths = writes.iter().scan(image.durable.len(), |len, (offset, bytes)| {
-            *len = (*len).max(offset + bytes.len());
-            Some(*len)
-        });
-        let lengths: Vec<usize> = std::iter::once(image.durable.len()).chain(lengths).collect();
-        let length = lengths[usize::try_from(self.lot(lengths.len() as u64)).unwrap_or(0)];
-        let mut torn = image.durable.clone();
-        torn.resize(length, 0);
-        for start in (0..length).step_by(SECTOR_BYTES) {
-            let sector = start..(start + SECTOR_BYTES).min(length);
-            let touching: Vec<_> = writes
-                .iter()
-                .filter(|(offset, bytes)| *offset < sector.end && offset + bytes.len() > sector.start)
-                .collect();
-            if touching.is_empty() {
-                continue;
-            }
-            let kept = usize::try_from(self.lot(touching.len() as u64 + 1)).unwrap_or(0);
-            for (offset, bytes) in &touching[..kept] {
-                let from = sector.start.max(*offset);
-                let to = sector.end.min(offset + bytes.len());
-                torn[from..to].copy_from_slice(&bytes[from - offset..to - offset]);
-            }
-        }
-        image.live.clone_from(&torn);
-        image.durable = torn;
     }
 }
