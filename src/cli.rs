@@ -9,6 +9,7 @@ mod projections;
 mod serve;
 mod token;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,8 +45,8 @@ enum Command {
         #[command(flatten)]
         config: Box<Config>,
         /// A TOML file with settings; keys are the flags' names
-        #[arg(long, env = "MATCHBOOK_CONFIG", value_name = "FILE")]
-        config_file: Option<PathBuf>,
+        #[arg(long = "config", env = "MATCHBOOK_CONFIG", value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// Create a matching job from a folder of pictures on a running server, and lead it to its end
     Demo(demo::Demo),
@@ -89,12 +90,16 @@ pub(crate) enum Failure {
     InUse(String),
     #[error("{0}")]
     Failed(String),
+    /// Whoever read the output has seen enough, as `head` does.
+    #[error("nobody reads the output any more")]
+    ReaderGone,
 }
 
 impl Failure {
     /// The codes of sysexits.h, which service managers know.
     fn exit_code(&self) -> u8 {
         match self {
+            Self::ReaderGone => 0,
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 65,
@@ -124,17 +129,15 @@ pub(crate) fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve { config, .. } => serve::run(*config).await,
+        Command::Serve { config, .. } => serve::run(*config, cli.json).await,
         Command::Demo(demo) => demo.run(cli.json).await,
         Command::Doctor(doctor) => doctor.run(cli.json).await,
         Command::Events { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         Command::Bench { command } => command.run(cli.json).await,
         Command::Token(token) => token.run(cli.json),
-        Command::Settings => {
-            print!("{}", config::markdown());
-            Ok(())
-        }
+        Command::Settings if cli.json => print(&config::json()),
+        Command::Settings => print(&config::markdown().trim_end()),
         Command::Openapi => serve::print_openapi().await,
     }
 }
@@ -161,17 +164,36 @@ fn parse() -> Result<Cli, Failure> {
 fn settings_file() -> Option<PathBuf> {
     let mut arguments = std::env::args_os();
     while let Some(argument) = arguments.next() {
-        if argument == "--config-file" {
+        if argument == "--config" {
             return arguments.next().map(PathBuf::from);
         }
-        if let Some(path) = argument.to_str().and_then(|text| text.strip_prefix("--config-file=")) {
+        if let Some(path) = argument.to_str().and_then(|text| text.strip_prefix("--config=")) {
             return Some(path.into());
         }
     }
     std::env::var_os("MATCHBOOK_CONFIG").map(PathBuf::from)
 }
 
+/// Writes a line to standard output.
+///
+/// # Errors
+/// [`Failure::ReaderGone`], so that the command ends quietly; [`Failure::Disk`] where output goes to a full one.
+pub(crate) fn print(line: &dyn std::fmt::Display) -> Result<(), Failure> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| written(&error))
+}
+
+/// Why output could not be written.
+pub(crate) fn written(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::Disk(format!("cannot write the output: {error}")),
+    }
+}
+
 fn report(failure: &Failure, json: bool) -> ExitCode {
+    if matches!(failure, Failure::ReaderGone) {
+        return ExitCode::SUCCESS;
+    }
     if json {
         eprintln!(
             "{}",

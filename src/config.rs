@@ -201,27 +201,55 @@ fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
     command.try_get_matches_from(arguments).and_then(|matches| Config::from_arg_matches(&matches))
 }
 
+/// A setting as the documents show it.
+struct Shown {
+    flag: String,
+    environment: String,
+    key: String,
+    default: Option<String>,
+    meaning: String,
+}
+
+fn shown() -> Vec<Shown> {
+    let command = Config::augment_args(Command::new("serve"));
+    let show = |arg: &Arg| {
+        let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        Shown {
+            flag: format!("--{}", arg.get_long().unwrap_or_default()),
+            environment: arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            key: arg.get_id().to_string(),
+            default: (!defaults.is_empty()).then(|| defaults.join(",")),
+            meaning: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+        }
+    };
+    settings(&command).map(show).collect()
+}
+
 /// The table of all settings, as `docs/configuration.md` shows it.
 pub(crate) fn markdown() -> String {
-    let command = Config::augment_args(Command::new("serve"));
     let mut text = String::from(
         "# Settings\n\n\
          Made from the program by `matchbook settings`; a test compares it.\n\n\
-         A flag wins over the environment, the environment over the file (`--config-file FILE`, TOML), the file over the\n\
+         A flag wins over the environment, the environment over the file (`--config FILE`, TOML), the file over the\n\
          default.\n\n\
          | flag | environment | file key | default | meaning |\n|---|---|---|---|---|\n",
     );
-    for arg in settings(&command) {
-        let flag = arg.get_long().unwrap_or_default();
-        let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-        let default =
-            if default.is_empty() { String::from("–") } else { format!("`{}`", default.join(",")) };
-        let env = arg.get_env().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let key = arg.get_id().as_str();
-        let _ = writeln!(text, "| `--{flag}` | `{env}` | `{key}` | {default} | {help} |");
+    for Shown { flag, environment, key, default, meaning } in shown() {
+        let default = default.map_or_else(|| "–".to_owned(), |default| format!("`{default}`"));
+        let _ = writeln!(text, "| `{flag}` | `{environment}` | `{key}` | {default} | {meaning} |");
     }
     text
+}
+
+/// The same for programs.
+pub(crate) fn json() -> serde_json::Value {
+    let object = |setting: Shown| {
+        serde_json::json!({
+            "flag": setting.flag, "environment": setting.environment, "key": setting.key,
+            "default": setting.default, "meaning": setting.meaning,
+        })
+    };
+    shown().into_iter().map(object).collect()
 }
 
 #[cfg(test)]

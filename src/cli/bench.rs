@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::client::{Client, Server};
+use super::{Failure, print};
 
 /// Matches in one report.
 const BATCH: u64 = 10_000;
 /// Requests are let go in ticks of this length.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
@@ -83,20 +83,17 @@ impl Summary {
         for subject in &subjects {
             let (p50, p99) = (median(subject, |round| round.0), median(subject, |round| round.1));
             if json {
-                println!(
-                    "{}",
-                    json!({ "bench": "summary", "matches": subject.matches, "rate": self.rate,
+                print(&json!({ "bench": "summary", "matches": subject.matches, "rate": self.rate,
                             "p50_ms": p50, "p99_ms": p99, "failures": subject.failures,
-                            "reported_per_second": subject.matches as f64 / subject.reporting })
-                );
+                            "reported_per_second": subject.matches as f64 / subject.reporting }))?;
             } else {
-                println!(
+                print(&format_args!(
                     "{:>9} matches (reported at {:.0}/s): p50 {p50:.3} ms, p99 {p99:.3} ms at {}/s, {} failures",
                     subject.matches,
                     subject.matches as f64 / subject.reporting,
                     self.rate,
                     subject.failures,
-                );
+                ))?;
             }
         }
         Ok(())

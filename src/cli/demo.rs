@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::client::{Client, Server};
+use super::{Failure, print};
 
 /// The frames per second of the clip that the frames were taken from.
 const FRAMES_PER_SECOND: u64 = 25;
@@ -43,8 +43,8 @@ impl Demo {
         let job = format!("/jobs/{id}");
         self.register(&client, &job, &products, &frames).await?;
         if !json {
-            println!("job {id}: {} products, {} frames", products.len(), frames.len());
-            println!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url());
+            print(&format_args!("job {id}: {} products, {} frames", products.len(), frames.len()))?;
+            print(&format_args!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url()))?;
         }
         if self.no_wait {
             return print_job(&id, json);
@@ -54,16 +54,16 @@ impl Demo {
             let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
         }
         if json {
-            println!("{}", client.get::<Value>(&format!("{job}/matching/summary")).await?);
+            print(&client.get::<Value>(&format!("{job}/matching/summary")).await?)?;
         } else {
             let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
-            println!(
+            print(&format_args!(
                 "done: {} of {} candidates processed, {} matches found, {} with an evidence picture",
                 number("candidates_processed"),
                 number("candidates_total"),
                 number("matches_found"),
                 number("matches_with_evidence"),
-            );
+            ))?;
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> 
         let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
         let line = progress_line(&summary);
         if !json && line != shown {
-            show(&line);
+            show(&line)?;
             shown = line;
         }
         match summary.get("status").and_then(Value::as_str) {
@@ -141,7 +141,7 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> 
         }
         if number("queue_depth") == 0 && number("candidates_unprocessed") == 0 {
             if !json && std::io::stdout().is_terminal() {
-                println!();
+                print(&"")?;
             }
             return Ok(summary);
         }
@@ -174,19 +174,19 @@ fn progress_line(summary: &Value) -> String {
 }
 
 /// One line that is written over on a terminal, and line after line elsewhere.
-fn show(line: &str) {
+fn show(line: &str) -> Result<(), Failure> {
     if std::io::stdout().is_terminal() {
-        print!("\r\x1b[2K{line}");
-        // A progress line that cannot be flushed is merely late.
-        let _ = std::io::stdout().flush();
+        let mut out = std::io::stdout().lock();
+        let shown = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
+        shown.map_err(|error| super::written(&error))
     } else {
-        println!("{line}");
+        print(&line)
     }
 }
 
 fn print_job(id: &str, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", json!({ "job_id": id }));
+        print(&json!({ "job_id": id }))?;
     }
     Ok(())
 }

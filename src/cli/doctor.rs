@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::client::{Client, Server};
+use super::{Failure, print};
 
 /// How many small writes measure the disk.
 const PROBE_WRITES: usize = 50;
@@ -73,10 +73,10 @@ impl Doctor {
         findings.extend(server(&client).await);
         let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
         if json {
-            println!("{}", json!({ "verdict": worst, "findings": findings }));
+            print(&json!({ "verdict": worst, "findings": findings }))?;
         } else {
             for finding in &findings {
-                print(finding);
+                show(finding)?;
             }
         }
         match worst {
@@ -86,16 +86,17 @@ impl Doctor {
     }
 }
 
-fn print(finding: &Finding) {
+fn show(finding: &Finding) -> Result<(), Failure> {
     let mark = match finding.verdict {
         Verdict::Ok => "ok  ",
         Verdict::Warn => "warn",
         Verdict::Fail => "FAIL",
     };
-    println!("{mark}  {:<14} {}", finding.check, finding.found);
+    print(&format_args!("{mark}  {:<14} {}", finding.check, finding.found))?;
     if let Some(remedy) = finding.remedy {
-        println!("                      → {remedy}");
+        print(&format_args!("                      → {remedy}"))?;
     }
+    Ok(())
 }
 
 /// The nearest folder that exists: a data folder is made at the first start.

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use super::Failure;
 use super::client::{Client, Server};
+use super::{Failure, written};
 
 const NDJSON: &str = "application/x-ndjson";
 /// How often an export says on standard error how far it is.
@@ -132,7 +132,6 @@ impl Export {
     async fn run(self) -> Result<(), Failure> {
         let client = Client::new(self.selection.server.clone())?;
         let to = head(&client).await?;
-        let written = |error: std::io::Error| Failure::Disk(format!("cannot write the export: {error}"));
         let mut out: Box<dyn Write> = match &self.output {
             Some(path) => Box::new(std::io::BufWriter::new(
                 std::fs::File::create(path)
@@ -154,7 +153,7 @@ impl Export {
             })
             .await?;
         }
-        out.flush().map_err(written)?;
+        out.flush().map_err(|error| written(&error))?;
         eprintln!("exported {events} events up to position {to}");
         Ok(())
     }
@@ -176,7 +175,7 @@ async fn copy(
         {
             let line = String::from_utf8_lossy(pending.get(start..end).unwrap_or_default()).into_owned();
             if !line.trim().is_empty() {
-                take(&line).map_err(|error| Failure::Disk(format!("cannot write: {error}")))?;
+                take(&line).map_err(|error| written(&error))?;
             }
             start = end + 1;
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::Failure;
 use super::client::{Client, Server};
+use super::{Failure, print};
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
@@ -75,9 +75,9 @@ impl List {
     async fn run(self, json: bool) -> Result<(), Failure> {
         for projection in all(&Client::new(self.server)?).await? {
             if json {
-                println!("{projection}");
+                print(&projection)?;
             } else {
-                println!("{}", line(&projection));
+                print(&line(&projection))?;
             }
         }
         Ok(())
@@ -93,7 +93,7 @@ impl Rebuild {
             answer = self.follow(&client, json).await?;
         }
         if json {
-            println!("{answer}");
+            print(&answer)?;
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Rebuild {
             let projection = all(client).await?.into_iter().find(named).unwrap_or_default();
             let now = line(&projection);
             if !json && now != shown {
-                println!("{now}");
+                print(&now)?;
                 shown = now;
             }
             match projection.get("state").and_then(Value::as_str) {

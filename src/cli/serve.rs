@@ -7,12 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::config::{Config, LogFormat};
 use crate::wiring;
 
-pub(crate) async fn run(config: Config) -> Result<(), Failure> {
-    log_to_standard_error(&config)?;
+/// `json` makes the log one JSON object a line, as the setting does.
+pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
+    let format = if json { LogFormat::Json } else { config.log_format };
+    log_to_standard_error(&config.log, format)?;
     let auth = crate::access::auth(&config)?;
     let (end, shutdown) = web::shutdown::channel();
     let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
@@ -63,7 +65,7 @@ pub(crate) async fn print_openapi() -> Result<(), Failure> {
     running.stop().await;
     let text =
         serde_json::to_string_pretty(api.document()).map_err(|error| Failure::Failed(error.to_string()))?;
-    println!("{text}");
+    print(&text)?;
     Ok(())
 }
 
@@ -79,13 +81,13 @@ async fn asked_to_stop() -> Result<(), Failure> {
     Ok(())
 }
 
-fn log_to_standard_error(config: &Config) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+fn log_to_standard_error(filter: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::Usage(format!("--log: {error}; write it as info, or info,projections=debug"))
     })?;
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
-    match config.log_format {
+    match format {
         LogFormat::Json => subscriber.json().init(),
         LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
     }

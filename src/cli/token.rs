@@ -8,7 +8,7 @@ use event_schemas::ids::{Tenant, UserId};
 use serde_json::json;
 use web::caller::{Claims, Role, Roles, mint};
 
-use super::Failure;
+use super::{Failure, print};
 
 #[derive(Args, Debug)]
 #[command(
@@ -40,9 +40,9 @@ impl Token {
         let token =
             mint(self.jwt_secret.as_bytes(), &claims).map_err(|error| Failure::Usage(error.to_string()))?;
         if json {
-            println!("{}", json!({ "token": token, "expires_at": now.after(self.ttl).to_string() }));
+            print(&json!({ "token": token, "expires_at": now.after(self.ttl).to_string() }))?;
         } else {
-            println!("{token}");
+            print(&token)?;
         }
         Ok(())
     }
