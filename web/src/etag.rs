@@ -36,15 +36,15 @@ impl<T: ToJSON> Cached<T> {
     /// The tag leaves `members` of the top level out, as `position`, which moves without anything else moving. Such a tag
     /// is weak: it calls two answers equal that differ there.
     pub fn without(body: &T, members: &[&str], if_none_match: Option<&str>) -> Self {
-        let text = json::write(body);
+        let mut value = body.to_json().unwrap_or(Value::Null);
+        let text = value.to_string();
         let etag = if members.is_empty() {
             format!("\"{}\"", hash(text.as_bytes()))
         } else {
-            let mut rest = body.to_json().unwrap_or(Value::Null);
-            if let Value::Object(rest) = &mut rest {
-                rest.retain(|member, _| !members.contains(&member.as_str()));
+            if let Value::Object(value) = &mut value {
+                value.retain(|member, _| !members.contains(&member.as_str()));
             }
-            format!("W/\"{}\"", hash(rest.to_string().as_bytes()))
+            format!("W/\"{}\"", hash(value.to_string().as_bytes()))
         };
         let known = if_none_match.is_some_and(|tags| matches(tags, &etag));
         Self { etag, body: (!known).then_some(text), kind: std::marker::PhantomData }
