@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod audit;
+mod faults;
 mod operations;
 mod support;
 mod survival;

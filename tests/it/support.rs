@@ -1,4 +1,23 @@
 //! What the integration tests stand on: the real program, started on a free port in a temporary folder.
 
 pub(crate) mod job;
+pub(crate) mod load;
 pub(crate) mod server;
+
+use std::time::{Duration, Instant};
+
+/// A generous bound on what takes milliseconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let start = Instant::now();
+        while !is_so().await {
+            assert!(start.elapsed() < PATIENCE, "waited in vain at {caller} until {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -9,8 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A generous bound on what takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::PATIENCE;
 
 /// A running `matchbook serve`. It is killed when dropped, and its folder removed.
 pub(crate) struct Server {
@@ -64,9 +63,6 @@ impl Server {
             "serve".to_owned(),
             format!("--listen=127.0.0.1:{port}"),
             format!("--data={}", folder.path().join("data").display()),
-            // Tests share the disk with whatever else is on it.
-            "--reserve-bytes=1000000".to_owned(),
-            "--segment-bytes=8000000".to_owned(),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let child = spawn(&all, folder.path());
@@ -172,6 +168,9 @@ fn spawn(arguments: &[String], folder: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("server.log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_matchbook"))
         .args(arguments)
+        // Tests share the disk with whatever else is on it. A flag of the test wins over these.
+        .env("MATCHBOOK_RESERVE_BYTES", "1000000")
+        .env("MATCHBOOK_SEGMENT_BYTES", "8000000")
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone().unwrap()))
         .stderr(Stdio::from(log))

@@ -1,0 +1,153 @@
+//! SIGKILL at any moment, under load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::job::{assert_adds_up, events, phase, running, summary};
+use crate::support::load::{Dice, Load, Outcome, traces};
+use crate::support::server::Server;
+
+const CALLERS: usize = 6;
+/// Candidates a request: a caller's progress ends there.
+const FRAMES: usize = 1_000;
+
+/// A figure of the run that the environment may change: a longer run is the same test.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_killed() {
+    let (kills, seed) = (setting("MATCHBOOK_TEST_KILLS", 4), setting("MATCHBOOK_TEST_SEED", 7));
+    let mut server = Server::start(&["--segment-bytes=200000"]).await;
+    let job = running(&server, CALLERS, FRAMES).await;
+    let load = Load::start(&server, &job, CALLERS, FRAMES, seed);
+    let mut dice = Dice(seed);
+    let mut recoveries = Vec::new();
+    for _ in 0..kills {
+        let enough = load.acknowledged() + 1 + dice.below(60);
+        crate::support::until("commands are acknowledged", async || load.acknowledged() >= enough).await;
+        tokio::time::sleep(Duration::from_micros(dice.below(30_000))).await;
+        server.kill();
+        let start = Instant::now();
+        server.restart().await;
+        recoveries.push(start.elapsed());
+    }
+    let (acknowledged, resent) = (load.acknowledged(), load.resent());
+    let outcomes = load.finish().await;
+    phase(&server, &job, "completed").await;
+
+    let log = exported(&server);
+    assert_sound(&log);
+    assert_once(&outcomes, &log);
+    assert_answers_add_up(&server, &job).await;
+    assert_a_clean_rebuild_answers_the_same(&server, &job).await;
+    recoveries.sort_unstable();
+    eprintln!(
+        "kills {kills}, seed {seed}, acknowledged {acknowledged}, sent again {resent}, events {}, \
+         ready again after {:?} (median), {:?} (longest)",
+        log.len(),
+        recoveries[recoveries.len() / 2],
+        recoveries[recoveries.len() - 1],
+    );
+}
+
+/// The whole log, as the command line exports it.
+fn exported(server: &Server) -> Vec<Value> {
+    let export = server.cli(&["events", "export"]);
+    assert!(export.status.success(), "{export:?}");
+    String::from_utf8(export.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Positions and revisions have no gap, time does not go back, and no event is there twice.
+fn assert_sound(log: &[Value]) {
+    let mut revisions: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    let mut recorded_at = "";
+    for (index, event) in log.iter().enumerate() {
+        assert_eq!(event["position"], index as u64 + 1);
+        let next = revisions.entry(event["stream"].as_str().unwrap()).or_insert(0);
+        assert_eq!(event["revision"], *next, "{event}");
+        *next += 1;
+        assert!(ids.insert(event["id"].as_str().unwrap()), "twice: {event}");
+        let at = event["recorded_at"].as_str().unwrap();
+        assert!(at >= recorded_at, "{at} after {recorded_at}");
+        recorded_at = at;
+    }
+}
+
+/// Each acknowledged command is there once, each of unknown outcome at most once, and nothing that nobody asked for.
+fn assert_once(outcomes: &BTreeMap<String, Outcome>, log: &[Value]) {
+    let mut seen = traces(log);
+    // The job that the callers work on was there before them.
+    seen.remove("job a job");
+    for (trace, outcome) in outcomes {
+        let times = seen.remove(trace).unwrap_or(0);
+        match outcome {
+            Outcome::Acknowledged => assert_eq!(times, 1, "{trace}"),
+            Outcome::Unknown => assert!(times <= 1, "{trace}: {times}"),
+        }
+    }
+    assert!(seen.is_empty(), "nobody asked for {seen:?}");
+}
+
+async fn assert_answers_add_up(server: &Server, job: &str) {
+    let said = summary(server, job, "").await;
+    assert_eq!(said, summary(server, job, "?force_refresh=true").await);
+    assert_adds_up(&said, &events(server, job).await);
+    let metrics = server.get("/metrics").await.text;
+    let repairs = metrics.lines().find(|line| line.starts_with("matching_summary_repairs_total"));
+    assert!(repairs.is_none_or(|line| line.ends_with(" 0")), "{repairs:?}");
+}
+
+async fn assert_a_clean_rebuild_answers_the_same(server: &Server, job: &str) {
+    let before = answers(server, job).await;
+    for name in ["jobs", "matches", "matching_summary", "workers"] {
+        let rebuilt = server.cli(&["projections", "rebuild", name]);
+        assert!(rebuilt.status.success(), "{rebuilt:?}");
+    }
+    assert_eq!(answers(server, job).await, before);
+}
+
+/// What the read models say, page by page.
+async fn answers(server: &Server, job: &str) -> Vec<Value> {
+    let mut answers = vec![
+        summary(server, job, "").await,
+        server.get(&format!("/jobs/{job}")).await.expect(200),
+        server.get("/internal/workers").await.expect(200),
+    ];
+    for list in ["/jobs".to_owned(), format!("/jobs/{job}/matches")] {
+        let mut cursor = String::new();
+        loop {
+            let page = server.get(&format!("{list}?limit=100{cursor}")).await.expect(200);
+            let next = page["next_cursor"].as_str().map(|next| format!("&cursor={next}"));
+            answers.push(at_rest(page));
+            match next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+    }
+    answers
+}
+
+/// Without how long what has not started has been waiting, which goes on while one looks.
+fn at_rest(mut answer: Value) -> Value {
+    match &mut answer {
+        Value::Object(members) => {
+            if members.get("started_at").is_some_and(Value::is_null) {
+                members.remove("queue_seconds");
+            }
+            members.values_mut().for_each(|value| *value = at_rest(value.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|value| *value = at_rest(value.take())),
+        _ => {}
+    }
+    answer
+}
