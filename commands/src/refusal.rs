@@ -39,6 +39,11 @@ pub(crate) fn no_board(readiness: &Readiness) -> Problem {
 }
 
 pub(crate) fn vault(error: &VaultError) -> Problem {
+    if error.is_full() {
+        return Problem::insufficient_storage(
+            "there is no room to remember who you are; nothing was recorded",
+        );
+    }
     Problem::internal(error)
 }
 

@@ -62,6 +62,22 @@ pub enum VaultError {
     NoRandomness,
 }
 
+/// `SQLITE_FULL`.
+const FULL_CODE: &str = "13";
+
+impl VaultError {
+    /// Whether there is no room on the disk for a new name, which passes.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Store(error) => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                code.is_some_and(|code| code == FULL_CODE)
+            }
+            Self::Newer(_) | Self::Damaged(_) | Self::NoRandomness => false,
+        }
+    }
+}
+
 /// Cheap to clone; clones share one file.
 #[derive(Clone, Debug)]
 pub struct Vault {
@@ -81,7 +97,9 @@ impl Vault {
     pub async fn open(path: &Path, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
         make_private(path).map_err(|error| VaultError::Store(sqlx::Error::Io(error)))?;
         let options = SqliteConnectOptions::new().filename(path);
-        Self::over(options.journal_mode(SqliteJournalMode::Wal), clock, ids).await
+        // Written rarely, and by one connection. Unlike a write-ahead log this needs no room to be opened, so that a full
+        // disk does not keep a server from starting.
+        Self::over(options.journal_mode(SqliteJournalMode::Truncate), clock, ids).await
     }
 
     /// A vault that forgets everything at its end: for tests.

@@ -42,8 +42,26 @@ pub(crate) struct Found {
 pub enum FilesError {
     #[error("the folder {folder} of the read models cannot be used: {source}")]
     Folder { folder: PathBuf, source: io::Error },
-    #[error("the file {path} cannot be opened: {source}; look whether another process has it open")]
+    #[error("the file {path} cannot be opened: {source}{}", way_out(source))]
     File { path: PathBuf, source: SqlError },
+}
+
+fn way_out(source: &SqlError) -> &'static str {
+    match source {
+        SqlError::Refused(_) => "; look whether another process has it open",
+        // These say it themselves.
+        SqlError::Full(_) | SqlError::Damaged(_) => "",
+    }
+}
+
+impl FilesError {
+    /// Whether there is no room on the disk, which passes.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::File { source, .. } => matches!(source, SqlError::Full(_)),
+        }
+    }
 }
 
 impl Files {

@@ -83,7 +83,11 @@ enum Step<P: Projection> {
 impl<P: Projection> Runner<P> {
     /// Opens the files that an earlier run left, or begins one.
     pub(crate) async fn open(parts: Parts<P>) -> Result<Self, FilesError> {
-        let (stage, build) = open_stage(&parts).await?;
+        let (stage, build) = match open_stage(&parts).await {
+            // What else the server does needs no room: it starts, and this read model follows.
+            Err(error) if error.is_full() => (try_later(&parts, &error), None),
+            opened => opened?,
+        };
         let mut runner = Self { parts, stage, build };
         runner.publish_if_complete().await;
         Ok(runner)
@@ -214,12 +218,7 @@ impl<P: Projection> Runner<P> {
                 self.stage = stage;
                 self.build = build;
             }
-            Err(error) => {
-                let stop = Stop::of_store(self.parts.board.position(), error.to_string());
-                tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; trying again");
-                self.parts.board.doing(Doing::Retrying(stop));
-                self.stage = Stage::Closed { retry_at: self.parts.clock.now().after(RETRY_AFTER) };
-            }
+            Err(error) => self.stage = try_later(&self.parts, &error),
         }
     }
 
@@ -377,6 +376,12 @@ async fn publish<P: Projection>(parts: &Parts<P>, writer: &mut Writer<P>) -> Res
     parts.board.published(Some(number));
     tracing::info!(projection = %P::NAME, generation = number, position = %writer.position(), "a read model is complete");
     Ok(())
+}
+
+fn try_later<P: Projection>(parts: &Parts<P>, error: &FilesError) -> Stage<P> {
+    tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; trying again");
+    parts.board.doing(Doing::Retrying(Stop::of_store(parts.board.position(), error.to_string())));
+    Stage::Closed { retry_at: parts.clock.now().after(RETRY_AFTER) }
 }
 
 async fn until(clock: &Clock, instant: Option<Timestamp>) {

@@ -31,23 +31,28 @@ pub enum SqlError {
     /// The file is no database, or not one that can be trusted.
     #[error("the file is damaged: {0}")]
     Damaged(String),
+    /// What was stored is still there, and nothing more. Passes when there is room again.
+    #[error("the disk is full: {0}; make room")]
+    Full(String),
     #[error("the database refused: {0}")]
     Refused(sqlx::Error),
 }
 
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a file that cannot be trusted.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
+/// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: no room for the memory that a file's connections share.
+const FULL_CODES: [i32; 2] = [13, 4874];
 
 impl From<sqlx::Error> for SqlError {
     fn from(error: sqlx::Error) -> Self {
         let code = error
             .as_database_error()
             .and_then(|error| error.code())
-            .and_then(|code| code.parse::<i32>().ok())
-            // The low byte of an extended code is the primary one.
-            .map(|code| code & 0xff);
+            .and_then(|code| code.parse::<i32>().ok());
         match code {
-            Some(code) if DAMAGED_CODES.contains(&code) => Self::Damaged(error.to_string()),
+            // The low byte of an extended code is the primary one.
+            Some(code) if DAMAGED_CODES.contains(&(code & 0xff)) => Self::Damaged(error.to_string()),
+            Some(code) if FULL_CODES.contains(&code) => Self::Full(error.to_string()),
             _ => Self::Refused(error),
         }
     }

@@ -226,6 +226,9 @@ fn admitted(caller: &Caller, name: &str) -> Result<Name, Problem> {
 fn refused(error: &ControlError) -> Problem {
     match error {
         ControlError::Gone(_) => Problem::unavailable(error.to_string(), Duration::from_secs(5)),
+        ControlError::Files(files) if files.is_full() => Problem::insufficient_storage(
+            "there is no room to build it beside the live one, which is untouched",
+        ),
         ControlError::Files(_) => Problem::internal(error),
     }
 }
