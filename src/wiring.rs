@@ -1,12 +1,14 @@
 //! How the parts are put together into one server, and taken apart at its end.
 
 use commands::Commands;
-use commands::vault::Vault;
+use commands::vault::{Vault, VaultError};
+use commands::work::Readiness;
 use domain::lease::LeaseTerms;
 use domain::matching::blockers::Thresholds;
 use event_log::clock::{Clock, Ids};
 use event_log::embedded::{EmbeddedLog, OpenError, Stopped};
 use event_log::{EventLog, Log};
+use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
@@ -42,9 +44,7 @@ pub(crate) async fn start(
     let clock = Clock::System;
     let log = open_log(config, clock.clone()).await?;
     let shared = Log::Embedded(log.clone());
-    let vault = Vault::open(&config.vault_file(), clock.clone(), Ids::Random)
-        .await
-        .map_err(|error| Failure::Disk(format!("{}: {error}", config.vault_file().display())))?;
+    let vault = open_vault(config, clock.clone(), *log.head().borrow()).await?;
     let settings = projections::Settings { folder: config.read_models_folder() };
     let models = ReadModels::open(settings, shared.clone(), clock.clone())
         .await
@@ -84,6 +84,12 @@ impl Running {
         }
     }
 
+    /// Lets go of what would wait long: claims that no work has come for, and the processes. Commands under way are not
+    /// touched.
+    pub(crate) async fn send_home(&self) {
+        self.commands.shutdown().await;
+    }
+
     /// Ends the parts in the order in which they depend on each other.
     pub(crate) async fn stop(self) {
         self.commands.shutdown().await;
@@ -102,14 +108,14 @@ fn work_board(commands: &Commands) -> Part {
     Part::new("work_board", move || {
         let status = commands.status();
         let waiting: usize = status.waiting.values().sum();
-        Standing {
-            ready: commands.is_ready(),
-            position: Some(status.position),
-            detail: format!(
+        let detail = match &status.readiness {
+            Readiness::Stopped(reason) => format!("it hands out no work: {reason}"),
+            Readiness::CatchingUp | Readiness::Ready | Readiness::Closing => format!(
                 "{waiting} waiting, {} leased, {} workers present",
                 status.leases, status.workers_present
             ),
-        }
+        };
+        Standing { ready: commands.is_ready(), position: Some(status.position), detail }
     })
 }
 
@@ -142,6 +148,25 @@ async fn open_log(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure>
         );
     }
     Ok(log)
+}
+
+async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vault, Failure> {
+    let file = config.vault_file();
+    if head > Position::START && !file.exists() {
+        tracing::warn!(
+            file = %file.display(),
+            "the vault is gone although the log holds events: a new one is begun, in which nobody of before has a name; \
+             to have the names back, stop, restore the file from a backup, and start again"
+        );
+    }
+    Vault::open(&file, clock, Ids::Random).await.map_err(|error| {
+        let message = format!("{}: {error}", file.display());
+        match error {
+            VaultError::Unsound(_) | VaultError::Damaged(_) => Failure::Damaged(message),
+            VaultError::Newer(_) => Failure::Usage(message),
+            VaultError::Store(_) | VaultError::NoRandomness => Failure::Disk(message),
+        }
+    })
 }
 
 fn open_failure(error: &OpenError) -> Failure {

@@ -4,6 +4,7 @@
 //! that a person can be erased although events are never changed. A name is on disk before it is first used: an event
 //! whose subject nobody can name any more would be lost to its owner.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -53,7 +54,9 @@ pub struct Subject {
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("the vault cannot be used: {0}; check that its file is there and can be written to")]
-    Store(#[from] sqlx::Error),
+    Store(sqlx::Error),
+    #[error("the vault's file is damaged or no vault: {0}; nothing was changed; restore it from a backup")]
+    Unsound(sqlx::Error),
     #[error("the vault's file was written by a newer version of matchbook (format {0}); run that version")]
     Newer(i64),
     #[error("the vault holds a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
@@ -64,18 +67,25 @@ pub enum VaultError {
 
 /// `SQLITE_FULL`.
 const FULL_CODE: &str = "13";
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
+const UNSOUND_CODES: [&str; 2] = ["11", "26"];
+
+impl From<sqlx::Error> for VaultError {
+    fn from(error: sqlx::Error) -> Self {
+        let is_unsound = code(&error).is_some_and(|code| UNSOUND_CODES.contains(&code.as_ref()));
+        if is_unsound { Self::Unsound(error) } else { Self::Store(error) }
+    }
+}
 
 impl VaultError {
     /// Whether there is no room on the disk for a new name, which passes.
     pub fn is_full(&self) -> bool {
-        match self {
-            Self::Store(error) => {
-                let code = error.as_database_error().and_then(|error| error.code());
-                code.is_some_and(|code| code == FULL_CODE)
-            }
-            Self::Newer(_) | Self::Damaged(_) | Self::NoRandomness => false,
-        }
+        matches!(self, Self::Store(error) if code(error).is_some_and(|code| code == FULL_CODE))
     }
+}
+
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code()
 }
 
 /// Cheap to clone; clones share one file.
@@ -289,6 +299,37 @@ mod tests {
             let metadata = file.unwrap().metadata().unwrap();
             assert_eq!(metadata.permissions().mode() & 0o077, 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_vault_without_room_says_so_and_takes_names_again_once_there_is() {
+        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+        let known = name("a", "ann");
+        let subject = vault.subject(&known.0, &known.1).await.unwrap();
+        let fill = || async {
+            for n in 0..1_000 {
+                let (tenant, user) = name("a", &format!("user-{n}"));
+                vault.subject(&tenant, &user).await?;
+            }
+            Ok::<_, VaultError>(())
+        };
+        // The limit cannot be lower than what is taken, so it is what is taken.
+        sqlx::raw_sql("PRAGMA max_page_count = 1").execute(&vault.pool).await.unwrap();
+        assert!(fill().await.unwrap_err().is_full());
+        assert_eq!(vault.subject(&known.0, &known.1).await.unwrap(), subject);
+        sqlx::raw_sql("PRAGMA max_page_count = 100000").execute(&vault.pool).await.unwrap();
+        fill().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_vault_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vault.db");
+        let bytes = [b'x'; 5_000];
+        std::fs::write(&path, bytes).unwrap();
+        let refused = Vault::open(&path, clock(), Ids::Random).await.unwrap_err();
+        assert!(matches!(refused, VaultError::Unsound(_)), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 
     #[tokio::test]

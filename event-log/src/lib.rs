@@ -82,7 +82,7 @@ pub enum AppendError {
 /// Why events could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    #[error("the log is damaged: {0}")]
+    #[error("the log is damaged: {0}; stop, put this file back from a backup, and start again")]
     Corrupt(String),
     #[error("the log cannot be read: {0}")]
     Unavailable(String),

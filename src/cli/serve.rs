@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
@@ -35,14 +35,22 @@ pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let bounds =
         Bounds { connections_max: config.connections_max, drain: config.shutdown_grace, ..Bounds::default() };
     let endpoint = api.endpoint(auth, &config.cors_origins)?;
-    let serving = tokio::spawn(web::server::run(listener, endpoint, bounds, shutdown));
+    let mut signals = Signals::listen()?;
+    let mut serving = tokio::spawn(web::server::run(listener, endpoint, bounds, shutdown));
     let failed = tokio::select! {
-        asked = asked_to_stop() => { asked?; None }
+        signal = signals.next() => {
+            tracing::info!("asked to stop by {signal}");
+            None
+        }
         reason = running.disk_failure() => Some(reason),
     };
     end.begin();
-    if serving.await.is_err() {
-        tracing::error!("the HTTP server broke off");
+    running.send_home().await;
+    tokio::select! {
+        served = &mut serving => if served.is_err() {
+            tracing::error!("the HTTP server broke off");
+        },
+        signal = signals.next() => tracing::warn!("asked again by {signal}: not waiting for what is under way"),
     }
     running.stop().await;
     match failed {
@@ -69,16 +77,27 @@ pub(crate) async fn print_openapi() -> Result<(), Failure> {
     Ok(())
 }
 
-/// SIGTERM, or Ctrl-C.
-async fn asked_to_stop() -> Result<(), Failure> {
-    let cannot = |error| Failure::Failed(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+/// What asks the server to stop: SIGTERM, or Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let cannot = |error| Failure::Failed(format!("cannot wait for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(cannot)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 fn log_to_standard_error(filter: &str, format: LogFormat) -> Result<(), Failure> {

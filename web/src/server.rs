@@ -13,6 +13,8 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use poem::http::Version;
+use poem::http::header::{CONNECTION, HeaderValue};
 use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Endpoint, Request};
@@ -61,6 +63,14 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// About how many connections wait in the system's queue.
+const BACKLOG: usize = 1_024;
+
+/// From the beginning of the end until idle connections are closed. Who sends one request after another is told on the
+/// next answer that it is the last one; closed at once, a connection might just be bringing a request, whose sender
+/// would not know what became of it.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Serves `endpoint` until `shutdown`, then lets requests under way end, for at most [`Bounds::drain`].
 pub async fn run<E: Endpoint + 'static>(
     listener: TcpListener,
@@ -89,6 +99,12 @@ pub async fn run<E: Endpoint + 'static>(
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+    // Those who have knocked are let in: turned away, they would not know what became of what they sent.
+    for _ in 0..BACKLOG {
+        let knocked = tokio::time::timeout(Duration::ZERO, accept(&listener, &places)).await;
+        let Ok(Ok((stream, remote, place))) = knocked else { break };
+        tokio::spawn(server.clone().serve(stream, remote, place));
     }
     drop(listener);
     let all_closed = places.acquire_many(bounds.connections_max);
@@ -149,8 +165,12 @@ impl<E: Endpoint + 'static> Server<E> {
                 let server = server.clone();
                 async move {
                     let from = (LocalAddr(local.into()), RemoteAddr(remote.into()));
+                    let one_at_a_time = request.version() <= Version::HTTP_11;
                     let request = Request::from((request, from.0, from.1, Scheme::HTTP));
-                    let response = server.endpoint.get_response(request).await;
+                    let mut response = server.endpoint.get_response(request).await;
+                    if one_at_a_time && server.shutdown.has_begun() && !response.status().is_informational() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     Ok::<hyper::Response<_>, Infallible>(response.into())
                 }
             }
@@ -162,6 +182,8 @@ impl<E: Endpoint + 'static> Server<E> {
         let first_request = tokio::time::sleep(self.bounds.header_timeout);
         tokio::pin!(first_request);
         let (mut waits_for_first, mut goes_on) = (true, true);
+        let ending = self.ending();
+        tokio::pin!(ending);
         loop {
             tokio::select! {
                 result = connection.as_mut() => {
@@ -176,12 +198,17 @@ impl<E: Endpoint + 'static> Server<E> {
                         return;
                     }
                 }
-                () = self.shutdown.begun(), if goes_on => {
+                () = &mut ending, if goes_on => {
                     goes_on = false;
                     connection.as_mut().graceful_shutdown();
                 }
             }
         }
+    }
+
+    async fn ending(&self) {
+        self.shutdown.begun().await;
+        tokio::time::sleep(LINGER).await;
     }
 
     fn builder(&self) -> auto::Builder<TokioExecutor> {

@@ -205,6 +205,23 @@ async fn at_the_end_a_request_under_way_is_answered_and_an_idle_connection_close
 }
 
 #[tokio::test]
+async fn who_asks_when_the_end_has_begun_is_answered_for_the_last_time() {
+    let running = start(Route::new(), Bounds::default()).await;
+    let mut asking = connect(&running).await;
+    let request = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+    asking.write_all(request).await.unwrap();
+    let mut first = [0; 4096];
+    assert_ne!(asking.read(&mut first).await.unwrap(), 0);
+    running.trigger.begin();
+    asking.write_all(request).await.unwrap();
+    let answer = to_the_end(&mut asking).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(answer.ends_with("hi"), "{answer}");
+    tokio::time::timeout(PATIENCE, running.server).await.expect("the server ends").unwrap();
+}
+
+#[tokio::test]
 async fn what_does_not_end_is_cut() {
     let (reached, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let bounds = Bounds { drain: Duration::from_millis(50), ..Bounds::default() };
