@@ -36,11 +36,10 @@ impl Api {
             web::openapi::open(&mut document);
         }
         let text = document.to_string();
-        let swagger = service.swagger_ui();
-        let redoc = service.redoc();
+        let (docs, redoc) = pages(&service.spec(), &text, &service.swagger_ui_html(), &service.redoc_html());
         let route = Route::new()
-            .nest("/docs", swagger)
-            .nest("/redoc", redoc)
+            .at("/docs", make_sync(move |_| html(docs.clone())))
+            .at("/redoc", make_sync(move |_| html(redoc.clone())))
             .at("/docs/problems", make_sync(|_| html(web::problem::page())))
             .at("/openapi.json", make_sync(move |_| json(text.clone())));
         let front = read.mount(route.nest_no_strip("/", service));
@@ -61,6 +60,14 @@ impl Api {
         let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
         Ok(layers(self.front, settings))
     }
+}
+
+/// The two pages that show the document. Each holds the specification as poem-openapi wrote it, which names a path twice
+/// that both sides serve; a browser would keep one of them.
+fn pages(specification: &str, document: &str, swagger: &str, redoc: &str) -> (String, String) {
+    // A sentence in the document must not end the script that it stands in.
+    let document = document.replace("</", "<\\/");
+    (swagger.replace(specification, &document), redoc.replace(specification, &document))
 }
 
 fn routes(document: &Value) -> Routes {

@@ -4,7 +4,7 @@
 use event_schemas::failure::{FailureCategory as StoredCategory, FailureCode};
 use event_schemas::job::{JobKind as StoredKind, Phase as StoredPhase};
 use event_schemas::worker::WorkKind as StoredWork;
-use poem_openapi::Enum;
+use poem_openapi::{Enum, Tags};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -89,4 +89,19 @@ mod tests {
         }
         assert_eq!(failure_code(FailureCode::SpeechToTextService), "speech_to_text_service");
     }
+}
+
+/// How the OpenAPI document groups the operations.
+#[derive(Clone, Copy, Debug, Tags)]
+pub enum Tag {
+    /// Jobs of any kind, and what happened to them.
+    Jobs,
+    /// Product images against video frames: summaries, live streams, matches.
+    Matching,
+    /// Those who take work.
+    Workers,
+    /// The whole log, for those who check it.
+    Audit,
+    /// How the server is, and steering its read models.
+    Operations,
 }

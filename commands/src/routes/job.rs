@@ -18,7 +18,7 @@ use web::json::{Created, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
 use web::value::{At, Pos, Uid};
-use web::vocabulary::{JobKind, Phase};
+use web::vocabulary::{JobKind, Phase, Tag};
 
 use super::{keyed, leaders, reporters};
 use crate::Commands;
@@ -99,7 +99,7 @@ struct PhaseTaken {
 #[derive(Clone, Debug)]
 pub struct JobCommands(pub(super) Commands);
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Jobs")]
 impl JobCommands {
     /// Create a job
     #[oai(path = "/jobs", method = "post", operation_id = "create_job")]

@@ -18,6 +18,7 @@ use web::json::{Batch, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
 use web::value::{At, Key, Pos, Text, Uid, Unit};
+use web::vocabulary::Tag;
 
 use super::{keyed, reporters};
 use crate::Commands;
@@ -96,7 +97,7 @@ struct EvidenceAttached {
 #[derive(Clone, Debug)]
 pub struct MatchesCommands(pub(super) Commands);
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Matching")]
 impl MatchesCommands {
     /// Report matches
     ///

@@ -15,6 +15,7 @@ use web::json::{Batch, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
 use web::value::{At, Key, Pos, Text, Uid};
+use web::vocabulary::Tag;
 
 use super::{keyed, reporters};
 use crate::{Commands, refusal};
@@ -146,7 +147,7 @@ struct BatchTaken {
 #[derive(Clone, Debug)]
 pub struct MatchingCommands(pub(super) Commands);
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Matching")]
 impl MatchingCommands {
     /// Register products and their images
     #[oai(path = "/jobs/:job_id/products", method = "post", operation_id = "register_products")]

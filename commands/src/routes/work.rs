@@ -20,7 +20,7 @@ use web::json::Json;
 use web::problem::Problem;
 use web::request::TraceParent;
 use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{Phase, WorkKind};
+use web::vocabulary::{Phase, Tag, WorkKind};
 
 use super::{keyed, reporters};
 use crate::claim::Asked;
@@ -135,7 +135,7 @@ struct ReportTaken {
 #[derive(Clone, Debug)]
 pub struct WorkCommands(pub(super) Commands);
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Workers")]
 impl WorkCommands {
     /// Claim work
     ///

@@ -16,7 +16,7 @@ use web::json::Json;
 use web::problem::Problem;
 use web::request::TraceParent;
 use web::value::{Pos, Text};
-use web::vocabulary::WorkKind;
+use web::vocabulary::{Tag, WorkKind};
 
 use super::{keyed, reporters};
 use crate::{Commands, refusal};
@@ -96,7 +96,7 @@ struct WorkerGone {
 #[derive(Clone, Debug)]
 pub struct WorkerCommands(pub(super) Commands);
 
-#[OpenApi]
+#[OpenApi(tag = "Tag::Workers")]
 impl WorkerCommands {
     /// Register a worker
     ///

@@ -153,8 +153,10 @@ pub struct AuditRoutes {
 
 #[OpenApi(tag = "Tag::Audit")]
 impl AuditRoutes {
-    /// Every event of the tenant in the log's order. `Accept: application/x-ndjson` answers one event a line: up to `to`,
-    /// or without it for as long as the connection lasts. An auditor of the tenant `*` sees all tenants.
+    /// Every event of the tenant, in the log's order
+    ///
+    /// `Accept: application/x-ndjson` answers one event a line: up to `to`, or without it for as long as the connection
+    /// lasts. An auditor of the tenant `*` sees all tenants.
     #[allow(clippy::too_many_arguments, reason = "one argument for each parameter of the query")]
     #[oai(path = "/audit/events", method = "get", operation_id = "list_events")]
     async fn events(
