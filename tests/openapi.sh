@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Starts the server and lets schemathesis look for answers that the OpenAPI document does not describe.
-# tests/openapi.sh [EXAMPLES]: how many cases to try for each operation (default 40).
+# tests/openapi.sh [EXAMPLES [SEED]]: how many cases to try for each operation (default 20), and which (default 1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-examples=${1:-40}
+examples=${1:-20}
+seed=${2:-1}
 work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -32,7 +33,34 @@ done
 
 # With credentials, so that an operation which forgets to ask for them is found.
 token=$(target/debug/matchbook token --tenant schemathesis --user tester --role admin --role service --role auditor --ttl 1h)
+
+# Jobs for the cases to meet: those of the dictionary in tests/schemathesis.toml, with something to do in each.
+python3 - "http://127.0.0.1:$port" "$token" <<'EOF' >"$venv/leases"
+import json, sys, urllib.request
+
+url, token = sys.argv[1:]
+worker = {"worker_id": "matcher-1", "kinds": ["match_request", "video_analysis"], "max": 12}
+
+def call(method, path, body):
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return json.load(urllib.request.urlopen(urllib.request.Request(url + path, json.dumps(body).encode(), headers, method=method)))
+
+for number in range(1, 9):
+    job = f"018f0000-0000-7000-8000-{number:012}"
+    call("POST", "/jobs", {"job_id": job})
+    call("POST", f"/jobs/{job}/products", [{"product_id": "hedge", "images": [{"img_id": "hedge-1"}]}])
+    call("POST", f"/jobs/{job}/videos", [{"video_id": "garden", "frame_count": 66}])
+    request = {"request_id": "hedge:garden", "product_id": "hedge", "video_id": "garden", "candidates": 66}
+    call("POST", f"/jobs/{job}/match-requests", [request])
+    call("PUT", f"/jobs/{job}/phase", {"phase": "matching"})
+    found = {"match_id": "hedge-1:garden:f012", "img_id": "hedge-1", "frame_id": "f012", "score": 0.87}
+    call("POST", f"/jobs/{job}/matches", [{**found, "product_id": "hedge", "video_id": "garden"}])
+    call("POST", "/jobs", {"kind": "video_analysis"})
+for item in call("POST", "/internal/work/claim", worker)["items"]:
+    print(json.dumps(item["lease_id"]))
+EOF
+
 "$venv/bin/st" --config-file tests/schemathesis.toml run "http://127.0.0.1:$port/openapi.json" \
   --header "Authorization: Bearer $token" \
-  --max-examples "$examples" --seed 1 || { tail -n 50 "$work/server.log" >&2; exit 1; }
+  --max-examples "$examples" --seed "$seed" || { tail -n 50 "$work/server.log" >&2; exit 1; }
 kill -0 "$server" || { echo "the server died" >&2; cat "$work/server.log" >&2; exit 1; }

@@ -39,6 +39,7 @@ pub fn document(spec: &str) -> Result<Value, NotADocument> {
         }
     }
     for (name, schema) in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
+        no_sign(schema);
         // A problem leaves out what it does not have.
         if name != "Problem" {
             allow_null(schema);
@@ -96,6 +97,21 @@ fn allow_null(schema: &mut Value) {
     }
     for part in ["items", "additionalProperties"] {
         schema.get_mut(part).into_iter().for_each(allow_null);
+    }
+}
+
+/// JSON Schema knows no `uint64`: what has no sign is at least 0.
+fn no_sign(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let format = members.get("format").and_then(Value::as_str);
+            if format.is_some_and(|format| format.starts_with("uint")) {
+                members.entry("minimum").or_insert(0.into());
+            }
+            members.values_mut().for_each(no_sign);
+        }
+        Value::Array(items) => items.iter_mut().for_each(no_sign),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -267,6 +283,18 @@ mod tests {
         open(&mut document);
         assert_eq!(document["paths"]["/a"]["get"]["security"], serde_json::json!([{}, {"Bearer": []}]));
         assert_eq!(document["paths"]["/a"]["post"], serde_json::json!({}));
+    }
+
+    #[test]
+    fn what_has_no_sign_is_at_least_zero() {
+        let mut schema = serde_json::json!({"items": [
+            {"type": "integer", "format": "uint64"},
+            {"type": "integer", "format": "uint32", "minimum": 1},
+            {"type": "integer", "format": "int32"},
+        ]});
+        no_sign(&mut schema);
+        let minimums = schema["items"].as_array().unwrap().iter().map(|item| item["minimum"].clone());
+        assert_eq!(minimums.collect::<Value>(), serde_json::json!([0, 1, null]));
     }
 
     #[test]
