@@ -33,21 +33,30 @@ impl<T: ToJSON> Cached<T> {
         Self::without(body, &[], if_none_match)
     }
 
-    /// The tag leaves `members` of the top level out, as `position`, which moves without anything else moving. Such a tag
-    /// is weak: it calls two answers equal that differ there.
+    /// The tag leaves `members` out wherever they stand, as `position`, which moves without anything else moving. Such a
+    /// tag is weak: it calls two answers equal that differ there.
     pub fn without(body: &T, members: &[&str], if_none_match: Option<&str>) -> Self {
         let mut value = body.to_json().unwrap_or(Value::Null);
         let text = value.to_string();
         let etag = if members.is_empty() {
             format!("\"{}\"", hash(text.as_bytes()))
         } else {
-            if let Value::Object(value) = &mut value {
-                value.retain(|member, _| !members.contains(&member.as_str()));
-            }
+            leave_out(&mut value, members);
             format!("W/\"{}\"", hash(value.to_string().as_bytes()))
         };
         let known = if_none_match.is_some_and(|tags| matches(tags, &etag));
         Self { etag, body: (!known).then_some(text), kind: std::marker::PhantomData }
+    }
+}
+
+fn leave_out(value: &mut Value, members: &[&str]) {
+    match value {
+        Value::Object(value) => {
+            value.retain(|member, _| !members.contains(&member.as_str()));
+            value.values_mut().for_each(|value| leave_out(value, members));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| leave_out(item, members)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -84,7 +84,8 @@ pub fn parse<T: ParseFromJSON + 'static>(text: &[u8]) -> Result<T, Problem> {
     };
     if value.is_null() {
         return T::parse_from_json(None).map_err(|_| {
-            let detail = "the body is empty; it must be JSON as /openapi.json describes";
+            let what = if text.is_empty() { "empty" } else { "null" };
+            let detail = format!("the body is {what}; it must be JSON as /openapi.json describes");
             Problem::new(Code::InvalidRequest, detail).error(FieldError::new("body", "is missing"))
         });
     }

@@ -162,6 +162,21 @@ impl Problem {
         self
     }
 
+    /// Names the words that a parameter takes, where the framework only says that it takes none but a few.
+    #[must_use]
+    pub(crate) fn with_choices<'a>(self, choices: impl Fn(&str) -> Option<&'a [String]>) -> Self {
+        let [error] = self.errors.as_slice() else { return self };
+        match choices(&error.field) {
+            Some(words) if error.reason == foreign::NOT_A_CHOICE => {
+                let reason = format!("must be one of {}", words.join(", "));
+                let detail = format!("`{}`: {reason}", error.field);
+                let errors = vec![FieldError::new(error.field.clone(), reason)];
+                Self { detail: detail.into(), errors, ..self }
+            }
+            Some(_) | None => self,
+        }
+    }
+
     /// Names the line of a body of many lines in which the errors are.
     #[must_use]
     pub(crate) fn at_line(mut self, line: usize) -> Self {

@@ -37,6 +37,8 @@ pub struct Route {
     /// As in the OpenAPI document: `/jobs/{job_id}`.
     pub template: Arc<str>,
     pub class: Class,
+    /// The parameters that take one of a few words, with those words.
+    choices: Vec<(String, Vec<String>)>,
     segments: Vec<Segment>,
     /// `/console/*` serves whatever lies below.
     open_ended: bool,
@@ -56,7 +58,14 @@ impl Route {
                 }
             })
             .collect();
-        Self { template: template.into(), class: Class::Ordinary, segments, open_ended, methods: Vec::new() }
+        Self {
+            template: template.into(),
+            class: Class::Ordinary,
+            choices: Vec::new(),
+            segments,
+            open_ended,
+            methods: Vec::new(),
+        }
     }
 
     fn matches(&self, path: &[&str]) -> bool {
@@ -75,6 +84,11 @@ impl Route {
     /// Literal parts first, from the left: `/jobs/stats` is meant before `/jobs/{id}`.
     fn parameters(&self) -> Vec<bool> {
         self.segments.iter().map(|segment| *segment == Segment::Parameter).collect()
+    }
+
+    /// The words that the parameter takes, if it takes but a few.
+    pub fn choices(&self, parameter: &str) -> Option<&[String]> {
+        self.choices.iter().find(|(name, _)| name == parameter).map(|(_, words)| words.as_slice())
     }
 
     /// The value of the `Allow` header.
@@ -105,8 +119,19 @@ impl Routes {
             let methods = operations.as_object().into_iter().flat_map(|operations| operations.keys());
             let methods: Vec<Method> =
                 methods.filter_map(|method| method.to_ascii_uppercase().parse().ok()).collect();
-            routes.with(template, &methods)
+            let choices = operations.as_object().into_iter().flat_map(|operations| operations.values());
+            let choices = choices.flat_map(|operation| choices_of(document, operation)).collect();
+            let mut routes = routes.with(template, &methods);
+            if let Some(route) = routes.of_template(template) {
+                route.choices = choices;
+            }
+            routes
         })
+    }
+
+    fn of_template(&mut self, template: &str) -> Option<&mut Route> {
+        let mut all = self.by_length.values_mut().flatten().chain(&mut self.open_ended);
+        all.find(|route| &*route.template == template)
     }
 
     /// A path outside the document: `/docs`, `/jobs/{job_id}/matching/ws`, `/console/*`.
@@ -135,8 +160,7 @@ impl Routes {
     /// # Errors
     /// If there is no such path.
     pub fn class(mut self, template: &str, class: Class) -> Result<Self, UnknownRoute> {
-        let all = self.by_length.values_mut().flatten().chain(&mut self.open_ended);
-        match all.into_iter().find(|route| &*route.template == template) {
+        match self.of_template(template) {
             Some(route) => {
                 route.class = class;
                 Ok(self)
@@ -151,6 +175,20 @@ impl Routes {
         let exact = self.by_length.get(&parts.len()).into_iter().flatten();
         exact.chain(&self.open_ended).find(|route| route.matches(&parts))
     }
+}
+
+/// The parameters of an operation that take one of a few words.
+fn choices_of(document: &Value, operation: &Value) -> Vec<(String, Vec<String>)> {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let choices = parameters.filter_map(|parameter| {
+        let schema = &parameter["schema"];
+        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
+        let schema =
+            reference.and_then(|reference| document.pointer(reference.strip_prefix('#')?)).unwrap_or(schema);
+        let words = schema["enum"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
+        Some((parameter["name"].as_str()?.to_owned(), words.collect()))
+    });
+    choices.collect()
 }
 
 fn split(path: &str) -> impl Iterator<Item = &str> {
@@ -175,6 +213,22 @@ mod tests {
 
     fn template(path: &str) -> Option<String> {
         routes().find(path).map(|route| route.template.to_string())
+    }
+
+    #[test]
+    fn the_words_that_a_parameter_takes_are_known_inline_and_by_reference() {
+        let routes = Routes::from_document(&json!({
+            "paths": {"/jobs": {"get": {"parameters": [
+                {"name": "status", "schema": {"$ref": "#/components/schemas/Status"}},
+                {"name": "order", "schema": {"type": "string", "enum": ["newest"]}},
+                {"name": "q", "schema": {"type": "string"}},
+            ]}}},
+            "components": {"schemas": {"Status": {"enum": ["running", "failed"]}}},
+        }));
+        let route = routes.find("/jobs").unwrap();
+        assert_eq!(route.choices("status").unwrap(), ["running", "failed"]);
+        assert_eq!(route.choices("order").unwrap(), ["newest"]);
+        assert_eq!(route.choices("q"), None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use serde_json::Value;
 pub use key::Key;
 
 /// What all text ids look like: no control characters, in ECMA 262's way of writing it.
-const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
+pub(crate) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// The boilerplate of a poem-openapi type that wraps one value and has an inline schema.
 macro_rules! wrapper {
@@ -228,7 +228,7 @@ impl ParseFromJSON for Unit {
 
 impl ParseFromParameter for Unit {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
-        let number: f64 = text.parse().map_err(ParseError::custom)?;
+        let number: f64 = text.parse().map_err(|_| ParseError::custom("must be a number from 0 to 1"))?;
         Score::new(number).map(Self).map_err(ParseError::custom)
     }
 }

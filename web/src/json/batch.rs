@@ -3,14 +3,13 @@
 use std::ops::Deref;
 
 use poem::{Request, RequestBody};
-use poem_openapi::error::ContentTypeError;
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::{Json, MEDIA_TYPE, essence, parse};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 const LINES: &str = "application/x-ndjson";
 
@@ -50,10 +49,10 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Batc
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let content_type = request.content_type().ok_or(ContentTypeError::ExpectContentType)?;
+        let content_type = request.content_type().ok_or_else(|| other_type("no type"))?;
         let lines = essence(content_type) == LINES;
         if !lines && !<Json<Vec<T>> as Payload>::check_content_type(content_type) {
-            return Err(ContentTypeError::NotSupported { content_type: content_type.to_owned() }.into());
+            return Err(other_type(&format!("type `{content_type}`")).into());
         }
         let bytes = body.take()?.into_bytes().await?;
         let items = if lines { parse_lines(&bytes, MAX)? } else { parse::<Vec<T>>(&bytes)? };
@@ -66,6 +65,13 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Batc
 
 fn schema_of<T: Type>() -> MetaSchema {
     MetaSchema { items: Some(Box::new(T::schema_ref())), ..MetaSchema::new("array") }
+}
+
+fn other_type(what: &str) -> Problem {
+    let detail = format!(
+        "this path does not take a body of {what}; send {MEDIA_TYPE}, or {LINES} with an item a line"
+    );
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 fn too_many(max: usize) -> Problem {

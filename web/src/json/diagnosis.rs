@@ -11,6 +11,7 @@ use poem_openapi::types::Type;
 use serde_json::Value;
 
 use crate::problem::FieldError;
+use crate::value::PRINTABLE;
 
 /// More than this many errors help nobody.
 const ERRORS_MAX: usize = 20;
@@ -114,7 +115,7 @@ impl Diagnosis<'_> {
         }
         let forms: Vec<&MetaSchemaRef> = schema.any_of.iter().chain(&schema.one_of).collect();
         if !forms.is_empty() && !forms.iter().any(|form| self.fits(form, value)) {
-            self.error(place, "has none of the forms that are taken here");
+            self.check_forms(&forms, value, place);
             return;
         }
         if !schema.enum_items.is_empty() && !schema.enum_items.contains(value) {
@@ -135,6 +136,26 @@ impl Diagnosis<'_> {
         }
     }
 
+    /// The value has none of these forms: what keeps it from the one whose type it has, else which types there are.
+    fn check_forms(&mut self, forms: &[&MetaSchemaRef], value: &Value, place: &Place<'_>) {
+        let types: Vec<&str> = forms.iter().filter_map(|form| self.type_of(form)).collect();
+        let meant = forms.iter().find(|form| self.type_of(form).is_some_and(|ty| has_type(ty, value)));
+        match meant {
+            Some(form) => self.check(form, value, place),
+            None => {
+                let types: Vec<String> = types.into_iter().map(name_of_type).collect();
+                self.error(place, format!("must be {}, not {}", types.join(" or "), name_of(value)));
+            }
+        }
+    }
+
+    fn type_of(&self, form: &MetaSchemaRef) -> Option<&'static str> {
+        match form {
+            MetaSchemaRef::Inline(schema) => Some(schema.ty),
+            MetaSchemaRef::Reference(name) => self.registry.schemas.get(name).map(|schema| schema.ty),
+        }
+    }
+
     fn fits(&self, schema: &MetaSchemaRef, value: &Value) -> bool {
         let mut trial = Diagnosis { registry: self.registry, errors: Vec::new() };
         trial.check(schema, value, &Place::Body);
@@ -150,6 +171,9 @@ impl Diagnosis<'_> {
         }
         if let Some(max) = schema.max_length.filter(|max| length > *max) {
             self.error(place, format!("has at most {max} characters"));
+        }
+        if schema.pattern.as_deref() == Some(PRINTABLE) && text.chars().any(char::is_control) {
+            self.error(place, "has printable characters only");
         }
         match schema.format {
             Some("uuid") if uuid::Uuid::parse_str(text).is_err() => self.error(place, "is not a UUID"),

@@ -15,6 +15,9 @@ pub struct BodyTooLarge {
     pub limit: usize,
 }
 
+/// What poem-openapi says of a parameter whose words are known to it alone.
+pub(super) const NOT_A_CHOICE: &str = "Expect a valid enumeration value";
+
 impl Problem {
     /// Any error of poem's as a problem. A [`Problem`] comes out as it went in.
     pub fn from_error(error: poem::Error) -> Self {
@@ -40,6 +43,15 @@ fn from_foreign(error: &poem::Error) -> Problem {
     }
     if let Some(error) = error.downcast_ref::<ParsePathError>() {
         return Problem::not_found(format!("no such path: {}", plain(&error.reason)));
+    }
+    if error.is::<poem::error::WebSocketError>() {
+        return Problem::new(
+            Code::InvalidRequest,
+            "this path is for WebSocket clients; connect with one (ws://…), or read the stream of events instead",
+        );
+    }
+    if error.is::<poem::error::ParsePathError>() {
+        return Problem::not_found("no such path: its parts are not UTF-8 once they are percent-decoded");
     }
     if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
         return Problem::new(
