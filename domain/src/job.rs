@@ -116,8 +116,8 @@ pub enum Refusal {
     Exists,
     #[error("the job has ended as {0} and takes nothing more{way_out}", way_out = way_out(*.0))]
     Ended(Phase),
-    #[error("the job is {from}, and no job of its kind goes from there to {to}; phases only move forward")]
-    Backwards { from: Phase, to: Phase },
+    #[error("the job is {from} and cannot go to {to}; phases only move forward, so it can go to {ways}", ways = ways(*.kind, *.from))]
+    Backwards { kind: JobKind, from: Phase, to: Phase },
     #[error("a job of kind {kind} has no phase {phase}")]
     NoSuchPhase { kind: JobKind, phase: Phase },
     #[error("the lease is not the one in force on this job; claim work again")]
@@ -132,6 +132,14 @@ pub enum Refusal {
     Fraction,
     #[error("more items are reported as done ({done}) than there are ({total})")]
     TooManyItems { done: u64, total: u64 },
+}
+
+/// Where a job can go from a phase that is no end.
+fn ways(kind: JobKind, from: Phase) -> String {
+    let later = pipeline::stages(kind).iter().map(|stage| stage.phase);
+    let later = later.filter(|phase| pipeline::rank(kind, *phase) > pipeline::rank(kind, from));
+    let ways: Vec<&str> = later.chain([Phase::Failed]).map(Phase::as_str).collect();
+    format!("{} or {}", ways.join(", "), Phase::Cancelled)
 }
 
 /// What is left to do with a job that has ended.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::job::Standing;
-use domain::matching::found::{Action, Command};
+use domain::matching::found::{Action, Command, Refusal};
 use event_schemas::envelope::{Cause, Idempotency};
 use event_schemas::ids::{FrameId, ImageId, JobId, MatchId, Position, ProductId, VideoId};
 use event_schemas::matching::MatchFound;
@@ -199,6 +199,12 @@ impl Commands {
             }
             None => None,
         };
+        if matches.is_empty()
+            && let Standing::Ended(phase) = standing
+        {
+            // An empty batch is refused like any other, so that a worker learns of the end.
+            return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
+        }
         let mut shards: BTreeMap<StreamId, Vec<Dated>> = BTreeMap::new();
         for dated in matches {
             shards.entry(StreamId::matches(job, &dated.0.match_id)).or_default().push(dated);

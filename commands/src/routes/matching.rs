@@ -3,7 +3,7 @@
 use domain::job::Standing;
 use domain::matching::{Action, Command, Refusal, TotalsField};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
+use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, Position, ProductId, RequestId, VideoId};
 use event_schemas::matching::{Frames, MatchRequested, ProductImage, Totals, VideoFrame};
 use event_schemas::stream::StreamId;
 use poem_openapi::param::{Header, Path};
@@ -18,6 +18,7 @@ use web::value::{At, Key, Pos, Text, Uid};
 use web::vocabulary::Tag;
 
 use super::{keyed, reporters};
+use crate::execute::Executed;
 use crate::{Commands, refusal};
 
 /// An image of a product.
@@ -183,7 +184,11 @@ impl MatchingCommands {
             let frames = match (new.frames, new.frame_count) {
                 (Some(frames), None) => Frames::Listed(frames.into_iter().map(frame).collect()),
                 (None, Some(count)) => Frames::Counted(count),
-                (Some(_), Some(_)) | (None, None) => {
+                (None, None) => {
+                    let reason = "is missing, and so is `frame_count`; one of both is needed";
+                    return Err(Problem::invalid(format!("body[{index}].frames"), reason));
+                }
+                (Some(_), Some(_)) => {
                     let reason = "frames are either named in `frames` or counted in `frame_count`";
                     return Err(Problem::unprocessable(format!("body[{index}].frames"), reason));
                 }
@@ -270,8 +275,8 @@ impl Commands {
     {
         caller.require(reporters())?;
         let job = web::path::job_id(job_id)?;
-        let standing = self.job(&caller.tenant, job).await?.standing;
-        let accepted = items.len() as u64;
+        let seen = self.job(&caller.tenant, job).await?;
+        let (standing, accepted) = (seen.standing, items.len() as u64);
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/{route}"), key, &items);
         let commands = items.into_iter().enumerate().map(|(index, item)| {
             let (action, said) = action(index, item)?;
@@ -280,7 +285,13 @@ impl Commands {
         });
         let commands = commands.collect::<Result<Vec<_>, Problem>>()?;
         let cause = self.cause(&caller, trace, idempotency).await?;
-        self.carry_out(job, standing, &cause, &commands, accepted).await
+        let executed = self.carry_out(job, standing, &cause, &commands).await?;
+        // Where nothing was ever recorded, all is to be seen from where the job stands.
+        let position = match executed.position {
+            Position::START => seen.position,
+            position => position,
+        };
+        Ok(Json(BatchTaken { accepted, position: position.into() }))
     }
 
     async fn carry_out(
@@ -289,8 +300,7 @@ impl Commands {
         standing: Standing,
         cause: &Cause,
         commands: &[Command],
-        accepted: u64,
-    ) -> Result<Json<BatchTaken>, Problem> {
+    ) -> Result<Executed, Problem> {
         if commands.is_empty()
             && let Standing::Ended(phase) = standing
         {
@@ -298,8 +308,7 @@ impl Commands {
             return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
         let executed = self.0.matchings.execute_all(&StreamId::matching(job), cause, commands).await;
-        let executed = executed.map_err(|error| refusal::batch(error, field))?;
-        Ok(Json(BatchTaken { accepted, position: executed.position.into() }))
+        executed.map_err(|error| refusal::batch(error, field))
     }
 }
 

@@ -71,7 +71,7 @@ async fn a_batch_with_one_item_that_is_refused_is_refused_as_a_whole_and_names_i
         ("match-progress", progress(11), 422, "UNPROCESSABLE", "body[1].vector_pass_done"),
         ("match-progress", unknown, 404, "NOT_FOUND", "body[0].request_id"),
         ("videos", json!([{"video_id": "garden", "frame_count": 9}]), 409, "CONFLICT", "body[0].frame_count"),
-        ("videos", json!([{"video_id": "v"}]), 422, "UNPROCESSABLE", "body[0].frames"),
+        ("videos", json!([{"video_id": "v"}]), 400, "INVALID_REQUEST", "body[0].frames"),
         (
             "videos",
             json!([{"video_id": "v", "frames": [], "frame_count": 1}]),

@@ -62,7 +62,7 @@ fn change_phase(
         to if pipeline::rank(life.kind(), to) > pipeline::rank(life.kind(), from) => {
             phase_changed(life, to, reason, eta_priors)
         }
-        to => return Err(Refusal::Backwards { from, to }),
+        to => return Err(Refusal::Backwards { kind: life.kind(), from, to }),
     }])
 }
 

@@ -82,8 +82,9 @@ fn phases_move_forward_one_by_one_or_over_some() {
 fn phases_never_move_backwards_nor_into_another_kinds_pipeline() {
     let given = [job(ProductVideoMatching), changed(Queued, Matching)];
     for phase in [Queued, Collecting, Extracting, Transcribing] {
-        let refusal = Refusal::Backwards { from: Matching, to: phase };
+        let refusal = Refusal::Backwards { kind: ProductVideoMatching, from: Matching, to: phase };
         assert_eq!(refusal.kind(), RefusalKind::Conflict);
+        assert!(refusal.to_string().ends_with("it can go to evidence, completed, failed or cancelled"));
         check(&given, to(phase), Err(refusal));
     }
 }

@@ -102,10 +102,11 @@ pub(crate) fn blockers(
     if is_stalled(history, latest, instant, thresholds) {
         blockers.push(Blocker {
             code: BlockerCode::Stalled,
-            message: format!(
-                "Nothing has been heard of this job for {} minutes.",
-                instant.since(latest.recorded_at).as_secs() / 60
-            ),
+            message: match instant.since(latest.recorded_at).as_secs() / 60 {
+                0 => "Nothing has been heard of this job for some seconds.".to_owned(),
+                1 => "Nothing has been heard of this job for a minute.".to_owned(),
+                minutes => format!("Nothing has been heard of this job for {minutes} minutes."),
+            },
             since: latest.recorded_at,
             worker_id: None,
         });
