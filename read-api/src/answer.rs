@@ -36,7 +36,7 @@ impl<'a> FromRequest<'a> for MinPosition {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         let Some(given) = request.header(MIN_POSITION) else { return Ok(Self(None)) };
         let Pos(position) = Pos::parse_from_parameter(given)
-            .map_err(|error| Problem::invalid(MIN_POSITION, error.into_message()))?;
+            .map_err(|_| Problem::invalid(MIN_POSITION, "must be a position: a whole number from 0"))?;
         Ok(Self(Some(position)))
     }
 }

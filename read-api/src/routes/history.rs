@@ -19,7 +19,7 @@ use web::problem::Problem;
 use web::value::{At, Pos, Text, Uid};
 
 use super::Tag;
-use super::job::{Attempt, ErrorObject, Status};
+use super::job::{Attempt, ErrorObject, RUNNING_TIMES, Status};
 use crate::ReadApi;
 use crate::answer::{MinPosition, no_such_job, unread};
 use crate::history::{History, Place};
@@ -201,7 +201,7 @@ impl HistoryRoutes {
         self.api.log_reached(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
         let (timeline, position) = self.course(job).await?;
-        Ok(Cached::new(&TimelineObject::new(timeline, position), if_none_match.as_deref()))
+        Ok(Cached::without(&TimelineObject::new(timeline, position), RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// A job's events, oldest first: those of all its streams in the log's order.

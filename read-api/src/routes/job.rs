@@ -22,6 +22,10 @@ use crate::ReadApi;
 use crate::answer::{MinPosition, no_such_job, unanswered};
 
 pub(crate) use glance::Glances;
+/// What grows with the clock while a job goes on: a reader counts it on from the instants beside it, so that a poll costs
+/// 304 until something happens.
+pub(super) const RUNNING_TIMES: &[&str] = &["queue_seconds", "run_seconds", "duration_seconds"];
+
 pub use object::{Attempt, ErrorObject, Glance, Job, Status};
 
 /// Routes over jobs.
@@ -60,7 +64,7 @@ impl JobRoutes {
             search: q.0.filter(|q| !q.is_empty()),
         };
         let page = self.page(&caller, &filter, limit.0, cursor.0.as_ref()).await?;
-        Ok(Cached::new(&page, if_none_match.as_deref()))
+        Ok(Cached::without(&page, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// One job
@@ -77,7 +81,7 @@ impl JobRoutes {
         let found = self.api.models.jobs().get(&caller.tenant, id).await;
         let (job, _) = found.map_err(|error| unanswered(&error))?.ok_or_else(no_such_job)?;
         let glance = self.api.glance(&caller.tenant, &job).await;
-        Ok(Cached::new(&Job::new(job, glance), if_none_match.as_deref()))
+        Ok(Cached::without(&Job::new(job, glance), RUNNING_TIMES, if_none_match.as_deref()))
     }
 }
 

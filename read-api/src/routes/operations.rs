@@ -12,6 +12,7 @@ use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, Enum, ExtractParamOptions, Object, OpenApi};
+use projections::status::State;
 use web::caller::{Caller, Role};
 use web::json::Json;
 use web::problem::Problem;
@@ -254,7 +255,8 @@ impl OperationRoutes {
     #[oai(path = "/health", method = "get", operation_id = "health")]
     async fn health(&self) -> Json<Health> {
         let checks = self.checks();
-        let well = checks.iter().all(|check| check.ok);
+        let paused = self.api.models.status().into_iter().any(|status| status.state == State::Paused);
+        let well = checks.iter().all(|check| check.ok) && !paused;
         Json(Health {
             status: if well { HealthWord::Ok } else { HealthWord::Degraded },
             version: self.api.server.version.to_owned(),
@@ -339,7 +341,9 @@ impl OperationRoutes {
         };
         let projections = self.api.models.status().into_iter().map(|status| {
             let status = ProjectionObject::from(status);
-            let ok = status.generation.is_some() && status.state == StateWord::Live;
+            // A pause is an operator's decision, which a restart or another node would not mend.
+            let ok =
+                status.generation.is_some() && matches!(status.state, StateWord::Live | StateWord::Paused);
             Check { ok, detail: describe(&status), name: status.name }
         });
         let parts = self.api.server.parts.iter().map(|part| {

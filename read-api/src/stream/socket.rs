@@ -70,7 +70,7 @@ fn last_event_id(request: &Request) -> Result<Option<Pos>, Problem> {
     let header = request.header("last-event-id");
     let parse = |text| {
         Pos::parse_from_parameter(text)
-            .map_err(|error| Problem::invalid("last_event_id", error.into_message()))
+            .map_err(|_| Problem::invalid("last_event_id", "must be a position: a whole number from 0"))
     };
     header.or(given).map(parse).transpose()
 }
