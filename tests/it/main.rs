@@ -6,6 +6,7 @@ mod access;
 mod architecture;
 mod audit;
 mod faults;
+mod hostile;
 mod operations;
 mod support;
 mod survival;
