@@ -277,7 +277,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// The `index`th event that a command causes in `stream`.
+    /// The `index`th event that a command causes in `stream`. Its id tells commands apart that came under one key with
+    /// different bodies, so that no log takes the one for the other's repetition.
     pub fn encode(
         cause: &Cause,
         stream: &StreamId,
@@ -296,8 +297,11 @@ impl NewEvent {
             idempotency: cause.idempotency,
             traceparent: cause.traceparent.clone(),
         };
+        let command = cause.idempotency.map_or(cause.command_id, |asked| {
+            CommandId(Uuid::new_v5(&cause.command_id.0, &asked.body.0))
+        });
         Self {
-            id: EventId::derive(cause.command_id, stream.as_str(), index),
+            id: EventId::derive(command, stream.as_str(), index),
             event_type: event.event_type(),
             metadata: serde_json::to_vec(&metadata)
                 .expect("metadata has text keys only, so it can be written as JSON")

@@ -2,11 +2,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
-use event_log::MemoryLog;
+use event_log::embedded::{Settings, SimDisk};
+use event_log::{EmbeddedLog, MemoryLog};
 use event_schemas::envelope::{Actor, BodyHash, Idempotency};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Revision, Tenant};
 use event_schemas::job::{JobCancelled, JobEvent, Phase};
 use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -244,4 +246,22 @@ async fn states_leave_memory_when_they_weigh_too_much_and_are_read_again() {
     assert!(small.cache.len() <= 10, "{}", small.cache.len());
     let seen = small.look(&stream(0), |folded| folded.state.contains("a")).await.unwrap();
     assert!(seen);
+}
+
+/// The caller of a command may go away while its events are on their way into the log, and then come back with another
+/// body under the same key.
+#[tokio::test]
+async fn a_key_is_not_taken_for_another_body_while_the_first_is_on_its_way_without_its_caller() {
+    let clock = Clock::manual(Timestamp::EPOCH);
+    let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
+    let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
+    let streams = Streams::<Notes>::new(Log::Embedded(log.clone()), clock, 1_000_000);
+    let stream = stream(1);
+
+    assert!(streams.execute(&stream, &keyed(1, "a"), notes(&["a"])).now_or_never().is_none());
+    let other = streams.execute(&stream, &keyed(1, "b"), notes(&["b"])).await;
+    assert!(matches!(other, Err(ExecuteError::KeyReused)), "{other:?}");
+    let state = streams.look(&stream, |folded| folded.state.clone()).await.unwrap();
+    assert_eq!(state, HashSet::from(["a".to_owned()]));
+    log.close().await;
 }
