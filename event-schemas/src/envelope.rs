@@ -297,9 +297,9 @@ impl NewEvent {
             idempotency: cause.idempotency,
             traceparent: cause.traceparent.clone(),
         };
-        let command = cause.idempotency.map_or(cause.command_id, |asked| {
-            CommandId(Uuid::new_v5(&cause.command_id.0, &asked.body.0))
-        });
+        let command = cause
+            .idempotency
+            .map_or(cause.command_id, |asked| CommandId(Uuid::new_v5(&cause.command_id.0, &asked.body.0)));
         Self {
             id: EventId::derive(command, stream.as_str(), index),
             event_type: event.event_type(),

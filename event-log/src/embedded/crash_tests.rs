@@ -126,3 +126,29 @@ fn a_full_disk_refuses_appends_reads_on_and_comes_back_by_itself() {
         check_lives(&disk, &mut witness, &mut lots, &format!("call {call}"));
     }
 }
+
+#[test]
+fn a_call_that_finds_no_room_once_is_final_or_passes_by_itself() {
+    let mut passed = 0;
+    for seed in 0..2 {
+        for call in 1..=calls_of(seed) {
+            let disk = SimDisk::new(seed * 10_007 + call);
+            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
+            disk.trouble_at(call, Trouble::NoRoom);
+            let Ok((mut writer, _)) = open(&disk, &settings()) else { continue };
+            while disk.has_trouble() && witness.append(&mut writer, &mut lots) {}
+            if writer.latch.stopped().is_some() {
+                continue;
+            }
+            passed += 1;
+            for _ in 0..GROUPS {
+                let goes_on = witness.append(&mut writer, &mut lots);
+                assert!(goes_on, "seed {seed}, call {call}: {:?}", writer.latch.stopped());
+            }
+            witness.check(&writer);
+            disk.power_cycle();
+            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+        }
+    }
+    assert!(passed > 0);
+}

@@ -29,6 +29,11 @@ impl Fault {
     pub(super) fn is_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
+
+    /// The fault, as one that does not pass even if the disk has room again.
+    pub(super) fn made_final(self) -> Self {
+        Self { source: io::Error::other(self.source), ..self }
+    }
 }
 
 /// The folder of a log. Clones are the same folder.

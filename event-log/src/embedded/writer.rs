@@ -13,7 +13,7 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::disk::{Disk, Fault, Lock};
+use super::disk::{Disk, DiskFile, Fault, Lock};
 use super::heads::{Head, Heads, Pending};
 use super::index::MemoryIndex;
 use super::keeper::{Keeper, ROOM_NAME, extend};
@@ -347,24 +347,18 @@ impl Writer {
         }
     }
 
-    /// Turns the room that was made ahead into the next segment, of at least `size_min` bytes.
+    /// Turns the room that was made ahead into the next segment, of at least `size_min` bytes, and has room made for the
+    /// one after it; for the same one if that failed, so that it is there once the disk has room.
     fn begin_segment(&mut self, size_min: u64) -> Result<(), Fault> {
-        let next_size = self.limits.segment_bytes_after(self.size);
-        let file = match self.keeper.room() {
-            Ok(file) => file,
-            Err(fault) => {
-                // Asked for again, so that it is there once the disk has room.
-                self.keeper.make_room(next_size);
-                return Err(fault);
-            }
-        };
-        let mut size = file.len()?;
-        if size < size_min {
-            if let Err(fault) = extend(&file, size, size_min) {
-                self.keeper.make_room(next_size);
-                return Err(fault);
-            }
-            size = size_min;
+        let begun = self.keeper.room().and_then(|room| self.put_into_use(room, size_min));
+        self.keeper.make_room(self.limits.segment_bytes_after(self.size));
+        begun
+    }
+
+    fn put_into_use(&mut self, room: DiskFile, size_min: u64) -> Result<(), Fault> {
+        let made = room.len()?;
+        if made < size_min {
+            extend(&room, made, size_min)?;
         }
         let header = SegmentHeader {
             first: Position(self.shelf.durable().0 + 1),
@@ -372,15 +366,16 @@ impl Writer {
             ..self.active.header
         };
         let index = SegmentIndex::Memory(MemoryIndex::default());
-        let segment = Arc::new(Segment::new(header, file, HEADER_BYTES, index));
+        let segment = Arc::new(Segment::new(header, room, HEADER_BYTES, index));
         segment.file.write_all_at(&header.encode(), 0)?;
         segment.file.sync_all()?;
-        self.disk.rename(ROOM_NAME, &segment.name)?;
-        self.disk.sync()?;
+        // Whatever fails from here on, the name may be there. Events that went into the segment before it would give the
+        // next one another name, and this one would belong nowhere.
+        self.disk.rename(ROOM_NAME, &segment.name).map_err(Fault::made_final)?;
+        self.disk.sync().map_err(Fault::made_final)?;
         self.shelf.add(Arc::clone(&segment));
         self.keeper.seal(std::mem::replace(&mut self.active, segment));
-        (self.size, self.end, self.marked) = (size, HEADER_BYTES, true);
-        self.keeper.make_room(self.limits.segment_bytes_after(size));
+        (self.size, self.end, self.marked) = (made.max(size_min), HEADER_BYTES, true);
         telemetry::segments(self.shelf.segments().len());
         Ok(())
     }

@@ -35,6 +35,8 @@ pub enum Trouble {
     Error,
     /// No room is left, from this call on, until [`SimDisk::set_capacity`].
     Full,
+    /// This call finds no room, whatever it asks for: file systems that copy what is written over may answer so.
+    NoRoom,
 }
 
 #[derive(Debug)]
@@ -190,6 +192,9 @@ impl SimDisk {
                         Err((fault(ErrorKind::Other, "the power fails"), state))
                     }
                     Trouble::Error => Err((fault(ErrorKind::Other, "input/output error"), state)),
+                    Trouble::NoRoom => {
+                        Err((fault(ErrorKind::StorageFull, "no space left on the disk"), state))
+                    }
                     Trouble::Full => {
                         // Only what asks for room will notice.
                         state.capacity = state.used();
