@@ -34,6 +34,7 @@ Examples:
   matchbook serve                          start the server on http://127.0.0.1:8080
   matchbook demo                           run a real matching job on it (start a worker, too: ./run does all of it)
   matchbook events tail                    watch every event as it is recorded
+  matchbook events verify --data ./data    read a stopped server's log and tell whether every byte is right
   matchbook doctor                         look for what is wrong on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
@@ -52,7 +53,7 @@ enum Command {
     Demo(demo::Demo),
     /// Check this machine, the data folder and a running server
     Doctor(doctor::Doctor),
-    /// Read the event log of a running server
+    /// Read the event log of a running server, or verify that of a stopped one
     Events {
         #[command(subcommand)]
         command: events::Events,

@@ -169,7 +169,7 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
     })
 }
 
-fn open_failure(error: &OpenError) -> Failure {
+pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let message = error.to_string();
     match error {
         OpenError::Locked { .. } => Failure::InUse(message),

@@ -3,7 +3,8 @@
 //! An append is acknowledged once the group that it is part of is synced; readers see it from then on. What the files
 //! look like, and what an acknowledgement means, is in `docs/log-format.md`.
 //!
-//! - `writer` decides and writes, `reader` answers, `recovery` opens, `keeper` works ahead and cleans up behind;
+//! - `writer` decides and writes, `reader` answers, `recovery` opens, `keeper` works ahead and cleans up behind,
+//!   `verify` reads all of it;
 //! - `record`, `segment` and `index` are the bytes; `disk` is the only way to them.
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ mod segment;
 mod stop;
 mod tail;
 mod telemetry;
+mod verify;
 mod writer;
 
 pub use disk::Fault;
@@ -38,6 +40,7 @@ pub use disk::Fault;
 pub use disk::simulated::{SimDisk, Trouble};
 pub use recovery::{Cut, OpenError};
 pub use stop::Stopped;
+pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
 
 use disk::Disk;
 use heads::Heads;
@@ -313,6 +316,8 @@ mod damage_tests;
 mod kill_tests;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod verify_tests;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,6 @@
-//! `matchbook events`: the log of a running server, read by its auditors' API.
+//! `matchbook events`: the log of a running server, read by its auditors' API; and that of a stopped one, verified.
+
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ pub(crate) enum Events {
     Tail(Tail),
     /// Write all events up to now, one JSON object a line
     Export(Export),
+    /// Read the whole log of a stopped server, and tell whether every byte of it is right
+    Verify(verify::Verify),
 }
 
 #[derive(Args, Debug)]
@@ -64,6 +68,7 @@ impl Events {
         match self {
             Self::Tail(tail) => tail.run(json).await,
             Self::Export(export) => export.run().await,
+            Self::Verify(verify) => verify.run(json).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A job goes on through the death of the server and of its workers.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -99,4 +100,39 @@ async fn a_terminated_server_ends_cleanly_and_comes_back_with_everything() {
     assert_eq!(server.terminate(), Some(0), "{}", server.log());
     server.restart().await;
     assert_eq!(summary(&server, &id, "").await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verifying_a_stopped_server_s_log_names_the_first_byte_that_is_not_as_it_was() {
+    let mut server = Server::start(&[]).await;
+    crate::support::job::running(&server, 2, 3).await;
+    let data = server.folder.path().join("data");
+    let verify = |arguments: &[&str]| {
+        let verified = Command::new(env!("CARGO_BIN_EXE_matchbook"))
+            .args(["events", "verify", "--data"])
+            .arg(&data)
+            .args(arguments)
+            .output()
+            .unwrap();
+        (
+            verified.status.code(),
+            [verified.stdout, verified.stderr].map(|text| String::from_utf8(text).unwrap()),
+        )
+    };
+    assert_eq!(verify(&[]).0, Some(75), "the running server holds it");
+    assert_eq!(server.terminate(), Some(0), "{}", server.log());
+    let (code, [said, _]) = verify(&["--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["damages"]), (Some(0), &json!([])));
+    assert!(said["events"].as_u64().unwrap() > 5);
+
+    let segment = data.join("events/00000000000000000001.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4096 + 60] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, [_, said]) = verify(&[]);
+    assert_eq!(code, Some(65), "{said}");
+    for part in ["00000000000000000001.segment at byte 4096", "position 1", "backup"] {
+        assert!(said.contains(part), "{said}");
+    }
 }

@@ -101,6 +101,26 @@ impl Disk {
         }
     }
 
+    /// As [`Self::lock`], and writes nothing: where no process has ever held the folder, there is nothing to take.
+    pub(super) fn lock_to_read(&self) -> Result<Lock, LockFault> {
+        match self {
+            Self::Real(folder) => {
+                let path = folder.join(LOCK_FILE);
+                match std::fs::File::open(&path) {
+                    Ok(file) => hold(&file, &path).map(|()| Lock(Some(file))),
+                    Err(source) if source.kind() == ErrorKind::NotFound => Ok(Lock(None)),
+                    Err(source) => Err(LockFault::Fault(Fault {
+                        action: "open",
+                        file: path.display().to_string(),
+                        source,
+                    })),
+                }
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => Ok(Lock(None)),
+        }
+    }
+
     /// The names of all files but the lock, sorted.
     pub(super) fn list(&self) -> Result<Vec<String>, Fault> {
         match self {
@@ -124,6 +144,19 @@ impl Disk {
             Self::Real(folder) => {
                 let path = folder.join(name);
                 let file = std::fs::File::options().read(true).write(true).open(&path);
+                real_file("open", path, file)
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.open(name).map(DiskFile::Simulated),
+        }
+    }
+
+    /// As [`Self::open`], where nothing may be written, not even to a disk that allows it.
+    pub(super) fn open_to_read(&self, name: &str) -> Result<DiskFile, Fault> {
+        match self {
+            Self::Real(folder) => {
+                let path = folder.join(name);
+                let file = std::fs::File::open(&path);
                 real_file("open", path, file)
             }
             #[cfg(any(test, feature = "simulation"))]
@@ -194,7 +227,7 @@ impl Disk {
 
     /// The whole of a small file; none if there is none.
     pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let file = match self.open(name) {
+        let file = match self.open_to_read(name) {
             Ok(file) => file,
             Err(fault) if fault.source.kind() == ErrorKind::NotFound => return Ok(None),
             Err(fault) => return Err(fault),
@@ -300,16 +333,22 @@ fn lock(path: &Path) -> Result<std::fs::File, LockFault> {
         .truncate(false)
         .open(path)
         .map_err(fault("open"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-            return Err(LockFault::Held(holder));
-        }
-        Err(TryLockError::Error(source)) => return Err(fault("lock")(source)),
-    }
+    hold(&file, path)?;
     // The id only helps the message that another process will print, so it need not be durable.
     file.set_len(0).map_err(fault("write"))?;
     file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(fault("write"))?;
     Ok(file)
+}
+
+fn hold(file: &std::fs::File, path: &Path) -> Result<(), LockFault> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+            Err(LockFault::Held(holder))
+        }
+        Err(TryLockError::Error(source)) => {
+            Err(LockFault::Fault(Fault { action: "lock", file: path.display().to_string(), source }))
+        }
+    }
 }

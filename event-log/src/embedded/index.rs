@@ -62,6 +62,15 @@ impl MemoryIndex {
         all.iter().skip(skip as usize).take(take).copied().collect()
     }
 
+    /// The streams in the order of their names, and what of each is here.
+    pub(super) fn into_streams(self) -> Vec<(Vec<u8>, Run)> {
+        let streams = self.streams.into_iter();
+        let mut streams: Vec<_> =
+            streams.map(|(stream, postings)| (stream.as_str().as_bytes().to_vec(), postings.run())).collect();
+        streams.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        streams
+    }
+
     pub(super) fn offset(&self, ordinal: u32) -> Option<u64> {
         self.offsets.get(ordinal as usize).copied().map(u64::from)
     }

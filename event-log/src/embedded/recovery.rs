@@ -24,7 +24,7 @@ mod begin;
 
 use begin::{begin, check_ours, is_leftover};
 
-const LOG_FILE: &str = "log.json";
+pub(super) const LOG_FILE: &str = "log.json";
 
 /// Why the log was not opened. Nothing was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum OpenError {
     Io(#[from] Fault),
 }
 
-const RESTORE: &str = "nothing was changed; put back this file from a backup, or move the whole folder away and \
+pub(super) const RESTORE: &str = "nothing was changed; put back this file from a backup, or move the whole folder away and \
                        start with a restored or an empty one";
 
 /// A write that was cut short, and was taken out of the log.
@@ -179,7 +179,7 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
     })
 }
 
-fn lost(position: Position) -> OpenError {
+pub(super) fn lost(position: Position) -> OpenError {
     OpenError::Damaged {
         file: segment_name(position),
         offset: 0,
@@ -224,17 +224,27 @@ fn open_segment(
         return Err(lost(next));
     }
     let file = disk.open(&segment_name(first))?;
-    let header = read_header(&file, first)?;
-    if header.identity.id != identity.id {
+    let header = read_header_of(&file, Some(identity.id), first)?;
+    Ok((header, file))
+}
+
+/// The header of a segment, which must be one of this log, if it is known which one it is.
+pub(super) fn read_header_of(
+    file: &DiskFile,
+    log: Option<LogId>,
+    first: Position,
+) -> Result<SegmentHeader, OpenError> {
+    let header = read_header(file, first)?;
+    if let Some(log) = log.filter(|log| *log != header.identity.id) {
         return Err(OpenError::Damaged {
             file: segment_name(first),
             offset: 0,
             position: first,
-            what: format!("the segment belongs to the log {}, not to {}", header.identity.id, identity.id),
+            what: format!("the segment belongs to the log {}, not to {log}", header.identity.id),
             remedy: RESTORE,
         });
     }
-    Ok((header, file))
+    Ok(header)
 }
 
 fn open_sealed(disk: &Disk, header: SegmentHeader, file: DiskFile) -> Result<Segment, OpenError> {

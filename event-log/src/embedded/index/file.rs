@@ -244,14 +244,47 @@ impl IndexFile {
         Ok(u64::from(u32_at(&self.content(at..at + 4)?, 0)))
     }
 
+    /// The streams from the one at `from` on in the order of their names, at most `take`, and what of each is here.
+    /// Two reads, however many they are.
+    pub(in super::super) fn streams(
+        &self,
+        from: usize,
+        take: usize,
+    ) -> Result<Vec<(Vec<u8>, Run)>, SegmentFault> {
+        let to = self.layout.streams_len.min(from.saturating_add(take));
+        let bytes =
+            self.content(self.layout.streams + from * STREAM_BYTES..self.layout.streams + to * STREAM_BYTES)?;
+        let entries = bytes.chunks_exact(STREAM_BYTES).map(|bytes| self.entry(bytes));
+        let entries = entries.collect::<Result<Vec<StreamEntry>, SegmentFault>>()?;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+        let start = first.name.start;
+        let names = self.content(start..last.name.end)?;
+        let named = entries.iter().map(|entry| {
+            let name = names.get(entry.name.start.wrapping_sub(start)..entry.name.end.wrapping_sub(start));
+            let name = name.ok_or_else(|| self.damaged("holds names that are not in their order"))?;
+            Ok((name.to_vec(), entry.found.run))
+        });
+        named.collect()
+    }
+
+    /// All of its bytes, unchecked.
+    pub(in super::super) fn bytes(&self) -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; usize::try_from(self.file.len()?).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
     fn stream(&self, number: usize) -> Result<StreamEntry, SegmentFault> {
         if number >= self.layout.streams_len {
             return Err(self.damaged("names a stream that is not there"));
         }
         let at = self.layout.streams + number * STREAM_BYTES;
-        let bytes = self.content(at..at + STREAM_BYTES)?;
-        let (name_at, name_len) = (u32_at(&bytes, 16) as usize, u32_at(&bytes, 20) as usize);
-        let (posting, count) = (u32_at(&bytes, 24), u32_at(&bytes, 28));
+        self.entry(&self.content(at..at + STREAM_BYTES)?)
+    }
+
+    fn entry(&self, bytes: &[u8]) -> Result<StreamEntry, SegmentFault> {
+        let (name_at, name_len) = (u32_at(bytes, 16) as usize, u32_at(bytes, 20) as usize);
+        let (posting, count) = (u32_at(bytes, 24), u32_at(bytes, 28));
         let within = name_at + name_len <= self.layout.names_len
             && posting as usize + count as usize <= self.layout.events
             && count > 0;
@@ -260,9 +293,9 @@ impl IndexFile {
         }
         let name = self.layout.names + name_at;
         Ok(StreamEntry {
-            hash: u64_at(&bytes, 0),
+            hash: u64_at(bytes, 0),
             found: Found {
-                run: Run { first: Revision(u64_at(&bytes, 8)), count },
+                run: Run { first: Revision(u64_at(bytes, 8)), count },
                 postings: posting..posting + count,
             },
             name: name..name + name_len,

@@ -1,0 +1,201 @@
+//! What verifying finds, and that it leaves everything as it was.
+
+use event_schemas::ids::Position;
+use proptest::prelude::*;
+
+use super::disk::Disk;
+use super::rig::{commit, event, open, settings};
+use super::segment::{HEADER_BYTES, index_name, position_of_name, segment_name};
+use super::verify::verify_on;
+use super::{EmbeddedLog, Extent, OpenError, Settings, SimDisk, Verified, VerifyError, verify};
+use crate::clock::Clock;
+use crate::{EventLog, Expected};
+
+/// A log of several segments, most of them with an index file, closed as a server closes it.
+fn several_segments() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (mut writer, _) = open(&disk, &settings()).unwrap();
+    for group in 0..30_u128 {
+        let appends = ["a-1", "a-2", "b-1"].into_iter().enumerate().map(|(n, stream)| {
+            let number = group * 10 + n as u128 * 2;
+            (stream.parse().unwrap(), Expected::Any, vec![event(number, 200), event(number + 1, 30)])
+        });
+        for outcome in commit(&mut writer, appends.collect()) {
+            outcome.unwrap();
+        }
+    }
+    writer.mark().unwrap();
+    disk
+}
+
+fn firsts(disk: &SimDisk) -> Vec<Position> {
+    let names = Disk::Simulated(disk.clone()).list().unwrap();
+    names.iter().filter_map(|name| position_of_name(name)).collect()
+}
+
+fn verified(disk: &SimDisk, extent: Extent) -> Verified {
+    let contents = |disk: &SimDisk| {
+        let names = Disk::Simulated(disk.clone()).list().unwrap();
+        names.into_iter().map(|name| (disk.contents(&name), name)).collect::<Vec<_>>()
+    };
+    let before = contents(disk);
+    let verified = verify_on(&Disk::Simulated(disk.clone()), extent, |_| {}).unwrap();
+    assert_eq!(contents(disk), before, "verifying changes no byte");
+    verified
+}
+
+fn change(disk: &SimDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
+    let copy = disk.copy(7);
+    let mut bytes = copy.contents(name).unwrap();
+    change(&mut bytes);
+    copy.replace(name, bytes);
+    copy
+}
+
+#[test]
+fn a_log_without_damage_is_read_to_its_end() {
+    let disk = several_segments();
+    let mut seen = Vec::new();
+    let found =
+        verify_on(&Disk::Simulated(disk.clone()), Extent::First, |progress| seen.push(progress)).unwrap();
+    assert_eq!((found.events, found.damages.len(), found.unfinished), (180, 0, None));
+    assert!(found.segments > 3 && found.revisions_followed);
+    assert!(seen.is_sorted_by_key(|progress| (progress.bytes, progress.events)));
+    let last = seen.last().unwrap();
+    assert_eq!((last.bytes, last.events), (last.bytes_total, 180));
+    assert_eq!(found.bytes, last.bytes);
+}
+
+#[test]
+fn any_bit_changed_in_a_group_of_any_segment_is_found_in_its_file_at_its_group() {
+    let disk = several_segments();
+    let firsts = firsts(&disk);
+    for (n, first) in firsts.iter().enumerate() {
+        let name = segment_name(*first);
+        let used = disk.contents(&name).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+        for at in (usize::try_from(HEADER_BYTES).unwrap()..used).step_by(97) {
+            let damaged = change(&disk, &name, |bytes| bytes[at] ^= 4);
+            let found = verified(&damaged, Extent::First);
+            // The very last group is a mark that nothing behind it confirms: without it nothing is missing.
+            if n + 1 == firsts.len() && found.damages.is_empty() {
+                assert!(found.unfinished.is_some() && found.events == 180, "byte {at} of {name}");
+                continue;
+            }
+            let damage = &found.damages[0];
+            assert_eq!((found.damages.len(), &damage.file), (1, &name), "byte {at} of {name}");
+            assert!(damage.offset <= at as u64 && damage.position >= *first);
+            assert!(damage.remedy.contains("backup"));
+        }
+    }
+}
+
+#[test]
+fn an_index_file_that_says_anything_else_than_its_segment_is_found() {
+    let disk = several_segments();
+    let first = firsts(&disk)[1];
+    let name = index_name(first);
+    for at in (0..disk.contents(&name).unwrap().len()).step_by(61) {
+        let found = verified(&change(&disk, &name, |bytes| bytes[at] ^= 1), Extent::First);
+        assert_eq!((found.damages.len(), &found.damages[0].file), (1, &name), "byte {at}");
+        assert!(found.damages[0].remedy.contains("remove that file"));
+    }
+    disk.delete(&name);
+    let found = verified(&disk, Extent::First);
+    assert!(found.damages.is_empty() && found.revisions_followed, "a missing one is made at the next start");
+}
+
+#[test]
+fn everything_that_is_damaged_is_listed_if_that_is_wanted() {
+    let disk = several_segments();
+    let firsts = firsts(&disk);
+    let damaged = change(&disk, &segment_name(firsts[0]), |bytes| bytes[5000] ^= 1);
+    let damaged = change(&damaged, &index_name(firsts[1]), |bytes| bytes[70] ^= 1);
+    damaged.delete(&segment_name(firsts[2]));
+    let found = verified(&damaged, Extent::All);
+    let files: Vec<&str> = found.damages.iter().map(|damage| damage.file.as_str()).collect();
+    let expected = [segment_name(firsts[0]), index_name(firsts[1]), segment_name(firsts[2])];
+    assert_eq!(files, expected.each_ref().map(String::as_str));
+    assert!(!found.revisions_followed);
+    assert_eq!(verified(&damaged, Extent::First).damages.len(), 1);
+}
+
+#[test]
+fn a_segment_that_does_not_continue_a_stream_is_found_although_all_its_checksums_are_right() {
+    let disk = several_segments();
+    // The second segment again, whole and right by itself, in a log whose streams ended elsewhere.
+    let [_, second, third, ..] = firsts(&disk)[..] else { panic!("a log of at least three segments") };
+    let other = several_segments_of_one_stream(&disk);
+    let broken = disk.copy(3);
+    for name in [segment_name(second), index_name(second)] {
+        broken.replace(&name, other.contents(&name).unwrap());
+    }
+    let found = verified(&broken, Extent::First);
+    assert_eq!(found.damages.len(), 1, "{found:?}");
+    assert!(found.damages[0].what.contains("revision"), "{}", found.damages[0].what);
+    assert!([second, third].map(segment_name).contains(&found.damages[0].file));
+}
+
+/// The same log with the names of two streams exchanged from the second segment on.
+fn several_segments_of_one_stream(disk: &SimDisk) -> SimDisk {
+    let other = SimDisk::new(1);
+    let first = firsts(disk)[0];
+    other.replace("log.json", disk.contents("log.json").unwrap());
+    other.replace(&segment_name(first), disk.contents(&segment_name(first)).unwrap());
+    let (mut writer, opened) = open(&other, &settings()).unwrap();
+    let from = opened.events / 6;
+    for group in u128::from(from)..30 {
+        let appends = ["a-1", "a-1", "b-1"].into_iter().enumerate().map(|(n, stream)| {
+            let number = group * 10 + n as u128 * 2;
+            (stream.parse().unwrap(), Expected::Any, vec![event(number, 200), event(number + 1, 30)])
+        });
+        for outcome in commit(&mut writer, appends.collect()) {
+            outcome.unwrap();
+        }
+    }
+    writer.mark().unwrap();
+    other
+}
+
+#[test]
+fn a_folder_without_a_log_is_no_log_and_nothing_is_made_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path().to_owned(), folder.path().join("nowhere")] {
+        let refused = verify(&Settings::new(path), Extent::First, |_| {});
+        assert!(matches!(refused, Err(VerifyError::NoLog(_))));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_log_that_is_open_is_left_alone_and_a_closed_one_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path()) };
+    let (log, _) = EmbeddedLog::open(&settings, Clock::System).unwrap();
+    log.append(&"a-1".parse().unwrap(), Expected::NoStream, vec![event(1, 10)]).await.unwrap();
+    let refused = verify(&settings, Extent::First, |_| {});
+    assert!(matches!(refused, Err(VerifyError::Open(OpenError::Locked { .. }))), "{refused:?}");
+    log.close().await;
+    let modified = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().modified().unwrap();
+    let before = ["lock", "log.json", &segment_name(Position(1))].map(modified);
+    let found = verify(&settings, Extent::All, |_| {}).unwrap();
+    assert_eq!((found.events, found.damages), (1, Vec::new()));
+    assert_eq!(["lock", "log.json", &segment_name(Position(1))].map(modified), before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_global_rejects: 10_000, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn bytes_from_anywhere_in_a_segment_are_an_answer_and_no_panic(
+        at in 0_usize..20_000, bytes in proptest::collection::vec(any::<u8>(), 1..200), segment in 0_usize..3,
+    ) {
+        let disk = several_segments();
+        let name = segment_name(firsts(&disk)[segment]);
+        let damaged = change(&disk, &name, |image| {
+            for (place, byte) in image.iter_mut().skip(at).zip(&bytes) {
+                *place = *byte;
+            }
+        });
+        verified(&damaged, Extent::All);
+    }
+}

@@ -1,0 +1,136 @@
+//! `matchbook events verify`: whether every byte of a stopped server's log is right.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use event_log::embedded::{self, Damage, Extent, Progress, Settings, Verified, VerifyError};
+use serde_json::{Value, json};
+
+use crate::cli::{Failure, print};
+use crate::wiring::open_failure;
+
+/// How often standard error says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The data folder of the server, which must be stopped
+    #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
+    data: PathBuf,
+    /// List all damage, one place for each file, instead of stopping at the first
+    #[arg(long)]
+    all: bool,
+}
+
+impl Verify {
+    pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
+        // A data folder, or the folder of its events itself.
+        let within = self.data.join("events");
+        let settings = Settings::new(if within.is_dir() { within } else { self.data });
+        let extent = if self.all { Extent::All } else { Extent::First };
+        let started = Instant::now();
+        let verifying = tokio::task::spawn_blocking(move || {
+            let mut said = started;
+            embedded::verify(&settings, extent, |progress| {
+                if said.elapsed() > PROGRESS_EVERY {
+                    said = Instant::now();
+                    eprintln!("{}", how_far(progress, started.elapsed()));
+                }
+            })
+        });
+        let found = verifying
+            .await
+            .map_err(|error| Failure::Failed(format!("verifying broke off: {error}")))?
+            .map_err(|error| match error {
+                VerifyError::NoLog(_) => Failure::Usage(error.to_string()),
+                VerifyError::Open(error) => open_failure(&error),
+            })?;
+        report(&found, started.elapsed(), json)
+    }
+}
+
+/// `verified 1200000 events, 512 of 2048 MiB, about 3s left`
+fn how_far(progress: Progress, took: Duration) -> String {
+    let left = progress.bytes_total.saturating_sub(progress.bytes) as f64;
+    let left = took.as_secs_f64() * left / progress.bytes.max(1) as f64;
+    format!(
+        "verified {} events, {} of {} MiB, about {left:.0}s left",
+        progress.events,
+        progress.bytes >> 20,
+        progress.bytes_total >> 20,
+    )
+}
+
+fn report(found: &Verified, took: Duration, json: bool) -> Result<(), Failure> {
+    if json {
+        print(&as_json(found, took))?;
+    } else {
+        // One alone is told as the reason why the command fails.
+        for damage in found.damages.iter().filter(|_| found.damages.len() > 1) {
+            print(&format_args!("{}", as_text(damage)))?;
+        }
+        if let Some(unfinished) = &found.unfinished {
+            print(&format_args!(
+                "{} at byte {}: {} bytes of a write that was cut short and never acknowledged; the next start keeps them aside",
+                unfinished.file, unfinished.offset, unfinished.bytes,
+            ))?;
+        }
+        print(&format_args!(
+            "read {} events in {} segments, {} bytes, in {:.1} s",
+            found.events,
+            found.segments,
+            found.bytes,
+            took.as_secs_f64(),
+        ))?;
+    }
+    match &found.damages[..] {
+        [] if json => Ok(()),
+        [] => print(&"no damage: checksums, positions, revisions, times and index files are right"),
+        [damage] => Err(Failure::Damaged(format!("the event log is damaged: {}", as_text(damage)))),
+        [first, ..] => Err(Failure::Damaged(format!(
+            "the event log is damaged in {} places, the first: {}",
+            found.damages.len(),
+            as_text(first)
+        ))),
+    }
+}
+
+fn as_text(damage: &Damage) -> String {
+    let Damage { file, offset, position, what, remedy } = damage;
+    format!("{file} at byte {offset}, position {position}: {what}; {remedy}")
+}
+
+fn as_json(found: &Verified, took: Duration) -> Value {
+    let damages: Vec<Value> = found
+        .damages
+        .iter()
+        .map(|Damage { file, offset, position, what, remedy }| {
+            json!({ "file": file, "offset": offset, "position": position, "what": what, "remedy": remedy })
+        })
+        .collect();
+    let unfinished = found.unfinished.as_ref();
+    json!({
+        "events": found.events,
+        "segments": found.segments,
+        "bytes": found.bytes,
+        "seconds": took.as_secs_f64(),
+        "revisions_followed": found.revisions_followed,
+        "damages": damages,
+        "unfinished": unfinished.map(|write| json!({ "file": write.file, "offset": write.offset, "bytes": write.bytes })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_the_bytes() {
+        let progress = Progress { events: 1_200_000, bytes: 512 << 20, bytes_total: 2048 << 20 };
+        assert_eq!(
+            how_far(progress, Duration::from_secs(1)),
+            "verified 1200000 events, 512 of 2048 MiB, about 3s left"
+        );
+    }
+}
