@@ -43,14 +43,14 @@ export class JobView {
   async openOther() {
     for (const part of [this.travelPart, this.matchesPart, this.live]) part.remove();
     while (!this.gone) {
-      const job = await get(this.path);
+      const job = await get(this.path, { fresh: true });
       this.status.replaceChildren(chip(job.status), " ", el("span", { class: "subtle" }, phaseOf(job)));
       this.meter.replaceChildren(bar(job, "Progress"), el("span", { class: "num" }, percent(job)));
       this.blockers.replaceChildren(...(job.error ? [el("li", {}, job.error.user_message)] : []));
       this.tiles.replaceChildren(
         tile("Waited", duration(job.queue_seconds)), tile("Worked", duration(job.run_seconds)), tile("Attempt", count(job.attempt)),
       );
-      this.showTimeline(await get(`${this.path}/timeline`));
+      this.showTimeline(await get(`${this.path}/timeline`, { fresh: true }));
       if (job.ended_at) return;
       await new Promise((wake) => setTimeout(wake, REFRESH_MS));
     }

@@ -93,7 +93,12 @@ async fn forward(socket: WebSocketStream, events: Events<Message>) {
             },
             // Reading also answers pings.
             message = received.next() => match message {
-                Some(Ok(Frame::Close(_))) | Some(Err(_)) | None => return,
+                // The answer to the close has been made, and waits to be written.
+                Some(Ok(Frame::Close(_))) => {
+                    let _ = sink.close().await;
+                    return;
+                }
+                Some(Err(_)) | None => return,
                 Some(Ok(_)) => {}
             },
         }

@@ -101,6 +101,34 @@ async fn an_unchanged_answer_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_retried_job_shows_no_failure_in_the_list_although_its_worker_said_that_it_failed_later() {
+    let stage = Stage::open().await;
+    stage.running_job(job(1)).await;
+    stage.ahead.set(std::time::Duration::from_secs(60));
+    stage.job_event(job(1), failed()).await;
+    stage.ahead.set(std::time::Duration::ZERO);
+    let blockers = async || stage.get("/jobs").await.json()["items"][0]["matching"]["blockers"].to_string();
+    assert!(blockers().await.contains("failed: "));
+    stage.job_event(job(1), phase(Phase::Failed, Phase::Queued)).await;
+    assert!(!blockers().await.contains("failed: "));
+}
+
+#[tokio::test]
+async fn time_that_passes_without_an_event_is_no_new_answer() {
+    let stage = Stage::open().await;
+    stage.job_event(job(1), created(job(1), "waiting")).await;
+    stage.running_job(job(2)).await;
+    let of = |n, rest: &str| format!("/jobs/{}{rest}", job(n));
+    for path in ["/jobs".to_owned(), of(1, ""), of(2, ""), of(1, "/timeline"), of(2, "/timeline")] {
+        let first = stage.get(&path).await;
+        assert_eq!(first.status, 200);
+        stage.clock.advance(std::time::Duration::from_secs(2));
+        let again = stage.get_with(&path, &[("If-None-Match", first.header("etag"))]).await;
+        assert_eq!(again.status, 304, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn matches_are_the_best_first_and_are_filtered() {
     let stage = Stage::open().await;
     stage.running_job(job(1)).await;

@@ -40,6 +40,8 @@ pub(super) struct Stage {
     commands: Cell<u128>,
     /// How much time passes with each append.
     pub(super) pace: Cell<Duration>,
+    /// How far the producers' clocks are ahead of the server's.
+    pub(super) ahead: Cell<Duration>,
     _folder: tempfile::TempDir,
 }
 
@@ -114,6 +116,7 @@ impl Stage {
             endpoint,
             commands: Cell::new(1),
             pace: Cell::new(Duration::from_secs(1)),
+            ahead: Cell::new(Duration::ZERO),
             _folder: folder,
         }
     }
@@ -140,11 +143,11 @@ impl Stage {
             idempotency: None,
             traceparent: None,
         };
-        let now = self.clock.now();
+        let occurred_at = self.clock.now().after(self.ahead.get());
         let events = events
             .iter()
             .enumerate()
-            .map(|(index, event)| NewEvent::encode(&cause, &stream, index, now, event))
+            .map(|(index, event)| NewEvent::encode(&cause, &stream, index, occurred_at, event))
             .collect();
         let appended = self.log.append(&stream, Expected::Any, events).await.unwrap();
         self.clock.advance(self.pace.get());

@@ -285,6 +285,21 @@ async fn a_websocket_carries_the_same_messages_and_is_closed_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_websocket_that_its_reader_closes_ends_in_good_order() {
+    let stage = Stage::open().await;
+    stage.running_job(job(1)).await;
+    stage.get(&format!("/jobs/{}/matching/summary", job(1))).await;
+    let address = stage.serve().await;
+    let (mut socket, _) = connect_async(format!("ws://{address}/jobs/{}/matching/ws", job(1))).await.unwrap();
+    socket.close(None).await.unwrap();
+    let mut closed = false;
+    while let Some(frame) = tokio::time::timeout(SOON, socket.next()).await.unwrap() {
+        closed |= frame.unwrap().is_close();
+    }
+    assert!(closed);
+}
+
+#[tokio::test]
 async fn a_websocket_is_refused_to_a_page_of_another_site_and_for_what_is_not_there() {
     let stage = Stage::open().await;
     stage.running_job(job(1)).await;

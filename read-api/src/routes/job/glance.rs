@@ -10,7 +10,7 @@ use domain::job::pipeline;
 use domain::job::view::JobView;
 use domain::matching::summary::Summary;
 use event_schemas::ids::{JobId, Tenant};
-use event_schemas::job::JobKind;
+use event_schemas::job::{JobKind, Phase};
 use event_schemas::time::Timestamp;
 use projections::matching_summary::ScoresFrom;
 
@@ -20,14 +20,29 @@ use crate::ReadApi;
 /// How many ended jobs' glances are kept, at about 200 bytes each.
 const KEPT_MAX: usize = 20_000;
 
-/// Glances of jobs that have ended, with the instant of the latest event that they reflect.
+/// Glances of jobs that have ended, with what tells whether a job has gone on since.
 #[derive(Debug, Default)]
-pub(crate) struct Glances(Mutex<HashMap<JobId, (Timestamp, Glance)>>);
+pub(crate) struct Glances(Mutex<HashMap<JobId, (End, Glance)>>);
+
+/// An end of a job. The latest instant alone would not tell a retry: producers say when things happened, and may say
+/// the same or an earlier time.
+#[derive(Debug, PartialEq)]
+struct End {
+    phase: Phase,
+    attempt: u32,
+    last_event_at: Timestamp,
+}
+
+impl End {
+    fn of(job: &JobView) -> Self {
+        Self { phase: job.phase, attempt: job.attempt, last_event_at: job.last_event_at }
+    }
+}
 
 impl Glances {
     fn find(&self, job: &JobView) -> Option<Glance> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&job.id).filter(|(at, _)| *at == job.last_event_at).map(|(_, glance)| glance.clone())
+        kept.get(&job.id).filter(|(end, _)| *end == End::of(job)).map(|(_, glance)| glance.clone())
     }
 
     fn keep(&self, job: &JobView, glance: &Glance) {
@@ -35,7 +50,7 @@ impl Glances {
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(job.id, (job.last_event_at, glance.clone()));
+        kept.insert(job.id, (End::of(job), glance.clone()));
     }
 }
 
@@ -66,6 +81,7 @@ impl ReadApi {
         // The two read models may be at different positions; what is kept must be of the same events as the job.
         let is_whole = pipeline::is_end(summary.phase)
             && summary.phase == job.phase
+            && summary.attempt == job.attempt
             && summary.last_event_at == job.last_event_at
             && summary.matches_found == job.counters.matches_found;
         let glance = Glance::from(summary);
