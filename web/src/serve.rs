@@ -152,7 +152,14 @@ impl<E: Endpoint> Layers<E> {
         let class = route.map(|route| route.class).unwrap_or_default();
         let limits = &self.settings.limits;
         headers::check(request.headers())?;
-        let arrived = body::limit(&mut request, limits.body(class))?;
+        let arrived = match body::limit(&mut request, limits.body(class)) {
+            Ok(arrived) => arrived,
+            Err(problem) => {
+                let is_waiting = request.headers().contains_key(header::EXPECT);
+                body::refuse(request.take_body(), is_waiting).await;
+                return Err(problem.into());
+            }
+        };
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         let outcome = match limits.deadline(class) {

@@ -3,12 +3,18 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use poem::http::header;
 use poem::{Body, Request};
 
 use crate::problem::{BodyTooLarge, Code, Problem};
+
+/// How much of a body that is too large is read to its end, and for how long.
+const POURED_AWAY_MAX: usize = 64 << 20;
+const POURING_MAX: Duration = Duration::from_secs(2);
 
 /// Tells whether the whole body has been read.
 #[derive(Clone, Debug)]
@@ -17,6 +23,27 @@ pub(super) struct Arrived(Arc<AtomicBool>);
 impl Arrived {
     pub(super) fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads what nobody wants, for a while: a client that is still sending when the connection closes may never see why.
+async fn pour_away(mut body: impl Stream<Item = io::Result<Bytes>> + Unpin) {
+    let all = async {
+        let mut left = POURED_AWAY_MAX;
+        while let Some(Ok(chunk)) = body.next().await
+            && chunk.len() <= left
+        {
+            left -= chunk.len();
+        }
+    };
+    // Whoever sends on and on has had the time to look for an answer.
+    let _ = tokio::time::timeout(POURING_MAX, all).await;
+}
+
+/// The same for a whole body that has been refused. One whose client waits for `100 Continue` is not asked for.
+pub(super) async fn refuse(body: Body, is_waiting: bool) {
+    if !is_waiting {
+        pour_away(body.into_bytes_stream().boxed()).await;
     }
 }
 
@@ -40,13 +67,20 @@ pub(super) fn limit(request: &mut Request, limit: usize) -> Result<Arrived, Prob
         return Ok(arrived);
     }
     let at_end = arrived.clone();
-    let mut read = 0;
-    let chunks = body.into_bytes_stream().map(move |chunk| {
-        let chunk = chunk?;
-        read += chunk.len();
-        if read > limit { Err(io::Error::other(too_large)) } else { Ok(chunk) }
+    let chunks = stream::unfold(Some((body.into_bytes_stream().boxed(), 0)), move |state| async move {
+        let (mut body, read) = state?;
+        let chunk = match body.next().await? {
+            Ok(chunk) => chunk,
+            Err(error) => return Some((Err(error), None)),
+        };
+        let read = read + chunk.len();
+        if read > limit {
+            pour_away(body).await;
+            return Some((Err(io::Error::other(too_large)), None));
+        }
+        Some((Ok(chunk), Some((body, read))))
     });
-    let end = futures_util::stream::poll_fn(move |_| {
+    let end = stream::poll_fn(move |_| {
         at_end.0.store(true, Ordering::Relaxed);
         std::task::Poll::Ready(None)
     });
