@@ -240,7 +240,7 @@ impl Board {
         for envelope in events {
             state.apply(envelope, now);
         }
-        state.release_up_to(next, now);
+        state.reach(next, now);
         drop(state);
         self.0.position.send_replace(next);
     }
@@ -248,14 +248,19 @@ impl Board {
     fn go_live(&self) {
         let now = self.0.clock.now();
         self.locked().grant_full_terms(now);
-        self.0.readiness.send_replace(Readiness::Ready);
+        self.turn(Readiness::Ready);
     }
 
     fn stop(&self, reason: String) {
+        self.turn(Readiness::Stopped(reason));
+    }
+
+    /// What is closing stays so.
+    fn turn(&self, to: Readiness) {
         self.0.readiness.send_if_modified(|readiness| {
             let changes = *readiness != Readiness::Closing;
             if changes {
-                *readiness = Readiness::Stopped(reason);
+                *readiness = to;
             }
             changes
         });
@@ -285,9 +290,8 @@ impl Picked {
     /// work is old, and it is offered to nobody.
     pub fn settle(mut self, position: Position) {
         self.settled = true;
-        let reached = *self.board.0.position.borrow();
         let now = self.board.0.clock.now();
-        self.board.locked().hold_until(&self.work, position, reached, now);
+        self.board.locked().hold_until(&self.work, position, now);
     }
 }
 
@@ -346,5 +350,35 @@ pub struct Origin {
 impl Origin {
     fn of(envelope: &Envelope) -> Self {
         Self { event_id: envelope.id, correlation_id: envelope.metadata.correlation_id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::new(Clock::manual(Timestamp::EPOCH), Duration::from_secs(45))
+    }
+
+    #[test]
+    fn a_board_that_is_closing_does_not_open_any_more() {
+        let board = board();
+        board.close();
+        board.go_live();
+        board.stop("the log has stopped".to_owned());
+        assert_eq!(board.readiness(), Readiness::Closing);
+    }
+
+    #[test]
+    fn work_is_not_held_for_a_position_that_the_board_has_reached_but_not_told_of_yet() {
+        let board = board();
+        let (work, now) = (Work::Job(JobId(uuid::Uuid::nil())), Timestamp::EPOCH);
+        let mut state = board.locked();
+        state.reach(Position(5), now);
+        state.hold_until(&work, Position(5), now);
+        assert!(state.holds_nothing());
+        state.hold_until(&work, Position(6), now);
+        assert!(!state.holds_nothing());
     }
 }

@@ -176,12 +176,9 @@ impl Leases {
         run_out
     }
 
-    /// Lets no lease run out before a full term from now.
+    /// Lets every lease run one full term from now, even one whose claim saw a clock that was ahead.
     pub(super) fn grant_full_terms(&mut self, now: Timestamp) {
-        let soonest = now.after(self.term);
-        let armed: Vec<_> = self.deadlines.iter().copied().collect();
-        for (deadline, id) in armed {
-            self.arm(id, deadline.max(soonest));
-        }
+        let armed: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
+        armed.into_iter().for_each(|id| self.renew(id, now));
     }
 }

@@ -48,8 +48,26 @@ impl Line {
         }
     }
 
+    /// Takes up to `max` pieces of work of these kinds out of the line, the longest waiting first.
+    pub(super) fn take(&mut self, tenant: &Tenant, kinds: &[WorkKind], max: usize) -> Vec<(Work, WorkKind)> {
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(first) = self.pop(tenant, kinds)
+        {
+            taken.push(first);
+        }
+        // Whoever took this may have been woken for work of another kind, which must not wait for them.
+        for kind in kinds {
+            let waits = self.work.contains_key(&(tenant.clone(), *kind));
+            if waits && !taken.iter().any(|(_, taken)| taken == kind) {
+                self.wake_one(tenant, &[*kind]);
+            }
+        }
+        taken
+    }
+
     /// Takes the longest waiting work of these kinds out of the line.
-    pub(super) fn pop(&mut self, tenant: &Tenant, kinds: &[WorkKind]) -> Option<(Work, WorkKind)> {
+    fn pop(&mut self, tenant: &Tenant, kinds: &[WorkKind]) -> Option<(Work, WorkKind)> {
         let firsts = kinds.iter().filter_map(|kind| {
             let first = self.work.get(&(tenant.clone(), *kind))?.first()?;
             Some((first, *kind))
@@ -107,5 +125,56 @@ impl Line {
             *lengths.entry(*kind).or_default() += line.len();
         }
         lengths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_schemas::ids::JobId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const A: WorkKind = WorkKind::MatchRequest;
+    const B: WorkKind = WorkKind::ExtractCutouts;
+
+    fn work(n: u128) -> Work {
+        Work::Job(JobId(Uuid::from_u128(n)))
+    }
+
+    fn since(position: u64) -> Since {
+        (Timestamp::EPOCH, Position(position))
+    }
+
+    /// A worker that waits for these kinds.
+    fn waits(line: &mut Line, tenant: &Tenant, kinds: &[WorkKind]) -> oneshot::Receiver<()> {
+        let (wake, woken) = oneshot::channel();
+        line.wait(tenant.clone(), kinds.to_vec(), wake, None);
+        woken
+    }
+
+    #[test]
+    fn who_is_woken_for_one_kind_and_takes_another_leaves_the_first_to_somebody_who_waits() {
+        let (mut line, tenant) = (Line::default(), "default".parse().unwrap());
+        let mut any = waits(&mut line, &tenant, &[A, B]);
+        let mut only_b = waits(&mut line, &tenant, &[B]);
+        let mut only_a = waits(&mut line, &tenant, &[A]);
+        line.add(&tenant, A, since(2), work(2));
+        // Lost by its holder, so that it is older than what came in before.
+        line.add(&tenant, B, since(1), work(1));
+        any.try_recv().unwrap();
+        only_b.try_recv().unwrap();
+        assert_eq!(line.take(&tenant, &[A, B], 1), [(work(1), B)]);
+        only_a.try_recv().expect("the other work waits for whom nobody woke");
+    }
+
+    #[test]
+    fn who_takes_one_of_many_pieces_of_a_kind_wakes_nobody_for_the_others_once_more() {
+        let (mut line, tenant) = (Line::default(), "default".parse().unwrap());
+        let mut waiting: Vec<_> = (0..4).map(|_| waits(&mut line, &tenant, &[A])).collect();
+        (0..2).for_each(|n| line.add(&tenant, A, since(n), work(n.into())));
+        line.take(&tenant, &[A], 1);
+        let woken = waiting.iter_mut().filter_map(|woken| woken.try_recv().ok()).count();
+        assert_eq!(woken, 2);
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) leases: Leases,
     /// Work that is offered to nobody until the board has reached a position.
     holds: BTreeMap<Position, Vec<Work>>,
+    /// How far it is. Known here and not only to who waits for it, so that a hold cannot come too late to be ended.
+    reached: Position,
     retries: BTreeMap<JobId, Retry>,
     pub(super) workers: Workers,
     pub(super) created: Created,
@@ -92,6 +94,7 @@ impl State {
             later: BTreeSet::new(),
             leases: Leases::new(term),
             holds: BTreeMap::new(),
+            reached: Position::START,
             retries: BTreeMap::new(),
             workers: Workers::new(term),
             created: Created::default(),
@@ -109,7 +112,7 @@ impl State {
                 self.priors.apply_matching(job, event);
                 self.apply_matching(job, event, envelope, now);
             }
-            (Event::Worker(event), _) => self.workers.apply(event, envelope),
+            (Event::Worker(event), _) => self.workers.apply(event, envelope, now),
             _ => {}
         }
     }
@@ -289,7 +292,8 @@ impl State {
             attempt: claim.attempt,
             position: envelope.position,
         };
-        self.workers.took(&lease.tenant, claim.worker_id, claim.lease_id, envelope.recorded_at);
+        let heard = envelope.recorded_at.min(now);
+        self.workers.took(&lease.tenant, claim.worker_id, claim.lease_id, heard);
         self.leases.open(claim.lease_id, lease);
         self.set_status(work, Status::Leased(claim.lease_id), now);
     }
@@ -340,20 +344,17 @@ impl State {
 
     /// Takes up to `max` pieces of work out of the line and holds them.
     pub(super) fn pick(&mut self, tenant: &Tenant, kinds: &[WorkKind], max: usize) -> Vec<(Work, WorkKind)> {
-        let mut picked = Vec::new();
-        while picked.len() < max
-            && let Some((work, kind)) = self.line.pop(tenant, kinds)
-        {
-            if let Some(item) = self.items.get_mut(&work) {
+        let picked = self.line.take(tenant, kinds, max);
+        for (work, _) in &picked {
+            if let Some(item) = self.items.get_mut(work) {
                 item.held = true;
             }
-            picked.push((work, kind));
         }
         picked
     }
 
-    pub(super) fn hold_until(&mut self, work: &Work, position: Position, reached: Position, now: Timestamp) {
-        if position <= reached {
+    pub(super) fn hold_until(&mut self, work: &Work, position: Position, now: Timestamp) {
+        if position <= self.reached {
             self.release(work, now);
         } else {
             self.holds.entry(position).or_default().push(work.clone());
@@ -367,7 +368,9 @@ impl State {
         self.line_up(work, now);
     }
 
-    pub(super) fn release_up_to(&mut self, reached: Position, now: Timestamp) {
+    /// Everything up to here is in the state.
+    pub(super) fn reach(&mut self, reached: Position, now: Timestamp) {
+        self.reached = reached;
         while let Some(first) = self.holds.first_entry()
             && *first.key() <= reached
         {
@@ -375,6 +378,11 @@ impl State {
                 self.release(&work, now);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.holds.is_empty()
     }
 
     /// When a lease runs out, or work falls due.

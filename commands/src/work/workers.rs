@@ -52,7 +52,7 @@ impl Workers {
         Self { term, known: HashMap::new() }
     }
 
-    pub(super) fn apply(&mut self, event: &WorkerEvent, envelope: &Envelope) {
+    pub(super) fn apply(&mut self, event: &WorkerEvent, envelope: &Envelope, now: Timestamp) {
         let (worker_id, end) = match event {
             WorkerEvent::WorkerRegistered(event) => (&event.worker_id, None),
             WorkerEvent::WorkerReturned(event) => (&event.worker_id, None),
@@ -60,17 +60,19 @@ impl Workers {
             WorkerEvent::WorkerExited(event) => (&event.worker_id, Some(event.end)),
         };
         let origin = Origin::of(envelope);
+        // The log's time may be ahead of the clock, if that was set back; a worker is not heard of in the future.
+        let heard = envelope.recorded_at.min(now);
         let key = (envelope.metadata.tenant.clone(), worker_id.clone());
         let worker = self.known.entry(key.clone()).or_insert_with(|| Worker {
             gone: None,
-            last_seen: envelope.recorded_at,
+            last_seen: heard,
             origin,
             leases: BTreeSet::new(),
         });
         worker.origin = origin;
         worker.gone = end.map(|end| Gone { end, origin });
         if end.is_none() {
-            worker.last_seen = worker.last_seen.max(envelope.recorded_at);
+            worker.last_seen = worker.last_seen.max(heard);
         }
         self.forget_if_gone(key);
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{Bench, lease};
@@ -125,6 +127,21 @@ async fn a_restart_grants_every_open_lease_one_full_term() {
     bench.until_count("MatchRequestLeaseExpired", 1).await;
     bench.rest().await;
     assert_eq!(bench.count("MatchRequestLeaseExpired").await, 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_an_hour_ahead_before_the_restart_lengthens_no_lease() {
+    let bench = Bench::new().await;
+    bench.job_with_requests(1).await;
+    bench.claim("w", 1).await;
+    let an_hour_earlier = bench.clock.now().before(Duration::from_secs(3600));
+    bench.clock.set(an_hour_earlier);
+    let bench = bench.restarted().await;
+    bench.pass(45).await;
+    bench.until_count("WorkerLost", 1).await;
+    bench.until_count("MatchRequestLeaseExpired", 1).await;
+    bench.rest().await;
+    assert_eq!(bench.claim("other", 1).await.len(), 1);
 }
 
 #[tokio::test]
