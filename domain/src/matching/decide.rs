@@ -16,6 +16,9 @@ use super::state::{KnownFrames, Request, State, Work, greatest};
 use super::{ATTEMPTS_MAX, Action, LIST_BYTES_MAX, Refusal, TotalsField, UNKNOWN_ATTEMPTS_MAX};
 use crate::lease::Lease;
 
+/// The most leases in one event: 40 bytes each, so that it is never too large for an append.
+const LEASES_MAX: usize = 10_000;
+
 /// The events that carry out `action` while the job goes on.
 pub(super) fn decide(action: &Action, state: &State) -> Result<Vec<MatchingEvent>, Refusal> {
     match action {
@@ -157,10 +160,10 @@ pub(super) fn end_worker(worker_id: &WorkerId, end: WorkerEnd, state: &State) ->
         .filter(|(lease, _)| lease.worker_id == *worker_id)
         .map(|(lease, _)| lease.id)
         .collect();
-    if held.is_empty() {
-        return Vec::new();
-    }
-    vec![JobWorkerLost { worker_id: worker_id.clone(), end, lease_ids: held }.into()]
+    let lost = |held: &[LeaseId]| {
+        JobWorkerLost { worker_id: worker_id.clone(), end, lease_ids: held.to_vec() }.into()
+    };
+    held.chunks(LEASES_MAX).map(lost).collect()
 }
 
 fn report(

@@ -1,3 +1,4 @@
+use event_schemas::envelope::Event;
 use event_schemas::matching::{
     JobWorkerLost, MatchProgressReported, MatchRequestClaimed, MatchRequestCompleted, MatchRequestFailed,
     MatchRequestLeaseExpired, MatchRequestRetried, ProductImagesRegistered, VideoFrame,
@@ -310,6 +311,29 @@ fn a_worker_that_ends_gives_back_all_that_it_held_here() {
     check(&given, end("w"), Ok(vec![]));
     assert_eq!(state(&given).waiting().count(), 1);
     assert_eq!(state(&given).leases().count(), 1);
+}
+
+#[test]
+fn a_lost_worker_that_held_very_much_leaves_events_that_a_log_can_take() {
+    let held = 30_000;
+    let given: Vec<MatchingEvent> = (0..held)
+        .flat_map(|n| {
+            let claimed = MatchRequestClaimed {
+                request_id: id(&format!("r{n}")),
+                lease_id: lease(n),
+                worker_id: id("w"),
+                attempt: 1,
+                lease_until: at(45.0),
+            };
+            [request(&format!("r{n}"), 1).into(), claimed.into()]
+        })
+        .collect();
+    let end = Action::EndWorker { worker_id: id("w"), end: WorkerEnd::Crashed };
+    let events = decided::<Matching>(&given, &command(end)).unwrap();
+    let largest = events.iter().map(|event| Event::Matching(event.clone()).encode().len()).max();
+    assert!(largest < Some(500_000), "{largest:?}");
+    let after: Vec<_> = given.into_iter().chain(events).collect();
+    assert_eq!(state(&after).waiting().count(), usize::try_from(held).unwrap());
 }
 
 #[test]
