@@ -1,3 +1,8 @@
 //! The real program under faults: nothing acknowledged is lost, nothing is made up, and it says what is wrong.
 
+mod damage;
+mod disk;
 mod kills;
+mod leases;
+mod shutdown;
+mod streams;

@@ -56,7 +56,10 @@ impl Answer {
 
 impl Server {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), arguments).await
+    }
+
+    pub(crate) async fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         // The port is free now; nothing else on this machine asks for it by number.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut all = vec![
@@ -65,7 +68,7 @@ impl Server {
             format!("--data={}", folder.path().join("data").display()),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let child = spawn(&all, folder.path());
+        let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
         let mut server = Self { child, url, folder, arguments: all, http: reqwest::Client::new() };
         server.ready().await;
@@ -85,8 +88,49 @@ impl Server {
 
     /// Starts again over the same folder, on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(&self.arguments, self.folder.path());
+        self.restart_under(&[]).await;
+    }
+
+    /// Starts again, as the last arguments of another command.
+    pub(crate) async fn restart_under(&mut self, command: &[String]) {
+        self.spawn_under(command);
         self.ready().await;
+    }
+
+    /// Starts again without waiting until it is ready.
+    pub(crate) fn spawn_under(&mut self, command: &[String]) {
+        self.child = spawn(command, &self.arguments, self.folder.path());
+    }
+
+    /// Starts again what refuses to start: its exit code, and what it says at last.
+    pub(crate) fn refused(&mut self) -> (Option<i32>, String) {
+        self.spawn_under(&[]);
+        let code = self.ended();
+        (code, self.log().lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until the process ends by itself, and answers its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server did not end:\n{}", self.log());
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     pub(crate) fn log(&self) -> String {
@@ -164,10 +208,12 @@ impl Drop for Server {
     }
 }
 
-fn spawn(arguments: &[String], folder: &Path) -> Child {
+fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("server.log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_matchbook"))
-        .args(arguments)
+    let program = env!("CARGO_BIN_EXE_matchbook").to_owned();
+    let mut words = under.iter().chain([&program]).chain(arguments);
+    Command::new(words.next().unwrap())
+        .args(words)
         // Tests share the disk with whatever else is on it. A flag of the test wins over these.
         .env("MATCHBOOK_RESERVE_BYTES", "1000000")
         .env("MATCHBOOK_SEGMENT_BYTES", "8000000")
@@ -180,9 +226,13 @@ fn spawn(arguments: &[String], folder: &Path) -> Child {
 
 /// SIGTERM, and the exit code.
 pub(crate) fn terminate(child: &mut Child) -> Option<i32> {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    signal(child.id(), "TERM");
     child.wait().unwrap().code()
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// The example worker. `./test` builds it before it runs the tests.
