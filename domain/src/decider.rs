@@ -49,6 +49,14 @@ pub trait Decider {
 
     /// The state after the event. Total: a recorded event is a fact, so folding it cannot fail.
     fn evolve(state: Self::State, event: &Self::Event, occurred_at: Timestamp) -> Self::State;
+
+    /// A copy of the state, of which parts that these commands neither look at nor change may be missing.
+    fn excerpt(_commands: &[Self::Command], state: &Self::State) -> Self::State
+    where
+        Self::State: Clone,
+    {
+        state.clone()
+    }
 }
 
 /// What several commands to one stream decide together.
@@ -87,7 +95,7 @@ where
             Err(refusal) => Err(vec![RefusedItem { index: 0, refusal }]),
         };
     }
-    let mut state = state.clone();
+    let mut state = D::excerpt(commands, state);
     let mut batch = Batch { events: Vec::new(), made: Vec::with_capacity(commands.len()) };
     let mut refused = Vec::new();
     for (index, command) in commands.iter().enumerate() {

@@ -7,6 +7,7 @@
 pub mod blockers;
 mod decide;
 pub mod eta;
+mod excerpt;
 pub mod found;
 pub mod percentile;
 mod state;
@@ -181,6 +182,10 @@ impl Decider for Matching {
 
     fn evolve(state: State, event: &MatchingEvent, _occurred_at: Timestamp) -> State {
         state::evolve(state, event)
+    }
+
+    fn excerpt(commands: &[Command], state: &State) -> State {
+        excerpt::excerpt(commands, state)
     }
 }
 
