@@ -237,11 +237,12 @@ where
         let mut position = folded.position();
         for group in groups {
             let count = group.events.len();
+            let bytes = group.encoded.iter().map(|event| event.data.len()).sum();
             let expected = Expected::after(slot.get_or_insert_default().revision());
             match self.log.append(stream, expected, group.encoded).await {
                 Ok(appended) => {
                     let folded = slot.get_or_insert_default();
-                    folded.appended(&group.events, appended, &cause.tenant, group.idempotency);
+                    folded.appended(&group.events, bytes, appended, &cause.tenant, group.idempotency);
                     *recorded += count;
                     position = appended.position;
                 }

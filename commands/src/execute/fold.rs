@@ -19,8 +19,13 @@ pub struct Folded<D: Decider> {
     revision: Option<Revision>,
     position: Position,
     tenant: Option<Tenant>,
+    /// Of the data of all its events.
+    bytes: usize,
     pub(super) keys: Keys,
 }
+
+/// The data of an ordinary event. A long list in one event weighs as many events as it is long.
+const EVENT_BYTES: usize = 512;
 
 impl<D: Decider> fmt::Debug for Folded<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +40,7 @@ impl<D: Decider> Default for Folded<D> {
             revision: None,
             position: Position::START,
             tenant: None,
+            bytes: 0,
             keys: Keys::default(),
         }
     }
@@ -65,10 +71,10 @@ impl<D: Decider> Folded<D> {
         self.revision.map_or(Revision(0), Revision::next)
     }
 
-    /// About how much memory the state takes, in events that made it.
+    /// About how much memory the state takes, in ordinary events that made it.
     pub(super) fn weight(&self) -> usize {
         let events = usize::try_from(self.next_revision().0).unwrap_or(usize::MAX);
-        events.saturating_add(self.keys.len())
+        events.max(self.bytes / EVENT_BYTES).saturating_add(self.keys.len())
     }
 
     /// Moves the state on by an event as the log has it.
@@ -83,15 +89,17 @@ impl<D: Decider> Folded<D> {
         if let Some(carried) = envelope.metadata.idempotency {
             self.keys.note(carried, 1, recorded.position, recorded.recorded_at);
         }
+        self.bytes += recorded.data.len();
         self.revision = Some(recorded.revision);
         self.position = recorded.position;
         Ok(())
     }
 
-    /// Moves the state on by events that were just appended.
+    /// Moves the state on by events, with so many bytes of data, that were just appended.
     pub(super) fn appended(
         &mut self,
         events: &[Occurred<D::Event>],
+        bytes: usize,
         appended: Appended,
         tenant: &Tenant,
         carried: Option<Idempotency>,
@@ -103,6 +111,7 @@ impl<D: Decider> Folded<D> {
         if let Some(carried) = carried {
             self.keys.note(carried, events.len(), appended.position, appended.recorded_at);
         }
+        self.bytes += bytes;
         self.revision = Some(appended.revision);
         self.position = appended.position;
     }

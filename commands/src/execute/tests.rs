@@ -265,3 +265,18 @@ async fn a_key_is_not_taken_for_another_body_while_the_first_is_on_its_way_witho
     assert_eq!(state, HashSet::from(["a".to_owned()]));
     log.close().await;
 }
+
+#[tokio::test]
+async fn a_state_of_few_large_events_weighs_as_much_as_one_of_many_small_ones() {
+    let bench = Bench::new();
+    let small = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 1000);
+    for n in 0..20 {
+        small.execute(&stream(n), &cause(n), vec!["a".repeat(100_000)]).await.unwrap();
+    }
+    assert!(small.cache.len() <= 5, "{}", small.cache.len());
+    let elsewhere = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 1000);
+    for n in 0..20 {
+        elsewhere.look(&stream(n), |_| ()).await.unwrap();
+    }
+    assert_eq!(elsewhere.cache.len(), small.cache.len());
+}
