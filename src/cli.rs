@@ -8,6 +8,8 @@ mod events;
 mod projections;
 mod serve;
 mod token;
+#[cfg(feature = "torture")]
+mod torture;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -68,6 +70,9 @@ enum Command {
         #[command(subcommand)]
         command: bench::Bench,
     },
+    /// Let the log meet power cuts, failing calls, full disks and changed bits on a simulated disk
+    #[cfg(feature = "torture")]
+    Torture(torture::Torture),
     /// Make a token for the API, signed with the shared secret
     Token(token::Token),
     /// Print the table of all settings
@@ -136,6 +141,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Events { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         Command::Bench { command } => command.run(cli.json).await,
+        #[cfg(feature = "torture")]
+        Command::Torture(torture) => torture.run(cli.json).await,
         Command::Token(token) => token.run(cli.json),
         Command::Settings if cli.json => print(&config::json()),
         Command::Settings => print(&config::markdown().trim_end()),

@@ -28,10 +28,14 @@ mod keeper;
 mod reader;
 mod record;
 mod recovery;
+#[cfg(any(test, feature = "simulation"))]
+mod rig;
 mod segment;
 mod stop;
 mod tail;
 mod telemetry;
+#[cfg(any(test, feature = "simulation"))]
+mod torture;
 mod verify;
 mod writer;
 
@@ -39,7 +43,11 @@ pub use disk::Fault;
 #[cfg(any(test, feature = "simulation"))]
 pub use disk::simulated::{SimDisk, Trouble};
 pub use recovery::{Cut, OpenError};
+#[cfg(any(test, feature = "simulation"))]
+pub use rig::Broken;
 pub use stop::Stopped;
+#[cfg(any(test, feature = "simulation"))]
+pub use torture::{Tally, torture};
 pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
 
 use disk::Disk;
@@ -314,8 +322,6 @@ mod crash_tests;
 mod damage_tests;
 #[cfg(test)]
 mod kill_tests;
-#[cfg(test)]
-mod rig;
 #[cfg(test)]
 mod verify_tests;
 

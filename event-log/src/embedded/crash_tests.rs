@@ -2,7 +2,7 @@
 
 use super::rig::{Lots, Witness, open, settings};
 use super::writer::Writer;
-use super::{OpenError, SimDisk, Stopped, Trouble};
+use super::{OpenError, SimDisk, Stopped, Tally, Trouble, torture};
 
 const GROUPS: u64 = 12;
 
@@ -11,10 +11,10 @@ fn live(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots) -> Result<Option
     let (mut writer, _) = open(disk, &settings())?;
     // A check reads as well, and would fail with the disk.
     if !disk.has_trouble() && disk.is_powered() {
-        witness.check(&writer);
+        witness.check(&writer).unwrap();
     }
     for _ in 0..GROUPS {
-        if !witness.append(&mut writer, lots) {
+        if !witness.append(&mut writer, lots).unwrap() {
             return Ok(None);
         }
     }
@@ -59,7 +59,7 @@ fn check_lives(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots, what: &st
         disk.restart();
     }
     match live(disk, witness, lots) {
-        Ok(Some(writer)) => witness.check(&writer),
+        Ok(Some(writer)) => witness.check(&writer).unwrap_or_else(|broken| panic!("{what}: {broken}")),
         Ok(None) => panic!("{what}: the log stopped on a disk without fault"),
         Err(error) => panic!("{what}: {error}"),
     }
@@ -76,7 +76,7 @@ fn a_failing_call_is_final_and_loses_nothing_acknowledged() {
                 Err(OpenError::Io(_)) => {}
                 Err(other) => panic!("seed {seed}, call {call}: {other}"),
                 Ok((mut writer, _)) => {
-                    while disk.has_trouble() && witness.append(&mut writer, &mut lots) {}
+                    while disk.has_trouble() && witness.append(&mut writer, &mut lots).unwrap() {}
                     if !disk.has_trouble() {
                         let stopped = writer.latch.stopped();
                         assert!(matches!(stopped, Some(Stopped::Failed { .. })), "seed {seed}, call {call}");
@@ -85,10 +85,10 @@ fn a_failing_call_is_final_and_loses_nothing_acknowledged() {
             }
             // The process starts again; what the disk kept back shows only when the power fails afterwards.
             let (writer, _) = open(&disk, &settings()).unwrap();
-            witness.check(&writer);
+            witness.check(&writer).unwrap();
             if call % 2 == 0 {
                 let mut writer = writer;
-                assert!(witness.append(&mut writer, &mut lots));
+                assert!(witness.append(&mut writer, &mut lots).unwrap());
             }
             disk.power_cycle();
             check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
@@ -112,16 +112,19 @@ fn a_full_disk_refuses_appends_reads_on_and_comes_back_by_itself() {
             Err(other) => panic!("call {call}: {other}"),
         };
         for _ in 0..GROUPS {
-            assert!(witness.append(&mut writer, &mut lots), "call {call}: a full disk does not stop the log");
-            witness.check(&writer);
+            assert!(
+                witness.append(&mut writer, &mut lots).unwrap(),
+                "call {call}: a full disk does not stop the log"
+            );
+            witness.check(&writer).unwrap();
         }
         let full = writer.shelf.durable();
         disk.set_capacity(u64::MAX);
         for _ in 0..GROUPS {
-            assert!(witness.append(&mut writer, &mut lots));
+            assert!(witness.append(&mut writer, &mut lots).unwrap());
         }
         assert!(writer.shelf.durable() > full, "call {call}: appending came back");
-        witness.check(&writer);
+        witness.check(&writer).unwrap();
         disk.power_cycle();
         check_lives(&disk, &mut witness, &mut lots, &format!("call {call}"));
     }
@@ -136,19 +139,43 @@ fn a_call_that_finds_no_room_once_is_final_or_passes_by_itself() {
             let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
             disk.trouble_at(call, Trouble::NoRoom);
             let Ok((mut writer, _)) = open(&disk, &settings()) else { continue };
-            while disk.has_trouble() && witness.append(&mut writer, &mut lots) {}
+            while disk.has_trouble() && witness.append(&mut writer, &mut lots).unwrap() {}
             if writer.latch.stopped().is_some() {
                 continue;
             }
             passed += 1;
             for _ in 0..GROUPS {
-                let goes_on = witness.append(&mut writer, &mut lots);
+                let goes_on = witness.append(&mut writer, &mut lots).unwrap();
                 assert!(goes_on, "seed {seed}, call {call}: {:?}", writer.latch.stopped());
             }
-            witness.check(&writer);
+            witness.check(&writer).unwrap();
             disk.power_cycle();
             check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
         }
     }
     assert!(passed > 0);
+}
+
+#[test]
+fn a_history_of_every_kind_of_trouble_keeps_every_promise() {
+    let mut sum = Tally::default();
+    for seed in 0..400 {
+        sum += torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+    assert_eq!(torture(7), torture(7), "a seed gives the same history every time");
+    // Each kind of trouble came up, and was met.
+    for (what, count) in [
+        ("acknowledged", sum.acknowledged),
+        ("refused", sum.refused),
+        ("unknown", sum.unknown),
+        ("power cuts", sum.power_cuts),
+        ("failed calls", sum.failed_calls),
+        ("full disks", sum.full_disks),
+        ("refused starts", sum.refused_starts),
+        ("cut writes", sum.cut_writes),
+        ("bits found", sum.bits_found),
+        ("bits harmless", sum.bits_harmless),
+    ] {
+        assert!(count > 0, "no {what} in {sum:?}");
+    }
 }

@@ -60,7 +60,7 @@ fn assert_last_group_is_cut(disk: &SimDisk, what: &str) {
     drop(writer);
     let (writer, opened) = open(disk, &one_segment()).unwrap();
     assert_eq!((opened.events, opened.cut), (9, None), "{what}: cut once only");
-    assert_eq!(read_all(&writer).len(), 9);
+    assert_eq!(read_all(&writer).unwrap().len(), 9);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_last_group_that_ends_early_is_cut_wherever_it_ends() {
         let cut_short = with_segment(&disk, |bytes| bytes.truncate(len));
         let (writer, opened) = open(&cut_short, &one_segment()).unwrap();
         assert_eq!(opened.events, 8, "a file of {len} bytes");
-        assert_eq!(read_all(&writer).len(), 8);
+        assert_eq!(read_all(&writer).unwrap().len(), 8);
     }
 }
 
@@ -185,7 +185,7 @@ fn an_index_file_that_is_missing_or_damaged_is_made_anew() {
         copy.replace(&name, bytes);
         let (writer, _) = open(&copy, &settings()).unwrap();
         assert_eq!(copy.contents(&name).unwrap(), good, "byte {damage}");
-        assert_eq!(read_all(&writer).len(), 240);
+        assert_eq!(read_all(&writer).unwrap().len(), 240);
     }
     let copy = disk.copy(1);
     copy.replace(&name, Vec::new());

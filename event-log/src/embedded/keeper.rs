@@ -24,7 +24,7 @@ pub(super) enum Keeper {
         rooms: mpsc::Receiver<Result<DiskFile, Fault>>,
         thread: thread::JoinHandle<()>,
     },
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     Inline {
         disk: Disk,
         reserve_bytes: u64,
@@ -71,7 +71,7 @@ impl Keeper {
         Ok(Self::Thread { jobs, rooms, thread })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn inline(disk: Disk, reserve_bytes: u64, latch: Latch) -> Self {
         Self::Inline { disk, reserve_bytes, latch, room: None, full: None }
     }
@@ -83,7 +83,7 @@ impl Keeper {
                 // If the thread is gone, `room` says so.
                 let _ = jobs.send(Job::MakeRoom { bytes });
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             Self::Inline { disk, reserve_bytes, latch, room, .. } => {
                 *room = Some(make_room_or_stop(disk, latch, bytes, *reserve_bytes));
             }
@@ -99,7 +99,7 @@ impl Keeper {
         };
         match self {
             Self::Thread { rooms, .. } => rooms.recv().unwrap_or_else(|_| Err(gone())),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             Self::Inline { disk, latch, room, full, .. } => {
                 if let Some(segment) = full.take() {
                     seal_or_stop(disk, latch, &segment);
@@ -115,7 +115,7 @@ impl Keeper {
             Self::Thread { jobs, .. } => {
                 let _ = jobs.send(Job::Seal(segment));
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             Self::Inline { full, .. } => *full = Some(segment),
         }
     }
@@ -129,7 +129,7 @@ impl Keeper {
                     tracing::error!("the log's keeper panicked");
                 }
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             Self::Inline { .. } => {}
         }
     }

@@ -7,18 +7,45 @@ use bytes::Bytes;
 use event_schemas::envelope::{EventType, NewEvent, Recorded};
 use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::disk::Disk;
 use super::keeper::Keeper;
 use super::reader::Access;
+use super::segment::SegmentFault;
 use super::stop::Latch;
 use super::writer::{Request, Writer};
 use super::{OpenError, Opened, SEGMENT_BYTES_MIN, Settings, SimDisk, start};
 use crate::clock::Clock;
-use crate::conformance::START;
 use crate::{AppendError, Appended, Expected, Filter};
+
+/// When the clocks of all runs start.
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+/// A promise of the log that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("what was acknowledged or seen at position {0} is lost")]
+    Lost(Position),
+    #[error("position {0} was given out twice, or its event is there twice")]
+    Duplicate(Position),
+    #[error("an event is at position {0} that nobody appended")]
+    Phantom(Position),
+    #[error("position, revision or head are not in order at position {0}")]
+    Order(Position),
+    #[error("of the append of event {0:x} a part is there")]
+    Half(u128),
+    #[error("an append was answered `{0}` by a log that goes on")]
+    Answer(String),
+    #[error("a log that works cannot be read, or reads differently by stream: {0}")]
+    Reading(String),
+    #[error("a log on a disk without fault {0}")]
+    Refused(String),
+    #[error("a changed bit of {0} was neither found nor harmless")]
+    Unnoticed(String),
+}
 
 /// Numbers that look random and are the same for the same seed.
 pub(super) struct Lots(u64);
@@ -84,22 +111,34 @@ pub(super) fn commit(
 }
 
 /// Everything that a reader can see.
-pub(super) fn read_all(writer: &Writer) -> Vec<Recorded> {
+pub(super) fn read_all(writer: &Writer) -> Result<Vec<Recorded>, SegmentFault> {
     let mut events = Vec::new();
     let mut after = Position::START;
     loop {
-        let page = writer.shelf.page(after, &Filter::All, 7, Access::Disk).unwrap();
+        let page = writer.shelf.page(after, &Filter::All, 7, Access::Disk)?;
         events.extend(page.events);
         after = page.next;
         if page.at_head {
-            return events;
+            return Ok(events);
         }
     }
+}
+
+/// How the appends of a run were answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answers {
+    /// Events, not appends.
+    pub(super) acknowledged: u64,
+    /// Appends that were refused, so that nothing was written.
+    pub(super) refused: u64,
+    /// Appends of which nobody can know.
+    pub(super) unknown: u64,
 }
 
 /// What was asked of a log in all its lives.
 #[derive(Default)]
 pub(super) struct Witness {
+    pub(super) answers: Answers,
     next: u128,
     /// All appends that were ever tried: their stream and ids.
     tried: Vec<(StreamId, Vec<u128>)>,
@@ -111,88 +150,103 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Sends a random batch to a log; false once the log has stopped.
-    pub(super) fn append(&mut self, writer: &mut Writer, lots: &mut Lots) -> bool {
+    pub(super) fn append(&mut self, writer: &mut Writer, lots: &mut Lots) -> Result<bool, Broken> {
+        let first = self.tried.len();
+        let appends = self.batch(lots);
+        for (n, outcome) in commit(writer, appends).into_iter().enumerate() {
+            let (stream, numbers) = &self.tried[first + n];
+            match outcome {
+                Ok(appended) => {
+                    self.answers.acknowledged += numbers.len() as u64;
+                    self.ends.insert(stream.clone(), appended.revision);
+                    let start = appended.position.0 + 1 - numbers.len() as u64;
+                    for (position, number) in (start..).map(Position).zip(numbers) {
+                        let before = self.seen.insert(position, *number);
+                        if before.is_some_and(|before| before != *number) {
+                            return Err(Broken::Duplicate(position));
+                        }
+                    }
+                }
+                Err(AppendError::Conflict { .. } | AppendError::Full { .. }) => self.answers.refused += 1,
+                Err(AppendError::Closed { .. }) if writer.latch.stopped().is_some() => {
+                    self.answers.refused += 1;
+                }
+                Err(AppendError::Unknown { .. }) if writer.latch.stopped().is_some() => {
+                    self.answers.unknown += 1;
+                }
+                Err(error) => return Err(Broken::Answer(error.to_string())),
+            }
+        }
+        Ok(writer.latch.stopped().is_none())
+    }
+
+    fn batch(&mut self, lots: &mut Lots) -> Vec<(StreamId, Expected, Vec<NewEvent>)> {
         let mut appends = Vec::new();
         for _ in 0..=lots.below(4) {
-            let stream: StreamId = format!("a-{}", lots.below(5)).parse().unwrap();
+            let stream: StreamId = format!("a-{}", lots.below(5)).parse().expect("a letter and a number");
             let count = 1 + u128::from(lots.below(4));
             let numbers: Vec<u128> = (self.next..self.next + count).collect();
             self.next += count;
-            let events = numbers
-                .iter()
-                .map(|number| event(*number, usize::try_from(lots.below(300)).unwrap()))
-                .collect();
+            let events = numbers.iter().map(|number| event(*number, lots.below(300) as usize)).collect();
             let last = self.ends.get(&stream).copied();
             // Mostly right; wrong if an earlier append of the batch goes to the same stream.
             let expected = if lots.below(2) == 0 { Expected::Any } else { Expected::after(last) };
             self.tried.push((stream.clone(), numbers));
             appends.push((stream, expected, events));
         }
-        let first = self.tried.len() - appends.len();
-        for (n, outcome) in commit(writer, appends).into_iter().enumerate() {
-            let (stream, numbers) = &self.tried[first + n];
-            match outcome {
-                Ok(appended) => {
-                    self.ends.insert(stream.clone(), appended.revision);
-                    let start = appended.position.0 + 1 - numbers.len() as u64;
-                    for (position, number) in (start..).map(Position).zip(numbers) {
-                        let before = self.seen.insert(position, *number);
-                        assert!(
-                            before.is_none_or(|before| before == *number),
-                            "{position} was given out twice"
-                        );
-                    }
-                }
-                Err(AppendError::Conflict { .. } | AppendError::Full { .. }) => {}
-                Err(AppendError::Unknown { .. } | AppendError::Closed { .. }) => {
-                    assert!(writer.latch.stopped().is_some());
-                }
-                Err(AppendError::Size { .. }) => panic!("the append is small"),
-            }
-        }
-        writer.latch.stopped().is_none()
+        appends
     }
 
     /// Nothing lost, nothing made up, no gap, no half append; remembers what it saw.
-    pub(super) fn check(&mut self, writer: &Writer) {
-        let events = read_all(writer);
-        assert_eq!(*writer.head.borrow(), Position(events.len() as u64));
-        let mut revisions: BTreeMap<StreamId, Vec<Recorded>> = BTreeMap::new();
-        let found: BTreeMap<u128, &Recorded> =
-            events.iter().map(|event| (event.id.0.as_u128(), event)).collect();
-        assert_eq!(found.len(), events.len(), "an event is there twice");
+    pub(super) fn check(&mut self, writer: &Writer) -> Result<(), Broken> {
+        let events = read_all(writer).map_err(|fault| Broken::Reading(fault.to_string()))?;
+        let head = *writer.head.borrow();
+        if head != Position(events.len() as u64) {
+            return Err(Broken::Order(head));
+        }
+        let mut of_streams: BTreeMap<StreamId, Vec<Recorded>> = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for (n, event) in events.iter().enumerate() {
-            assert_eq!(event.position, Position(n as u64 + 1), "positions have no gap");
-            let of_stream = revisions.entry(event.stream.clone()).or_default();
-            assert_eq!(event.revision, Revision(of_stream.len() as u64));
+            let of_stream = of_streams.entry(event.stream.clone()).or_default();
+            if event.position != Position(n as u64 + 1) || event.revision != Revision(of_stream.len() as u64)
+            {
+                return Err(Broken::Order(event.position));
+            }
             of_stream.push(event.clone());
+            if found.insert(event.id.0.as_u128(), event).is_some() {
+                return Err(Broken::Duplicate(event.position));
+            }
         }
         for (position, number) in &self.seen {
-            let event = events.get(usize::try_from(position.0).unwrap() - 1);
-            assert_eq!(
-                event.map(|event| event.id.0.as_u128()),
-                Some(*number),
-                "what was acknowledged or seen at {position} is lost"
-            );
+            if found.get(number).is_none_or(|event| event.position != *position) {
+                return Err(Broken::Lost(*position));
+            }
         }
-        let mut explained = 0;
-        for (stream, numbers) in &self.tried {
-            let there: Vec<&Recorded> =
-                numbers.iter().filter_map(|number| found.get(number)).copied().collect();
-            assert!(there.is_empty() || there.len() == numbers.len(), "half an append is there");
-            assert!(there.windows(2).all(|pair| pair[0].position.0 + 1 == pair[1].position.0));
-            assert!(there.iter().all(|event| event.stream == *stream));
-            explained += there.len();
+        self.check_appends(found)?;
+        for (stream, expected) in &of_streams {
+            let read = writer.shelf.stream(stream, Revision(0), usize::MAX, Access::Disk);
+            if read.map_err(|fault| Broken::Reading(fault.to_string()))? != *expected {
+                return Err(Broken::Reading(stream.to_string()));
+            }
         }
-        assert_eq!(explained, events.len(), "an event is there that nobody appended");
-        for (stream, expected) in &revisions {
-            let read = writer.shelf.stream(stream, Revision(0), usize::MAX, Access::Disk).unwrap();
-            assert_eq!(read, *expected);
-        }
-        self.ends = revisions
+        self.ends = of_streams
             .iter()
             .map(|(stream, events)| (stream.clone(), Revision(events.len() as u64 - 1)))
             .collect();
         self.seen = events.iter().map(|event| (event.position, event.id.0.as_u128())).collect();
+        Ok(())
+    }
+
+    /// Each append is there as a whole or not at all, and nothing else is.
+    fn check_appends(&self, mut found: BTreeMap<u128, &Recorded>) -> Result<(), Broken> {
+        for (stream, numbers) in &self.tried {
+            let there: Vec<&Recorded> = numbers.iter().filter_map(|number| found.remove(number)).collect();
+            let whole = there.is_empty() || there.len() == numbers.len();
+            let together = there.windows(2).all(|pair| pair[0].position.0 + 1 == pair[1].position.0);
+            if !whole || !together || there.iter().any(|event| event.stream != *stream) {
+                return Err(Broken::Half(numbers[0]));
+            }
+        }
+        found.values().next().map_or(Ok(()), |event| Err(Broken::Phantom(event.position)))
     }
 }
