@@ -21,6 +21,10 @@ use crate::work::{Found, Pick, Picked, Work};
 /// How many pieces of work one claim may lose to others before it comes back empty.
 const LOST_RACES_MAX: usize = 64;
 
+/// How many images and frames the answer to one claim may list before nothing more is claimed for it. Every request lists
+/// those of its product and its video, so that a hundred requests of a long video would fill the memory.
+const LISTED_MAX: usize = 100_000;
+
 /// What a worker asks for.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -49,6 +53,16 @@ pub struct Item {
     pub job_id: JobId,
     pub attempt: u32,
     pub task: Task,
+}
+
+impl Item {
+    /// How many images and frames it lists.
+    fn listed(&self) -> usize {
+        match &self.task {
+            Task::Job(_) => 0,
+            Task::Request(request) => request.images.len() + request.frames.len(),
+        }
+    }
 }
 
 /// What there is to do.
@@ -100,6 +114,9 @@ impl Commands {
             match self.0.board.pick(&cause.tenant, &asked.kinds, asked.max, place) {
                 Pick::Work(picked) => {
                     for picked in picked {
+                        if claimed.items.iter().map(Item::listed).sum::<usize>() >= LISTED_MAX {
+                            break;
+                        }
                         match self.take(cause, asked, picked, claimed.items.len()).await {
                             Ok(Some((item, position))) => {
                                 claimed.items.push(item);

@@ -36,7 +36,7 @@ struct ClaimWork {
     /// Which kinds of work it can do.
     #[oai(validator(min_items = 1, max_items = 20))]
     kinds: Vec<WorkKind>,
-    /// How much it takes at once; 1 unless said otherwise.
+    /// How much it takes at once, at most; 1 unless said otherwise.
     #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     max: Option<u32>,
     /// How long to wait while there is none, in milliseconds; not at all unless said otherwise.

@@ -121,6 +121,25 @@ async fn twenty_workers_claim_a_hundred_requests_each_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_claim_of_much_work_on_a_long_video_gets_as_much_as_fits_into_an_answer() {
+    let bench = Bench::new().await;
+    let job = bench.job_with_requests(0).await;
+    let frames: Value = (0..40_000).map(|n| json!({"frame_id": format!("f{n}")})).collect();
+    let video = json!([{"video_id": "long", "frames": frames}]);
+    bench.post(format!("{job}/videos"), &video).await.ok();
+    let requests: Value = (0..5)
+        .map(|n| json!({"request_id": format!("r{n}"), "product_id": "hedge", "video_id": "long", "candidates": 1}))
+        .collect();
+    bench.post(format!("{job}/match-requests"), &requests).await.ok();
+    bench.rest().await;
+    let claimed = bench.claim("w", 100).await;
+    assert_eq!(claimed.len(), 3);
+    let others = bench.claim("other", 100).await;
+    let order: Vec<&Value> = claimed.iter().chain(&others).map(|item| &item["request_id"]).collect();
+    assert_eq!(order, ["r0", "r1", "r2", "r3", "r4"]);
+}
+
+#[tokio::test]
 async fn a_waiting_worker_is_woken_by_new_work() {
     let bench = Bench::new().await;
     let job = bench.job_with_requests(0).await;
