@@ -34,7 +34,7 @@ impl Course {
     fn size(&self) -> f64 {
         match self.kind {
             JobKind::ProductVideoMatching => {
-                let frames: u64 = self.frames.values().sum();
+                let frames = self.frames.values().fold(0_u64, |sum, frames| sum.saturating_add(*frames));
                 (self.images as f64 * frames as f64).max(1.0)
             }
             _ => 1.0,
@@ -94,7 +94,7 @@ impl Priors {
             MatchingEvent::VideoFramesRegistered(registered) => {
                 let frames = course.frames.entry(registered.video_id.clone()).or_default();
                 match &registered.frames {
-                    Frames::Listed(listed) => *frames += listed.len() as u64,
+                    Frames::Listed(listed) => *frames = frames.saturating_add(listed.len() as u64),
                     Frames::Counted(count) => *frames = *count,
                 }
             }

@@ -139,7 +139,7 @@ impl Tally {
             MatchingEvent::VideoFramesRegistered(registered) => self.register_frames(registered),
             MatchingEvent::MatchRequested(requested) => {
                 self.counters.requests += 1;
-                self.counters.requested_candidates += requested.candidates;
+                add(&mut self.counters.requested_candidates, requested.candidates);
                 let request = Tracked {
                     totals: Totals::default(),
                     turn: Turn::Waiting { since: moment.recorded_at },
@@ -214,10 +214,10 @@ impl Tally {
     fn register_frames(&mut self, registered: &VideoFramesRegistered) {
         let known = self.videos.entry(registered.video_id.clone()).or_default();
         let now = match &registered.frames {
-            Frames::Listed(frames) => *known + frames.len() as u64,
+            Frames::Listed(frames) => known.saturating_add(frames.len() as u64),
             Frames::Counted(count) => *count,
         };
-        self.counters.video_frames = self.counters.video_frames - *known + now;
+        self.counters.video_frames = (self.counters.video_frames - *known).saturating_add(now);
         *known = now;
     }
 
@@ -277,9 +277,9 @@ impl Tally {
         let now = greatest(before, reported);
         request.totals = now;
         let units = now.candidates_processed - before.candidates_processed;
-        self.counters.candidates_processed += units;
-        self.counters.vector_pass_done += now.vector_pass_done - before.vector_pass_done;
-        self.counters.ransac_checked += now.ransac_checked - before.ransac_checked;
+        add(&mut self.counters.candidates_processed, units);
+        add(&mut self.counters.vector_pass_done, now.vector_pass_done - before.vector_pass_done);
+        add(&mut self.counters.ransac_checked, now.ransac_checked - before.ransac_checked);
         if units == 0 {
             return;
         }
@@ -290,4 +290,9 @@ impl Tally {
         gained(Gain { units, worker, reported: request.reported_at, claimed: request.claimed_at });
         request.reported_at = Some(request.reported_at.unwrap_or(moment.occurred_at).max(moment.occurred_at));
     }
+}
+
+/// Callers say what is counted here, so a sum may have no end; it stays at the most.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
 }

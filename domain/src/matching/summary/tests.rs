@@ -356,3 +356,21 @@ fn the_timeline_has_every_phase_with_its_times_and_every_error() {
     assert_eq!(errors, [(at(10.0), true), (at(15.0), false)]);
     assert_eq!(timeline.attempts.len(), 2);
 }
+
+/// Callers say how many candidates and frames there are, so their sums have no bound.
+#[test]
+fn sums_beyond_what_can_be_counted_stay_at_the_most() {
+    let most = u64::MAX / 2;
+    let mut world = World::matching(1, 1);
+    for n in 0..3_u128 {
+        let name = format!("r{n}");
+        let frames = event_schemas::matching::Frames::Counted(most);
+        world.act(matching::Action::RegisterFrames { video_id: id(&name), frames });
+        world.issue(&name, most);
+        world.claim(&name, "w", n);
+        world.progress(&name, Some(n), most);
+    }
+    let summary = world.summary();
+    assert_eq!((summary.candidates_total, summary.candidates_unprocessed), (u64::MAX, 0));
+    assert_eq!((summary.vector_pass_total, summary.candidates_processed), (u64::MAX, u64::MAX));
+}
