@@ -49,30 +49,10 @@ export async function get(path, { accept = [], fresh = false } = {}) {
 
 /**
  * Follows a stream of server-sent events until it says that it ended. `onEvent(name, data)` gets each event, `onState` one
- * of `live`, `waiting`, `ended`. Answers a function that stops it. An EventSource cannot send a header, so with a token
- * the stream is read by `fetch`.
+ * of `live`, `waiting`, `ended`. Answers a function that stops it. Read by `fetch`: an EventSource can send no token, and
+ * never comes back after an answer such as 503, which a server that starts again gives for a while.
  */
-export function follow(path, names, onEvent, onState) {
-  return token() ? followWithToken(path, onEvent, onState) : followOpen(path, names, onEvent, onState);
-}
-
-function followOpen(path, names, onEvent, onState) {
-  const source = new EventSource(path);
-  source.onopen = () => onState("live");
-  source.onerror = () => onState(source.readyState === EventSource.CLOSED ? "ended" : "waiting");
-  for (const name of names) {
-    source.addEventListener(name, (event) => {
-      onEvent(name, JSON.parse(event.data));
-      if (name === "stream_ended") {
-        source.close();
-        onState("ended");
-      }
-    });
-  }
-  return () => source.close();
-}
-
-function followWithToken(path, onEvent, onState) {
+export function follow(path, onEvent, onState) {
   const stop = new AbortController();
   let lastId = null;
   const run = async () => {
@@ -92,7 +72,8 @@ function followWithToken(path, onEvent, onState) {
         if (ended) return onState("ended");
       } catch (error) {
         if (stop.signal.aborted) return;
-        if (error instanceof Refused && error.status < 500) return onState("ended");
+        const isFinal = error instanceof Refused && error.status < 500 && error.status !== 429;
+        if (isFinal) return onState("ended");
       }
       onState("waiting");
       await new Promise((wake) => setTimeout(wake, RETRY_MS));

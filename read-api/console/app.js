@@ -17,7 +17,7 @@ function showError(error) {
   say(byId("jobs-notice"), text);
 }
 
-const jobs = new JobList({ onError: showError, onLoaded: () => {} });
+const jobs = new JobList({ onError: showError, onLoaded: (items) => view?.notice(items.find((job) => job.id === view.id)) });
 
 function route() {
   const id = location.hash.match(/^#\/jobs\/([0-9a-fA-F-]{36})$/)?.[1] ?? null;

@@ -4,7 +4,6 @@ import { follow, get } from "./api.js";
 import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, split, title, words } from "./dom.js";
 import { nameOf, sentence } from "./jobs.js";
 
-const EVENTS = ["connected", "progress", "retrying", "completed", "failed", "cancelled", "lagged", "stream_ended"];
 const MATCHES_SHOWN = 100;
 const REFRESH_MS = 1000;
 const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Ended", past: "In the past" };
@@ -28,7 +27,10 @@ export class JobView {
       say(this.heading, nameOf(job));
       this.kind.replaceChildren(`${title(job.kind)} · created `, instant(job.created_at));
       if (job.kind === "product_video_matching") {
-        this.show(await get(`${this.path}/matching/summary`));
+        const summary = await get(`${this.path}/matching/summary`);
+        // A stream that is opened for a view that has been left would never be closed.
+        if (this.gone) return;
+        this.show(summary);
         this.connect();
         await this.loadRest();
       } else {
@@ -44,6 +46,7 @@ export class JobView {
     for (const part of [this.travelPart, this.matchesPart, this.live]) part.remove();
     while (!this.gone) {
       const job = await get(this.path, { fresh: true });
+      if (this.gone) return;
       this.status.replaceChildren(chip(job.status), " ", el("span", { class: "subtle" }, phaseOf(job)));
       this.meter.replaceChildren(bar(job, "Progress"), el("span", { class: "num" }, percent(job)));
       this.blockers.replaceChildren(...(job.error ? [el("li", {}, job.error.user_message)] : []));
@@ -72,8 +75,9 @@ export class JobView {
   }
 
   connect() {
+    this.stream = "waiting";
     this.stop = follow(
-      `${this.path}/matching/stream`, EVENTS,
+      `${this.path}/matching/stream`,
       (name, data) => {
         const summary = data.summary;
         if (!summary || this.gone) return;
@@ -88,6 +92,11 @@ export class JobView {
         if (this.past === null) this.showState(state);
       },
     );
+  }
+
+  /** The list says how the job stands: one that had failed may have been retried. */
+  notice(job) {
+    if (this.stream === "ended" && job && !job.ended_at) this.connect();
   }
 
   showState(state) {

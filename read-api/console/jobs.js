@@ -50,8 +50,10 @@ export class JobList {
       if (query.toString() === this.lastQuery && page === this.lastPage) return;
       [this.lastQuery, this.lastPage] = [query.toString(), page];
       this.show(page, filtered);
-      this.onLoaded();
+      this.onLoaded(page.items);
     } catch (error) {
+      // The next answer takes the notice away, even if it brings nothing new.
+      this.lastPage = null;
       this.onError(error);
     }
   }
