@@ -16,7 +16,7 @@ use web::problem::Problem;
 use crate::Commands;
 use crate::execute::{ExecuteError, Executed, Folded};
 use crate::refusal;
-use crate::work::{Found, Pick, Picked, Work};
+use crate::work::{Found, Pick, Picked, Waiting, Work};
 
 /// How many pieces of work one claim may lose to others before it comes back empty.
 const LOST_RACES_MAX: usize = 64;
@@ -24,6 +24,9 @@ const LOST_RACES_MAX: usize = 64;
 /// How many images and frames the answer to one claim may list before nothing more is claimed for it. Every request lists
 /// those of its product and its video, so that a hundred requests of a long video would fill the memory.
 const LISTED_MAX: usize = 100_000;
+
+/// However short a lease is: no more often than this a waiting worker is noted as alive.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
 /// What a worker asks for.
 #[derive(Clone, Debug)]
@@ -135,16 +138,34 @@ impl Commands {
                     self.0.board.reached(head).await;
                 }
                 Pick::Nothing(_) if self.0.clock.now() >= until => break,
-                Pick::Nothing(waiting) => tokio::select! {
-                    biased;
-                    woken = waiting.woken() => place = Some(woken),
-                    () = self.0.clock.sleep_until(until) => break,
-                    () = self.0.board.closing() => break,
+                Pick::Nothing(waiting) => match self.wait(waiting, cause, asked, until).await {
+                    Some(woken) => place = Some(woken),
+                    None => break,
                 },
             }
         }
         self.0.board.seen(&cause.tenant, &asked.worker_id);
         Ok(claimed)
+    }
+
+    /// Waits for work until `until`, and answers the place in the line if there may be some. Whoever waits is alive.
+    async fn wait(&self, waiting: Waiting, cause: &Cause, asked: &Asked, until: Timestamp) -> Option<u64> {
+        let heartbeat = self.0.settings.leases.heartbeat.max(HEARTBEAT_MIN);
+        let woken = waiting.woken();
+        tokio::pin!(woken);
+        loop {
+            let now = self.0.clock.now();
+            if now >= until {
+                return None;
+            }
+            self.0.board.seen(&cause.tenant, &asked.worker_id);
+            tokio::select! {
+                biased;
+                place = &mut woken => return Some(place),
+                () = self.0.clock.sleep_until(until.min(now.after(heartbeat))) => {}
+                () = self.0.board.closing() => return None,
+            }
+        }
     }
 
     /// What a claim with the same key got, if there was one.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use commands::vault::Vault;
 use commands::{Commands, Settings};
+use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::embedded::{self, SimDisk};
 use event_log::{EmbeddedLog, EventLog, Filter, Log, MemoryLog};
@@ -25,6 +26,7 @@ pub(crate) struct Bench {
     pub(crate) clock: Clock,
     pub(crate) log: Log,
     pub(crate) commands: Commands,
+    settings: Settings,
     vault: Vault,
     client: TestClient<Server>,
     keyed: bool,
@@ -113,7 +115,16 @@ impl Bench {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let log = Log::Memory(MemoryLog::new(clock.clone()));
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(clock, log, vault, false).await
+        Self::over(Settings::default(), clock, log, vault, false).await
+    }
+
+    /// A server whose leases, and silent workers, last so many seconds.
+    pub(crate) async fn with_term(seconds: u64) -> Self {
+        let bench = Self::new().await;
+        let term = Duration::from_secs(seconds);
+        let leases = LeaseTerms { term, heartbeat: term / 3 };
+        let settings = Settings { leases, ..Settings::default() };
+        Self { settings, ..bench }.restarted().await
     }
 
     /// A server over the log on a disk, as it was left there.
@@ -122,7 +133,7 @@ impl Bench {
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(clock, Log::Embedded(log), vault, false).await
+        Self::over(Settings::default(), clock, Log::Embedded(log), vault, false).await
     }
 
     /// Lets go of the log, as the end of the process would.
@@ -136,18 +147,17 @@ impl Bench {
     /// A server that lets in who has a token only.
     pub(crate) async fn with_keys() -> Self {
         let open = Self::new().await;
-        Self::over(open.clock.clone(), open.log.clone(), open.vault.clone(), true).await
+        Self::over(open.settings, open.clock.clone(), open.log.clone(), open.vault.clone(), true).await
     }
 
     /// Another server over the same log, with nothing of the first one's memory.
     pub(crate) async fn restarted(self) -> Self {
         self.commands.shutdown().await;
-        Self::over(self.clock, self.log, self.vault, self.keyed).await
+        Self::over(self.settings, self.clock, self.log, self.vault, self.keyed).await
     }
 
-    async fn over(clock: Clock, log: Log, vault: Vault, keyed: bool) -> Self {
-        let commands =
-            Commands::open(Settings::default(), log.clone(), clock.clone(), Ids::Random, vault.clone());
+    async fn over(settings: Settings, clock: Clock, log: Log, vault: Vault, keyed: bool) -> Self {
+        let commands = Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone());
         // The vault works on a thread of its own, for which simulated time would not wait.
         vault.subject(&"default".parse().unwrap(), &"local".parse().unwrap()).await.unwrap();
         commands.start();
@@ -168,7 +178,7 @@ impl Bench {
             Auth::open(now)
         };
         let client = TestClient::new(layers(service, Edge::new(auth, routes)));
-        Self { clock, log, commands, vault, client, keyed }
+        Self { clock, log, commands, settings, vault, client, keyed }
     }
 
     pub(crate) fn call(&self, method: &str, path: impl AsRef<str>) -> Call<'_> {

@@ -132,3 +132,21 @@ async fn what_a_lost_worker_leaves_behind_is_caused_by_its_loss() {
     assert!(events.iter().any(|cause| cause.id.0 == ended[0].metadata.causation_id));
     assert!(ended[0].metadata.actor.to_string().starts_with("system:"));
 }
+
+#[tokio::test]
+async fn a_worker_that_waits_for_work_longer_than_a_term_is_there_all_the_time() {
+    let bench = Bench::with_term(6).await;
+    let body = json!({"worker_id": "w", "kinds": ["match_request"], "wait_ms": 20_000});
+    let (claimed, ()) = tokio::join!(bench.post("/internal/work/claim", &body), async {
+        bench.rest().await;
+        for _ in 0..20 {
+            bench.pass(1).await;
+        }
+    });
+    assert_eq!(claimed.ok()["items"], json!([]));
+    assert_eq!(bench.count("WorkerLost").await, 0);
+    for _ in 0..6 {
+        bench.pass(1).await;
+    }
+    bench.until_count("WorkerLost", 1).await;
+}
