@@ -196,7 +196,12 @@ impl History {
                 self.matching_until.get_or_insert(at);
                 self.end(Phase::Completed, at);
             }
-            JobEvent::JobCancelled(_) => self.end(Phase::Cancelled, at),
+            JobEvent::JobCancelled(_) => {
+                if self.phase == Phase::Matching {
+                    self.matching_until = Some(at);
+                }
+                self.end(Phase::Cancelled, at);
+            }
             JobEvent::JobResultExpired(_) => self.result = None,
         }
     }

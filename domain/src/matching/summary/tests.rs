@@ -55,6 +55,19 @@ fn a_job_that_skips_evidence_ends_its_matching_when_it_completes() {
 }
 
 #[test]
+fn a_cancellation_ends_matching_where_it_was_going_on() {
+    let mut world = World::new();
+    world.enter(Phase::Matching);
+    world.wait(10.0).enter(Phase::Cancelled);
+    assert_eq!(world.summary().completed_at, Some(at(10.0)));
+
+    let mut never_matched = World::new();
+    never_matched.enter(Phase::Collecting);
+    never_matched.wait(10.0).enter(Phase::Cancelled);
+    assert_eq!(never_matched.summary().completed_at, None);
+}
+
+#[test]
 fn after_a_failure_nothing_was_completed() {
     let mut world = World::new();
     world.enter(Phase::Evidence);
@@ -306,7 +319,7 @@ fn the_summary_is_written_with_the_names_of_the_api() {
 fn a_fold_that_was_stored_in_another_format_is_not_read() {
     let text = serde_json::to_string(&World::new().fold()).unwrap();
     assert!(serde_json::from_str::<JobFold>(&text).is_ok());
-    let other = text.replacen("\"format\":1", "\"format\":2", 1);
+    let other = text.replacen(&format!("\"format\":{FORMAT}"), &format!("\"format\":{}", FORMAT + 1), 1);
     assert!(serde_json::from_str::<JobFold>(&other).unwrap_err().to_string().contains("fold it anew"));
 }
 
