@@ -55,7 +55,7 @@ use heads::Heads;
 use keeper::Keeper;
 use reader::{Access, Shelf};
 use segment::SegmentFault;
-use stop::Latch;
+use stop::{Indispensable, Latch};
 use writer::{Message, Request, Writer};
 
 /// How a log is kept. The defaults are meant to be right.
@@ -180,9 +180,13 @@ impl EmbeddedLog {
             .map_err(thread_fault)?;
         let (writer, identity, mut opened) = start(disk, settings, clock, latch.clone(), keeper)?;
         let (shelf, head) = (Arc::clone(&writer.shelf), writer.head.subscribe());
+        let indispensable = Indispensable(latch.clone());
         let thread = thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || writer.run(requests, lock))
+            .spawn(move || {
+                let _indispensable = indispensable;
+                writer.run(requests, lock);
+            })
             .map_err(thread_fault)?;
         opened.duration = started.elapsed();
         let writer = Arc::new(Mutex::new(Some(thread)));

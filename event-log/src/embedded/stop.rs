@@ -9,7 +9,7 @@ use tokio::sync::watch;
 pub enum Stopped {
     /// It was closed.
     Closed,
-    /// The disk failed. What was acknowledged is durable; the process must end, and recover by starting again.
+    /// The disk failed, or the log itself. What was acknowledged is durable; the process must end, and recover by starting again.
     Failed { reason: String },
 }
 
@@ -24,7 +24,7 @@ impl Latch {
 
     pub(super) fn fail(&self, reason: &str) {
         if self.stop(Stopped::Failed { reason: reason.to_owned() }) {
-            tracing::error!(reason, "the log stops for good: its disk failed");
+            tracing::error!(reason, "the log stops for good");
         }
     }
 
@@ -48,6 +48,18 @@ impl Latch {
         match self.0.subscribe().wait_for(Option::is_some).await {
             Ok(state) => state.clone().unwrap_or(Stopped::Closed),
             Err(_) => Stopped::Closed,
+        }
+    }
+}
+
+/// Held by a thread without which the log cannot go on: trips the latch if the thread panics.
+#[derive(Debug)]
+pub(super) struct Indispensable(pub(super) Latch);
+
+impl Drop for Indispensable {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the thread that writes it panicked");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 
 use super::rig::event;
 use super::{EmbeddedLog, OpenError, SEGMENT_BYTES_MIN, Settings, SimDisk, Stopped, Trouble};
@@ -179,6 +180,19 @@ async fn after_a_disk_error_the_pending_are_unknown_the_later_closed_and_everyon
     assert!(matches!(log.stopped().await, Stopped::Failed { .. }));
     assert!(subscription.next().await.is_err(), "subscriptions end");
     assert_eq!(log.read_all(Position::START, &Filter::All, 100).await.unwrap().events.len(), 6);
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_stops_the_log_for_good() {
+    let disk = SimDisk::new(1);
+    let settings = super::rig::settings();
+    let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
+    fill(&log, 1, 1).await;
+    disk.trouble_at(1, Trouble::Panic);
+    let pending = log.append(&stream("a-1"), Expected::Any, events(50..51)).await;
+    assert!(matches!(pending, Err(AppendError::Unknown { .. })), "{pending:?}");
+    log.close().await;
+    assert!(matches!(log.stopped().now_or_never(), Some(Stopped::Failed { .. })));
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ fn troubled_life(
     if !disk.has_trouble() {
         match trouble {
             Trouble::PowerCut => tally.power_cuts += 1,
-            Trouble::Error => tally.failed_calls += 1,
+            Trouble::Error | Trouble::Panic => tally.failed_calls += 1,
             Trouble::Full | Trouble::NoRoom => tally.full_disks += 1,
         }
     }

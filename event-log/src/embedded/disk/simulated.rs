@@ -37,6 +37,8 @@ pub enum Trouble {
     Full,
     /// This call finds no room, whatever it asks for: file systems that copy what is written over may answer so.
     NoRoom,
+    /// The thread that makes this call panics.
+    Panic,
 }
 
 #[derive(Debug)]
@@ -192,6 +194,7 @@ impl SimDisk {
                         Err((fault(ErrorKind::Other, "the power fails"), state))
                     }
                     Trouble::Error => Err((fault(ErrorKind::Other, "input/output error"), state)),
+                    Trouble::Panic => panic!("as it was told to"),
                     Trouble::NoRoom => {
                         Err((fault(ErrorKind::StorageFull, "no space left on the disk"), state))
                     }
