@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 /// A generous bound on what takes milliseconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A figure of a run that the environment may change: a longer run is the same test.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn until(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {

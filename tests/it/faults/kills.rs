@@ -8,15 +8,11 @@ use serde_json::Value;
 use crate::support::job::{assert_adds_up, events, phase, running, summary};
 use crate::support::load::{Dice, Load, Outcome, traces};
 use crate::support::server::Server;
+use crate::support::{setting, until};
 
 const CALLERS: usize = 6;
 /// Candidates a request: a caller's progress ends there.
 const FRAMES: usize = 1_000;
-
-/// A figure of the run that the environment may change: a longer run is the same test.
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_killed() {
@@ -28,7 +24,7 @@ async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_ki
     let mut recoveries = Vec::new();
     for _ in 0..kills {
         let enough = load.acknowledged() + 1 + dice.below(60);
-        crate::support::until("commands are acknowledged", async || load.acknowledged() >= enough).await;
+        until("commands are acknowledged", async || load.acknowledged() >= enough).await;
         tokio::time::sleep(Duration::from_micros(dice.below(30_000))).await;
         server.kill();
         let start = Instant::now();
