@@ -113,7 +113,10 @@ impl JobCommands {
         caller.require(leaders())?;
         let idempotency = keyed(&caller, "POST", "/jobs", key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
-        let job = self.0.create_job(&cause, body.0).await?;
+        // On a task of its own, so that the key is held until the job is in the log, even if the caller goes away.
+        let commands = self.0.clone();
+        let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await });
+        let job = creating.await.map_err(|error| Problem::internal(&error))??;
         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
     }
 

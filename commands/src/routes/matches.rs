@@ -121,7 +121,11 @@ impl MatchesCommands {
         let count = matches.len();
         let matches = matches.into_iter().enumerate().map(|(index, new)| self.0.found(index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
-        let (accepted, position) = self.0.report_matches(job, seen.standing, &cause, matches).await?;
+        // On a task of its own, so that the key is held until all shards are in the log, even if the caller goes away.
+        let commands = self.0.clone();
+        let reporting =
+            tokio::spawn(async move { commands.report_matches(job, seen.standing, &cause, matches).await });
+        let (accepted, position) = reporting.await.map_err(|error| Problem::internal(&error))??;
         Ok(Json(MatchesTaken {
             accepted: accepted as u64,
             duplicates: count.saturating_sub(accepted) as u64,

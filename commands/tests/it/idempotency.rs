@@ -1,3 +1,5 @@
+use event_log::embedded::SimDisk;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -32,6 +34,31 @@ async fn a_key_stands_for_one_job_even_if_the_caller_names_another_id() {
     let bench = Bench::new().await;
     let named = |n: u32| json!({"job_id": format!("018f0000-0000-7000-8000-00000000000{n}")});
     check(bench, "POST", "/jobs", named(1), named(2)).await;
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_job_even_if_its_caller_goes_away_before_the_answer() {
+    let bench = Bench::on_disk(&SimDisk::new(1)).await;
+    let named = |n: u32| json!({"job_id": format!("018f0000-0000-7000-8000-00000000000{n}")});
+    let one = named(1);
+    // The connection breaks while the job is on its way into the log.
+    assert!(keyed(&bench, "POST", "/jobs", "k", &one).now_or_never().is_none());
+    keyed(&bench, "POST", "/jobs", "k", &named(2)).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    keyed(&bench, "POST", "/jobs", "k", &one).await.ok();
+    assert_eq!(bench.count("JobCreated").await, 1);
+    bench.stopped().await;
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_batch_of_matches_even_if_its_caller_goes_away_before_the_answer() {
+    let bench = Bench::on_disk(&SimDisk::new(1)).await;
+    let path = format!("{}/matches", bench.job().await);
+    let batch = |range: std::ops::Range<usize>| -> Value { range.map(a_match).collect() };
+    assert!(keyed(&bench, "POST", &path, "k", &batch(0..20)).now_or_never().is_none());
+    keyed(&bench, "POST", &path, "k", &batch(20..21)).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
+    let again = keyed(&bench, "POST", &path, "k", &batch(0..20)).await.ok();
+    assert_eq!((&again["accepted"], bench.count("MatchFound").await), (&json!(20), 20));
+    bench.stopped().await;
 }
 
 #[tokio::test]
