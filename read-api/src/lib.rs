@@ -32,7 +32,7 @@ use routes::projection::ProjectionRoutes;
 use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
 use server::{Access, Server};
-use stream::{Pulses, Socket};
+use stream::{Past, Pulses, Socket};
 use web::shutdown::Shutdown;
 
 /// What every read route works with.
@@ -46,6 +46,7 @@ pub struct ReadApi {
     /// Live streams would otherwise keep the server from stopping.
     shutdown: Shutdown,
     pulses: Arc<Pulses>,
+    past: Past,
     glances: Glances,
 }
 
@@ -72,7 +73,17 @@ impl ReadApi {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let pulses = Pulses::start(models.matching_summary().changes());
-        Arc::new(Self { log, clock, models, metrics, server, shutdown, pulses, glances: Glances::default() })
+        Arc::new(Self {
+            log,
+            clock,
+            models,
+            metrics,
+            server,
+            shutdown,
+            pulses,
+            past: Past::default(),
+            glances: Glances::default(),
+        })
     }
 
     /// Whether every caller has every role, because the server has no keys.

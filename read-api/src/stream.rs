@@ -4,6 +4,7 @@
 //! summary says by then. An update's id is the position of the job's latest event in it: whoever comes back with that id
 //! has seen everything up to it.
 
+mod past;
 mod pulse;
 mod socket;
 
@@ -28,9 +29,10 @@ use web::value::{Pos, Uid};
 use web::vocabulary::Phase as PhaseWord;
 
 use crate::ReadApi;
-use crate::answer::{MinPosition, unread, untold};
+use crate::answer::{MinPosition, no_such_job, unread, untold};
 use crate::routes::matching::Summary;
 
+pub(crate) use past::Past;
 pub(crate) use pulse::Pulses;
 pub(crate) use socket::Socket;
 
@@ -260,17 +262,22 @@ impl Follow {
         let summary = if now.fold.latest.position == change.position {
             self.api.summarised(self.job, now, self.api.clock.now(), ScoresFrom::ReadModel).await?
         } else {
-            let models = self.api.models.matching_summary();
-            let upto = UpTo::Position(change.position);
-            let then = models.refold(&self.tenant, self.job, upto, Snapshots::Use).await;
-            let then = then.map_err(|error| untold(&error))?.ok_or(Halt::Closed)?;
-            self.api.summarised(self.job, &then.folded, change.recorded_at, ScoresFrom::ReadModel).await?
+            let then = self.summary_of_then(change);
+            self.api.past.summary(self.job, change.position, then).await?
         };
         self.blockers.clone_from(&summary.blockers);
         let message = self.message(summary, change.position, change.position);
         sender.replay(change.kind.update(change.position, &message)).await?;
         self.told = Some(change.position);
         Ok(())
+    }
+
+    async fn summary_of_then(&self, change: &Change) -> Result<Summarised, Problem> {
+        let models = self.api.models.matching_summary();
+        let upto = UpTo::Position(change.position);
+        let then = models.refold(&self.tenant, self.job, upto, Snapshots::Use).await;
+        let then = then.map_err(|error| untold(&error))?.ok_or_else(no_such_job)?;
+        self.api.summarised(self.job, &then.folded, change.recorded_at, ScoresFrom::ReadModel).await
     }
 
     /// How the job stands now, if that is news. Answers whether it was the end of the job.

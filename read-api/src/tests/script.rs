@@ -14,7 +14,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerRegistered};
 use uuid::Uuid;
 
-pub(super) fn job(n: u128) -> JobId {
+pub(crate) fn job(n: u128) -> JobId {
     JobId(Uuid::from_u128(n))
 }
 

@@ -32,10 +32,11 @@ use super::script::{claimed, created, found, frames, images, match_id, phase, pr
 use crate::server::{Access, Part, Server, Standing};
 use crate::{Front, RAW_PATHS, ReadApi};
 
-pub(super) struct Stage {
-    pub(super) clock: Clock,
+pub(crate) struct Stage {
+    pub(crate) clock: Clock,
     pub(super) log: Log,
     pub(super) client: TestClient<Arc<Layers<Front>>>,
+    pub(crate) api: Arc<ReadApi>,
     endpoint: Arc<Layers<Front>>,
     commands: Cell<u128>,
     /// How much time passes with each append.
@@ -47,7 +48,7 @@ pub(super) struct Stage {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) text: String,
@@ -76,12 +77,12 @@ pub(super) fn start() -> Timestamp {
     "2026-11-20T10:00:00Z".parse().unwrap()
 }
 
-pub(super) fn acme() -> Tenant {
+pub(crate) fn acme() -> Tenant {
     "default".parse().unwrap()
 }
 
 impl Stage {
-    pub(super) async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::with(|clock| Auth::open(now(clock)), Access::Open, Vec::new()).await
     }
 
@@ -113,6 +114,7 @@ impl Stage {
             clock,
             log,
             client: TestClient::new(Arc::clone(&endpoint)),
+            api,
             endpoint,
             commands: Cell::new(1),
             pace: Cell::new(Duration::from_secs(1)),
@@ -167,7 +169,7 @@ impl Stage {
     }
 
     /// A job of 2 images × 10 frames, half of which one worker has done, with three matches.
-    pub(super) async fn running_job(&self, id: JobId) {
+    pub(crate) async fn running_job(&self, id: JobId) {
         self.job_event(id, created(id, "spring catalogue")).await;
         self.job_event(id, phase(Phase::Queued, Phase::Collecting)).await;
         self.append(StreamId::matching(id), &[images(2), frames(10)]).await;
@@ -191,7 +193,7 @@ impl Stage {
     }
 
     /// GETs what the read models say once they have caught up.
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[]).await
     }
 
