@@ -171,8 +171,7 @@ impl EmbeddedLog {
 
     fn open_on(disk: &Disk, settings: &Settings, clock: Clock) -> Result<(Self, Opened), OpenError> {
         let started = Instant::now();
-        // Looked at before the lock's file is written: a log of a newer version is left as it is.
-        recovery::identify(disk)?;
+        recovery::look(disk)?;
         let lock = disk.lock().map_err(|fault| recovery::not_locked(disk, fault))?;
         let latch = Latch::new();
         let (queue, requests) = mpsc::channel(settings.queue_max);

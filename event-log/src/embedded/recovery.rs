@@ -98,6 +98,15 @@ pub(super) struct Recovered {
     pub(super) cut: Option<Cut>,
 }
 
+/// Refuses what is not ours to write to, before even a lock is put there: a log of a newer version, and other files.
+pub(super) fn look(disk: &Disk) -> Result<(), OpenError> {
+    if identify(disk)?.is_some() {
+        return Ok(());
+    }
+    let names = disk.list()?;
+    if names.iter().any(|name| position_of_name(name).is_some()) { Ok(()) } else { check_ours(disk, &names) }
+}
+
 /// Looks which log is in the folder without changing anything; none if there is none yet.
 pub(super) fn identify(disk: &Disk) -> Result<Option<Identity>, OpenError> {
     let Some(bytes) = disk.read_small(LOG_FILE)? else { return Ok(None) };

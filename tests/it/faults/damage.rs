@@ -139,6 +139,7 @@ async fn a_folder_that_is_not_to_be_used_is_told_from_one_that_is_damaged() {
     let (code, said) = server.refused();
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("holiday.jpg"), "{said}");
+    assert_eq!(fs::read_dir(&events).unwrap().count(), 1, "something was put beside it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
