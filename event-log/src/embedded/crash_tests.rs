@@ -157,6 +157,34 @@ fn a_call_that_finds_no_room_once_is_final_or_passes_by_itself() {
 }
 
 #[test]
+fn a_mark_whose_sync_failed_leaves_no_hole_below_what_is_written_behind_it() {
+    // Whether the disk kept the mark is drawn by lot.
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut witness, mut lots) = (Witness::default(), Lots::new(1));
+        let (mut writer, _) = open(&disk, &settings()).unwrap();
+        assert!(witness.append(&mut writer, &mut lots).unwrap());
+        // The write of the mark is the first call, its sync the second.
+        disk.trouble_at(2, Trouble::Error);
+        assert!(writer.mark().is_err() && !disk.has_trouble());
+        drop(writer);
+        // The cache still has the mark when the process starts again, and has lost it once the power is gone.
+        let (mut writer, _) = open(&disk, &settings()).unwrap();
+        assert!(witness.append(&mut writer, &mut lots).unwrap());
+        disk.power_cycle();
+        let (writer, _) = open(&disk, &settings()).unwrap();
+        witness.check(&writer).unwrap();
+    }
+}
+
+#[test]
+fn histories_that_once_broke_a_promise_keep_it() {
+    for seed in [11_830, 22_479, 24_822] {
+        torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+#[test]
 fn a_history_of_every_kind_of_trouble_keeps_every_promise() {
     let mut sum = Tally::default();
     for seed in 0..400 {

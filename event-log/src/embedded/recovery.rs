@@ -315,12 +315,14 @@ fn open_active(
         }
         Some(tail) => Some(cut_tail(disk, &file, &header, &scanned, tail)?),
     };
-    if scanned.durable.0 + 1 < scanned.next.0 {
-        // The last group may be in memory only: after a sync that failed, a later one can succeed although the bytes
-        // never reached the disk. Writing the same bytes again settles it, and harms nothing if power fails meanwhile.
-        let mut bytes = vec![0; usize::try_from(scanned.end - scanned.last_group).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, scanned.last_group)?;
-        file.write_all_at(&bytes, scanned.last_group)?;
+    // The end may be in memory only: after a sync that failed, a later one can succeed although the bytes never reached
+    // the disk. Writing the same bytes again settles it, and harms nothing if power fails meanwhile. A mark confirms the
+    // last group, but nothing confirms the marks, and a hole among them would hide all that is written behind it.
+    let unsure = if scanned.durable.0 + 1 < scanned.next.0 { scanned.last_group } else { scanned.marks };
+    if unsure < scanned.end {
+        let mut bytes = vec![0; usize::try_from(scanned.end - unsure).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, unsure)?;
+        file.write_all_at(&bytes, unsure)?;
         file.sync_data()?;
     }
     let segment = Segment::new(header, file, scanned.end, SegmentIndex::Memory(index));

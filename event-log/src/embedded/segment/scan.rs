@@ -19,6 +19,8 @@ pub(in crate::embedded) struct Scanned {
     pub(in crate::embedded) durable: Position,
     /// Where the last good group starts that has events.
     pub(in crate::embedded) last_group: u64,
+    /// Behind that group: only marks are from here to the end.
+    pub(in crate::embedded) marks: u64,
     /// What stands behind the end, if it is not room that was never written to.
     pub(in crate::embedded) tail: Option<Tail>,
 }
@@ -48,6 +50,7 @@ pub(in crate::embedded) fn scan(
         recorded_at: header.recorded_before,
         durable: Position(header.first.0 - 1),
         last_group: HEADER_BYTES,
+        marks: HEADER_BYTES,
         tail: None,
     };
     let mut buffer = Vec::new();
@@ -74,6 +77,7 @@ pub(in crate::embedded) fn scan(
                 }
                 if group.header.count > 0 {
                     scanned.last_group = scanned.end;
+                    scanned.marks = scanned.end + u64::from(group.header.bytes);
                 }
                 scanned.durable = scanned.durable.max(group.header.durable);
                 scanned.end += u64::from(group.header.bytes);
