@@ -65,7 +65,7 @@ enum Command {
         #[command(subcommand)]
         command: projections::Projections,
     },
-    /// Measure a running server
+    /// Measure a running server, or the event log on this machine
     Bench {
         #[command(subcommand)]
         command: bench::Bench,

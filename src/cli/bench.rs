@@ -1,4 +1,6 @@
-//! `matchbook bench`: figures about a running server, as its callers meet them.
+//! `matchbook bench`: figures about a running server, as its callers meet them, and about the log by itself.
+
+mod log;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) enum Bench {
     /// How long `GET …/matching/summary` takes at a fixed rate, for jobs of different sizes in turn
     Summary(Summary),
+    /// How fast the embedded log appends, opens and reads in a folder of this machine, beside SQLite and the bare disk
+    Log(log::Log),
 }
 
 #[derive(Args, Debug)]
@@ -42,6 +46,7 @@ impl Bench {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         match self {
             Self::Summary(summary) => summary.run(json).await,
+            Self::Log(log) => log.run(json).await,
         }
     }
 }

@@ -1,0 +1,160 @@
+//! The peer: an event log in SQLite as a careful user would write it, with one writer that commits whatever is queued.
+//!
+//! It is spared what the own log does besides: expected revisions come from a map that knows every stream, and a
+//! retried append is not recognised.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use event_schemas::envelope::NewEvent;
+use event_schemas::stream::StreamId;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cli::Failure;
+
+/// The most appends in one transaction, as in the own log.
+const GROUP_APPENDS_MAX: usize = 16_384;
+/// Rows of one statement: more at once is no faster, and few sizes keep the statements prepared.
+const ROWS_MAX: usize = 128;
+
+struct Append {
+    stream: StreamId,
+    events: Vec<NewEvent>,
+    answer: oneshot::Sender<()>,
+}
+
+#[derive(Clone)]
+pub(super) struct SqliteLog {
+    queue: mpsc::UnboundedSender<Append>,
+}
+
+/// One row of the table of events.
+struct Row {
+    position: i64,
+    stream: i64,
+    revision: i64,
+    event: NewEvent,
+}
+
+/// What is known of a stream.
+struct Head {
+    id: i64,
+    next: i64,
+}
+
+impl SqliteLog {
+    pub(super) async fn open(file: &Path) -> Result<Self, Failure> {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", "-262144")
+            .pragma("wal_autocheckpoint", "16384")
+            .connect()
+            .await
+            .map_err(|error| failed(&error))?;
+        for statement in [
+            "CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+            "CREATE TABLE events (position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, revision INTEGER NOT NULL, \
+             id BLOB NOT NULL, type TEXT NOT NULL, metadata BLOB NOT NULL, data BLOB NOT NULL, UNIQUE (stream, revision))",
+        ] {
+            sqlx::query(statement).execute(&mut connection).await.map_err(|error| failed(&error))?;
+        }
+        let (queue, appends) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            if let Err(error) = write(connection, appends).await {
+                eprintln!("the SQLite log stopped: {error}");
+            }
+        });
+        Ok(Self { queue })
+    }
+
+    pub(super) async fn append(&self, stream: StreamId, events: Vec<NewEvent>) -> Result<(), Failure> {
+        let gone = || Failure::Failed("the SQLite log has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Append { stream, events, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+}
+
+fn failed(error: &sqlx::Error) -> Failure {
+    Failure::Failed(format!("SQLite: {error}"))
+}
+
+/// Writes all that is queued in one transaction, then answers, until nobody can append any more.
+async fn write(
+    mut connection: SqliteConnection,
+    mut appends: mpsc::UnboundedReceiver<Append>,
+) -> Result<(), sqlx::Error> {
+    let mut heads: HashMap<StreamId, Head> = HashMap::new();
+    let (mut position, mut group) = (0, Vec::new());
+    while appends.recv_many(&mut group, GROUP_APPENDS_MAX).await > 0 {
+        let (mut rows, mut streams, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for Append { stream, events, answer } in group.drain(..) {
+            let id = heads.len() as i64 + 1;
+            let head = heads.entry(stream).or_insert_with_key(|stream| {
+                streams.push((id, stream.clone()));
+                Head { id, next: 0 }
+            });
+            for event in events {
+                position += 1;
+                rows.push(Row { position, stream: head.id, revision: head.next, event });
+                head.next += 1;
+            }
+            answers.push(answer);
+        }
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        for part in parts(&streams) {
+            let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO streams (id, name) ");
+            query.push_values(part, |mut row, (id, name)| {
+                row.push_bind(*id).push_bind(name.as_str());
+            });
+            query.build().execute(&mut *transaction).await?;
+        }
+        for part in parts(&rows) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO events (position, stream, revision, id, type, metadata, data) ",
+            );
+            query.push_values(part, |mut row, of| {
+                row.push_bind(of.position).push_bind(of.stream).push_bind(of.revision);
+                row.push_bind(&of.event.id.0.as_bytes()[..]).push_bind(of.event.event_type.as_str());
+                row.push_bind(&of.event.metadata[..]).push_bind(&of.event.data[..]);
+            });
+            query.build().execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        for answer in answers {
+            // Whoever asked may have gone.
+            let _ = answer.send(());
+        }
+    }
+    Ok(())
+}
+
+/// Parts of [`ROWS_MAX`] rows, and then of powers of two.
+fn parts<T>(mut rows: &[T]) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    while !rows.is_empty() {
+        let len = rows.len().min(ROWS_MAX);
+        let (part, rest) = rows.split_at(1 << len.ilog2());
+        parts.push(part);
+        rows = rest;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_of_few_sizes_and_leave_nothing_out() {
+        let rows: Vec<u32> = (0..301).collect();
+        let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
+        assert_eq!(lengths, [128, 128, 32, 8, 4, 1]);
+        assert_eq!(parts(&rows).concat(), rows);
+    }
+}
