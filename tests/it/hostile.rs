@@ -216,6 +216,11 @@ async fn a_path_that_names_nothing_is_not_found_whatever_is_in_it() {
         server.post(&format!("/internal/work/{id}/heartbeat"), &json!({})).await.problem(404);
         server.get(&format!("/console/{id}")).await.problem(404);
     }
+    for name in ["%00", "a%0Ab", &"a".repeat(129)] {
+        let registered =
+            server.put(&format!("/internal/workers/{name}"), &json!({"kinds": ["match_request"]})).await;
+        assert!(registered.problem(400)["detail"].as_str().unwrap().starts_with("`worker_id`: an id "));
+    }
     for path in ["/nothing", "/jobs/", "//jobs", "/console/..%2f..%2fCargo.toml"] {
         server.get(path).await.problem(404);
     }

@@ -50,7 +50,7 @@ impl Example for ClaimWork {
             worker_id: Text("matcher-1".parse().expect("a short text")),
             kinds: vec![WorkKind::MatchRequest],
             max: Some(1),
-            wait_ms: Some(20_000),
+            wait_ms: Some(5_000),
         }
     }
 }
