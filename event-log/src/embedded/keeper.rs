@@ -7,7 +7,7 @@ use std::thread;
 use super::disk::{Disk, DiskFile, Fault};
 use super::index::{self, IndexFile};
 use super::segment::{Segment, SegmentIndex, index_name};
-use super::stop::Latch;
+use super::stop::{Indispensable, Latch};
 use super::writer::Message;
 
 /// The name of the room for the next segment, until it is one.
@@ -51,7 +51,9 @@ impl Keeper {
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let (made, rooms) = mpsc::channel();
+        let indispensable = Indispensable(latch.clone());
         let thread = thread::Builder::new().name("log-keeper".to_owned()).spawn(move || {
+            let _indispensable = indispensable;
             for job in queue {
                 match job {
                     Job::MakeRoom { bytes } => {

@@ -59,7 +59,7 @@ pub(super) struct Indispensable(pub(super) Latch);
 impl Drop for Indispensable {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the thread that writes it panicked");
+            self.0.fail("a thread of it panicked");
         }
     }
 }
