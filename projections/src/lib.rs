@@ -120,6 +120,7 @@ impl ReadModels {
     /// # Errors
     /// [`OpenError`] if the folder or a file cannot be used.
     pub async fn open(settings: Settings, log: Log, clock: Clock) -> Result<Self, OpenError> {
+        metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
         let start = Start { settings, log, clock, feed };

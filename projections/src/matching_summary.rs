@@ -30,6 +30,9 @@ use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
 use hot::{CountedFold, Hot};
 use refold::Base;
 
+/// Counter: summaries that were not what their events say. It is there from the start, to be seen at zero.
+pub(crate) const REPAIRS: &str = "matching_summary_repairs_total";
+
 pub(crate) const UPSERT: &str = "INSERT INTO summaries (job_id, tenant, events, position, fold) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job_id) DO UPDATE SET events = excluded.events, \
      position = excluded.position, fold = excluded.fold";
@@ -348,7 +351,7 @@ impl Summaries {
             return Ok(Ok(false));
         }
         tracing::error!(%job, %position, "a summary was not what its events say, and was repaired");
-        metrics::counter!("matching_summary_repairs_total").increment(1);
+        metrics::counter!(REPAIRS).increment(1);
         hot.replace(job, counted);
         hot.replace_presence(tenant.clone(), presence);
         self.changed.insert(job);
