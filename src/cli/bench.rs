@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::client::{Client, Server};
 use super::{Failure, print};
 
 /// Matches in one report.
 const BATCH: u64 = 10_000;
-/// Requests are let go in ticks of this length.
-const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
@@ -32,7 +31,7 @@ pub(crate) struct Summary {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1000,1000000")]
     matches: Vec<u64>,
     /// Requests a second
-    #[arg(long, value_name = "NUMBER", default_value_t = 5000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
     /// How long each round asks one job
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
@@ -106,18 +105,20 @@ impl Summary {
 
     /// Asks at the rate, whether answers come or not: a request's time counts from when it was due.
     async fn ask(&self, client: &Client, path: &str) -> (Vec<f64>, usize) {
-        let per_tick = f64::from(self.rate) * TICK.as_secs_f64();
-        let ticks = (self.round.as_secs_f64() / TICK.as_secs_f64()) as u64;
-        let mut ticker = tokio::time::interval(TICK);
-        let (mut asked, mut due) = (Vec::new(), 0.0);
-        for _ in 0..ticks {
-            let at = ticker.tick().await.into_std();
-            due += per_tick;
-            while due >= 1.0 {
-                due -= 1.0;
-                asked.push(tokio::spawn(timed(client.clone(), path.to_owned(), at)));
-            }
-        }
+        let gap = Duration::from_secs(1) / self.rate;
+        let requests = (self.round.as_secs_f64() / gap.as_secs_f64()) as u32;
+        let (client, path, runtime) = (client.clone(), path.to_owned(), Handle::current());
+        // A thread of its own: the runtime's timers have a grain of a millisecond, and would let requests go in bursts.
+        let pacing = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let ask = |number: u32| {
+                let due = start + gap * number;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                runtime.spawn(timed(client.clone(), path.clone(), due))
+            };
+            (0..requests).map(ask).collect::<Vec<_>>()
+        });
+        let asked = pacing.await.unwrap_or_default();
         let answers = join_all(asked).await;
         let mut latencies: Vec<f64> = answers.iter().filter_map(|answer| *answer.as_ref().ok()?).collect();
         latencies.sort_by(f64::total_cmp);
