@@ -279,8 +279,8 @@ impl<P: Projection> Runner<P> {
     }
 
     fn change(&mut self, next: impl FnOnce(Stage<P>) -> Stage<P>) {
-        let placeholder = Stage::Closed { retry_at: Timestamp::EPOCH };
-        self.stage = next(std::mem::replace(&mut self.stage, placeholder));
+        let meanwhile = Stage::Closed { retry_at: Timestamp::EPOCH };
+        self.stage = next(std::mem::replace(&mut self.stage, meanwhile));
     }
 
     async fn rebuild(&mut self) -> Result<u64, FilesError> {
