@@ -8,13 +8,17 @@ need() {
   for pair in "$@"; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair#*:}")
   done
-  [ ${#missing[@]} -eq 0 ] && return
-  command -v apt-get >/dev/null 2>&1 || { echo "please install: ${missing[*]}" >&2; exit 1; }
-  say "installing ${missing[*]}"
+  [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+}
+
+# Installs Debian packages.
+install() {
+  command -v apt-get >/dev/null 2>&1 || { echo "please install: $*" >&2; exit 1; }
+  say "installing $*"
   local sudo=()
   [ "$(id -u)" -eq 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -q
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
 # Rust is the one thing that is asked for.

@@ -13,11 +13,10 @@ trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null |
 # A virtual environment of its own, kept beside the build.
 venv=target/schemathesis
 if ! [ -x "$venv/bin/st" ]; then
-  python3 -m venv "$venv" 2>/dev/null || {
-    . ./setup.sh
-    need python3-venv-is-missing:python3-venv
-    python3 -m venv "$venv"
-  }
+  . ./setup.sh
+  # Debian keeps what a virtual environment needs in a package of its own.
+  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+  python3 -m venv "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5'
 fi
 
