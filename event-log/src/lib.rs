@@ -9,6 +9,8 @@ pub mod conformance;
 pub mod embedded;
 pub mod memory;
 mod subscription;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 use std::future::Future;
 
