@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, although they are not marked as such")]
 
 use bytes::Bytes;
-use event_schemas::envelope::{EventType, NewEvent, Recorded};
+use event_schemas::envelope::{DataFormat, EventType, NewEvent, Recorded};
 use event_schemas::ids::{EventId, Position};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -81,6 +81,7 @@ fn event(number: u128) -> NewEvent {
     NewEvent {
         id: EventId(Uuid::from_u128(number)),
         event_type: EventType::new(if number.is_multiple_of(2) { "Happened" } else { "JobCreated" }),
+        format: DataFormat::Json,
         metadata: Bytes::from(format!(r#"{{"number":{number}}}"#)),
         data: Bytes::from(format!(r#"{{"data":"{}"}}"#, "x".repeat((number % 50) as usize))),
     }

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
 
+mod client;
 mod disk;
 mod heads;
 mod index;
@@ -39,6 +40,7 @@ mod torture;
 mod verify;
 mod writer;
 
+pub use client::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
 pub use disk::Fault;
 #[cfg(any(test, feature = "simulation"))]
 pub use disk::simulated::{SimDisk, Trouble};
@@ -50,8 +52,9 @@ pub use stop::Stopped;
 pub use torture::{Tally, torture};
 pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
 
+use client::Claim;
 use disk::Disk;
-use heads::Heads;
+use heads::{Heads, Ids};
 use keeper::Keeper;
 use reader::{Access, Shelf};
 use segment::SegmentFault;
@@ -212,6 +215,25 @@ impl EmbeddedLog {
         self.latch.wait().await
     }
 
+    /// Gives an append to the writer.
+    async fn queue(
+        &self,
+        stream: StreamId,
+        claim: Claim,
+        events: Vec<NewEvent>,
+    ) -> Result<Pending, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { stream, claim, events, answer };
+        if self.queue.send(Message::Append(request)).await.is_err() {
+            let reason = match self.latch.stopped() {
+                Some(Stopped::Failed { reason }) => reason,
+                Some(Stopped::Closed) | None => "it was closed".to_owned(),
+            };
+            return Err(AppendError::Closed { reason });
+        }
+        Ok(Pending::new(answered))
+    }
+
     /// Asks memory at once, and the disk on a thread that may wait.
     async fn ask<T: Send + 'static>(
         &self,
@@ -261,6 +283,7 @@ fn start(
         active: recovered.active,
         size: recovered.size,
         heads: Heads::default(),
+        ids: Ids::default(),
         groups: 0,
         marked: recovered.marked,
     };
@@ -278,17 +301,7 @@ impl EventLog for EmbeddedLog {
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
         check_size(&events)?;
-        let (answer, answered) = oneshot::channel();
-        let request = Request { stream: stream.clone(), expected, events, answer };
-        if self.queue.send(Message::Append(request)).await.is_err() {
-            let reason = match self.latch.stopped() {
-                Some(Stopped::Failed { reason }) => reason,
-                Some(Stopped::Closed) | None => "it was closed".to_owned(),
-            };
-            return Err(AppendError::Closed { reason });
-        }
-        let gone = || AppendError::Unknown { reason: "the log's writer ended early".to_owned() };
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        self.queue(stream.clone(), Claim::Contract(expected), events).await?.outcome().await
     }
 
     async fn read_stream(

@@ -98,6 +98,7 @@ impl EventLog for MemoryLog {
                 revision,
                 id: event.id,
                 event_type: event.event_type,
+                format: event.format,
                 metadata: event.metadata,
                 data: event.data,
             });

@@ -265,11 +265,22 @@ impl TryFrom<Event> for WorkerEvent {
     }
 }
 
+/// What an event's data is, as its appender says. A log keeps it and does not look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataFormat {
+    /// What all events of this program are.
+    #[default]
+    Json,
+    /// Anything else: only events of others.
+    Bytes,
+}
+
 /// An event before a log has accepted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     pub id: EventId,
     pub event_type: EventType,
+    pub format: DataFormat,
     /// JSON of [`Metadata`].
     pub metadata: Bytes,
     /// JSON of the event.
@@ -303,6 +314,7 @@ impl NewEvent {
         Self {
             id: EventId::derive(command, stream.as_str(), index),
             event_type: event.event_type(),
+            format: DataFormat::Json,
             metadata: serde_json::to_vec(&metadata)
                 .expect("metadata has text keys only, so it can be written as JSON")
                 .into(),
@@ -321,6 +333,7 @@ pub struct Recorded {
     pub revision: Revision,
     pub id: EventId,
     pub event_type: EventType,
+    pub format: DataFormat,
     pub metadata: Bytes,
     pub data: Bytes,
 }

@@ -223,6 +223,7 @@ async fn a_command_that_was_interrupted_between_two_appends_is_carried_on_by_its
     let begun = events[..first_append].iter().map(|event| NewEvent {
         id: event.id,
         event_type: event.event_type.clone(),
+        format: event.format,
         metadata: event.metadata.clone(),
         data: event.data.clone(),
     });

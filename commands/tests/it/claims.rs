@@ -239,6 +239,7 @@ async fn an_event_that_this_version_does_not_know_stops_the_handing_out_of_work_
     let unknown = NewEvent {
         id: EventId(uuid::Uuid::from_u128(1)),
         event_type: EventType::new("JobPutOnIce"),
+        format: known.format,
         metadata: known.metadata,
         data: known.data,
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use event_schemas::envelope::{NewEvent, Recorded};
+use event_schemas::envelope::{DataFormat, NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 
 use super::{START, all, append, event, events, ids, stream};
@@ -13,13 +13,18 @@ use crate::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, AppendError, Appended, EventLog
 pub async fn an_append_comes_back_as_it_was(log: &Log, _: &Clock) {
     let new = vec![
         event(1),
-        NewEvent { metadata: Bytes::new(), data: Bytes::from_static(b"\0\xff not json"), ..event(2) },
+        NewEvent {
+            format: DataFormat::Bytes,
+            metadata: Bytes::new(),
+            data: Bytes::from_static(b"\0\xff not json"),
+            ..event(2)
+        },
     ];
     let appended = log.append(&stream("a-ä"), Expected::NoStream, new.clone()).await.unwrap();
     let read = log.read_stream(&stream("a-ä"), Revision(0), 10).await.unwrap();
     assert_eq!(read, all(log).await);
     for (n, (new, recorded)) in new.into_iter().zip(&read).enumerate() {
-        let NewEvent { id, event_type, metadata, data } = new;
+        let NewEvent { id, event_type, format, metadata, data } = new;
         let expected = Recorded {
             position: Position(recorded.position.0),
             recorded_at: START,
@@ -27,6 +32,7 @@ pub async fn an_append_comes_back_as_it_was(log: &Log, _: &Clock) {
             revision: Revision(n as u64),
             id,
             event_type,
+            format,
             metadata,
             data,
         };

@@ -1,7 +1,10 @@
-//! The ends of the streams that were appended to lately: what the writer checks expectations against.
+//! The ends of the streams that were appended to lately: what the writer checks expectations against. And the ids of
+//! what clients appended lately, by which their repetitions are recognised.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
+use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{EventId, Revision};
 use event_schemas::stream::StreamId;
 
@@ -48,6 +51,38 @@ impl Heads {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(stream, head);
+    }
+}
+
+/// Ids of events in one generation; two are kept, of at most 8 MB together.
+const IDS_MAX: usize = 65_536;
+
+/// Where events with these ids are in their streams. Forgets the oldest.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    hasher: RandomState,
+    young: HashMap<(EventId, u64), Revision>,
+    old: HashMap<(EventId, u64), Revision>,
+}
+
+impl Ids {
+    /// The place in the stream that an event of this id got, if it was lately.
+    pub(super) fn find(&self, stream: &StreamId, id: EventId) -> Option<Revision> {
+        let key = (id, self.hasher.hash_one(stream));
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+
+    /// Remembers events that follow `last`.
+    pub(super) fn add(&mut self, stream: &StreamId, last: Option<Revision>, events: &[NewEvent]) {
+        let stream = self.hasher.hash_one(stream);
+        let mut revision = last.map_or(Revision(0), Revision::next);
+        for event in events {
+            if self.young.len() >= IDS_MAX {
+                self.old = std::mem::take(&mut self.young);
+            }
+            self.young.insert((event.id, stream), revision);
+            revision = revision.next();
+        }
     }
 }
 

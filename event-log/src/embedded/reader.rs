@@ -17,6 +17,8 @@ use super::segment::{Segment, SegmentFault, Window};
 use super::tail::{Tail, TailGroup};
 use crate::{Filter, Page};
 
+mod back;
+
 /// The most bytes that one page reads from a segment, matching or not.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
@@ -92,9 +94,13 @@ impl Shelf {
     }
 
     /// The last revision of a stream.
-    pub(super) fn last_revision(&self, stream: &StreamId) -> Result<Option<Revision>, SegmentFault> {
+    pub(super) fn last_revision(
+        &self,
+        stream: &StreamId,
+        access: Access,
+    ) -> Result<Option<Revision>, SegmentFault> {
         for segment in self.segments().iter().rev() {
-            if let Some(run) = segment.run(stream, true)? {
+            if let Some(run) = segment.run(stream, access == Access::Disk)? {
                 return Ok(Some(run.last()));
             }
         }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use event_schemas::envelope::{NewEvent, Recorded};
+use event_schemas::envelope::{DataFormat, NewEvent, Recorded};
 use event_schemas::ids::{EventId, LogId, Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -76,6 +76,7 @@ pub(super) struct EventView {
     pub(super) revision: Revision,
     pub(super) recorded_at: Timestamp,
     pub(super) id: EventId,
+    format: DataFormat,
     pub(super) stream: Range<usize>,
     event_type: Range<usize>,
     metadata: Range<usize>,
@@ -171,11 +172,28 @@ fn parse_event(entry: &[u8]) -> Result<EventView, NoEntry> {
         revision: Revision(u64_at(entry, 24)),
         recorded_at: Timestamp::from_micros(u64_at(entry, 32).cast_signed()),
         id: EventId(Uuid::from_bytes(id)),
+        format: format_of(entry[17])?,
         stream,
         event_type,
         metadata,
         data,
     })
+}
+
+/// Logs from before there was a choice have zero here, and hold JSON.
+fn format_code(format: DataFormat) -> u8 {
+    match format {
+        DataFormat::Json => 0,
+        DataFormat::Bytes => 1,
+    }
+}
+
+fn format_of(code: u8) -> Result<DataFormat, NoEntry> {
+    match code {
+        0 => Ok(DataFormat::Json),
+        1 => Ok(DataFormat::Bytes),
+        _ => Err(NoEntry::Damaged("the event's data is of an unknown format")),
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -206,6 +224,7 @@ impl EventView {
             revision: self.revision,
             id: self.id,
             event_type: names.event_type(&entry[self.event_type.clone()])?,
+            format: self.format,
             metadata: entry.slice(self.metadata.clone()),
             data: entry.slice(self.data.clone()),
         })

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use event_schemas::envelope::{EventType, NewEvent, Recorded};
+use event_schemas::envelope::{DataFormat, EventType, NewEvent, Recorded};
 use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::client::Claim;
 use super::disk::Disk;
 use super::keeper::Keeper;
 use super::reader::Access;
@@ -85,6 +86,7 @@ pub(super) fn event(number: u128, bytes: usize) -> NewEvent {
     NewEvent {
         id: EventId(Uuid::from_u128(number)),
         event_type: EventType::new("Happened"),
+        format: DataFormat::Json,
         metadata: Bytes::from_static(b"{}"),
         data: vec![b'x'; bytes].into(),
     }
@@ -99,7 +101,7 @@ pub(super) fn commit(
     let mut answers = Vec::new();
     for (stream, expected, events) in appends {
         let (answer, answered) = oneshot::channel();
-        queue.push_back(Request { stream, expected, events, answer });
+        queue.push_back(Request { stream, claim: Claim::Contract(expected), events, answer });
         answers.push(answered);
     }
     while !queue.is_empty() && writer.latch.stopped().is_none() {

@@ -13,8 +13,9 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::client::Claim;
 use super::disk::{Disk, DiskFile, Fault, Lock};
-use super::heads::{Head, Heads, Pending};
+use super::heads::{Head, Heads, Ids, Pending};
 use super::index::MemoryIndex;
 use super::keeper::{Keeper, ROOM_NAME, extend};
 use super::reader::Shelf;
@@ -24,7 +25,7 @@ use super::stop::{Latch, Stopped};
 use super::tail::TailGroup;
 use super::{Limits, telemetry};
 use crate::clock::Clock;
-use crate::{AppendError, Appended, Expected};
+use crate::{AppendError, Appended};
 
 mod judge;
 
@@ -34,12 +35,12 @@ use judge::Verdict;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) stream: StreamId,
-    pub(super) expected: Expected,
+    pub(super) claim: Claim,
     pub(super) events: Vec<NewEvent>,
     pub(super) answer: Answer,
 }
 
-type Outcome = Result<Appended, AppendError>;
+pub(super) type Outcome = Result<Appended, AppendError>;
 type Answer = oneshot::Sender<Outcome>;
 
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub(super) struct Writer {
     pub(super) size: u64,
     pub(super) end: u64,
     pub(super) heads: Heads,
+    /// Of events that clients appended lately.
+    pub(super) ids: Ids,
     /// How many groups were begun: tells pending events of this group from those of earlier ones.
     pub(super) groups: u64,
     /// Whether the last group with events is below a later mark already.
@@ -211,9 +214,9 @@ impl Writer {
                 first: Position(self.shelf.durable().0 + 1),
                 recorded_at: self.clock.now().max(self.shelf.recorded_at()),
             };
-            for Request { stream, expected, events, answer } in batch.by_ref() {
+            for Request { stream, claim, events, answer } in batch.by_ref() {
                 answers.push((answer, Err(unknown())));
-                let outcome = self.decide(&mut group, stream, expected, events, room)?;
+                let outcome = self.decide(&mut group, stream, claim, events, room)?;
                 if let Some(last) = answers.last_mut() {
                     last.1 = outcome;
                 }
@@ -233,15 +236,20 @@ impl Writer {
         &mut self,
         group: &mut Group,
         stream: StreamId,
-        expected: Expected,
+        claim: Claim,
         events: Vec<NewEvent>,
         room: Room,
     ) -> Result<Outcome, Final> {
-        Ok(match self.judge(group, &stream, expected, &events)? {
+        Ok(match self.judge(group, &stream, claim, &events)? {
             Verdict::Earlier(appended) => Ok(appended),
             Verdict::Conflict(actual) => Err(AppendError::Conflict { actual }),
             Verdict::Append(head) => match room {
-                Room::Ready => Ok(self.accept(group, stream, head, events)),
+                Room::Ready => {
+                    if let Claim::Client(_) = claim {
+                        self.ids.add(&stream, head.map(|head| head.revision), &events);
+                    }
+                    Ok(self.accept(group, stream, head, events))
+                }
                 Room::Full { free_bytes } => {
                     Err(AppendError::Full { free_bytes, reserve_bytes: self.limits.reserve_bytes })
                 }
@@ -312,6 +320,7 @@ impl Writer {
                 revision: pending.revision,
                 id: pending.event.id,
                 event_type: pending.event.event_type,
+                format: pending.event.format,
                 metadata: bytes.slice(pending.placed.metadata),
                 data: bytes.slice(pending.placed.data),
             });

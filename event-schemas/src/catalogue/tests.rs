@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
-use crate::envelope::{Envelope, EventType, Metadata, Recorded, Unreadable};
+use crate::envelope::{DataFormat, Envelope, EventType, Metadata, Recorded, Unreadable};
 use crate::ids::{EventId, Position, Revision};
 use crate::time::Timestamp;
 
@@ -44,6 +44,7 @@ fn recorded(kind: &EventKind, sample: &Sample<'_>) -> Recorded {
         revision: Revision(0),
         id: EventId(Uuid::nil()),
         event_type: EventType::new(kind.name),
+        format: DataFormat::Json,
         metadata: sample.metadata.get().to_owned().into(),
         data: sample.data.get().to_owned().into(),
     }

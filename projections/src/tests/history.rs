@@ -108,6 +108,7 @@ impl History {
         let poison = NewEvent {
             id: event_schemas::ids::EventId(Uuid::from_u128(command)),
             event_type: event_schemas::envelope::EventType::new("NobodyKnows"),
+            format: event_schemas::envelope::DataFormat::Json,
             metadata: "{}".into(),
             data: "{}".into(),
         };

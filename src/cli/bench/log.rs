@@ -12,7 +12,7 @@ use clap::Args;
 use event_log::clock::Clock;
 use event_log::embedded::{EmbeddedLog, Settings};
 use event_log::{EventLog, Expected, Filter};
-use event_schemas::envelope::{EventType, NewEvent};
+use event_schemas::envelope::{DataFormat, EventType, NewEvent};
 use event_schemas::ids::{EventId, Position};
 use event_schemas::stream::StreamId;
 use serde_json::{Value, json};
@@ -180,6 +180,7 @@ fn event(random: u64, n: u64) -> NewEvent {
     NewEvent {
         id: EventId(Uuid::from_u64_pair(random, n)),
         event_type: EventType::new("MatchFound"),
+        format: DataFormat::Json,
         metadata: Bytes::from_static(br#"{"schema_version":1,"tenant":"bench","actor":"worker:w-1"}"#),
         data: data.into(),
     }

@@ -9,7 +9,7 @@ use event_schemas::time::Timestamp;
 
 use super::{
     Body, EVENT_HEADER_BYTES, EventView, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupHeader, KIND_EVENT,
-    KIND_GROUP, KIND_TRAILER, NoEntry, Seed, event_bytes, parse,
+    KIND_GROUP, KIND_TRAILER, NoEntry, Seed, event_bytes, format_code, parse,
 };
 
 /// A group while it is being filled.
@@ -56,6 +56,7 @@ impl GroupWriter {
         header[4..8].copy_from_slice(&as_u32(length).to_le_bytes());
         header[8..16].copy_from_slice(&position.0.to_le_bytes());
         header[16] = KIND_EVENT;
+        header[17] = format_code(event.format);
         let name_length = u16::try_from(name.len()).expect("a stream name has at most 4096 bytes");
         header[18..20].copy_from_slice(&name_length.to_le_bytes());
         header[20..24].copy_from_slice(&as_u32(event_type.len()).to_le_bytes());
@@ -189,7 +190,7 @@ pub(in crate::embedded) fn parse_group(seed: Seed, bytes: &[u8]) -> Result<Group
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use event_schemas::envelope::EventType;
+    use event_schemas::envelope::{DataFormat, EventType};
     use event_schemas::ids::{EventId, LogId};
     use proptest::prelude::*;
 
@@ -210,6 +211,7 @@ mod tests {
             let event = NewEvent {
                 id: EventId(Uuid::from_u128(n as u128)),
                 event_type: EventType::new(event_type),
+                format: if n % 2 == 0 { DataFormat::Json } else { DataFormat::Bytes },
                 metadata: Bytes::from(format!("{n}")),
                 data: Bytes::from(data.clone()),
             };
@@ -240,8 +242,14 @@ mod tests {
             for ((at, view), event) in parsed.events.iter().zip(&events) {
                 let recorded = view.recorded(&Bytes::copy_from_slice(&bytes[*at..]), &mut names).unwrap();
                 prop_assert_eq!(
-                    (recorded.id, recorded.event_type, recorded.metadata, recorded.data),
-                    (event.id, event.event_type.clone(), event.metadata.clone(), event.data.clone())
+                    (recorded.id, recorded.event_type, recorded.format, recorded.metadata, recorded.data),
+                    (
+                        event.id,
+                        event.event_type.clone(),
+                        event.format,
+                        event.metadata.clone(),
+                        event.data.clone()
+                    )
                 );
             }
         }

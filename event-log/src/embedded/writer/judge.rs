@@ -5,6 +5,7 @@ use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
 
 use super::{Final, Group, Writer};
+use crate::embedded::client::{Claim, ClientExpected};
 use crate::embedded::heads::Head;
 use crate::embedded::reader::Access;
 use crate::{Appended, Expected};
@@ -22,11 +23,28 @@ impl Writer {
         &mut self,
         group: &Group,
         stream: &StreamId,
-        expected: Expected,
+        claim: Claim,
         events: &[NewEvent],
     ) -> Result<Verdict, Final> {
         let head = self.head_of(stream)?;
         let actual = head.map(|head| head.revision);
+        let expected = match claim {
+            Claim::Contract(expected) => expected,
+            Claim::Client(expected) => {
+                if expected == ClientExpected::Exists && head.is_none() {
+                    return Ok(Verdict::Conflict(None));
+                }
+                let known = events.first().and_then(|event| self.ids.find(stream, event.id));
+                match (expected.as_expected(), known, head) {
+                    // Where the first event is, the others must be as well.
+                    (Expected::Any, Some(first), Some(head)) => {
+                        let earlier = self.find_earlier(group, head, stream, first, events)?;
+                        return Ok(earlier.map_or(Verdict::Conflict(actual), Verdict::Earlier));
+                    }
+                    (expected, ..) => expected,
+                }
+            }
+        };
         let count = events.len() as u64;
         let first = match expected {
             Expected::NoStream if head.is_none() => return Ok(Verdict::Append(head)),
@@ -116,8 +134,11 @@ impl Writer {
         if let Some(head) = self.heads.get(stream) {
             return Ok(head);
         }
-        let head =
-            self.shelf.last_revision(stream)?.map(|revision| Head { revision, id: None, pending: None });
+        let head = self.shelf.last_revision(stream, Access::Disk)?.map(|revision| Head {
+            revision,
+            id: None,
+            pending: None,
+        });
         self.heads.set(stream.clone(), head);
         Ok(head)
     }
