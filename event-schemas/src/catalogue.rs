@@ -4,8 +4,12 @@ use std::sync::LazyLock;
 
 use schemars::Schema;
 
+use crate::challenge::ChallengeEvent;
 use crate::job::JobEvent;
+use crate::match_record::MatchRecordEvent;
 use crate::matching::MatchingEvent;
+use crate::player::PlayerEvent;
+use crate::pool::PoolEvent;
 use crate::worker::WorkerEvent;
 
 /// One type of event.
@@ -24,7 +28,16 @@ pub struct EventKind {
 /// Every type, sorted by name.
 pub fn all() -> &'static [EventKind] {
     static ALL: LazyLock<Vec<EventKind>> = LazyLock::new(|| {
-        let mut all = [JobEvent::TYPES, MatchingEvent::TYPES, WorkerEvent::TYPES].concat();
+        let mut all = [
+            JobEvent::TYPES,
+            MatchingEvent::TYPES,
+            WorkerEvent::TYPES,
+            PlayerEvent::TYPES,
+            PoolEvent::TYPES,
+            MatchRecordEvent::TYPES,
+            ChallengeEvent::TYPES,
+        ]
+        .concat();
         all.sort_by_key(|kind| kind.name);
         all
     });

@@ -12,12 +12,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue;
+use crate::challenge::ChallengeEvent;
 use crate::ids::{
     CommandId, CorrelationId, EventId, InvalidId, Position, ProcessId, Revision, ServiceId, SubjectId,
     Tenant, WorkerId,
 };
 use crate::job::JobEvent;
+use crate::match_record::MatchRecordEvent;
 use crate::matching::MatchingEvent;
+use crate::player::PlayerEvent;
+use crate::pool::PoolEvent;
 use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 use crate::worker::WorkerEvent;
@@ -168,102 +172,78 @@ pub struct Cause {
     pub traceparent: Option<String>,
 }
 
-/// An event of any category.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+/// Makes [`Event`] of the categories, and the ways between it and each of them.
+macro_rules! categories {
+    ($($category:ident($events:ident)),* $(,)?) => {
+        /// An event of any category.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Event {
+            $($category($events)),*
+        }
+
+        impl Event {
+            pub fn category(&self) -> Category {
+                match self {
+                    $(Self::$category(_) => Category::$category),*
+                }
+            }
+
+            pub fn event_type(&self) -> EventType {
+                match self {
+                    $(Self::$category(event) => event.event_type()),*
+                }
+            }
+
+            pub fn schema_version(&self) -> u16 {
+                match self {
+                    $(Self::$category(event) => event.schema_version()),*
+                }
+            }
+
+            /// The stored form of the data: JSON.
+            pub fn encode(&self) -> Bytes {
+                match self {
+                    $(Self::$category(event) => event.encode()),*
+                }
+            }
+
+            fn decode(name: &str, data: &[u8]) -> Option<serde_json::Result<Self>> {
+                None$(.or_else(|| $events::decode(name, data).map(|read| read.map(Self::$category))))*
+            }
+        }
+
+        $(
+            impl From<$events> for Event {
+                fn from(event: $events) -> Self {
+                    Self::$category(event)
+                }
+            }
+
+            impl TryFrom<Event> for $events {
+                type Error = OtherCategory;
+
+                fn try_from(event: Event) -> Result<Self, OtherCategory> {
+                    if let Event::$category(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
+                }
+            }
+        )*
+    };
+}
+
+categories! {
     Job(JobEvent),
     Matching(MatchingEvent),
     Worker(WorkerEvent),
-}
-
-impl Event {
-    pub fn category(&self) -> Category {
-        match self {
-            Self::Job(_) => Category::Job,
-            Self::Matching(_) => Category::Matching,
-            Self::Worker(_) => Category::Worker,
-        }
-    }
-
-    pub fn event_type(&self) -> EventType {
-        match self {
-            Self::Job(event) => event.event_type(),
-            Self::Matching(event) => event.event_type(),
-            Self::Worker(event) => event.event_type(),
-        }
-    }
-
-    pub fn schema_version(&self) -> u16 {
-        match self {
-            Self::Job(event) => event.schema_version(),
-            Self::Matching(event) => event.schema_version(),
-            Self::Worker(event) => event.schema_version(),
-        }
-    }
-
-    /// The stored form of the data: JSON.
-    pub fn encode(&self) -> Bytes {
-        match self {
-            Self::Job(event) => event.encode(),
-            Self::Matching(event) => event.encode(),
-            Self::Worker(event) => event.encode(),
-        }
-    }
-
-    fn decode(name: &str, data: &[u8]) -> Option<serde_json::Result<Self>> {
-        JobEvent::decode(name, data)
-            .map(|read| read.map(Self::Job))
-            .or_else(|| MatchingEvent::decode(name, data).map(|read| read.map(Self::Matching)))
-            .or_else(|| WorkerEvent::decode(name, data).map(|read| read.map(Self::Worker)))
-    }
-}
-
-impl From<JobEvent> for Event {
-    fn from(event: JobEvent) -> Self {
-        Self::Job(event)
-    }
-}
-
-impl From<MatchingEvent> for Event {
-    fn from(event: MatchingEvent) -> Self {
-        Self::Matching(event)
-    }
-}
-
-impl From<WorkerEvent> for Event {
-    fn from(event: WorkerEvent) -> Self {
-        Self::Worker(event)
-    }
+    Player(PlayerEvent),
+    Pool(PoolEvent),
+    MatchRecord(MatchRecordEvent),
+    Challenge(ChallengeEvent),
 }
 
 /// The event is of another category than asked for: of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the category {}", .0.as_str())]
 pub struct OtherCategory(pub Category);
-
-impl TryFrom<Event> for JobEvent {
-    type Error = OtherCategory;
-
-    fn try_from(event: Event) -> Result<Self, OtherCategory> {
-        if let Event::Job(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
-    }
-}
-
-impl TryFrom<Event> for MatchingEvent {
-    type Error = OtherCategory;
-
-    fn try_from(event: Event) -> Result<Self, OtherCategory> {
-        if let Event::Matching(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
-    }
-}
-
-impl TryFrom<Event> for WorkerEvent {
-    type Error = OtherCategory;
-
-    fn try_from(event: Event) -> Result<Self, OtherCategory> {
-        if let Event::Worker(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
-    }
-}
 
 /// What an event's data is, as its appender says. A log keeps it and does not look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

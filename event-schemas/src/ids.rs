@@ -107,6 +107,12 @@ uuid_id! {
     JobId,
     /// The right of one worker to one piece of work for a time.
     LeaseId,
+    /// A player's waiting in one or more pools, from joining to leaving.
+    EntryId,
+    /// Two players who are put together, and what comes of it.
+    MatchRecordId,
+    /// One player's asking another for a match.
+    ChallengeId,
     /// A person, as the log knows them. Only the vault can say who it is.
     SubjectId,
     /// A log: made once, kept over restarts and restores.
@@ -136,6 +142,10 @@ text_id! {
     RequestId,
     /// A product image found in a frame, named by its reporter.
     MatchId,
+    /// A pool of players who may meet.
+    PoolKey,
+    /// A game, as the game service named it.
+    GameId,
 }
 
 impl EventId {

@@ -7,12 +7,18 @@
 //! This crate refuses to know how events are stored, decided, folded or served: it has no I/O, no clock and no rules.
 
 pub mod catalogue;
+pub mod challenge;
 pub mod envelope;
 pub mod failure;
 pub mod ids;
 pub mod job;
+pub mod match_record;
 pub mod matching;
+pub mod player;
+pub mod pool;
+pub mod rating;
 mod registry;
+pub mod sealed;
 pub mod stream;
 pub mod time;
 pub mod worker;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{JobId, MatchId, Tenant, WorkerId};
+use crate::ids::{ChallengeId, JobId, MatchId, MatchRecordId, PoolKey, SubjectId, Tenant, WorkerId};
 
 /// Over how many streams a job's matches are spread, so that reporters do not wait for each other.
 pub const MATCH_SHARDS: u8 = 16;
@@ -29,6 +29,10 @@ pub enum Category {
     Job,
     Matching,
     Worker,
+    Player,
+    Pool,
+    MatchRecord,
+    Challenge,
 }
 
 /// The text names no stream.
@@ -37,13 +41,25 @@ pub enum Category {
 pub struct NotAStream(pub String);
 
 impl Category {
-    pub const ALL: [Self; 3] = [Self::Job, Self::Matching, Self::Worker];
+    pub const ALL: [Self; 7] = [
+        Self::Job,
+        Self::Matching,
+        Self::Worker,
+        Self::Player,
+        Self::Pool,
+        Self::MatchRecord,
+        Self::Challenge,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Job => "job",
             Self::Matching => "matching",
             Self::Worker => "worker",
+            Self::Player => "player",
+            Self::Pool => "pool",
+            Self::MatchRecord => "match_record",
+            Self::Challenge => "challenge",
         }
     }
 }
@@ -75,6 +91,27 @@ impl StreamId {
     /// What the names of all streams of a tenant's workers, and no others, begin with.
     pub fn workers_prefix(tenant: &Tenant) -> String {
         format!("{}-{}.", Category::Worker.as_str(), escape(tenant.as_str()))
+    }
+
+    pub fn player(tenant: &Tenant, subject: SubjectId) -> Self {
+        Self::of_tenant(Category::Player, tenant, &subject.to_string())
+    }
+
+    pub fn pool(tenant: &Tenant, key: &PoolKey) -> Self {
+        Self::of_tenant(Category::Pool, tenant, &escape(key.as_str()))
+    }
+
+    pub fn match_record(id: MatchRecordId) -> Self {
+        Self::of_uuid(Category::MatchRecord, id.0)
+    }
+
+    pub fn challenge(id: ChallengeId) -> Self {
+        Self::of_uuid(Category::Challenge, id.0)
+    }
+
+    /// `id` is escaped already.
+    fn of_tenant(category: Category, tenant: &Tenant, id: &str) -> Self {
+        Self(format!("{}-{}.{id}", category.as_str(), escape(tenant.as_str())).into())
     }
 
     fn of_uuid(category: Category, id: Uuid) -> Self {
@@ -191,6 +228,36 @@ mod tests {
         let (a, ab): (Tenant, Tenant) = ("a".parse().unwrap(), "a.b".parse().unwrap());
         let worker: WorkerId = "w".parse().unwrap();
         assert!(!StreamId::worker(&ab, &worker).as_str().starts_with(&StreamId::workers_prefix(&a)));
+    }
+
+    #[test]
+    fn every_stream_is_found_to_be_of_its_category() {
+        let tenant: Tenant = "a.b".parse().unwrap();
+        let id = Uuid::from_u128(1);
+        for (stream, category, name) in [
+            (
+                StreamId::player(&tenant, SubjectId(id)),
+                Category::Player,
+                "player-a~2eb.00000000-0000-0000-0000-000000000001",
+            ),
+            (
+                StreamId::pool(&tenant, &"blitz 3+0".parse().unwrap()),
+                Category::Pool,
+                "pool-a~2eb.blitz~203~2b0",
+            ),
+            (
+                StreamId::match_record(MatchRecordId(id)),
+                Category::MatchRecord,
+                "match_record-00000000-0000-0000-0000-000000000001",
+            ),
+            (
+                StreamId::challenge(ChallengeId(id)),
+                Category::Challenge,
+                "challenge-00000000-0000-0000-0000-000000000001",
+            ),
+        ] {
+            assert_eq!((stream.as_str(), stream.category()), (name, Some(category)));
+        }
     }
 
     #[test]

@@ -103,7 +103,8 @@ impl Projection for JobRows {
             match &envelope.event {
                 Event::Job(event) => self.fold_job(job, envelope, event),
                 Event::Matching(event) => self.fold_matching(db, job, envelope, event).await?,
-                Event::Worker(_) => {}
+                // Of another category, which this projection is not given.
+                _ => {}
             }
         }
         Ok(())

@@ -76,7 +76,7 @@ impl JobFold {
                 }
             }
             (Event::Matching(event), Some(_)) => self.count(event, envelope),
-            (Event::Job(_) | Event::Matching(_), None) | (Event::Worker(_), _) => return,
+            _ => return,
         }
         self.latest.see(envelope);
     }

@@ -43,6 +43,10 @@ pub enum CategoryWord {
     Job,
     Matching,
     Worker,
+    Player,
+    Pool,
+    MatchRecord,
+    Challenge,
 }
 
 impl From<CategoryWord> for Category {
@@ -51,6 +55,10 @@ impl From<CategoryWord> for Category {
             CategoryWord::Job => Self::Job,
             CategoryWord::Matching => Self::Matching,
             CategoryWord::Worker => Self::Worker,
+            CategoryWord::Player => Self::Player,
+            CategoryWord::Pool => Self::Pool,
+            CategoryWord::MatchRecord => Self::MatchRecord,
+            CategoryWord::Challenge => Self::Challenge,
         }
     }
 }
