@@ -354,6 +354,9 @@ impl Origin {
 }
 
 #[cfg(test)]
+mod timer_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,6 +8,7 @@ mod decide;
 pub mod failure;
 pub mod history;
 pub mod pipeline;
+pub mod retry;
 pub mod timeline;
 pub mod view;
 
@@ -15,6 +16,7 @@ use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, LeaseId, WorkerId};
 use event_schemas::job::{JobCreated, JobEvent, JobKind, JobProgressReported, Phase, PhasePrior};
 use event_schemas::time::Timestamp;
+use event_schemas::worker::WorkerEnd;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::lease::Lease;
@@ -45,18 +47,23 @@ pub enum Action {
         worker_id: WorkerId,
         lease_until: Timestamp,
     },
+    /// A lease ended without a report. The job is claimable again, unless it is one that kills its workers.
     ExpireLease {
         lease_id: LeaseId,
+        /// What became of its worker.
+        end: WorkerEnd,
     },
     /// By the worker under its lease; without a lease by whoever leads the job, while nobody holds one.
     Complete {
         lease_id: Option<LeaseId>,
         result: Option<serde_json::Value>,
     },
-    /// Like [`Action::Complete`].
+    /// Like [`Action::Complete`]. What fails under a lease is tried again by itself, as [`retry`] says.
     Fail {
         lease_id: Option<LeaseId>,
         error: ClassifiedError,
+        /// When the service that failed is called again, if it is left alone at present.
+        left_alone_until: Option<Timestamp>,
     },
     Retry {
         eta_priors: Vec<PhasePrior>,
@@ -91,10 +98,14 @@ pub struct Life {
     pub lease: Option<Lease>,
     /// Before this instant a scheduled retry is not to be claimed.
     pub due_at: Option<Timestamp>,
+    /// How often it was tried again by itself.
+    pub tally: retry::Tally,
     /// Of the attempt in course.
     progress: Option<Progress>,
     /// The lease under which the job ended, so that the same report sent again is recognised.
     ended_under: Option<LeaseId>,
+    /// The lease of the latest attempt that failed, which may long have been followed by others.
+    failed_under: Option<LeaseId>,
     result: Option<serde_json::Value>,
 }
 
@@ -219,6 +230,11 @@ impl Life {
     fn ended_by(&self, phase: Phase, lease_id: Option<LeaseId>) -> bool {
         self.phase == phase && (lease_id.is_none() || lease_id == self.ended_under)
     }
+
+    /// Whether a failure that came under `lease_id` is the one after which the job was taken up again.
+    fn retried_after(&self, lease_id: Option<LeaseId>) -> bool {
+        lease_id.is_some() && lease_id == self.failed_under
+    }
 }
 
 /// Decides for the streams `job-<uuid>`.
@@ -237,7 +253,7 @@ impl Decider for Job {
             (Action::Create(created), Some(life)) if life.created == *created => Vec::new(),
             (Action::Create(_), Some(_)) => return Err(Refusal::Exists),
             (_, None) => return Err(Refusal::Missing),
-            (action, Some(life)) => decide::decide(action, life)?,
+            (action, Some(life)) => decide::decide(action, life, command.at)?,
         };
         Ok(events.into_iter().map(|event| Occurred { at: command.at, event }).collect())
     }
@@ -250,8 +266,10 @@ impl Decider for Job {
                 attempt: 1,
                 lease: None,
                 due_at: None,
+                tally: retry::Tally::default(),
                 progress: None,
                 ended_under: None,
+                failed_under: None,
                 result: None,
             })),
             (None, _) => State(None),
@@ -266,11 +284,13 @@ fn evolve_life(mut life: Life, event: &JobEvent) -> Life {
         JobEvent::JobPhaseChanged(changed) => {
             if changed.from == Phase::Failed {
                 start_attempt(&mut life, None);
+                life.tally = retry::Tally::default();
             }
             life.phase = changed.to;
         }
         JobEvent::JobRetryScheduled(retry) => {
             start_attempt(&mut life, Some(retry.due_at));
+            life.tally.scheduled(retry.reason);
             life.attempt = retry.attempt;
             life.phase = Phase::Queued;
         }
@@ -290,8 +310,15 @@ fn evolve_life(mut life: Life, event: &JobEvent) -> Life {
                 until: claimed.lease_until,
             });
         }
-        JobEvent::JobLeaseExpired(_) => life.lease = None,
-        JobEvent::JobFailed(failed) => end(&mut life, Phase::Failed, failed.lease_id),
+        JobEvent::JobLeaseExpired(expired) => {
+            life.lease = None;
+            life.tally.left(expired.end);
+        }
+        JobEvent::JobFailed(failed) => {
+            life.tally.failed(&failed.error);
+            life.failed_under = failed.lease_id;
+            end(&mut life, Phase::Failed, failed.lease_id);
+        }
         JobEvent::JobCompleted(completed) => {
             end(&mut life, Phase::Completed, completed.lease_id);
             life.result.clone_from(&completed.result);

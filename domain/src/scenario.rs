@@ -40,7 +40,7 @@ pub(crate) fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 pub(crate) fn error(message: &str) -> ClassifiedError {
-    failure::classify(message, None, JOB, 1)
+    failure::classify(message, None, None, JOB, 1)
 }
 
 pub(crate) fn created(kind: JobKind) -> JobCreated {

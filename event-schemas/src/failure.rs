@@ -43,6 +43,7 @@ pub enum FailureCode {
     PermissionDenied,
     CorruptMedia,
     WorkerLost,
+    WorkerStopped,
     Unknown,
 }
 

@@ -11,6 +11,7 @@ use crate::failure::ClassifiedError;
 use crate::ids::{JobId, LeaseId, VideoId, WorkerId};
 use crate::registry::events;
 use crate::time::Timestamp;
+use crate::worker::WorkerEnd;
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -161,6 +162,9 @@ pub struct JobClaimed {
 pub struct JobLeaseExpired {
     pub lease_id: LeaseId,
     pub worker_id: WorkerId,
+    /// What became of the worker; not there in what was recorded before it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<WorkerEnd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -169,6 +173,39 @@ pub struct JobFailed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<LeaseId>,
     pub error: ClassifiedError,
+    /// Whether the job is tried again by itself, and if not, why; not there in what was recorded before it was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_state: Option<RetryState>,
+}
+
+/// Why a job that failed is, or is not, tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryState {
+    /// It is; the retry is scheduled.
+    InProgress,
+    /// Trying again would not help.
+    NonRetryable,
+    /// As often as errors of this class are tried again, it was.
+    MaximumAttempts,
+    /// Two attempts in a row ended with a lost worker or out of memory.
+    CrashLoop,
+    /// Whoever leads the job said that it failed, and says whether it is tried again.
+    NoPolicy,
+}
+
+/// What a scheduled retry waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryReason {
+    /// The pause between tries. Of the reasons, this one alone uses up one of the tries.
+    Backoff,
+    /// A service said when to come back.
+    RateLimited,
+    /// A service that failed too often is left alone.
+    Parked,
+    /// The worker was stopped; there is nothing to wait for.
+    Interrupted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -176,6 +213,8 @@ pub struct JobRetryScheduled {
     /// The attempt that will start.
     pub attempt: u32,
     pub due_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RetryReason>,
 }
 
 /// Why a job is not tried again by itself.

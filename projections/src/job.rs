@@ -78,7 +78,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
 
 impl Projection for JobRows {
     const NAME: Name = Name::Jobs;
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const DDL: &'static str = include_str!("../../migrations/sqlite/jobs.sql");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::Matching];
     const STORE: Store = Store::EachBatch;

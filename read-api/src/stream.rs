@@ -16,7 +16,7 @@ use domain::matching::summary::Summary as Summarised;
 use event_log::EventLog;
 use event_schemas::envelope::{Event, Recorded};
 use event_schemas::ids::{JobId, Position, Revision, Tenant};
-use event_schemas::job::{JobEvent, Phase};
+use event_schemas::job::{JobEvent, Phase, RetryState};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use poem_openapi::Object;
@@ -83,6 +83,8 @@ impl Kind {
             JobEvent::JobRetryScheduled(_) => Some(Self::Retrying),
             JobEvent::JobCreated(_) | JobEvent::JobPhaseChanged(_) => Some(Self::Progress),
             JobEvent::JobCompleted(_) => Some(Self::Completed),
+            // Its retry comes right behind it, and is what is told.
+            JobEvent::JobFailed(failed) if failed.retry_state == Some(RetryState::InProgress) => None,
             JobEvent::JobFailed(_) => Some(Self::Failed),
             JobEvent::JobCancelled(_) => Some(Self::Cancelled),
             JobEvent::JobProgressReported(_)

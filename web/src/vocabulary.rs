@@ -2,7 +2,9 @@
 //! once.
 
 use event_schemas::failure::{FailureCategory as StoredCategory, FailureCode};
-use event_schemas::job::{JobKind as StoredKind, Phase as StoredPhase};
+use event_schemas::job::{
+    JobKind as StoredKind, Phase as StoredPhase, RetryReason as StoredReason, RetryState as StoredState,
+};
 use event_schemas::worker::WorkKind as StoredWork;
 use poem_openapi::{Enum, Tags};
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,38 @@ pub enum FailureCategory {
     External,
     Processing,
     Unknown,
+}
+
+/// Why a job that failed is, or is not, tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredState")]
+#[serde(rename_all = "snake_case")]
+pub enum RetryState {
+    /// It is; the retry is scheduled.
+    InProgress,
+    /// Trying again would not help.
+    NonRetryable,
+    /// As often as errors of this class are tried again, it was.
+    MaximumAttempts,
+    /// Two attempts in a row ended with a lost worker or out of memory.
+    CrashLoop,
+    /// Whoever leads the job said that it failed, and says whether it is tried again.
+    NoPolicy,
+}
+
+/// What a scheduled retry waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredReason")]
+#[serde(rename_all = "snake_case")]
+pub enum RetryReason {
+    /// The pause between tries. Of the reasons, this one alone uses up one of the tries.
+    Backoff,
+    /// A service said when to come back.
+    RateLimited,
+    /// A service that failed too often is left alone.
+    Parked,
+    /// The worker was stopped; there is nothing to wait for.
+    Interrupted,
 }
 
 /// A code of failure as it is stored: `network_timeout`. Codes are added, so the document does not list them.

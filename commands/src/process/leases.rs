@@ -1,6 +1,7 @@
 //! Ends leases that were not kept alive.
 
 use event_schemas::ids::LeaseId;
+use event_schemas::worker::WorkerEnd;
 
 use super::{AGAIN_AFTER, ProcessError};
 use crate::work::{Lease, Work};
@@ -33,7 +34,8 @@ async fn expire(commands: &Commands, lease_id: LeaseId, lease: &Lease) -> Result
     let job = lease.work.job_id();
     match lease.work {
         Work::Job(_) => {
-            commands.act_on_job(job, &cause, domain::job::Action::ExpireLease { lease_id }).await?;
+            let action = domain::job::Action::ExpireLease { lease_id, end: WorkerEnd::Lost };
+            commands.act_on_job(job, &cause, action).await?;
         }
         Work::Request(..) => {
             let action = domain::matching::Action::ExpireLease { lease_id };

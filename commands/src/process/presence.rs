@@ -54,7 +54,7 @@ async fn end_leases(commands: &Commands, orphans: &Orphans) -> Result<Position, 
     let mut position = Position::START;
     let on_job = orphans.leases.iter().find(|(_, work)| matches!(work, Work::Job(_)));
     if let Some((lease_id, _)) = on_job {
-        let action = job::Action::ExpireLease { lease_id: *lease_id };
+        let action = job::Action::ExpireLease { lease_id: *lease_id, end: orphans.gone.end };
         position = commands.act_on_job(orphans.job_id, &cause, action).await?;
     }
     if orphans.leases.iter().any(|(_, work)| matches!(work, Work::Request(..))) {

@@ -115,11 +115,14 @@ struct FailWork {
     #[oai(validator(min_length = 1, max_length = 10000))]
     error: String,
     exit_code: Option<i32>,
+    /// After how many seconds to come back, if whoever refused said so; the pause of a job that was rate limited.
+    #[oai(validator(maximum(value = "86400")))]
+    retry_after_seconds: Option<u32>,
 }
 
 impl Example for FailWork {
     fn example() -> Self {
-        Self { error: "connection timed out".to_owned(), exit_code: None }
+        Self { error: "connection timed out".to_owned(), exit_code: None, retry_after_seconds: None }
     }
 }
 
@@ -249,7 +252,7 @@ impl WorkCommands {
 
     /// Report that work failed
     ///
-    /// Whether it is tried again depends on the error.
+    /// Whether it is tried again, and when, depends on the error.
     #[oai(path = "/internal/work/:lease_id/fail", method = "post", operation_id = "fail_work")]
     async fn fail(
         &self,
@@ -265,10 +268,12 @@ impl WorkCommands {
         let path = format!("/internal/work/{id}/fail");
         let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &body.0)).await?;
         let job = lease.work.job_id();
-        let error = classify(&body.0.error, body.0.exit_code, job, lease.attempt);
+        let told = body.0.retry_after_seconds;
+        let error = classify(&body.0.error, body.0.exit_code, told, job, lease.attempt);
         match lease.work {
             Work::Job(_) => {
-                self.0.report(&cause, id, job, job::Action::Fail { lease_id: Some(id), error }).await
+                let action = job::Action::Fail { lease_id: Some(id), error, left_alone_until: None };
+                self.0.report(&cause, id, job, action).await
             }
             Work::Request(..) => {
                 self.0.report_part(&cause, id, job, matching::Action::Fail { lease_id: id, error }).await

@@ -69,9 +69,12 @@ async fn a_failed_job_of_another_kind_is_classified_and_can_be_tried_again() {
     let claim = json!({"worker_id": "w", "kinds": ["model_training"]});
     let claimed = bench.post("/internal/work/claim", &claim).await.ok();
     let path = format!("/internal/work/{}", lease(&claimed["items"][0]));
-    bench.post(format!("{path}/fail"), &json!({"error": "connection refused", "exit_code": 1})).await.ok();
+    bench
+        .post(format!("{path}/fail"), &json!({"error": "Permission denied: /models", "exit_code": 1}))
+        .await
+        .ok();
     let failed = bench.events().await.pop().unwrap();
-    assert!(format!("{:?}", failed.event).contains("ConnectionFailed"), "{failed:?}");
+    assert!(format!("{:?}", failed.event).contains("PermissionDenied"), "{failed:?}");
     bench.rest().await;
     assert_eq!(bench.post("/internal/work/claim", &claim).await.ok()["items"], json!([]));
     bench.post(format!("/jobs/{}/retry", job["id"].as_str().unwrap()), &json!({})).await.ok();

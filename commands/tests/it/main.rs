@@ -10,6 +10,7 @@ mod matches;
 mod matching;
 #[cfg(test)]
 mod model;
+mod retries;
 #[cfg(test)]
 mod support;
 mod tenants;

@@ -4,14 +4,16 @@ use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{LeaseId, WorkerId};
 use event_schemas::job::{
     JobCancelled, JobClaimed, JobCompleted, JobEvent, JobFailed, JobLeaseExpired, JobPhaseChanged,
-    JobProgressReported, Phase, PhasePrior,
+    JobProgressReported, JobQuarantined, JobRetryScheduled, Phase, PhasePrior, QuarantineReason, RetryState,
 };
 use event_schemas::time::Timestamp;
+use event_schemas::worker::WorkerEnd;
 
+use super::retry::{self, Verdict};
 use super::{Action, Life, Progress, Refusal, failure, pipeline};
 
-/// The events that carry out `action` on a job that was created.
-pub(super) fn decide(action: &Action, life: &Life) -> Result<Vec<JobEvent>, Refusal> {
+/// The events that carry out `action`, at `at`, on a job that was created.
+pub(super) fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Vec<JobEvent>, Refusal> {
     match action {
         Action::Create(_) => Err(Refusal::Exists),
         Action::ChangePhase { to, reason, eta_priors } => {
@@ -19,14 +21,11 @@ pub(super) fn decide(action: &Action, life: &Life) -> Result<Vec<JobEvent>, Refu
         }
         Action::ReportProgress { report, eta_priors } => report_progress(life, report, eta_priors),
         Action::Claim { lease_id, worker_id, lease_until } => claim(life, *lease_id, worker_id, *lease_until),
-        Action::ExpireLease { lease_id } => Ok(match &life.lease {
-            Some(lease) if lease.id == *lease_id => {
-                vec![JobLeaseExpired { lease_id: lease.id, worker_id: lease.worker_id.clone() }.into()]
-            }
-            _ => Vec::new(),
-        }),
+        Action::ExpireLease { lease_id, end } => Ok(expire_lease(life, *lease_id, *end)),
         Action::Complete { lease_id, result } => complete(life, *lease_id, result.as_ref()),
-        Action::Fail { lease_id, error } => fail(life, *lease_id, error),
+        Action::Fail { lease_id, error, left_alone_until } => {
+            fail(life, *lease_id, error, at, *left_alone_until)
+        }
         Action::Retry { eta_priors } => match life.phase {
             Phase::Failed => Ok(vec![phase_changed(life, Phase::Queued, None, eta_priors)]),
             // The same retry, arriving again.
@@ -56,8 +55,9 @@ fn change_phase(
         Phase::Cancelled => JobCancelled { from, reason: reason.map(str::to_owned) }.into(),
         Phase::Failed => {
             let message = reason.unwrap_or("no reason was given");
-            let error = failure::classify(message, None, life.job_id(), life.attempt);
-            JobFailed { attempt: life.attempt, lease_id: None, error }.into()
+            let error = failure::classify(message, None, None, life.job_id(), life.attempt);
+            let retry_state = Some(RetryState::NoPolicy);
+            JobFailed { attempt: life.attempt, lease_id: None, error, retry_state }.into()
         }
         to if pipeline::rank(life.kind(), to) > pipeline::rank(life.kind(), from) => {
             phase_changed(life, to, reason, eta_priors)
@@ -152,11 +152,57 @@ fn complete(
     Ok(vec![JobCompleted { from: life.phase, lease_id, result: result.cloned() }.into()])
 }
 
-fn fail(life: &Life, lease_id: Option<LeaseId>, error: &ClassifiedError) -> Result<Vec<JobEvent>, Refusal> {
-    if life.ended_by(Phase::Failed, lease_id) {
+fn fail(
+    life: &Life,
+    lease_id: Option<LeaseId>,
+    error: &ClassifiedError,
+    at: Timestamp,
+    left_alone_until: Option<Timestamp>,
+) -> Result<Vec<JobEvent>, Refusal> {
+    if life.ended_by(Phase::Failed, lease_id) || life.retried_after(lease_id) {
         return Ok(Vec::new());
     }
     life.open()?;
     life.may_report(lease_id)?;
-    Ok(vec![JobFailed { attempt: life.attempt, lease_id, error: error.clone() }.into()])
+    let mut error = error.clone();
+    error.retryable = retry::is_retryable(&life.tally, &error);
+    // Who leads a job without a lease decides whether it is tried again.
+    let verdict = match lease_id {
+        Some(_) => retry::judge(life.job_id(), &life.tally, &error, at, left_alone_until),
+        None => Verdict::Stop(RetryState::NoPolicy),
+    };
+    Ok(failed(life, lease_id, error, verdict))
+}
+
+/// A worker that went away leaves the job to the next one, but not to one after the other for ever.
+fn expire_lease(life: &Life, lease_id: LeaseId, end: WorkerEnd) -> Vec<JobEvent> {
+    let Some(lease) = life.lease.as_ref().filter(|lease| lease.id == lease_id) else { return Vec::new() };
+    let worker_id = lease.worker_id.clone();
+    let mut events = vec![JobLeaseExpired { lease_id, worker_id, end: Some(end) }.into()];
+    if life.tally.is_crash_loop(end) {
+        let (message, exit_code) = match end {
+            WorkerEnd::OutOfMemory => ("the worker ran out of memory", Some(137)),
+            WorkerEnd::Crashed => ("worker lost: it crashed", None),
+            WorkerEnd::Lost | WorkerEnd::Stopped => ("worker lost: its lease ran out", None),
+        };
+        let error = failure::classify(message, exit_code, None, life.job_id(), life.attempt);
+        events.extend(failed(life, None, error, Verdict::Stop(RetryState::CrashLoop)));
+    }
+    events
+}
+
+/// The end of an attempt, and what comes of it, in one append: so that no crash falls in between.
+fn failed(life: &Life, lease_id: Option<LeaseId>, error: ClassifiedError, verdict: Verdict) -> Vec<JobEvent> {
+    let (retry_state, then) = match verdict {
+        Verdict::Again { due_at, reason } => (
+            RetryState::InProgress,
+            Some(JobRetryScheduled { attempt: life.attempt + 1, due_at, reason: Some(reason) }.into()),
+        ),
+        Verdict::Stop(RetryState::CrashLoop) => {
+            (RetryState::CrashLoop, Some(JobQuarantined { reason: QuarantineReason::CrashLoop }.into()))
+        }
+        Verdict::Stop(state) => (state, None),
+    };
+    let failed = JobFailed { attempt: life.attempt, lease_id, error, retry_state: Some(retry_state) };
+    std::iter::once(failed.into()).chain(then).collect()
 }

@@ -4,16 +4,24 @@
 //! group. To recognise something new, add a row, or a phrase to a row, and a real message to the test.
 
 mod patterns;
+mod told;
 
-use event_schemas::failure::ClassifiedError;
+use event_schemas::failure::{ClassifiedError, FailureCode};
 use event_schemas::ids::JobId;
 use uuid::Uuid;
 
 use patterns::{Again, PATTERNS, UNKNOWN};
 
-/// Recognises an error from its message and the exit code of the process that had it. The same arguments give the same
-/// answer for ever, support reference included.
-pub fn classify(message: &str, exit_code: Option<i32>, job: JobId, attempt: u32) -> ClassifiedError {
+/// Recognises an error from its message and the exit code of the process that had it. `told` is after how many seconds to
+/// come back, if whoever refused said so; else the message may say it. The same arguments give the same answer for ever,
+/// support reference included.
+pub fn classify(
+    message: &str,
+    exit_code: Option<i32>,
+    told: Option<u32>,
+    job: JobId,
+    attempt: u32,
+) -> ClassifiedError {
     let worded = words(message, |_| true);
     // "video 2039 not found" says the same as "video not found".
     let bare = words(message, |word| !is_a_name_or_number(word));
@@ -27,7 +35,10 @@ pub fn classify(message: &str, exit_code: Option<i32>, job: JobId, attempt: u32)
         .unwrap_or(&UNKNOWN);
     let retry_after_seconds = match pattern.again {
         Again::Never => None,
-        Again::After(seconds) => Some(seconds),
+        Again::After(seconds) => Some(match pattern.code {
+            FailureCode::RateLimited => told.or_else(|| told::seconds(message)).unwrap_or(seconds),
+            _ => seconds,
+        }),
         Again::OnceAfter(seconds) => (attempt <= 1).then_some(seconds),
     };
     ClassifiedError {

@@ -5,7 +5,9 @@
 use event_schemas::envelope::Envelope;
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, Position, Tenant, WorkerId};
-use event_schemas::job::{JobCreated, JobEvent, JobKind, JobPhaseChanged, Phase, PhasePrior};
+use event_schemas::job::{
+    JobCreated, JobEvent, JobKind, JobPhaseChanged, Phase, PhasePrior, RetryReason, RetryState,
+};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +37,16 @@ pub struct History {
     pub result: Option<serde_json::Value>,
     /// What was known at the latest phase change about how long phases take.
     pub eta_priors: Vec<PhasePrior>,
-    /// When a retry that was scheduled is due.
-    pub retry_due_at: Option<Timestamp>,
+    /// The retry that made the present attempt, if it was made by itself.
+    pub retry: Option<Retry>,
+}
+
+/// A retry that was scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Nobody may begin before.
+    pub due_at: Timestamp,
+    pub reason: Option<RetryReason>,
 }
 
 /// A stay in a phase.
@@ -53,17 +63,30 @@ pub struct Span {
 pub struct Attempt {
     pub number: u32,
     pub queued_at: Timestamp,
+    /// Nobody could begin before, where the attempt was scheduled.
+    pub due_at: Option<Timestamp>,
     /// When work began: the first claim, or the first phase beyond the queue.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     /// Who held the job as a whole, in order; several if leases ran out, which uses no attempt.
-    pub worker_ids: Vec<WorkerId>,
+    pub holds: Vec<Hold>,
     pub error: Option<ClassifiedError>,
+}
+
+/// A worker's time with a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub worker_id: WorkerId,
+    pub from: Timestamp,
+    /// None while it lasts.
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     pub error: ClassifiedError,
+    /// Why it is, or is not, tried again by itself.
+    pub retry_state: Option<RetryState>,
     /// When the log accepted it.
     pub recorded_at: Timestamp,
 }
@@ -116,7 +139,33 @@ impl Status {
     }
 }
 
+impl Attempt {
+    /// How long it was worked on up to `now`, in seconds: the time in which somebody held it, or, where the job is claimed
+    /// by its parts, all the time since work began.
+    pub fn run_seconds(&self, now: Timestamp) -> f64 {
+        let until = self.ended_at.unwrap_or(now);
+        if self.holds.is_empty() {
+            return self.started_at.map_or(0.0, |started| until.since(started).as_secs_f64());
+        }
+        let held = self.holds.iter().map(|hold| hold.until.unwrap_or(until).since(hold.from).as_secs_f64());
+        held.sum()
+    }
+
+    /// How long it waited for somebody up to `now`, in seconds. A pause before a retry is no wait.
+    pub fn queue_seconds(&self, now: Timestamp) -> f64 {
+        let until = self.ended_at.unwrap_or(now);
+        let since = self.queued_at.max(self.due_at.unwrap_or(self.queued_at));
+        (until.since(since).as_secs_f64() - self.run_seconds(now)).max(0.0)
+    }
+}
+
 impl History {
+    /// The retry that is waited for: scheduled, and nobody has begun.
+    pub fn waiting_retry(&self) -> Option<Retry> {
+        let begun = self.attempts.last().is_none_or(|attempt| attempt.started_at.is_some());
+        self.retry.filter(|_| self.phase == Phase::Queued && !begun)
+    }
+
     /// The history that a job's creation begins.
     pub fn begin(created: &JobCreated, tenant: Tenant, at: Timestamp) -> Self {
         let mut history = Self {
@@ -133,7 +182,7 @@ impl History {
             progress: None,
             result: None,
             eta_priors: Vec::new(),
-            retry_due_at: None,
+            retry: None,
         };
         history.enter(Phase::Queued, at);
         history.attempts.push(attempt(1, at));
@@ -160,11 +209,15 @@ impl History {
     /// The history after one more event of the job's own stream, which happened at `at`.
     pub fn apply(&mut self, event: &JobEvent, at: Timestamp, recorded_at: Timestamp) {
         match event {
-            JobEvent::JobCreated(_) | JobEvent::JobLeaseExpired(_) | JobEvent::JobQuarantined(_) => {}
+            JobEvent::JobCreated(_) | JobEvent::JobQuarantined(_) => {}
+            JobEvent::JobLeaseExpired(_) => self.let_go(at),
             JobEvent::JobPhaseChanged(changed) => self.change_phase(changed, at),
             JobEvent::JobRetryScheduled(retry) => {
                 self.begin_attempt(retry.attempt, at);
-                self.retry_due_at = Some(retry.due_at);
+                self.retry = Some(Retry { due_at: retry.due_at, reason: retry.reason });
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.due_at = Some(retry.due_at);
+                }
                 self.enter(Phase::Queued, at);
             }
             JobEvent::JobProgressReported(report) => {
@@ -180,11 +233,12 @@ impl History {
             JobEvent::JobClaimed(claimed) => {
                 if let Some(attempt) = self.attempts.last_mut() {
                     attempt.started_at.get_or_insert(at);
-                    attempt.worker_ids.push(claimed.worker_id.clone());
+                    attempt.holds.push(Hold { worker_id: claimed.worker_id.clone(), from: at, until: None });
                 }
             }
             JobEvent::JobFailed(failed) => {
-                self.failure = Some(Failure { error: failed.error.clone(), recorded_at });
+                let (error, retry_state) = (failed.error.clone(), failed.retry_state);
+                self.failure = Some(Failure { error, retry_state, recorded_at });
                 self.matching_until = None;
                 self.end(Phase::Failed, at);
                 if let Some(attempt) = self.attempts.last_mut() {
@@ -231,7 +285,7 @@ impl History {
         self.attempts.push(attempt(number, at));
         self.failure = None;
         self.progress = None;
-        self.retry_due_at = None;
+        self.retry = None;
     }
 
     fn enter(&mut self, phase: Phase, at: Timestamp) {
@@ -242,9 +296,17 @@ impl History {
 
     fn end(&mut self, phase: Phase, at: Timestamp) {
         self.leave(at);
+        self.let_go(at);
         self.phase = phase;
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended_at = Some(at);
+        }
+    }
+
+    /// Nobody holds the job any more.
+    fn let_go(&mut self, at: Timestamp) {
+        if let Some(hold) = self.attempts.last_mut().and_then(|attempt| attempt.holds.last_mut()) {
+            hold.until.get_or_insert(at);
         }
     }
 
@@ -256,7 +318,15 @@ impl History {
 }
 
 fn attempt(number: u32, queued_at: Timestamp) -> Attempt {
-    Attempt { number, queued_at, started_at: None, ended_at: None, worker_ids: Vec::new(), error: None }
+    Attempt {
+        number,
+        queued_at,
+        due_at: None,
+        started_at: None,
+        ended_at: None,
+        holds: Vec::new(),
+        error: None,
+    }
 }
 
 /// When and where a job was last heard of, over all its streams.

@@ -1,7 +1,8 @@
 use event_schemas::failure::FailureCode;
 use event_schemas::job::{
-    JobCancelled, JobClaimed, JobCompleted, JobFailed, JobLeaseExpired, JobPhaseChanged,
+    JobCancelled, JobClaimed, JobCompleted, JobFailed, JobLeaseExpired, JobPhaseChanged, RetryState,
 };
+use event_schemas::worker::WorkerEnd;
 use serde_json::json;
 
 use super::*;
@@ -29,7 +30,8 @@ fn to(to: Phase) -> Action {
 }
 
 fn failed() -> JobEvent {
-    JobFailed { attempt: 1, lease_id: None, error: error("oom") }.into()
+    JobFailed { attempt: 1, lease_id: None, error: error("oom"), retry_state: Some(RetryState::NoPolicy) }
+        .into()
 }
 
 fn claimed(n: u128) -> JobEvent {
@@ -46,6 +48,10 @@ fn report(n: u128, stage: Phase, fraction: f64) -> JobProgressReported {
 
 fn progress(report: JobProgressReported) -> Action {
     Action::ReportProgress { report, eta_priors: Vec::new() }
+}
+
+fn fail(n: Option<u128>, message: &str) -> Action {
+    Action::Fail { lease_id: n.map(lease), error: error(message), left_alone_until: None }
 }
 
 fn completed(from: Phase, lease_id: Option<LeaseId>) -> JobEvent {
@@ -181,30 +187,32 @@ fn a_matching_job_is_claimed_by_its_requests_only() {
 
 #[test]
 fn a_lease_that_runs_out_makes_the_job_claimable_and_uses_no_attempt() {
-    let expired: JobEvent = JobLeaseExpired { lease_id: lease(1), worker_id: id("w") }.into();
+    let expire = |n| Action::ExpireLease { lease_id: lease(n), end: WorkerEnd::Lost };
+    let expired: JobEvent =
+        JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: Some(WorkerEnd::Lost) }.into();
     let given = [job(VideoAnalysis), claimed(1)];
-    check(&given, Action::ExpireLease { lease_id: lease(1) }, Ok(vec![expired.clone()]));
-    check(&given, Action::ExpireLease { lease_id: lease(2) }, Ok(vec![]));
+    check(&given, expire(1), Ok(vec![expired.clone()]));
+    check(&given, expire(2), Ok(vec![]));
     let given = [job(VideoAnalysis), claimed(1), expired];
-    check(&given, Action::ExpireLease { lease_id: lease(1) }, Ok(vec![]));
+    check(&given, expire(1), Ok(vec![]));
     check(&given, claim(2, "w"), Ok(vec![claimed(2)]));
 }
 
 #[test]
 fn a_report_under_a_lost_lease_is_refused() {
-    let expired = JobLeaseExpired { lease_id: lease(1), worker_id: id("w") }.into();
+    let expired = JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: None }.into();
     let given = [job(VideoAnalysis), claimed(1), expired, claimed(2)];
     assert_eq!(Refusal::LeaseLost.kind(), RefusalKind::LeaseLost);
     check(&given, progress(report(1, Downloading, 0.5)), Err(Refusal::LeaseLost));
     check(&given, Action::Complete { lease_id: Some(lease(1)), result: None }, Err(Refusal::LeaseLost));
-    check(&given, Action::Fail { lease_id: Some(lease(1)), error: error("x") }, Err(Refusal::LeaseLost));
+    check(&given, fail(Some(1), "x"), Err(Refusal::LeaseLost));
 }
 
 #[test]
 fn while_a_worker_holds_the_job_nobody_ends_it_without_its_lease() {
     let given = [job(VideoAnalysis), claimed(1)];
     check(&given, Action::Complete { lease_id: None, result: None }, Err(Refusal::Held));
-    check(&given, Action::Fail { lease_id: None, error: error("x") }, Err(Refusal::Held));
+    check(&given, fail(None, "x"), Err(Refusal::Held));
     let given = [job(VideoAnalysis)];
     let completed = JobCompleted { from: Queued, lease_id: None, result: None };
     check(&given, Action::Complete { lease_id: None, result: None }, Ok(vec![completed.into()]));
@@ -224,10 +232,11 @@ fn an_end_that_is_reported_again_records_nothing_but_another_result_is_refused()
     check(&given, complete(1, Some(json!(1))), Ok(vec![]));
     check(&given, complete(1, Some(json!(2))), Err(Refusal::Ended(Completed)));
     check(&given, complete(2, Some(json!(1))), Err(Refusal::Ended(Completed)));
-    let failed = JobFailed { attempt: 1, lease_id: Some(lease(1)), error: error("x") };
-    let given = [job(VideoAnalysis), claimed(1), failed.into()];
-    check(&given, Action::Fail { lease_id: Some(lease(1)), error: error("x") }, Ok(vec![]));
-    check(&given, Action::Fail { lease_id: Some(lease(2)), error: error("x") }, Err(Refusal::Ended(Failed)));
+    let failed =
+        decided::<Job>(&given[..2], &Command { at: at(0.0), action: fail(Some(1), "private video") });
+    let given: Vec<_> = given[..2].iter().cloned().chain(failed.unwrap()).collect();
+    check(&given, fail(Some(1), "private video"), Ok(vec![]));
+    check(&given, fail(Some(2), "private video"), Err(Refusal::Ended(Failed)));
 }
 
 #[test]
@@ -274,7 +283,7 @@ fn a_job_is_claimable_while_it_is_open_unheld_and_due() {
     assert!(!life(&[job(VideoAnalysis), claimed(1)]).is_claimable(at(0.0)));
     assert!(!life(&[job(VideoAnalysis), failed()]).is_claimable(at(0.0)));
     assert!(!life(&[job(ProductVideoMatching)]).is_claimable(at(0.0)));
-    let scheduled = event_schemas::job::JobRetryScheduled { attempt: 2, due_at: at(10.0) };
+    let scheduled = event_schemas::job::JobRetryScheduled { attempt: 2, due_at: at(10.0), reason: None };
     let waiting = life(&[job(VideoAnalysis), failed(), scheduled.into()]);
     assert_eq!((waiting.attempt, waiting.phase), (2, Queued));
     assert!(!waiting.is_claimable(at(9.0)));

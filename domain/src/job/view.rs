@@ -2,7 +2,7 @@
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, WorkerId};
-use event_schemas::job::{JobKind, Phase};
+use event_schemas::job::{JobKind, Phase, RetryReason, RetryState};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,19 @@ pub struct JobView {
     pub counters: Counters,
     /// The failure that the job stands in.
     pub error: Option<ClassifiedError>,
+    /// Why it is, or is not, tried again by itself; none if it never failed, or was taken up by hand since.
+    pub retry_state: Option<RetryState>,
+    /// The retry that is waited for.
+    pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
+}
+
+/// A retry that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryView {
+    pub attempt: u32,
+    pub due_at: Timestamp,
+    pub reason: Option<RetryReason>,
 }
 
 /// One try to do the job.
@@ -44,6 +56,8 @@ pub struct JobView {
 pub struct AttemptView {
     pub attempt: u32,
     pub queued_at: Timestamp,
+    /// Nobody could begin before, where it was scheduled.
+    pub due_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub queue_seconds: f64,
@@ -77,27 +91,41 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         attempts,
         counters: fold.tally.counters,
         error: history.failure.as_ref().map(|failure| failure.error.clone()),
+        retry_state: retry_state(history),
+        retry: retry(history),
         result: history.result.clone(),
     })
 }
 
 pub(crate) fn attempt_view(attempt: &Attempt, now: Timestamp) -> AttemptView {
-    let ended_at = attempt.ended_at;
-    let until = ended_at.unwrap_or(now);
     AttemptView {
         attempt: attempt.number,
         queued_at: attempt.queued_at,
+        due_at: attempt.due_at,
         started_at: attempt.started_at,
-        ended_at,
-        queue_seconds: attempt.started_at.unwrap_or(until).since(attempt.queued_at).as_secs_f64(),
-        run_seconds: attempt.started_at.map_or(0.0, |started| until.since(started).as_secs_f64()),
-        worker_ids: attempt.worker_ids.clone(),
+        ended_at: attempt.ended_at,
+        queue_seconds: attempt.queue_seconds(now),
+        run_seconds: attempt.run_seconds(now),
+        worker_ids: attempt.holds.iter().map(|hold| hold.worker_id.clone()).collect(),
         error: attempt.error.clone(),
     }
 }
 
+pub(super) fn retry(history: &History) -> Option<RetryView> {
+    let waiting = history.waiting_retry()?;
+    Some(RetryView { attempt: history.attempt, due_at: waiting.due_at, reason: waiting.reason })
+}
+
+/// Of the failure that the job stands in; of one that was tried again by itself, that it was.
+pub(super) fn retry_state(history: &History) -> Option<RetryState> {
+    match &history.failure {
+        Some(failure) => failure.retry_state,
+        None => history.retry.map(|_| RetryState::InProgress),
+    }
+}
+
 /// How much of the whole is done. A job that has failed or was cancelled shows how far it had come.
-fn percentage(history: &History, counters: &Counters) -> f64 {
+pub(super) fn percentage(history: &History, counters: &Counters) -> f64 {
     let phase = match history.phase {
         Phase::Failed | Phase::Cancelled => history.spans.last().map_or(Phase::Queued, |span| span.phase),
         phase => phase,

@@ -18,7 +18,7 @@ use crate::job::history::{History, Latest, Status};
 use crate::worker::presence::Presence;
 
 /// The version of [`JobFold`]'s stored form. A fold stored with another one is not read, but made anew.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// All that a job's events come to. Equal folds are stored as equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

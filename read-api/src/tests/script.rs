@@ -68,7 +68,7 @@ pub(super) fn failed() -> Event {
         retry_after_seconds: Some(5),
         support_reference: "MB-0001-0002".into(),
     };
-    Event::Job(JobFailed { attempt: 1, lease_id: None, error }.into())
+    Event::Job(JobFailed { attempt: 1, lease_id: None, error, retry_state: None }.into())
 }
 
 pub(super) fn images(count: u32) -> Event {

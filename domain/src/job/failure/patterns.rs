@@ -387,6 +387,22 @@ pub(super) const PATTERNS: &[Pattern] = &[
         again: Again::Never,
     },
     Pattern {
+        code: FailureCode::WorkerStopped,
+        category: FailureCategory::Processing,
+        phrases: &[
+            "worker is shutting down",
+            "worker was stopped",
+            "interrupted by shutdown",
+            "received sigterm",
+            "signal: 15",
+            "(sigterm)",
+        ],
+        exit_codes: &[143],
+        user_message: "The worker was stopped before it was done.",
+        suggested_actions: &["Nothing: another worker takes it up by itself."],
+        again: Again::After(0),
+    },
+    Pattern {
         code: FailureCode::WorkerLost,
         category: FailureCategory::Processing,
         phrases: &["worker lost", "worker was lost", "lease ran out", "lease expired"],

@@ -7,7 +7,7 @@ const JOB: JobId = JobId(Uuid::from_u128(0x11));
 #[track_caller]
 fn check(code: FailureCode, messages: &[&str]) {
     for message in messages {
-        assert_eq!(classify(message, None, JOB, 1).code, code, "{message}");
+        assert_eq!(classify(message, None, None, JOB, 1).code, code, "{message}");
     }
 }
 
@@ -118,6 +118,10 @@ fn real_messages_about_resources_and_services_are_recognised() {
         ],
     );
     check(FailureCode::WorkerLost, &["the lease ran out"]);
+    check(
+        FailureCode::WorkerStopped,
+        &["the worker is shutting down", "process terminated by signal: 15", "Received SIGTERM, exiting"],
+    );
     check(FailureCode::Unknown, &["", "index out of range", "the room is full", "frame 429 is odd"]);
 }
 
@@ -129,14 +133,14 @@ fn the_first_pattern_that_matches_wins() {
 
 #[test]
 fn exit_code_137_is_out_of_memory_without_words() {
-    assert_eq!(classify("Killed", Some(137), JOB, 1).code, FailureCode::OutOfMemory);
-    assert_eq!(classify("Killed", Some(1), JOB, 1).code, FailureCode::Unknown);
+    assert_eq!(classify("Killed", Some(137), None, JOB, 1).code, FailureCode::OutOfMemory);
+    assert_eq!(classify("Killed", Some(1), None, JOB, 1).code, FailureCode::Unknown);
 }
 
 #[test]
 fn an_unknown_error_is_retryable_once() {
-    assert!(classify("?", None, JOB, 1).retryable);
-    let second = classify("?", None, JOB, 2);
+    assert!(classify("?", None, None, JOB, 1).retryable);
+    let second = classify("?", None, None, JOB, 2);
     assert!(!second.retryable);
     assert_eq!(second.retry_after_seconds, None);
 }
@@ -144,18 +148,22 @@ fn an_unknown_error_is_retryable_once() {
 #[test]
 fn what_cannot_go_well_another_time_is_not_retryable() {
     for message in ["invalid url", "video not found", "private video", "unsupported codec", "unauthorized"] {
-        assert!(!classify(message, None, JOB, 1).retryable, "{message}");
+        assert!(!classify(message, None, None, JOB, 1).retryable, "{message}");
     }
 }
 
 #[test]
 fn a_rate_limited_call_says_how_long_to_wait() {
-    assert_eq!(classify("too many requests", None, JOB, 1).retry_after_seconds, Some(60));
+    let after = |message, told| classify(message, None, told, JOB, 1).retry_after_seconds;
+    assert_eq!(after("too many requests", None), Some(60));
+    assert_eq!(after("too many requests, retry after 7 s", None), Some(7));
+    assert_eq!(after("too many requests, retry after 7 s", Some(5)), Some(5));
+    assert_eq!(after("read timed out, retry after 7 s", Some(5)), Some(2));
 }
 
 #[test]
 fn the_support_reference_is_the_same_for_the_same_job_and_attempt() {
-    let reference = |job, attempt| classify("x", None, job, attempt).support_reference;
+    let reference = |job, attempt| classify("x", None, None, job, attempt).support_reference;
     assert_eq!(reference(JOB, 1), reference(JOB, 1));
     assert_ne!(reference(JOB, 1), reference(JOB, 2));
     assert_ne!(reference(JOB, 1), reference(JobId(Uuid::from_u128(0x12)), 1));

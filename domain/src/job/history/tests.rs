@@ -1,4 +1,7 @@
-use event_schemas::job::{JobClaimed, JobFailed, JobProgressReported, JobResultExpired, JobRetryScheduled};
+use event_schemas::job::{
+    JobClaimed, JobFailed, JobLeaseExpired, JobProgressReported, JobResultExpired, JobRetryScheduled,
+};
+use event_schemas::worker::WorkerEnd;
 use serde_json::json;
 
 use super::*;
@@ -19,7 +22,7 @@ fn claimed(n: u128) -> JobEvent {
 }
 
 fn failed() -> JobEvent {
-    JobFailed { attempt: 1, lease_id: None, error: error("oom") }.into()
+    JobFailed { attempt: 1, lease_id: None, error: error("oom"), retry_state: None }.into()
 }
 
 fn progress(stage: Phase, fraction: f64) -> JobEvent {
@@ -28,13 +31,34 @@ fn progress(stage: Phase, fraction: f64) -> JobEvent {
 
 #[test]
 fn a_scheduled_retry_begins_the_attempt_that_it_names() {
-    let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0) };
-    let history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, scheduled.into())]);
+    let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0), reason: Some(RetryReason::Backoff) };
+    let mut history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, scheduled.into())]);
     assert_eq!((history.attempt, history.phase), (2, Phase::Queued));
-    assert_eq!(history.retry_due_at, Some(at(30.0)));
+    let waited_for = Retry { due_at: at(30.0), reason: Some(RetryReason::Backoff) };
+    assert_eq!(history.waiting_retry(), Some(waited_for));
     assert_eq!((history.failure.is_none(), history.ended_at()), (true, None));
     assert_eq!(history.attempts[0].ended_at, Some(at(10.0)));
     assert_eq!(history.attempts[1].queued_at, at(11.0));
+    history.apply(&claimed(2), at(31.0), at(31.0));
+    assert_eq!((history.waiting_retry(), history.retry), (None, Some(waited_for)));
+}
+
+#[test]
+fn waiting_for_a_worker_is_told_from_a_pause_and_from_time_that_somebody_worked() {
+    let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0), reason: None };
+    let lost = |n| JobLeaseExpired { lease_id: lease(n), worker_id: id("w"), end: Some(WorkerEnd::Lost) };
+    let history = history(&[
+        (1.0, claimed(1)),
+        (10.0, failed()),
+        (10.0, scheduled.into()),
+        (34.0, claimed(2)),
+        (40.0, lost(2).into()),
+        (47.0, claimed(3)),
+    ]);
+    let times = |attempt: &Attempt| (attempt.queue_seconds(at(50.0)), attempt.run_seconds(at(50.0)));
+    assert_eq!(times(&history.attempts[0]), (1.0, 9.0));
+    assert_eq!(times(&history.attempts[1]), (4.0 + 7.0, 6.0 + 3.0));
+    assert_eq!(history.attempts[1].holds.len(), 2);
 }
 
 #[test]
@@ -46,7 +70,8 @@ fn progress_within_a_stage_never_goes_down_and_a_new_attempt_begins_without() {
     ]);
     assert_eq!(history.progress.map(|progress| progress.fraction), Some(0.5));
     history.apply(&failed(), at(4.0), at(4.0));
-    history.apply(&JobRetryScheduled { attempt: 2, due_at: at(5.0) }.into(), at(4.0), at(4.0));
+    let retry = JobRetryScheduled { attempt: 2, due_at: at(5.0), reason: None };
+    history.apply(&retry.into(), at(4.0), at(4.0));
     assert_eq!(history.progress, None);
 }
 

@@ -197,7 +197,11 @@ fn the_queue_lags_when_the_oldest_waiting_request_is_older_than_60_seconds() {
 fn a_failed_job_shows_its_error_and_nothing_else_until_it_is_retried() {
     let mut world = held();
     world.act(expire(1));
-    world.wait(500.0).job(job::Action::Fail { lease_id: None, error: error("No space left on device") });
+    world.wait(500.0).job(job::Action::Fail {
+        lease_id: None,
+        error: error("No space left on device"),
+        left_alone_until: None,
+    });
     let summary = world.summary();
     assert_eq!(summary.blockers, ["failed: The worker ran out of disk space."]);
     assert_eq!(summary.blocker_details[0].since, at(500.0));

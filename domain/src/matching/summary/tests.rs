@@ -1,6 +1,7 @@
 use event_schemas::ids::WorkerId;
 use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
+use event_schemas::worker::WorkerEnd;
 
 use super::*;
 use crate::job::view::view;
@@ -333,9 +334,13 @@ fn the_view_tells_the_attempts_apart_and_queue_time_from_run_time() {
         lease_until: at(1000.0),
     };
     world.wait(5.0).job(claim(1, "a"));
-    world.wait(10.0).job(job::Action::ExpireLease { lease_id: lease(1) });
+    world.wait(10.0).job(job::Action::ExpireLease { lease_id: lease(1), end: WorkerEnd::Lost });
     world.job(claim(2, "b"));
-    world.wait(10.0).job(job::Action::Fail { lease_id: Some(lease(2)), error: error("?") });
+    world.wait(10.0).job(job::Action::Fail {
+        lease_id: Some(lease(2)),
+        error: error("video not found"),
+        left_alone_until: None,
+    });
     world.wait(100.0).job(job::Action::Retry { eta_priors: Vec::new() });
     world.wait(3.0).job(claim(3, "c"));
     world.wait(4.0);

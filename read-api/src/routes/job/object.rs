@@ -1,7 +1,7 @@
 //! A job as it is answered.
 
 use domain::job::history::Status as JobStatus;
-use domain::job::view::{AttemptView, JobView};
+use domain::job::view::{AttemptView, JobView, RetryView};
 use domain::matching::tally::Counters as Counted;
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, WorkerId};
@@ -9,7 +9,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object};
 use serde_json::{Map, Value};
 use web::value::{At, Text, Uid};
-use web::vocabulary::{FailureCategory, JobKind, Phase, failure_code};
+use web::vocabulary::{FailureCategory, JobKind, Phase, RetryReason, RetryState, failure_code};
 
 /// Where a job stands, in the words that all kinds share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -67,6 +67,8 @@ pub struct ErrorObject {
 pub struct Attempt {
     pub attempt: u32,
     pub queued_at: At,
+    /// Nobody could begin before, where it was scheduled.
+    pub due_at: Option<At>,
     /// When work began; null while it waits.
     pub started_at: Option<At>,
     pub ended_at: Option<At>,
@@ -77,6 +79,16 @@ pub struct Attempt {
     /// Who held the job as a whole, in order.
     pub worker_ids: Vec<Text<WorkerId>>,
     pub error: Option<ErrorObject>,
+}
+
+/// A retry that is waited for.
+#[derive(Clone, Debug, Object)]
+#[oai(rename = "JobRetry")]
+pub struct Retry {
+    /// The attempt that will start.
+    pub attempt: u32,
+    pub due_at: At,
+    pub reason: Option<RetryReason>,
 }
 
 /// A job.
@@ -111,6 +123,10 @@ pub struct Job {
     pub matching: Option<Glance>,
     /// The failure that the job stands in.
     pub error: Option<ErrorObject>,
+    /// Why it is, or is not, tried again by itself; null if it never failed, or was taken up by hand since.
+    pub retry_state: Option<RetryState>,
+    /// The retry that is waited for.
+    pub retry: Option<Retry>,
     pub result: Option<Any<Value>>,
 }
 
@@ -165,6 +181,7 @@ impl From<AttemptView> for Attempt {
         Self {
             attempt: attempt.attempt,
             queued_at: At(attempt.queued_at),
+            due_at: attempt.due_at.map(At),
             started_at: attempt.started_at.map(At),
             ended_at: attempt.ended_at.map(At),
             queue_seconds: attempt.queue_seconds,
@@ -172,6 +189,12 @@ impl From<AttemptView> for Attempt {
             worker_ids: attempt.worker_ids.into_iter().map(Text).collect(),
             error: attempt.error.map(Into::into),
         }
+    }
+}
+
+impl From<RetryView> for Retry {
+    fn from(retry: RetryView) -> Self {
+        Self { attempt: retry.attempt, due_at: At(retry.due_at), reason: retry.reason.map(Into::into) }
     }
 }
 
@@ -197,6 +220,8 @@ impl Job {
             counters: job.counters.into(),
             matching,
             error: job.error.map(Into::into),
+            retry_state: job.retry_state.map(Into::into),
+            retry: job.retry.map(Into::into),
             result: job.result.map(Any),
         }
     }
