@@ -62,6 +62,34 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) metrics_open: bool,
 
+    /// Where to serve the embedded log over the EventStoreDB protocol (gRPC); nowhere by default
+    #[arg(long, env = "MATCHBOOK_ESDB_LISTEN", value_name = "ADDRESS")]
+    pub(crate) esdb_listen: Option<SocketAddr>,
+
+    /// The host and port that gossip tells clients of the EventStoreDB protocol. Default: where it listens
+    #[arg(long, env = "MATCHBOOK_ESDB_ADVERTISE", value_name = "HOST:PORT")]
+    pub(crate) esdb_advertise: Option<String>,
+
+    /// Who may use the EventStoreDB protocol: names and passwords; better set by the environment. Without any, everyone on this machine may
+    #[arg(
+        long,
+        env = "MATCHBOOK_ESDB_USERS",
+        value_name = "NAME:PASSWORD",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) esdb_users: Vec<String>,
+
+    /// Who may also append the program's own events through it, as its adapter does
+    #[arg(
+        long,
+        env = "MATCHBOOK_ESDB_TRUSTED_USERS",
+        value_name = "NAME:PASSWORD",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) esdb_trusted_users: Vec<String>,
+
     /// How long a worker keeps a piece of work, and counts as present, without a heartbeat
     #[arg(long, env = "MATCHBOOK_LEASE_TERM", value_name = "DURATION", default_value = "45s", value_parser = duration)]
     pub(crate) lease_term: Duration,

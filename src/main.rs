@@ -4,6 +4,8 @@ mod access;
 mod api;
 mod cli;
 mod config;
+#[cfg_attr(not(feature = "wire"), path = "wire_absent.rs")]
+mod wire;
 mod wiring;
 
 fn main() -> std::process::ExitCode {

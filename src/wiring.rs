@@ -19,6 +19,7 @@ use web::shutdown::Shutdown;
 use crate::api::Api;
 use crate::cli::Failure;
 use crate::config::Config;
+use crate::wire::Wire;
 
 /// Seconds: from half a millisecond to ten seconds, as requests and batches take.
 const LATENCY_BUCKETS: &[f64] =
@@ -29,6 +30,7 @@ pub(crate) struct Running {
     log: EmbeddedLog,
     commands: Commands,
     models: ReadModels,
+    wire: Option<Wire>,
 }
 
 /// Opens the log, the vault and the read models, and starts what runs by itself.
@@ -52,10 +54,12 @@ pub(crate) async fn start(
     let commands =
         Commands::open(command_settings(config), shared.clone(), clock.clone(), Ids::Random, vault);
     commands.start();
-    let server = server(config, auth, &clock, &commands);
+    let wire = Wire::start(config, &log, clock.clone()).await?;
+    let mut server = server(config, auth, &clock, &commands);
+    server.parts.extend(wire.as_ref().map(Wire::part));
     let read = ReadApi::new(shared, clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
-    Ok((Running { log, commands, models }, api))
+    Ok((Running { log, commands, models, wire }, api))
 }
 
 /// What the read side cannot see by itself.
@@ -87,6 +91,9 @@ impl Running {
     /// Lets go of what would wait long: claims that no work has come for, and the processes. Commands under way are not
     /// touched.
     pub(crate) async fn send_home(&self) {
+        if let Some(wire) = &self.wire {
+            wire.send_home();
+        }
         self.commands.shutdown().await;
     }
 
@@ -94,6 +101,9 @@ impl Running {
     pub(crate) async fn stop(self) {
         self.commands.shutdown().await;
         self.models.shutdown().await;
+        if let Some(wire) = self.wire {
+            wire.stop().await;
+        }
         self.log.close().await;
     }
 }

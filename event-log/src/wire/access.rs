@@ -1,0 +1,167 @@
+//! Who may do what.
+//!
+//! The names of this program's own streams are reserved: a client that could append to them could forge what the program
+//! decides on, or stop its read models with what they cannot read.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use event_schemas::envelope::{NewEvent, Recorded};
+use event_schemas::ids::{Position, Revision};
+use event_schemas::stream::{Category, StreamId};
+use event_schemas::time::Timestamp;
+use tonic::metadata::MetadataMap;
+
+use super::refusal::Refusal;
+
+/// The categories of this program's streams, those that are planned included: their names last for ever.
+const RESERVED: [&str; 12] = [
+    "job",
+    "matching",
+    "worker",
+    "player",
+    "pool",
+    "match_record",
+    "challenge",
+    "user",
+    "product",
+    "cutout",
+    "model",
+    "projection",
+];
+
+/// What a caller may do beside reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Append to streams of its own, and delete them.
+    Clients,
+    /// Also append events of this program to the program's streams, as its own adapter does.
+    Domain,
+}
+
+/// Someone with a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub password: String,
+    pub right: Right,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).field("right", &self.right).finish_non_exhaustive()
+    }
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    pub users: Vec<User>,
+    /// What those without a name and password may do; none: they are refused.
+    pub anonymous: Option<Right>,
+}
+
+impl Access {
+    /// What the caller may do.
+    pub(super) fn right(&self, request: &MetadataMap) -> Result<Right, Refusal> {
+        let Some(header) = request.get("authorization") else {
+            return self.anonymous.ok_or(Refusal::NotAuthenticated);
+        };
+        let given = header
+            .to_str()
+            .ok()
+            .and_then(|header| header.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+            .and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok())
+            .ok_or(Refusal::NotAuthenticated)?;
+        // Each is compared, and in full, so that the time says nothing.
+        let mut found = None;
+        for user in &self.users {
+            let known = format!("{}:{}", user.name, user.password);
+            if verify_slices_are_equal(known.as_bytes(), &given).is_ok() {
+                found = Some(user.right);
+            }
+        }
+        found.ok_or(Refusal::NotAuthenticated)
+    }
+}
+
+/// Whose stream it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A client's.
+    Client,
+    /// A client's too: the settings of the stream of this name.
+    SettingsOf(StreamId),
+    /// This program's.
+    Domain,
+    /// The log's own, or settings that nobody may change.
+    System,
+}
+
+/// Tells from the name.
+pub(super) fn owner(stream: &StreamId) -> Owner {
+    let name = stream.as_str();
+    if let Some(of) = name.strip_prefix("$$") {
+        return match of.parse::<StreamId>() {
+            Ok(of) if !of.as_str().starts_with('$') && !is_reserved(of.as_str()) => Owner::SettingsOf(of),
+            _ => Owner::System,
+        };
+    }
+    if name.starts_with('$') {
+        return Owner::System;
+    }
+    if is_reserved(name) { Owner::Domain } else { Owner::Client }
+}
+
+fn is_reserved(name: &str) -> bool {
+    let category = name.split_once('-').map_or(name, |(category, _)| category);
+    RESERVED.contains(&category) || Category::ALL.iter().any(|known| known.as_str() == category)
+}
+
+/// Whether the caller may append these events there.
+pub(super) fn check_append(
+    right: Right,
+    stream: &StreamId,
+    owner: &Owner,
+    events: &[NewEvent],
+) -> Result<(), Refusal> {
+    match (owner, right) {
+        (Owner::Client | Owner::SettingsOf(_), _) => Ok(()),
+        (Owner::Domain, Right::Domain) => {
+            events.iter().try_for_each(|event| check_domain_event(stream, event))
+        }
+        (Owner::Domain, Right::Clients) => Err(Refusal::AccessDenied(format!(
+            "streams of the category of {stream} are the program's own; choose another name, or use the name and \
+             password of a trusted user"
+        ))),
+        (Owner::System, _) => {
+            Err(Refusal::AccessDenied(format!("{stream} is a stream of the system that nobody appends to")))
+        }
+    }
+}
+
+/// Whether this program can make sense of the event. One that it cannot would stop its read models.
+fn check_domain_event(stream: &StreamId, event: &NewEvent) -> Result<(), Refusal> {
+    let recorded = Recorded {
+        position: Position::START,
+        recorded_at: Timestamp::EPOCH,
+        stream: stream.clone(),
+        revision: Revision(0),
+        id: event.id,
+        event_type: event.event_type.clone(),
+        format: event.format,
+        metadata: event.metadata.clone(),
+        data: event.data.clone(),
+    };
+    let denied =
+        |why: String| Refusal::AccessDenied(format!("{} is no event for {stream}: {why}", event.event_type));
+    let envelope = recorded.decode().map_err(|error| denied(error.to_string()))?;
+    if stream.category() == Some(envelope.event.category()) {
+        Ok(())
+    } else {
+        Err(denied(format!("it belongs into streams of the category {}", envelope.event.category().as_str())))
+    }
+}

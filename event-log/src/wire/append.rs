@@ -1,0 +1,114 @@
+//! Appending: one call an append, or many over one call.
+
+use event_schemas::envelope::NewEvent;
+use event_schemas::ids::{Position, Revision};
+use event_schemas::stream::StreamId;
+
+use super::access::{self, Right};
+use super::node::Node;
+use super::refusal::Refusal;
+use crate::AppendError;
+use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
+
+pub(super) mod batch;
+pub(super) mod single;
+
+/// What a client asks for, complete.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) stream: StreamId,
+    pub(super) expected: ClientExpected,
+    pub(super) events: Proposed,
+}
+
+/// Events while they come in. Those of an append that is too large are not kept.
+#[derive(Debug, Default)]
+pub(super) struct Proposed {
+    events: Vec<NewEvent>,
+    bytes: usize,
+}
+
+impl Proposed {
+    pub(super) fn push(&mut self, event: NewEvent) {
+        self.bytes = self
+            .bytes
+            .saturating_add(event.event_type.as_str().len() + event.metadata.len() + event.data.len());
+        if self.is_too_large() {
+            self.events = Vec::new();
+        } else {
+            self.events.push(event);
+        }
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.bytes > CLIENT_APPEND_BYTES_MAX
+    }
+
+    fn take(self) -> Result<Vec<NewEvent>, Refusal> {
+        if self.is_too_large() { Err(Refusal::TooLarge) } else { Ok(self.events) }
+    }
+}
+
+/// What became of an append that was not refused otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Appended {
+        revision: Revision,
+        position: Position,
+    },
+    /// There were no events, and the stream is as expected.
+    Nothing {
+        last: Option<Revision>,
+    },
+    Conflict {
+        expected: ClientExpected,
+        actual: Option<Revision>,
+    },
+}
+
+/// An append on its way: its place in the log's order is taken.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Queued { pending: Pending, expected: ClientExpected },
+    Over(Outcome),
+}
+
+impl Begun {
+    pub(super) async fn outcome(self) -> Result<Outcome, Refusal> {
+        match self {
+            Self::Over(outcome) => Ok(outcome),
+            Self::Queued { pending, expected } => match pending.outcome().await {
+                Ok(appended) => {
+                    Ok(Outcome::Appended { revision: appended.revision, position: appended.position })
+                }
+                Err(AppendError::Conflict { actual }) => Ok(Outcome::Conflict { expected, actual }),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
+
+impl Node {
+    /// Checks an append and gives it to the log. Appends come into the log in the order in which this was called.
+    pub(super) async fn begin(&self, right: Right, append: Append) -> Result<Begun, Refusal> {
+        let Append { stream, expected, events } = append;
+        let events = events.take()?;
+        access::check_append(right, &stream, &access::owner(&stream), &events)?;
+        if events.is_empty() {
+            let last = self.log.last_of(&stream).await?.map(|event| event.revision);
+            let as_expected = match expected {
+                ClientExpected::Any => true,
+                ClientExpected::Exists => last.is_some(),
+                ClientExpected::NoStream => last.is_none(),
+                ClientExpected::At(revision) => last == Some(revision),
+            };
+            return Ok(Begun::Over(if as_expected {
+                Outcome::Nothing { last }
+            } else {
+                Outcome::Conflict { expected, actual: last }
+            }));
+        }
+        let pending = self.log.submit(&stream, expected, events).await?;
+        Ok(Begun::Queued { pending, expected })
+    }
+}

@@ -1,0 +1,151 @@
+//! `BatchAppend`: any number of appends over one call, each in one or more messages, answered as they are done.
+
+use std::collections::HashMap;
+
+use event_schemas::ids::Revision;
+use event_schemas::time::Timestamp;
+use uuid::Uuid;
+
+use super::{Append, Outcome, Proposed};
+use crate::embedded::ClientExpected;
+use crate::wire::message::{IdForm, proposed, stream_id, uuid};
+use crate::wire::proto::event_store::client::streams::batch_append_req::options::{
+    DeadlineOption, ExpectedStreamPosition,
+};
+use crate::wire::proto::event_store::client::streams::batch_append_resp::{
+    self, Result as Answer, Success, success,
+};
+use crate::wire::proto::event_store::client::streams::{BatchAppendReq, BatchAppendResp, batch_append_req};
+use crate::wire::proto::event_store::client::{self as shared, AllStreamPosition};
+use crate::wire::refusal::{Refusal, conflict_in_batch};
+
+/// The most appends of one call that have begun to come in and are not complete.
+const OPEN_MAX: usize = 64;
+
+/// What an answer says of the append that it belongs to.
+#[derive(Clone, Debug)]
+pub(in crate::wire) struct Label {
+    id: shared::Uuid,
+    stream: Option<shared::StreamIdentifier>,
+    expected: Option<ClientExpected>,
+}
+
+/// An append that has come in whole, or is refused already.
+#[derive(Debug)]
+pub(in crate::wire) struct Complete {
+    pub(in crate::wire) label: Label,
+    pub(in crate::wire) append: Result<Append, Refusal>,
+}
+
+/// The appends of a call that are not complete, by their ids.
+#[derive(Debug, Default)]
+pub(in crate::wire) struct Open(HashMap<Uuid, Part>);
+
+#[derive(Debug)]
+struct Part {
+    label: Label,
+    append: Result<Append, Refusal>,
+}
+
+impl Open {
+    /// Takes a message; the append that it completes, if it does.
+    ///
+    /// # Errors
+    /// The call makes no sense any more.
+    pub(in crate::wire) fn take(
+        &mut self,
+        message: BatchAppendReq,
+        now: Timestamp,
+    ) -> Result<Option<Complete>, Refusal> {
+        let key = uuid(message.correlation_id.as_ref())?;
+        if let Some(options) = &message.options {
+            if self.0.len() >= OPEN_MAX {
+                return Err(Refusal::TooMany("at most 64 appends of a call may be incomplete at a time"));
+            }
+            let id = message.correlation_id.clone().unwrap_or_else(|| IdForm::Text.write(key));
+            let label = Label { id, stream: options.stream_identifier.clone(), expected: expected(options) };
+            let append = begin(options, label.expected, now);
+            if self.0.insert(key, Part { label, append }).is_some() {
+                return Err(Refusal::Malformed("two appends of the call have one correlation id"));
+            }
+        }
+        let part = self
+            .0
+            .get_mut(&key)
+            .ok_or(Refusal::Malformed("the first message of an append carries its options"))?;
+        for event in message.proposed_messages {
+            let Ok(append) = &mut part.append else { break };
+            match proposed(event.id.as_ref(), &event.metadata, event.custom_metadata, event.data) {
+                Ok(event) => append.events.push(event),
+                Err(refusal) => part.append = Err(refusal),
+            }
+        }
+        if !message.is_final {
+            return Ok(None);
+        }
+        let part = self.0.remove(&key);
+        Ok(part.map(|Part { label, append }| Complete { label, append }))
+    }
+}
+
+fn expected(options: &batch_append_req::Options) -> Option<ClientExpected> {
+    options.expected_stream_position.map(|expected| match expected {
+        ExpectedStreamPosition::StreamPosition(revision) => ClientExpected::At(Revision(revision)),
+        ExpectedStreamPosition::NoStream(()) => ClientExpected::NoStream,
+        ExpectedStreamPosition::Any(()) => ClientExpected::Any,
+        ExpectedStreamPosition::StreamExists(()) => ClientExpected::Exists,
+    })
+}
+
+fn begin(
+    options: &batch_append_req::Options,
+    expected: Option<ClientExpected>,
+    now: Timestamp,
+) -> Result<Append, Refusal> {
+    let expected = expected.ok_or(Refusal::Malformed("the append does not say which revision it expects"))?;
+    let too_late = match options.deadline_option {
+        Some(DeadlineOption::Deadline21100(at)) => at.seconds < now.micros().div_euclid(1_000_000),
+        Some(DeadlineOption::Deadline(left)) => left.seconds < 0 || left.nanos < 0,
+        None => false,
+    };
+    if too_late {
+        return Err(Refusal::TooLate);
+    }
+    let stream = stream_id(options.stream_identifier.as_ref())?;
+    Ok(Append { stream, expected, events: Proposed::default() })
+}
+
+/// The answer to one append of the call.
+pub(in crate::wire) fn answer(label: Label, outcome: Result<Outcome, Refusal>) -> BatchAppendResp {
+    let result = match outcome {
+        Ok(Outcome::Appended { revision, position }) => Answer::Success(Success {
+            current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision.0)),
+            position_option: Some(success::PositionOption::Position(AllStreamPosition {
+                commit_position: position.0,
+                prepare_position: position.0,
+            })),
+        }),
+        Ok(Outcome::Nothing { last }) => Answer::Success(Success {
+            current_revision_option: Some(match last {
+                Some(revision) => success::CurrentRevisionOption::CurrentRevision(revision.0),
+                None => success::CurrentRevisionOption::NoStream(()),
+            }),
+            position_option: Some(success::PositionOption::NoPosition(())),
+        }),
+        Ok(Outcome::Conflict { expected, actual }) => Answer::Error(conflict_in_batch(expected, actual)),
+        Err(refusal) => Answer::Error(refusal.in_batch()),
+    };
+    let expected = label.expected.map(|expected| match expected {
+        ClientExpected::At(revision) => batch_append_resp::ExpectedStreamPosition::StreamPosition(revision.0),
+        ClientExpected::NoStream => batch_append_resp::ExpectedStreamPosition::NoStream(()),
+        ClientExpected::Any => batch_append_resp::ExpectedStreamPosition::Any(()),
+        ClientExpected::Exists => batch_append_resp::ExpectedStreamPosition::StreamExists(()),
+    });
+    BatchAppendResp {
+        correlation_id: Some(label.id),
+        // Clients take it for granted.
+        stream_identifier: Some(label.stream.unwrap_or_default()),
+        expected_stream_position: expected,
+        result: Some(result),
+    }
+}

@@ -1,0 +1,118 @@
+//! `Append`: the events of one append come one by one, and one answer follows.
+
+use tonic::Streaming;
+
+use super::{Append, Outcome, Proposed};
+use crate::embedded::ClientExpected;
+use crate::wire::message::{proposed, stream_id};
+use crate::wire::proto::event_store::client::Empty;
+use crate::wire::proto::event_store::client::streams::append_req::options::ExpectedStreamRevision;
+use crate::wire::proto::event_store::client::streams::append_resp::wrong_expected_version::{
+    CurrentRevisionOption, CurrentRevisionOption2060, ExpectedRevisionOption, ExpectedRevisionOption2060,
+};
+use crate::wire::proto::event_store::client::streams::append_resp::{
+    Position, Result as Answer, Success, WrongExpectedVersion, success,
+};
+use crate::wire::proto::event_store::client::streams::{AppendReq, AppendResp, append_req};
+use crate::wire::refusal::Refusal;
+use event_schemas::ids::Revision;
+
+/// Reads the messages of a call into an append.
+pub(in crate::wire) async fn receive(mut messages: Streaming<AppendReq>) -> Result<Append, tonic::Status> {
+    let mut append = None;
+    while let Some(message) = messages.message().await? {
+        take(&mut append, message)?;
+        if append.as_ref().is_some_and(|append: &Append| append.events.is_too_large()) {
+            return Err(Refusal::TooLarge.into());
+        }
+    }
+    Ok(append.ok_or(Refusal::Malformed("the append has no options"))?)
+}
+
+/// Adds a message to what has come before it.
+pub(in crate::wire) fn take(append: &mut Option<Append>, message: AppendReq) -> Result<(), Refusal> {
+    match (message.content, append) {
+        (Some(append_req::Content::Options(options)), append @ None) => {
+            let expected = match options.expected_stream_revision {
+                Some(ExpectedStreamRevision::Revision(revision)) => ClientExpected::At(Revision(revision)),
+                Some(ExpectedStreamRevision::NoStream(_)) => ClientExpected::NoStream,
+                Some(ExpectedStreamRevision::Any(_)) => ClientExpected::Any,
+                Some(ExpectedStreamRevision::StreamExists(_)) => ClientExpected::Exists,
+                None => return Err(Refusal::Malformed("the append does not say which revision it expects")),
+            };
+            let stream = stream_id(options.stream_identifier.as_ref())?;
+            *append = Some(Append { stream, expected, events: Proposed::default() });
+            Ok(())
+        }
+        (Some(append_req::Content::ProposedMessage(event)), Some(append)) => {
+            let event = proposed(event.id.as_ref(), &event.metadata, event.custom_metadata, event.data)?;
+            append.events.push(event);
+            Ok(())
+        }
+        (Some(append_req::Content::Options(_)), Some(_)) => {
+            Err(Refusal::Malformed("the append has its options twice"))
+        }
+        (Some(append_req::Content::ProposedMessage(_)), None) => {
+            Err(Refusal::Malformed("the append begins with an event, not with its options"))
+        }
+        (None, _) => Err(Refusal::Malformed("a message of the append is empty")),
+    }
+}
+
+/// The answer; a conflict is one as well, not an error.
+pub(in crate::wire) fn answer(outcome: Outcome) -> AppendResp {
+    let result = match outcome {
+        Outcome::Appended { revision, position } => Answer::Success(Success {
+            current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision.0)),
+            position_option: Some(success::PositionOption::Position(Position {
+                commit_position: position.0,
+                prepare_position: position.0,
+            })),
+        }),
+        Outcome::Nothing { last } => Answer::Success(Success {
+            current_revision_option: Some(match last {
+                Some(revision) => success::CurrentRevisionOption::CurrentRevision(revision.0),
+                None => success::CurrentRevisionOption::NoStream(Empty {}),
+            }),
+            position_option: Some(success::PositionOption::NoPosition(Empty {})),
+        }),
+        Outcome::Conflict { expected, actual } => Answer::WrongExpectedVersion(conflict(expected, actual)),
+    };
+    AppendResp { result: Some(result) }
+}
+
+/// Both in the fields of today and in those of clients before 20.6.1.
+fn conflict(expected: ClientExpected, actual: Option<Revision>) -> WrongExpectedVersion {
+    let none = Empty {};
+    let (current, current_2060) = match actual {
+        Some(Revision(revision)) => (
+            CurrentRevisionOption::CurrentRevision(revision),
+            CurrentRevisionOption2060::CurrentRevision2060(revision),
+        ),
+        None => (CurrentRevisionOption::CurrentNoStream(none), CurrentRevisionOption2060::NoStream2060(none)),
+    };
+    let (expected, expected_2060) = match expected {
+        ClientExpected::At(Revision(revision)) => (
+            ExpectedRevisionOption::ExpectedRevision(revision),
+            ExpectedRevisionOption2060::ExpectedRevision2060(revision),
+        ),
+        ClientExpected::Any => {
+            (ExpectedRevisionOption::ExpectedAny(none), ExpectedRevisionOption2060::Any2060(none))
+        }
+        ClientExpected::Exists => (
+            ExpectedRevisionOption::ExpectedStreamExists(none),
+            ExpectedRevisionOption2060::StreamExists2060(none),
+        ),
+        // The older fields had no word for it; the largest number is what servers wrote.
+        ClientExpected::NoStream => (
+            ExpectedRevisionOption::ExpectedNoStream(none),
+            ExpectedRevisionOption2060::ExpectedRevision2060(u64::MAX),
+        ),
+    };
+    WrongExpectedVersion {
+        current_revision_option_20_6_0: Some(current_2060),
+        expected_revision_option_20_6_0: Some(expected_2060),
+        current_revision_option: Some(current),
+        expected_revision_option: Some(expected),
+    }
+}

@@ -1,0 +1,140 @@
+//! A subscription to one stream.
+
+use std::sync::Arc;
+
+use event_schemas::ids::{Position, Revision};
+use event_schemas::stream::StreamId;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::plan::From;
+use super::{PageSize, Reader};
+use crate::EventLog;
+use crate::wire::condition::Observer;
+use crate::wire::message::{IdForm, content, event, timestamp};
+use crate::wire::node::Node;
+use crate::wire::proto::event_store::client::streams::ReadResp;
+use crate::wire::proto::event_store::client::streams::read_resp::{
+    CaughtUp, Content, SubscriptionConfirmation,
+};
+use crate::wire::refusal::Refusal;
+
+/// Follows a stream from behind a revision on, for ever. The stream need not exist yet.
+#[derive(Debug)]
+pub(in crate::wire) struct FollowStream {
+    node: Arc<Node>,
+    observer: Observer,
+    head: watch::Receiver<Position>,
+    ids: IdForm,
+    stream: StreamId,
+    of_log: crate::Filter,
+    stage: Stage,
+    page: PageSize,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Stage {
+    New {
+        after: From<Revision>,
+    },
+    /// Reading the stream by itself.
+    History {
+        next: Revision,
+    },
+    /// Reading the log, of which other streams are left out.
+    Live {
+        next: Revision,
+        after: Position,
+    },
+}
+
+impl FollowStream {
+    pub(in crate::wire) fn new(
+        node: Arc<Node>,
+        ids: IdForm,
+        stream: StreamId,
+        after: From<Revision>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let of_log = crate::Filter::StreamPrefixes(vec![stream.as_str().to_owned()]);
+        Self {
+            observer: node.observer.clone(),
+            head: node.log.head(),
+            node,
+            ids,
+            stream,
+            of_log,
+            stage: Stage::New { after },
+            page: PageSize::new(),
+            _place: place,
+        }
+    }
+
+    async fn begin(&mut self, after: From<Revision>) -> Result<ReadResp, Refusal> {
+        let next = match after {
+            From::Start => Revision(0),
+            From::At(revision) => Revision(revision.0.saturating_add(1)),
+            From::End => {
+                let last = self.node.log.last_of(&self.stream).await?;
+                last.map_or(Revision(0), |event| event.revision.next())
+            }
+        };
+        self.stage = Stage::History { next };
+        let subscription_id = Uuid::new_v4().to_string();
+        Ok(content(Content::Confirmation(SubscriptionConfirmation { subscription_id })))
+    }
+
+    /// The next part of what was there, or the news that it was all.
+    async fn history(&mut self, next: Revision) -> Result<Vec<ReadResp>, Refusal> {
+        // What the stream has got up to here is read now; what comes behind it, from the log.
+        let head = *self.head.borrow();
+        let events = self.node.log.read_stream(&self.stream, next, self.page.events(u64::MAX)).await?;
+        self.page.learn(&events);
+        let Some(last) = events.last() else {
+            self.stage = Stage::Live { next, after: head };
+            return Ok(vec![content(Content::CaughtUp(CaughtUp {
+                timestamp: Some(timestamp(self.node.clock.now())),
+                stream_revision: next.0.checked_sub(1).and_then(|last| i64::try_from(last).ok()),
+                position: None,
+            }))]);
+        };
+        self.stage = Stage::History { next: last.revision.next() };
+        Ok(events.into_iter().map(|recorded| event(recorded, self.ids)).collect())
+    }
+
+    async fn live(&mut self, mut next: Revision, after: Position) -> Result<Vec<ReadResp>, Refusal> {
+        let page = self.node.log.read_all(after, &self.of_log, self.page.events(u64::MAX)).await?;
+        self.page.learn(&page.events);
+        let mut answers = Vec::new();
+        for recorded in page.events {
+            if recorded.stream == self.stream && recorded.revision >= next {
+                next = recorded.revision.next();
+                answers.push(event(recorded, self.ids));
+            }
+        }
+        self.stage = Stage::Live { next, after: page.next };
+        Ok(answers)
+    }
+}
+
+impl Reader for FollowStream {
+    async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
+        self.observer.check_subscription()?;
+        Ok(Some(match self.stage {
+            Stage::New { after } => vec![self.begin(after).await?],
+            Stage::History { next } => self.history(next).await?,
+            Stage::Live { next, after } => {
+                tokio::select! {
+                    status = self.observer.ended() => Err(status),
+                    moved = self.head.wait_for(|head| *head > after) => match moved {
+                        Ok(_) => Ok(()),
+                        Err(_) => Err(Status::unavailable("the log has stopped")),
+                    },
+                }?;
+                self.live(next, after).await?
+            }
+        }))
+    }
+}

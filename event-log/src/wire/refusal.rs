@@ -1,0 +1,182 @@
+//! Why a call is not done, as clients of the protocol expect to be told: a status, and trailers that name the reason.
+
+use event_schemas::ids::Revision;
+use prost::Message;
+use prost_types::Any;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use super::proto::event_store::client as shared;
+use super::proto::google::rpc;
+use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected};
+use crate::{AppendError, ReadError};
+
+/// A call that is refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("the filter's expression is not understood: {0}")]
+    Expression(String),
+    #[error("Required Metadata Property '{0}' is missing")]
+    MissingProperty(&'static str),
+    #[error("the name or password is wrong, or there is none")]
+    NotAuthenticated,
+    #[error("Access Denied: {0}")]
+    AccessDenied(String),
+    #[error("Maximum Append Size of {CLIENT_APPEND_BYTES_MAX} Exceeded.")]
+    TooLarge,
+    #[error("{0}")]
+    TooMany(&'static str),
+    #[error("the deadline had passed before the append was begun")]
+    TooLate,
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Refusal {
+    fn code(&self) -> Code {
+        match self {
+            Self::Malformed(_) | Self::Expression(_) | Self::MissingProperty(_) | Self::TooLarge => {
+                Code::InvalidArgument
+            }
+            Self::NotAuthenticated => Code::Unauthenticated,
+            Self::AccessDenied(_) => Code::PermissionDenied,
+            Self::TooMany(_) => Code::ResourceExhausted,
+            Self::TooLate => Code::DeadlineExceeded,
+            Self::Append(AppendError::Conflict { .. }) => Code::FailedPrecondition,
+            Self::Append(AppendError::Size { .. }) => Code::InvalidArgument,
+            Self::Append(AppendError::Full { .. }) => Code::ResourceExhausted,
+            // Clients take it for what it is: the append may have happened.
+            Self::Append(AppendError::Unknown { .. }) => Code::DeadlineExceeded,
+            Self::Append(AppendError::Closed { .. }) | Self::Read(ReadError::Unavailable(_)) => {
+                Code::Unavailable
+            }
+            Self::Read(ReadError::Corrupt(_)) => Code::DataLoss,
+        }
+    }
+
+    fn trailers(&self) -> MetadataMap {
+        let mut trailers = Trailers::default();
+        match self {
+            Self::AccessDenied(_) => trailers.exception("access-denied"),
+            Self::NotAuthenticated => trailers.exception("not-authenticated"),
+            Self::MissingProperty(_) => {
+                trailers.exception("missing-required-metadata-property");
+                trailers.add("required-metadata-properties", "type,content-type");
+            }
+            Self::TooLarge | Self::Append(AppendError::Size { .. }) => {
+                trailers.exception("maximum-append-size-exceeded");
+                trailers.add("maximum-append-size", &CLIENT_APPEND_BYTES_MAX.to_string());
+            }
+            _ => {}
+        }
+        trailers.0
+    }
+
+    /// The same in the answer to a batch, where refusing one append does not end the call.
+    pub(super) fn in_batch(&self) -> rpc::Status {
+        let (code, details) = match self {
+            Self::AccessDenied(_) | Self::NotAuthenticated => {
+                (rpc::Code::PermissionDenied, details(&shared::AccessDenied {}))
+            }
+            Self::TooLarge | Self::Append(AppendError::Size { .. }) => {
+                let max_append_size = CLIENT_APPEND_BYTES_MAX as u32;
+                let exceeded = shared::MaximumAppendSizeExceeded { max_append_size };
+                (rpc::Code::InvalidArgument, details(&exceeded))
+            }
+            Self::TooLate | Self::Append(AppendError::Unknown { .. }) => {
+                (rpc::Code::DeadlineExceeded, details(&shared::Timeout {}))
+            }
+            Self::Malformed(_) | Self::MissingProperty(_) | Self::Expression(_) => {
+                (rpc::Code::InvalidArgument, details(&shared::BadRequest { message: self.to_string() }))
+            }
+            Self::TooMany(_) | Self::Append(_) | Self::Read(_) => {
+                (rpc::Code::Unknown, details(&shared::Unknown {}))
+            }
+        };
+        rpc::Status { code: code.into(), message: self.to_string(), details: Some(details) }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        Self::with_metadata(refusal.code(), refusal.to_string(), refusal.trailers())
+    }
+}
+
+/// An append of a batch whose expectation was not met.
+pub(super) fn conflict_in_batch(expected: ClientExpected, actual: Option<Revision>) -> rpc::Status {
+    rpc::Status {
+        code: rpc::Code::AlreadyExists.into(),
+        // What clients look for.
+        message: "WrongExpectedVersion".to_owned(),
+        details: Some(details(&wrong_version(expected, actual))),
+    }
+}
+
+fn wrong_version(expected: ClientExpected, actual: Option<Revision>) -> shared::WrongExpectedVersion {
+    use shared::wrong_expected_version::{CurrentStreamRevisionOption, ExpectedStreamPositionOption};
+    shared::WrongExpectedVersion {
+        current_stream_revision_option: Some(match actual {
+            Some(revision) => CurrentStreamRevisionOption::CurrentStreamRevision(revision.0),
+            None => CurrentStreamRevisionOption::CurrentNoStream(()),
+        }),
+        expected_stream_position_option: Some(match expected {
+            ClientExpected::At(revision) => ExpectedStreamPositionOption::ExpectedStreamPosition(revision.0),
+            ClientExpected::Any => ExpectedStreamPositionOption::ExpectedAny(()),
+            ClientExpected::Exists => ExpectedStreamPositionOption::ExpectedStreamExists(()),
+            ClientExpected::NoStream => ExpectedStreamPositionOption::ExpectedNoStream(()),
+        }),
+    }
+}
+
+/// A message with its name, as the protocol packs details: one, not a list of them.
+fn details<M: Message + Named>(message: &M) -> Any {
+    Any {
+        type_url: format!("type.googleapis.com/event_store.client.{}", M::NAME),
+        value: message.encode_to_vec(),
+    }
+}
+
+/// The messages that details consist of, under the names that clients know them by.
+trait Named {
+    const NAME: &'static str;
+}
+
+macro_rules! named {
+    ($($message:ident),* $(,)?) => {$(
+        impl Named for shared::$message {
+            const NAME: &'static str = stringify!($message);
+        }
+    )*};
+}
+
+named!(
+    AccessDenied,
+    BadRequest,
+    MaximumAppendSizeExceeded,
+    StreamDeleted,
+    Timeout,
+    Unknown,
+    WrongExpectedVersion,
+);
+
+/// Trailers under construction.
+#[derive(Debug, Default)]
+pub(super) struct Trailers(pub(super) MetadataMap);
+
+impl Trailers {
+    pub(super) fn exception(&mut self, name: &'static str) {
+        self.0.insert("exception", MetadataValue::from_static(name));
+    }
+
+    /// Leaves out what a header cannot carry: the message says it as well.
+    pub(super) fn add(&mut self, name: &'static str, value: &str) {
+        if let Ok(value) = MetadataValue::try_from(value) {
+            self.0.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A server over a real log, and the `eventstore` crate as its client.
+
+use std::time::Duration;
+
+use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
+use eventstore::{Client, ClientSettings, EventData};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::{Access, Right, Server, Settings};
+use crate::clock::Clock;
+use crate::embedded;
+use crate::{EmbeddedLog, EventLog};
+
+mod appending;
+mod following;
+mod reading;
+
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
+
+/// A log, served to whoever connects.
+struct Bench {
+    log: EmbeddedLog,
+    clock: Clock,
+    server: Server,
+    _folder: TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with(settings()).await
+    }
+
+    async fn with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let of_log = embedded::Settings { reserve_bytes: 0, ..embedded::Settings::new(folder.path()) };
+        let clock = Clock::manual(START);
+        let (log, _) = EmbeddedLog::open(&of_log, clock.clone()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::start(listener, log.clone(), clock.clone(), settings).unwrap();
+        Self { log, clock, server, _folder: folder }
+    }
+
+    fn client(&self) -> Client {
+        let address = self.server.address();
+        client(&format!("esdb://{address}?tls=false"))
+    }
+
+    fn head(&self) -> Position {
+        *self.log.head().borrow()
+    }
+}
+
+fn client(url: &str) -> Client {
+    let settings: ClientSettings = url.parse().unwrap();
+    Client::new(settings).unwrap()
+}
+
+/// Everyone may append to streams of their own.
+fn settings() -> Settings {
+    let access = Access { users: Vec::new(), anonymous: Some(Right::Clients) };
+    Settings { access, ..Settings::default() }
+}
+
+fn event(number: u128) -> EventData {
+    let data = serde_json::json!({ "number": number.to_string() });
+    EventData::json("Happened", &data).unwrap().id(uuid::Uuid::from_u128(number))
+}
+
+fn events(numbers: std::ops::Range<u128>) -> Vec<EventData> {
+    numbers.map(event).collect()
+}
+
+/// What should come at once comes, or the test ends.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it should have happened by now")
+}

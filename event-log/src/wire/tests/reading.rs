@@ -1,0 +1,118 @@
+//! Reading through the protocol.
+
+use eventstore::{
+    AppendToStreamOptions, Client, Error, Position, ReadAllOptions, ReadStream, ReadStreamOptions,
+    StreamPosition,
+};
+
+use super::{Bench, START, event, events};
+
+async fn revisions(mut stream: ReadStream) -> Vec<u64> {
+    let mut revisions = Vec::new();
+    while let Some(event) = stream.next().await.unwrap() {
+        revisions.push(event.get_original_event().revision);
+    }
+    revisions
+}
+
+async fn positions(mut stream: ReadStream) -> Vec<u64> {
+    let mut positions = Vec::new();
+    while let Some(event) = stream.next().await.unwrap() {
+        let event = event.get_original_event();
+        assert_eq!(event.position.commit, event.position.prepare);
+        positions.push(event.position.commit);
+    }
+    positions
+}
+
+async fn filled(client: &Client) {
+    let any = AppendToStreamOptions::default();
+    client.append_to_stream("a", &any, events(0..5)).await.unwrap();
+    client.append_to_stream("b", &any, events(5..6)).await.unwrap();
+    client.append_to_stream("a", &any, events(6..10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_is_read_from_a_revision_both_ways_that_event_included() {
+    let bench = Bench::new().await;
+    let client = bench.client();
+    filled(&client).await;
+    let options = ReadStreamOptions::default();
+    for (options, expected) in [
+        (options.clone(), vec![0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (options.clone().position(StreamPosition::Position(7)), vec![7, 8]),
+        (options.clone().position(StreamPosition::Position(20)), vec![]),
+        (options.clone().max_count(2), vec![0, 1]),
+        (options.clone().backwards().position(StreamPosition::End), vec![8, 7, 6, 5, 4, 3, 2, 1, 0]),
+        (options.clone().backwards().position(StreamPosition::Position(2)), vec![2, 1, 0]),
+        (options.clone().backwards().position(StreamPosition::End).max_count(1), vec![8]),
+    ] {
+        let stream = client.read_stream("a", &options).await.unwrap();
+        assert_eq!(revisions(stream).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_there_is_told_apart_from_an_empty_answer() {
+    let bench = Bench::new().await;
+    let mut stream = bench.client().read_stream("none", &ReadStreamOptions::default()).await.unwrap();
+    assert!(matches!(stream.next().await, Err(Error::ResourceNotFound)));
+}
+
+#[tokio::test]
+async fn the_whole_log_is_read_forwards_from_a_position_and_backwards_from_before_it() {
+    let bench = Bench::new().await;
+    let client = bench.client();
+    filled(&client).await;
+    let at = |position| StreamPosition::Position(Position { commit: position, prepare: position });
+    let options = ReadAllOptions::default();
+    for (options, expected) in [
+        (options.clone().position(StreamPosition::Start), (1..=10).collect::<Vec<u64>>()),
+        (options.clone().position(at(8)), vec![8, 9, 10]),
+        (options.clone().position(at(8)).max_count(2), vec![8, 9]),
+        (options.clone().position(at(11)), vec![]),
+        (options.clone().backwards().position(StreamPosition::End), (1..=10).rev().collect()),
+        (options.clone().backwards().position(at(4)), vec![3, 2, 1]),
+        (options.clone().backwards().position(at(4)).max_count(1), vec![3]),
+        (options.clone().backwards().position(at(u64::MAX)).max_count(1), vec![10]),
+    ] {
+        let stream = client.read_all(&options).await.unwrap();
+        assert_eq!(positions(stream).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_read_larger_than_any_page_gives_everything_once() {
+    let bench = Bench::new().await;
+    let client = bench.client();
+    for n in 0..8 {
+        let part = events(n * 300..(n + 1) * 300);
+        client.append_to_stream("a", &AppendToStreamOptions::default(), part).await.unwrap();
+    }
+    let all = ReadAllOptions::default().position(StreamPosition::Start).max_count(usize::MAX);
+    let all = client.read_all(&all).await.unwrap();
+    assert_eq!(positions(all).await, (1..=2400).collect::<Vec<u64>>());
+    let back = ReadAllOptions::default().backwards().position(StreamPosition::End).max_count(usize::MAX);
+    let all = client.read_all(&back).await.unwrap();
+    assert_eq!(positions(all).await, (1..=2400).rev().collect::<Vec<u64>>());
+    let back = ReadStreamOptions::default().backwards().position(StreamPosition::End).max_count(usize::MAX);
+    let all = client.read_stream("a", &back).await.unwrap();
+    assert_eq!(revisions(all).await, (0..2400).rev().collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn an_event_tells_when_it_was_recorded_and_what_its_data_is() {
+    let bench = Bench::new().await;
+    let client = bench.client();
+    bench.clock.advance(std::time::Duration::from_micros(7));
+    client.append_to_stream("a", &AppendToStreamOptions::default(), event(1)).await.unwrap();
+    let mut stream = client.read_stream("a", &ReadStreamOptions::default()).await.unwrap();
+    let read = stream.next().await.unwrap().unwrap();
+    let read = read.get_original_event();
+    assert_eq!(read.metadata.get("created"), Some(&(START.micros() * 10 + 70).to_string()));
+    assert_eq!(read.metadata.get("content-type").map(String::as_str), Some("application/json"));
+    assert_eq!(
+        (read.event_type.as_str(), read.is_json, read.id),
+        ("Happened", true, uuid::Uuid::from_u128(1))
+    );
+}
