@@ -102,6 +102,7 @@ const ERRORS_MAX: usize = 20;
 fn code(kind: RefusalKind) -> Code {
     match kind {
         RefusalKind::NotFound => Code::NotFound,
+        RefusalKind::Forbidden => Code::Forbidden,
         RefusalKind::Conflict | RefusalKind::LeaseLost => Code::Conflict,
         RefusalKind::Invalid => Code::Unprocessable,
     }

@@ -14,6 +14,8 @@ pub struct Occurred<E> {
 pub enum RefusalKind {
     /// What the command is about is not there.
     NotFound,
+    /// It is somebody else's to do.
+    Forbidden,
     /// The state forbids it.
     Conflict,
     /// It came under a lease that is no longer, or never was, the one in force.

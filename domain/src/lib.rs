@@ -4,6 +4,7 @@
 //! Start reading at [`decider`], then at [`job`]. This crate refuses to know about time passing, randomness, storage,
 //! SQL, HTTP, threads and logging: whatever a decision needs comes in with the command.
 
+pub mod breaker;
 pub mod decider;
 pub mod job;
 pub mod lease;

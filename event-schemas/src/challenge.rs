@@ -38,6 +38,8 @@ pub struct ChallengeCreated {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChallengePlacing {
     pub match_id: MatchRecordId,
+    /// From 1; each acceptance of the challenge is one. All have the same match id, so that they make one game.
+    pub attempt: u32,
     /// The challenged player's.
     pub strength: Strength,
     pub challenger_side: Side,

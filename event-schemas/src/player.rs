@@ -84,6 +84,8 @@ pub struct QueueEntryReleased {
 pub struct PlayerEngaged {
     pub subject_id: SubjectId,
     pub match_id: MatchRecordId,
+    /// Which acceptance of the challenge it is for.
+    pub attempt: u32,
     pub challenge_id: ChallengeId,
     pub pool_key: PoolKey,
     pub opponent: SubjectId,
