@@ -37,6 +37,7 @@ Examples:
   matchbook demo                           run a real matching job on it (start a worker, too: ./run does all of it)
   matchbook events tail                    watch every event as it is recorded
   matchbook events verify --data ./data    read a stopped server's log and tell whether every byte is right
+  matchbook events repair --data ./data    show what could be kept of a damaged log; --apply does it, and deletes nothing
   matchbook doctor                         look for what is wrong on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
@@ -55,7 +56,7 @@ enum Command {
     Demo(demo::Demo),
     /// Check this machine, the data folder and a running server
     Doctor(doctor::Doctor),
-    /// Read the event log of a running server, or verify that of a stopped one
+    /// Read the event log of a running server, or verify and repair that of a stopped one
     Events {
         #[command(subcommand)]
         command: events::Events,

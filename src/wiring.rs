@@ -183,7 +183,7 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let message = error.to_string();
     match error {
         OpenError::Locked { .. } => Failure::InUse(message),
-        OpenError::Damaged { .. } => Failure::Damaged(message),
+        OpenError::Damaged { .. } | OpenError::HalfRepaired { .. } => Failure::Damaged(message),
         OpenError::NewerFormat { .. } | OpenError::NotALog { .. } => Failure::Usage(message),
         OpenError::Full { .. } | OpenError::Io(_) => Failure::Disk(message),
     }

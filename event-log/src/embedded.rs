@@ -4,7 +4,7 @@
 //! look like, and what an acknowledgement means, is in `docs/log-format.md`.
 //!
 //! - `writer` decides and writes, `reader` answers, `recovery` opens, `keeper` works ahead and cleans up behind,
-//!   `verify` reads all of it;
+//!   `verify` reads all of it, `repair` sets aside what is damaged;
 //! - `record`, `segment` and `index` are the bytes; `disk` is the only way to them.
 
 use std::path::PathBuf;
@@ -26,9 +26,12 @@ mod disk;
 mod heads;
 mod index;
 mod keeper;
+#[cfg(any(test, feature = "simulation"))]
+mod mending;
 mod reader;
 mod record;
 mod recovery;
+mod repair;
 #[cfg(any(test, feature = "simulation"))]
 mod rig;
 mod segment;
@@ -45,6 +48,7 @@ pub use disk::Fault;
 #[cfg(any(test, feature = "simulation"))]
 pub use disk::simulated::{SimDisk, Trouble};
 pub use recovery::{Cut, OpenError};
+pub use repair::{Plan, Repaired, Report, Salvaged, SetAside, StreamSetAside, plan, repair};
 #[cfg(any(test, feature = "simulation"))]
 pub use rig::Broken;
 pub use stop::Stopped;
@@ -338,6 +342,8 @@ mod crash_tests;
 mod damage_tests;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod verify_tests;
 

@@ -84,7 +84,10 @@ pub enum AppendError {
 /// Why events could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    #[error("the log is damaged: {0}; stop, put this file back from a backup, and start again")]
+    #[error(
+        "the log is damaged: {0}; stop, put this file back from a backup, or see what `matchbook events repair` could keep, and \
+         start again"
+    )]
     Corrupt(String),
     #[error("the log cannot be read: {0}")]
     Unavailable(String),

@@ -1,5 +1,6 @@
-//! `matchbook events`: the log of a running server, read by its auditors' API; and that of a stopped one, verified.
+//! `matchbook events`: the log of a running server, read by its auditors' API; and that of a stopped one, verified and repaired.
 
+mod repair;
 mod verify;
 
 use std::io::Write;
@@ -25,6 +26,8 @@ pub(crate) enum Events {
     Export(Export),
     /// Read the whole log of a stopped server, and tell whether every byte of it is right
     Verify(verify::Verify),
+    /// Show what could be kept of a stopped server's damaged log; with --apply, set the rest aside. Nothing is deleted
+    Repair(repair::Repair),
 }
 
 #[derive(Args, Debug)]
@@ -69,6 +72,7 @@ impl Events {
             Self::Tail(tail) => tail.run(json).await,
             Self::Export(export) => export.run().await,
             Self::Verify(verify) => verify.run(json).await,
+            Self::Repair(repair) => repair.run(json).await,
         }
     }
 }

@@ -139,6 +139,9 @@ impl Sum {
                 "cut_writes": tally.cut_writes,
                 "changed_bits_found": tally.bits_found,
                 "changed_bits_harmless": tally.bits_harmless,
+                "repairs": tally.repairs,
+                "faults_in_repairs": tally.faults_in_repairs,
+                "events_set_aside": tally.set_aside,
                 "failures": failures.iter().map(|(seed, what)| json!({ "seed": seed, "what": what })).collect::<Vec<_>>(),
             }))?;
         } else {
@@ -157,6 +160,10 @@ impl Sum {
             print(&format_args!(
                 "starts that a failing disk refused: {}; bits found: {}, harmless: {}",
                 tally.refused_starts, tally.bits_found, tally.bits_harmless,
+            ))?;
+            print(&format_args!(
+                "damaged logs repaired: {}, through {} faults; {} events set aside readable",
+                tally.repairs, tally.faults_in_repairs, tally.set_aside,
             ))?;
             print(&format_args!(
                 "histories that lost an event: {lost}, made one up: {phantom}, doubled one: {duplicate}"

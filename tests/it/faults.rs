@@ -4,5 +4,7 @@ mod damage;
 mod disk;
 mod kills;
 mod leases;
+mod refusals;
+mod repair;
 mod shutdown;
 mod streams;

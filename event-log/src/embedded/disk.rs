@@ -202,11 +202,39 @@ impl Disk {
     /// Makes the names of the files durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         match self {
-            Self::Real(folder) => std::fs::File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(|source| Fault { action: "sync", file: folder.display().to_string(), source }),
+            Self::Real(folder) => sync_folder(folder),
             #[cfg(any(test, feature = "simulation"))]
-            Self::Simulated(disk) => disk.sync(),
+            Self::Simulated(disk) => disk.sync(""),
+        }
+    }
+
+    /// A folder within this one, for what is not part of the log. Its files are named `folder/name`.
+    pub(super) fn make_folder(&self, name: &str) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => match std::fs::create_dir(folder.join(name)) {
+                Err(source) if source.kind() == ErrorKind::AlreadyExists => Ok(()),
+                made => made.map_err(|source| Fault { action: "create", file: name.to_owned(), source }),
+            },
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.make_folder(name),
+        }
+    }
+
+    /// Makes the names of the files in a folder within this one durable.
+    pub(super) fn sync_within(&self, name: &str) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => sync_folder(&folder.join(name)),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(disk) => disk.sync(name),
+        }
+    }
+
+    /// Whether there is a file of this name.
+    pub(super) fn has(&self, name: &str) -> Result<bool, Fault> {
+        match self.open_to_read(name) {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.source.kind() == ErrorKind::NotFound => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -310,6 +338,14 @@ impl DiskFile {
             Self::Simulated(file) => file.allocate(len),
         }
     }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Fault> {
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| Fault {
+        action: "sync",
+        file: folder.display().to_string(),
+        source,
+    })
 }
 
 fn real_file(

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
 
 use super::disk::{Disk, DiskFile, Fault};
-use super::index::{self, IndexFile};
-use super::segment::{Segment, SegmentIndex, index_name};
+use super::index::{self, IndexFile, MemoryIndex};
+use super::segment::{Segment, SegmentHeader, SegmentIndex, index_name};
 use super::stop::{Indispensable, Latch};
 use super::writer::Message;
 
@@ -183,6 +183,16 @@ fn seal_or_stop(disk: &Disk, latch: &Latch, segment: &Segment) {
         }
         Err(fault) => latch.fail(&fault.to_string()),
     }
+}
+
+/// Makes the index file of a whole segment anew.
+pub(super) fn put_index(
+    disk: &Disk,
+    header: SegmentHeader,
+    index: &MemoryIndex,
+    end: u64,
+) -> Result<(), Fault> {
+    disk.put(&index_name(header.first), &index::image(index, header.first, end))
 }
 
 /// Puts the index file of a full segment in place and uses it from then on.

@@ -25,6 +25,8 @@ mod begin;
 use begin::{begin, check_ours, is_leftover};
 
 pub(super) const LOG_FILE: &str = "log.json";
+/// What a repair is about to do, until it is done.
+pub(super) const REPAIR_FILE: &str = "repair.json";
 
 /// Why the log was not opened. Nothing was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +52,17 @@ pub enum OpenError {
         folder.display()
     )]
     Full { folder: PathBuf, free_bytes: u64, reserve_bytes: u64 },
+    #[error(
+        "a repair of the event log in {} was begun and not ended; run `matchbook events repair --apply` again, which goes on \
+         where it stopped", folder.display()
+    )]
+    HalfRepaired { folder: PathBuf },
     #[error("{0}; check that the disk works and that this user may read and write the folder")]
     Io(#[from] Fault),
 }
 
-pub(super) const RESTORE: &str = "nothing was changed; put back this file from a backup, or move the whole folder away and \
-                       start with a restored or an empty one";
+pub(super) const RESTORE: &str = "nothing was changed; put back this file from a backup, or see with `matchbook events repair` \
+                       what could be kept and what would be set aside";
 
 /// A write that was cut short, and was taken out of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,11 +107,28 @@ pub(super) struct Recovered {
 
 /// Refuses what is not ours to write to, before even a lock is put there: a log of a newer version, and other files.
 pub(super) fn look(disk: &Disk) -> Result<(), OpenError> {
-    if identify(disk)?.is_some() {
+    let identity = identify(disk)?;
+    let names = disk.list()?;
+    refuse_half_repaired(disk, &names)?;
+    if identity.is_some() {
         return Ok(());
     }
-    let names = disk.list()?;
     if names.iter().any(|name| position_of_name(name).is_some()) { Ok(()) } else { check_ours(disk, &names) }
+}
+
+/// Between the steps of a repair the folder is no log.
+pub(super) fn refuse_half_repaired(disk: &Disk, names: &[String]) -> Result<(), OpenError> {
+    if names.iter().any(|name| name == REPAIR_FILE) {
+        return Err(OpenError::HalfRepaired { folder: disk.path() });
+    }
+    Ok(())
+}
+
+/// Puts `log.json` in place.
+pub(super) fn put_log_file(disk: &Disk, identity: Identity) -> Result<(), Fault> {
+    let text = serde_json::to_vec_pretty(&LogFile { format: FORMAT, id: identity.id, epoch: identity.epoch })
+        .expect("three plain fields can be written as JSON");
+    disk.put(LOG_FILE, &text)
 }
 
 /// Looks which log is in the folder without changing anything; none if there is none yet.
@@ -142,6 +166,7 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
     // What an earlier process wrote last may be in memory only, names included.
     disk.sync()?;
     let names = disk.list()?;
+    refuse_half_repaired(disk, &names)?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
     let known = identify(disk)?;
     if known.is_none() && firsts.is_empty() {
@@ -234,7 +259,8 @@ fn open_segment(
     }
     let file = disk.open(&segment_name(first))?;
     let header = read_header_of(&file, Some(identity.id), first)?;
-    Ok((header, file))
+    // Segments that are made from now on are of the log's present epoch.
+    Ok((SegmentHeader { identity, ..header }, file))
 }
 
 /// The header of a segment, which must be one of this log, if it is known which one it is.
@@ -284,7 +310,7 @@ fn open_sealed(disk: &Disk, header: SegmentHeader, file: DiskFile) -> Result<Seg
     Ok(segment)
 }
 
-fn scan_all(file: &DiskFile, header: &SegmentHeader) -> Result<(MemoryIndex, Scanned), Fault> {
+pub(super) fn scan_all(file: &DiskFile, header: &SegmentHeader) -> Result<(MemoryIndex, Scanned), Fault> {
     let mut index = MemoryIndex::default();
     let mut names = super::record::Names::new();
     let scanned = scan(file, header, |offset, bytes, group| {

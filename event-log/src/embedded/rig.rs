@@ -46,6 +46,8 @@ pub enum Broken {
     Refused(String),
     #[error("a changed bit of {0} was neither found nor harmless")]
     Unnoticed(String),
+    #[error("a repair {0}")]
+    Repair(String),
 }
 
 /// Numbers that look random and are the same for the same seed.
@@ -151,6 +153,18 @@ pub(super) struct Witness {
 }
 
 impl Witness {
+    /// One who comes to a log that holds events already, and takes them for granted.
+    pub(super) fn after(writer: &Writer) -> Result<Self, Broken> {
+        let events = read_all(writer).map_err(|fault| Broken::Reading(fault.to_string()))?;
+        let mut witness = Self { next: u128::MAX / 2, ..Self::default() };
+        for event in events {
+            witness.ends.insert(event.stream.clone(), event.revision);
+            witness.seen.insert(event.position, event.id.0.as_u128());
+            witness.tried.push((event.stream, vec![event.id.0.as_u128()]));
+        }
+        Ok(witness)
+    }
+
     /// Sends a random batch to a log; false once the log has stopped.
     pub(super) fn append(&mut self, writer: &mut Writer, lots: &mut Lots) -> Result<bool, Broken> {
         let first = self.tried.len();

@@ -6,6 +6,7 @@
 use std::ops::AddAssign;
 
 use super::disk::Disk;
+use super::mending::mend;
 use super::reader::Access;
 use super::rig::{Broken, Lots, Witness, open, read_all, settings};
 use super::segment::SegmentFault;
@@ -38,6 +39,11 @@ pub struct Tally {
     pub bits_found: u64,
     /// Changed bits where nothing is stored, or that a start made good.
     pub bits_harmless: u64,
+    /// Damaged logs that were repaired, and the faults that the repairs met on the way.
+    pub repairs: u64,
+    pub faults_in_repairs: u64,
+    /// Events that repairs set aside, readable.
+    pub set_aside: u64,
 }
 
 impl AddAssign for Tally {
@@ -52,6 +58,9 @@ impl AddAssign for Tally {
         self.cut_writes += other.cut_writes;
         self.bits_found += other.bits_found;
         self.bits_harmless += other.bits_harmless;
+        self.repairs += other.repairs;
+        self.faults_in_repairs += other.faults_in_repairs;
+        self.set_aside += other.set_aside;
     }
 }
 
@@ -160,6 +169,9 @@ fn change_a_bit(disk: &SimDisk, writer: &Writer, lots: &mut Lots, tally: &mut Ta
         tally.bits_found += 1;
     } else {
         tally.bits_harmless += 1;
+    }
+    if found {
+        mend(&changed.copy(lots.below(u64::MAX)), &written, lots, tally)?;
     }
     let Ok((writer, _)) = open(&changed, &settings()) else {
         return if found { Ok(()) } else { Err(unnoticed()) };

@@ -10,10 +10,13 @@ use super::Settings;
 use super::disk::{Disk, DiskFile, Fault};
 use super::index::{self, IndexFile, MemoryIndex};
 use super::record::{Group, Names};
-use super::recovery::{LOG_FILE, OpenError, RESTORE, identify, lost, not_locked, read_header_of};
+use super::recovery::{
+    LOG_FILE, OpenError, REPAIR_FILE, RESTORE, lost, not_locked, read_header_of, refuse_half_repaired,
+};
 use super::segment::{Scanned, SegmentHeader, index_name, position_of_name, scan, segment_name};
 use crate::Identity;
 
+mod identity;
 mod revisions;
 
 use revisions::Source;
@@ -82,10 +85,47 @@ pub struct Verified {
     /// Whether the revisions of every stream were followed over all segments. They cannot be where a segment is damaged.
     pub revisions_followed: bool,
     pub unfinished: Option<Unfinished>,
+    /// Where the log cannot be gone on with.
+    pub(super) hole: Option<Hole>,
+    /// Segments whose index file says something else.
+    pub(super) wrong_indexes: Vec<Position>,
+    /// Which log it is, as far as anything says.
+    pub(super) identity: Option<Identity>,
+    /// Whether `log.json` does not say it.
+    pub(super) wrong_log_file: bool,
 }
 
-const REMOVE_INDEX: &str =
-    "stop the server, remove that file and start again: it is made anew from its segment";
+impl Verified {
+    /// Of a log that was not read.
+    pub(super) fn nothing() -> Self {
+        Self {
+            events: 0,
+            segments: 0,
+            bytes: 0,
+            damages: Vec::new(),
+            revisions_followed: false,
+            unfinished: None,
+            hole: None,
+            wrong_indexes: Vec::new(),
+            identity: None,
+            wrong_log_file: false,
+        }
+    }
+}
+
+/// The first place behind which events cannot be trusted to be those of this log, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    /// Of the first event that is not there.
+    pub(super) position: Position,
+    /// How many segments before it are whole.
+    pub(super) whole: usize,
+    /// In the segment behind those, where its good groups end; none if none of its groups can be kept.
+    pub(super) within: Option<u64>,
+}
+
+const REMOVE_INDEX: &str = "no event is lost: it is made anew from its segment by `matchbook events repair --apply`, or by the next start \
+     once you remove that file";
 
 /// Reads every segment of the log in the settings' folder, which no process may have open: every checksum, position,
 /// revision and time, and whether the index files say what the segments say.
@@ -111,24 +151,25 @@ pub(super) fn verify_on(
     watch: impl FnMut(Progress),
 ) -> Result<Verified, VerifyError> {
     let _lock = disk.lock_to_read().map_err(|fault| not_locked(disk, fault))?;
+    verify_locked(disk, extent, watch)
+}
+
+/// As [`verify_on`], of a folder that is held already.
+pub(super) fn verify_locked(
+    disk: &Disk,
+    extent: Extent,
+    watch: impl FnMut(Progress),
+) -> Result<Verified, VerifyError> {
     let names = disk.list()?;
+    refuse_half_repaired(disk, &names)?;
+    check_there(disk, &names)?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
-    if firsts.is_empty() && !names.iter().any(|name| name == LOG_FILE) {
-        return Err(VerifyError::NoLog(disk.path()));
-    }
     let mut bytes_total = 0;
     for first in &firsts {
         bytes_total += disk.open_to_read(&segment_name(*first))?.len()?;
     }
     let progress = Progress { bytes_total, ..Progress::default() };
-    let found = Verified {
-        events: 0,
-        segments: firsts.len(),
-        bytes: 0,
-        damages: Vec::new(),
-        revisions_followed: false,
-        unfinished: None,
-    };
+    let found = Verified { segments: firsts.len(), ..Verified::nothing() };
     let mut reading = Reading {
         disk,
         watch,
@@ -141,6 +182,13 @@ pub(super) fn verify_on(
     reading.found.events = reading.progress.events;
     reading.found.bytes = reading.progress.bytes;
     Ok(reading.found)
+}
+
+/// There must be something that could be a log.
+pub(super) fn check_there(disk: &Disk, names: &[String]) -> Result<(), VerifyError> {
+    let of_a_log =
+        |name: &String| [LOG_FILE, REPAIR_FILE].contains(&name.as_str()) || position_of_name(name).is_some();
+    if names.iter().any(of_a_log) { Ok(()) } else { Err(VerifyError::NoLog(disk.path())) }
 }
 
 /// Damage as an answer; what keeps from looking stays an error.
@@ -166,7 +214,10 @@ struct Reading<'d, W> {
 
 impl<W: FnMut(Progress)> Reading<'_, W> {
     fn all(&mut self, firsts: &[Position], extent: Extent) -> Result<(), VerifyError> {
-        let identity = self.identity()?;
+        let (identity, damage) = identity::of(self.disk, firsts)?;
+        self.found.identity = identity;
+        self.found.wrong_log_file = damage.is_some();
+        self.found.damages.extend(damage);
         let mut whole = true;
         // Where the next segment must begin; not known behind one that is damaged.
         let mut next = Some(Position(1));
@@ -177,37 +228,47 @@ impl<W: FnMut(Progress)> Reading<'_, W> {
             if let Some(next) = next.filter(|next| next != first) {
                 whole = false;
                 self.found.damages.push(damage_of(lost(next))?);
+                self.hole(next, n, None);
             }
-            next = self.segment(identity, *first, n + 1 == firsts.len())?;
+            next = self.segment(identity, *first, n, n + 1 == firsts.len())?;
             whole &= next.is_some();
         }
         if firsts.is_empty() {
             whole = false;
             self.found.damages.push(damage_of(lost(Position(1)))?);
+            self.hole(Position(1), 0, None);
         }
         if whole && (extent == Extent::All || self.found.damages.is_empty()) {
             self.found.revisions_followed = true;
             let broken = revisions::follow(std::mem::take(&mut self.sources), extent)?;
+            // One segment, and within it one group, is the first whose events are not those that should come.
+            if let Some(first) = broken.iter().map(|damage| damage.position).min() {
+                let n = firsts.partition_point(|begin| *begin <= first) - 1;
+                let (within, position) = self.group_of(firsts[n], first)?;
+                self.hole(position, n, within);
+            }
             self.found.damages.extend(broken);
         }
         Ok(())
     }
 
-    /// Which log it should be; none if its file does not say.
-    fn identity(&mut self) -> Result<Option<Identity>, VerifyError> {
-        let missing = || Damage {
-            file: LOG_FILE.to_owned(),
-            offset: 0,
-            position: Position::START,
-            what: "the file is missing".to_owned(),
-            remedy: RESTORE,
-        };
-        match identify(self.disk) {
-            Ok(Some(identity)) => return Ok(Some(identity)),
-            Ok(None) => self.found.damages.push(missing()),
-            Err(error) => self.found.damages.push(damage_of(error)?),
-        }
-        Ok(None)
+    /// Remembers the first hole alone.
+    fn hole(&mut self, position: Position, whole: usize, within: Option<u64>) {
+        self.found.hole.get_or_insert(Hole { position, whole, within });
+    }
+
+    /// Where the group begins that an event is in, if there is one before it in the segment, and with which position.
+    fn group_of(&self, segment: Position, event: Position) -> Result<(Option<u64>, Position), VerifyError> {
+        let file = self.disk.open_to_read(&segment_name(segment))?;
+        let header = read_header_of(&file, None, segment)?;
+        let mut found = (None, segment);
+        scan(&file, &header, |offset, _, group| {
+            if group.header.first <= event && group.header.count > 0 {
+                found = (Some(offset).filter(|_| group.header.first > segment), group.header.first);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Reads a segment; where the next one must begin, or none if that cannot be told.
@@ -215,6 +276,7 @@ impl<W: FnMut(Progress)> Reading<'_, W> {
         &mut self,
         identity: Option<Identity>,
         first: Position,
+        n: usize,
         is_last: bool,
     ) -> Result<Option<Position>, VerifyError> {
         let file = self.disk.open_to_read(&segment_name(first))?;
@@ -223,6 +285,7 @@ impl<W: FnMut(Progress)> Reading<'_, W> {
             Ok(header) => header,
             Err(error) => {
                 self.found.damages.push(damage_of(error)?);
+                self.hole(first, n, None);
                 self.progress.bytes += file.len()?;
                 return Ok(None);
             }
@@ -243,6 +306,7 @@ impl<W: FnMut(Progress)> Reading<'_, W> {
                     what: tail.what.to_owned(),
                     remedy: RESTORE,
                 });
+                self.hole(scanned.next, n, Some(scanned.end).filter(|_| scanned.next > first));
                 return Ok(None);
             }
         }
@@ -299,6 +363,7 @@ impl<W: FnMut(Progress)> Reading<'_, W> {
         {
             return Ok(Source::file(*header, file, opened.index));
         }
+        self.found.wrong_indexes.push(header.first);
         self.found.damages.push(Damage {
             file: name,
             offset: 0,

@@ -11,7 +11,7 @@ use crate::cli::{Failure, print};
 use crate::wiring::open_failure;
 
 /// How often standard error says how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
@@ -25,9 +25,7 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
-        // A data folder, or the folder of its events itself.
-        let within = self.data.join("events");
-        let settings = Settings::new(if within.is_dir() { within } else { self.data });
+        let settings = Settings::new(events_folder(self.data));
         let extent = if self.all { Extent::All } else { Extent::First };
         let started = Instant::now();
         let verifying = tokio::task::spawn_blocking(move || {
@@ -42,16 +40,26 @@ impl Verify {
         let found = verifying
             .await
             .map_err(|error| Failure::Failed(format!("verifying broke off: {error}")))?
-            .map_err(|error| match error {
-                VerifyError::NoLog(_) => Failure::Usage(error.to_string()),
-                VerifyError::Open(error) => open_failure(&error),
-            })?;
+            .map_err(|error| failure(&error))?;
         report(&found, started.elapsed(), json)
     }
 }
 
+/// Of a data folder, or the folder of events itself.
+pub(super) fn events_folder(data: PathBuf) -> PathBuf {
+    let within = data.join("events");
+    if within.is_dir() { within } else { data }
+}
+
+pub(super) fn failure(error: &VerifyError) -> Failure {
+    match error {
+        VerifyError::NoLog(_) => Failure::Usage(error.to_string()),
+        VerifyError::Open(error) => open_failure(error),
+    }
+}
+
 /// `verified 1200000 events, 512 of 2048 MiB, about 3s left`
-fn how_far(progress: Progress, took: Duration) -> String {
+pub(super) fn how_far(progress: Progress, took: Duration) -> String {
     let left = progress.bytes_total.saturating_sub(progress.bytes) as f64;
     let left = took.as_secs_f64() * left / progress.bytes.max(1) as f64;
     format!(
@@ -96,7 +104,7 @@ fn report(found: &Verified, took: Duration, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn as_text(damage: &Damage) -> String {
+pub(super) fn as_text(damage: &Damage) -> String {
     let Damage { file, offset, position, what, remedy } = damage;
     format!("{file} at byte {offset}, position {position}: {what}; {remedy}")
 }

@@ -131,6 +131,11 @@ impl SimDisk {
         self.locked().capacity = bytes;
     }
 
+    /// The names of all files, wherever they are.
+    pub fn names(&self) -> Vec<String> {
+        self.locked().names.keys().cloned().collect()
+    }
+
     /// The bytes of a file, as a reader sees them.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.locked();
@@ -214,7 +219,8 @@ impl SimDisk {
     }
 
     pub(super) fn list(&self) -> Result<Vec<String>, Fault> {
-        Ok(self.plain("list", "the folder")?.names.keys().cloned().collect())
+        let state = self.plain("list", "the folder")?;
+        Ok(state.names.keys().filter(|name| folder_of(name).is_empty()).cloned().collect())
     }
 
     pub(super) fn open(&self, name: &str) -> Result<SimFile, Fault> {
@@ -250,10 +256,18 @@ impl SimDisk {
         Ok(())
     }
 
-    pub(super) fn sync(&self) -> Result<(), Fault> {
+    /// Makes the names in a folder durable; the empty name is that of the one that holds all others.
+    pub(super) fn sync(&self, folder: &str) -> Result<(), Fault> {
         let mut state = self.plain("sync", "the folder")?;
-        state.unsynced.clear();
-        state.durable_names = state.names.clone();
+        state.sync_names(folder);
+        Ok(())
+    }
+
+    pub(super) fn make_folder(&self, name: &str) -> Result<(), Fault> {
+        let mut state = self.plain("create", name)?;
+        if !state.names.contains_key(name) {
+            state.new_file(name);
+        }
         Ok(())
     }
 
@@ -261,6 +275,11 @@ impl SimDisk {
         let state = self.plain("ask for the free space of", "the folder")?;
         Ok(state.capacity.saturating_sub(state.used()))
     }
+}
+
+/// Where a file is: `a` for `a/b`, and the empty name for one that lies in no other folder.
+fn folder_of(name: &str) -> &str {
+    name.split_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn missing(action: &'static str, name: &str) -> Fault {

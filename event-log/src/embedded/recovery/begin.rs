@@ -4,7 +4,7 @@ use event_schemas::ids::{LogId, Position};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::{LOG_FILE, LogFile, OpenError, RESTORE, read_header};
+use super::{LOG_FILE, OpenError, REPAIR_FILE, RESTORE, put_log_file, read_header};
 use crate::Identity;
 use crate::embedded::Limits;
 use crate::embedded::disk::{Disk, Fault};
@@ -14,7 +14,9 @@ use crate::embedded::segment::{FORMAT, INDEX_SUFFIX, SegmentHeader, scan, segmen
 /// Files of ours that were not finished.
 pub(super) fn is_leftover(name: &str) -> bool {
     let of_index = name.strip_suffix(".tmp").is_some_and(|name| name.ends_with(INDEX_SUFFIX));
-    of_index || name == ROOM_NAME || name.strip_suffix(".tmp") == Some(LOG_FILE)
+    of_index
+        || name == ROOM_NAME
+        || [LOG_FILE, REPAIR_FILE].iter().any(|made| name.strip_suffix(".tmp") == Some(*made))
 }
 
 /// A folder without a log must be empty, but for what an earlier start left behind.
@@ -40,9 +42,7 @@ pub(super) fn begin(disk: &Disk, limits: &Limits, firsts: &[Position]) -> Result
         }
         _ => return Err(lost_log_file()),
     };
-    let text = serde_json::to_vec_pretty(&LogFile { format: FORMAT, id: identity.id, epoch: identity.epoch })
-        .expect("three plain fields can be written as JSON");
-    disk.put(LOG_FILE, &text)?;
+    put_log_file(disk, identity)?;
     Ok(identity)
 }
 

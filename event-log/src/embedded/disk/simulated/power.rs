@@ -1,8 +1,50 @@
 //! What is left on a simulated disk when its power has failed.
 
-use super::{Image, NameChange, SECTOR_BYTES, State};
+use std::collections::BTreeMap;
+
+use super::{Image, NameChange, SECTOR_BYTES, State, folder_of};
+
+impl NameChange {
+    /// A rename is whole or not at all, also between folders.
+    fn apply(self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Created(name, file) => {
+                names.insert(name, file);
+            }
+            Self::Renamed { from, to, file } => {
+                if names.get(&from) == Some(&file) {
+                    names.remove(&from);
+                    names.insert(to, file);
+                }
+            }
+            Self::Removed(name) => {
+                names.remove(&name);
+            }
+        }
+    }
+
+    fn touches(&self, folder: &str) -> bool {
+        match self {
+            Self::Created(name, _) | Self::Removed(name) => folder_of(name) == folder,
+            Self::Renamed { from, to, .. } => folder_of(from) == folder || folder_of(to) == folder,
+        }
+    }
+}
 
 impl State {
+    /// Makes durable what changed in a folder, and both ends of what was moved into it or out of it.
+    pub(super) fn sync_names(&mut self, folder: &str) {
+        let (synced, unsynced): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsynced).into_iter().partition(|change| change.touches(folder));
+        self.unsynced = unsynced;
+        for change in synced {
+            change.apply(&mut self.durable_names);
+        }
+        self.durable_names.retain(|name, _| folder_of(name) != folder);
+        let live = self.names.iter().filter(|(name, _)| folder_of(name) == folder);
+        self.durable_names.extend(live.map(|(name, file)| (name.clone(), *file)));
+    }
+
     /// Leaves what is durable, and some of the rest by lot.
     pub(super) fn lose_power(&mut self) {
         let mut files: Vec<u64> = self.files.keys().copied().collect();
@@ -18,21 +60,11 @@ impl State {
             if self.lot(2) == 0 {
                 continue;
             }
-            match change {
-                NameChange::Created(name, file) => {
-                    names.insert(name, file);
-                }
-                NameChange::Renamed { from, to, file } => {
-                    if names.get(&from) == Some(&file) {
-                        names.remove(&from);
-                        names.insert(to, file);
-                    }
-                }
-                NameChange::Removed(name) => {
-                    names.remove(&name);
-                }
-            }
+            change.apply(&mut names);
         }
+        // Without its folder a file cannot be found.
+        let folders = names.clone();
+        names.retain(|name, _| folder_of(name).is_empty() || folders.contains_key(folder_of(name)));
         self.names.clone_from(&names);
         self.durable_names = names;
     }

@@ -1,0 +1,229 @@
+//! What can still be read of segments that are taken out of the log: every event whose own checksum is right.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use event_schemas::envelope::Recorded;
+use event_schemas::ids::{EventId, LogId, Position, Revision};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::embedded::disk::{Disk, DiskFile, Fault};
+use crate::embedded::record::{self, ALIGN, Body, NoEntry, Seed};
+use crate::embedded::segment::{HEADER_BYTES, SegmentHeader, segment_name};
+
+/// Longer entries are never written: an append has at most a megabyte, and a stream's name 4 KiB.
+const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Lines are written in pieces of about this size.
+const LINES_BYTES: usize = 1 << 20;
+
+/// What was read of what is set aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salvaged {
+    /// Events that can be read.
+    pub readable: u64,
+    /// Positions, from and to, of events that cannot, as far as anything left says that they were there.
+    pub unreadable: Vec<(Position, Position)>,
+    /// Of the readable events, those up to here were durable; of later ones it cannot be told.
+    pub durable: Position,
+    /// Where the readable events belong.
+    pub streams: Vec<StreamSetAside>,
+}
+
+impl Salvaged {
+    /// How many events cannot be read.
+    pub fn lost(&self) -> u64 {
+        self.unreadable.iter().map(|(from, to)| to.0 - from.0 + 1).sum()
+    }
+}
+
+/// What of a stream is set aside and readable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSetAside {
+    pub stream: StreamId,
+    pub first: Revision,
+    pub last: Revision,
+    /// Fewer than the revisions from first to last if some cannot be read.
+    pub events: u64,
+}
+
+/// A reading of segments in their order.
+pub(super) struct Salvage {
+    log: LogId,
+    /// Of the first event that is set aside.
+    from: Position,
+    durable: Position,
+    events: u64,
+    /// Positions that were read, from and to, as they came.
+    read: Vec<(u64, u64)>,
+    streams: BTreeMap<StreamId, (Revision, Revision, u64)>,
+    names: record::Names,
+}
+
+impl Salvage {
+    pub(super) fn new(log: LogId, from: Position) -> Self {
+        Self {
+            log,
+            from,
+            durable: Position(from.0 - 1),
+            events: 0,
+            read: Vec::new(),
+            streams: BTreeMap::new(),
+            names: record::Names::new(),
+        }
+    }
+
+    /// Reads a segment's file from an offset on, whatever is damaged in it, and writes what it finds as lines.
+    pub(super) fn segment(
+        &mut self,
+        disk: &Disk,
+        first: Position,
+        from: u64,
+        lines: &mut Option<Lines>,
+    ) -> Result<(), Fault> {
+        let file = disk.open_to_read(&segment_name(first))?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, 0)?;
+        // Entries are bound to the log and the segment that they were written to.
+        let seed = match SegmentHeader::decode(&bytes) {
+            Some(header) => Seed::new(header.identity.id, header.first),
+            None => Seed::new(self.log, first),
+        };
+        let bytes = Bytes::from(bytes);
+        let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let entry = match record::parse(seed, &rest[..rest.len().min(ENTRY_BYTES_MAX)]) {
+                Ok(entry) => entry,
+                Err(NoEntry::Short(_) | NoEntry::Damaged(_)) => {
+                    at += ALIGN;
+                    continue;
+                }
+            };
+            match entry.body {
+                Body::Group(header) => self.durable = self.durable.max(header.durable),
+                Body::Trailer(trailer) => self.durable = self.durable.max(trailer.durable),
+                Body::Event(view) => {
+                    let entry = bytes.slice(at..at + entry.length);
+                    if let Some(event) = view.recorded(&entry, &mut self.names) {
+                        self.event(&event);
+                        if let Some(lines) = lines {
+                            lines.push(&event)?;
+                        }
+                    }
+                }
+            }
+            at += entry.length;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Recorded) {
+        self.events += 1;
+        match self.read.last_mut() {
+            Some((_, to)) if *to + 1 == event.position.0 => *to += 1,
+            _ => self.read.push((event.position.0, event.position.0)),
+        }
+        let at = event.revision;
+        let (first, last, events) = self.streams.entry(event.stream.clone()).or_insert((at, at, 0));
+        (*first, *last, *events) = ((*first).min(at), (*last).max(at), *events + 1);
+    }
+
+    pub(super) fn end(mut self) -> Salvaged {
+        self.read.sort_unstable();
+        let mut unreadable = Vec::new();
+        let mut next = self.from.0;
+        // What was durable was there, even if nothing else is left of it.
+        let behind = self.durable.0 + 1;
+        for (from, to) in self.read.into_iter().chain([(behind, behind)]) {
+            if from > next {
+                unreadable.push((Position(next), Position(from - 1)));
+            }
+            next = next.max(to + 1);
+        }
+        let streams = self.streams.into_iter();
+        Salvaged {
+            readable: self.events,
+            unreadable,
+            durable: self.durable,
+            streams: streams
+                .map(|(stream, (first, last, events))| StreamSetAside { stream, first, last, events })
+                .collect(),
+        }
+    }
+}
+
+/// An event as `matchbook events export` writes it, as far as a log knows it.
+#[derive(Serialize)]
+struct Line<'e> {
+    position: Position,
+    recorded_at: Timestamp,
+    stream: &'e StreamId,
+    revision: Revision,
+    id: EventId,
+    #[serde(rename = "type")]
+    event_type: &'e str,
+    metadata: Text,
+    data: Text,
+}
+
+/// JSON as it was written, or the bytes of something else.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Text {
+    Json(Box<RawValue>),
+    Hex { hex: String },
+}
+
+/// A file of lines, written piece by piece.
+pub(super) struct Lines {
+    file: DiskFile,
+    offset: u64,
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn create(disk: &Disk, name: &str) -> Result<Self, Fault> {
+        Ok(Self { file: disk.create(name)?, offset: 0, pending: Vec::new() })
+    }
+
+    fn push(&mut self, event: &Recorded) -> Result<(), Fault> {
+        let line = Line {
+            position: event.position,
+            recorded_at: event.recorded_at,
+            stream: &event.stream,
+            revision: event.revision,
+            id: event.id,
+            event_type: event.event_type.as_str(),
+            metadata: text(&event.metadata),
+            data: text(&event.data),
+        };
+        serde_json::to_writer(&mut self.pending, &line).expect("memory takes every line");
+        self.pending.push(b'\n');
+        if self.pending.len() >= LINES_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), Fault> {
+        self.file.write_all_at(&self.pending, self.offset)?;
+        self.offset += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// All of them are durable.
+    pub(super) fn end(mut self) -> Result<(), Fault> {
+        self.write()?;
+        self.file.sync_all()
+    }
+}
+
+fn text(bytes: &Bytes) -> Text {
+    // A line break in JSON is white space between its parts, never a part of a text.
+    let on_one_line: Vec<u8> =
+        bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+    serde_json::from_slice(&on_one_line).map_or_else(
+        |_| Text::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
+        Text::Json,
+    )
+}

@@ -1,0 +1,303 @@
+//! What a repair keeps, sets aside and says, at every place that can be damaged and every call that can fail.
+
+use event_schemas::envelope::Recorded;
+use event_schemas::ids::Position;
+
+use super::disk::Disk;
+use super::mending::{mend, mend_as, repair_once};
+use super::repair::plan_on;
+use super::rig::{Lots, commit, event, open, read_all, settings};
+use super::segment::{HEADER_BYTES, index_name, position_of_name, segment_name};
+use super::verify::{Extent, verify_on};
+use super::{EmbeddedLog, OpenError, Plan, Settings, SimDisk, Tally, Trouble, VerifyError, repair};
+use crate::clock::Clock;
+use crate::{EventLog, Expected, Filter};
+
+/// A log of several segments, closed as a server closes it.
+fn several_segments() -> SimDisk {
+    of_groups(30)
+}
+
+fn of_groups(groups: u128) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (mut writer, _) = open(&disk, &settings()).unwrap();
+    for group in 0..groups {
+        let appends = ["a-1", "a-2", "b-1"].into_iter().enumerate().map(|(n, stream)| {
+            let number = group * 10 + n as u128 * 2;
+            (stream.parse().unwrap(), Expected::Any, vec![event(number, 200), event(number + 1, 30)])
+        });
+        for outcome in commit(&mut writer, appends.collect()) {
+            outcome.unwrap();
+        }
+    }
+    writer.mark().unwrap();
+    disk
+}
+
+fn firsts(disk: &SimDisk) -> Vec<Position> {
+    disk.names().iter().filter_map(|name| position_of_name(name)).collect()
+}
+
+fn change(disk: &SimDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
+    let copy = disk.copy(7);
+    let mut bytes = copy.contents(name).unwrap();
+    change(&mut bytes);
+    copy.replace(name, bytes);
+    copy
+}
+
+fn planned(disk: &SimDisk) -> Plan {
+    plan_on(&Disk::Simulated(disk.clone()), |_| {}).unwrap()
+}
+
+fn set_aside(plan: &Plan) -> Vec<&str> {
+    plan.set_aside.iter().map(|aside| aside.file.as_str()).collect()
+}
+
+fn events(sound: &SimDisk) -> Vec<Recorded> {
+    let (writer, _) = open(&sound.copy(1), &settings()).unwrap();
+    read_all(&writer).unwrap()
+}
+
+/// Repairs under faults drawn from a seed, and holds the outcome to everything that a repair promises.
+fn mended(disk: &SimDisk, sound: &SimDisk, seed: u64) -> Tally {
+    let mut tally = Tally::default();
+    mend(disk, &events(sound), &mut Lots::new(seed), &mut tally)
+        .unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    tally
+}
+
+#[test]
+fn a_log_without_damage_is_left_as_it_is() {
+    let disk = several_segments();
+    assert!(!planned(&disk).is_needed());
+    let before: Vec<_> = disk.names().iter().map(|name| disk.contents(name)).collect();
+    assert!(repair_once(&disk).unwrap().is_none());
+    assert_eq!(disk.names().iter().map(|name| disk.contents(name)).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn the_log_is_cut_before_the_damaged_group_and_all_behind_it_is_set_aside() {
+    let disk = several_segments();
+    let firsts = firsts(&disk);
+    let damaged = change(&disk, &segment_name(firsts[1]), |bytes| bytes[6000] ^= 1);
+    let plan = planned(&damaged);
+    assert!(plan.kept >= firsts[1] && plan.kept.0 + 1 < firsts[2].0);
+    let mut expected: Vec<String> = firsts[1..].iter().map(|first| segment_name(*first)).collect();
+    let indexes = firsts[1..].iter().map(|first| index_name(*first));
+    expected.extend(indexes.filter(|index| disk.names().contains(index)));
+    assert_eq!(set_aside(&plan), expected);
+    // Of the damaged group one event's checksum is wrong; all others are right.
+    assert_eq!((plan.salvaged.readable, plan.salvaged.lost()), (180 - plan.kept.0 - 1, 1));
+    assert_eq!(plan.salvaged.unreadable.len(), 1);
+    let streams = &plan.salvaged.streams;
+    assert_eq!(streams.iter().map(|stream| stream.events).sum::<u64>(), plan.salvaged.readable);
+    assert_eq!(
+        streams.iter().map(|stream| stream.stream.as_str()).collect::<Vec<_>>(),
+        ["a-1", "a-2", "b-1"]
+    );
+    let tally = mended(&damaged, &disk, 1);
+    assert_eq!((tally.repairs, tally.set_aside), (1, plan.salvaged.readable));
+}
+
+#[test]
+fn any_changed_bit_can_be_repaired_under_any_fault() {
+    let disk = of_groups(14);
+    let (mut met, mut aside) = (0, 0);
+    for (n, name) in disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).enumerate() {
+        let len = disk.contents(&name).unwrap().len();
+        for at in (n % 13..len).step_by(if len > 4096 { 787 } else { 11 }) {
+            let damaged = change(&disk, &name, |bytes| bytes[at] ^= 4);
+            let tally = mended(&damaged, &disk, at as u64);
+            met += tally.faults_in_repairs;
+            aside += tally.set_aside;
+        }
+    }
+    assert!(met > 40 && aside > 500, "{met} faults, {aside} events set aside");
+}
+
+#[test]
+fn a_fault_at_any_call_of_a_repair_is_gone_on_from() {
+    let disk = of_groups(11);
+    let firsts = firsts(&disk);
+    let damaged = change(&disk, &segment_name(firsts[1]), |bytes| bytes[6000] ^= 1);
+    let (plan, written) = (planned(&damaged), events(&disk));
+    let calls = {
+        let disk = damaged.copy(1);
+        let before = disk.calls();
+        repair_once(&disk).unwrap().unwrap();
+        disk.calls() - before
+    };
+    for trouble in [Trouble::PowerCut, Trouble::Error, Trouble::NoRoom] {
+        let mut refused = 0;
+        for call in 1..=calls {
+            let disk = damaged.copy(call);
+            disk.trouble_at(call, trouble);
+            let broke_off = repair_once(&disk).is_err();
+            disk.restart();
+            if broke_off && disk.names().contains(&"repair.json".to_owned()) {
+                refused += 1;
+                assert!(matches!(open(&disk, &settings()), Err(OpenError::HalfRepaired { .. })));
+            }
+            // Most repairs that go on meet further faults.
+            let mut lots = Lots::new(call);
+            mend_as(&plan, &disk, &written, &mut lots, &mut Tally::default())
+                .unwrap_or_else(|broken| panic!("{trouble:?} at call {call}: {broken}"));
+        }
+        assert!(refused > 3, "{trouble:?} never came between its steps");
+    }
+}
+
+#[test]
+fn a_missing_segment_ends_the_log_and_those_behind_it_stay_readable() {
+    let disk = several_segments();
+    let firsts = firsts(&disk);
+    for gone in 0..firsts.len() {
+        let damaged = disk.copy(3);
+        damaged.delete(&segment_name(firsts[gone]));
+        let plan = planned(&damaged);
+        // Nothing is left that says that the last one was ever there.
+        if gone + 1 == firsts.len() {
+            assert!(!plan.is_needed());
+            continue;
+        }
+        assert_eq!(plan.kept.0 + 1, firsts[gone].0);
+        assert_eq!(plan.salvaged.unreadable, [(firsts[gone], Position(firsts[gone + 1].0 - 1))]);
+        repair_once(&damaged).unwrap().unwrap();
+        let found = verify_on(&Disk::Simulated(damaged.clone()), Extent::All, |_| {}).unwrap();
+        assert_eq!((found.events, found.damages), (plan.kept.0, Vec::new()));
+        assert_eq!(open(&damaged, &settings()).unwrap().1.events, plan.kept.0);
+    }
+}
+
+#[test]
+fn a_header_that_is_not_whole_takes_its_segment_out_of_the_log() {
+    let disk = several_segments();
+    for first in firsts(&disk) {
+        let damaged = change(&disk, &segment_name(first), |bytes| bytes[20] ^= 1);
+        let plan = planned(&damaged);
+        assert_eq!((plan.kept.0 + 1, plan.salvaged.lost()), (first.0, 0));
+        mended(&damaged, &disk, first.0);
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_go_on_where_it_should_is_cut_off_there() {
+    let disk = several_segments();
+    let firsts = firsts(&disk);
+    // The same log, whose streams are others from the second segment on.
+    let other = SimDisk::new(1);
+    for name in ["log.json".to_owned(), segment_name(firsts[0])] {
+        other.replace(&name, disk.contents(&name).unwrap());
+    }
+    let (mut writer, opened) = open(&other, &settings()).unwrap();
+    for group in u128::from(opened.events / 6)..30 {
+        let number = group * 10;
+        let appends = [0, 1, 2].map(|n| {
+            let events = vec![event(number + n * 2, 200), event(number + n * 2 + 1, 30)];
+            ("a-1".parse().unwrap(), Expected::Any, events)
+        });
+        for outcome in commit(&mut writer, appends.into()) {
+            outcome.unwrap();
+        }
+    }
+    writer.mark().unwrap();
+    let broken = disk.copy(3);
+    let third = firsts[2];
+    assert!(self::firsts(&other).contains(&third), "groups of the same size fill segments alike");
+    for name in [segment_name(third), index_name(third)] {
+        broken.replace(&name, other.contents(&name).unwrap());
+    }
+    let plan = planned(&broken);
+    assert_eq!(plan.kept.0 + 1, third.0, "{:?}", plan.found.damages);
+    repair_once(&broken).unwrap().unwrap();
+    assert_eq!(open(&broken, &settings()).unwrap().1.events, plan.kept.0);
+}
+
+#[test]
+fn an_index_file_is_made_anew_and_nothing_is_set_aside() {
+    let disk = several_segments();
+    let name = index_name(firsts(&disk)[1]);
+    let damaged = change(&disk, &name, |bytes| bytes[90] ^= 1);
+    assert_eq!(planned(&damaged).indexes, [name.as_str()]);
+    let repaired = repair_once(&damaged).unwrap().unwrap();
+    assert!(repaired.report.is_none());
+    assert_eq!(repaired.indexes, [name.as_str()]);
+    assert_eq!(damaged.contents(&name), disk.contents(&name));
+}
+
+#[test]
+fn the_file_that_names_the_log_is_made_anew_from_what_the_segments_say() {
+    let disk = several_segments();
+    let sound = disk.contents("log.json").unwrap();
+    for broken in
+        [None, Some(b"{".to_vec()), Some(String::from_utf8(sound).unwrap().replace('a', "b").into())]
+    {
+        let damaged = disk.copy(4);
+        damaged.delete("log.json");
+        if let Some(bytes) = broken {
+            damaged.replace("log.json", bytes);
+        }
+        let plan = planned(&damaged);
+        assert!(plan.log_file && plan.kept == Position(180), "{plan:?}");
+        let repaired = repair_once(&damaged).unwrap().unwrap();
+        let report = repaired.report.unwrap();
+        // Nothing says how many restores there had been.
+        assert_eq!((report.epoch_before, report.epoch), (0, 1_900_000_000));
+        assert_eq!(open(&damaged, &settings()).unwrap().1.events, 180);
+    }
+}
+
+#[test]
+fn what_says_nowhere_which_log_it_is_cannot_be_repaired() {
+    let disk = several_segments();
+    disk.delete("log.json");
+    for first in firsts(&disk) {
+        let bytes = disk.contents(&segment_name(first)).unwrap();
+        disk.replace(&segment_name(first), vec![7; bytes.len()]);
+    }
+    assert!(matches!(repair_once(&disk), Err(VerifyError::Open(OpenError::Damaged { .. }))));
+}
+
+#[tokio::test]
+async fn a_folder_is_repaired_reopened_and_repaired_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { reserve_bytes: 0, segment_bytes: 8 << 10, ..Settings::new(folder.path().join("events")) };
+    let stream = "a-1".parse().unwrap();
+    let append = async |log: &EmbeddedLog, number: u128| {
+        log.append(&stream, Expected::Any, vec![event(number, 600)]).await.unwrap();
+    };
+    assert!(matches!(repair(&settings, &Clock::System, |_| {}), Err(VerifyError::NoLog(_))));
+    let (log, _) = EmbeddedLog::open(&settings, Clock::System).unwrap();
+    let identity = log.identity();
+    for number in 0..40 {
+        append(&log, number).await;
+    }
+    let refused = repair(&settings, &Clock::System, |_| {});
+    assert!(matches!(refused, Err(VerifyError::Open(OpenError::Locked { .. }))));
+    log.close().await;
+    for round in 1..=2_u32 {
+        let first = settings.folder.join(segment_name(Position(1)));
+        let mut bytes = std::fs::read(&first).unwrap();
+        bytes[usize::try_from(HEADER_BYTES).unwrap() + 3000 / usize::try_from(round).unwrap()] ^= 1;
+        std::fs::write(&first, &bytes).unwrap();
+        let repaired = repair(&settings, &Clock::System, |_| {}).unwrap().unwrap();
+        let report = repaired.report.unwrap();
+        assert_eq!(report.folder, format!("quarantine-{round}"));
+        let aside = settings.folder.join(&report.folder);
+        assert_eq!(std::fs::read(aside.join(segment_name(Position(1)))).unwrap(), bytes);
+        let lines = std::fs::read_to_string(aside.join("events.ndjson")).unwrap();
+        assert_eq!(lines.lines().count() as u64, report.salvaged.readable);
+        assert!(aside.join("report.json").exists() && !settings.folder.join("repair.json").exists());
+        let (log, opened) = EmbeddedLog::open(&settings, Clock::System).unwrap();
+        assert_eq!((log.identity().id, log.identity().epoch), (identity.id, round));
+        assert_eq!(opened.events, report.kept.0);
+        let page = log.read_all(Position::START, &Filter::All, 100).await.unwrap();
+        assert_eq!(page.events.len() as u64, report.kept.0);
+        for number in 0..20 {
+            append(&log, u128::from(1000 * round) + number).await;
+        }
+        log.close().await;
+    }
+}
