@@ -138,7 +138,7 @@ fn not_appended(error: AppendError) -> Problem {
             tracing::error!(reason, "the outcome of an append is unknown");
             Problem::outcome_unknown()
         }
-        AppendError::Closed { reason } => {
+        AppendError::Unavailable { reason } | AppendError::Closed { reason } => {
             tracing::error!(reason, "the log takes no appends");
             Problem::unavailable("the event log takes nothing at present", SOON)
         }

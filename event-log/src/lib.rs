@@ -1,4 +1,4 @@
-//! The event log: its contract, the embedded log, and a log in memory that keeps the same contract.
+//! The event log: its contract, the embedded log, the log on a cluster, and a log in memory that keeps the same contract.
 //!
 //! Start reading at [`EventLog`], whose doc comment is the specification; `conformance` holds every implementation to
 //! it. This crate refuses to know what events mean: it sees names, ids, revisions and bytes.
@@ -7,6 +7,8 @@ pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
+#[cfg(feature = "eventstore")]
+pub mod eventstore;
 pub mod memory;
 mod subscription;
 #[cfg(feature = "wire")]
@@ -21,6 +23,8 @@ use event_schemas::time::Timestamp;
 use tokio::sync::watch;
 
 pub use embedded::EmbeddedLog;
+#[cfg(feature = "eventstore")]
+pub use eventstore::EventStoreLog;
 pub use memory::MemoryLog;
 pub use subscription::Subscription;
 
@@ -76,6 +80,9 @@ pub enum AppendError {
     /// The events may be in the log or not. Load and decide again.
     #[error("the outcome of the append is unknown: {reason}; look whether it happened before trying again")]
     Unknown { reason: String },
+    /// Nothing was written, because the log is out of reach; it comes back by itself.
+    #[error("the log cannot be reached: {reason}")]
+    Unavailable { reason: String },
     /// Nothing was written, and this log takes no more.
     #[error("the log takes no appends: {reason}")]
     Closed { reason: String },
@@ -184,6 +191,8 @@ pub trait EventLog: Send + Sync {
 #[derive(Clone, Debug)]
 pub enum Log {
     Embedded(EmbeddedLog),
+    #[cfg(feature = "eventstore")]
+    EventStore(EventStoreLog),
     Memory(MemoryLog),
 }
 
@@ -203,6 +212,8 @@ impl EventLog for Log {
     ) -> Result<Appended, AppendError> {
         match self {
             Self::Embedded(log) => log.append(stream, expected, events).await,
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.append(stream, expected, events).await,
             Self::Memory(log) => log.append(stream, expected, events).await,
         }
     }
@@ -215,6 +226,8 @@ impl EventLog for Log {
     ) -> Result<Vec<Recorded>, ReadError> {
         match self {
             Self::Embedded(log) => log.read_stream(stream, from, events_max).await,
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.read_stream(stream, from, events_max).await,
             Self::Memory(log) => log.read_stream(stream, from, events_max).await,
         }
     }
@@ -222,6 +235,8 @@ impl EventLog for Log {
     async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
         match self {
             Self::Embedded(log) => log.read_all(after, filter, events_max).await,
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.read_all(after, filter, events_max).await,
             Self::Memory(log) => log.read_all(after, filter, events_max).await,
         }
     }
@@ -229,6 +244,8 @@ impl EventLog for Log {
     async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
         match self {
             Self::Embedded(log) => log.position_at(at).await,
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.position_at(at).await,
             Self::Memory(log) => log.position_at(at).await,
         }
     }
@@ -236,6 +253,8 @@ impl EventLog for Log {
     fn head(&self) -> watch::Receiver<Position> {
         match self {
             Self::Embedded(log) => log.head(),
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.head(),
             Self::Memory(log) => log.head(),
         }
     }
@@ -243,6 +262,8 @@ impl EventLog for Log {
     fn identity(&self) -> Identity {
         match self {
             Self::Embedded(log) => log.identity(),
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(log) => log.identity(),
             Self::Memory(log) => log.identity(),
         }
     }

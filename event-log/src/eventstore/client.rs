@@ -1,0 +1,480 @@
+//! The client library, and everything that has to be known about it: no other file of this crate names it.
+//!
+//! It is the crate `eventstore` 4.0.0, the frozen predecessor of `kurrentdb`. To move there: change the imports,
+//! `ExpectedRevision` to `StreamState` with its `StreamRevision`, and see which of the measures below are still needed.
+//! They are:
+//!
+//! - a client whose first connection failed answers nothing any more: a new one takes its place ([`Connection::renew`]);
+//! - after a node's failure it stays with that node for ever: who follows the log renews it then;
+//! - it panics where certificates are missing, even without TLS, and where another part has chosen the cryptography: both
+//!   are looked at before, and without TLS it is given an empty file of certificates;
+//! - it panics at answers that lack a part, and at some that it does not expect: calls are made where that is caught;
+//! - its subscriptions turn for ever, and never yield, when a server ends one in order: [`Turning`] gets them out;
+//! - it sets no `TCP_NODELAY` (`nodelay`), and cuts times to seconds ([`created`]);
+//! - it does not decode user names and passwords of the URL: `url` does;
+//! - a deadline is told to the server only: the time is kept here, too.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ::eventstore::{
+    AppendToStreamOptions, Client, ClientSettings, Credentials, CurrentRevision, Error, EventData,
+    ExpectedRevision, ReadAllOptions, ReadStreamOptions, RecordedEvent, StreamPosition,
+    SubscribeToAllOptions,
+};
+use bytes::Bytes;
+use event_schemas::envelope::{EventType, NewEvent, Recorded};
+use event_schemas::ids::{EventId, Position, Revision};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
+use serde_json::value::RawValue;
+use tracing::subscriber::NoSubscriber;
+
+use super::nodelay::{self, Ports};
+use super::tls::{self, TlsFault};
+use super::url::{ClusterUrl, NotACluster};
+use crate::Expected;
+
+mod following;
+
+pub(super) use following::{Following, Heard};
+
+/// How long one call may take, if the URL does not say.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where the connection has no certificates to check, so that the library need not load those of the system.
+const NO_CERTIFICATES: &str = "/dev/null";
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    /// Nothing was sent: there is no connection.
+    #[error("the cluster cannot be reached: {0}")]
+    Unreachable(String),
+    /// It may have been done or not.
+    #[error("the cluster gave no answer: {0}")]
+    Broken(String),
+    /// Nothing was done; the connection goes over to the leader.
+    #[error("the node is not the leader of the cluster")]
+    NotLeader,
+    #[error("the stream is at another revision")]
+    Conflict(Option<Revision>),
+    #[error("there is no such stream")]
+    Missing,
+    #[error("the stream was deleted in the cluster")]
+    Deleted,
+    #[error(
+        "the cluster refuses the user; set user name and password in the URL, and what the user may do in the cluster"
+    )]
+    Denied,
+    /// Nothing was done, and another try would end the same.
+    #[error("the cluster refuses the call: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
+}
+
+/// Where an append ended up, as the cluster says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) position: Position,
+    pub(super) revision: Revision,
+}
+
+/// An event of the cluster.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// With the time that the cluster gave it.
+    Event(Recorded),
+    /// One of the cluster's own, at this position.
+    System(Position),
+}
+
+impl Found {
+    pub(super) fn position(&self) -> Position {
+        match self {
+            Self::Event(event) => event.position,
+            Self::System(position) => *position,
+        }
+    }
+}
+
+/// From where to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadFrom<T> {
+    Start,
+    /// This one is the first.
+    At(T),
+    End,
+}
+
+/// The one connection to the cluster.
+pub(super) struct Connection {
+    url: ClusterUrl,
+    settings: ClientSettings,
+    deadline: Duration,
+    held: Mutex<Held>,
+    /// The generation whose connection has got its options.
+    tuned: AtomicU64,
+    untuned_told: AtomicBool,
+}
+
+struct Held {
+    generation: u64,
+    client: Option<Client>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// Whether the library understands the URL.
+pub(super) fn check(url: &ClusterUrl) -> Result<(), NotACluster> {
+    settings(url).map(|_| ())
+}
+
+fn settings(url: &ClusterUrl) -> Result<ClientSettings, NotACluster> {
+    let mut text = url.plain().to_owned();
+    let mut add = |option: &str| {
+        text.push(if text.contains('?') { '&' } else { '?' });
+        text.push_str(option);
+    };
+    if !url.tls() {
+        add(&format!("tlsCaFile={NO_CERTIFICATES}"));
+    }
+    if url.option("nodepreference").is_none() {
+        add("nodePreference=leader");
+    }
+    // What the library would warn of here is told by us, once.
+    let parsed =
+        tracing::subscriber::with_default(NoSubscriber::default(), || text.parse::<ClientSettings>());
+    parsed.map_err(|error| match error.error() {
+        Some(cause) => NotACluster(cause.to_string()),
+        None => NotACluster(error.message().to_owned()),
+    })
+}
+
+/// The library's first client in a process chooses the cryptography, and panics if another part was faster.
+async fn be_first() -> Result<(), TlsFault> {
+    static FIRST: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let first = FIRST.get_or_try_init(async || {
+        if tls::provider_is_chosen() {
+            return Err(TlsFault::Provider);
+        }
+        let url = format!("esdb://localhost?tls=false&tlsCaFile={NO_CERTIFICATES}");
+        let settings = tracing::subscriber::with_default(NoSubscriber::default(), || url.parse());
+        let settings: ClientSettings = settings.expect("the library reads its own URLs");
+        // It is never asked for anything, so it connects to nobody.
+        let _client = Client::new(settings);
+        while !tls::provider_is_chosen() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    });
+    first.await.copied()
+}
+
+impl Connection {
+    /// Makes no connection yet.
+    pub(super) async fn new(url: ClusterUrl) -> Result<Self, TlsFault> {
+        be_first().await?;
+        tls::check(&url)?;
+        let settings = settings(&url).expect("it was checked when the URL was read");
+        let deadline = url.deadline().unwrap_or(DEADLINE);
+        let held = Mutex::new(Held { generation: 1, client: None });
+        Ok(Self {
+            url,
+            settings,
+            deadline,
+            held,
+            tuned: AtomicU64::new(0),
+            untuned_told: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn url(&self) -> &ClusterUrl {
+        &self.url
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn client(&self) -> Result<(u64, Client), Fault> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &held.client {
+            return Ok((held.generation, client.clone()));
+        }
+        tls::check(&self.url)?;
+        let client =
+            Client::new(self.settings.clone()).map_err(|error| Fault::Unreachable(error.to_string()))?;
+        held.client = Some(client.clone());
+        Ok((held.generation, client))
+    }
+
+    /// The next call makes a new client, unless one was made since `generation`.
+    pub(super) fn renew(&self, generation: u64) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.generation == generation {
+            held.generation += 1;
+            held.client = None;
+        }
+    }
+
+    /// Makes one call, in the time that it may take, and survives whatever the library does.
+    async fn call<T, F>(&self, make: impl FnOnce(Client) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let (generation, client) = self.client()?;
+        let calling = Box::pin(AssertUnwindSafe(make(client)).catch_unwind());
+        let fault = match tokio::time::timeout(self.deadline, calling).await {
+            Ok(Ok(Ok(answer))) => {
+                self.tune(generation).await;
+                return Ok(answer);
+            }
+            Ok(Ok(Err(error))) => fault(error),
+            Ok(Err(_)) => Fault::Broken("the client library panicked at the answer".to_owned()),
+            Err(_) => Fault::Broken(format!("nothing came within {:?}", self.deadline)),
+        };
+        match fault {
+            Fault::Unreachable(_) => self.renew(generation),
+            // The next connection will be another.
+            Fault::NotLeader | Fault::Broken(_) => self.tuned.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+        Err(fault)
+    }
+
+    /// Gives the connection its options, unless it has them.
+    async fn tune(&self, generation: u64) {
+        if self.tuned.swap(generation, Ordering::Relaxed) == generation {
+            return;
+        }
+        let hosts = self.settings.hosts();
+        let ports = match self.url.is_cluster() {
+            true => Ports::All,
+            false => Ports::These(hosts.iter().filter_map(|host| u16::try_from(host.port).ok()).collect()),
+        };
+        let set = tokio::task::spawn_blocking(move || nodelay::set(&ports)).await;
+        if let Ok(Err(error)) = set
+            && !self.untuned_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                %error,
+                "cannot set TCP_NODELAY on the connection to the cluster: a lone call may take 40 ms longer; allow the \
+                 system call pidfd_getfd to change that"
+            );
+        }
+    }
+
+    /// The credentials of the URL, as the library takes them.
+    fn login(&self) -> Option<Credentials> {
+        let login = self.url.credentials()?;
+        Some(Credentials::new(login.user.clone(), login.password.clone()))
+    }
+
+    pub(super) async fn append(
+        &self,
+        stream: &str,
+        expected: Expected,
+        events: &[NewEvent],
+    ) -> Result<Written, Fault> {
+        let expected = match expected {
+            Expected::NoStream => ExpectedRevision::NoStream,
+            Expected::At(revision) => ExpectedRevision::Exact(revision.0),
+            Expected::Any => ExpectedRevision::Any,
+        };
+        let events: Vec<EventData> = events.iter().map(proposed).collect();
+        let options = AppendToStreamOptions::default();
+        let options = options.expected_revision(expected).deadline(self.deadline).requires_leader(true);
+        let options = match self.login() {
+            Some(login) => options.authenticated(login),
+            None => options,
+        };
+        let appended =
+            self.call(|client| async move { client.append_to_stream(stream, &options, events).await }).await;
+        match appended {
+            Ok(written) => Ok(Written {
+                position: Position(written.position.commit),
+                revision: Revision(written.next_expected_version),
+            }),
+            // A node that knows no leader to name.
+            Err(Fault::Missing) => Err(Fault::NotLeader),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The data of a stream's last event, whatever it is.
+    pub(super) async fn read_last(&self, stream: &str) -> Result<Option<Bytes>, Fault> {
+        let options =
+            ReadStreamOptions::default().position(StreamPosition::End).max_count(1).deadline(self.deadline);
+        let options = match self.login() {
+            Some(login) => options.authenticated(login),
+            None => options,
+        };
+        self.call(|client| async move {
+            let event = client.read_stream(stream, &options).await?.next().await?;
+            Ok(event.and_then(|event| event.event).map(|event| event.data))
+        })
+        .await
+    }
+
+    /// At most `events_max` events of a stream. From its end they are read backwards.
+    pub(super) async fn read_stream(
+        &self,
+        stream: &str,
+        from: ReadFrom<Revision>,
+        events_max: usize,
+    ) -> Result<Vec<Found>, Fault> {
+        let position = match from {
+            ReadFrom::Start => StreamPosition::Start,
+            ReadFrom::At(revision) => StreamPosition::Position(revision.0),
+            ReadFrom::End => StreamPosition::End,
+        };
+        let options =
+            ReadStreamOptions::default().position(position).max_count(events_max).deadline(self.deadline);
+        let options = match self.login() {
+            Some(login) => options.authenticated(login),
+            None => options,
+        };
+        self.call(|client| async move {
+            let mut reading = client.read_stream(stream, &options).await?;
+            let mut found = Vec::new();
+            while let Some(event) = reading.next().await? {
+                found.extend(event.event.map(read));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// At most `events_max` events of the whole log. From its end they are read backwards.
+    pub(super) async fn read_all(
+        &self,
+        from: ReadFrom<Position>,
+        events_max: usize,
+    ) -> Result<Vec<Found>, Fault> {
+        let options =
+            ReadAllOptions::default().position(start(from)).max_count(events_max).deadline(self.deadline);
+        let options = match self.login() {
+            Some(login) => options.authenticated(login),
+            None => options,
+        };
+        self.call(|client| async move {
+            let mut reading = client.read_all(&options).await?;
+            let mut found = Vec::new();
+            while let Some(event) = reading.next().await? {
+                found.extend(event.event.map(read));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// All events behind a position, then those that come.
+    pub(super) async fn follow(&self, after: Position) -> Result<Following, Fault> {
+        let (generation, client) = self.client()?;
+        let from = if after == Position::START { ReadFrom::Start } else { ReadFrom::At(after) };
+        let options = SubscribeToAllOptions::default().position(start(from));
+        let options = match self.login() {
+            Some(login) => options.authenticated(login),
+            None => options,
+        };
+        let subscription = client.subscribe_to_all(&options).await;
+        Ok(Following::new(subscription, generation, self.deadline))
+    }
+
+    /// What is to be done once a subscription is known to live.
+    pub(super) async fn confirmed(&self, generation: u64) {
+        self.tuned.store(0, Ordering::Relaxed);
+        self.tune(generation).await;
+    }
+}
+
+fn start(from: ReadFrom<Position>) -> StreamPosition<::eventstore::Position> {
+    match from {
+        ReadFrom::Start => StreamPosition::Start,
+        ReadFrom::At(Position(position)) => {
+            StreamPosition::Position(::eventstore::Position { commit: position, prepare: position })
+        }
+        ReadFrom::End => StreamPosition::End,
+    }
+}
+
+/// Data that are JSON go as JSON, to the byte; others as what they are.
+fn proposed(event: &NewEvent) -> EventData {
+    let name = event.event_type.as_str();
+    let json = serde_json::from_slice::<&RawValue>(&event.data)
+        .ok()
+        .filter(|json| json.get().len() == event.data.len())
+        .and_then(|json| EventData::json(name, &json).ok());
+    json.unwrap_or_else(|| EventData::binary(name, event.data.clone()))
+        .id(event.id.0)
+        .metadata(event.metadata.clone())
+}
+
+fn read(event: RecordedEvent) -> Found {
+    let position = Position(event.position.commit);
+    let ours = !event.stream_id.starts_with('$')
+        && !event.event_type.starts_with('$')
+        && event.stream_id != super::identity::STREAM;
+    match event.stream_id.parse::<StreamId>() {
+        Ok(stream) if ours => Found::Event(Recorded {
+            position,
+            recorded_at: created(event.metadata.get("created").map(String::as_str)),
+            stream,
+            revision: Revision(event.revision),
+            id: EventId(event.id),
+            event_type: EventType::new(&event.event_type),
+            metadata: event.custom_metadata,
+            data: event.data,
+        }),
+        _ => Found::System(position),
+    }
+}
+
+/// Ticks of 100 ns since 1970. An event without them is as old as it can be; those before it lift it.
+fn created(ticks: Option<&str>) -> Timestamp {
+    let micros = ticks.and_then(|ticks| ticks.parse::<i64>().ok()).map_or(0, |ticks| ticks / 10);
+    Timestamp::from_micros(micros)
+}
+
+fn fault(error: Error) -> Fault {
+    match error {
+        Error::ConnectionClosed => Fault::Unreachable("the client was closed".to_owned()),
+        Error::GrpcConnectionError(cause) => Fault::Unreachable(cause.to_string()),
+        Error::InitializationError(cause) => Fault::Unreachable(cause),
+        // The library says in its own words that it never came to a connection.
+        Error::ServerError(cause) if cause.contains("(Connect)") => Fault::Unreachable(cause),
+        Error::ServerError(cause) => Fault::Broken(cause),
+        Error::DeadlineExceeded => Fault::Broken("its deadline was over".to_owned()),
+        Error::NotLeaderException(_) => Fault::NotLeader,
+        Error::WrongExpectedVersion { current: CurrentRevision::NoStream, .. } => Fault::Conflict(None),
+        Error::WrongExpectedVersion { current: CurrentRevision::Current(revision), .. } => {
+            Fault::Conflict(Some(Revision(revision)))
+        }
+        Error::ResourceNotFound => Fault::Missing,
+        Error::ResourceDeleted => Fault::Deleted,
+        Error::AccessDenied => Fault::Denied,
+        Error::Grpc { code, message } if may_have_happened(&format!("{code:?}")) => {
+            Fault::Broken(format!("{code:?}: {message}"))
+        }
+        Error::Grpc { code, message } => Fault::Refused(format!("{code:?}: {message}")),
+        Error::UnsupportedFeature => Fault::Refused("the cluster does not know this call".to_owned()),
+        Error::InternalParsingError(_)
+        | Error::InternalClientError
+        | Error::IllegalStateError(_)
+        | Error::ResourceAlreadyExists => Fault::Broken(error.to_string()),
+    }
+}
+
+/// Whether a call with this gRPC status may have been carried out, or may yet succeed.
+fn may_have_happened(code: &str) -> bool {
+    matches!(code, "Cancelled" | "Aborted" | "ResourceExhausted")
+}

@@ -1,0 +1,487 @@
+//! A node of a cluster for tests, with what makes a real one harder to live with than the embedded log: positions with
+//! gaps that are read from only where an event is, events of its own, appends with `Any` that are recognised wherever they
+//! were, delayed acknowledgements, and whatever [`Mood`] it is put into.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event_schemas::time::Timestamp;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{ClusterUrl, EventStoreLog, Unreached};
+use crate::clock::Clock;
+use crate::wire::proto::event_store::client::server_features::SupportedMethods;
+use crate::wire::proto::event_store::client::server_features::server_features_server::{
+    ServerFeatures, ServerFeaturesServer,
+};
+use crate::wire::proto::event_store::client::streams::append_req::options::ExpectedStreamRevision;
+use crate::wire::proto::event_store::client::streams::append_req::{Content as Sent, ProposedMessage};
+use crate::wire::proto::event_store::client::streams::append_resp::wrong_expected_version::{
+    CurrentRevisionOption as Current, ExpectedRevisionOption,
+};
+use crate::wire::proto::event_store::client::streams::append_resp::{
+    Position, Result as Outcome, Success, WrongExpectedVersion, success,
+};
+use crate::wire::proto::event_store::client::streams::read_req::options::all_options::AllOption;
+use crate::wire::proto::event_store::client::streams::read_req::options::stream_options::RevisionOption;
+use crate::wire::proto::event_store::client::streams::read_req::options::{CountOption, StreamOption};
+use crate::wire::proto::event_store::client::streams::read_resp::read_event::RecordedEvent;
+use crate::wire::proto::event_store::client::streams::read_resp::{
+    Content, ReadEvent, StreamNotFound, SubscriptionConfirmation, read_event,
+};
+use crate::wire::proto::event_store::client::streams::streams_server::{Streams, StreamsServer};
+use crate::wire::proto::event_store::client::streams::{
+    AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq, ReadResp,
+    TombstoneReq, TombstoneResp,
+};
+use crate::wire::proto::event_store::client::{Empty, StreamIdentifier, Uuid, uuid};
+
+/// What is wrong with the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Well,
+    /// It confirms subscriptions and ends them in order.
+    EndsSubscriptions,
+    /// It says in a subscription that there is no such stream.
+    SubscribesToNothing,
+    /// Its events lack their ids.
+    ForgetsIds,
+    /// It appends and answers without saying what became of it.
+    SaysNothing,
+    /// It appends and is gone before it answers.
+    DiesAfterAppending,
+    /// It takes calls and never answers.
+    Hangs,
+    /// It does nothing and is not available.
+    Unavailable,
+    /// It says that the node at this port leads.
+    FollowerOf(u16),
+    /// It does not know the user.
+    Denies,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    stream: Bytes,
+    revision: u64,
+    message: ProposedMessage,
+    created: Timestamp,
+}
+
+/// A node. Clones are the same node; it ends with its [`Cluster`].
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    clock: Clock,
+    mood: Arc<Mutex<Mood>>,
+    stored: Arc<Mutex<Vec<Stored>>>,
+    changed: watch::Sender<usize>,
+    /// How often it was asked what.
+    pub(super) asked: Arc<Mutex<HashMap<&'static str, usize>>>,
+}
+
+/// Events lie as far apart as if they had bodies, and the first does not lie at the start.
+fn position(index: usize) -> u64 {
+    (index as u64 + 1) * 1000 + 7
+}
+
+impl Node {
+    pub(super) fn new(clock: Clock) -> Self {
+        let node = Self {
+            clock,
+            mood: Arc::new(Mutex::new(Mood::Well)),
+            stored: Arc::default(),
+            changed: watch::Sender::new(0),
+            asked: Arc::default(),
+        };
+        node.system_event();
+        node
+    }
+
+    pub(super) fn put_into(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+        // Subscriptions under way notice it.
+        self.changed.send_modify(|_| {});
+    }
+
+    fn mood(&self) -> Mood {
+        *self.mood.lock().unwrap()
+    }
+
+    pub(super) fn times_asked(&self, what: &str) -> usize {
+        self.asked.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+
+    /// How many events it has, its own apart.
+    pub(super) fn events(&self) -> usize {
+        self.stored.lock().unwrap().iter().filter(|stored| stored.stream.starts_with(b"a-")).count()
+    }
+
+    fn system_event(&self) {
+        let metadata = HashMap::from([("type".to_owned(), "$statistics".to_owned())]);
+        let message = ProposedMessage { id: Some(Uuid::default()), metadata, ..ProposedMessage::default() };
+        let mut stored = self.stored.lock().unwrap();
+        let created = self.clock.now();
+        stored.push(Stored { stream: Bytes::from_static(b"$stats"), revision: 0, message, created });
+    }
+
+    async fn greet(&self, what: &'static str) -> Result<(), Status> {
+        *self.asked.lock().unwrap().entry(what).or_default() += 1;
+        match self.mood() {
+            Mood::Unavailable => Err(Status::unavailable("it is not ready")),
+            Mood::Denies => Err(Status::unauthenticated("who are you")),
+            Mood::Hangs => std::future::pending().await,
+            Mood::FollowerOf(port) => {
+                let mut status = Status::new(Code::NotFound, "not the leader");
+                let trailers = status.metadata_mut();
+                trailers.insert("exception", "not-leader".parse().unwrap());
+                trailers.insert("leader-endpoint-host", "127.0.0.1".parse().unwrap());
+                trailers.insert("leader-endpoint-port", port.to_string().parse().unwrap());
+                Err(status)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shown(&self, index: usize, stored: &Stored) -> ReadResp {
+        let mut metadata = stored.message.metadata.clone();
+        metadata.insert("created".to_owned(), (stored.created.micros() * 10).to_string());
+        let event = RecordedEvent {
+            id: if self.mood() == Mood::ForgetsIds { None } else { stored.message.id.clone() },
+            stream_identifier: Some(StreamIdentifier { stream_name: stored.stream.clone() }),
+            stream_revision: stored.revision,
+            prepare_position: position(index),
+            commit_position: position(index),
+            metadata,
+            custom_metadata: stored.message.custom_metadata.clone(),
+            data: stored.message.data.clone(),
+        };
+        let position = Some(read_event::Position::CommitPosition(position(index)));
+        answer(Content::Event(ReadEvent { event: Some(event), link: None, position }))
+    }
+
+    fn of_stream(&self, name: &[u8]) -> Vec<(usize, Stored)> {
+        let stored = self.stored.lock().unwrap();
+        stored.iter().cloned().enumerate().filter(|(_, event)| event.stream == name).collect()
+    }
+
+    /// The index of the event at a position; a real node reads from no other.
+    fn index_at(&self, wanted: u64) -> Result<usize, Status> {
+        let count = self.stored.lock().unwrap().len();
+        let found = (0..count).find(|index| position(*index) == wanted);
+        found.ok_or_else(|| Status::invalid_argument(format!("there is no event at {wanted}")))
+    }
+
+    fn read_count(&self, from: StreamOption, count: u64, backwards: bool) -> Result<Vec<ReadResp>, Status> {
+        let chosen: Vec<(usize, Stored)> = match from {
+            StreamOption::Stream(stream) => {
+                let name = stream.stream_identifier.unwrap().stream_name;
+                let events = self.of_stream(&name);
+                if events.is_empty() {
+                    return Ok(vec![answer(Content::StreamNotFound(StreamNotFound {
+                        stream_identifier: None,
+                    }))]);
+                }
+                let first = match stream.revision_option.unwrap() {
+                    RevisionOption::Revision(revision) => revision,
+                    RevisionOption::Start(_) | RevisionOption::End(_) => 0,
+                };
+                events.into_iter().filter(|(_, event)| event.revision >= first).collect()
+            }
+            StreamOption::All(all) => {
+                let first = match all.all_option.unwrap() {
+                    AllOption::Position(position) => self.index_at(position.commit_position)?,
+                    AllOption::Start(_) | AllOption::End(_) => 0,
+                };
+                self.stored.lock().unwrap().iter().cloned().enumerate().skip(first).collect()
+            }
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let shown = |(index, event): &(usize, Stored)| self.shown(*index, event);
+        Ok(if backwards {
+            chosen.iter().rev().take(count).map(shown).collect()
+        } else {
+            chosen.iter().take(count).map(shown).collect()
+        })
+    }
+
+    fn subscribe(&self, from: StreamOption) -> Result<BoxStream<'static, Result<ReadResp, Status>>, Status> {
+        let StreamOption::All(all) = from else { return Err(Status::unimplemented("streams")) };
+        let next = match all.all_option.unwrap() {
+            AllOption::Position(position) => self.index_at(position.commit_position)? + 1,
+            AllOption::Start(_) => 0,
+            AllOption::End(_) => return Err(Status::unimplemented("the end")),
+        };
+        let confirmation = SubscriptionConfirmation { subscription_id: "s".to_owned() };
+        let confirmed = futures_util::stream::iter([Ok(answer(Content::Confirmation(confirmation)))]);
+        match self.mood() {
+            Mood::EndsSubscriptions => return Ok(confirmed.boxed()),
+            Mood::SubscribesToNothing => {
+                let nothing = answer(Content::StreamNotFound(StreamNotFound { stream_identifier: None }));
+                return Ok(confirmed.chain(futures_util::stream::iter([Ok(nothing)])).boxed());
+            }
+            _ => {}
+        }
+        let (node, changed) = (self.clone(), self.changed.subscribe());
+        let events =
+            futures_util::stream::unfold((node, changed, next), async |(node, mut changed, next)| {
+                loop {
+                    if node.mood() == Mood::Unavailable || node.mood() == Mood::EndsSubscriptions {
+                        return None;
+                    }
+                    let stored = node.stored.lock().unwrap().get(next).cloned();
+                    if let Some(stored) = stored {
+                        return Some((Ok(node.shown(next, &stored)), (node, changed, next + 1)));
+                    }
+                    changed.changed().await.ok()?;
+                }
+            });
+        let node = self.clone();
+        let end = async move {
+            match node.mood() {
+                Mood::Unavailable => Some(Err(Status::unavailable("it is not ready"))),
+                _ => None,
+            }
+        };
+        Ok(confirmed.chain(events).chain(end.into_stream().filter_map(async |end| end)).boxed())
+    }
+
+    /// As a cluster does it: with `Any` a first id that is in the stream already makes it a repetition.
+    fn take(&self, name: &Bytes, expected: ExpectedStreamRevision, events: Vec<ProposedMessage>) -> Outcome {
+        let there = self.of_stream(name);
+        let last = there.last().map(|(_, event)| event.revision);
+        let count = there.len();
+        let repeated = |first: usize| {
+            let ids = there.iter().skip(first).map(|(_, event)| &event.message.id);
+            events.len() <= count.saturating_sub(first)
+                && ids.take(events.len()).eq(events.iter().map(|event| &event.id))
+        };
+        let first = match expected {
+            ExpectedStreamRevision::Revision(revision) if last == Some(revision) => count,
+            ExpectedStreamRevision::Revision(revision) => {
+                usize::try_from(revision).unwrap().saturating_add(1)
+            }
+            ExpectedStreamRevision::NoStream(_) => 0,
+            ExpectedStreamRevision::Any(_) | ExpectedStreamRevision::StreamExists(_) => {
+                let known = |(_, event): &(usize, Stored)| event.message.id == events[0].id;
+                there.iter().position(known).unwrap_or(count)
+            }
+        };
+        if first < count && repeated(first) {
+            let (index, event) = &there[first + events.len() - 1];
+            return success(event.revision, position(*index));
+        }
+        if first != count {
+            let current = last.map_or(Current::CurrentNoStream(Empty {}), Current::CurrentRevision);
+            return Outcome::WrongExpectedVersion(WrongExpectedVersion {
+                current_revision_option: Some(current),
+                expected_revision_option: Some(ExpectedRevisionOption::ExpectedAny(Empty {})),
+                ..WrongExpectedVersion::default()
+            });
+        }
+        let mut stored = self.stored.lock().unwrap();
+        for (revision, message) in (count as u64..).zip(events) {
+            let created = self.clock.now();
+            stored.push(Stored { stream: name.clone(), revision, message, created });
+        }
+        let end = stored.len();
+        let revision = stored[end - 1].revision;
+        drop(stored);
+        // Whoever follows sees an event of the node's own as well.
+        if end.is_multiple_of(5) {
+            self.system_event();
+        }
+        self.changed.send_replace(end);
+        success(revision, position(end - 1))
+    }
+}
+
+fn success(revision: u64, commit: u64) -> Outcome {
+    let place = Position { commit_position: commit, prepare_position: commit };
+    Outcome::Success(Success {
+        current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision)),
+        position_option: Some(success::PositionOption::Position(place)),
+    })
+}
+
+fn answer(content: Content) -> ReadResp {
+    ReadResp { content: Some(content) }
+}
+
+/// The library sends ids in one form and asks for them in another.
+fn as_text(id: Option<Uuid>) -> Option<Uuid> {
+    let value = match id?.value? {
+        uuid::Value::Structured(parts) => {
+            let (most, least) = (parts.most_significant_bits as u64, parts.least_significant_bits as u64);
+            uuid::Value::String(::uuid::Uuid::from_u64_pair(most, least).to_string())
+        }
+        text @ uuid::Value::String(_) => text,
+    };
+    Some(Uuid { value: Some(value) })
+}
+
+#[tonic::async_trait]
+impl ServerFeatures for Node {
+    async fn get_supported_methods(&self, _: Request<Empty>) -> Result<Response<SupportedMethods>, Status> {
+        match self.mood() {
+            // Any node tells what it knows.
+            Mood::FollowerOf(_) | Mood::Denies => {}
+            _ => self.greet("features").await?,
+        }
+        let version = "25.0.0".to_owned();
+        Ok(Response::new(SupportedMethods { event_store_server_version: version, methods: Vec::new() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Streams for Node {
+    type ReadStream = BoxStream<'static, Result<ReadResp, Status>>;
+    type BatchAppendStream = BoxStream<'static, Result<BatchAppendResp, Status>>;
+
+    async fn read(&self, request: Request<ReadReq>) -> Result<Response<Self::ReadStream>, Status> {
+        let options = request.into_inner().options.unwrap();
+        let from = options.stream_option.unwrap();
+        let CountOption::Count(count) = options.count_option.unwrap() else {
+            self.greet("subscribe").await?;
+            return Ok(Response::new(self.subscribe(from)?));
+        };
+        self.greet("read").await?;
+        let read = self.read_count(from, count, options.read_direction == 1)?;
+        Ok(Response::new(futures_util::stream::iter(read.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn append(&self, request: Request<Streaming<AppendReq>>) -> Result<Response<AppendResp>, Status> {
+        self.greet("append").await?;
+        let mut sent = request.into_inner();
+        let (mut options, mut events) = (None, Vec::new());
+        while let Some(part) = sent.message().await? {
+            match part.content {
+                Some(Sent::Options(said)) => options = Some(said),
+                Some(Sent::ProposedMessage(event)) => {
+                    events.push(ProposedMessage { id: as_text(event.id), ..event });
+                }
+                None => {}
+            }
+        }
+        let options = options.unwrap();
+        let name = options.stream_identifier.unwrap().stream_name;
+        let outcome = self.take(&name, options.expected_stream_revision.unwrap(), events);
+        match self.mood() {
+            Mood::SaysNothing => Ok(Response::new(AppendResp { result: None })),
+            Mood::DiesAfterAppending => Err(Status::unavailable("the node was stopped")),
+            _ => Ok(Response::new(AppendResp { result: Some(outcome) })),
+        }
+    }
+
+    async fn delete(&self, _: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
+        Err(Status::unimplemented("delete"))
+    }
+
+    async fn tombstone(&self, _: Request<TombstoneReq>) -> Result<Response<TombstoneResp>, Status> {
+        Err(Status::unimplemented("tombstone"))
+    }
+
+    async fn batch_append(
+        &self,
+        _: Request<Streaming<BatchAppendReq>>,
+    ) -> Result<Response<Self::BatchAppendStream>, Status> {
+        Err(Status::unimplemented("batch append"))
+    }
+}
+
+/// A node that listens, on a runtime of its own.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) node: Node,
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Cluster {
+    pub(super) fn start(clock: Clock) -> Self {
+        Self::serve(Node::new(clock), "127.0.0.1:0".parse().unwrap())
+    }
+
+    fn serve(node: Node, address: SocketAddr) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let incoming = TcpIncoming::bind(address).unwrap().with_nodelay(Some(true));
+        drop(entered);
+        let address = incoming.local_addr().unwrap();
+        let router = Server::builder()
+            .add_service(StreamsServer::new(node.clone()).max_decoding_message_size(17 << 20))
+            .add_service(ServerFeaturesServer::new(node.clone()));
+        runtime.spawn(router.serve_with_incoming(incoming));
+        Self { node, address, runtime: Some(runtime) }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// As a process ends: its connections break.
+    pub(super) fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// The same events under the same address.
+    pub(super) fn restart(&mut self) {
+        self.stop();
+        let restarted = loop {
+            // The runtime before may still hold the port for an instant.
+            if std::net::TcpListener::bind(self.address).is_ok() {
+                break Self::serve(self.node.clone(), self.address);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        *self = restarted;
+    }
+
+    pub(super) fn url(&self, options: &str) -> ClusterUrl {
+        format!("esdb://127.0.0.1:{}?tls=false&{options}", self.port()).parse().unwrap()
+    }
+
+    /// A log on this node, whose tasks live on a runtime of their own.
+    pub(super) fn log(&self, options: &str) -> (EventStoreLog, Kept) {
+        open(self.url(options))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Keeps a runtime, and lets go of it where one must not wait.
+#[derive(Debug)]
+pub(super) struct Kept(Option<Runtime>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub(super) fn open(url: ClusterUrl) -> (EventStoreLog, Kept) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let opening = runtime.handle().clone();
+    // One runtime does not wait for another on the same thread.
+    let opened =
+        std::thread::spawn(move || opening.block_on(EventStoreLog::open(url, Unreached::Refuse))).join();
+    let (log, _) = opened.unwrap().unwrap();
+    (log, Kept(Some(runtime)))
+}
