@@ -1,4 +1,4 @@
-//! The client library, and everything that has to be known about it: no other file of this crate names it.
+//! The client library, and everything that has to be known about it: nothing else of this crate names it.
 //!
 //! It is the crate `eventstore` 4.0.0, the frozen predecessor of `kurrentdb`. To move there: change the imports,
 //! `ExpectedRevision` to `StreamState` with its `StreamRevision`, and see which of the measures below are still needed.
@@ -9,8 +9,9 @@
 //! - it panics where certificates are missing, even without TLS, and where another part has chosen the cryptography: both
 //!   are looked at before, and without TLS it is given an empty file of certificates;
 //! - it panics at answers that lack a part, and at some that it does not expect: calls are made where that is caught;
-//! - its subscriptions turn for ever, and never yield, when a server ends one in order: [`Turning`] gets them out;
-//! - it sets no `TCP_NODELAY` (`nodelay`), and cuts times to seconds ([`created`]);
+//! - its subscriptions turn for ever, and never yield, when a server ends one in order: `following` gets them out;
+//! - it sets no `TCP_NODELAY` (`nodelay`), and cuts times to seconds (`translation`);
+//! - it waits before its first connection, half a second by default: the URL says less ([`DISCOVERY_INTERVAL`]);
 //! - it does not decode user names and passwords of the URL: `url` does;
 //! - a deadline is told to the server only: the time is kept here, too.
 
@@ -20,17 +21,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::eventstore::{
-    AppendToStreamOptions, Client, ClientSettings, Credentials, CurrentRevision, Error, EventData,
-    ExpectedRevision, ReadAllOptions, ReadStreamOptions, RecordedEvent, StreamPosition,
-    SubscribeToAllOptions,
+    AppendToStreamOptions, Client, ClientSettings, Credentials, Error, EventData, ExpectedRevision,
+    ReadAllOptions, ReadStreamOptions, StreamPosition, SubscribeToAllOptions,
 };
 use bytes::Bytes;
-use event_schemas::envelope::{EventType, NewEvent, Recorded};
-use event_schemas::ids::{EventId, Position, Revision};
-use event_schemas::stream::StreamId;
-use event_schemas::time::Timestamp;
+use event_schemas::envelope::NewEvent;
+use event_schemas::ids::{Position, Revision};
 use futures_util::FutureExt;
-use serde_json::value::RawValue;
 use tracing::subscriber::NoSubscriber;
 
 use super::nodelay::{self, Ports};
@@ -39,77 +36,21 @@ use super::url::{ClusterUrl, NotACluster};
 use crate::Expected;
 
 mod following;
+mod translation;
 
 pub(super) use following::{Following, Heard};
+pub(super) use translation::{Fault, Found, ReadFrom, Written};
+use translation::{fault, proposed, read, start};
 
 /// How long one call may take, if the URL does not say.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the library waits between two looks for a node, if the URL does not say. It does so before the first
+/// connection as well; the waits that grow are ours.
+const DISCOVERY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Where the connection has no certificates to check, so that the library need not load those of the system.
 const NO_CERTIFICATES: &str = "/dev/null";
-
-/// Why a call brought nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
-    /// Nothing was sent: there is no connection.
-    #[error("the cluster cannot be reached: {0}")]
-    Unreachable(String),
-    /// It may have been done or not.
-    #[error("the cluster gave no answer: {0}")]
-    Broken(String),
-    /// Nothing was done; the connection goes over to the leader.
-    #[error("the node is not the leader of the cluster")]
-    NotLeader,
-    #[error("the stream is at another revision")]
-    Conflict(Option<Revision>),
-    #[error("there is no such stream")]
-    Missing,
-    #[error("the stream was deleted in the cluster")]
-    Deleted,
-    #[error(
-        "the cluster refuses the user; set user name and password in the URL, and what the user may do in the cluster"
-    )]
-    Denied,
-    /// Nothing was done, and another try would end the same.
-    #[error("the cluster refuses the call: {0}")]
-    Refused(String),
-    #[error(transparent)]
-    Tls(#[from] TlsFault),
-}
-
-/// Where an append ended up, as the cluster says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Written {
-    pub(super) position: Position,
-    pub(super) revision: Revision,
-}
-
-/// An event of the cluster.
-#[derive(Clone, Debug)]
-pub(super) enum Found {
-    /// With the time that the cluster gave it.
-    Event(Recorded),
-    /// One of the cluster's own, at this position.
-    System(Position),
-}
-
-impl Found {
-    pub(super) fn position(&self) -> Position {
-        match self {
-            Self::Event(event) => event.position,
-            Self::System(position) => *position,
-        }
-    }
-}
-
-/// From where to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadFrom<T> {
-    Start,
-    /// This one is the first.
-    At(T),
-    End,
-}
 
 /// The one connection to the cluster.
 pub(super) struct Connection {
@@ -149,6 +90,9 @@ fn settings(url: &ClusterUrl) -> Result<ClientSettings, NotACluster> {
     }
     if url.option("nodepreference").is_none() {
         add("nodePreference=leader");
+    }
+    if url.option("discoveryinterval").is_none() {
+        add(&format!("discoveryInterval={}", DISCOVERY_INTERVAL.as_millis()));
     }
     // What the library would warn of here is told by us, once.
     let parsed =
@@ -395,86 +339,4 @@ impl Connection {
         self.tuned.store(0, Ordering::Relaxed);
         self.tune(generation).await;
     }
-}
-
-fn start(from: ReadFrom<Position>) -> StreamPosition<::eventstore::Position> {
-    match from {
-        ReadFrom::Start => StreamPosition::Start,
-        ReadFrom::At(Position(position)) => {
-            StreamPosition::Position(::eventstore::Position { commit: position, prepare: position })
-        }
-        ReadFrom::End => StreamPosition::End,
-    }
-}
-
-/// Data that are JSON go as JSON, to the byte; others as what they are.
-fn proposed(event: &NewEvent) -> EventData {
-    let name = event.event_type.as_str();
-    let json = serde_json::from_slice::<&RawValue>(&event.data)
-        .ok()
-        .filter(|json| json.get().len() == event.data.len())
-        .and_then(|json| EventData::json(name, &json).ok());
-    json.unwrap_or_else(|| EventData::binary(name, event.data.clone()))
-        .id(event.id.0)
-        .metadata(event.metadata.clone())
-}
-
-fn read(event: RecordedEvent) -> Found {
-    let position = Position(event.position.commit);
-    let ours = !event.stream_id.starts_with('$')
-        && !event.event_type.starts_with('$')
-        && event.stream_id != super::identity::STREAM;
-    match event.stream_id.parse::<StreamId>() {
-        Ok(stream) if ours => Found::Event(Recorded {
-            position,
-            recorded_at: created(event.metadata.get("created").map(String::as_str)),
-            stream,
-            revision: Revision(event.revision),
-            id: EventId(event.id),
-            event_type: EventType::new(&event.event_type),
-            metadata: event.custom_metadata,
-            data: event.data,
-        }),
-        _ => Found::System(position),
-    }
-}
-
-/// Ticks of 100 ns since 1970. An event without them is as old as it can be; those before it lift it.
-fn created(ticks: Option<&str>) -> Timestamp {
-    let micros = ticks.and_then(|ticks| ticks.parse::<i64>().ok()).map_or(0, |ticks| ticks / 10);
-    Timestamp::from_micros(micros)
-}
-
-fn fault(error: Error) -> Fault {
-    match error {
-        Error::ConnectionClosed => Fault::Unreachable("the client was closed".to_owned()),
-        Error::GrpcConnectionError(cause) => Fault::Unreachable(cause.to_string()),
-        Error::InitializationError(cause) => Fault::Unreachable(cause),
-        // The library says in its own words that it never came to a connection.
-        Error::ServerError(cause) if cause.contains("(Connect)") => Fault::Unreachable(cause),
-        Error::ServerError(cause) => Fault::Broken(cause),
-        Error::DeadlineExceeded => Fault::Broken("its deadline was over".to_owned()),
-        Error::NotLeaderException(_) => Fault::NotLeader,
-        Error::WrongExpectedVersion { current: CurrentRevision::NoStream, .. } => Fault::Conflict(None),
-        Error::WrongExpectedVersion { current: CurrentRevision::Current(revision), .. } => {
-            Fault::Conflict(Some(Revision(revision)))
-        }
-        Error::ResourceNotFound => Fault::Missing,
-        Error::ResourceDeleted => Fault::Deleted,
-        Error::AccessDenied => Fault::Denied,
-        Error::Grpc { code, message } if may_have_happened(&format!("{code:?}")) => {
-            Fault::Broken(format!("{code:?}: {message}"))
-        }
-        Error::Grpc { code, message } => Fault::Refused(format!("{code:?}: {message}")),
-        Error::UnsupportedFeature => Fault::Refused("the cluster does not know this call".to_owned()),
-        Error::InternalParsingError(_)
-        | Error::InternalClientError
-        | Error::IllegalStateError(_)
-        | Error::ResourceAlreadyExists => Fault::Broken(error.to_string()),
-    }
-}
-
-/// Whether a call with this gRPC status may have been carried out, or may yet succeed.
-fn may_have_happened(code: &str) -> bool {
-    matches!(code, "Cancelled" | "Aborted" | "ResourceExhausted")
 }

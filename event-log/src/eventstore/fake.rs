@@ -3,26 +3,18 @@
 //! were, delayed acknowledgements, and whatever [`Mood`] it is put into.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use event_schemas::time::Timestamp;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{ClusterUrl, EventStoreLog, Unreached};
 use crate::clock::Clock;
 use crate::wire::proto::event_store::client::server_features::SupportedMethods;
-use crate::wire::proto::event_store::client::server_features::server_features_server::{
-    ServerFeatures, ServerFeaturesServer,
-};
+use crate::wire::proto::event_store::client::server_features::server_features_server::ServerFeatures;
 use crate::wire::proto::event_store::client::streams::append_req::options::ExpectedStreamRevision;
 use crate::wire::proto::event_store::client::streams::append_req::{Content as Sent, ProposedMessage};
 use crate::wire::proto::event_store::client::streams::append_resp::wrong_expected_version::{
@@ -38,12 +30,16 @@ use crate::wire::proto::event_store::client::streams::read_resp::read_event::Rec
 use crate::wire::proto::event_store::client::streams::read_resp::{
     Content, ReadEvent, StreamNotFound, SubscriptionConfirmation, read_event,
 };
-use crate::wire::proto::event_store::client::streams::streams_server::{Streams, StreamsServer};
+use crate::wire::proto::event_store::client::streams::streams_server::Streams;
 use crate::wire::proto::event_store::client::streams::{
     AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq, ReadResp,
     TombstoneReq, TombstoneResp,
 };
 use crate::wire::proto::event_store::client::{Empty, StreamIdentifier, Uuid, uuid};
+
+mod cluster;
+
+pub(super) use cluster::{Cluster, Kept, open};
 
 /// What is wrong with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +209,7 @@ impl Node {
         })
     }
 
-    fn subscribe(&self, from: StreamOption) -> Result<BoxStream<'static, Result<ReadResp, Status>>, Status> {
+    fn subscribe(&self, from: &StreamOption) -> Result<BoxStream<'static, Result<ReadResp, Status>>, Status> {
         let StreamOption::All(all) = from else { return Err(Status::unimplemented("streams")) };
         let next = match all.all_option.unwrap() {
             AllOption::Position(position) => self.index_at(position.commit_position)? + 1,
@@ -351,7 +347,7 @@ impl Streams for Node {
         let from = options.stream_option.unwrap();
         let CountOption::Count(count) = options.count_option.unwrap() else {
             self.greet("subscribe").await?;
-            return Ok(Response::new(self.subscribe(from)?));
+            return Ok(Response::new(self.subscribe(&from)?));
         };
         self.greet("read").await?;
         let read = self.read_count(from, count, options.read_direction == 1)?;
@@ -395,93 +391,4 @@ impl Streams for Node {
     ) -> Result<Response<Self::BatchAppendStream>, Status> {
         Err(Status::unimplemented("batch append"))
     }
-}
-
-/// A node that listens, on a runtime of its own.
-#[derive(Debug)]
-pub(super) struct Cluster {
-    pub(super) node: Node,
-    address: SocketAddr,
-    runtime: Option<Runtime>,
-}
-
-impl Cluster {
-    pub(super) fn start(clock: Clock) -> Self {
-        Self::serve(Node::new(clock), "127.0.0.1:0".parse().unwrap())
-    }
-
-    fn serve(node: Node, address: SocketAddr) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let entered = runtime.enter();
-        let incoming = TcpIncoming::bind(address).unwrap().with_nodelay(Some(true));
-        drop(entered);
-        let address = incoming.local_addr().unwrap();
-        let router = Server::builder()
-            .add_service(StreamsServer::new(node.clone()).max_decoding_message_size(17 << 20))
-            .add_service(ServerFeaturesServer::new(node.clone()));
-        runtime.spawn(router.serve_with_incoming(incoming));
-        Self { node, address, runtime: Some(runtime) }
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.address.port()
-    }
-
-    /// As a process ends: its connections break.
-    pub(super) fn stop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-
-    /// The same events under the same address.
-    pub(super) fn restart(&mut self) {
-        self.stop();
-        let restarted = loop {
-            // The runtime before may still hold the port for an instant.
-            if std::net::TcpListener::bind(self.address).is_ok() {
-                break Self::serve(self.node.clone(), self.address);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        *self = restarted;
-    }
-
-    pub(super) fn url(&self, options: &str) -> ClusterUrl {
-        format!("esdb://127.0.0.1:{}?tls=false&{options}", self.port()).parse().unwrap()
-    }
-
-    /// A log on this node, whose tasks live on a runtime of their own.
-    pub(super) fn log(&self, options: &str) -> (EventStoreLog, Kept) {
-        open(self.url(options))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Keeps a runtime, and lets go of it where one must not wait.
-#[derive(Debug)]
-pub(super) struct Kept(Option<Runtime>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-pub(super) fn open(url: ClusterUrl) -> (EventStoreLog, Kept) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let opening = runtime.handle().clone();
-    // One runtime does not wait for another on the same thread.
-    let opened =
-        std::thread::spawn(move || opening.block_on(EventStoreLog::open(url, Unreached::Refuse))).join();
-    let (log, _) = opened.unwrap().unwrap();
-    (log, Kept(Some(runtime)))
 }

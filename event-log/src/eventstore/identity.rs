@@ -1,7 +1,7 @@
 //! Which log a cluster holds: an event in a stream of its own, written once by whoever comes first.
 
 use bytes::Bytes;
-use event_schemas::envelope::{EventType, NewEvent};
+use event_schemas::envelope::{DataFormat, EventType, NewEvent};
 use event_schemas::ids::{EventId, LogId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -39,6 +39,7 @@ pub(super) async fn identify(connection: &Connection) -> Result<Identity, NotIde
     let event = NewEvent {
         id: EventId(Uuid::new_v4()),
         event_type: EventType::new(EVENT_TYPE),
+        format: DataFormat::Json,
         metadata: Bytes::new(),
         data: serde_json::to_vec(&made).expect("an id and a number can be written as JSON").into(),
     };

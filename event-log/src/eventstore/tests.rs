@@ -1,8 +1,21 @@
 //! The contract, and what may go wrong on the way to a cluster.
 
-use super::fake::{Cluster, Kept};
-use crate::Log;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schemas::envelope::{DataFormat, EventType, NewEvent};
+use event_schemas::ids::{EventId, Position, Revision};
+use event_schemas::stream::StreamId;
+use uuid::Uuid;
+
+use super::fake::{Cluster, Kept, Mood, open};
+use super::{ConnectError, EventStoreLog, Standing, Unreached, nodelay};
 use crate::clock::Clock;
+use crate::conformance::START;
+use crate::{AppendError, EventLog, Expected, Filter, Log, ReadError};
+
+mod outages;
+mod panics;
 
 /// Against a node with positions that have gaps, and events of its own between ours.
 mod on_a_node_with_gaps {
@@ -15,4 +28,97 @@ mod on_a_node_with_gaps {
     }
 
     crate::conformance_tests!(make);
+}
+
+/// Calls that nobody answers end after half a second.
+const SHORT: &str = "defaultDeadline=500";
+
+fn stream(name: &str) -> StreamId {
+    name.parse().unwrap()
+}
+
+fn events(numbers: std::ops::Range<u128>) -> Vec<NewEvent> {
+    let event = |number| NewEvent {
+        id: EventId(Uuid::from_u128(number)),
+        event_type: EventType::new("Happened"),
+        format: DataFormat::Json,
+        metadata: Bytes::from_static(b"{}"),
+        data: Bytes::from_static(b" {\"a\": 1.0} "),
+    };
+    numbers.map(event).collect()
+}
+
+/// Until something holds, which must be soon.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn clock() -> Clock {
+    Clock::manual(START)
+}
+
+#[tokio::test]
+async fn two_nodes_agree_which_log_it_is_and_see_each_others_events() {
+    let cluster = Cluster::start(clock());
+    let ((one, _one), (other, _other)) = (cluster.log(""), cluster.log(""));
+    assert_eq!(one.identity(), other.identity());
+    let appended = one.append(&stream("a-1"), Expected::NoStream, events(0..3)).await.unwrap();
+    let mut head = other.head();
+    head.wait_for(|head| *head >= appended.position).await.unwrap();
+    let page = other.read_all(Position::START, &Filter::All, 10).await.unwrap();
+    assert_eq!(page.events, one.read_stream(&stream("a-1"), Revision(0), 10).await.unwrap());
+    let elsewhere = Cluster::start(clock());
+    assert_ne!(elsewhere.log("").0.identity(), one.identity());
+}
+
+#[tokio::test]
+async fn data_comes_back_to_the_byte_whether_it_is_json_or_not() {
+    let cluster = Cluster::start(clock());
+    let (log, _kept) = cluster.log("");
+    let mut new = events(0..4);
+    new[0].data = Bytes::from_static(br#"{"a":1.50,"b":"\u00e4"}"#);
+    new[2].format = DataFormat::Bytes;
+    new[3].data = Bytes::from_static(b"no json at all");
+    log.append(&stream("a-1"), Expected::NoStream, new.clone()).await.unwrap();
+    let read = log.read_stream(&stream("a-1"), Revision(0), 10).await.unwrap();
+    assert!(read.iter().map(|event| &event.data).eq(new.iter().map(|event| &event.data)));
+    assert_eq!((read[0].format, read[2].format), (DataFormat::Json, DataFormat::Bytes));
+}
+
+#[tokio::test]
+async fn one_can_read_from_behind_any_number_although_a_cluster_reads_only_from_events() {
+    let cluster = Cluster::start(clock());
+    let (log, _kept) = cluster.log("");
+    for n in 0..30 {
+        log.append(&stream("a-1"), Expected::Any, events(n * 100..n * 100 + 100)).await.unwrap();
+    }
+    // Another process that opens the log knows none of the places where pages ended.
+    let (other, _other) = open(cluster.url(""));
+    let all = log.read_stream(&stream("a-1"), Revision(0), 4096).await.unwrap();
+    let head = *other.head().borrow();
+    for after in (0..head.0 + 2000).step_by(99_991) {
+        let page = other.read_all(Position(after), &Filter::All, 3).await.unwrap();
+        let expected = all.iter().filter(|event| event.position.0 > after).take(3);
+        assert!(page.events.iter().eq(expected), "{after}");
+    }
+}
+
+#[tokio::test]
+async fn the_connection_sends_at_once() {
+    let mut cluster = Cluster::start(clock());
+    let (log, _kept) = cluster.log("");
+    log.append(&stream("a-1"), Expected::Any, events(0..1)).await.unwrap();
+    // The node's own ends of the connections have it set already.
+    let all_set = |port| nodelay::is_set(port) == (true, nodelay::is_set(port).1);
+    assert!(all_set(cluster.port()) && nodelay::is_set(cluster.port()).1 > 0);
+    cluster.restart();
+    log.append(&stream("a-1"), Expected::Any, events(1..2)).await.unwrap();
+    until("the new connection has the option", || {
+        log.standing() == Standing::Following && all_set(cluster.port())
+    })
+    .await;
 }
