@@ -10,6 +10,7 @@ mod serve;
 mod token;
 #[cfg(feature = "torture")]
 mod torture;
+mod vault;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ Examples:
   matchbook events tail                    watch every event as it is recorded
   matchbook events verify --data ./data    read a stopped server's log and tell whether every byte is right
   matchbook events repair --data ./data    show what could be kept of a damaged log; --apply does it, and deletes nothing
+  matchbook events backup --to ./backup    back up the log of a running server, or add what is new
   matchbook doctor                         look for what is wrong on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
@@ -56,10 +58,15 @@ enum Command {
     Demo(demo::Demo),
     /// Check this machine, the data folder and a running server
     Doctor(doctor::Doctor),
-    /// Read the event log of a running server, or verify and repair that of a stopped one
+    /// Read, back up, restore, move, verify and repair the event log
     Events {
         #[command(subcommand)]
         command: events::Events,
+    },
+    /// Look after the names of people, which are not in the event log
+    Vault {
+        #[command(subcommand)]
+        command: vault::Vault,
     },
     /// Look after the read models of a running server
     Projections {
@@ -140,6 +147,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(demo) => demo.run(cli.json).await,
         Command::Doctor(doctor) => doctor.run(cli.json).await,
         Command::Events { command } => command.run(cli.json).await,
+        Command::Vault { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         Command::Bench { command } => command.run(cli.json).await,
         #[cfg(feature = "torture")]

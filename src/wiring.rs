@@ -1,5 +1,7 @@
 //! How the parts are put together into one server, and taken apart at its end.
 
+use std::path::Path;
+
 use commands::Commands;
 use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
@@ -169,14 +171,16 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
              to have the names back, stop, restore the file from a backup, and start again"
         );
     }
-    Vault::open(&file, clock, Ids::Random).await.map_err(|error| {
-        let message = format!("{}: {error}", file.display());
-        match error {
-            VaultError::Unsound(_) | VaultError::Damaged(_) => Failure::Damaged(message),
-            VaultError::Newer(_) => Failure::Usage(message),
-            VaultError::Store(_) | VaultError::NoRandomness => Failure::Disk(message),
-        }
-    })
+    Vault::open(&file, clock, Ids::Random).await.map_err(|error| vault_failure(&file, &error))
+}
+
+pub(crate) fn vault_failure(file: &Path, error: &VaultError) -> Failure {
+    let message = format!("{}: {error}", file.display());
+    match error {
+        VaultError::Unsound(_) | VaultError::Damaged(_) => Failure::Damaged(message),
+        VaultError::Newer(_) => Failure::Usage(message),
+        VaultError::Store(_) | VaultError::NoRandomness => Failure::Disk(message),
+    }
 }
 
 pub(crate) fn open_failure(error: &OpenError) -> Failure {

@@ -18,6 +18,10 @@ use sqlx::sqlite::{
 };
 use uuid::Uuid;
 
+mod backup;
+
+pub use backup::{BackupError, back_up};
+
 /// The tables, in the order in which they came. How many a file has is its `user_version`.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/vault/0001_subjects.sql")];
 

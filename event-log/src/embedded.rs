@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
 
+mod backup;
 mod client;
 mod disk;
 mod heads;
@@ -41,8 +42,10 @@ mod telemetry;
 #[cfg(any(test, feature = "simulation"))]
 mod torture;
 mod verify;
+mod walk;
 mod writer;
 
+pub use backup::{BackedUp, BackupError, Restored, backup, check as check_backup, restore};
 pub use client::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
 pub use disk::Fault;
 #[cfg(any(test, feature = "simulation"))]
@@ -55,6 +58,7 @@ pub use stop::Stopped;
 #[cfg(any(test, feature = "simulation"))]
 pub use torture::{Tally, torture};
 pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
+pub use walk::{Walk, WalkError};
 
 use client::Claim;
 use disk::Disk;
@@ -336,6 +340,8 @@ impl EventLog for EmbeddedLog {
     }
 }
 
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

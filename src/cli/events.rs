@@ -1,10 +1,12 @@
-//! `matchbook events`: the log of a running server, read by its auditors' API; and that of a stopped one, verified and repaired.
+//! `matchbook events`: the log of a running server, read by its auditors' API; and the files of one, looked after.
 
+mod backup;
+mod pace;
 mod repair;
 mod verify;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -28,6 +30,10 @@ pub(crate) enum Events {
     Verify(verify::Verify),
     /// Show what could be kept of a stopped server's damaged log; with --apply, set the rest aside. Nothing is deleted
     Repair(repair::Repair),
+    /// Copy the log into a backup while the server runs, or add to the backup what is new
+    Backup(backup::Backup),
+    /// Make a stopped server's log from a backup
+    Restore(backup::Restore),
 }
 
 #[derive(Args, Debug)]
@@ -73,8 +79,16 @@ impl Events {
             Self::Export(export) => export.run().await,
             Self::Verify(verify) => verify.run(json).await,
             Self::Repair(repair) => repair.run(json).await,
+            Self::Backup(backup) => backup.run(json).await,
+            Self::Restore(restore) => restore.run(json).await,
         }
     }
+}
+
+/// The folder of the events in a data folder; a folder that has none may be that of the events itself.
+fn events_folder(data: &Path) -> PathBuf {
+    let within = data.join("events");
+    if within.is_dir() { within } else { data.to_owned() }
 }
 
 impl Selection {

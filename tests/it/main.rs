@@ -7,6 +7,7 @@ mod architecture;
 mod audit;
 mod faults;
 mod hostile;
+mod moving;
 mod operations;
 mod support;
 mod survival;

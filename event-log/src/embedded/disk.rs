@@ -84,6 +84,39 @@ impl Disk {
         Ok(Self::Real(path.to_owned()))
     }
 
+    /// Makes the folder if it is not there.
+    pub(super) fn make(&self) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => Self::folder(folder).map(drop),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Removes the folder and its lock, if there is nothing else in it.
+    pub(super) fn remove_folder(&self) -> Result<(), Fault> {
+        match self {
+            Self::Real(folder) => {
+                let named = |source| Fault { action: "remove", file: folder.display().to_string(), source };
+                if self.list()?.is_empty() {
+                    std::fs::remove_file(folder.join(LOCK_FILE)).map_err(named)?;
+                    std::fs::remove_dir(folder).map_err(named)?;
+                }
+                Ok(())
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Self::Real(folder) => folder.exists(),
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Simulated(_) => true,
+        }
+    }
+
     /// Where it is, for messages.
     pub(super) fn path(&self) -> PathBuf {
         match self {

@@ -22,6 +22,7 @@ use crate::Identity;
 
 mod begin;
 
+pub(super) use begin::lost_log_file;
 use begin::{begin, check_ours, is_leftover};
 
 pub(super) const LOG_FILE: &str = "log.json";
@@ -195,7 +196,9 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
         next = Position(first.0 + u64::from(segment.count()));
         segments.push(Arc::new(segment));
     }
-    let (header, file) = open_segment(disk, identity, *last, next)?;
+    let (mut header, file) = open_segment(disk, identity, *last, next)?;
+    // Segments that follow one from before a restore are of the new epoch.
+    header.identity = identity;
     let (active, scanned, cut) = open_active(disk, header, file)?;
     let size = active.file.len()?;
     let active = Arc::new(active);

@@ -17,7 +17,7 @@ use crate::{Identity, ReadError};
 
 mod scan;
 
-pub(super) use scan::{Scanned, Tail, scan};
+pub(super) use scan::{Scanned, Tail, read_tail, scan};
 
 /// The version of all files of the folder. A log of a newer one is refused.
 pub(super) const FORMAT: u32 = 1;

@@ -1,14 +1,15 @@
 //! `matchbook events repair`: what can be kept of a damaged log, and what is set aside.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clap::Args;
 use event_log::clock::Clock;
 use event_log::embedded::{self, Plan, Repaired, Report, Salvaged, SetAside, Settings};
 use serde_json::{Value, json};
 
-use super::verify::{PROGRESS_EVERY, events_folder, failure, how_far};
+use super::events_folder;
+use super::pace::Pace;
+use super::verify::failure;
 use crate::cli::{Failure, print};
 
 #[derive(Args, Debug)]
@@ -27,17 +28,13 @@ const STREAMS_SHOWN: usize = 10;
 
 impl Repair {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
-        let settings = Settings::new(events_folder(self.data));
+        let settings = Settings::new(events_folder(&self.data));
         let folder = settings.folder.clone();
         let apply = self.apply;
         let working = tokio::task::spawn_blocking(move || {
-            let started = Instant::now();
-            let mut said = started;
-            let watch = |progress| {
-                if said.elapsed() > PROGRESS_EVERY {
-                    said = Instant::now();
-                    eprintln!("{}", how_far(progress, started.elapsed()));
-                }
+            let mut pace = Pace::new("verified");
+            let watch = |progress: embedded::Progress| {
+                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
             };
             if apply {
                 embedded::repair(&settings, &Clock::System, watch)

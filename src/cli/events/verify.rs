@@ -1,17 +1,16 @@
 //! `matchbook events verify`: whether every byte of a stopped server's log is right.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use event_log::embedded::{self, Damage, Extent, Progress, Settings, Verified, VerifyError};
+use event_log::embedded::{self, Damage, Extent, Settings, Verified, VerifyError};
 use serde_json::{Value, json};
 
+use super::events_folder;
+use super::pace::Pace;
 use crate::cli::{Failure, print};
 use crate::wiring::open_failure;
-
-/// How often standard error says how far it is.
-pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
@@ -25,30 +24,21 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
-        let settings = Settings::new(events_folder(self.data));
+        let settings = Settings::new(events_folder(&self.data));
         let extent = if self.all { Extent::All } else { Extent::First };
-        let started = Instant::now();
         let verifying = tokio::task::spawn_blocking(move || {
-            let mut said = started;
-            embedded::verify(&settings, extent, |progress| {
-                if said.elapsed() > PROGRESS_EVERY {
-                    said = Instant::now();
-                    eprintln!("{}", how_far(progress, started.elapsed()));
-                }
-            })
+            let mut pace = Pace::new("verified");
+            let found = embedded::verify(&settings, extent, |progress| {
+                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
+            });
+            found.map(|found| (found, pace.took()))
         });
-        let found = verifying
+        let (found, took) = verifying
             .await
             .map_err(|error| Failure::Failed(format!("verifying broke off: {error}")))?
             .map_err(|error| failure(&error))?;
-        report(&found, started.elapsed(), json)
+        report(&found, took, json)
     }
-}
-
-/// Of a data folder, or the folder of events itself.
-pub(super) fn events_folder(data: PathBuf) -> PathBuf {
-    let within = data.join("events");
-    if within.is_dir() { within } else { data }
 }
 
 pub(super) fn failure(error: &VerifyError) -> Failure {
@@ -56,18 +46,6 @@ pub(super) fn failure(error: &VerifyError) -> Failure {
         VerifyError::NoLog(_) => Failure::Usage(error.to_string()),
         VerifyError::Open(error) => open_failure(error),
     }
-}
-
-/// `verified 1200000 events, 512 of 2048 MiB, about 3s left`
-pub(super) fn how_far(progress: Progress, took: Duration) -> String {
-    let left = progress.bytes_total.saturating_sub(progress.bytes) as f64;
-    let left = took.as_secs_f64() * left / progress.bytes.max(1) as f64;
-    format!(
-        "verified {} events, {} of {} MiB, about {left:.0}s left",
-        progress.events,
-        progress.bytes >> 20,
-        progress.bytes_total >> 20,
-    )
 }
 
 fn report(found: &Verified, took: Duration, json: bool) -> Result<(), Failure> {
@@ -127,18 +105,4 @@ fn as_json(found: &Verified, took: Duration) -> Value {
         "damages": damages,
         "unfinished": unfinished.map(|write| json!({ "file": write.file, "offset": write.offset, "bytes": write.bytes })),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_left_follows_the_bytes() {
-        let progress = Progress { events: 1_200_000, bytes: 512 << 20, bytes_total: 2048 << 20 };
-        assert_eq!(
-            how_far(progress, Duration::from_secs(1)),
-            "verified 1200000 events, 512 of 2048 MiB, about 3s left"
-        );
-    }
 }

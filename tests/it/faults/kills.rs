@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::answers::{answers, exported};
 use crate::support::job::{assert_adds_up, events, phase, running, summary};
 use crate::support::load::{Dice, Load, Outcome, traces};
 use crate::support::server::Server;
@@ -48,17 +49,6 @@ async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_ki
         recoveries[recoveries.len() / 2],
         recoveries[recoveries.len() - 1],
     );
-}
-
-/// The whole log, as the command line exports it.
-fn exported(server: &Server) -> Vec<Value> {
-    let export = server.cli(&["events", "export"]);
-    assert!(export.status.success(), "{export:?}");
-    String::from_utf8(export.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
 }
 
 /// Positions and revisions have no gap, time does not go back, and no event is there twice.
@@ -109,41 +99,4 @@ async fn assert_a_clean_rebuild_answers_the_same(server: &Server, job: &str) {
         assert!(rebuilt.status.success(), "{rebuilt:?}");
     }
     assert_eq!(answers(server, job).await, before);
-}
-
-/// What the read models say, page by page.
-async fn answers(server: &Server, job: &str) -> Vec<Value> {
-    let mut answers = vec![
-        summary(server, job, "").await,
-        server.get(&format!("/jobs/{job}")).await.expect(200),
-        server.get("/internal/workers").await.expect(200),
-    ];
-    for list in ["/jobs".to_owned(), format!("/jobs/{job}/matches")] {
-        let mut cursor = String::new();
-        loop {
-            let page = server.get(&format!("{list}?limit=100{cursor}")).await.expect(200);
-            let next = page["next_cursor"].as_str().map(|next| format!("&cursor={next}"));
-            answers.push(at_rest(page));
-            match next {
-                Some(next) => cursor = next,
-                None => break,
-            }
-        }
-    }
-    answers
-}
-
-/// Without how long what has not started has been waiting, which goes on while one looks.
-fn at_rest(mut answer: Value) -> Value {
-    match &mut answer {
-        Value::Object(members) => {
-            if members.get("started_at").is_some_and(Value::is_null) {
-                members.remove("queue_seconds");
-            }
-            members.values_mut().for_each(|value| *value = at_rest(value.take()));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|value| *value = at_rest(value.take())),
-        _ => {}
-    }
-    answer
 }

@@ -188,12 +188,19 @@ impl Server {
 
     /// Runs another command of the program against this server.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_matchbook"))
+        self.command(arguments).output().unwrap()
+    }
+
+    /// As [`Self::cli`], to be started otherwise.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matchbook"));
+        let data = self.data();
+        command
             .args(arguments)
             .env("MATCHBOOK_URL", &self.url)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .env("MATCHBOOK_DATA", data)
+            .stdin(Stdio::null());
+        command
     }
 }
 

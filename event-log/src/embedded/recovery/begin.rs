@@ -68,7 +68,7 @@ fn begin_first_segment(disk: &Disk, limits: &Limits) -> Result<Identity, OpenErr
     Ok(identity)
 }
 
-fn lost_log_file() -> OpenError {
+pub(in crate::embedded) fn lost_log_file() -> OpenError {
     OpenError::Damaged {
         file: LOG_FILE.to_owned(),
         offset: 0,

@@ -93,7 +93,7 @@ pub(in crate::embedded) fn scan(
 const SCAN_BYTES: usize = 1 << 20;
 
 /// What is behind the last good group; none if it is zeros to the end.
-fn read_tail(
+pub(in crate::embedded) fn read_tail(
     file: &DiskFile,
     seed: Seed,
     end: u64,
