@@ -84,7 +84,7 @@ impl Restore {
         let copying = tokio::task::spawn_blocking(move || {
             let mut pace = Pace::new(if check { "checked" } else { "restored" });
             let mut watch = |progress: embedded::Progress| {
-                pace.bytes(progress.events, progress.bytes, progress.bytes_total)
+                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
             };
             let restored = if check {
                 embedded::check_backup(&from, &mut watch)

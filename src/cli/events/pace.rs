@@ -31,14 +31,6 @@ impl Pace {
         }
     }
 
-    /// Of so many events.
-    pub(super) fn events(&mut self, done: u64, total: u64) {
-        if self.is_due() {
-            let left = seconds_left(done, total, self.took());
-            eprintln!("{} {done} of {total} events, about {left:.0}s left", self.doing);
-        }
-    }
-
     fn is_due(&mut self) -> bool {
         let due = self.said.elapsed() > SAID_EVERY;
         if due {
