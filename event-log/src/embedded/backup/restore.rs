@@ -50,18 +50,13 @@ pub fn restore(
     check_empty(to)?;
     let made = beside(to);
     clear(&made)?;
+    let above = made.parent().filter(|above| !above.exists());
     let disk = Disk::folder(&made)?;
-    // The largest index files take about a tenth of their segments.
-    let needed_bytes = manifest.bytes() + manifest.bytes() / 8 + FIRST_SEGMENT_BYTES;
-    let free_bytes = disk.free_bytes()?;
-    if free_bytes < needed_bytes {
-        clear(&made)?;
-        return Err(BackupError::Full { folder: to.to_owned(), free_bytes, needed_bytes });
-    }
-    let restored = restore_on(&backup, &manifest, &disk, now, watch);
+    let restored = restore_if_room(&backup, &manifest, &disk, now, watch);
     if restored.is_err() {
-        // The first fault is the one that counts.
+        // The first fault is the one that counts, so these may fail.
         let _ = clear(&made);
+        let _ = above.map(std::fs::remove_dir);
         return restored;
     }
     std::fs::rename(&made, to).map_err(|source| Fault {
@@ -128,6 +123,22 @@ pub(in crate::embedded) fn restore_manifest_on(
     let manifest = manifest::require(backup)?;
     check_lengths(backup, &manifest)?;
     restore_on(backup, &manifest, disk, now, watch)
+}
+
+fn restore_if_room(
+    backup: &Disk,
+    manifest: &Manifest,
+    disk: &Disk,
+    now: Timestamp,
+    watch: impl FnMut(Progress),
+) -> Result<Restored, BackupError> {
+    // The largest index files take about a tenth of their segments.
+    let needed_bytes = manifest.bytes() + manifest.bytes() / 8 + FIRST_SEGMENT_BYTES;
+    let free_bytes = disk.free_bytes()?;
+    if free_bytes < needed_bytes {
+        return Err(BackupError::Full { folder: disk.path(), free_bytes, needed_bytes });
+    }
+    restore_on(backup, manifest, disk, now, watch)
 }
 
 fn restore_on(
