@@ -51,9 +51,8 @@ impl Refusal {
             Self::Append(AppendError::Full { .. }) => Code::ResourceExhausted,
             // Clients take it for what it is: the append may have happened.
             Self::Append(AppendError::Unknown { .. }) => Code::DeadlineExceeded,
-            Self::Append(AppendError::Closed { .. }) | Self::Read(ReadError::Unavailable(_)) => {
-                Code::Unavailable
-            }
+            Self::Append(AppendError::Unavailable { .. } | AppendError::Closed { .. })
+            | Self::Read(ReadError::Unavailable(_)) => Code::Unavailable,
             Self::Read(ReadError::Corrupt(_)) => Code::DataLoss,
         }
     }
