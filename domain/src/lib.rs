@@ -5,10 +5,14 @@
 //! SQL, HTTP, threads and logging: whatever a decision needs comes in with the command.
 
 pub mod breaker;
+pub mod challenge;
 pub mod decider;
 pub mod job;
 pub mod lease;
+pub mod match_record;
 pub mod matching;
+pub mod pool;
+pub mod rating;
 pub mod worker;
 
 #[cfg(test)]

@@ -1,0 +1,210 @@
+//! Glicko-2: what a result says about how strong two players are.
+//!
+//! The algorithm of Mark Glickman's paper "Example of the Glicko-2 system", step by step, with its worked example as a test.
+//! A rating period is a day, and a player is rated after every game: the uncertainty that grows with time is counted by the
+//! part of periods that has passed since they were last rated. Results are kept in events, so a replay calculates nothing.
+
+use std::f64::consts::PI;
+use std::time::Duration;
+
+use event_schemas::rating::{RATING_MAX, Rating, Skill};
+use event_schemas::time::Timestamp;
+
+/// How many points one unit of the paper's own scale is.
+const SCALE: f64 = 173.7178;
+/// The rating that the paper's scale calls 0.
+const CENTRE: f64 = 1500.0;
+/// How much volatility may change: the paper's τ, whose sensible values lie between 0.3 and 1.2.
+const TAU: f64 = 0.5;
+/// How exactly the volatility is found: the paper's ε.
+const EPSILON: f64 = 0.000_001;
+/// The iteration halves its interval, so it ends long before this.
+const STEPS_MAX: u32 = 200;
+
+/// The deviation of someone about whom nothing is known; it never grows beyond this.
+pub const DEVIATION_MAX: f64 = 350.0;
+/// Below this deviation a rating would hardly move any more.
+pub const DEVIATION_MIN: f64 = 30.0;
+/// The volatility of someone about whom nothing is known.
+pub const VOLATILITY: f64 = 0.06;
+/// How long a rating period is.
+pub const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rating of someone about whom nothing is known.
+pub fn unknown() -> Rating {
+    Rating::nearest(CENTRE)
+}
+
+/// The skill of a player of whom no result is known, but this rating.
+pub fn unproven(rating: Rating) -> Skill {
+    Skill { rating: f64::from(rating.points()), deviation: DEVIATION_MAX, volatility: VOLATILITY }
+}
+
+/// A game as one of its players sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Game {
+    pub opponent: Skill,
+    pub score: Score,
+}
+
+/// What a player made of a game.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    Won,
+    Drawn,
+    Lost,
+}
+
+impl Score {
+    fn points(self) -> f64 {
+        match self {
+            Self::Won => 1.0,
+            Self::Drawn => 0.5,
+            Self::Lost => 0.0,
+        }
+    }
+}
+
+/// How many rating periods lie between the two instants; none before a first rating, where nothing has had time to change.
+pub fn periods(rated_at: Option<Timestamp>, now: Timestamp) -> f64 {
+    rated_at.map_or(0.0, |rated_at| now.since(rated_at).as_secs_f64() / PERIOD.as_secs_f64())
+}
+
+/// The skill after games, the last of which ended `periods` rating periods after the player was last rated. The paper's
+/// case is one period. O(games).
+pub fn rate(skill: Skill, games: &[Game], periods: f64) -> Skill {
+    let mu = (skill.rating - CENTRE) / SCALE;
+    let phi = skill.deviation / SCALE;
+    if games.is_empty() {
+        return back(mu, (phi.powi(2) + skill.volatility.powi(2) * periods).sqrt(), skill.volatility);
+    }
+    let mut precision = 0.0;
+    let mut surprise = 0.0;
+    for game in games {
+        let mu_j = (game.opponent.rating - CENTRE) / SCALE;
+        let g = 1.0 / (1.0 + 3.0 * (game.opponent.deviation / SCALE).powi(2) / PI.powi(2)).sqrt();
+        let expected = 1.0 / (1.0 + (-g * (mu - mu_j)).exp());
+        precision += g * g * expected * (1.0 - expected);
+        surprise += g * (game.score.points() - expected);
+    }
+    // Between players very far apart nothing is learnt: the expectation is 0 or 1 to the last digit.
+    if precision <= f64::EPSILON {
+        return skill;
+    }
+    let variance = 1.0 / precision;
+    let volatility = volatility(phi, skill.volatility, variance, variance * surprise);
+    let before = (phi.powi(2) + volatility.powi(2) * periods).sqrt();
+    let after = 1.0 / (1.0 / before.powi(2) + 1.0 / variance).sqrt();
+    back(mu + after.powi(2) * surprise, after, volatility)
+}
+
+/// Step 5 of the paper: the volatility, by the Illinois variant of regula falsi.
+fn volatility(phi: f64, sigma: f64, variance: f64, delta: f64) -> f64 {
+    let start = (sigma * sigma).ln();
+    let f = |x: f64| {
+        let e = x.exp();
+        let spread = phi * phi + variance + e;
+        e * (delta * delta - spread) / (2.0 * spread * spread) - (x - start) / (TAU * TAU)
+    };
+    let mut a = start;
+    let mut b = if delta * delta > phi * phi + variance {
+        (delta * delta - phi * phi - variance).ln()
+    } else {
+        let below = (1..STEPS_MAX).map(|k| start - f64::from(k) * TAU).find(|x| f(*x) >= 0.0);
+        // −(x − start)/τ² grows without bound as x falls, so one of these is above zero.
+        below.unwrap_or(start)
+    };
+    let (mut f_a, mut f_b) = (f(a), f(b));
+    for _ in 0..STEPS_MAX {
+        if (b - a).abs() <= EPSILON {
+            break;
+        }
+        let c = a + (a - b) * f_a / (f_b - f_a);
+        let f_c = f(c);
+        if f_c * f_b <= 0.0 {
+            (a, f_a) = (b, f_b);
+        } else {
+            f_a /= 2.0;
+        }
+        (b, f_b) = (c, f_c);
+    }
+    (a / 2.0).exp()
+}
+
+/// From the paper's scale back to points, within what a rating can be.
+fn back(mu: f64, phi: f64, volatility: f64) -> Skill {
+    Skill {
+        rating: (mu * SCALE + CENTRE).clamp(0.0, f64::from(RATING_MAX)),
+        deviation: (phi * SCALE).clamp(DEVIATION_MIN, DEVIATION_MAX),
+        volatility,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scenario::at;
+
+    fn skill(rating: f64, deviation: f64) -> Skill {
+        Skill { rating, deviation, volatility: VOLATILITY }
+    }
+
+    fn game(rating: f64, deviation: f64, score: Score) -> Game {
+        Game { opponent: skill(rating, deviation), score }
+    }
+
+    #[test]
+    fn the_papers_worked_example_comes_out_as_the_paper_says() {
+        let games = [
+            game(1400.0, 30.0, Score::Won),
+            game(1550.0, 100.0, Score::Lost),
+            game(1700.0, 300.0, Score::Lost),
+        ];
+        let after = rate(skill(1500.0, 200.0), &games, 1.0);
+        assert!((after.rating - 1464.06).abs() < 0.01, "{after:?}");
+        assert!((after.deviation - 151.52).abs() < 0.01, "{after:?}");
+        assert!((after.volatility - 0.05999).abs() < 0.000_01, "{after:?}");
+    }
+
+    #[test]
+    fn who_does_not_play_becomes_less_certain_but_never_more_than_a_newcomer() {
+        let before = skill(1600.0, 60.0);
+        let after = rate(before, &[], 30.0);
+        assert!(after.deviation > before.deviation && (after.rating - before.rating).abs() < 1e-9);
+        assert!((rate(before, &[], 1e9).deviation - DEVIATION_MAX).abs() < 1e-9);
+    }
+
+    #[test]
+    fn periods_are_counted_from_the_last_rating_and_in_parts() {
+        assert!((periods(Some(at(0.0)), at(12.0 * 3600.0)) - 0.5).abs() < 1e-12);
+        assert_eq!(periods(None, at(1e9)).to_bits(), 0.0_f64.to_bits());
+    }
+
+    proptest! {
+        #[test]
+        fn a_win_never_lowers_and_a_loss_never_raises_and_all_stays_in_bounds(
+            mine in 0.0..10_000.0, my_deviation in 30.0..350.0, theirs in 0.0..10_000.0, their_deviation in 30.0..350.0,
+            volatility in 0.01..0.2, elapsed in 0.0..400.0,
+        ) {
+            let before = Skill { rating: mine, deviation: my_deviation, volatility };
+            let by = |score| rate(before, &[game(theirs, their_deviation, score)], elapsed);
+            let (won, drawn, lost) = (by(Score::Won), by(Score::Drawn), by(Score::Lost));
+            prop_assert!(won.rating >= mine && lost.rating <= mine);
+            prop_assert!(won.rating >= drawn.rating && drawn.rating >= lost.rating);
+            for after in [won, drawn, lost] {
+                prop_assert!((0.0..=10_000.0).contains(&after.rating), "{:?}", after);
+                prop_assert!((DEVIATION_MIN..=DEVIATION_MAX).contains(&after.deviation), "{:?}", after);
+                prop_assert!(after.volatility > 0.0 && after.volatility < 1.0, "{:?}", after);
+            }
+        }
+
+        #[test]
+        fn two_equals_gain_and_lose_the_same(rating in 1000.0..2000.0, deviation in 30.0..350.0) {
+            let won = rate(skill(rating, deviation), &[game(rating, deviation, Score::Won)], 0.0);
+            let lost = rate(skill(rating, deviation), &[game(rating, deviation, Score::Lost)], 0.0);
+            prop_assert!(((won.rating - rating) + (lost.rating - rating)).abs() < 1e-9);
+        }
+    }
+}
