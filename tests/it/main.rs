@@ -12,3 +12,4 @@ mod operations;
 mod support;
 mod survival;
 mod time_travel;
+mod wire;

