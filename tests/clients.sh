@@ -29,7 +29,7 @@ if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
 fi
 
 python() {
-  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$venv/bin/python" -W error::DeprecationWarning:__main__ \
+  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$venv/bin/python" \
     -m unittest discover -s tests/clients/python
 }
 

@@ -1,23 +1,21 @@
 // Reading the whole log, by the Node client.
 
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "node:test";
 
 import { all, event, ids, kurrent, withServer } from "./support.mjs";
 
 const { BACKWARDS, END, START, eventTypeFilter, excludeSystemEvents, streamNameFilter } = kurrent;
-const at = withServer();
+const at = await withServer();
 const given = [];
 
-before(async () => {
-  for (let number = 0; number < 40; number++) {
-    const stream = `${["cart", "cartoon", "parcel"][number % 3]}-${number % 6}`;
-    const each = event(number, ["Opened", "Closed"][number % 2]);
-    const { position } = await at.client.appendToStream(stream, each);
-    given.push({ id: each.id, stream, type: each.type, position });
-  }
-  await at.client.setStreamMetadata("cart-0", { maxAge: 1_000_000 });
-});
+for (let number = 0; number < 40; number++) {
+  const stream = `${["cart", "cartoon", "parcel"][number % 3]}-${number % 6}`;
+  const each = event(number, ["Opened", "Closed"][number % 2]);
+  const { position } = await at.client.appendToStream(stream, each);
+  given.push({ id: each.id, stream, type: each.type, position });
+}
+await at.client.setStreamMetadata("cart-0", { maxAge: 1_000_000 });
 
 const read = async (options) => ids(await all(at.client.readAll({ filter: excludeSystemEvents(), ...options })));
 

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { all, batch, blob, event, events, fresh, ids, kurrent, range, revisions, unary, withServer } from "./support.mjs";
 
 const { ANY, BACKWARDS, END, NO_STREAM, START, STREAM_EXISTS } = kurrent;
-const at = withServer();
+const at = await withServer();
 
 test("an event comes back as it was given", async () => {
   const [stream, given] = [fresh("Übergrößen 100 %"), event(7, "Größe", { metadata: { by: "ann" } })];
@@ -101,9 +101,6 @@ for (const [way, options] of [["batch", batch], ["unary", unary]]) {
   test(`no client can forge an event of the domain (${way})`, async () => {
     for (const stream of [`job-${randomUUID()}`, `matching-${randomUUID()}.3`, "worker-default.w1"]) {
       await assert.rejects(at.client.appendToStream(stream, event(0, "JobCreated"), options), kurrent.AccessDeniedError);
-      await assert.rejects(at.client.setStreamMetadata(stream, { maxCount: 1 }, options), kurrent.AccessDeniedError);
-      await assert.rejects(at.client.deleteStream(stream), kurrent.AccessDeniedError);
-      await assert.rejects(at.client.tombstoneStream(stream), kurrent.AccessDeniedError);
       await assert.rejects(all(at.client.readStream(stream)), kurrent.StreamNotFoundError);
     }
   });

@@ -3,29 +3,26 @@
 import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
-import { after, before } from "node:test";
+import { after } from "node:test";
 
 import { Server } from "./server.mjs";
 
 // The packages lie beside the build, not beside the tests.
-const require = createRequire(resolve(import.meta.dirname, "../../../target/clients/node/"));
+const require = createRequire(resolve(import.meta.dirname, "../../../target/clients/node/package.json"));
 
 export const kurrent = require("@kurrent/kurrentdb-client");
 
 let numbers = 0;
 
 /** One server and one client for all tests of a file; each test names streams of its own. */
-export function withServer() {
-  const all = {};
-  before(async () => {
-    all.server = await Server.start();
-    all.client = kurrent.KurrentDBClient.connectionString(all.server.url);
-  });
+export async function withServer() {
+  const server = await Server.start();
+  const client = kurrent.KurrentDBClient.connectionString(server.url);
   after(async () => {
-    await all.client.dispose();
-    await all.server.close();
+    await client.dispose();
+    await server.close();
   });
-  return all;
+  return { server, client };
 }
 
 /** A stream that no other test has. */

@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::super::{State, serving};
 use super::crates::{
     Client, Error, EventData, Position, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent,
-    RetryOptions, StreamMetadataBuilder, StreamMetadataResult, StreamPosition, SubscribeToAllOptions,
-    SubscribeToStreamOptions, Subscription, SubscriptionEvent, SubscriptionFilter,
+    RetryOptions, StreamPosition, SubscribeToAllOptions, SubscribeToStreamOptions, Subscription,
+    SubscriptionEvent, SubscriptionFilter,
 };
-use super::{SCHEME, appending, connect, deleting, expected, is_caught_up, stream_of, tombstoning, wrong};
+use super::{SCHEME, appending, connect, expected, is_caught_up, stream_of, wrong};
 use crate::support::server::Server;
 
-async fn serving_with_client() -> (Server, Client) {
+pub(super) async fn serving_with_client() -> (Server, Client) {
     let (server, port) = serving(&[]).await;
     (server, connect(&format!("{SCHEME}://127.0.0.1:{port}?tls=false")))
 }
@@ -25,7 +25,7 @@ pub(super) fn event(kind: &str, number: usize) -> EventData {
     EventData::json(kind, &json!({ "number": number })).unwrap().id(Uuid::new_v4())
 }
 
-fn events(count: usize) -> Vec<EventData> {
+pub(super) fn events(count: usize) -> Vec<EventData> {
     (0..count).map(|number| event("OrderPlaced", number)).collect()
 }
 
@@ -42,7 +42,7 @@ async fn read(client: &Client, stream: &str, options: ReadStreamOptions) -> Resu
     Ok(events.iter().map(|event| event.revision).collect())
 }
 
-async fn forwards(client: &Client, stream: &str) -> Result<Vec<u64>, Error> {
+pub(super) async fn forwards(client: &Client, stream: &str) -> Result<Vec<u64>, Error> {
     read(client, stream, ReadStreamOptions::default()).await
 }
 
@@ -241,7 +241,7 @@ async fn a_filtered_subscription_says_how_far_it_is_and_goes_on_from_there() {
         }
     }
     assert_eq!(seen, marked.iter().map(|(_, id)| *id).collect::<Vec<_>>());
-    assert!(checkpoints.len() >= 200 / 10 - 1, "{}", checkpoints.len());
+    assert!(checkpoints.len() >= marked.len(), "{}", checkpoints.len());
     assert!(checkpoints.is_sorted());
     let checkpoint = checkpoints[checkpoints.len() / 2];
     let rest: Vec<_> =
@@ -252,39 +252,7 @@ async fn a_filtered_subscription_says_how_far_it_is_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn a_deleted_stream_is_gone_until_it_is_written_again_and_a_tombstone_is_for_ever() {
-    let (_server, client) = serving_with_client().await;
-    for stream in ["order-1", "order-2"] {
-        client.append_to_stream(stream, &appending(State::NoStream), events(3)).await.unwrap();
-        assert!(client.delete_stream(stream, &deleting(State::At(0))).await.is_err());
-    }
-    client.delete_stream("order-1", &deleting(State::At(2))).await.unwrap();
-    assert!(matches!(forwards(&client, "order-1").await, Err(Error::ResourceNotFound)));
-    client.append_to_stream("order-1", &appending(State::NoStream), events(1)).await.unwrap();
-    assert_eq!(forwards(&client, "order-1").await.unwrap(), [3]);
-
-    client.tombstone_stream("order-2", &tombstoning(State::At(2))).await.unwrap();
-    assert!(matches!(forwards(&client, "order-2").await, Err(Error::ResourceDeleted)));
-    let refused = client.append_to_stream("order-2", &appending(State::Any), events(1)).await;
-    assert!(matches!(refused, Err(Error::ResourceDeleted)), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_stream_shows_no_more_than_its_metadata_allows() {
-    let (_server, client) = serving_with_client().await;
-    let found = client.get_stream_metadata("order-1", &Default::default()).await.unwrap();
-    assert!(found.is_not_found());
-    client.append_to_stream("order-1", &appending(State::NoStream), events(10)).await.unwrap();
-    let metadata = StreamMetadataBuilder::new().max_count(4).insert_custom_property("by", "ann").build();
-    client.set_stream_metadata("order-1", &appending(State::NoStream), &metadata).await.unwrap();
-    let found = client.get_stream_metadata("order-1", &Default::default()).await.unwrap();
-    let StreamMetadataResult::Success(found) = found else { panic!("{found:?}") };
-    assert_eq!((found.metadata(), found.version()), (&metadata, 0));
-    assert_eq!(forwards(&client, "order-1").await.unwrap(), [6, 7, 8, 9]);
-}
-
-#[tokio::test]
-async fn no_client_can_forge_or_remove_an_event_of_the_domain() {
+async fn no_client_can_forge_an_event_of_the_domain() {
     let (_server, client) = serving_with_client().await;
     for stream in [format!("job-{}", Uuid::new_v4()), format!("matching-{}.3", Uuid::new_v4())] {
         let name = stream.as_str();
@@ -292,13 +260,6 @@ async fn no_client_can_forge_or_remove_an_event_of_the_domain() {
         assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
         let batch = client.batch_append(&Default::default()).await.unwrap();
         assert!(batch.append_to_stream(name, expected(State::NoStream), events(1)).await.is_err());
-        let metadata = StreamMetadataBuilder::new().max_count(1).build();
-        let refused = client.set_stream_metadata(name, &appending(State::Any), &metadata).await;
-        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
-        let refused = client.delete_stream(name, &deleting(State::Any)).await;
-        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
-        let refused = client.tombstone_stream(name, &tombstoning(State::Any)).await;
-        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
         assert!(matches!(forwards(&client, name).await, Err(Error::ResourceNotFound)));
     }
 }

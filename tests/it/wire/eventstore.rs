@@ -2,8 +2,7 @@
 
 use ::eventstore as crates;
 use crates::{
-    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, ExpectedRevision,
-    RecordedEvent, SubscriptionEvent, TombstoneStreamOptions,
+    AppendToStreamOptions, Client, CurrentRevision, Error, ExpectedRevision, RecordedEvent, SubscriptionEvent,
 };
 
 use super::State;
@@ -28,14 +27,6 @@ fn expected(state: State) -> ExpectedRevision {
 
 fn appending(state: State) -> AppendToStreamOptions {
     AppendToStreamOptions::default().expected_revision(expected(state))
-}
-
-fn deleting(state: State) -> DeleteStreamOptions {
-    DeleteStreamOptions::default().expected_revision(expected(state))
-}
-
-fn tombstoning(state: State) -> TombstoneStreamOptions {
-    TombstoneStreamOptions::default().expected_revision(expected(state))
 }
 
 /// What was expected and where the stream is, if that is what the error is about.

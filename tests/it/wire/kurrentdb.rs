@@ -2,9 +2,8 @@
 
 use ::kurrentdb as crates;
 use crates::{
-    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, ReadAllOptions,
-    RecordedEvent, StreamPosition, StreamState, SubscriptionEvent, SubscriptionFilter,
-    TombstoneStreamOptions,
+    AppendToStreamOptions, Client, CurrentRevision, Error, ReadAllOptions, RecordedEvent, StreamPosition,
+    StreamState, SubscriptionEvent, SubscriptionFilter,
 };
 
 use super::{State, serving};
@@ -30,14 +29,6 @@ fn expected(state: State) -> StreamState {
 
 fn appending(state: State) -> AppendToStreamOptions {
     AppendToStreamOptions::default().stream_state(expected(state))
-}
-
-fn deleting(state: State) -> DeleteStreamOptions {
-    DeleteStreamOptions::default().stream_state(expected(state))
-}
-
-fn tombstoning(state: State) -> TombstoneStreamOptions {
-    TombstoneStreamOptions::default().stream_state(expected(state))
 }
 
 /// What was expected and where the stream is, if that is what the error is about.
