@@ -9,7 +9,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+
+use crate::cluster::ClusterUrl;
 
 /// The settings of `matchbook serve`.
 #[derive(Args, Clone, Debug)]
@@ -22,8 +25,8 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     pub(crate) data: PathBuf,
 
-    /// Which event log to use: `embedded:` and a folder. Default: the folder `events` in the data folder
-    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL")]
+    /// Which event log to use: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; better set by the environment if there is a password in it. Default: the folder `events` in the data folder
+    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = EventLogUrlParser)]
     pub(crate) event_log: Option<EventLogUrl>,
 
     /// Size of the segments of the embedded log, in bytes
@@ -129,6 +132,7 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventLogUrl {
     Embedded(PathBuf),
+    Cluster(ClusterUrl),
 }
 
 impl std::str::FromStr for EventLogUrl {
@@ -137,8 +141,35 @@ impl std::str::FromStr for EventLogUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("embedded", folder)) if !folder.is_empty() => Ok(Self::Embedded(folder.into())),
-            _ => Err("an event log is written as embedded:FOLDER, as in embedded:./data/events".to_owned()),
+            _ if ClusterUrl::is_meant_by(text) => {
+                text.parse::<ClusterUrl>().map(Self::Cluster).map_err(|error| error.to_string())
+            }
+            _ => Err("an event log is written as embedded:FOLDER, as in embedded:./data/events, or as the URL of an \
+                      EventStoreDB or KurrentDB cluster, as in esdb://db1,db2,db3"
+                .to_owned()),
         }
+    }
+}
+
+/// Says what is wrong with a URL without showing it, because there may be a password in it.
+#[derive(Clone, Debug)]
+struct EventLogUrlParser;
+
+impl TypedValueParser for EventLogUrlParser {
+    type Value = EventLogUrl;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<EventLogUrl, clap::Error> {
+        let wrong = |why: &str| {
+            let message = format!("--event-log (MATCHBOOK_EVENT_LOG): {why}\n");
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command)
+        };
+        let text = value.to_str().ok_or_else(|| wrong("it is not a text"))?;
+        text.parse().map_err(|error: String| wrong(&error))
     }
 }
 
@@ -156,7 +187,7 @@ impl Config {
     pub(crate) fn events_folder(&self) -> PathBuf {
         match &self.event_log {
             Some(EventLogUrl::Embedded(folder)) => folder.clone(),
-            None => self.data.join("events"),
+            _ => self.data.join("events"),
         }
     }
 
@@ -319,6 +350,19 @@ mod tests {
         assert!(parse(&["--event-log", "./events"]).is_err());
         let config = parse(&["--event-log", "embedded:/var/lib/events"]).unwrap();
         assert_eq!(config.events_folder(), PathBuf::from("/var/lib/events"));
+    }
+
+    #[cfg(feature = "eventstore")]
+    #[test]
+    fn the_url_of_a_cluster_is_read_and_never_shown_with_its_password() {
+        let config = parse(&["--event-log", "esdb://ann:secret@db1,db2?tls=false"]).unwrap();
+        assert!(matches!(&config.event_log, Some(EventLogUrl::Cluster(_))));
+        assert!(!format!("{config:?}").contains("secret"));
+        for wrong in ["esdb://ann:secret@db:x", "esbd://ann:secret@db", "esdb://ann:secret@db?tls=perhaps"] {
+            let said = parse(&["--event-log", wrong]).unwrap_err().to_string();
+            assert!(said.contains("MATCHBOOK_EVENT_LOG") && said.contains("esdb://"), "{said}");
+            assert!(!said.contains("secret"), "{said}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod access;
 mod api;
 mod cli;
+#[cfg_attr(not(feature = "eventstore"), path = "cluster_absent.rs")]
+mod cluster;
 mod config;
 #[cfg_attr(not(feature = "wire"), path = "wire_absent.rs")]
 mod wire;

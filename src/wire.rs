@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use event_log::Log;
 use event_log::clock::Clock;
-use event_log::embedded::EmbeddedLog;
 use event_log::wire::{Access, EndPoint, Right, Server, Settings, User};
 use read_api::server::{Part, Standing};
 use tokio::net::TcpListener;
@@ -23,12 +23,14 @@ impl Wire {
     ///
     /// # Errors
     /// A setting that is none, an address that is taken, or one that others can reach without a password.
-    pub(crate) async fn start(
-        config: &Config,
-        log: &EmbeddedLog,
-        clock: Clock,
-    ) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn start(config: &Config, log: &Log, clock: Clock) -> Result<Option<Self>, Failure> {
         let Some(address) = config.esdb_listen else { return Ok(None) };
+        let Log::Embedded(log) = log else {
+            return Err(Failure::Usage(
+                "--esdb-listen serves the embedded log; a log on a cluster is served by the cluster itself"
+                    .to_owned(),
+            ));
+        };
         let settings = settings(config, address)?;
         let anonymous = settings.access.anonymous.is_some();
         let cannot = |error: std::io::Error| {

@@ -1,7 +1,7 @@
 //! In place of the EventStoreDB protocol, where the program is built without it.
 
+use event_log::Log;
 use event_log::clock::Clock;
-use event_log::embedded::EmbeddedLog;
 use read_api::server::Part;
 
 use crate::cli::Failure;
@@ -13,7 +13,7 @@ pub(crate) enum Wire {}
 impl Wire {
     /// # Errors
     /// The settings ask for the protocol.
-    pub(crate) async fn start(config: &Config, _: &EmbeddedLog, _: Clock) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn start(config: &Config, _: &Log, _: Clock) -> Result<Option<Self>, Failure> {
         match config.esdb_listen {
             None => Ok(None),
             Some(_) => Err(Failure::Usage(

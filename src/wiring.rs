@@ -20,7 +20,8 @@ use web::shutdown::Shutdown;
 
 use crate::api::Api;
 use crate::cli::Failure;
-use crate::config::Config;
+use crate::cluster;
+use crate::config::{Config, EventLogUrl};
 use crate::wire::Wire;
 
 /// Seconds: from half a millisecond to ten seconds, as requests and batches take.
@@ -29,7 +30,7 @@ const LATENCY_BUCKETS: &[f64] =
 
 /// The parts that run by themselves, whether anyone asks or not.
 pub(crate) struct Running {
-    log: EmbeddedLog,
+    log: Log,
     commands: Commands,
     models: ReadModels,
     wire: Option<Wire>,
@@ -47,46 +48,50 @@ pub(crate) async fn start(
     let metrics = metrics()?;
     let clock = Clock::System;
     let log = open_log(config, clock.clone()).await?;
-    let shared = Log::Embedded(log.clone());
     let vault = open_vault(config, clock.clone(), *log.head().borrow()).await?;
     let settings = projections::Settings { folder: config.read_models_folder() };
-    let models = ReadModels::open(settings, shared.clone(), clock.clone())
+    let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
         .map_err(|error| Failure::Disk(error.to_string()))?;
-    let commands =
-        Commands::open(command_settings(config), shared.clone(), clock.clone(), Ids::Random, vault);
+    let commands = Commands::open(command_settings(config), log.clone(), clock.clone(), Ids::Random, vault);
     commands.start();
     let wire = Wire::start(config, &log, clock.clone()).await?;
-    let mut server = server(config, auth, &clock, &commands);
+    let mut server = server(config, auth, &clock, &commands, &log);
     server.parts.extend(wire.as_ref().map(Wire::part));
-    let read = ReadApi::new(shared, clock, models.clone(), metrics, server, shutdown);
+    let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
     Ok((Running { log, commands, models, wire }, api))
 }
 
 /// What the read side cannot see by itself.
-fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands) -> Server {
+fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands, log: &Log) -> Server {
+    let mut parts = vec![work_board(commands)];
+    parts.extend(cluster::part(log));
     Server {
         version: env!("CARGO_PKG_VERSION"),
         started_at: clock.now(),
         access: if auth.is_open() { Access::Open } else { Access::Keys },
-        log: format!("embedded:{}", config.events_folder().display()),
+        log: cluster::url(log).unwrap_or_else(|| format!("embedded:{}", config.events_folder().display())),
         open_metrics: config.metrics_open,
         thresholds: Thresholds {
             stalled_after: config.stalled_after,
             queue_lag_after: config.queue_lag_after,
         },
-        parts: vec![work_board(commands)],
+        parts,
     }
 }
 
 impl Running {
     /// Waits until the log can take no more, which only a failed disk brings about, and says why.
     pub(crate) async fn disk_failure(&self) -> String {
-        match self.log.stopped().await {
-            Stopped::Failed { reason } => reason,
-            // Closed by ourselves: the end of the process is under way already.
-            Stopped::Closed => std::future::pending().await,
+        match &self.log {
+            Log::Embedded(log) => match log.stopped().await {
+                Stopped::Failed { reason } => reason,
+                // Closed by ourselves: the end of the process is under way already.
+                Stopped::Closed => std::future::pending().await,
+            },
+            // The disks of a cluster are its own concern.
+            _ => std::future::pending().await,
         }
     }
 
@@ -106,7 +111,10 @@ impl Running {
         if let Some(wire) = self.wire {
             wire.stop().await;
         }
-        self.log.close().await;
+        match &self.log {
+            Log::Embedded(log) => log.close().await,
+            log => cluster::close(log).await,
+        }
     }
 }
 
@@ -131,15 +139,22 @@ fn work_board(commands: &Commands) -> Part {
     })
 }
 
-async fn open_log(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
+async fn open_log(config: &Config, clock: Clock) -> Result<Log, Failure> {
+    std::fs::create_dir_all(&config.data).map_err(|error| {
+        Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
+    })?;
+    match &config.event_log {
+        Some(EventLogUrl::Cluster(url)) => cluster::open(url.clone()).await,
+        Some(EventLogUrl::Embedded(_)) | None => open_embedded(config, clock).await.map(Log::Embedded),
+    }
+}
+
+async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
     let settings = event_log::embedded::Settings {
         segment_bytes: config.segment_bytes,
         reserve_bytes: config.reserve_bytes,
         ..event_log::embedded::Settings::new(config.events_folder())
     };
-    std::fs::create_dir_all(&config.data).map_err(|error| {
-        Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
-    })?;
     let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, clock)).await;
     let (log, opened) = opening
         .map_err(|error| Failure::Failed(format!("opening the log broke off: {error}")))?

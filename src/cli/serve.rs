@@ -101,7 +101,9 @@ impl Signals {
 }
 
 fn log_to_standard_error(filter: &str, format: LogFormat) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    // The client of a cluster tells in its own words what our log tells already.
+    let quiet = if filter.contains("eventstore") { "" } else { ",eventstore=off" };
+    let filter = EnvFilter::try_new(format!("{filter}{quiet}")).map_err(|error| {
         Failure::Usage(format!("--log: {error}; write it as info, or info,projections=debug"))
     })?;
     let subscriber =
