@@ -2,6 +2,7 @@
 //!
 //! - `streams` is the service that appends and reads, `discovery` tells clients what the server is;
 //! - `append` and `read` do what they ask for, `message` and `filter` translate, `refusal` says no;
+//! - `stream_state` knows the settings of clients' streams, and `delete` deletes them;
 //! - `access` tells who may do what, `condition` whether calls are answered, `connection` accepts.
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ mod access;
 mod append;
 mod condition;
 mod connection;
+mod delete;
 mod discovery;
 mod filter;
 mod message;
@@ -25,6 +27,7 @@ mod node;
 pub mod proto;
 mod read;
 mod refusal;
+mod stream_state;
 mod streams;
 
 pub use access::{Access, Right, User};
@@ -36,6 +39,7 @@ use node::Node;
 use proto::event_store::client::gossip::gossip_server::GossipServer;
 use proto::event_store::client::server_features::server_features_server::ServerFeaturesServer;
 use proto::event_store::client::streams::streams_server::StreamsServer;
+use stream_state::States;
 use streams::StreamsService;
 
 /// The largest message that is taken: what clients themselves take. Appends have a smaller limit of their own.
@@ -103,6 +107,7 @@ impl Server {
             clock,
             access: settings.access,
             observer: observer.clone(),
+            states: States::new(),
             advertised: settings.advertised.unwrap_or_else(own),
         });
         let discovery = Discovery(Arc::clone(&node));

@@ -6,7 +6,7 @@ use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use tokio::sync::oneshot;
 
-use super::writer::Outcome;
+use super::writer::{Message, Outcome};
 use super::{EmbeddedLog, record};
 use crate::{AppendError, Appended, Expected, ReadError};
 
@@ -86,6 +86,17 @@ impl EmbeddedLog {
             return Err(AppendError::Size { events: events.len(), bytes });
         }
         self.queue(stream.clone(), Claim::Client(expected), events).await
+    }
+
+    /// Waits until all appends that were queued before are durable or refused, so that reading shows them.
+    ///
+    /// # Errors
+    /// The log takes no more.
+    pub async fn settle(&self) -> Result<(), AppendError> {
+        let closed = |_| AppendError::Closed { reason: "the log has stopped".to_owned() };
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Message::Settle(answer)).await.map_err(|_| closed(()))?;
+        answered.await.map_err(|_| closed(()))
     }
 
     /// The events of a stream from revision `from` down, newest first, at most `events_max`.

@@ -46,6 +46,8 @@ type Answer = oneshot::Sender<Outcome>;
 #[derive(Debug)]
 pub(super) enum Message {
     Append(Request),
+    /// Say when all that was queued before is done.
+    Settle(oneshot::Sender<()>),
     /// Finish what is queued, and end.
     Close,
 }
@@ -120,12 +122,14 @@ impl Writer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>, lock: Lock) {
         let mut messages = Vec::new();
         let mut requests = VecDeque::new();
+        let mut settling = Vec::new();
         while self.latch.stopped().is_none() {
             let received = queue.blocking_recv_many(&mut messages, self.limits.group_appends_max);
             let mut closing = received == 0;
             for message in messages.drain(..) {
                 match message {
                     Message::Append(request) => requests.push_back(request),
+                    Message::Settle(answer) => settling.push(answer),
                     Message::Close => closing = true,
                 }
             }
@@ -137,6 +141,10 @@ impl Writer {
             }
             while !requests.is_empty() && self.latch.stopped().is_none() {
                 self.commit(&mut requests);
+            }
+            for answer in settling.drain(..) {
+                // A caller that went away needs no answer.
+                let _ = answer.send(());
             }
             if closing {
                 self.mark_at_end();

@@ -15,6 +15,7 @@ use event_schemas::time::Timestamp;
 use tonic::metadata::MetadataMap;
 
 use super::refusal::Refusal;
+use super::stream_state::TOMBSTONE;
 
 /// The categories of this program's streams, those that are planned included: their names last for ever.
 const RESERVED: [&str; 12] = [
@@ -128,6 +129,9 @@ pub(super) fn check_append(
     owner: &Owner,
     events: &[NewEvent],
 ) -> Result<(), Refusal> {
+    if events.iter().any(|event| event.event_type.as_str() == TOMBSTONE) {
+        return Err(Refusal::AccessDenied("a stream is ended by deleting it, not by an event".to_owned()));
+    }
     match (owner, right) {
         (Owner::Client | Owner::SettingsOf(_), _) => Ok(()),
         (Owner::Domain, Right::Domain) => {

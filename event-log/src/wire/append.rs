@@ -4,9 +4,10 @@ use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
-use super::access::{self, Right};
+use super::access::{self, Owner, Right};
 use super::node::Node;
 use super::refusal::Refusal;
+use super::stream_state::State;
 use crate::AppendError;
 use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
 
@@ -93,22 +94,86 @@ impl Node {
     pub(super) async fn begin(&self, right: Right, append: Append) -> Result<Begun, Refusal> {
         let Append { stream, expected, events } = append;
         let events = events.take()?;
-        access::check_append(right, &stream, &access::owner(&stream), &events)?;
-        if events.is_empty() {
-            let last = self.log.last_of(&stream).await?.map(|event| event.revision);
-            let as_expected = match expected {
-                ClientExpected::Any => true,
-                ClientExpected::Exists => last.is_some(),
-                ClientExpected::NoStream => last.is_none(),
-                ClientExpected::At(revision) => last == Some(revision),
-            };
-            return Ok(Begun::Over(if as_expected {
-                Outcome::Nothing { last }
-            } else {
-                Outcome::Conflict { expected, actual: last }
-            }));
+        let owner = access::owner(&stream);
+        access::check_append(right, &stream, &owner, &events)?;
+        match owner {
+            Owner::Client => {
+                let shared = self.states.lock(&stream).read().await;
+                match self.state_under_lock(&stream).await? {
+                    State::Plain | State::Limited(_) => self.submit(&stream, expected, events).await,
+                    State::Tombstoned => Err(Refusal::Deleted(stream)),
+                    State::Deleted => {
+                        drop(shared);
+                        self.begin_anew(stream, expected, events).await
+                    }
+                }
+            }
+            Owner::SettingsOf(of) => {
+                let _alone = self.states.lock(&of).write().await;
+                let begun = self.submit(&stream, expected, events).await?;
+                let outcome = begun.outcome().await;
+                self.states.forget(&of);
+                Ok(Begun::Over(outcome?))
+            }
+            Owner::Domain | Owner::System => self.submit(&stream, expected, events).await,
         }
-        let pending = self.log.submit(&stream, expected, events).await?;
-        Ok(Begun::Queued { pending, expected })
+    }
+
+    /// Appends to a stream that was deleted: its revisions go on, and what it had stays hidden.
+    async fn begin_anew(
+        &self,
+        stream: StreamId,
+        expected: ClientExpected,
+        events: Vec<NewEvent>,
+    ) -> Result<Begun, Refusal> {
+        let _alone = self.states.lock(&stream).write().await;
+        self.log.settle().await?;
+        // Somebody may have been faster.
+        match self.state_under_lock(&stream).await? {
+            State::Plain | State::Limited(_) => return self.submit(&stream, expected, events).await,
+            State::Tombstoned => return Err(Refusal::Deleted(stream)),
+            State::Deleted => {}
+        }
+        let last = self.log.last_of(&stream).await?.map(|event| event.revision);
+        let expected = match (expected, last) {
+            (ClientExpected::Exists, _) => return Err(Refusal::Deleted(stream)),
+            (ClientExpected::At(revision), last) if last != Some(revision) => {
+                return Ok(Begun::Over(Outcome::Conflict { expected, actual: last }));
+            }
+            (ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
+            (expected, _) => expected,
+        };
+        if !events.is_empty() {
+            // If only this happens, the stream is as empty as before.
+            let settings = self.settings_of(&stream).await?.unwrap_or_default();
+            let next = last.map_or(Revision(0), Revision::next);
+            self.truncate(&stream, settings, next.0).await?;
+        }
+        self.submit(&stream, expected, events).await
+    }
+
+    async fn submit(
+        &self,
+        stream: &StreamId,
+        expected: ClientExpected,
+        events: Vec<NewEvent>,
+    ) -> Result<Begun, Refusal> {
+        if !events.is_empty() {
+            let pending = self.log.submit(stream, expected, events).await?;
+            return Ok(Begun::Queued { pending, expected });
+        }
+        self.log.settle().await?;
+        let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        let as_expected = match expected {
+            ClientExpected::Any => true,
+            ClientExpected::Exists => last.is_some(),
+            ClientExpected::NoStream => last.is_none(),
+            ClientExpected::At(revision) => last == Some(revision),
+        };
+        Ok(Begun::Over(if as_expected {
+            Outcome::Nothing { last }
+        } else {
+            Outcome::Conflict { expected, actual: last }
+        }))
     }
 }

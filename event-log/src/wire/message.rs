@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::proto::event_store::client as shared;
 use super::proto::event_store::client::streams::{ReadResp, read_resp};
 use super::refusal::Refusal;
+use super::stream_state::TOMBSTONE;
 use shared::uuid::Value;
 
 /// The longest name of an event's type, in bytes.
@@ -107,10 +108,12 @@ fn recorded(event: Recorded, ids: IdForm) -> read_resp::read_event::RecordedEven
         ("created", ticks(event.recorded_at).to_string()),
         ("content-type", format.to_owned()),
     ];
+    // A tombstone is the last event that its stream can have; clients know it by the largest revision.
+    let is_tombstone = event.event_type.as_str() == TOMBSTONE;
     read_resp::read_event::RecordedEvent {
         id: Some(ids.write(event.id.0)),
         stream_identifier: Some(stream_identifier(&event.stream)),
-        stream_revision: event.revision.0,
+        stream_revision: if is_tombstone { i64::MAX as u64 } else { event.revision.0 },
         prepare_position: event.position.0,
         commit_position: event.position.0,
         metadata: properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),

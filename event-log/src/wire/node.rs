@@ -5,6 +5,7 @@ use tonic::metadata::MetadataMap;
 
 use super::access::{Access, Right};
 use super::condition::{EndPoint, Observer};
+use super::stream_state::States;
 use crate::clock::Clock;
 use crate::embedded::EmbeddedLog;
 
@@ -15,6 +16,7 @@ pub(super) struct Node {
     pub(super) clock: Clock,
     pub(super) access: Access,
     pub(super) observer: Observer,
+    pub(super) states: States,
     /// How clients reach this server.
     pub(super) advertised: EndPoint,
 }

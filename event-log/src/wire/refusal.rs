@@ -1,6 +1,7 @@
 //! Why a call is not done, as clients of the protocol expect to be told: a status, and trailers that name the reason.
 
 use event_schemas::ids::Revision;
+use event_schemas::stream::StreamId;
 use prost::Message;
 use prost_types::Any;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -26,14 +27,35 @@ pub(super) enum Refusal {
     AccessDenied(String),
     #[error("Maximum Append Size of {CLIENT_APPEND_BYTES_MAX} Exceeded.")]
     TooLarge,
+    #[error("Event stream '{0}' is deleted.")]
+    Deleted(StreamId),
     #[error("{0}")]
     TooMany(&'static str),
     #[error("the deadline had passed before the append was begun")]
     TooLate,
+    #[error(
+        "Delete failed due to WrongExpectedVersion. Stream: {stream}, Expected version: {}, Actual version: {}",
+        expected_number(*.expected), actual_number(*.actual)
+    )]
+    NotDeleted { stream: StreamId, expected: ClientExpected, actual: Option<Revision> },
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// How the protocol's texts write an expectation.
+pub(super) fn expected_number(expected: ClientExpected) -> i64 {
+    match expected {
+        ClientExpected::NoStream => -1,
+        ClientExpected::Any => -2,
+        ClientExpected::Exists => -4,
+        ClientExpected::At(revision) => i64::try_from(revision.0).unwrap_or(i64::MAX),
+    }
+}
+
+pub(super) fn actual_number(actual: Option<Revision>) -> i64 {
+    actual.map_or(-1, |revision| i64::try_from(revision.0).unwrap_or(i64::MAX))
 }
 
 impl Refusal {
@@ -46,6 +68,7 @@ impl Refusal {
             Self::AccessDenied(_) => Code::PermissionDenied,
             Self::TooMany(_) => Code::ResourceExhausted,
             Self::TooLate => Code::DeadlineExceeded,
+            Self::NotDeleted { .. } | Self::Deleted(_) => Code::FailedPrecondition,
             Self::Append(AppendError::Conflict { .. }) => Code::FailedPrecondition,
             Self::Append(AppendError::Size { .. }) => Code::InvalidArgument,
             Self::Append(AppendError::Full { .. }) => Code::ResourceExhausted,
@@ -70,6 +93,16 @@ impl Refusal {
                 trailers.exception("maximum-append-size-exceeded");
                 trailers.add("maximum-append-size", &CLIENT_APPEND_BYTES_MAX.to_string());
             }
+            Self::Deleted(stream) => {
+                trailers.exception("stream-deleted");
+                trailers.add("stream-name", stream.as_str());
+            }
+            Self::NotDeleted { stream, expected, actual } => {
+                trailers.exception("wrong-expected-version");
+                trailers.add("stream-name", stream.as_str());
+                trailers.add("expected-version", &expected_number(*expected).to_string());
+                trailers.add("actual-version", &actual_number(*actual).to_string());
+            }
             _ => {}
         }
         trailers.0
@@ -78,6 +111,11 @@ impl Refusal {
     /// The same in the answer to a batch, where refusing one append does not end the call.
     pub(super) fn in_batch(&self) -> rpc::Status {
         let (code, details) = match self {
+            Self::NotDeleted { expected, actual, .. } => return conflict_in_batch(*expected, *actual),
+            Self::Deleted(stream) => {
+                let stream_identifier = Some(super::message::stream_identifier(stream));
+                (rpc::Code::NotFound, details(&shared::StreamDeleted { stream_identifier }))
+            }
             Self::AccessDenied(_) | Self::NotAuthenticated => {
                 (rpc::Code::PermissionDenied, details(&shared::AccessDenied {}))
             }

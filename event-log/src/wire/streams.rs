@@ -11,6 +11,7 @@ use super::append::Begun;
 use super::append::batch::{self, Complete, Label, Open};
 use super::append::single;
 use super::connection::Peer;
+use super::delete;
 use super::node::Node;
 use super::proto::event_store::client::streams::streams_server::Streams;
 use super::proto::event_store::client::streams::{
@@ -69,12 +70,16 @@ impl Streams for StreamsService {
         Ok(Response::new(appends(Arc::clone(&self.0), right, request.into_inner())))
     }
 
-    async fn delete(&self, _: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
-        Err(Status::unimplemented("streams cannot be deleted"))
+    async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
+        self.0.admit(request.metadata())?;
+        let position = self.0.delete(request.into_inner().try_into()?).await?;
+        Ok(Response::new(delete::deleted(position)))
     }
 
-    async fn tombstone(&self, _: Request<TombstoneReq>) -> Result<Response<TombstoneResp>, Status> {
-        Err(Status::unimplemented("streams cannot be deleted"))
+    async fn tombstone(&self, request: Request<TombstoneReq>) -> Result<Response<TombstoneResp>, Status> {
+        self.0.admit(request.metadata())?;
+        let position = self.0.tombstone(request.into_inner().try_into()?).await?;
+        Ok(Response::new(delete::tombstoned(position)))
     }
 }
 

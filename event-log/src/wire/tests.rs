@@ -14,6 +14,7 @@ use crate::embedded;
 use crate::{EmbeddedLog, EventLog};
 
 mod appending;
+mod deleting;
 mod following;
 mod reading;
 

@@ -36,8 +36,9 @@ impl Writer {
                 }
                 let known = events.first().and_then(|event| self.ids.find(stream, event.id));
                 match (expected.as_expected(), known, head) {
-                    // Where the first event is, the others must be as well.
-                    (Expected::Any, Some(first), Some(head)) => {
+                    // Where the first event is, the others must be as well. A stream may have been thought to be new
+                    // because all that it had is hidden.
+                    (Expected::Any | Expected::NoStream, Some(first), Some(head)) => {
                         let earlier = self.find_earlier(group, head, stream, first, events)?;
                         return Ok(earlier.map_or(Verdict::Conflict(actual), Verdict::Earlier));
                     }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use event_schemas::envelope::Recorded;
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 use uuid::Uuid;
@@ -19,6 +21,7 @@ use crate::wire::proto::event_store::client::streams::read_resp::{
     CaughtUp, Content, SubscriptionConfirmation,
 };
 use crate::wire::refusal::Refusal;
+use crate::wire::stream_state::TOMBSTONE;
 
 /// Follows a stream from behind a revision on, for ever. The stream need not exist yet.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(in crate::wire) struct FollowStream {
     ids: IdForm,
     stream: StreamId,
     of_log: crate::Filter,
+    /// Older events are hidden.
+    recorded_from: Option<Timestamp>,
     stage: Stage,
     page: PageSize,
     _place: OwnedSemaphorePermit,
@@ -66,6 +71,7 @@ impl FollowStream {
             ids,
             stream,
             of_log,
+            recorded_from: None,
             stage: Stage::New { after },
             page: PageSize::new(),
             _place: place,
@@ -73,6 +79,8 @@ impl FollowStream {
     }
 
     async fn begin(&mut self, after: From<Revision>) -> Result<ReadResp, Refusal> {
+        let (first, recorded_from) = self.node.begin_following(&self.stream).await?;
+        self.recorded_from = recorded_from;
         let next = match after {
             From::Start => Revision(0),
             From::At(revision) => Revision(revision.0.saturating_add(1)),
@@ -81,7 +89,7 @@ impl FollowStream {
                 last.map_or(Revision(0), |event| event.revision.next())
             }
         };
-        self.stage = Stage::History { next };
+        self.stage = Stage::History { next: next.max(first) };
         let subscription_id = Uuid::new_v4().to_string();
         Ok(content(Content::Confirmation(SubscriptionConfirmation { subscription_id })))
     }
@@ -101,7 +109,9 @@ impl FollowStream {
             }))]);
         };
         self.stage = Stage::History { next: last.revision.next() };
-        Ok(events.into_iter().map(|recorded| event(recorded, self.ids)).collect())
+        let is_hidden = |event: &Recorded| self.recorded_from.is_some_and(|from| event.recorded_at < from);
+        let visible = events.into_iter().filter(|event| !is_hidden(event));
+        Ok(visible.map(|recorded| event(recorded, self.ids)).collect())
     }
 
     async fn live(&mut self, mut next: Revision, after: Position) -> Result<Vec<ReadResp>, Refusal> {
@@ -110,6 +120,14 @@ impl FollowStream {
         let mut answers = Vec::new();
         for recorded in page.events {
             if recorded.stream == self.stream && recorded.revision >= next {
+                if recorded.event_type.as_str() == TOMBSTONE {
+                    if answers.is_empty() {
+                        return Err(Refusal::Deleted(recorded.stream));
+                    }
+                    // First what came before; the end is met again.
+                    self.stage = Stage::Live { next, after: Position(recorded.position.0 - 1) };
+                    return Ok(answers);
+                }
                 next = recorded.revision.next();
                 answers.push(event(recorded, self.ids));
             }

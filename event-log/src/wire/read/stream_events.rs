@@ -14,6 +14,7 @@ use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{Content, StreamNotFound};
 use crate::wire::refusal::Refusal;
+use crate::wire::stream_state::Visible;
 
 /// Reads a stream from an event on, that one included.
 #[derive(Debug)]
@@ -44,8 +45,7 @@ pub(in crate::wire) struct Span {
     left: u64,
     page: PageSize,
     /// When the reading began: what comes later is not part of it.
-    first: Revision,
-    last: Revision,
+    visible: Visible,
     found: bool,
 }
 
@@ -73,24 +73,24 @@ impl Reader for StreamEvents {
 impl StreamEvents {
     /// Where to begin; none if there is no such stream.
     async fn begin(&self) -> Result<Option<Span>, Refusal> {
-        let Some(last) = self.node.log.last_of(&self.stream).await? else { return Ok(None) };
-        let (first, last) = (Revision(0), last.revision);
+        let Some(visible) = self.node.visible(&self.stream).await? else { return Ok(None) };
+        let Visible { first, last, .. } = visible;
         let next = match (self.direction, self.from) {
             (Direction::Forwards, From::Start) => Some(first),
             (Direction::Forwards, From::At(revision)) => Some(revision.max(first)),
-            (Direction::Forwards, From::End) | (Direction::Backwards, From::Start) => {
-                // Only what is exactly there: backwards from the start is its first event.
-                if self.direction == Direction::Backwards { Some(Revision(0)) } else { None }
-            }
+            (Direction::Forwards, From::End) => None,
+            (Direction::Backwards, From::Start) => Some(Revision(0)),
             (Direction::Backwards, From::At(revision)) => Some(revision.min(last)),
             (Direction::Backwards, From::End) => Some(last),
         };
-        Ok(Some(Span { next, left: self.count, page: PageSize::new(), first, last, found: false }))
+        Ok(Some(Span { next, left: self.count, page: PageSize::new(), visible, found: false }))
     }
 
     async fn read_on(&mut self) -> Result<Vec<ReadResp>, Refusal> {
         let Stage::Reading(span) = &mut self.stage else { return Ok(Vec::new()) };
-        let wanted = span.next.filter(|next| *next >= span.first && *next <= span.last && span.left > 0);
+        let wanted = span
+            .next
+            .filter(|next| *next >= span.visible.first && *next <= span.visible.last && span.left > 0);
         let Some(next) = wanted else {
             let ends = if self.tells_ends { ends(span) } else { Vec::new() };
             self.stage = Stage::Over;
@@ -99,28 +99,32 @@ impl StreamEvents {
         let log = &self.node.log;
         let events = match self.direction {
             Direction::Forwards => {
-                let left = span.left.min(span.last.0 - next.0 + 1);
+                let left = span.left.min(span.visible.last.0 - next.0 + 1);
                 log.read_stream(&self.stream, next, span.page.events(left)).await?
             }
             Direction::Backwards => {
-                let left = span.left.min(next.0 - span.first.0 + 1);
+                let left = span.left.min(next.0 - span.visible.first.0 + 1);
                 log.read_stream_back(&self.stream, next, span.page.events(left)).await?
             }
         };
         span.page.learn(&events);
-        span.left -= events.len() as u64;
-        span.found |= !events.is_empty();
         span.next = match (self.direction, events.last()) {
             (Direction::Forwards, Some(event)) => Some(event.revision.next()),
             (Direction::Backwards, Some(event)) => event.revision.0.checked_sub(1).map(Revision),
             (_, None) => None,
         };
+        let mut events = events;
+        if let Some(from) = span.visible.recorded_from {
+            events.retain(|event| event.recorded_at >= from);
+        }
+        span.left -= events.len() as u64;
+        span.found |= !events.is_empty();
         Ok(events.into_iter().map(|recorded| event(recorded, self.ids)).collect())
     }
 }
 
 /// Where the stream begins, if nothing was found from where the client asked, and where it ends.
 fn ends(span: &Span) -> Vec<ReadResp> {
-    let first = (!span.found).then(|| content(Content::FirstStreamPosition(span.first.0)));
-    first.into_iter().chain([content(Content::LastStreamPosition(span.last.0))]).collect()
+    let first = (!span.found).then(|| content(Content::FirstStreamPosition(span.visible.first.0)));
+    first.into_iter().chain([content(Content::LastStreamPosition(span.visible.last.0))]).collect()
 }

@@ -1,0 +1,136 @@
+//! Deleting streams: so that they can be begun anew, or for good. Only streams of clients: those of the program are its
+//! memory.
+
+use event_schemas::ids::{Position, Revision};
+use event_schemas::stream::StreamId;
+
+use super::access::{self, Owner};
+use super::message::stream_id;
+use super::node::Node;
+use super::proto::event_store::client::streams::{
+    DeleteReq, DeleteResp, TombstoneReq, TombstoneResp, delete_req, delete_resp, tombstone_req,
+    tombstone_resp,
+};
+use super::refusal::Refusal;
+use super::stream_state::{State, TOMBSTONE, system_event};
+use crate::AppendError;
+use crate::embedded::ClientExpected;
+
+/// A stream, and what the client believes of it.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    pub(super) stream: StreamId,
+    pub(super) expected: ClientExpected,
+}
+
+const NO_EXPECTATION: Refusal = Refusal::Malformed("the deletion does not say which revision it expects");
+
+impl TryFrom<DeleteReq> for Deletion {
+    type Error = Refusal;
+
+    fn try_from(request: DeleteReq) -> Result<Self, Refusal> {
+        use delete_req::options::ExpectedStreamRevision;
+        let options = request.options.ok_or(Refusal::Malformed("the deletion has no options"))?;
+        let expected = match options.expected_stream_revision.ok_or(NO_EXPECTATION)? {
+            ExpectedStreamRevision::Revision(revision) => ClientExpected::At(Revision(revision)),
+            ExpectedStreamRevision::NoStream(_) => ClientExpected::NoStream,
+            ExpectedStreamRevision::Any(_) => ClientExpected::Any,
+            ExpectedStreamRevision::StreamExists(_) => ClientExpected::Exists,
+        };
+        Ok(Self { stream: stream_id(options.stream_identifier.as_ref())?, expected })
+    }
+}
+
+impl TryFrom<TombstoneReq> for Deletion {
+    type Error = Refusal;
+
+    fn try_from(request: TombstoneReq) -> Result<Self, Refusal> {
+        use tombstone_req::options::ExpectedStreamRevision;
+        let options = request.options.ok_or(Refusal::Malformed("the deletion has no options"))?;
+        let expected = match options.expected_stream_revision.ok_or(NO_EXPECTATION)? {
+            ExpectedStreamRevision::Revision(revision) => ClientExpected::At(Revision(revision)),
+            ExpectedStreamRevision::NoStream(_) => ClientExpected::NoStream,
+            ExpectedStreamRevision::Any(_) => ClientExpected::Any,
+            ExpectedStreamRevision::StreamExists(_) => ClientExpected::Exists,
+        };
+        Ok(Self { stream: stream_id(options.stream_identifier.as_ref())?, expected })
+    }
+}
+
+pub(super) fn deleted(at: Position) -> DeleteResp {
+    let position = delete_resp::Position { commit_position: at.0, prepare_position: at.0 };
+    DeleteResp { position_option: Some(delete_resp::PositionOption::Position(position)) }
+}
+
+pub(super) fn tombstoned(at: Position) -> TombstoneResp {
+    let position = tombstone_resp::Position { commit_position: at.0, prepare_position: at.0 };
+    TombstoneResp { position_option: Some(tombstone_resp::PositionOption::Position(position)) }
+}
+
+impl Deletion {
+    fn check(&self) -> Result<(), Refusal> {
+        match access::owner(&self.stream) {
+            Owner::Client => Ok(()),
+            Owner::Domain => Err(Refusal::AccessDenied(format!(
+                "{} is a stream of the program; what it holds stays",
+                self.stream
+            ))),
+            Owner::SettingsOf(_) | Owner::System => {
+                Err(Refusal::AccessDenied(format!("{} is a stream of the system; it stays", self.stream)))
+            }
+        }
+    }
+
+    fn conflict(self, actual: Option<Revision>) -> Refusal {
+        Refusal::NotDeleted { stream: self.stream, expected: self.expected, actual }
+    }
+}
+
+impl Node {
+    /// Hides the events of a stream, until it is appended to again.
+    pub(super) async fn delete(&self, deletion: Deletion) -> Result<Position, Refusal> {
+        deletion.check()?;
+        let Deletion { stream, expected } = &deletion;
+        let _alone = self.states.lock(stream).write().await;
+        self.log.settle().await?;
+        let state = self.state_under_lock(stream).await?;
+        if state == State::Tombstoned {
+            return Err(Refusal::Deleted(deletion.stream));
+        }
+        let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        let as_expected = match expected {
+            ClientExpected::Any => last.is_some(),
+            ClientExpected::At(revision) => last == Some(*revision),
+            ClientExpected::Exists => last.is_some() && state != State::Deleted,
+            ClientExpected::NoStream => false,
+        };
+        if !as_expected {
+            return Err(deletion.conflict(last));
+        }
+        Ok(self.truncate_all(stream).await?.position)
+    }
+
+    /// Ends a stream for good.
+    pub(super) async fn tombstone(&self, deletion: Deletion) -> Result<Position, Refusal> {
+        deletion.check()?;
+        let Deletion { stream, expected } = &deletion;
+        let _alone = self.states.lock(stream).write().await;
+        self.log.settle().await?;
+        let state = self.state_under_lock(stream).await?;
+        let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        let expected = match (&state, expected, last) {
+            (State::Tombstoned, ..) => return Err(Refusal::Deleted(deletion.stream)),
+            // As if it were not there.
+            (State::Deleted, ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
+            (_, expected, _) => *expected,
+        };
+        let pending =
+            self.log.submit(stream, expected, vec![system_event(TOMBSTONE, "{}".to_owned())]).await?;
+        self.states.forget(stream);
+        match pending.outcome().await {
+            Ok(appended) => Ok(appended.position),
+            Err(AppendError::Conflict { actual }) => Err(deletion.conflict(actual)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
