@@ -1,6 +1,6 @@
 //! What the client library would panic at, looked at before: certificates, keys, and who provides the cryptography.
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -80,11 +80,6 @@ fn client(roots: RootCertStore, certificate: &str, key: &str) -> Result<(), Stri
         .and_then(|config| config.with_client_auth_cert(chain, key))
         .map(|_| ())
         .map_err(|error| error.to_string())
-}
-
-/// Whether some part of this process has chosen who provides the cryptography.
-pub(super) fn provider_is_chosen() -> bool {
-    CryptoProvider::get_default().is_some()
 }
 
 #[cfg(test)]

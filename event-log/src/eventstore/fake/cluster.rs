@@ -80,9 +80,22 @@ impl Drop for Cluster {
     }
 }
 
-/// Keeps a runtime, and lets go of it where one must not wait.
+/// A runtime of its own for what must live on, which is let go of where one must not wait.
 #[derive(Debug)]
 pub(in super::super) struct Kept(Option<Runtime>);
+
+impl Kept {
+    pub(in super::super) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self(Some(runtime.unwrap()))
+    }
+
+    /// Waits for a task there; on a thread of its own, because one runtime does not wait for another.
+    pub(in super::super) fn run<T: Send>(&self, task: impl Future<Output = T> + Send) -> T {
+        let runtime = self.0.as_ref().unwrap();
+        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(task)).join().unwrap())
+    }
+}
 
 impl Drop for Kept {
     fn drop(&mut self) {
@@ -93,11 +106,7 @@ impl Drop for Kept {
 }
 
 pub(in super::super) fn open(url: ClusterUrl) -> (EventStoreLog, Kept) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let opening = runtime.handle().clone();
-    // One runtime does not wait for another on the same thread.
-    let opened =
-        std::thread::spawn(move || opening.block_on(EventStoreLog::open(url, Unreached::Refuse))).join();
-    let (log, _) = opened.unwrap().unwrap();
-    (log, Kept(Some(runtime)))
+    let kept = Kept::new();
+    let (log, _) = kept.run(EventStoreLog::open(url, Unreached::Refuse)).unwrap();
+    (log, kept)
 }
