@@ -105,6 +105,10 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_QUEUE_LAG_AFTER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) queue_lag_after: Duration,
 
+    /// The most analyses of videos that a tenant may have under way
+    #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
+    pub(crate) analyses_max: usize,
+
     /// The most connections at a time
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
     pub(crate) connections_max: u32,

@@ -120,7 +120,7 @@ impl Running {
 
 fn command_settings(config: &Config) -> commands::Settings {
     let leases = LeaseTerms { term: config.lease_term, heartbeat: config.lease_term / 3 };
-    commands::Settings { leases, ..commands::Settings::default() }
+    commands::Settings { leases, analyses_max: config.analyses_max, ..commands::Settings::default() }
 }
 
 fn work_board(commands: &Commands) -> Part {

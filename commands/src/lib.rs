@@ -43,11 +43,13 @@ pub struct Settings {
     pub leases: LeaseTerms,
     /// How many folded events' worth of states stay in memory, for each consistency boundary.
     pub cached_events_max: usize,
+    /// How many analyses of videos a tenant may have under way.
+    pub analyses_max: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { leases: LeaseTerms::default(), cached_events_max: 2_000_000 }
+        Self { leases: LeaseTerms::default(), cached_events_max: 2_000_000, analyses_max: 100 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The write routes. Each reads as: who asks, for what → one command → the thing, or counts, and its position.
 
+mod analysis;
 mod job;
 mod matches;
 mod matching;
@@ -14,6 +15,7 @@ use web::routes::Class;
 
 use crate::Commands;
 
+pub use analysis::AnalysisCommands;
 pub use job::JobCommands;
 pub use matches::MatchesCommands;
 pub use matching::MatchingCommands;
@@ -21,7 +23,8 @@ pub use work::WorkCommands;
 pub use worker::WorkerCommands;
 
 /// All write routes, for one OpenAPI document together with the read routes.
-pub type Routes = (JobCommands, MatchingCommands, MatchesCommands, WorkCommands, WorkerCommands);
+pub type Routes =
+    (JobCommands, AnalysisCommands, MatchingCommands, MatchesCommands, WorkCommands, WorkerCommands);
 
 /// The paths that take batches, or wait, as the server's limits need to know.
 pub const CLASSES: [(&str, Class); 6] = [
@@ -38,6 +41,7 @@ impl Commands {
     pub fn routes(&self) -> Routes {
         (
             JobCommands(self.clone()),
+            AnalysisCommands(self.clone()),
             MatchingCommands(self.clone()),
             MatchesCommands(self.clone()),
             WorkCommands(self.clone()),

@@ -4,6 +4,7 @@
 //! holds is decided on the work's own stream. What it alone knows are heartbeats, which are no events; so a restart grants
 //! every open lease, and every worker, one full term.
 
+mod analyses;
 mod created;
 mod follow;
 mod leases;
@@ -23,6 +24,7 @@ use event_schemas::job::{JobKind, PhasePrior};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 use crate::idempotency::Seen;
 pub(crate) use follow::run as follow;
@@ -187,6 +189,16 @@ impl Board {
     /// What is known of a key under which a job is to be created, whatever the job's id.
     pub fn created(&self, asked: Idempotency) -> Seen {
         self.locked().created.find(asked, self.0.clock.now())
+    }
+
+    /// The job that was created under this key, whatever was asked for with it.
+    pub fn created_job(&self, key: Uuid) -> Option<JobId> {
+        self.locked().created.job(key)
+    }
+
+    /// How many analyses of the tenant's go on.
+    pub fn analyses_under_way(&self, tenant: &Tenant) -> usize {
+        self.locked().analyses.under_way(tenant)
     }
 
     /// What is known by now about how long the phases of the tenant's jobs of a kind take.

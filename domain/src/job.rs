@@ -4,6 +4,7 @@
 //! job that is tried again; it ends once an attempt; of the kinds that are claimed whole, at most one lease is in force,
 //! and nothing is taken under another one.
 
+pub mod analysis;
 mod decide;
 pub mod failure;
 pub mod history;
@@ -199,6 +200,13 @@ impl Life {
 
     pub fn kind(&self) -> JobKind {
         self.created.kind
+    }
+
+    /// How much of the whole is done, in percent.
+    pub fn progress_percentage(&self) -> f64 {
+        let progress = self.progress.filter(|progress| progress.stage == self.phase);
+        let fraction = progress.map_or(0.0, |progress| progress.fraction);
+        pipeline::percentage(self.kind(), self.phase, fraction).unwrap_or(0.0)
     }
 
     /// Whether a worker may claim the job as a whole at `now`.

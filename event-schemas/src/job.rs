@@ -95,10 +95,16 @@ impl fmt::Display for Phase {
 }
 
 /// What a job is about, where that is not said by later events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum JobSource {
-    Video { video_id: VideoId, url: String },
+    Video {
+        video_id: VideoId,
+        url: String,
+        /// The caller's wishes about the work, for its worker; Matchbook reads nothing in them.
+        #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+        options: serde_json::Map<String, serde_json::Value>,
+    },
 }
 
 /// What a phase cost in earlier jobs of the kind, in seconds for each unit of size.

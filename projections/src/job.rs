@@ -1,28 +1,23 @@
 //! `jobs`: one row for each job of any kind.
 
 mod head;
+mod questions;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use domain::job::history::{History, Status};
-use domain::job::view::JobView;
+use domain::job::history::History;
 use event_log::Log;
-use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{JobId, Position, Revision, Tenant};
-use event_schemas::job::{JobEvent, JobKind, Phase};
+use event_schemas::ids::{JobId, Position, Revision};
+use event_schemas::job::JobEvent;
 use event_schemas::matching::MatchingEvent;
 use event_schemas::stream::Category;
-use event_schemas::time::Timestamp;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, Store};
-use crate::row::{json, store_error, to_json, variant};
+use crate::row::{to_json, variant};
 use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
 use head::{Head, Known, Part};
+pub use questions::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
 pub(crate) const UPSERT: &str = "INSERT INTO jobs \
      (job_id, tenant, kind, phase, status, created_at, search, head, position) \
@@ -214,109 +209,4 @@ async fn read(db: &Db, job: JobId) -> Result<Option<Head>, SqlError> {
 async fn read_part(db: &Db, job: JobId, part: &Part) -> Result<Known, SqlError> {
     let row: Option<StoredPart> = db.optional(Statement::new(PART).bind(job.0).bind(part.key())).await?;
     row.map_or(Ok(part.unknown()), |row| parse(&row.known))
-}
-
-/// Which of a tenant's jobs are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct JobFilter {
-    pub status: Option<Status>,
-    pub phase: Option<Phase>,
-    pub kind: Option<JobKind>,
-    /// Created then or later.
-    pub since: Option<Timestamp>,
-    /// A part of the name or the id, in small or capital letters.
-    pub search: Option<String>,
-}
-
-/// Where a list goes on: behind this job. Jobs created meanwhile move nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobCursor {
-    pub created_at: Timestamp,
-    pub job_id: JobId,
-}
-
-/// A part of a tenant's jobs, the newest first.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JobPage {
-    pub items: Vec<JobView>,
-    /// None at the end.
-    pub next: Option<JobCursor>,
-    /// The answer reflects everything up to here, and perhaps more.
-    pub position: Position,
-}
-
-/// The questions that can be asked of `jobs`.
-#[derive(Clone, Debug)]
-pub struct Jobs {
-    pub(crate) slot: Arc<Slot<()>>,
-    pub(crate) clock: Clock,
-}
-
-impl Jobs {
-    /// At most `limit` of the tenant's jobs behind the cursor, the newest first, as they stand now.
-    ///
-    /// # Errors
-    /// [`QueryError`] while the read model cannot be read.
-    pub async fn list(
-        &self,
-        tenant: &Tenant,
-        filter: &JobFilter,
-        after: Option<JobCursor>,
-        limit: u32,
-    ) -> Result<JobPage, QueryError> {
-        let generation = self.slot.live()?;
-        let position = generation.position();
-        let (created_at, job_id) =
-            after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.created_at.micros(), cursor.job_id.0));
-        let statement = Statement::new(LIST)
-            .bind(tenant.as_str())
-            .bind(created_at)
-            .bind(job_id)
-            .bind(filter.since.map_or(i64::MIN, Timestamp::micros))
-            .bind(filter.status.as_ref().map(variant))
-            .bind(filter.phase.as_ref().map(variant))
-            .bind(filter.kind.as_ref().map(variant))
-            .bind(filter.search.as_deref().map(like))
-            // One more than asked for shows whether there is more.
-            .bind(i64::from(limit) + 1);
-        let now = self.clock.now();
-        let rows: Vec<Stored> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::Jobs, error))?;
-        let has_more = rows.len() > limit as usize;
-        let mut items = Vec::with_capacity(rows.len());
-        for row in rows.iter().take(limit as usize) {
-            let head: Head = json(Name::Jobs, &row.head)?;
-            items.extend(head.view(now));
-        }
-        let next = items
-            .last()
-            .filter(|_| has_more)
-            .map(|last| JobCursor { created_at: last.created_at, job_id: last.job_id });
-        Ok(JobPage { items, next, position })
-    }
-
-    /// The job as it stands now, if it is this tenant's, with a position up to which the answer is complete.
-    ///
-    /// # Errors
-    /// [`QueryError`] while the read model cannot be read.
-    pub async fn get(&self, tenant: &Tenant, job: JobId) -> Result<Option<(JobView, Position)>, QueryError> {
-        let generation = self.slot.live()?;
-        let position = generation.position();
-        let head = read(&generation.db, job).await.map_err(|error| store_error(Name::Jobs, error))?;
-        let own = head.filter(|head| head.history.tenant == *tenant);
-        Ok(own.and_then(|head| head.view(self.clock.now())).map(|view| (view, position)))
-    }
-}
-
-/// A pattern that finds the text itself, in any letters.
-fn like(search: &str) -> String {
-    let mut pattern = String::from("%");
-    for letter in search.to_lowercase().chars() {
-        if matches!(letter, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern.push('%');
-    pattern
 }

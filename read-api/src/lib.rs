@@ -23,6 +23,7 @@ use poem::{Route, get};
 use projections::ReadModels;
 
 pub use console::Front;
+use routes::analysis::AnalysisRoutes;
 use routes::audit::AuditRoutes;
 use routes::history::HistoryRoutes;
 use routes::job::{Glances, JobRoutes};
@@ -53,6 +54,7 @@ pub struct ReadApi {
 /// The typed routes, as the root combines them with those of the write side into one OpenAPI document.
 pub type Routes = (
     JobRoutes,
+    AnalysisRoutes,
     HistoryRoutes,
     MatchingRoutes,
     StreamRoutes,
@@ -96,6 +98,7 @@ impl ReadApi {
         let api = || Arc::clone(self);
         (
             JobRoutes { api: api() },
+            AnalysisRoutes { api: api() },
             HistoryRoutes { api: api() },
             MatchingRoutes { api: api() },
             StreamRoutes { api: api() },

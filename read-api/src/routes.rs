@@ -1,5 +1,6 @@
 //! The read routes, one file for each thing that is read.
 
+pub mod analysis;
 pub mod audit;
 pub mod history;
 pub mod job;

@@ -4,6 +4,7 @@
 //! summary says by then. An update's id is the position of the job's latest event in it: whoever comes back with that id
 //! has seen everything up to it.
 
+mod analysis;
 mod past;
 mod pulse;
 mod socket;
@@ -32,6 +33,7 @@ use crate::ReadApi;
 use crate::answer::{MinPosition, no_such_job, unread, untold};
 use crate::routes::matching::Summary;
 
+pub(crate) use analysis::{FollowAnalysis, Message as AnalysisMessage};
 pub(crate) use past::Past;
 pub(crate) use pulse::Pulses;
 pub(crate) use socket::Socket;

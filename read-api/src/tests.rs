@@ -1,10 +1,12 @@
 //! The routes as a caller meets them: whole answers, over a log in memory, read models in a folder that goes away, and a
 //! clock that stands still until it is moved.
 
+mod analysis;
 mod console;
 mod history;
 mod jobs;
 mod operations;
+mod reader;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod streams;

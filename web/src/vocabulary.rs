@@ -130,6 +130,8 @@ mod tests {
 pub enum Tag {
     /// Jobs of any kind, and what happened to them.
     Jobs,
+    /// Videos, stage by stage: progress, live streams, highlights.
+    Analysis,
     /// Product images against video frames: summaries, live streams, matches.
     Matching,
     /// Those who take work.

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use event_schemas::envelope::{BodyHash, Idempotency};
-use event_schemas::ids::Position;
+use event_schemas::ids::{JobId, Position};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
@@ -12,14 +12,20 @@ use crate::idempotency::{Done, KEPT, Seen};
 
 #[derive(Debug, Default)]
 pub(super) struct Created {
-    seen: HashMap<Uuid, (BodyHash, Position)>,
+    seen: HashMap<Uuid, (BodyHash, Position, JobId)>,
     order: VecDeque<(Timestamp, Uuid)>,
 }
 
 impl Created {
-    pub(super) fn note(&mut self, carried: Idempotency, position: Position, recorded_at: Timestamp) {
+    pub(super) fn note(
+        &mut self,
+        carried: Idempotency,
+        job: JobId,
+        position: Position,
+        recorded_at: Timestamp,
+    ) {
         self.forget(recorded_at);
-        self.seen.insert(carried.key, (carried.body, position));
+        self.seen.insert(carried.key, (carried.body, position, job));
         self.order.push_back((recorded_at, carried.key));
     }
 
@@ -27,11 +33,15 @@ impl Created {
         self.forget(now);
         match self.seen.get(&asked.key) {
             None => Seen::Never,
-            Some((body, position)) if *body == asked.body => {
+            Some((body, position, _)) if *body == asked.body => {
                 Seen::Done(Done { events: 1, position: *position })
             }
             Some(_) => Seen::OtherBody,
         }
+    }
+
+    pub(super) fn job(&self, key: Uuid) -> Option<JobId> {
+        self.seen.get(&key).map(|(_, _, job)| *job)
     }
 
     fn forget(&mut self, now: Timestamp) {

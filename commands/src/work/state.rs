@@ -11,6 +11,7 @@ use event_schemas::matching::MatchingEvent;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 
+use super::analyses::Analyses;
 use super::created::Created;
 use super::leases::{How, Lease, Leases};
 use super::line::{Line, Since};
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) workers: Workers,
     pub(super) created: Created,
     pub(super) priors: Priors,
+    pub(super) analyses: Analyses,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl State {
             workers: Workers::new(term),
             created: Created::default(),
             priors: Priors::default(),
+            analyses: Analyses::default(),
         }
     }
 
@@ -106,6 +109,7 @@ impl State {
         match (&envelope.event, envelope.stream.job_id()) {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
+                self.analyses.apply(job, event, envelope);
                 self.apply_job(job, event, envelope, now);
             }
             (Event::Matching(event), Some(job)) => {
@@ -123,7 +127,7 @@ impl State {
             JobEvent::JobCreated(created) => {
                 let tenant = envelope.metadata.tenant.clone();
                 if let Some(carried) = envelope.metadata.idempotency {
-                    self.created.note(carried, envelope.position, envelope.recorded_at);
+                    self.created.note(carried, id, envelope.position, envelope.recorded_at);
                 }
                 let job = Job { tenant: tenant.clone(), stands_still: false, requests: BTreeSet::new() };
                 self.jobs.insert(id, job);

@@ -1,5 +1,7 @@
 //! The write side through HTTP, over a log in memory and in simulated time.
 
+#[cfg(test)]
+mod analysis;
 mod claims;
 #[cfg(test)]
 mod faults;
@@ -10,6 +12,7 @@ mod matches;
 mod matching;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod support;

@@ -127,6 +127,18 @@ impl Bench {
         Self { settings, ..bench }.restarted().await
     }
 
+    /// A server that lets a tenant have so many analyses under way.
+    pub(crate) async fn with_analyses_max(analyses_max: usize) -> Self {
+        let bench = Self::new().await;
+        let settings = Settings { analyses_max, ..Settings::default() };
+        Self { settings, ..bench }.restarted().await
+    }
+
+    /// A second server over the same log, with a memory of its own.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::over(self.settings, self.clock.clone(), self.log.clone(), self.vault.clone(), self.keyed).await
+    }
+
     /// A server over the log on a disk, as it was left there.
     pub(crate) async fn on_disk(disk: &SimDisk) -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());

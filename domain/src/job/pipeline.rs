@@ -67,6 +67,26 @@ pub fn is_claimed_whole(kind: JobKind) -> bool {
     kind != JobKind::ProductVideoMatching
 }
 
+/// The phase as people read it.
+pub fn display_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Queued => "Queued",
+        Phase::Collecting => "Collecting",
+        Phase::Extracting => "Extracting",
+        Phase::Matching => "Matching",
+        Phase::Evidence => "Evidence",
+        Phase::Downloading => "Downloading",
+        Phase::FetchingChat => "Fetching chat",
+        Phase::Transcribing => "Transcribing",
+        Phase::Analyzing => "Analyzing",
+        Phase::FindingHighlights => "Finding highlights",
+        Phase::Processing => "Processing",
+        Phase::Completed => "Completed",
+        Phase::Failed => "Failed",
+        Phase::Cancelled => "Cancelled",
+    }
+}
+
 /// How much of the whole is done, in percent, with `fraction` (0 to 1) of `phase` done; none for a phase that is not in
 /// the kind's pipeline.
 pub fn percentage(kind: JobKind, phase: Phase, fraction: f64) -> Option<f64> {

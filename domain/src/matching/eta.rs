@@ -44,6 +44,13 @@ pub struct Eta {
 }
 
 impl Eta {
+    /// The same work, begun so many seconds later.
+    #[must_use]
+    pub fn after(self, seconds: f64) -> Self {
+        let pause = seconds.round().max(0.0) as u64;
+        Self { seconds: self.seconds + pause, low: self.low + pause, high: self.high + pause, ..self }
+    }
+
     /// The band is `seconds · e^(±1.28 σ)`: 80 % of a lognormal distribution around the estimate.
     fn new(seconds: f64, sigma: f64, basis: Basis, samples: u32) -> Self {
         let spread = (1.28 * sigma).exp();

@@ -26,7 +26,7 @@ pub(crate) use glance::Glances;
 /// 304 until something happens.
 pub(super) const RUNNING_TIMES: &[&str] = &["queue_seconds", "run_seconds", "duration_seconds"];
 
-pub use object::{Attempt, ErrorObject, Glance, Job, Status};
+pub use object::{Attempt, ErrorObject, Glance, Job, Retry, Status};
 
 /// Routes over jobs.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use crate::ReadApi;
 use crate::answer::{MinPosition, no_such_job, only_matching, unanswered, untold};
 use crate::moment::Moment;
 
-pub use summary::Summary;
+pub use summary::{Eta, Summary};
 
 /// In which order matches are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]

@@ -6,102 +6,15 @@ use event_schemas::ids::JobId;
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
 use futures_util::StreamExt;
-use poem::Body;
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 use tokio_tungstenite::tungstenite::{Error as SocketError, protocol::frame::coding::CloseCode};
 
+use super::reader::{Reader, SOON, names};
 use super::script::{cancelled, completed, created, failed, job, phase, progress, registered};
 use super::stage::{Stage, acme};
-
-/// Nothing here takes long; a test that waits this long has failed.
-const SOON: Duration = Duration::from_secs(10);
-
-/// One event of a stream.
-#[derive(Debug, Clone, PartialEq)]
-struct Told {
-    event: String,
-    id: Option<u64>,
-    data: Value,
-}
-
-/// Someone who reads a stream.
-struct Reader {
-    body: std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>,
-    text: String,
-}
-
-impl Reader {
-    async fn open(stage: &Stage, id: JobId, last_event_id: Option<u64>) -> Result<Self, u16> {
-        // The read model has caught up with what was appended before.
-        stage.get(&format!("/jobs/{id}/matching/summary")).await;
-        let mut request = stage.client.get(format!("/jobs/{id}/matching/stream"));
-        if let Some(last) = last_event_id {
-            request = request.header("Last-Event-ID", last.to_string());
-        }
-        let response = request.send().await.0;
-        if response.status() != 200 {
-            return Err(response.status().as_u16());
-        }
-        assert_eq!(response.header("cache-control"), Some("no-cache, no-transform"));
-        let body: Body = response.into_body();
-        Ok(Self { body: Box::pin(body.into_async_read()), text: String::new() })
-    }
-
-    /// The next event; none at the end.
-    async fn next(&mut self) -> Option<Told> {
-        loop {
-            if let Some((frame, rest)) = self.text.split_once("\n\n") {
-                let told = parse(frame);
-                self.text = rest.to_owned();
-                if told.is_some() {
-                    return told;
-                }
-                continue;
-            }
-            let mut bytes = [0; 4096];
-            let read = tokio::time::timeout(SOON, self.body.read(&mut bytes)).await;
-            let count = read.expect("the stream says nothing").unwrap();
-            if count == 0 {
-                return None;
-            }
-            self.text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
-        }
-    }
-
-    async fn skip_to(&mut self, event: &str) -> Told {
-        loop {
-            let told = self.next().await.expect("the stream ended before");
-            if told.event == event {
-                return told;
-            }
-        }
-    }
-
-    async fn rest(mut self) -> Vec<Told> {
-        let mut all = Vec::new();
-        while let Some(told) = self.next().await {
-            all.push(told);
-        }
-        all
-    }
-}
-
-fn parse(frame: &str) -> Option<Told> {
-    let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    Some(Told {
-        event: field("event")?.to_owned(),
-        id: field("id").map(|id| id.parse().unwrap()),
-        data: serde_json::from_str(field("data")?).unwrap(),
-    })
-}
-
-fn names(told: &[Told]) -> Vec<&str> {
-    told.iter().map(|told| told.event.as_str()).collect()
-}
 
 #[tokio::test]
 async fn a_stream_begins_with_how_the_job_stands() {

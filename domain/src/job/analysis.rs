@@ -1,0 +1,200 @@
+//! Analyses of videos: which videos can be analysed, which job is on which, and how such a job is shown.
+//!
+//! A video is analysed once at a time. Its first analysis has number 0, and a further one begins when the one before has
+//! ended; the job's id is made of tenant, video and number, so that whoever asks at the same moment names the same job.
+
+pub mod url;
+
+use std::time::Duration;
+
+use event_schemas::failure::ClassifiedError;
+use event_schemas::ids::{JobId, Tenant, VideoId};
+use event_schemas::job::{JobSource, Phase, RetryState};
+use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::history::{History, Latest, Progress, Status};
+use super::view::{AttemptView, RetryView, attempt_view};
+use super::{pipeline, view};
+use crate::matching::eta::Eta;
+use crate::matching::eta::stages::{self, Course};
+use crate::matching::tally::Counters;
+
+/// The root of all ids of analyses.
+const ANALYSES: Uuid = Uuid::from_u128(0x5f0c_8d6e_94b1_4c53_9a3e_7b21_60d4_e8f7);
+
+/// The job that is the tenant's `number`th analysis of the video, from 0.
+pub fn job_id(tenant: &Tenant, video: &VideoId, number: u64) -> JobId {
+    let of_tenant = Uuid::new_v5(&ANALYSES, tenant.as_str().as_bytes());
+    let of_video = Uuid::new_v5(&of_tenant, video.as_str().as_bytes());
+    JobId(Uuid::new_v5(&of_video, &number.to_be_bytes()))
+}
+
+/// An analysis as it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnalysisView {
+    pub job_id: JobId,
+    /// None if the job was created as a job of this kind without a video.
+    pub video_id: Option<VideoId>,
+    pub url: Option<String>,
+    pub options: serde_json::Map<String, serde_json::Value>,
+    pub status: Status,
+    pub phase: Phase,
+    pub attempt: u32,
+    pub progress_percentage: f64,
+    pub eta: Option<Eta>,
+    pub created_at: Timestamp,
+    /// When work on the first attempt began.
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub last_event_at: Timestamp,
+    /// How long its attempts have waited for somebody to begin, in seconds.
+    pub queue_seconds: f64,
+    /// How long its attempts have been worked on, in seconds.
+    pub run_seconds: f64,
+    /// Of the present attempt, in order; `queued` and the end left out.
+    pub stages: Vec<StageView>,
+    pub attempts: Vec<AttemptView>,
+    /// The failure that the job stands in or, while it is tried again, the one that it is tried again after.
+    pub error: Option<ClassifiedError>,
+    pub retry_state: Option<RetryState>,
+    pub retry: Option<RetryView>,
+    pub result: Option<serde_json::Value>,
+}
+
+/// A stage and how far it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageView {
+    pub phase: Phase,
+    /// The percentages of the whole between which a job is while it is in it.
+    pub from: f64,
+    pub to: f64,
+    /// From 0 to 1: of a stage that the attempt has not come to, 0; of one that it has left behind, 1.
+    pub fraction: f64,
+    pub items_done: Option<u64>,
+    pub items_total: Option<u64>,
+    /// None for a stage that was skipped, or has not come.
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The analysis at `now`, up to which open times run. Without an event for `stalled_after` it is stalled, and nobody knows
+/// how long it will take.
+pub fn view(history: &History, latest: &Latest, now: Timestamp, stalled_after: Duration) -> AnalysisView {
+    let attempts: Vec<AttemptView> =
+        history.attempts.iter().map(|attempt| attempt_view(attempt, now)).collect();
+    let (video_id, url, options) = match &history.created.source {
+        Some(JobSource::Video { video_id, url, options }) => {
+            (Some(video_id.clone()), Some(url.clone()), options.clone())
+        }
+        None => (None, None, serde_json::Map::new()),
+    };
+    AnalysisView {
+        job_id: history.job_id(),
+        video_id,
+        url,
+        options,
+        status: history.status(),
+        phase: history.phase,
+        attempt: history.attempt,
+        progress_percentage: view::percentage(history, &Counters::default()),
+        eta: eta(history, latest, now, stalled_after),
+        created_at: history.created_at,
+        started_at: history.attempts.first().and_then(|attempt| attempt.started_at),
+        ended_at: history.ended_at(),
+        last_event_at: latest.occurred_at,
+        queue_seconds: attempts.iter().map(|attempt| attempt.queue_seconds).sum(),
+        run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
+        stages: stage_views(history),
+        error: error(history),
+        attempts,
+        retry_state: view::retry_state(history),
+        retry: view::retry(history),
+        result: history.result.clone(),
+    }
+}
+
+fn error(history: &History) -> Option<ClassifiedError> {
+    let of_last_try = || history.attempts.iter().rev().nth(1)?.error.clone();
+    match &history.failure {
+        Some(failure) => Some(failure.error.clone()),
+        None => history.waiting_retry().and_then(|_| of_last_try()),
+    }
+}
+
+/// The stages of a job's kind in which there is something to do.
+fn working_stages(history: &History) -> impl Iterator<Item = &'static pipeline::Stage> {
+    let stages = pipeline::stages(history.kind()).iter();
+    stages.filter(|stage| stage.phase != Phase::Queued && !pipeline::is_end(stage.phase))
+}
+
+fn stage_views(history: &History) -> Vec<StageView> {
+    let kind = history.kind();
+    let reached = match history.phase {
+        Phase::Completed => pipeline::rank(kind, Phase::Completed),
+        _ => spans(history).filter_map(|(phase, ..)| pipeline::rank(kind, phase)).max(),
+    };
+    let of_stage = |stage: &pipeline::Stage| {
+        let span = spans(history).find(|(phase, ..)| *phase == stage.phase);
+        let progress = history.progress.filter(|progress| progress.stage == stage.phase);
+        let is_behind = pipeline::rank(kind, stage.phase) < reached;
+        StageView {
+            phase: stage.phase,
+            from: stage.from,
+            to: stage.to,
+            fraction: if is_behind { 1.0 } else { progress.map_or(0.0, |progress| progress.fraction) },
+            items_done: progress.and_then(|progress| progress.items_done),
+            items_total: progress.and_then(|progress| progress.items_total),
+            started_at: span.map(|(_, started_at, _)| started_at),
+            ended_at: span.and_then(|(.., ended_at)| ended_at),
+        }
+    };
+    working_stages(history).map(of_stage).collect()
+}
+
+/// The phases of the present attempt, with their beginnings and ends.
+fn spans(history: &History) -> impl Iterator<Item = (Phase, Timestamp, Option<Timestamp>)> {
+    let of_attempt = history.spans.iter().filter(|span| span.attempt == history.attempt);
+    of_attempt.map(|span| (span.phase, span.started_at, span.ended_at))
+}
+
+/// How long the job will still take; none before anything is known, after its end, and while it is stalled. A retry that
+/// is waited for begins when it is due.
+pub fn eta(history: &History, latest: &Latest, now: Timestamp, stalled_after: Duration) -> Option<Eta> {
+    if pipeline::is_end(history.phase) {
+        return None;
+    }
+    let done: Vec<(Phase, f64)> = spans(history)
+        .filter(|(phase, ..)| *phase != Phase::Queued)
+        .filter_map(|(phase, started, ended)| Some((phase, ended?.seconds_since(started))))
+        .collect();
+    let course = |present, elapsed, fraction, reported_after| Course {
+        kind: history.kind(),
+        // Nothing is known of a video's length before it is there, so all count alike.
+        size: 1.0,
+        done: &done,
+        present,
+        elapsed,
+        fraction,
+        reported_after,
+    };
+    if history.phase == Phase::Queued {
+        let first = working_stages(history).next()?.phase;
+        let begins = history.waiting_retry().map_or(now, |retry| retry.due_at.max(now));
+        let whole = stages::remaining(&history.eta_priors, &course(first, 0.0, 0.0, 0.0))?;
+        return Some(whole.after(begins.seconds_since(now)));
+    }
+    if latest.occurred_at.after(stalled_after) <= now {
+        return None;
+    }
+    let (present, started, _) = spans(history).last()?;
+    let progress = history.progress.filter(|progress| progress.stage == present);
+    let fraction = progress.map_or(0.0, |progress| progress.fraction);
+    let reported_after = progress.map_or(0.0, |Progress { at, .. }| at.seconds_since(started));
+    let elapsed = now.seconds_since(started).max(0.0);
+    stages::remaining(&history.eta_priors, &course(present, elapsed, fraction, reported_after))
+}
+
+#[cfg(test)]
+mod tests;

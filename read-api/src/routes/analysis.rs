@@ -1,0 +1,127 @@
+//! Analyses of videos: the list, one, how far it is, and its live stream.
+
+mod object;
+
+use std::sync::Arc;
+
+use domain::job::analysis::AnalysisView;
+use poem_openapi::OpenApi;
+use poem_openapi::param::{Header, Path, Query};
+use projections::Name;
+use projections::job::JobCursor;
+use web::caller::Caller;
+use web::etag::Cached;
+use web::paging::{Cursor, Limit, Page};
+use web::path;
+use web::problem::Problem;
+use web::sse::{self, Answer};
+use web::value::Pos;
+
+use super::Tag;
+use super::job::{RUNNING_TIMES, Status};
+use crate::ReadApi;
+use crate::answer::{MinPosition, no_such_job, unanswered};
+use crate::stream::{AnalysisMessage, FollowAnalysis};
+
+pub use object::{Analysis, AnalysisStatus, Stage};
+
+/// Routes over analyses.
+#[derive(Clone, Debug)]
+pub struct AnalysisRoutes {
+    pub(crate) api: Arc<ReadApi>,
+}
+
+#[OpenApi(tag = "Tag::Analysis")]
+impl AnalysisRoutes {
+    /// The tenant's analyses, the newest first
+    #[oai(path = "/api/v1/jobs", method = "get", operation_id = "list_analyses")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
+    async fn list(
+        &self,
+        caller: Caller,
+        status: Query<Option<Status>>,
+        #[oai(default)] limit: Query<Limit>,
+        cursor: Query<Option<Cursor>>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Page<Analysis>>, Problem> {
+        self.api.models_reached(&[Name::Jobs], min).await?;
+        // A cursor is only good where the same analyses stand in the list.
+        let list = format!("analyses {:?}", status.0);
+        let after: Option<JobCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
+        let (limit, stalled_after) = (limit.0.get() as u32, self.api.server.thresholds.stalled_after);
+        let status = status.0.map(Into::into);
+        let jobs = self.api.models.jobs();
+        let page = jobs.analyses(&caller.tenant, status, after, limit, stalled_after).await;
+        let page = page.map_err(|error| unanswered(&error))?;
+        let page = Page {
+            items: page.items.into_iter().map(Analysis::from).collect(),
+            next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()),
+        };
+        Ok(Cached::without(&page, RUNNING_TIMES, if_none_match.as_deref()))
+    }
+
+    /// One analysis, with its stages and attempts
+    #[oai(path = "/api/v1/analysis/:job_id", method = "get", operation_id = "read_analysis")]
+    async fn read(
+        &self,
+        caller: Caller,
+        job_id: Path<String>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Analysis>, Problem> {
+        let view = self.view(&caller, &job_id, min).await?;
+        Ok(Cached::without(&Analysis::from(view), RUNNING_TIMES, if_none_match.as_deref()))
+    }
+
+    /// How far an analysis is
+    #[oai(path = "/api/v1/analysis/:job_id/status", method = "get", operation_id = "read_analysis_status")]
+    async fn status(
+        &self,
+        caller: Caller,
+        job_id: Path<String>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<AnalysisStatus>, Problem> {
+        let view = self.view(&caller, &job_id, min).await?;
+        Ok(Cached::without(&AnalysisStatus::from(view), RUNNING_TIMES, if_none_match.as_deref()))
+    }
+
+    /// An analysis as it goes on, as server-sent events
+    ///
+    /// `connected` comes first, then how the job stands, then `progress` and `retrying` as it goes on, and at its end
+    /// `completed`, `failed` (for good) or `cancelled`, and `stream_ended`. Each has the log position as its id. Progress is
+    /// told at most four times a second, changes of state always. A reader that comes back with the last id
+    /// (`Last-Event-ID`, or `?last_event_id=`) goes on there without a gap or a repeat; one that has seen the end gets 204.
+    /// A reader that is too slow is told `lagged`, and comes back.
+    #[oai(path = "/api/v1/analysis/:job_id/stream", method = "get", operation_id = "stream_analysis")]
+    async fn stream(
+        &self,
+        caller: Caller,
+        job_id: Path<String>,
+        #[oai(name = "Last-Event-ID")] last_event_id: Header<Option<Pos>>,
+        #[oai(name = "last_event_id")] resume_after: Query<Option<Pos>>,
+        /// From `POST /v1/stream-tickets`, for a browser's EventSource, which sends no headers
+        #[oai(name = "ticket", validator(max_length = 128))]
+        _ticket: Query<Option<String>>,
+    ) -> Result<Answer<AnalysisMessage>, Problem> {
+        let job = path::job_id(&job_id)?;
+        let after = sse::resume_after(last_event_id.0, resume_after.0);
+        let Some(follow) = FollowAnalysis::open(&self.api, &caller.tenant, job, after).await? else {
+            return Ok(Answer::Ended);
+        };
+        let greeting = follow.greeting();
+        Ok(Answer::Open(sse::stream(&greeting, &self.api.shutdown, |sender| follow.run(sender))))
+    }
+}
+
+impl AnalysisRoutes {
+    async fn view(&self, caller: &Caller, job_id: &str, min: MinPosition) -> Result<AnalysisView, Problem> {
+        let id = path::job_id(job_id)?;
+        self.api.models_reached(&[Name::Jobs], min).await?;
+        let stalled_after = self.api.server.thresholds.stalled_after;
+        let found = self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await;
+        let (view, _) = found.map_err(|error| unanswered(&error))?.ok_or_else(no_such_job)?;
+        Ok(view)
+    }
+}
