@@ -15,7 +15,7 @@ mod stream_events;
 pub(super) use all::AllEvents;
 pub(super) use follow_all::FollowAll;
 pub(super) use follow_stream::FollowStream;
-pub(super) use stream_events::{Stage, StreamEvents};
+pub(super) use stream_events::StreamEvents;
 
 /// The answers of a call, as they are read.
 pub(super) type Answers = BoxStream<'static, Result<ReadResp, Status>>;

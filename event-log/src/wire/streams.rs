@@ -19,7 +19,7 @@ use super::proto::event_store::client::streams::{
     TombstoneResp,
 };
 use super::read::plan::{Plan, What};
-use super::read::{AllEvents, Answers, FollowAll, FollowStream, Reader, Stage, StreamEvents};
+use super::read::{AllEvents, Answers, FollowAll, FollowStream, Reader, StreamEvents};
 use super::refusal::Refusal;
 
 /// How many appends of one batch call are on their way at a time.
@@ -40,8 +40,7 @@ impl Streams for StreamsService {
         let node = Arc::clone(&self.0);
         Ok(Response::new(match what {
             What::Stream { stream, from, direction, count } => {
-                let stage = Stage::New;
-                StreamEvents { node, stream, from, direction, count, ids, tells_ends, stage }.answers()
+                StreamEvents::begin(node, stream, from, direction, count, ids, tells_ends).await?.answers()
             }
             What::All { from, direction, count, filter } => {
                 AllEvents::new(node, ids, from, direction, count, filter).answers()

@@ -2,13 +2,16 @@
 
 use ::eventstore as crates;
 use crates::{
-    AppendToStreamOptions, Client, CurrentRevision, Error, ExpectedRevision, RecordedEvent, SubscriptionEvent,
+    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, ExpectedRevision,
+    RecordedEvent, SubscriptionEvent, TombstoneStreamOptions,
 };
 
 use super::State;
 
 #[path = "cases.rs"]
 mod cases;
+#[path = "deletions.rs"]
+mod deletions;
 
 const SCHEME: &str = "esdb";
 
@@ -27,6 +30,14 @@ fn expected(state: State) -> ExpectedRevision {
 
 fn appending(state: State) -> AppendToStreamOptions {
     AppendToStreamOptions::default().expected_revision(expected(state))
+}
+
+fn deleting(state: State) -> DeleteStreamOptions {
+    DeleteStreamOptions::default().expected_revision(expected(state))
+}
+
+fn tombstoning(state: State) -> TombstoneStreamOptions {
+    TombstoneStreamOptions::default().expected_revision(expected(state))
 }
 
 /// What was expected and where the stream is, if that is what the error is about.

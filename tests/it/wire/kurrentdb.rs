@@ -2,8 +2,9 @@
 
 use ::kurrentdb as crates;
 use crates::{
-    AppendToStreamOptions, Client, CurrentRevision, Error, ReadAllOptions, RecordedEvent, StreamPosition,
-    StreamState, SubscriptionEvent, SubscriptionFilter,
+    AppendToStreamOptions, Client, CurrentRevision, DeleteStreamOptions, Error, ReadAllOptions,
+    RecordedEvent, StreamPosition, StreamState, SubscriptionEvent, SubscriptionFilter,
+    TombstoneStreamOptions,
 };
 
 use super::{State, serving};
@@ -11,6 +12,9 @@ use super::{State, serving};
 #[path = "cases.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, compiled against another client")]
 mod cases;
+#[path = "deletions.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, compiled against another client")]
+mod deletions;
 
 const SCHEME: &str = "kurrentdb";
 
@@ -29,6 +33,14 @@ fn expected(state: State) -> StreamState {
 
 fn appending(state: State) -> AppendToStreamOptions {
     AppendToStreamOptions::default().stream_state(expected(state))
+}
+
+fn deleting(state: State) -> DeleteStreamOptions {
+    DeleteStreamOptions::default().stream_state(expected(state))
+}
+
+fn tombstoning(state: State) -> TombstoneStreamOptions {
+    TombstoneStreamOptions::default().stream_state(expected(state))
 }
 
 /// What was expected and where the stream is, if that is what the error is about.

@@ -19,27 +19,26 @@ use crate::wire::stream_state::Visible;
 /// Reads a stream from an event on, that one included.
 #[derive(Debug)]
 pub(in crate::wire) struct StreamEvents {
-    pub(in crate::wire) node: Arc<Node>,
-    pub(in crate::wire) stream: StreamId,
-    pub(in crate::wire) from: From<Revision>,
-    pub(in crate::wire) direction: Direction,
-    pub(in crate::wire) count: u64,
-    pub(in crate::wire) ids: IdForm,
-    pub(in crate::wire) tells_ends: bool,
-    pub(in crate::wire) stage: Stage,
+    node: Arc<Node>,
+    stream: StreamId,
+    direction: Direction,
+    ids: IdForm,
+    tells_ends: bool,
+    stage: Stage,
 }
 
 /// How far the reading is.
 #[derive(Debug)]
-pub(in crate::wire) enum Stage {
-    New,
+enum Stage {
+    /// There is no such stream.
+    Missing,
     Reading(Span),
     Over,
 }
 
 /// What is left to read.
 #[derive(Debug)]
-pub(in crate::wire) struct Span {
+struct Span {
     /// The next event; none if the stream's start was passed.
     next: Option<Revision>,
     left: u64,
@@ -49,33 +48,10 @@ pub(in crate::wire) struct Span {
     found: bool,
 }
 
-impl Reader for StreamEvents {
-    async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
-        self.node.observer.check()?;
-        match &mut self.stage {
-            Stage::New => match self.begin().await? {
-                Some(span) => {
-                    self.stage = Stage::Reading(span);
-                    Ok(Some(Vec::new()))
-                }
-                None => {
-                    self.stage = Stage::Over;
-                    let stream_identifier = Some(stream_identifier(&self.stream));
-                    Ok(Some(vec![content(Content::StreamNotFound(StreamNotFound { stream_identifier }))]))
-                }
-            },
-            Stage::Reading(_) => Ok(Some(self.read_on().await?)),
-            Stage::Over => Ok(None),
-        }
-    }
-}
-
-impl StreamEvents {
-    /// Where to begin; none if there is no such stream.
-    async fn begin(&self) -> Result<Option<Span>, Refusal> {
-        let Some(visible) = self.node.visible(&self.stream).await? else { return Ok(None) };
+impl Span {
+    fn new(visible: Visible, from: From<Revision>, direction: Direction, left: u64) -> Self {
         let Visible { first, last, .. } = visible;
-        let next = match (self.direction, self.from) {
+        let next = match (direction, from) {
             (Direction::Forwards, From::Start) => Some(first),
             (Direction::Forwards, From::At(revision)) => Some(revision.max(first)),
             (Direction::Forwards, From::End) => None,
@@ -83,7 +59,44 @@ impl StreamEvents {
             (Direction::Backwards, From::At(revision)) => Some(revision.min(last)),
             (Direction::Backwards, From::End) => Some(last),
         };
-        Ok(Some(Span { next, left: self.count, page: PageSize::new(), visible, found: false }))
+        Self { next, left, page: PageSize::new(), visible, found: false }
+    }
+}
+
+impl Reader for StreamEvents {
+    async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
+        self.node.observer.check()?;
+        match &mut self.stage {
+            Stage::Missing => {
+                self.stage = Stage::Over;
+                let stream_identifier = Some(stream_identifier(&self.stream));
+                Ok(Some(vec![content(Content::StreamNotFound(StreamNotFound { stream_identifier }))]))
+            }
+            Stage::Reading(_) => Ok(Some(self.read_on().await?)),
+            Stage::Over => Ok(None),
+        }
+    }
+}
+
+impl StreamEvents {
+    /// Looks the stream up.
+    ///
+    /// # Errors
+    /// The stream is deleted for good. That is an error of the call: clients do not look for it behind an answer.
+    pub(in crate::wire) async fn begin(
+        node: Arc<Node>,
+        stream: StreamId,
+        from: From<Revision>,
+        direction: Direction,
+        count: u64,
+        ids: IdForm,
+        tells_ends: bool,
+    ) -> Result<Self, Refusal> {
+        let stage = match node.visible(&stream).await? {
+            Some(visible) => Stage::Reading(Span::new(visible, from, direction, count)),
+            None => Stage::Missing,
+        };
+        Ok(Self { node, stream, direction, ids, tells_ends, stage })
     }
 
     async fn read_on(&mut self) -> Result<Vec<ReadResp>, Refusal> {
