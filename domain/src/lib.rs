@@ -11,6 +11,7 @@ pub mod job;
 pub mod lease;
 pub mod match_record;
 pub mod matching;
+pub mod matchmaking;
 pub mod player;
 pub mod pool;
 pub mod rating;

@@ -66,7 +66,7 @@ pub enum Action {
     },
     /// For the match of a challenge.
     Engage(Engaging),
-    /// The attempt of a challenge's match came to nothing.
+    /// This attempt of a challenge's match, and all before it, came to nothing.
     Disengage {
         match_id: MatchRecordId,
         attempt: u32,

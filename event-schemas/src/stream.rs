@@ -137,6 +137,21 @@ impl StreamId {
         rest.split('.').next()?.parse().ok()
     }
 
+    /// The match, if this is a stream of one.
+    pub fn match_record_id(&self) -> Option<MatchRecordId> {
+        self.id_in(Category::MatchRecord)
+    }
+
+    /// The challenge, if this is a stream of one.
+    pub fn challenge_id(&self) -> Option<ChallengeId> {
+        self.id_in(Category::Challenge)
+    }
+
+    fn id_in<T: FromStr>(&self, category: Category) -> Option<T> {
+        let (name, id) = self.0.split_once('-')?;
+        if name == category.as_str() { id.parse().ok() } else { None }
+    }
+
     /// The shard, if this is a stream of a job's matches.
     pub fn shard(&self) -> Option<u8> {
         if self.category()? != Category::Matching {

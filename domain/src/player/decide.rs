@@ -65,7 +65,7 @@ pub(super) fn decide(command: &Command, state: &State) -> Result<Vec<PlayerEvent
         Action::Engage(engaging) => engage(command, engaging, state)?,
         Action::Disengage { match_id, attempt, reason, eligible_at } => match &state.whereabouts {
             Whereabouts::Engaged { match_id: held, attempt: of, left, .. }
-                if held == match_id && of == attempt =>
+                if held == match_id && of <= attempt =>
             {
                 match left {
                     Some(entry) => vec![requeue(subject_id, entry, *match_id, *reason, *eligible_at)],

@@ -1,0 +1,100 @@
+//! How long a matching pass over many waiting players takes, and the timer after it: `cargo bench -p domain`.
+#![expect(clippy::disallowed_methods, reason = "a bench is about time passing")]
+
+use std::time::{Duration, Instant};
+
+use domain::matchmaking::pass::Pass;
+use domain::matchmaking::timer::next_meeting;
+use domain::matchmaking::{Blocks, Waiting};
+use domain::pool::DEFAULTS;
+use domain::rating::unproven;
+use event_schemas::ids::{EntryId, EventId, SubjectId};
+use event_schemas::pool::{PoolSettings, WindowPolicy};
+use event_schemas::rating::Rating;
+use event_schemas::time::Timestamp;
+use uuid::Uuid;
+
+const ROUNDS: usize = 21;
+/// So many entries pick before others get their turn.
+const STEP: usize = 4_096;
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+fn line(count: usize, max_rating_gap: Option<u16>) -> Vec<Waiting> {
+    let mut numbers = Numbers(7);
+    let mut line: Vec<Waiting> = (0..count as u128)
+        .map(|n| {
+            // The sum of six even numbers is nearly normal: mean 1500, deviation about 300.
+            let points: u64 = (0..6).map(|_| numbers.below(425)).sum::<u64>() + 225;
+            let rating = Rating::nearest(points as f64);
+            let queued_at = Timestamp::EPOCH.after(Duration::from_micros(numbers.below(300_000_000)));
+            Waiting {
+                entry_id: EntryId(Uuid::from_u128(u128::from(numbers.next()) << 64 | n)),
+                player: SubjectId(Uuid::from_u128(n)),
+                queued_at,
+                eligible_at: queued_at,
+                expires_at: queued_at.after(Duration::from_secs(600)),
+                rating,
+                skill: unproven(rating),
+                max_rating_gap,
+                last_opponent: None,
+                side_balance: 0,
+                round: 0,
+                turn: EventId(Uuid::from_u128(n)),
+            }
+        })
+        .collect();
+    line.sort_by_key(Waiting::place);
+    line
+}
+
+fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
+    let now = Timestamp::EPOCH.after(Duration::from_secs(300));
+    let blocks = Blocks::default();
+    let mut took = Vec::new();
+    let (mut pairs, mut longest_step) = (0, Duration::ZERO);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let mut pass = Pass::new(line, settings, &blocks, now);
+        pairs = 0;
+        while !pass.is_done() {
+            let step = Instant::now();
+            pairs += pass.step(STEP).len();
+            longest_step = longest_step.max(step.elapsed());
+        }
+        took.push(start.elapsed());
+    }
+    took.sort();
+    let start = Instant::now();
+    let next = next_meeting(line, settings, &blocks);
+    println!(
+        "{name}: {} waiting, {pairs} pairs; median {:.1?}, worst {:.1?}, longest step {longest_step:.1?}; timer over all of them {:.1?} ({})",
+        line.len(),
+        took[ROUNDS / 2],
+        took[ROUNDS - 1],
+        start.elapsed(),
+        next.map_or_else(|| "never".to_owned(), |next| next.to_string()),
+    );
+}
+
+fn main() {
+    let both = PoolSettings { window_policy: WindowPolicy::Both, ..DEFAULTS };
+    for count in [1_000, 10_000, 100_000] {
+        measure("longest waiting", &line(count, None), &DEFAULTS);
+        measure("both windows", &line(count, None), &both);
+    }
+    // Almost nobody may meet: each of these takes only their own rating, and every second one of those is left.
+    measure("equals only", &line(100_000, Some(0)), &DEFAULTS);
+}

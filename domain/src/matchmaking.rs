@@ -1,0 +1,79 @@
+//! Who meets whom: the pure part of the matchmaker, which its process, read models and time travel share.
+//!
+//! Nothing here ticks. From the events of those who wait follows, for every two of them, the instant from which they may
+//! meet ([`meeting`]); a [`pass`] takes everyone that may meet now, and a [`timer`] says when the next two may. So an idle
+//! pool costs nothing, and a replay decides the same. Start reading at [`meeting`], then at [`queues`].
+
+pub mod explanation;
+pub mod meeting;
+pub mod obligations;
+pub mod pass;
+pub mod queues;
+mod seats;
+pub mod statistics;
+pub mod timer;
+
+use std::collections::{BTreeSet, HashMap};
+
+use event_schemas::ids::{EntryId, EventId, SubjectId};
+use event_schemas::rating::{Rating, Skill};
+use event_schemas::time::Timestamp;
+
+/// One entry in the line of one pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    pub entry_id: EntryId,
+    pub player: SubjectId,
+    pub queued_at: Timestamp,
+    /// Not matched before this instant: that of joining, or a later one after a game that could not be made.
+    pub eligible_at: Timestamp,
+    /// Not matched from this instant on.
+    pub expires_at: Timestamp,
+    pub rating: Rating,
+    pub skill: Skill,
+    /// The entry's own limit of how far away an opponent may be.
+    pub max_rating_gap: Option<u16>,
+    pub last_opponent: Option<SubjectId>,
+    pub side_balance: i8,
+    /// How often the entry was released.
+    pub round: u32,
+    /// The event since which it searches: its joining, or its latest release. It names the round all over the world.
+    pub turn: EventId,
+}
+
+/// Where an entry stands in line: those who wait longest first, and who came at once by their ids.
+pub type Place = (Timestamp, EntryId);
+
+impl Waiting {
+    pub fn place(&self) -> Place {
+        (self.queued_at, self.entry_id)
+    }
+}
+
+/// Who does not want to meet whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocks(HashMap<SubjectId, BTreeSet<SubjectId>>);
+
+impl Blocks {
+    pub fn add(&mut self, by: SubjectId, other: SubjectId) {
+        self.0.entry(by).or_default().insert(other);
+    }
+
+    pub fn remove(&mut self, by: SubjectId, other: SubjectId) {
+        if let Some(blocked) = self.0.get_mut(&by) {
+            blocked.remove(&other);
+            if blocked.is_empty() {
+                self.0.remove(&by);
+            }
+        }
+    }
+
+    /// Whether one of the two blocks the other.
+    pub fn between(&self, a: SubjectId, b: SubjectId) -> bool {
+        let blocks = |by, other| self.0.get(&by).is_some_and(|blocked| blocked.contains(&other));
+        !self.0.is_empty() && (blocks(a, b) || blocks(b, a))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Why nobody was found for an entry yet, and when somebody may be.
+
+use event_schemas::pool::PoolSettings;
+use event_schemas::time::Timestamp;
+
+use super::meeting::{Bar, Behind, meeting};
+use super::{Blocks, Waiting};
+use crate::pool;
+
+/// One entry's view of its pool at an instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// How far the entry's window reaches now, to either side.
+    pub window: u16,
+    /// When it next reaches farther, if it ever does.
+    pub widens_at: Option<Timestamp>,
+    /// From 1: the entry's place among those who wait in the pool.
+    pub place_in_line: usize,
+    /// How many others wait in the pool.
+    pub others: usize,
+    /// Those within the entry's window, whatever else rules them out.
+    pub in_window: usize,
+    /// Those whom it may meet now; a pass is about to take them.
+    pub ready: usize,
+    /// Those still out of the window that counts, which will reach them.
+    pub out_of_window: usize,
+    /// The last opponent, whom it meets again later.
+    pub rematch: usize,
+    /// Those for whom, or it for whom, a game could not be made just now.
+    pub held_back: usize,
+    pub blocked: usize,
+    /// Those farther away than one of the two wants.
+    pub gap: usize,
+    /// Those whom no window will reach before somebody's time is over.
+    pub never: usize,
+    /// When the entry may first meet somebody who waits now.
+    pub next_meeting_at: Option<Timestamp>,
+}
+
+/// Looks at a pool's line with the eyes of one of those who wait there. O(line).
+pub fn explain<'a>(
+    of: &Waiting,
+    line: impl IntoIterator<Item = &'a Waiting>,
+    settings: &PoolSettings,
+    blocks: &Blocks,
+    now: Timestamp,
+) -> Explanation {
+    let waited = now.since(of.queued_at);
+    let window = pool::window_after(settings, waited);
+    let widens_at = (window < settings.window_max && settings.widen_by > 0).then(|| {
+        let next = pool::wait_for(settings, window.saturating_add(1)).unwrap_or(waited);
+        of.queued_at.after(next)
+    });
+    let mut explanation = Explanation { window, widens_at, place_in_line: 1, ..Explanation::default() };
+    for other in line {
+        if other.place() < of.place() {
+            explanation.place_in_line += 1;
+        }
+        if other.entry_id != of.entry_id {
+            count(&mut explanation, of, other, settings, blocks, now);
+        }
+    }
+    explanation
+}
+
+fn count(
+    explanation: &mut Explanation,
+    of: &Waiting,
+    other: &Waiting,
+    settings: &PoolSettings,
+    blocks: &Blocks,
+    now: Timestamp,
+) {
+    explanation.others += 1;
+    if of.rating.distance(other.rating) <= explanation.window {
+        explanation.in_window += 1;
+    }
+    match meeting(of, other, settings, blocks) {
+        Ok(meeting) => {
+            let next = explanation.next_meeting_at.map_or(meeting.at, |next| next.min(meeting.at));
+            explanation.next_meeting_at = Some(next);
+            match meeting.behind {
+                _ if meeting.at <= now => explanation.ready += 1,
+                Behind::Arrival | Behind::Window => explanation.out_of_window += 1,
+                Behind::Rematch => explanation.rematch += 1,
+                Behind::Eligibility => explanation.held_back += 1,
+            }
+        }
+        Err(Bar::Blocked) => explanation.blocked += 1,
+        Err(Bar::Gap) => explanation.gap += 1,
+        Err(Bar::SamePlayer | Bar::Window | Bar::Expiry) => explanation.never += 1,
+    }
+}
