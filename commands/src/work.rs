@@ -6,6 +6,7 @@
 
 mod analyses;
 mod created;
+mod doors;
 mod follow;
 mod leases;
 mod line;
@@ -17,8 +18,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use domain::breaker::Phase;
+use domain::job::service::Service;
 use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Idempotency};
+use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{CorrelationId, EventId, JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::job::{JobKind, PhasePrior};
 use event_schemas::time::Timestamp;
@@ -157,8 +161,9 @@ impl Board {
     /// Up to `max` pieces of waiting work of the tenant's, the longest waiting first; or a place in the line of those who
     /// wait for some. A `place` that was held before is taken again.
     pub fn pick(&self, tenant: &Tenant, kinds: &[WorkKind], max: usize, place: Option<u64>) -> Pick {
+        let now = self.0.clock.now();
         let mut state = self.locked();
-        let picked = state.pick(tenant, kinds, max);
+        let picked = state.pick(tenant, kinds, max, now);
         if picked.is_empty() {
             let (wake, woken) = oneshot::channel();
             let place = state.line.wait(tenant.clone(), kinds.to_vec(), wake, place);
@@ -196,6 +201,16 @@ impl Board {
         self.locked().created.job(key)
     }
 
+    /// When what failed would be tried again, if the service that it failed of is left alone.
+    pub(crate) fn left_alone_until(&self, job: JobId, error: &ClassifiedError) -> Option<Timestamp> {
+        self.locked().doors.left_alone_until(job, error, self.0.clock.now())
+    }
+
+    /// How the services stand that are not ours, with how often each was left alone in a row.
+    pub fn services(&self) -> Vec<(Service, Phase, u32)> {
+        self.locked().doors.services.standing(self.0.clock.now()).collect()
+    }
+
     /// How many analyses of the tenant's go on.
     pub fn analyses_under_way(&self, tenant: &Tenant) -> usize {
         self.locked().analyses.under_way(tenant)
@@ -206,9 +221,9 @@ impl Board {
         self.locked().priors.of(tenant, kind)
     }
 
-    /// When the next lease runs out, or the next retry falls due.
+    /// When the next lease runs out, the next retry falls due, or a service that is left alone is asked again.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.locked().next_deadline()
+        self.locked().next_deadline(self.0.clock.now())
     }
 
     /// Lines up what has fallen due, and hands out the leases that have run out: each once, unless

@@ -10,6 +10,7 @@ pub mod failure;
 pub mod history;
 pub mod pipeline;
 pub mod retry;
+pub mod service;
 pub mod timeline;
 pub mod view;
 

@@ -272,7 +272,8 @@ impl WorkCommands {
         let error = classify(&body.0.error, body.0.exit_code, told, job, lease.attempt);
         match lease.work {
             Work::Job(_) => {
-                let action = job::Action::Fail { lease_id: Some(id), error, left_alone_until: None };
+                let left_alone_until = self.0.0.board.left_alone_until(job, &error);
+                let action = job::Action::Fail { lease_id: Some(id), error, left_alone_until };
                 self.0.report(&cause, id, job, action).await
             }
             Work::Request(..) => {

@@ -105,7 +105,22 @@ impl Line {
         }
     }
 
-    fn wake_one(&mut self, tenant: &Tenant, kinds: &[WorkKind]) {
+    /// Wakes workers for up to `max` pieces of the kind that stand in line, of each tenant.
+    pub(super) fn wake(&mut self, kind: WorkKind, max: usize) {
+        let of_kind = self.work.iter().filter(|((_, known), _)| *known == kind);
+        let waiting: Vec<_> =
+            of_kind.map(|((tenant, _), line)| (tenant.clone(), line.len().min(max))).collect();
+        for (tenant, count) in waiting {
+            for _ in 0..count {
+                if !self.wake_one(&tenant, &[kind]) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether there was somebody to wake.
+    fn wake_one(&mut self, tenant: &Tenant, kinds: &[WorkKind]) -> bool {
         let wants = |waiter: &Waiter| {
             waiter.tenant == *tenant && kinds.iter().any(|kind| waiter.kinds.contains(kind))
         };
@@ -113,9 +128,10 @@ impl Line {
         {
             let sent = self.waiters.remove(&place).map(|waiter| waiter.wake.send(()));
             if sent == Some(Ok(())) {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// How much work of each kind waits.

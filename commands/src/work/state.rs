@@ -1,5 +1,7 @@
 //! The board's fold: one step an event.
 
+mod hold;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use event_schemas::worker::WorkKind;
 
 use super::analyses::Analyses;
 use super::created::Created;
+use super::doors::Doors;
 use super::leases::{How, Lease, Leases};
 use super::line::{Line, Since};
 use super::priors::Priors;
@@ -45,6 +48,7 @@ pub(super) struct State {
     pub(super) created: Created,
     pub(super) priors: Priors,
     pub(super) analyses: Analyses,
+    pub(super) doors: Doors,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,7 @@ impl State {
             created: Created::default(),
             priors: Priors::default(),
             analyses: Analyses::default(),
+            doors: Doors::default(),
         }
     }
 
@@ -110,6 +115,7 @@ impl State {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
                 self.analyses.apply(job, event, envelope);
+                self.doors.apply(job, event, envelope.recorded_at);
                 self.apply_job(job, event, envelope, now);
             }
             (Event::Matching(event), Some(job)) => {
@@ -280,7 +286,9 @@ impl State {
     fn remove(&mut self, work: &Work, now: Timestamp) {
         self.end_reported(work, None, GONE, now);
         self.unlist(work);
-        self.items.remove(work);
+        if let Some(item) = self.items.remove(work).filter(|item| item.held) {
+            self.doors.let_go(item.kind);
+        }
     }
 
     fn lease(&mut self, work: &Work, claim: &Claim<'_>, envelope: &Envelope, now: Timestamp) {
@@ -346,63 +354,9 @@ impl State {
         }
     }
 
-    /// Takes up to `max` pieces of work out of the line and holds them.
-    pub(super) fn pick(&mut self, tenant: &Tenant, kinds: &[WorkKind], max: usize) -> Vec<(Work, WorkKind)> {
-        let picked = self.line.take(tenant, kinds, max);
-        for (work, _) in &picked {
-            if let Some(item) = self.items.get_mut(work) {
-                item.held = true;
-            }
-        }
-        picked
-    }
-
-    pub(super) fn hold_until(&mut self, work: &Work, position: Position, now: Timestamp) {
-        if position <= self.reached {
-            self.release(work, now);
-        } else {
-            self.holds.entry(position).or_default().push(work.clone());
-        }
-    }
-
-    pub(super) fn release(&mut self, work: &Work, now: Timestamp) {
-        if let Some(item) = self.items.get_mut(work) {
-            item.held = false;
-        }
-        self.line_up(work, now);
-    }
-
-    /// Everything up to here is in the state.
-    pub(super) fn reach(&mut self, reached: Position, now: Timestamp) {
-        self.reached = reached;
-        while let Some(first) = self.holds.first_entry()
-            && *first.key() <= reached
-        {
-            for work in first.remove() {
-                self.release(&work, now);
-            }
-        }
-    }
-
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
         self.holds.is_empty()
-    }
-
-    /// When a lease runs out, or work falls due.
-    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        let later = self.later.first().map(|(due, _)| *due);
-        [self.leases.next_deadline(), later].into_iter().flatten().min()
-    }
-
-    /// Lines up the work that has fallen due.
-    pub(super) fn line_up_due(&mut self, now: Timestamp) {
-        while let Some((due, work)) = self.later.first().cloned()
-            && due <= now
-        {
-            self.later.pop_first();
-            self.line_up(&work, now);
-        }
     }
 
     /// The jobs that were taken up again and hold requests that were not.

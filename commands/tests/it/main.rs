@@ -15,6 +15,8 @@ mod model;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod support;
 mod tenants;
 mod workers;

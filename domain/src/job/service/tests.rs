@@ -1,0 +1,223 @@
+use event_schemas::job::{
+    JobCancelled, JobClaimed, JobCompleted, JobFailed, JobLeaseExpired, JobPhaseChanged, JobRetryScheduled,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::job::failure;
+use crate::scenario::{at, created, id, lease};
+
+const STT: &str = "deepgram: 503 service unavailable";
+
+/// Jobs that call services, in simulated time.
+struct Calls {
+    services: Services,
+    now: f64,
+    jobs: u128,
+}
+
+impl Calls {
+    fn new() -> Self {
+        Self { services: Services::default(), now: 0.0, jobs: 0 }
+    }
+
+    fn event(&mut self, job: JobId, event: impl Into<JobEvent>) {
+        self.services.apply(job, &event.into(), at(self.now));
+    }
+
+    /// A new job of the kind that somebody has claimed.
+    fn claimed_of(&mut self, kind: JobKind) -> JobId {
+        self.jobs += 1;
+        let job = JobId(Uuid::from_u128(self.jobs));
+        self.event(job, created(kind));
+        self.claim(job);
+        job
+    }
+
+    fn claimed(&mut self) -> JobId {
+        self.claimed_of(JobKind::VideoAnalysis)
+    }
+
+    fn claim(&mut self, job: JobId) {
+        let claimed = JobClaimed { lease_id: lease(1), worker_id: id("w"), attempt: 1, lease_until: at(1e6) };
+        self.event(job, claimed);
+    }
+
+    fn enter(&mut self, job: JobId, from: Stage, to: Stage) {
+        self.event(job, JobPhaseChanged { from, to, reason: None, eta_priors: Vec::new() });
+    }
+
+    fn fail(&mut self, job: JobId, message: &str) {
+        let error = failure::classify(message, None, None, job, 1);
+        self.event(job, JobFailed { attempt: 1, lease_id: None, error, retry_state: None });
+    }
+
+    /// So many jobs that fail of speech-to-text.
+    fn fail_of_speech(&mut self, count: usize) {
+        for _ in 0..count {
+            let job = self.claimed();
+            self.fail(job, STT);
+        }
+    }
+
+    fn succeed_at_speech(&mut self) {
+        let job = self.claimed();
+        self.enter(job, Stage::Queued, Stage::Transcribing);
+        self.enter(job, Stage::Transcribing, Stage::Analyzing);
+    }
+
+    fn admission(&self) -> Admission {
+        self.services.admission(JobKind::VideoAnalysis, at(self.now))
+    }
+
+    fn phase(&self, service: Service) -> Phase {
+        let mut standing = self.services.standing(at(self.now));
+        standing.find(|(of, ..)| *of == service).unwrap().1
+    }
+}
+
+fn parked(service: Service, until: f64) -> Admission {
+    Admission::Parked { service, until: at(until) }
+}
+
+#[test]
+fn ten_failures_of_a_service_park_what_needs_it_for_thirty_seconds() {
+    let mut calls = Calls::new();
+    calls.fail_of_speech(9);
+    assert_eq!(calls.admission(), Admission::All);
+    calls.fail_of_speech(1);
+    assert_eq!(calls.admission(), parked(Service::SpeechToText, 30.0));
+    assert_eq!(calls.services.admission(JobKind::ExtractCutouts, at(0.0)), Admission::All);
+    assert_eq!(calls.services.next_probe(at(0.0)), Some(at(30.0)));
+    calls.now = 30.0;
+    assert_eq!((calls.admission(), calls.services.next_probe(at(30.0))), (Admission::Probes(3), None));
+}
+
+#[test]
+fn three_jobs_find_out_whether_a_service_is_back() {
+    let mut calls = Calls::new();
+    calls.fail_of_speech(10);
+    calls.now = 30.0;
+    let probes: Vec<JobId> = (0..3)
+        .map(|n| {
+            assert_eq!(calls.admission(), Admission::Probes(3 - n));
+            calls.claimed()
+        })
+        .collect();
+    assert_eq!(calls.admission(), Admission::Probes(0));
+    for probe in probes {
+        calls.enter(probe, Stage::Queued, Stage::Transcribing);
+        assert_ne!(calls.admission(), Admission::All);
+        calls.enter(probe, Stage::Transcribing, Stage::Analyzing);
+    }
+    assert_eq!(calls.admission(), Admission::All);
+}
+
+#[test]
+fn a_probe_that_fails_of_the_service_doubles_the_pause_and_one_that_ends_otherwise_is_given_out_again() {
+    let mut calls = Calls::new();
+    calls.fail_of_speech(10);
+    calls.now = 30.0;
+    let probes: Vec<JobId> = (0..3).map(|_| calls.claimed()).collect();
+    calls.event(probes[0], JobCancelled { from: Stage::Queued, reason: None });
+    assert_eq!(calls.admission(), Admission::Probes(1));
+    calls.event(probes[1], JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: None });
+    assert_eq!(calls.admission(), Admission::Probes(2));
+    calls.fail(probes[2], "corrupt media");
+    assert_eq!(calls.admission(), Admission::Probes(3));
+    calls.fail_of_speech(1);
+    assert_eq!(calls.admission(), parked(Service::SpeechToText, 90.0));
+}
+
+#[test]
+fn each_service_is_blamed_for_what_is_its_own() {
+    for (stage, message, service) in [
+        (Stage::Transcribing, STT, Service::SpeechToText),
+        (Stage::Downloading, "read timed out", Service::VideoSource),
+        (Stage::FetchingChat, "connection refused", Service::Chat),
+        (Stage::Transcribing, "could not resolve host", Service::SpeechToText),
+        (Stage::Analyzing, "postgres: the database system is starting up", Service::Database),
+        (Stage::Analyzing, "minio: internal error", Service::ObjectStorage),
+    ] {
+        let mut calls = Calls::new();
+        for _ in 0..10 {
+            let job = calls.claimed();
+            calls.enter(job, Stage::Queued, stage);
+            calls.fail(job, message);
+        }
+        assert_eq!(calls.admission(), parked(service, 30.0), "{message} in {stage}");
+    }
+}
+
+#[test]
+fn what_is_no_services_fault_parks_nothing() {
+    for (stage, message) in [
+        (Stage::Analyzing, "read timed out"),
+        (Stage::Downloading, "video not found"),
+        (Stage::Transcribing, "out of memory"),
+        (Stage::Transcribing, "HTTP 429 too many requests"),
+        (Stage::Downloading, "invalid api key"),
+        (Stage::Transcribing, "index out of range"),
+    ] {
+        let mut calls = Calls::new();
+        for _ in 0..20 {
+            let job = calls.claimed();
+            calls.enter(job, Stage::Queued, stage);
+            calls.fail(job, message);
+        }
+        assert_eq!(calls.admission(), Admission::All, "{message} in {stage}");
+    }
+}
+
+#[test]
+fn stages_that_are_left_behind_count_as_calls_that_went_well() {
+    let mut calls = Calls::new();
+    for _ in 0..11 {
+        calls.succeed_at_speech();
+    }
+    calls.fail_of_speech(9);
+    assert_eq!(calls.phase(Service::SpeechToText), Phase::Closed, "9 of the last 20 failed");
+    calls.fail_of_speech(1);
+    assert_eq!(calls.phase(Service::SpeechToText), Phase::Open { until: at(30.0) });
+    let mut stored = Calls::new();
+    for _ in 0..11 {
+        let job = stored.claimed_of(JobKind::ExtractCutouts);
+        stored.event(job, JobCompleted { from: Stage::Processing, lease_id: None, result: None });
+    }
+    for _ in 0..9 {
+        let job = stored.claimed_of(JobKind::ExtractCutouts);
+        stored.fail(job, "minio: internal error");
+    }
+    assert_eq!(stored.phase(Service::ObjectStorage), Phase::Closed);
+}
+
+#[test]
+fn what_fails_of_a_service_is_parked_until_it_is_asked_again() {
+    let mut calls = Calls::new();
+    let under_way: Vec<JobId> = (0..4).map(|_| calls.claimed()).collect();
+    let error = failure::classify(STT, None, None, under_way[0], 1);
+    assert_eq!(calls.services.left_alone_until(under_way[0], &error, at(0.0)), None);
+    calls.fail_of_speech(9);
+    // This failure is the one that opens it.
+    assert_eq!(calls.services.left_alone_until(under_way[0], &error, at(1.0)), Some(at(31.0)));
+    calls.fail_of_speech(1);
+    assert_eq!(calls.services.left_alone_until(under_way[1], &error, at(1.0)), Some(at(30.0)));
+    let other = failure::classify("minio: internal error", None, None, under_way[1], 1);
+    assert_eq!(calls.services.left_alone_until(under_way[1], &other, at(1.0)), None);
+    calls.now = 30.0;
+    let probe = calls.claimed();
+    assert_eq!(calls.services.left_alone_until(probe, &error, at(31.0)), Some(at(91.0)));
+}
+
+#[test]
+fn a_retry_goes_through_its_stages_anew() {
+    let mut calls = Calls::new();
+    let job = calls.claimed();
+    for _ in 0..10 {
+        calls.enter(job, Stage::Queued, Stage::Downloading);
+        calls.fail(job, "read timed out");
+        calls.event(job, JobRetryScheduled { attempt: 2, due_at: at(0.0), reason: None });
+        calls.claim(job);
+    }
+    assert_eq!(calls.admission(), parked(Service::VideoSource, 30.0));
+}
