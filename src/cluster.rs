@@ -1,5 +1,9 @@
 //! The event log on an EventStoreDB or KurrentDB cluster, from the settings.
 
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::Path;
+
 pub(crate) use event_log::eventstore::ClusterUrl;
 
 use event_log::eventstore::{ConnectError, EventStoreLog, Standing as Link, Unreached};
@@ -7,6 +11,31 @@ use event_log::{EventLog, Log};
 use read_api::server::{Part, Standing};
 
 use crate::cli::Failure;
+
+/// The embedded log's folder belongs to one process; with the log elsewhere, the data folder has to.
+///
+/// # Errors
+/// Another process has it, or the disk fails.
+pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("lock");
+    let cannot = |error: std::io::Error| Failure::Disk(format!("cannot lock {}: {error}", path.display()));
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            return Err(Failure::InUse(format!(
+                "{} is in use by process {}; stop that one, or give this one another folder with --data",
+                folder.display(),
+                holder.trim(),
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(cannot(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
+    Ok(file)
+}
 
 /// Connects. A cluster that cannot be reached is waited for: it may be starting as well, or choosing a leader.
 ///

@@ -1,6 +1,8 @@
 //! Stands in for the log on a cluster where the program is built without it.
 
 use std::fmt;
+use std::fs::File;
+use std::path::Path;
 use std::str::FromStr;
 
 use event_log::Log;
@@ -36,6 +38,10 @@ impl FromStr for ClusterUrl {
     fn from_str(_: &str) -> Result<Self, NotBuilt> {
         Err(NotBuilt)
     }
+}
+
+pub(crate) fn lock(_: &Path) -> Result<File, Failure> {
+    Err(Failure::Usage(NotBuilt.to_string()))
 }
 
 pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {

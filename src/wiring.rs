@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use std::fs::File;
+
 use commands::Commands;
 use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
@@ -34,6 +36,8 @@ pub(crate) struct Running {
     commands: Commands,
     models: ReadModels,
     wire: Option<Wire>,
+    /// On the data folder, where the log does not have one.
+    _lock: Option<File>,
 }
 
 /// Opens the log, the vault and the read models, and starts what runs by itself.
@@ -47,7 +51,7 @@ pub(crate) async fn start(
 ) -> Result<(Running, Api), Failure> {
     let metrics = metrics()?;
     let clock = Clock::System;
-    let log = open_log(config, clock.clone()).await?;
+    let (log, lock) = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, clock.clone(), *log.head().borrow()).await?;
     let settings = projections::Settings { folder: config.read_models_folder() };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
@@ -60,7 +64,7 @@ pub(crate) async fn start(
     server.parts.extend(wire.as_ref().map(Wire::part));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
-    Ok((Running { log, commands, models, wire }, api))
+    Ok((Running { log, commands, models, wire, _lock: lock }, api))
 }
 
 /// What the read side cannot see by itself.
@@ -139,13 +143,18 @@ fn work_board(commands: &Commands) -> Part {
     })
 }
 
-async fn open_log(config: &Config, clock: Clock) -> Result<Log, Failure> {
+async fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<File>), Failure> {
     std::fs::create_dir_all(&config.data).map_err(|error| {
         Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
     })?;
     match &config.event_log {
-        Some(EventLogUrl::Cluster(url)) => cluster::open(url.clone()).await,
-        Some(EventLogUrl::Embedded(_)) | None => open_embedded(config, clock).await.map(Log::Embedded),
+        Some(EventLogUrl::Cluster(url)) => {
+            let lock = cluster::lock(&config.data)?;
+            Ok((cluster::open(url.clone()).await?, Some(lock)))
+        }
+        Some(EventLogUrl::Embedded(_)) | None => {
+            Ok((Log::Embedded(open_embedded(config, clock).await?), None))
+        }
     }
 }
 

@@ -46,6 +46,9 @@ use times::Times;
 /// The cluster counts revisions with one bit less.
 const REVISION_MAX: u64 = i64::MAX as u64;
 
+/// Who waits for shorter than this is not told of each try.
+const TOLD_FROM: Duration = Duration::from_secs(2);
+
 /// What to do with a cluster that cannot be reached when the log is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreached {
@@ -117,7 +120,9 @@ impl EventStoreLog {
                         return Err(error);
                     }
                     let pause = backoff.pause();
-                    tracing::warn!(%error, "waiting for the cluster; trying again in {} ms", pause.as_millis());
+                    if backoff.tries() == 1 || pause >= TOLD_FROM {
+                        tracing::warn!(%error, "waiting for the cluster; trying again by itself");
+                    }
                     tokio::time::sleep(pause).await;
                 }
             }

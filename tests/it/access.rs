@@ -82,7 +82,7 @@ async fn people_are_in_the_log_by_a_random_name_only() {
     let event: &Value = &page["items"][0];
     let actor = event["actor"].as_str().unwrap();
     assert!(actor.strip_prefix("subject:").is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{actor}");
-    let folder = server.folder.path().join("data/events");
+    let folder = server.events_folder();
     for entry in std::fs::read_dir(folder).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(17).any(|window| window == b"ann-of-the-canary"));

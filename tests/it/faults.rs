@@ -2,7 +2,7 @@
 
 mod damage;
 mod disk;
-mod kills;
+pub(crate) mod kills;
 mod leases;
 mod refusals;
 mod repair;

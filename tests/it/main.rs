@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod audit;
+mod cluster;
 mod faults;
 mod hostile;
 mod moving;

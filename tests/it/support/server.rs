@@ -10,6 +10,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::PATIENCE;
+use super::cluster::{self, Cluster};
+
+/// Who sets these says itself where the log is.
+const LOG_SETTINGS: [&str; 2] = ["--event-log", "--esdb-listen"];
 
 /// A running `matchbook serve`. It is killed when dropped, and its folder removed.
 pub(crate) struct Server {
@@ -17,6 +21,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) folder: TempDir,
     arguments: Vec<String>,
+    /// Where its log is, if the tests are run so.
+    cluster: Option<Cluster>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -67,9 +73,12 @@ impl Server {
             format!("--data={}", folder.path().join("data").display()),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let has_log = arguments.iter().any(|given| LOG_SETTINGS.iter().any(|flag| given.starts_with(flag)));
+        let cluster = (cluster::is_asked_for() && !has_log).then(Cluster::start);
+        all.extend(cluster.iter().map(|cluster| format!("--event-log={}", cluster.url())));
         let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
-        let mut server = Self { child, url, folder, arguments: all, http: reqwest::Client::new() };
+        let mut server = Self { child, url, folder, arguments: all, cluster, http: reqwest::Client::new() };
         server.ready().await;
         server
     }
@@ -126,6 +135,17 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The folder of the log that it is on, in whichever process.
+    pub(crate) fn events_folder(&self) -> PathBuf {
+        let data = self.cluster.as_ref().map_or_else(|| self.data(), Cluster::data);
+        data.join("events")
+    }
+
+    /// Whether other events lie between those of the program, as in the log of a cluster.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.arguments.iter().any(|given| given.starts_with("--event-log=esdb:"))
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -219,7 +239,7 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Child {
+pub(super) fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("server.log")).unwrap();
     let program = env!("CARGO_BIN_EXE_matchbook").to_owned();
     let mut words = under.iter().chain([&program]).chain(arguments);

@@ -126,11 +126,11 @@ fn created(ticks: Option<&str>) -> Timestamp {
 pub(super) fn fault(error: Error) -> Fault {
     match error {
         Error::ConnectionClosed => Fault::Unreachable("the client was closed".to_owned()),
-        Error::GrpcConnectionError(cause) => Fault::Unreachable(cause.to_string()),
+        Error::GrpcConnectionError(cause) => Fault::Unreachable(plain(&cause.to_string())),
         Error::InitializationError(cause) => Fault::Unreachable(cause),
         // The library says in its own words that it never came to a connection.
-        Error::ServerError(cause) if cause.contains("(Connect)") => Fault::Unreachable(cause),
-        Error::ServerError(cause) => Fault::Broken(cause),
+        Error::ServerError(cause) if cause.contains(NO_CONNECTION) => Fault::Unreachable(plain(&cause)),
+        Error::ServerError(cause) => Fault::Broken(plain(&cause)),
         Error::DeadlineExceeded => Fault::Broken("its deadline was over".to_owned()),
         Error::NotLeaderException(_) => Fault::NotLeader,
         Error::WrongExpectedVersion { current: CurrentRevision::NoStream, .. } => Fault::Conflict(None),
@@ -150,6 +150,18 @@ pub(super) fn fault(error: Error) -> Fault {
         | Error::IllegalStateError(_)
         | Error::ResourceAlreadyExists => Fault::Broken(error.to_string()),
     }
+}
+
+/// How the library says that it never came to a connection.
+const NO_CONNECTION: &str = "client error (Connect)";
+
+/// What a status says, without how the library shows one.
+fn plain(cause: &str) -> String {
+    if cause.contains(NO_CONNECTION) {
+        return "no connection can be made".to_owned();
+    }
+    let message = cause.split_once("message: \"").and_then(|(_, rest)| rest.split_once("\", details:"));
+    message.map_or(cause, |(message, _)| message).to_owned()
 }
 
 /// Whether a call with this gRPC status may have been carried out, or may yet succeed.
