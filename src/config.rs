@@ -93,6 +93,18 @@ pub(crate) struct Config {
     )]
     pub(crate) esdb_trusted_users: Vec<String>,
 
+    /// PEM file with the certificate that clients of the EventStoreDB protocol are shown, and those that signed it
+    #[arg(long, env = "MATCHBOOK_ESDB_TLS_CERT", value_name = "FILE", requires = "esdb_tls_key")]
+    pub(crate) esdb_tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate
+    #[arg(long, env = "MATCHBOOK_ESDB_TLS_KEY", value_name = "FILE", requires = "esdb_tls_cert")]
+    pub(crate) esdb_tls_key: Option<PathBuf>,
+
+    /// For tests of clients: the fault in this file, or none, is taken on at every SIGUSR1. See docs/testing.md
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) esdb_faults: Option<PathBuf>,
+
     /// How long a worker keeps a piece of work, and counts as present, without a heartbeat
     #[arg(long, env = "MATCHBOOK_LEASE_TERM", value_name = "DURATION", default_value = "45s", value_parser = duration)]
     pub(crate) lease_term: Duration,

@@ -1,13 +1,15 @@
 //! The EventStoreDB protocol beside the API: who may use it, from the settings.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use event_log::Log;
 use event_log::clock::Clock;
-use event_log::wire::{Access, EndPoint, Right, Server, Settings, User};
+use event_log::wire::{Access, EndPoint, Fault, Faults, Identity, Right, Server, Settings, StartError, User};
 use read_api::server::{Part, Standing};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Failure;
 use crate::config::Config;
@@ -32,15 +34,27 @@ impl Wire {
             ));
         };
         let settings = settings(config, address)?;
-        let anonymous = settings.access.anonymous.is_some();
+        let (anonymous, tls) = (settings.access.anonymous.is_some(), settings.tls.is_some());
         let cannot = |error: std::io::Error| {
             Failure::InUse(format!(
                 "cannot listen on {address}: {error}; choose another address with --esdb-listen"
             ))
         };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
-        let server = Server::start(listener, log.clone(), clock, settings).map_err(cannot)?;
-        tracing::info!(address = %server.address(), "serving the EventStoreDB protocol");
+        let server = Server::start(listener, log.clone(), clock, settings).map_err(|error| match error {
+            StartError::Listener(error) => cannot(error),
+            StartError::Identity(error) => Failure::Usage(format!("--esdb-tls-cert: {error}")),
+        })?;
+        if let Some(file) = &config.esdb_faults {
+            obey(file.clone(), server.faults())?;
+        }
+        tracing::info!(address = %server.address(), tls, "serving the EventStoreDB protocol");
+        if !tls && !address.ip().is_loopback() {
+            tracing::warn!(
+                "passwords and events of the EventStoreDB protocol cross the network in the open; set \
+                 MATCHBOOK_ESDB_TLS_CERT and MATCHBOOK_ESDB_TLS_KEY to change that"
+            );
+        }
         if anonymous {
             tracing::warn!(
                 "the EventStoreDB protocol asks nobody for a password: everyone on this machine can read all events; set \
@@ -86,8 +100,11 @@ fn settings(config: &Config, address: SocketAddr) -> Result<Settings, Failure> {
     // A trusted user alone does not shut the others on this machine out.
     let is_open = config.esdb_users.is_empty() && address.ip().is_loopback();
     let anonymous = is_open.then_some(Right::Clients);
-    let advertised = config.esdb_advertise.as_deref().map(advertised).transpose()?;
-    Ok(Settings { access: Access { users, anonymous }, advertised, ..Settings::default() })
+    let advertised = config.esdb_advertise.as_deref().map(str::parse::<EndPoint>).transpose();
+    let advertised = advertised.map_err(|error| Failure::Usage(format!("--esdb-advertise: {error}")))?;
+    let tls = config.esdb_tls_cert.clone().zip(config.esdb_tls_key.clone());
+    let tls = tls.map(|(certificates, key)| Identity { certificates, key });
+    Ok(Settings { access: Access { users, anonymous }, tls, advertised, ..Settings::default() })
 }
 
 fn user(text: &str, right: Right) -> Result<User, Failure> {
@@ -102,13 +119,25 @@ fn user(text: &str, right: Right) -> Result<User, Failure> {
     }
 }
 
-fn advertised(text: &str) -> Result<EndPoint, Failure> {
-    text.rsplit_once(':')
-        .and_then(|(host, port)| Some(EndPoint { host: host.to_owned(), port: port.parse().ok()? }))
-        .filter(|at| !at.host.is_empty())
-        .ok_or_else(|| {
-            Failure::Usage(format!(
-                "--esdb-advertise: {text:?} is not written as HOST:PORT, as in localhost:2113"
-            ))
-        })
+/// Takes on the fault that the file names whenever the process is told to look.
+fn obey(file: PathBuf, faults: Faults) -> Result<(), Failure> {
+    let mut told = signal(SignalKind::user_defined1())
+        .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+    tokio::spawn(async move {
+        while told.recv().await.is_some() {
+            let text = tokio::fs::read_to_string(&file).await.unwrap_or_default();
+            match text.trim() {
+                "" => faults.clear(),
+                text => match text.parse::<Fault>() {
+                    Ok(fault) => faults.set(fault),
+                    Err(error) => {
+                        tracing::error!(%error, "the EventStoreDB protocol behaves as before");
+                        continue;
+                    }
+                },
+            }
+            tracing::warn!(fault = text.trim(), "the EventStoreDB protocol behaves as a test wants it to");
+        }
+    });
+    Ok(())
 }

@@ -29,10 +29,12 @@ mod read;
 mod refusal;
 mod stream_state;
 mod streams;
+mod tls;
 
 pub use access::{Access, Right, User};
-pub use condition::{EndPoint, Fault, Faults};
+pub use condition::{EndPoint, Fault, Faults, NotAFault, NotAnEndPoint};
 pub use connection::Connections;
+pub use tls::{Identity, NotAnIdentity};
 
 use discovery::Discovery;
 use node::Node;
@@ -57,6 +59,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub access: Access,
+    /// With which TLS is spoken; without TLS if none.
+    pub tls: Option<Identity>,
     /// How clients reach the server, as gossip tells them; its own address if none.
     pub advertised: Option<EndPoint>,
     pub connections_max: usize,
@@ -71,12 +75,22 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             access: Access::default(),
+            tls: None,
             advertised: None,
             connections_max: 1024,
             calls_max: 2048,
             subscriptions_max: 512,
         }
     }
+}
+
+/// Why the log cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the listener cannot be used: {0}")]
+    Listener(#[from] std::io::Error),
+    #[error(transparent)]
+    Identity(#[from] NotAnIdentity),
 }
 
 /// A server that runs until it is stopped or dropped.
@@ -92,14 +106,15 @@ impl Server {
     /// Serves the log to those who connect to the listener. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The listener has no address.
+    /// The listener has no address, or the certificate or its key cannot be used.
     pub fn start(
         listener: TcpListener,
         log: EmbeddedLog,
         clock: Clock,
         settings: Settings,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let address = listener.local_addr()?;
+        let tls = settings.tls.as_ref().map(Identity::acceptor).transpose()?;
         let (faults, observer) = condition::channel();
         let own = || EndPoint { host: address.ip().to_string(), port: address.port() };
         let node = Arc::new(Node {
@@ -122,7 +137,7 @@ impl Server {
             .add_service(GossipServer::new(discovery.clone()))
             .add_service(ServerFeaturesServer::new(discovery));
         let connections = Connections::new(settings.connections_max);
-        let incoming = connection::accept(listener, connections.clone(), settings.subscriptions_max);
+        let incoming = connection::accept(listener, connections.clone(), settings.subscriptions_max, tls);
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, observer.closed()));
         Ok(Self { address, faults, connections, serving })
     }

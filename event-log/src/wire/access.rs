@@ -33,6 +33,9 @@ const RESERVED: [&str; 12] = [
     "projection",
 ];
 
+/// Where a log on a cluster says which log it is. Whoever could write there could make it another one.
+const IDENTITY: &str = "matchbook.log";
+
 /// What a caller may do beside reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
@@ -98,6 +101,8 @@ pub(super) enum Owner {
     SettingsOf(StreamId),
     /// This program's.
     Domain,
+    /// Where this program keeps which log it is.
+    Identity,
     /// The log's own, or settings that nobody may change.
     System,
 }
@@ -107,14 +112,20 @@ pub(super) fn owner(stream: &StreamId) -> Owner {
     let name = stream.as_str();
     if let Some(of) = name.strip_prefix("$$") {
         return match of.parse::<StreamId>() {
-            Ok(of) if !of.as_str().starts_with('$') && !is_reserved(of.as_str()) => Owner::SettingsOf(of),
+            Ok(of) if matches!(owner(&of), Owner::Client) => Owner::SettingsOf(of),
             _ => Owner::System,
         };
     }
     if name.starts_with('$') {
         return Owner::System;
     }
-    if is_reserved(name) { Owner::Domain } else { Owner::Client }
+    if name == IDENTITY {
+        Owner::Identity
+    } else if is_reserved(name) {
+        Owner::Domain
+    } else {
+        Owner::Client
+    }
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -137,8 +148,9 @@ pub(super) fn check_append(
         (Owner::Domain, Right::Domain) => {
             events.iter().try_for_each(|event| check_domain_event(stream, event))
         }
-        (Owner::Domain, Right::Clients) => Err(Refusal::AccessDenied(format!(
-            "streams of the category of {stream} are the program's own; choose another name, or use the name and \
+        (Owner::Identity, Right::Domain) => Ok(()),
+        (Owner::Domain | Owner::Identity, Right::Clients) => Err(Refusal::AccessDenied(format!(
+            "streams with names such as {stream} are the program's own; choose another name, or use the name and \
              password of a trusted user"
         ))),
         (Owner::System, _) => {

@@ -115,7 +115,7 @@ impl Node {
                 self.states.forget(&of);
                 Ok(Begun::Over(outcome?))
             }
-            Owner::Domain | Owner::System => self.submit(&stream, expected, events).await,
+            Owner::Domain | Owner::Identity | Owner::System => self.submit(&stream, expected, events).await,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Whether calls are answered: while the server runs, until it ends, and under the faults that tests ask for.
 
+use std::str::FromStr;
+
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -23,6 +25,46 @@ pub enum Fault {
     NotReady,
     /// Subscriptions are ended because their consumer was too slow; other calls are answered.
     SlowConsumer,
+}
+
+/// The text names no fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no fault: there are `not-leader HOST:PORT`, `unavailable`, `not-ready` and `slow-consumer`"
+)]
+pub struct NotAFault(pub String);
+
+impl FromStr for EndPoint {
+    type Err = NotAnEndPoint;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEndPoint> {
+        text.rsplit_once(':')
+            .and_then(|(host, port)| Some(Self { host: host.to_owned(), port: port.parse().ok()? }))
+            .filter(|at| !at.host.is_empty())
+            .ok_or_else(|| NotAnEndPoint(text.to_owned()))
+    }
+}
+
+/// The text names no node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not written as HOST:PORT, as in localhost:2113")]
+pub struct NotAnEndPoint(pub String);
+
+impl FromStr for Fault {
+    type Err = NotAFault;
+
+    fn from_str(text: &str) -> Result<Self, NotAFault> {
+        let not_a_fault = || NotAFault(text.to_owned());
+        match text {
+            "unavailable" => Ok(Self::Unavailable),
+            "not-ready" => Ok(Self::NotReady),
+            "slow-consumer" => Ok(Self::SlowConsumer),
+            _ => {
+                let leader = text.strip_prefix("not-leader ").ok_or_else(not_a_fault)?;
+                leader.parse().map(Self::NotLeader).map_err(|_| not_a_fault())
+            }
+        }
+    }
 }
 
 /// In which state the server is.

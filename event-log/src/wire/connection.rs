@@ -5,21 +5,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+mod socket;
+
+use socket::Socket;
+
+/// How long a client may take to agree on the encryption.
+const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How long to wait when the system cannot accept: it will not be better at once.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// A connection.
+/// A connection, with TLS or without.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
-    peer: Peer,
-    _place: OwnedSemaphorePermit,
+pub(super) enum Connection {
+    Plain(Socket),
+    Secure(Box<TlsStream<Socket>>),
 }
 
 /// What all calls of one connection share.
@@ -53,14 +61,15 @@ pub(super) fn accept(
     listener: TcpListener,
     connections: Connections,
     subscriptions_max: usize,
-) -> impl Stream<Item = io::Result<Socket>> {
-    stream::unfold((listener, connections), move |(listener, connections)| async move {
+    tls: Option<TlsAcceptor>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let handshakes_max = connections.max;
+    let sockets = stream::unfold((listener, connections), move |(listener, connections)| async move {
         let place = Arc::clone(&connections.places).acquire_owned().await.ok()?;
         let accepted = match listener.accept().await {
-            Ok((stream, _)) => stream.set_nodelay(true).map(|()| Socket {
-                stream,
-                peer: Peer { subscriptions: Arc::new(Semaphore::new(subscriptions_max)) },
-                _place: place,
+            Ok((stream, _)) => stream.set_nodelay(true).map(|()| {
+                let peer = Peer { subscriptions: Arc::new(Semaphore::new(subscriptions_max)) };
+                Socket::new(stream, peer, place)
             }),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection of the EventStoreDB protocol");
@@ -69,70 +78,83 @@ pub(super) fn accept(
             }
         };
         Some((accepted, (listener, connections)))
-    })
+    });
+    // Those who take their time over the handshake do not keep the others waiting.
+    sockets.map(move |socket| secure(socket, tls.clone())).buffer_unordered(handshakes_max)
 }
 
-impl Connected for Socket {
+async fn secure(socket: io::Result<Socket>, tls: Option<TlsAcceptor>) -> io::Result<Connection> {
+    let socket = socket?;
+    match tls {
+        None => Ok(Connection::Plain(socket)),
+        Some(tls) => {
+            let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await??;
+            Ok(Connection::Secure(Box::new(secured)))
+        }
+    }
+}
+
+impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer.clone()
+        match self {
+            Self::Plain(socket) => socket.peer(),
+            Self::Secure(stream) => stream.get_ref().0.peer(),
+        }
     }
 }
 
-impl Socket {
-    /// Has the system acknowledge at once. Clients that write headers and body apart, and do not switch Nagle's algorithm
-    /// off, wait for that between the two: 40 ms a call without it. It must be asked for again after every read.
-    #[cfg(target_os = "linux")]
-    fn acknowledge_at_once(&self) {
-        // Without it, calls are slower and still right.
-        let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn acknowledge_at_once(&self) {}
-}
-
-impl AsyncRead for Socket {
+impl AsyncRead for Connection {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(())) = read {
-            self.acknowledge_at_once();
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
         }
-        read
     }
 }
 
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            Self::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(context, parts),
+            Self::Secure(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match self {
+            Self::Plain(socket) => socket.is_write_vectored(),
+            Self::Secure(stream) => stream.is_write_vectored(),
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(context),
+            Self::Secure(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Self::Secure(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }

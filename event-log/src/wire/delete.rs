@@ -71,7 +71,7 @@ impl Deletion {
     fn check(&self) -> Result<(), Refusal> {
         match access::owner(&self.stream) {
             Owner::Client => Ok(()),
-            Owner::Domain => Err(Refusal::AccessDenied(format!(
+            Owner::Domain | Owner::Identity => Err(Refusal::AccessDenied(format!(
                 "{} is a stream of the program; what it holds stays",
                 self.stream
             ))),

@@ -135,7 +135,7 @@ impl Node {
     pub(super) async fn state(&self, stream: &StreamId, owner: &Owner) -> Result<State, Refusal> {
         match owner {
             // Nobody can change how these stand.
-            Owner::Domain | Owner::System => Ok(State::Plain),
+            Owner::Domain | Owner::Identity | Owner::System => Ok(State::Plain),
             Owner::SettingsOf(of) => match Box::pin(self.state(of, &Owner::Client)).await? {
                 State::Tombstoned => Ok(State::Tombstoned),
                 _ => Ok(State::Limited(Limits { count_max: Some(1), ..Limits::default() })),

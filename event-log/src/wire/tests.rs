@@ -17,6 +17,7 @@ mod appending;
 mod deleting;
 mod following;
 mod reading;
+mod safety;
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
 
