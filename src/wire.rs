@@ -88,7 +88,7 @@ fn settings(config: &Config, address: SocketAddr) -> Result<Settings, Failure> {
     for (texts, right) in [(&config.esdb_users, Right::Clients), (&config.esdb_trusted_users, Right::Domain)]
     {
         for text in texts {
-            users.push(user(text, right)?);
+            users.push(user(&text.0, right)?);
         }
     }
     if users.is_empty() && !address.ip().is_loopback() {
