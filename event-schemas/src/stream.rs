@@ -35,6 +35,22 @@ pub enum Category {
     Challenge,
 }
 
+/// The categories of this program's streams, those that are planned included: names last for ever.
+const RESERVED: [&str; 12] = [
+    "job",
+    "matching",
+    "worker",
+    "player",
+    "pool",
+    "match_record",
+    "challenge",
+    "user",
+    "product",
+    "cutout",
+    "model",
+    "projection",
+];
+
 /// The text names no stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a stream name (1 to {STREAM_NAME_MAX} bytes, no control characters): {0:?}")]
@@ -126,6 +142,13 @@ impl StreamId {
     pub fn category(&self) -> Option<Category> {
         let (name, _) = self.0.split_once('-')?;
         Category::ALL.into_iter().find(|category| category.as_str() == name)
+    }
+
+    /// Whether the name is one of this program's, known to this build or not. Other programs may keep streams of other
+    /// names in the same log; their events mean nothing here.
+    pub fn is_reserved(&self) -> bool {
+        let category = self.0.split_once('-').map_or(&*self.0, |(category, _)| category);
+        RESERVED.contains(&category)
     }
 
     /// The job that a `job` or `matching` stream belongs to.
@@ -236,6 +259,16 @@ mod tests {
         }
         assert_eq!(StreamId::matching(job).shard(), None);
         assert!(StreamId::matches(job, &id).shard().is_some());
+    }
+
+    #[test]
+    fn every_category_is_reserved_and_other_names_are_not() {
+        for category in Category::ALL {
+            assert!(RESERVED.contains(&category.as_str()), "{category:?}");
+        }
+        let reserved = |name: &str| name.parse::<StreamId>().unwrap().is_reserved();
+        assert!(reserved("challenge-1") && reserved("job") && reserved("job-"));
+        assert!(!reserved("jobs-1") && !reserved("Job-1") && !reserved("$$job-1") && !reserved("a-job-1"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod architecture;
 mod audit;
 mod cluster;
 mod faults;
+mod foreign_events;
 mod hostile;
 mod moving;
 mod operations;

@@ -20,7 +20,7 @@ enum State {
 }
 
 /// A server that speaks the protocol, and the port that it does so on.
-async fn serving(arguments: &[&str]) -> (Server, u16) {
+pub(crate) async fn serving(arguments: &[&str]) -> (Server, u16) {
     eventstore_goes_first();
     let port = free_port();
     let listen = format!("--esdb-listen=127.0.0.1:{port}");

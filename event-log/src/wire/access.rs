@@ -10,28 +10,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
-use event_schemas::stream::{Category, StreamId};
+use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tonic::metadata::MetadataMap;
 
 use super::refusal::Refusal;
 use super::stream_state::TOMBSTONE;
-
-/// The categories of this program's streams, those that are planned included: their names last for ever.
-const RESERVED: [&str; 12] = [
-    "job",
-    "matching",
-    "worker",
-    "player",
-    "pool",
-    "match_record",
-    "challenge",
-    "user",
-    "product",
-    "cutout",
-    "model",
-    "projection",
-];
 
 /// Where a log on a cluster says which log it is. Whoever could write there could make it another one.
 const IDENTITY: &str = "matchbook.log";
@@ -121,16 +105,11 @@ pub(super) fn owner(stream: &StreamId) -> Owner {
     }
     if name == IDENTITY {
         Owner::Identity
-    } else if is_reserved(name) {
+    } else if stream.is_reserved() {
         Owner::Domain
     } else {
         Owner::Client
     }
-}
-
-fn is_reserved(name: &str) -> bool {
-    let category = name.split_once('-').map_or(name, |(category, _)| category);
-    RESERVED.contains(&category) || Category::ALL.iter().any(|known| known.as_str() == category)
 }
 
 /// Whether the caller may append these events there.

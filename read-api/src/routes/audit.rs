@@ -138,6 +138,10 @@ struct Wanted {
 
 impl Wanted {
     fn takes(&self, event: &Recorded) -> Result<bool, Problem> {
+        // Events of other programs say nothing of tenants, nor anything that could be shown here.
+        if !event.stream.is_reserved() {
+            return Ok(false);
+        }
         if self.stream.as_ref().is_some_and(|stream| *stream != event.stream)
             || self.event_type.as_ref().is_some_and(|wanted| wanted != event.event_type.as_str())
         {
