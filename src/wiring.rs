@@ -16,7 +16,7 @@ use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
-use read_api::server::{Access, Part, Server, Standing};
+use read_api::server::{Access, Part, Server, Services, Standing};
 use web::caller::Auth;
 use web::shutdown::Shutdown;
 
@@ -82,6 +82,7 @@ fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands, log:
             queue_lag_after: config.queue_lag_after,
         },
         parts,
+        services: services(commands),
     }
 }
 
@@ -125,6 +126,11 @@ impl Running {
 fn command_settings(config: &Config) -> commands::Settings {
     let leases = LeaseTerms { term: config.lease_term, heartbeat: config.lease_term / 3 };
     commands::Settings { leases, analyses_max: config.analyses_max, ..commands::Settings::default() }
+}
+
+fn services(commands: &Commands) -> Services {
+    let commands = commands.clone();
+    Services::new(move || commands.services())
 }
 
 fn work_board(commands: &Commands) -> Part {

@@ -18,6 +18,8 @@ pub mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use domain::breaker::Phase;
+use domain::job::service::Service;
 use domain::job::{Job, Standing};
 use domain::lease::LeaseTerms;
 use domain::matching::Matching;
@@ -137,6 +139,11 @@ impl Commands {
     /// For `/status`.
     pub fn status(&self) -> BoardStatus {
         self.0.board.status()
+    }
+
+    /// How the services stand that are not ours, with how often each was left alone in a row.
+    pub fn services(&self) -> Vec<(Service, Phase, u32)> {
+        self.0.board.services()
     }
 
     /// How the job stands.

@@ -12,6 +12,7 @@ pub mod job;
 pub mod matching_summary;
 mod projection;
 mod rebuild;
+pub mod retry;
 mod row;
 mod runner;
 mod sql;
@@ -44,6 +45,7 @@ use job::{JobRows, Jobs};
 use matching_summary::{Announcements, MatchingSummary, Summaries};
 use projection::Projection;
 use rebuild::Files;
+use retry::{Retries, RetryRows};
 use runner::{Control, Parts, Runner};
 use status::{Board, Doing, ProjectionStatus, Stop};
 use worker::{WorkerRows, Workers};
@@ -97,6 +99,7 @@ struct Inner {
     jobs: Jobs,
     matches: Matches,
     workers: Workers,
+    retries: Retries,
     matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
     feed: Feed,
@@ -128,6 +131,7 @@ impl ReadModels {
         let (jobs, jobs_handle, _) = start.projection::<JobRows>(()).await?;
         let (matches, matches_handle, _) = start.projection::<FoundMatches>(()).await?;
         let (workers, workers_handle, _) = start.projection::<WorkerRows>(()).await?;
+        let (retries, retries_handle, _) = start.projection::<RetryRows>(()).await?;
         let (summaries, summaries_handle, requests) =
             start.projection::<Summaries>(announcements.clone()).await?;
         let matches = Matches { slot: matches };
@@ -135,6 +139,7 @@ impl ReadModels {
             (Name::Jobs, jobs_handle),
             (Name::Matches, matches_handle),
             (Name::Workers, workers_handle),
+            (Name::Retries, retries_handle),
             (Name::MatchingSummary, summaries_handle),
         ]);
         let Start { log, clock, feed, .. } = start;
@@ -150,6 +155,7 @@ impl ReadModels {
             },
             matches,
             workers: Workers { slot: workers },
+            retries: Retries { slot: retries },
             log,
             clock,
             handles,
@@ -168,6 +174,10 @@ impl ReadModels {
 
     pub fn workers(&self) -> &Workers {
         &self.0.workers
+    }
+
+    pub fn retries(&self) -> &Retries {
+        &self.0.retries
     }
 
     pub fn matching_summary(&self) -> &MatchingSummary {

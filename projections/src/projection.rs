@@ -18,17 +18,20 @@ pub enum Name {
     Jobs,
     Matches,
     MatchingSummary,
+    Retries,
     Workers,
 }
 
 impl Name {
-    pub const ALL: [Self; 4] = [Self::Jobs, Self::Matches, Self::MatchingSummary, Self::Workers];
+    pub const ALL: [Self; 5] =
+        [Self::Jobs, Self::Matches, Self::MatchingSummary, Self::Retries, Self::Workers];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
             Self::Matches => "matches",
             Self::MatchingSummary => "matching_summary",
+            Self::Retries => "retries",
             Self::Workers => "workers",
         }
     }
@@ -42,7 +45,7 @@ impl fmt::Display for Name {
 
 /// The text names no read model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no read model is called {0:?}; there are jobs, matches, matching_summary and workers")]
+#[error("no read model is called {0:?}; there are jobs, matches, matching_summary, retries and workers")]
 pub struct NoSuchProjection(pub String);
 
 impl FromStr for Name {

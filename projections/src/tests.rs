@@ -5,6 +5,7 @@ mod following;
 mod history;
 mod listing;
 mod recovery;
+mod retries;
 mod statements;
 mod summary;
 

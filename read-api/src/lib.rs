@@ -30,6 +30,7 @@ use routes::job::{Glances, JobRoutes};
 use routes::matching::MatchingRoutes;
 use routes::operations::OperationRoutes;
 use routes::projection::ProjectionRoutes;
+use routes::retry::RetryRoutes;
 use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
 use server::{Access, Server};
@@ -60,6 +61,7 @@ pub type Routes = (
     StreamRoutes,
     WorkerRoutes,
     ProjectionRoutes,
+    RetryRoutes,
     OperationRoutes,
     AuditRoutes,
 );
@@ -104,6 +106,7 @@ impl ReadApi {
             StreamRoutes { api: api() },
             WorkerRoutes { api: api() },
             ProjectionRoutes { api: api() },
+            RetryRoutes { api: api() },
             OperationRoutes { api: api() },
             AuditRoutes { api: api() },
         )

@@ -7,6 +7,7 @@ pub mod job;
 pub mod matching;
 pub mod operations;
 pub mod projection;
+pub mod retry;
 pub mod stream;
 pub mod worker;
 

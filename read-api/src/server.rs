@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use domain::breaker::Phase;
+use domain::job::service::Service;
 use domain::matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
@@ -55,6 +57,30 @@ impl fmt::Debug for Part {
     }
 }
 
+/// How a service stands that is not ours, as the write side knows it, with how often it was left alone in a row.
+pub type ServiceStanding = (Service, Phase, u32);
+
+/// How the services stand that are not ours.
+#[derive(Clone)]
+pub struct Services(Arc<dyn Fn() -> Vec<ServiceStanding> + Send + Sync>);
+
+impl Services {
+    /// `standing` is asked at every `/internal/retries`, so it must not wait.
+    pub fn new(standing: impl Fn() -> Vec<ServiceStanding> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(standing))
+    }
+
+    pub fn standing(&self) -> Vec<ServiceStanding> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
+    }
+}
+
 /// Facts of this run of the server.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -66,6 +92,7 @@ pub struct Server {
     /// Whether anyone may read `/metrics`.
     pub open_metrics: bool,
     pub parts: Vec<Part>,
+    pub services: Services,
     /// From when on waiting is a blocker of a matching job.
     pub thresholds: Thresholds,
 }

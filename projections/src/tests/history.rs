@@ -5,11 +5,15 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
+use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::{
     CommandId, CorrelationId, JobId, LeaseId, MatchId, Position, ProductId, RequestId, Score, Tenant,
     VideoId, WorkerId,
 };
-use event_schemas::job::{JobCompleted, JobCreated, JobKind, JobPhaseChanged, Phase};
+use event_schemas::job::{
+    JobCancelled, JobCompleted, JobCreated, JobFailed, JobKind, JobPhaseChanged, JobRetryScheduled, Phase,
+    RetryReason, RetryState,
+};
 use event_schemas::matching::{
     Frames, MatchEvidenceAttached, MatchFound, MatchProgressReported, MatchRequestClaimed,
     MatchRequestCompleted, MatchRequested, ProductImage, ProductImagesRegistered, Totals,
@@ -148,6 +152,34 @@ pub(crate) fn phase_changed(from: Phase, to: Phase) -> Event {
 
 pub(crate) fn completed(from: Phase) -> Event {
     Event::Job(JobCompleted { from, lease_id: None, result: None }.into())
+}
+
+pub(crate) fn failed(code: FailureCode, retry_state: RetryState) -> Event {
+    let error = ClassifiedError {
+        code,
+        category: FailureCategory::Network,
+        message: "it broke".to_owned(),
+        user_message: "It broke.".to_owned(),
+        suggested_actions: vec!["Mend it.".to_owned()],
+        retryable: true,
+        retry_after_seconds: None,
+        support_reference: "MB-0000-0000".to_owned(),
+    };
+    Event::Job(JobFailed { attempt: 1, lease_id: None, error, retry_state: Some(retry_state) }.into())
+}
+
+pub(crate) fn retried(attempt: u32, due_at: Timestamp, reason: RetryReason) -> Event {
+    Event::Job(JobRetryScheduled { attempt, due_at, reason: Some(reason) }.into())
+}
+
+/// A failure that is tried again after three seconds.
+pub(crate) fn failed_and_retried(code: FailureCode, now: Timestamp) -> [Event; 2] {
+    let due_at = now.after(Duration::from_secs(3));
+    [failed(code, RetryState::InProgress), retried(2, due_at, RetryReason::Backoff)]
+}
+
+pub(crate) fn cancelled() -> Event {
+    Event::Job(JobCancelled { from: Phase::Queued, reason: None }.into())
 }
 
 pub(crate) fn found(n: u32, score: f64, evidence: Option<&str>) -> Event {

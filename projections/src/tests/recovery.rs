@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use event_schemas::failure::FailureCode;
 use event_schemas::ids::Position;
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
@@ -12,18 +13,19 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::history::{
-    self, History, attached, claimed, completed, exited, found, frames, images, job, lost, match_id,
-    progress, registered, request_completed, requested, returned, tenant, worker,
+    self, History, attached, claimed, completed, exited, failed_and_retried, found, frames, images, job,
+    lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
 };
 use super::{open, reach};
 use crate::sql::{Db, dump};
 use crate::status::State;
 use crate::{Name, ReadModels, Settings};
 
-const TABLES: [(&str, &[&str]); 4] = [
+const TABLES: [(&str, &[&str]); 5] = [
     ("jobs", &["checkpoint", "jobs", "job_parts"]),
     ("matches", &["checkpoint", "matches"]),
     ("matching_summary", &["checkpoint", "summaries", "presences", "snapshots"]),
+    ("retries", &["checkpoint", "retries", "retried_jobs"]),
     ("workers", &["checkpoint", "workers"]),
 ];
 
@@ -87,7 +89,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0..11_u8, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
+        12 => (0..13_u8, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
         1 => Just(Step::Shutdown),
         1 => Just(Step::Kill),
         1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Step::Rebuild),
@@ -166,6 +168,11 @@ impl World {
                 history.append(StreamId::job(id), &[event]).await;
             }
             9 | 10 => self.worker(history, n).await,
+            11 | 12 if matches!(phase, Phase::Queued | Phase::Matching) => {
+                self.created.insert(of, Phase::Queued);
+                let code = [FailureCode::NetworkTimeout, FailureCode::OutOfMemory][usize::from(n % 2)];
+                history.append(StreamId::job(id), &failed_and_retried(code, history.clock.now())).await;
+            }
             _ => {}
         }
     }
@@ -304,7 +311,7 @@ async fn a_damaged_file_is_made_again() {
 async fn deleted_files_are_made_again_at_the_next_start() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
     let expected = settled(&folder, &history).await;
-    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 4);
+    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 5);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(settled(&folder, &history).await, expected);
 }

@@ -1,10 +1,12 @@
 //! What an operator sees, and who may see it.
 
+use event_schemas::envelope::Event;
+use event_schemas::job::{JobEvent, JobFailed, JobRetryScheduled, RetryReason, RetryState};
 use event_schemas::stream::StreamId;
 use insta::assert_snapshot;
 use web::caller::{Auth, Claims, Keys, Role, mint};
 
-use super::script::registered;
+use super::script::{completed, created, failed, job, registered};
 use super::stage::{Stage, acme, now, part, start};
 use crate::server::Access;
 
@@ -53,6 +55,19 @@ async fn the_status_tells_of_every_part_and_says_loudly_that_it_is_open() {
     workers["events_per_second"] = 0.into();
     status["projections"] = vec![workers.clone()].into();
     assert_snapshot!(format!("{status:#}"));
+}
+
+#[tokio::test]
+async fn what_became_of_failures_is_told_by_class_and_which_services_are_left_alone() {
+    let stage = Stage::open().await;
+    stage.job_event(job(1), created(job(1), "a")).await;
+    let Event::Job(JobEvent::JobFailed(error)) = failed() else { unreachable!("it is a failed job") };
+    let failed = JobFailed { retry_state: Some(RetryState::InProgress), ..error };
+    let due_at = stage.clock.now().after(std::time::Duration::from_secs(12));
+    let retry = JobRetryScheduled { attempt: 2, due_at, reason: Some(RetryReason::Backoff) };
+    stage.append(StreamId::job(job(1)), &[Event::Job(failed.into()), Event::Job(retry.into())]).await;
+    stage.job_event(job(1), completed()).await;
+    assert_snapshot!(stage.get("/internal/retries").await.whole());
 }
 
 #[tokio::test]

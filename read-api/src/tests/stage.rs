@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::breaker::Phase;
+use domain::job::service::Service;
 use domain::matching::blockers::Thresholds;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, Tenant};
-use event_schemas::job::Phase;
+use event_schemas::job::Phase as JobPhase;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -29,7 +31,7 @@ use web::server::{self, Bounds};
 use web::shutdown::Shutdown;
 
 use super::script::{claimed, created, found, frames, images, match_id, phase, progress, requested};
-use crate::server::{Access, Part, Server, Standing};
+use crate::server::{Access, Part, Server, Services, Standing};
 use crate::{Front, RAW_PATHS, ReadApi};
 
 pub(crate) struct Stage {
@@ -99,6 +101,7 @@ impl Stage {
             log: "memory".to_owned(),
             open_metrics: false,
             parts,
+            services: services(),
             thresholds: Thresholds::default(),
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
@@ -171,9 +174,9 @@ impl Stage {
     /// A job of 2 images × 10 frames, half of which one worker has done, with three matches.
     pub(crate) async fn running_job(&self, id: JobId) {
         self.job_event(id, created(id, "spring catalogue")).await;
-        self.job_event(id, phase(Phase::Queued, Phase::Collecting)).await;
+        self.job_event(id, phase(JobPhase::Queued, JobPhase::Collecting)).await;
         self.append(StreamId::matching(id), &[images(2), frames(10)]).await;
-        self.job_event(id, phase(Phase::Collecting, Phase::Matching)).await;
+        self.job_event(id, phase(JobPhase::Collecting, JobPhase::Matching)).await;
         self.append(StreamId::matching(id), &[requested(1, 10), requested(2, 10)]).await;
         let lease_until = self.clock.now().after(Duration::from_secs(45));
         self.matching_event(id, claimed(1, 1, lease_until)).await;
@@ -219,6 +222,19 @@ async fn read(mut response: poem::Response) -> Answer {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.take_body().into_string().await.unwrap();
     Answer { status, headers, text }
+}
+
+/// One service that is left alone, and others that are not.
+fn services() -> Services {
+    Services::new(|| {
+        let until = start().after(Duration::from_secs(30));
+        let phase = |service| match service {
+            Service::SpeechToText => (Phase::Open { until }, 1),
+            Service::Chat => (Phase::Probing, 2),
+            _ => (Phase::Closed, 0),
+        };
+        Service::ALL.map(|service| (service, phase(service).0, phase(service).1)).into()
+    })
 }
 
 /// A part that is ready, or says why not.
