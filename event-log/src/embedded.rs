@@ -19,7 +19,9 @@ use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
+use crate::{
+    AppendError, Appended, EventLog, Expected, Filter, Identity, ImportError, Page, ReadError, check_size,
+};
 
 mod backup;
 mod client;
@@ -67,7 +69,7 @@ use keeper::Keeper;
 use reader::{Access, Shelf};
 use segment::SegmentFault;
 use stop::{Indispensable, Latch};
-use writer::{Message, Request, Writer};
+use writer::{Import, Message, Request, Writer};
 
 /// How a log is kept. The defaults are meant to be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +217,19 @@ impl EmbeddedLog {
                 tracing::error!("the log's writer panicked");
             }
         }
+    }
+
+    /// Takes over events of another log: all of them or none.
+    ///
+    /// # Errors
+    /// As [`crate::Log::import`].
+    pub(crate) async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send(Message::Import(Import { events, answer })).await.is_err() {
+            return Err(AppendError::Closed { reason: "it was closed".to_owned() }.into());
+        }
+        let gone = || AppendError::Unknown { reason: "the log's writer ended early".to_owned() };
+        answered.await.unwrap_or_else(|_| Err(gone().into()))
     }
 
     /// Waits until the log takes no more appends, and says why. After [`Stopped::Failed`] the process must end: what is

@@ -20,10 +20,14 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::watch;
 
-use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
+use crate::{
+    APPEND_BYTES_MAX, APPEND_EVENTS_MAX, AppendError, Appended, EventLog, Expected, Filter, Identity,
+    ImportError, Page, ReadError, check_size,
+};
 
 mod appending;
 mod backoff;
+mod carried;
 mod client;
 mod identity;
 mod nodelay;
@@ -178,6 +182,31 @@ impl EventStoreLog {
         while head.changed().await.is_ok() {}
     }
 
+    /// Takes over events of another log, the events of one stream that follow each other at a time. The cluster gives them
+    /// times of its own, so theirs go with their metadata.
+    ///
+    /// # Errors
+    /// As [`crate::Log::import`]. What came before the error is in the log.
+    pub(crate) async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
+        for run in runs(&events) {
+            let Some(first) = run.first() else { continue };
+            let expected = Expected::after(first.revision.0.checked_sub(1).map(Revision));
+            let new: Vec<NewEvent> = run.iter().map(with_time).collect();
+            match appending::append(self, &first.stream, expected, &new).await {
+                Ok(_) => {}
+                Err(AppendError::Conflict { actual }) => {
+                    return Err(ImportError::Revision {
+                        stream: first.stream.clone(),
+                        found: first.revision,
+                        next: actual.map_or(Revision(0), Revision::next),
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn connection(&self) -> &Connection {
         &self.0.connection
     }
@@ -206,6 +235,42 @@ impl EventStoreLog {
         self.times().of_recent(position)
     }
 }
+
+/// The event as it is appended, with the time that it was recorded at elsewhere.
+fn with_time(event: &Recorded) -> NewEvent {
+    NewEvent {
+        id: event.id,
+        event_type: event.event_type.clone(),
+        format: event.format,
+        metadata: carried::with_time(&event.metadata, event.recorded_at),
+        data: event.data.clone(),
+    }
+}
+
+/// Neighbours of one stream, as many as one append takes.
+fn runs(events: &[Recorded]) -> Vec<&[Recorded]> {
+    let mut runs = Vec::new();
+    let mut rest = events;
+    while let Some(first) = rest.first() {
+        let mut bytes = 0;
+        let length = rest
+            .iter()
+            .take(APPEND_EVENTS_MAX)
+            .take_while(|event| {
+                bytes +=
+                    event.event_type.as_str().len() + event.metadata.len() + event.data.len() + CARRIED_BYTES;
+                event.stream == first.stream && bytes <= APPEND_BYTES_MAX
+            })
+            .count();
+        let (run, later) = rest.split_at(length.max(1));
+        runs.push(run);
+        rest = later;
+    }
+    runs
+}
+
+/// What a carried time adds to an event's metadata, at most if that is JSON.
+const CARRIED_BYTES: usize = 64;
 
 fn event(found: Found) -> Option<Recorded> {
     match found {

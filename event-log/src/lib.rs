@@ -4,13 +4,16 @@
 //! it. This crate refuses to know what events mean: it sees names, ids, revisions and bytes.
 
 pub mod clock;
+pub mod cloud_event;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
 #[cfg(feature = "eventstore")]
 pub mod eventstore;
+mod import;
 pub mod memory;
 mod subscription;
+pub mod transfer;
 #[cfg(feature = "wire")]
 pub mod wire;
 
@@ -25,6 +28,7 @@ use tokio::sync::watch;
 pub use embedded::EmbeddedLog;
 #[cfg(feature = "eventstore")]
 pub use eventstore::EventStoreLog;
+pub use import::ImportError;
 pub use memory::MemoryLog;
 pub use subscription::Subscription;
 

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::{AppendError, Appended, EventLog, Expected, Filter, Identity, Page, ReadError, check_size};
+use crate::{
+    AppendError, Appended, EventLog, Expected, Filter, Identity, ImportError, Page, ReadError, check_size,
+};
 
 /// Clones share the same events.
 #[derive(Clone, Debug)]
@@ -34,6 +36,33 @@ impl MemoryLog {
     pub fn new(clock: Clock) -> Self {
         let identity = Identity { id: LogId(Uuid::new_v4()), epoch: 0 };
         Self { identity, clock, events: Arc::default(), head: watch::Sender::new(Position::START) }
+    }
+
+    /// Takes over events of another log: all of them or none.
+    pub(crate) fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
+        let mut log = self.locked();
+        let mut last = log.all.last().map(|event| event.recorded_at);
+        let mut added: HashMap<&StreamId, u64> = HashMap::new();
+        for event in &events {
+            if let Some(last) = last.filter(|last| event.recorded_at < *last) {
+                return Err(ImportError::Time { position: event.position, at: event.recorded_at, last });
+            }
+            last = Some(event.recorded_at);
+            let added = added.entry(&event.stream).or_default();
+            let next = Revision(log.of_stream(&event.stream).len() as u64 + *added);
+            if event.revision != next {
+                let stream = event.stream.clone();
+                return Err(ImportError::Revision { stream, found: event.revision, next });
+            }
+            *added += 1;
+        }
+        for event in events {
+            let index = log.all.len();
+            log.streams.entry(event.stream.clone()).or_default().push(index);
+            log.all.push(Recorded { position: Position(index as u64 + 1), ..event });
+        }
+        self.head.send_replace(Position(log.all.len() as u64));
+        Ok(())
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Events> {

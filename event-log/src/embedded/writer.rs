@@ -27,8 +27,10 @@ use super::{Limits, telemetry};
 use crate::clock::Clock;
 use crate::{AppendError, Appended};
 
+mod import;
 mod judge;
 
+pub(super) use import::Import;
 use judge::Verdict;
 
 /// One append on its way.
@@ -48,6 +50,7 @@ pub(super) enum Message {
     Append(Request),
     /// Say when all that was queued before is done.
     Settle(oneshot::Sender<()>),
+    Import(Import),
     /// Finish what is queued, and end.
     Close,
 }
@@ -123,6 +126,7 @@ impl Writer {
         let mut messages = Vec::new();
         let mut requests = VecDeque::new();
         let mut settling = Vec::new();
+        let mut imports = Vec::new();
         while self.latch.stopped().is_none() {
             let received = queue.blocking_recv_many(&mut messages, self.limits.group_appends_max);
             let mut closing = received == 0;
@@ -130,6 +134,7 @@ impl Writer {
                 match message {
                     Message::Append(request) => requests.push_back(request),
                     Message::Settle(answer) => settling.push(answer),
+                    Message::Import(import) => imports.push(import),
                     Message::Close => closing = true,
                 }
             }
@@ -141,6 +146,11 @@ impl Writer {
             }
             while !requests.is_empty() && self.latch.stopped().is_none() {
                 self.commit(&mut requests);
+            }
+            for import in imports.drain(..) {
+                if self.latch.stopped().is_none() {
+                    self.import(import);
+                }
             }
             for answer in settling.drain(..) {
                 // A caller that went away needs no answer.
@@ -303,14 +313,7 @@ impl Writer {
         let count = group.bytes.count();
         let durable = Position(group.first.0 - 1);
         let bytes = Bytes::from(group.bytes.finish(group.first, durable, group.recorded_at));
-        self.active.file.write_all_at(&bytes, self.end)?;
-        let started = Instant::now();
-        self.active.file.sync_data()?;
-        telemetry::synced(started.elapsed(), count, bytes.len());
-
-        let start = self.end;
-        self.end += bytes.len() as u64;
-        self.marked = false;
+        let start = self.put(&bytes, count)?;
         let mut events = Vec::with_capacity(group.events.len());
         {
             let mut index = self.active.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -333,12 +336,29 @@ impl Writer {
                 data: bytes.slice(pending.placed.data),
             });
         }
+        self.show(events, bytes.len());
+        Ok(())
+    }
+
+    /// Makes a group durable, and answers where it starts. Nobody sees it yet.
+    fn put(&mut self, bytes: &[u8], events: u32) -> Result<u64, Final> {
+        self.active.file.write_all_at(bytes, self.end)?;
+        let started = Instant::now();
+        self.active.file.sync_data()?;
+        telemetry::synced(started.elapsed(), events, bytes.len());
+        let start = self.end;
+        self.end += bytes.len() as u64;
+        self.marked = false;
+        Ok(start)
+    }
+
+    /// Shows the events of a durable group to the readers. The index must hold them already.
+    fn show(&mut self, events: Vec<Recorded>, bytes: usize) {
         self.active.set_end(self.end);
-        self.shelf.publish(TailGroup::new(events, bytes.len()));
+        self.shelf.publish(TailGroup::new(events, bytes));
         let head = self.shelf.durable();
         self.head.send_replace(head);
         telemetry::head(head);
-        Ok(())
     }
 
     /// Sees to it that a group of so many bytes can be written to the active segment, in a new one if need be.

@@ -131,7 +131,7 @@ impl Writer {
         Ok(found.or_else(|| durable.last().map(appended_as)))
     }
 
-    fn head_of(&mut self, stream: &StreamId) -> Result<Option<Head>, Final> {
+    pub(super) fn head_of(&mut self, stream: &StreamId) -> Result<Option<Head>, Final> {
         if let Some(head) = self.heads.get(stream) {
             return Ok(head);
         }

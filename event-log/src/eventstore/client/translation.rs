@@ -7,8 +7,8 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use serde_json::value::RawValue;
 
-use crate::eventstore::identity;
 use crate::eventstore::tls::TlsFault;
+use crate::eventstore::{carried, identity};
 
 /// Why a call brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,17 +102,23 @@ pub(super) fn read(event: RecordedEvent) -> Found {
         && !event.event_type.starts_with('$')
         && event.stream_id != identity::STREAM;
     match event.stream_id.parse::<StreamId>() {
-        Ok(stream) if ours => Found::Event(Recorded {
-            position,
-            recorded_at: created(event.metadata.get("created").map(String::as_str)),
-            stream,
-            revision: Revision(event.revision),
-            id: EventId(event.id),
-            event_type: EventType::new(&event.event_type),
-            format: if event.is_json { DataFormat::Json } else { DataFormat::Bytes },
-            metadata: event.custom_metadata,
-            data: event.data,
-        }),
+        Ok(stream) if ours => {
+            let (metadata, carried) = carried::apart(event.custom_metadata);
+            let created = created(event.metadata.get("created").map(String::as_str));
+            Found::Event(Recorded {
+                position,
+                // Nothing can be taken over before it was recorded: a time to come, which would lift all that follow, is no such
+                // time.
+                recorded_at: carried.map_or(created, |carried| carried.min(created)),
+                stream,
+                revision: Revision(event.revision),
+                id: EventId(event.id),
+                event_type: EventType::new(&event.event_type),
+                format: if event.is_json { DataFormat::Json } else { DataFormat::Bytes },
+                metadata,
+                data: event.data,
+            })
+        }
         _ => Found::System(position),
     }
 }
