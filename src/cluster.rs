@@ -56,6 +56,15 @@ pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     Ok(Log::EventStore(log))
 }
 
+/// Connects to a cluster that should be there.
+///
+/// # Errors
+/// What keeps it from being used, also that it cannot be reached.
+pub(crate) async fn reach(url: ClusterUrl) -> Result<Log, Failure> {
+    let opened = EventStoreLog::open(url, Unreached::Refuse).await;
+    opened.map(|(log, _)| Log::EventStore(log)).map_err(|error| failure(&error))
+}
+
 pub(crate) fn failure(error: &ConnectError) -> Failure {
     let message = error.to_string();
     match error {

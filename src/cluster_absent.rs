@@ -48,6 +48,10 @@ pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
 
+pub(crate) async fn reach(url: ClusterUrl) -> Result<Log, Failure> {
+    match url {}
+}
+
 pub(crate) fn url(_: &Log) -> Option<String> {
     None
 }

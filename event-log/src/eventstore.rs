@@ -188,6 +188,12 @@ impl EventStoreLog {
     /// # Errors
     /// As [`crate::Log::import`]. What came before the error is in the log.
     pub(crate) async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
+        let system = |event: &&Recorded| {
+            event.stream.as_str().starts_with('$') || event.event_type.as_str().starts_with('$')
+        };
+        if let Some(event) = events.iter().find(system) {
+            return Err(ImportError::System { stream: event.stream.clone() });
+        }
         for run in runs(&events) {
             let Some(first) = run.first() else { continue };
             let expected = Expected::after(first.revision.0.checked_sub(1).map(Revision));

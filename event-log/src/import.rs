@@ -18,6 +18,10 @@ pub enum ImportError {
         "the event at position {position} was recorded at {at}, before the last one of this log, at {last}; events can only be taken over in the order of their times"
     )]
     Time { position: Position, at: Timestamp, last: Timestamp },
+    #[error(
+        "the stream {stream} is of the kind that a cluster keeps for itself, so it cannot be taken over to one"
+    )]
+    System { stream: StreamId },
     #[error(transparent)]
     Append(#[from] AppendError),
 }

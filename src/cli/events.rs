@@ -1,13 +1,17 @@
 //! `matchbook events`: the log of a running server, read by its auditors' API; and the files of one, looked after.
 
 mod backup;
+mod export;
+mod import;
+mod migrate;
 mod pace;
+mod place;
 mod repair;
 mod verify;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
@@ -17,15 +21,13 @@ use super::client::{Client, Server};
 use super::{Failure, written};
 
 const NDJSON: &str = "application/x-ndjson";
-/// How often an export says on standard error how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Events {
     /// Show events as they are recorded, until interrupted
     Tail(Tail),
-    /// Write all events up to now, one JSON object a line
-    Export(Export),
+    /// Write all events up to now as CloudEvents, one a line; what an earlier export left unfinished goes on
+    Export(export::Export),
     /// Read the whole log of a stopped server, and tell whether every byte of it is right
     Verify(verify::Verify),
     /// Show what could be kept of a stopped server's damaged log; with --apply, set the rest aside. Nothing is deleted
@@ -34,6 +36,10 @@ pub(crate) enum Events {
     Backup(backup::Backup),
     /// Make a stopped server's log from a backup
     Restore(backup::Restore),
+    /// Put exported events into a log that is not in use, with their times and ids
+    Import(import::Import),
+    /// Move a log to another place, from a folder to a cluster or back, and verify that both hold the same
+    Migrate(migrate::Migrate),
 }
 
 #[derive(Args, Debug)]
@@ -60,23 +66,13 @@ pub(crate) struct Tail {
     from: Option<u64>,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct Export {
-    #[command(flatten)]
-    selection: Selection,
-    /// Start after this position; with it, an export that was broken off goes on
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    from: u64,
-    /// The file to write to; standard output otherwise
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-}
-
 impl Events {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         match self {
             Self::Tail(tail) => tail.run(json).await,
-            Self::Export(export) => export.run().await,
+            Self::Export(export) => export.run(json).await,
+            Self::Import(import) => import.run(json).await,
+            Self::Migrate(migrate) => migrate.run(json).await,
             Self::Verify(verify) => verify.run(json).await,
             Self::Repair(repair) => repair.run(json).await,
             Self::Backup(backup) => backup.run(json).await,
@@ -137,9 +133,10 @@ impl Tail {
         loop {
             let path = self.selection.query(from, None);
             let ended = copy(&client, &path, |line| {
-                let event: Value = serde_json::from_str(line).unwrap_or_default();
+                let event: Value = serde_json::from_slice(line).unwrap_or_default();
                 from = event.get("position").and_then(Value::as_u64).unwrap_or(from);
-                if json { writeln!(out, "{line}") } else { writeln!(out, "{}", readable(&event)) }
+                let shown = if json { out.write_all(line) } else { writeln!(out, "{}", readable(&event)) };
+                shown.map_err(|error| written(&error))
             })
             .await;
             // A server that was stopped comes back; the tail goes on behind the last event that it showed.
@@ -151,42 +148,11 @@ impl Tail {
     }
 }
 
-impl Export {
-    async fn run(self) -> Result<(), Failure> {
-        let client = Client::new(self.selection.server.clone())?;
-        let to = head(&client).await?;
-        let mut out: Box<dyn Write> = match &self.output {
-            Some(path) => Box::new(std::io::BufWriter::new(
-                std::fs::File::create(path)
-                    .map_err(|error| Failure::Disk(format!("cannot create {}: {error}", path.display())))?,
-            )),
-            None => Box::new(std::io::stdout().lock()),
-        };
-        let (mut events, mut said) = (0_u64, Instant::now());
-        if to > self.from {
-            copy(&client, &self.selection.query(self.from, Some(to)), |line| {
-                events += 1;
-                if said.elapsed() > PROGRESS_EVERY {
-                    said = Instant::now();
-                    let event: Value = serde_json::from_str(line).unwrap_or_default();
-                    let position = event.get("position").and_then(Value::as_u64).unwrap_or_default();
-                    eprintln!("exported {events} events, at position {position} of {to}");
-                }
-                writeln!(out, "{line}")
-            })
-            .await?;
-        }
-        out.flush().map_err(|error| written(&error))?;
-        eprintln!("exported {events} events up to position {to}");
-        Ok(())
-    }
-}
-
-/// Hands every line of a stream to `take`, until the stream ends.
+/// Hands every line of a stream, with its end, to `take`, until the stream ends.
 async fn copy(
     client: &Client,
     path: &str,
-    mut take: impl FnMut(&str) -> std::io::Result<()>,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut stream = client.stream(path, NDJSON).await?.bytes_stream();
     let mut pending: Vec<u8> = Vec::new();
@@ -194,13 +160,14 @@ async fn copy(
         let chunk = chunk.map_err(|error| Failure::Unreachable(format!("the connection broke: {error}")))?;
         pending.extend_from_slice(&chunk);
         let mut start = 0;
-        while let Some(end) = pending.iter().skip(start).position(|byte| *byte == b'\n').map(|at| start + at)
+        while let Some(end) =
+            pending.iter().skip(start).position(|byte| *byte == b'\n').map(|at| start + at + 1)
         {
-            let line = String::from_utf8_lossy(pending.get(start..end).unwrap_or_default()).into_owned();
-            if !line.trim().is_empty() {
-                take(&line).map_err(|error| written(&error))?;
+            let line = pending.get(start..end).unwrap_or_default();
+            if line != b"\n" {
+                take(line)?;
             }
-            start = end + 1;
+            start = end;
         }
         pending.drain(..start);
     }

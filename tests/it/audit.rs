@@ -11,7 +11,7 @@ async fn an_export_holds_every_event_once_and_in_order() {
     let server = Server::start(&[]).await;
     let id = running(&server, 2, 3).await;
     phase(&server, &id, "completed").await;
-    let export = server.cli(&["events", "export"]);
+    let export = server.cli(&["events", "export", "--format=envelope"]);
     assert!(export.status.success(), "{export:?}");
     let lines: Vec<Value> = String::from_utf8(export.stdout)
         .unwrap()

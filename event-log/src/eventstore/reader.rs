@@ -108,7 +108,6 @@ impl Reader {
 
     fn take_in(&mut self, found: &Found) {
         self.after = self.after.max(found.position());
-        self.seen.reached.send_replace(self.after);
         if let Found::Event(event) = found {
             self.seen
                 .times
@@ -121,6 +120,8 @@ impl Reader {
                 moved
             });
         }
+        // Last: whoever has waited for it relies on head and times.
+        self.seen.reached.send_replace(self.after);
     }
 
     fn away(&self, fault: &Fault) {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use event_log::cloud_event;
 use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::{Position, Tenant};
@@ -61,6 +62,17 @@ impl From<CategoryWord> for Category {
             CategoryWord::Challenge => Self::Challenge,
         }
     }
+}
+
+/// How an event is written on a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
+#[oai(rename = "EventLineFormat", rename_all = "lowercase")]
+pub enum LineFormat {
+    /// As in a page.
+    #[default]
+    Envelope,
+    /// As `matchbook events export` does: CloudEvents 1.0, from which every byte of the event comes back.
+    CloudEvents,
 }
 
 /// A page of events, or a stream of lines.
@@ -134,18 +146,19 @@ struct Wanted {
     tenant: Option<Tenant>,
     /// Nothing behind it is shown.
     last: Option<Position>,
+    format: LineFormat,
 }
 
 impl Wanted {
     fn takes(&self, event: &Recorded) -> Result<bool, Problem> {
-        // Events of other programs say nothing of tenants, nor anything that could be shown here.
-        if !event.stream.is_reserved() {
-            return Ok(false);
-        }
         if self.stream.as_ref().is_some_and(|stream| *stream != event.stream)
             || self.event_type.as_ref().is_some_and(|wanted| wanted != event.event_type.as_str())
         {
             return Ok(false);
+        }
+        // Events of other programs say nothing of tenants, and have no envelope.
+        if !event.stream.is_reserved() {
+            return Ok(self.tenant.is_none() && self.format == LineFormat::CloudEvents);
         }
         let Some(tenant) = &self.tenant else { return Ok(true) };
         let metadata = event.metadata().map_err(|error| Problem::internal(&error))?;
@@ -168,7 +181,8 @@ impl AuditRoutes {
     /// Every event of the tenant, in the log's order
     ///
     /// `Accept: application/x-ndjson` answers one event a line: up to `to`, or without it for as long as the connection
-    /// lasts. An auditor of the tenant `*` sees all tenants.
+    /// lasts. With it, `format=cloudevents` writes CloudEvents. An auditor of the tenant `*` sees all tenants; as
+    /// CloudEvents also the events that other programs appended over the EventStoreDB protocol, which have no envelope.
     #[allow(clippy::too_many_arguments, reason = "one argument for each parameter of the query")]
     #[oai(path = "/audit/events", method = "get", operation_id = "list_events")]
     async fn events(
@@ -187,6 +201,9 @@ impl AuditRoutes {
         /// Only this type, such as `MatchFound`.
         #[oai(name = "type", validator(max_length = 128))]
         event_type: Query<Option<String>>,
+        /// How lines are written. Pages have one form alone.
+        #[oai(default)]
+        format: Query<LineFormat>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         #[oai(name = "Accept")] accept: Header<Option<String>>,
@@ -202,13 +219,21 @@ impl AuditRoutes {
             event_type: event_type.0,
             tenant: (!caller.sees_all_tenants()).then(|| caller.tenant.clone()),
             last: self.last(to.0.as_deref()).await?,
+            format: format.0,
         };
         let after = self.after(from.0.as_deref()).await?;
         if accept.0.is_some_and(|accept| accept.contains(NDJSON)) {
             let lines = lines(&self.api.log, after, wanted, self.api.shutdown.clone());
             return Ok(Events::Lines(Body::from_bytes_stream(lines)));
         }
-        let list = format!("audit of {}", caller.tenant);
+        if format.0 != LineFormat::Envelope {
+            return Err(Problem::invalid(
+                "format",
+                "is of lines: ask for them with `Accept: application/x-ndjson`",
+            ));
+        }
+        // Positions of before a restore are not those of now.
+        let list = format!("audit of {} in epoch {}", caller.tenant, self.api.log.identity().epoch);
         let after = match cursor.0 {
             Some(cursor) => after.max(Position(cursor.key(&list)?)),
             None => after,
@@ -313,7 +338,11 @@ fn lines(
             }
             let page = tokio::select! {
                 page = subscription.next() => page.map_err(std::io::Error::other)?,
-                () = shutdown.begun() => return Ok(None),
+                // A reader who wants a part of the log must not take less for all of it.
+                () = shutdown.begun() => return match wanted.last {
+                    Some(_) => Err(std::io::Error::other("the server is stopping")),
+                    None => Ok(None),
+                },
             };
             let (text, ended) = write_lines(&page.events, &wanted).map_err(std::io::Error::other)?;
             let goes_on = (!ended).then_some(subscription);
@@ -323,15 +352,21 @@ fn lines(
 }
 
 /// The wanted events of a page, and whether the last wanted one has been passed.
-fn write_lines(events: &[Recorded], wanted: &Wanted) -> Result<(String, bool), Problem> {
-    let mut text = String::new();
+fn write_lines(events: &[Recorded], wanted: &Wanted) -> Result<(Vec<u8>, bool), Problem> {
+    let mut text = Vec::new();
     for event in events {
         if wanted.is_beyond(event.position) {
             return Ok((text, true));
         }
-        if wanted.takes(event)? {
-            text.push_str(&EventObject::new(event)?.to_json_string());
-            text.push('\n');
+        if !wanted.takes(event)? {
+            continue;
+        }
+        match wanted.format {
+            LineFormat::CloudEvents => cloud_event::write_line(event, &mut text),
+            LineFormat::Envelope => {
+                text.extend_from_slice(EventObject::new(event)?.to_json_string().as_bytes());
+                text.push(b'\n');
+            }
         }
     }
     Ok((text, false))

@@ -31,6 +31,19 @@ impl Pace {
         }
     }
 
+    /// Of so many parts of the work, in any unit; none if it is not known how many there are.
+    pub(super) fn share(&mut self, what: &str, count: u64, done: u64, total: u64) {
+        if self.is_due() {
+            let mut text = format!("{} {count} {what}", self.doing);
+            if total > 0 {
+                let left = seconds_left(done, total, self.took());
+                let percent = done.min(total) as f64 / total as f64 * 100.0;
+                text.push_str(&format!(", {percent:.0} %, about {left:.0}s left"));
+            }
+            eprintln!("{text}");
+        }
+    }
+
     fn is_due(&mut self) -> bool {
         let due = self.said.elapsed() > SAID_EVERY;
         if due {

@@ -53,7 +53,7 @@ async fn a_server_that_is_asked_to_stop_leaves_nobody_waiting_and_nothing_undone
 
         server.restart().await;
         let outcomes = load.finish().await;
-        let export = server.cli(&["events", "export"]).stdout;
+        let export = server.cli(&["events", "export", "--format=envelope"]).stdout;
         let log: Vec<_> = String::from_utf8(export)
             .unwrap()
             .lines()

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::{refused, text};
 use crate::support::answers::{answers, exported};
 use crate::support::folder::contents;
 use crate::support::job::{phase, running};
@@ -16,19 +17,6 @@ use crate::support::{setting, until};
 
 const CALLERS: usize = 6;
 const FRAMES: usize = 1_000;
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// What a command that failed said, and its exit code.
-fn refused(output: &Output) -> (Option<i32>, String) {
-    assert!(!output.status.success(), "{output:?}");
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned(),
-    )
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_over_a_backup_made_under_load_goes_on_from_there() {

@@ -9,7 +9,7 @@ use super::server::Server;
 
 /// The whole log, as the command line exports it.
 pub(crate) fn exported(server: &Server) -> Vec<Value> {
-    let export = server.cli(&["events", "export"]);
+    let export = server.cli(&["events", "export", "--format=envelope"]);
     assert!(export.status.success(), "{export:?}");
     lines(&export)
 }

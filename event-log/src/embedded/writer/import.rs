@@ -78,7 +78,7 @@ impl Writer {
         let mut last = self.shelf.recorded_at();
         let mut ends: HashMap<&str, Option<Revision>> = HashMap::new();
         for event in events {
-            if event.recorded_at < last && self.shelf.durable() > Position::START {
+            if event.recorded_at < last {
                 return Ok(Err(ImportError::Time { position: event.position, at: event.recorded_at, last }));
             }
             last = event.recorded_at;
