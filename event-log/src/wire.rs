@@ -24,6 +24,7 @@ mod discovery;
 mod filter;
 mod message;
 mod node;
+mod persistent;
 pub mod proto;
 mod read;
 mod refusal;
@@ -38,7 +39,9 @@ pub use tls::{Identity, NotAnIdentity};
 
 use discovery::Discovery;
 use node::Node;
+use persistent::GroupsService;
 use proto::event_store::client::gossip::gossip_server::GossipServer;
+use proto::event_store::client::persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer;
 use proto::event_store::client::server_features::server_features_server::ServerFeaturesServer;
 use proto::event_store::client::streams::streams_server::StreamsServer;
 use stream_state::States;
@@ -126,6 +129,7 @@ impl Server {
             advertised: settings.advertised.unwrap_or_else(own),
         });
         let discovery = Discovery(Arc::clone(&node));
+        let groups = PersistentSubscriptionsServer::new(GroupsService::new(Arc::clone(&node)));
         let streams = StreamsServer::new(StreamsService(node)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let router = tonic::transport::Server::builder()
             .initial_stream_window_size(CALL_WINDOW_BYTES)
@@ -134,6 +138,7 @@ impl Server {
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .add_service(streams)
+            .add_service(groups)
             .add_service(GossipServer::new(discovery.clone()))
             .add_service(ServerFeaturesServer::new(discovery));
         let connections = Connections::new(settings.connections_max);

@@ -17,11 +17,21 @@ use crate::EventLog;
 /// The version of EventStoreDB whose behaviour clients may expect. They compare it, so it must be one of its numbers.
 const PROTOCOL_VERSION: &str = "25.0.0";
 
+const GROUPS: &str = "event_store.client.persistent_subscriptions.persistentsubscriptions";
+
 /// Methods with features of their own, by service. Clients compare the names in lower case.
-const METHODS: [(&str, &str, &[&str]); 5] = [
+const METHODS: [(&str, &str, &[&str]); 13] = [
     ("event_store.client.streams.streams", "append", &[]),
     ("event_store.client.streams.streams", "batchappend", &["deadline_duration"]),
     ("event_store.client.streams.streams", "read", &["position", "events"]),
+    (GROUPS, "create", &["stream", "all"]),
+    (GROUPS, "update", &["stream", "all"]),
+    (GROUPS, "delete", &["stream", "all"]),
+    (GROUPS, "read", &["stream", "all"]),
+    (GROUPS, "getinfo", &[]),
+    (GROUPS, "replayparked", &[]),
+    (GROUPS, "list", &[]),
+    (GROUPS, "restartsubsystem", &[]),
     ("event_store.client.gossip.gossip", "read", &[]),
     ("event_store.client.server_features.serverfeatures", "getsupportedmethods", &[]),
 ];

@@ -98,7 +98,7 @@ pub(super) fn event(event: Recorded, ids: IdForm) -> ReadResp {
     }))
 }
 
-fn recorded(event: Recorded, ids: IdForm) -> read_resp::read_event::RecordedEvent {
+pub(super) fn recorded(event: Recorded, ids: IdForm) -> read_resp::read_event::RecordedEvent {
     let format = match event.format {
         DataFormat::Json => JSON,
         DataFormat::Bytes => BYTES,
