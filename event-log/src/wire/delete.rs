@@ -86,6 +86,11 @@ impl Deletion {
     }
 }
 
+/// Whether clients are told that the stream is deleted, and not that it is elsewhere than they believe.
+fn is_gone(state: &State, expected: ClientExpected) -> bool {
+    *state == State::Tombstoned || (*state == State::Deleted && expected == ClientExpected::Exists)
+}
+
 impl Node {
     /// Hides the events of a stream, until it is appended to again.
     pub(super) async fn delete(&self, deletion: Deletion) -> Result<Position, Refusal> {
@@ -94,14 +99,13 @@ impl Node {
         let _alone = self.states.lock(stream).write().await;
         self.log.settle().await?;
         let state = self.state_under_lock(stream).await?;
-        if state == State::Tombstoned {
+        if is_gone(&state, *expected) {
             return Err(Refusal::Deleted(deletion.stream));
         }
         let last = self.log.last_of(stream).await?.map(|event| event.revision);
         let as_expected = match expected {
-            ClientExpected::Any => last.is_some(),
+            ClientExpected::Any | ClientExpected::Exists => last.is_some(),
             ClientExpected::At(revision) => last == Some(*revision),
-            ClientExpected::Exists => last.is_some() && state != State::Deleted,
             ClientExpected::NoStream => false,
         };
         if !as_expected {
@@ -118,8 +122,10 @@ impl Node {
         self.log.settle().await?;
         let state = self.state_under_lock(stream).await?;
         let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        if is_gone(&state, *expected) {
+            return Err(Refusal::Deleted(deletion.stream));
+        }
         let expected = match (&state, expected, last) {
-            (State::Tombstoned, ..) => return Err(Refusal::Deleted(deletion.stream)),
             // As if it were not there.
             (State::Deleted, ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
             (_, expected, _) => *expected,

@@ -29,6 +29,10 @@ const COMMANDS_MAX: usize = 64;
 /// How many parked events are replayed at once.
 const REPLAY_BATCH: usize = 100;
 
+/// How often events that took too long are looked for. Consumers answer for several events at a time, some of them after
+/// 200 ms: with a shorter timeout than this they would get everything twice.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How long a group rests when the log does not take or give events.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -107,6 +111,8 @@ pub(super) struct Worker {
     checkpointed_at: Instant,
     /// Not before this instant is the log asked again.
     rests_until: Option<Instant>,
+    /// When events that took too long were looked for.
+    looked_at: Instant,
     given: u64,
 }
 
@@ -137,6 +143,7 @@ impl Worker {
             checkpoint,
             checkpointed_at: Instant::now(),
             rests_until: None,
+            looked_at: Instant::now(),
             given: 0,
         })
     }
@@ -147,7 +154,7 @@ impl Worker {
         loop {
             self.work().await;
             let can_read = self.flow.wants().is_some() && self.rests_until.is_none();
-            let wakes_at = [self.flow.next_deadline(), self.checkpoint_due(), self.rests_until];
+            let wakes_at = [self.looks_at(), self.checkpoint_due(), self.rests_until];
             let wakes_at = wakes_at.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv() => {
@@ -186,7 +193,10 @@ impl Worker {
         if self.rests_until.is_some_and(|until| until <= now) {
             self.rests_until = None;
         }
-        self.flow.expire(now);
+        if self.looks_at().is_some_and(|at| at <= now) {
+            self.flow.expire(now);
+            self.looked_at = now;
+        }
         if self.rests_until.is_none()
             && let Err(refusal) = self.read_and_park().await
         {
@@ -199,6 +209,11 @@ impl Worker {
         if is_due || self.flow.done() >= self.group.settings.max_checkpoint_count.max(1) {
             self.write_checkpoint().await;
         }
+    }
+
+    /// When events that took too long are looked for next.
+    fn looks_at(&self) -> Option<Instant> {
+        self.flow.next_deadline().map(|deadline| deadline.max(self.looked_at + TICK))
     }
 
     async fn read_and_park(&mut self) -> Result<(), GroupRefusal> {
