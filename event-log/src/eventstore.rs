@@ -2,8 +2,8 @@
 //!
 //! The cluster keeps the events; this keeps the contract. Positions are the cluster's commit positions, which have gaps.
 //! One subscription follows the whole log ([`reader`]): it moves the head, learns the times that events are shown with
-//! ([`times`]), and brings the connection back when it is lost. Reads go to the cluster, and are cut where that reader is,
-//! so that all ways of reading agree.
+//! ([`times`]), keeps the latest events ([`tail`]) for who follows the log, and brings the connection back when it is lost.
+//! Other reads go to the cluster, and are cut where that reader is, so that all ways of reading agree.
 //!
 //! - `client` alone knows the client library, and what has to be known about it; `url`, `tls` and `nodelay` stand around it;
 //! - `reading` stops where the reader is; `appending` repeats what may be repeated; `identity` says which log a cluster holds.
@@ -33,6 +33,7 @@ mod identity;
 mod nodelay;
 mod reader;
 mod reading;
+mod tail;
 mod times;
 mod tls;
 mod url;
@@ -45,10 +46,14 @@ use backoff::Backoff;
 use client::{Connection, Fault, Found, ReadFrom};
 use identity::NotIdentified;
 use reader::Seen;
+use tail::Tail;
 use times::Times;
 
 /// The cluster counts revisions with one bit less.
 const REVISION_MAX: u64 = i64::MAX as u64;
+
+/// How much of the log's end is kept in memory for those who follow it.
+const TAIL_BYTES: usize = 16 << 20;
 
 /// Who waits for shorter than this is not told of each try.
 const TOLD_FROM: Duration = Duration::from_secs(2);
@@ -111,6 +116,14 @@ impl EventStoreLog {
     /// # Errors
     /// [`ConnectError`], each naming the way out. With [`Unreached::Wait`] it waits for a cluster that cannot be reached.
     pub async fn open(url: ClusterUrl, unreached: Unreached) -> Result<(Self, Connected), ConnectError> {
+        Self::open_with(url, unreached, TAIL_BYTES).await
+    }
+
+    async fn open_with(
+        url: ClusterUrl,
+        unreached: Unreached,
+        tail_bytes: usize,
+    ) -> Result<(Self, Connected), ConnectError> {
         let started = Instant::now();
         let tls = |fault| ConnectError::Tls { url: url.clone(), fault: Box::new(fault) };
         let connection = Arc::new(Connection::new(url.clone()).await.map_err(tls)?);
@@ -133,7 +146,8 @@ impl EventStoreLog {
         };
         let head = watch::Sender::new(Position::START);
         let seen = Arc::new(Seen {
-            times: RwLock::new(Times::default()),
+            times: RwLock::default(),
+            tail: RwLock::new(Tail::new(tail_bytes)),
             reached: watch::Sender::new(Position::START),
             standing: watch::Sender::new(Standing::CatchingUp),
         });

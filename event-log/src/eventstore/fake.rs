@@ -39,7 +39,7 @@ use crate::wire::proto::event_store::client::{Empty, StreamIdentifier, Uuid, uui
 
 mod cluster;
 
-pub(super) use cluster::{Cluster, Kept, open};
+pub(super) use cluster::{Cluster, Kept, open, open_forgetful};
 
 /// What is wrong with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::backoff::Backoff;
 use super::client::{Connection, Fault, Found, Heard};
+use super::tail::Tail;
 use super::times::Times;
 
 /// After so many tries in vain the client is made anew: only so does it look for another node.
@@ -32,6 +33,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) times: RwLock<Times>,
+    pub(super) tail: RwLock<Tail>,
     /// The last position that was seen, the cluster's own events included.
     pub(super) reached: watch::Sender<Position>,
     pub(super) standing: watch::Sender<Standing>,
@@ -75,7 +77,7 @@ impl Reader {
         self.confirmed_at = None;
         let fault = loop {
             match following.next().await {
-                Ok(Heard::Event(found)) => self.take_in(&found),
+                Ok(Heard::Event(found)) => self.take_in(found),
                 Ok(Heard::Confirmed) => self.confirmed(following.generation()).await,
                 Ok(Heard::Notice) => {}
                 Err(fault) => break fault,
@@ -106,19 +108,18 @@ impl Reader {
         });
     }
 
-    fn take_in(&mut self, found: &Found) {
+    fn take_in(&mut self, found: Found) {
         self.after = self.after.max(found.position());
-        if let Found::Event(event) = found {
-            self.seen
-                .times
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .learn(event.position, event.recorded_at);
-            self.head.send_if_modified(|head| {
-                let moved = event.position > *head;
-                *head = event.position.max(*head);
-                moved
-            });
+        // One that was seen already comes again where a subscription was made anew.
+        if let Found::Event(mut event) = found
+            && event.position > *self.head.borrow()
+        {
+            let position = event.position;
+            let mut times = self.seen.times.write().unwrap_or_else(PoisonError::into_inner);
+            event.recorded_at = times.learn(position, event.recorded_at);
+            drop(times);
+            self.seen.tail.write().unwrap_or_else(PoisonError::into_inner).push(event);
+            self.head.send_replace(position);
         }
         // Last: whoever has waited for it relies on head and times.
         self.seen.reached.send_replace(self.after);

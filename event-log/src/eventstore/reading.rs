@@ -76,6 +76,9 @@ impl EventStoreLog {
         events_max: usize,
     ) -> Result<Page, ReadError> {
         let head = *self.0.head.borrow();
+        if let Some(page) = self.of_tail(after, head, filter, events_max) {
+            return Ok(page);
+        }
         let until = Instant::now() + self.patience();
         let mut backoff = Backoff::new();
         let mut from = self.start_for(after);
@@ -157,6 +160,11 @@ impl EventStoreLog {
             }
             backoff.wait().await;
         }
+    }
+
+    fn of_tail(&self, after: Position, head: Position, filter: &Filter, events_max: usize) -> Option<Page> {
+        let tail = self.0.seen.tail.read().unwrap_or_else(PoisonError::into_inner);
+        tail.page(after, head, filter, events_max)
     }
 
     /// From where to read what is behind `after`: from there, if that is known to be the place of an event; a cluster

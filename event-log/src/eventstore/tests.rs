@@ -8,7 +8,7 @@ use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
-use super::fake::{Cluster, Kept, Mood, open};
+use super::fake::{Cluster, Kept, Mood, open, open_forgetful};
 use super::{ConnectError, EventStoreLog, Standing, Unreached, nodelay};
 use crate::clock::Clock;
 use crate::conformance::START;
@@ -23,7 +23,7 @@ mod on_a_node_with_gaps {
 
     fn make(clock: Clock) -> (Log, (Cluster, Kept)) {
         let cluster = Cluster::start(clock);
-        let (log, kept) = cluster.log("");
+        let (log, kept) = open_forgetful(cluster.url(""));
         (Log::EventStore(log), (cluster, kept))
     }
 
@@ -117,6 +117,17 @@ async fn data_comes_back_to_the_byte_whether_it_is_json_or_not() {
     assert_eq!((read[0].format, read[2].format), (DataFormat::Json, DataFormat::Bytes));
 }
 
+/// The client library cuts them to seconds.
+#[tokio::test]
+async fn times_are_kept_to_the_microsecond() {
+    let at = START.after(Duration::from_micros(123_456));
+    let cluster = Cluster::start(Clock::manual(at));
+    let (log, _kept) = cluster.log("");
+    let appended = log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
+    let read = log.read_stream(&stream("a-1"), Revision(0), 1).await.unwrap();
+    assert_eq!((appended.recorded_at, read[0].recorded_at), (at, at));
+}
+
 #[tokio::test]
 async fn one_can_read_from_behind_any_number_although_a_cluster_reads_only_from_events() {
     let cluster = Cluster::start(clock());
@@ -125,7 +136,7 @@ async fn one_can_read_from_behind_any_number_although_a_cluster_reads_only_from_
         log.append(&stream("a-1"), Expected::Any, events(n * 100..n * 100 + 100)).await.unwrap();
     }
     // Another process that opens the log knows none of the places where pages ended.
-    let (other, _other) = open(cluster.url(""));
+    let (other, _other) = open_forgetful(cluster.url(""));
     let all = log.read_stream(&stream("a-1"), Revision(0), 4096).await.unwrap();
     let head = *other.head().borrow();
     for after in (0..head.0 + 2000).step_by(99_991) {

@@ -105,6 +105,13 @@ impl Drop for Kept {
     }
 }
 
+/// A log that keeps nothing in memory, so that all reading goes to the node.
+pub(in super::super) fn open_forgetful(url: ClusterUrl) -> (EventStoreLog, Kept) {
+    let kept = Kept::new();
+    let (log, _) = kept.run(EventStoreLog::open_with(url, Unreached::Refuse, 0)).unwrap();
+    (log, kept)
+}
+
 pub(in super::super) fn open(url: ClusterUrl) -> (EventStoreLog, Kept) {
     let kept = Kept::new();
     let (log, _) = kept.run(EventStoreLog::open(url, Unreached::Refuse)).unwrap();

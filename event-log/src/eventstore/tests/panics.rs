@@ -110,7 +110,7 @@ fn append_one() {
 #[tokio::test]
 async fn trial_of_tls_without_certificates() {
     if is_trial("trial_of_tls_without_certificates") {
-        let refused = EventStoreLog::open("esdb://localhost".parse().unwrap(), Unreached::Wait).await;
+        let refused = EventStoreLog::open("esdb://localhost:1".parse().unwrap(), Unreached::Refuse).await;
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("tlsCaFile") && said.contains("SSL_CERT_FILE"), "{said}");
     }
@@ -120,8 +120,8 @@ async fn trial_of_tls_without_certificates() {
 async fn trial_of_a_provider_before() {
     if is_trial("trial_of_a_provider_before") {
         rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
-        let url = "esdb://localhost?tls=false".parse().unwrap();
-        let refused = EventStoreLog::open(url, Unreached::Wait).await.unwrap_err();
+        let url = "esdb://localhost:1?tls=false".parse().unwrap();
+        let refused = EventStoreLog::open(url, Unreached::Refuse).await.unwrap_err();
         assert!(matches!(&refused, ConnectError::Tls { .. }), "{refused}");
     }
 }
