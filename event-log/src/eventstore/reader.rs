@@ -119,6 +119,7 @@ impl Reader {
             event.recorded_at = times.learn(position, event.recorded_at);
             drop(times);
             self.seen.tail.write().unwrap_or_else(PoisonError::into_inner).push(event);
+            metrics::gauge!("matchbook_log_head_position").set(position.0 as f64);
             self.head.send_replace(position);
         }
         // Last: whoever has waited for it relies on head and times.
@@ -127,6 +128,7 @@ impl Reader {
 
     fn away(&self, fault: &Fault) {
         if self.backoff.tries() == 0 {
+            metrics::counter!("matchbook_log_cluster_lost_total").increment(1);
             tracing::warn!(%fault, after = %self.after, "lost the cluster; trying again by itself");
         } else {
             tracing::debug!(%fault, tries = self.backoff.tries(), "the cluster is still away");

@@ -15,6 +15,7 @@ use crate::conformance::START;
 use crate::{AppendError, EventLog, Expected, Filter, Log, ReadError};
 
 mod outages;
+mod over_the_wire;
 mod panics;
 
 /// Against a node with positions that have gaps, and events of its own between ours.
@@ -25,34 +26,6 @@ mod on_a_node_with_gaps {
         let cluster = Cluster::start(clock);
         let (log, kept) = open_forgetful(cluster.url(""));
         (Log::EventStore(log), (cluster, kept))
-    }
-
-    crate::conformance_tests!(make);
-}
-
-/// Through the protocol that this program serves itself, to an embedded log.
-mod over_the_wire {
-    use super::*;
-    use crate::embedded::{EmbeddedLog, Settings, SimDisk};
-    use crate::wire::{Access, Right, Server};
-
-    fn make(clock: Clock) -> (Log, (Kept, Kept)) {
-        let served = Kept::new();
-        let serving = async {
-            let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
-            let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let access = Access { anonymous: Some(Right::Domain), ..Access::default() };
-            let settings = crate::wire::Settings { access, ..crate::wire::Settings::default() };
-            let server = Server::start(listener, log, clock, settings).unwrap();
-            let url = format!("esdb://{}?tls=false", server.address());
-            // It ends with its runtime.
-            std::mem::forget(server);
-            url
-        };
-        let url = served.run(serving);
-        let (log, kept) = open(url.parse().unwrap());
-        (Log::EventStore(log), (kept, served))
     }
 
     crate::conformance_tests!(make);
