@@ -54,8 +54,11 @@ pub struct Access {
 impl Access {
     /// What the caller may do.
     pub(super) fn right(&self, request: &MetadataMap) -> Result<Right, Refusal> {
-        let Some(header) = request.get("authorization") else {
-            return self.anonymous.ok_or(Refusal::NotAuthenticated);
+        let header = match (request.get("authorization"), self.anonymous) {
+            // Where there is nobody to be, clients say the name that they would say elsewhere.
+            (_, Some(right)) if self.users.is_empty() => return Ok(right),
+            (None, anonymous) => return anonymous.ok_or(Refusal::NotAuthenticated),
+            (Some(header), _) => header,
         };
         let given = header
             .to_str()

@@ -11,6 +11,9 @@ use super::stream_state::State;
 use crate::AppendError;
 use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
 
+/// The most events of one append, so that empty ones have a bound as well.
+const EVENTS_MAX: usize = 65_536;
+
 pub(super) mod batch;
 pub(super) mod single;
 
@@ -27,6 +30,7 @@ pub(super) struct Append {
 pub(super) struct Proposed {
     events: Vec<NewEvent>,
     bytes: usize,
+    count: usize,
 }
 
 impl Proposed {
@@ -34,6 +38,7 @@ impl Proposed {
         self.bytes = self
             .bytes
             .saturating_add(event.event_type.as_str().len() + event.metadata.len() + event.data.len());
+        self.count += 1;
         if self.is_too_large() {
             self.events = Vec::new();
         } else {
@@ -42,7 +47,11 @@ impl Proposed {
     }
 
     pub(super) fn is_too_large(&self) -> bool {
-        self.bytes > CLIENT_APPEND_BYTES_MAX
+        self.bytes > CLIENT_APPEND_BYTES_MAX || self.count > EVENTS_MAX
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        if self.is_too_large() { 0 } else { self.bytes }
     }
 
     fn take(self) -> Result<Vec<NewEvent>, Refusal> {

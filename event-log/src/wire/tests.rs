@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::embedded;
 use crate::{EmbeddedLog, EventLog};
 
+mod anything;
 mod appending;
 mod deleting;
 mod following;

@@ -22,6 +22,9 @@ use crate::wire::refusal::{Refusal, conflict_in_batch};
 /// The most appends of one call that have begun to come in and are not complete.
 const OPEN_MAX: usize = 64;
 
+/// The most bytes that they have together.
+const OPEN_BYTES_MAX: usize = 16 << 20;
+
 /// What an answer says of the append that it belongs to.
 #[derive(Clone, Debug)]
 pub(in crate::wire) struct Label {
@@ -81,6 +84,12 @@ impl Open {
             }
         }
         if !message.is_final {
+            let held = |part: &Part| part.append.as_ref().map_or(0, |append| append.events.bytes());
+            if self.0.values().map(held).sum::<usize>() > OPEN_BYTES_MAX {
+                return Err(Refusal::TooMany(
+                    "the incomplete appends of a call have at most 16 MiB together",
+                ));
+            }
             return Ok(None);
         }
         let part = self.0.remove(&key);
