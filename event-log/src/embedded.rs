@@ -358,6 +358,8 @@ impl EventLog for EmbeddedLog {
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]
+mod client_tests;
+#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;

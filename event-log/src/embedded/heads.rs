@@ -55,7 +55,7 @@ impl Heads {
 }
 
 /// Ids of events in one generation; two are kept, of at most 8 MB together.
-const IDS_MAX: usize = 65_536;
+pub(super) const IDS_MAX: usize = 65_536;
 
 /// Where events with these ids are in their streams. Forgets the oldest.
 #[derive(Debug, Default)]

@@ -84,6 +84,9 @@ async fn a_deleted_stream_is_gone_and_can_be_begun_anew() {
     assert!(matches!(all_visible(&client).await, Err(Error::ResourceNotFound)));
     let exists = append(&client, ExpectedRevision::StreamExists, 3..4).await;
     assert!(matches!(exists, Err(Error::ResourceDeleted)), "{exists:?}");
+    let options = DeleteStreamOptions::default().expected_revision(ExpectedRevision::StreamExists);
+    let again = client.delete_stream("a", &options).await;
+    assert!(matches!(again, Err(Error::ResourceDeleted)), "{again:?}");
     let older = append(&client, ExpectedRevision::Exact(1), 3..4).await;
     assert!(matches!(older, Err(Error::WrongExpectedVersion { .. })), "{older:?}");
     assert_eq!(append(&client, ExpectedRevision::NoStream, 3..5).await.unwrap(), 4);
