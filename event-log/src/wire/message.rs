@@ -98,6 +98,16 @@ pub(super) fn event(event: Recorded, ids: IdForm) -> ReadResp {
     }))
 }
 
+/// A link with the event that it stands for, if that can be seen.
+pub(super) fn resolved(link: Recorded, event: Option<Recorded>, ids: IdForm) -> ReadResp {
+    let position = read_resp::read_event::Position::CommitPosition(link.position.0);
+    content(read_resp::Content::Event(read_resp::ReadEvent {
+        event: event.map(|event| recorded(event, ids)),
+        link: Some(recorded(link, ids)),
+        position: Some(position),
+    }))
+}
+
 pub(super) fn recorded(event: Recorded, ids: IdForm) -> read_resp::read_event::RecordedEvent {
     let format = match event.format {
         DataFormat::Json => JSON,

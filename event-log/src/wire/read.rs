@@ -9,6 +9,7 @@ use super::proto::event_store::client::streams::ReadResp;
 mod all;
 mod follow_all;
 mod follow_stream;
+pub(super) mod form;
 pub(super) mod plan;
 mod stream_events;
 

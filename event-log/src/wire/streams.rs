@@ -36,20 +36,20 @@ impl Streams for StreamsService {
     async fn read(&self, request: Request<ReadReq>) -> Result<Response<Answers>, Status> {
         self.0.admit(request.metadata())?;
         let peer = request.extensions().get::<Peer>().cloned();
-        let Plan { what, ids, tells_ends } = Plan::new(request.into_inner())?;
+        let Plan { what, form, tells_ends } = Plan::new(request.into_inner())?;
         let node = Arc::clone(&self.0);
         Ok(Response::new(match what {
             What::Stream { stream, from, direction, count } => {
-                StreamEvents::begin(node, stream, from, direction, count, ids, tells_ends).await?.answers()
+                StreamEvents::begin(node, stream, from, direction, count, form, tells_ends).await?.answers()
             }
             What::All { from, direction, count, filter } => {
-                AllEvents::new(node, ids, from, direction, count, filter).answers()
+                AllEvents::new(node, form, from, direction, count, filter).answers()
             }
             What::FollowStream { stream, after } => {
-                FollowStream::new(node, ids, stream, after, place(peer)?).answers()
+                FollowStream::new(node, form, stream, after, place(peer)?).answers()
             }
             What::FollowAll { after, filter, checkpoint_every } => {
-                FollowAll::new(node, ids, after, filter, checkpoint_every, place(peer)?).answers()
+                FollowAll::new(node, form, after, filter, checkpoint_every, place(peer)?).answers()
             }
         }))
     }

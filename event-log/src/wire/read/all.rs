@@ -6,11 +6,11 @@ use event_schemas::envelope::Recorded;
 use event_schemas::ids::Position;
 use tonic::Status;
 
+use super::form::Form;
 use super::plan::{Direction, From};
 use super::{PageSize, Reader};
 use crate::EventLog;
 use crate::wire::filter::Filter;
-use crate::wire::message::{IdForm, event};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::refusal::Refusal;
@@ -19,7 +19,7 @@ use crate::wire::refusal::Refusal;
 #[derive(Debug)]
 pub(in crate::wire) struct AllEvents {
     node: Arc<Node>,
-    ids: IdForm,
+    form: Form,
     direction: Direction,
     filter: Filter,
     of_log: crate::Filter,
@@ -34,7 +34,7 @@ pub(in crate::wire) struct AllEvents {
 impl AllEvents {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        ids: IdForm,
+        form: Form,
         from: From<Position>,
         direction: Direction,
         count: u64,
@@ -50,7 +50,7 @@ impl AllEvents {
             (Direction::Backwards, From::End) => Position(end.0 + 1),
         };
         let of_log = filter.of_log();
-        Self { node, ids, direction, filter, of_log, left: count, at, end, page: PageSize::new() }
+        Self { node, form, direction, filter, of_log, left: count, at, end, page: PageSize::new() }
     }
 
     async fn page(&mut self) -> Result<Vec<Recorded>, Refusal> {
@@ -92,7 +92,7 @@ impl Reader for AllEvents {
         for recorded in self.page().await? {
             if self.left > 0 && self.filter.matches(&recorded)? {
                 self.left -= 1;
-                answers.push(event(recorded, self.ids));
+                answers.push(self.form.tell(&self.node, recorded).await?);
             }
         }
         Ok(Some(answers))

@@ -7,12 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 use uuid::Uuid;
 
+use super::form::Form;
 use super::plan::From;
 use super::{PageSize, Reader};
 use crate::EventLog;
 use crate::wire::condition::Observer;
 use crate::wire::filter::Filter;
-use crate::wire::message::{IdForm, content, event, position, timestamp};
+use crate::wire::message::{content, position, timestamp};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{
@@ -25,7 +26,7 @@ pub(in crate::wire) struct FollowAll {
     node: Arc<Node>,
     observer: Observer,
     head: watch::Receiver<Position>,
-    ids: IdForm,
+    form: Form,
     filter: Filter,
     of_log: crate::Filter,
     /// After how many events that were looked at a checkpoint is due; none without a filter.
@@ -43,7 +44,7 @@ pub(in crate::wire) struct FollowAll {
 impl FollowAll {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        ids: IdForm,
+        form: Form,
         after: From<Position>,
         filter: Filter,
         checkpoint_every: Option<u64>,
@@ -59,7 +60,7 @@ impl FollowAll {
             observer: node.observer.clone(),
             node,
             head,
-            ids,
+            form,
             of_log: filter.of_log(),
             filter,
             checkpoint_every,
@@ -101,7 +102,7 @@ impl FollowAll {
         for recorded in page.events {
             let at = recorded.position;
             if self.filter.matches(&recorded)? {
-                answers.push(event(recorded, self.ids));
+                answers.push(self.form.tell(&self.node, recorded).await?);
             }
             answers.extend(self.checkpoint(at));
         }

@@ -10,11 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 use uuid::Uuid;
 
+use super::form::Form;
 use super::plan::From;
 use super::{PageSize, Reader};
 use crate::EventLog;
 use crate::wire::condition::Observer;
-use crate::wire::message::{IdForm, content, event, timestamp};
+use crate::wire::message::{content, timestamp};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{
@@ -29,7 +30,7 @@ pub(in crate::wire) struct FollowStream {
     node: Arc<Node>,
     observer: Observer,
     head: watch::Receiver<Position>,
-    ids: IdForm,
+    form: Form,
     stream: StreamId,
     of_log: crate::Filter,
     /// Older events are hidden.
@@ -58,7 +59,7 @@ enum Stage {
 impl FollowStream {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        ids: IdForm,
+        form: Form,
         stream: StreamId,
         after: From<Revision>,
         place: OwnedSemaphorePermit,
@@ -68,7 +69,7 @@ impl FollowStream {
             observer: node.observer.clone(),
             head: node.log.head(),
             node,
-            ids,
+            form,
             stream,
             of_log,
             recorded_from: None,
@@ -110,8 +111,8 @@ impl FollowStream {
         };
         self.stage = Stage::History { next: last.revision.next() };
         let is_hidden = |event: &Recorded| self.recorded_from.is_some_and(|from| event.recorded_at < from);
-        let visible = events.into_iter().filter(|event| !is_hidden(event));
-        Ok(visible.map(|recorded| event(recorded, self.ids)).collect())
+        let visible = events.into_iter().filter(|event| !is_hidden(event)).collect();
+        self.form.tell_all(&self.node, visible).await
     }
 
     async fn live(&mut self, mut next: Revision, after: Position) -> Result<Vec<ReadResp>, Refusal> {
@@ -129,7 +130,7 @@ impl FollowStream {
                     return Ok(answers);
                 }
                 next = recorded.revision.next();
-                answers.push(event(recorded, self.ids));
+                answers.push(self.form.tell(&self.node, recorded).await?);
             }
         }
         self.stage = Stage::Live { next, after: page.next };

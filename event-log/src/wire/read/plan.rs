@@ -3,6 +3,7 @@
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
+use super::form::Form;
 use crate::wire::filter::Filter;
 use crate::wire::message::{IdForm, stream_id};
 use crate::wire::proto::event_store::client::streams::ReadReq;
@@ -43,7 +44,7 @@ pub(in crate::wire) enum What {
 #[derive(Clone, Debug)]
 pub(in crate::wire) struct Plan {
     pub(in crate::wire) what: What,
-    pub(in crate::wire) ids: IdForm,
+    pub(in crate::wire) form: Form,
     /// Whether the client knows the messages that tell where a stream begins and ends.
     pub(in crate::wire) tells_ends: bool,
 }
@@ -81,7 +82,8 @@ impl Plan {
             Some(StreamOption::All(all)) => of_all(all, direction, count, filter)?,
             None => return Err(Refusal::Malformed("the read names neither a stream nor all of them")),
         };
-        Ok(Self { what, ids, tells_ends })
+        let form = Form { ids, resolves_links: options.resolve_links };
+        Ok(Self { what, form, tells_ends })
     }
 }
 

@@ -6,10 +6,11 @@ use event_schemas::ids::Revision;
 use event_schemas::stream::StreamId;
 use tonic::Status;
 
+use super::form::Form;
 use super::plan::{Direction, From};
 use super::{PageSize, Reader};
 use crate::EventLog;
-use crate::wire::message::{IdForm, content, event, stream_identifier};
+use crate::wire::message::{content, stream_identifier};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{Content, StreamNotFound};
@@ -22,7 +23,7 @@ pub(in crate::wire) struct StreamEvents {
     node: Arc<Node>,
     stream: StreamId,
     direction: Direction,
-    ids: IdForm,
+    form: Form,
     tells_ends: bool,
     stage: Stage,
 }
@@ -89,14 +90,14 @@ impl StreamEvents {
         from: From<Revision>,
         direction: Direction,
         count: u64,
-        ids: IdForm,
+        form: Form,
         tells_ends: bool,
     ) -> Result<Self, Refusal> {
         let stage = match node.visible(&stream).await? {
             Some(visible) => Stage::Reading(Span::new(visible, from, direction, count)),
             None => Stage::Missing,
         };
-        Ok(Self { node, stream, direction, ids, tells_ends, stage })
+        Ok(Self { node, stream, direction, form, tells_ends, stage })
     }
 
     async fn read_on(&mut self) -> Result<Vec<ReadResp>, Refusal> {
@@ -132,7 +133,7 @@ impl StreamEvents {
         }
         span.left -= events.len() as u64;
         span.found |= !events.is_empty();
-        Ok(events.into_iter().map(|recorded| event(recorded, self.ids)).collect())
+        self.form.tell_all(&self.node, events).await
     }
 }
 

@@ -30,6 +30,7 @@ use crate::wire::proto::event_store::client::streams::{
     AppendReq, BatchAppendReq, DeleteReq, ReadReq, TombstoneReq, append_req, batch_append_req, read_req,
 };
 use crate::wire::proto::event_store::client::{Empty, StreamIdentifier, Uuid};
+use crate::wire::read::form::Form;
 use crate::wire::read::plan::{Direction, From, Plan};
 use crate::wire::read::{AllEvents, Reader, StreamEvents};
 use crate::wire::stream_state::States;
@@ -44,6 +45,8 @@ struct Fixture {
 }
 
 const EVENTS: u64 = 23;
+
+const FORM: Form = Form { ids: IdForm::Text, resolves_links: true };
 
 fn stream_at(position: u64) -> &'static str {
     if position.is_multiple_of(3) { "ab" } else { "a" }
@@ -261,7 +264,7 @@ proptest! {
             in_direction(direction, range).iter().map(|index| list[*index as usize]).take(count_max).collect();
         let stream = "a".parse().unwrap();
         let node = Arc::clone(&FIXTURE.node);
-        let opened = StreamEvents::begin(node, stream, from, direction, count, IdForm::Text, tells_ends);
+        let opened = StreamEvents::begin(node, stream, from, direction, count, FORM, tells_ends);
         let reader = FIXTURE.runtime.block_on(opened).unwrap();
         prop_assert_eq!(positions(reader), expected);
     }
@@ -287,7 +290,7 @@ proptest! {
         let expected: Vec<u64> =
             in_direction(direction, range).into_iter().filter(passes).take(count_max).collect();
         let node = Arc::clone(&FIXTURE.node);
-        let reader = AllEvents::new(node, IdForm::Text, from, direction, count, filter.clone());
+        let reader = AllEvents::new(node, FORM, from, direction, count, filter.clone());
         prop_assert_eq!(positions(reader), expected);
     }
 

@@ -1,8 +1,8 @@
 //! Reading through the protocol.
 
 use eventstore::{
-    AppendToStreamOptions, Client, Error, Position, ReadAllOptions, ReadStream, ReadStreamOptions,
-    StreamPosition,
+    AppendToStreamOptions, Client, DeleteStreamOptions, Error, EventData, Position, ReadAllOptions,
+    ReadStream, ReadStreamOptions, StreamPosition,
 };
 
 use super::{Bench, START, event, events};
@@ -115,4 +115,31 @@ async fn an_event_tells_when_it_was_recorded_and_what_its_data_is() {
         (read.event_type.as_str(), read.is_json, read.id),
         ("Happened", true, uuid::Uuid::from_u128(1))
     );
+}
+
+#[tokio::test]
+async fn a_link_is_followed_for_those_who_want_that_unless_what_it_names_is_gone() {
+    let bench = Bench::new().await;
+    let client = bench.client();
+    let any = AppendToStreamOptions::default();
+    client.append_to_stream("a", &any, events(0..3)).await.unwrap();
+    client.append_to_stream("gone", &any, events(3..4)).await.unwrap();
+    client.delete_stream("gone", &DeleteStreamOptions::default()).await.unwrap();
+    for target in ["2@a", "7@a", "0@gone", "0@never", "no link"] {
+        let link = EventData::binary("$>", target.as_bytes().to_vec().into());
+        client.append_to_stream("links", &any, link).await.unwrap();
+    }
+    let mut told = Vec::new();
+    let mut stream =
+        client.read_stream("links", &ReadStreamOptions::default().resolve_link_tos()).await.unwrap();
+    while let Some(event) = stream.next().await.unwrap() {
+        let link = event.link.unwrap();
+        assert_eq!((link.event_type.as_str(), link.stream_id.as_str()), ("$>", "links"));
+        told.push(event.event.map(|event| (event.stream_id, event.revision)));
+    }
+    assert_eq!(told, [Some(("a".to_owned(), 2)), None, None, None, None]);
+    let mut stream = client.read_stream("links", &ReadStreamOptions::default()).await.unwrap();
+    let plain = stream.next().await.unwrap().unwrap();
+    assert!(plain.link.is_none());
+    assert_eq!(plain.event.unwrap().event_type, "$>");
 }
