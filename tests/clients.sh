@@ -5,11 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+. ./setup.sh
+need openssl:openssl
+
 # Packages lie beside the build, and are installed anew when their list changes.
 home=$PWD/target/clients
 venv=$home/venv
 if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
-  . ./setup.sh
   # Debian keeps what a virtual environment needs in a package of its own.
   python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
   rm -rf "$venv"
@@ -27,6 +29,18 @@ if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
     --ignore-scripts --no-audit --no-fund --loglevel=error
   cp tests/clients/package-lock.json "$home/node/installed.json"
 fi
+
+# A certificate for the tests of TLS, and whoever signs it, for this run alone.
+tls=$(mktemp -d)
+trap 'rm -rf "$tls"' EXIT
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=Matchbook tests" \
+  -addext basicConstraints=critical,CA:TRUE -keyout "$tls/ca.key" -out "$tls/ca.pem" 2>/dev/null
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" \
+  -keyout "$tls/server.key" -out "$tls/server.csr" 2>/dev/null
+printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >"$tls/extensions"
+openssl x509 -req -in "$tls/server.csr" -CA "$tls/ca.pem" -CAkey "$tls/ca.key" -CAcreateserial -days 2 \
+  -extfile "$tls/extensions" -out "$tls/server.pem" 2>/dev/null
+export MATCHBOOK_TEST_TLS=$tls
 
 python() {
   PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$venv/bin/python" \

@@ -28,6 +28,34 @@ pub(crate) async fn serving(arguments: &[&str]) -> (Server, u16) {
     (Server::start(&arguments).await, port)
 }
 
+/// A certificate for a server on this machine, and whoever signed it.
+struct Certificates {
+    folder: tempfile::TempDir,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let (authority_key, server_key) = (key(), key());
+        let mut authority = rcgen::CertificateParams::new([]).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_certificate = authority.self_signed(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let server = rcgen::CertificateParams::new(names).unwrap().signed_by(&server_key, &issuer).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ca.pem", authority_certificate.pem());
+        write("server.pem", server.pem());
+        write("server.key", server_key.serialize_pem());
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
 /// Both crates make a TLS provider the default of the process, even where TLS is off, and `eventstore` breaks if there
 /// is one already. It does so in a task of its own, which has run once a call has been answered.
 fn eventstore_goes_first() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::{State, serving};
+use super::super::{Certificates, State, serving};
 use super::crates::{
     Client, Error, EventData, Position, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent,
     RetryOptions, StreamPosition, SubscribeToAllOptions, SubscribeToStreamOptions, Subscription,
@@ -270,6 +270,24 @@ async fn a_client_that_looks_for_a_cluster_finds_the_server() {
     let client = connect(&format!("{SCHEME}+discover://127.0.0.1:{port}?tls=false&nodePreference=leader"));
     client.append_to_stream("order-1", &appending(State::NoStream), events(2)).await.unwrap();
     assert_eq!(forwards(&client, "order-1").await.unwrap(), [0, 1]);
+}
+
+#[tokio::test]
+async fn over_tls_who_knows_the_password_comes_in_and_nobody_else() {
+    let certificates = Certificates::new();
+    let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
+    let tls = [format!("--esdb-tls-cert={certificate}"), format!("--esdb-tls-key={key}")];
+    let (_server, port) = serving(&[&tls[0], &tls[1], "--esdb-users=ann:secret"]).await;
+    let authority = certificates.path("ca.pem");
+    let client = |user: &str| connect(&format!("{SCHEME}://{user}localhost:{port}?tlsCaFile={authority}"));
+    let ann = client("ann:secret@");
+    ann.append_to_stream("order-1", &appending(State::NoStream), events(2)).await.unwrap();
+    assert_eq!(forwards(&ann, "order-1").await.unwrap(), [0, 1]);
+    for stranger in [client(""), client("ann:wrong@"), client("eve:secret@")] {
+        let refused = stranger.append_to_stream("order-1", &appending(State::Any), events(1)).await;
+        assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
+        assert!(matches!(forwards(&stranger, "order-1").await, Err(Error::AccessDenied)));
+    }
 }
 
 /// An append whose answer was lost is sent again with the same ids; the subscription goes on by itself.
