@@ -150,7 +150,7 @@ fn work_board(commands: &Commands) -> Part {
 }
 
 async fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<File>), Failure> {
-    std::fs::create_dir_all(&config.data).map_err(|error| {
+    event_log::embedded::make_folder(&config.data).map_err(|error| {
         Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
     })?;
     match &config.event_log {

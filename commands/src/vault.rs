@@ -71,8 +71,8 @@ pub enum VaultError {
 
 /// `SQLITE_FULL`.
 const FULL_CODE: &str = "13";
-/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
-const UNSOUND_CODES: [&str; 2] = ["11", "26"];
+/// `SQLITE_CORRUPT`, `SQLITE_NOTADB`, and `SQLITE_IOERR_SHORT_READ` of a file that ends before what it says of itself.
+const UNSOUND_CODES: [&str; 3] = ["11", "26", "522"];
 
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {

@@ -49,16 +49,16 @@ mod writer;
 
 pub use backup::{BackedUp, BackupError, Restored, backup, check as check_backup, restore};
 pub use client::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
-pub use disk::Fault;
 #[cfg(any(test, feature = "simulation"))]
-pub use disk::simulated::{SimDisk, Trouble};
+pub use disk::simulated::{Points, SimDisk, Trouble};
+pub use disk::{Fault, make_folder};
 pub use recovery::{Cut, OpenError};
 pub use repair::{Plan, Repaired, Report, Salvaged, SetAside, StreamSetAside, plan, repair};
 #[cfg(any(test, feature = "simulation"))]
 pub use rig::Broken;
 pub use stop::Stopped;
 #[cfg(any(test, feature = "simulation"))]
-pub use torture::{Tally, torture};
+pub use torture::{Damaged, Tally, torture};
 pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
 pub use walk::{Walk, WalkError};
 

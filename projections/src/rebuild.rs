@@ -124,9 +124,15 @@ impl Files {
         let reason = match self.open::<P>(number).await {
             Ok((db, Some(checkpoint))) => match checkpoint.fits(P::REVISION, log, head) {
                 Ok(()) => return Ok(Some(Opened { number, db, checkpoint })),
-                Err(unfit) => unfit.to_string(),
+                Err(unfit) => {
+                    db.close().await;
+                    unfit.to_string()
+                }
             },
-            Ok((_, None)) => "it was begun and nothing was stored in it".to_owned(),
+            Ok((db, None)) => {
+                db.close().await;
+                "it was begun and nothing was stored in it".to_owned()
+            }
             Err(SqlError::Damaged(reason)) => format!("it is damaged: {reason}"),
             Err(source) => return Err(FilesError::File { path, source }),
         };
@@ -137,8 +143,13 @@ impl Files {
 
     async fn open<P: Projection>(&self, number: u64) -> Result<(Db, Option<Checkpoint>), SqlError> {
         let db = Db::open(&self.path(number), &[checkpoint::DDL, P::DDL]).await?;
-        let checkpoint = Checkpoint::read(&db).await?;
-        Ok((db, checkpoint))
+        match Checkpoint::read(&db).await {
+            Ok(checkpoint) => Ok((db, checkpoint)),
+            Err(error) => {
+                db.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Begins a new generation, with a number that no file has had.

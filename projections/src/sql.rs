@@ -40,6 +40,8 @@ pub enum SqlError {
 
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a file that cannot be trusted.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
+/// `SQLITE_IOERR_SHORT_READ`: the file ends before what it says of itself, as it may after a loss of power.
+const SHORT_CODE: i32 = 522;
 /// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: no room for the memory that a file's connections share.
 const FULL_CODES: [i32; 2] = [13, 4874];
 
@@ -51,7 +53,9 @@ impl From<sqlx::Error> for SqlError {
             .and_then(|code| code.parse::<i32>().ok());
         match code {
             // The low byte of an extended code is the primary one.
-            Some(code) if DAMAGED_CODES.contains(&(code & 0xff)) => Self::Damaged(error.to_string()),
+            Some(code) if code == SHORT_CODE || DAMAGED_CODES.contains(&(code & 0xff)) => {
+                Self::Damaged(error.to_string())
+            }
             Some(code) if FULL_CODES.contains(&code) => Self::Full(error.to_string()),
             _ => Self::Refused(error),
         }
@@ -184,15 +188,26 @@ impl Db {
             .max_lifetime(None)
             .connect_lazy_with(reading);
         let db = Self { path: path.to_owned(), writer, readers, retired: AtomicBool::new(false) };
-        db.check().await?;
+        match db.prepare(ddl).await {
+            Ok(()) => Ok(db),
+            Err(error) => {
+                // A connection that closes later takes the write-ahead log of this name with it, and by then it may be that
+                // of another file.
+                db.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, ddl: &[&'static str]) -> Result<(), SqlError> {
+        self.check().await?;
         // Beginning waits for a commit that a broken-off task of this process may have left on its way, so that nothing
         // read after this can change under a new owner.
-        let mut tx = db.begin().await?;
+        let mut tx = self.begin().await?;
         for statement in ddl {
             sqlx::raw_sql(*statement).execute(&mut *tx.0).await?;
         }
-        tx.commit().await?;
-        Ok(db)
+        tx.commit().await
     }
 
     async fn check(&self) -> Result<(), SqlError> {

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use event_log::embedded::{Broken, Tally, torture};
+use event_log::embedded::{Broken, Damaged, Tally, torture};
 use serde_json::json;
 
 use super::{Failure, print};
@@ -24,6 +24,9 @@ pub(crate) struct Torture {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
+    /// How many at a time; as many as there are processors otherwise
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<usize>,
 }
 
 /// How a seed's history ended: what broke, if something did.
@@ -56,9 +59,10 @@ impl Torture {
         sum.report(took, json)
     }
 
-    /// Plays the seeds on all processors.
+    /// Plays the seeds, several at a time.
     fn play(&self, started: Instant) -> Sum {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or_else(processors).max(1);
         let (next, enough) = (AtomicU64::new(0), AtomicBool::new(false));
         let (ended, endings) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -116,7 +120,11 @@ impl Sum {
         }
         match outcome {
             Ok(tally) => self.tally += tally,
-            Err(what) => self.failures.push((seed, what)),
+            Err(what) => {
+                // A long run may be broken off before it reports.
+                eprintln!("failed: matchbook torture --from {seed} --seeds 1    # {what}");
+                self.failures.push((seed, what));
+            }
         }
     }
 
@@ -137,8 +145,10 @@ impl Sum {
                 "failed_calls": tally.failed_calls,
                 "full_disks": tally.full_disks,
                 "cut_writes": tally.cut_writes,
-                "changed_bits_found": tally.bits_found,
-                "changed_bits_harmless": tally.bits_harmless,
+                "changed_bits": damaged(tally.changed_bits),
+                "misdirected_writes": damaged(tally.misdirected_writes),
+                "lost_writes": damaged(tally.lost_writes),
+                "fault_points": { "hit": tally.points.hit(), "all": tally.points.all() },
                 "repairs": tally.repairs,
                 "faults_in_repairs": tally.faults_in_repairs,
                 "events_set_aside": tally.set_aside,
@@ -147,20 +157,25 @@ impl Sum {
         } else {
             print(&format_args!("{histories} histories in {:.1} s", took.as_secs_f64()))?;
             print(&format_args!(
-                "met: {} power cuts, {} failed calls, {} full disks, {} changed bits",
+                "met: {} power cuts, {} failed calls, {} full disks; {} of {} fault points (call, kind of file, trouble)",
                 tally.power_cuts,
                 tally.failed_calls,
                 tally.full_disks,
-                tally.bits_found + tally.bits_harmless,
+                tally.points.hit(),
+                tally.points.all(),
             ))?;
             print(&format_args!(
                 "appends: {} events acknowledged; {} refused, {} unknown; {} unfinished writes kept aside",
                 tally.acknowledged, tally.refused, tally.unknown, tally.cut_writes,
             ))?;
-            print(&format_args!(
-                "starts that a failing disk refused: {}; bits found: {}, harmless: {}",
-                tally.refused_starts, tally.bits_found, tally.bits_harmless,
-            ))?;
+            print(&format_args!("starts that a failing disk refused: {}", tally.refused_starts))?;
+            for (what, Damaged { found, harmless }) in [
+                ("changed bits", tally.changed_bits),
+                ("misdirected writes", tally.misdirected_writes),
+                ("lost writes", tally.lost_writes),
+            ] {
+                print(&format_args!("{what}: {found} found, {harmless} harmless"))?;
+            }
             print(&format_args!(
                 "damaged logs repaired: {}, through {} faults; {} events set aside readable",
                 tally.repairs, tally.faults_in_repairs, tally.set_aside,
@@ -179,6 +194,10 @@ impl Sum {
     }
 }
 
+fn damaged(Damaged { found, harmless }: Damaged) -> serde_json::Value {
+    json!({ "found": found, "harmless": harmless })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_seed_is_played_once() {
-        let sum = Torture { seeds: 9, from: 100 }.play(Instant::now());
+        let sum = Torture { seeds: 9, from: 100, threads: None }.play(Instant::now());
         assert_eq!((sum.histories, sum.failures.len()), (9, 0));
     }
 }

@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 pub(crate) mod kills;
 mod leases;
+mod power;
 mod refusals;
 mod repair;
 mod shutdown;

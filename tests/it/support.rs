@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod folder;
 pub(crate) mod job;
 pub(crate) mod load;
+pub(crate) mod lossy;
 pub(crate) mod server;
 
 use std::time::{Duration, Instant};

@@ -179,7 +179,7 @@ fn a_mark_whose_sync_failed_leaves_no_hole_below_what_is_written_behind_it() {
 
 #[test]
 fn histories_that_once_broke_a_promise_keep_it() {
-    for seed in [11_830, 22_479, 24_822] {
+    for seed in [11_830, 22_479, 24_822, 16_609, 1_000_566, 2_008_334] {
         torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
 }
@@ -201,8 +201,13 @@ fn a_history_of_every_kind_of_trouble_keeps_every_promise() {
         ("full disks", sum.full_disks),
         ("refused starts", sum.refused_starts),
         ("cut writes", sum.cut_writes),
-        ("bits found", sum.bits_found),
-        ("bits harmless", sum.bits_harmless),
+        ("changed bits found", sum.changed_bits.found),
+        ("changed bits harmless", sum.changed_bits.harmless),
+        ("misdirected writes found", sum.misdirected_writes.found),
+        ("lost writes found", sum.lost_writes.found),
+        ("repairs", sum.repairs),
+        ("faults in repairs", sum.faults_in_repairs),
+        ("events set aside", sum.set_aside),
     ] {
         assert!(count > 0, "no {what} in {sum:?}");
     }

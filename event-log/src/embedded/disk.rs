@@ -74,13 +74,11 @@ const LOCK_FILE: &str = "lock";
 impl Disk {
     /// The folder at `path`, which is made if it is not there.
     pub(super) fn folder(path: &Path) -> Result<Self, Fault> {
-        let named = |action| move |source| Fault { action, file: path.display().to_string(), source };
-        std::fs::create_dir_all(path).map_err(named("create"))?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::File::open(parent)
-                .and_then(|parent| parent.sync_all())
-                .map_err(named("sync the parent of"))?;
-        }
+        make_folder(path).map_err(|source| Fault {
+            action: "create",
+            file: path.display().to_string(),
+            source,
+        })?;
         Ok(Self::Real(path.to_owned()))
     }
 
@@ -371,6 +369,28 @@ impl DiskFile {
             Self::Simulated(file) => file.allocate(len),
         }
     }
+}
+
+/// Makes a folder, and those that it lies in, so that their names survive a loss of power as what is put there does.
+///
+/// # Errors
+/// What the file system says.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    let above = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    let sync = |folder: &Path| std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
+    std::fs::create_dir_all(path)?;
+    // One that is there already may have been made by a process that had no time to sync its name.
+    for made in missing.into_iter().chain([path]).rev() {
+        if let Some(above) = above(made) {
+            sync(&above)?;
+        }
+    }
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> Result<(), Fault> {

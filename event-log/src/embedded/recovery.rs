@@ -26,6 +26,8 @@ pub(super) use begin::lost_log_file;
 use begin::{begin, check_ours, is_leftover};
 
 pub(super) const LOG_FILE: &str = "log.json";
+/// What a start took out of the log.
+const CUT_PREFIX: &str = "cut-before-";
 /// What a repair is about to do, until it is done.
 pub(super) const REPAIR_FILE: &str = "repair.json";
 
@@ -344,6 +346,7 @@ fn open_active(
         }
         Some(tail) => Some(cut_tail(disk, &file, &header, &scanned, tail)?),
     };
+    clear_again(disk, &file, &scanned)?;
     // The end may be in memory only: after a sync that failed, a later one can succeed although the bytes never reached
     // the disk. Writing the same bytes again settles it, and harms nothing if power fails meanwhile. A mark confirms the
     // last group, but nothing confirms the marks, and a hole among them would hide all that is written behind it.
@@ -368,6 +371,23 @@ fn damaged(header: &SegmentHeader, scanned: &Scanned, tail: &Tail) -> OpenError 
     }
 }
 
+/// Writes the zeros again that took the place of what was cut off at this very end, as long as nothing is behind it. Their
+/// sync may have failed, and the cache alone have them: then what was cut off would be back after a loss of power, and stand
+/// behind good groups for ever.
+fn clear_again(disk: &Disk, file: &DiskFile, scanned: &Scanned) -> Result<(), Fault> {
+    let cut_here = format!("{}{:020}-", CUT_PREFIX, scanned.next.0);
+    let mut cleared = 0;
+    for name in disk.list()?.iter().filter(|name| name.starts_with(&cut_here)) {
+        cleared = disk.open_to_read(name)?.len()?.max(cleared);
+    }
+    let room = file.len()?.saturating_sub(scanned.end);
+    if cleared.min(room) > 0 {
+        file.write_all_at(&vec![0; usize::try_from(cleared.min(room)).unwrap_or(0)], scanned.end)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
 /// Takes a write that was cut short out of the segment. Its bytes are put aside first, durably.
 fn cut_tail(
     disk: &Disk,
@@ -378,7 +398,7 @@ fn cut_tail(
 ) -> Result<Cut, OpenError> {
     let taken = disk.list()?;
     let kept_in = (1_u32..)
-        .map(|n| format!("cut-before-{:020}-{n}.bytes", scanned.next.0))
+        .map(|n| format!("{CUT_PREFIX}{:020}-{n}.bytes", scanned.next.0))
         .find(|name| !taken.contains(name))
         .expect("a folder holds fewer than 2³² files");
     disk.put(&kept_in, &tail.bytes)?;

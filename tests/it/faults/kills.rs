@@ -11,9 +11,9 @@ use crate::support::load::{Dice, Load, Outcome, traces};
 use crate::support::server::Server;
 use crate::support::{setting, until};
 
-const CALLERS: usize = 6;
+pub(super) const CALLERS: usize = 6;
 /// Candidates a request: a caller's progress ends there.
-const FRAMES: usize = 1_000;
+pub(super) const FRAMES: usize = 1_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_killed() {

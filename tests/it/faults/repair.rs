@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::folder::{contents, copy_folder, flip, matchbook, said, segments, stopped};
+use crate::support::server::program;
 
 const VERIFY: &[&str] = &["events", "verify"];
 const REPAIR: &[&str] = &["events", "repair", "--apply"];
@@ -46,7 +47,7 @@ fn killed_at(call: &str, nth: u32, data: &Path) -> bool {
     let status = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
         .arg(format!("inject={call}:signal=KILL:when={nth}"))
-        .arg(env!("CARGO_BIN_EXE_matchbook"))
+        .arg(program())
         .args(REPAIR)
         .arg("--data")
         .arg(data)

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
-use super::server::Server;
+use super::server::{Server, program};
 
 /// A stopped server's data folder with a few sealed segments.
 pub(crate) async fn stopped() -> Server {
@@ -49,7 +49,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 
 /// Runs a command of the program over a data folder.
 pub(crate) fn matchbook(arguments: &[&str], data: &Path) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_matchbook"))
+    let output = Command::new(program())
         .args(arguments)
         .arg("--data")
         .arg(data)

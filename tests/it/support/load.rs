@@ -148,6 +148,7 @@ impl Shared {
 }
 
 /// Chance that can be repeated: SplitMix64.
+#[derive(Debug)]
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {

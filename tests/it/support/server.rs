@@ -20,6 +20,7 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) url: String,
     pub(crate) folder: TempDir,
+    data: PathBuf,
     arguments: Vec<String>,
     /// Where its log is, if the tests are run so.
     cluster: Option<Cluster>,
@@ -66,11 +67,17 @@ impl Server {
     }
 
     pub(crate) async fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
+        let data = folder.path().join("data");
+        Self::start_over(data, folder, arguments).await
+    }
+
+    /// Over a data folder that lies elsewhere than its log.
+    pub(crate) async fn start_over(data: PathBuf, folder: TempDir, arguments: &[&str]) -> Self {
         let port = free_port();
         let mut all = vec![
             "serve".to_owned(),
             format!("--listen=127.0.0.1:{port}"),
-            format!("--data={}", folder.path().join("data").display()),
+            format!("--data={}", data.display()),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let has_log = arguments.iter().any(|given| LOG_SETTINGS.iter().any(|flag| given.starts_with(flag)));
@@ -78,7 +85,8 @@ impl Server {
         all.extend(cluster.iter().map(|cluster| format!("--event-log={}", cluster.url())));
         let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
-        let mut server = Self { child, url, folder, arguments: all, cluster, http: reqwest::Client::new() };
+        let mut server =
+            Self { child, url, folder, data, arguments: all, cluster, http: reqwest::Client::new() };
         server.ready().await;
         server
     }
@@ -149,7 +157,7 @@ impl Server {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -239,9 +247,14 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The program that is tested: the one that was built with the tests, or another build of it.
+pub(crate) fn program() -> String {
+    std::env::var("MATCHBOOK_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_matchbook").to_owned())
+}
+
 pub(super) fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("server.log")).unwrap();
-    let program = env!("CARGO_BIN_EXE_matchbook").to_owned();
+    let program = program();
     let mut words = under.iter().chain([&program]).chain(arguments);
     Command::new(words.next().unwrap())
         .args(words)

@@ -10,10 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Fault;
 
+mod points;
 mod power;
 
+pub use points::Points;
+
 /// What a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+pub(in super::super) const SECTOR_BYTES: usize = 512;
 
 /// A disk whose lots are drawn from a seed. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -54,6 +57,7 @@ struct State {
     powered: bool,
     capacity: u64,
     random: u64,
+    points: Points,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,7 +88,13 @@ impl SimDisk {
             powered: true,
             capacity: u64::MAX,
             random: seed.wrapping_mul(2).wrapping_add(1),
+            points: Points::default(),
         })))
+    }
+
+    /// Which kinds of calls were made, and what came at them.
+    pub fn points(&self) -> Points {
+        self.locked().points
     }
 
     /// Lets something go wrong at the `call`th call from now, counted from 1.
@@ -191,8 +201,10 @@ impl SimDisk {
         if !state.powered {
             return Err((fault(ErrorKind::Other, "the power is off"), state));
         }
+        state.points.call(action, file);
         match state.trouble {
             Some((at, trouble)) if at == state.calls => {
+                state.points.meet(action, file, trouble);
                 match trouble {
                     Trouble::PowerCut => {
                         state.powered = false;

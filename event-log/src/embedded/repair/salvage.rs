@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::embedded::disk::{Disk, DiskFile, Fault};
-use crate::embedded::record::{self, ALIGN, Body, NoEntry, Seed};
+use crate::embedded::record::{self, ALIGN, Body, Seed};
 use crate::embedded::segment::{HEADER_BYTES, SegmentHeader, segment_name};
 
 /// Longer entries are never written: an append has at most a megabyte, and a stream's name 4 KiB.
@@ -86,20 +86,19 @@ impl Salvage {
         let file = disk.open_to_read(&segment_name(first))?;
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
         file.read_exact_at(&mut bytes, 0)?;
-        // Entries are bound to the log and the segment that they were written to.
-        let seed = match SegmentHeader::decode(&bytes) {
-            Some(header) => Seed::new(header.identity.id, header.first),
-            None => Seed::new(self.log, first),
-        };
+        // Entries are bound to the log and the segment that they were written to. Its name says one thing, and its header
+        // may say another; either may be wrong.
+        let named = Seed::new(self.log, first);
+        let said = SegmentHeader::decode(&bytes).map(|header| Seed::new(header.identity.id, header.first));
         let bytes = Bytes::from(bytes);
         let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let entry = match record::parse(seed, &rest[..rest.len().min(ENTRY_BYTES_MAX)]) {
-                Ok(entry) => entry,
-                Err(NoEntry::Short(_) | NoEntry::Damaged(_)) => {
-                    at += ALIGN;
-                    continue;
-                }
+            let rest = &rest[..rest.len().min(ENTRY_BYTES_MAX)];
+            let parsed = record::parse(named, rest).ok();
+            let other = said.filter(|said| *said != named);
+            let Some(entry) = parsed.or_else(|| record::parse(other?, rest).ok()) else {
+                at += ALIGN;
+                continue;
             };
             match entry.body {
                 Body::Group(header) => self.durable = self.durable.max(header.durable),
