@@ -287,7 +287,7 @@ fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| arg.get_env().is_some_and(|name| name != "MATCHBOOK_CONFIG"))
 }
 
-fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
+pub(crate) fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
     let command = Config::augment_args(Command::new("serve").no_binary_name(true));
     command.try_get_matches_from(arguments).and_then(|matches| Config::from_arg_matches(&matches))
 }

@@ -141,3 +141,57 @@ fn obey(file: PathBuf, faults: Faults) -> Result<(), Failure> {
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings_for(address: &str, arguments: &[&str]) -> Result<Settings, String> {
+        let config = crate::config::parse(arguments).unwrap();
+        settings(&config, address.parse().unwrap()).map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_needs_passwords() {
+        let refused = settings_for("0.0.0.0:2113", &[]).unwrap_err();
+        assert!(refused.contains("MATCHBOOK_ESDB_USERS") && refused.contains("127.0.0.1"), "{refused}");
+        let open = settings_for("127.0.0.1:2113", &[]).unwrap();
+        assert_eq!(open.access.anonymous, Some(Right::Clients));
+        for users in ["--esdb-users=ann:secret", "--esdb-trusted-users=ann:secret"] {
+            let closed = settings_for("0.0.0.0:2113", &[users]).unwrap();
+            assert_eq!((closed.access.users.len(), closed.access.anonymous), (1, None));
+        }
+    }
+
+    #[test]
+    fn a_trusted_user_alone_does_not_shut_out_the_others_on_this_machine() {
+        let both = settings_for("127.0.0.1:2113", &["--esdb-trusted-users=a:1,b:2:3"]).unwrap();
+        assert_eq!(both.access.anonymous, Some(Right::Clients));
+        let trusted = |name: &str, password: &str| User {
+            name: name.to_owned(),
+            password: password.to_owned(),
+            right: Right::Domain,
+        };
+        assert_eq!(both.access.users, [trusted("a", "1"), trusted("b", "2:3")]);
+        let closed = settings_for("127.0.0.1:2113", &["--esdb-users=c:4"]).unwrap();
+        assert_eq!(closed.access.anonymous, None);
+    }
+
+    #[test]
+    fn a_user_without_a_password_is_refused_and_not_shown() {
+        for wrong in ["hunter2", "ann:", ":hunter2"] {
+            let refused = settings_for("127.0.0.1:2113", &["--esdb-users", wrong]).unwrap_err();
+            assert!(refused.contains("NAME:PASSWORD") && !refused.contains("hunter2"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_gossip_tells_is_a_host_and_a_port() {
+        let advertised =
+            settings_for("127.0.0.1:0", &["--esdb-advertise=db.example:2113"]).unwrap().advertised;
+        assert_eq!(advertised, Some(EndPoint { host: "db.example".to_owned(), port: 2113 }));
+        assert!(
+            settings_for("127.0.0.1:0", &["--esdb-advertise=db.example"]).unwrap_err().contains("HOST:PORT")
+        );
+    }
+}

@@ -5,6 +5,7 @@
 
 mod eventstore;
 mod kurrentdb;
+mod misbehaving;
 
 use std::sync::Once;
 
