@@ -1,5 +1,6 @@
 // One job: its summary live or as it was, its timeline, its matches.
 
+import { showAnalysis } from "./analysis.js";
 import { follow, get } from "./api.js";
 import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, split, title, words } from "./dom.js";
 import { nameOf, sentence } from "./jobs.js";
@@ -33,6 +34,8 @@ export class JobView {
         this.show(summary);
         this.connect();
         await this.loadRest();
+      } else if (job.kind === "video_analysis") {
+        await showAnalysis(this, { tile, nameOf });
       } else {
         await this.openOther();
       }

@@ -125,7 +125,8 @@ function makeCard(id) {
       fact("Matches", count(now.matches_found)),
       fact("p90", score(now.p90_score)),
       fact("ETA", job.status === "running" ? duration(now.eta_seconds) : "–"),
-    ] : [fact("Kind", title(job.kind)), fact("Attempt", count(job.attempt)), fact("Started", instant(job.started_at))]));
+    ] : [fact("Kind", title(job.kind)), fact("Attempt", count(job.attempt)),
+      job.retry ? fact("Next try", instant(job.retry.due_at)) : fact("Started", instant(job.started_at))]));
     blockers.hidden = !now.blockers?.length;
     blockers.replaceChildren(...(now.blockers ?? []).map((text) => el("li", {}, sentence(text))));
     foot.replaceChildren("Created ", instant(job.created_at));

@@ -32,6 +32,7 @@ const ROOMS: &[Room] = &[
         outside: None,
     },
     // A worker knows the server by its HTTP API alone.
+    Room { folder: "examples/analyst", inside: &[], outside: None },
     Room { folder: "examples/matcher", inside: &[], outside: None },
 ];
 

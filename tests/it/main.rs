@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod analysis;
 mod architecture;
 mod audit;
 mod cluster;

@@ -279,14 +279,49 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.success());
 }
 
-/// The example worker. `./test` builds it before it runs the tests.
+/// The example worker for matching. `./test` builds it before it runs the tests.
 pub(crate) fn matcher() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_matchbook")).with_file_name("matchbook-matcher");
+    example("matchbook-matcher")
+}
+
+fn example(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_matchbook")).with_file_name(name);
     assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
     program
 }
 
-/// A running worker. It is killed when dropped.
+/// A running worker for analyses. It is killed when dropped.
+pub(crate) struct Analyst(Child);
+
+impl Analyst {
+    pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
+        let child = Command::new(example("matchbook-analyst"))
+            .args(["--server", &server.url, "--worker-id", id, "--media"])
+            .arg(media)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// Waits until it ends by itself, and answers its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Analyst {
+    fn drop(&mut self) {
+        // It may be gone already, which is as well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running worker for matching. It is killed when dropped.
 pub(crate) struct Worker(Child);
 
 impl Worker {

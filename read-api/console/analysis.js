@@ -1,0 +1,137 @@
+// One analysis of a video: its stages, attempts, errors with what to do about them, and what was found.
+
+import { follow, get } from "./api.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, say, title, words } from "./dom.js";
+
+const REFRESH_MS = 250;
+const TICK_MS = 1000;
+const WAITS = {
+  backoff: "after a pause", rate_limited: "when the service said", parked: "when the service that failed is asked again",
+  interrupted: "as soon as a worker is free",
+};
+const STOPPED = {
+  non_retryable: "It is not tried again: that would not help.",
+  maximum_attempts: "It was tried as often as such errors are.",
+  crash_loop: "It is in quarantine: two workers in a row died of it. Retry it by hand once the cause is known.",
+  no_policy: "Whoever leads it said that it failed, and may retry it.",
+};
+
+/** Fills the view of a job with its analysis, and keeps it so until the view is left. */
+export async function showAnalysis(view, { tile, nameOf }) {
+  for (const part of [view.travelPart, view.matchesPart]) part.remove();
+  const parts = build(view);
+  const path = `/api/v1/analysis/${view.id}`;
+  const load = async () => {
+    try {
+      const [analysis, timeline] = await Promise.all([get(path, { fresh: true }), get(`${view.path}/timeline`, { fresh: true })]);
+      if (view.gone) return;
+      show(view, parts, analysis, tile);
+      view.showTimeline(timeline);
+      return analysis;
+    } catch (error) {
+      if (!view.gone) view.onError(error);
+    }
+  };
+  const reload = coalesce(load, REFRESH_MS);
+  const first = await load();
+  if (view.gone) return;
+  say(view.heading, view.job.name || `Video ${first?.video_id ?? view.id.slice(0, 8)}`);
+  const connect = () => {
+    view.stop = follow(
+      `${path}/stream`,
+      (name) => {
+        if (view.gone) return;
+        if (["retrying", "failed", "completed", "cancelled"].includes(name)) say(document.getElementById("announce"), `${nameOf(view.job)}: ${words(name)}`);
+        reload();
+      },
+      (state) => {
+        view.stream = state;
+        view.showState(state);
+      },
+    );
+  };
+  // What `notice` does for a job that was retried.
+  view.connect = connect;
+  connect();
+  // Times and the estimate run on between events.
+  const tick = setInterval(() => {
+    if (view.gone) clearInterval(tick);
+    else if (view.stream !== "ended" && !document.hidden) reload();
+  }, TICK_MS);
+}
+
+function build(view) {
+  const stages = el("ol", { class: "stages", "aria-label": "Stages" });
+  const attempts = el("ol", { class: "attempts", "aria-label": "Attempts" });
+  const found = el("tbody");
+  const head = ["From", "To", "Score", "Why"].map((name) => el("th", { scope: "col" }, name));
+  const note = el("p", { class: "subtle" });
+  const table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "found-title", hidden: true },
+    el("table", {}, el("thead", {}, el("tr", {}, head)), found));
+  const result = el("section", { "aria-labelledby": "found-title", hidden: true }, el("h3", { id: "found-title" }, "Highlights"), note, table);
+  view.tiles.before(el("section", { "aria-labelledby": "stages-title" }, el("h3", { id: "stages-title" }, "Stages"), stages));
+  view.tiles.after(result, el("section", { "aria-labelledby": "attempts-title" }, el("h3", { id: "attempts-title" }, "Attempts"), attempts));
+  return { stages, attempts, result, note, table, found };
+}
+
+function show(view, parts, analysis, tile) {
+  const attempt = analysis.attempt > 1 ? ` · attempt ${analysis.attempt}` : "";
+  view.status.replaceChildren(chip(analysis.status), " ", el("span", { class: "subtle" }, `${analysis.current_stage}${attempt}`));
+  view.meter.replaceChildren(bar(analysis, "Progress"), el("span", { class: "num" }, percent(analysis)));
+  view.blockers.replaceChildren(...troubles(analysis));
+  const eta = analysis.eta ? `${duration(analysis.eta.low)} – ${duration(analysis.eta.high)}` : null;
+  const basis = analysis.eta ? `${words(analysis.eta.basis)}, ${count(analysis.eta.samples)}` : null;
+  view.tiles.replaceChildren(
+    tile("ETA", duration(analysis.estimated_completion_seconds), eta ? `${eta} (${basis})` : null),
+    tile("Waited", duration(analysis.queue_seconds), "for a worker"),
+    tile("Worked", duration(analysis.run_seconds), "over all attempts"),
+    tile("Attempt", count(analysis.attempt)),
+  );
+  parts.stages.replaceChildren(...analysis.stages.map(stage));
+  parts.attempts.replaceChildren(...analysis.attempts.map(attemptLine));
+  showResult(parts, analysis.result);
+}
+
+function stage(stage) {
+  const skipped = stage.fraction === 1 && !stage.started_at;
+  const status = skipped ? "cancelled" : stage.fraction === 1 ? "completed" : stage.started_at ? "running" : "pending";
+  const meter = el("progress", { max: 1, "aria-label": stage.name, data: { status } });
+  meter.value = skipped ? 0 : stage.fraction;
+  const items = stage.items_total ? `${count(stage.items_done ?? 0)} of ${count(stage.items_total)}` : null;
+  const done = skipped ? "skipped" : items ?? `${Math.floor(stage.fraction * 100)} %`;
+  return el("li", {}, el("span", { class: "phase" }, stage.name), meter, el("span", { class: "num" }, done));
+}
+
+function troubles(analysis) {
+  const { error, retry, retry_state: state } = analysis;
+  const lines = [];
+  if (error) {
+    const advice = error.suggested_actions.map((action) => el("li", {}, action));
+    lines.push(el("li", {}, error.user_message, advice.length > 0 ? el("ul", { class: "advice" }, advice) : null,
+      el("span", { class: "subtle" }, `${words(error.code)} · ${error.support_reference}`)));
+  }
+  if (retry) lines.push(el("li", {}, `Attempt ${retry.attempt} begins ${WAITS[retry.reason] ?? "later"}: `, instant(retry.due_at)));
+  else if (error && STOPPED[state]) lines.push(el("li", {}, STOPPED[state]));
+  return lines;
+}
+
+function attemptLine(attempt) {
+  const who = attempt.worker_ids.length > 0 ? attempt.worker_ids.join(", then ") : "nobody yet";
+  const times = `waited ${duration(attempt.queue_seconds)}, worked ${duration(attempt.run_seconds)}`;
+  return el("li", {},
+    el("span", { class: "phase" }, `Attempt ${attempt.attempt}`), el("span", {}, who), el("span", { class: "subtle" }, times),
+    attempt.error ? el("span", { class: "trouble" }, attempt.error.user_message) : null);
+}
+
+function showResult(parts, result) {
+  const highlights = Array.isArray(result?.highlights) ? result.highlights : null;
+  parts.result.hidden = highlights === null;
+  if (highlights === null) return;
+  parts.table.hidden = highlights.length === 0;
+  say(parts.note, highlights.length === 0 ? "None found." : `${count(highlights.length)} found, best first.`);
+  const time = (value) => (typeof value === "number" ? `${value.toFixed(2)} s` : "–");
+  parts.found.replaceChildren(...highlights.map((found) => el("tr", {},
+    el("td", { class: "num" }, time(found.start_seconds)), el("td", { class: "num" }, time(found.end_seconds)),
+    el("td", { class: "num" }, typeof found.score === "number" ? found.score.toFixed(2) : "–"),
+    el("td", {}, Array.isArray(found.reasons) ? found.reasons.map(title).join(", ") : ""))));
+}
