@@ -76,7 +76,8 @@ function build(view) {
 
 function show(view, parts, analysis, tile) {
   const attempt = analysis.attempt > 1 ? ` · attempt ${analysis.attempt}` : "";
-  view.status.replaceChildren(chip(analysis.status), " ", el("span", { class: "subtle" }, `${analysis.current_stage}${attempt}`));
+  const stage = analysis.phase === analysis.status ? attempt.slice(3) : `${analysis.current_stage}${attempt}`;
+  view.status.replaceChildren(chip(analysis.status), " ", el("span", { class: "subtle" }, stage));
   view.meter.replaceChildren(bar(analysis, "Progress"), el("span", { class: "num" }, percent(analysis)));
   view.blockers.replaceChildren(...troubles(analysis));
   const eta = analysis.eta ? `${duration(analysis.eta.low)} – ${duration(analysis.eta.high)}` : null;
@@ -87,12 +88,12 @@ function show(view, parts, analysis, tile) {
     tile("Worked", duration(analysis.run_seconds), "over all attempts"),
     tile("Attempt", count(analysis.attempt)),
   );
-  parts.stages.replaceChildren(...analysis.stages.map(stage));
+  parts.stages.replaceChildren(...analysis.stages.map(stageLine));
   parts.attempts.replaceChildren(...analysis.attempts.map(attemptLine));
   showResult(parts, analysis.result);
 }
 
-function stage(stage) {
+function stageLine(stage) {
   const skipped = stage.fraction === 1 && !stage.started_at;
   const status = skipped ? "cancelled" : stage.fraction === 1 ? "completed" : stage.started_at ? "running" : "pending";
   const meter = el("progress", { max: 1, "aria-label": stage.name, data: { status } });
