@@ -309,6 +309,7 @@ fn start(
         ids: Ids::default(),
         groups: 0,
         marked: recovered.marked,
+        written: Instant::now(),
     };
     writer.mark()?;
     telemetry::head(recovered.head);

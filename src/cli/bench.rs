@@ -1,6 +1,7 @@
 //! `matchbook bench`: figures about a running server, as its callers meet them, and about the log by itself.
 
 mod log;
+mod open;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Summary(Summary),
     /// How fast the embedded log appends, opens and reads in a folder of this machine, beside SQLite and the bare disk
     Log(log::Log),
+    /// What a log of many events costs to open and to hold open, and how fast it answers about streams nobody asked about
+    Open(open::Open),
 }
 
 #[derive(Args, Debug)]
@@ -46,6 +49,7 @@ impl Bench {
         match self {
             Self::Summary(summary) => summary.run(json).await,
             Self::Log(log) => log.run(json).await,
+            Self::Open(open) => open.run(json).await,
         }
     }
 }

@@ -4,7 +4,7 @@ use event_schemas::ids::Position;
 
 use super::rig::{commit, event, open, read_all, settings};
 use super::segment::{HEADER_BYTES, index_name, segment_name};
-use super::writer::Writer;
+use super::writer::{QUIET, Writer};
 use super::{OpenError, Settings, SimDisk};
 use crate::Expected;
 
@@ -138,6 +138,25 @@ fn the_refusal_names_the_place_and_the_position_of_the_damage() {
             assert_eq!((file, offset, position), (first_segment(), second, Position(5)));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn after_a_quiet_while_damage_to_the_last_events_is_refused_not_cut() {
+    for quiet in [false, true] {
+        let disk = SimDisk::new(1);
+        let (mut writer, _) = open(&disk, &one_segment()).unwrap();
+        append_two(&mut writer, 0);
+        let at = usize::try_from(writer.end).unwrap() - 1;
+        if quiet {
+            writer.written = writer.written.checked_sub(QUIET).unwrap();
+        }
+        writer.mark_if_quiet();
+        match open(&with_segment(&disk, |bytes| bytes[at] ^= 1), &one_segment()) {
+            Err(OpenError::Damaged { .. }) => assert!(quiet),
+            Ok((_, opened)) => assert!(!quiet && opened.cut.is_some()),
+            Err(other) => panic!("{other}"),
+        }
     }
 }
 

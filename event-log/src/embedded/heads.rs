@@ -2,14 +2,15 @@
 //! what clients appended lately, by which their repetitions are recognised.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{EventId, Revision};
 use event_schemas::stream::StreamId;
+use foldhash::fast::RandomState;
 
-/// Streams in one generation; two are kept.
-const GENERATION_MAX: usize = 65_536;
+/// Streams in one generation; two are kept, of at most 40 MB together if names are not unusually long.
+const GENERATION_MAX: usize = 131_072;
 
 /// The end of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub(super) struct Pending {
 /// A cache that forgets streams nobody has appended to for a while. Streams without events are remembered as well.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    young: HashMap<StreamId, Option<Head>>,
-    old: HashMap<StreamId, Option<Head>>,
+    young: HashMap<StreamId, Option<Head>, RandomState>,
+    old: HashMap<StreamId, Option<Head>, RandomState>,
 }
 
 impl Heads {
@@ -61,8 +62,8 @@ pub(super) const IDS_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     hasher: RandomState,
-    young: HashMap<(EventId, u64), Revision>,
-    old: HashMap<(EventId, u64), Revision>,
+    young: HashMap<(EventId, u64), Revision, RandomState>,
+    old: HashMap<(EventId, u64), Revision, RandomState>,
 }
 
 impl Ids {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use event_schemas::ids::Revision;
 use event_schemas::stream::StreamId;
+use foldhash::fast::RandomState;
 
 use super::segment::Run;
 
@@ -22,17 +23,48 @@ pub(super) use file::IndexFile;
 pub(super) struct MemoryIndex {
     /// Where each event starts in the file. A segment is far smaller than 4 GiB.
     offsets: Vec<u32>,
-    streams: HashMap<StreamId, Postings>,
+    streams: HashMap<StreamId, Postings, RandomState>,
 }
 
 /// The events of one stream in one segment: their revisions are consecutive.
 #[derive(Debug)]
 struct Postings {
     first: Revision,
-    ordinals: Vec<u32>,
+    ordinals: Ordinals,
+}
+
+/// Most streams have one event in a segment, which is kept without an allocation.
+#[derive(Debug)]
+enum Ordinals {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Ordinals {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn push(&mut self, ordinal: u32) {
+        match self {
+            Self::One(one) => *self = Self::Many(vec![*one, ordinal]),
+            Self::Many(many) => many.push(ordinal),
+        }
+    }
 }
 
 impl MemoryIndex {
+    /// Empty, with room for as much as `before` holds.
+    pub(super) fn like(before: &Self) -> Self {
+        Self {
+            offsets: Vec::with_capacity(before.offsets.len()),
+            streams: HashMap::with_capacity_and_hasher(before.streams.len(), RandomState::default()),
+        }
+    }
+
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.offsets.len())
             .expect("a segment is smaller than 4 GiB, an event larger than a byte")
@@ -42,12 +74,13 @@ impl MemoryIndex {
     pub(super) fn push(&mut self, stream: &StreamId, revision: Revision, offset: u64) -> bool {
         let ordinal = self.count();
         if let Some(postings) = self.streams.get_mut(stream) {
-            if revision.0 != postings.first.0 + postings.ordinals.len() as u64 {
+            if revision != postings.run().last().next() {
                 return false;
             }
             postings.ordinals.push(ordinal);
         } else {
-            self.streams.insert(stream.clone(), Postings { first: revision, ordinals: vec![ordinal] });
+            let ordinals = Ordinals::One(ordinal);
+            self.streams.insert(stream.clone(), Postings { first: revision, ordinals });
         }
         self.offsets.push(u32::try_from(offset).expect("a segment is smaller than 4 GiB"));
         true
@@ -58,7 +91,7 @@ impl MemoryIndex {
     }
 
     pub(super) fn ordinals(&self, stream: &StreamId, skip: u32, take: usize) -> Vec<u32> {
-        let all = self.streams.get(stream).map_or(&[][..], |postings| &postings.ordinals);
+        let all = self.streams.get(stream).map_or(&[][..], |postings| postings.ordinals.as_slice());
         all.iter().skip(skip as usize).take(take).copied().collect()
     }
 
@@ -78,7 +111,8 @@ impl MemoryIndex {
 
 impl Postings {
     fn run(&self) -> Run {
-        let count = u32::try_from(self.ordinals.len()).expect("a segment has fewer than 2³² events");
+        let count =
+            u32::try_from(self.ordinals.as_slice().len()).expect("a segment has fewer than 2³² events");
         Run { first: self.first, count }
     }
 }

@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use super::disk::{Disk, DiskFile, Fault};
 use super::index::{self, IndexFile, MemoryIndex};
 use super::segment::{Segment, SegmentHeader, SegmentIndex, index_name};
 use super::stop::{Indispensable, Latch};
-use super::writer::Message;
+use super::writer::{Message, QUIET};
 
 /// The name of the room for the next segment, until it is one.
 pub(super) const ROOM_NAME: &str = "room.tmp";
@@ -37,8 +38,27 @@ pub(super) enum Keeper {
 
 #[derive(Debug)]
 pub(super) enum Job {
-    MakeRoom { bytes: u64 },
+    MakeRoom {
+        bytes: u64,
+    },
     Seal(Arc<Segment>),
+    /// Tell the writer in a while that it may have marks to write.
+    Remind,
+}
+
+/// The next job; none if it is time to remind the writer before there is one.
+fn next(
+    queue: &mpsc::Receiver<Job>,
+    remind_at: Option<Instant>,
+) -> Result<Option<Job>, mpsc::RecvTimeoutError> {
+    let Some(at) = remind_at else {
+        return queue.recv().map(Some).map_err(|_| mpsc::RecvTimeoutError::Disconnected);
+    };
+    match queue.recv_timeout(at.saturating_duration_since(Instant::now())) {
+        Ok(job) => Ok(Some(job)),
+        Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+        Err(ended @ mpsc::RecvTimeoutError::Disconnected) => Err(ended),
+    }
 }
 
 impl Keeper {
@@ -54,19 +74,22 @@ impl Keeper {
         let indispensable = Indispensable(latch.clone());
         let thread = thread::Builder::new().name("log-keeper".to_owned()).spawn(move || {
             let _indispensable = indispensable;
-            for job in queue {
+            // A full queue wakes the writer as well, and one that nobody can append to ends it.
+            let tell =
+                |message| queue_of_writer.upgrade().is_none_or(|queue| queue.try_send(message).is_ok());
+            let mut remind_at = None;
+            while let Ok(job) = next(&queue, remind_at) {
                 match job {
-                    Job::MakeRoom { bytes } => {
+                    Some(Job::MakeRoom { bytes }) => {
                         // The writer may have ended meanwhile; then nobody needs the room.
                         let _ = made.send(make_room_or_stop(&disk, &latch, bytes, reserve_bytes));
                     }
-                    Job::Seal(segment) => seal_or_stop(&disk, &latch, &segment),
+                    Some(Job::Seal(segment)) => seal_or_stop(&disk, &latch, &segment),
+                    Some(Job::Remind) => remind_at = Some(Instant::now() + QUIET),
+                    None => remind_at = (!tell(Message::Mark)).then(|| Instant::now() + QUIET),
                 }
-                if latch.stopped().is_some()
-                    && let Some(queue) = queue_of_writer.upgrade()
-                {
-                    // A full queue wakes the writer as well.
-                    let _ = queue.try_send(Message::Close);
+                if latch.stopped().is_some() {
+                    tell(Message::Close);
                 }
             }
         })?;
@@ -119,6 +142,17 @@ impl Keeper {
             }
             #[cfg(any(test, feature = "simulation"))]
             Self::Inline { full, .. } => *full = Some(segment),
+        }
+    }
+
+    /// Has the writer told, once it may have been quiet for long enough, to look whether it is.
+    pub(super) fn remind(&self) {
+        match self {
+            Self::Thread { jobs, .. } => {
+                let _ = jobs.send(Job::Remind);
+            }
+            #[cfg(any(test, feature = "simulation"))]
+            Self::Inline { .. } => {}
         }
     }
 

@@ -106,10 +106,19 @@ pub(super) fn commit(
         queue.push_back(Request { stream, claim: Claim::Contract(expected), events, answer });
         answers.push(answered);
     }
-    while !queue.is_empty() && writer.latch.stopped().is_none() {
-        writer.commit(&mut queue);
+    // The second half comes while the group is being made.
+    let mut later = queue.split_off(queue.len().div_ceil(2));
+    while !(queue.is_empty() && later.is_empty()) && writer.latch.stopped().is_none() {
+        if queue.is_empty() {
+            queue.append(&mut later);
+        }
+        let more = |queue: &mut VecDeque<Request>, _| {
+            queue.append(&mut later);
+            !queue.is_empty()
+        };
+        writer.commit(&mut queue, more).give();
     }
-    drop(queue);
+    drop((queue, later));
     let closed = || Err(AppendError::Closed { reason: "the writer stopped before".to_owned() });
     answers.into_iter().map(|mut answered| answered.try_recv().unwrap_or_else(|_| closed())).collect()
 }

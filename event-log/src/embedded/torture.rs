@@ -137,6 +137,10 @@ fn troubled_life(
         Ok((mut writer, opened)) => {
             tally.cut_writes += u64::from(opened.cut.is_some());
             for _ in 0..GROUPS {
+                // It was quiet for a while.
+                if lots.below(8) == 0 {
+                    writer.mark_or_stop();
+                }
                 if !witness.append(&mut writer, lots)? {
                     break;
                 }

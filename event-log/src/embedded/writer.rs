@@ -11,17 +11,16 @@ use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::client::Claim;
-use super::disk::{Disk, DiskFile, Fault, Lock};
+use super::disk::{Disk, Fault};
 use super::heads::{Head, Heads, Ids, Pending};
-use super::index::MemoryIndex;
-use super::keeper::{Keeper, ROOM_NAME, extend};
+use super::keeper::Keeper;
 use super::reader::Shelf;
 use super::record::{self, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter, Placed};
-use super::segment::{HEADER_BYTES, Segment, SegmentFault, SegmentHeader, SegmentIndex};
-use super::stop::{Latch, Stopped};
+use super::segment::{Segment, SegmentFault, SegmentIndex};
+use super::stop::Latch;
 use super::tail::TailGroup;
 use super::{Limits, telemetry};
 use crate::clock::Clock;
@@ -29,9 +28,13 @@ use crate::{AppendError, Appended};
 
 mod import;
 mod judge;
+mod room;
+mod run;
 
 pub(super) use import::Import;
 use judge::Verdict;
+use room::Room;
+pub(super) use run::QUIET;
 
 /// One append on its way.
 #[derive(Debug)]
@@ -45,9 +48,35 @@ pub(super) struct Request {
 pub(super) type Outcome = Result<Appended, AppendError>;
 type Answer = oneshot::Sender<Outcome>;
 
+/// What the appends of a group are to be told.
+#[derive(Debug)]
+pub(super) struct Answers(Vec<(Answer, Outcome)>);
+
+impl Answers {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn give(self) {
+        for (answer, outcome) in self.0 {
+            // A caller that went away needs no answer.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+impl Request {
+    /// What its events take in a segment.
+    fn bytes(&self) -> usize {
+        self.events.iter().map(|event| record::event_bytes(&self.stream, event)).sum()
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Message {
     Append(Request),
+    /// Nobody has appended for a while: say on disk that all is durable.
+    Mark,
     /// Say when all that was queued before is done.
     Settle(oneshot::Sender<()>),
     Import(Import),
@@ -75,6 +104,8 @@ pub(super) struct Writer {
     pub(super) groups: u64,
     /// Whether the last group with events is below a later mark already.
     pub(super) marked: bool,
+    /// When the last group was.
+    pub(super) written: Instant,
 }
 
 /// The group that is being filled.
@@ -96,13 +127,6 @@ struct PendingEvent {
     previous: Option<usize>,
 }
 
-/// Whether the disk may be written to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Room {
-    Ready,
-    Full { free_bytes: u64 },
-}
-
 /// A fault that ends the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -121,129 +145,76 @@ impl From<SegmentFault> for Final {
 }
 
 impl Writer {
-    /// The writer's thread: until it is told to close, nobody can append any more, or the disk fails.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Message>, lock: Lock) {
-        let mut messages = Vec::new();
-        let mut requests = VecDeque::new();
-        let mut settling = Vec::new();
-        let mut imports = Vec::new();
-        while self.latch.stopped().is_none() {
-            let received = queue.blocking_recv_many(&mut messages, self.limits.group_appends_max);
-            let mut closing = received == 0;
-            for message in messages.drain(..) {
-                match message {
-                    Message::Append(request) => requests.push_back(request),
-                    Message::Settle(answer) => settling.push(answer),
-                    Message::Import(import) => imports.push(import),
-                    Message::Close => closing = true,
-                }
-            }
-            if closing {
-                queue.close();
-                while let Ok(Message::Append(request)) = queue.try_recv() {
-                    requests.push_back(request);
-                }
-            }
-            while !requests.is_empty() && self.latch.stopped().is_none() {
-                self.commit(&mut requests);
-            }
-            for import in imports.drain(..) {
-                if self.latch.stopped().is_none() {
-                    self.import(import);
-                }
-            }
-            for answer in settling.drain(..) {
-                // A caller that went away needs no answer.
-                let _ = answer.send(());
-            }
-            if closing {
-                self.mark_at_end();
-                self.latch.stop(Stopped::Closed);
+    /// Makes one group of appends from the front of the queue, as many as fit. When the queue is empty, `more` is told
+    /// how many the group has and may add to the queue. A failing disk trips the latch.
+    pub(super) fn commit(
+        &mut self,
+        queue: &mut VecDeque<Request>,
+        more: impl FnMut(&mut VecDeque<Request>, usize) -> bool,
+    ) -> Answers {
+        let mut answers = Vec::with_capacity(queue.len().min(self.limits.group_appends_max));
+        if let Err(fault) = self.write_group(queue, more, &mut answers) {
+            self.latch.fail(&fault.0);
+            for (_, outcome) in &mut answers {
+                *outcome = Err(AppendError::Unknown { reason: fault.0.clone() });
             }
         }
-        queue.close();
-        let reason = "the log has stopped".to_owned();
-        let mut refuse = |request: Request| {
-            // A caller that went away needs no answer.
-            let _ = request.answer.send(Err(AppendError::Closed { reason: reason.clone() }));
-        };
-        requests.into_iter().for_each(&mut refuse);
-        while let Ok(message) = queue.try_recv() {
-            if let Message::Append(request) = message {
-                refuse(request);
-            }
-        }
-        self.keeper.end();
-        // What room was left is made anew at the next start.
-        let _ = self.disk.remove(ROOM_NAME);
-        drop(lock);
+        Answers(answers)
     }
 
-    /// Takes appends from the front of the queue, as many as fit into one group, and answers them. A failing disk
-    /// trips the latch.
-    pub(super) fn commit(&mut self, queue: &mut VecDeque<Request>) {
-        let mut batch = Vec::new();
+    /// The bytes of a group with the appends at the front of the queue, of one at least.
+    fn bytes_of_group(&self, queue: &VecDeque<Request>) -> usize {
         let mut bytes = GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES;
-        while let Some(request) = queue.front() {
-            let more: usize =
-                request.events.iter().map(|event| record::event_bytes(&request.stream, event)).sum();
-            let full =
-                bytes + more > self.limits.group_bytes_max || batch.len() >= self.limits.group_appends_max;
-            if full && !batch.is_empty() {
+        for (n, request) in queue.iter().take(self.limits.group_appends_max).enumerate() {
+            let more = request.bytes();
+            if n > 0 && bytes + more > self.limits.group_bytes_max {
                 break;
             }
             bytes += more;
-            batch.extend(queue.pop_front());
         }
-        let mut answers = Vec::with_capacity(batch.len());
-        match self.write_group(batch, bytes, &mut answers) {
-            Ok(()) => {
-                for (answer, outcome) in answers {
-                    // A caller that went away needs no answer.
-                    let _ = answer.send(outcome);
-                }
-            }
-            Err(fault) => {
-                self.latch.fail(&fault.0);
-                for (answer, _) in answers {
-                    let _ = answer.send(Err(AppendError::Unknown { reason: fault.0.clone() }));
-                }
-            }
-        }
+        bytes
     }
 
     /// Decides, writes, syncs and publishes. Puts an answer for every append into `answers`, to be given only once this
     /// returns: even a refusal may tell of an event that is not durable before.
     fn write_group(
         &mut self,
-        batch: Vec<Request>,
-        bytes: usize,
+        queue: &mut VecDeque<Request>,
+        mut more: impl FnMut(&mut VecDeque<Request>, usize) -> bool,
         answers: &mut Vec<(Answer, Outcome)>,
     ) -> Result<(), Final> {
         let unknown = || AppendError::Unknown { reason: "the log has stopped".to_owned() };
-        let mut batch = batch.into_iter();
-        let mut fill = || -> Result<Group, Final> {
-            let room = self.make_room(bytes)?;
-            self.groups += 1;
-            let mut group = Group {
-                number: self.groups,
-                bytes: GroupWriter::new(self.active.seed, bytes),
-                events: Vec::new(),
-                first: Position(self.shelf.durable().0 + 1),
-                recorded_at: self.clock.now().max(self.shelf.recorded_at()),
-            };
-            for Request { stream, claim, events, answer } in batch.by_ref() {
+        let bytes = self.bytes_of_group(queue);
+        let room = self.make_room(bytes)?;
+        let left = usize::try_from(self.size - self.end).unwrap_or(usize::MAX);
+        let bytes_max = left.min(self.limits.group_bytes_max.max(bytes));
+        self.groups += 1;
+        let mut group = Group {
+            number: self.groups,
+            bytes: GroupWriter::new(self.active.seed, bytes),
+            events: Vec::with_capacity(queue.len()),
+            first: Position(self.shelf.durable().0 + 1),
+            recorded_at: self.clock.now().max(self.shelf.recorded_at()),
+        };
+        loop {
+            while let Some(request) = queue.front() {
+                let fits = room != Room::Ready
+                    || group.bytes.len() + request.bytes() + GROUP_TRAILER_BYTES <= bytes_max;
+                if !fits || answers.len() == self.limits.group_appends_max {
+                    break;
+                }
+                let Some(Request { stream, claim, events, answer }) = queue.pop_front() else { break };
                 answers.push((answer, Err(unknown())));
                 let outcome = self.decide(&mut group, stream, claim, events, room)?;
                 if let Some(last) = answers.last_mut() {
                     last.1 = outcome;
                 }
             }
-            Ok(group)
-        };
-        let filled = fill();
-        answers.extend(batch.map(|request| (request.answer, Err(unknown()))));
-        let group = filled?;
+            // A refusal waits for nobody, unless it tells of an event in the group.
+            if !queue.is_empty() || group.events.is_empty() || !more(queue, answers.len()) {
+                break;
+            }
+        }
         if !group.events.is_empty() {
             self.write(group)?;
         }
@@ -348,7 +319,10 @@ impl Writer {
         telemetry::synced(started.elapsed(), events, bytes.len());
         let start = self.end;
         self.end += bytes.len() as u64;
-        self.marked = false;
+        self.written = started;
+        if std::mem::replace(&mut self.marked, false) {
+            self.keeper.remind();
+        }
         Ok(start)
     }
 
@@ -359,62 +333,6 @@ impl Writer {
         let head = self.shelf.durable();
         self.head.send_replace(head);
         telemetry::head(head);
-    }
-
-    /// Sees to it that a group of so many bytes can be written to the active segment, in a new one if need be.
-    fn make_room(&mut self, bytes: usize) -> Result<Room, Final> {
-        let free_bytes = self.disk.free_bytes()?;
-        if free_bytes < self.limits.reserve_bytes {
-            return Ok(Room::Full { free_bytes });
-        }
-        let bytes = bytes as u64;
-        if self.end + bytes <= self.size {
-            return Ok(Room::Ready);
-        }
-        let grown = HEADER_BYTES + bytes;
-        let outcome = if self.end == HEADER_BYTES {
-            extend(&self.active.file, self.size, grown).map(|()| self.size = grown)
-        } else {
-            self.begin_segment(grown)
-        };
-        match outcome {
-            Ok(()) => Ok(Room::Ready),
-            Err(fault) if fault.is_full() => Ok(Room::Full { free_bytes: self.disk.free_bytes()? }),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    /// Turns the room that was made ahead into the next segment, of at least `size_min` bytes, and has room made for the
-    /// one after it; for the same one if that failed, so that it is there once the disk has room.
-    fn begin_segment(&mut self, size_min: u64) -> Result<(), Fault> {
-        let begun = self.keeper.room().and_then(|room| self.put_into_use(room, size_min));
-        self.keeper.make_room(self.limits.segment_bytes_after(self.size));
-        begun
-    }
-
-    fn put_into_use(&mut self, room: DiskFile, size_min: u64) -> Result<(), Fault> {
-        let made = room.len()?;
-        if made < size_min {
-            extend(&room, made, size_min)?;
-        }
-        let header = SegmentHeader {
-            first: Position(self.shelf.durable().0 + 1),
-            recorded_before: self.shelf.recorded_at(),
-            ..self.active.header
-        };
-        let index = SegmentIndex::Memory(MemoryIndex::default());
-        let segment = Arc::new(Segment::new(header, room, HEADER_BYTES, index));
-        segment.file.write_all_at(&header.encode(), 0)?;
-        segment.file.sync_all()?;
-        // Whatever fails from here on, the name may be there. Events that went into the segment before it would give the
-        // next one another name, and this one would belong nowhere.
-        self.disk.rename(ROOM_NAME, &segment.name).map_err(Fault::made_final)?;
-        self.disk.sync().map_err(Fault::made_final)?;
-        self.shelf.add(Arc::clone(&segment));
-        self.keeper.seal(std::mem::replace(&mut self.active, segment));
-        (self.size, self.end, self.marked) = (made.max(size_min), HEADER_BYTES, true);
-        telemetry::segments(self.shelf.segments().len());
-        Ok(())
     }
 
     /// Writes an empty group that says that all before it is durable, so that damage to the last events will not be
@@ -431,13 +349,5 @@ impl Writer {
             self.marked = true;
         }
         Ok(())
-    }
-
-    fn mark_at_end(&mut self) {
-        if self.latch.stopped().is_none()
-            && let Err(fault) = self.mark()
-        {
-            self.latch.fail(&fault.to_string());
-        }
     }
 }

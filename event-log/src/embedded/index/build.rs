@@ -34,7 +34,7 @@ pub(in super::super) fn image(index: &MemoryIndex, first: Position, end: u64) ->
         put_u32(&mut bytes, at + 28, postings.run().count);
         bytes[layout.names + name_at..layout.names + name_at + name.len()].copy_from_slice(name);
         name_at += name.len();
-        for ordinal in &postings.ordinals {
+        for ordinal in postings.ordinals.as_slice() {
             put_u32(&mut bytes, layout.postings + posting * 4, *ordinal);
             posting += 1;
         }

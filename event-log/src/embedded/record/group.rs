@@ -37,6 +37,11 @@ impl GroupWriter {
         Self { seed, bytes, crcs: 0, count: 0 }
     }
 
+    /// The bytes so far, without the trailer.
+    pub(in crate::embedded) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(in crate::embedded) fn count(&self) -> u32 {
         self.count
     }

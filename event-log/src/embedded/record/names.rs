@@ -11,33 +11,45 @@ pub(in crate::embedded) struct Names {
 }
 
 const NAMES_KEPT: usize = 256;
+const NAMES_KEPT_FIRST: usize = 4;
 
 impl Names {
     pub(in crate::embedded) fn new() -> Self {
-        Self { streams: vec![None; NAMES_KEPT], types: vec![None; NAMES_KEPT] }
+        Self { streams: Vec::new(), types: Vec::new() }
     }
 
     pub(in crate::embedded) fn stream(&mut self, name: &[u8]) -> Option<StreamId> {
-        let slot = &mut self.streams[slot_of(name)];
-        if let Some(known) = slot.as_ref().filter(|known| known.as_str().as_bytes() == name) {
-            return Some(known.clone());
-        }
-        let made: StreamId = std::str::from_utf8(name).ok()?.parse().ok()?;
-        *slot = Some(made.clone());
-        Some(made)
+        let known = |known: &StreamId| known.as_str().as_bytes() == name;
+        find_or_make(&mut self.streams, name, known, || std::str::from_utf8(name).ok()?.parse().ok())
     }
 
     pub(in crate::embedded) fn event_type(&mut self, name: &[u8]) -> Option<EventType> {
-        let slot = &mut self.types[slot_of(name)];
-        if let Some(known) = slot.as_ref().filter(|known| known.as_str().as_bytes() == name) {
-            return Some(known.clone());
-        }
-        let made = EventType::new(std::str::from_utf8(name).ok()?);
-        *slot = Some(made.clone());
-        Some(made)
+        let known = |known: &EventType| known.as_str().as_bytes() == name;
+        find_or_make(&mut self.types, name, known, || Some(EventType::new(std::str::from_utf8(name).ok()?)))
     }
 }
 
-fn slot_of(name: &[u8]) -> usize {
-    crc32c::crc32c(name) as usize % NAMES_KEPT
+/// Few reads meet many names, so the slots become many only when two names want the same one.
+fn find_or_make<T: Clone>(
+    slots: &mut Vec<Option<T>>,
+    name: &[u8],
+    known: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> Option<T>,
+) -> Option<T> {
+    let hash = crc32c::crc32c(name) as usize;
+    if slots.is_empty() {
+        slots.resize(NAMES_KEPT_FIRST, None);
+    }
+    let taken = &slots[hash % slots.len()];
+    if let Some(found) = taken.as_ref().filter(|taken| known(taken)) {
+        return Some(found.clone());
+    }
+    if taken.is_some() && slots.len() < NAMES_KEPT {
+        slots.clear();
+        slots.resize(NAMES_KEPT, None);
+    }
+    let made = make()?;
+    let slot = hash % slots.len();
+    slots[slot] = Some(made.clone());
+    Some(made)
 }

@@ -8,7 +8,8 @@ use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 use tokio::sync::oneshot;
 
-use super::{Final, GroupWriter, Room, Writer, record};
+use super::room::Room;
+use super::{Final, GroupWriter, Writer, record};
 use crate::embedded::heads::Head;
 use crate::embedded::record::{GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES};
 use crate::embedded::segment::SegmentIndex;

@@ -12,10 +12,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::stores::stopped;
 use crate::cli::Failure;
 
 /// The most appends in one transaction, as in the own log.
-const GROUP_APPENDS_MAX: usize = 16_384;
+pub(super) const GROUP_APPENDS_MAX: usize = 16_384;
 /// Rows of one statement: more at once is no faster, and few sizes keep the statements prepared.
 const ROWS_MAX: usize = 128;
 
@@ -39,28 +40,30 @@ struct Row {
 }
 
 /// What is known of a stream.
-struct Head {
-    id: i64,
-    next: i64,
+pub(super) struct Head {
+    pub(super) id: i64,
+    pub(super) next: i64,
 }
+
+pub(super) const PRAGMAS: [(&str, &str); 2] = [("cache_size", "-262144"), ("wal_autocheckpoint", "16384")];
+
+pub(super) const TABLES: [&str; 2] = [
+    "CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE events (position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, revision INTEGER NOT NULL, \
+     id BLOB NOT NULL, type TEXT NOT NULL, metadata BLOB NOT NULL, data BLOB NOT NULL, UNIQUE (stream, revision))",
+];
 
 impl SqliteLog {
     pub(super) async fn open(file: &Path) -> Result<Self, Failure> {
-        let mut connection = SqliteConnectOptions::new()
+        let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("cache_size", "-262144")
-            .pragma("wal_autocheckpoint", "16384")
-            .connect()
-            .await
-            .map_err(|error| failed(&error))?;
-        for statement in [
-            "CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-            "CREATE TABLE events (position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, revision INTEGER NOT NULL, \
-             id BLOB NOT NULL, type TEXT NOT NULL, metadata BLOB NOT NULL, data BLOB NOT NULL, UNIQUE (stream, revision))",
-        ] {
+            .synchronous(SqliteSynchronous::Full);
+        let with = |options: SqliteConnectOptions, (pragma, value)| options.pragma(pragma, value);
+        let connecting = PRAGMAS.into_iter().fold(options, with);
+        let mut connection = connecting.connect().await.map_err(|error| failed(&error))?;
+        for statement in TABLES {
             sqlx::query(statement).execute(&mut connection).await.map_err(|error| failed(&error))?;
         }
         let (queue, appends) = mpsc::unbounded_channel();
@@ -73,10 +76,9 @@ impl SqliteLog {
     }
 
     pub(super) async fn append(&self, stream: StreamId, events: Vec<NewEvent>) -> Result<(), Failure> {
-        let gone = || Failure::Failed("the SQLite log has stopped".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Append { stream, events, answer }).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
+        self.queue.send(Append { stream, events, answer }).map_err(|_| stopped("SQLite"))?;
+        answered.await.map_err(|_| stopped("SQLite"))
     }
 }
 

@@ -1,0 +1,181 @@
+//! `matchbook bench open`: what a large log costs to open, to hold open, and to ask about streams nobody knows yet.
+//!
+//! It measures in a process that did nothing before, so that memory which filling the log left behind is not counted.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use clap::Args;
+use event_log::clock::Clock;
+use event_log::embedded::{EmbeddedLog, Settings};
+use event_log::{AppendError, EventLog, Expected};
+use event_schemas::envelope::{DataFormat, EventType, NewEvent};
+use event_schemas::ids::{EventId, Revision};
+use event_schemas::stream::StreamId;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::percentile;
+use crate::cli::{Failure, print};
+use crate::wiring::open_failure;
+
+/// Appends in flight while the log is filled.
+const IN_FLIGHT: u64 = 2048;
+/// Streams that are asked about, of each kind of question.
+const QUESTIONS: u64 = 10_000;
+
+#[derive(Args, Debug)]
+pub(crate) struct Open {
+    /// The log's folder, which stays: the next run finds it filled
+    #[arg(long, value_name = "FOLDER")]
+    log: PathBuf,
+    /// How many events the log is filled up to
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000_000)]
+    events: u64,
+    /// Over how many streams the events go, one after the other
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    streams: u64,
+}
+
+impl Open {
+    pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
+        let settings = Settings { reserve_bytes: 0, ..Settings::new(&self.log) };
+        let (before, started) = (memory_bytes(), Instant::now());
+        let (log, opened) =
+            EmbeddedLog::open(&settings, Clock::System).map_err(|error| open_failure(&error))?;
+        let opening = started.elapsed();
+        let held = memory_bytes().saturating_sub(before);
+        if opened.events < self.events {
+            return self.fill(log, opened.events).await;
+        }
+        let mut lines = vec![
+            ("opening", vec![opening.as_secs_f64() * 1e3]),
+            ("reading a stream", self.ask(&log, Question::Read).await?),
+            ("refusing an append", self.ask(&log, Question::Conflict).await?),
+            ("appending", self.ask(&log, Question::Append).await?),
+        ];
+        let (at_end, events) = (memory_bytes().saturating_sub(before), opened.events as f64);
+        log.close().await;
+        for (what, times) in &mut lines {
+            times.sort_by(f64::total_cmp);
+            let [p50, p99] = [0.5, 0.99].map(|share| percentile(times, share));
+            if json {
+                print(&json!({ "bench": "open", "what": what, "p50_ms": p50, "p99_ms": p99 }))?;
+            } else {
+                print(&format_args!("{what:<20} p50 {p50:.3} ms, p99 {p99:.3} ms"))?;
+            }
+        }
+        let (held, at_end) = (held as f64 / events, at_end as f64 / events);
+        if json {
+            return print(&json!({
+                "bench": "open", "events": opened.events, "streams": self.streams, "segments": opened.segments,
+                "bytes_per_event": held, "bytes_per_event_at_end": at_end,
+            }));
+        }
+        print(&format_args!(
+            "{} events, {} streams, {} segments: {held:.1} bytes of memory an event once open, {at_end:.1} at the end",
+            opened.events, self.streams, opened.segments,
+        ))
+    }
+
+    /// Appends what is missing, and starts this command again in its process.
+    async fn fill(&self, log: EmbeddedLog, from: u64) -> Result<(), Failure> {
+        let (next, last) = (Arc::new(AtomicU64::new(from)), self.events);
+        let started = Instant::now();
+        let streams = self.streams;
+        let mut appenders = Vec::new();
+        for _ in 0..IN_FLIGHT {
+            let (log, next) = (log.clone(), Arc::clone(&next));
+            appenders.push(tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= last {
+                        return Ok::<(), Failure>(());
+                    }
+                    let appended = log.append(&stream(number % streams), Expected::Any, vec![event()]).await;
+                    appended.map_err(|error| Failure::Failed(error.to_string()))?;
+                    if number % 1_000_000 == 999_999 {
+                        eprintln!("{} of {last} events after {:.0?}", number + 1, started.elapsed());
+                    }
+                }
+            }));
+        }
+        for appender in appenders {
+            let appended = appender.await;
+            appended.map_err(|error| Failure::Failed(format!("an appender broke off: {error}")))??;
+        }
+        log.close().await;
+        drop(log);
+        let failed = |error: &std::io::Error| Failure::Failed(format!("cannot start again: {error}"));
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        // It returns only if it failed.
+        Err(failed(&Command::new(program).args(std::env::args_os().skip(1)).exec()))
+    }
+
+    /// How long each of some questions took, in milliseconds, one at a time.
+    async fn ask(&self, log: &EmbeddedLog, question: Question) -> Result<Vec<f64>, Failure> {
+        let mut random = Uuid::new_v4().as_u64_pair().1;
+        let mut times = Vec::new();
+        for _ in 0..QUESTIONS {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let stream = stream((random >> 24) % self.streams);
+            let started = Instant::now();
+            let answered = match question {
+                Question::Read => match log.read_stream(&stream, Revision(0), 100).await {
+                    Ok(events) if events.is_empty() => Err(format!("{stream} has no events")),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                },
+                Question::Conflict => match log.append(&stream, Expected::NoStream, vec![event()]).await {
+                    Err(AppendError::Conflict { actual: Some(_) }) => Ok(()),
+                    other => Err(format!("{stream} exists, but: {other:?}")),
+                },
+                Question::Append => {
+                    let appended = log.append(&stream, Expected::Any, vec![event()]).await;
+                    appended.map(|_| ()).map_err(|error| error.to_string())
+                }
+            };
+            answered.map_err(Failure::Failed)?;
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(times)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    /// The stream from its start, at most a hundred events.
+    Read,
+    /// An append that believes the stream to be new.
+    Conflict,
+    /// An append that is durable before its answer.
+    Append,
+}
+
+fn stream(number: u64) -> StreamId {
+    format!("matching-{number:032x}").parse().expect("a category, a hyphen and hexadecimal digits")
+}
+
+/// About 330 bytes with its names, as a match has.
+fn event() -> NewEvent {
+    NewEvent {
+        id: EventId(Uuid::new_v4()),
+        event_type: EventType::new("MatchFound"),
+        format: DataFormat::Json,
+        metadata: Bytes::from_static(br#"{"schema_version":1,"tenant":"bench","actor":"worker:w-1"}"#),
+        data: Bytes::from_static(&[b' '; 180]),
+    }
+}
+
+/// What this process holds in memory that is of no file; zero where the system does not say it.
+fn memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = anonymous.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
