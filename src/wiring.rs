@@ -151,7 +151,10 @@ fn work_board(commands: &Commands) -> Part {
 
 async fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<File>), Failure> {
     event_log::embedded::make_folder(&config.data).map_err(|error| {
-        Failure::Disk(format!("cannot make the data folder {}: {error}", config.data.display()))
+        Failure::Disk(format!(
+            "cannot use the data folder {}: {error}; check that the disk works and that this user may write there",
+            config.data.display()
+        ))
     })?;
     match &config.event_log {
         Some(EventLogUrl::Cluster(url)) => {
@@ -209,7 +212,7 @@ pub(crate) fn vault_failure(file: &Path, error: &VaultError) -> Failure {
     match error {
         VaultError::Unsound(_) | VaultError::Damaged(_) => Failure::Damaged(message),
         VaultError::Newer(_) => Failure::Usage(message),
-        VaultError::Store(_) | VaultError::NoRandomness => Failure::Disk(message),
+        VaultError::Store(_) | VaultError::NoRandomness | VaultError::Failed => Failure::Disk(message),
     }
 }
 

@@ -44,6 +44,13 @@ pub(crate) fn vault(error: &VaultError) -> Problem {
             "there is no room to remember who you are; nothing was recorded",
         );
     }
+    if error.is_failed() {
+        tracing::error!(%error, "nobody new can be named");
+        return Problem::unavailable(
+            "the disk failed where names are kept; nothing was recorded, and the server has to be started again",
+            SOON,
+        );
+    }
     Problem::internal(error)
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -67,12 +68,19 @@ pub enum VaultError {
     Damaged(usize),
     #[error("the system gives no random numbers")]
     NoRandomness,
+    #[error(
+        "the vault's disk has failed before, and what it holds can be told only by starting again; look at the disk, then do so"
+    )]
+    Failed,
 }
 
 /// `SQLITE_FULL`.
 const FULL_CODE: &str = "13";
 /// `SQLITE_CORRUPT`, `SQLITE_NOTADB`, and `SQLITE_IOERR_SHORT_READ` of a file that ends before what it says of itself.
 const UNSOUND_CODES: [&str; 3] = ["11", "26", "522"];
+
+/// `SQLITE_IOERR` and all its extended codes.
+const IO_CODE: i32 = 10;
 
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
@@ -85,6 +93,17 @@ impl VaultError {
     /// Whether there is no room on the disk for a new name, which passes.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(error) if code(error).is_some_and(|code| code == FULL_CODE))
+    }
+
+    /// Whether the disk failed under it. A later sync can succeed although what an earlier one should have kept is lost.
+    fn is_final(&self) -> bool {
+        let of_disk = |code: Cow<'_, str>| code.parse().is_ok_and(|code: i32| code & 0xff == IO_CODE);
+        matches!(self, Self::Store(error) if code(error).is_some_and(of_disk))
+    }
+
+    /// Whether it can be had again only after a restart.
+    pub fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed) || self.is_final()
     }
 }
 
@@ -99,6 +118,8 @@ pub struct Vault {
     clock: Clock,
     ids: Ids,
     known: Arc<Mutex<Known>>,
+    /// Set by the first failure of the disk, for good.
+    failed: Arc<AtomicBool>,
 }
 
 type Known = HashMap<(Tenant, UserId), Subject>;
@@ -136,7 +157,7 @@ impl Vault {
             .connect_with(options)
             .await?;
         migrate(&pool).await?;
-        Ok(Self { pool, clock, ids, known: Arc::default() })
+        Ok(Self { pool, clock, ids, known: Arc::default(), failed: Arc::default() })
     }
 
     /// The subject that stands for a user; made, and durable, if it is asked for the first time.
@@ -148,10 +169,16 @@ impl Vault {
         if let Some(known) = self.known().get(&name) {
             return Ok(known.clone());
         }
-        let subject = match self.find(tenant, user).await? {
-            Some(subject) => subject,
-            None => self.make(tenant, user).await?,
-        };
+        // Those who are known already can be named without it.
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(VaultError::Failed);
+        }
+        let subject = self.find_or_make(tenant, user).await.inspect_err(|error| {
+            if error.is_final() {
+                self.failed.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "the vault's disk failed: nobody new can be named until the next start");
+            }
+        })?;
         let mut known = self.known();
         if known.len() >= CACHED_MAX {
             // Whoever is still about comes back with their next command.
@@ -159,6 +186,13 @@ impl Vault {
         }
         known.insert(name, subject.clone());
         Ok(subject)
+    }
+
+    async fn find_or_make(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
+        match self.find(tenant, user).await? {
+            Some(subject) => Ok(subject),
+            None => self.make(tenant, user).await,
+        }
     }
 
     async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Subject>, VaultError> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod cluster;
+pub(crate) mod figures;
 pub(crate) mod folder;
 pub(crate) mod job;
 pub(crate) mod load;

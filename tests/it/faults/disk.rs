@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::figures::Figures;
 use crate::support::server::{Answer, Server, signal};
 use crate::support::{setting, until};
 
@@ -47,9 +49,9 @@ async fn names(server: &Server) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_failed_sync_is_final_and_what_was_acknowledged_is_there_after_it() {
     // The segment is synced when it is opened, and then for each command.
-    let (mut acknowledged_in_all, mut happened) = (0, 0);
+    let (mut figures, mut happened) = (Figures::new("a sync of the segment fails (EIO)"), 0);
     let faults = 4..4 + setting("MATCHBOOK_TEST_SYNCS", 3);
-    for nth in faults.clone() {
+    for nth in faults {
         let mut server = Server::start(&[]).await;
         create(&server, "before").await.expect(201);
         assert_eq!(server.terminate(), Some(0), "{}", server.log());
@@ -70,9 +72,12 @@ async fn the_first_failed_sync_is_final_and_what_was_acknowledged_is_there_after
         let last = log.lines().last().unwrap();
         assert!(last.contains("disk failed") && last.contains("what was acknowledged is safe"), "{last}");
 
+        let start = Instant::now();
         server.restart().await;
+        figures.recoveries.push(start.elapsed());
         let mut there = names(&server).await;
-        acknowledged_in_all += acknowledged.len();
+        figures.acknowledged += acknowledged.len() as u64;
+        figures.times += 1;
         happened += there.len() - acknowledged.len();
         there.retain(|name| *name != unknown);
         acknowledged.sort_unstable();
@@ -81,10 +86,8 @@ async fn the_first_failed_sync_is_final_and_what_was_acknowledged_is_there_after
         until("the job is shown", async || names(&server).await.contains(&unknown)).await;
         assert_eq!(names(&server).await.len(), acknowledged.len() + 1);
     }
-    eprintln!(
-        "failed syncs {}, acknowledged {acknowledged_in_all}, unknown that had happened {happened}",
-        faults.count()
-    );
+    eprintln!("of the unknown, {happened} had happened");
+    figures.print();
 }
 
 /// A folder on a disk that few others write to meanwhile.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::answers::{answers, exported};
+use crate::support::figures::Figures;
 use crate::support::job::{assert_adds_up, events, phase, running, summary};
 use crate::support::load::{Dice, Load, Outcome, traces};
 use crate::support::server::Server;
@@ -41,14 +42,8 @@ async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_ki
     assert_once(&outcomes, &log);
     assert_answers_add_up(&server, &job).await;
     assert_a_clean_rebuild_answers_the_same(&server, &job).await;
-    recoveries.sort_unstable();
-    eprintln!(
-        "kills {kills}, seed {seed}, acknowledged {acknowledged}, sent again {resent}, events {}, \
-         ready again after {:?} (median), {:?} (longest)",
-        log.len(),
-        recoveries[recoveries.len() / 2],
-        recoveries[recoveries.len() - 1],
-    );
+    eprintln!("kills {kills}, seed {seed}, sent again {resent}, events {}", log.len());
+    Figures { fault: "kill -9 under load".to_owned(), times: kills, acknowledged, recoveries }.print();
 }
 
 /// Revisions have no gap, nor have positions on a log of our own; time does not go back, and no event is there twice.

@@ -14,6 +14,7 @@ use super::kills::{
     assert_sound,
 };
 use crate::support::answers::exported;
+use crate::support::figures::Figures;
 use crate::support::job::{phase, running};
 use crate::support::load::{Dice, Load};
 use crate::support::lossy::{Call, Failure, Mount, Planned};
@@ -88,31 +89,35 @@ async fn what_was_acknowledged_is_in_the_log_once_however_often_the_power_fails(
     assert_once(&outcomes, &log);
     assert_answers_add_up(&server, &job).await;
     assert_a_clean_rebuild_answers_the_same(&server, &job).await;
-    recoveries.sort_unstable();
-    let rank = |part: usize| recoveries[(recoveries.len() * part / 100).min(recoveries.len() - 1)];
-    eprintln!(
-        "power cuts {}, seed {seed}, acknowledged {acknowledged}, sent again {resent}, events {}, lost 0, phantom 0, \
-         duplicate 0, refused starts 0, ready again after {:?} (p50), {:?} (p99)",
-        cuts + (cuts + 1) / 8,
-        log.len(),
-        rank(50),
-        rank(99),
-    );
+    eprintln!("seed {seed}, sent again {resent}, events {}", log.len());
+    let times = cuts + (cuts + 1) / 8;
+    Figures { fault: "power cut under load".to_owned(), times, acknowledged, recoveries }.print();
+}
+
+/// Cuts the power under a server that has ended or is killed now, and starts it again.
+async fn after_a_power_cut(server: &mut Server, mount: &mut Mount, figures: &mut Figures) {
+    mount.cut_power();
+    server.kill();
+    mount.power_on();
+    let start = Instant::now();
+    server.restart().await;
+    figures.times += 1;
+    figures.recoveries.push(start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_command_of_a_new_folder_is_there_after_a_power_cut() {
     let seed = setting("MATCHBOOK_TEST_SEED", 7);
+    let mut figures = Figures::new("power cut behind the first command");
     for round in 0..setting("MATCHBOOK_TEST_FIRST_CUTS", 3) {
         let Some(mut mount) = mounted(seed + round) else { return };
         let mut server = start(&mount, &[]).await;
         create(&server, "first").await.expect(201);
-        mount.cut_power();
-        server.kill();
-        mount.power_on();
-        server.restart().await;
+        after_a_power_cut(&mut server, &mut mount, &mut figures).await;
+        figures.acknowledged += 1;
         assert_eq!(jobs(&server), ["first"], "seed {}", seed + round);
     }
+    figures.print();
 }
 
 /// A call that fails while commands come one by one: what was acknowledged, and the answer that was none.
@@ -131,7 +136,7 @@ async fn until_refused(server: &Server) -> (Vec<String>, Answer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_fails_and_loses_what_it_had_is_final_and_loses_nothing_acknowledged() {
-    let (mut acknowledged_in_all, mut happened) = (0, 0);
+    let (mut figures, mut happened) = (Figures::new("EIO that loses what it had, then a power cut"), 0);
     let faults = setting("MATCHBOOK_TEST_CALLS", 2);
     for (n, call) in (1..=faults).flat_map(|n| [(n, Call::Sync), (n, Call::Write)]) {
         let Some(mut mount) = mounted(n) else { return };
@@ -142,23 +147,20 @@ async fn a_call_that_fails_and_loses_what_it_had_is_final_and_loses_nothing_ackn
         assert_eq!(server.ended(), Some(74), "{}", server.log());
         assert_eq!(mount.met(), 1);
         // Whatever the process that died had in the caches is gone as well.
-        mount.cut_power();
-        mount.power_on();
-        server.restart().await;
+        after_a_power_cut(&mut server, &mut mount, &mut figures).await;
         let mut there = jobs(&server);
         happened += there.len() - acknowledged.len();
-        acknowledged_in_all += acknowledged.len();
+        figures.acknowledged += acknowledged.len() as u64;
         there.truncate(acknowledged.len());
         assert_eq!(there, acknowledged, "{call:?} {n}");
     }
-    eprintln!(
-        "failed calls {}, acknowledged {acknowledged_in_all}, unknown that had happened {happened}, lost 0",
-        2 * faults
-    );
+    eprintln!("of the unknown, {happened} had happened");
+    figures.print();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_system_that_turns_read_only_ends_the_server_and_refuses_the_next_with_a_reason() {
+    let mut figures = Figures::new("the file system turns read-only (EROFS)");
     for n in 1..=setting("MATCHBOOK_TEST_CALLS", 2) {
         let Some(mut mount) = mounted(n) else { return };
         let mut server = start(&mount, &[]).await;
@@ -181,20 +183,20 @@ async fn a_file_system_that_turns_read_only_ends_the_server_and_refuses_the_next
             "{said}"
         );
 
-        mount.cut_power();
-        mount.power_on();
-        server.restart().await;
+        after_a_power_cut(&mut server, &mut mount, &mut figures).await;
         let mut there = jobs(&server);
         there.truncate(acknowledged.len() + 1);
         assert_eq!(there[0], "job-before");
         assert_eq!(there[1..], acknowledged);
+        figures.acknowledged += there.len() as u64;
     }
+    figures.print();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_finds_no_room_passes_or_is_final_and_loses_nothing_acknowledged() {
     let calls = setting("MATCHBOOK_TEST_CALLS", 2);
-    let (mut acknowledged_in_all, mut ended) = (0, 0);
+    let (mut figures, mut ended) = (Figures::new("a write finds no room (ENOSPC), then a power cut"), 0);
     for (n, suffix) in (1..=calls).flat_map(|n| [(n, ".segment"), (n, "room.tmp")]) {
         let Some(mut mount) = mounted(n) else { return };
         let mut server = start(&mount, &["--segment-bytes=60000"]).await;
@@ -216,14 +218,30 @@ async fn a_write_that_finds_no_room_passes_or_is_final_and_loses_nothing_acknowl
                 }
             }
         }
-        mount.cut_power();
-        server.kill();
-        mount.power_on();
-        server.restart().await;
+        after_a_power_cut(&mut server, &mut mount, &mut figures).await;
         let mut there = jobs(&server);
         there.truncate(acknowledged.len());
         assert_eq!(there, acknowledged, "{suffix} {n}");
-        acknowledged_in_all += acknowledged.len();
+        figures.acknowledged += acknowledged.len() as u64;
     }
-    eprintln!("writes without room {}, acknowledged {acknowledged_in_all}, ended {ended}, lost 0", 2 * calls);
+    eprintln!("ended the server: {ended}");
+    figures.print();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_of_the_vault_names_nobody_until_the_next_start() {
+    for call in [Call::Sync, Call::Write] {
+        let Some(mut mount) = mounted(1) else { return };
+        let mut server = start(&mount, &[]).await;
+        mount.plan(Planned { call, suffix: "vault.sqlite", nth: 1, failure: Failure::Io });
+        for _ in 0..3 {
+            // The first one meets the fault; on the others the disk would work again.
+            create(&server, "a job").await.problem(503);
+        }
+        assert_eq!(mount.met(), 1);
+        assert!(jobs(&server).is_empty());
+        after_a_power_cut(&mut server, &mut mount, &mut Figures::new("")).await;
+        create(&server, "a job").await.expect(201);
+        assert_eq!(jobs(&server), ["a job"]);
+    }
 }

@@ -93,6 +93,7 @@ impl Server {
 
     /// SIGKILL: the process has no chance to say goodbye.
     pub(crate) fn kill(&mut self) {
+        // One that has ended by itself is as dead.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
