@@ -7,3 +7,10 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     position    BIGINT NOT NULL,
     published   BIGINT NOT NULL
 );
+
+-- The last event that the rows took in, so that a log with another one there is noticed. One row, or none yet.
+CREATE TABLE IF NOT EXISTS checkpoint_event (
+    id          BIGINT PRIMARY KEY,
+    position    BIGINT NOT NULL,
+    event_id    BLOB   NOT NULL
+);

@@ -1,7 +1,7 @@
 //! How far a generation of a read model is, and of which log: one row beside the rows that it vouches for.
 
-use event_log::Identity;
-use event_schemas::ids::{LogId, Position};
+use event_log::{EventLog, Filter, Identity, Log};
+use event_schemas::ids::{EventId, LogId, Position};
 use uuid::Uuid;
 
 use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
@@ -18,6 +18,15 @@ pub(crate) struct Checkpoint {
     pub(crate) position: Position,
     /// Whether the generation has once been complete, and been read.
     pub(crate) published: bool,
+    /// The last event that the rows took in; none before the first.
+    pub(crate) seen: Option<Seen>,
+}
+
+/// An event that was in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) position: Position,
+    pub(crate) id: EventId,
 }
 
 /// Why a file cannot be gone on with.
@@ -31,15 +40,22 @@ pub(crate) enum Unfit {
     OtherEpoch { stored: u32, current: u32 },
     #[error("it is at position {position}, beyond the log's head {head}: the log was restored from a backup")]
     BeyondHead { position: Position, head: Position },
+    #[error(
+        "it has taken in another event than the log has at position {0}: the log was put back, and went on differently"
+    )]
+    OtherCourse(Position),
 }
 
-pub(crate) const READ: &str =
-    "SELECT revision, log_id, log_epoch, position, published FROM checkpoint WHERE id = 1";
+pub(crate) const READ: &str = "SELECT revision, log_id, log_epoch, checkpoint.position, published, \
+     checkpoint_event.position AS seen_position, event_id AS seen_id \
+     FROM checkpoint LEFT JOIN checkpoint_event ON checkpoint_event.id = checkpoint.id WHERE checkpoint.id = 1";
 pub(crate) const WRITE: &str = "INSERT INTO checkpoint \
      (id, revision, log_id, log_epoch, position, published) VALUES (1, $1, $2, $3, $4, $5) \
      ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, log_id = excluded.log_id, \
      log_epoch = excluded.log_epoch, position = excluded.position, \
      published = excluded.published";
+pub(crate) const WRITE_SEEN: &str = "INSERT INTO checkpoint_event (id, position, event_id) VALUES (1, $1, $2) \
+     ON CONFLICT (id) DO UPDATE SET position = excluded.position, event_id = excluded.event_id";
 
 #[derive(FromRow)]
 struct Stored {
@@ -48,12 +64,14 @@ struct Stored {
     log_epoch: i64,
     position: i64,
     published: i64,
+    seen_position: Option<i64>,
+    seen_id: Option<Uuid>,
 }
 
 impl Checkpoint {
     /// That of a generation which has seen nothing yet.
     pub(crate) fn start(revision: u32, log: Identity) -> Self {
-        Self { revision, log, position: Position::START, published: false }
+        Self { revision, log, position: Position::START, published: false, seen: None }
     }
 
     /// The file's checkpoint; none if it is new.
@@ -64,6 +82,10 @@ impl Checkpoint {
             log: Identity { id: LogId(row.log_id), epoch: u32::try_from(row.log_epoch).unwrap_or(u32::MAX) },
             position: Position::from_i64(row.position),
             published: row.published != 0,
+            seen: row
+                .seen_position
+                .zip(row.seen_id)
+                .map(|(position, id)| Seen { position: Position::from_i64(position), id: EventId(id) }),
         }))
     }
 
@@ -74,7 +96,28 @@ impl Checkpoint {
             .bind(i64::from(self.log.epoch))
             .bind(self.position.to_i64())
             .bind(i64::from(self.published));
-        tx.execute(statement).await
+        tx.execute(statement).await?;
+        match self.seen {
+            Some(Seen { position, id }) => {
+                tx.execute(Statement::new(WRITE_SEEN).bind(position.to_i64()).bind(id.0)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the log still has the last event that the rows took in. A folder that was put back by hand has the log's id
+    /// and epoch, but where it went on since, other events.
+    pub(crate) async fn is_of(&self, log: &Log) -> Result<(), Unfit> {
+        let Some(Seen { position, id }) = self.seen else { return Ok(()) };
+        match log.read_all(Position(position.0.saturating_sub(1)), &Filter::All, 1).await {
+            Ok(page)
+                if page.events.first().is_none_or(|event| (event.position, event.id) != (position, id)) =>
+            {
+                Err(Unfit::OtherCourse(position))
+            }
+            // Whoever follows a log that cannot be read meets the same, and says so.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Whether one can go on from here.

@@ -6,10 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use event_log::Identity;
-use event_schemas::ids::Position;
+use event_log::{EventLog, Identity, Log};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Unfit};
 use crate::projection::{Name, Projection};
 use crate::sql::{self, Db, SqlError};
 
@@ -90,18 +89,14 @@ impl Files {
     }
 
     /// Looks through what an earlier run left behind, and removes what is of no use.
-    pub(crate) async fn find<P: Projection>(
-        &self,
-        log: Identity,
-        head: Position,
-    ) -> Result<Found, FilesError> {
+    pub(crate) async fn find<P: Projection>(&self, log: &Log) -> Result<Found, FilesError> {
         let mut found = Found::default();
         for number in self.numbers()? {
             if found.live.is_some() {
                 self.remove(number)?;
                 continue;
             }
-            let Some(opened) = self.open_fit::<P>(number, log, head).await? else { continue };
+            let Some(opened) = self.open_fit::<P>(number, log).await? else { continue };
             if opened.checkpoint.published {
                 found.live = Some(opened);
             } else if found.begun.is_none() {
@@ -114,15 +109,10 @@ impl Files {
     }
 
     /// The generation, if one can go on with it; otherwise its file is removed.
-    async fn open_fit<P: Projection>(
-        &self,
-        number: u64,
-        log: Identity,
-        head: Position,
-    ) -> Result<Option<Opened>, FilesError> {
+    async fn open_fit<P: Projection>(&self, number: u64, log: &Log) -> Result<Option<Opened>, FilesError> {
         let path = self.path(number);
         let reason = match self.open::<P>(number).await {
-            Ok((db, Some(checkpoint))) => match checkpoint.fits(P::REVISION, log, head) {
+            Ok((db, Some(checkpoint))) => match fit::<P>(&checkpoint, log).await {
                 Ok(()) => return Ok(Some(Opened { number, db, checkpoint })),
                 Err(unfit) => {
                     db.close().await;
@@ -170,6 +160,12 @@ impl Files {
             Err(source) => Err(FilesError::File { path: self.path(number), source }),
         }
     }
+}
+
+async fn fit<P: Projection>(checkpoint: &Checkpoint, log: &Log) -> Result<(), Unfit> {
+    let head = *log.head().borrow();
+    checkpoint.fits(P::REVISION, log.identity(), head)?;
+    checkpoint.is_of(log).await
 }
 
 fn numbers(folder: &Path, name: Name) -> io::Result<Vec<u64>> {

@@ -8,7 +8,7 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Seen};
 use crate::feed::Page;
 use crate::generation::{Generation, Slot};
 use crate::projection::{Projection, Store};
@@ -57,6 +57,8 @@ pub(crate) struct Writer<P: Projection> {
     /// When the last event taken in was recorded; the epoch before the first one of this run.
     recorded_at: Timestamp,
     pending: Option<Pending>,
+    /// The last event that the fold took in.
+    seen: Option<Seen>,
     clock: Clock,
 }
 
@@ -77,6 +79,7 @@ impl<P: Projection> Writer<P> {
             generation: Arc::new(generation),
             position: checkpoint.position,
             recorded_at: Timestamp::EPOCH,
+            seen: checkpoint.seen,
             checkpoint,
             pending: None,
             clock,
@@ -114,6 +117,8 @@ impl<P: Projection> Writer<P> {
         } else {
             self.projection.fold(&self.generation.db, &batch.events, position).await?;
         }
+        let last = batch.events.last().map(|event| Seen { position: event.position, id: event.id });
+        self.seen = last.or(self.seen);
         self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
         if position > self.position {
             self.position = position;
@@ -171,12 +176,15 @@ impl<P: Projection> Writer<P> {
 
     /// Writes rows and checkpoint in one transaction.
     pub(crate) async fn store(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        self.commit(Checkpoint { position: self.position, ..self.checkpoint }, slot).await
+        let checkpoint = Checkpoint { position: self.position, seen: self.seen, ..self.checkpoint };
+        self.commit(checkpoint, slot).await
     }
 
     /// Says in the file that the generation is complete, and stores what is pending.
     pub(crate) async fn publish(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        self.commit(Checkpoint { position: self.position, published: true, ..self.checkpoint }, slot).await?;
+        let checkpoint =
+            Checkpoint { position: self.position, seen: self.seen, published: true, ..self.checkpoint };
+        self.commit(checkpoint, slot).await?;
         self.generation.db.shrink().await?;
         self.projection.published();
         Ok(())

@@ -34,8 +34,8 @@ pub(super) fn running<P: Projection>(parts: &Parts<P>, writer: Writer<P>) -> Sta
 pub(super) async fn open_stage<P: Projection>(
     parts: &Parts<P>,
 ) -> Result<(Stage<P>, Option<Build<P>>), FilesError> {
-    let (identity, head) = (parts.log.identity(), *parts.log.head().borrow());
-    let found = parts.files.find::<P>(identity, head).await?;
+    let identity = parts.log.identity();
+    let found = parts.files.find::<P>(&parts.log).await?;
     let (opened, begun) = match (found.live, found.begun) {
         (Some(live), begun) => (live, begun),
         (None, Some(begun)) => (begun, None),

@@ -28,7 +28,7 @@ fn statements() -> Vec<(&'static str, Vec<String>)> {
     let retries =
         of(&[retry::UPSERT, retry::ONE, retry::LIST, retry::UPSERT_JOB, retry::DROP_JOB, retry::JOB]);
     vec![
-        (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE])),
+        (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_SEEN])),
         (job::JobRows::DDL, of(&[job::UPSERT, job::UPSERT_PART, job::ONE, job::PART, job::LIST])),
         (worker::WorkerRows::DDL, of(&[worker::UPSERT, worker::ONE, worker::LIST])),
         (retry::RetryRows::DDL, retries),

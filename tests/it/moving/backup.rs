@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{refused, text};
 use crate::support::answers::{answers, exported};
-use crate::support::folder::contents;
+use crate::support::folder::{contents, copy_folder};
 use crate::support::job::{phase, running};
 use crate::support::load::{Dice, Load};
 use crate::support::server::Server;
@@ -79,6 +79,40 @@ async fn a_server_over_a_backup_made_under_load_goes_on_from_there() {
     assert_eq!(answers(&server, &job).await, said);
     assert!(server.log().contains("made from epoch"), "{}", server.log());
     server.post("/jobs", &json!({ "name": "after the restore" })).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_of_a_log_that_was_put_back_by_hand_and_went_on_differently_are_made_again() {
+    let mut server = Server::start(&[]).await;
+    let create = async |server: &Server, name: &str| {
+        server.post("/jobs", &json!({ "name": name })).await.expect(201);
+    };
+    create(&server, "kept").await;
+    assert_eq!(server.terminate(), Some(0));
+    let (events, read) = (server.data().join("events"), server.data().join("read"));
+    let (earlier, later) = (server.folder.path().join("earlier"), server.folder.path().join("later"));
+    copy_folder(&events, &earlier);
+    server.restart().await;
+    create(&server, "lost with the folder").await;
+    assert_eq!(server.terminate(), Some(0));
+    fs::rename(&read, &later).unwrap();
+    fs::remove_dir_all(&events).unwrap();
+    fs::rename(&earlier, &events).unwrap();
+    server.restart().await;
+    for name in ["one", "two", "three"] {
+        create(&server, name).await;
+    }
+    let said = server.get("/jobs").await.expect(200);
+    assert_eq!(server.terminate(), Some(0));
+    // The same log, the same epoch, and no further than its head; but of another course.
+    fs::remove_dir_all(&read).unwrap();
+    fs::rename(&later, &read).unwrap();
+    server.restart().await;
+    let names = |jobs: &Value| {
+        jobs["items"].as_array().unwrap().iter().map(|job| job["name"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&server.get("/jobs").await.expect(200)), names(&said));
+    assert!(server.log().contains("went on differently"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
