@@ -15,6 +15,7 @@ use super::torture::Tally;
 use super::verify::{Extent, VerifyError, verify_on};
 use super::{OpenError, SimDisk, Trouble};
 use crate::clock::Clock;
+use crate::cloud_event;
 
 /// A repair of a log of a few segments makes about as many calls.
 const CALLS: u64 = 250;
@@ -135,10 +136,9 @@ fn sound(disk: &SimDisk, kept: Position) -> Result<(), Broken> {
 }
 
 /// Whether an event is of a write that a start took out of the log: its bytes may have strayed back.
-fn was_cut_off(disk: &SimDisk, event: &serde_json::Value) -> bool {
-    let id = event["id"].as_str().and_then(|id| uuid::Uuid::parse_str(id).ok()).unwrap_or_default();
+fn was_cut_off(disk: &SimDisk, event: &Recorded) -> bool {
     let mut cut = files(disk).into_iter().filter(|(name, _)| name.starts_with("cut-before-"));
-    cut.any(|(_, bytes)| bytes.windows(16).any(|window| window == id.as_bytes()))
+    cut.any(|(_, bytes)| bytes.windows(16).any(|window| window == event.id.0.as_bytes()))
 }
 
 /// Each event that was written is in the log, or readable in what was set aside, or counted as lost.
@@ -152,12 +152,12 @@ fn accounted_for(disk: &SimDisk, written: &[Recorded], kept: Position, lost: u64
     let mut aside = BTreeSet::new();
     for (name, lines) in files(disk).iter().filter(|(name, _)| name.ends_with("/events.ndjson")) {
         for line in String::from_utf8_lossy(lines).lines() {
-            let event: serde_json::Value =
-                serde_json::from_str(line).map_err(|error| broken(format!("wrote {name}: {error}")))?;
-            let position = event["position"].as_u64().unwrap_or(0);
+            let event = cloud_event::read_line(line.as_bytes())
+                .map_err(|error| broken(format!("wrote {name}: {error}")))?;
+            let position = event.position.0;
             let was = usize::try_from(position).ok().and_then(|at| written.get(at.checked_sub(1)?));
-            if was.is_none_or(|was| event["id"] != was.id.0.to_string()) && !was_cut_off(disk, &event) {
-                return Err(broken(format!("made up an event at position {position}: {event}")));
+            if was != Some(&event) && !was_cut_off(disk, &event) {
+                return Err(broken(format!("made up an event at position {position}: {event:?}")));
             }
             aside.insert(position);
         }

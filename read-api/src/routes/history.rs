@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::job::timeline::{PhaseStay, Timeline, TimelineError, timeline};
 use domain::matching::summary::JobFold;
+use event_log::EventLog;
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::{CorrelationId, EventId, JobId, Position, RequestId, SubjectId};
 use poem_openapi::param::{Header, Path, Query};
@@ -241,7 +242,8 @@ impl HistoryRoutes {
         limit: Limit,
         cursor: Option<&Cursor>,
     ) -> Result<Page<EventObject>, Problem> {
-        let list = format!("events of {job}");
+        // Places of before a restore are not those of now.
+        let list = format!("events of {job} in epoch {}", self.api.log.identity().epoch);
         let place = match cursor {
             Some(cursor) => {
                 let text: String = cursor.key(&list)?;

@@ -1,7 +1,5 @@
 //! Logs by their URLs, to read from and to put events into.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use event_log::clock::Clock;
 use event_log::embedded::EmbeddedLog;
@@ -10,6 +8,7 @@ use event_log::{EventLog, Log};
 use event_schemas::ids::Position;
 
 use super::backup::walk_failure;
+use super::events_folder;
 use crate::cli::Failure;
 use crate::cluster;
 use crate::config::EventLogUrl;
@@ -30,7 +29,7 @@ pub(super) struct Making {
 pub(super) async fn source(url: &EventLogUrl, after: Position) -> Result<Source, Failure> {
     match url {
         EventLogUrl::Embedded(folder) => {
-            Source::folder(&events_in(folder), after).map_err(|error| walk_failure(&error))
+            Source::folder(&events_folder(folder), after).map_err(|error| walk_failure(&error))
         }
         EventLogUrl::Cluster(url) => Ok(Source::log(cluster::reach(url.clone()).await?, after)),
     }
@@ -43,7 +42,7 @@ pub(super) async fn target(url: &EventLogUrl, making: &Making) -> Result<Log, Fa
             let settings = event_log::embedded::Settings {
                 reserve_bytes: making.reserve_bytes,
                 segment_bytes: making.segment_bytes,
-                ..event_log::embedded::Settings::new(events_in(folder))
+                ..event_log::embedded::Settings::new(events_folder(folder))
             };
             let opening =
                 tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, Clock::System)).await;
@@ -54,11 +53,6 @@ pub(super) async fn target(url: &EventLogUrl, making: &Making) -> Result<Log, Fa
         }
         EventLogUrl::Cluster(url) => cluster::reach(url.clone()).await,
     }
-}
-
-/// The folder itself, or the events in it if it is a server's data folder.
-fn events_in(folder: &std::path::Path) -> PathBuf {
-    super::events_folder(folder)
 }
 
 /// Lets the log go, so that a server can have it.

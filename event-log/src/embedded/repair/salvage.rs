@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use event_schemas::envelope::Recorded;
-use event_schemas::ids::{EventId, LogId, Position, Revision};
+use event_schemas::ids::{LogId, Position, Revision};
 use event_schemas::stream::StreamId;
-use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use crate::cloud_event;
 use crate::embedded::disk::{Disk, DiskFile, Fault};
 use crate::embedded::record::{self, ALIGN, Body, Seed};
 use crate::embedded::segment::{HEADER_BYTES, SegmentHeader, segment_name};
@@ -153,28 +152,6 @@ impl Salvage {
     }
 }
 
-/// An event as `matchbook events export` writes it, as far as a log knows it.
-#[derive(Serialize)]
-struct Line<'e> {
-    position: Position,
-    recorded_at: Timestamp,
-    stream: &'e StreamId,
-    revision: Revision,
-    id: EventId,
-    #[serde(rename = "type")]
-    event_type: &'e str,
-    metadata: Text,
-    data: Text,
-}
-
-/// JSON as it was written, or the bytes of something else.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Text {
-    Json(Box<RawValue>),
-    Hex { hex: String },
-}
-
 /// A file of lines, written piece by piece.
 pub(super) struct Lines {
     file: DiskFile,
@@ -188,18 +165,7 @@ impl Lines {
     }
 
     fn push(&mut self, event: &Recorded) -> Result<(), Fault> {
-        let line = Line {
-            position: event.position,
-            recorded_at: event.recorded_at,
-            stream: &event.stream,
-            revision: event.revision,
-            id: event.id,
-            event_type: event.event_type.as_str(),
-            metadata: text(&event.metadata),
-            data: text(&event.data),
-        };
-        serde_json::to_writer(&mut self.pending, &line).expect("memory takes every line");
-        self.pending.push(b'\n');
+        cloud_event::write_line(event, &mut self.pending);
         if self.pending.len() >= LINES_BYTES { self.write() } else { Ok(()) }
     }
 
@@ -215,14 +181,4 @@ impl Lines {
         self.write()?;
         self.file.sync_all()
     }
-}
-
-fn text(bytes: &Bytes) -> Text {
-    // A line break in JSON is white space between its parts, never a part of a text.
-    let on_one_line: Vec<u8> =
-        bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
-    serde_json::from_slice(&on_one_line).map_or_else(
-        |_| Text::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
-        Text::Json,
-    )
 }
