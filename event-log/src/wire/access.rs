@@ -12,7 +12,7 @@ use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::refusal::Refusal;
 use super::stream_state::TOMBSTONE;
@@ -60,13 +60,7 @@ impl Access {
             (None, anonymous) => return anonymous.ok_or(Refusal::NotAuthenticated),
             (Some(header), _) => header,
         };
-        let given = header
-            .to_str()
-            .ok()
-            .and_then(|header| header.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-            .and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok())
-            .ok_or(Refusal::NotAuthenticated)?;
+        let given = credentials(header).ok_or(Refusal::NotAuthenticated)?;
         // Each is compared, and in full, so that the time says nothing.
         let mut found = None;
         for user in &self.users {
@@ -77,6 +71,22 @@ impl Access {
         }
         found.ok_or(Refusal::NotAuthenticated)
     }
+}
+
+/// The name and password of a header, with a colon between them.
+fn credentials(header: &MetadataValue<Ascii>) -> Option<Vec<u8>> {
+    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    BASE64_STANDARD.decode(encoded.trim()).ok()
+}
+
+/// Who the caller says it is.
+pub(super) fn user_name(request: &MetadataMap) -> Option<String> {
+    let given = credentials(request.get("authorization")?)?;
+    let (name, _) = std::str::from_utf8(&given).ok()?.split_once(':')?;
+    Some(name.to_owned())
 }
 
 /// Whose stream it is.

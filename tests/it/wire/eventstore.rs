@@ -12,6 +12,8 @@ use super::State;
 mod cases;
 #[path = "deletions.rs"]
 mod deletions;
+#[path = "groups.rs"]
+mod groups;
 
 const SCHEME: &str = "esdb";
 

@@ -15,6 +15,9 @@ mod cases;
 #[path = "deletions.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, compiled against another client")]
 mod deletions;
+#[path = "groups.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, compiled against another client")]
+mod groups;
 
 const SCHEME: &str = "kurrentdb";
 

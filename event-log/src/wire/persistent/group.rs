@@ -75,6 +75,7 @@ pub(super) struct NewConsumer {
     pub(super) slots: usize,
     pub(super) ids: IdForm,
     pub(super) from: String,
+    pub(super) user: String,
     pub(super) connection: String,
     pub(super) answers: Answers,
 }
@@ -167,7 +168,11 @@ impl Worker {
                                 let _ = ended.send(());
                                 return;
                             }
-                            Some(command) => self.obey(command).await,
+                            Some(command) => {
+                                self.obey(command).await;
+                                // At once, so that what comes to be retried gets in line behind what was there.
+                                self.give_out();
+                            }
                             // Everyone who could say something is gone.
                             None if commands.is_closed() && commands.is_empty() => {
                                 self.write_checkpoint().await;
@@ -203,8 +208,7 @@ impl Worker {
             tracing::warn!(group = self.key.group, source = self.key.source.name(), %refusal, "a group rests");
             self.rests_until = Some(now + PAUSE);
         }
-        let deliveries = self.flow.dispatch(now);
-        deliveries.into_iter().for_each(|delivery| self.give(delivery));
+        self.give_out();
         let is_due = self.checkpoint_due().is_some_and(|due| due <= Instant::now());
         if is_due || self.flow.done() >= self.group.settings.max_checkpoint_count.max(1) {
             self.write_checkpoint().await;
@@ -281,6 +285,12 @@ impl Worker {
         Ok(())
     }
 
+    fn give_out(&mut self) {
+        for delivery in self.flow.dispatch(Instant::now()) {
+            self.give(delivery);
+        }
+    }
+
     fn give(&mut self, delivery: Delivery) {
         let Delivery { consumer: id, event, retries } = delivery;
         let Some(consumer) = self.consumers.get_mut(&id) else { return };
@@ -327,11 +337,11 @@ impl Worker {
         }
         self.next_consumer += 1;
         let id = ConsumerId(self.next_consumer);
-        let NewConsumer { slots, ids, from, connection, answers } = consumer;
+        let NewConsumer { slots, ids, from, user, connection, answers } = consumer;
         let confirmation = message::confirmation(format!("{}::{}", self.key.source.name(), self.key.group));
         // The call's first answer: there is room for it.
         let _ = answers.try_send(Ok(confirmation));
-        let connection = Connection { from, name: connection, given: 0 };
+        let connection = Connection { from, user, name: connection, given: 0 };
         self.consumers.insert(id, Consumer { ids, answers, connection });
         self.flow.join(id, slots);
         Ok(id)

@@ -10,6 +10,7 @@ use crate::wire::proto::event_store::client::persistent_subscriptions::subscript
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) from: String,
+    pub(super) user: String,
     pub(super) name: String,
     pub(super) given: u64,
 }
@@ -18,6 +19,7 @@ impl Connection {
     pub(super) fn info(&self, slots: usize, busy: usize) -> ConnectionInfo {
         ConnectionInfo {
             from: self.from.clone(),
+            username: self.user.clone(),
             connection_name: self.name.clone(),
             total_items: i64::try_from(self.given).unwrap_or(i64::MAX),
             available_slots: int(slots.saturating_sub(busy)),
