@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{refused, text};
+use super::{killed, refused, text};
 use crate::support::answers::{answers, exported};
 use crate::support::folder::{contents, copy_folder};
 use crate::support::job::{phase, running};
@@ -67,6 +67,15 @@ async fn a_server_over_a_backup_made_under_load_goes_on_from_there() {
     assert!(why.contains("empty folder"), "{why}");
     fs::remove_dir_all(server.data().join("events")).unwrap();
     fs::remove_file(server.data().join("vault.sqlite")).unwrap();
+    let events = server.data().join("events");
+    for _ in 0..kills {
+        killed(|| server.command(&["events", "restore", "--from", text(&backup)]), 1, 80_000, &mut dice);
+        // All of it or nothing: one that came to its end just before is a log.
+        if events.exists() {
+            assert!(server.cli(&["events", "verify"]).status.success());
+            fs::remove_dir_all(&events).unwrap();
+        }
+    }
     let restored = server.cli(&["events", "restore", "--from", text(&backup)]);
     assert!(restored.status.success(), "{restored:?}");
     let restored = String::from_utf8(restored.stdout).unwrap();
