@@ -23,7 +23,8 @@ impl Reader {
     /// # Errors
     /// The status, if it is not that of an open stream.
     pub(crate) async fn open(server: &Server, path: &str, last: Option<u64>) -> Result<Self, u16> {
-        let mut request = server.http.get(format!("{}{path}", server.url)).header("accept", "text/event-stream");
+        let mut request =
+            server.http.get(format!("{}{path}", server.url)).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last.to_string());
         }
