@@ -185,7 +185,7 @@ impl std::str::FromStr for EventLogUrl {
 
 /// Says what is wrong with a URL without showing it, because there may be a password in it.
 #[derive(Clone, Debug)]
-struct EventLogUrlParser;
+pub(crate) struct EventLogUrlParser;
 
 impl TypedValueParser for EventLogUrlParser {
     type Value = EventLogUrl;

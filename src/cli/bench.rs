@@ -1,5 +1,7 @@
 //! `matchbook bench`: figures about a running server, as its callers meet them, and about the log by itself.
 
+#[cfg(feature = "eventstore")]
+mod cluster;
 mod log;
 mod open;
 
@@ -24,6 +26,9 @@ pub(crate) enum Bench {
     Log(log::Log),
     /// What a log of many events costs to open and to hold open, and how fast it answers about streams nobody asked about
     Open(open::Open),
+    /// How fast the log on a cluster appends and is read, as its callers meet it
+    #[cfg(feature = "eventstore")]
+    Cluster(cluster::Cluster),
 }
 
 #[derive(Args, Debug)]
@@ -50,6 +55,8 @@ impl Bench {
             Self::Summary(summary) => summary.run(json).await,
             Self::Log(log) => log.run(json).await,
             Self::Open(open) => open.run(json).await,
+            #[cfg(feature = "eventstore")]
+            Self::Cluster(cluster) => cluster.run(json).await,
         }
     }
 }
