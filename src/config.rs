@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{TypedValueParser, ValueParserFactory};
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
 
 use crate::cluster::ClusterUrl;
@@ -26,7 +26,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
 
     /// Which event log to use: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; better set by the environment if there is a password in it. Default: the folder `events` in the data folder
-    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = EventLogUrlParser)]
+    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
     pub(crate) event_log: Option<EventLogUrl>,
 
     /// Size of the segments of the embedded log, in bytes
@@ -187,17 +187,26 @@ impl std::str::FromStr for EventLogUrl {
 #[derive(Clone, Debug)]
 pub(crate) struct EventLogUrlParser;
 
+impl ValueParserFactory for EventLogUrl {
+    type Parser = EventLogUrlParser;
+
+    fn value_parser() -> EventLogUrlParser {
+        EventLogUrlParser
+    }
+}
+
 impl TypedValueParser for EventLogUrlParser {
     type Value = EventLogUrl;
 
     fn parse_ref(
         &self,
         command: &Command,
-        _: Option<&Arg>,
+        argument: Option<&Arg>,
         value: &std::ffi::OsStr,
     ) -> Result<EventLogUrl, clap::Error> {
         let wrong = |why: &str| {
-            let message = format!("--event-log (MATCHBOOK_EVENT_LOG): {why}\n");
+            let argument = argument.map(ToString::to_string).unwrap_or_default();
+            let message = format!("{argument}: {why}\n");
             clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command)
         };
         let text = value.to_str().ok_or_else(|| wrong("it is not a text"))?;
@@ -392,7 +401,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("ann:secret"));
         for wrong in ["esdb://ann:secret@db:x", "esbd://ann:secret@db", "esdb://ann:secret@db?tls=perhaps"] {
             let said = parse(&["--event-log", wrong]).unwrap_err().to_string();
-            assert!(said.contains("MATCHBOOK_EVENT_LOG") && said.contains("esdb://"), "{said}");
+            assert!(said.contains("--event-log <URL>") && said.contains("esdb://"), "{said}");
             assert!(!said.contains("secret"), "{said}");
         }
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::percentile;
 use crate::cli::{Failure, print};
 use crate::cluster;
-use crate::config::{EventLogUrl, EventLogUrlParser};
+use crate::config::EventLogUrl;
 
 /// Callers at a time, and events in each append.
 const LEVELS: [(usize, u64); 4] = [(1, 1), (64, 1), (512, 1), (64, 100)];
@@ -23,7 +23,7 @@ const LEVELS: [(usize, u64); 4] = [(1, 1), (64, 1), (512, 1), (64, 100)];
 #[derive(Args, Debug)]
 pub(crate) struct Cluster {
     /// The cluster: one for tests, because the events stay there
-    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = EventLogUrlParser)]
+    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
     log: EventLogUrl,
     /// How long each level is measured in a round
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
