@@ -273,6 +273,27 @@ impl Commands {
         Ok(missing)
     }
 
+    /// Whether nothing speaks against taking the job up again. A video that was begun anew since has a job of its own; that
+    /// it has one never changes, so it may be looked up before.
+    ///
+    /// # Errors
+    /// 409 that names the later job.
+    pub(super) async fn is_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
+        let video = |folded: &Folded<domain::job::Job>| match &folded.state.life()?.created.source {
+            Some(JobSource::Video { video_id, .. }) => Some(video_id.clone()),
+            None => None,
+        };
+        let video = self.0.jobs.look(&StreamId::job(job), video).await.map_err(refusal::unreadable)?;
+        let Some(video) = video else { return Ok(()) };
+        let Some(latest) = self.analyses_of(tenant, &video).await?.checked_sub(1) else { return Ok(()) };
+        let latest = analysis::job_id(tenant, &video, latest);
+        if latest == job {
+            return Ok(());
+        }
+        let detail = format!("the video was begun anew since, by the job {latest}; see that one");
+        Err(Problem::conflict(detail))
+    }
+
     /// The analysis as it stands.
     async fn analysis(&self, tenant: &Tenant, job: JobId) -> Result<Option<Existing>, Problem> {
         let see = |folded: &Folded<domain::job::Job>| {

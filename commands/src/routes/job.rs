@@ -164,7 +164,7 @@ impl JobCommands {
 
     /// Try a failed job again
     ///
-    /// The job keeps what it found, and goes back to `queued`.
+    /// The job keeps what it found, and goes back to `queued`. An analysis whose video was begun anew since stays as it is.
     #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
     async fn retry(
         &self,
@@ -176,6 +176,7 @@ impl JobCommands {
         caller.require(leaders())?;
         let job = web::path::job_id(&job_id)?;
         let seen = self.0.job(&caller.tenant, job).await?;
+        self.0.is_latest_analysis(&caller.tenant, job).await?;
         let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let eta_priors = self.0.0.board.eta_priors(&caller.tenant, seen.kind);

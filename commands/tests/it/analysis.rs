@@ -120,6 +120,23 @@ async fn a_video_is_analysed_again_once_the_job_that_was_on_it_has_ended() {
 }
 
 #[tokio::test]
+async fn of_a_video_only_the_latest_analysis_may_be_taken_up_again() {
+    let bench = Bench::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(id(&bench.start(2039).await.ok()).to_owned());
+        let item = bench.analyse().await;
+        let error = json!({"error": "video not found"});
+        bench.post(format!("/internal/work/{}/fail", lease(&item)), &error).await.ok();
+    }
+    let retry = |n: usize| format!("/jobs/{}/retry", ids[n]);
+    let refused = bench.post(retry(0), &json!({})).await.refused(409, "CONFLICT");
+    assert!(refused["detail"].as_str().unwrap().contains(&ids[1]), "{refused}");
+    bench.post(retry(1), &json!({})).await.ok();
+    assert_eq!(id(&bench.start(2039).await.ok()), ids[1]);
+}
+
+#[tokio::test]
 async fn an_analysis_that_waits_for_its_retry_is_under_way() {
     let bench = Bench::new().await;
     let first = bench.start(2039).await.ok();
