@@ -279,9 +279,9 @@ impl Commands {
     /// # Errors
     /// 409 that names the later job.
     pub(super) async fn is_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
-        let video = |folded: &Folded<domain::job::Job>| match &folded.state.life()?.created.source {
-            Some(JobSource::Video { video_id, .. }) => Some(video_id.clone()),
-            None => None,
+        let video = |folded: &Folded<domain::job::Job>| {
+            let JobSource::Video { video_id, .. } = folded.state.life()?.created.source.as_ref()?;
+            Some(video_id.clone())
         };
         let video = self.0.jobs.look(&StreamId::job(job), video).await.map_err(refusal::unreadable)?;
         let Some(video) = video else { return Ok(()) };
