@@ -187,9 +187,6 @@ fn damage(disk: &SimDisk, writer: &Writer, lots: &mut Lots, tally: &mut Tally) -
     let Some(what) = what else { return Ok(()) };
     let unnoticed = || Broken::Unnoticed(what.clone());
     let verified = verify_on(&Disk::Simulated(changed.clone()), Extent::First, |_| {});
-    if std::env::var_os("DBG").is_some() {
-        eprintln!("DBG {what} {verified:?} events {}", written.len());
-    }
     let found = !verified.is_ok_and(|verified| verified.damages.is_empty());
     *(if found { &mut sum.found } else { &mut sum.harmless }) += 1;
     if found {

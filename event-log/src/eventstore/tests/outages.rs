@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_log_survives_a_restart_of_its_node_without_losing_or_doubling_anything() {
     let mut cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(SHORT);
+    let (log, _kept) = cluster.log(LONG);
     let mut subscription = Log::EventStore(log.clone()).subscribe(Position::START, Filter::All);
     let mut seen = 0;
     for n in 0..6 {
@@ -60,7 +60,7 @@ async fn a_log_opens_on_a_node_that_comes_late() {
 #[tokio::test]
 async fn an_append_whose_answer_was_lost_is_in_the_log_once() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log("defaultDeadline=3000");
+    let (log, _kept) = cluster.log(LONG);
     for (n, expected) in [(0, Expected::NoStream), (1, Expected::At(Revision(0))), (2, Expected::Any)] {
         cluster.node.put_into(Mood::DiesAfterAppending);
         let node = cluster.node.clone();
@@ -94,7 +94,7 @@ async fn an_append_of_which_nobody_says_what_became_of_it_is_unknown() {
 #[tokio::test]
 async fn a_node_that_is_not_available_has_recorded_nothing_for_sure_or_is_asked_again() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log("defaultDeadline=5000");
+    let (log, _kept) = cluster.log(LONG);
     cluster.node.put_into(Mood::Unavailable);
     let node = cluster.node.clone();
     let recovering = tokio::spawn(async move {
@@ -111,7 +111,7 @@ async fn a_follower_sends_us_to_its_leader() {
     let (leader, follower) = (Cluster::start(clock()), Cluster::start(clock()));
     follower.node.put_into(Mood::FollowerOf(leader.port()));
     // The first calls are what sends it there.
-    let (log, _) = EventStoreLog::open(follower.url(SHORT), Unreached::Wait).await.unwrap();
+    let (log, _) = EventStoreLog::open(follower.url(LONG), Unreached::Wait).await.unwrap();
     log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
     assert_eq!((leader.node.events(), follower.node.events()), (1, 0));
 }
@@ -144,7 +144,7 @@ async fn who_may_not_come_in_is_told_what_to_do() {
 #[tokio::test]
 async fn after_its_end_a_log_takes_nothing_and_its_head_is_closed() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(SHORT);
+    let (log, _kept) = cluster.log(LONG);
     let mut head = log.head();
     log.close().await;
     log.close().await;

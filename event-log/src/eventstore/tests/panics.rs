@@ -10,7 +10,7 @@ use super::*;
 #[tokio::test]
 async fn a_subscription_that_is_ended_in_order_is_made_again_without_haste() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(SHORT);
+    let (log, _kept) = cluster.log(LONG);
     let before = cluster.node.times_asked("subscribe");
     cluster.node.put_into(Mood::EndsSubscriptions);
     until("it notices", || matches!(log.standing(), Standing::Away(_))).await;
