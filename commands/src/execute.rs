@@ -72,6 +72,13 @@ pub enum ExecuteError<R: fmt::Display> {
     Append(AppendError),
 }
 
+impl<R: fmt::Display> ExecuteError<R> {
+    /// A single command, refused.
+    pub(crate) fn from_refusal(refusal: R) -> Self {
+        Self::Refused(vec![RefusedItem { index: 0, refusal }])
+    }
+}
+
 /// The streams of one consistency boundary. Cheap to clone; clones share the cached states.
 pub struct Streams<D: Decider> {
     log: Log,

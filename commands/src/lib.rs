@@ -8,8 +8,10 @@
 
 mod cause;
 pub mod claim;
+pub mod client;
 pub mod execute;
 pub mod idempotency;
+pub mod matchmaking;
 pub mod process;
 mod refusal;
 pub mod routes;

@@ -4,8 +4,11 @@
 //! ids are derived from the events that caused them, so that acting twice, as after a crash, appends once. None acts
 //! before the board has caught up, and none trusts its own memory of having acted: it goes on once the board shows it.
 
+pub mod expiry;
 pub mod leases;
+pub mod matchmaker;
 pub mod presence;
+pub mod reconciler;
 pub mod retries;
 
 use std::time::Duration;

@@ -195,6 +195,21 @@ impl Vault {
         }
     }
 
+    /// Whom a subject stands for; none if they were erased, or are another tenant's.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
+        let row: Option<(Option<String>,)> =
+            sqlx::query_as("SELECT user_id FROM subjects WHERE subject_id = $1 AND tenant = $2")
+                .bind(subject.0)
+                .bind(tenant.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        // Only what was a user's id was ever written there.
+        Ok(row.and_then(|(user,)| user?.parse().ok()))
+    }
+
     async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Subject>, VaultError> {
         let row: Option<(Uuid, Vec<u8>)> =
             sqlx::query_as("SELECT subject_id, key FROM subjects WHERE tenant = $1 AND user_id = $2")
@@ -291,6 +306,16 @@ mod tests {
         drop(vault);
         let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
         assert_eq!(vault.subject(&tenant, &user).await.unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn a_subject_is_named_to_its_own_tenant_only() {
+        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+        let (a, ann) = name("a", "ann");
+        let (b, _) = name("b", "ann");
+        let subject = vault.subject(&a, &ann).await.unwrap().id;
+        assert_eq!(vault.user(&a, subject).await.unwrap(), Some(ann));
+        assert_eq!(vault.user(&b, subject).await.unwrap(), None);
     }
 
     #[tokio::test]

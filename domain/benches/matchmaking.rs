@@ -1,5 +1,5 @@
 //! How long a matching pass over many waiting players takes, and the timer after it: `cargo bench -p domain`.
-#![expect(clippy::disallowed_methods, reason = "a bench is about time passing")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a bench tells how time passes")]
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
     }
     took.sort();
     let start = Instant::now();
-    let next = next_meeting(line, settings, &blocks);
+    let next = next_meeting(line, settings, &blocks, now);
     println!(
         "{name}: {} waiting, {pairs} pairs; median {:.1?}, worst {:.1?}, longest step {longest_step:.1?}; timer over all of them {:.1?} ({})",
         line.len(),

@@ -22,6 +22,8 @@ pub struct MemoryLog {
     clock: Clock,
     events: Arc<Mutex<Events>>,
     head: watch::Sender<Position>,
+    /// Whether every call lets others run, before it and after it.
+    pauses: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +37,15 @@ struct Events {
 impl MemoryLog {
     pub fn new(clock: Clock) -> Self {
         let identity = Identity { id: LogId(Uuid::new_v4()), epoch: 0 };
-        Self { identity, clock, events: Arc::default(), head: watch::Sender::new(Position::START) }
+        let head = watch::Sender::new(Position::START);
+        Self { identity, clock, events: Arc::default(), head, pauses: false }
+    }
+
+    /// A log whose calls let others run before they do anything, and again before they answer: for tests of what happens
+    /// when calls interleave, or a caller dies in between.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn pausing(clock: Clock) -> Self {
+        Self { pauses: true, ..Self::new(clock) }
     }
 
     /// Takes over events of another log: all of them or none.
@@ -65,40 +75,18 @@ impl MemoryLog {
         Ok(())
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Events> {
-        // A panic in another test's thread leaves the events whole: each append is one step.
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Events {
-    fn of_stream(&self, stream: &StreamId) -> &[usize] {
-        self.streams.get(stream).map_or(&[], Vec::as_slice)
+    async fn pause(&self) {
+        if self.pauses {
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// The outcome of an earlier append of the same events, if there was one.
-    fn recognise(&self, stream: &[usize], expected: Expected, events: &[NewEvent]) -> Option<Appended> {
-        let first = match expected {
-            Expected::NoStream => 0,
-            Expected::At(revision) => usize::try_from(revision.0).ok()?.checked_add(1)?,
-            Expected::Any => stream.len().checked_sub(events.len())?,
-        };
-        let earlier = stream.get(first..first.checked_add(events.len())?)?;
-        let ids = earlier.iter().map(|index| self.all.get(*index).map(|event| event.id));
-        ids.eq(events.iter().map(|event| Some::<EventId>(event.id))).then_some(())?;
-        let last = self.all.get(*earlier.last()?)?;
-        Some(Appended { position: last.position, revision: last.revision, recorded_at: last.recorded_at })
-    }
-}
-
-impl EventLog for MemoryLog {
-    async fn append(
+    fn append_now(
         &self,
         stream: &StreamId,
         expected: Expected,
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
-        check_size(&events)?;
         let mut log = self.locked();
         let of_stream = log.of_stream(stream);
         let actual = of_stream.len().checked_sub(1).map(|last| Revision(last as u64));
@@ -139,12 +127,53 @@ impl EventLog for MemoryLog {
         Ok(appended)
     }
 
+    fn locked(&self) -> std::sync::MutexGuard<'_, Events> {
+        // A panic in another test's thread leaves the events whole: each append is one step.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events {
+    fn of_stream(&self, stream: &StreamId) -> &[usize] {
+        self.streams.get(stream).map_or(&[], Vec::as_slice)
+    }
+
+    /// The outcome of an earlier append of the same events, if there was one.
+    fn recognise(&self, stream: &[usize], expected: Expected, events: &[NewEvent]) -> Option<Appended> {
+        let first = match expected {
+            Expected::NoStream => 0,
+            Expected::At(revision) => usize::try_from(revision.0).ok()?.checked_add(1)?,
+            Expected::Any => stream.len().checked_sub(events.len())?,
+        };
+        let earlier = stream.get(first..first.checked_add(events.len())?)?;
+        let ids = earlier.iter().map(|index| self.all.get(*index).map(|event| event.id));
+        ids.eq(events.iter().map(|event| Some::<EventId>(event.id))).then_some(())?;
+        let last = self.all.get(*earlier.last()?)?;
+        Some(Appended { position: last.position, revision: last.revision, recorded_at: last.recorded_at })
+    }
+}
+
+impl EventLog for MemoryLog {
+    async fn append(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended, AppendError> {
+        check_size(&events)?;
+        self.pause().await;
+        let appended = self.append_now(stream, expected, events);
+        self.pause().await;
+        appended
+    }
+
     async fn read_stream(
         &self,
         stream: &StreamId,
         from: Revision,
         events_max: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
+        self.pause().await;
         let log = self.locked();
         let skip = usize::try_from(from.0).unwrap_or(usize::MAX);
         let indices = log.of_stream(stream).iter().skip(skip).take(events_max);
@@ -152,6 +181,7 @@ impl EventLog for MemoryLog {
     }
 
     async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
+        self.pause().await;
         let log = self.locked();
         let skip = usize::try_from(after.0).unwrap_or(usize::MAX);
         let head = Position(log.all.len() as u64);

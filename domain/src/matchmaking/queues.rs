@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{EntryId, EventId, MatchRecordId, PoolKey, SubjectId, Tenant};
+use event_schemas::ids::{CorrelationId, EntryId, EventId, MatchRecordId, PoolKey, SubjectId, Tenant};
 use event_schemas::match_record::{MatchPlayer, MatchProposed, MatchRecordEvent, Side};
 use event_schemas::player::{FreedReason, PlayerEvent, PlayerQueued};
 use event_schemas::pool::{PoolEvent, PoolSettings};
@@ -32,6 +32,8 @@ pub struct Entry {
     pub round: u32,
     /// Since which event it searches.
     pub turn: EventId,
+    /// The chain of causes that it began with.
+    pub correlation_id: CorrelationId,
     /// The match it is taken for; none while it searches.
     pub taken_for: Option<MatchRecordId>,
 }
@@ -90,10 +92,15 @@ impl PoolLine {
         Pass::new(line, self.settings(), blocks, now)
     }
 
-    /// When the next two of those who search may meet, except those who are `held`.
-    pub fn next_meeting(&self, blocks: &Blocks, held: impl Fn(EntryId) -> bool) -> Option<Timestamp> {
+    /// When the next two of those who search and are not over `now` may meet, except those who are `held`.
+    pub fn next_meeting(
+        &self,
+        blocks: &Blocks,
+        now: Timestamp,
+        held: impl Fn(EntryId) -> bool,
+    ) -> Option<Timestamp> {
         let line = self.line().filter(|waiting| !held(waiting.entry_id));
-        next_meeting(line, self.settings(), blocks)
+        next_meeting(line, self.settings(), blocks, now)
     }
 }
 
@@ -161,6 +168,7 @@ impl Queues {
                     eligible_at: at,
                     round: 0,
                     turn: envelope.id,
+                    correlation_id: envelope.metadata.correlation_id,
                     taken_for: None,
                 };
                 self.line_up(&entry);

@@ -11,14 +11,19 @@ use crate::pool;
 /// The first instant at which any two of these entries of one pool, in line order, may meet; none if none ever may. At that
 /// instant a pass finds somebody, and before it nobody.
 ///
+/// Whose time is over `now` meets nobody any more, although nobody may have ended their entry yet: a meeting that they
+/// missed is no instant to wait for.
+///
 /// Each entry looks outwards for who came after it, only as far as could still be earlier than what is known: mostly at
 /// a neighbour or two.
 pub fn next_meeting<'a>(
     line: impl IntoIterator<Item = &'a Waiting>,
     settings: &PoolSettings,
     blocks: &Blocks,
+    now: Timestamp,
 ) -> Option<Timestamp> {
-    let mut seats = Seats::new(line.into_iter().collect());
+    let waits = |waiting: &&Waiting| now < waiting.expires_at;
+    let mut seats = Seats::new(line.into_iter().filter(waits).collect());
     let mut first: Option<Timestamp> = None;
     for index in 0..seats.len() {
         seats.leave(index);

@@ -1,0 +1,99 @@
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::*;
+
+/// A service that gives these answers, one a connection, and keeps what it was asked. Without an answer it is silent.
+async fn service(answers: Vec<Option<&'static str>>) -> (Settings, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        for answer in answers {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let mut length = 0;
+            while !String::from_utf8_lossy(&request[..length]).contains("\"players\"") {
+                length += socket.read(&mut request[length..]).await.unwrap();
+            }
+            log.lock().unwrap().push(String::from_utf8_lossy(&request[..length]).into_owned());
+            match answer {
+                Some(answer) => socket.write_all(answer.as_bytes()).await.unwrap(),
+                None => silent.push(socket),
+            }
+        }
+    });
+    let settings =
+        Settings { timeout: Duration::from_millis(200), ..Settings::at(format!("http://{address}/")) };
+    (settings, asked)
+}
+
+fn request() -> GameRequest {
+    let player = |user: &str, side| GamePlayer {
+        user_id: user.parse().unwrap(),
+        rating: Rating::nearest(1500.0),
+        side,
+    };
+    GameRequest {
+        match_id: MatchRecordId(Uuid::from_u128(7)),
+        tenant: "arena".parse().unwrap(),
+        pool_key: "blitz".parse().unwrap(),
+        players: [player("ann", Side::First), player("bob", Side::Second)],
+    }
+}
+
+async fn ask(answer: Option<&'static str>) -> Result<GameId, CallError> {
+    let (settings, _) = service(vec![answer]).await;
+    LiveGame::new(&settings).unwrap().create(&request()).await
+}
+
+#[tokio::test]
+async fn a_game_is_asked_for_by_its_match_and_named_by_the_service() {
+    let made = "HTTP/1.1 201 Created\r\ncontent-length: 16\r\n\r\n{\"game_id\":\"g1\"}";
+    let (settings, asked) = service(vec![Some(made)]).await;
+    let game = LiveGame::new(&settings).unwrap().create(&request()).await;
+    assert_eq!(game, Ok("g1".parse().unwrap()));
+    let asked = asked.lock().unwrap()[0].clone();
+    assert!(asked.starts_with("POST /games HTTP/1.1"), "{asked}");
+    assert!(asked.contains("idempotency-key: 00000000-0000-0000-0000-000000000007"), "{asked}");
+    let body = r#"{"match_id":"00000000-0000-0000-0000-000000000007","tenant":"arena","pool_key":"blitz","players":[{"user_id":"ann","rating":1500,"side":"first"},{"user_id":"bob","rating":1500,"side":"second"}]}"#;
+    assert!(asked.ends_with(body), "{asked}");
+}
+
+#[tokio::test]
+async fn a_service_that_fails_or_is_silent_may_be_asked_again_and_one_that_refuses_may_not() {
+    for answer in [
+        Some("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"),
+        Some("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"),
+        Some("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
+        Some("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}"),
+        Some("HTTP/1.1 201 Created\r\ncontent-length: 40\r\n\r\n{"),
+        None,
+    ] {
+        assert!(matches!(ask(answer).await, Err(CallError::Failed(_))), "{answer:?}");
+    }
+    let refused = ask(Some("HTTP/1.1 422 Unprocessable Entity\r\ncontent-length: 6\r\n\r\nbanned")).await;
+    let Err(CallError::Refused(detail)) = refused else { panic!("{refused:?}") };
+    assert!(detail.contains("422") && detail.contains("banned"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_a_failure_that_names_no_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = Settings::at(format!("http://{}", listener.local_addr().unwrap()));
+    drop(listener);
+    let failed = LiveGame::new(&settings).unwrap().create(&request()).await;
+    assert_eq!(failed, Err(CallError::Failed("the game service cannot be reached".to_owned())));
+}
+
+#[test]
+fn an_address_is_checked_when_it_is_set() {
+    for url in ["", "games.example", "https://games.example", "ftp://games.example", "http://"] {
+        assert!(matches!(LiveGame::new(&Settings::at(url)), Err(InvalidService::Address(_))), "{url}");
+    }
+}
