@@ -152,7 +152,7 @@ async fn lines_that_cannot_be_taken_are_named_and_nothing_is_changed() {
         ("broken", &new, 65, ["line 1 of", "speckversion"]),
         ("photo", &new, 65, ["line 1 of", "cut short"]),
         ("changed", &same, 2, ["already holds other events", "name an empty log"]),
-        ("good", &"nonsense:there".to_owned(), 2, ["embedded:FOLDER", "nonsense:there"]),
+        ("good", &"nonsense:there".to_owned(), 2, ["embedded:FOLDER", "--to <URL>"]),
         ("good", &"esdb://127.0.0.1:1?tls=false".to_owned(), 69, ["127.0.0.1:1", "look whether"]),
     ] {
         let output = matchbook(&["events", "import", text(&at(file)), "--to", to]);
