@@ -179,7 +179,9 @@ fn a_mark_whose_sync_failed_leaves_no_hole_below_what_is_written_behind_it() {
 
 #[test]
 fn histories_that_once_broke_a_promise_keep_it() {
-    for seed in [11_830, 22_479, 24_822, 16_609, 1_000_566, 2_008_334, 2_012_610, 2_014_471] {
+    for seed in
+        [11_830, 22_479, 24_822, 16_609, 1_000_566, 2_008_334, 2_012_610, 2_014_471, 7_024_041, 7_034_087]
+    {
         torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
 }

@@ -88,7 +88,12 @@ impl Salvage {
         // Entries are bound to the log and the segment that they were written to. Its name says one thing, and its header
         // may say another; either may be wrong.
         let named = Seed::new(self.log, first);
-        let said = SegmentHeader::decode(&bytes).map(|header| Seed::new(header.identity.id, header.first));
+        let header = SegmentHeader::decode(&bytes);
+        if let Some(header) = header.filter(|header| header.identity.id == self.log) {
+            // A segment is begun once all before it is durable. It may be all that is left to say so.
+            self.durable = self.durable.max(Position(header.first.0.saturating_sub(1)));
+        }
+        let said = header.map(|header| Seed::new(header.identity.id, header.first));
         let bytes = Bytes::from(bytes);
         let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
