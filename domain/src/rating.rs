@@ -76,7 +76,8 @@ pub fn rate(skill: Skill, games: &[Game], periods: f64) -> Skill {
     let mu = (skill.rating - CENTRE) / SCALE;
     let phi = skill.deviation / SCALE;
     if games.is_empty() {
-        return back(mu, (phi.powi(2) + skill.volatility.powi(2) * periods).sqrt(), skill.volatility);
+        let after = (phi.powi(2) + skill.volatility.powi(2) * periods).sqrt();
+        return moved(skill, 0.0, after, skill.volatility);
     }
     let mut precision = 0.0;
     let mut surprise = 0.0;
@@ -95,7 +96,7 @@ pub fn rate(skill: Skill, games: &[Game], periods: f64) -> Skill {
     let volatility = volatility(phi, skill.volatility, variance, variance * surprise);
     let before = (phi.powi(2) + volatility.powi(2) * periods).sqrt();
     let after = 1.0 / (1.0 / before.powi(2) + 1.0 / variance).sqrt();
-    back(mu + after.powi(2) * surprise, after, volatility)
+    moved(skill, after.powi(2) * surprise, after, volatility)
 }
 
 /// Step 5 of the paper: the volatility, by the Illinois variant of regula falsi.
@@ -131,10 +132,11 @@ fn volatility(phi: f64, sigma: f64, variance: f64, delta: f64) -> f64 {
     (a / 2.0).exp()
 }
 
-/// From the paper's scale back to points, within what a rating can be.
-fn back(mu: f64, phi: f64, volatility: f64) -> Skill {
+/// A skill whose rating moves by `by`, both on the paper's scale, within what a rating can be. The points are moved and not
+/// made anew from the paper's scale, so that rounding never turns a small gain into a loss.
+fn moved(skill: Skill, by: f64, phi: f64, volatility: f64) -> Skill {
     Skill {
-        rating: (mu * SCALE + CENTRE).clamp(0.0, f64::from(RATING_MAX)),
+        rating: (skill.rating + by * SCALE).clamp(0.0, f64::from(RATING_MAX)),
         deviation: (phi * SCALE).clamp(DEVIATION_MIN, DEVIATION_MAX),
         volatility,
     }
@@ -180,6 +182,13 @@ mod tests {
     fn periods_are_counted_from_the_last_rating_and_in_parts() {
         assert!((periods(Some(at(0.0)), at(12.0 * 3600.0)) - 0.5).abs() < 1e-12);
         assert_eq!(periods(None, at(1e9)).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn a_win_over_someone_far_below_takes_nothing_away() {
+        let before = Skill { rating: 8680.160476276955, deviation: 30.0, volatility: 0.01 };
+        let opponent = skill(501.99141273045257, 291.0459534987243);
+        assert!(rate(before, &[Game { opponent, score: Score::Won }], 0.0).rating >= before.rating);
     }
 
     proptest! {
