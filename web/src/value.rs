@@ -109,7 +109,8 @@ impl ToJSON for At {
 pub struct Pos(pub Position);
 
 /// Positions are stored as signed numbers, so this is the last one that can exist.
-const POSITION_MAX: u64 = i64::MAX as u64;
+/// The largest number that JSON and the document can say exactly and that a signed 64-bit integer holds.
+const POSITION_MAX: u64 = 9_223_372_036_854_774_784;
 
 wrapper!(, Pos, Position, "position", MetaSchema {
     minimum: Some(0.0),
