@@ -108,8 +108,7 @@ impl ToJSON for At {
 #[serde(transparent)]
 pub struct Pos(pub Position);
 
-/// Positions are stored as signed numbers, so this is the last one that can exist.
-/// The largest number that JSON and the document can say exactly and that a signed 64-bit integer holds.
+/// The largest number that the document can name and that a signed 64-bit integer holds.
 const POSITION_MAX: u64 = 9_223_372_036_854_774_784;
 
 wrapper!(, Pos, Position, "position", MetaSchema {
