@@ -7,36 +7,12 @@ use super::disk::Disk;
 use super::mending::{mend, mend_as, repair_once};
 use super::repair::plan_on;
 use super::rig::{Lots, commit, event, open, read_all, settings};
-use super::segment::{HEADER_BYTES, index_name, position_of_name, segment_name};
+use super::segment::{HEADER_BYTES, index_name, segment_name};
 use super::verify::{Extent, verify_on};
+use super::verify_tests::{firsts, of_groups, several_segments};
 use super::{EmbeddedLog, OpenError, Plan, Settings, SimDisk, Tally, Trouble, VerifyError, repair};
 use crate::clock::Clock;
 use crate::{EventLog, Expected, Filter};
-
-/// A log of several segments, closed as a server closes it.
-fn several_segments() -> SimDisk {
-    of_groups(30)
-}
-
-fn of_groups(groups: u128) -> SimDisk {
-    let disk = SimDisk::new(1);
-    let (mut writer, _) = open(&disk, &settings()).unwrap();
-    for group in 0..groups {
-        let appends = ["a-1", "a-2", "b-1"].into_iter().enumerate().map(|(n, stream)| {
-            let number = group * 10 + n as u128 * 2;
-            (stream.parse().unwrap(), Expected::Any, vec![event(number, 200), event(number + 1, 30)])
-        });
-        for outcome in commit(&mut writer, appends.collect()) {
-            outcome.unwrap();
-        }
-    }
-    writer.mark().unwrap();
-    disk
-}
-
-fn firsts(disk: &SimDisk) -> Vec<Position> {
-    disk.names().iter().filter_map(|name| position_of_name(name)).collect()
-}
 
 fn change(disk: &SimDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
     let copy = disk.copy(7);
@@ -204,7 +180,10 @@ fn a_stream_that_does_not_go_on_where_it_should_is_cut_off_there() {
     writer.mark().unwrap();
     let broken = disk.copy(3);
     let third = firsts[2];
-    assert!(self::firsts(&other).contains(&third), "groups of the same size fill segments alike");
+    assert!(
+        super::verify_tests::firsts(&other).contains(&third),
+        "groups of the same size fill segments alike"
+    );
     for name in [segment_name(third), index_name(third)] {
         broken.replace(&name, other.contents(&name).unwrap());
     }

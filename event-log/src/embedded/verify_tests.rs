@@ -12,10 +12,14 @@ use crate::clock::Clock;
 use crate::{EventLog, Expected};
 
 /// A log of several segments, most of them with an index file, closed as a server closes it.
-fn several_segments() -> SimDisk {
+pub(super) fn several_segments() -> SimDisk {
+    of_groups(30)
+}
+
+pub(super) fn of_groups(groups: u128) -> SimDisk {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &settings()).unwrap();
-    for group in 0..30_u128 {
+    for group in 0..groups {
         let appends = ["a-1", "a-2", "b-1"].into_iter().enumerate().map(|(n, stream)| {
             let number = group * 10 + n as u128 * 2;
             (stream.parse().unwrap(), Expected::Any, vec![event(number, 200), event(number + 1, 30)])
@@ -28,9 +32,9 @@ fn several_segments() -> SimDisk {
     disk
 }
 
-fn firsts(disk: &SimDisk) -> Vec<Position> {
-    let names = Disk::Simulated(disk.clone()).list().unwrap();
-    names.iter().filter_map(|name| position_of_name(name)).collect()
+/// Where the segments begin.
+pub(super) fn firsts(disk: &SimDisk) -> Vec<Position> {
+    disk.names().iter().filter_map(|name| position_of_name(name)).collect()
 }
 
 fn verified(disk: &SimDisk, extent: Extent) -> Verified {
