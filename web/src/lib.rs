@@ -112,6 +112,7 @@ pub mod json;
 pub mod openapi;
 pub mod paging;
 pub mod path;
+pub mod pool;
 pub mod problem;
 pub mod request;
 pub mod routes;

@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use event_schemas::ids::{JobId, LeaseId, WorkerId};
+use event_schemas::ids::{ChallengeId, EntryId, JobId, LeaseId, MatchRecordId, PoolKey, UserId, WorkerId};
 
 use crate::problem::Problem;
 
@@ -34,6 +34,36 @@ pub fn text<T: FromStr<Err: Display>>(parameter: &str, text: &str) -> Result<T, 
 /// 404 if the text is no UUID.
 pub fn job_id(text: &str) -> Result<JobId, Problem> {
     uuid("job", text)
+}
+
+/// # Errors
+/// 404 if the text is no UUID.
+pub fn entry_id(text: &str) -> Result<EntryId, Problem> {
+    uuid("queue entry", text)
+}
+
+/// # Errors
+/// 404 if the text is no UUID.
+pub fn challenge_id(text: &str) -> Result<ChallengeId, Problem> {
+    uuid("challenge", text)
+}
+
+/// # Errors
+/// 404 if the text is no UUID.
+pub fn match_record_id(text: &str) -> Result<MatchRecordId, Problem> {
+    uuid("match", text)
+}
+
+/// # Errors
+/// 400 if the text is no id.
+pub fn user_id(id: &str) -> Result<UserId, Problem> {
+    text("user_id", id)
+}
+
+/// # Errors
+/// 400 if the text is no key.
+pub fn pool_key(key: &str) -> Result<PoolKey, Problem> {
+    text("pool_key", key)
 }
 
 /// # Errors

@@ -5,6 +5,9 @@ use event_schemas::failure::{FailureCategory as StoredCategory, FailureCode};
 use event_schemas::job::{
     JobKind as StoredKind, Phase as StoredPhase, RetryReason as StoredReason, RetryState as StoredState,
 };
+use event_schemas::match_record::{GameResult as StoredResult, Side as StoredSide};
+use event_schemas::pool::WindowPolicy as StoredPolicy;
+use event_schemas::rating::RatingSource as StoredSource;
 use event_schemas::worker::WorkKind as StoredWork;
 use poem_openapi::{Enum, Tags};
 use serde::{Deserialize, Serialize};
@@ -102,6 +105,96 @@ pub enum RetryReason {
     Interrupted,
 }
 
+/// Where a queue entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum EntryStatus {
+    Searching,
+    /// Somebody was found, and the game is being made. If that fails, the entry searches again.
+    Placing,
+    Matched,
+    Cancelled,
+    Expired,
+}
+
+/// Where a challenge stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum ChallengeStatus {
+    /// Also while the game of an accepted one is being made: if that fails, it can be accepted again.
+    Pending,
+    Accepted,
+    Declined,
+    Cancelled,
+    Expired,
+}
+
+/// Where a match of two players stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum MatchStatus {
+    /// Its game is being made.
+    Placing,
+    Playing,
+    /// A result was reported.
+    Finished,
+    /// No result came in time.
+    Expired,
+    /// No game came of it.
+    Abandoned,
+}
+
+/// Who moves first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredSide")]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    First,
+    Second,
+}
+
+/// How a game ended: who won, or that nobody did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredResult")]
+#[serde(rename_all = "snake_case")]
+pub enum GameResult {
+    First,
+    Second,
+    Draw,
+    /// It was not played to an end; no rating moves.
+    Aborted,
+}
+
+/// Where a rating comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredSource")]
+#[serde(rename_all = "snake_case")]
+pub enum RatingSource {
+    /// The caller's token claims it.
+    Token,
+    /// A trusted caller said it with the request.
+    Request,
+    /// The tenant's rating service answered it.
+    RatingService,
+    /// The results of the player's own matches in the pool.
+    History,
+    /// Nothing is known yet.
+    Default,
+}
+
+/// Whose window decides whether two may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredPolicy")]
+#[serde(rename_all = "snake_case")]
+pub enum WindowPolicy {
+    /// That of the one who has waited longer.
+    LongestWaiting,
+    Both,
+}
+
 /// A code of failure as it is stored: `network_timeout`. Codes are added, so the document does not list them.
 pub fn failure_code(code: FailureCode) -> String {
     match serde_json::to_value(code) {
@@ -134,6 +227,8 @@ pub enum Tag {
     Analysis,
     /// Product images against video frames: summaries, live streams, matches.
     Matching,
+    /// Players who wait for each other: queues, challenges, matches, ratings.
+    Matchmaking,
     /// Those who take work.
     Workers,
     /// The whole log, for those who check it.
