@@ -16,6 +16,7 @@ use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
+use read_api::people::{People, Unnamed};
 use read_api::server::{Access, Part, Server, Services, Standing};
 use web::caller::Auth;
 use web::shutdown::Shutdown;
@@ -57,10 +58,11 @@ pub(crate) async fn start(
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
         .map_err(|error| Failure::Disk(error.to_string()))?;
-    let commands = Commands::open(command_settings(config), log.clone(), clock.clone(), Ids::Random, vault);
+    let commands =
+        Commands::open(command_settings(config), log.clone(), clock.clone(), Ids::Random, vault.clone());
     commands.start();
     let wire = Wire::start(config, &log, clock.clone()).await?;
-    let mut server = server(config, auth, &clock, &commands, &log);
+    let mut server = server(config, auth, &clock, &commands, &log, vault);
     server.parts.extend(wire.as_ref().map(Wire::part));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
@@ -68,7 +70,14 @@ pub(crate) async fn start(
 }
 
 /// What the read side cannot see by itself.
-fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands, log: &Log) -> Server {
+fn server(
+    config: &Config,
+    auth: &Auth,
+    clock: &Clock,
+    commands: &Commands,
+    log: &Log,
+    vault: Vault,
+) -> Server {
     let mut parts = vec![work_board(commands)];
     parts.extend(cluster::part(log));
     Server {
@@ -83,6 +92,7 @@ fn server(config: &Config, auth: &Auth, clock: &Clock, commands: &Commands, log:
         },
         parts,
         services: services(commands),
+        people: people(vault),
     }
 }
 
@@ -131,6 +141,21 @@ fn command_settings(config: &Config) -> commands::Settings {
 fn services(commands: &Commands) -> Services {
     let commands = commands.clone();
     Services::new(move || commands.services())
+}
+
+fn people(vault: Vault) -> People {
+    let unnamed = |error: VaultError| Unnamed(error.to_string());
+    let finding = vault.clone();
+    People::new(
+        move |tenant, user| {
+            let vault = finding.clone();
+            Box::pin(async move { vault.known(&tenant, &user).await.map_err(unnamed) })
+        },
+        move |tenant, subjects| {
+            let vault = vault.clone();
+            Box::pin(async move { vault.users(&tenant, &subjects).await.map_err(unnamed) })
+        },
+    )
 }
 
 fn work_board(commands: &Commands) -> Part {

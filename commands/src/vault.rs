@@ -117,12 +117,29 @@ pub struct Vault {
     pool: SqlitePool,
     clock: Clock,
     ids: Ids,
-    known: Arc<Mutex<Known>>,
+    cache: Arc<Mutex<Cache>>,
     /// Set by the first failure of the disk, for good.
     failed: Arc<AtomicBool>,
 }
 
-type Known = HashMap<(Tenant, UserId), Subject>;
+/// Those who were lately asked about, by both of their names.
+#[derive(Debug, Default)]
+struct Cache {
+    by_user: HashMap<(Tenant, UserId), Subject>,
+    by_subject: HashMap<SubjectId, (Tenant, UserId)>,
+}
+
+impl Cache {
+    fn keep(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
+        if self.by_user.len() >= CACHED_MAX {
+            // Whoever is still about comes back with their next command.
+            *self = Self::default();
+        }
+        let name = (tenant.clone(), user.clone());
+        self.by_subject.insert(subject.id, name.clone());
+        self.by_user.insert(name, subject.clone());
+    }
+}
 
 impl Vault {
     /// Opens the vault's file, and makes it if it is not there.
@@ -157,7 +174,7 @@ impl Vault {
             .connect_with(options)
             .await?;
         migrate(&pool).await?;
-        Ok(Self { pool, clock, ids, known: Arc::default(), failed: Arc::default() })
+        Ok(Self { pool, clock, ids, cache: Arc::default(), failed: Arc::default() })
     }
 
     /// The subject that stands for a user; made, and durable, if it is asked for the first time.
@@ -165,9 +182,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read or written.
     pub async fn subject(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
-        let name = (tenant.clone(), user.clone());
-        if let Some(known) = self.known().get(&name) {
-            return Ok(known.clone());
+        if let Some(known) = self.cached(tenant, user) {
+            return Ok(known);
         }
         // Those who are known already can be named without it.
         if self.failed.load(Ordering::Relaxed) {
@@ -179,13 +195,43 @@ impl Vault {
                 tracing::error!(%error, "the vault's disk failed: nobody new can be named until the next start");
             }
         })?;
-        let mut known = self.known();
-        if known.len() >= CACHED_MAX {
-            // Whoever is still about comes back with their next command.
-            known.clear();
-        }
-        known.insert(name, subject.clone());
+        self.cache().keep(tenant, user, &subject);
         Ok(subject)
+    }
+
+    /// The subject that stands for a user, if anything was ever done by them or to them. Asking makes no name.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn known(&self, tenant: &Tenant, user: &UserId) -> Result<Option<SubjectId>, VaultError> {
+        if let Some(known) = self.cached(tenant, user) {
+            return Ok(Some(known.id));
+        }
+        let found = self.find(tenant, user).await?;
+        if let Some(subject) = &found {
+            self.cache().keep(tenant, user, subject);
+        }
+        Ok(found.map(|subject| subject.id))
+    }
+
+    /// Whom each of the subjects stands for; those who were erased, or are another tenant's, are left out.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn users(
+        &self,
+        tenant: &Tenant,
+        subjects: &[SubjectId],
+    ) -> Result<HashMap<SubjectId, UserId>, VaultError> {
+        let mut users = HashMap::with_capacity(subjects.len());
+        for subject in subjects {
+            if !users.contains_key(subject)
+                && let Some(user) = self.user(tenant, *subject).await?
+            {
+                users.insert(*subject, user);
+            }
+        }
+        Ok(users)
     }
 
     async fn find_or_make(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
@@ -200,14 +246,20 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read.
     pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
-        let row: Option<(Option<String>,)> =
-            sqlx::query_as("SELECT user_id FROM subjects WHERE subject_id = $1 AND tenant = $2")
+        if let Some((of, user)) = self.cache().by_subject.get(&subject) {
+            return Ok((of == tenant).then(|| user.clone()));
+        }
+        let row: Option<(Option<String>, Option<Vec<u8>>)> =
+            sqlx::query_as("SELECT user_id, key FROM subjects WHERE subject_id = $1 AND tenant = $2")
                 .bind(subject.0)
                 .bind(tenant.as_str())
                 .fetch_optional(&self.pool)
                 .await?;
+        let Some((Some(user), Some(key))) = row else { return Ok(None) };
         // Only what was a user's id was ever written there.
-        Ok(row.and_then(|(user,)| user?.parse().ok()))
+        let Ok(user) = user.parse() else { return Ok(None) };
+        self.cache().keep(tenant, &user, &Subject { id: subject, key: read_key(key)? });
+        Ok(Some(user))
     }
 
     async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Subject>, VaultError> {
@@ -217,11 +269,7 @@ impl Vault {
                 .bind(user.as_str())
                 .fetch_optional(&self.pool)
                 .await?;
-        row.map(|(id, key)| {
-            let key = key.try_into().map_err(|key: Vec<u8>| VaultError::Damaged(key.len()))?;
-            Ok(Subject { id: SubjectId(id), key: SubjectKey(key) })
-        })
-        .transpose()
+        row.map(|(id, key)| Ok(Subject { id: SubjectId(id), key: read_key(key)? })).transpose()
     }
 
     async fn make(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
@@ -242,10 +290,18 @@ impl Vault {
         self.find(tenant, user).await?.ok_or(VaultError::Store(sqlx::Error::RowNotFound))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        // A map that lost an insert to a panic is still a good cache.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self, tenant: &Tenant, user: &UserId) -> Option<Subject> {
+        self.cache().by_user.get(&(tenant.clone(), user.clone())).cloned()
     }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        // A map that lost an insert to a panic is still a good cache.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_key(bytes: Vec<u8>) -> Result<SubjectKey, VaultError> {
+    bytes.try_into().map(SubjectKey).map_err(|bytes: Vec<u8>| VaultError::Damaged(bytes.len()))
 }
 
 /// Makes the file, if it is not there, so that nobody but the server's own user can read it. SQLite gives the files that it
@@ -281,125 +337,4 @@ async fn migrate(pool: &SqlitePool) -> Result<(), VaultError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use event_schemas::time::Timestamp;
-    use futures_util::future::join_all;
-
-    use super::*;
-
-    fn clock() -> Clock {
-        Clock::manual(Timestamp::EPOCH)
-    }
-
-    fn name(tenant: &str, user: &str) -> (Tenant, UserId) {
-        (tenant.parse().unwrap(), user.parse().unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_user_is_the_same_subject_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vault.db");
-        let (tenant, user) = name("a", "ann");
-        let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
-        let first = vault.subject(&tenant, &user).await.unwrap();
-        assert_eq!(vault.subject(&tenant, &user).await.unwrap(), first);
-        drop(vault);
-        let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
-        assert_eq!(vault.subject(&tenant, &user).await.unwrap(), first);
-    }
-
-    #[tokio::test]
-    async fn a_subject_is_named_to_its_own_tenant_only() {
-        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
-        let (a, ann) = name("a", "ann");
-        let (b, _) = name("b", "ann");
-        let subject = vault.subject(&a, &ann).await.unwrap().id;
-        assert_eq!(vault.user(&a, subject).await.unwrap(), Some(ann));
-        assert_eq!(vault.user(&b, subject).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn users_of_two_tenants_are_two_subjects_with_keys_of_their_own() {
-        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
-        let (a, ann) = name("a", "ann");
-        let (b, _) = name("b", "ann");
-        let (one, other) = (vault.subject(&a, &ann).await.unwrap(), vault.subject(&b, &ann).await.unwrap());
-        assert_ne!(one.id, other.id);
-        assert_ne!(one.key, other.key);
-    }
-
-    #[tokio::test]
-    async fn a_user_who_arrives_many_times_at_once_is_one_subject() {
-        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
-        let (tenant, user) = name("a", "ann");
-        let subjects = join_all((0..32).map(|_| vault.subject(&tenant, &user))).await;
-        let first = subjects[0].as_ref().unwrap().clone();
-        assert!(subjects.into_iter().all(|subject| subject.unwrap() == first));
-    }
-
-    #[tokio::test]
-    async fn a_file_of_a_newer_version_is_not_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vault.db");
-        let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
-        sqlx::raw_sql("PRAGMA user_version = 99").execute(&vault.pool).await.unwrap();
-        drop(vault);
-        let refused = Vault::open(&path, clock(), Ids::Random).await;
-        assert!(matches!(refused, Err(VaultError::Newer(99))));
-    }
-
-    #[cfg(unix)]
-    #[tokio::test]
-    async fn the_file_is_its_owners_alone() {
-        use std::os::unix::fs::PermissionsExt;
-
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vault.db");
-        let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
-        let (tenant, user) = name("a", "ann");
-        vault.subject(&tenant, &user).await.unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let metadata = file.unwrap().metadata().unwrap();
-            assert_eq!(metadata.permissions().mode() & 0o077, 0);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_vault_without_room_says_so_and_takes_names_again_once_there_is() {
-        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
-        let known = name("a", "ann");
-        let subject = vault.subject(&known.0, &known.1).await.unwrap();
-        let fill = || async {
-            for n in 0..1_000 {
-                let (tenant, user) = name("a", &format!("user-{n}"));
-                vault.subject(&tenant, &user).await?;
-            }
-            Ok::<_, VaultError>(())
-        };
-        // The limit cannot be lower than what is taken, so it is what is taken.
-        sqlx::raw_sql("PRAGMA max_page_count = 1").execute(&vault.pool).await.unwrap();
-        assert!(fill().await.unwrap_err().is_full());
-        assert_eq!(vault.subject(&known.0, &known.1).await.unwrap(), subject);
-        sqlx::raw_sql("PRAGMA max_page_count = 100000").execute(&vault.pool).await.unwrap();
-        fill().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_no_vault_is_left_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vault.db");
-        let bytes = [b'x'; 5_000];
-        std::fs::write(&path, bytes).unwrap();
-        let refused = Vault::open(&path, clock(), Ids::Random).await.unwrap_err();
-        assert!(matches!(refused, VaultError::Unsound(_)), "{refused}");
-        assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    }
-
-    #[tokio::test]
-    async fn a_key_is_never_shown() {
-        let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
-        let (tenant, user) = name("a", "ann");
-        let subject = vault.subject(&tenant, &user).await.unwrap();
-        assert!(format!("{subject:?}").contains("SubjectKey(..)"));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ mod console;
 mod history;
 mod latency;
 mod moment;
+pub mod people;
 pub mod routes;
 pub mod server;
 mod stream;

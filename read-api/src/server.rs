@@ -9,6 +9,8 @@ use domain::matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
+use crate::people::People;
+
 /// Who may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -93,6 +95,7 @@ pub struct Server {
     pub open_metrics: bool,
     pub parts: Vec<Part>,
     pub services: Services,
+    pub people: People,
     /// From when on waiting is a blocker of a matching job.
     pub thresholds: Thresholds,
 }

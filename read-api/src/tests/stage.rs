@@ -11,7 +11,7 @@ use domain::matching::blockers::Thresholds;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
-use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, Tenant};
+use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, SubjectId, Tenant, UserId};
 use event_schemas::job::Phase as JobPhase;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -31,6 +31,7 @@ use web::server::{self, Bounds};
 use web::shutdown::Shutdown;
 
 use super::script::{claimed, created, found, frames, images, match_id, phase, progress, requested};
+use crate::people::People;
 use crate::server::{Access, Part, Server, Services, Standing};
 use crate::{Front, RAW_PATHS, ReadApi};
 
@@ -102,6 +103,7 @@ impl Stage {
             open_metrics: false,
             parts,
             services: services(),
+            people: people(),
             thresholds: Thresholds::default(),
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
@@ -235,6 +237,26 @@ fn services() -> Services {
         };
         Service::ALL.map(|service| (service, phase(service).0, phase(service).1)).into()
     })
+}
+
+/// The subject of the user `player-<n>`; from 900 on they were erased and have no name.
+pub(super) fn player(n: u128) -> SubjectId {
+    SubjectId(Uuid::from_u128(n))
+}
+
+const ERASED_FROM: u128 = 900;
+
+/// A vault that knows `player-<n>`, in every tenant.
+fn people() -> People {
+    let find = |user: &UserId| user.as_str().strip_prefix("player-")?.parse().ok().map(player);
+    let name = |subject: SubjectId| {
+        let n = subject.0.as_u128();
+        (n < ERASED_FROM).then(|| (subject, format!("player-{n}").parse().unwrap()))
+    };
+    People::new(
+        move |_, user| Box::pin(std::future::ready(Ok(find(&user)))),
+        move |_, subjects| Box::pin(std::future::ready(Ok(subjects.into_iter().filter_map(name).collect()))),
+    )
 }
 
 /// A part that is ready, or says why not.
