@@ -12,7 +12,9 @@ trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null |
 
 # A virtual environment of its own, kept beside the build.
 venv=target/schemathesis
-if ! [ -x "$venv/bin/st" ]; then
+# A checkout that was moved has one that names its old place.
+if ! "$venv/bin/st" --version >/dev/null 2>&1; then
+  rm -rf "$venv"
   . ./setup.sh
   # Debian keeps what a virtual environment needs in a package of its own.
   python3 -c 'import ensurepip' 2>/dev/null || install python3-venv

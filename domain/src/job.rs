@@ -218,6 +218,11 @@ impl Life {
             && self.due_at.is_none_or(|due| due <= now)
     }
 
+    /// Whether a retry is scheduled that is not due yet.
+    fn waits_at(&self, now: Timestamp) -> bool {
+        self.lease.is_none() && self.due_at.is_some_and(|due| due > now)
+    }
+
     fn open(&self) -> Result<(), Refusal> {
         if pipeline::is_end(self.phase) { Err(Refusal::Ended(self.phase)) } else { Ok(()) }
     }

@@ -212,6 +212,8 @@ pub enum RetryReason {
     Parked,
     /// The worker was stopped; there is nothing to wait for.
     Interrupted,
+    /// Somebody did not want to wait for a retry that was scheduled: it begins now.
+    Asked,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -33,6 +33,8 @@ pub struct RetryCounts {
     pub rate_limited: u64,
     pub parked: u64,
     pub interrupted: u64,
+    /// Somebody wanted a scheduled one at once.
+    pub asked: u64,
 }
 
 /// What failures came to.
@@ -68,8 +70,8 @@ pub struct RetryClass {
 impl RetryClass {
     /// How many retries were scheduled in all.
     pub fn scheduled(&self) -> u64 {
-        let RetryCounts { backoff, rate_limited, parked, interrupted } = self.retries;
-        backoff + rate_limited + parked + interrupted
+        let RetryCounts { backoff, rate_limited, parked, interrupted, asked } = self.retries;
+        backoff + rate_limited + parked + interrupted + asked
     }
 
     fn ended(&mut self, state: RetryState) {
@@ -88,6 +90,7 @@ impl RetryClass {
             Some(RetryReason::RateLimited) => &mut self.retries.rate_limited,
             Some(RetryReason::Parked) => &mut self.retries.parked,
             Some(RetryReason::Interrupted) => &mut self.retries.interrupted,
+            Some(RetryReason::Asked) => &mut self.retries.asked,
             Some(RetryReason::Backoff) | None => &mut self.retries.backoff,
         };
         *count += 1;
@@ -225,7 +228,7 @@ impl RetryRows {
 
 impl Projection for RetryRows {
     const NAME: Name = Name::Retries;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const DDL: &'static str = include_str!("../../migrations/sqlite/retries.sql");
     const CATEGORIES: &'static [Category] = &[Category::Job];
     const STORE: Store = Store::EachBatch;

@@ -7,7 +7,7 @@ const REFRESH_MS = 250;
 const TICK_MS = 1000;
 const WAITS = {
   backoff: "after a pause", rate_limited: "when the service said", parked: "when the service that failed is asked again",
-  interrupted: "as soon as a worker is free",
+  interrupted: "as soon as a worker is free", asked: "as soon as a worker is free, as somebody asked",
 };
 const STOPPED = {
   non_retryable: "It is not tried again: that would not help.",

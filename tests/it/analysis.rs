@@ -77,7 +77,7 @@ async fn a_real_video_is_analysed_stage_by_stage_and_its_stream_tells_it_to_the_
     assert!((1..=3).contains(&highlights.len()), "{result}");
     let lacking: Vec<&str> =
         result["unsupported"].as_array().unwrap().iter().filter_map(|part| part["what"].as_str()).collect();
-    assert_eq!(lacking, ["chat", "transcript"]);
+    assert_eq!(lacking, ["chat", "loudness", "transcript"]);
     assert_eq!(done["attempts"][0]["worker_ids"], json!(["analyst-1"]));
     let ended = told.iter().find(|told| told.event == "completed").unwrap().id;
     assert_eq!(Reader::open(&server, &format!("{START}/{id}/stream"), ended).await.err(), Some(204));

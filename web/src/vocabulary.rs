@@ -103,6 +103,8 @@ pub enum RetryReason {
     Parked,
     /// The worker was stopped; there is nothing to wait for.
     Interrupted,
+    /// Somebody did not want to wait for a retry that was scheduled: it begins now.
+    Asked,
 }
 
 /// Where a queue entry stands.

@@ -164,7 +164,7 @@ impl JobCommands {
 
     /// Try a failed job again
     ///
-    /// The job keeps what it found, and goes back to `queued`. An analysis whose video was begun anew since stays as it is.
+    /// The job keeps what it found, and goes back to `queued`. A retry that is scheduled already begins now. An analysis whose video was begun anew since stays as it is.
     #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
     async fn retry(
         &self,

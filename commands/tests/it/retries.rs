@@ -90,6 +90,23 @@ async fn a_retry_survives_restarts_before_and_after_its_instant() {
 }
 
 #[tokio::test]
+async fn a_scheduled_retry_that_is_asked_for_is_had_at_once_and_asking_twice_asks_once() {
+    let bench = Bench::new().await;
+    let job = bench.whole_job().await;
+    let item = bench.take("w").await.remove(0);
+    bench.fail(&item, "connection refused").await.ok();
+    assert_eq!(bench.take("w").await.len(), 0);
+    let path = format!("/jobs/{job}/retry");
+    for _ in 0..2 {
+        bench.call("POST", &path).key("now").send().await.ok();
+        bench.call("POST", &path).send().await.ok();
+    }
+    let claimed = bench.take("w").await;
+    assert_eq!((claimed.len(), &claimed[0]["attempt"]), (1, &json!(2)));
+    assert_eq!(bench.count("JobRetryScheduled").await, 2, "one from the failure, one that was asked for");
+}
+
+#[tokio::test]
 async fn a_failure_that_is_reported_twice_is_tried_again_once() {
     let bench = Bench::new().await;
     bench.whole_job().await;

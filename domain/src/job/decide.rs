@@ -4,7 +4,8 @@ use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{LeaseId, WorkerId};
 use event_schemas::job::{
     JobCancelled, JobClaimed, JobCompleted, JobEvent, JobFailed, JobLeaseExpired, JobPhaseChanged,
-    JobProgressReported, JobQuarantined, JobRetryScheduled, Phase, PhasePrior, QuarantineReason, RetryState,
+    JobProgressReported, JobQuarantined, JobRetryScheduled, Phase, PhasePrior, QuarantineReason, RetryReason,
+    RetryState,
 };
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
@@ -28,6 +29,11 @@ pub(super) fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Vec<
         }
         Action::Retry { eta_priors } => match life.phase {
             Phase::Failed => Ok(vec![phase_changed(life, Phase::Queued, None, eta_priors)]),
+            // Whoever asks does not want to wait until a scheduled retry is due.
+            Phase::Queued if life.waits_at(at) => {
+                let (attempt, reason) = (life.attempt, Some(RetryReason::Asked));
+                Ok(vec![JobRetryScheduled { attempt, due_at: at, reason }.into()])
+            }
             // The same retry, arriving again.
             Phase::Queued if life.attempt > 1 => Ok(Vec::new()),
             phase => Err(Refusal::NotFailed(phase)),

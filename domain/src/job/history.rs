@@ -213,12 +213,18 @@ impl History {
             JobEvent::JobLeaseExpired(_) => self.let_go(at),
             JobEvent::JobPhaseChanged(changed) => self.change_phase(changed, at),
             JobEvent::JobRetryScheduled(retry) => {
-                self.begin_attempt(retry.attempt, at);
+                // One that was scheduled already may be wanted sooner: then the attempt waits on, with less to wait for.
+                let is_new = retry.attempt != self.attempt;
+                if is_new {
+                    self.begin_attempt(retry.attempt, at);
+                }
                 self.retry = Some(Retry { due_at: retry.due_at, reason: retry.reason });
                 if let Some(attempt) = self.attempts.last_mut() {
                     attempt.due_at = Some(retry.due_at);
                 }
-                self.enter(Phase::Queued, at);
+                if is_new {
+                    self.enter(Phase::Queued, at);
+                }
             }
             JobEvent::JobProgressReported(report) => {
                 let known = self.progress.filter(|known| known.stage == report.stage);

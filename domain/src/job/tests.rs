@@ -1,6 +1,7 @@
 use event_schemas::failure::FailureCode;
 use event_schemas::job::{
-    JobCancelled, JobClaimed, JobCompleted, JobFailed, JobLeaseExpired, JobPhaseChanged, RetryState,
+    JobCancelled, JobClaimed, JobCompleted, JobFailed, JobLeaseExpired, JobPhaseChanged, JobRetryScheduled,
+    RetryReason, RetryState,
 };
 use event_schemas::worker::WorkerEnd;
 use serde_json::json;
@@ -283,11 +284,33 @@ fn a_job_is_claimable_while_it_is_open_unheld_and_due() {
     assert!(!life(&[job(VideoAnalysis), claimed(1)]).is_claimable(at(0.0)));
     assert!(!life(&[job(VideoAnalysis), failed()]).is_claimable(at(0.0)));
     assert!(!life(&[job(ProductVideoMatching)]).is_claimable(at(0.0)));
-    let scheduled = event_schemas::job::JobRetryScheduled { attempt: 2, due_at: at(10.0), reason: None };
+    let scheduled = JobRetryScheduled { attempt: 2, due_at: at(10.0), reason: None };
     let waiting = life(&[job(VideoAnalysis), failed(), scheduled.into()]);
     assert_eq!((waiting.attempt, waiting.phase), (2, Queued));
     assert!(!waiting.is_claimable(at(9.0)));
     assert!(waiting.is_claimable(at(10.0)));
+}
+
+#[test]
+fn a_scheduled_retry_that_is_asked_for_begins_at_once_and_uses_up_no_try() {
+    let scheduled = |attempt, seconds, reason| {
+        JobRetryScheduled { attempt, due_at: at(seconds), reason: Some(reason) }.into()
+    };
+    let waiting = [job(VideoAnalysis), failed(), scheduled(2, 60.0, RetryReason::Backoff)];
+    let state = waiting.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
+    let retry = |state: &State, seconds| {
+        let command = Command { at: at(seconds), action: Action::Retry { eta_priors: Vec::new() } };
+        Job::decide(&command, state).unwrap()
+    };
+    let events = retry(&state, 10.0);
+    assert_eq!(events, [Occurred { at: at(10.0), event: scheduled(2, 10.0, RetryReason::Asked) }]);
+    let asked =
+        events.iter().fold(state.clone(), |state, happened| Job::evolve(state, &happened.event, happened.at));
+    let (before, after) = (state.life().unwrap(), asked.life().unwrap());
+    assert!(!before.is_claimable(at(10.0)) && after.is_claimable(at(10.0)));
+    assert_eq!((after.attempt, after.tally), (before.attempt, before.tally));
+    assert_eq!(retry(&asked, 11.0), [], "asked once more, there is nothing to wait for");
+    assert_eq!(retry(&state, 60.0), [], "a retry that is due begins by itself");
 }
 
 #[test]

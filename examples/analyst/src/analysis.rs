@@ -106,6 +106,7 @@ pub async fn analyse(api: &Api, bench: &Bench, item: &Item) -> Result<Value, Unf
         "highlights": found.highlights,
         "unsupported": [
             {"what": "chat", "why": "no service for chat messages is connected to this worker"},
+            {"what": "loudness", "why": "this worker decodes pictures only, so highlights rest on motion and scene cuts"},
             {"what": "transcript", "why": "no speech-to-text service is connected to this worker"},
         ],
     }))

@@ -31,6 +31,8 @@ pub struct Counts {
     pub parked: u64,
     /// Because a worker was stopped.
     pub interrupted: u64,
+    /// Because somebody wanted a scheduled one at once.
+    pub asked: u64,
 }
 
 /// What failures came to.
@@ -101,8 +103,8 @@ pub struct Report {
 
 impl From<RetryCounts> for Counts {
     fn from(counts: RetryCounts) -> Self {
-        let RetryCounts { backoff, rate_limited, parked, interrupted } = counts;
-        Self { backoff, rate_limited, parked, interrupted }
+        let RetryCounts { backoff, rate_limited, parked, interrupted, asked } = counts;
+        Self { backoff, rate_limited, parked, interrupted, asked }
     }
 }
 

@@ -44,6 +44,17 @@ fn a_scheduled_retry_begins_the_attempt_that_it_names() {
 }
 
 #[test]
+fn a_retry_that_is_wanted_sooner_is_the_same_attempt_with_less_to_wait_for() {
+    let retry = |due, reason| JobRetryScheduled { attempt: 2, due_at: at(due), reason: Some(reason) }.into();
+    let (backoff, asked) = (retry(60.0, RetryReason::Backoff), retry(20.0, RetryReason::Asked));
+    let history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, backoff), (20.0, asked)]);
+    assert_eq!((history.attempts.len(), history.attempts[1].queued_at), (2, at(11.0)));
+    assert_eq!(history.waiting_retry(), Some(Retry { due_at: at(20.0), reason: Some(RetryReason::Asked) }));
+    assert_eq!(history.spans.iter().filter(|span| span.attempt == 2).count(), 1);
+    assert_eq!(history.attempts[1].queue_seconds(at(25.0)), 5.0, "what was waited before is a pause");
+}
+
+#[test]
 fn waiting_for_a_worker_is_told_from_a_pause_and_from_time_that_somebody_worked() {
     let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0), reason: None };
     let lost = |n| JobLeaseExpired { lease_id: lease(n), worker_id: id("w"), end: Some(WorkerEnd::Lost) };
