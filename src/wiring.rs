@@ -235,7 +235,7 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
 pub(crate) fn vault_failure(file: &Path, error: &VaultError) -> Failure {
     let message = format!("{}: {error}", file.display());
     match error {
-        VaultError::Unsound(_) | VaultError::Damaged(_) => Failure::Damaged(message),
+        VaultError::Unsound(_) | VaultError::Damaged(_) | VaultError::Sealed(_) => Failure::Damaged(message),
         VaultError::Newer(_) => Failure::Usage(message),
         VaultError::Store(_) | VaultError::NoRandomness | VaultError::Failed => Failure::Disk(message),
     }

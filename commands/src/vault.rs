@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use event_log::clock::{Clock, Ids};
 use event_schemas::ids::{SubjectId, Tenant, UserId};
+use event_schemas::sealed::Place;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use uuid::Uuid;
 
 mod backup;
+mod sealing;
 
 pub use backup::{BackupError, back_up};
 
@@ -68,6 +70,8 @@ pub enum VaultError {
     Damaged(usize),
     #[error("the system gives no random numbers")]
     NoRandomness,
+    #[error("the sealed text at {0} was not sealed for this place, or was changed since; it cannot be read")]
+    Sealed(Place),
     #[error(
         "the vault's disk has failed before, and what it holds can be told only by starting again; look at the disk, then do so"
     )]
@@ -130,6 +134,11 @@ struct Cache {
 }
 
 impl Cache {
+    fn key(&self, subject: SubjectId) -> Option<(&Tenant, &SubjectKey)> {
+        let name = self.by_subject.get(&subject)?;
+        Some((&name.0, &self.by_user.get(name)?.key))
+    }
+
     fn keep(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
         if self.by_user.len() >= CACHED_MAX {
             // Whoever is still about comes back with their next command.

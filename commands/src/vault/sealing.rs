@@ -1,0 +1,204 @@
+//! Texts under a person's key: readable as long as the person is remembered, and never again once they are erased.
+//!
+//! A text is sealed for one tenant, person and place. The tag covers them, so that a sealed text that was changed, moved, or
+//! attributed to somebody else does not open.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use event_schemas::ids::{SubjectId, Tenant};
+use event_schemas::sealed::{Place, Sealed};
+
+use super::{KEY_BYTES, Subject, SubjectKey, Vault, VaultError, read_key};
+
+impl Vault {
+    /// Seals a person's text for this place.
+    ///
+    /// # Errors
+    /// [`VaultError::NoRandomness`] if the system gives none.
+    pub fn seal(
+        &self,
+        tenant: &Tenant,
+        subject: &Subject,
+        place: Place,
+        text: &str,
+    ) -> Result<Sealed, VaultError> {
+        let bound = Aad::from(bound_to(tenant, subject.id, place));
+        let mut sealed = text.as_bytes().to_vec();
+        let nonce = key(&subject.key)
+            .seal_in_place_append_tag(bound, &mut sealed)
+            .map_err(|_| VaultError::NoRandomness)?;
+        let whole = [nonce.as_ref().as_slice(), &sealed].concat();
+        Ok(Sealed::from_base64(STANDARD.encode(whole)))
+    }
+
+    /// What a person's sealed text says at its place; none if the person was erased, or was never known to this tenant.
+    ///
+    /// # Errors
+    /// [`VaultError::Sealed`] if it was not sealed for this tenant, person and place, or is damaged;
+    /// other [`VaultError`]s if the vault's file cannot be read.
+    pub async fn unseal(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+        place: Place,
+        sealed: &Sealed,
+    ) -> Result<Option<String>, VaultError> {
+        let Some(key) = self.key(tenant, subject).await? else { return Ok(None) };
+        open(&key, &bound_to(tenant, subject, place), sealed).map(Some).ok_or(VaultError::Sealed(place))
+    }
+
+    async fn key(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<SubjectKey>, VaultError> {
+        if let Some((of, key)) = self.cache().key(subject) {
+            return Ok((of == tenant).then(|| key.clone()));
+        }
+        let row: Option<(Option<Vec<u8>>,)> =
+            sqlx::query_as("SELECT key FROM subjects WHERE subject_id = $1 AND tenant = $2")
+                .bind(subject.0)
+                .bind(tenant.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        row.and_then(|(key,)| key).map(read_key).transpose()
+    }
+}
+
+fn key(key: &SubjectKey) -> RandomizedNonceKey {
+    const { assert!(KEY_BYTES == 32) };
+    RandomizedNonceKey::new(&AES_256_GCM, key.bytes()).expect("an AES-256 key has 32 bytes, as this one")
+}
+
+/// None of the parts can hold a line break, so that no two places are bound alike.
+fn bound_to(tenant: &Tenant, subject: SubjectId, place: Place) -> String {
+    format!("{tenant}\n{subject}\n{place}")
+}
+
+fn open(subject_key: &SubjectKey, bound: &str, sealed: &Sealed) -> Option<String> {
+    let mut whole = STANDARD.decode(sealed.as_base64()).ok()?;
+    let (nonce, sealed) = whole.split_first_chunk_mut::<NONCE_LEN>()?;
+    let text = key(subject_key).open_in_place(Nonce::from(&*nonce), Aad::from(bound), sealed).ok()?;
+    Some(std::str::from_utf8(text).ok()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::clock::{Clock, Ids};
+    use event_schemas::ids::{ChallengeId, EntryId};
+    use event_schemas::time::Timestamp;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::super::Cache;
+    use super::*;
+
+    const HERE: Place = Place::ChallengeMessage(ChallengeId(Uuid::from_u128(1)));
+
+    fn subject(id: u128, key: u8) -> Subject {
+        Subject { id: SubjectId(Uuid::from_u128(id)), key: SubjectKey([key; KEY_BYTES]) }
+    }
+
+    async fn vault() -> Vault {
+        Vault::in_memory(Clock::manual(Timestamp::EPOCH), Ids::Random).await.unwrap()
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    fn tenant() -> Tenant {
+        "a".parse().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_was_sealed_is_read_again_at_its_place(text in ".*") {
+            run(async {
+                let vault = vault().await;
+                let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
+                let sealed = vault.seal(&tenant(), &ann, HERE, &text).unwrap();
+                let read = vault.unseal(&tenant(), ann.id, HERE, &sealed).await.unwrap();
+                prop_assert_eq!(read, Some(text));
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn a_changed_text_does_not_open(text in ".*", at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            run(async {
+                let vault = vault().await;
+                let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
+                let sealed = vault.seal(&tenant(), &ann, HERE, &text).unwrap();
+                let mut bytes = STANDARD.decode(sealed.as_base64()).unwrap();
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+                let changed = Sealed::from_base64(STANDARD.encode(bytes));
+                let read = vault.unseal(&tenant(), ann.id, HERE, &changed).await;
+                prop_assert!(matches!(read, Err(VaultError::Sealed(HERE))), "{:?}", read);
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn whatever_is_no_sealed_text_does_not_open_and_does_no_harm(text in "[A-Za-z0-9+/=]{0,80}") {
+            prop_assert_eq!(open(&subject(1, 1).key, "", &Sealed::from_base64(text)), None);
+        }
+    }
+
+    #[test]
+    fn a_text_does_not_open_with_the_key_of_another() {
+        let sealed = run(async { vault().await.seal(&tenant(), &subject(1, 1), HERE, "hello").unwrap() });
+        let bound = bound_to(&tenant(), subject(1, 1).id, HERE);
+        assert_eq!(open(&subject(1, 1).key, &bound, &sealed).as_deref(), Some("hello"));
+        assert_eq!(open(&subject(1, 2).key, &bound, &sealed), None);
+    }
+
+    #[test]
+    fn a_text_that_was_moved_does_not_open_even_with_its_own_key() {
+        let ann = subject(1, 1);
+        let sealed = run(async { vault().await.seal(&tenant(), &ann, HERE, "hello").unwrap() });
+        let elsewhere = [
+            bound_to(&"b".parse().unwrap(), ann.id, HERE),
+            bound_to(&tenant(), subject(2, 1).id, HERE),
+            bound_to(&tenant(), ann.id, Place::ChallengeMessage(ChallengeId(Uuid::from_u128(2)))),
+            bound_to(&tenant(), ann.id, Place::QueueMetadata(EntryId(Uuid::from_u128(1)))),
+        ];
+        for bound in elsewhere {
+            assert_eq!(open(&ann.key, &bound, &sealed), None, "{bound:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_text_is_never_sealed_alike() {
+        let vault = vault().await;
+        let ann = subject(1, 1);
+        let sealed = [(); 2].map(|()| vault.seal(&tenant(), &ann, HERE, "hello").unwrap());
+        assert_ne!(sealed[0], sealed[1]);
+        assert!(!sealed[0].as_base64().contains("hello"));
+    }
+
+    #[tokio::test]
+    async fn the_text_of_a_person_who_was_erased_says_nothing_and_is_no_error() {
+        let vault = vault().await;
+        let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
+        let sealed = vault.seal(&tenant(), &ann, HERE, "hello").unwrap();
+        *vault.cache() = Cache::default();
+        sqlx::raw_sql("UPDATE subjects SET user_id = NULL, key = NULL, erased_at = 1")
+            .execute(&vault.pool)
+            .await
+            .unwrap();
+        assert_eq!(vault.unseal(&tenant(), ann.id, HERE, &sealed).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_text_of_another_tenants_person_says_nothing() {
+        let vault = vault().await;
+        let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
+        let sealed = vault.seal(&tenant(), &ann, HERE, "hello").unwrap();
+        for _ in 0..2 {
+            assert_eq!(vault.unseal(&"b".parse().unwrap(), ann.id, HERE, &sealed).await.unwrap(), None);
+            // And so after a start, when nothing is remembered.
+            *vault.cache() = Cache::default();
+        }
+    }
+}
