@@ -121,6 +121,14 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub(crate) analyses_max: usize,
 
+    /// The service that makes the games of matches, as `http://games:9000`: it is asked by `POST {url}/games`. https is not spoken: put a proxy before a service that asks for it. Without one, matches carry no game
+    #[arg(long, env = "MATCHBOOK_GAME_SERVICE_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) game_service_url: Option<String>,
+
+    /// How long one call to the game service may take
+    #[arg(long, env = "MATCHBOOK_GAME_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "3s", value_parser = duration)]
+    pub(crate) game_service_timeout: Duration,
+
     /// The most connections at a time
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
     pub(crate) connections_max: u32,

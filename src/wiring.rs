@@ -4,9 +4,11 @@ use std::path::Path;
 
 use std::fs::File;
 
-use commands::Commands;
+use commands::client::live_game::{self, LiveGame};
 use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
+use commands::{Commands, Outside};
+use domain::breaker::Phase;
 use domain::lease::LeaseTerms;
 use domain::matching::blockers::Thresholds;
 use event_log::clock::{Clock, Ids};
@@ -50,6 +52,7 @@ pub(crate) async fn start(
     auth: &Auth,
     shutdown: Shutdown,
 ) -> Result<(Running, Api), Failure> {
+    let outside = outside(config)?;
     let metrics = metrics()?;
     let clock = Clock::System;
     let (log, lock) = open_log(config, clock.clone()).await?;
@@ -58,8 +61,8 @@ pub(crate) async fn start(
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
         .map_err(|error| Failure::Disk(error.to_string()))?;
-    let commands =
-        Commands::open(command_settings(config), log.clone(), clock.clone(), Ids::Random, vault.clone());
+    let settings = command_settings(config);
+    let commands = Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), outside);
     commands.start();
     let wire = Wire::start(config, &log, clock.clone()).await?;
     let mut server = server(config, auth, &clock, &commands, &log, vault);
@@ -78,7 +81,7 @@ fn server(
     log: &Log,
     vault: Vault,
 ) -> Server {
-    let mut parts = vec![work_board(commands)];
+    let mut parts = vec![work_board(commands), matchmaking(commands)];
     parts.extend(cluster::part(log));
     Server {
         version: env!("CARGO_PKG_VERSION"),
@@ -138,6 +141,16 @@ fn command_settings(config: &Config) -> commands::Settings {
     commands::Settings { leases, analyses_max: config.analyses_max, ..commands::Settings::default() }
 }
 
+/// The clients of the services that are set.
+fn outside(config: &Config) -> Result<Outside, Failure> {
+    let games = config.game_service_url.as_ref().map(|url| {
+        let settings =
+            live_game::Settings { timeout: config.game_service_timeout, ..live_game::Settings::at(url) };
+        LiveGame::new(&settings).map_err(|error| Failure::Usage(format!("--game-service-url: {error}")))
+    });
+    Ok(Outside { games: games.transpose()? })
+}
+
 fn services(commands: &Commands) -> Services {
     let commands = commands.clone();
     Services::new(move || commands.services())
@@ -171,6 +184,26 @@ fn work_board(commands: &Commands) -> Part {
             ),
         };
         Standing { ready: commands.is_ready(), position: Some(status.position), detail }
+    })
+}
+
+fn matchmaking(commands: &Commands) -> Part {
+    let commands = commands.clone();
+    Part::new("matchmaking", move || {
+        let status = commands.matchmaking();
+        let games = match status.games {
+            None => "no game service is set".to_owned(),
+            Some(Phase::Closed) => "the game service is asked".to_owned(),
+            Some(Phase::Open { until }) => format!("the game service failed and is left alone until {until}"),
+            Some(Phase::Probing) => "a few calls find out whether the game service is back".to_owned(),
+        };
+        let detail = if status.is_stopped {
+            "it puts nobody together any more: the log could not be read, and why is in the server's log; start it again"
+                .to_owned()
+        } else {
+            format!("{} searching, {} being placed or let go; {games}", status.searching, status.unfinished)
+        };
+        Standing { ready: status.is_ready, position: Some(status.position), detail }
     })
 }
 

@@ -21,7 +21,6 @@ pub mod work;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::breaker::Phase;
-use domain::job::service::Service;
 use domain::job::{Job, Standing};
 use domain::lease::LeaseTerms;
 use domain::matching::Matching;
@@ -35,8 +34,11 @@ use event_schemas::stream::StreamId;
 use tokio::task::JoinHandle;
 use web::problem::Problem;
 
+use client::live_game::LiveGame;
 use execute::Streams;
 use idempotency::KeyLocks;
+use matchmaking::Matchmaking;
+use matchmaking::games::{Desk, Maker};
 use vault::Vault;
 use work::{Board, BoardStatus};
 
@@ -55,6 +57,13 @@ impl Default for Settings {
     fn default() -> Self {
         Self { leases: LeaseTerms::default(), cached_events_max: 2_000_000, analyses_max: 100 }
     }
+}
+
+/// The services that are not ours and that matchmaking asks. Each may be missing.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// Makes the games; without it matches are made and carry no game.
+    pub games: Option<LiveGame>,
 }
 
 /// The write side. Cheap to clone.
@@ -81,6 +90,7 @@ struct Parts {
     matchings: Streams<Matching>,
     found: Streams<Matches>,
     workers: Streams<Worker>,
+    matchmaking: Matchmaking,
     board: Board,
     keys: KeyLocks,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -88,14 +98,27 @@ struct Parts {
 
 impl Commands {
     /// The write side of a log. Nothing runs by itself before [`Self::start`].
-    pub fn open(settings: Settings, log: Log, clock: Clock, ids: Ids, vault: Vault) -> Self {
+    pub fn open(
+        settings: Settings,
+        log: Log,
+        clock: Clock,
+        ids: Ids,
+        vault: Vault,
+        outside: Outside,
+    ) -> Self {
         let cached = settings.cached_events_max;
+        let maker = match outside.games {
+            Some(client) => Maker::Service { client, vault: vault.clone() },
+            None => Maker::Nobody,
+        };
+        let desk = Desk::new(maker, clock.clone());
         Self(Arc::new(Parts {
             settings,
             jobs: Streams::new(log.clone(), clock.clone(), cached),
             matchings: Streams::new(log.clone(), clock.clone(), cached),
             found: Streams::new(log.clone(), clock.clone(), cached),
             workers: Streams::new(log.clone(), clock.clone(), cached),
+            matchmaking: Matchmaking::new(log.clone(), clock.clone(), cached, desk),
             board: Board::new(clock.clone(), settings.leases.term),
             keys: KeyLocks::default(),
             tasks: Mutex::default(),
@@ -106,7 +129,7 @@ impl Commands {
         }))
     }
 
-    /// Starts the work board and the processes. Called once, within a tokio runtime.
+    /// Starts the work board, matchmaking and the processes. Called once, within a tokio runtime.
     pub fn start(&self) {
         let tasks = [
             tokio::spawn(work::follow(self.0.board.clone(), self.0.log.clone())),
@@ -114,7 +137,7 @@ impl Commands {
             tokio::spawn(process::presence::run(self.clone())),
             tokio::spawn(process::retries::run(self.clone())),
         ];
-        self.tasks().extend(tasks);
+        self.tasks().extend(tasks.into_iter().chain(self.0.matchmaking.start()));
     }
 
     /// Ends the processes, and sends those home who wait for work. Commands in course are not touched.
@@ -143,9 +166,16 @@ impl Commands {
         self.0.board.status()
     }
 
-    /// How the services stand that are not ours, with how often each was left alone in a row.
-    pub fn services(&self) -> Vec<(Service, Phase, u32)> {
-        self.0.board.services()
+    /// How matchmaking stands, for `/status`.
+    pub fn matchmaking(&self) -> matchmaking::Status {
+        self.0.matchmaking.status()
+    }
+
+    /// The services that are not ours by name: how each stands, and how often it was left alone in a row.
+    pub fn services(&self) -> Vec<(&'static str, Phase, u32)> {
+        let of_jobs = self.0.board.services().into_iter();
+        let of_jobs = of_jobs.map(|(service, phase, openings)| (service.as_str(), phase, openings));
+        of_jobs.chain(self.0.matchmaking.services()).collect()
     }
 
     /// How the job stands.

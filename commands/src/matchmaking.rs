@@ -4,9 +4,8 @@
 //! sequence of steps, each of which is decided by one stream and can be repeated; [`placing`] and [`accepting`] carry the
 //! sequences out, from wherever a crash or another process left them.
 //!
-//! This is matchmaking below its API: what happens once a player's entry, a challenge or a result is in the log. Nothing
-//! but [`Matchmaking::start`] sets it going, and [`Commands`](crate::Commands) does not: there are no routes by which
-//! players come into the log.
+//! The [`routes`](crate::routes) put entries, challenges and results into the log; what follows from them happens by
+//! itself once [`Matchmaking::start`] has been called.
 
 mod accepting;
 pub mod games;
@@ -21,6 +20,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use domain::breaker::Phase;
 use domain::challenge::{self, Challenge};
 use domain::match_record::{self, MatchRecord};
 use domain::matchmaking::obligations::{Obligations, Reason, Unfinished};
@@ -74,6 +74,25 @@ struct Parts {
 pub(crate) struct Seen {
     pub(crate) position: Position,
     pub(crate) is_live: bool,
+    /// A process has ended, which only a log that cannot be read brings about.
+    pub(crate) is_stopped: bool,
+}
+
+/// How matchmaking stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How far it has followed the log.
+    pub position: Position,
+    /// Whether players are put together now.
+    pub is_ready: bool,
+    /// Whether the log could not be read any more, so that nobody will be put together before the next start.
+    pub is_stopped: bool,
+    /// How many entries search, over all pools and tenants.
+    pub searching: usize,
+    /// How many matches and challenges somebody has to bring to their end.
+    pub unfinished: usize,
+    /// How the game service stands; none without one.
+    pub games: Option<Phase>,
 }
 
 /// Why a step could not be carried out, though no rule forbids it.
@@ -145,7 +164,7 @@ impl Matchmaking {
     /// Matchmaking on a log, with games from this desk. Of each kind of stream, so many events are kept folded. Nothing
     /// happens before [`Self::start`].
     pub fn new(log: Log, clock: Clock, cached_events_max: usize, desk: Desk) -> Self {
-        let seen = Seen { position: Position::START, is_live: false };
+        let seen = Seen { position: Position::START, is_live: false, is_stopped: false };
         Self(Arc::new(Parts {
             players: Streams::new(log.clone(), clock.clone(), cached_events_max),
             pools: Streams::new(log.clone(), clock.clone(), cached_events_max),
@@ -164,11 +183,38 @@ impl Matchmaking {
     /// end, and what has had its time ends. Aborting the tasks loses nothing: whoever is started next takes it up.
     pub fn start(&self) -> [JoinHandle<()>; 4] {
         [
-            tokio::spawn(reconciler::follow(self.clone())),
-            tokio::spawn(reconciler::run(self.clone())),
-            tokio::spawn(matchmaker::run(self.clone())),
-            tokio::spawn(expiry::run(self.clone())),
+            self.spawn(reconciler::follow(self.clone())),
+            self.spawn(reconciler::run(self.clone())),
+            self.spawn(matchmaker::run(self.clone())),
+            self.spawn(expiry::run(self.clone())),
         ]
+    }
+
+    fn spawn(&self, process: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let matchmaking = self.clone();
+        tokio::spawn(async move {
+            process.await;
+            matchmaking.0.seen.send_modify(|seen| seen.is_stopped = true);
+        })
+    }
+
+    /// How it stands now.
+    pub(crate) fn status(&self) -> Status {
+        let Seen { position, is_live, is_stopped } = *self.0.seen.borrow();
+        let left = self.left();
+        Status {
+            position,
+            is_ready: is_live && !is_stopped,
+            is_stopped,
+            searching: left.searching(),
+            unfinished: left.unfinished().count(),
+            games: self.0.desk.standing().map(|(phase, _)| phase),
+        }
+    }
+
+    /// The services that it asks: by name, how each stands, and how often it was left alone in a row.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, Phase, u32)> {
+        self.0.desk.standing().map(|(phase, openings)| (games::NAME, phase, openings)).into_iter()
     }
 
     pub(crate) fn log(&self) -> &Log {

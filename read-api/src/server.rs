@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use domain::breaker::Phase;
-use domain::job::service::Service;
 use domain::matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
@@ -59,8 +58,8 @@ impl fmt::Debug for Part {
     }
 }
 
-/// How a service stands that is not ours, as the write side knows it, with how often it was left alone in a row.
-pub type ServiceStanding = (Service, Phase, u32);
+/// A service that is not ours, as the write side knows it: its name, how it stands, how often it was left alone in a row.
+pub type ServiceStanding = (&'static str, Phase, u32);
 
 /// How the services stand that are not ours.
 #[derive(Clone)]

@@ -37,8 +37,12 @@ impl Settings {
 /// Why the service cannot be used as it is set.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidService {
-    #[error("{0:?} is no http:// address of a game service")]
-    Address(String),
+    /// It is not shown, as there may be a password in it.
+    #[error(
+        "the address of the game service must be as http://host:port; https is not spoken, so put a proxy before a service \
+         that asks for it"
+    )]
+    Address,
     #[error("the HTTP client cannot be made: {0}")]
     Client(reqwest::Error),
 }
@@ -86,7 +90,7 @@ impl LiveGame {
     /// # Errors
     /// [`InvalidService`] if the address is none.
     pub fn new(settings: &Settings) -> Result<Self, InvalidService> {
-        let address = || InvalidService::Address(settings.url.clone());
+        let address = || InvalidService::Address;
         // Looked at before anything is added to it: `http://` alone would take the path for a host.
         let base = Url::parse(&settings.url).map_err(|_| address())?;
         if base.scheme() != "http" || !base.has_host() {

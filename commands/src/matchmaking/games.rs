@@ -13,6 +13,9 @@ use event_schemas::time::Timestamp;
 use crate::client::live_game::{CallError, GamePlayer, GameRequest, LiveGame};
 use crate::vault::Vault;
 
+/// What the service is called where breakers are shown.
+pub(super) const NAME: &str = "game_service";
+
 /// How often a call that failed is made again at once: its answer may just have been lost.
 const CALLS_MAX: u32 = 2;
 /// How long those wait for whom a game could not be made; each further time twice as long.
@@ -63,6 +66,15 @@ impl Desk {
     /// A desk before this maker, whose breaker is closed.
     pub fn new(maker: Maker, clock: Clock) -> Self {
         Self { maker, breaker: Mutex::new(Breaker::new(breaker::Settings::default())), clock }
+    }
+
+    /// How the service stands, and how often it was left alone in a row; none without a service.
+    pub(crate) fn standing(&self) -> Option<(Phase, u32)> {
+        if matches!(self.maker, Maker::Nobody) {
+            return None;
+        }
+        let breaker = self.breaker();
+        Some((breaker.phase(self.clock.now()), breaker.openings()))
     }
 
     /// How many games can be asked for at once now; or none until an instant.

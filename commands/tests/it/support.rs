@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use commands::vault::Vault;
-use commands::{Commands, Settings};
+use commands::{Commands, Outside, Settings};
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::embedded::{self, SimDisk};
@@ -27,6 +27,7 @@ pub(crate) struct Bench {
     pub(crate) log: Log,
     pub(crate) commands: Commands,
     settings: Settings,
+    outside: Outside,
     vault: Vault,
     client: TestClient<Server>,
     keyed: bool,
@@ -115,7 +116,7 @@ impl Bench {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let log = Log::Memory(MemoryLog::new(clock.clone()));
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(Settings::default(), clock, log, vault, false).await
+        Self::over(Settings::default(), Outside::default(), clock, log, vault, false).await
     }
 
     /// A server whose leases, and silent workers, last so many seconds.
@@ -136,7 +137,8 @@ impl Bench {
 
     /// A second server over the same log, with a memory of its own.
     pub(crate) async fn beside(&self) -> Self {
-        Self::over(self.settings, self.clock.clone(), self.log.clone(), self.vault.clone(), self.keyed).await
+        let (clock, log, vault) = (self.clock.clone(), self.log.clone(), self.vault.clone());
+        Self::over(self.settings, self.outside.clone(), clock, log, vault, self.keyed).await
     }
 
     /// A server over the log on a disk, as it was left there.
@@ -145,7 +147,7 @@ impl Bench {
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(Settings::default(), clock, Log::Embedded(log), vault, false).await
+        Self::over(Settings::default(), Outside::default(), clock, Log::Embedded(log), vault, false).await
     }
 
     /// Lets go of the log, as the end of the process would.
@@ -159,17 +161,26 @@ impl Bench {
     /// A server that lets in who has a token only.
     pub(crate) async fn with_keys() -> Self {
         let open = Self::new().await;
-        Self::over(open.settings, open.clock.clone(), open.log.clone(), open.vault.clone(), true).await
+        Self { keyed: true, ..open }.restarted().await
     }
 
     /// Another server over the same log, with nothing of the first one's memory.
     pub(crate) async fn restarted(self) -> Self {
         self.commands.shutdown().await;
-        Self::over(self.settings, self.clock, self.log, self.vault, self.keyed).await
+        Self::over(self.settings, self.outside, self.clock, self.log, self.vault, self.keyed).await
     }
 
-    async fn over(settings: Settings, clock: Clock, log: Log, vault: Vault, keyed: bool) -> Self {
-        let commands = Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone());
+    async fn over(
+        settings: Settings,
+        outside: Outside,
+        clock: Clock,
+        log: Log,
+        vault: Vault,
+        keyed: bool,
+    ) -> Self {
+        let services = outside.clone();
+        let commands =
+            Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), services);
         // The vault works on a thread of its own, for which simulated time would not wait.
         vault.subject(&"default".parse().unwrap(), &"local".parse().unwrap()).await.unwrap();
         commands.start();
@@ -190,7 +201,7 @@ impl Bench {
             Auth::open(now)
         };
         let client = TestClient::new(layers(service, Edge::new(auth, routes)));
-        Self { clock, log, commands, settings, vault, client, keyed }
+        Self { clock, log, commands, settings, outside, vault, client, keyed }
     }
 
     pub(crate) fn call(&self, method: &str, path: impl AsRef<str>) -> Call<'_> {

@@ -78,6 +78,8 @@ pub struct Obligations {
     unfinished: BTreeSet<Unfinished>,
     due: BTreeMap<(Timestamp, Due), Reason>,
     due_at: HashMap<Due, Timestamp>,
+    /// How many of those that fall due are entries.
+    searching: usize,
     /// The entry of each player who waits or is taken for a match.
     entries: HashMap<SubjectId, EntryId>,
     /// The challenge of each match that one led to, while somebody may be held by it.
@@ -113,6 +115,11 @@ impl Obligations {
     /// How many instants are waited for.
     pub fn waiting(&self) -> usize {
         self.due.len()
+    }
+
+    /// How many entries search, over all pools and tenants.
+    pub fn searching(&self) -> usize {
+        self.searching
     }
 
     fn apply_player(&mut self, event: &PlayerEvent, envelope: &Envelope) {
@@ -272,25 +279,39 @@ impl Obligations {
     fn wait_for(&mut self, due: Due, at: Timestamp, reason: Reason) {
         self.forget_due(due);
         self.due_at.insert(due, at);
-        self.due.insert((at, due), reason);
+        self.arm(due, at, reason);
     }
 
     /// It does not fall due for now; its instant is remembered.
     fn suspend(&mut self, due: Due) {
-        if let Some(at) = self.due_at.get(&due) {
-            self.due.remove(&(*at, due));
+        if let Some(at) = self.due_at.get(&due).copied() {
+            self.disarm(due, at);
         }
     }
 
     fn resume(&mut self, due: Due, envelope: &Envelope) {
-        if let Some(at) = self.due_at.get(&due) {
-            self.due.insert((*at, due), Reason::of(envelope));
+        if let Some(at) = self.due_at.get(&due).copied() {
+            self.arm(due, at, Reason::of(envelope));
         }
     }
 
     fn forget_due(&mut self, due: Due) {
         if let Some(at) = self.due_at.remove(&due) {
-            self.due.remove(&(at, due));
+            self.disarm(due, at);
+        }
+    }
+
+    fn arm(&mut self, due: Due, at: Timestamp, reason: Reason) {
+        let is_new = self.due.insert((at, due), reason).is_none();
+        if is_new && matches!(due, Due::Entry(..)) {
+            self.searching += 1;
+        }
+    }
+
+    fn disarm(&mut self, due: Due, at: Timestamp) {
+        let was_there = self.due.remove(&(at, due)).is_some();
+        if was_there && matches!(due, Due::Entry(..)) {
+            self.searching -= 1;
         }
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::breaker;
-use domain::job::service::Service;
 use poem_openapi::param::Header;
 use poem_openapi::{Enum, Object, OpenApi};
 use projections::Name;
@@ -18,6 +17,7 @@ use web::vocabulary::{FailureCategory, failure_code};
 use super::Tag;
 use crate::ReadApi;
 use crate::answer::{MinPosition, unanswered};
+use crate::server::ServiceStanding;
 
 /// How often retries were scheduled, by what they waited for.
 #[derive(Clone, Debug, Object)]
@@ -73,7 +73,7 @@ pub enum State {
     Closed,
     /// It is left alone.
     Open,
-    /// A few jobs find out whether it is back.
+    /// A few calls find out whether it is back.
     HalfOpen,
 }
 
@@ -95,7 +95,7 @@ pub struct BreakerShown {
 pub struct Report {
     /// The tenant's, by code.
     pub classes: Vec<Class>,
-    /// What the jobs of all tenants met counts together.
+    /// What all tenants met counts together.
     pub breakers: Vec<BreakerShown>,
     /// The log position that the classes reflect.
     pub position: Pos,
@@ -133,14 +133,14 @@ impl From<RetryClass> for Class {
     }
 }
 
-impl From<(Service, breaker::Phase, u32)> for BreakerShown {
-    fn from((service, phase, openings): (Service, breaker::Phase, u32)) -> Self {
+impl From<ServiceStanding> for BreakerShown {
+    fn from((service, phase, openings): ServiceStanding) -> Self {
         let (state, open_until) = match phase {
             breaker::Phase::Closed => (State::Closed, None),
             breaker::Phase::Open { until } => (State::Open, Some(At(until))),
             breaker::Phase::Probing => (State::HalfOpen, None),
         };
-        Self { service: service.as_str().to_owned(), state, open_until, openings }
+        Self { service: service.to_owned(), state, open_until, openings }
     }
 }
 

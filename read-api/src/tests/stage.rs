@@ -235,7 +235,7 @@ fn services() -> Services {
             Service::Chat => (Phase::Probing, 2),
             _ => (Phase::Closed, 0),
         };
-        Service::ALL.map(|service| (service, phase(service).0, phase(service).1)).into()
+        Service::ALL.map(|service| (service.as_str(), phase(service).0, phase(service).1)).into()
     })
 }
 

@@ -225,6 +225,23 @@ fn who_was_the_first_less_often_moves_first_and_both_matchmakers_find_the_same_m
     assert_eq!(propose(&id("blitz"), &Pair { seed: &d, partner: &c }), drawn);
 }
 
+#[test]
+fn those_who_search_are_counted_once_each_however_often_they_are_taken_and_let_go() {
+    let searching = |events: &[Envelope]| {
+        let mut left = Obligations::default();
+        events.iter().for_each(|event| left.apply(event));
+        left.searching()
+    };
+    let mut events = vec![queued(1, 0.0, &["blitz", "rapid"]), queued(2, 0.0, &["blitz"])];
+    assert_eq!(searching(&events), 2);
+    events.push(matched(1, 1.0, 1));
+    assert_eq!(searching(&events), 1);
+    events.push(released(1, 2.0, 1, 2.0));
+    assert_eq!(searching(&events), 2);
+    events.extend([matched(1, 3.0, 1), freed(1, 4.0, 1)]);
+    assert_eq!(searching(&events), 1);
+}
+
 fn left_to_do(events: &[Envelope]) -> Vec<Unfinished> {
     let mut left = Obligations::default();
     events.iter().for_each(|event| left.apply(event));
