@@ -33,6 +33,7 @@ const ROOMS: &[Room] = &[
     },
     // A worker knows the server by its HTTP API alone.
     Room { folder: "examples/analyst", inside: &[], outside: None },
+    Room { folder: "examples/arena", inside: &[], outside: None },
     Room { folder: "examples/matcher", inside: &[], outside: None },
 ];
 
