@@ -4,12 +4,14 @@
 //! meet ([`meeting`]); a [`pass`] takes everyone that may meet now, and a [`timer`] says when the next two may. So an idle
 //! pool costs nothing, and a replay decides the same. Start reading at [`meeting`], then at [`queues`].
 
+pub mod census;
 pub mod explanation;
 pub mod meeting;
 pub mod obligations;
 pub mod pass;
 pub mod queues;
 mod seats;
+pub mod standing;
 pub mod statistics;
 pub mod timer;
 
@@ -68,10 +70,14 @@ impl Blocks {
         }
     }
 
+    /// Whether the first blocks the second.
+    pub fn has(&self, by: SubjectId, other: SubjectId) -> bool {
+        self.0.get(&by).is_some_and(|blocked| blocked.contains(&other))
+    }
+
     /// Whether one of the two blocks the other.
     pub fn between(&self, a: SubjectId, b: SubjectId) -> bool {
-        let blocks = |by, other| self.0.get(&by).is_some_and(|blocked| blocked.contains(&other));
-        !self.0.is_empty() && (blocks(a, b) || blocks(b, a))
+        !self.0.is_empty() && (self.has(a, b) || self.has(b, a))
     }
 }
 

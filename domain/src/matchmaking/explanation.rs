@@ -37,6 +37,42 @@ pub struct Explanation {
     pub next_meeting_at: Option<Timestamp>,
 }
 
+impl Explanation {
+    /// In a sentence, why nobody was found yet. Without instants, so that it stays the same while nothing changes.
+    pub fn sentence(&self) -> String {
+        let later = self.out_of_window + self.rematch + self.held_back;
+        if self.others == 0 {
+            return "nobody else waits in this pool".to_owned();
+        }
+        if self.ready > 0 {
+            return format!("{} can be met now, and a match is being made", players(self.ready));
+        }
+        let reasons = self.reasons();
+        if later > 0 {
+            format!("nobody can be met yet, but {} later on: {reasons}", players(later))
+        } else {
+            format!("none of those who wait now can ever be met, so somebody else has to come: {reasons}")
+        }
+    }
+
+    fn reasons(&self) -> String {
+        let reasons = [
+            (self.out_of_window, "still out of the window"),
+            (self.rematch, "met last, and met again only after some waiting"),
+            (self.held_back, "held back for a moment after a game that could not be made"),
+            (self.gap, "farther away than one of the two wants"),
+            (self.blocked, "blocked"),
+            (self.never, "out of reach of any window before somebody's time is over"),
+        ];
+        let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
+        reasons.map(|(count, reason)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn players(count: usize) -> String {
+    if count == 1 { "1 player".to_owned() } else { format!("{count} players") }
+}
+
 /// Looks at a pool's line with the eyes of one of those who wait there. O(line).
 pub fn explain<'a>(
     of: &Waiting,

@@ -2,6 +2,8 @@
 //!
 //! Events of different players commute, so the order in which streams are merged does not matter to who waits.
 
+pub mod pieces;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use event_schemas::match_record::{MatchPlayer, MatchProposed, MatchRecordEvent, 
 use event_schemas::player::{FreedReason, PlayerEvent, PlayerQueued};
 use event_schemas::pool::{PoolEvent, PoolSettings};
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::pass::{Pair, Pass};
@@ -23,7 +26,7 @@ use crate::pool;
 pub type PoolId = (Tenant, PoolKey);
 
 /// An entry, from joining to leaving.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub tenant: Tenant,
     pub queued: Arc<PlayerQueued>,
@@ -66,6 +69,11 @@ impl PoolLine {
     /// What holds in the pool.
     pub fn settings(&self) -> &PoolSettings {
         self.settings.as_ref().unwrap_or(&pool::DEFAULTS)
+    }
+
+    /// Whether somebody said how the pool matches; it has the defaults otherwise.
+    pub fn is_configured(&self) -> bool {
+        self.settings.is_some()
     }
 
     /// Those who search, in line order.
@@ -242,10 +250,14 @@ impl Queues {
             let recent = &mut self.pools.entry((tenant, proposed.pool_key.clone())).or_default().recent;
             recent.add(at, [(proposed.first.rating, one), (proposed.second.rating, other)]);
         }
-        for player in players {
-            let entry = player.entry_id.or_else(|| self.players.get(&player.subject_id).copied());
-            entry.into_iter().for_each(|entry| self.remove(entry));
+        for entry in players.map(|player| self.entry_in(player)).into_iter().flatten() {
+            self.remove(entry);
         }
+    }
+
+    /// With which entry a player is in a match, if with any.
+    fn entry_in(&self, player: &MatchPlayer) -> Option<EntryId> {
+        player.entry_id.or_else(|| self.players.get(&player.subject_id).copied())
     }
 
     fn line_up(&mut self, entry: &Entry) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// How many players' waits are remembered. Two a match.
 pub const SAMPLES_MAX: usize = 2_000;
@@ -15,15 +16,29 @@ const ENOUGH: usize = 20;
 /// How far away, in points, a wait may be to say something about a rating: the first that is enough.
 const NEAR: [u16; 4] = [50, 100, 200, 400];
 
-/// One player's wait that ended in a match.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One player's wait that ended in a match. Kept as a pair, because there are many.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(Rating, u64)", into = "(Rating, u64)")]
 struct Sample {
     rating: Rating,
+    /// In whole microseconds, as instants are.
     waited: Duration,
 }
 
+impl From<(Rating, u64)> for Sample {
+    fn from((rating, micros): (Rating, u64)) -> Self {
+        Self { rating, waited: Duration::from_micros(micros) }
+    }
+}
+
+impl From<Sample> for (Rating, u64) {
+    fn from(sample: Sample) -> Self {
+        (sample.rating, u64::try_from(sample.waited.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
 /// The latest matches of a pool.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recent {
     samples: VecDeque<Sample>,
     /// How far apart the players of each of the latest matches were.

@@ -14,6 +14,7 @@ use crate::rating::unproven;
 use crate::scenario::at;
 
 mod folds;
+mod pieces;
 
 fn player(n: u128) -> SubjectId {
     SubjectId(Uuid::from_u128(n))

@@ -19,15 +19,15 @@ use super::super::statistics::{Recent, percentiles};
 use super::*;
 use crate::scenario::id;
 
-fn match_id(n: u128) -> MatchRecordId {
+pub(super) fn match_id(n: u128) -> MatchRecordId {
     MatchRecordId(Uuid::from_u128(0xa00 + n))
 }
 
-fn entry_id(n: u128) -> EntryId {
+pub(super) fn entry_id(n: u128) -> EntryId {
     EntryId(Uuid::from_u128(n))
 }
 
-fn envelope(stream: StreamId, second: f64, event: impl Into<Event>) -> Envelope {
+pub(super) fn envelope(stream: StreamId, second: f64, event: impl Into<Event>) -> Envelope {
     let event = event.into();
     Envelope {
         position: Position(1),
@@ -50,7 +50,11 @@ fn envelope(stream: StreamId, second: f64, event: impl Into<Event>) -> Envelope 
     }
 }
 
-fn of_player<E: Into<event_schemas::player::PlayerEvent>>(n: u128, second: f64, event: E) -> Envelope {
+pub(super) fn of_player<E: Into<event_schemas::player::PlayerEvent>>(
+    n: u128,
+    second: f64,
+    event: E,
+) -> Envelope {
     envelope(StreamId::player(&id("default"), player(n)), second, event.into())
 }
 
@@ -63,7 +67,7 @@ fn of_match<E: Into<event_schemas::match_record::MatchRecordEvent>>(
 }
 
 /// Player `n` joins with their entry `n`.
-fn queued(n: u128, second: f64, pools: &[&str]) -> Envelope {
+pub(super) fn queued(n: u128, second: f64, pools: &[&str]) -> Envelope {
     let pool = |key: &&str| QueuedPool {
         pool_key: id(key),
         rating: Rating::new(1500).unwrap(),
@@ -83,7 +87,7 @@ fn queued(n: u128, second: f64, pools: &[&str]) -> Envelope {
     of_player(n, second, queued)
 }
 
-fn matched(n: u128, second: f64, of: u128) -> Envelope {
+pub(super) fn matched(n: u128, second: f64, of: u128) -> Envelope {
     let matched = QueueEntryMatched {
         subject_id: player(n),
         entry_id: entry_id(n),
@@ -95,7 +99,7 @@ fn matched(n: u128, second: f64, of: u128) -> Envelope {
     of_player(n, second, matched)
 }
 
-fn released(n: u128, second: f64, of: u128, eligible: f64) -> Envelope {
+pub(super) fn released(n: u128, second: f64, of: u128, eligible: f64) -> Envelope {
     let released = QueueEntryReleased {
         subject_id: player(n),
         entry_id: entry_id(n),
@@ -106,24 +110,24 @@ fn released(n: u128, second: f64, of: u128, eligible: f64) -> Envelope {
     of_player(n, second, released)
 }
 
-fn freed(n: u128, second: f64, of: u128) -> Envelope {
+pub(super) fn freed(n: u128, second: f64, of: u128) -> Envelope {
     let freed =
         PlayerFreed { subject_id: player(n), match_id: match_id(of), reason: FreedReason::ResultReported };
     of_player(n, second, freed)
 }
 
-fn proposed(of: u128, second: f64, players: [u128; 2]) -> Envelope {
+pub(super) fn proposed(of: u128, second: f64, players: [u128; 2]) -> Envelope {
     let [seed, partner] = players.map(|n| waiting(n, 0.0, 1500));
     let mut proposed = propose(&id("blitz"), &Pair { seed: &seed, partner: &partner });
     proposed.match_id = match_id(of);
     of_match(of, second, proposed)
 }
 
-fn confirmed(of: u128, second: f64) -> Envelope {
+pub(super) fn confirmed(of: u128, second: f64) -> Envelope {
     of_match(of, second, MatchConfirmed { game_id: None, result_due_at: at(second + 7200.0) })
 }
 
-fn abandoned(of: u128, second: f64) -> Envelope {
+pub(super) fn abandoned(of: u128, second: f64) -> Envelope {
     let reason = AbandonReason::GameServiceFailed;
     of_match(of, second, MatchAbandoned { reason, detail: None, eligible_at: at(second) })
 }
