@@ -11,6 +11,7 @@ mod generation;
 pub mod job;
 pub mod matching_summary;
 mod projection;
+pub mod queue;
 mod rebuild;
 pub mod retry;
 mod row;
@@ -44,6 +45,7 @@ use generation::Slot;
 use job::{JobRows, Jobs};
 use matching_summary::{Announcements, MatchingSummary, Summaries};
 use projection::Projection;
+use queue::{QueueRows, Queues};
 use rebuild::Files;
 use retry::{Retries, RetryRows};
 use runner::{Control, Parts, Runner};
@@ -99,6 +101,7 @@ struct Inner {
     jobs: Jobs,
     matches: Matches,
     workers: Workers,
+    queues: Queues,
     retries: Retries,
     matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
@@ -132,6 +135,8 @@ impl ReadModels {
         let (matches, matches_handle, _) = start.projection::<FoundMatches>(()).await?;
         let (workers, workers_handle, _) = start.projection::<WorkerRows>(()).await?;
         let (retries, retries_handle, _) = start.projection::<RetryRows>(()).await?;
+        let waiting = queue::Announcements::default();
+        let (queues, queues_handle, _) = start.projection::<QueueRows>(waiting.clone()).await?;
         let (summaries, summaries_handle, requests) =
             start.projection::<Summaries>(announcements.clone()).await?;
         let matches = Matches { slot: matches };
@@ -139,6 +144,7 @@ impl ReadModels {
             (Name::Jobs, jobs_handle),
             (Name::Matches, matches_handle),
             (Name::Workers, workers_handle),
+            (Name::Queues, queues_handle),
             (Name::Retries, retries_handle),
             (Name::MatchingSummary, summaries_handle),
         ]);
@@ -155,6 +161,7 @@ impl ReadModels {
             },
             matches,
             workers: Workers { slot: workers },
+            queues: Queues { slot: queues, announcements: waiting, clock: clock.clone() },
             retries: Retries { slot: retries },
             log,
             clock,
@@ -174,6 +181,10 @@ impl ReadModels {
 
     pub fn workers(&self) -> &Workers {
         &self.0.workers
+    }
+
+    pub fn queues(&self) -> &Queues {
+        &self.0.queues
     }
 
     pub fn retries(&self) -> &Retries {

@@ -18,19 +18,21 @@ pub enum Name {
     Jobs,
     Matches,
     MatchingSummary,
+    Queues,
     Retries,
     Workers,
 }
 
 impl Name {
-    pub const ALL: [Self; 5] =
-        [Self::Jobs, Self::Matches, Self::MatchingSummary, Self::Retries, Self::Workers];
+    pub const ALL: [Self; 6] =
+        [Self::Jobs, Self::Matches, Self::MatchingSummary, Self::Queues, Self::Retries, Self::Workers];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
             Self::Matches => "matches",
             Self::MatchingSummary => "matching_summary",
+            Self::Queues => "queues",
             Self::Retries => "retries",
             Self::Workers => "workers",
         }
@@ -45,7 +47,9 @@ impl fmt::Display for Name {
 
 /// The text names no read model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no read model is called {0:?}; there are jobs, matches, matching_summary, retries and workers")]
+#[error(
+    "no read model is called {0:?}; there are jobs, matches, matching_summary, queues, retries and workers"
+)]
 pub struct NoSuchProjection(pub String);
 
 impl FromStr for Name {

@@ -4,6 +4,8 @@ mod agreement;
 mod following;
 mod history;
 mod listing;
+mod lobby;
+mod queues;
 mod recovery;
 mod retries;
 mod statements;

@@ -13,7 +13,7 @@ async fn a_rebuilt_read_model_answers_as_before() {
     phase(&server, &id, "completed").await;
     let before = summary(&server, &id, "").await;
     let jobs = server.get("/jobs").await.expect(200);
-    for name in ["jobs", "matches", "matching_summary", "retries", "workers"] {
+    for name in ["jobs", "matches", "matching_summary", "queues", "retries", "workers"] {
         let rebuilt = server.cli(&["projections", "rebuild", name, "--json"]);
         assert!(rebuilt.status.success(), "{rebuilt:?}");
         let state: Value = serde_json::from_slice(&rebuilt.stdout).unwrap();
@@ -32,7 +32,10 @@ async fn the_list_of_projections_says_how_each_is_doing() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].clone())
         .collect();
-    assert_eq!(names, ["jobs", "matches", "matching_summary", "retries", "workers"].map(|name| json!(name)));
+    assert_eq!(
+        names,
+        ["jobs", "matches", "matching_summary", "queues", "retries", "workers"].map(|name| json!(name))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

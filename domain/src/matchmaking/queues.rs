@@ -131,6 +131,11 @@ impl Queues {
         self.entries.get(&id)
     }
 
+    /// Everyone who waits or is taken for a match, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
     /// The entry of a player who waits or is taken for a match.
     pub fn entry_of(&self, player: SubjectId) -> Option<&Entry> {
         self.entries.get(self.players.get(&player)?)

@@ -16,15 +16,17 @@ use super::history::{
     self, History, attached, claimed, completed, exited, failed_and_retried, found, frames, images, job,
     lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
 };
+use super::lobby::{HAPPENINGS, Lobby};
 use super::{open, reach};
 use crate::sql::{Db, dump};
 use crate::status::State;
 use crate::{Name, ReadModels, Settings};
 
-const TABLES: [(&str, &[&str]); 5] = [
+const TABLES: [(&str, &[&str]); 6] = [
     ("jobs", &["checkpoint", "jobs", "job_parts"]),
     ("matches", &["checkpoint", "matches"]),
     ("matching_summary", &["checkpoint", "summaries", "presences", "snapshots"]),
+    ("queues", &["checkpoint", "queue_entries", "pools", "blocks", "proposed_matches"]),
     ("retries", &["checkpoint", "retries", "retried_jobs"]),
     ("workers", &["checkpoint", "workers"]),
 ];
@@ -77,7 +79,10 @@ async fn clean_replay(history: &History) -> BTreeMap<String, Vec<String>> {
     settled(&tempfile::tempdir().unwrap(), history).await
 }
 
-/// Something that happens to a job or a worker, or to the process.
+/// What happens to jobs and workers; above it, what happens to players.
+const JOB_HAPPENINGS: u8 = 13;
+
+/// Something that happens to a job, a worker or a player, or to the process.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Happens { what: u8, job: u8, n: u8 },
@@ -89,7 +94,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0..13_u8, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
+        18 => (0..JOB_HAPPENINGS + HAPPENINGS, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
         1 => Just(Step::Shutdown),
         1 => Just(Step::Kill),
         1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Step::Rebuild),
@@ -106,12 +111,16 @@ pub(super) struct World {
     /// By job and match, whether it has evidence.
     found: BTreeMap<(u8, u8), bool>,
     workers: BTreeMap<u8, bool>,
+    lobby: Lobby,
     counter: u32,
 }
 
 impl World {
     pub(super) async fn happen(&mut self, history: &History, what: u8, of: u8, n: u8) {
         self.counter += 1;
+        if let Some(what) = what.checked_sub(JOB_HAPPENINGS) {
+            return self.lobby.happen(history, what, n).await;
+        }
         let id = job(u128::from(of));
         let number = u32::from(n);
         let Some(phase) = self.created.get(&of).copied() else {
@@ -230,6 +239,7 @@ async fn some_history() -> History {
     let (history, mut world) = (History::new(), World::default());
     for n in 0..120_u8 {
         world.happen(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
+        world.happen(&history, JOB_HAPPENINGS + n % HAPPENINGS * 7 % HAPPENINGS, 1, n % 6).await;
     }
     history
 }
@@ -268,7 +278,7 @@ async fn a_failure_between_two_statements_leaves_neither_rows_nor_checkpoint() {
         let events = [frames("clip", 33), requested(1, 99), progress(1, 9)];
         let position = history.append(StreamId::matching(job(1)), &events).await;
         // The others do not care.
-        let others = [Name::Matches, Name::Workers, Name::MatchingSummary];
+        let others = [Name::Matches, Name::Workers, Name::MatchingSummary, Name::Queues];
         models.wait_for(&others, position, super::SOON).await.unwrap();
         super::until(async || matches!(state(&models, Name::Jobs), State::Retrying(_))).await;
         let (view, _) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
@@ -311,7 +321,7 @@ async fn a_damaged_file_is_made_again() {
 async fn deleted_files_are_made_again_at_the_next_start() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
     let expected = settled(&folder, &history).await;
-    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 5);
+    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 6);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(settled(&folder, &history).await, expected);
 }

@@ -2,7 +2,7 @@
 
 use crate::projection::Projection;
 use crate::sql::{Db, prepare};
-use crate::{checkpoint, found_match, job, matching_summary, retry, worker};
+use crate::{checkpoint, found_match, job, matching_summary, queue, retry, worker};
 
 /// Every statement there is, by the tables that it needs.
 fn statements() -> Vec<(&'static str, Vec<String>)> {
@@ -25,12 +25,26 @@ fn statements() -> Vec<(&'static str, Vec<String>)> {
         matching_summary::SNAPSHOT_BEFORE,
         matching_summary::DROP_SNAPSHOTS,
     ]);
+    let mut queues = of(&[
+        queue::ONE,
+        queue::OPEN,
+        queue::UPSERT_POOL,
+        queue::POOLS,
+        queue::BLOCK,
+        queue::UNBLOCK,
+        queue::BLOCKS,
+        queue::PROPOSE,
+        queue::DECIDE,
+        queue::PROPOSED,
+    ]);
+    queues.extend_from_slice(queue::UPSERT.texts());
     let retries =
         of(&[retry::UPSERT, retry::ONE, retry::LIST, retry::UPSERT_JOB, retry::DROP_JOB, retry::JOB]);
     vec![
         (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_SEEN])),
         (job::JobRows::DDL, of(&[job::UPSERT, job::UPSERT_PART, job::ONE, job::PART, job::LIST])),
         (worker::WorkerRows::DDL, of(&[worker::UPSERT, worker::ONE, worker::LIST])),
+        (queue::QueueRows::DDL, queues),
         (retry::RetryRows::DDL, retries),
         (found_match::FoundMatches::DDL, matches),
         (matching_summary::Summaries::DDL, summaries),
