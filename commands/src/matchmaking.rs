@@ -8,10 +8,12 @@
 //! itself once [`Matchmaking::start`] has been called.
 
 mod accepting;
+mod entries;
 pub mod games;
 mod placing;
 #[cfg(test)]
 pub(crate) mod simulation;
+pub(crate) mod strength;
 #[cfg(test)]
 mod tests;
 
@@ -230,7 +232,7 @@ impl Matchmaking {
     }
 
     /// What holds in a pool now.
-    async fn settings(&self, tenant: &Tenant, pool: &PoolKey) -> Result<PoolSettings, LoadError> {
+    pub(crate) async fn settings(&self, tenant: &Tenant, pool: &PoolKey) -> Result<PoolSettings, LoadError> {
         self.0.pools.look(&StreamId::pool(tenant, pool), |folded| folded.state.settings()).await
     }
 

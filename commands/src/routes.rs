@@ -4,6 +4,7 @@ mod analysis;
 mod job;
 mod matches;
 mod matching;
+mod queue;
 mod work;
 mod worker;
 
@@ -19,12 +20,20 @@ pub use analysis::AnalysisCommands;
 pub use job::JobCommands;
 pub use matches::MatchesCommands;
 pub use matching::MatchingCommands;
+pub use queue::QueueCommands;
 pub use work::WorkCommands;
 pub use worker::WorkerCommands;
 
 /// All write routes, for one OpenAPI document together with the read routes.
-pub type Routes =
-    (JobCommands, AnalysisCommands, MatchingCommands, MatchesCommands, WorkCommands, WorkerCommands);
+pub type Routes = (
+    JobCommands,
+    AnalysisCommands,
+    MatchingCommands,
+    MatchesCommands,
+    WorkCommands,
+    WorkerCommands,
+    QueueCommands,
+);
 
 /// The paths that take batches, or wait, as the server's limits need to know.
 pub const CLASSES: [(&str, Class); 6] = [
@@ -46,12 +55,18 @@ impl Commands {
             MatchesCommands(self.clone()),
             WorkCommands(self.clone()),
             WorkerCommands(self.clone()),
+            QueueCommands(self.clone()),
         )
     }
 }
 
 /// Who leads jobs.
 fn leaders() -> Roles {
+    Role::User | Role::Service | Role::Admin
+}
+
+/// Who plays.
+fn players() -> Roles {
     Role::User | Role::Service | Role::Admin
 }
 

@@ -266,9 +266,11 @@ pub enum Refusal {
     AlreadyQueued(EntryId),
     #[error("the player has an unfinished match, {0}; it ends with its result, or by itself")]
     InMatch(MatchRecordId),
-    #[error("the entry is matched, and its game is being made or has begun")]
+    #[error(
+        "the entry is matched, and its game is being made or has begun; if no game comes of it, it searches again and can be cancelled"
+    )]
     EntryMatched,
-    #[error("the entry has ended: {how}", how = .0.as_str())]
+    #[error("the entry has ended: {how}; queue anew to wait again", how = .0.as_str())]
     EntryEnded(EntryEnd),
     #[error("an entry waits in 1 to {POOLS_MAX} different pools")]
     Pools,

@@ -12,6 +12,7 @@ mod matches;
 mod matching;
 #[cfg(test)]
 mod model;
+mod queue;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

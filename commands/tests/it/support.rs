@@ -28,7 +28,7 @@ pub(crate) struct Bench {
     pub(crate) commands: Commands,
     settings: Settings,
     outside: Outside,
-    vault: Vault,
+    pub(crate) vault: Vault,
     client: TestClient<Server>,
     keyed: bool,
 }
@@ -82,11 +82,26 @@ impl Call<'_> {
         self.header("X-Tenant", tenant)
     }
 
+    /// As this user, on an open server.
+    pub(crate) fn user(self, user: &str) -> Self {
+        self.header("X-User", user)
+    }
+
     /// As a caller with these roles only, on a server with keys.
     pub(crate) fn roles(self, user: &str, roles: impl Into<Roles>) -> Self {
+        self.claims(user, roles, |claims| claims)
+    }
+
+    /// The same, with a token that says more.
+    pub(crate) fn claims(
+        self,
+        user: &str,
+        roles: impl Into<Roles>,
+        more: impl FnOnce(Claims) -> Claims,
+    ) -> Self {
         let tenant = "default".parse().unwrap();
         let now = self.bench.clock.now();
-        let claims = Claims::new(&tenant, user, roles.into(), now, Duration::from_secs(60));
+        let claims = more(Claims::new(&tenant, user, roles.into(), now, Duration::from_secs(60)));
         let token = mint(SECRET, &claims).unwrap();
         self.header("Authorization", &format!("Bearer {token}"))
     }
