@@ -11,6 +11,7 @@ mod accepting;
 mod entries;
 pub mod games;
 mod placing;
+mod ratings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod strength;
