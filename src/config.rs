@@ -129,6 +129,14 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub(crate) game_service_timeout: Duration,
 
+    /// The tenants' rating service, as `http://ratings:9000`: it is asked by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which answers `{"rating": 1640}`, or 404 for a player whom it does not know. https is not spoken: put a proxy before a service that asks for it. Without one, and where it does not answer, players' own results say how strong they are
+    #[arg(long, env = "MATCHBOOK_RATING_SERVICE_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) rating_service_url: Option<String>,
+
+    /// How long one call to the rating service may take; whoever joins a queue waits for it
+    #[arg(long, env = "MATCHBOOK_RATING_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) rating_service_timeout: Duration,
+
     /// The most connections at a time
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
     pub(crate) connections_max: u32,

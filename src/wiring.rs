@@ -5,6 +5,7 @@ use std::path::Path;
 use std::fs::File;
 
 use commands::client::live_game::{self, LiveGame};
+use commands::client::rating_service::{self, RatingService};
 use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
 use commands::{Commands, Outside};
@@ -148,7 +149,12 @@ fn outside(config: &Config) -> Result<Outside, Failure> {
             live_game::Settings { timeout: config.game_service_timeout, ..live_game::Settings::at(url) };
         LiveGame::new(&settings).map_err(|error| Failure::Usage(format!("--game-service-url: {error}")))
     });
-    Ok(Outside { games: games.transpose()? })
+    let ratings = config.rating_service_url.as_ref().map(|url| {
+        let settings = rating_service::Settings { url: url.clone(), timeout: config.rating_service_timeout };
+        RatingService::new(&settings)
+            .map_err(|error| Failure::Usage(format!("--rating-service-url: {error}")))
+    });
+    Ok(Outside { games: games.transpose()?, ratings: ratings.transpose()? })
 }
 
 fn services(commands: &Commands) -> Services {

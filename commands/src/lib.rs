@@ -35,10 +35,12 @@ use tokio::task::JoinHandle;
 use web::problem::Problem;
 
 use client::live_game::LiveGame;
+use client::rating_service::RatingService;
 use execute::Streams;
 use idempotency::KeyLocks;
 use matchmaking::Matchmaking;
 use matchmaking::games::{Desk, Maker};
+use matchmaking::ratings::Ratings;
 use vault::Vault;
 use work::{Board, BoardStatus};
 
@@ -64,6 +66,8 @@ impl Default for Settings {
 pub struct Outside {
     /// Makes the games; without it matches are made and carry no game.
     pub games: Option<LiveGame>,
+    /// Knows how strong players are; without it their own results say so.
+    pub ratings: Option<RatingService>,
 }
 
 /// The write side. Cheap to clone.
@@ -91,6 +95,7 @@ struct Parts {
     found: Streams<Matches>,
     workers: Streams<Worker>,
     matchmaking: Matchmaking,
+    ratings: Ratings,
     board: Board,
     keys: KeyLocks,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -119,6 +124,7 @@ impl Commands {
             found: Streams::new(log.clone(), clock.clone(), cached),
             workers: Streams::new(log.clone(), clock.clone(), cached),
             matchmaking: Matchmaking::new(log.clone(), clock.clone(), cached, desk),
+            ratings: Ratings::new(outside.ratings, clock.clone()),
             board: Board::new(clock.clone(), settings.leases.term),
             keys: KeyLocks::default(),
             tasks: Mutex::default(),
@@ -175,7 +181,7 @@ impl Commands {
     pub fn services(&self) -> Vec<(&'static str, Phase, u32)> {
         let of_jobs = self.0.board.services().into_iter();
         let of_jobs = of_jobs.map(|(service, phase, openings)| (service.as_str(), phase, openings));
-        of_jobs.chain(self.0.matchmaking.services()).collect()
+        of_jobs.chain(self.0.matchmaking.services()).chain(self.0.ratings.standing()).collect()
     }
 
     /// How the job stands.

@@ -11,7 +11,7 @@ mod accepting;
 mod entries;
 pub mod games;
 mod placing;
-mod ratings;
+pub(crate) mod ratings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod strength;

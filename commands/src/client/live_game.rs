@@ -1,7 +1,7 @@
 //! The live-game service: it is asked to make a game for a match.
 //!
 //! A request carries the match's id, and asking again for the same match gives the same game, so that a call whose answer
-//! was lost can be repeated. Every call has a time limit, follows no redirect and reads a short answer only.
+//! was lost can be repeated.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use event_schemas::rating::Rating;
 use reqwest::{Client, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
-/// The longest wait for a connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+use super::http::{self, NoAnswer};
+
+pub use super::http::InvalidService;
+
 /// How much of an answer is kept to explain a failure, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
 
@@ -32,19 +32,6 @@ impl Settings {
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), timeout: Duration::from_secs(3) }
     }
-}
-
-/// Why the service cannot be used as it is set.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidService {
-    /// It is not shown, as there may be a password in it.
-    #[error(
-        "the address of the game service must be as http://host:port; https is not spoken, so put a proxy before a service \
-         that asks for it"
-    )]
-    Address,
-    #[error("the HTTP client cannot be made: {0}")]
-    Client(reqwest::Error),
 }
 
 /// What a game is made for.
@@ -90,20 +77,10 @@ impl LiveGame {
     /// # Errors
     /// [`InvalidService`] if the address is none.
     pub fn new(settings: &Settings) -> Result<Self, InvalidService> {
-        let address = || InvalidService::Address;
-        // Looked at before anything is added to it: `http://` alone would take the path for a host.
-        let base = Url::parse(&settings.url).map_err(|_| address())?;
-        if base.scheme() != "http" || !base.has_host() {
-            return Err(address());
-        }
+        let base = http::address(&settings.url)?;
         let games = format!("{}/games", base.as_str().trim_end_matches('/'));
-        let games = Url::parse(&games).map_err(|_| address())?;
-        let client = Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            .timeout(settings.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(InvalidService::Client)?;
+        let games = Url::parse(&games).map_err(|_| InvalidService::Address)?;
+        let client = http::client(settings.timeout)?;
         Ok(Self { client, games })
     }
 
@@ -112,18 +89,12 @@ impl LiveGame {
     /// # Errors
     /// [`CallError`]. After [`CallError::Failed`] the game may be there nevertheless.
     pub async fn create(&self, request: &GameRequest) -> Result<GameId, CallError> {
-        let failed = |error: reqwest::Error| CallError::Failed(describe(&error));
+        let failed = |no_answer: NoAnswer| CallError::Failed(format!("the game service {no_answer}"));
         let call = self.client.post(self.games.clone());
         let call = call.header("Idempotency-Key", request.match_id.to_string()).json(request);
-        let mut answer = call.send().await.map_err(failed)?;
+        let answer = call.send().await.map_err(|error| failed(error.into()))?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(CallError::Failed("the game service's answer is too long".to_owned()));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = http::read(answer).await.map_err(failed)?;
         if status.is_success() {
             let made: Result<Made, _> = serde_json::from_slice(&body);
             return made.map(|made| made.game_id).map_err(|error| {
@@ -139,17 +110,6 @@ impl LiveGame {
         } else {
             Err(CallError::Failed(detail))
         }
-    }
-}
-
-/// In words that name no address.
-fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        "the game service did not answer in time".to_owned()
-    } else if error.is_connect() {
-        "the game service cannot be reached".to_owned()
-    } else {
-        "the connection to the game service broke".to_owned()
     }
 }
 

@@ -1,15 +1,15 @@
 //! The desk at which games are asked for: with a circuit breaker before it, and without a service, no games.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::breaker::{self, Breaker, Outcome, Permit, Phase};
+use domain::breaker::{self, Outcome, Phase};
 use event_log::clock::Clock;
 use event_schemas::ids::{GameId, MatchRecordId, PoolKey, SubjectId, Tenant};
 use event_schemas::match_record::{AbandonReason, Side};
 use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
 
+use crate::client::guard::Guard;
 use crate::client::live_game::{CallError, GamePlayer, GameRequest, LiveGame};
 use crate::vault::Vault;
 
@@ -58,28 +58,24 @@ pub enum Maker {
 #[derive(Debug)]
 pub struct Desk {
     maker: Maker,
-    breaker: Mutex<Breaker>,
+    guard: Guard,
     clock: Clock,
 }
 
 impl Desk {
     /// A desk before this maker, whose breaker is closed.
     pub fn new(maker: Maker, clock: Clock) -> Self {
-        Self { maker, breaker: Mutex::new(Breaker::new(breaker::Settings::default())), clock }
+        Self { maker, guard: Guard::new(clock.clone()), clock }
     }
 
     /// How the service stands, and how often it was left alone in a row; none without a service.
     pub(crate) fn standing(&self) -> Option<(Phase, u32)> {
-        if matches!(self.maker, Maker::Nobody) {
-            return None;
-        }
-        let breaker = self.breaker();
-        Some((breaker.phase(self.clock.now()), breaker.openings()))
+        (!matches!(self.maker, Maker::Nobody)).then(|| self.guard.standing())
     }
 
     /// How many games can be asked for at once now; or none until an instant.
     pub(crate) fn room(&self) -> Result<usize, Timestamp> {
-        match self.breaker().phase(self.clock.now()) {
+        match self.guard.standing().0 {
             Phase::Closed => Ok(usize::MAX),
             Phase::Probing => Ok(breaker::Settings::default().probes as usize),
             Phase::Open { until } => Err(until),
@@ -92,23 +88,22 @@ impl Desk {
             return Ok(None);
         }
         for call in 1.. {
-            let permit = self.breaker().ask(self.clock.now()).map_err(|parked| NoGame {
+            let asked = self.guard.ask().map_err(|parked| NoGame {
                 reason: AbandonReason::GameServiceParked,
                 detail: parked.to_string(),
                 until: parked.until,
             })?;
-            let mut report = Report { desk: self, permit: Some(permit) };
             match self.call(order).await {
                 Ok(game) => {
-                    report.tell(Outcome::Succeeded);
+                    asked.tell(Outcome::Succeeded);
                     return Ok(Some(game));
                 }
                 Err(CallError::Refused(detail)) => {
-                    report.tell(Outcome::Succeeded);
+                    asked.tell(Outcome::Succeeded);
                     return Err(self.no_game(AbandonReason::GameRefused, detail, order.round));
                 }
                 Err(CallError::Failed(detail)) => {
-                    report.tell(Outcome::Failed);
+                    asked.tell(Outcome::Failed);
                     metrics::counter!("matchbook_game_calls_failed_total").increment(1);
                     if call >= CALLS_MAX {
                         return Err(self.no_game(AbandonReason::GameServiceFailed, detail, order.round));
@@ -143,30 +138,5 @@ impl Desk {
     fn no_game(&self, reason: AbandonReason, detail: String, round: u32) -> NoGame {
         let doubled = HELD_BACK_FIRST.saturating_mul(2_u32.saturating_pow(round));
         NoGame { reason, detail, until: self.clock.now().after(doubled.min(HELD_BACK_MAX)) }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // Each change of a breaker is one step.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells the breaker how a call went; if the caller is dropped during it, that nobody knows.
-struct Report<'a> {
-    desk: &'a Desk,
-    permit: Option<Permit>,
-}
-
-impl Report<'_> {
-    fn tell(&mut self, outcome: Outcome) {
-        if let Some(permit) = self.permit.take() {
-            self.desk.breaker().report(permit, outcome, self.desk.clock.now());
-        }
-    }
-}
-
-impl Drop for Report<'_> {
-    fn drop(&mut self) {
-        self.tell(Outcome::Unknown);
     }
 }

@@ -25,18 +25,23 @@ impl Said {
 }
 
 impl Commands {
-    /// What is known of a user's rating in a pool: by the token, else by the request. None if nobody says anything: then
-    /// the player's own results hold.
+    /// What is known of a user's rating in a pool: by the token, else by the request, else by the tenant's rating service,
+    /// which is waited for no longer than one call may take. None if nobody says anything: then the player's own results
+    /// hold, and without any the rating of those about whom nothing is known.
     pub(crate) async fn known_rating(
         &self,
-        _tenant: &Tenant,
-        _user: &UserId,
-        _pool: &PoolKey,
+        tenant: &Tenant,
+        user: &UserId,
+        pool: &PoolKey,
         said: Said,
     ) -> Option<(Rating, RatingSource)> {
         let token = said.by_token.map(|points| (points, RatingSource::Token));
         let said = token.or(said.by_request.map(|points| (points, RatingSource::Request)));
         // Whoever issues tokens may rate on a wider scale; the end of ours is nearer to that than no rating.
-        said.map(|(points, source)| (Rating::nearest(points), source))
+        if let Some((points, source)) = said {
+            return Some((Rating::nearest(points), source));
+        }
+        let answered = self.0.ratings.ask(tenant, user, pool).await?;
+        Some((answered, RatingSource::RatingService))
     }
 }

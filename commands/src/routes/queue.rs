@@ -9,6 +9,7 @@ use event_schemas::ids::{EntryId, PoolKey, SubjectId};
 use event_schemas::player::{PlayerQueued, QueuedPool};
 use event_schemas::sealed::Place;
 use event_schemas::time::Timestamp;
+use futures_util::future::join_all;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
@@ -230,13 +231,14 @@ impl Commands {
         pools: &[PoolKey],
         rating: Option<f64>,
     ) -> Result<Vec<Wish>, Problem> {
-        let mut wishes = Vec::with_capacity(pools.len());
-        for pool in pools {
+        let user = caller.user()?;
+        // All at once: whoever is asked may be slow.
+        let wishes = pools.iter().map(async |pool| {
             let said = Said::by(caller, pool, rating);
-            let rating = self.known_rating(&caller.tenant, caller.user()?, pool, said).await;
-            wishes.push(Wish { pool_key: pool.clone(), rating });
-        }
-        Ok(wishes)
+            let rating = self.known_rating(&caller.tenant, user, pool, said).await;
+            Wish { pool_key: pool.clone(), rating }
+        });
+        Ok(join_all(wishes).await)
     }
 
     /// How long an entry waits in these pools.
