@@ -31,6 +31,7 @@ use routes::job::{Glances, JobRoutes};
 use routes::matching::MatchingRoutes;
 use routes::operations::OperationRoutes;
 use routes::projection::ProjectionRoutes;
+use routes::queue::QueueRoutes;
 use routes::retry::RetryRoutes;
 use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
@@ -60,6 +61,7 @@ pub type Routes = (
     HistoryRoutes,
     MatchingRoutes,
     StreamRoutes,
+    QueueRoutes,
     WorkerRoutes,
     ProjectionRoutes,
     RetryRoutes,
@@ -105,6 +107,7 @@ impl ReadApi {
             HistoryRoutes { api: api() },
             MatchingRoutes { api: api() },
             StreamRoutes { api: api() },
+            QueueRoutes { api: api() },
             WorkerRoutes { api: api() },
             ProjectionRoutes { api: api() },
             RetryRoutes { api: api() },

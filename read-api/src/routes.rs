@@ -7,6 +7,7 @@ pub mod job;
 pub mod matching;
 pub mod operations;
 pub mod projection;
+pub mod queue;
 pub mod retry;
 pub mod stream;
 pub mod worker;

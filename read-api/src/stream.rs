@@ -7,6 +7,7 @@
 mod analysis;
 mod past;
 mod pulse;
+mod queues;
 mod socket;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::routes::matching::Summary;
 pub(crate) use analysis::{FollowAnalysis, Message as AnalysisMessage};
 pub(crate) use past::Past;
 pub(crate) use pulse::Pulses;
+pub(crate) use queues::FollowQueues;
 pub(crate) use socket::Socket;
 
 /// How many events of a job's own stream are read at a time.

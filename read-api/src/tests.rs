@@ -6,6 +6,7 @@ mod console;
 mod history;
 mod jobs;
 mod operations;
+mod queues;
 mod reader;
 pub(crate) mod script;
 pub(crate) mod stage;

@@ -144,6 +144,14 @@ impl Queues {
         Ok(count(&hot, tenant, self.clock.now()))
     }
 
+    /// Up to where everything is taken in.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub fn position(&self) -> Result<Position, QueryError> {
+        Ok(read(&self.slot.live()?.view).position)
+    }
+
     /// The position of the last event that changed a tenant's queues, or any; none since this process began.
     ///
     /// # Errors

@@ -111,12 +111,15 @@ async fn each_role_sees_its_own() {
     let operator = [Role::Admin];
     let anyone = Role::ALL;
     let services = [Role::Admin, Role::Service];
-    let table: [(&str, &[Role]); 5] = [
+    let observers = [Role::Worker, Role::Service, Role::Auditor, Role::Admin];
+    let table: [(&str, &[Role]); 7] = [
         ("/jobs", &anyone),
         ("/status", &services),
         ("/metrics", &services),
         ("/internal/projections", &operator),
         ("/internal/workers", &operator),
+        ("/internal/pools/blitz", &operator),
+        ("/internal/queues/summary", &observers),
     ];
     for (path, allowed) in table {
         assert_eq!(stage.get(path).await.status, 401, "{path} without credentials");
