@@ -12,6 +12,7 @@ mod entries;
 pub mod games;
 mod placing;
 pub(crate) mod ratings;
+mod results;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod strength;
@@ -123,6 +124,17 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// What follows from a caller's command.
+    pub(crate) fn of_caller(cause: &Cause) -> Self {
+        Self {
+            tenant: cause.tenant.clone(),
+            correlation_id: cause.correlation_id,
+            event_id: None,
+            actor: cause.actor.clone(),
+            traceparent: cause.traceparent.clone(),
+        }
+    }
+
     /// What a process does about an event.
     pub(crate) fn of_process(process: &'static str, reason: &Reason) -> Self {
         Self {

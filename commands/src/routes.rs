@@ -1,10 +1,13 @@
 //! The write routes. Each reads as: who asks, for what → one command → the thing, or counts, and its position.
 
 mod analysis;
+mod block;
 mod job;
 mod matches;
 mod matching;
+mod pool;
 mod queue;
+mod result;
 mod work;
 mod worker;
 
@@ -17,10 +20,13 @@ use web::routes::Class;
 use crate::Commands;
 
 pub use analysis::AnalysisCommands;
+pub use block::BlockCommands;
 pub use job::JobCommands;
 pub use matches::MatchesCommands;
 pub use matching::MatchingCommands;
+pub use pool::PoolCommands;
 pub use queue::QueueCommands;
+pub use result::ResultCommands;
 pub use work::WorkCommands;
 pub use worker::WorkerCommands;
 
@@ -33,6 +39,9 @@ pub type Routes = (
     WorkCommands,
     WorkerCommands,
     QueueCommands,
+    BlockCommands,
+    PoolCommands,
+    ResultCommands,
 );
 
 /// The paths that take batches, or wait, as the server's limits need to know.
@@ -56,6 +65,9 @@ impl Commands {
             WorkCommands(self.clone()),
             WorkerCommands(self.clone()),
             QueueCommands(self.clone()),
+            BlockCommands(self.clone()),
+            PoolCommands(self.clone()),
+            ResultCommands(self.clone()),
         )
     }
 }

@@ -80,13 +80,13 @@ pub enum Refusal {
     Exists,
     #[error("the match is confirmed already")]
     Confirmed,
-    #[error("no game came of this match")]
+    #[error("no game came of this match, so it has no result")]
     Abandoned,
     #[error("the game of this match is still being made; report again once it has begun")]
     NotConfirmed,
-    #[error("another result of this match was reported already")]
+    #[error("another result of this match was reported already, and holds")]
     AlreadyReported,
-    #[error("the match has ended by itself because no result came in time")]
+    #[error("the match has ended by itself because no result came in time; it counts for nobody")]
     Expired,
 }
 

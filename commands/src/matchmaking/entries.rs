@@ -3,8 +3,8 @@
 use domain::match_record::{self, MatchRecord};
 use domain::player::{self, Action, Entry, Player, Refusal, Whereabouts};
 use event_log::EventLog;
-use event_schemas::envelope::{Cause, Event, Recorded};
-use event_schemas::ids::{EntryId, MatchRecordId, PoolKey, Revision, SubjectId, Tenant};
+use event_schemas::envelope::{Cause, Envelope, Event};
+use event_schemas::ids::{EntryId, MatchRecordId, PoolKey, Position, Revision, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, PlayerQueued};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -80,31 +80,60 @@ impl Matchmaking {
         entry_id: EntryId,
     ) -> Result<Option<(PlayerQueued, Timestamp)>, LoadError> {
         let stream = StreamId::player(tenant, subject);
-        let look = |folded: &Folded<Player>| {
+        let present = |folded: &Folded<Player>| {
             let entry = folded.state.entry().filter(|entry| entry.queued.entry_id == entry_id);
-            (entry.map(|entry| (entry.queued.clone(), entry.queued_at)), folded.revision())
+            entry.map(|entry| (entry.queued.clone(), entry.queued_at))
         };
-        let (present, latest) = self.0.players.look(&stream, look).await?;
-        if present.is_some() {
-            return Ok(present);
+        if let Some(present) = self.0.players.look(&stream, present).await? {
+            return Ok(Some(present));
         }
+        let is_it = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerQueued(queued) if queued.entry_id == entry_id);
+        Ok(match self.latest_of_player(tenant, subject, is_it).await? {
+            Some(Envelope { event: Event::Player(PlayerEvent::PlayerQueued(queued)), metadata, .. }) => {
+                Some((queued, metadata.occurred_at))
+            }
+            _ => None,
+        })
+    }
+
+    /// The latest event of a player that is such a one.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the player's events cannot be read.
+    pub(super) async fn latest_of_player(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+        is_it: impl Fn(&PlayerEvent) -> bool,
+    ) -> Result<Option<Envelope>, LoadError> {
+        let stream = StreamId::player(tenant, subject);
+        let latest = self.0.players.look(&stream, Folded::revision).await?;
         let mut end = latest.map_or(0, |Revision(latest)| latest + 1);
         while end > 0 {
             let start = end.saturating_sub(BACK_EVENTS);
             let count = usize::try_from(end - start).unwrap_or(usize::MAX);
             let events = self.log().read_stream(&stream, Revision(start), count).await?;
-            for event in events.iter().rev().map(Recorded::decode) {
-                let event = event?;
-                match event.event {
-                    Event::Player(PlayerEvent::PlayerQueued(queued)) if queued.entry_id == entry_id => {
-                        return Ok(Some((queued, event.metadata.occurred_at)));
-                    }
-                    _ => {}
+            for event in events.iter().rev() {
+                let event = event.decode()?;
+                if matches!(&event.event, Event::Player(event) if is_it(event)) {
+                    return Ok(Some(event));
                 }
             }
             end = start;
         }
         Ok(None)
+    }
+
+    /// Of a player's latest event.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the player's events cannot be read.
+    pub(crate) async fn player_position(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+    ) -> Result<Position, LoadError> {
+        self.0.players.look(&StreamId::player(tenant, subject), Folded::position).await
     }
 
     /// What the player does already, if that is why they were refused, and if it lasts still.

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod analysis;
+#[cfg(test)]
+mod blocks;
 mod claims;
 #[cfg(test)]
 mod faults;
@@ -12,7 +14,12 @@ mod matches;
 mod matching;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod pools;
+#[cfg(test)]
 mod queue;
+#[cfg(test)]
+mod results;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

@@ -225,7 +225,7 @@ async fn only_those_who_play_may_queue() {
     }
     let path = format!("{QUEUE}/018f0000-0000-7000-8000-000000000001");
     bench.call("DELETE", path).roles("w", Role::Worker).send().await.refused(403, "FORBIDDEN");
-    join(Role::User.into()).await.ok();
+    join(Role::User).await.ok();
 }
 
 #[tokio::test]

@@ -1,0 +1,133 @@
+//! How a pool matches its players.
+
+use domain::pool::DEFAULTS;
+use event_schemas::ids::PoolKey;
+use event_schemas::pool::PoolSettings as Stored;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Object, OpenApi};
+use web::caller::{Caller, Role};
+use web::idempotency::IdempotencyKey;
+use web::json::Json;
+use web::pool::PoolSettings;
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{Pos, Text};
+use web::vocabulary::{Tag, WindowPolicy};
+
+use super::keyed;
+use crate::{Commands, refusal};
+
+/// How a pool is to match its players. What is missing is as in a pool that nobody configured. Windows are in rating points
+/// to either side.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ConfigurePool {
+    /// The window of someone who has just come; 100 unless said otherwise.
+    #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
+    window: Option<u16>,
+    /// By how much it widens for every full `widen_every_seconds` waited; 25 unless said otherwise.
+    #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
+    widen_by: Option<u16>,
+    /// 10 unless said otherwise.
+    #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
+    widen_every_seconds: Option<u32>,
+    /// The window never grows beyond this; 1000 unless said otherwise.
+    #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
+    window_max: Option<u16>,
+    /// Whose window decides; `longest_waiting` unless said otherwise.
+    window_policy: Option<WindowPolicy>,
+    /// 600 unless said otherwise.
+    #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
+    entry_expires_after_seconds: Option<u32>,
+    /// How long those who met last must wait before they meet again; 60 unless said otherwise.
+    #[oai(validator(minimum(value = "0"), maximum(value = "86400")))]
+    rematch_after_seconds: Option<u32>,
+    /// After how long a match without a result ends by itself; 7200 unless said otherwise.
+    #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
+    result_expires_after_seconds: Option<u32>,
+    /// 300 unless said otherwise.
+    #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
+    challenge_expires_after_seconds: Option<u32>,
+}
+
+impl Example for ConfigurePool {
+    fn example() -> Self {
+        Self {
+            window: Some(50),
+            widen_by: Some(50),
+            widen_every_seconds: Some(5),
+            window_max: None,
+            window_policy: Some(WindowPolicy::Both),
+            entry_expires_after_seconds: None,
+            rematch_after_seconds: None,
+            result_expires_after_seconds: None,
+            challenge_expires_after_seconds: None,
+        }
+    }
+}
+
+impl ConfigurePool {
+    fn settings(&self) -> Stored {
+        let seconds = |asked: Option<u32>, default| asked.unwrap_or(default);
+        Stored {
+            window: self.window.unwrap_or(DEFAULTS.window),
+            widen_by: self.widen_by.unwrap_or(DEFAULTS.widen_by),
+            widen_every_seconds: seconds(self.widen_every_seconds, DEFAULTS.widen_every_seconds),
+            window_max: self.window_max.unwrap_or(DEFAULTS.window_max),
+            window_policy: self.window_policy.map_or(DEFAULTS.window_policy, Into::into),
+            entry_expires_after_seconds: seconds(
+                self.entry_expires_after_seconds,
+                DEFAULTS.entry_expires_after_seconds,
+            ),
+            rematch_after_seconds: seconds(self.rematch_after_seconds, DEFAULTS.rematch_after_seconds),
+            result_expires_after_seconds: seconds(
+                self.result_expires_after_seconds,
+                DEFAULTS.result_expires_after_seconds,
+            ),
+            challenge_expires_after_seconds: seconds(
+                self.challenge_expires_after_seconds,
+                DEFAULTS.challenge_expires_after_seconds,
+            ),
+        }
+    }
+}
+
+/// How a pool matches its players from now on.
+#[derive(Debug, Object)]
+struct ConfiguredPool {
+    pool_key: Text<PoolKey>,
+    #[oai(flatten)]
+    settings: PoolSettings,
+    position: Pos,
+}
+
+/// Commands to pools.
+#[derive(Clone, Debug)]
+pub struct PoolCommands(pub(super) Commands);
+
+#[OpenApi(tag = "Tag::Matchmaking")]
+impl PoolCommands {
+    /// Set how a pool matches
+    ///
+    /// All of its settings are replaced. They hold at once, also for those who wait; when an entry or a challenge ends by
+    /// itself is settled as it is made. Needs the role `admin`.
+    #[oai(path = "/internal/pools/:pool_key", method = "put", operation_id = "configure_pool")]
+    async fn configure(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        pool_key: Path<String>,
+        body: Json<ConfigurePool>,
+    ) -> Result<Json<ConfiguredPool>, Problem> {
+        caller.require(Role::Admin)?;
+        let pool_key = web::path::pool_key(&pool_key)?;
+        let path = format!("/internal/pools/{pool_key}");
+        let cause = self.0.cause(&caller, trace, keyed(&caller, "PUT", &path, key.0, &body.0)).await?;
+        let settings = body.0.settings();
+        let configured = self.0.0.matchmaking.configure(&pool_key, &cause, settings).await;
+        let position = configured.map_err(refusal::single)?.position.into();
+        Ok(Json(ConfiguredPool { pool_key: pool_key.into(), settings: settings.into(), position }))
+    }
+}
