@@ -4,12 +4,16 @@
 //! that drives them all. [`ReadModels`] is what a process holds. This crate refuses to know who asks, over what, and
 //! whether they may; and it decides nothing: whoever decides reads the log.
 
+pub mod challenge;
 mod checkpoint;
 mod feed;
 pub mod found_match;
 mod generation;
 pub mod job;
+mod kept;
+pub mod match_record;
 pub mod matching_summary;
+pub mod player;
 mod projection;
 pub mod queue;
 mod rebuild;
@@ -39,11 +43,14 @@ pub use projection::{Name, NoSuchProjection};
 pub use rebuild::{FilesError, delete_files};
 pub use sql::SqlError;
 
+use challenge::{ChallengeRows, Challenges};
 use feed::Feed;
 use found_match::{FoundMatches, Matches};
 use generation::Slot;
 use job::{JobRows, Jobs};
+use match_record::{MatchRecordRows, MatchRecords};
 use matching_summary::{Announcements, MatchingSummary, Summaries};
+use player::{PlayerRows, Players};
 use projection::Projection;
 use queue::{QueueRows, Queues};
 use rebuild::Files;
@@ -103,6 +110,9 @@ struct Inner {
     workers: Workers,
     queues: Queues,
     retries: Retries,
+    match_records: MatchRecords,
+    challenges: Challenges,
+    players: Players,
     matching_summary: MatchingSummary,
     handles: BTreeMap<Name, Handle>,
     feed: Feed,
@@ -137,6 +147,9 @@ impl ReadModels {
         let (retries, retries_handle, _) = start.projection::<RetryRows>(()).await?;
         let waiting = queue::Announcements::default();
         let (queues, queues_handle, _) = start.projection::<QueueRows>(waiting.clone()).await?;
+        let (match_records, match_records_handle, _) = start.projection::<MatchRecordRows>(()).await?;
+        let (challenges, challenges_handle, _) = start.projection::<ChallengeRows>(()).await?;
+        let (players, players_handle, _) = start.projection::<PlayerRows>(()).await?;
         let (summaries, summaries_handle, requests) =
             start.projection::<Summaries>(announcements.clone()).await?;
         let matches = Matches { slot: matches };
@@ -146,6 +159,9 @@ impl ReadModels {
             (Name::Workers, workers_handle),
             (Name::Queues, queues_handle),
             (Name::Retries, retries_handle),
+            (Name::MatchRecords, match_records_handle),
+            (Name::Challenges, challenges_handle),
+            (Name::Players, players_handle),
             (Name::MatchingSummary, summaries_handle),
         ]);
         let Start { log, clock, feed, .. } = start;
@@ -163,6 +179,9 @@ impl ReadModels {
             workers: Workers { slot: workers },
             queues: Queues { slot: queues, announcements: waiting, clock: clock.clone() },
             retries: Retries { slot: retries },
+            match_records: MatchRecords { slot: match_records },
+            challenges: Challenges { slot: challenges, clock: clock.clone() },
+            players: Players { slot: players },
             log,
             clock,
             handles,
@@ -189,6 +208,18 @@ impl ReadModels {
 
     pub fn retries(&self) -> &Retries {
         &self.0.retries
+    }
+
+    pub fn match_records(&self) -> &MatchRecords {
+        &self.0.match_records
+    }
+
+    pub fn challenges(&self) -> &Challenges {
+        &self.0.challenges
+    }
+
+    pub fn players(&self) -> &Players {
+        &self.0.players
     }
 
     pub fn matching_summary(&self) -> &MatchingSummary {

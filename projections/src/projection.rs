@@ -15,23 +15,38 @@ use crate::sql::{Db, SqlError, Tx};
 /// The read models of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {
+    Challenges,
     Jobs,
+    MatchRecords,
     Matches,
     MatchingSummary,
+    Players,
     Queues,
     Retries,
     Workers,
 }
 
 impl Name {
-    pub const ALL: [Self; 6] =
-        [Self::Jobs, Self::Matches, Self::MatchingSummary, Self::Queues, Self::Retries, Self::Workers];
+    pub const ALL: [Self; 9] = [
+        Self::Challenges,
+        Self::Jobs,
+        Self::MatchRecords,
+        Self::Matches,
+        Self::MatchingSummary,
+        Self::Players,
+        Self::Queues,
+        Self::Retries,
+        Self::Workers,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Challenges => "challenges",
             Self::Jobs => "jobs",
+            Self::MatchRecords => "match_records",
             Self::Matches => "matches",
             Self::MatchingSummary => "matching_summary",
+            Self::Players => "players",
             Self::Queues => "queues",
             Self::Retries => "retries",
             Self::Workers => "workers",
@@ -47,9 +62,7 @@ impl fmt::Display for Name {
 
 /// The text names no read model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no read model is called {0:?}; there are jobs, matches, matching_summary, queues, retries and workers"
-)]
+#[error("no read model is called {0:?}; there are {all}", all = Name::ALL.map(Name::as_str).join(", "))]
 pub struct NoSuchProjection(pub String);
 
 impl FromStr for Name {

@@ -20,6 +20,11 @@ pub(crate) fn json<T: DeserializeOwned>(name: Name, column: &str) -> Result<T, Q
     serde_json::from_str(column).map_err(|error| QueryError::Row { name, reason: error.to_string() })
 }
 
+/// The same, read by the projection that stored it. What was stored by this revision can be read by it.
+pub(crate) fn stored<T: DeserializeOwned>(column: &str) -> Result<T, SqlError> {
+    serde_json::from_str(column).map_err(|error| SqlError::Damaged(error.to_string()))
+}
+
 /// The JSON of something whose keys are texts.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("what is stored has text keys only, so it can be written as JSON")

@@ -5,6 +5,7 @@ mod following;
 mod history;
 mod listing;
 mod lobby;
+mod meetings;
 mod queues;
 mod recovery;
 mod retries;

@@ -13,7 +13,17 @@ async fn a_rebuilt_read_model_answers_as_before() {
     phase(&server, &id, "completed").await;
     let before = summary(&server, &id, "").await;
     let jobs = server.get("/jobs").await.expect(200);
-    for name in ["jobs", "matches", "matching_summary", "queues", "retries", "workers"] {
+    for name in [
+        "challenges",
+        "jobs",
+        "match_records",
+        "matches",
+        "matching_summary",
+        "players",
+        "queues",
+        "retries",
+        "workers",
+    ] {
         let rebuilt = server.cli(&["projections", "rebuild", name, "--json"]);
         assert!(rebuilt.status.success(), "{rebuilt:?}");
         let state: Value = serde_json::from_slice(&rebuilt.stdout).unwrap();
@@ -34,7 +44,18 @@ async fn the_list_of_projections_says_how_each_is_doing() {
         .collect();
     assert_eq!(
         names,
-        ["jobs", "matches", "matching_summary", "queues", "retries", "workers"].map(|name| json!(name))
+        [
+            "challenges",
+            "jobs",
+            "match_records",
+            "matches",
+            "matching_summary",
+            "players",
+            "queues",
+            "retries",
+            "workers"
+        ]
+        .map(|name| json!(name))
     );
 }
 

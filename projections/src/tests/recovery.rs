@@ -17,15 +17,19 @@ use super::history::{
     lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
 };
 use super::lobby::{HAPPENINGS, Lobby};
+use super::meetings::Meetings;
 use super::{open, reach};
 use crate::sql::{Db, dump};
 use crate::status::State;
 use crate::{Name, ReadModels, Settings};
 
-const TABLES: [(&str, &[&str]); 6] = [
+const TABLES: [(&str, &[&str]); 9] = [
+    ("challenges", &["checkpoint", "challenges"]),
     ("jobs", &["checkpoint", "jobs", "job_parts"]),
+    ("match_records", &["checkpoint", "match_records"]),
     ("matches", &["checkpoint", "matches"]),
     ("matching_summary", &["checkpoint", "summaries", "presences", "snapshots"]),
+    ("players", &["checkpoint", "ratings", "blocks"]),
     ("queues", &["checkpoint", "queue_entries", "pools", "blocks", "proposed_matches"]),
     ("retries", &["checkpoint", "retries", "retried_jobs"]),
     ("workers", &["checkpoint", "workers"]),
@@ -86,6 +90,7 @@ const JOB_HAPPENINGS: u8 = 13;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Happens { what: u8, job: u8, n: u8 },
+    Meets { what: u8, of: u8, n: u8 },
     Shutdown,
     Kill,
     Rebuild(Name),
@@ -95,6 +100,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         18 => (0..JOB_HAPPENINGS + HAPPENINGS, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
+        12 => (0..17_u8, 1..4_u8, 0..4_u8).prop_map(|(what, of, n)| Step::Meets { what, of, n }),
         1 => Just(Step::Shutdown),
         1 => Just(Step::Kill),
         1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Step::Rebuild),
@@ -202,10 +208,12 @@ impl World {
 
 async fn survive(steps: &[Step]) -> Result<(), TestCaseError> {
     let (folder, history, mut world) = (tempfile::tempdir().unwrap(), History::new(), World::default());
+    let mut meetings = Meetings::default();
     let mut models = open(&folder, &history).await;
     for step in steps {
         match *step {
             Step::Happens { what, job, n } => world.happen(&history, what, job, n).await,
+            Step::Meets { what, of, n } => meetings.happen(&history, what, of, n).await,
             Step::CatchUp => reach(&models, history.head()).await,
             Step::Rebuild(name) => drop(models.rebuild(name).await.unwrap()),
             Step::Shutdown => {
@@ -236,10 +244,11 @@ proptest! {
 }
 
 async fn some_history() -> History {
-    let (history, mut world) = (History::new(), World::default());
+    let (history, mut world, mut meetings) = (History::new(), World::default(), Meetings::default());
     for n in 0..120_u8 {
         world.happen(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
         world.happen(&history, JOB_HAPPENINGS + n % HAPPENINGS * 7 % HAPPENINGS, 1, n % 6).await;
+        meetings.happen(&history, n % 17, n % 3 + 1, n / 17 % 4).await;
     }
     history
 }
@@ -321,7 +330,7 @@ async fn a_damaged_file_is_made_again() {
 async fn deleted_files_are_made_again_at_the_next_start() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
     let expected = settled(&folder, &history).await;
-    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 6);
+    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 9);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(settled(&folder, &history).await, expected);
 }

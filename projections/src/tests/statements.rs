@@ -2,7 +2,9 @@
 
 use crate::projection::Projection;
 use crate::sql::{Db, prepare};
-use crate::{checkpoint, found_match, job, matching_summary, queue, retry, worker};
+use crate::{
+    challenge, checkpoint, found_match, job, match_record, matching_summary, player, queue, retry, worker,
+};
 
 /// Every statement there is, by the tables that it needs.
 fn statements() -> Vec<(&'static str, Vec<String>)> {
@@ -40,7 +42,14 @@ fn statements() -> Vec<(&'static str, Vec<String>)> {
     queues.extend_from_slice(queue::UPSERT.texts());
     let retries =
         of(&[retry::UPSERT, retry::ONE, retry::LIST, retry::UPSERT_JOB, retry::DROP_JOB, retry::JOB]);
+    let challenges = of(&[challenge::UPSERT, challenge::ONE, challenge::INCOMING, challenge::OUTGOING]);
+    let match_records = of(&[match_record::UPSERT, match_record::ONE, match_record::LIST]);
+    let players =
+        of(&[player::UPSERT, player::ONE, player::RATINGS, player::BLOCK, player::UNBLOCK, player::BLOCKS]);
     vec![
+        (challenge::ChallengeRows::DDL, challenges),
+        (match_record::MatchRecordRows::DDL, match_records),
+        (player::PlayerRows::DDL, players),
         (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_SEEN])),
         (job::JobRows::DDL, of(&[job::UPSERT, job::UPSERT_PART, job::ONE, job::PART, job::LIST])),
         (worker::WorkerRows::DDL, of(&[worker::UPSERT, worker::ONE, worker::LIST])),

@@ -92,7 +92,17 @@ pub(crate) async fn assert_answers_add_up(server: &Server, job: &str) {
 
 pub(crate) async fn assert_a_clean_rebuild_answers_the_same(server: &Server, job: &str) {
     let before = answers(server, job).await;
-    for name in ["jobs", "matches", "matching_summary", "queues", "retries", "workers"] {
+    for name in [
+        "challenges",
+        "jobs",
+        "match_records",
+        "matches",
+        "matching_summary",
+        "players",
+        "queues",
+        "retries",
+        "workers",
+    ] {
         let rebuilt = server.cli(&["projections", "rebuild", name]);
         assert!(rebuilt.status.success(), "{rebuilt:?}");
     }

@@ -1,0 +1,17 @@
+-- One row for each challenge.
+CREATE TABLE IF NOT EXISTS challenges (
+    challenge_id BLOB   NOT NULL PRIMARY KEY,
+    tenant       TEXT   NOT NULL,
+    -- The subjects of its players.
+    challenger   BLOB   NOT NULL,
+    challenged   BLOB   NOT NULL,
+    status       TEXT   NOT NULL,
+    -- From when on it has expired, if nothing else happens.
+    lapses_at    BIGINT,
+    created_at   BIGINT NOT NULL,
+    -- The challenge, as JSON; its message stays sealed.
+    view         TEXT   NOT NULL,
+    position     BIGINT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS challenges_incoming ON challenges (tenant, challenged, created_at, challenge_id);
+CREATE INDEX IF NOT EXISTS challenges_outgoing ON challenges (tenant, challenger, created_at, challenge_id);

@@ -1,0 +1,19 @@
+-- What results say of each player in each pool.
+CREATE TABLE IF NOT EXISTS ratings (
+    tenant     TEXT   NOT NULL,
+    subject_id BLOB   NOT NULL,
+    pool_key   TEXT   NOT NULL,
+    -- The skill with its count of games, as JSON.
+    view       TEXT   NOT NULL,
+    position   BIGINT NOT NULL,
+    PRIMARY KEY (tenant, subject_id, pool_key)
+) WITHOUT ROWID;
+
+-- Who does not want to meet whom.
+CREATE TABLE IF NOT EXISTS blocks (
+    tenant     TEXT   NOT NULL,
+    subject_id BLOB   NOT NULL,
+    blocked    BLOB   NOT NULL,
+    blocked_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, subject_id, blocked)
+) WITHOUT ROWID;
