@@ -4,6 +4,7 @@ import { get, setToken, token } from "./api.js";
 import { count, say } from "./dom.js";
 import { JobList } from "./jobs.js";
 import { JobView } from "./job.js";
+import { Pools, showGameService } from "./pools.js";
 
 const STRIP_MS = 2000;
 const byId = (id) => document.getElementById(id);
@@ -19,14 +20,26 @@ function showError(error) {
 
 const jobs = new JobList({ onError: showError, onLoaded: (items) => view?.notice(items.find((job) => job.id === view.id)) });
 
+const pools = new Pools();
+
+/** All sections, or one of them; with a job open, the list of jobs beside it. */
+function section(name) {
+  main.dataset.section = name;
+  for (const link of document.querySelectorAll(".sections a")) {
+    if (link.dataset.section === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
 function route() {
   const id = location.hash.match(/^#\/jobs\/([0-9a-fA-F-]{36})$/)?.[1] ?? null;
   view?.close();
   view = null;
   main.classList.toggle("has-detail", id !== null);
   jobs.select(id);
+  section(id !== null ? "jobs" : location.hash.match(/^#\/(jobs|pools)$/)?.[1] ?? "all");
   if (id === null) {
-    document.title = "Matchbook";
+    document.title = main.dataset.section === "pools" ? "Pools · Matchbook" : "Matchbook";
     return;
   }
   document.title = "Job · Matchbook";
@@ -57,8 +70,9 @@ async function strip() {
     dot.dataset.state = ready.ready ? "good" : "bad";
     const open = ready.checks.filter((check) => !check.ok).map((check) => check.name);
     say(byId("health"), ready.ready ? "ready" : `not ready: ${open.join(", ")}`);
-    const [status, workers] = await Promise.all([allowed("/status"), allowed("/internal/workers")]);
+    const [status, workers, retries] = await Promise.all([allowed("/status"), allowed("/internal/workers"), allowed("/internal/retries")]);
     if (status) showStatus(status);
+    showGameService(byId("game-service"), retries?.breakers);
     const present = workers?.items.filter((worker) => worker.presence === "present").length;
     say(byId("workers"), workers ? `${count(present)} present` : "–");
   } catch {
@@ -89,28 +103,38 @@ function tokens() {
     refused.clear();
     strip();
     jobs.load();
+    pools.start();
     route();
   });
 }
 
-function firstCommand() {
-  const text = `curl -X POST ${location.origin}/jobs \\\n  -H 'Content-Type: application/json' \\\n  -d '{"name": "my first job"}'`;
-  byId("first-command").textContent = text;
-  byId("copy").addEventListener("click", async (event) => {
+const json = "-H 'Content-Type: application/json'";
+
+function commands() {
+  offer("first-command", "copy", `curl -X POST ${location.origin}/jobs \\\n  ${json} \\\n  -d '{"name": "my first job"}'`);
+  const queue = `curl -X POST ${location.origin}/v1/matchmaking/queue ${json}`;
+  offer("queue-command", "copy-queue", ["ann", "bob"].map((user) => `${queue} \\\n  -H 'X-User: ${user}' -d '{"pool_key": "blitz"}'`).join("\n"));
+}
+
+/** A command to copy. */
+function offer(id, button, text) {
+  byId(id).textContent = text;
+  byId(button).addEventListener("click", async (event) => {
     try {
       await navigator.clipboard.writeText(text);
       say(event.target, "Copied");
     } catch {
-      getSelection().selectAllChildren(byId("first-command"));
+      getSelection().selectAllChildren(byId(id));
       say(event.target, "Press Ctrl+C");
     }
   });
 }
 
 tokens();
-firstCommand();
+commands();
 addEventListener("hashchange", route);
 route();
 jobs.start();
+pools.start();
 strip();
 setInterval(() => document.hidden || strip(), STRIP_MS);
