@@ -228,6 +228,20 @@ mod tests {
         assert_eq!(breaker.phase(at(0.0)), Phase::Closed, "9 of 20 failed");
         call(&mut breaker, Outcome::Failed, 0.0);
         assert_eq!(breaker.phase(at(0.0)), Phase::Open { until: at(30.0) }, "10 of the last 20 failed");
+        assert_eq!(breaker.openings(), 1);
+    }
+
+    #[test]
+    fn the_twentieth_call_from_the_end_counts_and_the_one_before_does_not() {
+        let outcomes = |before: &[Outcome]| {
+            let mut breaker = Breaker::new(Settings::default());
+            before.iter().for_each(|outcome| call(&mut breaker, *outcome, 0.0));
+            (0..10).for_each(|_| call(&mut breaker, Outcome::Succeeded, 0.0));
+            (0..9).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
+            breaker.phase(at(0.0))
+        };
+        assert_eq!(outcomes(&[Outcome::Failed]), Phase::Open { until: at(30.0) });
+        assert_eq!(outcomes(&[Outcome::Failed, Outcome::Succeeded]), Phase::Closed);
     }
 
     #[test]
@@ -264,12 +278,14 @@ mod tests {
     #[test]
     fn a_call_that_began_before_the_opening_says_nothing_afterwards() {
         let mut breaker = Breaker::new(Settings::default());
-        let late = breaker.ask(at(0.0)).unwrap();
+        let late: Vec<Permit> = (0..4).map(|_| breaker.ask(at(0.0)).unwrap()).collect();
         (0..10).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
-        breaker.report(late, Outcome::Failed, at(1.0));
+        breaker.report(late[0], Outcome::Failed, at(1.0));
         assert_eq!(breaker.phase(at(1.0)), Phase::Open { until: at(30.0) });
         let _probe = breaker.ask(at(30.0)).unwrap();
-        breaker.report(late, Outcome::Succeeded, at(30.0));
-        assert_eq!(breaker.phase(at(30.0)), Phase::Probing);
+        for late in &late[1..] {
+            breaker.report(*late, Outcome::Succeeded, at(30.0));
+        }
+        assert_eq!(breaker.phase(at(30.0)), Phase::Probing, "none of the three was a probe");
     }
 }

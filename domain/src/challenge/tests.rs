@@ -101,6 +101,23 @@ fn a_challenge_between_others_is_not_there() {
     for action in [accept(EVE), Action::Decline { by: EVE }, Action::Cancel { by: EVE }] {
         check(0.0, &[], action, Err(Refusal::Missing));
     }
+    assert_eq!(Refusal::Missing.kind(), RefusalKind::NotFound);
+}
+
+#[test]
+fn who_moves_first_in_a_challenge_is_drawn_by_its_match_id() {
+    for (id, side) in [(0b1000, Side::First), (0b1001, Side::Second), (0b0110, Side::First)] {
+        assert_eq!(challenger_side(MatchRecordId(Uuid::from_u128(id))), side);
+    }
+}
+
+#[test]
+fn a_challenge_remembers_how_often_it_was_accepted() {
+    let events = [created().into(), placing(1), failed(), placing(2), accepted()];
+    let state = events.iter().fold(State::default(), |state, event| Challenge::evolve(state, event, at(0.0)));
+    let life = state.life().unwrap();
+    let Phase::Accepted { placing, game_id } = &life.phase else { panic!("{life:?}") };
+    assert_eq!((life.attempts, placing.attempt, game_id), (2, 2, &Some(id("g"))));
 }
 
 #[test]
@@ -139,6 +156,9 @@ fn what_drives_an_attempt_that_is_over_cannot_touch_the_next_one() {
     check(3.0, &second, fail(1), Ok(vec![]));
     check(3.0, &second, confirm(2), Ok(vec![accepted()]));
     check(3.0, &[placing(1), failed()], confirm(1), Err(Refusal::AttemptOver));
+    let second = [placing(1), failed(), placing(2), accepted()];
+    check(4.0, &second, confirm(1), Err(Refusal::AttemptOver));
+    check(4.0, &second, fail(1), Ok(vec![]));
 }
 
 #[test]
