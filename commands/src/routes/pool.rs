@@ -97,7 +97,6 @@ impl ConfigurePool {
 #[derive(Debug, Object)]
 struct ConfiguredPool {
     pool_key: Text<PoolKey>,
-    #[oai(flatten)]
     settings: PoolSettings,
     position: Pos,
 }

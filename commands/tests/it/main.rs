@@ -7,6 +7,8 @@ mod blocks;
 mod claims;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod games;
 mod idempotency;
 mod jobs;
 mod leases;

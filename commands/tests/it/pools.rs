@@ -16,17 +16,15 @@ async fn a_pool_is_set_whole_and_what_is_missing_is_as_nobody_set_it() {
     let bench = Bench::new().await;
     let body = json!({"window": 50, "window_policy": "both"});
     let set = bench.put(BLITZ, &body).await;
-    assert_eq!(
-        set.body,
-        json!({
-            "pool_key": "blitz", "window": 50, "widen_by": 25, "widen_every_seconds": 10, "window_max": 1000,
-            "window_policy": "both", "entry_expires_after_seconds": 600, "rematch_after_seconds": 60,
-            "result_expires_after_seconds": 7200, "challenge_expires_after_seconds": 300, "position": 1,
-        })
-    );
+    let settings = json!({
+        "window": 50, "widen_by": 25, "widen_every_seconds": 10, "window_max": 1000, "window_policy": "both",
+        "entry_expires_after_seconds": 600, "rematch_after_seconds": 60, "result_expires_after_seconds": 7200,
+        "challenge_expires_after_seconds": 300,
+    });
+    assert_eq!(set.body, json!({"pool_key": "blitz", "settings": settings, "position": 1}));
     assert_eq!(bench.put(BLITZ, &body).await, set);
     assert_eq!(bench.head(), 1);
-    let reset = bench.put(BLITZ, &json!({})).await.ok();
+    let reset = bench.put(BLITZ, &json!({})).await.ok()["settings"].clone();
     assert_eq!((&reset["window"], &reset["window_policy"]), (&json!(100), &json!("longest_waiting")));
     assert_eq!(bench.head(), 2);
 }

@@ -134,6 +134,12 @@ impl Bench {
         Self::over(Settings::default(), Outside::default(), clock, log, vault, false).await
     }
 
+    /// A server that asks these services.
+    pub(crate) async fn with_outside(outside: Outside) -> Self {
+        let bench = Self::new().await;
+        Self { outside, ..bench }.restarted().await
+    }
+
     /// A server whose leases, and silent workers, last so many seconds.
     pub(crate) async fn with_term(seconds: u64) -> Self {
         let bench = Self::new().await;
@@ -290,6 +296,27 @@ impl Bench {
                 tokio::task::yield_now().await;
             }
             panic!("{event_type} did not happen {count} times, asked at {caller}: {:?}", self.counts().await);
+        }
+    }
+
+    /// Waits until the log has so many events of the type, where that takes others who are not in simulated time.
+    #[track_caller]
+    pub(crate) fn happened<'a>(&'a self, event_type: &'a str, count: usize) -> impl Future<Output = ()> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut head = self.log.head();
+            let waiting = async {
+                while self.count(event_type).await < count {
+                    // The log lives as long as the server.
+                    head.changed().await.unwrap();
+                }
+            };
+            if tokio::time::timeout(Duration::from_secs(60), waiting).await.is_err() {
+                panic!(
+                    "{event_type} did not happen {count} times, asked at {caller}: {:?}",
+                    self.counts().await
+                );
+            }
         }
     }
 
