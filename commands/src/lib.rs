@@ -15,6 +15,8 @@ pub mod matchmaking;
 pub mod process;
 mod refusal;
 pub mod routes;
+#[cfg(test)]
+mod soak;
 pub mod vault;
 pub mod work;
 

@@ -87,6 +87,7 @@ impl Commands {
             }
         };
         tokio::select! {
+            biased;
             // Its sender is in the board, so this ends when the board moves only.
             _ = moved.changed() => {}
             () = at => {}

@@ -1,7 +1,8 @@
 //! The one seam through which time and new ids enter the program.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_schemas::time::Timestamp;
@@ -12,33 +13,80 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub enum Clock {
     System,
-    Manual(Arc<watch::Sender<Timestamp>>),
+    Manual(Arc<Manual>),
+}
+
+/// A time that is moved by hand, and who waits for it.
+#[derive(Debug)]
+pub struct Manual {
+    now: watch::Sender<Timestamp>,
+    /// How many wait for each instant.
+    sleepers: Mutex<BTreeMap<Timestamp, usize>>,
+}
+
+/// Somebody waits for an instant. Ends when it is dropped.
+struct Sleeper<'a> {
+    clock: &'a Manual,
+    instant: Timestamp,
+}
+
+impl Manual {
+    fn sleepers(&self) -> MutexGuard<'_, BTreeMap<Timestamp, usize>> {
+        // Each change is one step.
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sleeper(&self, instant: Timestamp) -> Sleeper<'_> {
+        *self.sleepers().entry(instant).or_default() += 1;
+        Sleeper { clock: self, instant }
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        let mut sleepers = self.clock.sleepers();
+        if let Some(count) = sleepers.get_mut(&self.instant) {
+            *count -= 1;
+            if *count == 0 {
+                sleepers.remove(&self.instant);
+            }
+        }
+    }
 }
 
 impl Clock {
     /// A clock that stands still until it is moved: for tests in simulated time.
     pub fn manual(start: Timestamp) -> Self {
-        Self::Manual(Arc::new(watch::Sender::new(start)))
+        Self::Manual(Arc::new(Manual { now: watch::Sender::new(start), sleepers: Mutex::default() }))
     }
 
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => std::time::SystemTime::now().into(),
-            Self::Manual(now) => *now.borrow(),
+            Self::Manual(clock) => *clock.now.borrow(),
         }
     }
 
     /// Moves a manual clock on, and wakes everyone whose instant has come. The system's clock moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(now) = self {
-            now.send_modify(|now| *now = now.after(by));
+        if let Self::Manual(clock) = self {
+            clock.now.send_modify(|now| *now = now.after(by));
         }
     }
 
     /// Sets a manual clock, also back, as an operator may do with a real one.
     pub fn set(&self, to: Timestamp) {
-        if let Self::Manual(now) = self {
-            now.send_replace(to);
+        if let Self::Manual(clock) = self {
+            clock.now.send_replace(to);
+        }
+    }
+
+    /// The next instant that somebody waits for on a manual clock: nothing happens before it by itself, so a simulation can
+    /// go there at once.
+    pub fn next_sleeper(&self) -> Option<Timestamp> {
+        match self {
+            Self::System => None,
+            Self::Manual(clock) => clock.sleepers().keys().next().copied(),
         }
     }
 
@@ -53,9 +101,10 @@ impl Clock {
                 }
                 tokio::time::sleep(left).await;
             },
-            Self::Manual(now) => {
+            Self::Manual(clock) => {
+                let _sleeper = clock.sleeper(instant);
                 // The sender lives in `self`, so waiting cannot fail.
-                let _ = now.subscribe().wait_for(|now| *now >= instant).await;
+                let _ = clock.now.subscribe().wait_for(|now| *now >= instant).await;
             }
         }
     }
@@ -102,7 +151,9 @@ mod tests {
         clock.advance(Duration::from_secs(44));
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());
+        assert_eq!(clock.next_sleeper(), Some(Timestamp::EPOCH.after(Duration::from_secs(45))));
         clock.advance(Duration::from_secs(1));
         sleeper.await.unwrap();
+        assert_eq!(clock.next_sleeper(), None);
     }
 }

@@ -5,9 +5,9 @@
 //! after every call; so a seed is one interleaving, and the same again. A seed has so many steps and no more; what fails,
 //! or never ends, names the seed and its last steps.
 
-mod check;
-pub(super) mod players;
-mod world;
+pub(crate) mod check;
+pub(crate) mod players;
+pub(crate) mod world;
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;

@@ -65,9 +65,9 @@ enum Standing {
 
 /// The job that is on a video.
 #[derive(Debug, Object)]
-struct AnalysisStarted {
+pub(crate) struct AnalysisStarted {
     id: Uid<JobId>,
-    job_id: Uid<JobId>,
+    pub(crate) job_id: Uid<JobId>,
     video_id: Text<VideoId>,
     url: String,
     status: Standing,
@@ -163,7 +163,7 @@ struct Existing {
 
 impl Commands {
     /// The job that is on the video, and whether it was made for this command.
-    async fn start_analysis(
+    pub(crate) async fn start_analysis(
         &self,
         cause: &Cause,
         video: &VideoId,
@@ -278,7 +278,7 @@ impl Commands {
     ///
     /// # Errors
     /// 409 that names the later job.
-    pub(super) async fn is_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
+    pub(crate) async fn is_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
         let video = |folded: &Folded<domain::job::Job>| {
             let JobSource::Video { video_id, .. } = folded.state.life()?.created.source.as_ref()?;
             Some(video_id.clone())

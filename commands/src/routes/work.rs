@@ -128,7 +128,7 @@ impl Example for FailWork {
 
 /// A report that was taken.
 #[derive(Debug, Object)]
-struct ReportTaken {
+pub(crate) struct ReportTaken {
     lease_id: Uid<LeaseId>,
     job_id: Uid<JobId>,
     position: Pos,
@@ -312,7 +312,7 @@ impl Commands {
         }
     }
 
-    async fn report(
+    pub(crate) async fn report(
         &self,
         cause: &Cause,
         lease_id: LeaseId,

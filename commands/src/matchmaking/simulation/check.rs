@@ -31,7 +31,7 @@ struct Checked<'a> {
 }
 
 /// Looks at a whole history, at whose end everybody has come to rest.
-pub(super) fn check(seed: u64, events: &[Envelope], games: &HashMap<MatchRecordId, GameId>) -> Figures {
+pub(crate) fn check(seed: u64, events: &[Envelope], games: &HashMap<MatchRecordId, GameId>) -> Figures {
     let mut checked = Checked {
         seed,
         games,
@@ -155,10 +155,10 @@ impl Checked<'_> {
 
 /// What happened at all: a simulation in which nothing happens proves nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Figures {
-    pub(super) confirmed: u64,
-    pub(super) abandoned: u64,
-    pub(super) released: u64,
-    pub(super) engaged: u64,
-    pub(super) accepted: u64,
+pub(crate) struct Figures {
+    pub(crate) confirmed: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) released: u64,
+    pub(crate) engaged: u64,
+    pub(crate) accepted: u64,
 }

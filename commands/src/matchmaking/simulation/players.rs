@@ -5,21 +5,25 @@ use std::time::Duration;
 use domain::challenge as challenges;
 use domain::match_record as records;
 use domain::player::{self, Queueing, Wish};
+use domain::pool as pools;
 use domain::rating::unproven;
 use event_schemas::challenge::{ChallengeCreated, Strength};
 use event_schemas::envelope::Actor;
-use event_schemas::ids::{ChallengeId, CorrelationId, EntryId, MatchRecordId, SubjectId, Tenant};
+use event_schemas::ids::{ChallengeId, CorrelationId, EntryId, MatchRecordId, PoolKey, SubjectId, Tenant};
 use event_schemas::match_record::GameResult;
+use event_schemas::pool::PoolSettings;
 use event_schemas::rating::{Rating, RatingSource};
+use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
+use crate::execute::ExecuteError;
 use crate::matchmaking::{Chain, Matchmaking, Step};
 
-pub(in crate::matchmaking) fn tenant() -> Tenant {
+pub(crate) fn tenant() -> Tenant {
     "arena".parse().unwrap()
 }
 
-pub(in crate::matchmaking) fn person(n: u64) -> SubjectId {
+pub(crate) fn person(n: u64) -> SubjectId {
     SubjectId(Uuid::from_u128(0x1000 + u128::from(n)))
 }
 
@@ -38,18 +42,35 @@ fn strength() -> Strength {
     Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
 }
 
-async fn act(matchmaking: &Matchmaking, who: SubjectId, thing: Uuid, action: player::Action) {
+async fn act(matchmaking: &Matchmaking, who: SubjectId, thing: Uuid, action: player::Action) -> Answer {
     let chain = chain();
-    let _ = matchmaking.on_player(who, Step { thing, name: "ask", chain: &chain }, action).await;
+    answered(&matchmaking.on_player(who, Step { thing, name: "ask", chain: &chain }, action).await)
 }
 
-pub(in crate::matchmaking) async fn queue(
+/// What a player is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done,
+    Refused,
+    /// The log was not to be had, so nobody knows.
+    Unknown,
+}
+
+fn answered<T, R: std::fmt::Display>(outcome: &Result<T, ExecuteError<R>>) -> Answer {
+    match outcome {
+        Ok(_) => Answer::Done,
+        Err(ExecuteError::Refused(_)) => Answer::Refused,
+        Err(_) => Answer::Unknown,
+    }
+}
+
+pub(crate) async fn queue(
     matchmaking: Matchmaking,
     who: SubjectId,
     entry_id: EntryId,
     rating: f64,
     both: bool,
-) {
+) -> Answer {
     let keys: &[&str] = if both { &["blitz", "rapid"] } else { &["blitz"] };
     let rating = Some((Rating::nearest(rating), RatingSource::Token));
     let queueing = Queueing {
@@ -59,31 +80,30 @@ pub(in crate::matchmaking) async fn queue(
         expires_at: matchmaking.clock().now().after(Duration::from_secs(600)),
         metadata: None,
     };
-    act(&matchmaking, who, entry_id.0, player::Action::Queue(queueing)).await;
+    act(&matchmaking, who, entry_id.0, player::Action::Queue(queueing)).await
 }
 
-pub(in crate::matchmaking) async fn cancel(matchmaking: Matchmaking, entry: Option<(SubjectId, EntryId)>) {
-    if let Some((who, entry_id)) = entry {
-        act(&matchmaking, who, entry_id.0, player::Action::Cancel { entry_id }).await;
-    }
+pub(crate) async fn cancel(matchmaking: Matchmaking, entry: Option<(SubjectId, EntryId)>) -> Answer {
+    let Some((who, entry_id)) = entry else { return Answer::Refused };
+    act(&matchmaking, who, entry_id.0, player::Action::Cancel { entry_id }).await
 }
 
-pub(in crate::matchmaking) async fn block(
+pub(crate) async fn block(
     matchmaking: Matchmaking,
     who: SubjectId,
     other: SubjectId,
     blocks: bool,
-) {
+) -> Answer {
     let action = if blocks { player::Action::Block { other } } else { player::Action::Unblock { other } };
-    act(&matchmaking, who, other.0, action).await;
+    act(&matchmaking, who, other.0, action).await
 }
 
-pub(in crate::matchmaking) async fn challenge(
+pub(crate) async fn challenge(
     matchmaking: Matchmaking,
     id: ChallengeId,
     challenger: SubjectId,
     challenged: SubjectId,
-) {
+) -> Answer {
     let created = ChallengeCreated {
         challenge_id: id,
         pool_key: "blitz".parse().unwrap(),
@@ -94,30 +114,45 @@ pub(in crate::matchmaking) async fn challenge(
         message: None,
     };
     let action = challenges::Action::Create(created);
-    let _ = matchmaking.on_challenge(id, "ask", &chain(), action).await;
+    answered(&matchmaking.on_challenge(id, "ask", &chain(), action).await)
 }
 
-pub(in crate::matchmaking) async fn answer(
+pub(crate) async fn answer(
     matchmaking: Matchmaking,
     id: Option<ChallengeId>,
     by: SubjectId,
     how: usize,
-) {
-    let Some(id) = id else { return };
+) -> Answer {
+    let Some(id) = id else { return Answer::Refused };
     let action = match how {
         0 => challenges::Action::Decline { by },
         1 => challenges::Action::Cancel { by },
         _ => challenges::Action::Accept { by, strength: strength() },
     };
-    if matchmaking.on_challenge(id, "ask", &chain(), action).await.is_ok() && how > 1 {
+    let answer = answered(&matchmaking.on_challenge(id, "ask", &chain(), action).await);
+    if answer == Answer::Done && how > 1 {
         let _ = matchmaking.finish_challenge(id, &chain()).await;
     }
+    answer
 }
 
-pub(in crate::matchmaking) async fn report(matchmaking: Matchmaking, id: Option<MatchRecordId>, how: usize) {
-    let Some(id) = id else { return };
+pub(crate) async fn report(matchmaking: Matchmaking, id: Option<MatchRecordId>, how: usize) -> Answer {
+    let Some(id) = id else { return Answer::Refused };
     let result = [GameResult::First, GameResult::Second, GameResult::Draw, GameResult::Aborted][how];
-    if matchmaking.on_match(id, &chain(), "report", records::Action::Report(result)).await.is_ok() {
+    let answer =
+        answered(&matchmaking.on_match(id, &chain(), "report", records::Action::Report(result)).await);
+    if answer == Answer::Done {
         let _ = matchmaking.finish_match(id, &chain()).await;
     }
+    answer
+}
+
+/// Sets how a pool matches.
+pub(crate) async fn configure(matchmaking: Matchmaking, key: &str, settings: PoolSettings) -> Answer {
+    let pool_key: PoolKey = key.parse().unwrap();
+    let stream = StreamId::pool(&tenant(), &pool_key);
+    let at = matchmaking.clock().now();
+    let step = Step { thing: Uuid::nil(), name: "configure", chain: &chain() };
+    let command = pools::Command { pool_key, at, settings };
+    answered(&matchmaking.0.pools.execute(&stream, &step.cause(at, None, &command), command).await)
 }

@@ -14,7 +14,7 @@ use event_schemas::ids::{ChallengeId, EntryId, GameId, MatchRecordId, Position, 
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::players::{self, person};
+use super::players::{self, Answer, person};
 use crate::client::live_game::CallError;
 use crate::matchmaking::Matchmaking;
 use crate::matchmaking::games::{Desk, Maker, Order};
@@ -29,10 +29,10 @@ const STEPS_TOLD: usize = 12;
 
 /// Numbers that a seed determines.
 #[derive(Clone, Debug)]
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -41,11 +41,11 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    fn percent(&mut self, chance: u64) -> bool {
+    pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 }
@@ -59,12 +59,48 @@ struct Service {
     chance: Chance,
     /// In a hundred calls.
     failures: u64,
+    /// How long a call takes at most, if it takes time, by this clock.
+    slow: Option<(Clock, Duration)>,
     games: HashMap<MatchRecordId, GameId>,
 }
 
 impl Script {
+    /// A service that fails in so many of a hundred calls.
+    pub(crate) fn new(seed: u64, failures: u64) -> Self {
+        let service = Service { chance: Chance(seed), failures, slow: None, games: HashMap::new() };
+        Self(Arc::new(Mutex::new(service)))
+    }
+
+    /// From now on it fails in so many of a hundred calls.
+    pub(crate) fn fail(&self, failures: u64) {
+        self.0.lock().unwrap().failures = failures;
+    }
+
+    /// From now on a call takes up to so long.
+    pub(crate) fn slow_down(&self, clock: &Clock, most: Duration) {
+        self.0.lock().unwrap().slow = Some((clock.clone(), most));
+    }
+
+    /// The games that it has made.
+    pub(crate) fn games(&self) -> HashMap<MatchRecordId, GameId> {
+        self.0.lock().unwrap().games.clone()
+    }
+
+    /// Half of the time that a call takes.
+    async fn take_time(&self) {
+        let wait = {
+            let mut service = self.0.lock().unwrap();
+            let most = service.slow.clone();
+            most.map(|(clock, most)| (clock, service.chance.below(most.as_micros() as u64 / 2 + 1)))
+        };
+        match wait {
+            Some((clock, micros)) => clock.sleep(Duration::from_micros(micros)).await,
+            None => tokio::task::yield_now().await,
+        }
+    }
+
     pub(crate) async fn call(&self, order: &Order) -> Result<GameId, CallError> {
-        tokio::task::yield_now().await;
+        self.take_time().await;
         let answer = {
             let mut service = self.0.lock().unwrap();
             let failures = service.failures;
@@ -82,7 +118,7 @@ impl Script {
                 if fails { Err(CallError::Failed("timed out".to_owned())) } else { Ok(game) }
             }
         };
-        tokio::task::yield_now().await;
+        self.take_time().await;
         answer
     }
 }
@@ -125,6 +161,12 @@ pub(super) struct World {
     challenges: Arc<Mutex<Vec<ChallengeId>>>,
 }
 
+fn ask(request: impl Future<Output = Answer> + Send + 'static) -> Task {
+    Box::pin(async {
+        request.await;
+    })
+}
+
 fn poll(task: &mut Task) -> bool {
     task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
@@ -133,14 +175,13 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut chance = Chance(seed);
         let clock = Clock::manual(Timestamp::EPOCH);
-        let failures = chance.below(70);
-        let service = Service { chance: Chance(seed ^ 0xabcd), failures, games: HashMap::new() };
+        let service = Script::new(seed ^ 0xabcd, chance.below(70));
         let mut world = Self {
             seed,
             chance,
             log: MemoryLog::pausing(clock.clone()),
             clock,
-            service: Script(Arc::new(Mutex::new(service))),
+            service,
             servers: Vec::new(),
             ids: 0,
             events: Vec::new(),
@@ -224,27 +265,27 @@ impl World {
                 self.entries.lock().unwrap().push((who, EntryId(id)));
                 let rating = 1400 + self.chance.below(400);
                 let both = self.chance.percent(30);
-                Box::pin(players::queue(matchmaking, who, EntryId(id), rating as f64, both))
+                ask(players::queue(matchmaking, who, EntryId(id), rating as f64, both))
             }
             6..9 => {
                 let entries = self.entries.lock().unwrap();
                 let entry = entries.get(known % entries.len().max(1)).copied();
-                Box::pin(players::cancel(matchmaking, entry))
+                ask(players::cancel(matchmaking, entry))
             }
-            9 => Box::pin(players::block(matchmaking, who, other, known.is_multiple_of(3))),
+            9 => ask(players::block(matchmaking, who, other, known.is_multiple_of(3))),
             10 => {
                 self.challenges.lock().unwrap().push(ChallengeId(id));
-                Box::pin(players::challenge(matchmaking, ChallengeId(id), who, other))
+                ask(players::challenge(matchmaking, ChallengeId(id), who, other))
             }
             11 | 12 => {
                 let challenges = self.challenges.lock().unwrap();
                 let challenge = challenges.get(known % challenges.len().max(1)).copied();
-                Box::pin(players::answer(matchmaking, challenge, who, known % 8))
+                ask(players::answer(matchmaking, challenge, who, known % 8))
             }
             _ => {
                 let matches = self.matches();
                 let match_id = matches.get(known % matches.len().max(1)).copied();
-                Box::pin(players::report(matchmaking, match_id, known % 4))
+                ask(players::report(matchmaking, match_id, known % 4))
             }
         }
     }
@@ -275,12 +316,12 @@ impl World {
 
     /// The games that the service has made.
     pub(super) fn games(&self) -> HashMap<MatchRecordId, GameId> {
-        self.service.0.lock().unwrap().games.clone()
+        self.service.games()
     }
 
     /// Nobody asks for anything more, the game service is well, and nobody dies: everything comes to its end.
     pub(super) fn come_to_rest(&mut self) {
-        self.service.0.lock().unwrap().failures = 0;
+        self.service.fail(0);
         for seconds in [0, 6, 6, 60, 300, 300, 700, 700, 7_300, 60, 7_300, 60] {
             self.clock.advance(Duration::from_secs(seconds));
             let mut quiet = 0;
