@@ -164,7 +164,7 @@ fn services(commands: &Commands) -> Services {
 
 fn people(vault: Vault) -> People {
     let unnamed = |error: VaultError| Unnamed(error.to_string());
-    let finding = vault.clone();
+    let (finding, opening) = (vault.clone(), vault.clone());
     People::new(
         move |tenant, user| {
             let vault = finding.clone();
@@ -173,6 +173,19 @@ fn people(vault: Vault) -> People {
         move |tenant, subjects| {
             let vault = vault.clone();
             Box::pin(async move { vault.users(&tenant, &subjects).await.map_err(unnamed) })
+        },
+        move |tenant, subject, place, sealed| {
+            let vault = opening.clone();
+            Box::pin(async move {
+                match vault.unseal(&tenant, subject, place, &sealed).await {
+                    // It never opens again: what stands around it is still worth reading.
+                    Err(error @ VaultError::Sealed(_)) => {
+                        tracing::error!(%error, "a sealed text is left out");
+                        Ok(None)
+                    }
+                    opened => opened.map_err(unnamed),
+                }
+            })
         },
     )
 }

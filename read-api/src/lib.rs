@@ -26,10 +26,13 @@ use projections::ReadModels;
 pub use console::Front;
 use routes::analysis::AnalysisRoutes;
 use routes::audit::AuditRoutes;
+use routes::challenge::ChallengeRoutes;
 use routes::history::HistoryRoutes;
 use routes::job::{Glances, JobRoutes};
+use routes::match_record::MatchRecordRoutes;
 use routes::matching::MatchingRoutes;
 use routes::operations::OperationRoutes;
+use routes::player::PlayerRoutes;
 use routes::projection::ProjectionRoutes;
 use routes::queue::QueueRoutes;
 use routes::retry::RetryRoutes;
@@ -62,6 +65,9 @@ pub type Routes = (
     MatchingRoutes,
     StreamRoutes,
     QueueRoutes,
+    MatchRecordRoutes,
+    ChallengeRoutes,
+    PlayerRoutes,
     WorkerRoutes,
     ProjectionRoutes,
     RetryRoutes,
@@ -108,6 +114,9 @@ impl ReadApi {
             MatchingRoutes { api: api() },
             StreamRoutes { api: api() },
             QueueRoutes { api: api() },
+            MatchRecordRoutes { api: api() },
+            ChallengeRoutes { api: api() },
+            PlayerRoutes { api: api() },
             WorkerRoutes { api: api() },
             ProjectionRoutes { api: api() },
             RetryRoutes { api: api() },

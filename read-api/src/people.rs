@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_schemas::ids::{SubjectId, Tenant, UserId};
+use event_schemas::sealed::{Place, Sealed};
 use futures_util::future::BoxFuture;
 use web::problem::Problem;
 
@@ -24,22 +25,26 @@ pub type Asked<T> = BoxFuture<'static, Result<T, Unnamed>>;
 
 type FindSubject = dyn Fn(Tenant, UserId) -> Asked<Option<SubjectId>> + Send + Sync;
 type NameUsers = dyn Fn(Tenant, Vec<SubjectId>) -> Asked<HashMap<SubjectId, UserId>> + Send + Sync;
+type OpenSealed = dyn Fn(Tenant, SubjectId, Place, Sealed) -> Asked<Option<String>> + Send + Sync;
 
 /// Who the subjects in the events are. Cheap to clone.
 #[derive(Clone)]
 pub struct People {
     find: Arc<FindSubject>,
     name: Arc<NameUsers>,
+    open: Arc<OpenSealed>,
 }
 
 impl People {
     /// `find` gives the subject of a user whom the log knows, and makes none; `name` gives the users of those subjects
-    /// that have one and are the tenant's. Both remember what they are often asked.
+    /// that have one and are the tenant's; `open` gives what a subject's sealed text says, unless they were erased. All
+    /// remember what they are often asked.
     pub fn new(
         find: impl Fn(Tenant, UserId) -> Asked<Option<SubjectId>> + Send + Sync + 'static,
         name: impl Fn(Tenant, Vec<SubjectId>) -> Asked<HashMap<SubjectId, UserId>> + Send + Sync + 'static,
+        open: impl Fn(Tenant, SubjectId, Place, Sealed) -> Asked<Option<String>> + Send + Sync + 'static,
     ) -> Self {
-        Self { find: Arc::new(find), name: Arc::new(name) }
+        Self { find: Arc::new(find), name: Arc::new(name), open: Arc::new(open) }
     }
 
     /// The subject of a user; none if the log knows nothing of them.
@@ -64,6 +69,21 @@ impl People {
             return Ok(Names::default());
         }
         (self.name)(tenant.clone(), subjects).await.map(Names).map_err(|error| unnamed(&error))
+    }
+
+    /// What a person's sealed text says; none if they were erased.
+    ///
+    /// # Errors
+    /// 503 if the vault cannot be asked.
+    pub async fn open(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+        place: Place,
+        sealed: &Sealed,
+    ) -> Result<Option<String>, Problem> {
+        let opened = (self.open)(tenant.clone(), subject, place, sealed.clone()).await;
+        opened.map_err(|error| unnamed(&error))
     }
 }
 

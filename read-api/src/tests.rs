@@ -5,6 +5,7 @@ mod analysis;
 mod console;
 mod history;
 mod jobs;
+mod meetings;
 mod operations;
 mod queues;
 mod reader;

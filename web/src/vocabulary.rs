@@ -5,7 +5,9 @@ use event_schemas::failure::{FailureCategory as StoredCategory, FailureCode};
 use event_schemas::job::{
     JobKind as StoredKind, Phase as StoredPhase, RetryReason as StoredReason, RetryState as StoredState,
 };
-use event_schemas::match_record::{GameResult as StoredResult, Side as StoredSide};
+use event_schemas::match_record::{
+    AbandonReason as StoredAbandonment, GameResult as StoredResult, Side as StoredSide,
+};
 use event_schemas::pool::WindowPolicy as StoredPolicy;
 use event_schemas::rating::RatingSource as StoredSource;
 use event_schemas::worker::WorkKind as StoredWork;
@@ -168,6 +170,21 @@ pub enum GameResult {
     Draw,
     /// It was not played to an end; no rating moves.
     Aborted,
+}
+
+/// Why no game came of a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, Serialize, Deserialize)]
+#[oai(rename_all = "snake_case", remote = "StoredAbandonment")]
+#[serde(rename_all = "snake_case")]
+pub enum AbandonReason {
+    /// One of the players had left, or was taken for another match.
+    PlayerUnavailable,
+    /// The game service could not be reached, or failed.
+    GameServiceFailed,
+    /// The game service was not asked, because it failed too often.
+    GameServiceParked,
+    /// The game service refused this match.
+    GameRefused,
 }
 
 /// Where a rating comes from.

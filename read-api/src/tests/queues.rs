@@ -22,18 +22,18 @@ use uuid::Uuid;
 use super::reader::Reader;
 use super::stage::{Answer, Stage, acme, player};
 
-const MATCH: MatchRecordId = MatchRecordId(Uuid::from_u128(0xa1));
+pub(super) const MATCH: MatchRecordId = MatchRecordId(Uuid::from_u128(0xa1));
 
-fn entry_id(n: u128) -> EntryId {
+pub(super) fn entry_id(n: u128) -> EntryId {
     EntryId(Uuid::from_u128(0xe00 + n))
 }
 
 impl Stage {
-    async fn player_event(&self, n: u128, event: impl Into<PlayerEvent>) {
+    pub(super) async fn player_event(&self, n: u128, event: impl Into<PlayerEvent>) {
         self.append(StreamId::player(&acme(), player(n)), &[Event::Player(event.into())]).await;
     }
 
-    async fn match_event(&self, event: impl Into<MatchRecordEvent>) {
+    pub(super) async fn match_event(&self, event: impl Into<MatchRecordEvent>) {
         self.append(StreamId::match_record(MATCH), &[Event::MatchRecord(event.into())]).await;
     }
 
@@ -58,16 +58,16 @@ impl Stage {
     }
 
     /// Player `n` joins with their entry `n`; a second passes.
-    async fn queue(&self, n: u128, rating: u16, pools: &[&str]) {
+    pub(super) async fn queue(&self, n: u128, rating: u16, pools: &[&str]) {
         self.player_event(n, self.wish(n, rating, pools)).await;
     }
 
-    async fn cancel(&self, n: u128) {
+    pub(super) async fn cancel(&self, n: u128) {
         self.player_event(n, QueueEntryCancelled { subject_id: player(n), entry_id: entry_id(n) }).await;
     }
 
     /// Players 1 and 2 are taken for the match.
-    async fn pair(&self, ratings: [u16; 2]) {
+    pub(super) async fn pair(&self, ratings: [u16; 2]) {
         let seat = |n: u128| {
             let rating = Rating::new(ratings[n as usize - 1]).unwrap();
             let queued_at = Some(super::stage::start().after(Duration::from_secs(n as u64 - 1)));
@@ -98,12 +98,12 @@ impl Stage {
         }
     }
 
-    async fn confirm(&self) {
+    pub(super) async fn confirm(&self) {
         let result_due_at = self.clock.now().after(Duration::from_secs(7200));
         self.match_event(MatchConfirmed { game_id: None, result_due_at }).await;
     }
 
-    async fn as_player(&self, n: u128, path: &str) -> Answer {
+    pub(super) async fn as_player(&self, n: u128, path: &str) -> Answer {
         self.get_with(path, &[("X-User", &format!("player-{n}"))]).await
     }
 

@@ -256,6 +256,10 @@ fn people() -> People {
     People::new(
         move |_, user| Box::pin(std::future::ready(Ok(find(&user)))),
         move |_, subjects| Box::pin(std::future::ready(Ok(subjects.into_iter().filter_map(name).collect()))),
+        move |_, subject, _, sealed| {
+            let open = name(subject).map(|_| format!("opened: {}", sealed.as_base64()));
+            Box::pin(std::future::ready(Ok(open)))
+        },
     )
 }
 
