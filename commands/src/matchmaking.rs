@@ -8,6 +8,7 @@
 //! itself once [`Matchmaking::start`] has been called.
 
 mod accepting;
+pub(crate) mod challenges;
 mod entries;
 pub mod games;
 mod placing;

@@ -7,6 +7,7 @@ use event_log::{AppendError, ReadError};
 use web::problem::{Code, FieldError, Problem};
 
 use crate::execute::{ExecuteError, LoadError};
+use crate::matchmaking::StepError;
 use crate::vault::VaultError;
 use crate::work::Readiness;
 
@@ -74,6 +75,16 @@ pub(crate) fn single<R: Refused>(error: ExecuteError<R>) -> Problem {
             None => Problem::internal(&"a refusal without a reason"),
         },
         other => failed(other),
+    }
+}
+
+/// The answer to a sequence of steps that stopped. What was begun is brought to its end without the caller.
+pub(crate) fn step(error: StepError) -> Problem {
+    match error {
+        StepError::Load(error) => unreadable(error),
+        StepError::Player(error) => single(error),
+        StepError::Match(error) => single(error),
+        StepError::Challenge(error) => single(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod block;
+mod challenge;
 mod job;
 mod matches;
 mod matching;
@@ -21,6 +22,7 @@ use crate::Commands;
 
 pub use analysis::AnalysisCommands;
 pub use block::BlockCommands;
+pub use challenge::ChallengeCommands;
 pub use job::JobCommands;
 pub use matches::MatchesCommands;
 pub use matching::MatchingCommands;
@@ -42,16 +44,19 @@ pub type Routes = (
     BlockCommands,
     PoolCommands,
     ResultCommands,
+    ChallengeCommands,
 );
 
 /// The paths that take batches, or wait, as the server's limits need to know.
-pub const CLASSES: [(&str, Class); 6] = [
+pub const CLASSES: [(&str, Class); 7] = [
     ("/jobs/{job_id}/products", Class::Bulk),
     ("/jobs/{job_id}/videos", Class::Bulk),
     ("/jobs/{job_id}/match-requests", Class::Bulk),
     ("/jobs/{job_id}/match-progress", Class::Bulk),
     ("/jobs/{job_id}/matches", Class::Bulk),
     ("/internal/work/claim", Class::Waiting),
+    // The game service may take its time.
+    ("/v1/matchmaking/challenges/{challenge_id}/accept", Class::Bulk),
 ];
 
 impl Commands {
@@ -68,6 +73,7 @@ impl Commands {
             BlockCommands(self.clone()),
             PoolCommands(self.clone()),
             ResultCommands(self.clone()),
+            ChallengeCommands(self.clone()),
         )
     }
 }

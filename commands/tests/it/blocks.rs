@@ -8,7 +8,7 @@ fn path(user: &str) -> String {
 }
 
 impl Bench {
-    async fn block(&self, user: &str, other: &str) -> Answer {
+    pub(crate) async fn block(&self, user: &str, other: &str) -> Answer {
         self.call("PUT", path(other)).user(user).send().await
     }
 }

@@ -4,6 +4,8 @@
 mod analysis;
 #[cfg(test)]
 mod blocks;
+#[cfg(test)]
+mod challenges;
 mod claims;
 #[cfg(test)]
 mod faults;
@@ -17,9 +19,13 @@ mod matching;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod outside;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod queue;
+#[cfg(test)]
+mod ratings;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
