@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CHALLENGES, to};
 use crate::outside::{Mood, Services};
