@@ -10,6 +10,7 @@ mod cluster;
 mod faults;
 mod foreign_events;
 mod hostile;
+mod matchmaking;
 mod moving;
 mod operations;
 mod support;

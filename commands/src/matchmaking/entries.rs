@@ -55,7 +55,7 @@ impl InTheWay {
 }
 
 impl Matchmaking {
-    /// Carries out what a caller wants of a player.
+    /// Carries out what a caller wants of a player, now.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).
@@ -65,7 +65,21 @@ impl Matchmaking {
         cause: &Cause,
         action: Action,
     ) -> Result<Executed, ExecuteError<Refusal>> {
-        let command = player::Command { subject_id, at: self.clock().now(), action };
+        self.ask_of_player_at(self.clock().now(), subject_id, cause, action).await
+    }
+
+    /// Carries out what a caller wanted of a player at this instant.
+    ///
+    /// # Errors
+    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    pub(crate) async fn ask_of_player_at(
+        &self,
+        at: Timestamp,
+        subject_id: SubjectId,
+        cause: &Cause,
+        action: Action,
+    ) -> Result<Executed, ExecuteError<Refusal>> {
+        let command = player::Command { subject_id, at, action };
         self.0.players.execute(&StreamId::player(&cause.tenant, subject_id), cause, command).await
     }
 

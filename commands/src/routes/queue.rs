@@ -211,15 +211,18 @@ impl Commands {
         });
         let sealed = metadata
             .map(|text| self.0.vault.seal(&caller.tenant, subject, Place::QueueMetadata(entry_id), &text));
+        let wishes = self.wishes(caller, &pools, body.rating).await?;
+        let patience = self.patience(caller, &pools).await?;
+        let at = self.0.clock.now();
         let queueing = Queueing {
             entry_id,
-            pools: self.wishes(caller, &pools, body.rating).await?,
+            pools: wishes,
             max_rating_gap: body.max_rating_gap,
-            expires_at: self.0.clock.now().after(self.patience(caller, &pools).await?),
+            expires_at: at.after(patience),
             metadata: sealed.transpose().map_err(|error| refusal::vault(&error))?,
         };
-        let queued = self.0.matchmaking.ask_of_player(subject.id, cause, Action::Queue(queueing)).await;
-        match queued {
+        let action = Action::Queue(queueing);
+        match self.0.matchmaking.ask_of_player_at(at, subject.id, cause, action).await {
             Ok(executed) => self.joined(cause, subject.id, entry_id, executed).await,
             Err(error) => Err(self.not_joined(cause, subject.id, error).await),
         }
