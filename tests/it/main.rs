@@ -6,6 +6,7 @@ mod access;
 mod analysis;
 mod architecture;
 mod audit;
+mod challenges;
 mod cluster;
 mod faults;
 mod foreign_events;

@@ -7,6 +7,7 @@ pub(crate) mod folder;
 pub(crate) mod job;
 pub(crate) mod load;
 pub(crate) mod lossy;
+pub(crate) mod outside;
 pub(crate) mod reader;
 pub(crate) mod server;
 
