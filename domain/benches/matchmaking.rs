@@ -1,16 +1,24 @@
-//! How long a matching pass over many waiting players takes, and the timer after it: `cargo bench -p domain`.
+//! How long a matching pass over many waiting players takes, the timer after it, and what readers ask of them:
+//! `cargo bench -p domain`.
 #![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a bench tells how time passes")]
 
+use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::matchmaking::census::census;
+use domain::matchmaking::explanation::explain;
 use domain::matchmaking::pass::Pass;
+use domain::matchmaking::queues::pieces::Kept;
+use domain::matchmaking::queues::{Entry, PoolId, Queues};
 use domain::matchmaking::timer::next_meeting;
 use domain::matchmaking::{Blocks, Waiting};
 use domain::pool::DEFAULTS;
 use domain::rating::unproven;
-use event_schemas::ids::{EntryId, EventId, SubjectId};
+use event_schemas::ids::{CorrelationId, EntryId, EventId, SubjectId};
+use event_schemas::player::{PlayerQueued, QueuedPool};
 use event_schemas::pool::{PoolSettings, WindowPolicy};
-use event_schemas::rating::Rating;
+use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
@@ -89,11 +97,79 @@ fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
     );
 }
 
+/// The same players, as the queues hold them.
+fn queues(line: &[Waiting]) -> (Queues, PoolId) {
+    let pool: PoolId = ("bench".parse().expect("a word"), "blitz".parse().expect("a word"));
+    let entry = |waiting: &Waiting| Entry {
+        tenant: pool.0.clone(),
+        queued: Arc::new(PlayerQueued {
+            subject_id: waiting.player,
+            entry_id: waiting.entry_id,
+            pools: vec![QueuedPool {
+                pool_key: pool.1.clone(),
+                rating: waiting.rating,
+                rating_source: RatingSource::Default,
+                skill: waiting.skill,
+                side_balance: 0,
+            }],
+            max_rating_gap: None,
+            last_opponent: None,
+            expires_at: waiting.expires_at,
+            metadata: None,
+        }),
+        queued_at: waiting.queued_at,
+        eligible_at: waiting.eligible_at,
+        round: 0,
+        turn: waiting.turn,
+        correlation_id: CorrelationId(Uuid::nil()),
+        taken_for: None,
+    };
+    let entries = line.iter().map(entry).collect();
+    (Queues::restore(Kept { entries, ..Kept::default() }), pool)
+}
+
+fn median(mut ask: impl FnMut(usize)) -> (Duration, Duration) {
+    let mut took: Vec<Duration> = (0..ROUNDS)
+        .map(|round| {
+            let start = Instant::now();
+            ask(round);
+            start.elapsed()
+        })
+        .collect();
+    took.sort();
+    (took[ROUNDS / 2], took[ROUNDS - 1])
+}
+
+/// What a player asks of their own search, and an operator of the whole pool.
+fn measure_questions(line: &[Waiting]) {
+    let now = Timestamp::EPOCH.after(Duration::from_secs(300));
+    let start = Instant::now();
+    let (queues, id) = queues(line);
+    let restored = start.elapsed();
+    let Some(pool) = queues.pool(&id) else { return };
+    let explained = median(|round| {
+        let of = &line[line.len() / ROUNDS * round];
+        black_box(explain(of, pool.line(), pool.settings(), queues.blocks(), now));
+    });
+    let counted = median(|_| drop(black_box(census(pool, now))));
+    println!(
+        "questions: {} waiting; one entry explained: median {:.1?}, worst {:.1?}; all counted: median {:.1?}, worst {:.1?}; put together again in {restored:.1?}",
+        line.len(),
+        explained.0,
+        explained.1,
+        counted.0,
+        counted.1,
+    );
+}
+
 fn main() {
     let both = PoolSettings { window_policy: WindowPolicy::Both, ..DEFAULTS };
     for count in [1_000, 10_000, 100_000] {
         measure("longest waiting", &line(count, None), &DEFAULTS);
         measure("both windows", &line(count, None), &both);
+    }
+    for count in [1_000, 100_000] {
+        measure_questions(&line(count, None));
     }
     // Almost nobody may meet: each of these takes only their own rating, and every second one of those is left.
     measure("equals only", &line(100_000, Some(0)), &DEFAULTS);
