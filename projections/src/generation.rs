@@ -41,6 +41,8 @@ pub enum QueryError {
     /// A row is not what the projection wrote.
     #[error("a row of the read model {name} makes no sense: {reason}; rebuild it")]
     Row { name: Name, reason: String },
+    #[error("looking at the read model {name} broke off: {source}; the server's log has the details")]
+    BrokenOff { name: Name, source: tokio::task::JoinError },
 }
 
 /// Where readers find the generation that is live.

@@ -116,7 +116,9 @@ pub(crate) fn unread(error: &ReadError) -> Problem {
 pub(crate) fn unanswered(error: &QueryError) -> Problem {
     match error {
         QueryError::Building { .. } => Problem::unavailable(error.to_string(), RETRY_AFTER),
-        QueryError::Store { .. } | QueryError::Row { .. } => Problem::internal(error),
+        QueryError::Store { .. } | QueryError::Row { .. } | QueryError::BrokenOff { .. } => {
+            Problem::internal(error)
+        }
     }
 }
 

@@ -132,7 +132,7 @@ impl Queues {
     }
 
     /// Everyone who waits or is taken for a match, in no order.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.values()
     }
 

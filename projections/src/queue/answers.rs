@@ -15,9 +15,12 @@ use tokio::sync::watch;
 
 use super::hot::{Ends, Hot, QueueEntry};
 use super::{Announcements, View, read, stored_entry};
-use crate::generation::{QueryError, Slot};
+use crate::generation::{Generation, QueryError, Slot};
 use crate::projection::Name;
 use crate::row::store_error;
+
+/// From so many entries on, looking at all of them is not done in passing.
+const MANY: usize = 4_096;
 
 /// An entry at an instant.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,18 +91,16 @@ impl Queues {
     /// [`QueryError`] while the read model cannot be read.
     pub async fn entry(&self, tenant: &Tenant, id: EntryId) -> Result<Option<EntryView>, QueryError> {
         let generation = self.slot.live()?;
-        let known = {
-            let hot = read(&generation.view);
-            hot.entry(id).map(|entry| view(&hot, entry, self.clock.now()))
-        };
-        let found = match known {
-            Some(known) => Some(known),
+        let now = self.clock.now();
+        let found = look(&generation, move |hot| hot.entry(id).map(|entry| view(hot, entry, now))).await?;
+        let found = match found {
+            Some(found) => Some(found),
             None => {
                 let position = generation.position();
                 let ended = stored_entry(&generation.db, id).await;
                 let ended = ended.map_err(|error| store_error(Name::Queues, error))?;
-                let hot = Hot::default();
-                ended.map(|entry| EntryView { position, ..view(&hot, entry, self.clock.now()) })
+                let nowhere = Hot::default();
+                ended.map(|entry| EntryView { position, ..view(&nowhere, entry, now) })
             }
         };
         Ok(found.filter(|found| found.entry.entry.tenant == *tenant))
@@ -109,12 +110,17 @@ impl Queues {
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
-    pub fn entry_of(&self, tenant: &Tenant, player: SubjectId) -> Result<Option<EntryView>, QueryError> {
-        let generation = self.slot.live()?;
-        let hot = read(&generation.view);
-        let own = hot.queues.entry_of(player).filter(|entry| entry.tenant == *tenant);
-        let entry = own.and_then(|entry| hot.entry(entry.queued.entry_id));
-        Ok(entry.map(|entry| view(&hot, entry, self.clock.now())))
+    pub async fn entry_of(
+        &self,
+        tenant: &Tenant,
+        player: SubjectId,
+    ) -> Result<Option<EntryView>, QueryError> {
+        let (tenant, now) = (tenant.clone(), self.clock.now());
+        let own = move |hot: &Hot| {
+            let own = hot.queues.entry_of(player).filter(|entry| entry.tenant == tenant)?;
+            Some(view(hot, hot.entry(own.queued.entry_id)?, now))
+        };
+        look(&self.slot.live()?, own).await
     }
 
     /// How a pool of the tenant's matches. Every key names a pool.
@@ -138,10 +144,9 @@ impl Queues {
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
-    pub fn count(&self, tenant: Option<&Tenant>) -> Result<QueueCount, QueryError> {
-        let generation = self.slot.live()?;
-        let hot = read(&generation.view);
-        Ok(count(&hot, tenant, self.clock.now()))
+    pub async fn count(&self, tenant: Option<&Tenant>) -> Result<QueueCount, QueryError> {
+        let (tenant, now) = (tenant.cloned(), self.clock.now());
+        look(&self.slot.live()?, move |hot| count(hot, tenant.as_ref(), now)).await
     }
 
     /// Up to where everything is taken in.
@@ -167,12 +172,28 @@ impl Queues {
     }
 }
 
+/// Looks at the queues. Where many wait that takes milliseconds, which others on this thread need not wait.
+async fn look<T: Send + 'static>(
+    generation: &Arc<Generation<View>>,
+    look: impl FnOnce(&Hot) -> T + Send + 'static,
+) -> Result<T, QueryError> {
+    {
+        let hot = read(&generation.view);
+        if hot.queues.entries().len() < MANY {
+            return Ok(look(&hot));
+        }
+    }
+    let view = Arc::clone(&generation.view);
+    let looked = tokio::task::spawn_blocking(move || look(&read(&view))).await;
+    looked.map_err(|source| QueryError::BrokenOff { name: Name::Queues, source })
+}
+
 fn view(hot: &Hot, entry: QueueEntry, at: Timestamp) -> EntryView {
     let standings = standings(&hot.queues, &entry.entry, at);
     EntryView { entry, standings, at, position: hot.position }
 }
 
-pub(super) fn count(hot: &Hot, tenant: Option<&Tenant>, at: Timestamp) -> QueueCount {
+fn count(hot: &Hot, tenant: Option<&Tenant>, at: Timestamp) -> QueueCount {
     let is_wanted = |of: &Tenant| tenant.is_none_or(|tenant| tenant == of);
     let (mut waiting, mut placing) = (0, 0);
     for entry in hot.queues.entries().filter(|entry| is_wanted(&entry.tenant)) {

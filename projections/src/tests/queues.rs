@@ -27,11 +27,12 @@ async fn told(models: &ReadModels, entries: u32) -> Told {
             views.push(queues.entry(&tenant, entry_id(n)).await.unwrap());
         }
     }
-    let of_player = |n| {
-        let view = queues.entry_of(&tenant_of(n), player(n)).unwrap();
-        view.map(|view| view.entry.entry.queued.entry_id)
-    };
-    Told { count: queues.count(None).unwrap(), entries: views, of_players: (0..6).map(of_player).collect() }
+    let mut of_players = Vec::new();
+    for n in 0..6 {
+        let view = queues.entry_of(&tenant_of(n), player(n)).await.unwrap();
+        of_players.push(view.map(|view| view.entry.entry.queued.entry_id));
+    }
+    Told { count: queues.count(None).await.unwrap(), entries: views, of_players }
 }
 
 /// How many of all entries stand where, from nothing but the names of the events about them.
@@ -157,12 +158,12 @@ async fn twenty_thousand_who_wait_are_there_again_after_a_restart() {
     }
     let models = open(&folder, &history).await;
     reach(&models, history.head()).await;
-    let before = models.queues().count(None).unwrap();
+    let before = models.queues().count(None).await.unwrap();
     assert_eq!((before.waiting, before.pools[0].census.sample.len()), (20_000, 500));
     models.shutdown().await;
     let models = open(&folder, &history).await;
     reach(&models, history.head()).await;
-    assert_eq!(models.queues().count(None).unwrap(), before);
+    assert_eq!(models.queues().count(None).await.unwrap(), before);
     let last = models.queues().entry(&tenant_of(2), entry_id(waiting)).await.unwrap().unwrap();
     assert_eq!(last.standings[0].search.as_ref().unwrap().explanation.place_in_line, 20_000);
 }

@@ -77,8 +77,11 @@ impl QueueRoutes {
         let subject = self.api.server.people.subject(&caller.tenant, caller.user()?).await?;
         let queues = self.api.models.queues();
         let position = queues.position().map_err(|error| unanswered(&error))?;
-        let view = subject.map(|subject| queues.entry_of(&caller.tenant, subject)).transpose();
-        let entry = match view.map_err(|error| unanswered(&error))?.flatten() {
+        let view = match subject {
+            Some(subject) => queues.entry_of(&caller.tenant, subject).await,
+            None => Ok(None),
+        };
+        let entry = match view.map_err(|error| unanswered(&error))? {
             Some(view) => Some(self.shown(&caller.tenant, &view).await?),
             None => None,
         };
@@ -169,7 +172,7 @@ impl ReadApi {
     /// # Errors
     /// 503 while the read model cannot be read.
     pub(crate) async fn queue_summary(&self, tenant: Option<&Tenant>) -> Result<QueueSummary, Problem> {
-        let counted = self.models.queues().count(tenant);
+        let counted = self.models.queues().count(tenant).await;
         Ok(counted.map_err(|error| unanswered(&error))?.into())
     }
 }
