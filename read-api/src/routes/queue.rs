@@ -5,10 +5,13 @@ mod summary;
 
 use std::sync::Arc;
 
-use event_schemas::ids::Tenant;
+use event_schemas::ids::{SubjectId, Tenant};
+use event_schemas::sealed::Place;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 use projections::Name;
+use projections::challenge::{ChallengeStatus, Direction};
+use projections::match_record::MatchStatus;
 use projections::queue::{EntryStatus, EntryView};
 use web::caller::{Caller, Role, Roles};
 use web::etag::Cached;
@@ -17,7 +20,9 @@ use web::problem::Problem;
 use web::sse::{self, Answer};
 use web::value::Pos;
 
-use super::Tag;
+use super::challenge::Challenge;
+use super::match_record::MatchRecord;
+use super::{Tag, players};
 use crate::ReadApi;
 use crate::answer::{MinPosition, unanswered};
 use crate::stream::FollowQueues;
@@ -28,11 +33,19 @@ pub use summary::{
     WaitingSample,
 };
 
+/// How many challenges to and from a player are told with all that they are in. There are lists of them all.
+const CHALLENGES_MAX: u32 = 100;
+
 /// What a player is in at present.
 #[derive(Clone, Debug, PartialEq, Object)]
-pub struct Active {
+pub struct ActivePlay {
     /// The entry that waits, or is taken for a match whose game is being made.
     pub entry: Option<QueueEntry>,
+    /// The match that is played, or whose game is being made.
+    #[oai(rename = "match")]
+    pub playing: Option<MatchRecord>,
+    /// Those that are pending: first those that the player was asked, then those that they made, the newest first.
+    pub challenges: Vec<Challenge>,
     /// The log position that the answer reflects.
     pub position: Pos,
 }
@@ -46,6 +59,8 @@ pub struct QueueRoutes {
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl QueueRoutes {
     /// One's own queue entry: how long it has waited, how far its window reaches, and why nobody was found yet
+    ///
+    /// Needs the role `user`, `service` or `admin`.
     #[oai(path = "/v1/matchmaking/queue/:entry_id", method = "get", operation_id = "read_queue_entry")]
     async fn entry(
         &self,
@@ -54,9 +69,10 @@ impl QueueRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<QueueEntry>, Problem> {
+        caller.require(players())?;
         let id = path::entry_id(&entry_id)?;
         self.api.models_reached(&[Name::Queues], min).await?;
-        let subject = self.api.server.people.subject(&caller.tenant, caller.user()?).await?;
+        let subject = self.api.own_subject(&caller).await?;
         let found = self.api.models.queues().entry(&caller.tenant, id).await;
         let found = found.map_err(|error| unanswered(&error))?;
         let own = found.filter(|view| Some(view.entry.entry.queued.subject_id) == subject);
@@ -65,27 +81,30 @@ impl QueueRoutes {
         Ok(Cached::without(&entry, entry::RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// What the caller is in at present
+    /// What the caller is in at present: the entry, the match, and open challenges
+    ///
+    /// Needs the role `user`, `service` or `admin`.
     #[oai(path = "/v1/matchmaking/active", method = "get", operation_id = "read_active_play")]
     async fn active(
         &self,
         caller: Caller,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Active>, Problem> {
-        self.api.models_reached(&[Name::Queues], min).await?;
-        let subject = self.api.server.people.subject(&caller.tenant, caller.user()?).await?;
-        let queues = self.api.models.queues();
-        let position = queues.position().map_err(|error| unanswered(&error))?;
-        let view = match subject {
-            Some(subject) => queues.entry_of(&caller.tenant, subject).await,
-            None => Ok(None),
+    ) -> Result<Cached<ActivePlay>, Problem> {
+        caller.require(players())?;
+        self.api.models_reached(&[Name::Queues, Name::MatchRecords, Name::Challenges], min).await?;
+        let position = self.api.models.queues().position().map_err(|error| unanswered(&error))?;
+        let active = match self.api.own_subject(&caller).await? {
+            Some(subject) => ActivePlay {
+                entry: self.waiting(&caller.tenant, subject).await?,
+                playing: self.playing(&caller.tenant, subject).await?,
+                challenges: self.challenges(&caller.tenant, subject).await?,
+                position: Pos(position),
+            },
+            None => {
+                ActivePlay { entry: None, playing: None, challenges: Vec::new(), position: Pos(position) }
+            }
         };
-        let entry = match view.map_err(|error| unanswered(&error))? {
-            Some(view) => Some(self.shown(&caller.tenant, &view).await?),
-            None => None,
-        };
-        let active = Active { entry, position: Pos(position) };
         Ok(Cached::without(&active, entry::RUNNING_TIMES, if_none_match.as_deref()))
     }
 
@@ -154,15 +173,53 @@ fn seen(caller: &Caller) -> Option<Tenant> {
 }
 
 impl QueueRoutes {
-    /// The entry with the names that it needs.
+    async fn waiting(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<QueueEntry>, Problem> {
+        let view = self.api.models.queues().entry_of(tenant, subject).await;
+        match view.map_err(|error| unanswered(&error))? {
+            Some(view) => Ok(Some(self.shown(tenant, &view).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn playing(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<MatchRecord>, Problem> {
+        for status in [MatchStatus::Playing, MatchStatus::Placing] {
+            let page = self.api.models.match_records().list(tenant, subject, Some(status), None, 1).await;
+            let found = page.map_err(|error| unanswered(&error))?.items;
+            if let Some(own) = self.api.shown_matches(tenant, found).await?.pop() {
+                return Ok(Some(own));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn challenges(&self, tenant: &Tenant, subject: SubjectId) -> Result<Vec<Challenge>, Problem> {
+        let mut pending = Vec::new();
+        for direction in [Direction::Incoming, Direction::Outgoing] {
+            let status = Some(ChallengeStatus::Pending);
+            let challenges = self.api.models.challenges();
+            let page = challenges.list(tenant, subject, direction, status, None, CHALLENGES_MAX).await;
+            pending.extend(page.map_err(|error| unanswered(&error))?.items);
+        }
+        self.api.shown_challenges(tenant, pending).await
+    }
+
+    /// The entry with its opponent's name, and with what its player wrote to it.
     async fn shown(&self, tenant: &Tenant, view: &EntryView) -> Result<QueueEntry, Problem> {
+        let people = &self.api.server.people;
         // Until the game is there the two may part again, and need not know of each other.
         let taken = view.entry.taken.as_ref().filter(|_| view.entry.status == EntryStatus::Matched);
         let opponent = match taken {
-            Some(taken) => self.api.server.people.names(tenant, [taken.opponent]).await?.of(taken.opponent),
+            Some(taken) => people.names(tenant, [taken.opponent]).await?.of(taken.opponent),
             None => None,
         };
-        Ok(QueueEntry::new(view, opponent, None))
+        let queued = &view.entry.entry.queued;
+        let place = Place::QueueMetadata(queued.entry_id);
+        let metadata = match &queued.metadata {
+            Some(sealed) => people.open(tenant, queued.subject_id, place, sealed).await?,
+            None => None,
+        };
+        let metadata = metadata.map(|text| serde_json::from_str(&text)).transpose();
+        Ok(QueueEntry::new(view, opponent, metadata.map_err(|error| Problem::internal(&error))?))
     }
 }
 

@@ -24,7 +24,7 @@ use super::stage::{Stage, acme, now, player, start};
 use crate::server::Access;
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
-const OURS: ChallengeId = ChallengeId(Uuid::from_u128(0xc1));
+pub(super) const OURS: ChallengeId = ChallengeId(Uuid::from_u128(0xc1));
 
 fn strength(points: u16) -> Strength {
     let rating = Rating::new(points).unwrap();
@@ -40,7 +40,7 @@ impl Stage {
         self.append(StreamId::challenge(id), &[Event::Challenge(event.into())]).await;
     }
 
-    async fn challenge(&self, id: ChallengeId, from: u128, to: u128) {
+    pub(super) async fn challenge(&self, id: ChallengeId, from: u128, to: u128) {
         let created = ChallengeCreated {
             challenge_id: id,
             pool_key: "blitz".parse().unwrap(),
@@ -62,7 +62,7 @@ impl Stage {
     }
 
     /// Players 1 and 2 have met, and their game has begun.
-    async fn playing(&self) {
+    pub(super) async fn playing(&self) {
         self.queue(1, 1500, &["blitz"]).await;
         self.queue(2, 1540, &["blitz"]).await;
         self.pair([1500, 1540]).await;

@@ -5,20 +5,23 @@ use std::time::Duration;
 use domain::pool::DEFAULTS;
 use domain::rating::unproven;
 use event_schemas::envelope::Event;
-use event_schemas::ids::{EntryId, MatchRecordId, Tenant};
+use event_schemas::ids::{ChallengeId, EntryId, MatchRecordId, Tenant};
 use event_schemas::match_record::{
-    AbandonReason, MatchAbandoned, MatchConfirmed, MatchPlayer, MatchProposed, MatchRecordEvent, Side,
+    AbandonReason, GameResult, MatchAbandoned, MatchConfirmed, MatchPlayer, MatchProposed, MatchRecordEvent,
+    MatchResultReported, Side,
 };
 use event_schemas::player::{
     PlayerEvent, PlayerQueued, QueueEntryCancelled, QueueEntryMatched, QueueEntryReleased, QueuedPool,
 };
 use event_schemas::pool::{PoolConfigured, PoolSettings};
 use event_schemas::rating::{Rating, RatingSource};
+use event_schemas::sealed::Sealed;
 use event_schemas::stream::StreamId;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::meetings::OURS;
 use super::reader::Reader;
 use super::stage::{Answer, Stage, acme, player};
 
@@ -139,7 +142,6 @@ async fn a_player_reads_the_match_at_once_and_the_opponent_once_the_game_is_ther
     assert_eq!((&placing["window"], &placing["pools"][0]["window"]), (&Value::Null, &Value::Null));
     stage.confirm().await;
     assert_snapshot!(stage.own_entry(2).await.whole());
-    assert_eq!(stage.as_player(2, "/v1/matchmaking/active").await.json()["entry"], Value::Null);
 }
 
 #[tokio::test]
@@ -189,12 +191,52 @@ async fn anothers_entry_is_not_there() {
 #[tokio::test]
 async fn a_player_reads_what_they_are_in() {
     let stage = Stage::open().await;
-    assert_eq!(stage.as_player(1, "/v1/matchmaking/active").await.json()["entry"], Value::Null);
+    let active = async |n| stage.as_player(n, "/v1/matchmaking/active").await.json();
+    let free = json!({"entry": null, "match": null, "challenges": [], "position": 0});
+    assert_eq!(active(1).await, free);
     stage.queue(1, 1500, &["blitz"]).await;
-    let active = stage.as_player(1, "/v1/matchmaking/active").await.json();
-    assert_eq!(active["entry"], stage.own_entry(1).await.json());
-    stage.cancel(1).await;
-    assert_eq!(stage.as_player(1, "/v1/matchmaking/active").await.json()["entry"], Value::Null);
+    assert_eq!(active(1).await["entry"], stage.own_entry(1).await.json());
+    stage.queue(2, 1540, &["blitz"]).await;
+    stage.pair([1500, 1540]).await;
+    let placing = active(1).await;
+    assert_eq!(
+        (&placing["entry"]["status"], &placing["match"]["status"]),
+        (&json!("placing"), &json!("placing"))
+    );
+    stage.confirm().await;
+    let playing = active(1).await;
+    let read = stage.as_player(1, &format!("/v1/matchmaking/matches/{MATCH}")).await.json();
+    assert_eq!((&playing["entry"], &playing["match"]), (&Value::Null, &read));
+    stage.match_event(MatchResultReported { result: GameResult::Draw }).await;
+    let over = active(1).await;
+    assert_eq!((&over["entry"], &over["match"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn open_challenges_are_told_to_both_and_to_nobody_else() {
+    let stage = Stage::open().await;
+    stage.challenge(OURS, 1, 2).await;
+    stage.challenge(ChallengeId(Uuid::from_u128(0xc2)), 2, 3).await;
+    let challenges = async |n| {
+        let active = stage.as_player(n, "/v1/matchmaking/active").await.json();
+        let id = |challenge: &Value| {
+            challenge["id"].as_str().unwrap().rsplit_once('-').unwrap().1[10..].to_owned()
+        };
+        active["challenges"].as_array().unwrap().iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(challenges(1).await, ["c1"]);
+    assert_eq!(challenges(2).await, ["c1", "c2"], "whom they were asked by comes first");
+    assert_eq!(challenges(4).await, [""; 0]);
+    stage.clock.advance(Duration::from_secs(300));
+    assert_eq!(challenges(2).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_player_reads_their_own_notes_as_long_as_they_are_remembered() {
+    let stage = Stage::open().await;
+    let metadata = Some(Sealed::from_base64("notes".to_owned()));
+    stage.player_event(1, PlayerQueued { metadata, ..stage.wish(1, 1500, &["blitz"]) }).await;
+    assert_eq!(stage.own_entry(1).await.json()["metadata"], json!({"opened": "notes"}));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, SubjectId, Tenant, UserId};
 use event_schemas::job::Phase as JobPhase;
+use event_schemas::sealed::Place;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -256,8 +257,11 @@ fn people() -> People {
     People::new(
         move |_, user| Box::pin(std::future::ready(Ok(find(&user)))),
         move |_, subjects| Box::pin(std::future::ready(Ok(subjects.into_iter().filter_map(name).collect()))),
-        move |_, subject, _, sealed| {
-            let open = name(subject).map(|_| format!("opened: {}", sealed.as_base64()));
+        move |_, subject, place, sealed| {
+            let open = name(subject).map(|_| match place {
+                Place::ChallengeMessage(_) => format!("opened: {}", sealed.as_base64()),
+                Place::QueueMetadata(_) => format!(r#"{{"opened": "{}"}}"#, sealed.as_base64()),
+            });
             Box::pin(std::future::ready(Ok(open)))
         },
     )

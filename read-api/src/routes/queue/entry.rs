@@ -6,7 +6,7 @@ use event_schemas::ids::{EntryId, MatchRecordId, PoolKey, UserId};
 use poem_openapi::Object;
 use poem_openapi::types::Any;
 use projections::queue::{EntryStatus as Stored, EntryView};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use web::value::{At, Pos, Text, Uid};
 use web::vocabulary::{EntryStatus, RatingSource, Side};
 
@@ -94,8 +94,8 @@ pub struct QueueEntry {
     pub side: Option<Side>,
     /// Once matched; null also for somebody who was erased.
     pub opponent_id: Option<Text<UserId>>,
-    /// The caller's own notes.
-    pub metadata: Option<Any<Value>>,
+    /// The caller's own notes, as they joined with them.
+    pub metadata: Option<Any<Map<String, Value>>>,
     /// The log position that the answer reflects.
     pub position: Pos,
 }
@@ -166,7 +166,11 @@ fn status(stored: Stored) -> EntryStatus {
 
 impl QueueEntry {
     /// The entry with its opponent's name and its player's notes, as far as they are known.
-    pub(super) fn new(view: &EntryView, opponent: Option<UserId>, metadata: Option<Value>) -> Self {
+    pub(super) fn new(
+        view: &EntryView,
+        opponent: Option<UserId>,
+        metadata: Option<Map<String, Value>>,
+    ) -> Self {
         let (entry, queued) = (&view.entry, &view.entry.entry.queued);
         let best = best(&view.standings);
         let found = best.map(|(_, search)| &search.explanation);
