@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn settings_may_go_to_their_limits() {
+        for settings in [
+            PoolSettings { window: RATING_MAX, window_max: RATING_MAX, ..DEFAULTS },
+            PoolSettings { rematch_after_seconds: SECONDS_MAX, result_expires_after_seconds: 1, ..DEFAULTS },
+            PoolSettings { entry_expires_after_seconds: SECONDS_MAX, ..DEFAULTS },
+        ] {
+            assert_eq!(check(&settings), Ok(()));
+        }
+        assert_eq!(wait_for(&DEFAULTS, 1000), Some(Duration::from_secs(360)));
+        assert_eq!(wait_for(&DEFAULTS, 1001), None);
+    }
+
+    #[test]
     fn a_window_widens_by_25_for_every_full_10_seconds_up_to_1000() {
         for (waited_ms, window) in [
             (0, 100),

@@ -176,6 +176,10 @@ mod tests {
         let after = rate(before, &[], 30.0);
         assert!(after.deviation > before.deviation && (after.rating - before.rating).abs() < 1e-9);
         assert!((rate(before, &[], 1e9).deviation - DEVIATION_MAX).abs() < 1e-9);
+        // Step 6 of the paper: √(φ² + σ²·t), on its scale.
+        let grown = |periods| rate(skill(1500.0, 200.0), &[], periods).deviation;
+        assert!((grown(1.0) - 200.2714).abs() < 1e-4, "{}", grown(1.0));
+        assert!((grown(10.0) - 202.6978).abs() < 1e-4, "{}", grown(10.0));
     }
 
     #[test]

@@ -138,6 +138,10 @@ fn a_player_with_an_unfinished_match_does_not_queue() {
 
 #[test]
 fn an_entry_names_different_pools_and_at_least_one() {
+    assert_eq!(
+        (Refusal::Pools.kind(), Refusal::Oneself.kind()),
+        (RefusalKind::Invalid, RefusalKind::Invalid)
+    );
     let many: Vec<String> = (0..=POOLS_MAX).map(|n| n.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for pools in [&[][..], &["blitz", "rapid", "blitz"], &many] {
@@ -326,6 +330,29 @@ fn who_moves_first_and_whom_one_met_is_remembered_unless_no_game_came_of_it() {
     let queued = story.then(queue(2)).unwrap();
     let [PlayerEvent::PlayerQueued(queued)] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!((queued.pools[0].side_balance, queued.last_opponent), (1, Some(BOB)));
+    let challenged = Story::of([engage(1, 1)]);
+    assert_eq!(challenged.state.past.last_opponent, Some(BOB));
+    let in_vain = Story::of([engage(1, 1), disengage(1, 1)]);
+    assert_eq!(in_vain.state.past.last_opponent, None, "nobody was met");
+}
+
+#[test]
+fn of_the_latest_sixteen_entries_it_is_known_how_each_ended() {
+    let cancel = |n| Action::Cancel { entry_id: entry(n) };
+    let mut story = Story::of((1..=17).flat_map(|n| [queue(n), cancel(n)]));
+    let cancelled = [PlayerEvent::from(QueueEntryCancelled { subject_id: ANN, entry_id: entry(2) })];
+    assert!(story.events.contains(&cancelled[0]));
+    assert_eq!(story.then(cancel(2)), Ok(vec![]), "it was cancelled");
+    assert_eq!(story.then(cancel(1)), Err(Refusal::NoSuchEntry), "too long ago");
+    assert_eq!(Refusal::NoSuchEntry.kind(), RefusalKind::NotFound);
+}
+
+#[test]
+fn a_refusal_says_how_an_entry_has_ended() {
+    let ends = [EntryEnd::Cancelled, EntryEnd::Expired, EntryEnd::Played, EntryEnd::Left];
+    let told = ends.map(|end| Refusal::EntryEnded(end).to_string());
+    let how = ["cancelled", "expired", "matched", "left for a challenge"];
+    assert_eq!(told, how.map(|how| format!("the entry has ended: {how}; queue anew to wait again")));
 }
 
 #[test]
