@@ -14,6 +14,7 @@ mod hostile;
 mod matchmaking;
 mod moving;
 mod operations;
+mod queues;
 mod support;
 mod survival;
 mod time_travel;
