@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use event_log::clock::{Clock, Ids};
 use event_schemas::ids::{SubjectId, Tenant, UserId};
 use event_schemas::sealed::Place;
@@ -21,9 +20,11 @@ use sqlx::sqlite::{
 use uuid::Uuid;
 
 mod backup;
+mod newcomers;
 mod sealing;
 
 pub use backup::{BackupError, back_up};
+use newcomers::Newcomers;
 
 /// The tables, in the order in which they came. How many a file has is its `user_version`.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/vault/0001_subjects.sql")];
@@ -58,12 +59,12 @@ pub struct Subject {
 }
 
 /// Why the vault does not say who a person is.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("the vault cannot be used: {0}; check that its file is there and can be written to")]
-    Store(sqlx::Error),
+    Store(Arc<sqlx::Error>),
     #[error("the vault's file is damaged or no vault: {0}; nothing was changed; restore it from a backup")]
-    Unsound(sqlx::Error),
+    Unsound(Arc<sqlx::Error>),
     #[error("the vault's file was written by a newer version of matchbook (format {0}); run that version")]
     Newer(i64),
     #[error("the vault holds a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
@@ -89,6 +90,7 @@ const IO_CODE: i32 = 10;
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
         let is_unsound = code(&error).is_some_and(|code| UNSOUND_CODES.contains(&code.as_ref()));
+        let error = Arc::new(error);
         if is_unsound { Self::Unsound(error) } else { Self::Store(error) }
     }
 }
@@ -122,6 +124,7 @@ pub struct Vault {
     clock: Clock,
     ids: Ids,
     cache: Arc<Mutex<Cache>>,
+    newcomers: Arc<Newcomers>,
     /// Set by the first failure of the disk, for good.
     failed: Arc<AtomicBool>,
 }
@@ -156,7 +159,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the file cannot be opened, or is of a newer version.
     pub async fn open(path: &Path, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
-        make_private(path).map_err(|error| VaultError::Store(sqlx::Error::Io(error)))?;
+        make_private(path).map_err(|error| VaultError::Store(Arc::new(sqlx::Error::Io(error))))?;
         let options = SqliteConnectOptions::new().filename(path);
         // Written rarely, and by one connection. Unlike a write-ahead log this needs no room to be opened, so that a full
         // disk does not keep a server from starting.
@@ -183,7 +186,14 @@ impl Vault {
             .connect_with(options)
             .await?;
         migrate(&pool).await?;
-        Ok(Self { pool, clock, ids, cache: Arc::default(), failed: Arc::default() })
+        Ok(Self {
+            pool,
+            clock,
+            ids,
+            cache: Arc::default(),
+            newcomers: Arc::default(),
+            failed: Arc::default(),
+        })
     }
 
     /// The subject that stands for a user; made, and durable, if it is asked for the first time.
@@ -279,24 +289,6 @@ impl Vault {
                 .fetch_optional(&self.pool)
                 .await?;
         row.map(|(id, key)| Ok(Subject { id: SubjectId(id), key: read_key(key)? })).transpose()
-    }
-
-    async fn make(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
-        let mut key = [0; KEY_BYTES];
-        SystemRandom::new().fill(&mut key).map_err(|_| VaultError::NoRandomness)?;
-        sqlx::query(
-            "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (tenant, user_id) DO NOTHING",
-        )
-        .bind(self.ids.next())
-        .bind(tenant.as_str())
-        .bind(user.as_str())
-        .bind(key.as_slice())
-        .bind(self.clock.now().micros())
-        .execute(&self.pool)
-        .await?;
-        // Another request may have been first; what the file says holds.
-        self.find(tenant, user).await?.ok_or(VaultError::Store(sqlx::Error::RowNotFound))
     }
 
     fn cached(&self, tenant: &Tenant, user: &UserId) -> Option<Subject> {
