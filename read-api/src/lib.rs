@@ -27,6 +27,7 @@ pub use console::Front;
 use routes::analysis::AnalysisRoutes;
 use routes::audit::AuditRoutes;
 use routes::challenge::ChallengeRoutes;
+use routes::entry_stream::EntryStreamRoutes;
 use routes::history::HistoryRoutes;
 use routes::job::{Glances, JobRoutes};
 use routes::match_record::MatchRecordRoutes;
@@ -65,6 +66,7 @@ pub type Routes = (
     MatchingRoutes,
     StreamRoutes,
     QueueRoutes,
+    EntryStreamRoutes,
     MatchRecordRoutes,
     ChallengeRoutes,
     PlayerRoutes,
@@ -85,7 +87,7 @@ impl ReadApi {
         server: Server,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        let pulses = Pulses::start(models.matching_summary().changes());
+        let pulses = Pulses::start(models.matching_summary().changes(), log.clone());
         Arc::new(Self {
             log,
             clock,
@@ -114,6 +116,7 @@ impl ReadApi {
             MatchingRoutes { api: api() },
             StreamRoutes { api: api() },
             QueueRoutes { api: api() },
+            EntryStreamRoutes { api: api() },
             MatchRecordRoutes { api: api() },
             ChallengeRoutes { api: api() },
             PlayerRoutes { api: api() },

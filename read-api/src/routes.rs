@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod audit;
 pub mod challenge;
+pub mod entry_stream;
 pub mod history;
 pub mod job;
 pub mod match_record;

@@ -5,6 +5,7 @@
 //! has seen everything up to it.
 
 mod analysis;
+mod entry;
 mod past;
 mod pulse;
 mod queues;
@@ -35,6 +36,7 @@ use crate::answer::{MinPosition, no_such_job, unread, untold};
 use crate::routes::matching::Summary;
 
 pub(crate) use analysis::{FollowAnalysis, Message as AnalysisMessage};
+pub(crate) use entry::{FollowEntry, Message as EntryMessage};
 pub(crate) use past::Past;
 pub(crate) use pulse::Pulses;
 pub(crate) use queues::FollowQueues;

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod console;
+pub(crate) mod entry_stream;
 mod history;
 mod jobs;
 mod meetings;

@@ -19,6 +19,7 @@ use poem::http::{HeaderValue, header};
 use crate::problem::{Code, Problem};
 
 pub use api_key::{ApiKey, NotAnApiKey, hash_of as api_key_hash};
+use auth::LOCAL_USER;
 pub use auth::{Auth, Now};
 pub use extract::Authenticated;
 pub use role::{Role, Roles, UnknownRole};
@@ -82,6 +83,14 @@ impl Caller {
         self.user
             .as_ref()
             .ok_or_else(|| Problem::forbidden("this is done by a user, and these credentials name none"))
+    }
+
+    /// Whether these credentials reach over what is others' in the tenant, as those of a trusted program or an operator. On an
+    /// open server everybody has every role: who says there who they are is taken at their word, and sees what is theirs.
+    pub fn sees_others(&self) -> bool {
+        let is_anybody = self.via == Credential::Open
+            && self.user.as_ref().is_some_and(|user| user.as_str() != LOCAL_USER);
+        self.has(Role::Service | Role::Admin) && !is_anybody
     }
 
     /// Whether these credentials reach over all tenants.

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{CorrelationId, EntryId, EventId, MatchRecordId, PoolKey, SubjectId, Tenant};
+use event_schemas::ids::{
+    CorrelationId, EntryId, EventId, MatchRecordId, PoolKey, Revision, SubjectId, Tenant,
+};
 use event_schemas::match_record::{MatchPlayer, MatchProposed, MatchRecordEvent, Side};
 use event_schemas::player::{FreedReason, PlayerEvent, PlayerQueued};
 use event_schemas::pool::{PoolEvent, PoolSettings};
@@ -31,6 +33,8 @@ pub struct Entry {
     pub tenant: Tenant,
     pub queued: Arc<PlayerQueued>,
     pub queued_at: Timestamp,
+    /// Where in its player's stream it begins.
+    pub begins_at: Revision,
     pub eligible_at: Timestamp,
     pub round: u32,
     /// Since which event it searches.
@@ -178,6 +182,7 @@ impl Queues {
                     tenant: envelope.metadata.tenant.clone(),
                     queued: Arc::new(queued.clone()),
                     queued_at: at,
+                    begins_at: envelope.revision,
                     eligible_at: at,
                     round: 0,
                     turn: envelope.id,

@@ -1,19 +1,29 @@
-//! Wakes those who follow a job when something of it can be read anew, and nobody else.
+//! Wakes those who follow something when there is more of it to read, and nobody else.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use event_log::{EventLog, Filter, Log};
 use event_schemas::ids::{JobId, Tenant};
+use event_schemas::stream::{Category, StreamId};
 use projections::matching_summary::{Changed, Subject};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
+
+/// How long after the log could not be read it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The categories whose streams are followed one by one.
+const FOLLOWED: [Category; 2] = [Category::Player, Category::MatchRecord];
 
 /// Who follows what. The numbers only tell that something has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Pulses {
     jobs: Mutex<Followed<JobId>>,
     tenants: Mutex<Followed<Tenant>>,
+    streams: Mutex<Followed<StreamId>>,
 }
 
 #[derive(Debug)]
@@ -48,11 +58,17 @@ impl<K: Eq + Hash> Followed<K> {
 }
 
 impl Pulses {
-    /// Starts to pass changes on. The task ends with the read models.
-    pub(crate) fn start(changes: broadcast::Receiver<Changed>) -> Arc<Self> {
+    /// Starts to pass changes on. The tasks end with the read models and the log.
+    pub(crate) fn start(changes: broadcast::Receiver<Changed>, log: Log) -> Arc<Self> {
         let pulses = Arc::new(Self::default());
         tokio::spawn(pass_on(changes, Arc::clone(&pulses)));
+        tokio::spawn(watch_streams(log, Arc::clone(&pulses)));
         pulses
+    }
+
+    /// Of a player or a match: it beats once what it beats for can be read.
+    pub(crate) fn stream(&self, stream: StreamId) -> watch::Receiver<u64> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).follow(stream)
     }
 
     pub(crate) fn job(&self, job: JobId) -> watch::Receiver<u64> {
@@ -83,6 +99,28 @@ async fn pass_on(mut changes: broadcast::Receiver<Changed>, pulses: Arc<Pulses>)
                 pulses.tenants.lock().unwrap_or_else(PoisonError::into_inner).wake_all();
             }
             Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn watch_streams(log: Log, pulses: Arc<Pulses>) {
+    let prefixes = FOLLOWED.map(|category| format!("{}-", category.as_str()));
+    let mut events = log.subscribe(*log.head().borrow(), Filter::StreamPrefixes(prefixes.into()));
+    loop {
+        match events.next().await {
+            Ok(page) => {
+                let mut streams = pulses.streams.lock().unwrap_or_else(PoisonError::into_inner);
+                page.events.iter().for_each(|event| streams.wake(&event.stream));
+            }
+            Err(error) => {
+                // Whoever follows anything finds out by themselves.
+                pulses.streams.lock().unwrap_or_else(PoisonError::into_inner).wake_all();
+                if log.head().has_changed().is_err() {
+                    return;
+                }
+                tracing::warn!(%error, "the log could not be followed; trying again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ const TENANT: &str = "x-tenant";
 const USER: &str = "x-user";
 
 /// The user of an open server who does not say who they are.
-const LOCAL_USER: &str = "local";
+pub(super) const LOCAL_USER: &str = "local";
 
 /// Where the present comes from: the system, or a test.
 #[derive(Clone)]

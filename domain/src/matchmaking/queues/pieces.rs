@@ -12,7 +12,7 @@ use super::{Entry, PoolId, PoolLine, Queues};
 use crate::matchmaking::statistics::Recent;
 
 /// Rises when the pieces change their form, or the fold its meaning: what was kept before is then of no use.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A piece of the queues.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
