@@ -114,6 +114,22 @@ async fn a_join_under_one_key_from_many_connections_is_one_entry_and_one_answer(
 }
 
 #[tokio::test]
+async fn two_servers_on_one_log_give_a_player_one_entry_and_a_key_one_answer() {
+    let one = Bench::new().await;
+    let other = one.beside().await;
+    let blitz = json!({"pool_key": "blitz"});
+    let rapid = json!({"pool_key": "rapid"});
+    let both = || [&one, &other].into_iter().cycle().take(32);
+    let answers = join_all(both().map(|bench| bench.join_as("bob", &rapid))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 201);
+    assert_eq!((made.len(), refused.len()), (1, 31));
+    assert!(refused.iter().all(|answer| answer.body["existing"]["id"] == made[0].body["id"]));
+    let answers = join_all(both().map(|bench| bench.join_with_key("k", &blitz))).await;
+    assert!(answers.iter().all(|answer| answer.status == 201 && *answer == answers[0]), "{answers:?}");
+    assert_eq!(one.head(), 2);
+}
+
+#[tokio::test]
 async fn two_who_wait_are_put_together_and_can_neither_join_nor_cancel_then() {
     let bench = Bench::new().await;
     let (ann, _) = (bench.waits("ann").await, bench.waits("bob").await);
