@@ -34,6 +34,7 @@ done
 
 # With credentials, so that an operation which forgets to ask for them is found.
 token=$(target/debug/matchbook token --tenant schemathesis --user tester --role admin --role service --role auditor --ttl 1h)
+partner=$(target/debug/matchbook token --tenant schemathesis --user partner --ttl 1h)
 
 # Jobs for the cases to meet: those of the dictionary in tests/schemathesis.toml, with something to do in each.
 python3 - "http://127.0.0.1:$port" "$token" <<'EOF' >"$venv/leases"
@@ -60,6 +61,28 @@ for number in range(1, 9):
 for item in call("POST", "/internal/work/claim", worker)["items"]:
     print(json.dumps(item["lease_id"]))
 EOF
+
+# A match for them to meet.
+python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/games"
+import json, sys, time, urllib.request
+
+url, *players = sys.argv[1:]
+
+def call(method, path, token, body=None):
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = body and json.dumps(body).encode()
+    return json.load(urllib.request.urlopen(urllib.request.Request(url + path, body, headers, method=method)))
+
+for token in players:
+    call("POST", "/v1/matchmaking/queue", token, {"pool_key": "blitz"})
+for _ in range(200):
+    found = call("GET", "/v1/matchmaking/matches", players[0])["items"]
+    if found:
+        print(json.dumps(found[0]["match_id"]))
+        break
+    time.sleep(0.1)
+EOF
+[ -s "$venv/games" ] || { echo "two players who wait were not put together" >&2; exit 1; }
 
 "$venv/bin/st" --config-file tests/schemathesis.toml run "http://127.0.0.1:$port/openapi.json" \
   --header "Authorization: Bearer $token" \
