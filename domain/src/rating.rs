@@ -189,6 +189,12 @@ mod tests {
     }
 
     #[test]
+    fn a_draw_between_two_equals_moves_neither() {
+        let after = rate(skill(1600.0, 80.0), &[game(1600.0, 80.0, Score::Drawn)], 0.0);
+        assert!((after.rating - 1600.0).abs() < 1e-9, "{after:?}");
+    }
+
+    #[test]
     fn a_win_over_someone_far_below_takes_nothing_away() {
         let before = Skill { rating: 8680.160476276955, deviation: 30.0, volatility: 0.01 };
         let opponent = skill(501.99141273045257, 291.0459534987243);

@@ -15,6 +15,7 @@ use crate::scenario::at;
 
 mod folds;
 mod pieces;
+mod reaching;
 
 fn player(n: u128) -> SubjectId {
     SubjectId(Uuid::from_u128(n))

@@ -306,10 +306,33 @@ fn a_result_moves_the_rating_once_and_the_next_entry_starts_from_it() {
 }
 
 #[test]
+fn a_later_result_counts_from_what_earlier_ones_made_of_the_player_and_not_from_what_the_match_says() {
+    let mut story = Story::of([queue(1), take(1, 0, 1), won(1), queue(2), take(2, 0, 2)]);
+    let first = story.state.strength(&id("blitz"), None).2;
+    // Made before the first result was known, as two matches at once of two servers may be.
+    let events = story.then(won(2)).unwrap();
+    let [PlayerEvent::PlayerRated(PlayerRated { before, .. }), PlayerEvent::PlayerFreed(_)] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(*before, first);
+    assert!(*before != unproven(rating::unknown()));
+}
+
+#[test]
+fn whom_one_met_by_a_challenge_is_remembered_too() {
+    let mut story = Story::of([queue(1), engage(1, 1), free(1)]);
+    let queued = story.then(queue(2)).unwrap();
+    let [PlayerEvent::PlayerQueued(queued)] = &queued[..] else { panic!("{queued:?}") };
+    assert_eq!(queued.last_opponent, Some(BOB));
+}
+
+#[test]
 fn what_is_known_from_outside_goes_before_the_players_own_results_and_those_before_the_default() {
     let mut story = Story::of([]);
     let pool = id("blitz");
-    assert_eq!(story.state.strength(&pool, None).1, RatingSource::Default);
+    let (rating, source, _) = story.state.strength(&pool, None);
+    assert_eq!((rating.points(), source), (1500, RatingSource::Default));
     story.then(engage(1, 1)).unwrap();
     story.then(won(1)).unwrap();
     assert_eq!(story.state.strength(&pool, None).1, RatingSource::History);
