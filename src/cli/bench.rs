@@ -3,6 +3,7 @@
 #[cfg(feature = "eventstore")]
 mod cluster;
 mod log;
+mod matchmaking;
 mod open;
 
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(crate) enum Bench {
     Summary(Summary),
     /// How fast the embedded log appends, opens and reads in a folder of this machine, beside SQLite and the bare disk
     Log(log::Log),
+    /// How fast players are taken in over HTTP and put together, and a long history of them is read again
+    Matchmaking(matchmaking::Matchmaking),
     /// What a log of many events costs to open and to hold open, and how fast it answers about streams nobody asked about
     Open(open::Open),
     /// How fast the log on a cluster appends and is read, as its callers meet it
@@ -54,6 +57,7 @@ impl Bench {
         match self {
             Self::Summary(summary) => summary.run(json).await,
             Self::Log(log) => log.run(json).await,
+            Self::Matchmaking(matchmaking) => matchmaking.run(json).await,
             Self::Open(open) => open.run(json).await,
             #[cfg(feature = "eventstore")]
             Self::Cluster(cluster) => cluster.run(json).await,

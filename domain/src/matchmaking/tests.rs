@@ -16,6 +16,7 @@ use crate::scenario::at;
 mod folds;
 mod pieces;
 mod reaching;
+mod timers;
 
 fn player(n: u128) -> SubjectId {
     SubjectId(Uuid::from_u128(n))

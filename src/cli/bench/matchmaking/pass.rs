@@ -1,0 +1,163 @@
+//! Everyone who waits, put together at once: decided in memory, and recorded in the log.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use commands::vault::Vault;
+use commands::{Commands, Outside, Settings};
+use domain::matchmaking::queues::Queues;
+use event_log::clock::{Clock, Ids};
+use event_log::{EmbeddedLog, EventLog, Filter, Log};
+use event_schemas::envelope::Event;
+use event_schemas::ids::Position;
+use event_schemas::match_record::MatchRecordEvent;
+use event_schemas::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
+
+use super::{Figures, crowd, open, what};
+use crate::cli::Failure;
+
+/// So many pick in a step, as in the server.
+const STEP_ENTRIES: usize = 8_192;
+/// Nobody is put together for so long: something is wrong.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+pub(super) async fn measure(folder: &TempDir, waiting: u64, round: u64) -> Result<Figures, Failure> {
+    let log = open(folder).await?;
+    let now = Clock::System.now();
+    let first = round * waiting;
+    let appends = (first..first + waiting).map(|number| {
+        let queued = crowd::queued(number, 0, now);
+        crowd::append(&log, crowd::of_player(number), now, vec![Event::Player(queued.into())])
+    });
+    crowd::all(appends).await?;
+    let queues = fold(&log).await?;
+    let decided = decide(&queues);
+    let recorded = record(&log, decided.pairs).await?;
+    log.close().await;
+    Ok(vec![
+        (what("waiting", "players who wait"), waiting as f64),
+        (what("pairs", "pairs that were found"), decided.pairs as f64),
+        (what("decided_cpu_ms", "decided: CPU, ms"), decided.cpu.as_secs_f64() * 1e3),
+        (
+            what("longest_step_ms", "decided: the longest that others wait for their turn, ms"),
+            decided.step.as_secs_f64() * 1e3,
+        ),
+        (
+            what("recorded_s", "recorded: from the start of acting to the last game confirmed on disk, s"),
+            recorded.all.as_secs_f64(),
+        ),
+        (what("recorded_cpu_s", "recorded: CPU of the whole process, s"), recorded.cpu.as_secs_f64()),
+        (
+            what("ready_s", "before it: from the start of the server to acting, s"),
+            recorded.ready.as_secs_f64(),
+        ),
+    ])
+}
+
+pub(super) async fn fold(log: &EmbeddedLog) -> Result<Queues, Failure> {
+    let mut queues = Queues::default();
+    let mut after = Position::START;
+    loop {
+        let page = log.read_all(after, &Filter::All, 4096).await.map_err(|error| failed(&error))?;
+        for recorded in &page.events {
+            queues.apply(&recorded.decode().map_err(|error| failed(&error))?);
+        }
+        after = page.next;
+        if page.at_head {
+            return Ok(queues);
+        }
+    }
+}
+
+pub(super) fn failed(error: &impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}
+
+struct Decided {
+    pairs: u64,
+    cpu: Duration,
+    step: Duration,
+}
+
+fn decide(queues: &Queues) -> Decided {
+    let id = (crowd::tenant(), crowd::pool());
+    let mut decided = Decided { pairs: 0, cpu: Duration::ZERO, step: Duration::ZERO };
+    let Some(pool) = queues.pool(&id) else { return decided };
+    let before = cpu(ClockId::ThreadCPUTime);
+    let mut since = Instant::now();
+    let mut pass = pool.pass(queues.blocks(), Clock::System.now(), |_| false);
+    while !pass.is_done() {
+        decided.pairs += pass.step(STEP_ENTRIES).len() as u64;
+        decided.step = decided.step.max(since.elapsed());
+        since = Instant::now();
+    }
+    decided.cpu = cpu(ClockId::ThreadCPUTime).saturating_sub(before);
+    decided
+}
+
+/// How much CPU time was used.
+fn cpu(of: ClockId) -> Duration {
+    let time = clock_gettime(of);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+struct Recorded {
+    ready: Duration,
+    all: Duration,
+    cpu: Duration,
+}
+
+/// Starts the write side on the log, and waits until so many games are confirmed.
+async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
+    let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
+    let from = *log.head().borrow();
+    let (started, before) = (Clock::System.now(), cpu(ClockId::ProcessCPUTime));
+    let shared = Log::Embedded(log.clone());
+    let commands = Commands::open(
+        Settings::default(),
+        shared.clone(),
+        Clock::System,
+        Ids::Random,
+        vault,
+        Outside::default(),
+    );
+    commands.start();
+    let ready = {
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            while !commands.matchmaking().is_ready {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Clock::System.now()
+        })
+    };
+    let mut instants = BTreeMap::new();
+    let mut events = shared.subscribe(from, Filter::StreamPrefixes(vec!["match_record-".to_owned()]));
+    let mut confirmed = 0;
+    while confirmed < pairs {
+        let page = tokio::time::timeout(STUCK_AFTER, events.next()).await;
+        let page =
+            page.map_err(|_| Failure::Failed(format!("only {confirmed} of {pairs} pairs were recorded")))?;
+        for recorded in &page.map_err(|error| failed(&error))?.events {
+            match recorded.decode().map_err(|error| failed(&error))?.event {
+                Event::MatchRecord(MatchRecordEvent::MatchProposed(_)) => {
+                    instants.entry("first proposed").or_insert(recorded.recorded_at);
+                }
+                Event::MatchRecord(MatchRecordEvent::MatchConfirmed(_)) => {
+                    confirmed += 1;
+                    instants.insert("last confirmed", recorded.recorded_at);
+                }
+                _ => {}
+            }
+        }
+    }
+    let cpu = cpu(ClockId::ProcessCPUTime).saturating_sub(before);
+    let ready: Timestamp = ready.await.map_err(|error| failed(&error))?;
+    commands.shutdown().await;
+    let at = |name| instants.get(name).copied().unwrap_or(ready);
+    // It may act before it has said so.
+    let acting = ready.min(at("first proposed"));
+    Ok(Recorded { ready: acting.since(started), all: at("last confirmed").since(acting), cpu })
+}
