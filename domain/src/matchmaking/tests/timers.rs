@@ -24,6 +24,9 @@ const WITHIN: u64 = 600_000_000;
 /// How far time moves at least, so that the test is over some day.
 const STEP: Duration = Duration::from_millis(50);
 
+/// Who waits in no queue.
+const SOMEBODY: SubjectId = SubjectId(Uuid::max());
+
 /// In no order, and some at the same instant.
 fn due_at(n: u64) -> Timestamp {
     let drawn = Uuid::new_v5(&Uuid::NAMESPACE_OID, &n.to_be_bytes()).as_u128() as u64;
@@ -145,8 +148,8 @@ fn ended(due: Due, at: Timestamp) -> Vec<Envelope> {
         }
         Due::Match(match_id) => {
             let expired = Event::MatchRecord(MatchExpired {}.into());
-            let stream = StreamId::player(&id("default"), player(1));
-            let freed = PlayerFreed { subject_id: player(1), match_id, reason: FreedReason::Expired };
+            let stream = StreamId::player(&id("default"), SOMEBODY);
+            let freed = PlayerFreed { subject_id: SOMEBODY, match_id, reason: FreedReason::Expired };
             vec![
                 recorded(StreamId::match_record(match_id), at, expired),
                 recorded(stream, at, Event::Player(freed.into())),
