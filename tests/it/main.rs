@@ -5,6 +5,7 @@
 mod access;
 mod analysis;
 mod architecture;
+mod arena;
 mod audit;
 mod challenges;
 mod cluster;

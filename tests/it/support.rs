@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the real program, started on a free port in a temporary folder.
 
 pub(crate) mod answers;
+pub(crate) mod arena;
 pub(crate) mod cluster;
 pub(crate) mod figures;
 pub(crate) mod folder;

@@ -105,7 +105,23 @@ impl Caller {
         body: Option<&Value>,
         patience: Duration,
     ) -> Result<Answer, Away> {
-        let (key, until) = (Uuid::new_v4().to_string(), Instant::now() + patience);
+        self.ask_as(Uuid::new_v4(), method, path, body, patience).await
+    }
+
+    /// As [`Self::ask`], under a key that the caller keeps: asked again with it, even later, the same command is answered
+    /// as it was.
+    ///
+    /// # Errors
+    /// [`Away`], with the last trouble.
+    pub async fn ask_as(
+        &self,
+        key: Uuid,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Answer, Away> {
+        let (key, until) = (key.to_string(), Instant::now() + patience);
         let mut pause = PAUSE_FIRST;
         loop {
             let mut request = self.request(method.clone(), path).timeout(TRY_TIMEOUT);

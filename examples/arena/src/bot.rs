@@ -8,55 +8,28 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
 use crate::api::{Answer, Away, Caller};
 use crate::entry::{Fate, Follows, fate};
+use crate::habits::Habits;
+use crate::seats::Seats;
 use crate::strength::{Strengths, exponential};
 
 const BASE: &str = "/v1/matchmaking";
+const QUEUE: &str = "/queue";
+const CHALLENGES: &str = "/challenges";
 /// A server that is away is waited for so long before the player looks at things anew.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long leaving may take.
+/// How long each call may take when the player leaves.
 const FAREWELL: Duration = Duration::from_secs(1);
+const UNQUEUE_TRIES: u32 = 3;
+const UNQUEUE_PAUSE: Duration = Duration::from_millis(300);
 const RESULT_EVERY: Duration = Duration::from_secs(2);
 const CHALLENGE_EVERY: Duration = Duration::from_secs(3);
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// A match that was just made may not be there yet for those who read.
 const UNKNOWN_MAX: u32 = 5;
-
-/// What a player tends to do.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Habits {
-    pub pools: Vec<String>,
-    pub max_rating_gap: Option<u16>,
-    pub follows: Follows,
-    /// Of the times they want to play, they challenge somebody in this share.
-    pub challenges: f64,
-    /// Of the challenges, they accept this share.
-    pub accepts: f64,
-    /// How long they wait on average before they give up.
-    pub patience: Duration,
-}
-
-impl Habits {
-    /// Of a player under a seed.
-    pub fn of(strengths: Strengths, user: &str, pools: &[String]) -> Self {
-        let mut chance = strengths.chance("habits", user);
-        let mut picked = pools.to_vec();
-        chance.shuffle(&mut picked);
-        // Two in three wait in one pool, the others in several.
-        let several = chance.f64() < 0.33;
-        picked.truncate(if several { picked.len().max(1) } else { 1 });
-        Self {
-            pools: picked,
-            max_rating_gap: (chance.f64() < 0.25).then(|| 50 * chance.u16(2..=8)),
-            follows: if chance.f64() < 0.7 { Follows::Stream } else { Follows::Poll },
-            challenges: 0.02 + 0.16 * chance.f64(),
-            accepts: 0.5 + 0.4 * chance.f64(),
-            patience: Duration::from_secs(chance.u64(60..=240)),
-        }
-    }
-}
 
 /// A player.
 #[derive(Debug)]
@@ -72,12 +45,22 @@ pub struct Bot {
 }
 
 /// What a player waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Open {
     #[default]
     Nothing,
+    /// The answer to the command that makes an entry or a challenge.
+    Answer(Begun),
     Entry(String),
     Challenge(String),
+}
+
+/// A command on its way. Whoever leaves before its answer sends it once more, under its key, to learn what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begun {
+    key: Uuid,
+    path: &'static str,
+    body: Value,
 }
 
 impl Bot {
@@ -136,17 +119,15 @@ impl Bot {
         if is_new {
             body["rating"] = self.strengths.guess(self.caller.user()).into();
         }
-        let answer = self.post("/queue", &body).await?;
-        let Some(id) = answer.text("/entry_id").filter(|_| answer.status == StatusCode::CREATED) else {
-            return self.refused("to the queue", &answer);
-        };
+        let (id, answer) = self.begin(QUEUE, body).await?;
+        let Some(id) = id else { return self.refused("to the queue", &answer) };
         tracing::info!(
             user = self.user(),
             pools = self.habits.pools.join(", "),
             max_gap = self.habits.max_rating_gap,
             "queues"
         );
-        self.follow(id.to_owned()).await
+        self.follow(id).await
     }
 
     /// Waits for what becomes of an entry, until it is over or patience is.
@@ -228,12 +209,9 @@ impl Bot {
         };
         let (opponent, pool) = (opponent.clone(), pool.clone());
         let body = json!({ "opponent_id": opponent, "pool_key": pool, "message": "Do you play?" });
-        let answer = self.post("/challenges", &body).await?;
-        let Some(id) = answer.text("/challenge_id").filter(|_| answer.status == StatusCode::CREATED) else {
-            return self.refused("to the challenge", &answer);
-        };
+        let (id, answer) = self.begin(CHALLENGES, body).await?;
+        let Some(id) = id else { return self.refused("to the challenge", &answer) };
         tracing::info!(user = self.user(), opponent, pool, "challenges");
-        let id = id.to_owned();
         self.open = Open::Challenge(id.clone());
         let until = Instant::now() + Duration::from_secs(self.chance.u64(15..=60));
         while Instant::now() < until {
@@ -278,17 +256,56 @@ impl Bot {
         false
     }
 
+    /// Sends a command that makes something, and answers its id if it did.
+    async fn begin(&mut self, path: &'static str, body: Value) -> Result<(Option<String>, Answer), Away> {
+        let begun = Begun { key: Uuid::new_v4(), path, body };
+        self.open = Open::Answer(begun.clone());
+        let answer = self.send(&begun, PATIENCE).await?;
+        self.open = Open::Nothing;
+        Ok((made(&answer), answer))
+    }
+
+    async fn send(&self, begun: &Begun, patience: Duration) -> Result<Answer, Away> {
+        let path = format!("{BASE}{}", begun.path);
+        self.caller.ask_as(begun.key, Method::POST, &path, Some(&begun.body), patience).await
+    }
+
     /// Takes back what is open.
     pub async fn leave(&self) {
-        let (method, path) = match &self.open {
-            Open::Nothing => return,
-            Open::Entry(id) => (Method::DELETE, format!("{BASE}/queue/{id}")),
-            Open::Challenge(id) => (Method::POST, format!("{BASE}/challenges/{id}/cancel")),
+        let left = match &self.open {
+            Open::Nothing => Ok(()),
+            Open::Answer(begun) => match self.send(begun, FAREWELL).await {
+                Ok(answer) => match made(&answer) {
+                    Some(id) if begun.path == QUEUE => self.unqueue(&id).await,
+                    Some(id) => self.unchallenge(&id).await,
+                    None => Ok(()),
+                },
+                Err(away) => Err(away),
+            },
+            Open::Entry(id) => self.unqueue(id).await,
+            Open::Challenge(id) => self.unchallenge(id).await,
         };
-        let body = (method == Method::POST).then(|| json!({}));
-        if let Err(away) = self.caller.ask(method, &path, body.as_ref(), FAREWELL).await {
+        if let Err(away) = left {
             tracing::debug!(user = self.user(), %away, "left without a word; what is open expires");
         }
+    }
+
+    async fn unqueue(&self, id: &str) -> Result<(), Away> {
+        let path = format!("{BASE}{QUEUE}/{id}");
+        for _ in 0..UNQUEUE_TRIES {
+            let answer = self.caller.ask(Method::DELETE, &path, None, FAREWELL).await?;
+            if answer.status != StatusCode::CONFLICT {
+                break;
+            }
+            // A game is being made, or was; if it fails, the entry searches again.
+            sleep(UNQUEUE_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn unchallenge(&self, id: &str) -> Result<(), Away> {
+        let path = format!("{BASE}{CHALLENGES}/{id}/cancel");
+        self.caller.ask(Method::POST, &path, Some(&json!({})), FAREWELL).await.map(drop)
     }
 
     fn refused(&self, what: &str, answer: &Answer) -> Result<(), Away> {
@@ -305,46 +322,9 @@ impl Bot {
     }
 }
 
-/// A match as one of its players sees it.
-#[derive(Debug, Default, PartialEq)]
-struct Seats<'a> {
-    side: Option<&'a str>,
-    opponent: Option<&'a str>,
-    before: Option<f64>,
-    after: Option<f64>,
-}
-
-impl<'a> Seats<'a> {
-    fn of(answer: &'a Answer, user: &str) -> Self {
-        let players = answer.body.pointer("/players").and_then(Value::as_array);
-        let mut seats = Self::default();
-        for player in players.into_iter().flatten() {
-            let text = |member: &str| player.get(member).and_then(Value::as_str);
-            if text("user_id") == Some(user) {
-                let points = |member: &str| player.get(member).and_then(Value::as_f64);
-                seats.side = text("side");
-                (seats.before, seats.after) = (points("rating_before"), points("rating_after"));
-            } else {
-                seats.opponent = text("user_id");
-            }
-        }
-        seats
-    }
-
-    fn result(&self, result: Option<&str>) -> &'static str {
-        match result {
-            Some("draw") => "draws",
-            Some("aborted") | None => "is aborted",
-            result if result == self.side => "wins",
-            Some(_) => "loses",
-        }
-    }
-
-    /// As `1512 (+12)`; nothing while no rating has moved.
-    fn rating(&self) -> Option<String> {
-        let (before, after) = (self.before?, self.after?);
-        Some(format!("{after:.0} ({:+.0})", after - before))
-    }
+/// The id of what a command made.
+fn made(answer: &Answer) -> Option<String> {
+    (answer.status == StatusCode::CREATED).then(|| answer.text("/id").map(str::to_owned))?
 }
 
 fn is_open(active: &Answer, challenge: &str) -> bool {
@@ -353,38 +333,4 @@ fn is_open(active: &Answer, challenge: &str) -> bool {
         let is = |member: &str, value: &str| open.get(member).and_then(Value::as_str) == Some(value);
         is("challenge_id", challenge) && is("status", "pending")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_match_is_told_as_its_player_sees_it() {
-        let body = json!({"result": "second", "players": [
-            {"user_id": "ada", "side": "first", "rating_before": 1500.0, "rating_after": 1491.6},
-            {"user_id": "ben", "side": "second", "rating_before": 1480.0, "rating_after": 1489.0},
-        ]});
-        let answer = Answer { status: StatusCode::OK, body };
-        let told = |user: &str| {
-            let seats = Seats::of(&answer, user);
-            let result = seats.result(answer.text("/result"));
-            (seats.opponent.unwrap().to_owned(), result, seats.rating().unwrap())
-        };
-        assert_eq!(told("ada"), ("ben".to_owned(), "loses", "1492 (-8)".to_owned()));
-        assert_eq!(told("ben"), ("ada".to_owned(), "wins", "1489 (+9)".to_owned()));
-    }
-
-    #[test]
-    fn habits_follow_from_the_seed_and_differ_between_players() {
-        let pools = ["blitz".to_owned(), "rapid".to_owned()];
-        let of = |user: &str| Habits::of(Strengths::new(1), user, &pools);
-        assert_eq!(of("ada"), of("ada"));
-        let all: Vec<Habits> = (0..200).map(|number| of(&number.to_string())).collect();
-        let several = all.iter().filter(|habits| habits.pools.len() == 2).count();
-        assert!((40..100).contains(&several), "{several}");
-        assert!(all.iter().any(|habits| habits.pools == ["rapid"]));
-        assert!(all.iter().any(|habits| habits.max_rating_gap.is_some()));
-        assert!(all.iter().any(|habits| habits.follows == Follows::Poll));
-    }
 }

@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Api;
-use crate::bot::{Bot, Habits, Open};
+use crate::bot::{Bot, Open};
+use crate::habits::Habits;
 use crate::strength::{Strengths, exponential};
 
 /// How often a player who does nothing looks for challenges.

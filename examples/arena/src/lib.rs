@@ -13,6 +13,8 @@ pub mod crowd;
 pub mod entry;
 pub mod fault;
 pub mod game;
+pub mod habits;
 pub mod report;
+pub mod seats;
 pub mod service;
 pub mod strength;

@@ -285,7 +285,7 @@ pub(crate) fn matcher() -> PathBuf {
     example("matchbook-matcher")
 }
 
-fn example(name: &str) -> PathBuf {
+pub(super) fn example(name: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_matchbook")).with_file_name(name);
     assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
     program
