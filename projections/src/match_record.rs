@@ -37,6 +37,10 @@ pub(crate) const LIST: &str = "SELECT view FROM (\
      ORDER BY created_at DESC, match_id DESC LIMIT $6) AS seconds\
      ) AS both_sides ORDER BY created_at DESC, match_id DESC LIMIT $6";
 
+pub(crate) const LIST_ALL: &str = "SELECT view FROM match_records \
+     WHERE tenant = $1 AND (created_at, match_id) < ($2, $3) AND ($4 IS NULL OR status = $4) \
+     ORDER BY created_at DESC, match_id DESC LIMIT $5";
+
 /// Where a match stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -263,12 +267,17 @@ pub struct MatchRecordCursor {
     pub match_id: MatchRecordId,
 }
 
-/// A part of a player's matches, the newest first.
+/// A part of a player's matches, or of everybody's, the newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchRecordPage {
     pub items: Vec<MatchView>,
     /// None at the end.
     pub next: Option<MatchRecordCursor>,
+}
+
+/// What a list goes on behind; from its beginning, behind everything.
+fn before(after: Option<MatchRecordCursor>) -> (i64, Uuid) {
+    after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.created_at.micros(), cursor.match_id.0))
 }
 
 /// The questions that can be asked of `match_records`.
@@ -290,17 +299,41 @@ impl MatchRecords {
         after: Option<MatchRecordCursor>,
         limit: u32,
     ) -> Result<MatchRecordPage, QueryError> {
-        let generation = self.slot.live()?;
-        let (created_at, match_id) =
-            after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.created_at.micros(), cursor.match_id.0));
+        let (created_at, match_id) = before(after);
         let statement = Statement::new(LIST)
             .bind(tenant.as_str())
             .bind(player.0)
             .bind(created_at)
             .bind(match_id)
             .bind(status.as_ref().map(variant))
-            // One more than asked for shows whether there is more.
             .bind(i64::from(limit) + 1);
+        self.page(statement, limit).await
+    }
+
+    /// As [`Self::list`], of all the tenant's players.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn list_all(
+        &self,
+        tenant: &Tenant,
+        status: Option<MatchStatus>,
+        after: Option<MatchRecordCursor>,
+        limit: u32,
+    ) -> Result<MatchRecordPage, QueryError> {
+        let (created_at, match_id) = before(after);
+        let statement = Statement::new(LIST_ALL)
+            .bind(tenant.as_str())
+            .bind(created_at)
+            .bind(match_id)
+            .bind(status.as_ref().map(variant))
+            .bind(i64::from(limit) + 1);
+        self.page(statement, limit).await
+    }
+
+    /// The rows of a list that was asked for one more than `limit`, which shows whether there is more.
+    async fn page(&self, statement: Statement, limit: u32) -> Result<MatchRecordPage, QueryError> {
+        let generation = self.slot.live()?;
         let rows: Vec<Stored> =
             generation.db.all(statement).await.map_err(|error| store_error(Name::MatchRecords, error))?;
         let has_more = rows.len() > limit as usize;

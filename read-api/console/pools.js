@@ -2,10 +2,12 @@
 
 import { follow, get } from "./api.js";
 import { coalesce, count, duration, el, instant, say, words } from "./dom.js";
+import { Meetings } from "./meetings.js";
 import { Picture } from "./picture.js";
 
 const SHOWN_MAX = 12;
 const REFRESH_MS = 200;
+const MEETINGS_MS = 1000;
 const RETRY_MS = 5000;
 const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Not live" };
 
@@ -14,6 +16,9 @@ export class Pools {
     const part = (name) => document.getElementById(`pools-${name}`);
     Object.assign(this, { list: part("list"), live: part("live"), notice: part("notice"), empty: part("empty"), more: part("more") });
     this.cards = new Map();
+    this.meetings = new Meetings();
+    // One that fails is asked for again after the next change, and the summary says what is wrong.
+    this.newMeetings = coalesce(() => this.meetings.load().catch(() => {}), MEETINGS_MS);
     this.shownMax = SHOWN_MAX;
     this.stop = () => {};
     this.round = 0;
@@ -58,7 +63,9 @@ export class Pools {
   }
 
   show(summary) {
+    const played = this.summary?.position;
     this.summary = summary;
+    if (summary.position !== played) this.newMeetings();
     const pools = [...summary.pools].sort(byName);
     const shown = pools.slice(0, this.shownMax);
     const tenants = new Set(pools.map((pool) => pool.tenant));

@@ -33,13 +33,14 @@ macro_rules! file {
 
 static PAGE: File = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [File; 10] = [
+static FILES: [File; 11] = [
     file!("analysis.js", "text/javascript; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("api.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
     file!("job.js", "text/javascript; charset=utf-8"),
     file!("jobs.js", "text/javascript; charset=utf-8"),
+    file!("meetings.js", "text/javascript; charset=utf-8"),
     file!("picture.js", "text/javascript; charset=utf-8"),
     file!("pools.js", "text/javascript; charset=utf-8"),
     file!("style.css", "text/css; charset=utf-8"),

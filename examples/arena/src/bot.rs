@@ -27,7 +27,7 @@ const UNQUEUE_TRIES: u32 = 3;
 const UNQUEUE_PAUSE: Duration = Duration::from_millis(300);
 const RESULT_EVERY: Duration = Duration::from_secs(2);
 const CHALLENGE_EVERY: Duration = Duration::from_secs(3);
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
+const SETTLE_PAUSE: Duration = Duration::from_millis(250);
 /// A match that was just made may not be there yet for those who read.
 const UNKNOWN_MAX: u32 = 5;
 
@@ -53,6 +53,13 @@ pub enum Open {
     Answer(Begun),
     Entry(String),
     Challenge(String),
+}
+
+/// What the server says that a player is in.
+struct Things {
+    entry: Option<String>,
+    /// The match that is played.
+    game: Option<String>,
 }
 
 /// A command on its way. Whoever leaves before its answer sends it once more, under its key, to learn what came of it.
@@ -84,28 +91,24 @@ impl Bot {
     /// Waits until nothing of this player is open: no entry, no match.
     pub async fn settle(&mut self) {
         loop {
-            let active = match self.get("/active").await {
-                Ok(answer) if answer.status.is_success() => answer,
-                Ok(answer) => {
-                    tracing::warn!(user = self.user(), status = %answer.status, problem = answer.problem(), "not told what is open");
-                    return;
-                }
-                Err(_) => {
-                    sleep(AWAY_PAUSE).await;
-                    continue;
-                }
-            };
-            let playing = active.text("/match/match_id").or_else(|| active.text("/entry/match_id"));
-            let waiting = active.text("/entry/entry_id");
-            let result = match (playing, waiting, active.text("/entry/status")) {
-                (_, Some(entry), Some("searching" | "placing")) => self.follow(entry.to_owned()).await,
-                (Some(id), _, _) => self.finish(id.to_owned()).await,
-                _ => return,
-            };
-            if result.is_err() {
-                sleep(AWAY_PAUSE).await;
+            match self.open_things().await {
+                Ok(Things { entry: Some(id), .. }) => drop(self.follow(id).await),
+                Ok(Things { game: Some(id), .. }) => drop(self.finish(id).await),
+                Ok(_) => return,
+                Err(away) => tracing::debug!(user = self.user(), %away, "the server is away"),
             }
+            sleep(SETTLE_PAUSE).await;
         }
+    }
+
+    async fn open_things(&self) -> Result<Things, Away> {
+        let active = self.get("/active").await?;
+        let is_waiting = matches!(active.text("/entry/status"), Some("searching" | "placing"));
+        let entry = active.text("/entry/id").filter(|_| is_waiting).map(str::to_owned);
+        let newest = self.get("/matches?limit=1").await?;
+        let is_played = matches!(newest.text("/items/0/status"), Some("placing" | "playing"));
+        let game = newest.text("/items/0/id").filter(|_| is_played).map(str::to_owned);
+        Ok(Things { entry, game })
     }
 
     async fn queue(&mut self) -> Result<(), Away> {
@@ -216,10 +219,15 @@ impl Bot {
         let until = Instant::now() + Duration::from_secs(self.chance.u64(15..=60));
         while Instant::now() < until {
             sleep(CHALLENGE_EVERY).await;
-            let active = self.get("/active").await?;
-            if active.text("/match/match_id").is_some() || !is_open(&active, &id) {
-                self.open = Open::Nothing;
-                return Ok(());
+            let answer = self.get(&format!("{CHALLENGES}/{id}")).await?;
+            match answer.text("/status") {
+                Some("pending") => {}
+                Some(status) => {
+                    tracing::info!(user = self.user(), opponent, status, "hears of the challenge");
+                    self.open = Open::Nothing;
+                    return Ok(());
+                }
+                None => {}
             }
         }
         let answer = self.post(&format!("/challenges/{id}/cancel"), &json!({})).await?;
@@ -236,7 +244,7 @@ impl Bot {
         let items = answer.body.pointer("/items").and_then(Value::as_array).cloned().unwrap_or_default();
         for challenge in items {
             let text = |member: &str| challenge.get(member).and_then(Value::as_str);
-            let (Some(id), Some("pending")) = (text("challenge_id"), text("status")) else { continue };
+            let (Some(id), Some("pending")) = (text("id"), text("status")) else { continue };
             let by = text("challenger_id").unwrap_or("somebody");
             let is_accepted = self.chance.f64() < self.habits.accepts;
             let act = if is_accepted { "accept" } else { "decline" };
@@ -325,12 +333,4 @@ impl Bot {
 /// The id of what a command made.
 fn made(answer: &Answer) -> Option<String> {
     (answer.status == StatusCode::CREATED).then(|| answer.text("/id").map(str::to_owned))?
-}
-
-fn is_open(active: &Answer, challenge: &str) -> bool {
-    let open = active.body.pointer("/challenges").and_then(Value::as_array);
-    open.into_iter().flatten().any(|open| {
-        let is = |member: &str, value: &str| open.get(member).and_then(Value::as_str) == Some(value);
-        is("challenge_id", challenge) && is("status", "pending")
-    })
 }

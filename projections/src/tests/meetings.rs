@@ -286,6 +286,18 @@ async fn a_players_matches_of_both_sides_come_the_newest_first_page_by_page() {
     let abandoned: Vec<_> = (0..20).rev().filter(|n| n % 4 == 0).map(match_id).collect();
     assert_eq!(listed(Some(MatchStatus::Abandoned)).await, abandoned);
     assert!(listed(Some(MatchStatus::Playing)).await.is_empty());
+    let (mut everybodys, mut after) = (Vec::new(), None);
+    loop {
+        let page = models.match_records().list_all(&tenant(), None, after, 3).await.unwrap();
+        everybodys.extend(page.items.iter().map(|view| view.match_id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(everybodys, [vec![match_id(99)], all].concat());
+    let other = "other".parse().unwrap();
+    assert!(models.match_records().list_all(&other, None, None, 3).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]

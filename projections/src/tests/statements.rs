@@ -43,7 +43,8 @@ fn statements() -> Vec<(&'static str, Vec<String>)> {
     let retries =
         of(&[retry::UPSERT, retry::ONE, retry::LIST, retry::UPSERT_JOB, retry::DROP_JOB, retry::JOB]);
     let challenges = of(&[challenge::UPSERT, challenge::ONE, challenge::INCOMING, challenge::OUTGOING]);
-    let match_records = of(&[match_record::UPSERT, match_record::ONE, match_record::LIST]);
+    let match_records =
+        of(&[match_record::UPSERT, match_record::ONE, match_record::LIST, match_record::LIST_ALL]);
     let players =
         of(&[player::UPSERT, player::ONE, player::RATINGS, player::BLOCK, player::UNBLOCK, player::BLOCKS]);
     vec![

@@ -160,6 +160,31 @@ impl MatchRecordRoutes {
         Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
     }
 
+    /// Everybody's matches, the newest first
+    ///
+    /// Needs the role `service` or `admin`.
+    #[oai(path = "/internal/matches", method = "get", operation_id = "list_all_match_records")]
+    async fn list_all(
+        &self,
+        caller: Caller,
+        status: Query<Option<MatchStatus>>,
+        #[oai(default)] limit: Query<Limit>,
+        cursor: Query<Option<Cursor>>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Page<MatchRecord>>, Problem> {
+        caller.require(Role::Service | Role::Admin)?;
+        let list = format!("all match records {:?}", status.0);
+        let after: Option<MatchRecordCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
+        self.api.models_reached(&[Name::MatchRecords], min).await?;
+        let (status, limit) = (status.0.map(asked), limit.0.get() as u32);
+        let page = self.api.models.match_records().list_all(&caller.tenant, status, after, limit).await;
+        let page = page.map_err(|error| unanswered(&error))?;
+        let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
+        let items = self.api.shown_matches(&caller.tenant, page.items).await?;
+        Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
+    }
+
     /// A match, for its two players
     ///
     /// Whoever has the role `service` or `admin` sees all of the tenant's.

@@ -46,7 +46,8 @@ async fn every_file_that_the_page_names_is_there() {
 #[tokio::test]
 async fn text_from_the_server_never_becomes_markup() {
     let stage = Stage::open().await;
-    for name in ["analysis.js", "app.js", "api.js", "dom.js", "job.js", "jobs.js", "picture.js", "pools.js"] {
+    let scripts = ["analysis", "app", "api", "dom", "job", "jobs", "meetings", "picture", "pools"];
+    for name in scripts.map(|name| format!("{name}.js")) {
         let script = stage.get(&format!("/console/{name}")).await.text;
         for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
         {

@@ -125,6 +125,10 @@ async fn a_match_is_there_for_its_players_and_for_trusted_callers_of_its_tenant(
         assert_eq!(status(&other, "player-1", Role::User, &path).await, 404);
         assert_eq!(status(&other, "operator", Role::Admin, &path).await, 404);
     }
+    for (role, expected) in [(Role::User, 403), (Role::Worker, 403), (Role::Service, 200), (Role::Admin, 200)]
+    {
+        assert_eq!(status(&acme(), "operator", role, "/internal/matches").await, expected, "{role:?}");
+    }
     for list in ["matches", "challenges/incoming", "challenges/outgoing", "ratings", "blocks"] {
         let path = format!("/v1/matchmaking/{list}");
         assert_eq!(status(&acme(), "nobody", Role::User, &path).await, 200, "{list}");
@@ -150,6 +154,8 @@ async fn a_player_lists_their_matches_by_status_and_whose_list_a_cursor_is_of_ma
     assert!(ids(&finished).is_empty());
     assert!(ids(&stage.as_player(3, "/v1/matchmaking/matches").await.json()).is_empty());
     assert_eq!(stage.as_player(2, "/v1/matchmaking/matches?status=lost").await.status, 400);
+    let all = stage.as_player(3, "/internal/matches?status=playing&limit=1").await.json();
+    assert_eq!(ids(&all), ids(&page), "everybody's, for those who see them");
     for n in 2..=4 {
         stage.challenge(ChallengeId(Uuid::from_u128(n)), 1, n).await;
     }
