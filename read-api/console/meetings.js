@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chip, count, duration, el, say, title, words } from "./dom.js";
 
-const SHOWN = 15;
+const SHOWN = 10;
 /** As the chips of jobs are coloured. */
 const TONES = { placing: "pending", playing: "running", finished: "completed", expired: "cancelled", abandoned: "failed" };
 
@@ -33,9 +33,9 @@ export class Meetings {
       return el("tr", {},
         el("td", {}, match.pool_key, match.challenge_id ? el("span", { class: "subtle" }, " by challenge") : null),
         el("td", {}, player(first)), el("td", {}, player(second)),
+        el("td", {}, chip(TONES[match.status], outcome(match)), match.detail ? el("span", { class: "subtle" }, ` ${match.detail}`) : null),
         el("td", { class: "num" }, count(Math.abs(first.rating - second.rating))),
-        el("td", { class: "num" }, waited(first, second)),
-        el("td", {}, chip(TONES[match.status], outcome(match)), match.detail ? el("span", { class: "subtle" }, ` ${match.detail}`) : null));
+        el("td", { class: "num" }, waited(first, second)));
     }));
   }
 }
@@ -43,7 +43,7 @@ export class Meetings {
 function player({ user_id: user, rating, rating_before: before, rating_after: after }) {
   const change = after === null || before === null ? null : Math.round(after - before);
   const moved = change === null ? "" : ` ${change < 0 ? "−" : "+"}${Math.abs(change)}`;
-  return [user ?? "erased", el("span", { class: "subtle num" }, ` ${count(rating)}${moved}`)];
+  return [user ?? "erased", el("span", { class: "subtle num" }, ` ${rating}${moved}`)];
 }
 
 function waited(first, second) {

@@ -7,9 +7,10 @@ const NS = "http://www.w3.org/2000/svg";
 const [LEFT, RIGHT, TOP] = [46, 46, 26];
 const [PLOT, GAP, BARS, FOOT] = [180, 14, 44, 20];
 export const HEIGHT = TOP + PLOT + GAP + BARS + FOOT;
-/** The scale of waits ends at one of these, in seconds; a quarter of each reads well. */
-const TOPS = [20, 40, 60, 120, 240, 480, 1200, 2400, 4800, 7200];
-const GRID = 4;
+/** The marks on the scale of waits, in seconds; it ends at one of them. */
+const MARKS = [0, 5, 15, 30, 60, 120, 300, 600, 1200, 2400, 3600, 7200, 14400, 43200, 86400];
+const TOP_MIN = 30;
+const MARK_GAP = 22;
 const STEP = 200;
 const SPAN_MIN = 800;
 
@@ -19,8 +20,6 @@ function svg(tag, props = {}, ...children) {
   node.append(...children);
   return node;
 }
-
-const tick = (seconds, top) => (top > 120 ? `${seconds / 60} min` : `${seconds} s`);
 
 /** How far someone is matched who has waited so long, in points to either side. */
 export function reach(settings, waited) {
@@ -44,11 +43,12 @@ export class Picture {
     const points = pool.sample.points;
     this.range = rangeOf(pool, this.range);
     const oldest = pool.oldest_wait_seconds ?? 0;
-    const top = TOPS.find((seconds) => seconds >= oldest) ?? Math.ceil(oldest / 14400) * 14400;
+    const top = MARKS.find((seconds) => seconds >= Math.max(oldest, TOP_MIN)) ?? MARKS.at(-1);
     const [low, high] = this.range;
     const right = width - RIGHT;
     const x = (rating) => LEFT + ((Math.max(low, Math.min(high, rating)) - low) / (high - low)) * (right - LEFT);
-    const y = (waited) => TOP + PLOT - (Math.min(top, waited) / top) * PLOT;
+    // By the root, so that one who has waited for long leaves room for the many who have just come.
+    const y = (waited) => TOP + PLOT - Math.sqrt(Math.min(top, waited) / top) * PLOT;
     this.node.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.node.setAttribute("aria-label", inWords(pool, points));
     this.node.replaceChildren(
@@ -76,11 +76,13 @@ function rangeOf(pool, before) {
 
 function grid(settings, { top, x, y, right }) {
   const lines = [svg("text", { x: right + 6, y: TOP - 12 }, "window")];
-  for (let step = 0; step <= GRID; step += 1) {
-    const waited = (top * step) / GRID;
-    lines.push(svg("line", { class: step === 0 ? "axis" : "grid", x1: LEFT, x2: right, y1: y(waited), y2: y(waited) }));
-    lines.push(svg("text", { x: LEFT - 6, y: y(waited) + 4, "text-anchor": "end" }, tick(waited, top)));
-    lines.push(svg("text", { x: right + 6, y: y(waited) + 4 }, `±${reach(settings, waited)}`));
+  let below = Infinity;
+  for (const waited of MARKS.filter((seconds) => seconds <= top)) {
+    if (below - y(waited) < MARK_GAP) continue;
+    below = y(waited);
+    lines.push(svg("line", { class: waited === 0 ? "axis" : "grid", x1: LEFT, x2: right, y1: below, y2: below }));
+    lines.push(svg("text", { x: LEFT - 6, y: below + 4, "text-anchor": "end" }, duration(waited)));
+    lines.push(svg("text", { x: right + 6, y: below + 4 }, `±${reach(settings, waited)}`));
   }
   return lines;
 }

@@ -44,9 +44,9 @@ impl Idle {
         self.lock().insert(player);
     }
 
-    /// False if somebody took them already.
-    fn remove(&self, player: usize) -> bool {
-        self.lock().remove(&player)
+    /// If they were called meanwhile, the call waits for them.
+    fn remove(&self, player: usize) {
+        self.lock().remove(&player);
     }
 
     fn take_any(&self, chance: &mut fastrand::Rng) -> Option<usize> {
@@ -141,6 +141,9 @@ async fn live(
 async fn days(bot: &mut Bot, number: usize, idle: &Idle, called: &mut mpsc::Receiver<()>) {
     bot.settle().await;
     loop {
+        if bot.answer_challenges().await {
+            bot.settle().await;
+        }
         idle.add(number);
         let look = LOOK_EVERY.mul_f64(0.5 + bot.chance.f64());
         tokio::select! {
@@ -151,10 +154,7 @@ async fn days(bot: &mut Bot, number: usize, idle: &Idle, called: &mut mpsc::Rece
                 bot.play().await;
             }
             () = tokio::time::sleep(look) => {
-                if bot.answer_challenges().await {
-                    idle.remove(number);
-                    bot.settle().await;
-                }
+                idle.remove(number);
             }
         }
     }
@@ -177,6 +177,8 @@ mod tests {
         (0..50).for_each(|player| idle.add(player));
         let called: BTreeSet<usize> = std::iter::from_fn(|| idle.take_any(&mut chance)).collect();
         assert_eq!(called.len(), 50);
-        assert!(!idle.remove(7), "taken already");
+        idle.add(7);
+        idle.remove(7);
+        assert_eq!(idle.take_any(&mut chance), None, "who has something to do is left alone");
     }
 }
