@@ -12,6 +12,7 @@ use poem::http::StatusCode;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use poem::{EndpointExt, Request, Response, Server, endpoint};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// How the services are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +26,13 @@ pub(crate) enum Mood {
     Ignorant,
     /// They never answer.
     Silent,
+    /// They answer once their mood changes.
+    Held,
 }
 
 #[derive(Debug)]
 struct State {
-    mood: Mood,
+    mood: watch::Sender<Mood>,
     asked: usize,
     /// By match. The same match makes the same game.
     games: BTreeMap<String, Value>,
@@ -46,7 +49,12 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) async fn start() -> Self {
-        let state = State { mood: Mood::Well, asked: 0, games: BTreeMap::new(), ratings: BTreeMap::new() };
+        let state = State {
+            mood: watch::Sender::new(Mood::Well),
+            asked: 0,
+            games: BTreeMap::new(),
+            ratings: BTreeMap::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let served = state.clone();
         let endpoint = endpoint::make(move |request| answer(served.clone(), request));
@@ -69,11 +77,18 @@ impl Services {
     }
 
     pub(crate) fn turn(&self, mood: Mood) {
-        self.state.lock().unwrap().mood = mood;
+        self.state.lock().unwrap().mood.send_replace(mood);
     }
 
     pub(crate) fn rate(&self, user: &str, rating: f64) {
         self.state.lock().unwrap().ratings.insert(user.to_owned(), rating);
+    }
+
+    /// Waits until they have been asked so often.
+    pub(crate) async fn until_asked(&self, times: usize) {
+        while self.asked() < times {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How often they were asked for anything.
@@ -89,17 +104,18 @@ impl Services {
 
 async fn answer(state: Arc<Mutex<State>>, mut request: Request) -> Response {
     let body: Value = request.take_body().into_json().await.unwrap_or_default();
-    let mood = {
+    let mut mood = {
         let mut state = state.lock().unwrap();
         state.asked += 1;
-        state.mood
+        state.mood.subscribe()
     };
+    let mood = *mood.wait_for(|mood| *mood != Mood::Held).await.unwrap();
     match mood {
         Mood::Failing => StatusCode::SERVICE_UNAVAILABLE.into(),
         Mood::Refusing => StatusCode::UNPROCESSABLE_ENTITY.into(),
         Mood::Ignorant => StatusCode::NOT_FOUND.into(),
         Mood::Silent => std::future::pending().await,
-        Mood::Well => well(&mut state.lock().unwrap(), request.uri().path(), body),
+        Mood::Well | Mood::Held => well(&mut state.lock().unwrap(), request.uri().path(), body),
     }
 }
 

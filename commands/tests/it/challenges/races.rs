@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use commands::Outside;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 
@@ -68,6 +69,37 @@ async fn an_acceptance_that_came_to_no_game_is_tried_again_under_its_own_key() {
     let head = bench.head();
     assert_eq!(bench.answer_with_key("bob", &challenge, "accept", "k").await, accepted);
     assert_eq!((bench.head(), services.games().len()), (head, 1));
+}
+
+#[tokio::test]
+async fn nobody_else_asks_for_the_game_while_an_acceptance_waits_for_it() {
+    let services = Services::start().await;
+    let bench = Bench::with_outside(Outside { ratings: None, ..services.outside() }).await;
+    let challenge = bench.challenged("ann", "bob").await;
+    services.turn(Mood::Held);
+    let waiting = async {
+        services.until_asked(1).await;
+        bench.rest().await;
+        bench.pass(60).await;
+        assert_eq!(services.asked(), 1);
+        services.turn(Mood::Well);
+    };
+    let (answer, ()) = join(bench.answer_as("bob", &challenge, "accept"), waiting).await;
+    assert_eq!((answer.status, services.asked()), (200, 1), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_acceptance_whose_caller_goes_away_is_carried_out_nevertheless_and_at_once() {
+    let services = Services::start().await;
+    let bench = Bench::with_outside(Outside { ratings: None, ..services.outside() }).await;
+    let challenge = bench.challenged("ann", "bob").await;
+    services.turn(Mood::Held);
+    tokio::select! {
+        answer = bench.answer_as("bob", &challenge, "accept") => panic!("{answer:?}"),
+        () = services.until_asked(1) => {}
+    }
+    services.turn(Mood::Well);
+    bench.until_count("MatchConfirmed", 1).await;
 }
 
 #[tokio::test]
