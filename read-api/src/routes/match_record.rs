@@ -9,7 +9,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use projections::match_record::{MatchRecordCursor, MatchStatus as Stored, MatchView, PlayerView};
-use web::caller::Caller;
+use web::caller::{Caller, Role};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
