@@ -31,9 +31,9 @@ export class Meetings {
     this.rows.replaceChildren(...matches.map((match) => {
       const [first, second] = match.players;
       return el("tr", {},
-        el("td", {}, match.pool_key, match.challenge_id ? el("span", { class: "subtle" }, " by challenge") : null),
         el("td", {}, player(first)), el("td", {}, player(second)),
-        el("td", {}, chip(TONES[match.status], outcome(match)), match.detail ? el("span", { class: "subtle" }, ` ${match.detail}`) : null),
+        el("td", {}, chip(match.result === "aborted" ? "cancelled" : TONES[match.status], outcome(match)), match.detail ? el("span", { class: "subtle" }, ` ${match.detail}`) : null),
+        el("td", {}, match.pool_key, match.challenge_id ? el("span", { class: "subtle" }, " by challenge") : null),
         el("td", { class: "num" }, count(Math.abs(first.rating - second.rating))),
         el("td", { class: "num" }, waited(first, second)));
     }));
