@@ -2,6 +2,7 @@
 
 mod games;
 mod history;
+mod streams;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
