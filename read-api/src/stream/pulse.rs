@@ -27,31 +27,43 @@ pub(crate) struct Pulses {
 }
 
 #[derive(Debug)]
-struct Followed<K>(HashMap<K, watch::Sender<u64>>);
+struct Followed<K> {
+    senders: HashMap<K, watch::Sender<u64>>,
+    /// Once there are so many, those that nobody follows any more are let go.
+    swept_at: usize,
+}
+
+/// So few are never swept.
+const SWEPT_MIN: usize = 1024;
 
 impl<K> Default for Followed<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { senders: HashMap::new(), swept_at: SWEPT_MIN }
     }
 }
 
 impl<K: Eq + Hash> Followed<K> {
     fn follow(&mut self, key: K) -> watch::Receiver<u64> {
-        self.0.entry(key).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        if self.senders.len() >= self.swept_at {
+            self.senders.retain(|_, sender| sender.receiver_count() > 0);
+            // Twice as many as there are: so a sweep costs each newcomer little.
+            self.swept_at = SWEPT_MIN.max(2 * self.senders.len());
+        }
+        self.senders.entry(key).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
     fn wake(&mut self, key: &K) {
-        if let Some(sender) = self.0.get(key) {
+        if let Some(sender) = self.senders.get(key) {
             sender.send_modify(|pulse| *pulse = pulse.wrapping_add(1));
             if sender.receiver_count() == 0 {
-                self.0.remove(key);
+                self.senders.remove(key);
             }
         }
     }
 
     fn wake_all(&mut self) {
-        self.0.retain(|_, sender| sender.receiver_count() > 0);
-        for sender in self.0.values() {
+        self.senders.retain(|_, sender| sender.receiver_count() > 0);
+        for sender in self.senders.values() {
             sender.send_modify(|pulse| *pulse = pulse.wrapping_add(1));
         }
     }
@@ -122,5 +134,25 @@ async fn watch_streams(log: Log, pulses: Arc<Pulses>) {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_follows_any_more_is_let_go_and_what_somebody_follows_is_woken() {
+        let mut followed = Followed::default();
+        let mut kept = followed.follow(0);
+        for key in 1..10 * SWEPT_MIN {
+            drop(followed.follow(key));
+        }
+        assert!(followed.senders.len() <= SWEPT_MIN, "{}", followed.senders.len());
+        followed.wake(&0);
+        assert!(kept.has_changed().unwrap());
+        kept.mark_unchanged();
+        followed.wake(&1);
+        assert!(!kept.has_changed().unwrap());
     }
 }
