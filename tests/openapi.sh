@@ -84,6 +84,18 @@ for _ in range(200):
 EOF
 [ -s "$venv/games" ] || { echo "two players who wait were not put together" >&2; exit 1; }
 
+# Challenges for them to answer and to take back.
+python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/challenges"
+import json, sys, urllib.request
+
+url, tester, partner = sys.argv[1:]
+for token, opponent in [(tester, "partner"), (partner, "tester")] * 8:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps({"opponent_id": opponent, "pool_key": "blitz", "message": "a rematch?"}).encode()
+    request = urllib.request.Request(url + "/v1/matchmaking/challenges", body, headers)
+    print(json.dumps(json.load(urllib.request.urlopen(request))["challenge_id"]))
+EOF
+
 "$venv/bin/st" --config-file tests/schemathesis.toml run "http://127.0.0.1:$port/openapi.json" \
   --header "Authorization: Bearer $token" \
   --max-examples "$examples" --seed "$seed" || { tail -n 50 "$work/server.log" >&2; exit 1; }
