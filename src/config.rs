@@ -121,6 +121,10 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub(crate) analyses_max: usize,
 
+    /// Put players together; `false` leaves it to another process on the same log, which knows their names
+    #[arg(long, env = "MATCHBOOK_MATCHMAKING", value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) matchmaking: bool,
+
     /// The service that makes the games of matches, as `http://games:9000`: it is asked by `POST {url}/games`. https is not spoken: put a proxy before a service that asks for it. Without one, matches carry no game
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) game_service_url: Option<String>,

@@ -139,7 +139,12 @@ impl Running {
 
 fn command_settings(config: &Config) -> commands::Settings {
     let leases = LeaseTerms { term: config.lease_term, heartbeat: config.lease_term / 3 };
-    commands::Settings { leases, analyses_max: config.analyses_max, ..commands::Settings::default() }
+    commands::Settings {
+        leases,
+        analyses_max: config.analyses_max,
+        puts_together: config.matchmaking,
+        ..commands::Settings::default()
+    }
 }
 
 /// The clients of the services that are set.
@@ -210,6 +215,10 @@ fn matchmaking(commands: &Commands) -> Part {
     let commands = commands.clone();
     Part::new("matchmaking", move || {
         let status = commands.matchmaking();
+        if status.is_elsewhere {
+            let detail = "it is left to another process on the same log (--matchmaking)".to_owned();
+            return Standing { ready: true, position: None, detail };
+        }
         let games = match status.games {
             None => "no game service is set".to_owned(),
             Some(Phase::Closed) => "the game service is asked".to_owned(),

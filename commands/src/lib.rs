@@ -55,11 +55,18 @@ pub struct Settings {
     pub cached_events_max: usize,
     /// How many analyses of videos a tenant may have under way.
     pub analyses_max: usize,
+    /// Whether players are put together here; otherwise another process on the same log does it.
+    pub puts_together: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { leases: LeaseTerms::default(), cached_events_max: 2_000_000, analyses_max: 100 }
+        Self {
+            leases: LeaseTerms::default(),
+            cached_events_max: 2_000_000,
+            analyses_max: 100,
+            puts_together: true,
+        }
     }
 }
 
@@ -145,7 +152,11 @@ impl Commands {
             tokio::spawn(process::presence::run(self.clone())),
             tokio::spawn(process::retries::run(self.clone())),
         ];
-        self.tasks().extend(tasks.into_iter().chain(self.0.matchmaking.start()));
+        let mut running = self.tasks();
+        running.extend(tasks);
+        if self.0.settings.puts_together {
+            running.extend(self.0.matchmaking.start());
+        }
     }
 
     /// Ends the processes, and sends those home who wait for work. Commands in course are not touched.
@@ -176,7 +187,8 @@ impl Commands {
 
     /// How matchmaking stands, for `/status`.
     pub fn matchmaking(&self) -> matchmaking::Status {
-        self.0.matchmaking.status()
+        let is_elsewhere = !self.0.settings.puts_together;
+        matchmaking::Status { is_elsewhere, ..self.0.matchmaking.status() }
     }
 
     /// The services that are not ours by name: how each stands, and how often it was left alone in a row.

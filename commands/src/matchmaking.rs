@@ -90,6 +90,8 @@ pub struct Status {
     pub position: Position,
     /// Whether players are put together now.
     pub is_ready: bool,
+    /// Whether it is left to another process on the same log.
+    pub is_elsewhere: bool,
     /// Whether the log could not be read any more, so that nobody will be put together before the next start.
     pub is_stopped: bool,
     /// How many entries search, over all pools and tenants.
@@ -221,6 +223,7 @@ impl Matchmaking {
         Status {
             position,
             is_ready: is_live && !is_stopped,
+            is_elsewhere: false,
             is_stopped,
             searching: left.searching(),
             unfinished: left.unfinished().count(),

@@ -146,6 +146,17 @@ async fn two_who_wait_are_put_together_and_can_neither_join_nor_cancel_then() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_told_so_takes_players_in_and_leaves_it_to_another_to_put_them_together() {
+    let bench = Bench::without_matchmaking().await;
+    bench.waits("ann").await;
+    bench.waits("bob").await;
+    bench.rest().await;
+    bench.pass(3600).await;
+    assert_eq!(bench.head(), 2);
+    assert!(bench.commands.matchmaking().is_elsewhere);
+}
+
+#[tokio::test]
 async fn cancelling_ends_an_entry_once_however_often_it_is_asked_for() {
     let bench = Bench::new().await;
     let path = bench.waits("ann").await;

@@ -162,6 +162,13 @@ impl Bench {
         Self { settings, ..bench }.restarted().await
     }
 
+    /// A server that leaves it to another to put players together.
+    pub(crate) async fn without_matchmaking() -> Self {
+        let bench = Self::new().await;
+        let settings = Settings { puts_together: false, ..Settings::default() };
+        Self { settings, ..bench }.restarted().await
+    }
+
     /// A second server over the same log, with a memory of its own.
     pub(crate) async fn beside(&self) -> Self {
         let (clock, log, vault) = (self.clock.clone(), self.log.clone(), self.vault.clone());

@@ -58,7 +58,8 @@ impl Cluster {
     }
 }
 
-/// It has processes of its own, which must leave the leases to the server under test: it hears no heartbeats.
+/// It has processes of its own, which must leave the leases to the server under test, because it hears no heartbeats; and the
+/// players, because it knows no names.
 fn serve(port: u16, folder: &Path) -> Child {
     let arguments = [
         "serve".to_owned(),
@@ -67,6 +68,7 @@ fn serve(port: u16, folder: &Path) -> Child {
         format!("--esdb-listen=127.0.0.1:{port}"),
         "--esdb-trusted-users=matchbook:p@ssword".to_owned(),
         "--lease-term=1h".to_owned(),
+        "--matchmaking=false".to_owned(),
     ];
     spawn(&[], &arguments, folder)
 }
