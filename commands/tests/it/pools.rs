@@ -56,8 +56,10 @@ async fn an_entry_waits_as_long_as_the_least_patient_of_its_pools() {
     let bench = Bench::new().await;
     bench.put(BLITZ, &json!({"entry_expires_after_seconds": 60})).await.ok();
     bench.put("/internal/pools/rapid", &json!({"entry_expires_after_seconds": 3600})).await.ok();
-    let joined = bench.join_as("ann", &json!({"pool_keys": ["rapid", "blitz"]})).await.ok();
-    assert_eq!(joined["expires_at"], "2026-11-20T10:01:00.000000Z");
+    for (user, pools) in [("ann", ["rapid", "blitz"]), ("carl", ["blitz", "rapid"])] {
+        let joined = bench.join_as(user, &json!({"pool_keys": pools})).await.ok();
+        assert_eq!(joined["expires_at"], "2026-11-20T10:01:00.000000Z");
+    }
     let joined = bench.join_as("bob", &json!({"pool_key": "rapid"})).await.ok();
     assert_eq!(joined["expires_at"], "2026-11-20T11:00:00.000000Z");
 }
