@@ -47,7 +47,13 @@ export class Pools {
       if (!isFinal) setTimeout(() => round === this.round && this.start(), RETRY_MS);
       return;
     }
-    this.stop = follow("/internal/queues/stream", (name, data) => name === "summary" && show(data), (state) => this.state(state));
+    this.stop = follow("/internal/queues/stream", (name, data) => name === "summary" && show(data), (state) => {
+      if (round !== this.round) return;
+      this.state(state);
+      say(this.notice, state === "waiting" ? "The server does not answer. These are its last figures; it is asked again by itself." : "");
+      // The stream has no end of its own: it was refused, as with a token that ran out, and the summary says why.
+      if (state === "ended") setTimeout(() => round === this.round && this.start(), RETRY_MS);
+    });
   }
 
   state(state) {
@@ -60,6 +66,11 @@ export class Pools {
     say(this.live, STATES.ended);
     this.empty.hidden = true;
     say(this.notice, whyNot(error));
+    if (error.status !== 401 && error.status !== 403) return;
+    // What other credentials were shown is not for these.
+    this.list.replaceChildren();
+    this.cards.clear();
+    this.meetings.part.hidden = true;
   }
 
   show(summary) {
