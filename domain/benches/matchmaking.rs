@@ -15,7 +15,7 @@ use domain::matchmaking::timer::next_meeting;
 use domain::matchmaking::{Blocks, Waiting};
 use domain::pool::DEFAULTS;
 use domain::rating::unproven;
-use event_schemas::ids::{CorrelationId, EntryId, EventId, SubjectId};
+use event_schemas::ids::{CorrelationId, EntryId, EventId, Revision, SubjectId};
 use event_schemas::player::{PlayerQueued, QueuedPool};
 use event_schemas::pool::{PoolSettings, WindowPolicy};
 use event_schemas::rating::{Rating, RatingSource};
@@ -117,6 +117,7 @@ fn queues(line: &[Waiting]) -> (Queues, PoolId) {
             expires_at: waiting.expires_at,
             metadata: None,
         }),
+        begins_at: Revision(0),
         queued_at: waiting.queued_at,
         eligible_at: waiting.eligible_at,
         round: 0,
