@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::matchmaking::census::census;
-use domain::matchmaking::explanation::explain;
 use domain::matchmaking::pass::Pass;
 use domain::matchmaking::queues::pieces::Kept;
 use domain::matchmaking::queues::{Entry, PoolId, Queues};
@@ -150,7 +149,7 @@ fn measure_questions(line: &[Waiting]) {
     let Some(pool) = queues.pool(&id) else { return };
     let explained = median(|round| {
         let of = &line[line.len() / ROUNDS * round];
-        black_box(explain(of, pool.line(), pool.settings(), queues.blocks(), now));
+        black_box(pool.explain(of, queues.blocks(), now));
     });
     let counted = median(|_| drop(black_box(census(pool, now))));
     println!(

@@ -6,6 +6,7 @@
 
 pub mod census;
 pub mod explanation;
+mod line;
 pub mod meeting;
 pub mod obligations;
 pub mod pass;
@@ -54,30 +55,46 @@ impl Waiting {
 
 /// Who does not want to meet whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blocks(HashMap<SubjectId, BTreeSet<SubjectId>>);
+pub struct Blocks {
+    blocked: HashMap<SubjectId, BTreeSet<SubjectId>>,
+    /// The same from the other side.
+    blocked_by: HashMap<SubjectId, BTreeSet<SubjectId>>,
+}
 
 impl Blocks {
     pub fn add(&mut self, by: SubjectId, other: SubjectId) {
-        self.0.entry(by).or_default().insert(other);
+        self.blocked.entry(by).or_default().insert(other);
+        self.blocked_by.entry(other).or_default().insert(by);
     }
 
     pub fn remove(&mut self, by: SubjectId, other: SubjectId) {
-        if let Some(blocked) = self.0.get_mut(&by) {
-            blocked.remove(&other);
-            if blocked.is_empty() {
-                self.0.remove(&by);
-            }
-        }
+        remove(&mut self.blocked, by, other);
+        remove(&mut self.blocked_by, other, by);
     }
 
     /// Whether the first blocks the second.
     pub fn has(&self, by: SubjectId, other: SubjectId) -> bool {
-        self.0.get(&by).is_some_and(|blocked| blocked.contains(&other))
+        self.blocked.get(&by).is_some_and(|blocked| blocked.contains(&other))
     }
 
     /// Whether one of the two blocks the other.
     pub fn between(&self, a: SubjectId, b: SubjectId) -> bool {
-        !self.0.is_empty() && (self.has(a, b) || self.has(b, a))
+        !self.blocked.is_empty() && (self.has(a, b) || self.has(b, a))
+    }
+
+    /// Those whom the player blocks, then those who block the player.
+    fn around(&self, player: SubjectId) -> impl Iterator<Item = SubjectId> {
+        let sides = [&self.blocked, &self.blocked_by];
+        sides.into_iter().filter_map(move |side| side.get(&player)).flatten().copied()
+    }
+}
+
+fn remove(from: &mut HashMap<SubjectId, BTreeSet<SubjectId>>, of: SubjectId, other: SubjectId) {
+    if let Some(set) = from.get_mut(&of) {
+        set.remove(&other);
+        if set.is_empty() {
+            from.remove(&of);
+        }
     }
 }
 

@@ -118,6 +118,11 @@ pub fn wait_for(settings: &PoolSettings, distance: u16) -> Option<Duration> {
     Some(Duration::from_secs(u64::from(settings.widen_every_seconds.max(1)) * u64::from(steps)))
 }
 
+/// [`wait_for`] each distance from 0 on, as far as windows ever reach.
+pub fn waits(settings: &PoolSettings) -> Vec<Duration> {
+    (0..=settings.window_max).map_while(|distance| wait_for(settings, distance)).collect()
+}
+
 /// Decides for the streams `pool-<tenant>.<key>`.
 #[derive(Debug)]
 pub enum Pool {}

@@ -18,10 +18,12 @@ use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::explanation::{Explanation, explain};
+use super::line::Line;
 use super::pass::{Pair, Pass};
 use super::statistics::Recent;
 use super::timer::next_meeting;
-use super::{Blocks, Place, Waiting};
+use super::{Blocks, Waiting};
 use crate::pool;
 
 /// A pool of a tenant's.
@@ -49,7 +51,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolLine {
     settings: Option<PoolSettings>,
-    line: BTreeMap<Place, Waiting>,
+    line: Line,
     /// How many entries of the pool are taken for a match whose game is being made.
     placing: usize,
     recent: Recent,
@@ -82,7 +84,7 @@ impl PoolLine {
 
     /// Those who search, in line order.
     pub fn line(&self) -> impl ExactSizeIterator<Item = &Waiting> {
-        self.line.values()
+        self.line.iter()
     }
 
     pub fn placing(&self) -> usize {
@@ -91,6 +93,11 @@ impl PoolLine {
 
     pub fn recent(&self) -> &Recent {
         &self.recent
+    }
+
+    /// What one of those who search sees of the others. O(line), in little time for each.
+    pub fn explain(&self, of: &Waiting, blocks: &Blocks, now: Timestamp) -> Explanation {
+        explain(of, &self.line, self.settings(), blocks, now)
     }
 
     /// A pass over those who search, except those who are `held`.
@@ -287,7 +294,7 @@ impl Queues {
                 turn: entry.turn,
             };
             let id = (entry.tenant.clone(), pool.pool_key.clone());
-            self.pools.entry(id.clone()).or_default().line.insert(waiting.place(), waiting);
+            self.pools.entry(id.clone()).or_default().line.insert(waiting);
             self.changed.insert(id);
         }
     }

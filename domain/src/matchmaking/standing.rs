@@ -4,7 +4,7 @@ use event_schemas::ids::PoolKey;
 use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::time::Timestamp;
 
-use super::explanation::{Explanation, explain};
+use super::explanation::Explanation;
 use super::queues::{Entry, Queues};
 use super::statistics::Estimate;
 
@@ -43,7 +43,7 @@ fn search(queues: &Queues, entry: &Entry, pool_key: &PoolKey, now: Timestamp) ->
     let of = queues.waiting(entry.queued.entry_id, pool_key)?;
     let pool = queues.pool(&(entry.tenant.clone(), pool_key.clone()))?;
     Some(Search {
-        explanation: explain(of, pool.line(), pool.settings(), queues.blocks(), now),
+        explanation: pool.explain(of, queues.blocks(), now),
         estimate: pool.recent().estimate(of.rating),
     })
 }

@@ -14,6 +14,7 @@ use crate::rating::unproven;
 use crate::scenario::at;
 
 mod folds;
+mod line;
 mod pieces;
 mod reaching;
 mod timers;
@@ -166,7 +167,7 @@ fn an_explanation_counts_everyone_once_and_says_when_to_hope() {
         waiting(5, 6.0, 1500),
         waiting(6, 6.0, 4000),
     ];
-    let explanation = explain(&of, &line, &DEFAULTS, &blocks, at(10.0));
+    let explanation = explain(&of, &line.into_iter().collect(), &DEFAULTS, &blocks, at(10.0));
     let (out_of_window, gap, blocked, rematch, never) = (1, 1, 1, 1, 1);
     assert_eq!(
         explanation,
