@@ -54,6 +54,7 @@ mod tests {
     fn a_lease_runs_45_seconds_and_outlives_two_lost_heartbeats() {
         let terms = LeaseTerms::default();
         assert_eq!(terms.until(Timestamp::EPOCH).since(Timestamp::EPOCH), Duration::from_secs(45));
+        assert_eq!(terms.heartbeat, Duration::from_secs(15));
         assert!(terms.heartbeat * 3 <= terms.term);
     }
 }

@@ -119,6 +119,21 @@ mod tests {
     }
 
     #[test]
+    fn people_read_the_stages_of_an_analysis_in_plain_words() {
+        let names = stages(JobKind::VideoAnalysis).iter().map(|stage| display_name(stage.phase));
+        let expected = [
+            "Queued",
+            "Downloading",
+            "Fetching chat",
+            "Transcribing",
+            "Analyzing",
+            "Finding highlights",
+            "Completed",
+        ];
+        assert!(names.eq(expected));
+    }
+
+    #[test]
     fn half_a_transcription_is_half_of_its_share() {
         assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Transcribing, 0.5), Some(50.0));
         assert_eq!(percentage(JobKind::VideoAnalysis, Phase::Queued, 0.5), Some(0.0));

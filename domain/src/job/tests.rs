@@ -259,6 +259,41 @@ fn progress_never_goes_down() {
 }
 
 #[test]
+fn a_report_of_more_items_but_a_lesser_fraction_does_not_take_progress_back() {
+    let items = JobProgressReported { items_done: Some(5), ..report(1, Downloading, 0.2) };
+    let events =
+        [job(VideoAnalysis), claimed(1), changed(Queued, Downloading), report(1, Downloading, 0.5).into()];
+    check(&events, progress(items.clone()), Ok(vec![items.clone().into()]));
+    let all = events.iter().cloned().chain([items.into()]);
+    let state = all.fold(State::default(), |state, event| Job::evolve(state, &event, at(0.0)));
+    assert!((state.life().unwrap().progress_percentage() - 15.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_further_attempt_begins_each_stage_anew() {
+    let retried = JobRetryScheduled { attempt: 2, due_at: at(0.0), reason: None };
+    let events = [
+        job(VideoAnalysis),
+        claimed(1),
+        changed(Queued, Downloading),
+        report(1, Downloading, 0.9).into(),
+        failed(),
+        retried.into(),
+        claimed(2),
+        changed(Queued, Downloading),
+    ];
+    let progressed = |events: &[JobEvent]| {
+        let state = events.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
+        state.life().unwrap().progress_percentage()
+    };
+    assert!(progressed(&events).abs() < 1e-9);
+    let little = report(2, Downloading, 0.1);
+    check(&events, progress(little.clone()), Ok(vec![little.clone().into()]));
+    let events: Vec<JobEvent> = events.into_iter().chain([little.into()]).collect();
+    assert!((progressed(&events) - 3.0).abs() < 1e-9);
+}
+
+#[test]
 fn progress_that_makes_no_sense_is_refused() {
     let given = [job(VideoAnalysis), claimed(1)];
     for fraction in [-0.1, 1.1, f64::NAN] {
