@@ -27,6 +27,8 @@ use world::World;
 /// How many seeds are tried; more with this variable.
 const SEEDS: u64 = 25;
 const SEEDS_VARIABLE: &str = "MATCHBOOK_SIMULATION_SEEDS";
+/// The first of them.
+const FROM_VARIABLE: &str = "MATCHBOOK_SIMULATION_FROM";
 const STEPS: usize = 4_000;
 /// A seed takes well under a second, and much longer where many share a machine. One that takes this long is in a loop that
 /// lets nobody else run.
@@ -60,9 +62,10 @@ fn simulate(seed: u64) -> (Vec<Envelope>, Figures) {
 
 #[test]
 fn whatever_interleaves_fails_or_dies_no_player_is_in_two_games_and_none_is_lost() {
-    let seeds = std::env::var(SEEDS_VARIABLE).map_or(SEEDS, |text| text.parse().unwrap());
+    let number = |name, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let (from, seeds) = (number(FROM_VARIABLE, 0), number(SEEDS_VARIABLE, SEEDS));
     let mut sum = Figures::default();
-    for seed in 0..seeds {
+    for seed in from..from + seeds {
         let (_, figures) = simulate(seed);
         sum.confirmed += figures.confirmed;
         sum.abandoned += figures.abandoned;
@@ -71,6 +74,7 @@ fn whatever_interleaves_fails_or_dies_no_player_is_in_two_games_and_none_is_lost
         sum.accepted += figures.accepted;
     }
     let least = [sum.confirmed, sum.abandoned, sum.released, sum.engaged, sum.accepted].into_iter().min();
+    println!("{seeds} seeds from {from}: {sum:?}");
     assert!(
         least.unwrap_or(0) >= seeds / 4,
         "too little happens in {seeds} seeds to prove anything: {sum:?}"

@@ -15,6 +15,8 @@ use event_schemas::match_record::MatchProposed;
 use event_schemas::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::AGAIN_AFTER;
 use crate::execute::LoadError;
@@ -39,7 +41,7 @@ pub(crate) async fn run(matchmaking: Matchmaking) {
             while placing.len() < floor.room()
                 && let Some(found) = floor.found.pop_front()
             {
-                placing.push(place(floor.matchmaking.clone(), found));
+                placing.push(place_aside(floor.matchmaking.clone(), found));
             }
         }
         let next = floor.next_at();
@@ -65,6 +67,30 @@ struct Found {
     pool: PoolId,
     proposed: MatchProposed,
     chain: Chain,
+}
+
+/// A placing on a task of its own, which ends when it is dropped: whatever was begun is taken up at the next start.
+struct Task(JoinHandle<Done>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Places on a task of its own, so that all processors share the work; without a runtime, as in a simulation, right here.
+async fn place_aside(matchmaking: Matchmaking, found: Found) -> Done {
+    // What is known of it even if its task breaks off: then the reconciler has to look.
+    let entries = [found.proposed.first.entry_id, found.proposed.second.entry_id];
+    let broken = Done { pool: found.pool.clone(), entries, position: None };
+    let place = place(matchmaking, found);
+    match Handle::try_current() {
+        Ok(runtime) => {
+            let mut task = Task(runtime.spawn(place));
+            (&mut task.0).await.unwrap_or(broken)
+        }
+        Err(_) => place.await,
+    }
 }
 
 /// What came of a placing.

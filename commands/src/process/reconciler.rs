@@ -9,6 +9,7 @@ use domain::matchmaking::obligations::{Reason, Unfinished};
 use event_log::{EventLog, Filter};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
 use futures_util::{StreamExt, stream};
 
 use super::AGAIN_AFTER;
@@ -59,12 +60,8 @@ pub(crate) async fn run(matchmaking: Matchmaking) {
         let before = seen.borrow_and_update().position;
         let clock = matchmaking.clock();
         let now = clock.now();
-        // Positions in the log order instants, so what was there at the start is from before it.
-        let at = |reason: &Reason| if reason.since <= started { now } else { reason.since.after(GRACE) };
-        let left = left(&matchmaking);
-        let next = left.iter().map(|(_, reason)| at(reason)).filter(|at| *at > now).min();
-        let ripe = left.into_iter().filter(|(_, reason)| at(reason) <= now);
-        let finishing = ripe.map(|(unfinished, reason)| finish(&matchmaking, unfinished, reason));
+        let (ripe, next) = ripe(&matchmaking, started, now);
+        let finishing = ripe.into_iter().map(|(unfinished, reason)| finish(&matchmaking, unfinished, reason));
         let finished: Vec<Option<Position>> =
             stream::iter(finishing).buffer_unordered(AT_ONCE_MAX).collect().await;
         if finished.contains(&None) {
@@ -88,8 +85,25 @@ pub(crate) async fn run(matchmaking: Matchmaking) {
     }
 }
 
-fn left(matchmaking: &Matchmaking) -> Vec<(Unfinished, Reason)> {
-    matchmaking.left().unfinished().map(|(unfinished, reason)| (unfinished, reason.clone())).collect()
+/// What is to be brought to its end now, and when the next thing is. Others are at most of what is unfinished on a busy
+/// server, so only what is taken up is copied.
+fn ripe(
+    matchmaking: &Matchmaking,
+    started: Timestamp,
+    now: Timestamp,
+) -> (Vec<(Unfinished, Reason)>, Option<Timestamp>) {
+    // Positions in the log order instants, so what was there at the start is from before it.
+    let at = |reason: &Reason| if reason.since <= started { now } else { reason.since.after(GRACE) };
+    let (mut ripe, mut next) = (Vec::new(), None);
+    for (unfinished, reason) in matchmaking.left().unfinished() {
+        let at = at(reason);
+        if at <= now {
+            ripe.push((unfinished, reason.clone()));
+        } else {
+            next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
+        }
+    }
+    (ripe, next)
 }
 
 /// Where the log was when it was brought to its end; none if it was not, and somebody must look again.

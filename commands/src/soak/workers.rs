@@ -163,7 +163,6 @@ async fn worker(town: Town, n: u64) {
     loop {
         let claimed = claim(&town, &name, id(&mut chance)).await;
         for item in claimed.items {
-            town.record.lock().unwrap().heard.insert(item.lease_id, town.clock.now());
             if matches!(work(&town, &name, &item, &mut chance).await, Left::Vanished) {
                 town.sleep(&mut chance, 20, 200).await;
                 // It is back, and does not know that it was away.

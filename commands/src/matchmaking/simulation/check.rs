@@ -85,7 +85,8 @@ impl Checked<'_> {
             PlayerEvent::PlayerEngaged(event) => {
                 self.figures.engaged += 1;
                 let place = self.places.insert(event.subject_id, Place::Taken(event.match_id));
-                let was_taken = matches!(place, Some(Place::Taken(_)));
+                // A later attempt of the same challenge takes over whom an earlier one had not let go yet.
+                let was_taken = matches!(place, Some(Place::Taken(other)) if other != event.match_id);
                 assert!(!was_taken, "engaged out of another match: {}", self.context(envelope));
             }
             PlayerEvent::QueueEntryReleased(event) => {

@@ -250,6 +250,14 @@ fn a_lost_worker_uses_no_attempt() {
 }
 
 #[test]
+fn a_worker_that_is_stopped_after_another_was_lost_does_not_make_it_two() {
+    let mut tried = Tried::new();
+    tried.leave(WorkerEnd::Lost);
+    let events = tried.leave(WorkerEnd::Stopped);
+    assert!(matches!(events.as_slice(), [JobEvent::JobLeaseExpired(_)]), "{events:?}");
+}
+
+#[test]
 fn two_crashes_in_a_row_quarantine_the_job() {
     let quarantined: JobEvent = JobQuarantined { reason: QuarantineReason::CrashLoop }.into();
     for first in [WorkerEnd::Lost, WorkerEnd::OutOfMemory, WorkerEnd::Crashed] {

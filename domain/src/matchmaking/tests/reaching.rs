@@ -102,6 +102,7 @@ fn what_an_entry_says_of_its_player_reaches_those_who_pair() {
     assert_eq!(found(&folded(&[hasty, other.clone()]), 5.0), 0, "how long it waits");
     let balanced = saying(one, |queued| queued.pools[0].side_balance = 3);
     let queues = folded(&[balanced, other]);
+    assert_eq!(queues.waiting(entry_id(1), &id("blitz")).unwrap().side_balance, 3);
     let pool = queues.pool(&blitz()).unwrap();
     let pairs = pool.pass(queues.blocks(), at(0.0), |_| false).finish();
     assert_eq!(propose(&id("blitz"), &pairs[0]).first.subject_id, player(2), "who was the first more often");
