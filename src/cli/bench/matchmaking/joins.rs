@@ -12,12 +12,14 @@ use event_schemas::ids::{EntryId, Position};
 use event_schemas::match_record::{MatchPlayer, MatchProposed, MatchRecordEvent};
 use event_schemas::player::PlayerEvent;
 use event_schemas::time::Timestamp;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, ready};
+use futures_util::{StreamExt, stream};
 use reqwest::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
 use super::pass::failed;
 use super::{Figures, crowd, open, percentile, what};
@@ -27,6 +29,8 @@ use crate::cli::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests before it counts, so that connections are there.
 const WARM_UP: u64 = 500;
+/// How many players are made known at once.
+const NEWCOMERS_AT_ONCE: usize = 256;
 /// In which Linux counts CPU time for programs.
 const TICK_MILLIS: u64 = 10;
 
@@ -99,6 +103,8 @@ pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Res
     let mut server = Server::start(folder).await?;
     let client = Client::builder().pool_max_idle_per_host(1_024).build().map_err(|error| failed(&error))?;
     let url = format!("{}/v1/matchmaking/queue", server.url);
+    let players = WARM_UP + (lasts.as_secs_f64() * f64::from(rate)) as u64;
+    let newcomers = make_known(&client, &url, players).await?;
     let warm_up = (0..WARM_UP).map(|number| join(client.clone(), url.clone(), number, Instant::now()));
     join_all(warm_up).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -123,7 +129,8 @@ pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Res
     let join = |share| percentile(&times, share);
     let meet = |share| percentile(&met, share);
     Ok(vec![
-        (what("rate", "joins asked for in a second"), f64::from(rate)),
+        (what("newcomers_per_second", "players whom nobody knew before, made known in a second"), newcomers),
+        (what("rate", "joins asked for in a second, by players who are known"), f64::from(rate)),
         (what("joined", "players who joined"), times.len() as f64),
         (what("failures", "requests that failed"), failures as f64),
         (what("join_p50_ms", "POST queue, from when it was due: p50, ms"), join(0.5)),
@@ -139,6 +146,22 @@ pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Res
             cpu.as_secs_f64() * 1e6 / times.len().max(1) as f64,
         ),
     ])
+}
+
+/// Lets the server give everybody a name, as it does once for each player, and answers how many it gave in a second. Whoever
+/// leaves an entry that never was is told so, and is known from then on.
+async fn make_known(client: &Client, url: &str, players: u64) -> Result<f64, Failure> {
+    let since = Instant::now();
+    let leaving = stream::iter(0..players).map(async |number| {
+        let entry = Uuid::from_u128(number.into());
+        let answer = client.delete(format!("{url}/{entry}")).header("x-user", user(number)).send().await;
+        answer.is_ok_and(|answer| answer.status().as_u16() == 404)
+    });
+    let known = leaving.buffer_unordered(NEWCOMERS_AT_ONCE).filter(|known| ready(*known)).count().await;
+    if known as u64 != players {
+        return Err(Failure::Failed(format!("{known} of {players} players could be made known")));
+    }
+    Ok(players as f64 / since.elapsed().as_secs_f64())
 }
 
 /// Joins are sent at the rate, whether answers come or not.
