@@ -155,7 +155,10 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_goes_away_keeps_nobody_else_from_being_named() {
-        let vault = Vault::in_memory(Clock::manual(Timestamp::EPOCH), Ids::Random).await.unwrap();
+        // In a file, because a connection that was left half-way may be closed, and a vault in memory with it.
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::EPOCH);
+        let vault = Vault::open(&folder.path().join("vault.db"), clock, Ids::Random).await.unwrap();
         for round in 0..20 {
             let tasks: Vec<_> = (0..40)
                 .map(|n| {
