@@ -29,6 +29,8 @@ use crate::cli::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests before it counts, so that connections are there.
 const WARM_UP: u64 = 500;
+/// How many of those who joined look what became of them.
+const LOOKS: usize = 1_000;
 /// How many players are made known at once.
 const NEWCOMERS_AT_ONCE: usize = 256;
 /// In which Linux counts CPU time for programs.
@@ -95,7 +97,12 @@ impl Drop for Server {
 
 /// How a request went.
 enum Answered {
-    Joined(f64),
+    /// Who, in which entry, and after how many milliseconds.
+    Joined {
+        number: u64,
+        entry: String,
+        time: f64,
+    },
     Failed,
 }
 
@@ -111,16 +118,10 @@ pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Res
     let before = server.cpu();
     let answers = all_join(&client, &url, rate, lasts).await;
     let cpu = server.cpu().saturating_sub(before);
-    let mut times: Vec<f64> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            Answered::Joined(time) => Some(*time),
-            Answered::Failed => None,
-        })
-        .collect();
+    let mut times: Vec<f64> = joined(&answers).map(|(.., time)| time).collect();
     let failures = answers.len() - times.len();
     times.sort_by(f64::total_cmp);
-    let mut looks = look(&client, &url, times.len().min(1_000)).await;
+    let mut looks = look(&client, &url, joined(&answers).take(LOOKS)).await;
     looks.sort_by(f64::total_cmp);
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.stop();
@@ -190,10 +191,22 @@ async fn join(client: Client, url: String, number: u64, due: Instant) -> Answere
     let request = request.json(&json!({ "pool_key": crowd::pool(), "rating": rating }));
     let Ok(answer) = request.send().await else { return Answered::Failed };
     let is_joined = answer.status().as_u16() == 201;
-    match answer.bytes().await {
-        Ok(_) if is_joined => Answered::Joined(due.elapsed().as_secs_f64() * 1e3),
+    let Ok(body) = answer.bytes().await else { return Answered::Failed };
+    let time = due.elapsed().as_secs_f64() * 1e3;
+    let entry =
+        serde_json::from_slice(&body).ok().and_then(|body: Value| Some(body.get("id")?.as_str()?.to_owned()));
+    match entry {
+        Some(entry) if is_joined => Answered::Joined { number, entry, time },
         _ => Answered::Failed,
     }
+}
+
+/// Of those who joined: who, in which entry, and after how many milliseconds.
+fn joined(answers: &[Answered]) -> impl Iterator<Item = (u64, &str, f64)> {
+    answers.iter().filter_map(|answer| match answer {
+        Answered::Joined { number, entry, time } => Some((*number, entry.as_str(), *time)),
+        Answered::Failed => None,
+    })
 }
 
 fn user(number: u64) -> String {
@@ -201,18 +214,12 @@ fn user(number: u64) -> String {
 }
 
 /// Some of them look what became of them, one after the other.
-async fn look(client: &Client, url: &str, count: usize) -> Vec<f64> {
+async fn look(client: &Client, url: &str, joined: impl Iterator<Item = (u64, &str, f64)>) -> Vec<f64> {
     let mut times = Vec::new();
-    for number in 0..count as u64 {
-        let name = user(WARM_UP + number);
-        let active = client.get(format!("{url}/active")).header("x-user", &name).send().await;
-        let Ok(active) = active else { continue };
-        let id = active.json::<Value>().await.ok().and_then(|body| body["id"].as_str().map(str::to_owned));
-        let Some(id) = id else { continue };
+    for (number, entry, _) in joined {
         let since = Instant::now();
-        let Ok(answer) = client.get(format!("{url}/{id}")).header("x-user", &name).send().await else {
-            continue;
-        };
+        let answer = client.get(format!("{url}/{entry}")).header("x-user", user(number)).send().await;
+        let Ok(answer) = answer else { continue };
         if answer.status().is_success() && answer.bytes().await.is_ok() {
             times.push(since.elapsed().as_secs_f64() * 1e3);
         }
