@@ -218,6 +218,9 @@ where
             for recorded in &page {
                 folded.read(recorded)?;
             }
+            if page.len() < PAGE_EVENTS && self.log.ends_with_a_short_page() {
+                return Ok(moved);
+            }
         }
     }
 

@@ -205,6 +205,16 @@ impl Log {
     pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
         Subscription::new(self.clone(), after, filter)
     }
+
+    /// Whether a stream is read to its end once a page comes with fewer events than were asked for. A cluster cuts pages
+    /// shorter and leaves out what is not ours, so there only an empty page says so.
+    pub fn ends_with_a_short_page(&self) -> bool {
+        match self {
+            Self::Embedded(_) | Self::Memory(_) => true,
+            #[cfg(feature = "eventstore")]
+            Self::EventStore(_) => false,
+        }
+    }
 }
 
 impl EventLog for Log {
