@@ -76,7 +76,7 @@ fn whatever_interleaves_fails_or_dies_no_player_is_in_two_games_and_none_is_lost
     let least = [sum.confirmed, sum.abandoned, sum.released, sum.engaged, sum.accepted].into_iter().min();
     println!("{seeds} seeds from {from}: {sum:?}");
     assert!(
-        least.unwrap_or(0) >= seeds / 4,
+        least.unwrap_or(0) >= seeds / 8,
         "too little happens in {seeds} seeds to prove anything: {sum:?}"
     );
 }
