@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use futures_util::FutureExt;
 
 use crate::config::{self, Config};
 
@@ -135,7 +136,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::Failed(format!("cannot start threads: {error}")), json),
     };
-    match runtime.block_on(run(cli)) {
+    match runtime.block_on(run(cli).boxed_local()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure, json),
     }

@@ -52,6 +52,8 @@ pub struct Claimed {
 pub struct Item {
     pub lease_id: LeaseId,
     pub lease_until: Timestamp,
+    /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
+    pub heartbeat: Duration,
     pub kind: WorkKind,
     pub job_id: JobId,
     pub attempt: u32,
@@ -189,6 +191,7 @@ impl Commands {
             before.items.push(Item {
                 lease_id,
                 lease_until: lease.claimed_until,
+                heartbeat: self.0.settings.leases.heartbeat,
                 kind: lease.kind,
                 job_id: lease.work.job_id(),
                 attempt: lease.attempt,
@@ -243,6 +246,7 @@ impl Commands {
                 let item = Item {
                     lease_id: id,
                     lease_until,
+                    heartbeat: self.0.settings.leases.heartbeat,
                     kind: picked.kind,
                     job_id: picked.work.job_id(),
                     attempt,

@@ -20,6 +20,7 @@ mod soak;
 pub mod vault;
 pub mod work;
 
+use futures_util::FutureExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::breaker::Phase;
@@ -147,10 +148,10 @@ impl Commands {
     /// Starts the work board, matchmaking and the processes. Called once, within a tokio runtime.
     pub fn start(&self) {
         let tasks = [
-            tokio::spawn(work::follow(self.0.board.clone(), self.0.log.clone())),
-            tokio::spawn(process::leases::run(self.clone())),
-            tokio::spawn(process::presence::run(self.clone())),
-            tokio::spawn(process::retries::run(self.clone())),
+            tokio::spawn(work::follow(self.0.board.clone(), self.0.log.clone()).boxed()),
+            tokio::spawn(process::leases::run(self.clone()).boxed()),
+            tokio::spawn(process::presence::run(self.clone()).boxed()),
+            tokio::spawn(process::retries::run(self.clone()).boxed()),
         ];
         let mut running = self.tasks();
         running.extend(tasks);

@@ -20,6 +20,7 @@ pub(crate) mod strength;
 #[cfg(test)]
 mod tests;
 
+use futures_util::FutureExt;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -210,10 +211,11 @@ impl Matchmaking {
 
     fn spawn(&self, process: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let matchmaking = self.clone();
-        tokio::spawn(async move {
+        let process = async move {
             process.await;
             matchmaking.0.seen.send_modify(|seen| seen.is_stopped = true);
-        })
+        };
+        tokio::spawn(process.boxed())
     }
 
     /// How it stands now.

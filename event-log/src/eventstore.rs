@@ -18,6 +18,7 @@ use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use crate::{
@@ -152,7 +153,7 @@ impl EventStoreLog {
             standing: watch::Sender::new(Standing::CatchingUp),
         });
         let receiver = head.subscribe();
-        let reader = tokio::spawn(reader::follow(Arc::clone(&connection), Arc::clone(&seen), head));
+        let reader = tokio::spawn(reader::follow(Arc::clone(&connection), Arc::clone(&seen), head).boxed());
         let reader = reader.abort_handle();
         let shared = Shared { identity, connection, seen, head: receiver, reader, ends: Mutex::default() };
         let log = Self(Arc::new(shared));
@@ -321,35 +322,48 @@ fn connect_error(url: &ClusterUrl, error: NotIdentified) -> ConnectError {
     }
 }
 
+/// The calls are boxed here. Otherwise each crate that awaits one would compile the whole gRPC client into itself.
 impl EventLog for EventStoreLog {
-    async fn append(
+    fn append(
         &self,
         stream: &StreamId,
         expected: Expected,
         events: Vec<NewEvent>,
-    ) -> Result<Appended, AppendError> {
-        check_size(&events)?;
-        if self.0.head.has_changed().is_err() {
-            return Err(AppendError::Closed { reason: "it was closed".to_owned() });
-        }
-        appending::append(self, stream, expected, &events).await
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        let (log, stream) = (self.clone(), stream.clone());
+        let append = async move {
+            check_size(&events)?;
+            if log.0.head.has_changed().is_err() {
+                return Err(AppendError::Closed { reason: "it was closed".to_owned() });
+            }
+            appending::append(&log, &stream, expected, &events).await
+        };
+        append.boxed()
     }
 
-    async fn read_stream(
+    fn read_stream(
         &self,
         stream: &StreamId,
         from: Revision,
         events_max: usize,
-    ) -> Result<Vec<Recorded>, ReadError> {
-        self.stream(stream, from, events_max).await
+    ) -> impl Future<Output = Result<Vec<Recorded>, ReadError>> + Send {
+        let (log, stream) = (self.clone(), stream.clone());
+        async move { log.stream(&stream, from, events_max).await }.boxed()
     }
 
-    async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
-        self.all(after, filter, events_max).await
+    fn read_all(
+        &self,
+        after: Position,
+        filter: &Filter,
+        events_max: usize,
+    ) -> impl Future<Output = Result<Page, ReadError>> + Send {
+        let (log, filter) = (self.clone(), filter.clone());
+        async move { log.all(after, &filter, events_max).await }.boxed()
     }
 
-    async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
-        self.last_by(at).await
+    fn position_at(&self, at: Timestamp) -> impl Future<Output = Result<Position, ReadError>> + Send {
+        let log = self.clone();
+        async move { log.last_by(at).await }.boxed()
     }
 
     fn head(&self) -> watch::Receiver<Position> {

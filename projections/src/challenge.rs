@@ -18,7 +18,7 @@ use crate::generation::{QueryError, Slot};
 use crate::kept::Kept;
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, stored, to_json, variant};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO challenges \
      (challenge_id, tenant, challenger, challenged, status, lapses_at, created_at, view, position) \
@@ -172,9 +172,10 @@ impl ChallengeView {
 #[derive(Debug, Default)]
 pub(crate) struct ChallengeRows(Kept<ChallengeId, ChallengeView>);
 
-#[derive(FromRow)]
-struct Stored {
-    view: String,
+row! {
+    struct Stored {
+        view: String,
+    }
 }
 
 impl ChallengeRows {

@@ -4,7 +4,7 @@ use event_log::{EventLog, Filter, Identity, Log};
 use event_schemas::ids::{EventId, LogId, Position};
 use uuid::Uuid;
 
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const DDL: &str = include_str!("../../migrations/sqlite/checkpoint.sql");
 
@@ -57,15 +57,16 @@ pub(crate) const WRITE: &str = "INSERT INTO checkpoint \
 pub(crate) const WRITE_SEEN: &str = "INSERT INTO checkpoint_event (id, position, event_id) VALUES (1, $1, $2) \
      ON CONFLICT (id) DO UPDATE SET position = excluded.position, event_id = excluded.event_id";
 
-#[derive(FromRow)]
-struct Stored {
-    revision: i64,
-    log_id: Uuid,
-    log_epoch: i64,
-    position: i64,
-    published: i64,
-    seen_position: Option<i64>,
-    seen_id: Option<Uuid>,
+row! {
+    struct Stored {
+        revision: i64,
+        log_id: Uuid,
+        log_epoch: i64,
+        position: i64,
+        published: i64,
+        seen_position: Option<i64>,
+        seen_id: Option<Uuid>,
+    }
 }
 
 impl Checkpoint {

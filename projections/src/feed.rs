@@ -3,6 +3,7 @@
 //! The feed reads what is new, unfiltered, decodes each event once, and hands pages to whoever listens. It waits for
 //! nobody: a listener that falls behind loses pages and reads them from the log itself.
 
+use futures_util::FutureExt;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -148,7 +149,7 @@ impl Feed {
         let pages = broadcast::Sender::new(PAGES_BEHIND_MAX);
         let recent = Arc::new(Mutex::new(Recent { after, pages: VecDeque::new() }));
         let feed = Self { log: log.clone(), pages: pages.downgrade(), recent: Arc::clone(&recent) };
-        (feed, tokio::spawn(hand_out(log, after, pages, recent)))
+        (feed, tokio::spawn(hand_out(log, after, pages, recent).boxed()))
     }
 
     /// Whether a reader that is at `position` is behind.
@@ -174,7 +175,7 @@ impl Feed {
         categories: &'static [Category],
     ) -> mpsc::Receiver<Result<Arc<Page>, ReadError>> {
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
-        tokio::spawn(read_ahead(self.log.clone(), after, categories, sender));
+        tokio::spawn(read_ahead(self.log.clone(), after, categories, sender).boxed());
         receiver
     }
 }

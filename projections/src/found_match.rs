@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, Store};
 use crate::row::{store_error, text};
-use crate::sql::{Db, FromRow, ManyRows, SqlError, Statement, Tx};
+use crate::sql::{Db, ManyRows, SqlError, Statement, Tx, row};
 
 const COLUMNS: usize = 10;
 /// The first report of an id holds.
@@ -217,22 +217,24 @@ pub struct MatchPage {
     pub position: Position,
 }
 
-#[derive(FromRow)]
-struct Listed {
-    position: i64,
-    match_id: String,
-    product_id: String,
-    video_id: String,
-    img_id: String,
-    frame_id: String,
-    score: f64,
-    evidence_path: Option<String>,
-    occurred_at: i64,
+row! {
+    struct Listed {
+        position: i64,
+        match_id: String,
+        product_id: String,
+        video_id: String,
+        img_id: String,
+        frame_id: String,
+        score: f64,
+        evidence_path: Option<String>,
+        occurred_at: i64,
+    }
 }
 
-#[derive(FromRow)]
-struct ScoreOnly {
-    score: f64,
+row! {
+    struct ScoreOnly {
+        score: f64,
+    }
 }
 
 impl Listed {

@@ -15,7 +15,7 @@ use event_schemas::stream::Category;
 
 use crate::projection::{Name, Projection, Store};
 use crate::row::{to_json, variant};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 use head::{Head, Known, Part};
 pub use questions::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
@@ -56,14 +56,16 @@ impl<T> Kept<T> {
     }
 }
 
-#[derive(FromRow)]
-struct Stored {
-    head: String,
+row! {
+    struct Stored {
+        head: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredPart {
-    known: String,
+row! {
+    struct StoredPart {
+        known: String,
+    }
 }
 
 /// What was stored by this revision can be read by it.

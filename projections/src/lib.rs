@@ -27,6 +27,8 @@ mod tests;
 pub mod worker;
 mod writer;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,7 +137,12 @@ impl ReadModels {
     ///
     /// # Errors
     /// [`OpenError`] if the folder or a file cannot be used.
-    pub async fn open(settings: Settings, log: Log, clock: Clock) -> Result<Self, OpenError> {
+    pub fn open(settings: Settings, log: Log, clock: Clock) -> BoxFuture<'static, Result<Self, OpenError>> {
+        // Boxed, so that the crate that opens the read models does not compile all their runners again.
+        Self::start(settings, log, clock).boxed()
+    }
+
+    async fn start(settings: Settings, log: Log, clock: Clock) -> Result<Self, OpenError> {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
@@ -366,14 +373,15 @@ impl Start {
         let runner = Runner::<P>::open(parts).await.map_err(|source| OpenError { name, source })?;
         let (controls, controlled) = mpsc::channel(CONTROLS_MAX);
         let (requests, requested) = mpsc::channel(CONTROLS_MAX);
-        let task = tokio::spawn(watch_over(runner.run(controlled, requested), name, Arc::clone(&board)));
+        let task =
+            tokio::spawn(watch_over(runner.run(controlled, requested).boxed(), name, Arc::clone(&board)));
         let handle = Handle { controls, board, position: slot.watch(), task: Mutex::new(Some(task)) };
         Ok((slot, handle, requests))
     }
 }
 
 /// A projection that breaks off must be seen to have done so.
-async fn watch_over(run: impl Future<Output = ()> + Send + 'static, name: Name, board: Arc<Board>) {
+async fn watch_over(run: BoxFuture<'static, ()>, name: Name, board: Arc<Board>) {
     let mut run = AbortOnDrop(tokio::spawn(run));
     if let Err(error) = (&mut run.0).await
         && error.is_panic()

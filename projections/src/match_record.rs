@@ -18,7 +18,7 @@ use crate::generation::{QueryError, Slot};
 use crate::kept::Kept;
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, stored, to_json, variant};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO match_records \
      (match_id, tenant, first, second, status, created_at, view, position) \
@@ -174,9 +174,10 @@ impl MatchView {
 #[derive(Debug, Default)]
 pub(crate) struct MatchRecordRows(Kept<MatchRecordId, MatchView>);
 
-#[derive(FromRow)]
-struct Stored {
-    view: String,
+row! {
+    struct Stored {
+        view: String,
+    }
 }
 
 impl MatchRecordRows {

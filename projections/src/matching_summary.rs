@@ -26,7 +26,7 @@ pub use refold::{RefoldError, UpTo};
 
 use crate::projection::{Name, Projection, Store};
 use crate::row::to_json;
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 use hot::{CountedFold, Hot};
 use refold::Base;
 
@@ -112,17 +112,19 @@ pub(crate) struct Summaries {
     repaired: Vec<JobId>,
 }
 
-#[derive(FromRow)]
-struct Stored {
-    events: i64,
-    position: i64,
-    fold: String,
+row! {
+    struct Stored {
+        events: i64,
+        position: i64,
+        fold: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredPresence {
-    tenant: String,
-    fold: String,
+row! {
+    struct StoredPresence {
+        tenant: String,
+        fold: String,
+    }
 }
 
 fn damaged(error: &impl std::fmt::Display) -> SqlError {

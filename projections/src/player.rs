@@ -16,7 +16,7 @@ use crate::generation::{QueryError, Slot};
 use crate::kept::Kept;
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, stored, to_json};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO ratings (tenant, subject_id, pool_key, view, position) \
      VALUES ($1, $2, $3, $4, $5) \
@@ -62,15 +62,17 @@ pub(crate) struct PlayerRows {
     blocks: Vec<(Tenant, SubjectId, SubjectId, Option<Timestamp>)>,
 }
 
-#[derive(FromRow)]
-struct Stored {
-    view: String,
+row! {
+    struct Stored {
+        view: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredBlock {
-    blocked: Uuid,
-    blocked_at: i64,
+row! {
+    struct StoredBlock {
+        blocked: Uuid,
+        blocked_at: i64,
+    }
 }
 
 impl PlayerRows {

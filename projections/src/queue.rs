@@ -26,7 +26,7 @@ pub use hot::{Ends, EntryStatus, QueueEntry, Taken};
 
 use crate::projection::{Name, Projection, Store};
 use crate::row::to_json;
-use crate::sql::{Db, FromRow, ManyRows, SqlError, Statement, Tx};
+use crate::sql::{Db, ManyRows, SqlError, Statement, Tx, row};
 use hot::Hot;
 
 pub(crate) static UPSERT: LazyLock<ManyRows> = LazyLock::new(|| {
@@ -90,28 +90,32 @@ struct PoolRow {
     ends: Ends,
 }
 
-#[derive(FromRow)]
-struct StoredEntry {
-    entry: String,
+row! {
+    struct StoredEntry {
+        entry: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredPool {
-    tenant: String,
-    pool_key: String,
-    pool: String,
+row! {
+    struct StoredPool {
+        tenant: String,
+        pool_key: String,
+        pool: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredBlock {
-    subject: Uuid,
-    blocked: Uuid,
+row! {
+    struct StoredBlock {
+        subject: Uuid,
+        blocked: Uuid,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredProposal {
-    tenant: String,
-    proposed: String,
+row! {
+    struct StoredProposal {
+        tenant: String,
+        proposed: String,
+    }
 }
 
 fn damaged(error: &impl std::fmt::Display) -> SqlError {

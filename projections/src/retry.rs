@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, to_json, variant};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO retries (tenant, code, class, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, code) DO UPDATE SET class = excluded.class, position = excluded.position";
@@ -107,14 +107,16 @@ pub(crate) struct RetryRows {
     jobs: BTreeMap<JobId, Option<FailureCode>>,
 }
 
-#[derive(FromRow)]
-struct Stored {
-    class: String,
+row! {
+    struct Stored {
+        class: String,
+    }
 }
 
-#[derive(FromRow)]
-struct StoredJob {
-    code: String,
+row! {
+    struct StoredJob {
+        code: String,
+    }
 }
 
 fn damaged(error: &serde_json::Error) -> SqlError {

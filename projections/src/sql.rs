@@ -14,8 +14,6 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, Encode, SqlSafeStr, SqlStr, Sqlite, Type};
 
-pub(crate) use sqlx::FromRow;
-
 /// How long a statement waits for a lock that another process holds on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections for queries, a file.
@@ -63,8 +61,27 @@ impl From<sqlx::Error> for SqlError {
 }
 
 /// A row that can be read.
-pub(crate) trait Row: Send + Unpin + for<'r> FromRow<'r, SqliteRow> {}
-impl<T> Row for T where T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> {}
+pub(crate) trait Row: Send + Unpin + for<'r> sqlx::FromRow<'r, SqliteRow> {}
+impl<T> Row for T where T: Send + Unpin + for<'r> sqlx::FromRow<'r, SqliteRow> {}
+
+/// A struct whose fields are columns of the same names. The driver's own derive would build the driver a second time,
+/// for the compiler.
+macro_rules! row {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($field_vis:vis $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($field_vis $field: $type),*
+        }
+
+        impl<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow> for $name {
+            fn from_row(row: &'r sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
+                Ok(Self { $($field: sqlx::Row::try_get(row, stringify!($field))?),* })
+            }
+        }
+    };
+}
+
+pub(crate) use row;
 
 /// A statement and what is bound to it.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, Store};
 use crate::row::{json, store_error, to_json};
-use crate::sql::{Db, FromRow, SqlError, Statement, Tx};
+use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, worker_id) DO UPDATE SET worker = excluded.worker, position = excluded.position";
@@ -141,9 +141,10 @@ pub(crate) struct WorkerRows {
     changed: BTreeMap<(Tenant, WorkerId), WorkerView>,
 }
 
-#[derive(FromRow)]
-struct Stored {
-    worker: String,
+row! {
+    struct Stored {
+        worker: String,
+    }
 }
 
 async fn read(db: &Db, tenant: &Tenant, worker: &WorkerId) -> Result<Option<WorkerView>, SqlError> {

@@ -164,6 +164,8 @@ pub(crate) struct Follow {
     told: Option<Position>,
     /// Of the first event of the job's own stream that has not been looked at.
     next: Revision,
+    /// The position of the job's own events up to which `next` has been read; none before the first look.
+    changes_read: Option<Position>,
     /// The blockers that were told last: they come and go without events.
     blockers: Vec<String>,
     job_pulse: watch::Receiver<u64>,
@@ -191,6 +193,7 @@ impl Follow {
             job,
             told,
             next: Revision(0),
+            changes_read: None,
             blockers: Vec::new(),
             job_pulse: api.pulses.job(job),
             tenant_pulse: api.pulses.tenant(tenant),
@@ -243,7 +246,7 @@ impl Follow {
             self.tenant_pulse.mark_unchanged();
             let look_at = self.api.clock.now().after(LOOK_EVERY);
             let folded = self.api.folded(&self.tenant, self.job).await?;
-            for change in self.changes(folded.position).await? {
+            for change in self.changes_in(&folded).await? {
                 self.tell_change(sender, &change, &folded).await?;
                 if change.kind.is_end() {
                     return Ok(());
@@ -321,6 +324,17 @@ impl Follow {
             progress: Some(progress),
             summary: Some(Summary::new(summary, reflects, None)),
         }
+    }
+
+    /// The changes of state in the fold that have not been looked at. The log is read only if there are any: each reader
+    /// of a job would otherwise read its stream once for every report of progress.
+    async fn changes_in(&mut self, folded: &Folded) -> Result<Vec<Change>, Problem> {
+        if folded.fold.state_changed <= self.changes_read {
+            return Ok(Vec::new());
+        }
+        let changes = self.changes(folded.position).await?;
+        self.changes_read = folded.fold.state_changed;
+        Ok(changes)
     }
 
     /// The changes of state up to `until` that have not been looked at.

@@ -303,7 +303,7 @@ async fn every_class_of_error_is_recognised_explained_and_tried_again_or_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_two_workers_vanish_from_is_quarantined_and_may_be_retried_by_hand() {
-    let server = Server::start(&["--lease-term=2s"]).await;
+    let server = Server::start(&["--lease-term=6s"]).await;
     let id = server.start_analysis(2039, json!({"fault": "worker_lost", "fault_attempts": 1})).await;
     for worker in ["analyst-1", "analyst-2"] {
         let mut analyst = Analyst::start(&server, worker, media(), &["--faults"]);

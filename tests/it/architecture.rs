@@ -69,13 +69,16 @@ fn dependencies(folder: &str, section: &str) -> BTreeSet<String> {
         .unwrap_or_default()
 }
 
-/// Every Rust file of the repository, tests and examples included.
+/// Every Rust file of the repository that is written by hand, tests and examples included.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && name != "target" && !name.starts_with('.') && name != "run-data" {
+        if path.is_dir()
+            && !["target", "run-data", "generated"].contains(&name.as_str())
+            && !name.starts_with('.')
+        {
             files.extend(rust_files(&path));
         } else if name.ends_with(".rs") {
             files.push(path);

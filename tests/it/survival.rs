@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::PATIENCE;
 use crate::support::job::{assert_adds_up, events, phase, summary};
 use crate::support::server::{Server, Worker};
 
@@ -35,18 +36,14 @@ async fn processed(server: &Server, id: &str) -> u64 {
 async fn until_processed(server: &Server, id: &str, candidates: u64) {
     let start = Instant::now();
     while processed(server, id).await < candidates {
-        assert!(
-            start.elapsed() < Duration::from_secs(120),
-            "the job stands still: {}",
-            summary(server, id, "").await
-        );
+        assert!(start.elapsed() < PATIENCE, "the job stands still: {}", summary(server, id, "").await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_survives_the_kills_of_its_server_and_its_workers() {
-    let mut server = Server::start(&["--lease-term=3s"]).await;
+    let mut server = Server::start(&["--lease-term=6s"]).await;
     let media = media(server.folder.path());
     let made = server.cli(&["demo", "--no-wait", "--json", "--media", media.to_str().unwrap()]);
     assert!(made.status.success(), "{made:?}");

@@ -23,6 +23,7 @@
 pub mod outbox;
 mod response;
 
+use futures_util::FutureExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -130,7 +131,7 @@ where
     P: Future<Output = ()> + Send + 'static,
 {
     let (sender, mut events) = open(connected, shutdown);
-    let producer = tokio::spawn(produce(sender));
+    let producer = tokio::spawn(produce(sender).boxed());
     events.reader.producer = Some(producer.abort_handle());
     events
 }

@@ -4,6 +4,7 @@
 //! something changed in a pool, and when the pool's timer says that two may meet; it never ticks. Whoever is being placed
 //! is held aside until the fold shows what came of it.
 
+use futures_util::FutureExt;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use domain::matchmaking::obligations::Unfinished;
@@ -86,7 +87,7 @@ async fn place_aside(matchmaking: Matchmaking, found: Found) -> Done {
     let place = place(matchmaking, found);
     match Handle::try_current() {
         Ok(runtime) => {
-            let mut task = Task(runtime.spawn(place));
+            let mut task = Task(runtime.spawn(place.boxed()));
             (&mut task.0).await.unwrap_or(broken)
         }
         Err(_) => place.await,

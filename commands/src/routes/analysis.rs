@@ -1,5 +1,6 @@
 //! Asking for a video's analysis, and taking that back.
 
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,7 +122,8 @@ impl AnalysisCommands {
         };
         // On a task of its own, so that the turn is held until the job is in the log, even if the caller goes away.
         let commands = self.0.clone();
-        let starting = tokio::spawn(async move { commands.start_analysis(&cause, &video_id, source).await });
+        let starting =
+            tokio::spawn(async move { commands.start_analysis(&cause, &video_id, source).await }.boxed());
         let (is_new, body) = starting.await.map_err(|error| Problem::internal(&error))??;
         let location = format!("/api/v1/analysis/{}", *body.id);
         Ok(if is_new { Accepted::New { location, body } } else { Accepted::Already { location, body } })

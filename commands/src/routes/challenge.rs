@@ -1,5 +1,6 @@
 //! Challenges: one player asks another for a match, and the other answers.
 
+use futures_util::FutureExt;
 use std::time::Duration;
 
 use domain::challenge::{Action, Life, Phase, Refusal, match_id};
@@ -149,7 +150,7 @@ impl ChallengeCommands {
         // On a task of its own, so that the game is made, and the players let go if it is not, even if the caller goes away.
         let commands = self.0.clone();
         let accepting =
-            tokio::spawn(async move { commands.accept_challenge(&caller, trace, asked, id).await });
+            tokio::spawn(async move { commands.accept_challenge(&caller, trace, asked, id).await }.boxed());
         accepting.await.map_err(|error| Problem::internal(&error))?.map(Json)
     }
 

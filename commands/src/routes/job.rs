@@ -1,5 +1,6 @@
 //! Creating, leading and ending jobs.
 
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 
 use domain::job::{Action, Command};
@@ -115,7 +116,7 @@ impl JobCommands {
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         // On a task of its own, so that the key is held until the job is in the log, even if the caller goes away.
         let commands = self.0.clone();
-        let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await });
+        let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await }.boxed());
         let job = creating.await.map_err(|error| Problem::internal(&error))??;
         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
     }

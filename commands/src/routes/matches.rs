@@ -1,5 +1,6 @@
 //! What was found: matches, in batches, and their evidence.
 
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 
 use domain::job::Standing;
@@ -123,8 +124,9 @@ impl MatchesCommands {
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
         // On a task of its own, so that the key is held until all shards are in the log, even if the caller goes away.
         let commands = self.0.clone();
-        let reporting =
-            tokio::spawn(async move { commands.report_matches(job, seen.standing, &cause, matches).await });
+        let reporting = tokio::spawn(
+            async move { commands.report_matches(job, seen.standing, &cause, matches).await }.boxed(),
+        );
         let (accepted, position) = reporting.await.map_err(|error| Problem::internal(&error))??;
         Ok(Json(MatchesTaken {
             accepted: accepted as u64,

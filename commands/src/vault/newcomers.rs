@@ -2,6 +2,7 @@
 //!
 //! Whoever finds nobody at it has all named who wait; those who come meanwhile are next.
 
+use futures_util::FutureExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -60,7 +61,7 @@ impl Vault {
         let (named, answer) = oneshot::channel();
         if self.newcomers.push(Newcomer { tenant: tenant.clone(), user: user.clone(), named }) {
             // On a task of its own, because a caller who goes away must not leave a transaction half-way.
-            tokio::spawn(self.clone().name_those_who_wait());
+            tokio::spawn(self.clone().name_those_who_wait().boxed());
         }
         // Nobody is forgotten but by the end of the process.
         answer.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))

@@ -4,7 +4,7 @@
 //! a [`JobFold`], and ask [`summarise`]. So they cannot disagree.
 
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::JobId;
+use event_schemas::ids::{JobId, Position};
 use event_schemas::job::{JobEvent, Phase};
 use event_schemas::matching::MatchingEvent;
 use event_schemas::time::Timestamp;
@@ -18,7 +18,7 @@ use crate::job::history::{History, Latest, Status};
 use crate::worker::presence::Presence;
 
 /// The version of [`JobFold`]'s stored form. A fold stored with another one is not read, but made anew.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// All that a job's events come to. Equal folds are stored as equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct JobFold {
     /// None before the job's creation.
     pub history: Option<History>,
     pub latest: Latest,
+    /// The position of the latest event in the job's own stream: its phases, attempts and end.
+    pub state_changed: Option<Position>,
     pub tally: Tally,
     pub scores: Scores,
     /// Of the latest stay in the matching phase.
@@ -40,6 +42,7 @@ impl Default for JobFold {
             format: FORMAT,
             history: None,
             latest: Latest::default(),
+            state_changed: None,
             tally: Tally::default(),
             scores: Scores::default(),
             pace: None,
@@ -77,6 +80,9 @@ impl JobFold {
             }
             (Event::Matching(event), Some(_)) => self.count(event, envelope),
             _ => return,
+        }
+        if matches!(envelope.event, Event::Job(_)) {
+            self.state_changed = Some(envelope.position);
         }
         self.latest.see(envelope);
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinError;
 use crate::api::{Api, Item, Progress, Refused, Source};
 use crate::fault::{Fault, Stage, Trouble, Wish};
 use crate::motion;
-use crate::video::{Video, VideoError};
+use crate::video::{Frame, Video, VideoError};
 
 /// How much of a file is read between two reports.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -91,15 +91,14 @@ pub async fn analyse(api: &Api, bench: &Bench, item: &Item) -> Result<Value, Unf
     strikes(Stage::FindingHighlights)?;
     let max = source.options.get("highlights_max").and_then(Value::as_u64);
     let max = max.map_or(HIGHLIGHTS, |max| max.min(HIGHLIGHTS_MAX) as usize);
-    let at: Vec<f64> = frames.iter().map(|frame| frame.shown_at).collect();
-    let moved = frames.windows(2).map(|pair| motion::difference(&pair[0].grid, &pair[1].grid));
-    let differences: Vec<f64> = std::iter::once(0.0).take(frames.len()).chain(moved).collect();
-    let found = motion::find(&differences, &at, max);
+    let frame_count = frames.len();
+    // On a thread of its own: heartbeats share this one.
+    let found = tokio::task::spawn_blocking(move || find(&frames, max)).await?;
     let done = Progress { fraction: 1.0, ..begun(Stage::FindingHighlights) };
     api.progress(&item.lease_id, done).await?;
     Ok(json!({
         "duration_seconds": video.seconds,
-        "frames": frames.len(),
+        "frames": frame_count,
         "width": video.width,
         "height": video.height,
         "scene_cuts": found.scene_cuts,
@@ -110,6 +109,13 @@ pub async fn analyse(api: &Api, bench: &Bench, item: &Item) -> Result<Value, Unf
             {"what": "transcript", "why": "no speech-to-text service is connected to this worker"},
         ],
     }))
+}
+
+fn find(frames: &[Frame], max: usize) -> motion::Found {
+    let at: Vec<f64> = frames.iter().map(|frame| frame.shown_at).collect();
+    let moved = frames.windows(2).map(|pair| motion::difference(&pair[0].grid, &pair[1].grid));
+    let differences: Vec<f64> = std::iter::once(0.0).take(frames.len()).chain(moved).collect();
+    motion::find(&differences, &at, max)
 }
 
 /// A job may say that it is of no use without some part: `{"require": ["transcript"]}`.
@@ -174,8 +180,8 @@ async fn decode(
     bench: &Bench,
     item: &Item,
     bytes: Vec<u8>,
-) -> Result<(Video, Vec<crate::video::Frame>), Unfinished> {
-    let video = Video::open(bytes)?;
+) -> Result<(Video, Vec<Frame>), Unfinished> {
+    let video = tokio::task::spawn_blocking(move || Video::open(bytes)).await??;
     let total = video.len() as u64;
     let (far, mut seen) = watch::channel(0_u64);
     let pace = bench.pace;

@@ -18,6 +18,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Deserialize)]
 pub struct Item {
     pub lease_id: String,
+    /// The longest pause between two heartbeats that keeps the lease.
+    pub heartbeat_seconds: f64,
     pub job_id: String,
     pub attempt: u32,
     /// None for a job that was created without a video.

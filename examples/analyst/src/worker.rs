@@ -8,8 +8,8 @@ use crate::analysis::{Bench, Unfinished, analyse};
 use crate::api::{Api, Item, Refused};
 use crate::fault::Fault;
 
-/// A lease lasts 45 s; three heartbeats fit in it.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// The shortest pause between two heartbeats, whatever the server asks for.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 const CLAIM_WAIT: Duration = Duration::from_secs(10);
 /// A server that answers "nothing" at once, instead of waiting, is asked again after this.
 const EMPTY_ANSWER_PAUSE: Duration = Duration::from_millis(250);
@@ -87,7 +87,7 @@ impl Worker {
         tracing::info!(job = item.job_id, attempt = item.attempt, "taken");
         let result = tokio::select! {
             result = analyse(&self.api, &self.bench, item) => result,
-            refused = self.keep(&item.lease_id) => Err(refused.into()),
+            refused = self.keep(item) => Err(refused.into()),
         };
         let taken = match result {
             Ok(result) => {
@@ -120,10 +120,12 @@ impl Worker {
     }
 
     /// Keeps the lease alive; ends only when that is refused.
-    async fn keep(&self, lease: &str) -> Refused {
+    async fn keep(&self, item: &Item) -> Refused {
+        let pause =
+            Duration::try_from_secs_f64(item.heartbeat_seconds).unwrap_or_default().max(HEARTBEAT_MIN);
         loop {
-            tokio::time::sleep(HEARTBEAT_EVERY).await;
-            if let Err(refused) = self.api.heartbeat(lease).await {
+            tokio::time::sleep(pause).await;
+            if let Err(refused) = self.api.heartbeat(&item.lease_id).await {
                 return refused;
             }
         }

@@ -71,6 +71,8 @@ pub struct Claimed {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Item {
     pub lease_id: LeaseId,
+    /// The longest pause between two heartbeats that keeps the lease.
+    pub heartbeat_seconds: f64,
     pub kind: WorkKind,
     pub job_id: Uuid,
     pub request_id: RequestId,

@@ -17,6 +17,8 @@ use crate::wire::{Exit, Item, LeaseId};
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A server that answers "nothing" at once, instead of waiting, is asked again after this.
 const EMPTY_ANSWER_PAUSE: Duration = Duration::from_millis(250);
+/// The shortest pause between two heartbeats, whatever the server asks for.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Leaving takes two calls, each at most this long: together under the five seconds a supervisor grants.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 const SHUTTING_DOWN: &str = "worker is shutting down";
@@ -49,7 +51,7 @@ pub struct Worker {
     api: Api,
     bench: Bench,
     until_idle: Option<Duration>,
-    /// Between two heartbeats, of the worker and of a lease.
+    /// Between two heartbeats of the worker, and at most between two of a lease.
     heartbeat_every: Duration,
     /// The lease to give back if the worker is told to leave.
     held: Mutex<Option<LeaseId>>,
@@ -155,7 +157,7 @@ impl Worker {
         *self.held() = Some(item.lease_id.clone());
         let result = tokio::select! {
             result = process(&self.api, &self.bench, item) => result,
-            lost = self.keep_lease(&item.lease_id) => Err(lost),
+            lost = self.keep_lease(item) => Err(lost),
         };
         self.held().take();
         match result {
@@ -175,10 +177,12 @@ impl Worker {
     }
 
     /// Heartbeats a lease for ever; ends only when it is lost.
-    async fn keep_lease(&self, lease: &LeaseId) -> Unfinished {
+    async fn keep_lease(&self, item: &Item) -> Unfinished {
+        let asked = Duration::try_from_secs_f64(item.heartbeat_seconds).unwrap_or_default();
+        let pause = asked.max(HEARTBEAT_MIN).min(self.heartbeat_every);
         loop {
-            tokio::time::sleep(self.heartbeat_every).await;
-            if let Err(error) = self.api.extend_lease(lease).await {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.api.extend_lease(&item.lease_id).await {
                 return match error.status() {
                     Some(StatusCode::CONFLICT | StatusCode::NOT_FOUND) => Unfinished::LeaseLost,
                     _ => Unfinished::Call(error),

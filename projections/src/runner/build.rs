@@ -1,5 +1,6 @@
 //! A making of a read model beside the live one, in a task of its own.
 
+use futures_util::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::Parts;
@@ -19,7 +20,7 @@ impl<P: Projection> Build<P> {
     pub(crate) fn start(parts: &Parts<P>, opened: Opened) -> Self {
         let number = opened.number;
         parts.board.rebuild_started(number, opened.checkpoint.position, parts.clock.now());
-        Self { number, task: tokio::spawn(build(parts.clone(), opened)) }
+        Self { number, task: tokio::spawn(build(parts.clone(), opened).boxed()) }
     }
 
     pub(crate) fn number(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Wakes those who follow something when there is more of it to read, and nobody else.
 
+use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,8 +74,8 @@ impl Pulses {
     /// Starts to pass changes on. The tasks end with the read models and the log.
     pub(crate) fn start(changes: broadcast::Receiver<Changed>, log: Log) -> Arc<Self> {
         let pulses = Arc::new(Self::default());
-        tokio::spawn(pass_on(changes, Arc::clone(&pulses)));
-        tokio::spawn(watch_streams(log, Arc::clone(&pulses)));
+        tokio::spawn(pass_on(changes, Arc::clone(&pulses)).boxed());
+        tokio::spawn(watch_streams(log, Arc::clone(&pulses)).boxed());
         pulses
     }
 

@@ -23,7 +23,7 @@ async fn is_lost(server: &Server, job: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_of_a_worker_that_died_is_done_by_another_and_counted_once() {
-    let server = Server::start(&["--lease-term=1s"]).await;
+    let server = Server::start(&["--lease-term=5s"]).await;
     let job = running(&server, 1, 10).await;
     for worker in ["ann", "bob", "cid"] {
         let mut item = None;

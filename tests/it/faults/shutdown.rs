@@ -39,8 +39,8 @@ async fn a_server_that_is_asked_to_stop_leaves_nobody_waiting_and_nothing_undone
         let asked = Instant::now();
         server.signal(name);
         assert_eq!(server.ended(), Some(0), "{}", server.log());
-        // It need not wait for the 10 s that requests under way may take.
-        assert!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
+        // It does not wait for the 30 s of the long poll.
+        assert!(asked.elapsed() < Duration::from_secs(25), "it took {:?}", asked.elapsed());
         let nothing = claim.await.unwrap().unwrap();
         assert_eq!(nothing.status(), 200);
         assert_eq!(nothing.text().await.unwrap(), r#"{"items":[]}"#);

@@ -16,6 +16,8 @@ pub(super) struct WorkItem {
     lease_id: Uid<LeaseId>,
     /// When the lease runs out, unless a heartbeat comes before.
     lease_until: At,
+    /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
+    heartbeat_seconds: f64,
     kind: WorkKind,
     job_id: Uid<JobId>,
     /// From 1.
@@ -79,6 +81,7 @@ impl From<Item> for WorkItem {
         let shown = Self {
             lease_id: item.lease_id.into(),
             lease_until: item.lease_until.into(),
+            heartbeat_seconds: item.heartbeat.as_secs_f64(),
             kind: item.kind.into(),
             job_id: item.job_id.into(),
             attempt: item.attempt,

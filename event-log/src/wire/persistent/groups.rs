@@ -1,5 +1,6 @@
 //! All groups of a server: made, changed, deleted, found. What they are is in the log; the first who asks reads it.
 
+use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ impl Groups {
         }
         let worker = Worker::resume(Arc::clone(&self.node), key.clone(), running.group.clone()).await?;
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
-        tokio::spawn(worker.run(waiting));
+        tokio::spawn(worker.run(waiting).boxed());
         running.commands = Some(commands.clone());
         Ok(commands)
     }

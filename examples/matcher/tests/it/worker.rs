@@ -20,7 +20,7 @@ const FRAMES: [&str; 5] = ["f000", "f004", "f008", "f012", "f016"];
 /// `hedge-1` is in all five frames, the rocket in none: ten candidates, five matches.
 fn request(lease: &str) -> Value {
     json!({
-        "lease_id": lease, "lease_until": "2030-01-01T00:00:45.000000Z", "kind": "match_request", "attempt": 1,
+        "lease_id": lease, "lease_until": "2030-01-01T00:00:45.000000Z", "heartbeat_seconds": 15.0, "kind": "match_request", "attempt": 1,
         "job_id": "0190a6c2-7d5e-7b11-8f00-6a9b1c2d3e4f", "request_id": "r1", "product_id": "hedge",
         "video_id": "clip", "candidates": 10,
         "images": [{"img_id": "not-there-rocket-1"}, {"img_id": "hedge-1", "url": "file:///x/hedge-1.jpg"}],
