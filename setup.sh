@@ -1,6 +1,6 @@
-# Sourced by ./run and ./test: what a fresh Debian or Ubuntu with Rust lacks for building.
+# Sourced by ./run and ./test: installs the packages that a fresh Debian or Ubuntu with Rust needs for building.
 
-say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+log() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 
 # Installs the named Debian packages whose command (before the colon) is missing: need cc:build-essential
 need() {
@@ -14,13 +14,13 @@ need() {
 # Installs Debian packages.
 install() {
   command -v apt-get >/dev/null 2>&1 || { echo "please install: $*" >&2; exit 1; }
-  say "installing $*"
+  log "installing $*"
   local sudo=()
   [ "$(id -u)" -eq 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -q
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
 
-# Rust is the one thing that is asked for.
+# Rust is the only prerequisite.
 command -v cargo >/dev/null 2>&1 || { echo "please install Rust first: https://rustup.rs" >&2; exit 1; }
 need cc:build-essential

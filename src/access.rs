@@ -1,4 +1,4 @@
-//! Who may come in, from the settings: keys, or an open server on loopback.
+//! Authentication from the settings: keys, or an open server on loopback.
 
 use serde::Deserialize;
 use web::caller::{ApiKey, Auth, Keys, Now, Role};
@@ -6,7 +6,7 @@ use web::caller::{ApiKey, Auth, Keys, Now, Role};
 use crate::cli::Failure;
 use crate::config::Config;
 
-/// An entry of the file with API keys. The keys themselves are not in it.
+/// An entry of the file with API keys. The file contains only hashes of the keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ApiKeyEntry {
@@ -17,10 +17,10 @@ struct ApiKeyEntry {
     roles: Vec<String>,
 }
 
-/// Reads the keys that the settings name.
+/// Loads the keys of the settings.
 ///
 /// # Errors
-/// A key that is none, or no key at all on an address that others can reach.
+/// An invalid key, or no key at all on an address that other machines can reach.
 pub(crate) fn auth(config: &Config) -> Result<Auth, Failure> {
     let mut tokens = Keys::default().issuer(config.jwt_issuer.clone()).audience(config.jwt_audience.clone());
     if let Some(secret) = &config.jwt_secret {
@@ -41,7 +41,7 @@ pub(crate) fn auth(config: &Config) -> Result<Auth, Failure> {
         return Ok(Auth::open(Now::system()));
     }
     Err(Failure::Usage(format!(
-        "refusing to listen on {} without keys: everyone who can reach it would have every role; \
+        "refusing to listen on {} without keys: every client that can reach it would have every role; \
          set MATCHBOOK_JWT_SECRET (32 bytes or more), --jwt-key-files or --api-keys-file, or listen on 127.0.0.1",
         config.listen
     )))

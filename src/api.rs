@@ -1,4 +1,4 @@
-//! The whole HTTP interface: both sides under one OpenAPI document, its pages, and the layers around them.
+//! The complete HTTP API: write and read routes under one OpenAPI document, its pages, and the layers around them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use poem::endpoint::make_sync;
 use poem::http::Method;
 use poem::{IntoResponse, Response, Route};
 use poem_openapi::OpenApiService;
-use read_api::{Front, ReadApi};
+use read_api::{ReadApi, RootEndpoint};
 use serde_json::Value;
 use web::caller::Auth;
 use web::routes::Routes;
@@ -15,13 +15,13 @@ use web::serve::{Cors, Layers, Settings, layers};
 
 use crate::cli::Failure;
 
-const DESCRIPTION: &str = "An event-sourced backend for everything that matches. Every change is an event in one durable \
-log; every answer is made from those events and carries their own times. A command answers with `position`; a read with \
-`X-Min-Position` waits for it. Errors are `application/problem+json`.";
+const DESCRIPTION: &str = "An event-sourced backend for image matching, matchmaking and background jobs. Every change is an event in \
+one durable log, and every response is derived from these events. A command returns its log `position`; a read with \
+`X-Min-Position` waits until this position is applied. Errors are `application/problem+json`.";
 
-/// The routes and their document.
+/// The routes and their OpenAPI document.
 pub(crate) struct Api {
-    front: Front,
+    front: RootEndpoint,
     document: Value,
 }
 
@@ -51,21 +51,25 @@ impl Api {
         &self.document
     }
 
-    /// Everything that a request passes through.
+    /// The routes with all layers around them.
     ///
     /// # Errors
-    /// An origin in the settings that is none.
-    pub(crate) fn endpoint(self, auth: Auth, cors_origins: &[String]) -> Result<Layers<Front>, Failure> {
+    /// An invalid origin in the settings.
+    pub(crate) fn endpoint(
+        self,
+        auth: Auth,
+        cors_origins: &[String],
+    ) -> Result<Layers<RootEndpoint>, Failure> {
         let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
         let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
         Ok(layers(self.front, settings))
     }
 }
 
-/// The two pages that show the document. Each holds the specification as poem-openapi wrote it, which names a path twice
-/// that both sides serve; a browser would keep one of them.
+/// The two pages that show the document. poem-openapi puts its own specification into them, which has a path twice if both
+/// write and read routes serve it; a browser would keep only one. So the specification is replaced.
 fn pages(specification: &str, document: &str, swagger: &str, redoc: &str) -> (String, String) {
-    // A sentence in the document must not end the script that it stands in.
+    // A text in the document must not end the script element that contains it.
     let document = document.replace("</", "<\\/");
     (swagger.replace(specification, &document), redoc.replace(specification, &document))
 }
@@ -76,9 +80,9 @@ fn routes(document: &Value) -> Routes {
     {
         routes = routes.with(path, &[Method::GET]);
     }
-    for (path, class) in commands::routes::CLASSES {
+    for (path, limits) in commands::routes::ROUTE_LIMITS {
         routes =
-            routes.class(path, class).expect("the write side names paths of its own; every start proves it");
+            routes.limits(path, limits).expect("the write side names its own paths; every start checks this");
     }
     routes
 }

@@ -1,4 +1,4 @@
-//! The commands of the program, and what they say when they fail.
+//! The commands of the program, and their errors and exit codes.
 
 mod bench;
 pub(crate) mod client;
@@ -7,9 +7,9 @@ mod doctor;
 mod events;
 mod projections;
 mod serve;
+#[cfg(feature = "simulation")]
+mod simulate;
 mod token;
-#[cfg(feature = "torture")]
-mod torture;
 mod vault;
 
 use std::io::Write;
@@ -21,14 +21,14 @@ use futures_util::FutureExt;
 
 use crate::config::{self, Config};
 
-/// An event-sourced backend for everything that matches.
+/// An event-sourced backend for image matching, matchmaking and background jobs
 #[derive(Parser, Debug)]
 #[command(version, about, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 }
@@ -36,12 +36,12 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   matchbook serve                          start the server on http://127.0.0.1:8080
-  matchbook demo                           run a real matching job on it (start a worker, too: ./run does all of it)
-  matchbook events tail                    watch every event as it is recorded
-  matchbook events verify --data ./data    read a stopped server's log and tell whether every byte is right
-  matchbook events repair --data ./data    show what could be kept of a damaged log; --apply does it, and deletes nothing
-  matchbook events backup --to ./backup    back up the log of a running server, or add what is new
-  matchbook doctor                         look for what is wrong on this machine
+  matchbook demo                           run a real matching job on it (needs a worker; ./run starts both)
+  matchbook events tail                    print every event as it is recorded
+  matchbook events verify --data ./data    verify all checksums of a stopped server's log
+  matchbook events repair --data ./data    show how a damaged log can be repaired; --apply does it, and deletes nothing
+  matchbook events backup --to ./backup    back up the log of a running server, or update a backup
+  matchbook doctor                         diagnose problems on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
 
@@ -55,21 +55,21 @@ enum Command {
         #[arg(long = "config", env = "MATCHBOOK_CONFIG", value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Create a matching job from a folder of pictures on a running server, and lead it to its end
+    /// Create a matching job from a folder of images on a running server, and run it to completion
     Demo(demo::Demo),
     /// Check this machine, the data folder and a running server
     Doctor(doctor::Doctor),
-    /// Read, back up, restore, move, verify and repair the event log
+    /// Read, back up, restore, migrate, verify and repair the event log
     Events {
         #[command(subcommand)]
         command: events::Events,
     },
-    /// Look after the names of people, which are not in the event log
+    /// Manage the subject vault: names and keys of users, which are not in the event log
     Vault {
         #[command(subcommand)]
         command: vault::Vault,
     },
-    /// Look after the read models of a running server
+    /// Manage read models of a running server
     Projections {
         #[command(subcommand)]
         command: projections::Projections,
@@ -79,10 +79,13 @@ enum Command {
         #[command(subcommand)]
         command: bench::Bench,
     },
-    /// Let the log meet power cuts, failing calls, full disks and changed bits on a simulated disk
-    #[cfg(feature = "torture")]
-    Torture(torture::Torture),
-    /// Make a token for the API, signed with the shared secret
+    /// Run fault simulations
+    #[cfg(feature = "simulation")]
+    Simulate {
+        #[command(subcommand)]
+        command: simulate::Simulate,
+    },
+    /// Mint a token for the API, signed with the shared secret
     Token(token::Token),
     /// Print the table of all settings
     Settings,
@@ -90,7 +93,7 @@ enum Command {
     Openapi,
 }
 
-/// Why a command failed. Each kind has an exit code of its own.
+/// The error of a command. Each kind has its own exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{0}")]
@@ -105,16 +108,16 @@ pub(crate) enum Failure {
     InUse(String),
     #[error("{0}")]
     Failed(String),
-    /// Whoever read the output has seen enough, as `head` does.
-    #[error("nobody reads the output any more")]
-    ReaderGone,
+    /// The reader of the output has closed the pipe, as `head` does.
+    #[error("the output pipe was closed")]
+    BrokenPipe,
 }
 
 impl Failure {
     /// The codes of sysexits.h, which service managers know.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::ReaderGone => 0,
+            Self::BrokenPipe => 0,
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 65,
@@ -125,7 +128,7 @@ impl Failure {
     }
 }
 
-/// Parses the command line and carries it out.
+/// Parses the command line and runs the command.
 pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
@@ -151,8 +154,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vault { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         Command::Bench { command } => command.run(cli.json).await,
-        #[cfg(feature = "torture")]
-        Command::Torture(torture) => torture.run(cli.json).await,
+        #[cfg(feature = "simulation")]
+        Command::Simulate { command } => command.run(cli.json).await,
         Command::Token(token) => token.run(cli.json),
         Command::Settings if cli.json => print(&config::json()),
         Command::Settings => print(&config::markdown().trim_end()),
@@ -160,7 +163,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// The settings file has to be read before the command line, because it makes the defaults.
+/// Parses the command line. The settings file is read first, because its values become the defaults.
 fn parse() -> Result<Cli, Failure> {
     let mut command = Cli::command();
     if let Some(path) = settings_file() {
@@ -195,21 +198,21 @@ fn settings_file() -> Option<PathBuf> {
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// [`Failure::ReaderGone`], so that the command ends quietly; [`Failure::Disk`] where output goes to a full one.
+/// [`Failure::BrokenPipe`], so that the command ends without a message; [`Failure::Disk`] if the output is a file on a full disk.
 pub(crate) fn print(line: &dyn std::fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| written(&error))
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| output_failure(&error))
 }
 
-/// Why output could not be written.
-pub(crate) fn written(error: &std::io::Error) -> Failure {
+/// The failure for an error of writing the output.
+pub(crate) fn output_failure(error: &std::io::Error) -> Failure {
     match error.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        std::io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
         _ => Failure::Disk(format!("cannot write the output: {error}")),
     }
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
-    if matches!(failure, Failure::ReaderGone) {
+    if matches!(failure, Failure::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
     if json {

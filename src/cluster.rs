@@ -6,16 +6,16 @@ use std::path::Path;
 
 pub(crate) use event_log::eventstore::ClusterUrl;
 
-use event_log::eventstore::{ConnectError, EventStoreLog, Standing as Link, Unreached};
+use event_log::eventstore::{ConnectError, ConnectionState, EventStoreLog, WhenUnreachable};
 use event_log::{EventLog, Log};
-use read_api::server::{Part, Standing};
+use read_api::server::{Component, ComponentHealth};
 
 use crate::cli::Failure;
 
-/// The embedded log's folder belongs to one process; with the log elsewhere, the data folder has to.
+/// Locks the data folder for this process. With the embedded log, the log's own folder is locked instead.
 ///
 /// # Errors
-/// Another process has it, or the disk fails.
+/// Another process has the lock, or the disk fails.
 pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join("lock");
     let cannot = |error: std::io::Error| Failure::Disk(format!("cannot lock {}: {error}", path.display()));
@@ -26,7 +26,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             return Err(Failure::InUse(format!(
-                "{} is in use by process {}; stop that one, or give this one another folder with --data",
+                "{} is in use by process {}; stop that process, or choose another folder with --data",
                 folder.display(),
                 holder.trim(),
             )));
@@ -37,16 +37,16 @@ pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Connects. A cluster that cannot be reached is waited for: it may be starting as well, or choosing a leader.
+/// Connects, and waits for a cluster that cannot be reached: it may be starting, or electing a leader.
 ///
 /// # Errors
-/// What waiting would not help: who may not come in, certificates, a cluster that is none.
+/// Errors that waiting does not solve: credentials, certificates, an incompatible server.
 pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     for option in url.unknown_options() {
-        tracing::warn!(option, "an option in the URL of the event log means nothing here");
+        tracing::warn!(option, "unknown option in the URL of the event log");
     }
     let (log, connected) =
-        EventStoreLog::open(url, Unreached::Wait).await.map_err(|error| failure(&error))?;
+        EventStoreLog::open(url, WhenUnreachable::Wait).await.map_err(|error| failure(&error))?;
     tracing::info!(
         url = %log.url(),
         took_ms = connected.duration.as_millis(),
@@ -56,43 +56,47 @@ pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     Ok(Log::EventStore(log))
 }
 
-/// Connects to a cluster that should be there.
+/// Connects without waiting.
 ///
 /// # Errors
-/// What keeps it from being used, also that it cannot be reached.
-pub(crate) async fn reach(url: ClusterUrl) -> Result<Log, Failure> {
-    let opened = EventStoreLog::open(url, Unreached::Refuse).await;
+/// The cluster cannot be reached or used.
+pub(crate) async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
+    let opened = EventStoreLog::open(url, WhenUnreachable::Fail).await;
     opened.map(|(log, _)| Log::EventStore(log)).map_err(|error| failure(&error))
 }
 
 pub(crate) fn failure(error: &ConnectError) -> Failure {
     let message = error.to_string();
     match error {
-        ConnectError::Unreached { .. } => Failure::Unreachable(message),
-        ConnectError::Denied { .. } | ConnectError::Unfit { .. } | ConnectError::Tls { .. } => {
+        ConnectError::Unreachable { .. } => Failure::Unreachable(message),
+        ConnectError::Denied { .. } | ConnectError::Unusable { .. } | ConnectError::Tls { .. } => {
             Failure::Usage(message)
         }
     }
 }
 
-/// Where the log is, without who may come in; none if it is not on a cluster.
+/// The URL of the log without its credentials; none if it is not on a cluster.
 pub(crate) fn url(log: &Log) -> Option<String> {
     let Log::EventStore(log) = log else { return None };
     Some(log.url().to_string())
 }
 
-/// Whether the cluster answers, for `/ready` and `/status`.
-pub(crate) fn part(log: &Log) -> Option<Part> {
+/// The health of the connection to the cluster, for `/ready` and `/status`.
+pub(crate) fn component(log: &Log) -> Option<Component> {
     let Log::EventStore(log) = log else { return None };
     let log = log.clone();
-    Some(Part::new("event_log", move || {
-        let link = log.standing();
-        let detail = match &link {
-            Link::Following => "it follows the cluster".to_owned(),
-            Link::CatchingUp => "it reads what the cluster has".to_owned(),
-            Link::Away(reason) => format!("{reason}; it is tried again by itself"),
+    Some(Component::new("event_log", move || {
+        let state = log.connection_state();
+        let detail = match &state {
+            ConnectionState::Live => "connected to the cluster".to_owned(),
+            ConnectionState::CatchingUp => "catching up with the cluster".to_owned(),
+            ConnectionState::Disconnected(reason) => format!("{reason}; connecting is retried automatically"),
         };
-        Standing { ready: link == Link::Following, position: Some(*log.head().borrow()), detail }
+        ComponentHealth {
+            ready: state == ConnectionState::Live,
+            position: Some(*log.head().borrow()),
+            detail,
+        }
     }))
 }
 

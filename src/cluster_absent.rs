@@ -1,4 +1,4 @@
-//! Stands in for the log on a cluster where the program is built without it.
+//! Replaces `cluster.rs` in a program that is built without the feature `eventstore`.
 
 use std::fmt;
 use std::fs::File;
@@ -6,21 +6,21 @@ use std::path::Path;
 use std::str::FromStr;
 
 use event_log::Log;
-use read_api::server::Part;
+use read_api::server::Component;
 
 use crate::cli::Failure;
 
-/// There is no such URL in this program.
+/// The URL of a cluster, which this program does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClusterUrl {}
 
 impl ClusterUrl {
-    pub(crate) fn is_meant_by(text: &str) -> bool {
+    pub(crate) fn has_cluster_scheme(text: &str) -> bool {
         text.contains("://")
     }
 }
 
-/// Why: it was built so.
+/// The error of a program without this feature.
 #[derive(Clone, Debug)]
 pub(crate) struct NotBuilt;
 
@@ -48,7 +48,7 @@ pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
 
-pub(crate) async fn reach(url: ClusterUrl) -> Result<Log, Failure> {
+pub(crate) async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn url(_: &Log) -> Option<String> {
     None
 }
 
-pub(crate) fn part(_: &Log) -> Option<Part> {
+pub(crate) fn component(_: &Log) -> Option<Component> {
     None
 }
 

@@ -1,7 +1,7 @@
-//! Every setting of the server, once: a flag, an environment variable, a key of the file and a default.
+//! The settings of the server. Each has a flag, an environment variable, a key of the settings file and a default.
 //!
-//! A flag wins over the environment, the environment over the file, the file over the default. The file is read first,
-//! and its values become the defaults of the flags, so that one parser checks all four.
+//! Flags take precedence over the environment, the environment over the file, the file over the defaults. The file is read
+//! first, and its values become the defaults of the flags, so that one parser checks all of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,39 +17,39 @@ use crate::cluster::ClusterUrl;
 /// The settings of `matchbook serve`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Config {
-    /// Where to listen for HTTP
+    /// The address to listen on for HTTP
     #[arg(long, env = "MATCHBOOK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
-    /// The folder that holds everything: events, read models, names of people
+    /// The folder of all data: events, read models, and the subject vault
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     pub(crate) data: PathBuf,
 
-    /// Which event log to use: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; better set by the environment if there is a password in it. Default: the folder `events` in the data folder
+    /// The event log: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; prefer the environment if it contains a password. Default: the folder `events` in the data folder
     #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
     pub(crate) event_log: Option<EventLogUrl>,
 
-    /// Size of the segments of the embedded log, in bytes
+    /// The size of a segment of the embedded log, in bytes
     #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
     pub(crate) segment_bytes: u64,
 
-    /// Free disk space under which the embedded log takes no events until there is room again, in bytes
+    /// Free disk space below which the embedded log is read-only until there is more space, in bytes
     #[arg(long, env = "MATCHBOOK_RESERVE_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
     pub(crate) reserve_bytes: u64,
 
-    /// Shared secret (HS256, at least 32 bytes) that signs the callers' tokens; better set by the environment
+    /// Shared secret (HS256, at least 32 bytes) for the tokens of callers; prefer the environment
     #[arg(long, env = "MATCHBOOK_JWT_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub(crate) jwt_secret: Option<String>,
 
-    /// PEM file with a public key (RSA, EC or Ed25519) that checks the callers' tokens; may be given more than once
+    /// PEM file with a public key (RSA, EC or Ed25519) that verifies the tokens of callers; may be repeated
     #[arg(long, env = "MATCHBOOK_JWT_KEY_FILES", value_name = "FILE", value_delimiter = ',')]
     pub(crate) jwt_key_files: Vec<PathBuf>,
 
-    /// The `iss` that tokens must carry
+    /// The required `iss` of tokens
     #[arg(long, env = "MATCHBOOK_JWT_ISSUER", value_name = "TEXT", default_value = "matchbook")]
     pub(crate) jwt_issuer: String,
 
-    /// The `aud` that tokens must carry
+    /// The required `aud` of tokens
     #[arg(long, env = "MATCHBOOK_JWT_AUDIENCE", value_name = "TEXT", default_value = "matchbook")]
     pub(crate) jwt_audience: String,
 
@@ -61,19 +61,19 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) cors_origins: Vec<String>,
 
-    /// Answer `/metrics` to anyone
+    /// Serve `/metrics` without authentication
     #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) metrics_open: bool,
 
-    /// Where to serve the embedded log over the EventStoreDB protocol (gRPC); nowhere by default
+    /// The address to serve the embedded log on over the EventStoreDB protocol (gRPC); disabled by default
     #[arg(long, env = "MATCHBOOK_ESDB_LISTEN", value_name = "ADDRESS")]
     pub(crate) esdb_listen: Option<SocketAddr>,
 
-    /// The host and port that gossip tells clients of the EventStoreDB protocol. Default: where it listens
+    /// The host and port that gossip advertises to clients of the EventStoreDB protocol. Default: the listen address
     #[arg(long, env = "MATCHBOOK_ESDB_ADVERTISE", value_name = "HOST:PORT")]
     pub(crate) esdb_advertise: Option<String>,
 
-    /// Who may use the EventStoreDB protocol: names and passwords; better set by the environment. Without any, everyone on this machine may
+    /// The users of the EventStoreDB protocol: names and passwords; prefer the environment. Without any, every user of this machine has access
     #[arg(
         long,
         env = "MATCHBOOK_ESDB_USERS",
@@ -83,7 +83,7 @@ pub(crate) struct Config {
     )]
     pub(crate) esdb_users: Vec<Login>,
 
-    /// Who may also append the program's own events through it, as its adapter does
+    /// The users of the protocol that may also append the program's own events, as its adapter does
     #[arg(
         long,
         env = "MATCHBOOK_ESDB_TRUSTED_USERS",
@@ -93,7 +93,7 @@ pub(crate) struct Config {
     )]
     pub(crate) esdb_trusted_users: Vec<Login>,
 
-    /// PEM file with the certificate that clients of the EventStoreDB protocol are shown, and those that signed it
+    /// PEM file with the TLS certificate of the EventStoreDB protocol, and its chain
     #[arg(long, env = "MATCHBOOK_ESDB_TLS_CERT", value_name = "FILE", requires = "esdb_tls_key")]
     pub(crate) esdb_tls_cert: Option<PathBuf>,
 
@@ -101,59 +101,59 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_ESDB_TLS_KEY", value_name = "FILE", requires = "esdb_tls_cert")]
     pub(crate) esdb_tls_key: Option<PathBuf>,
 
-    /// For tests of clients: the fault in this file, or none, is taken on at every SIGUSR1. See docs/testing.md
+    /// For tests of clients: at every SIGUSR1 the fault in this file, or none, is injected. See docs/testing.md
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) esdb_faults: Option<PathBuf>,
 
-    /// How long a worker keeps a piece of work, and counts as present, without a heartbeat
+    /// The time without a heartbeat after which a lease expires and a worker counts as lost
     #[arg(long, env = "MATCHBOOK_LEASE_TERM", value_name = "DURATION", default_value = "45s", value_parser = duration)]
     pub(crate) lease_term: Duration,
 
-    /// A running job without an event for so long is shown as stalled
+    /// The time without an event after which a running job is shown as stalled
     #[arg(long, env = "MATCHBOOK_STALLED_AFTER", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub(crate) stalled_after: Duration,
 
-    /// A match request that waits longer than this is shown as queue lag
+    /// The waiting time of a match request after which queue lag is shown
     #[arg(long, env = "MATCHBOOK_QUEUE_LAG_AFTER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) queue_lag_after: Duration,
 
-    /// The most analyses of videos that a tenant may have under way
+    /// The most video analyses of a tenant in progress
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub(crate) analyses_max: usize,
 
-    /// Put players together; `false` leaves it to another process on the same log, which knows their names
+    /// Run the matchmaker, which pairs players; `false` leaves it to another process on the same log, with its own vault
     #[arg(long, env = "MATCHBOOK_MATCHMAKING", value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) matchmaking: bool,
 
-    /// The service that makes the games of matches, as `http://games:9000`: it is asked by `POST {url}/games`. https is not spoken: put a proxy before a service that asks for it. Without one, matches carry no game
+    /// The service that creates the games of matches, such as `http://games:9000`: it is called by `POST {url}/games`. https is not supported: put a proxy in front of a service that needs it. Without a service, matches have no game
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) game_service_url: Option<String>,
 
-    /// How long one call to the game service may take
+    /// The timeout of a call to the game service
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub(crate) game_service_timeout: Duration,
 
-    /// The tenants' rating service, as `http://ratings:9000`: it is asked by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which answers `{"rating": 1640}`, or 404 for a player whom it does not know. https is not spoken: put a proxy before a service that asks for it. Without one, and where it does not answer, players' own results say how strong they are
+    /// The rating service of the tenants, such as `http://ratings:9000`: it is called by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which returns `{"rating": 1640}`, or 404 for an unknown player. https is not supported: put a proxy in front of a service that needs it. Without a service, and if it fails, ratings come from the results of the players
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) rating_service_url: Option<String>,
 
-    /// How long one call to the rating service may take; whoever joins a queue waits for it
+    /// The timeout of a call to the rating service; joining a queue waits for it
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) rating_service_timeout: Duration,
 
-    /// The most connections at a time
+    /// The most open connections
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
     pub(crate) connections_max: u32,
 
-    /// How long requests under way may take to end when the server stops
+    /// The time that active requests have to finish when the server stops
     #[arg(long, env = "MATCHBOOK_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) shutdown_grace: Duration,
 
-    /// What to log: a level, or directives such as `info,projections=debug`
+    /// The log filter: a level, or directives such as `info,projections=debug`
     #[arg(long, env = "MATCHBOOK_LOG", value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
 
-    /// How to log
+    /// The log format
     #[arg(long, env = "MATCHBOOK_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
     pub(crate) log_format: LogFormat,
 }
@@ -164,7 +164,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// A name and a password, as one text that is shown to nobody.
+/// A name and a password as one text, which is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Login(pub(crate) String);
 
@@ -180,7 +180,7 @@ impl From<&str> for Login {
     }
 }
 
-/// Where the event log is.
+/// The location of the event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventLogUrl {
     Embedded(PathBuf),
@@ -193,17 +193,17 @@ impl std::str::FromStr for EventLogUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("embedded", folder)) if !folder.is_empty() => Ok(Self::Embedded(folder.into())),
-            _ if ClusterUrl::is_meant_by(text) => {
+            _ if ClusterUrl::has_cluster_scheme(text) => {
                 text.parse::<ClusterUrl>().map(Self::Cluster).map_err(|error| error.to_string())
             }
-            _ => Err("an event log is written as embedded:FOLDER, as in embedded:./data/events, or as the URL of an \
-                      EventStoreDB or KurrentDB cluster, as in esdb://db1,db2,db3"
+            _ => Err("write the event log as embedded:FOLDER, such as embedded:./data/events, or as the URL of an \
+                      EventStoreDB or KurrentDB cluster, such as esdb://db1,db2,db3"
                 .to_owned()),
         }
     }
 }
 
-/// Says what is wrong with a URL without showing it, because there may be a password in it.
+/// Parses a URL; its errors do not contain the URL, because it may contain a password.
 #[derive(Clone, Debug)]
 pub(crate) struct EventLogUrlParser;
 
@@ -229,16 +229,16 @@ impl TypedValueParser for EventLogUrlParser {
             let message = format!("{argument}: {why}\n");
             clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command)
         };
-        let text = value.to_str().ok_or_else(|| wrong("it is not a text"))?;
+        let text = value.to_str().ok_or_else(|| wrong("it is not valid UTF-8"))?;
         text.parse().map_err(|error: String| wrong(&error))
     }
 }
 
 impl Config {
-    /// The settings as they are, but for the folder: for a server that nobody reaches.
+    /// The default settings with this data folder, for a server without clients.
     ///
     /// # Errors
-    /// The environment holds a setting that is none.
+    /// The environment has an invalid setting.
     pub(crate) fn in_folder(folder: &Path) -> Result<Self, crate::cli::Failure> {
         parse(&["--data", &folder.to_string_lossy(), "--reserve-bytes", "0"])
             .map_err(|error| crate::cli::Failure::Usage(error.to_string()))
@@ -265,7 +265,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 45s, 5m or 1h"))
 }
 
-/// Why the file with the settings cannot be used.
+/// Why the settings file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("cannot read the settings in {}: {source}", path.display())]
@@ -274,15 +274,15 @@ pub(crate) enum FileError {
     Toml { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{} has the unknown setting `{key}`; `matchbook serve --help` lists them all", path.display())]
     UnknownKey { path: PathBuf, key: String },
-    #[error("`{key}` in {} must be a text, a number, true or false, or a list of texts", path.display())]
+    #[error("`{key}` in {} must be a string, a number, true or false, or a list of strings", path.display())]
     Value { path: PathBuf, key: String },
 }
 
-/// Makes the values of the settings file the defaults of the command that carries [`Config`]. A key is the name of its
-/// flag; `-` and `_` are the same in it.
+/// Makes the values of the settings file the defaults of the command with [`Config`]. A key is the name of its flag; `-` and
+/// `_` are equivalent.
 ///
 /// # Errors
-/// The file cannot be read, or says something that is no setting.
+/// The file cannot be read, or has an invalid setting.
 pub(crate) fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
     let file = || path.to_owned();
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: file(), source })?;
@@ -321,8 +321,8 @@ pub(crate) fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
     command.try_get_matches_from(arguments).and_then(|matches| Config::from_arg_matches(&matches))
 }
 
-/// A setting as the documents show it.
-struct Shown {
+/// A setting, for the documentation.
+struct DocumentedSetting {
     flag: String,
     environment: String,
     key: String,
@@ -330,11 +330,11 @@ struct Shown {
     meaning: String,
 }
 
-fn shown() -> Vec<Shown> {
+fn documented() -> Vec<DocumentedSetting> {
     let command = Config::augment_args(Command::new("serve"));
     let show = |arg: &Arg| {
         let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-        Shown {
+        DocumentedSetting {
             flag: format!("--{}", arg.get_long().unwrap_or_default()),
             environment: arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             key: arg.get_id().to_string(),
@@ -345,31 +345,31 @@ fn shown() -> Vec<Shown> {
     settings(&command).map(show).collect()
 }
 
-/// The table of all settings, as `docs/configuration.md` shows it.
+/// The table of all settings, the content of `docs/configuration.md`.
 pub(crate) fn markdown() -> String {
     let mut text = String::from(
         "# Settings\n\n\
-         Made from the program by `matchbook settings`; a test compares it.\n\n\
-         A flag wins over the environment, the environment over the file (`--config FILE`, TOML), the file over the\n\
-         default.\n\n\
+         Generated by `matchbook settings`; a test compares it.\n\n\
+         Flags take precedence over the environment, the environment over the file (`--config FILE`, TOML), the file over the\n\
+         defaults.\n\n\
          | flag | environment | file key | default | meaning |\n|---|---|---|---|---|\n",
     );
-    for Shown { flag, environment, key, default, meaning } in shown() {
+    for DocumentedSetting { flag, environment, key, default, meaning } in documented() {
         let default = default.map_or_else(|| "–".to_owned(), |default| format!("`{default}`"));
         let _ = writeln!(text, "| `{flag}` | `{environment}` | `{key}` | {default} | {meaning} |");
     }
     text
 }
 
-/// The same for programs.
+/// The settings as JSON.
 pub(crate) fn json() -> serde_json::Value {
-    let object = |setting: Shown| {
+    let object = |setting: DocumentedSetting| {
         serde_json::json!({
             "flag": setting.flag, "environment": setting.environment, "key": setting.key,
             "default": setting.default, "meaning": setting.meaning,
         })
     };
-    shown().into_iter().map(object).collect()
+    documented().into_iter().map(object).collect()
 }
 
 #[cfg(test)]
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    fn flag_wins_over_the_file_and_the_file_over_the_default() {
         let text = "listen = \"127.0.0.1:9000\"\nlease-term = \"10s\"\ncors_origins = [\"http://a\", \"http://b\"]\n";
         let config = from_file(text, &["--lease-term", "20s"]).unwrap();
         assert_eq!(config.listen, "127.0.0.1:9000".parse().unwrap());
@@ -396,18 +396,18 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_in_the_file_is_named() {
+    fn unknown_setting_in_the_file_is_named() {
         assert!(from_file("lisen = \"x\"", &[]).unwrap_err().contains("unknown setting `lisen`"));
     }
 
     #[test]
-    fn a_value_in_the_file_is_checked_like_a_flag() {
+    fn value_in_the_file_is_checked_like_a_flag() {
         assert!(from_file("lease_term = \"soon\"", &[]).is_err());
         assert!(from_file("reserve_bytes = -1", &[]).is_err());
     }
 
     #[test]
-    fn an_event_log_must_name_its_kind() {
+    fn event_log_must_name_its_kind() {
         assert!(parse(&["--event-log", "./events"]).is_err());
         let config = parse(&["--event-log", "embedded:/var/lib/events"]).unwrap();
         assert_eq!(config.events_folder(), PathBuf::from("/var/lib/events"));
@@ -415,19 +415,19 @@ mod tests {
 
     #[cfg(feature = "eventstore")]
     #[test]
-    fn the_url_of_a_cluster_is_read_and_never_shown_with_its_password() {
+    fn cluster_url_is_never_printed_with_its_password() {
         let config = parse(&["--event-log", "esdb://ann:secret@db1,db2?tls=false"]).unwrap();
         assert!(matches!(&config.event_log, Some(EventLogUrl::Cluster(_))));
         assert!(!format!("{config:?}").contains("ann:secret"));
         for wrong in ["esdb://ann:secret@db:x", "esbd://ann:secret@db", "esdb://ann:secret@db?tls=perhaps"] {
-            let said = parse(&["--event-log", wrong]).unwrap_err().to_string();
-            assert!(said.contains("--event-log <URL>") && said.contains("esdb://"), "{said}");
-            assert!(!said.contains("secret"), "{said}");
+            let error = parse(&["--event-log", wrong]).unwrap_err().to_string();
+            assert!(error.contains("--event-log <URL>") && error.contains("esdb://"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 
     #[test]
-    fn the_documented_settings_are_those_of_the_program() {
+    fn documentation_lists_the_settings_of_the_program() {
         let documented = include_str!("../docs/configuration.md");
         assert_eq!(documented, markdown(), "run `matchbook settings > docs/configuration.md`");
     }

@@ -1,4 +1,4 @@
-//! The program `matchbook`: command line, settings, and the wiring of the parts. It holds no rule of the product.
+//! The program `matchbook`: command line, settings, and the wiring of the components. It contains no business rules.
 
 mod access;
 mod api;

@@ -1,4 +1,4 @@
-//! The EventStoreDB protocol beside the API: who may use it, from the settings.
+//! The server of the EventStoreDB protocol and its users, from the settings.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use event_log::Log;
 use event_log::clock::Clock;
-use event_log::wire::{Access, EndPoint, Fault, Faults, Identity, Right, Server, Settings, StartError, User};
-use read_api::server::{Part, Standing};
+use event_log::wire::{
+    Access, EndPoint, Fault, FaultSwitch, Right, Server, Settings, StartError, TlsIdentity, User,
+};
+use read_api::server::{Component, ComponentHealth};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,15 +23,15 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Serves the log as the settings say; not at all if they name no address.
+    /// Serves the log, if the settings name an address.
     ///
     /// # Errors
-    /// A setting that is none, an address that is taken, or one that others can reach without a password.
+    /// An invalid setting, an address in use, or an address that other machines can reach without a password.
     pub(crate) async fn start(config: &Config, log: &Log, clock: Clock) -> Result<Option<Self>, Failure> {
         let Some(address) = config.esdb_listen else { return Ok(None) };
         let Log::Embedded(log) = log else {
             return Err(Failure::Usage(
-                "--esdb-listen serves the embedded log; a log on a cluster is served by the cluster itself"
+                "--esdb-listen serves the embedded log only; a log on a cluster is served by the cluster itself"
                     .to_owned(),
             ));
         };
@@ -43,39 +45,39 @@ impl Wire {
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let server = Server::start(listener, log.clone(), clock, settings).map_err(|error| match error {
             StartError::Listener(error) => cannot(error),
-            StartError::Identity(error) => Failure::Usage(format!("--esdb-tls-cert: {error}")),
+            StartError::TlsIdentity(error) => Failure::Usage(format!("--esdb-tls-cert: {error}")),
         })?;
         if let Some(file) = &config.esdb_faults {
-            obey(file.clone(), server.faults())?;
+            watch_fault_file(file.clone(), server.faults())?;
         }
         tracing::info!(address = %server.address(), tls, "serving the EventStoreDB protocol");
         if !tls && !address.ip().is_loopback() {
             tracing::warn!(
-                "passwords and events of the EventStoreDB protocol cross the network in the open; set \
+                "the EventStoreDB protocol sends passwords and events unencrypted; set \
                  MATCHBOOK_ESDB_TLS_CERT and MATCHBOOK_ESDB_TLS_KEY to change that"
             );
         }
         if anonymous {
             tracing::warn!(
-                "the EventStoreDB protocol asks nobody for a password: everyone on this machine can read all events; set \
+                "the EventStoreDB protocol needs no password: every user of this machine can read all events; set \
                  MATCHBOOK_ESDB_USERS to change that"
             );
         }
         Ok(Some(Self { server, grace: config.shutdown_grace }))
     }
 
-    /// What `/status` says of it.
-    pub(crate) fn part(&self) -> Part {
+    /// Its health, for `/status`.
+    pub(crate) fn component(&self) -> Component {
         let (address, connections) = (self.server.address(), self.server.connections());
-        Part::new("eventstoredb_protocol", move || Standing {
+        Component::new("eventstoredb_protocol", move || ComponentHealth {
             ready: true,
             position: None,
             detail: format!("listens on {address}, {} connections", connections.open()),
         })
     }
 
-    pub(crate) fn send_home(&self) {
-        self.server.send_home();
+    pub(crate) fn cancel_waiters(&self) {
+        self.server.cancel_waiters();
     }
 
     pub(crate) async fn stop(self) {
@@ -93,17 +95,17 @@ fn settings(config: &Config, address: SocketAddr) -> Result<Settings, Failure> {
     }
     if users.is_empty() && !address.ip().is_loopback() {
         return Err(Failure::Usage(format!(
-            "refusing to serve the EventStoreDB protocol on {address} without passwords: everyone who can reach it could \
+            "refusing to serve the EventStoreDB protocol on {address} without passwords: every client that can reach it could \
              read and append; set MATCHBOOK_ESDB_USERS, or listen on 127.0.0.1"
         )));
     }
-    // A trusted user alone does not shut the others on this machine out.
+    // Trusted users alone do not close the protocol for anonymous users of this machine.
     let is_open = config.esdb_users.is_empty() && address.ip().is_loopback();
     let anonymous = is_open.then_some(Right::Clients);
     let advertised = config.esdb_advertise.as_deref().map(str::parse::<EndPoint>).transpose();
     let advertised = advertised.map_err(|error| Failure::Usage(format!("--esdb-advertise: {error}")))?;
     let tls = config.esdb_tls_cert.clone().zip(config.esdb_tls_key.clone());
-    let tls = tls.map(|(certificates, key)| Identity { certificates, key });
+    let tls = tls.map(|(certificates, key)| TlsIdentity { certificates, key });
     Ok(Settings { access: Access { users, anonymous }, tls, advertised, ..Settings::default() })
 }
 
@@ -112,31 +114,31 @@ fn user(text: &str, right: Right) -> Result<User, Failure> {
         Some((name, password)) if !name.is_empty() && !password.is_empty() => {
             Ok(User { name: name.to_owned(), password: password.to_owned(), right })
         }
-        // The text is not shown: it may be a password.
+        // The text is not printed: it may be a password.
         _ => Err(Failure::Usage(
             "users of the EventStoreDB protocol are written as NAME:PASSWORD, separated by commas".to_owned(),
         )),
     }
 }
 
-/// Takes on the fault that the file names whenever the process is told to look.
-fn obey(file: PathBuf, faults: Faults) -> Result<(), Failure> {
-    let mut told = signal(SignalKind::user_defined1())
+/// Reads the fault to simulate from the file at each SIGUSR1.
+fn watch_fault_file(file: PathBuf, faults: FaultSwitch) -> Result<(), Failure> {
+    let mut signals = signal(SignalKind::user_defined1())
         .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
     tokio::spawn(async move {
-        while told.recv().await.is_some() {
+        while signals.recv().await.is_some() {
             let text = tokio::fs::read_to_string(&file).await.unwrap_or_default();
             match text.trim() {
                 "" => faults.clear(),
                 text => match text.parse::<Fault>() {
                     Ok(fault) => faults.set(fault),
                     Err(error) => {
-                        tracing::error!(%error, "the EventStoreDB protocol behaves as before");
+                        tracing::error!(%error, "invalid fault file; the injected fault is unchanged");
                         continue;
                     }
                 },
             }
-            tracing::warn!(fault = text.trim(), "the EventStoreDB protocol behaves as a test wants it to");
+            tracing::warn!(fault = text.trim(), "the EventStoreDB protocol injects a fault for a test");
         }
     });
     Ok(())
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_others_can_reach_needs_passwords() {
+    fn reachable_address_needs_passwords() {
         let refused = settings_for("0.0.0.0:2113", &[]).unwrap_err();
         assert!(refused.contains("MATCHBOOK_ESDB_USERS") && refused.contains("127.0.0.1"), "{refused}");
         let open = settings_for("127.0.0.1:2113", &[]).unwrap();
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_user_alone_does_not_shut_out_the_others_on_this_machine() {
+    fn trusted_users_do_not_disable_anonymous_access() {
         let both = settings_for("127.0.0.1:2113", &["--esdb-trusted-users=a:1,b:2:3"]).unwrap();
         assert_eq!(both.access.anonymous, Some(Right::Clients));
         let trusted = |name: &str, password: &str| User {
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_without_a_password_is_refused_and_not_shown() {
+    fn user_without_a_password_is_refused_and_not_printed() {
         for wrong in ["hunter2", "ann:", ":hunter2"] {
             let refused = settings_for("127.0.0.1:2113", &["--esdb-users", wrong]).unwrap_err();
             assert!(refused.contains("NAME:PASSWORD") && !refused.contains("hunter2"), "{refused}");
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gossip_tells_is_a_host_and_a_port() {
+    fn advertised_address_is_a_host_and_a_port() {
         let advertised =
             settings_for("127.0.0.1:0", &["--esdb-advertise=db.example:2113"]).unwrap().advertised;
         assert_eq!(advertised, Some(EndPoint { host: "db.example".to_owned(), port: 2113 }));

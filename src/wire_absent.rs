@@ -1,18 +1,18 @@
-//! In place of the EventStoreDB protocol, where the program is built without it.
+//! Replaces `wire.rs` in a program that is built without the feature `wire`.
 
 use event_log::Log;
 use event_log::clock::Clock;
-use read_api::server::Part;
+use read_api::server::Component;
 
 use crate::cli::Failure;
 use crate::config::Config;
 
-/// There is none.
+/// The server of the EventStoreDB protocol, which this program does not support.
 pub(crate) enum Wire {}
 
 impl Wire {
     /// # Errors
-    /// The settings ask for the protocol.
+    /// The settings enable the protocol.
     pub(crate) async fn start(config: &Config, _: &Log, _: Clock) -> Result<Option<Self>, Failure> {
         match config.esdb_listen {
             None => Ok(None),
@@ -23,11 +23,11 @@ impl Wire {
         }
     }
 
-    pub(crate) fn part(&self) -> Part {
+    pub(crate) fn component(&self) -> Component {
         match *self {}
     }
 
-    pub(crate) fn send_home(&self) {
+    pub(crate) fn cancel_waiters(&self) {
         match *self {}
     }
 

@@ -1,4 +1,4 @@
-//! How the parts are put together into one server, and taken apart at its end.
+//! Starts all components of the server, and stops them in order.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use commands::client::live_game::{self, LiveGame};
 use commands::client::rating_service::{self, RatingService};
 use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
-use commands::{Commands, Outside};
-use domain::breaker::Phase;
+use commands::{Commands, ExternalServices};
+use domain::breaker::CircuitState;
+use domain::image_matching::blockers::Thresholds;
 use domain::lease::LeaseTerms;
-use domain::matching::blockers::Thresholds;
 use event_log::clock::{Clock, Ids};
 use event_log::embedded::{EmbeddedLog, OpenError, Stopped};
 use event_log::{EventLog, Log};
@@ -19,8 +19,8 @@ use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
-use read_api::people::{People, Unnamed};
-use read_api::server::{Access, Part, Server, Services, Standing};
+use read_api::server::{Access, Breakers, Component, ComponentHealth, ServerInfo};
+use read_api::subjects::{DirectoryUnavailable, SubjectDirectory};
 use web::caller::Auth;
 use web::shutdown::Shutdown;
 
@@ -30,30 +30,30 @@ use crate::cluster;
 use crate::config::{Config, EventLogUrl};
 use crate::wire::Wire;
 
-/// Seconds: from half a millisecond to ten seconds, as requests and batches take.
+/// Histogram buckets in seconds, for requests and batches.
 const LATENCY_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The parts that run by themselves, whether anyone asks or not.
-pub(crate) struct Running {
+/// The running components of the server.
+pub(crate) struct RunningServer {
     log: Log,
     commands: Commands,
     models: ReadModels,
     wire: Option<Wire>,
-    /// On the data folder, where the log does not have one.
+    /// The lock on the data folder, if the log is not embedded.
     _lock: Option<File>,
 }
 
-/// Opens the log, the vault and the read models, and starts what runs by itself.
+/// Opens the log, the vault and the read models, and starts the background processes.
 ///
 /// # Errors
-/// The part that cannot be used, and what to do about it.
+/// The component that cannot be used, with the remedy.
 pub(crate) async fn start(
     config: &Config,
     auth: &Auth,
     shutdown: Shutdown,
-) -> Result<(Running, Api), Failure> {
-    let outside = outside(config)?;
+) -> Result<(RunningServer, Api), Failure> {
+    let external_services = external_services(config)?;
     let metrics = metrics()?;
     let clock = Clock::System;
     let (log, lock) = open_log(config, clock.clone()).await?;
@@ -63,17 +63,18 @@ pub(crate) async fn start(
         .await
         .map_err(|error| Failure::Disk(error.to_string()))?;
     let settings = command_settings(config);
-    let commands = Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), outside);
+    let commands =
+        Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), external_services);
     commands.start();
     let wire = Wire::start(config, &log, clock.clone()).await?;
     let mut server = server(config, auth, &clock, &commands, &log, vault);
-    server.parts.extend(wire.as_ref().map(Wire::part));
+    server.components.extend(wire.as_ref().map(Wire::component));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
-    Ok((Running { log, commands, models, wire, _lock: lock }, api))
+    Ok((RunningServer { log, commands, models, wire, _lock: lock }, api))
 }
 
-/// What the read side cannot see by itself.
+/// The information about the server that the read API needs.
 fn server(
     config: &Config,
     auth: &Auth,
@@ -81,10 +82,10 @@ fn server(
     commands: &Commands,
     log: &Log,
     vault: Vault,
-) -> Server {
-    let mut parts = vec![work_board(commands), matchmaking(commands)];
-    parts.extend(cluster::part(log));
-    Server {
+) -> ServerInfo {
+    let mut components = vec![work_board(commands), matchmaking(commands)];
+    components.extend(cluster::component(log));
+    ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         started_at: clock.now(),
         access: if auth.is_open() { Access::Open } else { Access::Keys },
@@ -94,36 +95,36 @@ fn server(
             stalled_after: config.stalled_after,
             queue_lag_after: config.queue_lag_after,
         },
-        parts,
-        services: services(commands),
-        people: people(vault),
+        components,
+        breakers: breakers(commands),
+        subjects: subject_directory(vault),
     }
 }
 
-impl Running {
-    /// Waits until the log can take no more, which only a failed disk brings about, and says why.
+impl RunningServer {
+    /// Waits until the log cannot be written any more, which only a failed disk causes, and returns the reason.
     pub(crate) async fn disk_failure(&self) -> String {
         match &self.log {
             Log::Embedded(log) => match log.stopped().await {
                 Stopped::Failed { reason } => reason,
-                // Closed by ourselves: the end of the process is under way already.
+                // Closed by this process: it is already shutting down.
                 Stopped::Closed => std::future::pending().await,
             },
-            // The disks of a cluster are its own concern.
+            // A cluster handles failures of its own disks.
             _ => std::future::pending().await,
         }
     }
 
-    /// Lets go of what would wait long: claims that no work has come for, and the processes. Commands under way are not
-    /// touched.
-    pub(crate) async fn send_home(&self) {
+    /// Cancels everything that could wait long: claims without work, subscriptions and background processes. Commands in
+    /// progress continue.
+    pub(crate) async fn cancel_waiters(&self) {
         if let Some(wire) = &self.wire {
-            wire.send_home();
+            wire.cancel_waiters();
         }
         self.commands.shutdown().await;
     }
 
-    /// Ends the parts in the order in which they depend on each other.
+    /// Stops the components in the order of their dependencies.
     pub(crate) async fn stop(self) {
         self.commands.shutdown().await;
         self.models.shutdown().await;
@@ -142,13 +143,13 @@ fn command_settings(config: &Config) -> commands::Settings {
     commands::Settings {
         leases,
         analyses_max: config.analyses_max,
-        puts_together: config.matchmaking,
+        run_matchmaker: config.matchmaking,
         ..commands::Settings::default()
     }
 }
 
-/// The clients of the services that are set.
-fn outside(config: &Config) -> Result<Outside, Failure> {
+/// The clients of the configured external services.
+fn external_services(config: &Config) -> Result<ExternalServices, Failure> {
     let games = config.game_service_url.as_ref().map(|url| {
         let settings =
             live_game::Settings { timeout: config.game_service_timeout, ..live_game::Settings::at(url) };
@@ -159,86 +160,89 @@ fn outside(config: &Config) -> Result<Outside, Failure> {
         RatingService::new(&settings)
             .map_err(|error| Failure::Usage(format!("--rating-service-url: {error}")))
     });
-    Ok(Outside { games: games.transpose()?, ratings: ratings.transpose()? })
+    Ok(ExternalServices { games: games.transpose()?, ratings: ratings.transpose()? })
 }
 
-fn services(commands: &Commands) -> Services {
+fn breakers(commands: &Commands) -> Breakers {
     let commands = commands.clone();
-    Services::new(move || commands.services())
+    Breakers::new(move || commands.services())
 }
 
-fn people(vault: Vault) -> People {
-    let unnamed = |error: VaultError| Unnamed(error.to_string());
+fn subject_directory(vault: Vault) -> SubjectDirectory {
+    let unavailable = |error: VaultError| DirectoryUnavailable(error.to_string());
     let (finding, opening) = (vault.clone(), vault.clone());
-    People::new(
+    SubjectDirectory::new(
         move |tenant, user| {
             let vault = finding.clone();
-            Box::pin(async move { vault.known(&tenant, &user).await.map_err(unnamed) })
+            Box::pin(async move { vault.find_subject(&tenant, &user).await.map_err(unavailable) })
         },
         move |tenant, subjects| {
             let vault = vault.clone();
-            Box::pin(async move { vault.users(&tenant, &subjects).await.map_err(unnamed) })
+            Box::pin(async move { vault.users(&tenant, &subjects).await.map_err(unavailable) })
         },
         move |tenant, subject, place, sealed| {
             let vault = opening.clone();
             Box::pin(async move {
                 match vault.unseal(&tenant, subject, place, &sealed).await {
-                    // It never opens again: what stands around it is still worth reading.
+                    // It can never be opened again; the rest of the response is still useful.
                     Err(error @ VaultError::Sealed(_)) => {
-                        tracing::error!(%error, "a sealed text is left out");
+                        tracing::error!(%error, "a sealed text cannot be opened and is omitted");
                         Ok(None)
                     }
-                    opened => opened.map_err(unnamed),
+                    opened => opened.map_err(unavailable),
                 }
             })
         },
     )
 }
 
-fn work_board(commands: &Commands) -> Part {
+fn work_board(commands: &Commands) -> Component {
     let commands = commands.clone();
-    Part::new("work_board", move || {
+    Component::new("work_board", move || {
         let status = commands.status();
         let waiting: usize = status.waiting.values().sum();
         let detail = match &status.readiness {
-            Readiness::Stopped(reason) => format!("it hands out no work: {reason}"),
+            Readiness::Stopped(reason) => format!("stopped, and gives out no work: {reason}"),
             Readiness::CatchingUp | Readiness::Ready | Readiness::Closing => format!(
                 "{waiting} waiting, {} leased, {} workers present",
                 status.leases, status.workers_present
             ),
         };
-        Standing { ready: commands.is_ready(), position: Some(status.position), detail }
+        ComponentHealth { ready: commands.is_ready(), position: Some(status.position), detail }
     })
 }
 
-fn matchmaking(commands: &Commands) -> Part {
+fn matchmaking(commands: &Commands) -> Component {
     let commands = commands.clone();
-    Part::new("matchmaking", move || {
+    Component::new("matchmaking", move || {
         let status = commands.matchmaking();
         if status.is_elsewhere {
-            let detail = "it is left to another process on the same log (--matchmaking)".to_owned();
-            return Standing { ready: true, position: None, detail };
+            let detail =
+                "disabled: another process on the same log runs the matchmaker (--matchmaking)".to_owned();
+            return ComponentHealth { ready: true, position: None, detail };
         }
         let games = match status.games {
-            None => "no game service is set".to_owned(),
-            Some(Phase::Closed) => "the game service is asked".to_owned(),
-            Some(Phase::Open { until }) => format!("the game service failed and is left alone until {until}"),
-            Some(Phase::Probing) => "a few calls find out whether the game service is back".to_owned(),
+            None => "no game service is configured".to_owned(),
+            Some(CircuitState::Closed) => "the game service is available".to_owned(),
+            Some(CircuitState::Open { until }) => {
+                format!("the circuit breaker of the game service is open until {until}")
+            }
+            Some(CircuitState::HalfOpen) => "the circuit breaker of the game service is half-open".to_owned(),
         };
         let detail = if status.is_stopped {
-            "it puts nobody together any more: the log could not be read, and why is in the server's log; start it again"
+            "the matchmaker stopped: the log could not be read; see the server's log for the cause, then restart the server"
                 .to_owned()
         } else {
-            format!("{} searching, {} being placed or let go; {games}", status.searching, status.unfinished)
+            format!("{} searching, {} being placed or released; {games}", status.searching, status.unfinished)
         };
-        Standing { ready: status.is_ready, position: Some(status.position), detail }
+        ComponentHealth { ready: status.is_ready, position: Some(status.position), detail }
     })
 }
 
 async fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<File>), Failure> {
     event_log::embedded::make_folder(&config.data).map_err(|error| {
         Failure::Disk(format!(
-            "cannot use the data folder {}: {error}; check that the disk works and that this user may write there",
+            "cannot use the data folder {}: {error}; check the disk, and that this user may write there",
             config.data.display()
         ))
     })?;
@@ -261,7 +265,7 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
     };
     let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, clock)).await;
     let (log, opened) = opening
-        .map_err(|error| Failure::Failed(format!("opening the log broke off: {error}")))?
+        .map_err(|error| Failure::Failed(format!("opening the log failed: {error}")))?
         .map_err(|error| open_failure(&error))?;
     tracing::info!(
         events = opened.events,
@@ -270,12 +274,12 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
         head = %*log.head().borrow(),
         "opened the event log"
     );
-    if let Some(cut) = opened.cut {
+    if let Some(truncated) = opened.truncated {
         tracing::warn!(
-            bytes = cut.bytes,
-            position = %cut.position,
-            kept_in = cut.kept_in,
-            "cut off a write that a crash had left unfinished; it was never acknowledged"
+            bytes = truncated.bytes,
+            position = %truncated.position,
+            kept_in = truncated.kept_in,
+            "truncated a write that a crash had left unfinished; it was never acknowledged"
         );
     }
     Ok(log)
@@ -286,8 +290,8 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
     if head > Position::START && !file.exists() {
         tracing::warn!(
             file = %file.display(),
-            "the vault is gone although the log holds events: a new one is begun, in which nobody of before has a name; \
-             to have the names back, stop, restore the file from a backup, and start again"
+            "the vault is missing although the log has events: a new one is created, without the names of previous users; \
+             to restore the names, stop the server, restore the file from a backup, and start again"
         );
     }
     Vault::open(&file, clock, Ids::Random).await.map_err(|error| vault_failure(&file, &error))
@@ -296,7 +300,9 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
 pub(crate) fn vault_failure(file: &Path, error: &VaultError) -> Failure {
     let message = format!("{}: {error}", file.display());
     match error {
-        VaultError::Unsound(_) | VaultError::Damaged(_) | VaultError::Sealed(_) => Failure::Damaged(message),
+        VaultError::CorruptFile(_) | VaultError::CorruptKey(_) | VaultError::Sealed(_) => {
+            Failure::Damaged(message)
+        }
         VaultError::Newer(_) => Failure::Usage(message),
         VaultError::Store(_) | VaultError::NoRandomness | VaultError::Failed => Failure::Disk(message),
     }
@@ -306,16 +312,16 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let message = error.to_string();
     match error {
         OpenError::Locked { .. } => Failure::InUse(message),
-        OpenError::Damaged { .. } | OpenError::HalfRepaired { .. } => Failure::Damaged(message),
+        OpenError::Damaged { .. } | OpenError::UnfinishedRepair { .. } => Failure::Damaged(message),
         OpenError::NewerFormat { .. } | OpenError::NotALog { .. } => Failure::Usage(message),
         OpenError::Full { .. } | OpenError::Io(_) => Failure::Disk(message),
     }
 }
 
-/// The recorder that all parts count into.
+/// Installs the metrics recorder of all components.
 fn metrics() -> Result<PrometheusHandle, Failure> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| Failure::Failed(format!("cannot count metrics: {error}")))
+        .map_err(|error| Failure::Failed(format!("cannot install the metrics recorder: {error}")))
 }

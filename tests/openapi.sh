@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the server and lets schemathesis look for answers that the OpenAPI document does not describe.
-# tests/openapi.sh [EXAMPLES [SEED]]: how many cases to try for each operation (default 20), and which (default 1).
+# Starts the server and lets schemathesis search for responses that the OpenAPI document does not describe.
+# tests/openapi.sh [EXAMPLES [SEED]]: the number of cases per operation (default 20), and their seed (default 1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,13 +10,13 @@ work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
 
-# A virtual environment of its own, kept beside the build.
+# A separate virtual environment, kept under target/.
 venv=target/schemathesis
-# A checkout that was moved has one that names its old place.
+# After the checkout was moved, the environment names the old path and does not work.
 if ! "$venv/bin/st" --version >/dev/null 2>&1; then
   rm -rf "$venv"
   . ./setup.sh
-  # Debian keeps what a virtual environment needs in a package of its own.
+  # Debian has virtual environments in a separate package.
   python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
   python3 -m venv "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5'
@@ -32,11 +32,11 @@ for _ in $(seq 200); do
   sleep 0.1
 done
 
-# With credentials, so that an operation which forgets to ask for them is found.
+# With credentials, so that schemathesis finds operations that do not require them.
 token=$(target/debug/matchbook token --tenant schemathesis --user tester --role admin --role service --role auditor --ttl 1h)
 partner=$(target/debug/matchbook token --tenant schemathesis --user partner --ttl 1h)
 
-# Jobs for the cases to meet: those of the dictionary in tests/schemathesis.toml, with something to do in each.
+# The jobs of the dictionary in tests/schemathesis.toml, with work in each.
 python3 - "http://127.0.0.1:$port" "$token" <<'EOF' >"$venv/leases"
 import json, sys, urllib.request
 
@@ -62,7 +62,7 @@ for item in call("POST", "/internal/work/claim", worker)["items"]:
     print(json.dumps(item["lease_id"]))
 EOF
 
-# A match for them to meet.
+# A match between two players.
 python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/games"
 import json, sys, time, urllib.request
 
@@ -82,9 +82,9 @@ for _ in range(200):
         break
     time.sleep(0.1)
 EOF
-[ -s "$venv/games" ] || { echo "two players who wait were not put together" >&2; exit 1; }
+[ -s "$venv/games" ] || { echo "two queued players were not paired" >&2; exit 1; }
 
-# Challenges for them to answer and to take back.
+# Challenges to accept, decline and cancel.
 python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/challenges"
 import json, sys, urllib.request
 

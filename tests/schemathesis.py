@@ -1,16 +1,16 @@
-"""What schemathesis does not know by itself about the API; loaded by tests/schemathesis.toml."""
+"""Additions to schemathesis for this API; loaded by tests/schemathesis.toml."""
 
 import json
 
 import schemathesis
 
-# Long polls are tried, and not waited for.
+# Long polls are tested with a short wait.
 WAIT_MAX_MS = 20
 
 
 @schemathesis.serializer("application/x-ndjson")
 def write_lines(_context, value):
-    """One value a line; the document describes a line."""
+    """One value per line; the document describes one line."""
     if isinstance(value, bytes):
         return value
     return json.dumps(value).encode() + b"\n"

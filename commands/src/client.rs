@@ -1,6 +1,6 @@
-//! Clients of services outside: what leaves this process, and what comes back, and nothing of why.
+//! Clients of external services: only their requests and responses, without any rules.
 
-pub(crate) mod guard;
+pub(crate) mod circuit_breaker;
 mod http;
 pub mod live_game;
 pub mod rating_service;

@@ -1,11 +1,11 @@
-//! The way from a command to its events: load, decide, append, and on a conflict decide again.
+//! Executes commands: load, decide, append, and on a conflict decide again.
 //!
-//! Folded states are kept in memory, so that a command reads only what it does not know yet: a stream of 60,000 events is
-//! folded once and then moved on by what is appended. Commands on one stream wait for each other here, so that they do not
-//! collide in the log; that is a courtesy only, because the log's expected revision decides.
+//! Folded states are cached, so that a command reads only new events: a stream of 60,000 events is folded once and then
+//! updated with each append. Commands on one stream wait for each other here, to avoid conflicts in the log. That is an
+//! optimisation only: the log's expected revision decides.
 
 mod cache;
-mod fold;
+mod cached_stream;
 
 use std::fmt;
 
@@ -17,54 +17,54 @@ use domain::decider::{self, Decider, Occurred, RefusedItem};
 use event_log::clock::Clock;
 use event_log::{APPEND_EVENTS_MAX, AppendError, EventLog, Expected, Log, ReadError};
 
-use crate::idempotency::{self, Seen};
-use cache::{Cache, Slot};
-pub use fold::Folded;
+use crate::idempotency::{self, KeyStatus};
+use cache::{Cache, Entry};
+pub use cached_stream::CachedStream;
 
-/// How often a decision is made anew before a command is given up as contended.
-const ROUNDS_MAX: u32 = 16;
+/// The number of decisions before a command fails as contended.
+const ATTEMPTS_MAX: u32 = 16;
 
-/// How many events are read at once.
+/// The number of events per read.
 const PAGE_EVENTS: usize = 4096;
 
-/// The bytes of one append: below the log's own limit, and below EventStoreDB's with its framing.
+/// The bytes of one append: below the log's own limit, and below EventStoreDB's limit with its framing.
 const APPEND_BYTES: usize = 900_000;
 
-/// What a command did.
+/// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Executed {
-    /// How many events it recorded, now or when it was first sent.
+    /// The number of events that it recorded, now or when it was first sent.
     pub events: usize,
-    /// Of its last event; where the stream stood, if nothing had to change.
+    /// The position of its last event, or the stream's position if nothing changed.
     pub position: Position,
-    /// Whether the answer is that of an earlier command with the same idempotency key.
+    /// True if this is the result of an earlier command with the same idempotency key.
     pub repeated: bool,
 }
 
-/// Why a stream's state could not be had.
+/// The reason why a stream's state could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    #[error("the event at position {0} does not belong into its stream")]
-    Foreign(Position),
+    #[error("the event at position {0} does not belong in its stream")]
+    ForeignEvent(Position),
 }
 
-/// Why a command was not carried out.
+/// The reason why a command was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError<R: fmt::Display> {
-    /// Rules forbid it. Of a batch, every command that is refused; never empty.
+    /// A rule forbids it. For a batch, every refused command; never empty.
     #[error("refused: {}", .0.first().map(|item| item.refusal.to_string()).unwrap_or_default())]
     Refused(Vec<RefusedItem<R>>),
-    /// What it is about belongs to another tenant, and so does not exist for this one.
-    #[error("there is no such thing")]
+    /// The stream belongs to another tenant, and so does not exist for this one.
+    #[error("not found")]
     OtherTenant,
     #[error("the idempotency key was used for another command; take a new key")]
     KeyReused,
-    /// Others were always faster.
-    #[error("too many commands at once on the same thing; try again")]
+    /// Every attempt lost to a concurrent command.
+    #[error("too many concurrent commands on the same resource; try again")]
     Contended,
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -73,7 +73,7 @@ pub enum ExecuteError<R: fmt::Display> {
 }
 
 impl<R: fmt::Display> ExecuteError<R> {
-    /// A single command, refused.
+    /// The refusal of a single command.
     pub(crate) fn from_refusal(refusal: R) -> Self {
         Self::Refused(vec![RefusedItem { index: 0, refusal }])
     }
@@ -104,12 +104,12 @@ where
     D::State: Clone,
     D::Event: TryFrom<Event> + Into<Event> + Clone,
 {
-    /// States of up to `cached_events_max` folded events together stay in memory.
+    /// Streams with a cache for states of up to `cached_events_max` folded events in total.
     pub fn new(log: Log, clock: Clock, cached_events_max: usize) -> Self {
         Self { log, clock, cache: Cache::new(cached_events_max) }
     }
 
-    /// Carries a command out on a stream.
+    /// Executes a command on a stream.
     ///
     /// # Errors
     /// [`ExecuteError`]. Only [`AppendError::Unknown`] leaves open whether something was recorded.
@@ -122,7 +122,7 @@ where
         self.execute_all(stream, cause, &[command]).await
     }
 
-    /// Carries several commands out on a stream: all of them or, if one is refused, none.
+    /// Executes several commands on a stream: all of them or, if one is refused, none.
     ///
     /// # Errors
     /// As [`Self::execute`].
@@ -132,29 +132,29 @@ where
         cause: &Cause,
         commands: &[D::Command],
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
-        let entry = self.cache.entry(stream);
-        let mut slot = entry.lock().await;
-        let executed = self.decide_and_append(stream, cause, commands, &mut slot).await;
-        self.cache.weigh(stream, slot.as_ref().map_or(0, Folded::weight));
+        let shared = self.cache.entry(stream);
+        let mut entry = shared.lock().await;
+        let executed = self.decide_and_append(stream, cause, commands, &mut entry).await;
+        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
         metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
         executed
     }
 
-    /// What the stream's state, brought up to date, says.
+    /// Reads from the stream's current state.
     ///
     /// # Errors
     /// [`LoadError`] if its events cannot be read.
-    pub async fn look<T>(
+    pub async fn query<T>(
         &self,
         stream: &StreamId,
-        see: impl FnOnce(&Folded<D>) -> T,
+        project: impl FnOnce(&CachedStream<D>) -> T,
     ) -> Result<T, LoadError> {
-        let entry = self.cache.entry(stream);
-        let mut slot = entry.lock().await;
-        self.catch_up(stream, &mut slot).await?;
-        let seen = see(slot.get_or_insert_default());
-        self.cache.weigh(stream, slot.as_ref().map_or(0, Folded::weight));
-        Ok(seen)
+        let shared = self.cache.entry(stream);
+        let mut entry = shared.lock().await;
+        self.catch_up(stream, &mut entry).await?;
+        let projected = project(entry.get_or_insert_default());
+        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
+        Ok(projected)
     }
 
     async fn decide_and_append(
@@ -162,41 +162,45 @@ where
         stream: &StreamId,
         cause: &Cause,
         commands: &[D::Command],
-        slot: &mut Slot<D>,
+        entry: &mut Entry<D>,
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
-        if slot.is_none() {
-            self.catch_up(stream, slot).await?;
+        if entry.is_none() {
+            self.catch_up(stream, entry).await?;
         }
         let mut recorded = 0;
-        for _ in 0..ROUNDS_MAX {
-            let folded = slot.get_or_insert_default();
-            if folded.tenant().is_some_and(|tenant| *tenant != cause.tenant) {
+        for _ in 0..ATTEMPTS_MAX {
+            let cached = entry.get_or_insert_default();
+            if cached.tenant().is_some_and(|tenant| *tenant != cause.tenant) {
                 return Err(ExecuteError::OtherTenant);
             }
-            folded.keys.forget_before(self.clock.now().before(idempotency::KEPT));
-            match cause.idempotency.map_or(Seen::Never, |asked| folded.keys.find(asked)) {
-                Seen::Never => {}
-                Seen::OtherBody => return Err(ExecuteError::KeyReused),
-                Seen::Done(done) => {
-                    return Ok(Executed { events: done.events, position: done.position, repeated: true });
+            cached.keys.evict_before(self.clock.now().before(idempotency::KEY_TTL));
+            match cause.idempotency.map_or(KeyStatus::Unused, |idempotency| cached.keys.find(idempotency)) {
+                KeyStatus::Unused => {}
+                KeyStatus::BodyMismatch => return Err(ExecuteError::KeyReused),
+                KeyStatus::Completed(command) => {
+                    return Ok(Executed {
+                        events: command.events,
+                        position: command.position,
+                        repeated: true,
+                    });
                 }
             }
-            match decider::decide_all::<D>(commands, &folded.state).map(|batch| batch.events) {
+            match decider::decide_all::<D>(commands, &cached.state).map(|batch| batch.events) {
                 Ok(events) if !events.is_empty() => {
-                    match self.append(stream, cause, events, slot, &mut recorded).await {
+                    match self.append(stream, cause, events, entry, &mut recorded).await {
                         Err(AppendError::Conflict { .. }) => {
-                            self.catch_up(stream, slot).await?;
+                            self.catch_up(stream, entry).await?;
                         }
                         appended => return appended.map_err(ExecuteError::Append),
                     }
                 }
-                // No expected revision guards what appends nothing, so the decision counts only if it rests on all
-                // that there is.
-                nothing => {
-                    if !self.catch_up(stream, slot).await? {
-                        nothing.map_err(ExecuteError::Refused)?;
+                // No expected revision guards a decision without events, so it counts only if it is based on the newest
+                // state.
+                no_op => {
+                    if !self.catch_up(stream, entry).await? {
+                        no_op.map_err(ExecuteError::Refused)?;
                         let now = self.clock.now();
-                        return Ok(slot.get_or_insert_default().nothing_to_do(cause.idempotency, now));
+                        return Ok(entry.get_or_insert_default().no_op(cause.idempotency, now));
                     }
                 }
             }
@@ -204,61 +208,61 @@ where
         Err(ExecuteError::Contended)
     }
 
-    /// Folds what the log has beyond the cached state. Says whether that was anything.
-    async fn catch_up(&self, stream: &StreamId, slot: &mut Slot<D>) -> Result<bool, LoadError> {
-        let mut moved = false;
+    /// Folds the events that are newer than the cached state. True if there were any.
+    async fn catch_up(&self, stream: &StreamId, entry: &mut Entry<D>) -> Result<bool, LoadError> {
+        let mut has_new_events = false;
         loop {
-            let folded = slot.get_or_insert_default();
-            let page = self.log.read_stream(stream, folded.next_revision(), PAGE_EVENTS).await?;
+            let cached = entry.get_or_insert_default();
+            let page = self.log.read_stream(stream, cached.next_revision(), PAGE_EVENTS).await?;
             if page.is_empty() {
-                return Ok(moved);
+                return Ok(has_new_events);
             }
-            moved = true;
-            let folded = slot.get_or_insert_default();
+            has_new_events = true;
+            let cached = entry.get_or_insert_default();
             for recorded in &page {
-                folded.read(recorded)?;
+                cached.apply_recorded(recorded)?;
             }
-            if page.len() < PAGE_EVENTS && self.log.ends_with_a_short_page() {
-                return Ok(moved);
+            if page.len() < PAGE_EVENTS && self.log.short_page_means_end() {
+                return Ok(has_new_events);
             }
         }
     }
 
-    /// Appends the events, in several appends if they do not fit into one, and moves the state on. `recorded` counts the
-    /// events of the command, those of earlier rounds too.
+    /// Appends the events, in several appends if they do not fit into one, and updates the state. `recorded` counts the
+    /// events of the command, including those of earlier attempts.
     async fn append(
         &self,
         stream: &StreamId,
         cause: &Cause,
         events: Vec<Occurred<D::Event>>,
-        slot: &mut Slot<D>,
+        entry: &mut Entry<D>,
         recorded: &mut usize,
     ) -> Result<Executed, AppendError> {
-        let folded = slot.get_or_insert_default();
-        let begun = cause.idempotency.map_or(0, |asked| folded.keys.begun(asked));
-        *recorded = begun.max(*recorded);
-        let mut groups = split(stream, cause, *recorded, events);
-        if let Some((_, begun)) = groups.split_last_mut()
+        let cached = entry.get_or_insert_default();
+        let partial = cause.idempotency.map_or(0, |idempotency| cached.keys.partial_events(idempotency));
+        *recorded = partial.max(*recorded);
+        let mut batches = split(stream, cause, *recorded, events);
+        if let Some((_, first_batches)) = batches.split_last_mut()
             && let Some(idempotency) = cause.idempotency
         {
-            let part = Cause { idempotency: Some(idempotency::unfinished(idempotency)), ..cause.clone() };
-            begun.iter_mut().for_each(|group| group.encode_again(stream, &part));
+            let partial = Cause { idempotency: Some(idempotency::partial_key(idempotency)), ..cause.clone() };
+            first_batches.iter_mut().for_each(|batch| batch.reencode(stream, &partial));
         }
-        let mut position = folded.position();
-        for group in groups {
-            let count = group.events.len();
-            let bytes = group.encoded.iter().map(|event| event.data.len()).sum();
-            let expected = Expected::after(slot.get_or_insert_default().revision());
-            match self.log.append(stream, expected, group.encoded).await {
+        let mut position = cached.position();
+        for batch in batches {
+            let count = batch.events.len();
+            let bytes = batch.encoded.iter().map(|event| event.data.len()).sum();
+            let expected = Expected::after(entry.get_or_insert_default().revision());
+            match self.log.append(stream, expected, batch.encoded).await {
                 Ok(appended) => {
-                    let folded = slot.get_or_insert_default();
-                    folded.appended(&group.events, bytes, appended, &cause.tenant, group.idempotency);
+                    let cached = entry.get_or_insert_default();
+                    cached.apply_appended(&batch.events, bytes, appended, &cause.tenant, batch.idempotency);
                     *recorded += count;
                     position = appended.position;
                 }
                 Err(error) => {
                     if matches!(error, AppendError::Unknown { .. }) {
-                        *slot = None;
+                        *entry = None;
                     }
                     return Err(error);
                 }
@@ -271,16 +275,16 @@ where
 fn outcome<R: fmt::Display>(executed: &Result<Executed, ExecuteError<R>>) -> &'static str {
     match executed {
         Ok(Executed { repeated: true, .. }) => "repeated",
-        Ok(Executed { events: 0, .. }) => "nothing_to_do",
+        Ok(Executed { events: 0, .. }) => "no_op",
         Ok(_) => "recorded",
         Err(ExecuteError::Refused(_) | ExecuteError::OtherTenant | ExecuteError::KeyReused) => "refused",
         Err(_) => "failed",
     }
 }
 
-/// What goes into one append.
-struct Group<E> {
-    /// The index of its first event among the command's.
+/// The events of one append.
+struct AppendBatch<E> {
+    /// The index of its first event within the command.
     first: usize,
     events: Vec<Occurred<E>>,
     encoded: Vec<NewEvent>,
@@ -288,12 +292,12 @@ struct Group<E> {
     idempotency: Option<Idempotency>,
 }
 
-impl<E: Into<Event> + Clone> Group<E> {
+impl<E: Into<Event> + Clone> AppendBatch<E> {
     fn starting_at(first: usize, idempotency: Option<Idempotency>) -> Self {
         Self { first, events: Vec::new(), encoded: Vec::new(), bytes: 0, idempotency }
     }
 
-    fn encode_again(&mut self, stream: &StreamId, cause: &Cause) {
+    fn reencode(&mut self, stream: &StreamId, cause: &Cause) {
         self.idempotency = cause.idempotency;
         let encode = |(index, occurred): (usize, &Occurred<E>)| {
             NewEvent::encode(cause, stream, self.first + index, occurred.at, &occurred.event.clone().into())
@@ -302,29 +306,30 @@ impl<E: Into<Event> + Clone> Group<E> {
     }
 }
 
-/// The events as appends that the log takes. An event that is too large by itself stays alone, for the log to refuse.
+/// Splits the events into appends that the log accepts. An event that alone exceeds the limit stays alone, and the log
+/// refuses it.
 fn split<E: Into<Event> + Clone>(
     stream: &StreamId,
     cause: &Cause,
     first: usize,
     events: Vec<Occurred<E>>,
-) -> Vec<Group<E>> {
-    let mut groups = Vec::new();
-    let mut group = Group::starting_at(first, cause.idempotency);
+) -> Vec<AppendBatch<E>> {
+    let mut batches = Vec::new();
+    let mut batch = AppendBatch::starting_at(first, cause.idempotency);
     for (index, occurred) in events.into_iter().enumerate() {
         let index = first + index;
         let encoded = NewEvent::encode(cause, stream, index, occurred.at, &occurred.event.clone().into());
         let bytes = encoded.event_type.as_str().len() + encoded.metadata.len() + encoded.data.len();
-        let full = group.events.len() == APPEND_EVENTS_MAX || group.bytes + bytes > APPEND_BYTES;
-        if full && !group.events.is_empty() {
-            groups.push(std::mem::replace(&mut group, Group::starting_at(index, cause.idempotency)));
+        let full = batch.events.len() == APPEND_EVENTS_MAX || batch.bytes + bytes > APPEND_BYTES;
+        if full && !batch.events.is_empty() {
+            batches.push(std::mem::replace(&mut batch, AppendBatch::starting_at(index, cause.idempotency)));
         }
-        group.bytes += bytes;
-        group.encoded.push(encoded);
-        group.events.push(occurred);
+        batch.bytes += bytes;
+        batch.encoded.push(encoded);
+        batch.events.push(occurred);
     }
-    groups.push(group);
-    groups
+    batches.push(batch);
+    batches
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Commands that arrive twice.
+//! Idempotency keys: a repeated command is recognised and gets its first result.
 //!
-//! Key and body hash travel in the metadata of the events that a command caused, so a fold of a stream knows every key
-//! that it has seen, across restarts and on every node. A repeated command is answered from there, as the first time.
+//! Key and body hash are stored in the metadata of a command's events, so that the fold of a stream knows all of its
+//! recent keys, across restarts and on every node.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,33 +12,33 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-/// How long a key is remembered after its last event was recorded.
-pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time for which a key is kept after its last event was recorded.
+pub const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a command with a key did.
+/// The result of a command with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// How many events it recorded in this stream.
+pub struct CompletedCommand {
+    /// The number of events that it recorded in this stream.
     pub events: usize,
-    /// Of the last of them; where the stream was, if there were none.
+    /// The position of the last of them, or the stream's position if there were none.
     pub position: Position,
 }
 
-/// What is known of a key.
+/// The status of an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    Never,
-    /// The same command was carried out before.
-    Done(Done),
+pub enum KeyStatus {
+    Unused,
+    /// The same command was executed before.
+    Completed(CompletedCommand),
     /// The key was used for another body.
-    OtherBody,
+    BodyMismatch,
 }
 
 /// The keys that a stream's events carry.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    seen: HashMap<Uuid, Entry>,
-    /// By when they were recorded. A key is once in it for each append that it was part of.
+    entries: HashMap<Uuid, Entry>,
+    /// The keys in the order of recording. A key occurs once for each append that carried it.
     order: VecDeque<(Timestamp, Uuid)>,
 }
 
@@ -50,33 +50,33 @@ struct Entry {
     recorded_at: Timestamp,
 }
 
-/// The key that all appends but the last carry when a command's events do not fit into one. As long as only this one is
-/// known, the command was interrupted and must be carried on.
-pub(crate) fn unfinished(idempotency: Idempotency) -> Idempotency {
+/// The key that all appends but the last carry when a command's events do not fit into one append. While only this key
+/// is known, the command was interrupted and must be resumed.
+pub(crate) fn partial_key(idempotency: Idempotency) -> Idempotency {
     Idempotency { key: Uuid::new_v5(&idempotency.key, b"unfinished"), ..idempotency }
 }
 
 impl Keys {
-    /// What is known of the command with this key.
-    pub(crate) fn find(&self, asked: Idempotency) -> Seen {
-        let begun = self.seen.get(&unfinished(asked).key);
-        let done = self.seen.get(&asked.key);
-        if [begun, done].iter().flatten().any(|entry| entry.body != asked.body) {
-            return Seen::OtherBody;
+    /// The status of this key.
+    pub(crate) fn find(&self, idempotency: Idempotency) -> KeyStatus {
+        let partial = self.entries.get(&partial_key(idempotency).key);
+        let completed = self.entries.get(&idempotency.key);
+        if [partial, completed].iter().flatten().any(|entry| entry.body != idempotency.body) {
+            return KeyStatus::BodyMismatch;
         }
-        done.map_or(Seen::Never, |done| {
-            let events = done.events + begun.map_or(0, |begun| begun.events);
-            Seen::Done(Done { events, position: done.position })
+        completed.map_or(KeyStatus::Unused, |completed| {
+            let events = completed.events + partial.map_or(0, |partial| partial.events);
+            KeyStatus::Completed(CompletedCommand { events, position: completed.position })
         })
     }
 
-    /// How many events an interrupted command with this key has recorded.
-    pub(crate) fn begun(&self, asked: Idempotency) -> usize {
-        self.seen.get(&unfinished(asked).key).map_or(0, |entry| entry.events)
+    /// The number of events that an interrupted command with this key has recorded.
+    pub(crate) fn partial_events(&self, idempotency: Idempotency) -> usize {
+        self.entries.get(&partial_key(idempotency).key).map_or(0, |entry| entry.events)
     }
 
-    /// `events` more events carry this key, the last of them at `position`.
-    pub(crate) fn note(
+    /// Records that `events` more events carry this key, the last of them at `position`.
+    pub(crate) fn record(
         &mut self,
         carried: Idempotency,
         events: usize,
@@ -84,7 +84,7 @@ impl Keys {
         recorded_at: Timestamp,
     ) {
         let first = Entry { body: carried.body, events: 0, position, recorded_at };
-        let entry = self.seen.entry(carried.key).or_insert(first);
+        let entry = self.entries.entry(carried.key).or_insert(first);
         entry.events += events;
         entry.position = position;
         entry.recorded_at = recorded_at;
@@ -94,29 +94,28 @@ impl Keys {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.seen.len()
+        self.entries.len()
     }
 
-    /// Lets go of what was recorded before this instant.
-    pub(crate) fn forget_before(&mut self, instant: Timestamp) {
+    /// Evicts the keys that were last recorded before this instant.
+    pub(crate) fn evict_before(&mut self, instant: Timestamp) {
         while let Some((recorded_at, key)) = self.order.front().copied()
             && recorded_at < instant
         {
             self.order.pop_front();
-            // It may have been carried again since.
-            if self.seen.get(&key).is_some_and(|entry| entry.recorded_at < instant) {
-                self.seen.remove(&key);
+            // A later append may have carried it again.
+            if self.entries.get(&key).is_some_and(|entry| entry.recorded_at < instant) {
+                self.entries.remove(&key);
             }
         }
     }
 }
 
-/// Lets commands with the same key pass one at a time, where more than one stream has to be looked at to know whether a
-/// command was carried out before.
+/// Serialises commands with the same key, where several streams must be read to know if a command was executed before.
 #[derive(Debug, Default)]
 pub(crate) struct KeyLocks(Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
 
-/// The right of one command to its key. Others with the same key wait.
+/// The lock of one command on its key. Other commands with the same key wait.
 #[derive(Debug)]
 pub(crate) struct KeyGuard<'a> {
     locks: &'a KeyLocks,
@@ -126,16 +125,16 @@ pub(crate) struct KeyGuard<'a> {
 }
 
 impl KeyLocks {
-    pub(crate) async fn hold(&self, key: Uuid) -> KeyGuard<'_> {
+    pub(crate) async fn acquire(&self, key: Uuid) -> KeyGuard<'_> {
         let lock = Arc::clone(self.locked().entry(key).or_default());
-        // Made before the wait, so that a command that gives up waiting cleans up, too.
+        // Created before the wait, so that a cancelled command cleans up, too.
         let mut guard = KeyGuard { locks: self, key, held: None };
         guard.held = Some(lock.lock_owned().await);
         guard
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>> {
-        // Entries come and go in one step each.
+        // Each change of the map is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +143,7 @@ impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
         let mut locks = self.locks.locked();
         self.held = None;
-        // Whoever waits has a hold on the lock, too; the last one out takes it away.
+        // Waiting commands hold a reference to the lock, too; the last user removes it.
         if locks.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             locks.remove(&self.key);
         }
@@ -159,7 +158,7 @@ mod tests {
 
     const KEY: Uuid = Uuid::from_u128(1);
 
-    fn asked(body: &str) -> Idempotency {
+    fn idempotency(body: &str) -> Idempotency {
         Idempotency { key: KEY, body: hash(body) }
     }
 
@@ -172,11 +171,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn commands_with_one_key_pass_one_at_a_time_and_leave_nothing_behind() {
+    async fn key_lock_serialises_commands_and_leaves_no_entry() {
         let locks = KeyLocks::default();
         let passed = AtomicUsize::new(0);
         let pass = || async {
-            let _guard = locks.hold(KEY).await;
+            let _guard = locks.acquire(KEY).await;
             let before = passed.load(Ordering::SeqCst);
             tokio::task::yield_now().await;
             passed.store(before + 1, Ordering::SeqCst);
@@ -187,37 +186,43 @@ mod tests {
     }
 
     #[test]
-    fn a_known_key_answers_with_all_events_that_carry_it() {
+    fn completed_key_counts_all_events_that_carry_it() {
         let mut keys = Keys::default();
-        assert_eq!(keys.find(asked("a")), Seen::Never);
-        keys.note(asked("a"), 1, Position(4), at(0));
-        keys.note(asked("a"), 2, Position(6), at(0));
-        assert_eq!(keys.find(asked("a")), Seen::Done(Done { events: 3, position: Position(6) }));
-        assert_eq!(keys.find(asked("b")), Seen::OtherBody);
+        assert_eq!(keys.find(idempotency("a")), KeyStatus::Unused);
+        keys.record(idempotency("a"), 1, Position(4), at(0));
+        keys.record(idempotency("a"), 2, Position(6), at(0));
+        assert_eq!(
+            keys.find(idempotency("a")),
+            KeyStatus::Completed(CompletedCommand { events: 3, position: Position(6) })
+        );
+        assert_eq!(keys.find(idempotency("b")), KeyStatus::BodyMismatch);
     }
 
     #[test]
-    fn an_interrupted_command_is_not_done_and_counts_when_it_is() {
+    fn interrupted_command_completes_with_all_its_events() {
         let mut keys = Keys::default();
-        keys.note(unfinished(asked("a")), 5, Position(5), at(0));
-        assert_eq!(keys.find(asked("a")), Seen::Never);
-        assert_eq!(keys.find(asked("b")), Seen::OtherBody);
-        assert_eq!(keys.begun(asked("a")), 5);
-        keys.note(asked("a"), 2, Position(7), at(0));
-        assert_eq!(keys.find(asked("a")), Seen::Done(Done { events: 7, position: Position(7) }));
+        keys.record(partial_key(idempotency("a")), 5, Position(5), at(0));
+        assert_eq!(keys.find(idempotency("a")), KeyStatus::Unused);
+        assert_eq!(keys.find(idempotency("b")), KeyStatus::BodyMismatch);
+        assert_eq!(keys.partial_events(idempotency("a")), 5);
+        keys.record(idempotency("a"), 2, Position(7), at(0));
+        assert_eq!(
+            keys.find(idempotency("a")),
+            KeyStatus::Completed(CompletedCommand { events: 7, position: Position(7) })
+        );
     }
 
     #[test]
-    fn a_key_is_kept_for_a_day_after_its_last_use_and_no_longer() {
+    fn key_is_kept_for_a_day_after_its_last_use() {
         let mut keys = Keys::default();
-        let other = Idempotency { key: Uuid::from_u128(2), ..asked("x") };
-        keys.note(asked("a"), 1, Position(1), at(0));
-        keys.note(asked("a"), 1, Position(2), at(10));
-        keys.note(other, 1, Position(3), at(30));
-        keys.forget_before(at(30).before(KEPT));
-        assert!(matches!(keys.find(asked("a")), Seen::Done(_)));
-        keys.forget_before(at(35).before(KEPT));
-        assert_eq!(keys.find(asked("a")), Seen::Never);
+        let other = Idempotency { key: Uuid::from_u128(2), ..idempotency("x") };
+        keys.record(idempotency("a"), 1, Position(1), at(0));
+        keys.record(idempotency("a"), 1, Position(2), at(10));
+        keys.record(other, 1, Position(3), at(30));
+        keys.evict_before(at(30).before(KEY_TTL));
+        assert!(matches!(keys.find(idempotency("a")), KeyStatus::Completed(_)));
+        keys.evict_before(at(35).before(KEY_TTL));
+        assert_eq!(keys.find(idempotency("a")), KeyStatus::Unused);
         assert_eq!(keys.len(), 1);
     }
 }

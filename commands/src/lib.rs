@@ -1,39 +1,40 @@
-//! The write side: whatever changes something goes through here, and comes out as events in the log.
+//! The write side: every change is a command that records events in the log.
 //!
-//! A command is a call to one of the [`routes`], or what a [`process`] does by itself. Either way it becomes
-//! [`Streams::execute`](execute::Streams::execute): load, decide, append. Start reading there, then at [`work`], which is
-//! how work finds its worker.
+//! A command comes from one of the [`routes`] or from a background [`process`]. Both call
+//! [`Streams::execute`](execute::Streams::execute): load, decide, append. Start reading there, then at [`work`], which
+//! assigns work to workers.
 //!
-//! This crate refuses to know read models: it decides from the log alone, and what it keeps in memory it can fold anew.
+//! This crate does not use read models: it decides from the log alone, and can rebuild its in-memory state from the
+//! log.
 
-mod cause;
 pub mod claim;
 pub mod client;
+mod command_context;
 pub mod execute;
 pub mod idempotency;
 pub mod matchmaking;
+mod problem;
 pub mod process;
-mod refusal;
 pub mod routes;
 #[cfg(test)]
 mod soak;
 pub mod vault;
 pub mod work;
 
-use futures_util::FutureExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::breaker::Phase;
-use domain::job::{Job, Standing};
+use domain::breaker::CircuitState;
+use domain::image_matching::ImageMatchingDecider;
+use domain::image_matching::shard::ImageMatchShardDecider;
+use domain::job::{JobAvailability, JobDecider};
 use domain::lease::LeaseTerms;
-use domain::matching::Matching;
-use domain::matching::found::Matches;
-use domain::worker::Worker;
+use domain::worker::WorkerDecider;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_schemas::ids::{JobId, Position, Tenant};
 use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use web::problem::Problem;
 
@@ -42,22 +43,22 @@ use client::rating_service::RatingService;
 use execute::Streams;
 use idempotency::KeyLocks;
 use matchmaking::Matchmaking;
-use matchmaking::games::{Desk, Maker};
+use matchmaking::games::{GameBackend, GameServiceClient};
 use matchmaking::ratings::Ratings;
 use vault::Vault;
-use work::{Board, BoardStatus};
+use work::{WorkBoard, WorkBoardStatus};
 
-/// What can be set.
+/// The settings of the write side.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How long a lease runs, and how long a worker may be silent before it counts as lost.
+    /// The term of a lease, and the time after which a silent worker counts as lost.
     pub leases: LeaseTerms,
-    /// How many folded events' worth of states stay in memory, for each consistency boundary.
+    /// The cache size of each consistency boundary, in folded events.
     pub cached_events_max: usize,
-    /// How many analyses of videos a tenant may have under way.
+    /// The most video analyses that a tenant may have in progress.
     pub analyses_max: usize,
-    /// Whether players are put together here; otherwise another process on the same log does it.
-    pub puts_together: bool,
+    /// True if this process runs the matchmaker; otherwise another process on the same log does.
+    pub run_matchmaker: bool,
 }
 
 impl Default for Settings {
@@ -66,17 +67,17 @@ impl Default for Settings {
             leases: LeaseTerms::default(),
             cached_events_max: 2_000_000,
             analyses_max: 100,
-            puts_together: true,
+            run_matchmaker: true,
         }
     }
 }
 
-/// The services that are not ours and that matchmaking asks. Each may be missing.
+/// The external services that matchmaking calls. Each is optional.
 #[derive(Clone, Debug, Default)]
-pub struct Outside {
-    /// Makes the games; without it matches are made and carry no game.
+pub struct ExternalServices {
+    /// Creates the games; without it matches have no game.
     pub games: Option<LiveGame>,
-    /// Knows how strong players are; without it their own results say so.
+    /// Provides players' ratings; without it ratings come from their results.
     pub ratings: Option<RatingService>,
 }
 
@@ -84,12 +85,12 @@ pub struct Outside {
 #[derive(Clone, Debug)]
 pub struct Commands(Arc<Parts>);
 
-/// A job, as far as commands to its parts need to know it.
+/// The facts about a job that commands on its parts need.
 #[derive(Clone, Copy, Debug)]
-struct JobSeen {
+struct JobRef {
     kind: JobKind,
-    standing: Standing,
-    /// Of its latest event.
+    availability: JobAvailability,
+    /// The position of its latest event.
     position: Position,
 }
 
@@ -100,43 +101,43 @@ struct Parts {
     clock: Clock,
     ids: Ids,
     vault: Vault,
-    jobs: Streams<Job>,
-    matchings: Streams<Matching>,
-    found: Streams<Matches>,
-    workers: Streams<Worker>,
+    jobs: Streams<JobDecider>,
+    image_matchings: Streams<ImageMatchingDecider>,
+    image_matches: Streams<ImageMatchShardDecider>,
+    workers: Streams<WorkerDecider>,
     matchmaking: Matchmaking,
     ratings: Ratings,
-    board: Board,
-    keys: KeyLocks,
+    board: WorkBoard,
+    key_locks: KeyLocks,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Commands {
-    /// The write side of a log. Nothing runs by itself before [`Self::start`].
+    /// The write side of a log. No background process runs before [`Self::start`].
     pub fn open(
         settings: Settings,
         log: Log,
         clock: Clock,
         ids: Ids,
         vault: Vault,
-        outside: Outside,
+        external: ExternalServices,
     ) -> Self {
         let cached = settings.cached_events_max;
-        let maker = match outside.games {
-            Some(client) => Maker::Service { client, vault: vault.clone() },
-            None => Maker::Nobody,
+        let backend = match external.games {
+            Some(client) => GameBackend::Service { client, vault: vault.clone() },
+            None => GameBackend::None,
         };
-        let desk = Desk::new(maker, clock.clone());
+        let game_service = GameServiceClient::new(backend, clock.clone());
         Self(Arc::new(Parts {
             settings,
             jobs: Streams::new(log.clone(), clock.clone(), cached),
-            matchings: Streams::new(log.clone(), clock.clone(), cached),
-            found: Streams::new(log.clone(), clock.clone(), cached),
+            image_matchings: Streams::new(log.clone(), clock.clone(), cached),
+            image_matches: Streams::new(log.clone(), clock.clone(), cached),
             workers: Streams::new(log.clone(), clock.clone(), cached),
-            matchmaking: Matchmaking::new(log.clone(), clock.clone(), cached, desk),
-            ratings: Ratings::new(outside.ratings, clock.clone()),
-            board: Board::new(clock.clone(), settings.leases.term),
-            keys: KeyLocks::default(),
+            matchmaking: Matchmaking::new(log.clone(), clock.clone(), cached, game_service),
+            ratings: Ratings::new(external.ratings, clock.clone()),
+            board: WorkBoard::new(clock.clone(), settings.leases.term),
+            key_locks: KeyLocks::default(),
             tasks: Mutex::default(),
             log,
             clock,
@@ -150,28 +151,28 @@ impl Commands {
         let tasks = [
             tokio::spawn(work::follow(self.0.board.clone(), self.0.log.clone()).boxed()),
             tokio::spawn(process::leases::run(self.clone()).boxed()),
-            tokio::spawn(process::presence::run(self.clone()).boxed()),
+            tokio::spawn(process::worker_timeout::run(self.clone()).boxed()),
             tokio::spawn(process::retries::run(self.clone()).boxed()),
         ];
         let mut running = self.tasks();
         running.extend(tasks);
-        if self.0.settings.puts_together {
+        if self.0.settings.run_matchmaker {
             running.extend(self.0.matchmaking.start());
         }
     }
 
-    /// Ends the processes, and sends those home who wait for work. Commands in course are not touched.
+    /// Stops the processes and cancels waiting claims. Commands in progress are not touched.
     pub async fn shutdown(&self) {
         self.0.board.close();
         let tasks: Vec<_> = self.tasks().drain(..).collect();
         for task in tasks {
-            // A process holds nothing that its restart would not find in the log.
+            // A process has no state that its restart would not find in the log.
             task.abort();
             let _ = task.await;
         }
     }
 
-    /// Whether work can be claimed. Commands that need no board are taken before.
+    /// True if work can be claimed. Commands that do not need the board are accepted earlier.
     pub fn is_ready(&self) -> bool {
         self.0.board.is_ready()
     }
@@ -181,45 +182,47 @@ impl Commands {
         self.0.board.ready().await
     }
 
-    /// For `/status`.
-    pub fn status(&self) -> BoardStatus {
+    /// The status of the work board, for `/status`.
+    pub fn status(&self) -> WorkBoardStatus {
         self.0.board.status()
     }
 
-    /// How matchmaking stands, for `/status`.
+    /// The status of matchmaking, for `/status`.
     pub fn matchmaking(&self) -> matchmaking::Status {
-        let is_elsewhere = !self.0.settings.puts_together;
+        let is_elsewhere = !self.0.settings.run_matchmaker;
         matchmaking::Status { is_elsewhere, ..self.0.matchmaking.status() }
     }
 
-    /// The services that are not ours by name: how each stands, and how often it was left alone in a row.
-    pub fn services(&self) -> Vec<(&'static str, Phase, u32)> {
+    /// The external services by name, with the state of each circuit breaker and the number of times in a row that it
+    /// opened.
+    pub fn services(&self) -> Vec<(&'static str, CircuitState, u32)> {
         let of_jobs = self.0.board.services().into_iter();
-        let of_jobs = of_jobs.map(|(service, phase, openings)| (service.as_str(), phase, openings));
-        of_jobs.chain(self.0.matchmaking.services()).chain(self.0.ratings.standing()).collect()
+        let of_jobs = of_jobs.map(|(service, state, openings)| (service.as_str(), state, openings));
+        of_jobs.chain(self.0.matchmaking.services()).chain(self.0.ratings.breaker_state()).collect()
     }
 
-    /// How the job stands.
+    /// The facts about a job of the tenant.
     ///
     /// # Errors
     /// 404 if there is no such job, or it is another tenant's.
-    async fn job(&self, tenant: &Tenant, job: JobId) -> Result<JobSeen, Problem> {
-        let look = |folded: &execute::Folded<Job>| {
-            let life = folded.state.life().filter(|_| folded.tenant() == Some(tenant))?;
-            let standing = folded.state.standing();
-            Some(JobSeen { kind: life.kind(), standing, position: folded.position() })
+    async fn job(&self, tenant: &Tenant, job: JobId) -> Result<JobRef, Problem> {
+        let project = |stream: &execute::CachedStream<JobDecider>| {
+            let details = stream.state.details().filter(|_| stream.tenant() == Some(tenant))?;
+            let availability = stream.state.availability();
+            Some(JobRef { kind: details.kind(), availability, position: stream.position() })
         };
-        let seen = self.0.jobs.look(&StreamId::job(job), look).await.map_err(refusal::unreadable)?;
-        seen.ok_or_else(refusal::no_such_job)
+        let found =
+            self.0.jobs.query(&StreamId::job(job), project).await.map_err(problem::from_load_error)?;
+        found.ok_or_else(problem::no_such_job)
     }
 
-    /// Everything that is in the log by now.
+    /// The position of the newest event in the log.
     fn head(&self) -> Position {
         *self.0.log.head().borrow()
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        // A list of handles is whole whatever happened to its last user.
+        // A list of handles stays valid whatever happened to its last user.
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,17 +1,17 @@
-//! Matchmaking's own commands: taking two players for a match, making its game, letting them go again.
+//! The commands of matchmaking: reserve two players for a match, create its game, and release the players again.
 //!
-//! A match takes two streams of players and its own, and there are no transactions over streams. So everything is a
-//! sequence of steps, each of which is decided by one stream and can be repeated; [`placing`] and [`accepting`] carry the
-//! sequences out, from wherever a crash or another process left them.
+//! A match changes two player streams and its own, and there are no transactions over streams. So each match is a saga:
+//! a sequence of steps, each of which is decided by one stream and can be repeated. [`match_saga`] and
+//! [`challenge_saga`] run the sagas, and resume them where a crash or another process left them.
 //!
-//! The [`routes`](crate::routes) put entries, challenges and results into the log; what follows from them happens by
-//! itself once [`Matchmaking::start`] has been called.
+//! The [`routes`](crate::routes) record entries, challenges and results; the background processes that
+//! [`Matchmaking::start`] starts do the rest.
 
-mod accepting;
+mod challenge_saga;
 pub(crate) mod challenges;
 mod entries;
 pub mod games;
-mod placing;
+mod match_saga;
 pub(crate) mod ratings;
 mod results;
 #[cfg(test)]
@@ -20,39 +20,40 @@ pub(crate) mod strength;
 #[cfg(test)]
 mod tests;
 
-use futures_util::FutureExt;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::breaker::Phase;
-use domain::challenge::{self, Challenge};
-use domain::match_record::{self, MatchRecord};
-use domain::matchmaking::obligations::{Obligations, Reason, Unfinished};
-use domain::player::{self, Player};
-use domain::pool::Pool;
+use domain::breaker::CircuitState;
+use domain::challenge::{self, ChallengeDecider};
+use domain::game_match::{self, GameMatchDecider};
+use domain::matchmaking::pending_work::{PendingSagas, UnfinishedSaga};
+use domain::player::{self, PlayerDecider};
+use domain::pool::PoolDecider;
 use event_log::Log;
 use event_log::clock::Clock;
-use event_schemas::envelope::{Actor, Cause, Envelope};
-use event_schemas::ids::{CommandId, CorrelationId, EventId, PoolKey, Position, SubjectId, Tenant};
+use event_schemas::envelope::{Cause, Envelope};
+use event_schemas::ids::{CommandId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::pool::PoolSettings;
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::command_context::CommandContext;
 use crate::execute::{ExecuteError, LoadError, Streams};
 use crate::process::{expiry, matchmaker, reconciler};
-use games::Desk;
+use games::GameServiceClient;
 
-/// The categories that say who waits, who plays and what is left to do.
+/// The stream categories that matchmaking follows.
 const CATEGORIES: [Category; 4] =
-    [Category::Player, Category::Pool, Category::MatchRecord, Category::Challenge];
+    [Category::Player, Category::Pool, Category::GameMatch, Category::Challenge];
 
-/// What the names of their streams begin with.
-pub(crate) fn prefixes() -> Vec<String> {
+/// The prefixes of their stream names.
+pub(crate) fn stream_prefixes() -> Vec<String> {
     CATEGORIES.map(|category| format!("{}-", category.as_str())).into()
 }
 
@@ -64,142 +65,107 @@ pub struct Matchmaking(Arc<Parts>);
 struct Parts {
     log: Log,
     clock: Clock,
-    players: Streams<Player>,
-    pools: Streams<Pool>,
-    matches: Streams<MatchRecord>,
-    challenges: Streams<Challenge>,
-    desk: Desk,
-    /// What this process brings to its end just now.
-    driven: Mutex<HashSet<Unfinished>>,
-    left: Mutex<Obligations>,
-    seen: watch::Sender<Seen>,
+    players: Streams<PlayerDecider>,
+    pools: Streams<PoolDecider>,
+    game_matches: Streams<GameMatchDecider>,
+    challenges: Streams<ChallengeDecider>,
+    game_service: GameServiceClient,
+    /// The sagas that this process is running.
+    running: Mutex<HashSet<UnfinishedSaga>>,
+    pending: Mutex<PendingSagas>,
+    progress: watch::Sender<Progress>,
 }
 
-/// How far the obligations are, and whether they can be relied on.
+/// The log position that the pending work includes, and its readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Progress {
     pub(crate) position: Position,
     pub(crate) is_live: bool,
-    /// A process has ended, which only a log that cannot be read brings about.
+    /// A background process has ended, which happens only if the log cannot be read.
     pub(crate) is_stopped: bool,
 }
 
-/// How matchmaking stands.
+/// The status of matchmaking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// How far it has followed the log.
+    /// The log position up to which it has read.
     pub position: Position,
-    /// Whether players are put together now.
+    /// True if players are being paired.
     pub is_ready: bool,
-    /// Whether it is left to another process on the same log.
+    /// True if another process on the same log runs the matchmaker.
     pub is_elsewhere: bool,
-    /// Whether the log could not be read any more, so that nobody will be put together before the next start.
+    /// True if the log can no longer be read, so that no players are paired until the next start.
     pub is_stopped: bool,
-    /// How many entries search, over all pools and tenants.
+    /// The number of searching entries, over all pools and tenants.
     pub searching: usize,
-    /// How many matches and challenges somebody has to bring to their end.
+    /// The number of unfinished match and challenge sagas.
     pub unfinished: usize,
-    /// How the game service stands; none without one.
-    pub games: Option<Phase>,
+    /// The breaker state of the game service; none without a service.
+    pub games: Option<CircuitState>,
 }
 
-/// Why a step could not be carried out, though no rule forbids it.
+/// The reason why a saga stopped.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StepError {
+pub(crate) enum SagaError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
     Player(#[from] ExecuteError<player::Refusal>),
     #[error(transparent)]
-    Match(#[from] ExecuteError<match_record::Refusal>),
+    Match(#[from] ExecuteError<game_match::Refusal>),
     #[error(transparent)]
     Challenge(#[from] ExecuteError<challenge::Refusal>),
 }
 
-/// On whose behalf steps are carried out, and what set them off.
-#[derive(Clone, Debug)]
-pub(crate) struct Chain {
-    pub(crate) tenant: Tenant,
-    pub(crate) correlation_id: CorrelationId,
-    /// None for a caller's command.
-    pub(crate) event_id: Option<EventId>,
-    pub(crate) actor: Actor,
-    pub(crate) traceparent: Option<String>,
-}
-
-impl Chain {
-    /// What follows from a caller's command.
-    pub(crate) fn of_caller(cause: &Cause) -> Self {
-        Self {
-            tenant: cause.tenant.clone(),
-            correlation_id: cause.correlation_id,
-            event_id: None,
-            actor: cause.actor.clone(),
-            traceparent: cause.traceparent.clone(),
-        }
-    }
-
-    /// What a process does about an event.
-    pub(crate) fn of_process(process: &'static str, reason: &Reason) -> Self {
-        Self {
-            tenant: reason.tenant.clone(),
-            correlation_id: reason.correlation_id,
-            event_id: Some(reason.event_id),
-            actor: Actor::System(process.parse().expect("the name of a process is a short text")),
-            traceparent: None,
-        }
-    }
-}
-
-/// One step of a sequence, about one thing.
+/// One step of a saga.
 #[derive(Clone, Copy, Debug)]
-struct Step<'a> {
-    thing: Uuid,
+struct SagaStep<'a> {
+    target: Uuid,
     name: &'a str,
-    chain: &'a Chain,
+    context: &'a CommandContext,
 }
 
-impl Step<'_> {
-    /// The cause of the step, whose id comes from all that is wanted: two servers that want different things of one stream
-    /// at one instant must not be taken for one that repeats itself. Taken again at another instant it is another command,
-    /// because what it records may differ; that it is recorded once is decided by the state that it finds.
-    fn cause(&self, at: Timestamp, subject: Option<SubjectId>, wanted: &impl Debug) -> Cause {
+impl SagaStep<'_> {
+    /// The cause of the step. Its command id is derived from the whole action: two servers that send different actions
+    /// to one stream at one instant must not pass for one server that repeats itself. At another instant the step is
+    /// another command, because it may record something else; the stream's state ensures that it is recorded once.
+    fn cause(&self, at: Timestamp, subject: Option<SubjectId>, action: &impl Debug) -> Cause {
         let about = subject.map_or_else(String::new, |subject| subject.to_string());
-        let name = format!("{}/{about}/{}/{wanted:?}", self.name, at.micros());
+        let name = format!("{}/{about}/{}/{action:?}", self.name, at.micros());
         Cause {
-            command_id: CommandId(Uuid::new_v5(&self.thing, name.as_bytes())),
-            correlation_id: self.chain.correlation_id,
-            event_id: self.chain.event_id,
-            tenant: self.chain.tenant.clone(),
-            actor: self.chain.actor.clone(),
+            command_id: CommandId(Uuid::new_v5(&self.target, name.as_bytes())),
+            correlation_id: self.context.correlation_id,
+            event_id: self.context.event_id,
+            tenant: self.context.tenant.clone(),
+            actor: self.context.actor.clone(),
             subject,
             idempotency: None,
-            traceparent: self.chain.traceparent.clone(),
+            traceparent: self.context.traceparent.clone(),
         }
     }
 }
 
 impl Matchmaking {
-    /// Matchmaking on a log, with games from this desk. Of each kind of stream, so many events are kept folded. Nothing
-    /// happens before [`Self::start`].
-    pub fn new(log: Log, clock: Clock, cached_events_max: usize, desk: Desk) -> Self {
-        let seen = Seen { position: Position::START, is_live: false, is_stopped: false };
+    /// Matchmaking on a log. Each kind of stream caches states of up to `cached_events_max` folded events. No
+    /// background process runs before [`Self::start`].
+    pub fn new(log: Log, clock: Clock, cached_events_max: usize, game_service: GameServiceClient) -> Self {
+        let progress = Progress { position: Position::START, is_live: false, is_stopped: false };
         Self(Arc::new(Parts {
             players: Streams::new(log.clone(), clock.clone(), cached_events_max),
             pools: Streams::new(log.clone(), clock.clone(), cached_events_max),
-            matches: Streams::new(log.clone(), clock.clone(), cached_events_max),
+            game_matches: Streams::new(log.clone(), clock.clone(), cached_events_max),
             challenges: Streams::new(log.clone(), clock.clone(), cached_events_max),
-            desk,
-            driven: Mutex::default(),
-            left: Mutex::default(),
-            seen: watch::Sender::new(seen),
+            game_service,
+            running: Mutex::default(),
+            pending: Mutex::default(),
+            progress: watch::Sender::new(progress),
             log,
             clock,
         }))
     }
 
-    /// Starts what happens by itself, on the current runtime: players are put together, what was begun is brought to its
-    /// end, and what has had its time ends. Aborting the tasks loses nothing: whoever is started next takes it up.
+    /// Starts the background processes on the current runtime: the matchmaker, the reconciler and the expiry. Aborting
+    /// the tasks loses nothing: the next start resumes their work.
     pub fn start(&self) -> [JoinHandle<()>; 4] {
         [
             self.spawn(reconciler::follow(self.clone())),
@@ -213,29 +179,34 @@ impl Matchmaking {
         let matchmaking = self.clone();
         let process = async move {
             process.await;
-            matchmaking.0.seen.send_modify(|seen| seen.is_stopped = true);
+            matchmaking.0.progress.send_modify(|progress| progress.is_stopped = true);
         };
         tokio::spawn(process.boxed())
     }
 
-    /// How it stands now.
+    /// The current status.
     pub(crate) fn status(&self) -> Status {
-        let Seen { position, is_live, is_stopped } = *self.0.seen.borrow();
-        let left = self.left();
+        let Progress { position, is_live, is_stopped } = *self.0.progress.borrow();
+        let pending = self.pending();
         Status {
             position,
             is_ready: is_live && !is_stopped,
             is_elsewhere: false,
             is_stopped,
-            searching: left.searching(),
-            unfinished: left.unfinished().count(),
-            games: self.0.desk.standing().map(|(phase, _)| phase),
+            searching: pending.searching(),
+            unfinished: pending.unfinished().count(),
+            games: self.0.game_service.breaker_state().map(|(state, _)| state),
         }
     }
 
-    /// The services that it asks: by name, how each stands, and how often it was left alone in a row.
-    pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, Phase, u32)> {
-        self.0.desk.standing().map(|(phase, openings)| (games::NAME, phase, openings)).into_iter()
+    /// The services that it calls, by name, with the state of the circuit breaker and the number of times in a row that
+    /// it opened.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, CircuitState, u32)> {
+        self.0
+            .game_service
+            .breaker_state()
+            .map(|(state, openings)| (games::NAME, state, openings))
+            .into_iter()
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -246,84 +217,84 @@ impl Matchmaking {
         &self.0.clock
     }
 
-    pub(crate) fn desk(&self) -> &Desk {
-        &self.0.desk
+    pub(crate) fn game_service(&self) -> &GameServiceClient {
+        &self.0.game_service
     }
 
-    /// What holds in a pool now.
+    /// The current settings of a pool.
     pub(crate) async fn settings(&self, tenant: &Tenant, pool: &PoolKey) -> Result<PoolSettings, LoadError> {
-        self.0.pools.look(&StreamId::pool(tenant, pool), |folded| folded.state.settings()).await
+        self.0.pools.query(&StreamId::pool(tenant, pool), |folded| folded.state.settings()).await
     }
 
-    /// Carries out a step about a player.
-    async fn on_player(
+    /// Executes a step of a saga on a player.
+    async fn execute_player_step(
         &self,
         subject_id: SubjectId,
-        step: Step<'_>,
+        step: SagaStep<'_>,
         action: player::Action,
     ) -> Result<Position, ExecuteError<player::Refusal>> {
         let at = self.0.clock.now();
-        let stream = StreamId::player(&step.chain.tenant, subject_id);
+        let stream = StreamId::player(&step.context.tenant, subject_id);
         let cause = step.cause(at, Some(subject_id), &action);
         let command = player::Command { subject_id, at, action };
         Ok(self.0.players.execute(&stream, &cause, command).await?.position)
     }
 
-    /// Takes in what happened: what is left to do follows from it.
+    /// Applies events to the pending work.
     pub(crate) fn apply(&self, events: &[Envelope], position: Position) {
-        let mut left = self.left();
-        events.iter().for_each(|event| left.apply(event));
-        drop(left);
-        self.0.seen.send_modify(|seen| seen.position = position);
+        let mut pending = self.pending();
+        events.iter().for_each(|event| pending.apply(event));
+        drop(pending);
+        self.0.progress.send_modify(|progress| progress.position = position);
     }
 
-    /// Everything that happened before the start has been taken in.
+    /// Marks the pending work as current: all events from before the start have been applied.
     pub(crate) fn go_live(&self) {
-        self.0.seen.send_modify(|seen| seen.is_live = true);
+        self.0.progress.send_modify(|progress| progress.is_live = true);
     }
 
-    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
-        self.0.seen.subscribe()
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.0.progress.subscribe()
     }
 
-    /// Waits until what is left to do takes account of everything up to `position`.
-    pub(crate) async fn reached(&self, position: Position) {
+    /// Waits until the pending work includes all events up to `position`.
+    pub(crate) async fn wait_for_position(&self, position: Position) {
         // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.seen().wait_for(|seen| seen.position >= position).await;
+        let _ = self.progress().wait_for(|progress| progress.position >= position).await;
     }
 
-    pub(crate) fn left(&self) -> MutexGuard<'_, Obligations> {
-        // A fold is moved on event by event, none of which can panic half-way.
-        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn pending(&self) -> MutexGuard<'_, PendingSagas> {
+        // Each event is applied in one step, which cannot panic half-way.
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to bring something to its end; none if this process is at it already. That is a courtesy, so that a
-    /// game service is not asked twice: the streams decide.
-    pub(crate) fn drive(&self, unfinished: Unfinished) -> Option<Driving> {
-        let is_new = self.driven().insert(unfinished);
-        is_new.then(|| Driving { matchmaking: self.clone(), unfinished })
+    /// Locks a saga; none if this process is running it already. This only saves a second call of the game service: the
+    /// streams decide.
+    pub(crate) fn try_lock(&self, unfinished: UnfinishedSaga) -> Option<SagaGuard> {
+        let is_new = self.running().insert(unfinished);
+        is_new.then(|| SagaGuard { matchmaking: self.clone(), unfinished })
     }
 
-    fn driven(&self) -> MutexGuard<'_, HashSet<Unfinished>> {
-        // A set is whole whatever happened to its last user.
-        self.0.driven.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, HashSet<UnfinishedSaga>> {
+        // A set stays valid whatever happened to its last user.
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Somebody is bringing something to its end. Ends when it is dropped.
+/// The lock on a running saga. Dropping it releases the lock.
 #[derive(Debug)]
-pub(crate) struct Driving {
+pub(crate) struct SagaGuard {
     matchmaking: Matchmaking,
-    unfinished: Unfinished,
+    unfinished: UnfinishedSaga,
 }
 
-impl Drop for Driving {
+impl Drop for SagaGuard {
     fn drop(&mut self) {
-        self.matchmaking.driven().remove(&self.unfinished);
+        self.matchmaking.running().remove(&self.unfinished);
     }
 }
 
-/// When a match ends by itself that begins now.
+/// The time at which a match that starts now expires without a result.
 fn result_due_at(now: Timestamp, settings: &PoolSettings) -> Timestamp {
     now.after(Duration::from_secs(settings.result_expires_after_seconds.into()))
 }

@@ -1,19 +1,20 @@
-//! What happens by itself: leases run out, silent workers count as lost, a retried job's requests are taken up again.
+//! Background processes: leases expire, silent workers are marked as lost, and the requests of a retried job are
+//! resumed.
 //!
-//! Each process looks at the work board, waits for the next instant that matters, and acts through commands only. Their
-//! ids are derived from the events that caused them, so that acting twice, as after a crash, appends once. None acts
-//! before the board has caught up, and none trusts its own memory of having acted: it goes on once the board shows it.
+//! Each process reads the work board, waits for the next deadline, and acts only through commands. Command ids are
+//! derived from the causing events, so that a repetition, as after a crash, appends once. No process acts before the
+//! board has caught up, and each continues only once the board has applied its change.
 
 pub mod expiry;
 pub mod leases;
 pub mod matchmaker;
-pub mod presence;
 pub mod reconciler;
 pub mod retries;
+pub mod worker_timeout;
 
 use std::time::Duration;
 
-use domain::{job, matching};
+use domain::{image_matching, job};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{JobId, Position};
 use event_schemas::stream::StreamId;
@@ -23,10 +24,10 @@ use tokio::sync::watch;
 use crate::Commands;
 use crate::execute::{ExecuteError, LoadError};
 
-/// How long a process waits before it tries again what the log would not take.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The delay before a process retries a failed command.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Why a process did not get through.
+/// The reason why a command of a process failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
     #[error("the state of the job cannot be read: {0}")]
@@ -34,25 +35,26 @@ pub(crate) enum ProcessError {
     #[error(transparent)]
     OnJob(#[from] ExecuteError<job::Refusal>),
     #[error(transparent)]
-    OnMatching(#[from] ExecuteError<matching::Refusal>),
+    OnMatching(#[from] ExecuteError<image_matching::Refusal>),
     #[error(transparent)]
     OnWorker(#[from] ExecuteError<domain::worker::Refusal>),
 }
 
 impl Commands {
-    /// Carries out what a process decided about a job's matching.
+    /// Executes a command of a process on a job's matching.
     async fn act_on_matching(
         &self,
         job: JobId,
         cause: &Cause,
-        action: matching::Action,
+        action: image_matching::Action,
     ) -> Result<Position, ProcessError> {
-        let standing = self.0.jobs.look(&StreamId::job(job), |folded| folded.state.standing()).await?;
-        let command = matching::Command { job: standing, at: self.0.clock.now(), action };
-        Ok(self.0.matchings.execute(&StreamId::matching(job), cause, command).await?.position)
+        let availability =
+            self.0.jobs.query(&StreamId::job(job), |folded| folded.state.availability()).await?;
+        let command = image_matching::Command { job: availability, at: self.0.clock.now(), action };
+        Ok(self.0.image_matchings.execute(&StreamId::image_matching(job), cause, command).await?.position)
     }
 
-    /// Carries out what a process decided about a job as a whole.
+    /// Executes a command of a process on a job.
     async fn act_on_job(
         &self,
         job: JobId,
@@ -63,23 +65,23 @@ impl Commands {
         Ok(self.0.jobs.execute(&StreamId::job(job), cause, command).await?.position)
     }
 
-    /// Waits until the board shows what was recorded. False if the log did not take it, and it is to be tried again; then
-    /// some time has passed.
-    async fn settled(&self, process: &'static str, outcome: Result<Position, ProcessError>) -> bool {
+    /// Waits until the board has applied the recorded change. Returns false, after a delay, if the command failed and
+    /// must be retried.
+    async fn wait_applied(&self, process: &'static str, outcome: Result<Position, ProcessError>) -> bool {
         match outcome {
-            Ok(position) if self.0.board.reached(position).await => return true,
-            // The board stands still, and says why itself.
+            Ok(position) if self.0.board.wait_for_position(position).await => return true,
+            // The board has stopped, and has logged the reason.
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(process, %error, "a process could not record what happened and tries again");
+                tracing::warn!(process, %error, "a command of a background process failed; retrying");
             }
         }
-        self.0.clock.sleep(AGAIN_AFTER).await;
+        self.0.clock.sleep(RETRY_DELAY).await;
         false
     }
 
-    /// Waits until the board moves on from where it was last looked at, or the instant comes.
-    async fn something_to_do(&self, moved: &mut watch::Receiver<Position>, at: Option<Timestamp>) {
+    /// Waits until the board's position changes, or until the instant.
+    async fn wait_for_change(&self, position: &mut watch::Receiver<Position>, at: Option<Timestamp>) {
         let at = async {
             match at {
                 Some(at) => self.0.clock.sleep_until(at).await,
@@ -88,8 +90,8 @@ impl Commands {
         };
         tokio::select! {
             biased;
-            // Its sender is in the board, so this ends when the board moves only.
-            _ = moved.changed() => {}
+            // The board owns the sender, so this ends only when the position changes.
+            _ = position.changed() => {}
             () = at => {}
         }
     }

@@ -1,10 +1,11 @@
-//! The write routes. Each reads as: who asks, for what → one command → the thing, or counts, and its position.
+//! The write routes. Each reads the caller and the body, executes one command, and returns the resource, or counts,
+//! with its position.
 
 mod analysis;
 mod block;
 mod challenge;
+mod image_matches;
 mod job;
-mod matches;
 mod matching;
 mod pool;
 mod queue;
@@ -16,15 +17,15 @@ use event_schemas::envelope::Idempotency;
 use poem_openapi::types::ToJSON;
 use web::caller::{Caller, Role, Roles};
 use web::idempotency::{IdempotencyKey, idempotency};
-use web::routes::Class;
+use web::routes::RouteLimits;
 
 use crate::Commands;
 
 pub use analysis::AnalysisCommands;
 pub use block::BlockCommands;
 pub use challenge::ChallengeCommands;
+pub use image_matches::MatchesCommands;
 pub use job::JobCommands;
-pub use matches::MatchesCommands;
 pub use matching::MatchingCommands;
 pub use pool::PoolCommands;
 pub use queue::QueueCommands;
@@ -47,16 +48,16 @@ pub type Routes = (
     ChallengeCommands,
 );
 
-/// The paths that take batches, or wait, as the server's limits need to know.
-pub const CLASSES: [(&str, Class); 7] = [
-    ("/jobs/{job_id}/products", Class::Bulk),
-    ("/jobs/{job_id}/videos", Class::Bulk),
-    ("/jobs/{job_id}/match-requests", Class::Bulk),
-    ("/jobs/{job_id}/match-progress", Class::Bulk),
-    ("/jobs/{job_id}/matches", Class::Bulk),
-    ("/internal/work/claim", Class::Waiting),
-    // The game service may take its time.
-    ("/v1/matchmaking/challenges/{challenge_id}/accept", Class::Bulk),
+/// The paths with limits of their own, because they accept batches or wait.
+pub const ROUTE_LIMITS: [(&str, RouteLimits); 7] = [
+    ("/jobs/{job_id}/products", RouteLimits::Bulk),
+    ("/jobs/{job_id}/videos", RouteLimits::Bulk),
+    ("/jobs/{job_id}/match-requests", RouteLimits::Bulk),
+    ("/jobs/{job_id}/match-progress", RouteLimits::Bulk),
+    ("/jobs/{job_id}/matches", RouteLimits::Bulk),
+    ("/internal/work/claim", RouteLimits::LongPoll),
+    // The game service may be slow.
+    ("/v1/matchmaking/challenges/{challenge_id}/accept", RouteLimits::Bulk),
 ];
 
 impl Commands {
@@ -78,23 +79,23 @@ impl Commands {
     }
 }
 
-/// Who leads jobs.
-fn leaders() -> Roles {
+/// The roles that may manage jobs.
+fn job_roles() -> Roles {
     Role::User | Role::Service | Role::Admin
 }
 
-/// Who plays.
-fn players() -> Roles {
+/// The roles that may play.
+fn player_roles() -> Roles {
     Role::User | Role::Service | Role::Admin
 }
 
-/// Who reports work.
-fn reporters() -> Roles {
+/// The roles that may report work.
+fn worker_roles() -> Roles {
     Role::Worker | Role::Service
 }
 
-/// What the log is to remember of a command under a key. The route names the thing, so that a key is one thing's only.
-fn keyed(
+/// The idempotency of a command with a key. The path contains the resource, so that a key belongs to one resource only.
+fn idempotency_of(
     caller: &Caller,
     method: &str,
     path: &str,

@@ -1,15 +1,15 @@
-//! Two hours of matchmaking and analyses in simulated time, under seeds, in a process that dies again and again.
+//! The soak test: two hours of matchmaking and analyses in simulated time, in a process that crashes again and again.
 //!
-//! Players come, challenge, block and leave; a game service has bad days; workers take analyses, fail of everything that
-//! there is a class for, stall, vanish and come back too late. The process is killed between any two steps, stays away for a
-//! while and starts on the log as it is. Nothing ticks: whenever nobody has anything to do, the clock goes to the next instant
-//! that anybody waits for, and before it goes, nothing may be left that fell due or falls due on the way. So whatever happens
-//! at an instant happens exactly then. At the end nothing is lost, nobody doubled, and everything has ended.
+//! Players join, challenge, block and leave; the game service has outages; workers claim analyses, fail with every
+//! class of error, stall, vanish and return too late. The process is killed between any two steps, stays down for a
+//! while and restarts on the log. There is no polling: whenever all tasks are idle, the clock jumps to the next awaited
+//! instant, and before it jumps, nothing may be left that is due or becomes due on the way. So everything that is due
+//! happens exactly at its instant. At the end nothing is lost, nothing has happened twice, and all work has ended.
 
-mod ledger;
-mod people;
+mod harness;
+mod invariants;
+mod players;
 mod record;
-mod stage;
 mod workers;
 
 use std::time::Duration;
@@ -20,35 +20,35 @@ use event_schemas::time::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::vault::Vault;
+use harness::Harness;
 use record::Figures;
-use stage::World;
 
-/// How many seeds are tried; more with this variable.
+/// The number of seeds; the variable sets another number.
 const SEEDS: u64 = 1;
 const SEEDS_VARIABLE: &str = "MATCHBOOK_SOAK_SEEDS";
-/// The first of them.
+/// The first seed.
 const FROM_VARIABLE: &str = "MATCHBOOK_SOAK_FROM";
-/// How long people keep coming, and the process keeps dying.
-const LASTS: Duration = Duration::from_secs(2 * 60 * 60);
-/// After which everything that was begun must have ended: a match without a result alone lasts two hours.
+/// The duration of the load, and of the crashes.
+const LOAD_DURATION: Duration = Duration::from_secs(2 * 60 * 60);
+/// The time after the load within which everything must end: a match without a result alone lasts two hours.
 const ENDS_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// One seed, from its first player to its rest.
-fn soak(seed: u64, lasts: Duration, vault: &Vault) -> (Vec<Envelope>, Figures) {
-    let end = Timestamp::EPOCH.after(lasts);
-    let mut world = World::new(seed, end, vault.clone());
-    world.run(end, true);
-    world.heal();
+/// Runs one seed until all work has ended.
+fn soak(seed: u64, duration: Duration, vault: &Vault) -> (Vec<Envelope>, Figures) {
+    let end = Timestamp::EPOCH.after(duration);
+    let mut harness = Harness::new(seed, end, vault.clone());
+    harness.run(end, true);
+    harness.heal();
     let mut until = end;
-    while !world.has_ended() {
+    while !harness.has_ended() {
         until = until.after(Duration::from_secs(60));
-        assert!(until < end.after(ENDS_WITHIN), "seed {seed}: something never ends: {}", world.left());
-        world.run(until, false);
+        assert!(until < end.after(ENDS_WITHIN), "seed {seed}: something never ends: {}", harness.pending());
+        harness.run(until, false);
     }
-    world.check()
+    harness.check()
 }
 
-/// A vault that nobody asks who they are, so that nothing waits for its thread; and what keeps it.
+/// A vault that no task uses, so that none waits for its thread, and the runtime that keeps it alive.
 fn vault() -> (Runtime, Vault) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let vault = runtime.block_on(Vault::in_memory(Clock::manual(Timestamp::EPOCH), Ids::Random)).unwrap();
@@ -60,12 +60,12 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 #[test]
-fn in_two_hours_of_kills_and_outages_nothing_is_lost_nobody_is_doubled_and_all_that_is_due_is_exact() {
+fn two_hours_of_crashes_and_outages_lose_and_delay_nothing() {
     let (_runtime, vault) = vault();
     let (from, seeds) = (number(FROM_VARIABLE, 0), number(SEEDS_VARIABLE, SEEDS));
     let mut sum = Figures::default();
     for seed in from..from + seeds {
-        let (_, figures) = soak(seed, LASTS, &vault);
+        let (_, figures) = soak(seed, LOAD_DURATION, &vault);
         sum += figures;
     }
     println!("{seeds} seeds from {from}: {sum:#?}");
@@ -73,10 +73,10 @@ fn in_two_hours_of_kills_and_outages_nothing_is_lost_nobody_is_doubled_and_all_t
 }
 
 #[test]
-fn a_soak_of_one_seed_is_the_same_history_again() {
+fn soak_seed_is_reproducible() {
     let (_runtime, vault) = vault();
     let names = || {
-        let (events, _) = soak(7, LASTS / 6, &vault);
+        let (events, _) = soak(7, LOAD_DURATION / 6, &vault);
         let name = |event: &Envelope| (event.recorded_at, event.stream.clone(), event.event.event_type());
         events.iter().map(name).collect::<Vec<_>>()
     };

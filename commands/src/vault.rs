@@ -1,8 +1,8 @@
-//! The vault: who the subjects in the log are, and the keys that their texts are encrypted with.
+//! The vault: the users behind the subjects in the log, and the keys that encrypt their texts.
 //!
-//! The log knows a person only as a random id. What ties the id to a name lies here, outside the log and its backups, so
-//! that a person can be erased although events are never changed. A name is on disk before it is first used: an event
-//! whose subject nobody can name any more would be lost to its owner.
+//! The log contains a person only as a random subject id. The mapping from this id to the user is stored here, outside
+//! the log and its backups, so that a person can be erased although events never change. A subject is on disk before
+//! its first use: an event whose subject has lost its user would be lost to its owner.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,29 +13,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use event_log::clock::{Clock, Ids};
 use event_schemas::ids::{SubjectId, Tenant, UserId};
-use event_schemas::sealed::Place;
+use event_schemas::sealed::SealedField;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use uuid::Uuid;
 
 mod backup;
-mod newcomers;
+mod batch_insert;
 mod sealing;
 
 pub use backup::{BackupError, back_up};
-use newcomers::Newcomers;
+use batch_insert::PendingSubjects;
 
-/// The tables, in the order in which they came. How many a file has is its `user_version`.
+/// The migrations, in order. The `user_version` of a file is the number of applied migrations.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/vault/0001_subjects.sql")];
 
-/// How many subjects are remembered in memory. About 200 bytes each.
+/// The number of cached subjects. About 200 bytes each.
 const CACHED_MAX: usize = 100_000;
 
-/// The bytes of an AES-256 key.
+/// The length of an AES-256 key, in bytes.
 const KEY_BYTES: usize = 32;
 
-/// A person's key. Shown to nobody.
+/// A person's key. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SubjectKey([u8; KEY_BYTES]);
 
@@ -51,65 +51,67 @@ impl fmt::Debug for SubjectKey {
     }
 }
 
-/// A person, as the log may know them.
+/// A person's subject id and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     pub id: SubjectId,
     pub key: SubjectKey,
 }
 
-/// Why the vault does not say who a person is.
+/// An error of the vault.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error("the vault cannot be used: {0}; check that its file is there and can be written to")]
+    #[error("the vault cannot be used: {0}; check that its file exists and is writable")]
     Store(Arc<sqlx::Error>),
-    #[error("the vault's file is damaged or no vault: {0}; nothing was changed; restore it from a backup")]
-    Unsound(Arc<sqlx::Error>),
+    #[error(
+        "the vault's file is damaged or is not a vault: {0}; nothing was changed; restore it from a backup"
+    )]
+    CorruptFile(Arc<sqlx::Error>),
     #[error("the vault's file was written by a newer version of matchbook (format {0}); run that version")]
     Newer(i64),
-    #[error("the vault holds a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
-    Damaged(usize),
-    #[error("the system gives no random numbers")]
+    #[error("the vault contains a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
+    CorruptKey(usize),
+    #[error("the system returned no random numbers")]
     NoRandomness,
-    #[error("the sealed text at {0} was not sealed for this place, or was changed since; it cannot be read")]
-    Sealed(Place),
+    #[error("the sealed text at {0} was not sealed for this field, or was changed since; it cannot be read")]
+    Sealed(SealedField),
     #[error(
-        "the vault's disk has failed before, and what it holds can be told only by starting again; look at the disk, then do so"
+        "the vault's disk has failed, and its content is known only after a restart; check the disk, then restart the server"
     )]
     Failed,
 }
 
 /// `SQLITE_FULL`.
 const FULL_CODE: &str = "13";
-/// `SQLITE_CORRUPT`, `SQLITE_NOTADB`, and `SQLITE_IOERR_SHORT_READ` of a file that ends before what it says of itself.
-const UNSOUND_CODES: [&str; 3] = ["11", "26", "522"];
+/// `SQLITE_CORRUPT`, `SQLITE_NOTADB`, and `SQLITE_IOERR_SHORT_READ` of a file that is shorter than its header states.
+const CORRUPT_CODES: [&str; 3] = ["11", "26", "522"];
 
 /// `SQLITE_IOERR` and all its extended codes.
 const IO_CODE: i32 = 10;
 
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
-        let is_unsound = code(&error).is_some_and(|code| UNSOUND_CODES.contains(&code.as_ref()));
+        let is_corrupt = code(&error).is_some_and(|code| CORRUPT_CODES.contains(&code.as_ref()));
         let error = Arc::new(error);
-        if is_unsound { Self::Unsound(error) } else { Self::Store(error) }
+        if is_corrupt { Self::CorruptFile(error) } else { Self::Store(error) }
     }
 }
 
 impl VaultError {
-    /// Whether there is no room on the disk for a new name, which passes.
+    /// True if the disk is full, which is transient.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(error) if code(error).is_some_and(|code| code == FULL_CODE))
     }
 
-    /// Whether the disk failed under it. A later sync can succeed although what an earlier one should have kept is lost.
-    fn is_final(&self) -> bool {
+    /// True if the disk failed. A later sync can succeed although the data of an earlier one is lost.
+    fn is_disk_failure(&self) -> bool {
         let of_disk = |code: Cow<'_, str>| code.parse().is_ok_and(|code: i32| code & 0xff == IO_CODE);
         matches!(self, Self::Store(error) if code(error).is_some_and(of_disk))
     }
 
-    /// Whether it can be had again only after a restart.
+    /// True if the vault can be used again only after a restart.
     pub fn is_failed(&self) -> bool {
-        matches!(self, Self::Failed) || self.is_final()
+        matches!(self, Self::Failed) || self.is_disk_failure()
     }
 }
 
@@ -117,19 +119,19 @@ fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error()?.code()
 }
 
-/// Cheap to clone; clones share one file.
+/// A handle of the vault. Cheap to clone; clones share one file.
 #[derive(Clone, Debug)]
 pub struct Vault {
     pool: SqlitePool,
     clock: Clock,
     ids: Ids,
     cache: Arc<Mutex<Cache>>,
-    newcomers: Arc<Newcomers>,
-    /// Set by the first failure of the disk, for good.
+    pending_subjects: Arc<PendingSubjects>,
+    /// Set by the first failure of the disk, and never reset.
     failed: Arc<AtomicBool>,
 }
 
-/// Those who were lately asked about, by both of their names.
+/// The recently used subjects, by user and by subject id.
 #[derive(Debug, Default)]
 struct Cache {
     by_user: HashMap<(Tenant, UserId), Subject>,
@@ -142,9 +144,9 @@ impl Cache {
         Some((&name.0, &self.by_user.get(name)?.key))
     }
 
-    fn keep(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
+    fn insert(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
         if self.by_user.len() >= CACHED_MAX {
-            // Whoever is still about comes back with their next command.
+            // Active users are cached again with their next command.
             *self = Self::default();
         }
         let name = (tenant.clone(), user.clone());
@@ -154,31 +156,31 @@ impl Cache {
 }
 
 impl Vault {
-    /// Opens the vault's file, and makes it if it is not there.
+    /// Opens the vault's file, and creates it if it does not exist.
     ///
     /// # Errors
     /// [`VaultError`] if the file cannot be opened, or is of a newer version.
     pub async fn open(path: &Path, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
-        make_private(path).map_err(|error| VaultError::Store(Arc::new(sqlx::Error::Io(error))))?;
+        create_private(path).map_err(|error| VaultError::Store(Arc::new(sqlx::Error::Io(error))))?;
         let options = SqliteConnectOptions::new().filename(path);
-        // Written rarely, and by one connection. Unlike a write-ahead log this needs no room to be opened, so that a full
-        // disk does not keep a server from starting.
-        Self::over(options.journal_mode(SqliteJournalMode::Truncate), clock, ids).await
+        // Written rarely, and by one connection. Unlike a write-ahead log this needs no disk space to be opened, so
+        // that a server can start on a full disk.
+        Self::connect(options.journal_mode(SqliteJournalMode::Truncate), clock, ids).await
     }
 
-    /// A vault that forgets everything at its end: for tests.
+    /// A vault in memory, for tests.
     ///
     /// # Errors
     /// [`VaultError`] if SQLite cannot be used.
     pub async fn in_memory(clock: Clock, ids: Ids) -> Result<Self, VaultError> {
-        Self::over(SqliteConnectOptions::new().in_memory(true), clock, ids).await
+        Self::connect(SqliteConnectOptions::new().in_memory(true), clock, ids).await
     }
 
-    async fn over(options: SqliteConnectOptions, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
-        // What is erased must not stay readable in the file's free pages.
+    async fn connect(options: SqliteConnectOptions, clock: Clock, ids: Ids) -> Result<Self, VaultError> {
+        // Erased data must not stay readable in the file's free pages.
         let options =
             options.synchronous(SqliteSynchronous::Full).foreign_keys(true).pragma("secure_delete", "on");
-        // One connection: writes are rare, and a vault in memory is its connection.
+        // One connection: writes are rare, and a vault in memory exists only in its connection.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
@@ -191,12 +193,12 @@ impl Vault {
             clock,
             ids,
             cache: Arc::default(),
-            newcomers: Arc::default(),
+            pending_subjects: Arc::default(),
             failed: Arc::default(),
         })
     }
 
-    /// The subject that stands for a user; made, and durable, if it is asked for the first time.
+    /// The subject of a user, durably created by the first call.
     ///
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read or written.
@@ -204,36 +206,40 @@ impl Vault {
         if let Some(known) = self.cached(tenant, user) {
             return Ok(known);
         }
-        // Those who are known already can be named without it.
+        // Cached subjects do not need the disk.
         if self.failed.load(Ordering::Relaxed) {
             return Err(VaultError::Failed);
         }
-        let subject = self.find_or_make(tenant, user).await.inspect_err(|error| {
-            if error.is_final() {
+        let subject = self.find_or_create(tenant, user).await.inspect_err(|error| {
+            if error.is_disk_failure() {
                 self.failed.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "the vault's disk failed: nobody new can be named until the next start");
+                tracing::error!(%error, "the vault's disk failed: cannot create subjects until the next start");
             }
         })?;
-        self.cache().keep(tenant, user, &subject);
+        self.cache().insert(tenant, user, &subject);
         Ok(subject)
     }
 
-    /// The subject that stands for a user, if anything was ever done by them or to them. Asking makes no name.
+    /// The subject of a user, if there is one. Never creates a subject.
     ///
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read.
-    pub async fn known(&self, tenant: &Tenant, user: &UserId) -> Result<Option<SubjectId>, VaultError> {
+    pub async fn find_subject(
+        &self,
+        tenant: &Tenant,
+        user: &UserId,
+    ) -> Result<Option<SubjectId>, VaultError> {
         if let Some(known) = self.cached(tenant, user) {
             return Ok(Some(known.id));
         }
         let found = self.find(tenant, user).await?;
         if let Some(subject) = &found {
-            self.cache().keep(tenant, user, subject);
+            self.cache().insert(tenant, user, subject);
         }
         Ok(found.map(|subject| subject.id))
     }
 
-    /// Whom each of the subjects stands for; those who were erased, or are another tenant's, are left out.
+    /// The users of the subjects. Erased subjects, and those of other tenants, are omitted.
     ///
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read.
@@ -253,20 +259,20 @@ impl Vault {
         Ok(users)
     }
 
-    async fn find_or_make(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
+    async fn find_or_create(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
         match self.find(tenant, user).await? {
             Some(subject) => Ok(subject),
-            None => self.make(tenant, user).await,
+            None => self.create_subject(tenant, user).await,
         }
     }
 
-    /// Whom a subject stands for; none if they were erased, or are another tenant's.
+    /// The user of a subject; none if it was erased, or is another tenant's.
     ///
     /// # Errors
     /// [`VaultError`] if the vault's file cannot be read.
     pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
-        if let Some((of, user)) = self.cache().by_subject.get(&subject) {
-            return Ok((of == tenant).then(|| user.clone()));
+        if let Some((owner, user)) = self.cache().by_subject.get(&subject) {
+            return Ok((owner == tenant).then(|| user.clone()));
         }
         let row: Option<(Option<String>, Option<Vec<u8>>)> =
             sqlx::query_as("SELECT user_id, key FROM subjects WHERE subject_id = $1 AND tenant = $2")
@@ -275,9 +281,9 @@ impl Vault {
                 .fetch_optional(&self.pool)
                 .await?;
         let Some((Some(user), Some(key))) = row else { return Ok(None) };
-        // Only what was a user's id was ever written there.
+        // Only valid user ids were ever written there.
         let Ok(user) = user.parse() else { return Ok(None) };
-        self.cache().keep(tenant, &user, &Subject { id: subject, key: read_key(key)? });
+        self.cache().insert(tenant, &user, &Subject { id: subject, key: read_key(key)? });
         Ok(Some(user))
     }
 
@@ -296,24 +302,24 @@ impl Vault {
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        // A map that lost an insert to a panic is still a good cache.
+        // A map that lost an insert to a panic is still a valid cache.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn read_key(bytes: Vec<u8>) -> Result<SubjectKey, VaultError> {
-    bytes.try_into().map(SubjectKey).map_err(|bytes: Vec<u8>| VaultError::Damaged(bytes.len()))
+    bytes.try_into().map(SubjectKey).map_err(|bytes: Vec<u8>| VaultError::CorruptKey(bytes.len()))
 }
 
-/// Makes the file, if it is not there, so that nobody but the server's own user can read it. SQLite gives the files that it
-/// puts beside it the same rights.
-fn make_private(path: &Path) -> std::io::Result<()> {
+/// Creates the file, if it does not exist, so that only the server's own user can read it. SQLite gives its additional
+/// files the same permissions.
+fn create_private(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)?.sync_all()?;
-    // Its name must be as durable as what is in it.
+    // The directory entry must be as durable as the content.
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
         _ => Ok(()),

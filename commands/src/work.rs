@@ -1,16 +1,16 @@
-//! The work board: what waits to be claimed, who holds which lease, and which workers are there.
+//! The work board: the ready queue, the leases and the present workers.
 //!
-//! A fold over the log that lives in memory and is made anew at every start. It is a hint, never a judge: whether a claim
-//! holds is decided on the work's own stream. What it alone knows are heartbeats, which are no events; so a restart grants
-//! every open lease, and every worker, one full term.
+//! It is a fold over the log, kept in memory and rebuilt at every start. It only proposes work: the work's own stream
+//! decides about a claim. Heartbeats are not events and exist only here, so a restart grants every open lease and every
+//! worker one full term.
 
-mod analyses;
-mod created;
-mod doors;
+mod admission;
+mod concurrency_limit;
+mod creation_keys;
 mod follow;
 mod leases;
-mod line;
 mod priors;
+mod ready_queue;
 mod state;
 mod workers;
 
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::breaker::Phase;
+use domain::breaker::CircuitState;
 use domain::job::service::Service;
 use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Idempotency};
@@ -30,14 +30,14 @@ use event_schemas::worker::{WorkKind, WorkerEnd};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::idempotency::Seen;
+use crate::idempotency::KeyStatus;
 pub(crate) use follow::run as follow;
-pub use leases::{Beat, Found, Lease};
-pub use state::Retry;
+pub use leases::{HeartbeatResult, Lease, LeaseLookup};
+pub use state::JobRetry;
 use state::State;
-pub use workers::{Orphans, Overdue};
+pub use workers::{OrphanedLeases, TimedOutWorker};
 
-/// A piece of work that can be claimed.
+/// The identity of a work item, which can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
     /// A job as a whole.
@@ -46,7 +46,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// The job that it is, or is a part of.
+    /// The job that it is, or that it belongs to.
     pub fn job_id(&self) -> JobId {
         match self {
             Self::Job(job) | Self::Request(job, _) => *job,
@@ -54,33 +54,33 @@ impl Work {
     }
 }
 
-/// Whether the board can be relied on.
+/// The readiness of the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It reads what happened before the start.
+    /// It is reading the events from before the start.
     CatchingUp,
     Ready,
-    /// It met something that it cannot read, and stands still.
+    /// It met an event that it cannot read, and has stopped.
     Stopped(String),
-    /// The server shuts down.
+    /// The server is shutting down.
     Closing,
 }
 
-/// What the board is, in figures.
+/// The status of the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BoardStatus {
+pub struct WorkBoardStatus {
     pub readiness: Readiness,
-    /// Everything up to here is in it.
+    /// The position up to which events are applied.
     pub position: Position,
-    /// How much work of each kind waits, over all tenants.
+    /// The number of ready work items of each kind, over all tenants.
     pub waiting: BTreeMap<WorkKind, usize>,
     pub leases: usize,
     pub workers_present: usize,
 }
 
-/// Cheap to clone; clones are the same board.
+/// A handle of the work board. Cheap to clone; all clones are the same board.
 #[derive(Clone, Debug)]
-pub struct Board(Arc<Shared>);
+pub struct WorkBoard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -90,16 +90,17 @@ struct Shared {
     clock: Clock,
 }
 
-/// What a search for work comes to.
+/// The outcome of an attempt to reserve work.
 #[derive(Debug)]
-pub enum Pick {
-    /// The longest waiting first. Nobody else is offered them while they are held.
-    Work(Vec<Picked>),
-    Nothing(Waiting),
+pub enum ReserveOutcome {
+    /// The oldest first. No other claim is offered them while they are reserved.
+    Reserved(Vec<Reservation>),
+    /// No work is ready.
+    Empty(WaitTicket),
 }
 
-impl Board {
-    /// An empty board. `term` is how long a lease runs, and how long a worker may be silent.
+impl WorkBoard {
+    /// An empty board. `term` is the term of a lease, and the timeout of a silent worker.
     pub fn new(clock: Clock, term: Duration) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::new(term)),
@@ -117,11 +118,11 @@ impl Board {
         *self.0.readiness.borrow() == Readiness::Ready
     }
 
-    /// Waits until the board can be relied on. False if it never will.
+    /// Waits until the board is ready. False if it never will be.
     pub async fn ready(&self) -> bool {
         let mut readiness = self.0.readiness.subscribe();
-        let settled = readiness.wait_for(|readiness| *readiness != Readiness::CatchingUp).await;
-        settled.is_ok_and(|readiness| *readiness == Readiness::Ready)
+        let outcome = readiness.wait_for(|readiness| *readiness != Readiness::CatchingUp).await;
+        outcome.is_ok_and(|readiness| *readiness == Readiness::Ready)
     }
 
     /// Waits until the server shuts down.
@@ -131,19 +132,19 @@ impl Board {
         let _ = readiness.wait_for(|readiness| *readiness == Readiness::Closing).await;
     }
 
-    pub fn status(&self) -> BoardStatus {
+    pub fn status(&self) -> WorkBoardStatus {
         let state = self.locked();
-        BoardStatus {
+        WorkBoardStatus {
             readiness: self.readiness(),
             position: *self.0.position.borrow(),
-            waiting: state.line.lengths(),
+            waiting: state.ready_queue.lengths(),
             leases: state.leases.len(),
             workers_present: state.workers.present(),
         }
     }
 
-    /// Waits until everything up to `position` is on the board. False if it stopped before.
-    pub async fn reached(&self, position: Position) -> bool {
+    /// Waits until all events up to `position` are applied. False if the board stopped before.
+    pub async fn wait_for_position(&self, position: Position) -> bool {
         let mut reached = self.0.position.subscribe();
         let mut readiness = self.0.readiness.subscribe();
         tokio::select! {
@@ -153,112 +154,119 @@ impl Board {
         }
     }
 
-    /// How far the board is, as it moves.
+    /// A receiver of the position up to which events are applied.
     pub fn position(&self) -> watch::Receiver<Position> {
         self.0.position.subscribe()
     }
 
-    /// Up to `max` pieces of waiting work of the tenant's, the longest waiting first; or a place in the line of those who
-    /// wait for some. A `place` that was held before is taken again.
-    pub fn pick(&self, tenant: &Tenant, kinds: &[WorkKind], max: usize, place: Option<u64>) -> Pick {
+    /// Reserves up to `max` ready work items of the tenant, oldest first; or returns a ticket to wait for some. A
+    /// `ticket` of an earlier wait keeps its place.
+    pub fn reserve(
+        &self,
+        tenant: &Tenant,
+        kinds: &[WorkKind],
+        max: usize,
+        ticket: Option<u64>,
+    ) -> ReserveOutcome {
         let now = self.0.clock.now();
         let mut state = self.locked();
-        let picked = state.pick(tenant, kinds, max, now);
-        if picked.is_empty() {
+        let reserved = state.reserve(tenant, kinds, max, now);
+        if reserved.is_empty() {
             let (wake, woken) = oneshot::channel();
-            let place = state.line.wait(tenant.clone(), kinds.to_vec(), wake, place);
-            return Pick::Nothing(Waiting { board: self.clone(), place, woken, done: false });
+            let ticket = state.ready_queue.add_waiter(tenant.clone(), kinds.to_vec(), wake, ticket);
+            return ReserveOutcome::Empty(WaitTicket { board: self.clone(), ticket, woken, is_done: false });
         }
         drop(state);
-        let guard = |(work, kind)| Picked { board: self.clone(), work, kind, settled: false };
-        Pick::Work(picked.into_iter().map(guard).collect())
+        let guard = |(work, kind)| Reservation { board: self.clone(), work, kind, confirmed: false };
+        ReserveOutcome::Reserved(reserved.into_iter().map(guard).collect())
     }
 
-    /// The lease of this id, if it is the tenant's.
-    pub fn lease(&self, tenant: &Tenant, lease_id: LeaseId) -> Found {
+    /// Finds the lease with this id, if it is the tenant's.
+    pub fn lease(&self, tenant: &Tenant, lease_id: LeaseId) -> LeaseLookup {
         self.locked().leases.find(tenant, lease_id)
     }
 
-    /// The lease's worker is alive.
-    pub fn heartbeat(&self, tenant: &Tenant, lease_id: LeaseId) -> Beat {
+    /// Extends the lease after a heartbeat.
+    pub fn heartbeat(&self, tenant: &Tenant, lease_id: LeaseId) -> HeartbeatResult {
         let now = self.0.clock.now();
         self.locked().leases.heartbeat(tenant, lease_id, now)
     }
 
-    /// The worker was heard of. False if the log has to be told, because it counts as gone, or is not known.
-    pub fn seen(&self, tenant: &Tenant, worker: &WorkerId) -> bool {
+    /// Records a heartbeat of the worker. False if an event must be recorded, because the worker is unknown or counts
+    /// as gone.
+    pub fn worker_heartbeat(&self, tenant: &Tenant, worker: &WorkerId) -> bool {
         let now = self.0.clock.now();
-        self.locked().workers.seen(tenant, worker, now)
+        self.locked().workers.heartbeat(tenant, worker, now)
     }
 
-    /// What is known of a key under which a job is to be created, whatever the job's id.
-    pub fn created(&self, asked: Idempotency) -> Seen {
-        self.locked().created.find(asked, self.0.clock.now())
+    /// The status of a key for the creation of a job, whatever the job's id.
+    pub fn creation_key_status(&self, idempotency: Idempotency) -> KeyStatus {
+        self.locked().creation_keys.find(idempotency, self.0.clock.now())
     }
 
-    /// The job that was created under this key, whatever was asked for with it.
-    pub fn created_job(&self, key: Uuid) -> Option<JobId> {
-        self.locked().created.job(key)
+    /// The job that was created with this key, whatever the body was.
+    pub fn job_created_with(&self, key: Uuid) -> Option<JobId> {
+        self.locked().creation_keys.job(key)
     }
 
-    /// When what failed would be tried again, if the service that it failed of is left alone.
-    pub(crate) fn left_alone_until(&self, job: JobId, error: &ClassifiedError) -> Option<Timestamp> {
-        self.locked().doors.left_alone_until(job, error, self.0.clock.now())
+    /// The time of the retry, if the circuit breaker of the service that failed is open.
+    pub(crate) fn circuit_open_until(&self, job: JobId, error: &ClassifiedError) -> Option<Timestamp> {
+        self.locked().admission.circuit_open_until(job, error, self.0.clock.now())
     }
 
-    /// How the services stand that are not ours, with how often each was left alone in a row.
-    pub fn services(&self) -> Vec<(Service, Phase, u32)> {
-        self.locked().doors.services.standing(self.0.clock.now()).collect()
+    /// The external services with the state of each circuit breaker, and the number of times in a row that it opened.
+    pub fn services(&self) -> Vec<(Service, CircuitState, u32)> {
+        self.locked().admission.services.circuits(self.0.clock.now()).collect()
     }
 
-    /// How many analyses of the tenant's go on.
-    pub fn analyses_under_way(&self, tenant: &Tenant) -> usize {
-        self.locked().analyses.under_way(tenant)
+    /// The number of the tenant's analyses in progress.
+    pub fn analyses_in_progress(&self, tenant: &Tenant) -> usize {
+        self.locked().analyses.in_progress(tenant)
     }
 
-    /// What is known by now about how long the phases of the tenant's jobs of a kind take.
+    /// The current priors for the duration of the phases of the tenant's jobs of a kind.
     pub fn eta_priors(&self, tenant: &Tenant, kind: JobKind) -> Vec<PhasePrior> {
         self.locked().priors.of(tenant, kind)
     }
 
-    /// When the next lease runs out, the next retry falls due, or a service that is left alone is asked again.
+    /// The time at which the next lease expires, the next retry is due, or an open circuit breaker becomes half-open.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.locked().next_deadline(self.0.clock.now())
     }
 
-    /// Lines up what has fallen due, and hands out the leases that have run out: each once, unless
-    /// [`Self::expire_later`] gives it back.
-    pub(crate) fn run_out(&self) -> Vec<(LeaseId, Lease)> {
+    /// Enqueues the work that is due, and returns the expired leases: each once, unless [`Self::reschedule_expiry`]
+    /// sets its deadline again.
+    pub(crate) fn take_expired(&self) -> Vec<(LeaseId, Lease)> {
         let now = self.0.clock.now();
         let mut state = self.locked();
-        state.line_up_due(now);
-        state.leases.run_out(now)
+        state.enqueue_due(now);
+        state.leases.take_expired(now)
     }
 
-    /// The end of this lease could not be recorded now.
-    pub(crate) fn expire_later(&self, lease_id: LeaseId, at: Timestamp) {
-        self.locked().leases.arm(lease_id, at);
+    /// Sets the deadline of a lease again whose end could not be recorded.
+    pub(crate) fn reschedule_expiry(&self, lease_id: LeaseId, at: Timestamp) {
+        self.locked().leases.set_deadline(lease_id, at);
     }
 
-    /// When the next worker counts as lost, if it is not heard of before.
-    pub(crate) fn next_silence(&self) -> Option<Timestamp> {
-        self.locked().workers.next_silence()
+    /// The time at which the next worker times out, unless it sends a heartbeat before.
+    pub(crate) fn next_worker_timeout(&self) -> Option<Timestamp> {
+        self.locked().workers.next_timeout()
     }
 
-    /// The workers that were not heard of for a whole term.
-    pub(crate) fn overdue(&self) -> Vec<Overdue> {
+    /// The workers without a heartbeat for a whole term.
+    pub(crate) fn timed_out_workers(&self) -> Vec<TimedOutWorker> {
         let now = self.0.clock.now();
-        self.locked().workers.overdue(now)
+        self.locked().workers.timed_out(now)
     }
 
-    /// The jobs that were taken up again, but not yet the requests in them that had failed for good.
-    pub(crate) fn unretried(&self) -> Vec<Retry> {
-        self.locked().unretried()
+    /// The resumed jobs whose permanently failed requests are not resumed yet.
+    pub(crate) fn pending_retries(&self) -> Vec<JobRetry> {
+        self.locked().pending_retries()
     }
 
-    /// The leases, by job, of workers that are gone.
-    pub(crate) fn orphans(&self) -> Vec<Orphans> {
-        self.locked().orphans()
+    /// The leases of gone workers, by job.
+    pub(crate) fn orphaned_leases(&self) -> Vec<OrphanedLeases> {
+        self.locked().orphaned_leases()
     }
 
     fn apply(&self, events: &[Envelope], next: Position) {
@@ -267,7 +275,7 @@ impl Board {
         for envelope in events {
             state.apply(envelope, now);
         }
-        state.reach(next, now);
+        state.advance_to(next, now);
         drop(state);
         self.0.position.send_replace(next);
     }
@@ -275,15 +283,15 @@ impl Board {
     fn go_live(&self) {
         let now = self.0.clock.now();
         self.locked().grant_full_terms(now);
-        self.turn(Readiness::Ready);
+        self.set_readiness(Readiness::Ready);
     }
 
     fn stop(&self, reason: String) {
-        self.turn(Readiness::Stopped(reason));
+        self.set_readiness(Readiness::Stopped(reason));
     }
 
-    /// What is closing stays so.
-    fn turn(&self, to: Readiness) {
+    /// A closing board stays closing.
+    fn set_readiness(&self, to: Readiness) {
         self.0.readiness.send_if_modified(|readiness| {
             let changes = *readiness != Readiness::Closing;
             if changes {
@@ -303,71 +311,72 @@ impl Board {
     }
 }
 
-/// A piece of work that was picked and is offered to nobody else. Dropped without [`Self::settle`], it is offered again.
+/// A reserved work item, which is offered to no other claim. If it is dropped without [`Self::confirm`], it is offered
+/// again.
 #[derive(Debug)]
-pub struct Picked {
-    board: Board,
+pub struct Reservation {
+    board: WorkBoard,
     pub work: Work,
     pub kind: WorkKind,
-    settled: bool,
+    confirmed: bool,
 }
 
-impl Picked {
-    /// What was decided about the work is in the log up to `position`. Until the board has got there, its own idea of the
-    /// work is old, and it is offered to nobody.
-    pub fn settle(mut self, position: Position) {
-        self.settled = true;
+impl Reservation {
+    /// Confirms that the decision about the work is in the log at `position`. Until the board has applied that
+    /// position, its state of the work is stale, and the work is not offered.
+    pub fn confirm(mut self, position: Position) {
+        self.confirmed = true;
         let now = self.board.0.clock.now();
-        self.board.locked().hold_until(&self.work, position, now);
+        self.board.locked().suppress_until(&self.work, position, now);
     }
 }
 
-impl Drop for Picked {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.confirmed {
             let now = self.board.0.clock.now();
             self.board.locked().release(&self.work, now);
         }
     }
 }
 
-/// A place in the line of those who wait for work.
+/// The ticket of a worker that waits for work.
 #[derive(Debug)]
-pub struct Waiting {
-    board: Board,
-    place: u64,
+pub struct WaitTicket {
+    board: WorkBoard,
+    ticket: u64,
     woken: oneshot::Receiver<()>,
-    done: bool,
+    is_done: bool,
 }
 
-impl Waiting {
-    /// Waits until there may be work. Answers the place, to be taken again if somebody was faster. Whoever is woken must
-    /// pick at once.
+impl WaitTicket {
+    /// Waits until there may be work. Returns the ticket, which keeps the place if another claim was faster. A woken
+    /// worker must reserve at once.
     pub async fn woken(mut self) -> u64 {
-        // The sender is dropped only when it is used, or with this place.
+        // The sender is dropped only when it is used, or with this ticket.
         let _ = (&mut self.woken).await;
-        self.done = true;
-        self.place
+        self.is_done = true;
+        self.ticket
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitTicket {
     fn drop(&mut self) {
-        if !self.done {
-            self.board.locked().line.leave(self.place, &mut self.woken);
+        if !self.is_done {
+            self.board.locked().ready_queue.remove_waiter(self.ticket, &mut self.woken);
         }
     }
 }
 
-/// A worker's end, as the leases that it held are told.
+/// The end of a worker, which ends its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct WorkerGone {
     pub end: WorkerEnd,
-    /// The event that says so.
+    /// The event that recorded it.
     pub origin: Origin,
 }
 
-/// The event that makes a process act, and the chain of causes that it is in.
+/// The event that a process reacts to, and its correlation id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub event_id: EventId,
@@ -387,12 +396,12 @@ mod timer_tests;
 mod tests {
     use super::*;
 
-    fn board() -> Board {
-        Board::new(Clock::manual(Timestamp::EPOCH), Duration::from_secs(45))
+    fn board() -> WorkBoard {
+        WorkBoard::new(Clock::manual(Timestamp::EPOCH), Duration::from_secs(45))
     }
 
     #[test]
-    fn a_board_that_is_closing_does_not_open_any_more() {
+    fn closing_board_stays_closing() {
         let board = board();
         board.close();
         board.go_live();
@@ -401,14 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn work_is_not_held_for_a_position_that_the_board_has_reached_but_not_told_of_yet() {
+    fn work_is_not_suppressed_for_an_applied_position() {
         let board = board();
         let (work, now) = (Work::Job(JobId(uuid::Uuid::nil())), Timestamp::EPOCH);
         let mut state = board.locked();
-        state.reach(Position(5), now);
-        state.hold_until(&work, Position(5), now);
-        assert!(state.holds_nothing());
-        state.hold_until(&work, Position(6), now);
-        assert!(!state.holds_nothing());
+        state.advance_to(Position(5), now);
+        state.suppress_until(&work, Position(5), now);
+        assert!(state.suppresses_nothing());
+        state.suppress_until(&work, Position(6), now);
+        assert!(!state.suppresses_nothing());
     }
 }

@@ -1,17 +1,17 @@
-//! How long a matching pass over many waiting players takes, the timer after it, and what readers ask of them:
-//! `cargo bench -p domain`.
-#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a bench tells how time passes")]
+//! Measures a pairing pass over many waiting players, the timer after it, and the queries of readers: `cargo
+//! bench -p domain`.
+#![expect(clippy::disallowed_methods, clippy::disallowed_macros, reason = "a bench measures time")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::matchmaking::census::census;
-use domain::matchmaking::pass::Pass;
-use domain::matchmaking::queues::pieces::Kept;
+use domain::matchmaking::pass::PairingPass;
+use domain::matchmaking::pool_stats::pool_stats;
+use domain::matchmaking::queues::snapshot::Snapshot;
 use domain::matchmaking::queues::{Entry, PoolId, Queues};
-use domain::matchmaking::timer::next_meeting;
-use domain::matchmaking::{Blocks, Waiting};
+use domain::matchmaking::timer::next_pairing;
+use domain::matchmaking::{Blocks, WaitingEntry};
 use domain::pool::DEFAULTS;
 use domain::rating::unproven;
 use event_schemas::ids::{CorrelationId, EntryId, EventId, Revision, SubjectId};
@@ -22,10 +22,10 @@ use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 const ROUNDS: usize = 21;
-/// So many entries pick before others get their turn.
+/// The number of entries per step, after which other tasks get their turn.
 const STEP: usize = 4_096;
 
-/// Numbers that look random and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -39,15 +39,15 @@ impl Numbers {
     }
 }
 
-fn line(count: usize, max_rating_gap: Option<u16>) -> Vec<Waiting> {
+fn entries(count: usize, max_rating_gap: Option<u16>) -> Vec<WaitingEntry> {
     let mut numbers = Numbers(7);
-    let mut line: Vec<Waiting> = (0..count as u128)
+    let mut entries: Vec<WaitingEntry> = (0..count as u128)
         .map(|n| {
-            // The sum of six even numbers is nearly normal: mean 1500, deviation about 300.
+            // The sum of six uniform numbers is nearly normal: mean 1500, deviation about 300.
             let points: u64 = (0..6).map(|_| numbers.below(425)).sum::<u64>() + 225;
             let rating = Rating::nearest(points as f64);
             let queued_at = Timestamp::EPOCH.after(Duration::from_micros(numbers.below(300_000_000)));
-            Waiting {
+            WaitingEntry {
                 entry_id: EntryId(Uuid::from_u128(u128::from(numbers.next()) << 64 | n)),
                 player: SubjectId(Uuid::from_u128(n)),
                 queued_at,
@@ -58,23 +58,23 @@ fn line(count: usize, max_rating_gap: Option<u16>) -> Vec<Waiting> {
                 max_rating_gap,
                 last_opponent: None,
                 side_balance: 0,
-                round: 0,
-                turn: EventId(Uuid::from_u128(n)),
+                release_count: 0,
+                searching_since_event: EventId(Uuid::from_u128(n)),
             }
         })
         .collect();
-    line.sort_by_key(Waiting::place);
-    line
+    entries.sort_by_key(WaitingEntry::key);
+    entries
 }
 
-fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
+fn measure(name: &str, entries: &[WaitingEntry], settings: &PoolSettings) {
     let now = Timestamp::EPOCH.after(Duration::from_secs(300));
     let blocks = Blocks::default();
     let mut took = Vec::new();
     let (mut pairs, mut longest_step) = (0, Duration::ZERO);
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        let mut pass = Pass::new(line, settings, &blocks, now);
+        let mut pass = PairingPass::new(entries, settings, &blocks, now);
         pairs = 0;
         while !pass.is_done() {
             let step = Instant::now();
@@ -85,10 +85,10 @@ fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
     }
     took.sort();
     let start = Instant::now();
-    let next = next_meeting(line, settings, &blocks, now);
+    let next = next_pairing(entries, settings, &blocks, now);
     println!(
         "{name}: {} waiting, {pairs} pairs; median {:.1?}, worst {:.1?}, longest step {longest_step:.1?}; timer over all of them {:.1?} ({})",
-        line.len(),
+        entries.len(),
         took[ROUNDS / 2],
         took[ROUNDS - 1],
         start.elapsed(),
@@ -96,10 +96,10 @@ fn measure(name: &str, line: &[Waiting], settings: &PoolSettings) {
     );
 }
 
-/// The same players, as the queues hold them.
-fn queues(line: &[Waiting]) -> (Queues, PoolId) {
+/// The same players as a fold.
+fn queues(entries: &[WaitingEntry]) -> (Queues, PoolId) {
     let pool: PoolId = ("bench".parse().expect("a word"), "blitz".parse().expect("a word"));
-    let entry = |waiting: &Waiting| Entry {
+    let entry = |waiting: &WaitingEntry| Entry {
         tenant: pool.0.clone(),
         queued: Arc::new(PlayerQueued {
             subject_id: waiting.player,
@@ -116,16 +116,16 @@ fn queues(line: &[Waiting]) -> (Queues, PoolId) {
             expires_at: waiting.expires_at,
             metadata: None,
         }),
-        begins_at: Revision(0),
+        first_revision: Revision(0),
         queued_at: waiting.queued_at,
         eligible_at: waiting.eligible_at,
-        round: 0,
-        turn: waiting.turn,
+        release_count: 0,
+        searching_since_event: waiting.searching_since_event,
         correlation_id: CorrelationId(Uuid::nil()),
-        taken_for: None,
+        reserved_for: None,
     };
-    let entries = line.iter().map(entry).collect();
-    (Queues::restore(Kept { entries, ..Kept::default() }), pool)
+    let entries = entries.iter().map(entry).collect();
+    (Queues::restore(Snapshot { entries, ..Snapshot::default() }), pool)
 }
 
 fn median(mut ask: impl FnMut(usize)) -> (Duration, Duration) {
@@ -140,21 +140,21 @@ fn median(mut ask: impl FnMut(usize)) -> (Duration, Duration) {
     (took[ROUNDS / 2], took[ROUNDS - 1])
 }
 
-/// What a player asks of their own search, and an operator of the whole pool.
-fn measure_questions(line: &[Waiting]) {
+/// The query of a player for their own search, and of an operator for the whole pool.
+fn measure_questions(entries: &[WaitingEntry]) {
     let now = Timestamp::EPOCH.after(Duration::from_secs(300));
     let start = Instant::now();
-    let (queues, id) = queues(line);
+    let (queues, id) = queues(entries);
     let restored = start.elapsed();
     let Some(pool) = queues.pool(&id) else { return };
     let explained = median(|round| {
-        let of = &line[line.len() / ROUNDS * round];
+        let of = &entries[entries.len() / ROUNDS * round];
         black_box(pool.explain(of, queues.blocks(), now));
     });
-    let counted = median(|_| drop(black_box(census(pool, now))));
+    let counted = median(|_| drop(black_box(pool_stats(pool, now))));
     println!(
-        "questions: {} waiting; one entry explained: median {:.1?}, worst {:.1?}; all counted: median {:.1?}, worst {:.1?}; put together again in {restored:.1?}",
-        line.len(),
+        "questions: {} waiting; one entry explained: median {:.1?}, worst {:.1?}; all counted: median {:.1?}, worst {:.1?}; restored in {restored:.1?}",
+        entries.len(),
         explained.0,
         explained.1,
         counted.0,
@@ -165,12 +165,12 @@ fn measure_questions(line: &[Waiting]) {
 fn main() {
     let both = PoolSettings { window_policy: WindowPolicy::Both, ..DEFAULTS };
     for count in [1_000, 10_000, 100_000] {
-        measure("longest waiting", &line(count, None), &DEFAULTS);
-        measure("both windows", &line(count, None), &both);
+        measure("longest waiting", &entries(count, None), &DEFAULTS);
+        measure("both windows", &entries(count, None), &both);
     }
     for count in [1_000, 100_000] {
-        measure_questions(&line(count, None));
+        measure_questions(&entries(count, None));
     }
-    // Almost nobody may meet: each of these takes only their own rating, and every second one of those is left.
-    measure("equals only", &line(100_000, Some(0)), &DEFAULTS);
+    // Almost no pairings: each entry accepts only its own rating, and every second one of those remains.
+    measure("equals only", &entries(100_000, Some(0)), &DEFAULTS);
 }

@@ -1,30 +1,33 @@
-//! A circuit breaker: leaves a service alone that fails too often, and asks carefully whether it is back.
+//! A circuit breaker: stops calls to a service that fails too often, and probes carefully whether it has
+//! recovered.
 //!
-//! Invariants: it opens only on enough calls, of which enough failed; while it is open nobody calls; after that only a few
-//! probes call until all of them have succeeded; each opening in a row lasts twice as long, up to a limit. A call counts
-//! where it began: one that began before an opening says nothing about the time after it.
+//! Invariants: it opens only after a minimum number of calls of which enough failed; while it is open there
+//! are no calls; when half-open, only a few probes are sent until all of them have succeeded; each
+//! consecutive opening lasts twice as long, up to a limit. A call counts for the epoch in which it started: a
+//! call from before an opening does not count after it.
 //!
-//! Pure: the instant comes in with every question. Work that is refused is parked, not failed.
+//! Pure: the current time is an argument. Refused work is postponed, not failed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use event_schemas::time::Timestamp;
 
-/// When a breaker opens, and for how long.
+/// The thresholds and durations of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many of the latest calls count.
+    /// The number of latest calls that count.
     pub calls_max: usize,
-    /// Fewer calls than this say nothing.
+    /// The minimum number of calls before it can open.
     pub calls_min: usize,
-    /// It opens when at least this share of the calls failed, in percent.
+    /// The share of failed calls at which it opens, in percent.
     pub failed_percent: usize,
-    /// How long it stays open the first time.
+    /// The duration of the first opening.
     pub open_first: Duration,
-    /// Each further time in a row it stays open twice as long, up to this.
+    /// The maximum duration; each consecutive opening lasts twice as long, up to this.
     pub open_max: Duration,
-    /// How many calls in a row must succeed before it closes; no more than these are let through at once.
+    /// The number of consecutive successful calls needed to close it; also the maximum number of calls in
+    /// flight when half-open.
     pub probes: u32,
 }
 
@@ -41,54 +44,54 @@ impl Default for Settings {
     }
 }
 
-/// Whether the service is called.
+/// The state of the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum CircuitState {
     Closed,
-    /// Nobody calls before this instant.
+    /// No calls before this time.
     Open {
         until: Timestamp,
     },
-    /// A few calls find out whether the service is back.
-    Probing,
+    /// A few calls probe whether the service has recovered.
+    HalfOpen,
 }
 
-/// How a call went.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service answered, be it a refusal.
+    /// The service answered, even if it refused.
     Succeeded,
-    /// It could not be reached, did not answer in time, or said that it failed.
+    /// The service was unreachable, timed out, or reported a failure of its own.
     Failed,
-    /// Nobody knows, because the caller was stopped.
+    /// Not known, because the caller was stopped.
     Unknown,
 }
 
-/// The right to one call; its outcome is reported with it.
+/// The permission for one call; its outcome is reported with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a call that is let through is reported, or a probe is lost"]
+#[must_use = "the outcome of an allowed call must be reported, or a probe is lost"]
 pub struct Permit {
-    era: u64,
+    epoch: u64,
 }
 
-/// Nobody calls now.
+/// No calls are allowed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the service failed too often and is left alone until {until}")]
-pub struct Parked {
-    /// When it is worth asking again.
+#[error("too many calls of the service failed; its circuit breaker is open until {until}")]
+pub struct CircuitOpen {
+    /// The earliest time at which a call may be allowed.
     pub until: Timestamp,
 }
 
-/// How long whoever finds all probes taken waits before asking again.
+/// The delay before the next try when all probes are in flight.
 const PROBED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The breaker of one service.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     settings: Settings,
-    /// Raised by every change of phase, so that late reports are known.
-    era: u64,
-    /// How often it has opened in a row.
+    /// Incremented by every transition, so that late reports are recognised.
+    epoch: u64,
+    /// The number of consecutive openings.
     openings: u32,
     inner: Inner,
 }
@@ -100,54 +103,54 @@ enum Inner {
     Open {
         until: Timestamp,
     },
-    Probing {
+    HalfOpen {
         out: u32,
         succeeded: u32,
     },
 }
 
 impl Breaker {
-    /// Closed, and without a past.
+    /// A closed breaker without any calls.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, era: 0, openings: 0, inner: Inner::Closed(VecDeque::new()) }
+        Self { settings, epoch: 0, openings: 0, inner: Inner::Closed(VecDeque::new()) }
     }
 
-    pub fn phase(&self, now: Timestamp) -> Phase {
+    pub fn state(&self, now: Timestamp) -> CircuitState {
         match self.inner {
-            Inner::Closed(_) => Phase::Closed,
-            Inner::Open { until } if now < until => Phase::Open { until },
-            Inner::Open { .. } | Inner::Probing { .. } => Phase::Probing,
+            Inner::Closed(_) => CircuitState::Closed,
+            Inner::Open { until } if now < until => CircuitState::Open { until },
+            Inner::Open { .. } | Inner::HalfOpen { .. } => CircuitState::HalfOpen,
         }
     }
 
-    /// How often it has opened since it was last closed.
+    /// The number of openings since it was last closed.
     pub fn openings(&self) -> u32 {
         self.openings
     }
 
-    /// Asks whether to call now.
+    /// Asks for the permission to call now.
     ///
     /// # Errors
-    /// Until when the work is to be parked.
-    pub fn ask(&mut self, now: Timestamp) -> Result<Permit, Parked> {
+    /// The time until which the work must be postponed.
+    pub fn acquire(&mut self, now: Timestamp) -> Result<Permit, CircuitOpen> {
         if let Inner::Open { until } = self.inner {
             if now < until {
-                return Err(Parked { until });
+                return Err(CircuitOpen { until });
             }
-            self.turn(Inner::Probing { out: 0, succeeded: 0 });
+            self.transition(Inner::HalfOpen { out: 0, succeeded: 0 });
         }
-        if let Inner::Probing { out, succeeded } = &mut self.inner {
+        if let Inner::HalfOpen { out, succeeded } = &mut self.inner {
             if *out + *succeeded >= self.settings.probes {
-                return Err(Parked { until: now.after(PROBED_AGAIN_AFTER) });
+                return Err(CircuitOpen { until: now.after(PROBED_AGAIN_AFTER) });
             }
             *out += 1;
         }
-        Ok(Permit { era: self.era })
+        Ok(Permit { epoch: self.epoch })
     }
 
-    /// Tells how the call went that was let through with `permit`.
+    /// Reports the outcome of the call that was allowed with `permit`.
     pub fn report(&mut self, permit: Permit, outcome: Outcome, now: Timestamp) {
-        if permit.era != self.era {
+        if permit.epoch != self.epoch {
             return;
         }
         let settings = self.settings;
@@ -164,17 +167,17 @@ impl Breaker {
                     self.open(now);
                 }
             }
-            (Inner::Probing { out, .. }, Outcome::Unknown) => *out = out.saturating_sub(1),
-            (Inner::Probing { out, succeeded }, Outcome::Succeeded) => {
+            (Inner::HalfOpen { out, .. }, Outcome::Unknown) => *out = out.saturating_sub(1),
+            (Inner::HalfOpen { out, succeeded }, Outcome::Succeeded) => {
                 *out = out.saturating_sub(1);
                 *succeeded += 1;
                 if *succeeded >= settings.probes {
                     self.openings = 0;
-                    self.turn(Inner::Closed(VecDeque::new()));
+                    self.transition(Inner::Closed(VecDeque::new()));
                 }
             }
-            (Inner::Probing { .. }, Outcome::Failed) => self.open(now),
-            // Calls are only let through in the other phases, and an opening begins a new era.
+            (Inner::HalfOpen { .. }, Outcome::Failed) => self.open(now),
+            // Calls are only allowed in the other states, and an opening starts a new epoch.
             (Inner::Open { .. }, Outcome::Succeeded | Outcome::Failed) => {}
         }
     }
@@ -183,11 +186,11 @@ impl Breaker {
         let doubled = self.settings.open_first.saturating_mul(2_u32.saturating_pow(self.openings));
         let until = now.after(doubled.min(self.settings.open_max));
         self.openings = self.openings.saturating_add(1);
-        self.turn(Inner::Open { until });
+        self.transition(Inner::Open { until });
     }
 
-    fn turn(&mut self, inner: Inner) {
-        self.era += 1;
+    fn transition(&mut self, inner: Inner) {
+        self.epoch += 1;
         self.inner = inner;
     }
 }
@@ -198,11 +201,11 @@ mod tests {
     use crate::scenario::at;
 
     fn call(breaker: &mut Breaker, outcome: Outcome, second: f64) {
-        let permit = breaker.ask(at(second)).unwrap();
+        let permit = breaker.acquire(at(second)).unwrap();
         breaker.report(permit, outcome, at(second));
     }
 
-    /// Open since `second`.
+    /// A breaker that opened at `second`.
     fn opened(second: f64) -> Breaker {
         let mut breaker = Breaker::new(Settings::default());
         (0..10).for_each(|_| call(&mut breaker, Outcome::Failed, second));
@@ -210,82 +213,90 @@ mod tests {
     }
 
     #[test]
-    fn nine_failures_say_nothing_and_the_tenth_opens_it_for_30_seconds() {
+    fn tenth_failure_opens_it_for_30_seconds() {
         let mut breaker = Breaker::new(Settings::default());
         (0..9).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
-        assert_eq!(breaker.phase(at(0.0)), Phase::Closed);
+        assert_eq!(breaker.state(at(0.0)), CircuitState::Closed);
         call(&mut breaker, Outcome::Failed, 0.0);
-        assert_eq!(breaker.phase(at(29.9)), Phase::Open { until: at(30.0) });
-        assert_eq!(breaker.ask(at(29.9)), Err(Parked { until: at(30.0) }));
-        assert_eq!(breaker.phase(at(30.0)), Phase::Probing);
+        assert_eq!(breaker.state(at(29.9)), CircuitState::Open { until: at(30.0) });
+        assert_eq!(breaker.acquire(at(29.9)), Err(CircuitOpen { until: at(30.0) }));
+        assert_eq!(breaker.state(at(30.0)), CircuitState::HalfOpen);
     }
 
     #[test]
-    fn half_of_the_last_twenty_calls_open_it_and_older_ones_are_forgotten() {
+    fn half_of_the_last_20_calls_failing_opens_it() {
         let mut breaker = Breaker::new(Settings::default());
         (0..11).for_each(|_| call(&mut breaker, Outcome::Succeeded, 0.0));
         (0..9).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
-        assert_eq!(breaker.phase(at(0.0)), Phase::Closed, "9 of 20 failed");
+        assert_eq!(breaker.state(at(0.0)), CircuitState::Closed, "9 of 20 failed");
         call(&mut breaker, Outcome::Failed, 0.0);
-        assert_eq!(breaker.phase(at(0.0)), Phase::Open { until: at(30.0) }, "10 of the last 20 failed");
+        assert_eq!(
+            breaker.state(at(0.0)),
+            CircuitState::Open { until: at(30.0) },
+            "10 of the last 20 failed"
+        );
         assert_eq!(breaker.openings(), 1);
     }
 
     #[test]
-    fn the_twentieth_call_from_the_end_counts_and_the_one_before_does_not() {
+    fn only_the_last_20_calls_count() {
         let outcomes = |before: &[Outcome]| {
             let mut breaker = Breaker::new(Settings::default());
             before.iter().for_each(|outcome| call(&mut breaker, *outcome, 0.0));
             (0..10).for_each(|_| call(&mut breaker, Outcome::Succeeded, 0.0));
             (0..9).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
-            breaker.phase(at(0.0))
+            breaker.state(at(0.0))
         };
-        assert_eq!(outcomes(&[Outcome::Failed]), Phase::Open { until: at(30.0) });
-        assert_eq!(outcomes(&[Outcome::Failed, Outcome::Succeeded]), Phase::Closed);
+        assert_eq!(outcomes(&[Outcome::Failed]), CircuitState::Open { until: at(30.0) });
+        assert_eq!(outcomes(&[Outcome::Failed, Outcome::Succeeded]), CircuitState::Closed);
     }
 
     #[test]
-    fn three_probes_that_succeed_close_it() {
+    fn three_successful_probes_close_it() {
         let mut breaker = opened(0.0);
-        let probes: Vec<Permit> = (0..3).map(|_| breaker.ask(at(30.0)).unwrap()).collect();
-        assert_eq!(breaker.ask(at(30.0)), Err(Parked { until: at(31.0) }), "no more than three at once");
+        let probes: Vec<Permit> = (0..3).map(|_| breaker.acquire(at(30.0)).unwrap()).collect();
+        assert_eq!(
+            breaker.acquire(at(30.0)),
+            Err(CircuitOpen { until: at(31.0) }),
+            "no more than three at once"
+        );
         for probe in probes {
-            assert_eq!(breaker.phase(at(30.0)), Phase::Probing);
+            assert_eq!(breaker.state(at(30.0)), CircuitState::HalfOpen);
             breaker.report(probe, Outcome::Succeeded, at(30.0));
         }
-        assert_eq!((breaker.phase(at(30.0)), breaker.openings()), (Phase::Closed, 0));
+        assert_eq!((breaker.state(at(30.0)), breaker.openings()), (CircuitState::Closed, 0));
     }
 
     #[test]
-    fn a_probe_that_fails_opens_it_twice_as_long_up_to_five_minutes() {
+    fn failed_probe_doubles_the_open_time_up_to_five_minutes() {
         let mut breaker = opened(0.0);
         let mut now = 30.0;
         for open in [60.0, 120.0, 240.0, 300.0, 300.0] {
             call(&mut breaker, Outcome::Failed, now);
-            assert_eq!(breaker.phase(at(now)), Phase::Open { until: at(now + open) });
+            assert_eq!(breaker.state(at(now)), CircuitState::Open { until: at(now + open) });
             now += open;
         }
     }
 
     #[test]
-    fn a_probe_whose_caller_was_stopped_is_given_out_again() {
+    fn probe_of_a_stopped_caller_is_available_again() {
         let mut breaker = opened(0.0);
-        let probes: Vec<Permit> = (0..3).map(|_| breaker.ask(at(30.0)).unwrap()).collect();
+        let probes: Vec<Permit> = (0..3).map(|_| breaker.acquire(at(30.0)).unwrap()).collect();
         breaker.report(probes[0], Outcome::Unknown, at(30.0));
-        assert!(breaker.ask(at(30.0)).is_ok());
+        assert!(breaker.acquire(at(30.0)).is_ok());
     }
 
     #[test]
-    fn a_call_that_began_before_the_opening_says_nothing_afterwards() {
+    fn call_from_before_the_opening_does_not_count() {
         let mut breaker = Breaker::new(Settings::default());
-        let late: Vec<Permit> = (0..4).map(|_| breaker.ask(at(0.0)).unwrap()).collect();
+        let late: Vec<Permit> = (0..4).map(|_| breaker.acquire(at(0.0)).unwrap()).collect();
         (0..10).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
         breaker.report(late[0], Outcome::Failed, at(1.0));
-        assert_eq!(breaker.phase(at(1.0)), Phase::Open { until: at(30.0) });
-        let _probe = breaker.ask(at(30.0)).unwrap();
+        assert_eq!(breaker.state(at(1.0)), CircuitState::Open { until: at(30.0) });
+        let _probe = breaker.acquire(at(30.0)).unwrap();
         for late in &late[1..] {
             breaker.report(*late, Outcome::Succeeded, at(30.0));
         }
-        assert_eq!(breaker.phase(at(30.0)), Phase::Probing, "none of the three was a probe");
+        assert_eq!(breaker.state(at(30.0)), CircuitState::HalfOpen, "none of the three was a probe");
     }
 }

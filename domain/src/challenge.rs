@@ -1,21 +1,22 @@
-//! One player's asking another for a match.
+//! A challenge of one player to another.
 //!
-//! Invariants: only the challenged accepts or declines, only the challenger cancels; nobody acts on it twice, nor after its
-//! time; while the game is being made it can neither be withdrawn nor expire. Each acceptance is an attempt with a number:
-//! what drives an attempt that has failed cannot touch the next one.
+//! Invariants: only the challenged player accepts or declines, and only the challenger cancels. A challenge
+//! is answered once, and not after it expires. While its game is being created it can be neither cancelled
+//! nor expired. Each acceptance is a numbered attempt: the saga of a failed attempt cannot affect the next
+//! one.
 
 use event_schemas::challenge::{
     ChallengeAccepted, ChallengeCancelled, ChallengeCreated, ChallengeDeclined, ChallengeEvent,
-    ChallengeExpired, ChallengePlacing, ChallengePlacingFailed, Strength,
+    ChallengeExpired, ChallengePlacementFailed, ChallengePlacementStarted, Strength,
 };
-use event_schemas::ids::{ChallengeId, GameId, MatchRecordId, SubjectId};
-use event_schemas::match_record::{AbandonReason, Side};
+use event_schemas::game_match::{AbandonReason, Side};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, SubjectId};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 
-/// What someone wants of a challenge, and when.
+/// A command to a challenge, and its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     pub at: Timestamp,
@@ -35,29 +36,29 @@ pub enum Action {
     Cancel {
         by: SubjectId,
     },
-    /// The game of this attempt is there.
+    /// The game of this attempt was created.
     Confirm {
         attempt: u32,
         game_id: Option<GameId>,
     },
-    /// The game of this attempt could not be made.
-    FailPlacing {
+    /// The game of this attempt could not be created.
+    FailPlacement {
         attempt: u32,
         reason: AbandonReason,
         detail: Option<String>,
     },
-    /// Nothing happens before it is due.
+    /// No effect before the challenge is due to expire.
     Expire,
 }
 
-/// How a challenge stands.
+/// The phase of a challenge.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
     Pending,
-    /// The game is being made.
-    Placing(ChallengePlacing),
+    /// The game is being created.
+    Placing(ChallengePlacementStarted),
     Accepted {
-        placing: ChallengePlacing,
+        placing: ChallengePlacementStarted,
         game_id: Option<GameId>,
     },
     Declined,
@@ -65,49 +66,49 @@ pub enum Phase {
     Expired,
 }
 
-/// A challenge that was made.
+/// A challenge that exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Life {
+pub struct Challenge {
     pub created: ChallengeCreated,
     pub phase: Phase,
-    /// How often it was accepted.
+    /// The number of acceptances.
     pub attempts: u32,
 }
 
-/// A challenge as its decisions need it.
+/// The state of a challenge; empty before it is created.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State(Option<Life>);
+pub struct State(Option<Challenge>);
 
 impl State {
-    pub fn life(&self) -> Option<&Life> {
+    pub fn details(&self) -> Option<&Challenge> {
         self.0.as_ref()
     }
 }
 
-/// Why a command to a challenge is refused.
+/// The reason why a command to a challenge is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such challenge")]
     Missing,
-    #[error("a challenge with this id exists and says something else")]
+    #[error("a challenge with this id exists with different content")]
     Exists,
-    #[error("nobody can challenge themselves")]
-    Oneself,
-    #[error("only the player who is challenged can do this")]
+    #[error("a player cannot challenge themselves")]
+    SelfChallenge,
+    #[error("only the challenged player can do this")]
     NotTheChallenged,
     #[error("only the challenger can cancel a challenge; decline it instead")]
     NotTheChallenger,
-    #[error("the challenge was accepted, and its game is being made")]
+    #[error("the challenge is accepted, and its game is being created")]
     Placing,
-    #[error("the challenge was accepted already")]
+    #[error("the challenge was already accepted")]
     Accepted,
-    #[error("the challenge was declined already; make a new one")]
+    #[error("the challenge was already declined; create a new one")]
     Declined,
     #[error("the challenge was cancelled by the challenger")]
     Cancelled,
-    #[error("the challenge has expired; make a new one")]
+    #[error("the challenge has expired; create a new one")]
     Expired,
-    #[error("this attempt to make the game is over")]
+    #[error("this attempt to create the game is over")]
     AttemptOver,
 }
 
@@ -115,37 +116,39 @@ impl Refused for Refusal {
     fn kind(&self) -> RefusalKind {
         match self {
             Self::Missing => RefusalKind::NotFound,
-            Self::Oneself => RefusalKind::Invalid,
+            Self::SelfChallenge => RefusalKind::Invalid,
             Self::NotTheChallenged | Self::NotTheChallenger => RefusalKind::Forbidden,
             _ => RefusalKind::Conflict,
         }
     }
 }
 
-/// The id of the match that a challenge leads to: always the same, so that accepting twice makes one game.
-pub fn match_id(challenge: ChallengeId) -> MatchRecordId {
-    MatchRecordId(Uuid::new_v5(&challenge.0, b"match"))
+/// The id of the match that a challenge leads to. It is always the same, so that accepting twice creates one
+/// game.
+pub fn match_id(challenge: ChallengeId) -> GameMatchId {
+    GameMatchId(Uuid::new_v5(&challenge.0, b"match"))
 }
 
-/// Who moves first is drawn by the match id: direct challenges do not count for the balance.
-fn challenger_side(id: MatchRecordId) -> Side {
+/// The match id decides who moves first: direct challenges do not count for the side balance.
+fn challenger_side(id: GameMatchId) -> Side {
     if id.0.as_u128() & 1 == 0 { Side::First } else { Side::Second }
 }
 
-impl Life {
-    /// A challenge is acted on by one of its two, while it is pending and not due to expire. Anybody else does not see it.
-    fn may_act(
+impl Challenge {
+    /// Checks that one of the two players acts on a challenge that is pending and not due to expire. To all
+    /// other players the challenge does not exist.
+    fn authorize(
         &self,
         by: SubjectId,
         actor: SubjectId,
-        not_theirs: Refusal,
+        not_authorized: Refusal,
         at: Timestamp,
     ) -> Result<(), Refusal> {
         if by != self.created.challenger && by != self.created.challenged {
             return Err(Refusal::Missing);
         }
         if by != actor {
-            return Err(not_theirs);
+            return Err(not_authorized);
         }
         match self.phase {
             Phase::Pending if self.created.expires_at <= at => Err(Refusal::Expired),
@@ -158,8 +161,8 @@ impl Life {
         }
     }
 
-    /// Of the attempt in course, which must be this one.
-    fn placing(&self, attempt: u32) -> Result<&ChallengePlacing, Refusal> {
+    /// The current attempt, which must be this one.
+    fn placing(&self, attempt: u32) -> Result<&ChallengePlacementStarted, Refusal> {
         match &self.phase {
             Phase::Placing(placing) if placing.attempt == attempt => Ok(placing),
             _ => Err(Refusal::AttemptOver),
@@ -169,9 +172,9 @@ impl Life {
 
 /// Decides for the streams `challenge-<uuid>`.
 #[derive(Debug)]
-pub enum Challenge {}
+pub enum ChallengeDecider {}
 
-impl Decider for Challenge {
+impl Decider for ChallengeDecider {
     type State = State;
     type Command = Command;
     type Event = ChallengeEvent;
@@ -180,55 +183,55 @@ impl Decider for Challenge {
     fn decide(command: &Command, state: &State) -> Result<Vec<Occurred<ChallengeEvent>>, Refusal> {
         let event = match (&command.action, &state.0) {
             (Action::Create(created), _) if created.challenger == created.challenged => {
-                return Err(Refusal::Oneself);
+                return Err(Refusal::SelfChallenge);
             }
             (Action::Create(created), None) => Some(created.clone().into()),
-            (Action::Create(created), Some(life)) if life.created == *created => None,
+            (Action::Create(created), Some(challenge)) if challenge.created == *created => None,
             (Action::Create(_), Some(_)) => return Err(Refusal::Exists),
             (_, None) => return Err(Refusal::Missing),
-            (action, Some(life)) => decide(action, life, command.at)?,
+            (action, Some(challenge)) => decide(action, challenge, command.at)?,
         };
         Ok(event.into_iter().map(|event| Occurred { at: command.at, event }).collect())
     }
 
     fn evolve(state: State, event: &ChallengeEvent, _occurred_at: Timestamp) -> State {
         if let ChallengeEvent::ChallengeCreated(created) = event {
-            return State(Some(Life { created: created.clone(), phase: Phase::Pending, attempts: 0 }));
+            return State(Some(Challenge { created: created.clone(), phase: Phase::Pending, attempts: 0 }));
         }
-        State(state.0.map(|life| evolve(life, event)))
+        State(state.0.map(|challenge| evolve(challenge, event)))
     }
 }
 
-fn evolve(mut life: Life, event: &ChallengeEvent) -> Life {
-    life.phase = match (event, life.phase) {
-        (ChallengeEvent::ChallengePlacing(placing), _) => {
-            life.attempts = placing.attempt;
+fn evolve(mut challenge: Challenge, event: &ChallengeEvent) -> Challenge {
+    challenge.phase = match (event, challenge.phase) {
+        (ChallengeEvent::ChallengePlacementStarted(placing), _) => {
+            challenge.attempts = placing.attempt;
             Phase::Placing(placing.clone())
         }
-        (ChallengeEvent::ChallengePlacingFailed(_), _) => Phase::Pending,
+        (ChallengeEvent::ChallengePlacementFailed(_), _) => Phase::Pending,
         (ChallengeEvent::ChallengeAccepted(accepted), Phase::Placing(placing)) => {
             Phase::Accepted { placing, game_id: accepted.game_id.clone() }
         }
         (ChallengeEvent::ChallengeDeclined(_), _) => Phase::Declined,
         (ChallengeEvent::ChallengeCancelled(_), _) => Phase::Cancelled,
         (ChallengeEvent::ChallengeExpired(_), _) => Phase::Expired,
-        // Neither is decided: a creation comes first, and only an attempt in course is accepted.
+        // Never decided: creation is the first event, and only a current attempt is accepted.
         (ChallengeEvent::ChallengeCreated(_) | ChallengeEvent::ChallengeAccepted(_), phase) => phase,
     };
-    life
+    challenge
 }
 
-fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Option<ChallengeEvent>, Refusal> {
-    let created = &life.created;
+fn decide(action: &Action, challenge: &Challenge, at: Timestamp) -> Result<Option<ChallengeEvent>, Refusal> {
+    let created = &challenge.created;
     Ok(match action {
         Action::Create(_) => None,
         Action::Accept { by, strength } => {
-            life.may_act(*by, created.challenged, Refusal::NotTheChallenged, at)?;
+            challenge.authorize(*by, created.challenged, Refusal::NotTheChallenged, at)?;
             let match_id = match_id(created.challenge_id);
             Some(
-                ChallengePlacing {
+                ChallengePlacementStarted {
                     match_id,
-                    attempt: life.attempts + 1,
+                    attempt: challenge.attempts + 1,
                     strength: *strength,
                     challenger_side: challenger_side(match_id),
                 }
@@ -236,24 +239,24 @@ fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Option<Challeng
             )
         }
         Action::Decline { by } => {
-            life.may_act(*by, created.challenged, Refusal::NotTheChallenged, at)?;
+            challenge.authorize(*by, created.challenged, Refusal::NotTheChallenged, at)?;
             Some(ChallengeDeclined {}.into())
         }
         Action::Cancel { by } => {
-            life.may_act(*by, created.challenger, Refusal::NotTheChallenger, at)?;
+            challenge.authorize(*by, created.challenger, Refusal::NotTheChallenger, at)?;
             Some(ChallengeCancelled {}.into())
         }
-        Action::Confirm { attempt, game_id } => match &life.phase {
+        Action::Confirm { attempt, game_id } => match &challenge.phase {
             Phase::Accepted { placing, .. } if placing.attempt == *attempt => None,
             _ => {
-                let match_id = life.placing(*attempt)?.match_id;
+                let match_id = challenge.placing(*attempt)?.match_id;
                 Some(ChallengeAccepted { match_id, game_id: game_id.clone() }.into())
             }
         },
-        Action::FailPlacing { attempt, reason, detail } => match &life.phase {
+        Action::FailPlacement { attempt, reason, detail } => match &challenge.phase {
             Phase::Accepted { placing, .. } if placing.attempt == *attempt => return Err(Refusal::Accepted),
             Phase::Placing(placing) if placing.attempt == *attempt => Some(
-                ChallengePlacingFailed {
+                ChallengePlacementFailed {
                     match_id: placing.match_id,
                     reason: *reason,
                     detail: detail.clone(),
@@ -262,9 +265,8 @@ fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Option<Challeng
             ),
             _ => None,
         },
-        Action::Expire => {
-            (life.phase == Phase::Pending && created.expires_at <= at).then(|| ChallengeExpired {}.into())
-        }
+        Action::Expire => (challenge.phase == Phase::Pending && created.expires_at <= at)
+            .then(|| ChallengeExpired {}.into()),
     })
 }
 

@@ -1,46 +1,48 @@
-//! The shape of every decision.
+//! The interface of all deciders.
 
 use event_schemas::time::Timestamp;
 
-/// An event that a decision makes, with the instant at which its producer says that it happened.
+/// An event that a decision produces, with the time at which it happened as reported by its producer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Occurred<E> {
     pub at: Timestamp,
     pub event: E,
 }
 
-/// What a refusal means to whoever sent the command; an edge such as HTTP needs to know no more than this.
+/// The meaning of a refusal for the caller; an edge such as HTTP needs to know no more than this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
-    /// What the command is about is not there.
+    /// The target of the command does not exist.
     NotFound,
-    /// It is somebody else's to do.
+    /// The caller is not authorized.
     Forbidden,
-    /// The state forbids it.
+    /// The current state forbids the command.
     Conflict,
-    /// It came under a lease that is no longer, or never was, the one in force.
+    /// The command was sent under a lease that is not, or no longer, in force.
     LeaseLost,
-    /// It makes no sense in any state.
+    /// The command is invalid in every state.
     Invalid,
 }
 
-/// Why a command is refused, in words and in kind.
+/// The reason why a command is refused, as a text and as a kind.
 pub trait Refused: std::error::Error {
     fn kind(&self) -> RefusalKind;
 }
 
-/// What may happen next, given what has happened.
+/// A consistency boundary: which events may follow, given the events so far.
 ///
-/// Synchronous on purpose: what a decision needs to know beyond the state is looked up first and put into the command.
+/// Synchronous on purpose: facts that a decision needs beyond the state are looked up first and passed in the
+/// command.
 pub trait Decider {
-    /// The initial state is its default.
+    /// `Default` is the initial state.
     type State: Default;
     type Command;
     type Event;
-    /// Why a command is refused.
+    /// The reasons why a command is refused.
     type Refusal: Refused;
 
-    /// The events that carry out the command; none means that it already is so, as when a request arrives twice.
+    /// The events that carry out the command; none if the state already reflects it, as when a request
+    /// arrives twice.
     ///
     /// # Errors
     /// The rule that forbids the command in this state.
@@ -52,7 +54,7 @@ pub trait Decider {
     /// The state after the event. Total: a recorded event is a fact, so folding it cannot fail.
     fn evolve(state: Self::State, event: &Self::Event, occurred_at: Timestamp) -> Self::State;
 
-    /// A copy of the state, of which parts that these commands neither look at nor change may be missing.
+    /// A copy of the state that may omit the parts that these commands neither read nor change.
     fn excerpt(_commands: &[Self::Command], state: &Self::State) -> Self::State
     where
         Self::State: Clone,
@@ -61,28 +63,28 @@ pub trait Decider {
     }
 }
 
-/// What several commands to one stream decide together.
+/// The joint decision of several commands to one stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch<E> {
-    /// Of all the commands, in their order.
+    /// The events of all commands, in command order.
     pub events: Vec<Occurred<E>>,
-    /// How many events each command made; 0 says that it already was so.
-    pub made: Vec<usize>,
+    /// The number of events of each command; 0 if the state already reflected it.
+    pub event_counts: Vec<usize>,
 }
 
-/// One command of a batch that is refused.
+/// A refused command of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedItem<R> {
-    /// The command's place in the batch, from 0.
+    /// The index of the command in the batch, from 0.
     pub index: usize,
     pub refusal: R,
 }
 
-/// Decides commands to one stream one after the other, each in the state that those before it lead to: all of them or
+/// Decides several commands to one stream in order, each in the state after the previous ones: all of them or
 /// none. A single command is decided without a copy of the state.
 ///
 /// # Errors
-/// Every command that is refused, so that a caller can correct all of them at once.
+/// All refused commands, so that a caller can correct them at once.
 pub fn decide_all<D>(
     commands: &[D::Command],
     state: &D::State,
@@ -93,18 +95,18 @@ where
 {
     if let [command] = commands {
         return match D::decide(command, state) {
-            Ok(events) => Ok(Batch { made: vec![events.len()], events }),
+            Ok(events) => Ok(Batch { event_counts: vec![events.len()], events }),
             Err(refusal) => Err(vec![RefusedItem { index: 0, refusal }]),
         };
     }
     let mut state = D::excerpt(commands, state);
-    let mut batch = Batch { events: Vec::new(), made: Vec::with_capacity(commands.len()) };
+    let mut batch = Batch { events: Vec::new(), event_counts: Vec::with_capacity(commands.len()) };
     let mut refused = Vec::new();
     for (index, command) in commands.iter().enumerate() {
         match D::decide(command, &state) {
             Ok(events) => {
                 state = events.iter().fold(state, |state, new| D::evolve(state, &new.event, new.at));
-                batch.made.push(events.len());
+                batch.event_counts.push(events.len());
                 batch.events.extend(events);
             }
             Err(refusal) => refused.push(RefusedItem { index, refusal }),

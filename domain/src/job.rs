@@ -1,8 +1,8 @@
 //! A job of any kind, from its creation to its end.
 //!
-//! Invariants: a job is created once; its phase moves forward along its kind's pipeline and never back, but for a failed
-//! job that is tried again; it ends once an attempt; of the kinds that are claimed whole, at most one lease is in force,
-//! and nothing is taken under another one.
+//! Invariants: a job is created once. Its phase moves forward along its kind's pipeline and never back,
+//! except when a failed job is retried. Each attempt ends once. For kinds that are claimed as a whole at most
+//! one lease is in force, and reports under other leases are refused.
 
 pub mod analysis;
 mod decide;
@@ -23,7 +23,7 @@ use event_schemas::worker::WorkerEnd;
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::lease::Lease;
 
-/// What someone wants of a job, and when they say that it happened.
+/// A command to a job, and the time at which it happened as reported by the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     pub at: Timestamp,
@@ -36,10 +36,10 @@ pub enum Action {
     ChangePhase {
         to: Phase,
         reason: Option<String>,
-        /// What is known by now about how long phases take; kept with the event.
+        /// The currently known phase durations; stored with the event.
         eta_priors: Vec<PhasePrior>,
     },
-    /// A stage beyond the job's phase moves it there.
+    /// A stage after the job's current phase changes the phase to that stage.
     ReportProgress {
         report: JobProgressReported,
         eta_priors: Vec<PhasePrior>,
@@ -49,23 +49,24 @@ pub enum Action {
         worker_id: WorkerId,
         lease_until: Timestamp,
     },
-    /// A lease ended without a report. The job is claimable again, unless it is one that kills its workers.
+    /// A lease ended without a report. The job can be claimed again, unless it keeps crashing its workers.
     ExpireLease {
         lease_id: LeaseId,
-        /// What became of its worker.
+        /// How the worker ended.
         end: WorkerEnd,
     },
-    /// By the worker under its lease; without a lease by whoever leads the job, while nobody holds one.
+    /// Sent by the worker under its lease; or, without a lease, by the owner of the job while no lease is in
+    /// force.
     Complete {
         lease_id: Option<LeaseId>,
         result: Option<serde_json::Value>,
     },
-    /// Like [`Action::Complete`]. What fails under a lease is tried again by itself, as [`retry`] says.
+    /// Like [`Action::Complete`]. A failure under a lease is retried automatically, according to [`retry`].
     Fail {
         lease_id: Option<LeaseId>,
         error: ClassifiedError,
-        /// When the service that failed is called again, if it is left alone at present.
-        left_alone_until: Option<Timestamp>,
+        /// The time until which the circuit breaker of the failed service is open, if it is.
+        circuit_open_until: Option<Timestamp>,
     },
     Retry {
         eta_priors: Vec<PhasePrior>,
@@ -75,43 +76,43 @@ pub enum Action {
     },
 }
 
-/// Whether work on a job may go on: all that the streams beside the job's own need to know of it.
+/// Whether work on a job may continue: all that the other streams of a job need to know about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Standing {
+pub enum JobAvailability {
     #[default]
     Missing,
     Open,
-    /// In this phase, which is an end.
+    /// Ended in this phase.
     Ended(Phase),
 }
 
-/// A job as its decisions need it.
+/// The state of a job; empty before it is created.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State(Option<Life>);
+pub struct State(Option<Job>);
 
-/// What is known of a job that was created.
+/// A job that was created.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Life {
+pub struct Job {
     pub created: JobCreated,
     pub phase: Phase,
-    /// From 1; a retry raises it.
+    /// The current attempt, from 1; a retry increments it.
     pub attempt: u32,
     /// The lease in force on the job as a whole.
     pub lease: Option<Lease>,
-    /// Before this instant a scheduled retry is not to be claimed.
+    /// The earliest time at which a scheduled retry may be claimed.
     pub due_at: Option<Timestamp>,
-    /// How often it was tried again by itself.
-    pub tally: retry::Tally,
-    /// Of the attempt in course.
+    /// The number of automatic retries.
+    pub retry_counts: retry::RetryCounts,
+    /// The progress of the current attempt.
     progress: Option<Progress>,
-    /// The lease under which the job ended, so that the same report sent again is recognised.
+    /// The lease under which the job ended, so that a repeated report is recognised.
     ended_under: Option<LeaseId>,
-    /// The lease of the latest attempt that failed, which may long have been followed by others.
+    /// The lease of the latest failed attempt, possibly followed by further attempts.
     failed_under: Option<LeaseId>,
     result: Option<serde_json::Value>,
 }
 
-/// How far the job's present phase is.
+/// The progress of the job's current phase.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Progress {
     stage: Phase,
@@ -120,34 +121,34 @@ struct Progress {
     items_total: Option<u64>,
 }
 
-/// Why a command to a job is refused.
+/// The reason why a command to a job is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such job; create it first")]
     Missing,
-    #[error("a job with this id exists and says something else; choose another id, or leave the id out")]
+    #[error("a job with this id exists with different content; choose another id, or omit the id")]
     Exists,
-    #[error("the job has ended as {0} and takes nothing more{way_out}", way_out = way_out(*.0))]
+    #[error("the job has ended as {0} and accepts no more changes{remedy}", remedy = remedy(*.0))]
     Ended(Phase),
     #[error("the job is {from} and cannot go to {to}; phases only move forward, so it can go to {ways}", ways = ways(*.kind, *.from))]
     Backwards { kind: JobKind, from: Phase, to: Phase },
     #[error("a job of kind {kind} has no phase {phase}")]
     NoSuchPhase { kind: JobKind, phase: Phase },
-    #[error("the lease is not the one in force on this job; claim work again")]
+    #[error("the lease is not in force on this job; claim work again")]
     LeaseLost,
-    #[error("a worker holds a lease on the job; only a report under that lease is taken")]
+    #[error("a worker holds a lease on the job; only reports under that lease are accepted")]
     Held,
     #[error("a job of kind {0} is claimed by its match requests, not as a whole")]
     ClaimedInParts(JobKind),
-    #[error("only a failed job can be tried again; this one is {0}")]
+    #[error("only a failed job can be retried; this one is {0}")]
     NotFailed(Phase),
-    #[error("the fraction of a stage lies between 0 and 1")]
+    #[error("the fraction of a stage must be between 0 and 1")]
     Fraction,
     #[error("more items are reported as done ({done}) than there are ({total})")]
     TooManyItems { done: u64, total: u64 },
 }
 
-/// Where a job can go from a phase that is no end.
+/// The phases that can follow a phase that is not an end.
 fn ways(kind: JobKind, from: Phase) -> String {
     let later = pipeline::stages(kind).iter().map(|stage| stage.phase);
     let later = later.filter(|phase| pipeline::rank(kind, *phase) > pipeline::rank(kind, from));
@@ -155,8 +156,8 @@ fn ways(kind: JobKind, from: Phase) -> String {
     format!("{} or {}", ways.join(", "), Phase::Cancelled)
 }
 
-/// What is left to do with a job that has ended.
-fn way_out(phase: Phase) -> &'static str {
+/// The next step for a job that has ended.
+fn remedy(phase: Phase) -> &'static str {
     match phase {
         Phase::Failed => "; retry it first",
         _ => "; create another job",
@@ -180,21 +181,21 @@ impl Refused for Refusal {
 }
 
 impl State {
-    /// The job, once it was created.
-    pub fn life(&self) -> Option<&Life> {
+    /// The job, if it was created.
+    pub fn details(&self) -> Option<&Job> {
         self.0.as_ref()
     }
 
-    pub fn standing(&self) -> Standing {
+    pub fn availability(&self) -> JobAvailability {
         match &self.0 {
-            None => Standing::Missing,
-            Some(life) if pipeline::is_end(life.phase) => Standing::Ended(life.phase),
-            Some(_) => Standing::Open,
+            None => JobAvailability::Missing,
+            Some(job) if pipeline::is_end(job.phase) => JobAvailability::Ended(job.phase),
+            Some(_) => JobAvailability::Open,
         }
     }
 }
 
-impl Life {
+impl Job {
     pub fn job_id(&self) -> JobId {
         self.created.job_id
     }
@@ -203,7 +204,7 @@ impl Life {
         self.created.kind
     }
 
-    /// How much of the whole is done, in percent.
+    /// The overall progress, in percent.
     pub fn progress_percentage(&self) -> f64 {
         let progress = self.progress.filter(|progress| progress.stage == self.phase);
         let fraction = progress.map_or(0.0, |progress| progress.fraction);
@@ -218,8 +219,8 @@ impl Life {
             && self.due_at.is_none_or(|due| due <= now)
     }
 
-    /// Whether a retry is scheduled that is not due yet.
-    fn waits_at(&self, now: Timestamp) -> bool {
+    /// Whether a scheduled retry is not due yet.
+    fn is_delayed(&self, now: Timestamp) -> bool {
         self.lease.is_none() && self.due_at.is_some_and(|due| due > now)
     }
 
@@ -231,7 +232,8 @@ impl Life {
         self.lease.as_ref().filter(|lease| lease.id == lease_id).ok_or(Refusal::LeaseLost)
     }
 
-    /// A report with a lease needs that lease to be in force; one without is taken while nobody holds a lease.
+    /// A report with a lease requires that lease to be in force; a report without one requires that no lease
+    /// is.
     fn may_report(&self, lease_id: Option<LeaseId>) -> Result<(), Refusal> {
         match lease_id {
             Some(lease_id) => self.under(lease_id).map(|_| ()),
@@ -240,12 +242,12 @@ impl Life {
         }
     }
 
-    /// Whether a report of an end that came under `lease_id` may be the one that ended the job.
+    /// Whether a report of an end under `lease_id` may be the one that ended the job.
     fn ended_by(&self, phase: Phase, lease_id: Option<LeaseId>) -> bool {
         self.phase == phase && (lease_id.is_none() || lease_id == self.ended_under)
     }
 
-    /// Whether a failure that came under `lease_id` is the one after which the job was taken up again.
+    /// Whether a failure under `lease_id` is the one that was retried since.
     fn retried_after(&self, lease_id: Option<LeaseId>) -> bool {
         lease_id.is_some() && lease_id == self.failed_under
     }
@@ -253,9 +255,9 @@ impl Life {
 
 /// Decides for the streams `job-<uuid>`.
 #[derive(Debug)]
-pub enum Job {}
+pub enum JobDecider {}
 
-impl Decider for Job {
+impl Decider for JobDecider {
     type State = State;
     type Command = Command;
     type Event = JobEvent;
@@ -264,53 +266,53 @@ impl Decider for Job {
     fn decide(command: &Command, state: &State) -> Result<Vec<Occurred<JobEvent>>, Refusal> {
         let events = match (&command.action, &state.0) {
             (Action::Create(created), None) => vec![created.clone().into()],
-            (Action::Create(created), Some(life)) if life.created == *created => Vec::new(),
+            (Action::Create(created), Some(job)) if job.created == *created => Vec::new(),
             (Action::Create(_), Some(_)) => return Err(Refusal::Exists),
             (_, None) => return Err(Refusal::Missing),
-            (action, Some(life)) => decide::decide(action, life, command.at)?,
+            (action, Some(job)) => decide::decide(action, job, command.at)?,
         };
         Ok(events.into_iter().map(|event| Occurred { at: command.at, event }).collect())
     }
 
     fn evolve(state: State, event: &JobEvent, _occurred_at: Timestamp) -> State {
         match (state.0, event) {
-            (None, JobEvent::JobCreated(created)) => State(Some(Life {
+            (None, JobEvent::JobCreated(created)) => State(Some(Job {
                 created: created.clone(),
                 phase: Phase::Queued,
                 attempt: 1,
                 lease: None,
                 due_at: None,
-                tally: retry::Tally::default(),
+                retry_counts: retry::RetryCounts::default(),
                 progress: None,
                 ended_under: None,
                 failed_under: None,
                 result: None,
             })),
             (None, _) => State(None),
-            (Some(life), event) => State(Some(evolve_life(life, event))),
+            (Some(job), event) => State(Some(evolve_job(job, event))),
         }
     }
 }
 
-fn evolve_life(mut life: Life, event: &JobEvent) -> Life {
+fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
     match event {
         JobEvent::JobCreated(_) | JobEvent::JobQuarantined(_) => {}
         JobEvent::JobPhaseChanged(changed) => {
             if changed.from == Phase::Failed {
-                start_attempt(&mut life, None);
-                life.tally = retry::Tally::default();
+                start_attempt(&mut job, None);
+                job.retry_counts = retry::RetryCounts::default();
             }
-            life.phase = changed.to;
+            job.phase = changed.to;
         }
         JobEvent::JobRetryScheduled(retry) => {
-            start_attempt(&mut life, Some(retry.due_at));
-            life.tally.scheduled(retry.reason);
-            life.attempt = retry.attempt;
-            life.phase = Phase::Queued;
+            start_attempt(&mut job, Some(retry.due_at));
+            job.retry_counts.scheduled(retry.reason);
+            job.attempt = retry.attempt;
+            job.phase = Phase::Queued;
         }
         JobEvent::JobProgressReported(report) => {
-            let known = life.progress.filter(|known| known.stage == report.stage);
-            life.progress = Some(Progress {
+            let known = job.progress.filter(|known| known.stage == report.stage);
+            job.progress = Some(Progress {
                 stage: report.stage,
                 fraction: known.map_or(0.0, |known| known.fraction).max(report.fraction),
                 items_done: known.and_then(|known| known.items_done).max(report.items_done),
@@ -318,43 +320,43 @@ fn evolve_life(mut life: Life, event: &JobEvent) -> Life {
             });
         }
         JobEvent::JobClaimed(claimed) => {
-            life.lease = Some(Lease {
+            job.lease = Some(Lease {
                 id: claimed.lease_id,
                 worker_id: claimed.worker_id.clone(),
                 until: claimed.lease_until,
             });
         }
         JobEvent::JobLeaseExpired(expired) => {
-            life.lease = None;
-            life.tally.left(expired.end);
+            job.lease = None;
+            job.retry_counts.lease_ended(expired.end);
         }
         JobEvent::JobFailed(failed) => {
-            life.tally.failed(&failed.error);
-            life.failed_under = failed.lease_id;
-            end(&mut life, Phase::Failed, failed.lease_id);
+            job.retry_counts.failed(&failed.error);
+            job.failed_under = failed.lease_id;
+            end(&mut job, Phase::Failed, failed.lease_id);
         }
         JobEvent::JobCompleted(completed) => {
-            end(&mut life, Phase::Completed, completed.lease_id);
-            life.result.clone_from(&completed.result);
+            end(&mut job, Phase::Completed, completed.lease_id);
+            job.result.clone_from(&completed.result);
         }
-        JobEvent::JobCancelled(_) => end(&mut life, Phase::Cancelled, None),
-        JobEvent::JobResultExpired(_) => life.result = None,
+        JobEvent::JobCancelled(_) => end(&mut job, Phase::Cancelled, None),
+        JobEvent::JobResultExpired(_) => job.result = None,
     }
-    life
+    job
 }
 
-fn end(life: &mut Life, phase: Phase, lease_id: Option<LeaseId>) {
-    life.phase = phase;
-    life.lease = None;
-    life.ended_under = lease_id;
+fn end(job: &mut Job, phase: Phase, lease_id: Option<LeaseId>) {
+    job.phase = phase;
+    job.lease = None;
+    job.ended_under = lease_id;
 }
 
-fn start_attempt(life: &mut Life, due_at: Option<Timestamp>) {
-    life.attempt += 1;
-    life.lease = None;
-    life.due_at = due_at;
-    life.progress = None;
-    life.ended_under = None;
+fn start_attempt(job: &mut Job, due_at: Option<Timestamp>) {
+    job.attempt += 1;
+    job.lease = None;
+    job.due_at = due_at;
+    job.progress = None;
+    job.ended_under = None;
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Leases: the right of one worker to one piece of work for a time.
+//! Leases: the temporary right of one worker to one piece of work.
 //!
-//! A lease is opened by a claim, kept alive by heartbeats outside the log, and ended by an event: a completion, a
-//! failure, or its running out. Until that event is there the lease holds, whatever the clock says, so that a decision
-//! never depends on who looks when.
+//! A claim opens a lease, heartbeats outside the log extend it, and an event ends it: a completion, a
+//! failure, or an expiry. Until that event is recorded the lease is in force, whatever the clock shows, so
+//! that a decision never depends on the time at which it is made.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use event_schemas::ids::{LeaseId, WorkerId};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How long a lease runs without a heartbeat.
+/// The duration of a lease without a heartbeat.
 pub const TERM: Duration = Duration::from_secs(45);
 
-/// How often a worker is to say that it is alive: a third of the term, so that two may be lost.
+/// The heartbeat interval of a worker: a third of the term, so that two heartbeats may be lost.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The times of leases, as configured.
+/// The configured durations of leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
     pub term: Duration,
@@ -30,7 +30,7 @@ impl Default for LeaseTerms {
 }
 
 impl LeaseTerms {
-    /// Until when a lease runs that was claimed, or heard of, at `at`.
+    /// The expiry of a lease that was claimed or extended at `at`.
     pub fn until(&self, at: Timestamp) -> Timestamp {
         at.after(self.term)
     }
@@ -41,8 +41,8 @@ impl LeaseTerms {
 pub struct Lease {
     pub id: LeaseId,
     pub worker_id: WorkerId,
-    /// Until when it runs if no heartbeat extends it, as its claim said. Heartbeats are not events, so whoever keeps
-    /// them knows a later instant.
+    /// The expiry of the claim, unless a heartbeat extends it. Heartbeats are not events, so the keeper of
+    /// the leases knows a later time.
     pub until: Timestamp,
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_runs_45_seconds_and_outlives_two_lost_heartbeats() {
+    fn lease_of_45_seconds_survives_two_lost_heartbeats() {
         let terms = LeaseTerms::default();
         assert_eq!(terms.until(Timestamp::EPOCH).since(Timestamp::EPOCH), Duration::from_secs(45));
         assert_eq!(terms.heartbeat, Duration::from_secs(15));

@@ -1,20 +1,22 @@
-//! Who meets whom: the pure part of the matchmaker, which its process, read models and time travel share.
+//! Pairing of queued players: the pure part of the matchmaker, shared by its process, the read models and
+//! time travel.
 //!
-//! Nothing here ticks. From the events of those who wait follows, for every two of them, the instant from which they may
-//! meet ([`meeting`]); a [`pass`] takes everyone that may meet now, and a [`timer`] says when the next two may. So an idle
-//! pool costs nothing, and a replay decides the same. Start reading at [`meeting`], then at [`queues`].
+//! Nothing here polls. For every two queued players, their events determine the earliest time at which they
+//! can be paired ([`compatibility`]); a [`pass`] pairs all who can be paired now, and a [`timer`] computes
+//! the next time at which two can. So an idle pool costs nothing, and a replay decides the same. Start
+//! reading at [`compatibility`], then at [`queues`].
 
-pub mod census;
+pub mod compatibility;
 pub mod explanation;
-mod line;
-pub mod meeting;
-pub mod obligations;
 pub mod pass;
+pub mod pending_work;
+pub mod pool_stats;
+pub mod pool_status;
 pub mod queues;
-mod seats;
-pub mod standing;
+mod rating_index;
 pub mod statistics;
 pub mod timer;
+mod waiting_queue;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,42 +24,43 @@ use event_schemas::ids::{EntryId, EventId, SubjectId};
 use event_schemas::rating::{Rating, Skill};
 use event_schemas::time::Timestamp;
 
-/// One entry in the line of one pool.
+/// An entry in the queue of one pool.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Waiting {
+pub struct WaitingEntry {
     pub entry_id: EntryId,
     pub player: SubjectId,
     pub queued_at: Timestamp,
-    /// Not matched before this instant: that of joining, or a later one after a game that could not be made.
+    /// Not matched before this time: the time of joining, or a later one after a game could not be created.
     pub eligible_at: Timestamp,
-    /// Not matched from this instant on.
+    /// Not matched from this time on.
     pub expires_at: Timestamp,
     pub rating: Rating,
     pub skill: Skill,
-    /// The entry's own limit of how far away an opponent may be.
+    /// The entry's own limit of the rating distance to an opponent.
     pub max_rating_gap: Option<u16>,
     pub last_opponent: Option<SubjectId>,
     pub side_balance: i8,
-    /// How often the entry was released.
-    pub round: u32,
-    /// The event since which it searches: its joining, or its latest release. It names the round all over the world.
-    pub turn: EventId,
+    /// The number of times the entry was released.
+    pub release_count: u32,
+    /// The event since which it searches: its joining, or its latest release. It identifies the entry and its
+    /// release count globally.
+    pub searching_since_event: EventId,
 }
 
-/// Where an entry stands in line: those who wait longest first, and who came at once by their ids.
-pub type Place = (Timestamp, EntryId);
+/// The position of an entry in the queue: by waiting time, longest first, then by id.
+pub type QueueKey = (Timestamp, EntryId);
 
-impl Waiting {
-    pub fn place(&self) -> Place {
+impl WaitingEntry {
+    pub fn key(&self) -> QueueKey {
         (self.queued_at, self.entry_id)
     }
 }
 
-/// Who does not want to meet whom.
+/// The blocks between players.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
     blocked: HashMap<SubjectId, BTreeSet<SubjectId>>,
-    /// The same from the other side.
+    /// The reverse direction.
     blocked_by: HashMap<SubjectId, BTreeSet<SubjectId>>,
 }
 
@@ -82,7 +85,7 @@ impl Blocks {
         !self.blocked.is_empty() && (self.has(a, b) || self.has(b, a))
     }
 
-    /// Those whom the player blocks, then those who block the player.
+    /// The players whom the player blocks, then the players who block the player.
     fn around(&self, player: SubjectId) -> impl Iterator<Item = SubjectId> {
         let sides = [&self.blocked, &self.blocked_by];
         sides.into_iter().filter_map(move |side| side.get(&player)).flatten().copied()

@@ -1,19 +1,20 @@
-//! A player: one active queue entry or unfinished match at a time, their ratings, and whom they block.
+//! A player: at most one active queue entry or unfinished match at a time, ratings, and blocked players.
 //!
-//! Invariants: whoever waits, waits in one entry; an entry is taken for at most one match at a time, and only in the round
-//! in which it was found; whoever was taken is let go by that match alone; a match moves the rating once, and only as it
-//! lets its player go; nobody is taken for a match with someone whom they block.
+//! Invariants: a player has at most one queue entry. An entry is reserved for at most one match at a time,
+//! and only while its release count is the one at which it was paired. Only the match that reserved a player
+//! releases them. A match changes the rating once, when it releases its player. A player is never reserved
+//! for a match with a player whom they block.
 //!
-//! This stream is the judge of races: two matchmakers, a match and a cancellation, a challenge and a queue all meet here,
-//! and the expected revision lets one of them through.
+//! This stream resolves all races: two matchmakers, a match and a cancellation, a challenge and a queue. All
+//! of them append here, and the expected revision lets one of them succeed.
 
 mod decide;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use event_schemas::ids::{ChallengeId, EntryId, MatchRecordId, PoolKey, SubjectId};
-use event_schemas::match_record::{AbandonReason, Side};
-use event_schemas::player::{FreedReason, PlayerEvent, PlayerQueued, QueuedPool};
+use event_schemas::game_match::{AbandonReason, Side};
+use event_schemas::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId};
+use event_schemas::player::{PlayerEvent, PlayerQueued, QueuedPool, ReleaseReason};
 use event_schemas::rating::{Rating, RatingSource, Skill};
 use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
@@ -21,17 +22,17 @@ use event_schemas::time::Timestamp;
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::rating::{self, Game};
 
-/// How many players one can block.
+/// The maximum number of players that a player can block.
 pub const BLOCKED_MAX: usize = 1_000;
-/// How many pools one entry can wait in.
+/// The maximum number of pools of one entry.
 pub const POOLS_MAX: usize = 16;
-/// How far the counter of who moves first goes.
+/// The limits of the side balance.
 pub const BALANCE_MIN: i8 = -3;
 pub const BALANCE_MAX: i8 = 5;
-/// How many entries that have ended are remembered, so that a command about one is told how it ended.
+/// The number of ended entries that are remembered, so that a command about one of them reports how it ended.
 const ENDED_MAX: usize = 16;
 
-/// What someone wants of a player, and when.
+/// A command to a player, and its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
     pub subject_id: SubjectId,
@@ -39,44 +40,44 @@ pub struct Command {
     pub action: Action,
 }
 
-/// A pool that someone wants to wait in.
+/// A pool that a player asks to be queued in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
+pub struct PoolRequest {
     pub pool_key: PoolKey,
-    /// What is known of the rating from outside; without it the player's own results hold, and then the default.
+    /// The rating from an external source. Without it the player's own results decide, and then the default.
     pub rating: Option<(Rating, RatingSource)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    Queue(Queueing),
+    JoinQueue(JoinQueue),
     Cancel {
         entry_id: EntryId,
     },
-    /// Nothing happens before it is due, nor to an entry that waits no more.
+    /// No effect before the entry is due to expire, nor on an entry that no longer waits.
     Expire {
         entry_id: EntryId,
     },
-    Match(Taking),
-    /// The match came to nothing.
-    Release {
-        match_id: MatchRecordId,
+    ReserveForMatch(ReserveForMatch),
+    /// The match was abandoned; the entry searches again.
+    ReleaseFromMatch {
+        match_id: GameMatchId,
         reason: AbandonReason,
         eligible_at: Timestamp,
     },
-    /// For the match of a challenge.
-    Engage(Engaging),
-    /// This attempt of a challenge's match, and all before it, came to nothing.
-    Disengage {
-        match_id: MatchRecordId,
+    /// Reserves the player for the match of a challenge.
+    ReserveForChallenge(ReserveForChallenge),
+    /// This attempt and all earlier attempts of a challenge's match failed.
+    ReleaseFromChallenge {
+        match_id: GameMatchId,
         attempt: u32,
         reason: AbandonReason,
         eligible_at: Timestamp,
     },
-    /// The match is over. With a game that counts, it moves the rating.
-    Free {
-        match_id: MatchRecordId,
-        reason: FreedReason,
+    /// The match is over. A game that counts changes the rating.
+    ReleaseAfterMatch {
+        match_id: GameMatchId,
+        reason: ReleaseReason,
         game: Option<Rated>,
     },
     Block {
@@ -87,39 +88,39 @@ pub enum Action {
     },
 }
 
-/// A wish to wait.
+/// A request to join the queue.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Queueing {
+pub struct JoinQueue {
     pub entry_id: EntryId,
-    pub pools: Vec<Wish>,
+    pub pools: Vec<PoolRequest>,
     pub max_rating_gap: Option<u16>,
     pub expires_at: Timestamp,
     pub metadata: Option<Sealed>,
 }
 
-/// An entry's being taken for a match.
+/// The reservation of an entry for a match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taking {
+pub struct ReserveForMatch {
     pub entry_id: EntryId,
-    /// How often the entry had been released when it was found.
-    pub round: u32,
-    pub match_id: MatchRecordId,
+    /// The entry's release count when it was paired.
+    pub release_count: u32,
+    pub match_id: GameMatchId,
     pub pool_key: PoolKey,
     pub opponent: SubjectId,
     pub side: Side,
 }
 
-/// A player's being taken for a challenge's match.
+/// The reservation of a player for a challenge's match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Engaging {
-    pub match_id: MatchRecordId,
+pub struct ReserveForChallenge {
+    pub match_id: GameMatchId,
     pub attempt: u32,
     pub challenge_id: ChallengeId,
     pub pool_key: PoolKey,
     pub opponent: SubjectId,
 }
 
-/// A game that moves the rating.
+/// A game that changes the rating.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rated {
     pub pool_key: PoolKey,
@@ -128,53 +129,53 @@ pub struct Rated {
     pub game: Game,
 }
 
-/// An entry that waits, or is taken for a match.
+/// An entry that waits, or is reserved for a match.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub queued: PlayerQueued,
     pub queued_at: Timestamp,
-    /// How often it was released.
-    pub round: u32,
+    /// The number of times the entry was released.
+    pub release_count: u32,
 }
 
-/// Where a player is.
+/// The current activity of a player.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Whereabouts {
+pub enum PlayerActivity {
     #[default]
-    Free,
+    Idle,
     Searching(Entry),
-    /// Taken from the queue for a match.
-    Matched {
+    /// Reserved from the queue for a match.
+    ReservedForMatch {
         entry: Entry,
-        match_id: MatchRecordId,
-        /// What holds again if the match comes to nothing.
-        before: Past,
+        match_id: GameMatchId,
+        /// The history to restore if the match is abandoned.
+        before: PairingHistory,
     },
-    /// Taken for the match of a challenge, perhaps out of the queue.
-    Engaged {
-        match_id: MatchRecordId,
+    /// Reserved for the match of a challenge, possibly out of the queue.
+    ReservedForChallenge {
+        match_id: GameMatchId,
         attempt: u32,
         left: Option<Entry>,
-        before: Past,
+        before: PairingHistory,
     },
 }
 
-/// What earlier matches left behind, as the next pairing needs it.
+/// The outcome of earlier matches, as needed for the next pairing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct PairingHistory {
     pub last_opponent: Option<SubjectId>,
-    /// By pool, how much more often the player was the first than the second, within bounds.
+    /// By pool, how many more games the player moved first than second, within limits.
     pub balance: BTreeMap<PoolKey, i8>,
 }
 
-/// How an entry ended.
+/// The end of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryEnd {
     Cancelled,
     Expired,
     /// Its match is over.
     Played,
-    /// Left for the match of a challenge.
+    /// Its player left the queue for the match of a challenge.
     Left,
 }
 
@@ -189,12 +190,12 @@ impl EntryEnd {
     }
 }
 
-/// A player as their decisions need it.
+/// The state of a player.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    whereabouts: Whereabouts,
-    past: Past,
-    /// By pool, what results say, and when they last did.
+    activity: PlayerActivity,
+    pairing_history: PairingHistory,
+    /// By pool, the skill after the latest result, and the time of that result.
     skills: BTreeMap<PoolKey, (Skill, Timestamp)>,
     blocked: BTreeSet<SubjectId>,
     /// Oldest first.
@@ -202,23 +203,24 @@ pub struct State {
 }
 
 impl State {
-    pub fn whereabouts(&self) -> &Whereabouts {
-        &self.whereabouts
+    pub fn activity(&self) -> &PlayerActivity {
+        &self.activity
     }
 
-    /// The entry that waits or is taken for a match, if there is one.
+    /// The entry that waits or is reserved for a match, if any.
     pub fn entry(&self) -> Option<&Entry> {
-        match &self.whereabouts {
-            Whereabouts::Searching(entry) | Whereabouts::Matched { entry, .. } => Some(entry),
-            Whereabouts::Free | Whereabouts::Engaged { .. } => None,
+        match &self.activity {
+            PlayerActivity::Searching(entry) | PlayerActivity::ReservedForMatch { entry, .. } => Some(entry),
+            PlayerActivity::Idle | PlayerActivity::ReservedForChallenge { .. } => None,
         }
     }
 
-    /// The match that the player is taken for, if there is one.
-    pub fn match_id(&self) -> Option<MatchRecordId> {
-        match &self.whereabouts {
-            Whereabouts::Matched { match_id, .. } | Whereabouts::Engaged { match_id, .. } => Some(*match_id),
-            Whereabouts::Free | Whereabouts::Searching(_) => None,
+    /// The match for which the player is reserved, if any.
+    pub fn match_id(&self) -> Option<GameMatchId> {
+        match &self.activity {
+            PlayerActivity::ReservedForMatch { match_id, .. }
+            | PlayerActivity::ReservedForChallenge { match_id, .. } => Some(*match_id),
+            PlayerActivity::Idle | PlayerActivity::Searching(_) => None,
         }
     }
 
@@ -226,7 +228,7 @@ impl State {
         self.blocked.contains(&other)
     }
 
-    /// How strong the player is in a pool: as `known` from outside, else by their results, else as nobody knows.
+    /// The player's strength in a pool: from `known` if given, else from their own results, else the default.
     pub fn strength(
         &self,
         pool: &PoolKey,
@@ -239,10 +241,10 @@ impl State {
         (rating, source, own.unwrap_or_else(|| rating::unproven(rating)))
     }
 
-    fn queued_pool(&self, wish: &Wish) -> QueuedPool {
-        let (rating, rating_source, skill) = self.strength(&wish.pool_key, wish.rating);
-        let side_balance = self.past.balance.get(&wish.pool_key).copied().unwrap_or(0);
-        QueuedPool { pool_key: wish.pool_key.clone(), rating, rating_source, skill, side_balance }
+    fn queued_pool(&self, request: &PoolRequest) -> QueuedPool {
+        let (rating, rating_source, skill) = self.strength(&request.pool_key, request.rating);
+        let side_balance = self.pairing_history.balance.get(&request.pool_key).copied().unwrap_or(0);
+        QueuedPool { pool_key: request.pool_key.clone(), rating, rating_source, skill, side_balance }
     }
 
     fn end(&mut self, entry: EntryId, how: EntryEnd) {
@@ -257,33 +259,33 @@ impl State {
     }
 }
 
-/// Why a command about a player is refused.
+/// The reason why a command to a player is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such queue entry")]
     NoSuchEntry,
-    #[error("the player waits already, in the entry {0}; cancel it first")]
+    #[error("the player is already queued in the entry {0}; cancel it first")]
     AlreadyQueued(EntryId),
-    #[error("the player has an unfinished match, {0}; it ends with its result, or by itself")]
-    InMatch(MatchRecordId),
+    #[error("the player has an unfinished match, {0}; it ends with its result or expires")]
+    InMatch(GameMatchId),
     #[error(
-        "the entry is matched, and its game is being made or has begun; if no game comes of it, it searches again and can be cancelled"
+        "the entry is matched, and its game is being created or has started; if the game is not created, the entry searches again and can be cancelled"
     )]
     EntryMatched,
-    #[error("the entry has ended: {how}; queue anew to wait again", how = .0.as_str())]
+    #[error("the entry has ended: {how}; join the queue again", how = .0.as_str())]
     EntryEnded(EntryEnd),
-    #[error("an entry waits in 1 to {POOLS_MAX} different pools")]
+    #[error("an entry must have 1 to {POOLS_MAX} different pools")]
     Pools,
-    /// The entry was found in a state that has passed.
-    #[error("the entry is not there to be matched any more")]
-    NotThere,
-    #[error("the players do not play each other")]
+    /// The entry was paired in a state that has changed since.
+    #[error("the entry has changed since it was paired")]
+    EntryChanged,
+    #[error("the players cannot be matched with each other")]
     Blocked,
-    #[error("this attempt to make the game is over")]
+    #[error("this attempt to create the game is over")]
     AttemptOver,
-    #[error("nobody can block themselves")]
-    Oneself,
-    #[error("one can block {BLOCKED_MAX} players; unblock one first")]
+    #[error("a player cannot block themselves")]
+    SelfBlock,
+    #[error("a player can block at most {BLOCKED_MAX} players; unblock one first")]
     TooManyBlocked,
 }
 
@@ -291,7 +293,7 @@ impl Refused for Refusal {
     fn kind(&self) -> RefusalKind {
         match self {
             Self::NoSuchEntry => RefusalKind::NotFound,
-            Self::Pools | Self::Oneself => RefusalKind::Invalid,
+            Self::Pools | Self::SelfBlock => RefusalKind::Invalid,
             _ => RefusalKind::Conflict,
         }
     }
@@ -299,9 +301,9 @@ impl Refused for Refusal {
 
 /// Decides for the streams `player-<tenant>.<subject>`.
 #[derive(Debug)]
-pub enum Player {}
+pub enum PlayerDecider {}
 
-impl Decider for Player {
+impl Decider for PlayerDecider {
     type State = State;
     type Command = Command;
     type Event = PlayerEvent;
@@ -315,46 +317,53 @@ impl Decider for Player {
     fn evolve(mut state: State, event: &PlayerEvent, occurred_at: Timestamp) -> State {
         match event {
             PlayerEvent::PlayerQueued(queued) => {
-                let entry = Entry { queued: queued.clone(), queued_at: occurred_at, round: 0 };
-                state.whereabouts = Whereabouts::Searching(entry);
+                let entry = Entry { queued: queued.clone(), queued_at: occurred_at, release_count: 0 };
+                state.activity = PlayerActivity::Searching(entry);
             }
             PlayerEvent::QueueEntryCancelled(event) => {
-                state.whereabouts = Whereabouts::Free;
+                state.activity = PlayerActivity::Idle;
                 state.end(event.entry_id, EntryEnd::Cancelled);
             }
             PlayerEvent::QueueEntryExpired(event) => {
-                state.whereabouts = Whereabouts::Free;
+                state.activity = PlayerActivity::Idle;
                 state.end(event.entry_id, EntryEnd::Expired);
             }
             PlayerEvent::QueueEntryMatched(event) => {
-                if let Whereabouts::Searching(entry) = std::mem::take(&mut state.whereabouts) {
-                    let before = state.past.clone();
-                    state.past.last_opponent = Some(event.opponent);
-                    let balance = state.past.balance.entry(event.pool_key.clone()).or_default();
-                    *balance = moved(*balance, event.side);
-                    state.whereabouts = Whereabouts::Matched { entry, match_id: event.match_id, before };
+                if let PlayerActivity::Searching(entry) = std::mem::take(&mut state.activity) {
+                    let before = state.pairing_history.clone();
+                    state.pairing_history.last_opponent = Some(event.opponent);
+                    let balance = state.pairing_history.balance.entry(event.pool_key.clone()).or_default();
+                    *balance = updated_balance(*balance, event.side);
+                    state.activity =
+                        PlayerActivity::ReservedForMatch { entry, match_id: event.match_id, before };
                 }
             }
             PlayerEvent::QueueEntryReleased(_) => release(&mut state, true),
-            PlayerEvent::PlayerEngaged(event) => {
-                let (left, before) = match std::mem::take(&mut state.whereabouts) {
-                    Whereabouts::Searching(entry) => (Some(entry), state.past.clone()),
-                    Whereabouts::Engaged { left, before, .. } => (left, before),
-                    Whereabouts::Free | Whereabouts::Matched { .. } => (None, state.past.clone()),
+            PlayerEvent::PlayerReserved(event) => {
+                let (left, before) = match std::mem::take(&mut state.activity) {
+                    PlayerActivity::Searching(entry) => (Some(entry), state.pairing_history.clone()),
+                    PlayerActivity::ReservedForChallenge { left, before, .. } => (left, before),
+                    PlayerActivity::Idle | PlayerActivity::ReservedForMatch { .. } => {
+                        (None, state.pairing_history.clone())
+                    }
                 };
-                state.past.last_opponent = Some(event.opponent);
+                state.pairing_history.last_opponent = Some(event.opponent);
                 let (match_id, attempt) = (event.match_id, event.attempt);
-                state.whereabouts = Whereabouts::Engaged { match_id, attempt, left, before };
+                state.activity = PlayerActivity::ReservedForChallenge { match_id, attempt, left, before };
             }
-            PlayerEvent::PlayerFreed(event) if event.reason == FreedReason::Abandoned => {
+            PlayerEvent::PlayerReleased(event) if event.reason == ReleaseReason::Abandoned => {
                 release(&mut state, false);
             }
-            PlayerEvent::PlayerFreed(_) => match std::mem::take(&mut state.whereabouts) {
-                Whereabouts::Matched { entry, .. } => state.end(entry.queued.entry_id, EntryEnd::Played),
-                Whereabouts::Engaged { left: Some(entry), .. } => {
+            PlayerEvent::PlayerReleased(_) => match std::mem::take(&mut state.activity) {
+                PlayerActivity::ReservedForMatch { entry, .. } => {
+                    state.end(entry.queued.entry_id, EntryEnd::Played)
+                }
+                PlayerActivity::ReservedForChallenge { left: Some(entry), .. } => {
                     state.end(entry.queued.entry_id, EntryEnd::Left);
                 }
-                Whereabouts::Free | Whereabouts::Searching(_) | Whereabouts::Engaged { left: None, .. } => {}
+                PlayerActivity::Idle
+                | PlayerActivity::Searching(_)
+                | PlayerActivity::ReservedForChallenge { left: None, .. } => {}
             },
             PlayerEvent::PlayerRated(event) => {
                 state.skills.insert(event.pool_key.clone(), (event.after, occurred_at));
@@ -370,27 +379,27 @@ impl Decider for Player {
     }
 }
 
-/// The counter after one more game on this side.
-pub fn moved(balance: i8, side: Side) -> i8 {
+/// The side balance after one more game on this side.
+pub fn updated_balance(balance: i8, side: Side) -> i8 {
     match side {
         Side::First => balance.saturating_add(1).min(BALANCE_MAX),
         Side::Second => balance.saturating_sub(1).max(BALANCE_MIN),
     }
 }
 
-/// No game came of the match, so nobody was met and no side was had.
+/// The game was not created, so the previous opponent and side balance are restored.
 fn release(state: &mut State, searches_again: bool) {
-    let (entry, before) = match std::mem::take(&mut state.whereabouts) {
-        Whereabouts::Matched { entry, before, .. } => (Some(entry), before),
-        Whereabouts::Engaged { left, before, .. } => (left, before),
+    let (entry, before) = match std::mem::take(&mut state.activity) {
+        PlayerActivity::ReservedForMatch { entry, before, .. } => (Some(entry), before),
+        PlayerActivity::ReservedForChallenge { left, before, .. } => (left, before),
         other => {
-            state.whereabouts = other;
+            state.activity = other;
             return;
         }
     };
-    state.past = before;
+    state.pairing_history = before;
     if let Some(entry) = entry.filter(|_| searches_again) {
-        state.whereabouts = Whereabouts::Searching(Entry { round: entry.round + 1, ..entry });
+        state.activity = PlayerActivity::Searching(Entry { release_count: entry.release_count + 1, ..entry });
     }
 }
 

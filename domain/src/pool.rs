@@ -1,6 +1,7 @@
-//! A pool: how its players are matched.
+//! A pool: how its players are paired.
 //!
-//! Invariants: settings make sense together; a pool that nobody configured has the defaults, so every key names a pool.
+//! Invariants: the settings are consistent; a pool that was never configured has the defaults, so every key
+//! names a pool.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use event_schemas::time::Timestamp;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 
-/// The longest time that can be set: a day.
+/// The maximum of all times in the settings: a day.
 pub const SECONDS_MAX: u32 = 24 * 60 * 60;
 
-/// How a pool matches that nobody configured.
+/// The settings of a pool that was never configured.
 pub const DEFAULTS: PoolSettings = PoolSettings {
     window: 100,
     widen_by: 25,
@@ -27,30 +28,30 @@ pub const DEFAULTS: PoolSettings = PoolSettings {
     challenge_expires_after_seconds: 5 * 60,
 };
 
-/// What someone wants of a pool, and when.
+/// A command to a pool, and its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub pool_key: PoolKey,
     pub at: Timestamp,
-    /// All of them, also those that stay.
+    /// All settings, including unchanged ones.
     pub settings: PoolSettings,
 }
 
-/// A pool as its decisions need it.
+/// The state of a pool; empty before it is configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State(Option<PoolSettings>);
 
 impl State {
-    /// What holds in the pool now.
+    /// The current settings.
     pub fn settings(&self) -> PoolSettings {
         self.0.unwrap_or(DEFAULTS)
     }
 }
 
-/// Why settings are refused.
+/// The reason why settings are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("windows lie between 0 and {RATING_MAX} points")]
+    #[error("windows must be between 0 and {RATING_MAX} points")]
     WindowTooWide,
     #[error(
         "the first window ({window}) is wider than the widest ({window_max}); raise window_max or lower window"
@@ -58,7 +59,7 @@ pub enum Refusal {
     WindowBeyondItsLimit { window: u16, window_max: u16 },
     #[error("{0} lies between 1 and {SECONDS_MAX} seconds")]
     Seconds(&'static str),
-    #[error("rematch_after_seconds is at most {SECONDS_MAX}; 0 allows a rematch at once")]
+    #[error("rematch_after_seconds must be at most {SECONDS_MAX}; 0 allows a rematch at once")]
     Rematch,
 }
 
@@ -68,10 +69,10 @@ impl Refused for Refusal {
     }
 }
 
-/// Whether the settings make sense together.
+/// Checks that the settings are consistent.
 ///
 /// # Errors
-/// The first that does not.
+/// The first inconsistency.
 pub fn check(settings: &PoolSettings) -> Result<(), Refusal> {
     if settings.window_max > RATING_MAX {
         return Err(Refusal::WindowTooWide);
@@ -98,14 +99,14 @@ pub fn check(settings: &PoolSettings) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How far the window of someone who has waited so long reaches, in points to either side.
+/// The rating window after a waiting time, in points to either side.
 pub fn window_after(settings: &PoolSettings, waited: Duration) -> u16 {
     let steps = waited.as_secs() / u64::from(settings.widen_every_seconds.max(1));
     let widened = u64::from(settings.widen_by).saturating_mul(steps).saturating_add(settings.window.into());
     u16::try_from(widened).unwrap_or(u16::MAX).min(settings.window_max)
 }
 
-/// How long someone must wait until their window reaches so far; none if it never does.
+/// The waiting time after which the rating window covers a distance; none if it never does.
 pub fn wait_for(settings: &PoolSettings, distance: u16) -> Option<Duration> {
     if distance > settings.window_max {
         return None;
@@ -118,16 +119,16 @@ pub fn wait_for(settings: &PoolSettings, distance: u16) -> Option<Duration> {
     Some(Duration::from_secs(u64::from(settings.widen_every_seconds.max(1)) * u64::from(steps)))
 }
 
-/// [`wait_for`] each distance from 0 on, as far as windows ever reach.
+/// The [`wait_for`] each distance from 0 up to the maximum of the window.
 pub fn waits(settings: &PoolSettings) -> Vec<Duration> {
     (0..=settings.window_max).map_while(|distance| wait_for(settings, distance)).collect()
 }
 
 /// Decides for the streams `pool-<tenant>.<key>`.
 #[derive(Debug)]
-pub enum Pool {}
+pub enum PoolDecider {}
 
-impl Decider for Pool {
+impl Decider for PoolDecider {
     type State = State;
     type Command = Command;
     type Event = PoolEvent;
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_that_are_promised_and_make_sense() {
+    fn defaults_are_the_documented_ones_and_valid() {
         assert_eq!(check(&DEFAULTS), Ok(()));
         assert_eq!((DEFAULTS.window, DEFAULTS.widen_by, DEFAULTS.widen_every_seconds), (100, 25, 10));
         assert_eq!((DEFAULTS.window_max, DEFAULTS.window_policy), (1000, WindowPolicy::LongestWaiting));
@@ -178,18 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn configuring_the_same_again_records_nothing() {
+    fn configuring_the_same_settings_again_records_nothing() {
         let wide = PoolSettings { window: 200, ..DEFAULTS };
-        assert_eq!(decided::<Pool>(&[], &configure(wide)), Ok(vec![configured(wide)]));
-        assert_eq!(decided::<Pool>(&[configured(wide)], &configure(wide)), Ok(vec![]));
+        assert_eq!(decided::<PoolDecider>(&[], &configure(wide)), Ok(vec![configured(wide)]));
+        assert_eq!(decided::<PoolDecider>(&[configured(wide)], &configure(wide)), Ok(vec![]));
         assert_eq!(
-            decided::<Pool>(&[configured(wide)], &configure(DEFAULTS)),
+            decided::<PoolDecider>(&[configured(wide)], &configure(DEFAULTS)),
             Ok(vec![configured(DEFAULTS)])
         );
     }
 
     #[test]
-    fn settings_that_make_no_sense_are_refused() {
+    fn inconsistent_settings_are_refused() {
         for settings in [
             PoolSettings { window: 200, window_max: 100, ..DEFAULTS },
             PoolSettings { window_max: 10_001, ..DEFAULTS },
@@ -199,13 +200,13 @@ mod tests {
             PoolSettings { challenge_expires_after_seconds: 0, ..DEFAULTS },
             PoolSettings { rematch_after_seconds: SECONDS_MAX + 1, ..DEFAULTS },
         ] {
-            let refused = decided::<Pool>(&[], &configure(settings)).unwrap_err();
+            let refused = decided::<PoolDecider>(&[], &configure(settings)).unwrap_err();
             assert_eq!(refused.kind(), RefusalKind::Invalid, "{refused}");
         }
     }
 
     #[test]
-    fn settings_may_go_to_their_limits() {
+    fn settings_at_their_limits_are_accepted() {
         for settings in [
             PoolSettings { window: RATING_MAX, window_max: RATING_MAX, ..DEFAULTS },
             PoolSettings { rematch_after_seconds: SECONDS_MAX, result_expires_after_seconds: 1, ..DEFAULTS },
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_widens_by_25_for_every_full_10_seconds_up_to_1000() {
+    fn window_widens_by_25_every_10_seconds_up_to_1000() {
         for (waited_ms, window) in [
             (0, 100),
             (9_999, 100),
@@ -234,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_wait_for_a_distance_is_the_first_at_which_the_window_reaches_it(
+        fn wait_for_is_the_first_time_the_window_covers_the_distance(
             distance in 0_u16..1200, window in 0_u16..300, widen_by in 0_u16..60, every in 1_u32..40, more in 0_u16..900,
         ) {
             let settings = PoolSettings {

@@ -1,8 +1,9 @@
-//! Glicko-2: what a result says about how strong two players are.
+//! Glicko-2: the change of two players' skills by a result.
 //!
-//! The algorithm of Mark Glickman's paper "Example of the Glicko-2 system", step by step, with its worked example as a test.
-//! A rating period is a day, and a player is rated after every game: the uncertainty that grows with time is counted by the
-//! part of periods that has passed since they were last rated. Results are kept in events, so a replay calculates nothing.
+//! The algorithm of Mark Glickman's paper "Example of the Glicko-2 system", step by step, with its worked
+//! example as a test. A rating period is a day, and a player is rated after every game: the uncertainty that
+//! grows with time is counted by the fraction of periods that has passed since the last rating. Results are
+//! stored in events, so a replay calculates nothing.
 
 use std::f64::consts::PI;
 use std::time::Duration;
@@ -10,44 +11,44 @@ use std::time::Duration;
 use event_schemas::rating::{RATING_MAX, Rating, Skill};
 use event_schemas::time::Timestamp;
 
-/// How many points one unit of the paper's own scale is.
+/// The number of rating points per unit of the paper's own scale.
 const SCALE: f64 = 173.7178;
-/// The rating that the paper's scale calls 0.
+/// The rating at 0 of the paper's scale.
 const CENTRE: f64 = 1500.0;
-/// How much volatility may change: the paper's τ, whose sensible values lie between 0.3 and 1.2.
+/// The limit of the change of volatility: the paper's τ, whose sensible values lie between 0.3 and 1.2.
 const TAU: f64 = 0.5;
-/// How exactly the volatility is found: the paper's ε.
+/// The precision of the volatility: the paper's ε.
 const EPSILON: f64 = 0.000_001;
 /// The iteration halves its interval, so it ends long before this.
 const STEPS_MAX: u32 = 200;
 
-/// The deviation of someone about whom nothing is known; it never grows beyond this.
+/// The deviation of an unknown player; it never grows beyond this.
 pub const DEVIATION_MAX: f64 = 350.0;
-/// Below this deviation a rating would hardly move any more.
+/// Below this deviation a rating would hardly change any more.
 pub const DEVIATION_MIN: f64 = 30.0;
-/// The volatility of someone about whom nothing is known.
+/// The volatility of an unknown player.
 pub const VOLATILITY: f64 = 0.06;
-/// How long a rating period is.
+/// The length of a rating period.
 pub const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The rating of someone about whom nothing is known.
+/// The rating of an unknown player.
 pub fn unknown() -> Rating {
     Rating::nearest(CENTRE)
 }
 
-/// The skill of a player of whom no result is known, but this rating.
+/// The skill of a player without results and with this rating.
 pub fn unproven(rating: Rating) -> Skill {
     Skill { rating: f64::from(rating.points()), deviation: DEVIATION_MAX, volatility: VOLATILITY }
 }
 
-/// A game as one of its players sees it.
+/// A game from the point of view of one of its players.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Game {
     pub opponent: Skill,
     pub score: Score,
 }
 
-/// What a player made of a game.
+/// The score of a player in a game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Score {
     Won,
@@ -65,13 +66,14 @@ impl Score {
     }
 }
 
-/// How many rating periods lie between the two instants; none before a first rating, where nothing has had time to change.
+/// The number of rating periods between the two instants; 0 before a first rating, when nothing can have
+/// changed.
 pub fn periods(rated_at: Option<Timestamp>, now: Timestamp) -> f64 {
     rated_at.map_or(0.0, |rated_at| now.since(rated_at).as_secs_f64() / PERIOD.as_secs_f64())
 }
 
-/// The skill after games, the last of which ended `periods` rating periods after the player was last rated. The paper's
-/// case is one period. O(games).
+/// The skill after games, the last of which ended `periods` rating periods after the player's last rating. In
+/// the paper it is one period. O(games).
 pub fn rate(skill: Skill, games: &[Game], periods: f64) -> Skill {
     let mu = (skill.rating - CENTRE) / SCALE;
     let phi = skill.deviation / SCALE;
@@ -88,7 +90,8 @@ pub fn rate(skill: Skill, games: &[Game], periods: f64) -> Skill {
         precision += g * g * expected * (1.0 - expected);
         surprise += g * (game.score.points() - expected);
     }
-    // Between players very far apart nothing is learnt: the expectation is 0 or 1 to the last digit.
+    // A game between players very far apart carries no information: the expectation is 0 or 1 to the last
+    // digit.
     if precision <= f64::EPSILON {
         return skill;
     }
@@ -132,8 +135,9 @@ fn volatility(phi: f64, sigma: f64, variance: f64, delta: f64) -> f64 {
     (a / 2.0).exp()
 }
 
-/// A skill whose rating moves by `by`, both on the paper's scale, within what a rating can be. The points are moved and not
-/// made anew from the paper's scale, so that rounding never turns a small gain into a loss.
+/// A skill whose rating changes by `by`, both on the paper's scale, clamped to valid ratings. The change is
+/// added to the points, not recomputed from the paper's scale, so that rounding never turns a small gain into
+/// a loss.
 fn moved(skill: Skill, by: f64, phi: f64, volatility: f64) -> Skill {
     Skill {
         rating: (skill.rating + by * SCALE).clamp(0.0, f64::from(RATING_MAX)),
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_worked_example_comes_out_as_the_paper_says() {
+    fn worked_example_of_the_paper_is_reproduced() {
         let games = [
             game(1400.0, 30.0, Score::Won),
             game(1550.0, 100.0, Score::Lost),
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_play_becomes_less_certain_but_never_more_than_a_newcomer() {
+    fn deviation_of_idle_player_grows_up_to_the_maximum() {
         let before = skill(1600.0, 60.0);
         let after = rate(before, &[], 30.0);
         assert!(after.deviation > before.deviation && (after.rating - before.rating).abs() < 1e-9);
@@ -183,19 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn periods_are_counted_from_the_last_rating_and_in_parts() {
+    fn periods_are_fractions_since_the_last_rating() {
         assert!((periods(Some(at(0.0)), at(12.0 * 3600.0)) - 0.5).abs() < 1e-12);
         assert_eq!(periods(None, at(1e9)).to_bits(), 0.0_f64.to_bits());
     }
 
     #[test]
-    fn a_draw_between_two_equals_moves_neither() {
+    fn draw_between_equal_players_changes_no_rating() {
         let after = rate(skill(1600.0, 80.0), &[game(1600.0, 80.0, Score::Drawn)], 0.0);
         assert!((after.rating - 1600.0).abs() < 1e-9, "{after:?}");
     }
 
     #[test]
-    fn a_win_over_someone_far_below_takes_nothing_away() {
+    fn win_against_a_far_weaker_player_never_lowers_the_rating() {
         let before = Skill { rating: 8680.160476276955, deviation: 30.0, volatility: 0.01 };
         let opponent = skill(501.99141273045257, 291.0459534987243);
         assert!(rate(before, &[Game { opponent, score: Score::Won }], 0.0).rating >= before.rating);
@@ -203,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_win_never_lowers_and_a_loss_never_raises_and_all_stays_in_bounds(
+        fn rating_changes_follow_the_score_and_stay_in_bounds(
             mine in 0.0..10_000.0, my_deviation in 30.0..350.0, theirs in 0.0..10_000.0, their_deviation in 30.0..350.0,
             volatility in 0.01..0.2, elapsed in 0.0..400.0,
         ) {
@@ -220,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn two_equals_gain_and_lose_the_same(rating in 1000.0..2000.0, deviation in 30.0..350.0) {
+        fn equal_players_gain_and_lose_the_same(rating in 1000.0..2000.0, deviation in 30.0..350.0) {
             let won = rate(skill(rating, deviation), &[game(rating, deviation, Score::Won)], 0.0);
             let lost = rate(skill(rating, deviation), &[game(rating, deviation, Score::Lost)], 0.0);
             prop_assert!(((won.rating - rating) + (lost.rating - rating)).abs() < 1e-9);

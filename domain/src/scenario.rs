@@ -1,4 +1,5 @@
-//! For tests: one job with all its streams and workers, in simulated time, as the command side would run it.
+//! A test fixture: one job with all its streams and workers, in simulated time, as the command side would run
+//! it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +9,21 @@ use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{
     CorrelationId, EventId, JobId, LeaseId, Position, ProductId, Revision, Tenant, WorkerId,
 };
+use event_schemas::image_match::{Frames, MatchFound, MatchRequested, ProductImage, Totals};
 use event_schemas::job::{JobCreated, JobKind, Phase};
-use event_schemas::matching::{Frames, MatchFound, MatchRequested, ProductImage, Totals};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
 use uuid::Uuid;
 
 use crate::decider::{Decider, Occurred};
-use crate::job::{self, Job, Standing, failure};
-use crate::matching::blockers::Thresholds;
-use crate::matching::found::{self, Matches};
-use crate::matching::summary::{JobFold, Summary, summarise};
-use crate::matching::{self, Matching};
+use crate::image_matching::blockers::Thresholds;
+use crate::image_matching::shard::{self, ImageMatchShardDecider};
+use crate::image_matching::summary::{JobFold, Summary, summarise};
+use crate::image_matching::{self, ImageMatchingDecider};
+use crate::job::{self, JobAvailability, JobDecider, failure};
 use crate::worker::presence::Presence;
-use crate::worker::{self, Worker};
+use crate::worker::{self, WorkerDecider};
 
 pub(crate) const JOB: JobId = JobId(Uuid::from_u128(0x0b));
 
@@ -34,7 +35,7 @@ pub(crate) fn lease(n: u128) -> LeaseId {
     LeaseId(Uuid::from_u128(n))
 }
 
-/// The id of this text.
+/// Parses an id.
 pub(crate) fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
@@ -71,7 +72,7 @@ pub(crate) fn found(match_id: &str, score: f64) -> MatchFound {
     }
 }
 
-/// What `D` decides in the state that `given` leads to.
+/// The decision of `D` in the state after `given`.
 pub(crate) fn decided<D: Decider>(
     given: &[D::Event],
     when: &D::Command,
@@ -81,26 +82,26 @@ pub(crate) fn decided<D: Decider>(
     Ok(D::decide(when, &state)?.into_iter().map(|new| new.event).collect())
 }
 
-/// A job and everything around it.
+/// A job with all its streams and workers.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) log: Vec<Envelope>,
     pub(crate) job: job::State,
-    pub(crate) matching: matching::State,
-    found: BTreeMap<StreamId, found::State>,
+    pub(crate) matching: image_matching::State,
+    shards: BTreeMap<StreamId, shard::State>,
     workers: BTreeMap<WorkerId, worker::State>,
 }
 
 impl World {
-    /// Nothing has happened, at second 0.
+    /// A world without events, at second 0.
     pub(crate) fn empty() -> Self {
         Self {
             now: at(0.0),
             log: Vec::new(),
             job: job::State::default(),
-            matching: matching::State::default(),
-            found: BTreeMap::new(),
+            matching: image_matching::State::default(),
+            shards: BTreeMap::new(),
             workers: BTreeMap::new(),
         }
     }
@@ -133,18 +134,21 @@ impl World {
     pub(crate) fn register(&mut self, images: usize, frames: u64) {
         let product_id: ProductId = id("p");
         let images = (0..images).map(|n| image(&format!("i{n}"))).collect();
-        self.act(matching::Action::RegisterImages { product_id, images });
-        self.act(matching::Action::RegisterFrames { video_id: id("v"), frames: Frames::Counted(frames) });
+        self.act(image_matching::Action::RegisterImages { product_id, images });
+        self.act(image_matching::Action::RegisterFrames {
+            video_id: id("v"),
+            frames: Frames::Counted(frames),
+        });
     }
 
     pub(crate) fn issue(&mut self, request_id: &str, candidates: u64) {
-        self.act(matching::Action::Request(request(request_id, candidates)));
+        self.act(image_matching::Action::Request(request(request_id, candidates)));
     }
 
-    /// A worker claims a request: it is registered by that, as over HTTP.
+    /// A worker claims a request and is registered by that, as over HTTP.
     pub(crate) fn claim(&mut self, request_id: &str, worker: &str, lease_id: u128) {
         self.worker(worker, worker::Action::Register { kinds: vec![WorkKind::MatchRequest], version: None });
-        self.act(matching::Action::Claim {
+        self.act(image_matching::Action::Claim {
             request_id: id(request_id),
             lease_id: lease(lease_id),
             worker_id: id(worker),
@@ -153,7 +157,7 @@ impl World {
     }
 
     pub(crate) fn progress(&mut self, request_id: &str, lease_id: Option<u128>, processed: u64) {
-        self.act(matching::Action::Report {
+        self.act(image_matching::Action::Report {
             request_id: id(request_id),
             lease_id: lease_id.map(lease),
             totals: totals(processed, processed, 0),
@@ -162,7 +166,7 @@ impl World {
     }
 
     pub(crate) fn complete(&mut self, request_id: &str, lease_id: Option<u128>, processed: u64) {
-        self.act(matching::Action::Report {
+        self.act(image_matching::Action::Report {
             request_id: id(request_id),
             lease_id: lease_id.map(lease),
             totals: totals(processed, processed, 0),
@@ -172,22 +176,22 @@ impl World {
 
     pub(crate) fn report(&mut self, matches: &[MatchFound]) {
         for found in matches {
-            let action = found::Action::Report(vec![(found.clone(), self.now)]);
-            self.try_matches(&StreamId::matches(JOB, &found.match_id), action).unwrap();
+            let action = shard::Action::Report(vec![(found.clone(), self.now)]);
+            self.try_matches(&StreamId::image_match(JOB, &found.match_id), action).unwrap();
         }
     }
 
-    /// A worker's exit, with the copy of it in the job's history.
+    /// A worker's exit, with its copy in the job's history.
     pub(crate) fn exit(&mut self, worker: &str, exit_code: i32) {
         self.worker(worker, worker::Action::Exit { exit_code: Some(exit_code), signal: None, reason: None });
         let end = worker::end_of(Some(exit_code), None, None);
-        self.act(matching::Action::EndWorker { worker_id: id(worker), end });
+        self.act(image_matching::Action::EndWorker { worker_id: id(worker), end });
     }
 
     /// A worker whose heartbeats stopped.
     pub(crate) fn lose(&mut self, worker: &str) {
         self.worker(worker, worker::Action::Lose { last_seen_at: self.now });
-        self.act(matching::Action::EndWorker { worker_id: id(worker), end: WorkerEnd::Lost });
+        self.act(image_matching::Action::EndWorker { worker_id: id(worker), end: WorkerEnd::Lost });
     }
 
     #[track_caller]
@@ -196,7 +200,7 @@ impl World {
     }
 
     #[track_caller]
-    pub(crate) fn act(&mut self, action: matching::Action) {
+    pub(crate) fn act(&mut self, action: image_matching::Action) {
         self.try_act(action).unwrap();
     }
 
@@ -206,40 +210,43 @@ impl World {
         let command = worker::Command { worker_id: worker_id.clone(), at: self.now, action };
         let stream = StreamId::worker(&id::<Tenant>("default"), &worker_id);
         let state = self.workers.remove(&worker_id).unwrap_or_default();
-        let (state, new) = run::<Worker>(state, &command).unwrap();
+        let (state, new) = run::<WorkerDecider>(state, &command).unwrap();
         self.workers.insert(worker_id, state);
         self.record(&stream, new);
     }
 
-    /// How many events were recorded.
+    /// Executes the command; returns the number of recorded events.
     pub(crate) fn try_job(&mut self, action: job::Action) -> Result<usize, job::Refusal> {
         let command = job::Command { at: self.now, action };
-        let (state, new) = run::<Job>(self.job.clone(), &command)?;
+        let (state, new) = run::<JobDecider>(self.job.clone(), &command)?;
         self.job = state;
         Ok(self.record(&StreamId::job(JOB), new))
     }
 
-    pub(crate) fn try_act(&mut self, action: matching::Action) -> Result<usize, matching::Refusal> {
-        let command = matching::Command { job: self.standing(), at: self.now, action };
-        let (state, new) = run::<Matching>(self.matching.clone(), &command)?;
+    pub(crate) fn try_act(
+        &mut self,
+        action: image_matching::Action,
+    ) -> Result<usize, image_matching::Refusal> {
+        let command = image_matching::Command { job: self.availability(), at: self.now, action };
+        let (state, new) = run::<ImageMatchingDecider>(self.matching.clone(), &command)?;
         self.matching = state;
-        Ok(self.record(&StreamId::matching(JOB), new))
+        Ok(self.record(&StreamId::image_matching(JOB), new))
     }
 
     pub(crate) fn try_matches(
         &mut self,
         stream: &StreamId,
-        action: found::Action,
-    ) -> Result<usize, found::Refusal> {
-        let command = found::Command { job: self.standing(), action };
-        let state = self.found.get(stream).cloned().unwrap_or_default();
-        let (state, new) = run::<Matches>(state, &command)?;
-        self.found.insert(stream.clone(), state);
+        action: shard::Action,
+    ) -> Result<usize, shard::Refusal> {
+        let command = shard::Command { job: self.availability(), action };
+        let state = self.shards.get(stream).cloned().unwrap_or_default();
+        let (state, new) = run::<ImageMatchShardDecider>(state, &command)?;
+        self.shards.insert(stream.clone(), state);
         Ok(self.record(stream, new))
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        self.job.standing()
+    pub(crate) fn availability(&self) -> JobAvailability {
+        self.job.availability()
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -250,7 +257,7 @@ impl World {
         fold(&self.log)
     }
 
-    /// What the summary says now.
+    /// The summary at the current time.
     pub(crate) fn summary(&self) -> Summary {
         summary(&self.log, self.now)
     }
@@ -290,7 +297,8 @@ impl World {
 
 type Outcome<D> = (<D as Decider>::State, Vec<Occurred<<D as Decider>::Event>>);
 
-/// The state after the decision, and the decision; the state before, if it is refused, is the caller's own copy.
+/// Returns the decision and the state after it. If the command is refused, the caller keeps its own copy of
+/// the state.
 fn run<D: Decider>(state: D::State, command: &D::Command) -> Result<Outcome<D>, D::Refusal> {
     let new = D::decide(command, &state)?;
     let state = new.iter().fold(state, |state, new| D::evolve(state, &new.event, new.at));

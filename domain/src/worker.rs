@@ -1,7 +1,7 @@
-//! A worker's presence: registered, present, gone, back.
+//! A worker's presence: registered, present, ended, returned.
 //!
-//! Invariants: presence changes only by an event, and an event is recorded only when presence, kinds or version change.
-//! That heartbeats stop, and when, is known outside; here it arrives as [`Action::Lose`].
+//! Invariants: presence changes only by an event, and an event is recorded only when presence, kinds or
+//! version change. Heartbeats are tracked outside this crate; their timeout arrives as [`Action::Lose`].
 
 pub mod presence;
 
@@ -11,9 +11,10 @@ use event_schemas::worker::{
     WorkKind, WorkerEnd, WorkerEvent, WorkerExited, WorkerLost, WorkerRegistered, WorkerReturned,
 };
 
+use self::presence::WorkerState;
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 
-/// What is said about a worker, and when it happened.
+/// A command to a worker, and its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub worker_id: WorkerId,
@@ -23,15 +24,15 @@ pub struct Command {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It says what it can do, or claims work of these kinds. The order of the kinds, and repeats, do not matter; without
-    /// a version the one said before holds.
+    /// The worker registers, or claims work of these kinds. The order of the kinds and duplicates do not
+    /// matter. Without a version the previous one remains.
     Register {
         kinds: Vec<WorkKind>,
         version: Option<String>,
     },
-    /// It was heard of.
+    /// A sign of life arrived.
     Seen,
-    /// It was not heard of for a whole term.
+    /// No heartbeat arrived for a whole term.
     Lose {
         last_seen_at: Timestamp,
     },
@@ -42,38 +43,31 @@ pub enum Action {
     },
 }
 
-/// Whether a worker is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attendance {
-    Present,
-    Ended(WorkerEnd),
-}
-
-/// A worker as its decisions need it.
+/// The state of a worker; empty before it registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State(Option<Known>);
+pub struct State(Option<RegisteredWorker>);
 
-/// What is known of a worker that has registered.
+/// A worker that has registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Sorted, without repeats.
+pub struct RegisteredWorker {
+    /// Sorted, without duplicates.
     pub kinds: Vec<WorkKind>,
     pub version: Option<String>,
-    pub attendance: Attendance,
+    pub state: WorkerState,
 }
 
 impl State {
-    pub fn known(&self) -> Option<&Known> {
+    pub fn registered(&self) -> Option<&RegisteredWorker> {
         self.0.as_ref()
     }
 }
 
-/// Why a command about a worker is refused.
+/// The reason why a command to a worker is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no worker {0}; register it, or let it claim work")]
     Missing(WorkerId),
-    #[error("a worker names at least one kind of work that it can do")]
+    #[error("a worker must have at least one kind of work")]
     NoKinds,
 }
 
@@ -86,10 +80,10 @@ impl Refused for Refusal {
     }
 }
 
-/// How a worker ended, by what is reported of its exit.
+/// How a worker ended, derived from its reported exit.
 ///
-/// SIGKILL (exit code 137 = 128 + 9) is how Linux ends a process that takes too much memory, so it counts as that;
-/// SIGTERM, SIGINT and their exit codes are how a worker is asked to stop.
+/// SIGKILL (exit code 137 = 128 + 9) is how Linux kills a process that uses too much memory, so it counts as
+/// out of memory. SIGTERM, SIGINT and their exit codes are requests to stop.
 pub fn end_of(exit_code: Option<i32>, signal: Option<i32>, reason: Option<&str>) -> WorkerEnd {
     const ASKED: [&str; 6] = ["shutdown", "stopped", "stop", "sigterm", "sigint", "drained"];
     let reason = reason.map(str::to_lowercase);
@@ -109,9 +103,9 @@ pub fn end_of(exit_code: Option<i32>, signal: Option<i32>, reason: Option<&str>)
 
 /// Decides for the streams `worker-<tenant>.<id>`.
 #[derive(Debug)]
-pub enum Worker {}
+pub enum WorkerDecider {}
 
-impl Decider for Worker {
+impl Decider for WorkerDecider {
     type State = State;
     type Command = Command;
     type Event = WorkerEvent;
@@ -122,17 +116,17 @@ impl Decider for Worker {
         let missing = || Refusal::Missing(worker_id.clone());
         let events = match &command.action {
             Action::Register { kinds, version } => register(worker_id, kinds, version.as_ref(), state)?,
-            Action::Seen => come_back(worker_id, state.known().ok_or_else(missing)?),
-            Action::Lose { last_seen_at } => match state.known().ok_or_else(missing)?.attendance {
-                Attendance::Present => {
+            Action::Seen => come_back(worker_id, state.registered().ok_or_else(missing)?),
+            Action::Lose { last_seen_at } => match state.registered().ok_or_else(missing)?.state {
+                WorkerState::Present => {
                     vec![WorkerLost { worker_id: worker_id.clone(), last_seen_at: *last_seen_at }.into()]
                 }
-                Attendance::Ended(_) => Vec::new(),
+                WorkerState::Ended(_) => Vec::new(),
             },
-            Action::Exit { exit_code, signal, reason } => match state.known().ok_or_else(missing)?.attendance
+            Action::Exit { exit_code, signal, reason } => match state.registered().ok_or_else(missing)?.state
             {
-                // An exit explains why heartbeats stopped, so it is kept even if it is reported late.
-                Attendance::Present | Attendance::Ended(WorkerEnd::Lost) => vec![
+                // An exit explains why heartbeats stopped, so it is recorded even if it is reported late.
+                WorkerState::Present | WorkerState::Ended(WorkerEnd::Lost) => vec![
                     WorkerExited {
                         worker_id: worker_id.clone(),
                         end: end_of(*exit_code, *signal, reason.as_deref()),
@@ -142,26 +136,26 @@ impl Decider for Worker {
                     }
                     .into(),
                 ],
-                Attendance::Ended(_) => Vec::new(),
+                WorkerState::Ended(_) => Vec::new(),
             },
         };
         Ok(events.into_iter().map(|event| Occurred { at: command.at, event }).collect())
     }
 
     fn evolve(state: State, event: &WorkerEvent, _occurred_at: Timestamp) -> State {
-        let attendance = match event {
+        let changed = match event {
             WorkerEvent::WorkerRegistered(registered) => {
-                return State(Some(Known {
+                return State(Some(RegisteredWorker {
                     kinds: registered.kinds.clone(),
                     version: registered.version.clone(),
-                    attendance: Attendance::Present,
+                    state: WorkerState::Present,
                 }));
             }
-            WorkerEvent::WorkerReturned(_) => Attendance::Present,
-            WorkerEvent::WorkerLost(_) => Attendance::Ended(WorkerEnd::Lost),
-            WorkerEvent::WorkerExited(exited) => Attendance::Ended(exited.end),
+            WorkerEvent::WorkerReturned(_) => WorkerState::Present,
+            WorkerEvent::WorkerLost(_) => WorkerState::Ended(WorkerEnd::Lost),
+            WorkerEvent::WorkerExited(exited) => WorkerState::Ended(exited.end),
         };
-        State(state.0.map(|known| Known { attendance, ..known }))
+        State(state.0.map(|known| RegisteredWorker { state: changed, ..known }))
     }
 }
 
@@ -177,7 +171,7 @@ fn register(
     if kinds.is_empty() {
         return Err(Refusal::NoKinds);
     }
-    let known = state.known();
+    let known = state.registered();
     let version = version.or_else(|| known.and_then(|known| known.version.as_ref()));
     let mut events = known.map_or_else(Vec::new, |known| come_back(worker_id, known));
     if known.is_none_or(|known| known.kinds != kinds || known.version.as_ref() != version) {
@@ -187,10 +181,10 @@ fn register(
     Ok(events)
 }
 
-fn come_back(worker_id: &WorkerId, known: &Known) -> Vec<WorkerEvent> {
-    match known.attendance {
-        Attendance::Present => Vec::new(),
-        Attendance::Ended(_) => vec![WorkerReturned { worker_id: worker_id.clone() }.into()],
+fn come_back(worker_id: &WorkerId, known: &RegisteredWorker) -> Vec<WorkerEvent> {
+    match known.state {
+        WorkerState::Present => Vec::new(),
+        WorkerState::Ended(_) => vec![WorkerReturned { worker_id: worker_id.clone() }.into()],
     }
 }
 

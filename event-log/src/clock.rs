@@ -1,4 +1,4 @@
-//! The one seam through which time and new ids enter the program.
+//! The clock and the id generator: the only sources of time and new ids in the program.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,22 +9,22 @@ use event_schemas::time::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// What time it is. Cheap to clone; clones of a manual clock show the same time.
+/// A clock. Cheap to clone; clones of a manual clock share its time.
 #[derive(Clone, Debug)]
 pub enum Clock {
     System,
     Manual(Arc<Manual>),
 }
 
-/// A time that is moved by hand, and who waits for it.
+/// A clock that tests advance, and the instants that tasks wait for.
 #[derive(Debug)]
 pub struct Manual {
     now: watch::Sender<Timestamp>,
-    /// How many wait for each instant.
+    /// The number of tasks that wait for each instant.
     sleepers: Mutex<BTreeMap<Timestamp, usize>>,
 }
 
-/// Somebody waits for an instant. Ends when it is dropped.
+/// The registration of one task that waits for an instant, until it is dropped.
 struct Sleeper<'a> {
     clock: &'a Manual,
     instant: Timestamp,
@@ -32,7 +32,7 @@ struct Sleeper<'a> {
 
 impl Manual {
     fn sleepers(&self) -> MutexGuard<'_, BTreeMap<Timestamp, usize>> {
-        // Each change is one step.
+        // Each change is a single operation, so a panic leaves the map consistent.
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +55,7 @@ impl Drop for Sleeper<'_> {
 }
 
 impl Clock {
-    /// A clock that stands still until it is moved: for tests in simulated time.
+    /// A clock whose time changes only by `advance` and `set`: for tests in simulated time.
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(Manual { now: watch::Sender::new(start), sleepers: Mutex::default() }))
     }
@@ -67,22 +67,22 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on, and wakes everyone whose instant has come. The system's clock moves by itself.
+    /// Advances a manual clock and wakes the tasks whose instant is reached. No effect on the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(clock) = self {
             clock.now.send_modify(|now| *now = now.after(by));
         }
     }
 
-    /// Sets a manual clock, also back, as an operator may do with a real one.
+    /// Sets a manual clock, forwards or backwards, as an operator may do with a real one.
     pub fn set(&self, to: Timestamp) {
         if let Self::Manual(clock) = self {
             clock.now.send_replace(to);
         }
     }
 
-    /// The next instant that somebody waits for on a manual clock: nothing happens before it by itself, so a simulation can
-    /// go there at once.
+    /// The next instant that a task waits for on a manual clock. No timer fires before it, so a simulation can advance
+    /// to it directly.
     pub fn next_sleeper(&self) -> Option<Timestamp> {
         match self {
             Self::System => None,
@@ -94,7 +94,7 @@ impl Clock {
     pub async fn sleep_until(&self, instant: Timestamp) {
         match self {
             Self::System => loop {
-                // The system's clock may be set back while we sleep, so it is asked again.
+                // The system's clock may be set back during the sleep, so it is read again.
                 let left = instant.since(self.now());
                 if left.is_zero() {
                     return;
@@ -114,12 +114,12 @@ impl Clock {
     }
 }
 
-/// Where new ids come from.
+/// A generator of new ids.
 #[derive(Clone, Debug)]
 pub enum Ids {
-    /// UUIDv7: they sort by the time of their making.
+    /// UUIDv7: they sort by their creation time.
     Random,
-    /// The same ids in the same order at every run: for tests.
+    /// The same ids in the same order in every run: for tests.
     Sequence(Arc<AtomicU64>),
 }
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_sleeper_wakes_when_its_instant_comes_and_not_before() {
+    async fn a_sleeping_task_wakes_at_its_instant_not_before() {
         let clock = Clock::manual(Timestamp::EPOCH);
         let sleeper = tokio::spawn({
             let clock = clock.clone();

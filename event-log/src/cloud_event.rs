@@ -1,9 +1,9 @@
-//! Events as CloudEvents 1.0, one JSON object a line: how a log leaves this program, and how it comes back.
+//! The export format of a log: events as CloudEvents 1.0, one JSON object per line.
 //!
-//! The same event is always the same bytes, and every byte of type, metadata and data comes back from them. What
+//! The same event is always written as the same bytes, and type, metadata and data are restored from them byte for byte. What
 //! CloudEvents has no name for is an extension attribute: `stream`, `revision`, `sequence` (the position, in twenty digits),
 //! `recordedtime`, `tenantid`, `actor`, `correlationid`, `causationid`, `schemaversion`, `idempotencykey` and
-//! `idempotencybody`. Metadata that these do not give back to the byte, because another program wrote it, goes beside them as
+//! `idempotencybody`. Metadata that cannot be restored exactly from these, because another program wrote it, is added as
 //! `metadata`, in base64.
 
 use std::borrow::Cow;
@@ -26,23 +26,23 @@ const SPEC_VERSION: &str = "1.0";
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
 
-/// The line is no event of a log.
+/// The line is not an exported event.
 #[derive(Debug, thiserror::Error)]
-pub enum NotAnEvent {
-    #[error("it is no CloudEvent with the attributes that `matchbook events export` writes: {0}")]
+pub enum InvalidCloudEvent {
+    #[error("it is not a CloudEvent with the attributes that `matchbook events export` writes: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("it is of CloudEvents version {0}, and only {SPEC_VERSION} is known")]
+    #[error("it has CloudEvents version {0}; only {SPEC_VERSION} is supported")]
     Version(String),
     #[error("its {0} cannot be read")]
     Attribute(&'static str),
-    #[error("it lacks {0}, and has no `metadata` instead")]
+    #[error("it lacks {0} and has no `metadata` attribute")]
     Missing(&'static str),
 }
 
-/// The attributes, in the order in which they are written.
+/// The attributes of a line, in the order in which they are written.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct CloudEventLine<'a> {
     #[serde(borrow)]
     specversion: Cow<'a, str>,
     id: EventId,
@@ -60,7 +60,7 @@ struct Line<'a> {
     sequence: Cow<'a, str>,
     recordedtime: Timestamp,
     stream: StreamId,
-    /// Text, because an integer of CloudEvents has 32 bits.
+    /// A string, because integers in CloudEvents have 32 bits.
     #[serde(borrow)]
     revision: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,13 +87,13 @@ struct Line<'a> {
     data_base64: Option<Cow<'a, str>>,
 }
 
-/// Writes the event as one line, with its end.
+/// Writes the event as one line, with the line break.
 pub fn write_line(event: &Recorded, lines: &mut Vec<u8>) {
     let metadata: Option<Metadata> = serde_json::from_slice(&event.metadata).ok();
-    let told = metadata.as_ref().is_some_and(|metadata| stored(metadata) == event.metadata);
+    let is_restorable = metadata.as_ref().is_some_and(|metadata| encode_metadata(metadata) == event.metadata);
     let data = as_json(event);
     let known = metadata.as_ref();
-    let line = Line {
+    let line = CloudEventLine {
         specversion: SPEC_VERSION.into(),
         id: event.id,
         source: source(known).into(),
@@ -110,10 +110,10 @@ pub fn write_line(event: &Recorded, lines: &mut Vec<u8>) {
         correlationid: known.map(|metadata| metadata.correlation_id),
         causationid: known.map(|metadata| metadata.causation_id),
         schemaversion: known.map(|metadata| metadata.schema_version),
-        idempotencykey: known.and_then(|metadata| metadata.idempotency).map(|asked| asked.key),
-        idempotencybody: known.and_then(|metadata| metadata.idempotency).map(|asked| asked.body),
+        idempotencykey: known.and_then(|metadata| metadata.idempotency).map(|idempotency| idempotency.key),
+        idempotencybody: known.and_then(|metadata| metadata.idempotency).map(|idempotency| idempotency.body),
         traceparent: known.and_then(|metadata| metadata.traceparent.clone()),
-        metadata: (!told).then(|| STANDARD.encode(&event.metadata).into()),
+        metadata: (!is_restorable).then(|| STANDARD.encode(&event.metadata).into()),
         data,
         data_base64: data.is_none().then(|| STANDARD.encode(&event.data).into()),
     };
@@ -121,27 +121,27 @@ pub fn write_line(event: &Recorded, lines: &mut Vec<u8>) {
     lines.push(b'\n');
 }
 
-/// Reads a line, without its end.
+/// Reads a line, without the line break.
 ///
 /// # Errors
-/// [`NotAnEvent`] if anything in it is not what [`write_line`] writes.
-pub fn read_line(line: &[u8]) -> Result<Recorded, NotAnEvent> {
-    let line: Line<'_> = serde_json::from_slice(line)?;
+/// [`InvalidCloudEvent`] if the line differs from the form that [`write_line`] writes.
+pub fn read_line(line: &[u8]) -> Result<Recorded, InvalidCloudEvent> {
+    let line: CloudEventLine<'_> = serde_json::from_slice(line)?;
     if line.specversion != SPEC_VERSION {
-        return Err(NotAnEvent::Version(line.specversion.into_owned()));
+        return Err(InvalidCloudEvent::Version(line.specversion.into_owned()));
     }
-    let number = |text: &str, name| text.parse().map_err(|_| NotAnEvent::Attribute(name));
-    let bytes = |text: &str, name| STANDARD.decode(text).map_err(|_| NotAnEvent::Attribute(name));
+    let number = |text: &str, name| text.parse().map_err(|_| InvalidCloudEvent::Attribute(name));
+    let bytes = |text: &str, name| STANDARD.decode(text).map_err(|_| InvalidCloudEvent::Attribute(name));
     let format = if line.datacontenttype == JSON { DataFormat::Json } else { DataFormat::Bytes };
     let data = match (line.data, &line.data_base64) {
-        (Some(_), Some(_)) => return Err(NotAnEvent::Attribute("data, which is there twice,")),
+        (Some(_), Some(_)) => return Err(InvalidCloudEvent::Attribute("data, which is present twice,")),
         (Some(json), None) => Bytes::copy_from_slice(json.get().as_bytes()),
         (None, Some(text)) => bytes(text, "data_base64")?.into(),
         (None, None) => Bytes::new(),
     };
     let metadata = match &line.metadata {
         Some(text) => bytes(text, "metadata")?.into(),
-        None => stored(&told(&line)?),
+        None => encode_metadata(&metadata_from_attributes(&line)?),
     };
     Ok(Recorded {
         position: Position(number(&line.sequence, "sequence")?),
@@ -156,32 +156,32 @@ pub fn read_line(line: &[u8]) -> Result<Recorded, NotAnEvent> {
     })
 }
 
-/// The metadata that the attributes tell.
-fn told(line: &Line<'_>) -> Result<Metadata, NotAnEvent> {
+/// Rebuilds the metadata from the attributes.
+fn metadata_from_attributes(line: &CloudEventLine<'_>) -> Result<Metadata, InvalidCloudEvent> {
     let idempotency = match (line.idempotencykey, line.idempotencybody) {
         (Some(key), Some(body)) => Some(Idempotency { key, body }),
         (None, None) => None,
-        _ => return Err(NotAnEvent::Missing("one of `idempotencykey` and `idempotencybody`")),
+        _ => return Err(InvalidCloudEvent::Missing("one of `idempotencykey` and `idempotencybody`")),
     };
     Ok(Metadata {
-        schema_version: line.schemaversion.ok_or(NotAnEvent::Missing("`schemaversion`"))?,
-        occurred_at: line.time.ok_or(NotAnEvent::Missing("`time`"))?,
-        tenant: line.tenantid.clone().ok_or(NotAnEvent::Missing("`tenantid`"))?,
-        actor: line.actor.clone().ok_or(NotAnEvent::Missing("`actor`"))?,
-        correlation_id: line.correlationid.ok_or(NotAnEvent::Missing("`correlationid`"))?,
-        causation_id: line.causationid.ok_or(NotAnEvent::Missing("`causationid`"))?,
+        schema_version: line.schemaversion.ok_or(InvalidCloudEvent::Missing("`schemaversion`"))?,
+        occurred_at: line.time.ok_or(InvalidCloudEvent::Missing("`time`"))?,
+        tenant: line.tenantid.clone().ok_or(InvalidCloudEvent::Missing("`tenantid`"))?,
+        actor: line.actor.clone().ok_or(InvalidCloudEvent::Missing("`actor`"))?,
+        correlation_id: line.correlationid.ok_or(InvalidCloudEvent::Missing("`correlationid`"))?,
+        causation_id: line.causationid.ok_or(InvalidCloudEvent::Missing("`causationid`"))?,
         subject: line.subject,
         idempotency,
         traceparent: line.traceparent.clone(),
     })
 }
 
-/// The bytes that this program stores of metadata.
-fn stored(metadata: &Metadata) -> Bytes {
+/// The bytes of metadata, as this program stores them.
+fn encode_metadata(metadata: &Metadata) -> Bytes {
     serde_json::to_vec(metadata).expect("metadata has text keys only, so it can be written as JSON").into()
 }
 
-/// The data, if it can stand in a line as it is: JSON without a line's end in it. `null` would be taken for no data.
+/// The data, if it can be embedded as it is: JSON without a line break. `null` would be read as missing data.
 fn as_json(event: &Recorded) -> Option<&RawValue> {
     let json: &RawValue = serde_json::from_slice(&event.data).ok()?;
     let whole = json.get().len() == event.data.len() && json.get() != "null";
@@ -189,7 +189,7 @@ fn as_json(event: &Recorded) -> Option<&RawValue> {
     (event.format == DataFormat::Json && whole && one_line).then_some(json)
 }
 
-/// Within a source no two events have one id.
+/// The `source` attribute. Event ids are unique within a source.
 fn source(metadata: Option<&Metadata>) -> String {
     metadata.map_or_else(
         || "/matchbook".to_owned(),
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    fn ours() -> Recorded {
+    fn recorded_event() -> Recorded {
         let metadata = Metadata {
             schema_version: 1,
             occurred_at: Timestamp::from_micros(1_732_183_200_123_456),
@@ -223,7 +223,7 @@ mod tests {
             id: EventId(Uuid::from_u128(1)),
             event_type: EventType::new("JobCancelled"),
             format: DataFormat::Json,
-            metadata: stored(&metadata),
+            metadata: encode_metadata(&metadata),
             data: Bytes::from_static(br#"{"from":"queued", "score":0.10}"#),
         }
     }
@@ -235,9 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_a_line_never_changes() {
+    fn the_format_of_a_line_is_stable() {
         assert_eq!(
-            line(&ours()),
+            line(&recorded_event()),
             concat!(
                 r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000001","source":"/matchbook/ac~20me","#,
                 r#""type":"JobCancelled","time":"2024-11-21T10:00:00.123456Z","datacontenttype":"application/json","#,
@@ -250,12 +250,12 @@ mod tests {
                 "\n"
             )
         );
-        assert_eq!(read_line(line(&ours()).trim_end().as_bytes()).unwrap(), ours());
+        assert_eq!(read_line(line(&recorded_event()).trim_end().as_bytes()).unwrap(), recorded_event());
     }
 
     #[test]
-    fn what_is_no_such_line_is_refused_with_the_reason() {
-        let good = line(&ours());
+    fn an_invalid_line_is_refused_with_the_reason() {
+        let good = line(&recorded_event());
         for (found, change, part) in [
             ("\"1.0\"", "\"2.0\"", "version 2.0"),
             ("\"revision\":\"7\"", "\"revision\":\"seven\"", "revision"),
@@ -266,8 +266,9 @@ mod tests {
             (",\"idempotencybody\":\"05050505050505050505050505050505\"", "", "idempotencybody"),
         ] {
             assert!(good.contains(found), "{found}");
-            let said = read_line(good.replace(found, change).trim_end().as_bytes()).unwrap_err().to_string();
-            assert!(said.contains(part), "no {part} in {said}");
+            let message =
+                read_line(good.replace(found, change).trim_end().as_bytes()).unwrap_err().to_string();
+            assert!(message.contains(part), "no {part} in {message}");
         }
     }
 
@@ -280,12 +281,16 @@ mod tests {
     }
 
     fn metadata() -> impl Strategy<Value = Vec<u8>> {
-        prop_oneof![Just(ours().metadata.to_vec()), data(), Just([ours().metadata.as_ref(), b" "].concat())]
+        prop_oneof![
+            Just(recorded_event().metadata.to_vec()),
+            data(),
+            Just([recorded_event().metadata.as_ref(), b" "].concat())
+        ]
     }
 
     proptest! {
         #[test]
-        fn every_byte_of_an_event_comes_back(
+        fn an_event_round_trips_exactly(
             data in data(), metadata in metadata(), json in any::<bool>(), event_type in "\\PC{0,12}",
             stream in "[a-z$]{1,5}-\\PC{1,12}", revision in any::<u64>(), position in any::<u64>(), id in any::<u128>(),
             micros in -62_135_596_800_000_000_i64..=253_402_300_799_999_999,
@@ -309,7 +314,7 @@ mod tests {
         }
 
         #[test]
-        fn any_other_line_is_no_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_bytes_are_refused_without_a_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(read_line(&line).is_err());
         }
     }

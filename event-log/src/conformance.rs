@@ -1,9 +1,9 @@
-//! What every log must do, as one suite that each implementation runs.
+//! The conformance suite that every implementation of the log must pass.
 //!
-//! Each rule of the contract ([`EventLog`]) is a function over a fresh log and its clock, which stands still until it is
-//! moved. [`conformance_tests!`](crate::conformance_tests) makes a test of every one.
+//! Each rule of the contract ([`EventLog`]) is a function over a new log and its manual clock.
+//! [`conformance_tests!`](crate::conformance_tests) generates a test for each of them.
 
-#![allow(clippy::unwrap_used, reason = "these are tests, although they are not marked as such")]
+#![allow(clippy::unwrap_used, reason = "the suite consists of tests, although they are not marked as tests")]
 
 use bytes::Bytes;
 use event_schemas::envelope::{DataFormat, EventType, NewEvent, Recorded};
@@ -15,51 +15,50 @@ use uuid::Uuid;
 use crate::{Appended, EventLog, Expected, Filter, Log, Page};
 
 mod appending;
+mod concurrency;
 mod model;
 mod reading;
-mod together;
-
 pub use appending::*;
-pub use model::any_history_agrees_with_a_plain_list;
+pub use concurrency::*;
+pub use model::any_history_matches_a_list_model;
 pub use reading::*;
-pub use together::*;
 
-/// When the clocks of the suite start.
+/// The time at which the clocks of the suite start.
 pub const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
-/// Makes a test of every rule. `$make` names a function from a clock to a fresh log and whatever must live as long as
-/// it does.
+/// Generates a test for every rule. `$make` names a function from a clock to a new log and a value that must live as
+/// long as the log.
 #[macro_export]
 macro_rules! conformance_tests {
     ($make:path) => {
         $crate::conformance_tests!($make:
-            an_append_comes_back_as_it_was,
-            positions_and_revisions_count_up,
-            a_right_expectation_is_met,
-            a_wrong_expectation_is_a_conflict_that_names_the_revision,
-            any_takes_the_stream_as_it_is,
-            a_retried_append_is_recognised,
-            a_retry_of_an_older_append_is_recognised,
-            a_retry_that_differs_is_no_retry,
-            an_append_within_the_limits_is_taken_and_one_beyond_is_refused,
-            a_refused_append_leaves_nothing,
-            a_stream_is_read_in_pages,
-            what_is_not_there_is_no_error,
-            the_whole_log_is_read_in_pages,
-            a_filter_leaves_over_its_streams_and_moves_on,
-            the_position_at_an_instant_is_the_last_one_recorded_by_then,
-            recorded_at_never_goes_back,
-            the_head_moves_with_what_is_durable,
-            of_concurrent_appenders_at_one_revision_one_wins,
-            concurrent_appenders_on_many_streams_all_get_in,
-            the_same_append_many_times_at_once_is_one,
-            a_subscription_sees_everything_in_order_from_old_to_new,
-            a_filtered_subscription_sees_only_its_streams,
+            append_is_read_back_unchanged,
+            positions_and_revisions_increase,
+            correct_expected_revision_succeeds,
+            wrong_expected_revision_conflicts_with_actual,
+            expected_any_ignores_the_revision,
+            retried_append_is_recognised,
+            retry_of_an_older_append_is_recognised,
+            different_events_are_not_a_retry,
+            append_limits_are_enforced,
+            refused_append_leaves_no_events,
+            stream_is_read_in_pages,
+            reads_beyond_the_end_are_empty,
+            whole_log_is_read_in_pages,
+            filter_selects_streams_and_advances,
+            position_at_is_the_last_recorded_by_then,
+            recorded_at_never_decreases,
+            head_follows_durable_events,
+            one_concurrent_append_per_revision_wins,
+            concurrent_appends_to_many_streams_succeed,
+            concurrent_retries_append_once,
+            subscription_delivers_all_events_in_order,
+            filtered_subscription_delivers_its_streams,
         );
 
         #[test]
-        fn any_history_agrees_with_a_plain_list() {
-            $crate::conformance::any_history_agrees_with_a_plain_list($make);
+        fn any_history_matches_a_list_model() {
+            $crate::conformance::any_history_matches_a_list_model($make);
         }
     };
     ($make:path: $($rule:ident),* $(,)?) => {$(
@@ -73,10 +72,10 @@ macro_rules! conformance_tests {
 }
 
 fn stream(name: &str) -> StreamId {
-    name.parse().expect("the suite's names are proper")
+    name.parse().expect("the suite's stream names are valid")
 }
 
-/// An event whose id and contents are derived from a number.
+/// An event whose id and content are derived from a number.
 pub(crate) fn event(number: u128) -> NewEvent {
     NewEvent {
         id: EventId(Uuid::from_u128(number)),
@@ -92,24 +91,24 @@ fn events(numbers: std::ops::Range<u128>) -> Vec<NewEvent> {
 }
 
 async fn append(log: &Log, name: &str, expected: Expected, numbers: std::ops::Range<u128>) -> Appended {
-    log.append(&stream(name), expected, events(numbers)).await.expect("the append is right")
+    log.append(&stream(name), expected, events(numbers)).await.expect("the append succeeds")
 }
 
 async fn all(log: &Log) -> Vec<Recorded> {
     all_of(log, &Filter::All, 1000).await
 }
 
-/// Everything that passes, page by page.
+/// All events that pass the filter, read page by page.
 async fn all_of(log: &Log, filter: &Filter, events_max: usize) -> Vec<Recorded> {
     let mut events = Vec::new();
     let mut after = Position::START;
     loop {
         let Page { events: page, next, at_head } =
             log.read_all(after, filter, events_max).await.expect("the log can be read");
-        assert!(page.len() <= events_max, "a page is not larger than asked for");
+        assert!(page.len() <= events_max, "a page is not larger than requested");
         assert!(page.iter().all(|event| event.position > after && event.position <= next));
         events.extend(page);
-        assert!(next > after || at_head, "reading moves on until the head");
+        assert!(next > after || at_head, "reads advance until the head");
         after = next;
         if at_head {
             return events;

@@ -1,11 +1,11 @@
 //! The embedded log: segmented files in one folder, written by one thread of this process.
 //!
-//! An append is acknowledged once the group that it is part of is synced; readers see it from then on. What the files
-//! look like, and what an acknowledgement means, is in `docs/log-format.md`.
+//! An append is acknowledged once the group that it is part of is synced; readers see it from then on.
+//! `docs/log-format.md` describes the files and the meaning of an acknowledgement.
 //!
-//! - `writer` decides and writes, `reader` answers, `recovery` opens, `keeper` works ahead and cleans up behind,
-//!   `verify` reads all of it, `repair` sets aside what is damaged;
-//! - `record`, `segment` and `index` are the bytes; `disk` is the only way to them.
+//! - `writer` checks and writes appends, `reader` serves reads, `recovery` opens the log, `maintenance` preallocates the
+//!   next segment and writes index files, `verify` reads the whole log, `repair` quarantines what is damaged;
+//! - `record`, `segment` and `index` define the bytes; `disk` is the only access to the file system.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,69 +24,72 @@ use crate::{
 };
 
 mod backup;
-mod client;
 mod disk;
-mod heads;
-mod index;
-mod keeper;
+mod external_append;
 #[cfg(any(test, feature = "simulation"))]
-mod mending;
+mod harness;
+mod index;
+mod maintenance;
+mod offline_reader;
 mod reader;
 mod record;
 mod recovery;
 mod repair;
 #[cfg(any(test, feature = "simulation"))]
-mod rig;
+mod repair_simulation;
 mod segment;
-mod stop;
+mod shutdown;
+#[cfg(any(test, feature = "simulation"))]
+mod simulate;
+mod stream_heads;
 mod tail;
 mod telemetry;
-#[cfg(any(test, feature = "simulation"))]
-mod torture;
 mod verify;
-mod walk;
 mod writer;
 
 pub use backup::{BackedUp, BackupError, Restored, backup, check as check_backup, restore};
-pub use client::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
 #[cfg(any(test, feature = "simulation"))]
-pub use disk::simulated::{Points, SimDisk, Trouble};
+pub use disk::simulated::{FaultKind, FaultPoints, SimDisk};
 pub use disk::{Fault, make_folder};
-pub use recovery::{Cut, OpenError};
-pub use repair::{Plan, Repaired, Report, Salvaged, SetAside, StreamSetAside, plan, repair};
+pub use external_append::{CLIENT_APPEND_BYTES_MAX, ClientExpected, PendingAppend};
 #[cfg(any(test, feature = "simulation"))]
-pub use rig::Broken;
-pub use stop::Stopped;
+pub use harness::Violation;
+pub use offline_reader::{OfflineReadError, OfflineReader};
+pub use recovery::{OpenError, TruncatedWrite};
+pub use repair::{
+    QuarantinedFile, QuarantinedStream, RepairPlan, RepairReport, Repaired, ReportedDamage, Salvaged,
+    plan_repair, repair,
+};
+pub use shutdown::Stopped;
 #[cfg(any(test, feature = "simulation"))]
-pub use torture::{Damaged, Tally, torture};
-pub use verify::{Damage, Extent, Progress, Unfinished, Verified, VerifyError, verify};
-pub use walk::{Walk, WalkError};
+pub use simulate::{DamageStats, SimulationStats, simulate};
+pub use verify::{Damage, Extent, Progress, UnfinishedWrite, Verified, VerifyError, verify};
 
-use client::Claim;
 use disk::Disk;
-use heads::{Heads, Ids};
-use keeper::Keeper;
-use reader::{Access, Shelf};
+use external_append::AppendExpectation;
+use maintenance::MaintenanceThread;
+use reader::{Access, LogView};
 use segment::SegmentFault;
-use stop::{Indispensable, Latch};
-use writer::{Import, Message, Request, Writer};
+use shutdown::{PanicGuard, Shutdown};
+use stream_heads::{RecentEventIds, StreamHeadCache};
+use writer::{AppendRequest, Import, Writer, WriterMessage};
 
-/// How a log is kept. The defaults are meant to be right.
+/// The settings of a log. The defaults suit most installations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Made if it is not there. Nothing else may be in it.
+    /// The log's folder, which is created if it does not exist. It must contain nothing else.
     pub folder: PathBuf,
-    /// The size that segments grow to; the first ones are smaller, so that a small log is a small folder.
+    /// The size that segments grow to; the first ones are smaller, so that a small log has a small folder.
     pub segment_bytes: u64,
-    /// With less than this free on the disk, appends are refused and reads go on.
+    /// With less free disk space than this, appends are refused; reads still work.
     pub reserve_bytes: u64,
     /// The most bytes that one sync makes durable, unless a single append is larger.
     pub group_bytes_max: usize,
     /// The most appends that one sync makes durable.
     pub group_appends_max: usize,
-    /// How many appends may wait for the writer before appenders wait to be let in.
+    /// The size of the writer's queue. When it is full, callers wait before their append is enqueued.
     pub queue_max: usize,
-    /// How much of the log's end is kept in memory for those who follow it.
+    /// The size of the cache of the newest events, for subscribers that follow the log.
     pub tail_bytes: usize,
 }
 
@@ -118,7 +121,7 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const SEGMENT_BYTES_MIN: u64 = 8 << 10;
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 
-/// What of the settings the writer needs.
+/// The settings that the writer uses.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     segment_bytes: u64,
@@ -138,38 +141,37 @@ impl Limits {
     }
 }
 
-/// What opening a log found and did.
+/// The result of opening a log.
 #[derive(Clone, Debug)]
 pub struct Opened {
     pub events: u64,
     pub segments: usize,
-    /// A write that was cut short by a crash, if there was one. It was never acknowledged.
-    pub cut: Option<Cut>,
+    /// An incomplete write that a crash left behind, if there was one. It was never acknowledged.
+    pub truncated: Option<TruncatedWrite>,
     pub duration: Duration,
 }
 
-/// A log in a folder of this machine. Clones are the same log; it ends when it is closed, or with its last clone.
+/// A log in a local folder. Clones share one log, which stops when it is closed or its last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct EmbeddedLog {
     identity: Identity,
-    shelf: Arc<Shelf>,
-    queue: mpsc::Sender<Message>,
+    view: Arc<LogView>,
+    queue: mpsc::Sender<WriterMessage>,
     head: watch::Receiver<Position>,
-    latch: Latch,
+    shutdown: Shutdown,
     writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
 }
 
 impl EmbeddedLog {
-    /// Opens the log in the folder, or makes one there. It reads one segment at most: call it where waiting for a disk
-    /// does no harm.
+    /// Opens the log in the folder, or creates one there. It blocks on the disk and reads at most one segment.
     ///
     /// # Errors
-    /// [`OpenError`], each naming the way out. A damaged log is refused, not mended.
+    /// [`OpenError`], each with its remedy. A damaged log is refused, not repaired.
     pub fn open(settings: &Settings, clock: Clock) -> Result<(Self, Opened), OpenError> {
         Self::open_on(&Disk::folder(&settings.folder)?, settings, clock)
     }
 
-    /// Opens the log on a simulated disk. The folder of the settings means nothing there.
+    /// Opens the log on a simulated disk, where the folder of the settings is ignored.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -184,32 +186,37 @@ impl EmbeddedLog {
 
     fn open_on(disk: &Disk, settings: &Settings, clock: Clock) -> Result<(Self, Opened), OpenError> {
         let started = Instant::now();
-        recovery::look(disk)?;
-        let lock = disk.lock().map_err(|fault| recovery::not_locked(disk, fault))?;
-        let latch = Latch::new();
+        recovery::check_folder(disk)?;
+        let lock = disk.lock().map_err(|fault| recovery::lock_error(disk, fault))?;
+        let shutdown = Shutdown::new();
         let (queue, requests) = mpsc::channel(settings.queue_max);
-        let keeper = Keeper::start(disk.clone(), settings.reserve_bytes, latch.clone(), queue.downgrade())
-            .map_err(thread_fault)?;
-        let (writer, identity, mut opened) = start(disk, settings, clock, latch.clone(), keeper)?;
-        let (shelf, head) = (Arc::clone(&writer.shelf), writer.head.subscribe());
-        let indispensable = Indispensable(latch.clone());
+        let maintenance = MaintenanceThread::start(
+            disk.clone(),
+            settings.reserve_bytes,
+            shutdown.clone(),
+            queue.downgrade(),
+        )
+        .map_err(thread_fault)?;
+        let (writer, identity, mut opened) = start(disk, settings, clock, shutdown.clone(), maintenance)?;
+        let (view, head) = (Arc::clone(&writer.view), writer.head.subscribe());
+        let panic_guard = PanicGuard(shutdown.clone());
         let thread = thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || {
-                let _indispensable = indispensable;
+                let _panic_guard = panic_guard;
                 writer.run(requests, lock);
             })
             .map_err(thread_fault)?;
         opened.duration = started.elapsed();
         let writer = Arc::new(Mutex::new(Some(thread)));
-        Ok((Self { identity, shelf, queue, head, latch, writer }, opened))
+        Ok((Self { identity, view, queue, head, shutdown, writer }, opened))
     }
 
-    /// Finishes what is queued, says on disk that all of it is durable, and gives the folder free. Appends after it are
-    /// refused, reads still answer. Closing twice does nothing.
+    /// Commits the queued appends, writes a mark that confirms them, and releases the folder. Later appends are refused;
+    /// reads still work. Closing twice has no effect.
     pub async fn close(&self) {
-        // If the writer has ended already, there is nothing to tell it.
-        let _ = self.queue.send(Message::Close).await;
+        // If the writer has ended already, there is nothing to close.
+        let _ = self.queue.send(WriterMessage::Close).await;
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -219,55 +226,55 @@ impl EmbeddedLog {
         }
     }
 
-    /// Takes over events of another log: all of them or none.
+    /// Imports events of another log: all of them or none.
     ///
     /// # Errors
     /// As [`crate::Log::import`].
     pub(crate) async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
         let (answer, answered) = oneshot::channel();
-        if self.queue.send(Message::Import(Import { events, answer })).await.is_err() {
+        if self.queue.send(WriterMessage::Import(Import { events, answer })).await.is_err() {
             return Err(AppendError::Closed { reason: "it was closed".to_owned() }.into());
         }
         let gone = || AppendError::Unknown { reason: "the log's writer ended early".to_owned() };
         answered.await.unwrap_or_else(|_| Err(gone().into()))
     }
 
-    /// Waits until the log takes no more appends, and says why. After [`Stopped::Failed`] the process must end: what is
-    /// on the disk can be told only by opening it anew.
+    /// Waits until the log accepts no more appends, and returns the reason. After [`Stopped::Failed`] the process must end:
+    /// only reopening the log shows what is on the disk.
     pub async fn stopped(&self) -> Stopped {
-        self.latch.wait().await
+        self.shutdown.wait().await
     }
 
-    /// Gives an append to the writer.
+    /// Enqueues an append for the writer.
     async fn queue(
         &self,
         stream: StreamId,
-        claim: Claim,
+        expectation: AppendExpectation,
         events: Vec<NewEvent>,
-    ) -> Result<Pending, AppendError> {
+    ) -> Result<PendingAppend, AppendError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { stream, claim, events, answer };
-        if self.queue.send(Message::Append(request)).await.is_err() {
-            let reason = match self.latch.stopped() {
+        let request = AppendRequest { stream, expectation, events, answer };
+        if self.queue.send(WriterMessage::Append(request)).await.is_err() {
+            let reason = match self.shutdown.stopped() {
                 Some(Stopped::Failed { reason }) => reason,
                 Some(Stopped::Closed) | None => "it was closed".to_owned(),
             };
             return Err(AppendError::Closed { reason });
         }
-        Ok(Pending::new(answered))
+        Ok(PendingAppend::new(answered))
     }
 
-    /// Asks memory at once, and the disk on a thread that may wait.
-    async fn ask<T: Send + 'static>(
+    /// Runs a query on the caches in memory first, and if it needs the disk, again on a thread that may block.
+    async fn query<T: Send + 'static>(
         &self,
-        question: impl Fn(&Shelf, Access) -> Result<T, SegmentFault> + Send + 'static,
+        query: impl Fn(&LogView, Access) -> Result<T, SegmentFault> + Send + 'static,
     ) -> Result<T, ReadError> {
-        match question(&self.shelf, Access::Memory) {
+        match query(&self.view, Access::Memory) {
             Err(SegmentFault::NeedsDisk) => {}
             answer => return Ok(answer?),
         }
-        let shelf = Arc::clone(&self.shelf);
-        let answer = tokio::task::spawn_blocking(move || question(&shelf, Access::Disk)).await;
+        let view = Arc::clone(&self.view);
+        let answer = tokio::task::spawn_blocking(move || query(&view, Access::Disk)).await;
         Ok(answer.map_err(|_| ReadError::Unavailable("the reading thread ended early".to_owned()))??)
     }
 }
@@ -276,37 +283,37 @@ fn thread_fault(source: std::io::Error) -> OpenError {
     OpenError::Io(Fault { action: "start a thread for", file: "the log".to_owned(), source })
 }
 
-/// Recovers what is on the disk and makes a writer for it.
+/// Recovers the log on the disk and creates its writer.
 fn start(
     disk: &Disk,
     settings: &Settings,
     clock: Clock,
-    latch: Latch,
-    mut keeper: Keeper,
+    shutdown: Shutdown,
+    mut maintenance: MaintenanceThread,
 ) -> Result<(Writer, Identity, Opened), OpenError> {
     let limits = settings.limits();
     let recovered = recovery::recover(disk, &limits)?;
     let opened = Opened {
         events: recovered.head.0,
         segments: recovered.segments.len(),
-        cut: recovered.cut,
+        truncated: recovered.truncated,
         duration: Duration::ZERO,
     };
-    keeper.make_room(limits.segment_bytes_after(recovered.size));
-    let shelf = Shelf::new(recovered.segments, recovered.head, recovered.recorded_at, settings.tail_bytes);
+    maintenance.preallocate(limits.segment_bytes_after(recovered.size));
+    let view = LogView::new(recovered.segments, recovered.head, recovered.recorded_at, settings.tail_bytes);
     let mut writer = Writer {
         disk: disk.clone(),
         clock,
         limits,
-        shelf: Arc::new(shelf),
-        keeper,
-        latch,
+        view: Arc::new(view),
+        maintenance,
+        shutdown,
         head: watch::Sender::new(recovered.head),
         end: recovered.active.end(),
         active: recovered.active,
         size: recovered.size,
-        heads: Heads::default(),
-        ids: Ids::default(),
+        heads: StreamHeadCache::default(),
+        recent_ids: RecentEventIds::default(),
         groups: 0,
         marked: recovered.marked,
         written: Instant::now(),
@@ -325,7 +332,7 @@ impl EventLog for EmbeddedLog {
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
         check_size(&events)?;
-        self.queue(stream.clone(), Claim::Contract(expected), events).await?.outcome().await
+        self.queue(stream.clone(), AppendExpectation::Contract(expected), events).await?.outcome().await
     }
 
     async fn read_stream(
@@ -335,16 +342,16 @@ impl EventLog for EmbeddedLog {
         events_max: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
         let stream = stream.clone();
-        self.ask(move |shelf, access| shelf.stream(&stream, from, events_max, access)).await
+        self.query(move |view, access| view.stream(&stream, from, events_max, access)).await
     }
 
     async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
         let filter = filter.clone();
-        self.ask(move |shelf, access| shelf.page(after, &filter, events_max, access)).await
+        self.query(move |view, access| view.page(after, &filter, events_max, access)).await
     }
 
     async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
-        self.ask(move |shelf, access| shelf.position_at(at, access)).await
+        self.query(move |view, access| view.position_at(at, access)).await
     }
 
     fn head(&self) -> watch::Receiver<Position> {
@@ -359,11 +366,11 @@ impl EventLog for EmbeddedLog {
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]
-mod client_tests;
-#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod external_append_tests;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The log on an EventStoreDB or KurrentDB cluster.
 //!
-//! The cluster keeps the events; this keeps the contract. Positions are the cluster's commit positions, which have gaps.
-//! One subscription follows the whole log ([`reader`]): it moves the head, learns the times that events are shown with
-//! ([`times`]), keeps the latest events ([`tail`]) for who follows the log, and brings the connection back when it is lost.
-//! Other reads go to the cluster, and are cut where that reader is, so that all ways of reading agree.
+//! The cluster stores the events; this module implements the contract of the log over it. Positions are the cluster's commit
+//! positions, which have gaps. One subscription follows the whole log ([`subscriber`]): it advances the head, collects the
+//! `recorded_at` times of events ([`recorded_times`]), keeps the latest events in memory ([`tail`]) for subscribers, and
+//! reconnects when the connection is lost. Other reads go to the cluster and stop at the subscriber's position, so that all
+//! reads agree.
 //!
-//! - `client` alone knows the client library, and what has to be known about it; `url`, `tls` and `nodelay` stand around it;
-//! - `reading` stops where the reader is; `appending` repeats what may be repeated; `identity` says which log a cluster holds.
+//! - `client` wraps the client library and works around its defects, with `url`, `tls` and `nodelay`;
+//! - `reading` reads up to the subscriber's position; `appending` retries appends safely; `identity` reads the log's id.
 //!
-//! How it is run, and what differs from the embedded log: `docs/eventstoredb.md`.
+//! Operation, and the differences from the embedded log: `docs/eventstoredb.md`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -28,70 +29,70 @@ use crate::{
 
 mod appending;
 mod backoff;
-mod carried;
 mod client;
 mod identity;
 mod nodelay;
-mod reader;
 mod reading;
+mod recorded_time_metadata;
+mod recorded_times;
+mod subscriber;
 mod tail;
-mod times;
 mod tls;
 mod url;
 
-pub use reader::Standing;
-pub use tls::TlsFault;
-pub use url::{ClusterUrl, NotACluster};
+pub use subscriber::ConnectionState;
+pub use tls::TlsError;
+pub use url::{ClusterUrl, InvalidClusterUrl};
 
 use backoff::Backoff;
-use client::{Connection, Fault, Found, ReadFrom};
-use identity::NotIdentified;
-use reader::Seen;
+use client::{CallError, ClusterEvent, Connection, ReadFrom};
+use identity::IdentifyError;
+use recorded_times::RecordedTimes;
+use subscriber::SubscriberState;
 use tail::Tail;
-use times::Times;
 
-/// The cluster counts revisions with one bit less.
+/// The largest revision of the cluster, which counts them in 63 bits.
 const REVISION_MAX: u64 = i64::MAX as u64;
 
-/// How much of the log's end is kept in memory for those who follow it.
+/// The size of the log's end that is kept in memory for subscribers.
 const TAIL_BYTES: usize = 16 << 20;
 
-/// Who waits for shorter than this is not told of each try.
-const TOLD_FROM: Duration = Duration::from_secs(2);
+/// The shortest delay between attempts at which each attempt is logged; of shorter ones only the first is.
+const LOGGED_DELAY_MIN: Duration = Duration::from_secs(2);
 
-/// What to do with a cluster that cannot be reached when the log is opened.
+/// What to do if the cluster cannot be reached when the log is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreached {
-    /// Try again until it can be, and say so.
+pub enum WhenUnreachable {
+    /// Retry until it can be reached, and log the attempts.
     Wait,
-    Refuse,
+    Fail,
 }
 
-/// Why the log on a cluster cannot be opened.
+/// An error that prevents opening the log on a cluster.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(
-        "cannot reach the event log at {url}: {reason}; look whether the cluster runs, whether the address is right, and whether it wants TLS (tls=true in the URL, which is the default) or not (tls=false)"
+        "cannot reach the event log at {url}: {reason}; check that the cluster runs, that the address is right, and whether it uses TLS (tls=true in the URL, which is the default) or not (tls=false)"
     )]
-    Unreached { url: ClusterUrl, reason: String },
+    Unreachable { url: ClusterUrl, reason: String },
     #[error(
-        "the event log at {url} refuses the user; put the right USER:PASSWORD@ before the host in the URL, and let the user read $all and append"
+        "the event log at {url} refuses the user; put the right USER:PASSWORD@ before the host in the URL, and allow the user to read $all and to append"
     )]
     Denied { url: ClusterUrl },
     #[error("the event log at {url} cannot be used: {reason}")]
-    Unfit { url: ClusterUrl, reason: String },
-    #[error("cannot connect to the event log at {url}: {fault}")]
-    Tls { url: ClusterUrl, fault: Box<TlsFault> },
+    Unusable { url: ClusterUrl, reason: String },
+    #[error("cannot connect to the event log at {url}: {error}")]
+    Tls { url: ClusterUrl, error: Box<TlsError> },
 }
 
-/// What opening the log took.
+/// The result of opening the log: its head, and the time that it took.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected {
     pub head: Position,
     pub duration: Duration,
 }
 
-/// A log on a cluster. Clones are the same log; it ends when it is closed, or with its last clone.
+/// A log on a cluster. Clones share it; it is closed explicitly, or when its last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct EventStoreLog(Arc<Shared>);
 
@@ -99,109 +100,117 @@ pub struct EventStoreLog(Arc<Shared>);
 struct Shared {
     identity: Identity,
     connection: Arc<Connection>,
-    seen: Arc<Seen>,
+    state: Arc<SubscriberState>,
     head: watch::Receiver<Position>,
-    reader: tokio::task::AbortHandle,
-    ends: Mutex<VecDeque<Position>>,
+    subscriber: tokio::task::AbortHandle,
+    page_ends: Mutex<VecDeque<Position>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.subscriber.abort();
     }
 }
 
 impl EventStoreLog {
-    /// Connects, finds out which log the cluster holds, and reads it once from its start to learn its times.
+    /// Connects, reads which log the cluster holds, and reads the whole log once to collect its recorded times.
     ///
     /// # Errors
-    /// [`ConnectError`], each naming the way out. With [`Unreached::Wait`] it waits for a cluster that cannot be reached.
-    pub async fn open(url: ClusterUrl, unreached: Unreached) -> Result<(Self, Connected), ConnectError> {
-        Self::open_with(url, unreached, TAIL_BYTES).await
+    /// [`ConnectError`], each with its remedy. [`WhenUnreachable::Wait`] waits for a cluster that cannot be reached.
+    pub async fn open(
+        url: ClusterUrl,
+        when_unreachable: WhenUnreachable,
+    ) -> Result<(Self, Connected), ConnectError> {
+        Self::open_with(url, when_unreachable, TAIL_BYTES).await
     }
 
     async fn open_with(
         url: ClusterUrl,
-        unreached: Unreached,
+        when_unreachable: WhenUnreachable,
         tail_bytes: usize,
     ) -> Result<(Self, Connected), ConnectError> {
         let started = Instant::now();
-        let tls = |fault| ConnectError::Tls { url: url.clone(), fault: Box::new(fault) };
+        let tls = |error| ConnectError::Tls { url: url.clone(), error: Box::new(error) };
         let connection = Arc::new(Connection::new(url.clone()).await.map_err(tls)?);
         let mut backoff = Backoff::new();
         let (identity, end) = loop {
-            match meet(&connection).await {
-                Ok(met) => break met,
+            match identify_and_find_end(&connection).await {
+                Ok(found) => break found,
                 Err(error) => {
                     let error = connect_error(&url, error);
-                    if unreached == Unreached::Refuse || !matches!(error, ConnectError::Unreached { .. }) {
+                    if when_unreachable == WhenUnreachable::Fail
+                        || !matches!(error, ConnectError::Unreachable { .. })
+                    {
                         return Err(error);
                     }
                     let pause = backoff.pause();
-                    if backoff.tries() == 1 || pause >= TOLD_FROM {
-                        tracing::warn!(%error, "waiting for the cluster; trying again by itself");
+                    if backoff.attempts() == 1 || pause >= LOGGED_DELAY_MIN {
+                        tracing::warn!(%error, "waiting for the cluster; retrying automatically");
                     }
                     tokio::time::sleep(pause).await;
                 }
             }
         };
         let head = watch::Sender::new(Position::START);
-        let seen = Arc::new(Seen {
+        let state = Arc::new(SubscriberState {
             times: RwLock::default(),
             tail: RwLock::new(Tail::new(tail_bytes)),
             reached: watch::Sender::new(Position::START),
-            standing: watch::Sender::new(Standing::CatchingUp),
+            connection: watch::Sender::new(ConnectionState::CatchingUp),
         });
         let receiver = head.subscribe();
-        let reader = tokio::spawn(reader::follow(Arc::clone(&connection), Arc::clone(&seen), head).boxed());
-        let reader = reader.abort_handle();
-        let shared = Shared { identity, connection, seen, head: receiver, reader, ends: Mutex::default() };
+        let subscriber =
+            tokio::spawn(subscriber::run(Arc::clone(&connection), Arc::clone(&state), head).boxed());
+        let subscriber = subscriber.abort_handle();
+        let page_ends = Mutex::default();
+        let shared = Shared { identity, connection, state, head: receiver, subscriber, page_ends };
         let log = Self(Arc::new(shared));
-        log.caught_up(end).await;
+        log.wait_caught_up(end).await;
         let head = *log.0.head.borrow();
         Ok((log, Connected { head, duration: started.elapsed() }))
     }
 
-    /// Waits until the reader has come to `end`, and says how far it is.
-    async fn caught_up(&self, end: Position) {
-        let mut reached = self.0.seen.reached.subscribe();
-        let mut telling = tokio::time::interval(Duration::from_secs(5));
-        telling.tick().await;
+    /// Waits until the subscriber has reached `end`, and logs its progress.
+    async fn wait_caught_up(&self, end: Position) {
+        let mut reached = self.0.state.reached.subscribe();
+        let mut progress = tokio::time::interval(Duration::from_secs(5));
+        progress.tick().await;
         loop {
             tokio::select! {
                 // The sender lives in `self`, so waiting cannot fail.
                 _ = reached.wait_for(|reached| *reached >= end) => break,
-                _ = telling.tick() => {
-                    tracing::info!(at = %*self.0.seen.reached.borrow(), %end, "reading the log once, to learn its times");
+                _ = progress.tick() => {
+                    let at = *self.0.state.reached.borrow();
+                    tracing::info!(%at, %end, "reading the log once, to collect its recorded times");
                 }
             }
         }
-        self.0.seen.standing.send_replace(Standing::Following);
+        self.0.state.connection.send_replace(ConnectionState::Live);
     }
 
-    /// How the connection to the cluster stands.
-    pub fn standing(&self) -> Standing {
-        self.0.seen.standing.borrow().clone()
+    /// The state of the connection to the cluster.
+    pub fn connection_state(&self) -> ConnectionState {
+        self.0.state.connection.borrow().clone()
     }
 
-    /// Where the cluster is, without who may come in.
+    /// The URL of the cluster, without the credentials.
     pub fn url(&self) -> &ClusterUrl {
         self.0.connection.url()
     }
 
-    /// Stops following the log. Appends after it are refused, reads still answer. Closing twice does nothing.
+    /// Stops following the log. Later appends are refused; reads still work. Closing twice has no effect.
     pub async fn close(&self) {
-        self.0.reader.abort();
+        self.0.subscriber.abort();
         let mut head = self.0.head.clone();
-        // The reader's end closes the head.
+        // The head closes when the subscriber has ended.
         while head.changed().await.is_ok() {}
     }
 
-    /// Takes over events of another log, the events of one stream that follow each other at a time. The cluster gives them
-    /// times of its own, so theirs go with their metadata.
+    /// Imports events of another log, consecutive events of the same stream in one append. The cluster assigns its own
+    /// times, so the original ones are stored in the metadata.
     ///
     /// # Errors
-    /// As [`crate::Log::import`]. What came before the error is in the log.
+    /// As [`crate::Log::import`]. The events before the error stay in the log.
     pub(crate) async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
         let system = |event: &&Recorded| {
             event.stream.as_str().starts_with('$') || event.event_type.as_str().starts_with('$')
@@ -209,7 +218,7 @@ impl EventStoreLog {
         if let Some(event) = events.iter().find(system) {
             return Err(ImportError::System { stream: event.stream.clone() });
         }
-        for run in runs(&events) {
+        for run in same_stream_runs(&events) {
             let Some(first) = run.first() else { continue };
             let expected = Expected::after(first.revision.0.checked_sub(1).map(Revision));
             let new: Vec<NewEvent> = run.iter().map(with_time).collect();
@@ -232,44 +241,44 @@ impl EventStoreLog {
         &self.0.connection
     }
 
-    /// For how long a call goes on trying; the last try may take as long again.
-    fn patience(&self) -> Duration {
+    /// The time for which a call is retried; the last attempt may take as long again.
+    fn retry_timeout(&self) -> Duration {
         self.0.connection.deadline()
     }
 
-    /// Waits until the reader has come to a position. False if it has not by then.
-    async fn seen(&self, position: Position, until: Instant) -> bool {
-        let mut reached = self.0.seen.reached.subscribe();
+    /// Waits until the subscriber has reached a position. False if it has not by `until`.
+    async fn wait_reached(&self, position: Position, until: Instant) -> bool {
+        let mut reached = self.0.state.reached.subscribe();
         let waiting = reached.wait_for(|reached| *reached >= position);
         matches!(tokio::time::timeout_at(until.into(), waiting).await, Ok(Ok(_)))
     }
 
-    fn times(&self) -> std::sync::RwLockReadGuard<'_, Times> {
-        self.0.seen.times.read().unwrap_or_else(PoisonError::into_inner)
+    fn times(&self) -> std::sync::RwLockReadGuard<'_, RecordedTimes> {
+        self.0.state.times.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shown(&self, position: Position, created: Timestamp) -> Timestamp {
-        self.times().shown(position, created)
+    fn recorded_at(&self, position: Position, created: Timestamp) -> Timestamp {
+        self.times().recorded_at(position, created)
     }
 
-    fn time_of_recent(&self, position: Position) -> Option<Timestamp> {
-        self.times().of_recent(position)
+    fn recent_recorded_at(&self, position: Position) -> Option<Timestamp> {
+        self.times().recent(position)
     }
 }
 
-/// The event as it is appended, with the time that it was recorded at elsewhere.
+/// The event to append, with the time at which the other log recorded it in its metadata.
 fn with_time(event: &Recorded) -> NewEvent {
     NewEvent {
         id: event.id,
         event_type: event.event_type.clone(),
         format: event.format,
-        metadata: carried::with_time(&event.metadata, event.recorded_at),
+        metadata: recorded_time_metadata::with_time(&event.metadata, event.recorded_at),
         data: event.data.clone(),
     }
 }
 
-/// Neighbours of one stream, as many as one append takes.
-fn runs(events: &[Recorded]) -> Vec<&[Recorded]> {
+/// Splits the events into runs of neighbours in the same stream, each small enough for one append.
+fn same_stream_runs(events: &[Recorded]) -> Vec<&[Recorded]> {
     let mut runs = Vec::new();
     let mut rest = events;
     while let Some(first) = rest.first() {
@@ -278,8 +287,10 @@ fn runs(events: &[Recorded]) -> Vec<&[Recorded]> {
             .iter()
             .take(APPEND_EVENTS_MAX)
             .take_while(|event| {
-                bytes +=
-                    event.event_type.as_str().len() + event.metadata.len() + event.data.len() + CARRIED_BYTES;
+                bytes += event.event_type.as_str().len()
+                    + event.metadata.len()
+                    + event.data.len()
+                    + RECORDED_TIME_BYTES;
                 event.stream == first.stream && bytes <= APPEND_BYTES_MAX
             })
             .count();
@@ -290,35 +301,35 @@ fn runs(events: &[Recorded]) -> Vec<&[Recorded]> {
     runs
 }
 
-/// What a carried time adds to an event's metadata, at most if that is JSON.
-const CARRIED_BYTES: usize = 64;
+/// The most bytes that a recorded time adds to JSON metadata.
+const RECORDED_TIME_BYTES: usize = 64;
 
-fn event(found: Found) -> Option<Recorded> {
-    match found {
-        Found::Event(event) => Some(event),
-        Found::System(_) => None,
+fn user_event(event: ClusterEvent) -> Option<Recorded> {
+    match event {
+        ClusterEvent::User(event) => Some(event),
+        ClusterEvent::System(_) => None,
     }
 }
 
-/// Which log the cluster holds, and where it ends now.
-async fn meet(connection: &Connection) -> Result<(Identity, Position), NotIdentified> {
+/// The identity of the log that the cluster holds, and its current end.
+async fn identify_and_find_end(connection: &Connection) -> Result<(Identity, Position), IdentifyError> {
     let identity = identity::identify(connection).await?;
     let last = connection.read_all(ReadFrom::End, 1).await?;
-    Ok((identity, last.first().map_or(Position::START, Found::position)))
+    Ok((identity, last.first().map_or(Position::START, ClusterEvent::position)))
 }
 
-fn connect_error(url: &ClusterUrl, error: NotIdentified) -> ConnectError {
+fn connect_error(url: &ClusterUrl, error: IdentifyError) -> ConnectError {
     let url = url.clone();
     match error {
-        NotIdentified::Fault(Fault::Denied) => ConnectError::Denied { url },
-        NotIdentified::Fault(Fault::Tls(fault)) => ConnectError::Tls { url, fault: Box::new(fault) },
-        NotIdentified::Fault(Fault::Unreachable(reason) | Fault::Broken(reason)) => {
-            ConnectError::Unreached { url, reason }
+        IdentifyError::Call(CallError::Denied) => ConnectError::Denied { url },
+        IdentifyError::Call(CallError::Tls(error)) => ConnectError::Tls { url, error: Box::new(error) },
+        IdentifyError::Call(CallError::Unreachable(reason) | CallError::Interrupted(reason)) => {
+            ConnectError::Unreachable { url, reason }
         }
-        NotIdentified::Fault(Fault::NotLeader) => {
-            ConnectError::Unreached { url, reason: "it has no leader yet".to_owned() }
+        IdentifyError::Call(CallError::NotLeader) => {
+            ConnectError::Unreachable { url, reason: "it has no leader yet".to_owned() }
         }
-        other => ConnectError::Unfit { url, reason: other.to_string() },
+        other => ConnectError::Unusable { url, reason: other.to_string() },
     }
 }
 

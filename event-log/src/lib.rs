@@ -1,7 +1,7 @@
-//! The event log: its contract, the embedded log, the log on a cluster, and a log in memory that keeps the same contract.
+//! The event log: its contract, and three implementations of it (embedded, on a cluster, in memory).
 //!
-//! Start reading at [`EventLog`], whose doc comment is the specification; `conformance` holds every implementation to
-//! it. This crate refuses to know what events mean: it sees names, ids, revisions and bytes.
+//! Start reading at [`EventLog`], whose doc comment is the specification; `conformance` tests every implementation
+//! against it. This crate does not know what events mean: it sees names, ids, revisions and bytes.
 
 pub mod clock;
 pub mod cloud_event;
@@ -38,86 +38,86 @@ pub const APPEND_BYTES_MAX: usize = 1_000_000;
 /// The most events in one append.
 pub const APPEND_EVENTS_MAX: usize = 4096;
 
-/// What the appender believes about the stream.
+/// The expected state of the stream that an append is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// It has no event yet.
+    /// The stream has no event yet.
     NoStream,
-    /// This is its last event.
+    /// The revision of the stream's last event.
     At(Revision),
-    /// Whatever it has. For facts that commute, such as interactions; for nothing else.
+    /// Any state. Only for facts that commute, such as interactions.
     Any,
 }
 
 impl Expected {
-    /// What a fold that has seen events up to `last` expects.
+    /// The expectation of a fold whose last event has the revision `last`.
     pub fn after(last: Option<Revision>) -> Self {
         last.map_or(Self::NoStream, Self::At)
     }
 }
 
-/// Where an append ended up.
+/// The outcome of a successful append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Of the last event.
+    /// The position of the last appended event.
     pub position: Position,
-    /// Of the last event.
+    /// The revision of the last appended event.
     pub revision: Revision,
-    /// Of all its events.
+    /// The recorded time, which all appended events share.
     pub recorded_at: Timestamp,
 }
 
-/// Why nothing, or nothing certain, was appended.
+/// The reason why an append failed, or why its outcome is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    #[error("the stream is at revision {}, not where the appender believed", actual.map_or_else(|| "none".to_owned(), |r| r.to_string()))]
+    #[error("the stream is at revision {}, which is not the expected one; load the stream and decide again", actual.map_or_else(|| "none".to_owned(), |r| r.to_string()))]
     Conflict { actual: Option<Revision> },
     #[error(
-        "an append holds 1 to {APPEND_EVENTS_MAX} events of at most {APPEND_BYTES_MAX} bytes together; split it"
+        "an append must have 1 to {APPEND_EVENTS_MAX} events of at most {APPEND_BYTES_MAX} bytes in total; split it"
     )]
     Size { events: usize, bytes: usize },
-    /// Nothing was written; reading goes on, and appending comes back by itself.
+    /// Nothing was written. Reads still work, and appends succeed again as soon as the disk has free space.
     #[error(
-        "the log's disk is full ({free_bytes} bytes free, {reserve_bytes} kept in reserve); make room and try again"
+        "the log's disk is full ({free_bytes} bytes free, {reserve_bytes} kept in reserve); free disk space and retry"
     )]
     Full { free_bytes: u64, reserve_bytes: u64 },
-    /// The events may be in the log or not. Load and decide again.
-    #[error("the outcome of the append is unknown: {reason}; look whether it happened before trying again")]
+    /// The events may or may not be in the log. Load the stream and decide again.
+    #[error("the outcome of the append is unknown: {reason}; check whether it was recorded before retrying")]
     Unknown { reason: String },
-    /// Nothing was written, because the log is out of reach; it comes back by itself.
+    /// Nothing was written, because the log is not reachable. The connection is retried automatically.
     #[error("the log cannot be reached: {reason}")]
     Unavailable { reason: String },
-    /// Nothing was written, and this log takes no more.
-    #[error("the log takes no appends: {reason}")]
+    /// Nothing was written, and this log accepts no more appends.
+    #[error("the log accepts no appends: {reason}")]
     Closed { reason: String },
 }
 
-/// Why events could not be read.
+/// The reason why events could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     #[error(
-        "the log is damaged: {0}; stop, put this file back from a backup, or see what `matchbook events repair` could keep, and \
-         start again"
+        "the log is damaged: {0}; stop the server, restore this file from a backup or repair the log with `matchbook events repair`, \
+         and start again"
     )]
     Corrupt(String),
     #[error("the log cannot be read: {0}")]
     Unavailable(String),
 }
 
-/// Which log this is. Positions mean something only together with it.
+/// The identity of a log. A position has a meaning only together with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub id: LogId,
-    /// Raised by a restore from a backup, after which positions are given out anew.
+    /// Raised by a restore from a backup, because positions after the backup are assigned again.
     pub epoch: u32,
 }
 
-/// Which events of the whole log a reader wants.
+/// The events of the whole log that a reader wants.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Filter {
     #[default]
     All,
-    /// Those whose stream's name begins with one of these.
+    /// Events whose stream name starts with one of these prefixes.
     StreamPrefixes(Vec<String>),
 }
 
@@ -132,32 +132,33 @@ impl Filter {
     }
 }
 
-/// A part of the whole log.
+/// A page of the whole log.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// In position order.
+    /// The events, in position order.
     pub events: Vec<Recorded>,
-    /// Everything up to here has been looked at: where to read on, even if the filter left nothing over.
+    /// The position up to which events were examined. The next page starts here, even if the filter left no events.
     pub next: Position,
-    /// Whether `next` was the durable head when the page was made.
+    /// Whether `next` was the durable head when the page was read.
     pub at_head: bool,
 }
 
 /// An append-only log of events in streams, with one order over all of them.
 ///
-/// - **Streams** have consecutive revisions from 0. **Positions** increase along the log and are never given out twice;
+/// - **Streams** have consecutive revisions from 0. **Positions** increase along the log and are never assigned twice;
 ///   in the embedded log they are consecutive from 1.
-/// - **Appending** is all or nothing, to one stream. `Ok` means durable: the events survive the process and the power.
-///   [`AppendError::Unknown`] means that they may or may not be there; every other error means that they are not.
+/// - **Appends** are all or nothing, to one stream. `Ok` means durable: the events survive a crash of the process and a
+///   loss of power. [`AppendError::Unknown`] means that they may or may not be recorded; every other error means that
+///   they are not.
 /// - **A retried append is recognised**: if the expectation fails, but the events that follow the expected revision are
-///   exactly these (by id, in order), the answer is that of the first time and nothing is appended. With
+///   exactly these (by id, in order), the first outcome is returned and nothing is appended. With
 ///   [`Expected::Any`] the same holds if the stream's latest events are exactly these.
-/// - **Nobody sees an event before it is durable**, on any path: reads and subscriptions stop at the durable head.
-/// - **`recorded_at`** is given by the log and never decreases along it, whatever the clock does.
-/// - **Reading** from beyond the end yields nothing, and an unknown stream has no events; neither is an error.
-/// - **Readers never slow a writer down**, and never hold one another up.
+/// - **No event is visible before it is durable**, on any path: reads and subscriptions stop at the durable head.
+/// - **`recorded_at`** is set by the log and never decreases along it, even if the clock is set back.
+/// - **Reads** from beyond the end return nothing, and an unknown stream has no events; neither is an error.
+/// - **Readers block neither the writer** nor each other.
 pub trait EventLog: Send + Sync {
-    /// All events or none.
+    /// Appends all of the events, or none of them.
     fn append(
         &self,
         stream: &StreamId,
@@ -165,7 +166,7 @@ pub trait EventLog: Send + Sync {
         events: Vec<NewEvent>,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
-    /// The events of a stream from revision `from` on, oldest first, at most `events_max`.
+    /// Returns at most `events_max` events of a stream from revision `from` on, oldest first.
     fn read_stream(
         &self,
         stream: &StreamId,
@@ -173,8 +174,8 @@ pub trait EventLog: Send + Sync {
         events_max: usize,
     ) -> impl Future<Output = Result<Vec<Recorded>, ReadError>> + Send;
 
-    /// The events after position `after` that pass the filter, in position order, at most `events_max`. A page may be
-    /// shorter than that, even empty, without being at the head: read on at its `next`.
+    /// Returns at most `events_max` events after position `after` that pass the filter, in position order. A page may be
+    /// shorter than that, even empty, before the head is reached: continue at its `next`.
     fn read_all(
         &self,
         after: Position,
@@ -182,10 +183,10 @@ pub trait EventLog: Send + Sync {
         events_max: usize,
     ) -> impl Future<Output = Result<Page, ReadError>> + Send;
 
-    /// The position of the last durable event that was recorded at or before `at`; the start if there is none.
+    /// Returns the position of the last durable event that was recorded at or before `at`; the start if there is none.
     fn position_at(&self, at: Timestamp) -> impl Future<Output = Result<Position, ReadError>> + Send;
 
-    /// The durable head, as it moves. It is closed when the log stops for good.
+    /// The durable head, as it moves. The channel is closed when the log stops permanently.
     fn head(&self) -> watch::Receiver<Position>;
 
     fn identity(&self) -> Identity;
@@ -201,14 +202,14 @@ pub enum Log {
 }
 
 impl Log {
-    /// Pages of events from `after` on, for ever: first what is there, then what comes.
+    /// A subscription to the events after `after`: first the existing events (catch-up), then new ones (live).
     pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
         Subscription::new(self.clone(), after, filter)
     }
 
-    /// Whether a stream is read to its end once a page comes with fewer events than were asked for. A cluster cuts pages
-    /// shorter and leaves out what is not ours, so there only an empty page says so.
-    pub fn ends_with_a_short_page(&self) -> bool {
+    /// Whether a page of a stream with fewer events than requested is its last page. A cluster returns shorter pages and
+    /// omits events of other programs, so there only an empty page marks the end.
+    pub fn short_page_means_end(&self) -> bool {
         match self {
             Self::Embedded(_) | Self::Memory(_) => true,
             #[cfg(feature = "eventstore")]
@@ -283,7 +284,7 @@ impl EventLog for Log {
     }
 }
 
-/// What every log refuses before it looks at the stream.
+/// Rejects an append that is empty or too large, before its stream is examined.
 fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
     let bytes = events
         .iter()

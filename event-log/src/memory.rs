@@ -1,4 +1,4 @@
-//! A log in memory: the contract in its simplest form. For tests of everything above the log.
+//! A log in memory: the simplest implementation of the contract, for tests of the layers above the log.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +15,15 @@ use crate::{
     AppendError, Appended, EventLog, Expected, Filter, Identity, ImportError, Page, ReadError, check_size,
 };
 
-/// Clones share the same events.
+/// A log in memory. Clones share the same events.
 #[derive(Clone, Debug)]
 pub struct MemoryLog {
     identity: Identity,
     clock: Clock,
     events: Arc<Mutex<Events>>,
     head: watch::Sender<Position>,
-    /// Whether every call lets others run, before it and after it.
-    pauses: bool,
+    /// Whether every call yields to other tasks, before and after its work.
+    yields: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,17 +38,17 @@ impl MemoryLog {
     pub fn new(clock: Clock) -> Self {
         let identity = Identity { id: LogId(Uuid::new_v4()), epoch: 0 };
         let head = watch::Sender::new(Position::START);
-        Self { identity, clock, events: Arc::default(), head, pauses: false }
+        Self { identity, clock, events: Arc::default(), head, yields: false }
     }
 
-    /// A log whose calls let others run before they do anything, and again before they answer: for tests of what happens
-    /// when calls interleave, or a caller dies in between.
+    /// A log whose calls yield to other tasks before their work and again before they return: for tests of interleaved
+    /// calls and of callers that are dropped in between.
     #[cfg(any(test, feature = "simulation"))]
-    pub fn pausing(clock: Clock) -> Self {
-        Self { pauses: true, ..Self::new(clock) }
+    pub fn yielding(clock: Clock) -> Self {
+        Self { yields: true, ..Self::new(clock) }
     }
 
-    /// Takes over events of another log: all of them or none.
+    /// Imports events of another log: all of them or none.
     pub(crate) fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
         let mut log = self.locked();
         let mut last = log.all.last().map(|event| event.recorded_at);
@@ -75,8 +75,8 @@ impl MemoryLog {
         Ok(())
     }
 
-    async fn pause(&self) {
-        if self.pauses {
+    async fn yield_now(&self) {
+        if self.yields {
             tokio::task::yield_now().await;
         }
     }
@@ -95,7 +95,7 @@ impl MemoryLog {
             Expected::At(revision) => actual == Some(revision),
             Expected::Any => true,
         };
-        if let Some(earlier) = log.recognise(of_stream, expected, &events) {
+        if let Some(earlier) = log.find_duplicate(of_stream, expected, &events) {
             return Ok(earlier);
         }
         if !as_expected {
@@ -128,7 +128,7 @@ impl MemoryLog {
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Events> {
-        // A panic in another test's thread leaves the events whole: each append is one step.
+        // A panic in another test's thread leaves the events consistent: each append is a single operation.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +139,7 @@ impl Events {
     }
 
     /// The outcome of an earlier append of the same events, if there was one.
-    fn recognise(&self, stream: &[usize], expected: Expected, events: &[NewEvent]) -> Option<Appended> {
+    fn find_duplicate(&self, stream: &[usize], expected: Expected, events: &[NewEvent]) -> Option<Appended> {
         let first = match expected {
             Expected::NoStream => 0,
             Expected::At(revision) => usize::try_from(revision.0).ok()?.checked_add(1)?,
@@ -161,9 +161,9 @@ impl EventLog for MemoryLog {
         events: Vec<NewEvent>,
     ) -> Result<Appended, AppendError> {
         check_size(&events)?;
-        self.pause().await;
+        self.yield_now().await;
         let appended = self.append_now(stream, expected, events);
-        self.pause().await;
+        self.yield_now().await;
         appended
     }
 
@@ -173,7 +173,7 @@ impl EventLog for MemoryLog {
         from: Revision,
         events_max: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
-        self.pause().await;
+        self.yield_now().await;
         let log = self.locked();
         let skip = usize::try_from(from.0).unwrap_or(usize::MAX);
         let indices = log.of_stream(stream).iter().skip(skip).take(events_max);
@@ -181,7 +181,7 @@ impl EventLog for MemoryLog {
     }
 
     async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
-        self.pause().await;
+        self.yield_now().await;
         let log = self.locked();
         let skip = usize::try_from(after.0).unwrap_or(usize::MAX);
         let head = Position(log.all.len() as u64);

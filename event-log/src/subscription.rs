@@ -1,4 +1,4 @@
-//! Following the log: what is there, then what comes.
+//! Subscriptions: catch-up from the log, then new events as they are appended.
 
 use event_schemas::ids::Position;
 use tokio::sync::watch;
@@ -8,8 +8,8 @@ use crate::{EventLog, Filter, Log, Page, ReadError};
 /// The most events in one page of a subscription.
 const PAGE_EVENTS_MAX: usize = 4096;
 
-/// A reader that goes on for ever. It pulls, so a slow one falls behind without holding anything up, and reads what it
-/// missed from the log.
+/// A catch-up subscription. It pulls, so a slow subscriber blocks nothing and reads the events that it missed from the
+/// log.
 #[derive(Debug)]
 pub struct Subscription {
     log: Log,
@@ -24,11 +24,11 @@ impl Subscription {
         Self { log, head, after, filter }
     }
 
-    /// The next page, which is never empty unless the filter left nothing of it: then its `next` has moved. Waits at the
-    /// head. Cancel safe: a page that was not returned will be read again.
+    /// Returns the next page; waits at the head. The page is empty only if the filter matched no event, and then its `next`
+    /// has advanced. Cancel safe: a page that was not returned will be read again.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read, or has stopped for good.
+    /// [`ReadError`] if the log cannot be read, or has stopped permanently.
     pub async fn next(&mut self) -> Result<Page, ReadError> {
         let after = self.after;
         self.head
@@ -40,7 +40,7 @@ impl Subscription {
         Ok(page)
     }
 
-    /// Everything up to here has been handed out.
+    /// The position up to which events were returned.
     pub fn position(&self) -> Position {
         self.after
     }

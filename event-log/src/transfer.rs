@@ -1,8 +1,8 @@
-//! Moving events from one log to another so that nobody can tell the two apart by what they hold.
+//! Copies the events of one log to another, so that both have the same events, revisions and times.
 //!
-//! A [`Source`] gives events in order; a [`Copier`] finds out which of them the target has, holds those to being the same,
-//! and adds the rest behind them. So a copying that was broken off is begun again in the same way, and goes on where it was.
-//! A [`Sum`] says what a log holds in a few words that can be compared.
+//! A [`TransferSource`] returns events in order. A [`LogCopier`] checks that the events that the target has already are the
+//! same, and appends the rest. So an interrupted copy is resumed by running it again. A [`LogDigest`] summarises the contents
+//! of a log for comparison.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,40 +12,40 @@ use event_schemas::envelope::Recorded;
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
-use crate::embedded::{Walk, WalkError};
+use crate::embedded::{OfflineReadError, OfflineReader};
 use crate::{EventLog, Filter, ImportError, Log, ReadError};
 
 mod copier;
 
-pub use copier::{Copied, Copier};
+pub use copier::{CopyReport, LogCopier};
 
-/// Events that are read from a log at once.
+/// The number of events that one read requests.
 const PAGE_EVENTS: usize = 1_000;
 
-/// Why events were not moved.
+/// An error that stops the copy.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     #[error(transparent)]
-    Folder(#[from] WalkError),
+    Folder(#[from] OfflineReadError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     Import(#[from] ImportError),
     #[error(
-        "the target already holds other events: at its position {target} is revision {revision} of {stream}, which is not the event that comes next here; name an empty log"
+        "the target already holds other events: at its position {target} is revision {revision} of {stream}, which is not the next event of the source; name an empty log"
     )]
     Differs { target: Position, stream: StreamId, revision: Revision },
     #[error(
-        "the target already holds events up to position {head}, and none of them is the first one here; name an empty log, or a file that begins where the log ends"
+        "the target already holds events up to position {head}, and none of them is the first event of the source; name an empty log, or a file that starts where the log ends"
     )]
     NotEmpty { head: Position },
 }
 
-/// A log that is read from some position to where it ended when the reading began.
+/// A log to read from a position up to its end at the time of opening.
 #[derive(Debug)]
-pub enum Source {
-    /// The folder of an embedded log, whether a server uses it or not.
-    Folder(Box<Walk>),
+pub enum TransferSource {
+    /// The folder of an embedded log, which a running server may be using.
+    Folder(Box<OfflineReader>),
     Log {
         log: Log,
         after: Position,
@@ -54,11 +54,11 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl TransferSource {
     /// # Errors
-    /// [`WalkError`] if there is no log in the folder.
-    pub fn folder(folder: &Path, after: Position) -> Result<Self, WalkError> {
-        Ok(Self::Folder(Box::new(Walk::open(folder, after)?)))
+    /// [`OfflineReadError`] if the folder has no log.
+    pub fn folder(folder: &Path, after: Position) -> Result<Self, OfflineReadError> {
+        Ok(Self::Folder(Box::new(OfflineReader::open(folder, after)?)))
     }
 
     pub fn log(log: Log, after: Position) -> Self {
@@ -66,14 +66,14 @@ impl Source {
         Self::Log { log, after, head, first: after }
     }
 
-    /// Some of the next events; none at the end.
+    /// The next batch of events; `None` at the end.
     ///
     /// # Errors
     /// [`TransferError`] if they cannot be read.
     pub async fn next_events(&mut self) -> Result<Option<Vec<Recorded>>, TransferError> {
         match self {
-            // A group at a time: the wait for the disk is short, and nothing else runs in this program.
-            Self::Folder(walk) => Ok(tokio::task::block_in_place(|| walk.next_events())?),
+            // It reads one group at a time: blocking on the disk is short, and the CLI runs nothing else.
+            Self::Folder(reader) => Ok(tokio::task::block_in_place(|| reader.next_events())?),
             Self::Log { log, after, head, .. } => {
                 while *after < *head {
                     let mut page = log.read_all(*after, &Filter::All, PAGE_EVENTS).await?;
@@ -88,44 +88,44 @@ impl Source {
         }
     }
 
-    /// How much was read, and how much there is, in a unit of the source's own.
+    /// The amount that was read and the total amount, in a unit that depends on the source.
     pub fn progress(&self) -> (u64, u64) {
         match self {
-            Self::Folder(walk) => walk.bytes(),
+            Self::Folder(reader) => reader.bytes(),
             Self::Log { after, head, first, .. } => (after.0 - first.0, head.0.max(after.0) - first.0),
         }
     }
 }
 
-/// What some events are, all together: their number, their streams, and hashes over what they say and when.
+/// A summary of a sequence of events: the number of events and streams, and hashes over contents and times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sum {
+pub struct LogDigest {
     pub events: u64,
     pub streams: usize,
-    /// SHA-256, in hexadecimal, over stream, revision, id, type, metadata and data of each event, in order and each with its
-    /// length before it. Positions are not in it: they are the log's own.
+    /// The SHA-256, in hexadecimal, over stream, revision, id, type, metadata and data of each event, in order, each with its
+    /// length before it. Positions are not included, because they differ between logs.
     pub content: String,
-    /// The same over the times at which they were recorded.
+    /// The SHA-256 over the recorded times.
     pub times: String,
 }
 
-/// A [`Sum`] in the making. It remembers 40 bytes of each stream.
+/// Builds a [`LogDigest`] event by event. It keeps 40 bytes for each stream.
 #[derive(Clone)]
-pub struct Summing {
+pub struct LogDigestBuilder {
     events: u64,
     content: Context,
     times: Context,
-    /// The next revision of each stream, by a hash of its name that no two names share.
+    /// The next revision of each stream, by a collision-resistant hash of its name.
     streams: HashMap<[u8; 16], u64>,
 }
 
-impl std::fmt::Debug for Summing {
+impl std::fmt::Debug for LogDigestBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Summing").field("events", &self.events).finish_non_exhaustive()
+        f.debug_struct("LogDigestBuilder").field("events", &self.events).finish_non_exhaustive()
     }
 }
 
-impl Default for Summing {
+impl Default for LogDigestBuilder {
     fn default() -> Self {
         Self {
             events: 0,
@@ -136,16 +136,16 @@ impl Default for Summing {
     }
 }
 
-impl Summing {
+impl LogDigestBuilder {
     /// Adds the event.
     ///
     /// # Errors
-    /// [`ImportError::Revision`] if it does not follow the stream's last one.
+    /// [`ImportError::Revision`] if it does not follow the last event of its stream.
     pub fn add(&mut self, event: &Recorded) -> Result<(), ImportError> {
         let name = event.stream.as_str().as_bytes();
         let mut key = [0; 16];
         key.copy_from_slice(&digest(&SHA256, name).as_ref()[..16]);
-        // The first one that is seen need not be the stream's first.
+        // The first event that is added need not be the first of its stream.
         let next = self.streams.entry(key).or_insert(event.revision.0);
         if *next != event.revision.0 {
             let (stream, found) = (event.stream.clone(), event.revision);
@@ -174,8 +174,8 @@ impl Summing {
         self.events
     }
 
-    pub fn sum(self) -> Sum {
-        Sum {
+    pub fn finish(self) -> LogDigest {
+        LogDigest {
             events: self.events,
             streams: self.streams.len(),
             content: hex(self.content.finish().as_ref()),

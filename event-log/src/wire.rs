@@ -1,9 +1,10 @@
 //! The EventStoreDB gRPC protocol (v1), served over the embedded log: see `docs/eventstoredb-protocol.md`.
 //!
-//! - `streams` is the service that appends and reads, `discovery` tells clients what the server is;
-//! - `append` and `read` do what they ask for, `message` and `filter` translate, `refusal` says no;
-//! - `stream_state` knows the settings of clients' streams, and `delete` deletes them;
-//! - `access` tells who may do what, `condition` whether calls are answered, `connection` accepts.
+//! - `streams` is the service for appends and reads; `discovery` reports the features of the server;
+//! - `append` and `read` execute the calls; `event_conversion` and `filter` convert messages; `refusal` has the errors;
+//! - `stream_metadata` has the metadata of clients' streams; `delete` deletes these streams;
+//! - `access` checks the rights of users; `server_state` injects faults and ends calls at shutdown; `connection` accepts
+//!   connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,25 +18,25 @@ use crate::embedded::EmbeddedLog;
 
 mod access;
 mod append;
-mod condition;
 mod connection;
 mod delete;
 mod discovery;
+mod event_conversion;
 mod filter;
-mod message;
 mod node;
 mod persistent;
 pub mod proto;
 mod read;
 mod refusal;
-mod stream_state;
+mod server_state;
+mod stream_metadata;
 mod streams;
 mod tls;
 
 pub use access::{Access, Right, User};
-pub use condition::{EndPoint, Fault, Faults, NotAFault, NotAnEndPoint};
 pub use connection::Connections;
-pub use tls::{Identity, NotAnIdentity};
+pub use server_state::{EndPoint, Fault, FaultSwitch, InvalidEndPoint, InvalidFault};
+pub use tls::{InvalidTlsIdentity, TlsIdentity};
 
 use discovery::Discovery;
 use node::Node;
@@ -44,27 +45,27 @@ use proto::event_store::client::gossip::gossip_server::GossipServer;
 use proto::event_store::client::persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptionsServer;
 use proto::event_store::client::server_features::server_features_server::ServerFeaturesServer;
 use proto::event_store::client::streams::streams_server::StreamsServer;
-use stream_state::States;
+use stream_metadata::StreamStatusCache;
 use streams::StreamsService;
 
-/// The largest message that is taken: what clients themselves take. Appends have a smaller limit of their own.
+/// The largest message that is accepted, which is the limit of clients. Appends have a smaller limit of their own.
 const MESSAGE_BYTES_MAX: usize = 17 << 20;
 
-/// How much of a call's request may be on its way, and of a connection's.
+/// The HTTP/2 flow control windows of a call and of a connection.
 const CALL_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// A connection whose client answers no ping is closed.
+/// A connection whose client does not answer pings is closed.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How a log is served.
+/// The settings of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub access: Access,
-    /// With which TLS is spoken; without TLS if none.
-    pub tls: Option<Identity>,
-    /// How clients reach the server, as gossip tells them; its own address if none.
+    /// The certificate for TLS; without TLS if `None`.
+    pub tls: Option<TlsIdentity>,
+    /// The address of the server in gossip responses; the address that it listens on if `None`.
     pub advertised: Option<EndPoint>,
     pub connections_max: usize,
     /// The most calls at a time on one connection, subscriptions included.
@@ -74,7 +75,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Nobody may come in.
+    /// Settings that refuse all users.
     fn default() -> Self {
         Self {
             access: Access::default(),
@@ -87,26 +88,26 @@ impl Default for Settings {
     }
 }
 
-/// Why the log cannot be served.
+/// An error that prevents serving the log.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the listener cannot be used: {0}")]
     Listener(#[from] std::io::Error),
     #[error(transparent)]
-    Identity(#[from] NotAnIdentity),
+    TlsIdentity(#[from] InvalidTlsIdentity),
 }
 
 /// A server that runs until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    faults: Faults,
+    faults: FaultSwitch,
     connections: Connections,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl Server {
-    /// Serves the log to those who connect to the listener. Needs a tokio runtime.
+    /// Serves the log to clients that connect to the listener. Requires a tokio runtime.
     ///
     /// # Errors
     /// The listener has no address, or the certificate or its key cannot be used.
@@ -117,15 +118,15 @@ impl Server {
         settings: Settings,
     ) -> Result<Self, StartError> {
         let address = listener.local_addr()?;
-        let tls = settings.tls.as_ref().map(Identity::acceptor).transpose()?;
-        let (faults, observer) = condition::channel();
+        let tls = settings.tls.as_ref().map(TlsIdentity::acceptor).transpose()?;
+        let (faults, server_state) = server_state::channel();
         let own = || EndPoint { host: address.ip().to_string(), port: address.port() };
         let node = Arc::new(Node {
             log,
             clock,
             access: settings.access,
-            observer: observer.clone(),
-            states: States::new(),
+            server_state: server_state.clone(),
+            statuses: StreamStatusCache::new(),
             advertised: settings.advertised.unwrap_or_else(own),
         });
         let discovery = Discovery(Arc::clone(&node));
@@ -143,41 +144,41 @@ impl Server {
             .add_service(ServerFeaturesServer::new(discovery));
         let connections = Connections::new(settings.connections_max);
         let incoming = connection::accept(listener, connections.clone(), settings.subscriptions_max, tls);
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, observer.closed()));
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, server_state.closed()));
         Ok(Self { address, faults, connections, serving })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The switch by which tests make it behave badly.
-    pub fn faults(&self) -> Faults {
+    /// The switch by which tests inject faults.
+    pub fn faults(&self) -> FaultSwitch {
         self.faults.clone()
     }
 
-    /// Counts who is connected.
+    /// The open connections.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Takes no more calls and tells subscribers to come back later, without waiting for anyone.
-    pub fn send_home(&self) {
+    /// Refuses new calls and ends subscriptions with `UNAVAILABLE`, without waiting for running calls.
+    pub fn cancel_waiters(&self) {
         self.faults.close();
     }
 
-    /// Takes no more calls and tells subscribers to come back later; waits for calls under way, `grace` at most.
+    /// Refuses new calls, ends subscriptions with `UNAVAILABLE`, and waits for running calls, at most for `grace`.
     pub async fn stop(mut self, grace: Duration) {
         self.faults.close();
         match tokio::time::timeout(grace, &mut self.serving).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => {
-                tracing::error!(%error, "the EventStoreDB protocol was not served to its end");
+                tracing::error!(%error, "the server of the EventStoreDB protocol failed");
             }
-            Ok(Err(error)) => tracing::error!(%error, "the server of the EventStoreDB protocol broke off"),
+            Ok(Err(error)) => tracing::error!(%error, "the server of the EventStoreDB protocol panicked"),
             Err(_) => {
-                tracing::warn!("calls of the EventStoreDB protocol took too long to end and were cut off");
+                tracing::warn!("calls of the EventStoreDB protocol did not end in time and were aborted");
                 self.serving.abort();
             }
         }
@@ -190,7 +191,7 @@ impl Drop for Server {
     }
 }
 
-// The client of the adapter is one that we did not write.
+// The tests use the third-party client of the cluster adapter.
 #[cfg(test)]
 #[cfg(feature = "eventstore")]
 mod tests;

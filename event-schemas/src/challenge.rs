@@ -1,18 +1,18 @@
-//! `challenge-<uuid>`: one player asks another for a match.
+//! `challenge-<uuid>`: one player challenges another to a match.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChallengeId, GameId, MatchRecordId, PoolKey, SubjectId};
-use crate::match_record::{AbandonReason, Side};
+use crate::game_match::{AbandonReason, Side};
+use crate::ids::{ChallengeId, GameId, GameMatchId, PoolKey, SubjectId};
 use crate::rating::{Rating, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
-/// How strong a player was when they challenged, or accepted.
+/// A player's rating and skill at the time of the challenge or of its acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Strength {
     pub rating: Rating,
@@ -26,38 +26,38 @@ pub struct ChallengeCreated {
     pub pool_key: PoolKey,
     pub challenger: SubjectId,
     pub challenged: SubjectId,
-    /// The challenger's.
+    /// The challenger's strength.
     pub strength: Strength,
     pub expires_at: Timestamp,
-    /// From the challenger, under their key.
+    /// The challenger's message, sealed with the challenger's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Sealed>,
 }
 
-/// It was accepted, and the game is being made.
+/// The challenge was accepted, and its game is being created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ChallengePlacing {
-    pub match_id: MatchRecordId,
-    /// From 1; each acceptance of the challenge is one. All have the same match id, so that they make one game.
+pub struct ChallengePlacementStarted {
+    pub match_id: GameMatchId,
+    /// The number of the acceptance, from 1. All attempts share one match id, so that they create one game.
     pub attempt: u32,
-    /// The challenged player's.
+    /// The challenged player's strength.
     pub strength: Strength,
     pub challenger_side: Side,
 }
 
-/// The game could not be made; the challenge is pending again.
+/// The game could not be created; the challenge is pending again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ChallengePlacingFailed {
-    pub match_id: MatchRecordId,
+pub struct ChallengePlacementFailed {
+    pub match_id: GameMatchId,
     pub reason: AbandonReason,
-    /// What the game service said, or who was not free.
+    /// The game service's answer, or the player who was not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChallengeAccepted {
-    pub match_id: MatchRecordId,
+    pub match_id: GameMatchId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub game_id: Option<GameId>,
 }
@@ -72,11 +72,11 @@ pub struct ChallengeCancelled {}
 pub struct ChallengeExpired {}
 
 events! {
-    /// What can happen to a challenge.
+    /// The events of a challenge.
     ChallengeEvent {
         ChallengeCreated = 1,
-        ChallengePlacing = 1,
-        ChallengePlacingFailed = 1,
+        ChallengePlacementStarted = 1,
+        ChallengePlacementFailed = 1,
         ChallengeAccepted = 1,
         ChallengeDeclined = 1,
         ChallengeCancelled = 1,

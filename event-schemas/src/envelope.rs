@@ -1,7 +1,8 @@
-//! What surrounds an event: who, when, why, where.
+//! The envelope of an event: who, when, why, where.
 //!
-//! A log sees a [`NewEvent`] and gives back a [`Recorded`]: type, metadata and data as bytes, so that it can keep and
-//! pass on what it does not know. Everyone else reads the [`Envelope`], which [`Recorded::decode`] makes of it.
+//! A log receives a [`NewEvent`] and returns a [`Recorded`]: type, metadata and data as bytes, so that it can
+//! store and pass on types that it does not know. All other code reads the [`Envelope`], which
+//! [`Recorded::decode`] produces.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,20 +14,20 @@ use uuid::Uuid;
 
 use crate::catalogue;
 use crate::challenge::ChallengeEvent;
+use crate::game_match::GameMatchEvent;
 use crate::ids::{
     CommandId, CorrelationId, EventId, InvalidId, Position, ProcessId, Revision, ServiceId, SubjectId,
     Tenant, WorkerId,
 };
+use crate::image_match::ImageMatchEvent;
 use crate::job::JobEvent;
-use crate::match_record::MatchRecordEvent;
-use crate::matching::MatchingEvent;
 use crate::player::PlayerEvent;
 use crate::pool::PoolEvent;
 use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 use crate::worker::WorkerEvent;
 
-/// The name of a type of event. Names that this build knows cost nothing to copy.
+/// The name of an event type. Names that this build knows are copied without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(Cow<'static, str>);
 
@@ -53,7 +54,7 @@ impl fmt::Display for EventType {
     }
 }
 
-/// Who acted. Written as `subject:<id>`, `worker:<id>`, `service:<id>` or `system:<process>`.
+/// The actor of a command. Written as `subject:<id>`, `worker:<id>`, `service:<id>` or `system:<process>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
     Subject(SubjectId),
@@ -73,9 +74,9 @@ impl fmt::Display for Actor {
     }
 }
 
-/// The text names no actor.
+/// The text is not an actor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAnActor {
+pub enum InvalidActor {
     #[error("an actor is written as subject:, worker:, service: or system: and an id")]
     Kind,
     #[error(transparent)]
@@ -83,16 +84,16 @@ pub enum NotAnActor {
 }
 
 impl FromStr for Actor {
-    type Err = NotAnActor;
+    type Err = InvalidActor;
 
-    fn from_str(text: &str) -> Result<Self, NotAnActor> {
-        let (kind, id) = text.split_once(':').ok_or(NotAnActor::Kind)?;
+    fn from_str(text: &str) -> Result<Self, InvalidActor> {
+        let (kind, id) = text.split_once(':').ok_or(InvalidActor::Kind)?;
         Ok(match kind {
             "subject" => Self::Subject(id.parse()?),
             "worker" => Self::Worker(id.parse()?),
             "service" => Self::Service(id.parse()?),
             "system" => Self::System(id.parse()?),
-            _ => return Err(NotAnActor::Kind),
+            _ => return Err(InvalidActor::Kind),
         })
     }
 }
@@ -128,19 +129,19 @@ impl<'de> Deserialize<'de> for BodyHash {
     }
 }
 
-/// The key under which a command may be repeated, and what it asked for.
+/// The idempotency key of a command, and a hash of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Idempotency {
-    /// UUIDv5 of tenant, caller, route and the caller's key, so that keys of different callers cannot meet.
+    /// UUIDv5 of tenant, caller, route and the caller's key, so that keys of different callers never collide.
     pub key: Uuid,
     pub body: BodyHash,
 }
 
-/// What the metadata of every event says. Stored as JSON beside the data.
+/// The metadata of every event. Stored as JSON beside the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     pub schema_version: u16,
-    /// When it happened, as its producer says.
+    /// The time at which it happened, as reported by its producer.
     pub occurred_at: Timestamp,
     pub tenant: Tenant,
     pub actor: Actor,
@@ -148,7 +149,7 @@ pub struct Metadata {
     pub correlation_id: CorrelationId,
     /// The command or event that caused it.
     pub causation_id: Uuid,
-    /// Whose data it is, if a person's.
+    /// The person whose data the event contains, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +159,7 @@ pub struct Metadata {
     pub traceparent: Option<String>,
 }
 
-/// Who asks for a command, and why: what all events of the command share.
+/// The origin of a command: the fields that all of its events share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub command_id: CommandId,
@@ -172,7 +173,7 @@ pub struct Cause {
     pub traceparent: Option<String>,
 }
 
-/// Makes [`Event`] of the categories, and the ways between it and each of them.
+/// Defines [`Event`] and the conversions between it and the events of each category.
 macro_rules! categories {
     ($($category:ident($events:ident)),* $(,)?) => {
         /// An event of any category.
@@ -232,26 +233,26 @@ macro_rules! categories {
 
 categories! {
     Job(JobEvent),
-    Matching(MatchingEvent),
+    ImageMatch(ImageMatchEvent),
     Worker(WorkerEvent),
     Player(PlayerEvent),
     Pool(PoolEvent),
-    MatchRecord(MatchRecordEvent),
+    GameMatch(GameMatchEvent),
     Challenge(ChallengeEvent),
 }
 
-/// The event is of another category than asked for: of this one.
+/// The event is not of the requested category, but of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the category {}", .0.as_str())]
 pub struct OtherCategory(pub Category);
 
-/// What an event's data is, as its appender says. A log keeps it and does not look.
+/// The format of an event's data, as declared by its appender. A log stores it without checking it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataFormat {
-    /// What all events of this program are.
+    /// The format of all events of this program.
     #[default]
     Json,
-    /// Anything else: only events of others.
+    /// Any other format; only events of other programs have it.
     Bytes,
 }
 
@@ -268,8 +269,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// The `index`th event that a command causes in `stream`. Its id tells commands apart that came under one key with
-    /// different bodies, so that no log takes the one for the other's repetition.
+    /// The `index`th event that a command causes in `stream`. Commands under one key with different bodies
+    /// get different event ids, so that no log mistakes one for a repetition of the other.
     pub fn encode(
         cause: &Cause,
         stream: &StreamId,
@@ -303,11 +304,11 @@ impl NewEvent {
     }
 }
 
-/// An event as a log holds it.
+/// An event as it is stored in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub position: Position,
-    /// When the log accepted it; never decreasing along the log.
+    /// The time at which the log accepted it; never decreasing along the log.
     pub recorded_at: Timestamp,
     pub stream: StreamId,
     pub revision: Revision,
@@ -318,7 +319,7 @@ pub struct Recorded {
     pub data: Bytes,
 }
 
-/// An event with all that is known about it.
+/// A decoded event with all its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     pub position: Position,
@@ -330,15 +331,15 @@ pub struct Envelope {
     pub event: Event,
 }
 
-/// A recorded event that this build cannot make sense of.
+/// A recorded event that this build cannot decode.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     #[error(
-        "the event at position {position} is of the unknown type {event_type}; run a newer version of matchbook, or skip it"
+        "the event at position {position} has the unknown type {event_type}; run a newer version of matchbook, or skip it"
     )]
     UnknownType { position: Position, event_type: EventType },
     #[error(
-        "the {event_type} at position {position} has schema version {version}, newer than the {known} known here; run a newer version of matchbook"
+        "the {event_type} at position {position} has schema version {version}, but this build knows versions up to {known}; run a newer version of matchbook"
     )]
     Newer { position: Position, event_type: EventType, version: u16, known: u16 },
     #[error("the {event_type} at position {position} cannot be read: {source}")]
@@ -346,12 +347,12 @@ pub enum Unreadable {
 }
 
 impl Recorded {
-    /// The event's metadata alone, which is the same for all types, known here or not.
+    /// The event's metadata alone, which has the same form for all types, known or not.
     pub fn metadata(&self) -> Result<Metadata, Unreadable> {
         serde_json::from_slice(&self.metadata).map_err(|source| self.malformed(source))
     }
 
-    /// The typed event.
+    /// The decoded event.
     pub fn decode(&self) -> Result<Envelope, Unreadable> {
         let unknown =
             || Unreadable::UnknownType { position: self.position, event_type: self.event_type.clone() };

@@ -1,27 +1,27 @@
-//! What went wrong, in words for machines and for people.
+//! Errors of work, for machines and for people.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What kind of trouble it was; decides how it is retried.
+/// The category of an error; it decides how the work is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCategory {
-    /// The way to another machine.
+    /// The connection to another machine.
     Network,
-    /// What was asked for cannot be done.
+    /// The request cannot be fulfilled.
     Input,
-    /// Memory or disk ran out.
+    /// Out of memory or disk space.
     Resource,
-    /// A service that is not ours refused or failed.
+    /// An external service refused or failed.
     External,
     /// Files and media on our side.
     Processing,
-    /// Nothing that is known.
+    /// Not recognised.
     Unknown,
 }
 
-/// The recognised troubles.
+/// The recognised errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
@@ -47,20 +47,20 @@ pub enum FailureCode {
     Unknown,
 }
 
-/// An error after it has been recognised.
+/// A classified error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassifiedError {
     pub code: FailureCode,
     pub category: FailureCategory,
-    /// What the worker reported, word for word.
+    /// The worker's error message, unchanged.
     pub message: String,
-    /// A sentence for whoever asked for the work.
+    /// A sentence for the requester of the work.
     pub user_message: String,
-    /// What they can do about it.
+    /// What the requester can do about it.
     pub suggested_actions: Vec<String>,
     pub retryable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
-    /// What to quote when asking for help; the same for the same job and attempt.
+    /// The reference to quote in a support request; the same for the same job and attempt.
     pub support_reference: String,
 }

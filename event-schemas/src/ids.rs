@@ -1,4 +1,4 @@
-//! Names of things, one type each, so that no two kinds of id can be mixed up.
+//! Ids, one type each, so that no two kinds of id can be confused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use uuid::Uuid;
 /// The longest text id, in characters.
 pub const TEXT_ID_MAX: usize = 128;
 
-/// Why a text cannot name a thing.
+/// The reason why a text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     #[error("an id must not be empty")]
     Empty,
-    #[error("an id has at most {TEXT_ID_MAX} characters")]
+    #[error("an id must have at most {TEXT_ID_MAX} characters")]
     TooLong,
-    #[error("an id consists of printable characters only")]
+    #[error("an id must contain printable characters only")]
     NotPrintable,
     #[error("not a UUID")]
     NotAUuid,
@@ -97,68 +97,68 @@ fn check_text(text: &str) -> Result<(), InvalidId> {
 }
 
 uuid_id! {
-    /// One event. UUIDv5 of the command that caused it and its index, so that a retried append is recognised.
+    /// An event. UUIDv5 of the command that caused it and its index, so that a retried append is recognised.
     EventId,
-    /// One command, as its sender or the server named it.
+    /// A command, as named by its sender or the server.
     CommandId,
-    /// The first command of a chain of causes.
+    /// The first command of a causal chain.
     CorrelationId,
     /// A job of any kind.
     JobId,
-    /// The right of one worker to one piece of work for a time.
+    /// A worker's temporary right to one piece of work.
     LeaseId,
-    /// A player's waiting in one or more pools, from joining to leaving.
+    /// A player's entry in the queues of one or more pools, from joining to leaving.
     EntryId,
-    /// Two players who are put together, and what comes of it.
-    MatchRecordId,
-    /// One player's asking another for a match.
+    /// A match of two players, from the pairing to the result.
+    GameMatchId,
+    /// A challenge of one player to another.
     ChallengeId,
-    /// A person, as the log knows them. Only the vault can say who it is.
+    /// A person's pseudonym in the log. Only the vault can resolve it.
     SubjectId,
-    /// A log: made once, kept over restarts and restores.
+    /// A log: assigned once, kept over restarts and restores.
     LogId,
 }
 
 text_id! {
-    /// A customer; everything belongs to exactly one.
+    /// A customer; everything belongs to exactly one tenant.
     Tenant,
-    /// A person's name in their tenant. Never in an event: events carry a [`SubjectId`].
+    /// A person's name in their tenant. Never part of an event: events carry a [`SubjectId`].
     UserId,
-    /// A process that takes work.
+    /// A process that executes work.
     WorkerId,
-    /// A trusted program that is no worker.
+    /// A trusted program that is not a worker.
     ServiceId,
-    /// A part of the server that acts by itself, such as the one that ends leases.
+    /// A background process of the server, such as the one that expires leases.
     ProcessId,
     /// A product of the caller's catalogue.
     ProductId,
     /// An image of a product.
     ImageId,
-    /// A video of the caller's.
+    /// A video of the caller.
     VideoId,
     /// A frame of a video.
     FrameId,
     /// One request to match a product against a video.
     RequestId,
-    /// A product image found in a frame, named by its reporter.
-    MatchId,
-    /// A pool of players who may meet.
+    /// A product image found in a video frame, named by its reporter.
+    ImageMatchId,
+    /// A pool whose players can be paired.
     PoolKey,
-    /// A game, as the game service named it.
+    /// A game, as named by the game service.
     GameId,
 }
 
 impl EventId {
-    /// The id of the `index`th event that `command` causes in one stream. The stream takes part, because a batch may be
-    /// appended as one command a stream.
+    /// The id of the `index`th event that `command` causes in one stream. The stream is part of the name,
+    /// because a batch may be appended as one command per stream.
     pub fn derive(command: CommandId, stream: &str, index: usize) -> Self {
         let name = format!("{stream}#{index}");
         Self(Uuid::new_v5(&command.0, name.as_bytes()))
     }
 }
 
-/// The place of an event in the whole log, from 1; 0 is the place before the first. Opaque to callers: increasing, but on
-/// some logs with gaps.
+/// The position of an event in the whole log, from 1; 0 is the position before the first event. Opaque to
+/// callers: increasing, but with gaps on some logs.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -169,12 +169,12 @@ impl Position {
     /// Before the first event.
     pub const START: Self = Self(0);
 
-    /// As SQL stores it. Positions stay far below 2⁶³.
+    /// The position as stored in SQL. Positions stay far below 2⁶³.
     pub fn to_i64(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
-    /// From SQL; a negative number is the start.
+    /// The position read from SQL; a negative number is the start.
     pub fn from_i64(value: i64) -> Self {
         Self(u64::try_from(value).unwrap_or(0))
     }
@@ -186,7 +186,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The place of an event in its stream, from 0.
+/// The position of an event in its stream, from 0.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -205,20 +205,20 @@ impl fmt::Display for Revision {
     }
 }
 
-/// How well a match fits: 0 not at all, 1 perfectly. Never NaN.
+/// The similarity of an image match: 0 not at all, 1 perfectly. Never NaN.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Score(#[schemars(range(min = 0.0, max = 1.0))] f64);
 
-/// The number is no score.
+/// The number is not a valid score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a score lies between 0 and 1")]
-pub struct NotAScore;
+#[error("a score must be between 0 and 1")]
+pub struct InvalidScore;
 
 impl Score {
-    pub fn new(value: f64) -> Result<Self, NotAScore> {
+    pub fn new(value: f64) -> Result<Self, InvalidScore> {
         // Adding zero turns −0 into 0, so that equal scores have equal bits.
-        (0.0..=1.0).contains(&value).then_some(Self(value + 0.0)).ok_or(NotAScore)
+        (0.0..=1.0).contains(&value).then_some(Self(value + 0.0)).ok_or(InvalidScore)
     }
 
     pub fn get(self) -> f64 {
@@ -237,24 +237,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_id_is_one_to_128_printable_characters() {
-        assert!("a".parse::<MatchId>().is_ok());
-        assert!("ä".repeat(128).parse::<MatchId>().is_ok());
-        assert_eq!("".parse::<MatchId>(), Err(InvalidId::Empty));
-        assert_eq!("a".repeat(129).parse::<MatchId>(), Err(InvalidId::TooLong));
-        assert_eq!("a\nb".parse::<MatchId>(), Err(InvalidId::NotPrintable));
+    fn text_id_has_1_to_128_printable_characters() {
+        assert!("a".parse::<ImageMatchId>().is_ok());
+        assert!("ä".repeat(128).parse::<ImageMatchId>().is_ok());
+        assert_eq!("".parse::<ImageMatchId>(), Err(InvalidId::Empty));
+        assert_eq!("a".repeat(129).parse::<ImageMatchId>(), Err(InvalidId::TooLong));
+        assert_eq!("a\nb".parse::<ImageMatchId>(), Err(InvalidId::NotPrintable));
     }
 
     #[test]
-    fn a_score_outside_zero_to_one_is_refused() {
+    fn score_outside_zero_to_one_is_rejected() {
         for value in [-0.001, 1.001, f64::NAN, f64::INFINITY] {
-            assert_eq!(Score::new(value), Err(NotAScore));
+            assert_eq!(Score::new(value), Err(InvalidScore));
         }
         assert_eq!(Score::new(-0.0).unwrap().get().to_bits(), 0.0_f64.to_bits());
     }
 
     #[test]
-    fn the_same_command_derives_the_same_event_ids() {
+    fn same_command_derives_the_same_event_ids() {
         let command = CommandId(Uuid::from_u128(7));
         assert_eq!(EventId::derive(command, "job-1", 0), EventId::derive(command, "job-1", 0));
         assert_ne!(EventId::derive(command, "job-1", 0), EventId::derive(command, "job-1", 1));

@@ -1,4 +1,4 @@
-//! `job-<uuid>`: the life of a job of any kind.
+//! `job-<uuid>`: a job of any kind.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
@@ -13,7 +13,7 @@ use crate::registry::events;
 use crate::time::Timestamp;
 use crate::worker::WorkerEnd;
 
-/// What a job does.
+/// The kind of work that a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
@@ -25,7 +25,7 @@ pub enum JobKind {
     ModelTraining,
 }
 
-/// Where a job stands. Which phases a job goes through, and in which order, depends on its kind.
+/// The phase of a job. The phases and their order depend on the job's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -39,7 +39,7 @@ pub enum Phase {
     Transcribing,
     Analyzing,
     FindingHighlights,
-    /// The one stage of a job whose kind has no finer ones.
+    /// The only stage of a job whose kind has no finer ones.
     Processing,
     Completed,
     Failed,
@@ -47,7 +47,7 @@ pub enum Phase {
 }
 
 impl JobKind {
-    /// As it is stored and shown.
+    /// The stored and displayed name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ProductVideoMatching => "product_video_matching",
@@ -67,7 +67,7 @@ impl fmt::Display for JobKind {
 }
 
 impl Phase {
-    /// As it is stored and shown.
+    /// The stored and displayed name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -94,28 +94,28 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What a job is about, where that is not said by later events.
+/// The input of a job, where later events do not contain it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum JobSource {
     Video {
         video_id: VideoId,
         url: String,
-        /// The caller's wishes about the work, for its worker; Matchbook reads nothing in them.
+        /// The caller's options for the worker; Matchbook does not interpret them.
         #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
         options: serde_json::Map<String, serde_json::Value>,
     },
 }
 
-/// What a phase cost in earlier jobs of the kind, in seconds for each unit of size.
+/// The duration of a phase in earlier jobs of the kind, in seconds per unit of size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PhasePrior {
     pub phase: Phase,
-    /// Mean of the natural logarithm of seconds per unit.
+    /// The mean of the natural logarithm of seconds per unit.
     pub log_seconds_per_unit: f64,
-    /// Variance of that logarithm.
+    /// The variance of that logarithm.
     pub variance: f64,
-    /// How many jobs it rests on.
+    /// The number of jobs that the estimate is based on.
     pub samples: u32,
 }
 
@@ -127,7 +127,7 @@ pub struct JobCreated {
     pub source: Option<JobSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The caller's own notes on the job; Matchbook keeps them and reads nothing in them.
+    /// The caller's own metadata; Matchbook stores it without interpreting it.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
@@ -138,7 +138,8 @@ pub struct JobPhaseChanged {
     pub to: Phase,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What was known at this moment about how long phases take, so that a replay estimates as the server did.
+    /// The phase durations known at this time, so that a replay computes the same estimates as the server
+    /// did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eta_priors: Vec<PhasePrior>,
 }
@@ -147,7 +148,7 @@ pub struct JobPhaseChanged {
 pub struct JobProgressReported {
     pub lease_id: LeaseId,
     pub stage: Phase,
-    /// How much of the stage is done, from 0 to 1.
+    /// The completed fraction of the stage, from 0 to 1.
     pub fraction: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_done: Option<u64>,
@@ -160,7 +161,7 @@ pub struct JobClaimed {
     pub lease_id: LeaseId,
     pub worker_id: WorkerId,
     pub attempt: u32,
-    /// Until when the lease runs if no heartbeat extends it.
+    /// The time at which the lease expires unless a heartbeat extends it.
     pub lease_until: Timestamp,
 }
 
@@ -168,7 +169,7 @@ pub struct JobClaimed {
 pub struct JobLeaseExpired {
     pub lease_id: LeaseId,
     pub worker_id: WorkerId,
-    /// What became of the worker; not there in what was recorded before it was told.
+    /// How the worker ended; absent in events that were recorded before this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<WorkerEnd>,
 }
@@ -179,40 +180,41 @@ pub struct JobFailed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<LeaseId>,
     pub error: ClassifiedError,
-    /// Whether the job is tried again by itself, and if not, why; not there in what was recorded before it was decided.
+    /// Whether the job is retried automatically, and if not, why; absent in events that were recorded before
+    /// this field existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_state: Option<RetryState>,
 }
 
-/// Why a job that failed is, or is not, tried again by itself.
+/// Why a failed job is or is not retried automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryState {
-    /// It is; the retry is scheduled.
+    /// A retry is scheduled.
     InProgress,
-    /// Trying again would not help.
+    /// A retry would not help.
     NonRetryable,
-    /// As often as errors of this class are tried again, it was.
+    /// The maximum number of retries for errors of this category is used up.
     MaximumAttempts,
     /// Two attempts in a row ended with a lost worker or out of memory.
     CrashLoop,
-    /// Whoever leads the job said that it failed, and says whether it is tried again.
+    /// The owner of the job reported the failure, and decides whether it is retried.
     NoPolicy,
 }
 
-/// What a scheduled retry waits for.
+/// The reason for the delay of a scheduled retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryReason {
-    /// The pause between tries. Of the reasons, this one alone uses up one of the tries.
+    /// The backoff between attempts. Only this reason uses up one of the retries.
     Backoff,
-    /// A service said when to come back.
+    /// A service returned the time after which it may be called again.
     RateLimited,
-    /// A service that failed too often is left alone.
+    /// The circuit breaker of a service is open.
     Parked,
-    /// The worker was stopped; there is nothing to wait for.
+    /// The worker was stopped; there is no delay.
     Interrupted,
-    /// Somebody did not want to wait for a retry that was scheduled: it begins now.
+    /// A caller asked to start a scheduled retry now.
     Asked,
 }
 
@@ -225,7 +227,7 @@ pub struct JobRetryScheduled {
     pub reason: Option<RetryReason>,
 }
 
-/// Why a job is not tried again by itself.
+/// The reason why a job is not retried automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QuarantineReason {
@@ -258,7 +260,7 @@ pub struct JobCancelled {
 pub struct JobResultExpired {}
 
 events! {
-    /// What can happen to a job.
+    /// The events of a job.
     JobEvent {
         JobCreated = 1,
         JobPhaseChanged = 1,
@@ -279,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_and_kinds_are_shown_as_they_are_stored() {
+    fn phases_and_kinds_display_as_they_are_stored() {
         use JobKind as K;
         use Phase as P;
         let phases = [

@@ -1,28 +1,28 @@
-//! `player-<tenant>.<subject>`: one player's way through queues and matches, their ratings, and whom they block.
+//! `player-<tenant>.<subject>`: a player's queue entries, matches, ratings and blocks.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChallengeId, EntryId, MatchRecordId, PoolKey, SubjectId};
-use crate::match_record::{AbandonReason, Side};
+use crate::game_match::{AbandonReason, Side};
+use crate::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId};
 use crate::rating::{Rating, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
 use crate::time::Timestamp;
 
-/// A pool that an entry waits in, with all that the player's own past says there, so that a pairing can be explained and
-/// decided anew from the events of those who wait.
+/// A pool that an entry waits in, with all of the player's own history that matters there, so that a pairing
+/// can be explained and recomputed from the events of the queued players.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedPool {
     pub pool_key: PoolKey,
-    /// What windows and distances are measured from.
+    /// The rating that windows and distances are measured from.
     pub rating: Rating,
     pub rating_source: RatingSource,
-    /// What a result will be counted from.
+    /// The skill from which a result is rated.
     pub skill: Skill,
-    /// How much more often the player was the first than the second, from −3 to 5.
+    /// How many more games the player moved first than second, from −3 to 5.
     pub side_balance: i8,
 }
 
@@ -30,17 +30,17 @@ pub struct QueuedPool {
 pub struct PlayerQueued {
     pub subject_id: SubjectId,
     pub entry_id: EntryId,
-    /// Sorted by key, at least one; matched in one of them, the entry leaves all.
+    /// Sorted by key, at least one. Once matched in one pool, the entry leaves all of them.
     pub pools: Vec<QueuedPool>,
-    /// The player wants nobody farther away than this, in points.
+    /// The maximum rating distance that the player accepts, in points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rating_gap: Option<u16>,
-    /// Whom the player met in their latest match.
+    /// The player's opponent in their latest match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_opponent: Option<SubjectId>,
-    /// When the entry ends if nobody is found.
+    /// The time at which the entry expires if no opponent is found.
     pub expires_at: Timestamp,
-    /// The caller's own notes; nothing reads them.
+    /// The caller's own metadata, sealed; the server does not interpret it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Sealed>,
 }
@@ -57,39 +57,40 @@ pub struct QueueEntryExpired {
     pub entry_id: EntryId,
 }
 
-/// The player is taken for a match, whose game is being made.
+/// The player is reserved for a match whose game is being created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueEntryMatched {
     pub subject_id: SubjectId,
     pub entry_id: EntryId,
-    pub match_id: MatchRecordId,
+    pub match_id: GameMatchId,
     pub pool_key: PoolKey,
     pub opponent: SubjectId,
     pub side: Side,
 }
 
-/// The match came to nothing: the entry searches again, and has waited since it was queued.
+/// The match was abandoned: the entry searches again, and keeps its waiting time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueEntryReleased {
     pub subject_id: SubjectId,
     pub entry_id: EntryId,
-    pub match_id: MatchRecordId,
+    pub match_id: GameMatchId,
     pub reason: AbandonReason,
-    /// Before this instant the entry is not matched again, so that a game service that refuses is not asked at once.
+    /// Before this time the entry is not matched again, so that a failing game service is not called again at
+    /// once.
     pub eligible_at: Timestamp,
 }
 
-/// The player is taken for the match of a challenge.
+/// The player is reserved for the match of a challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PlayerEngaged {
+pub struct PlayerReserved {
     pub subject_id: SubjectId,
-    pub match_id: MatchRecordId,
-    /// Which acceptance of the challenge it is for.
+    pub match_id: GameMatchId,
+    /// The attempt of the challenge that it is for.
     pub attempt: u32,
     pub challenge_id: ChallengeId,
     pub pool_key: PoolKey,
     pub opponent: SubjectId,
-    /// The queue entry that the player leaves for it, if they had one.
+    /// The queue entry that the player leaves for it, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_entry: Option<EntryId>,
 }
@@ -97,28 +98,28 @@ pub struct PlayerEngaged {
 /// How a match ended for its players.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum FreedReason {
-    /// A result was reported, an aborted game included.
+pub enum ReleaseReason {
+    /// A result was reported, including an aborted game.
     ResultReported,
-    /// No result came in time.
+    /// No result was reported in time.
     Expired,
-    /// The game could not be made.
+    /// The game could not be created.
     Abandoned,
 }
 
-/// The match is over; the player may queue again.
+/// The match is over, and the player may queue again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PlayerFreed {
+pub struct PlayerReleased {
     pub subject_id: SubjectId,
-    pub match_id: MatchRecordId,
-    pub reason: FreedReason,
+    pub match_id: GameMatchId,
+    pub reason: ReleaseReason,
 }
 
-/// A result moved the player's rating.
+/// A result changed the player's rating.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlayerRated {
     pub subject_id: SubjectId,
-    pub match_id: MatchRecordId,
+    pub match_id: GameMatchId,
     pub pool_key: PoolKey,
     pub before: Skill,
     pub after: Skill,
@@ -137,15 +138,15 @@ pub struct PlayerUnblocked {
 }
 
 events! {
-    /// What can happen to a player.
+    /// The events of a player.
     PlayerEvent {
         PlayerQueued = 1,
         QueueEntryCancelled = 1,
         QueueEntryExpired = 1,
         QueueEntryMatched = 1,
         QueueEntryReleased = 1,
-        PlayerEngaged = 1,
-        PlayerFreed = 1,
+        PlayerReserved = 1,
+        PlayerReleased = 1,
         PlayerRated = 1,
         PlayerBlocked = 1,
         PlayerUnblocked = 1,

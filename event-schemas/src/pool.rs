@@ -1,4 +1,4 @@
-//! `pool-<tenant>.<key>`: how a pool matches its players.
+//! `pool-<tenant>.<key>`: how a pool pairs its players.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 use crate::ids::PoolKey;
 use crate::registry::events;
 
-/// Whose window decides whether two may meet.
+/// The rule that decides whose rating window must cover the distance of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowPolicy {
-    /// That of the one who has waited longer.
+    /// The window of the player who has waited longer.
     LongestWaiting,
-    /// Both.
+    /// The windows of both players.
     Both,
 }
 
-/// How a pool matches its players. Windows are in rating points to either side.
+/// How a pool pairs its players. Windows are in rating points to either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolSettings {
-    /// The window of someone who has just come.
+    /// The window of a player who has just joined.
     pub window: u16,
-    /// By how much it widens for every full [`Self::widen_every_seconds`] waited.
+    /// The increase of the window after every full [`Self::widen_every_seconds`] of waiting.
     pub widen_by: u16,
     pub widen_every_seconds: u32,
-    /// The window never grows beyond this.
+    /// The maximum of the window.
     pub window_max: u16,
     pub window_policy: WindowPolicy,
     pub entry_expires_after_seconds: u32,
-    /// How long those who met last must wait before they meet again.
+    /// The waiting time after which two players can be paired again with their last opponent.
     pub rematch_after_seconds: u32,
-    /// After how long a match without a result ends by itself.
+    /// The time after which a match without a result expires.
     pub result_expires_after_seconds: u32,
     pub challenge_expires_after_seconds: u32,
 }
 
-/// From now on the pool matches like this.
+/// The pool's settings from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolConfigured {
     pub pool_key: PoolKey,
@@ -45,7 +45,7 @@ pub struct PoolConfigured {
 }
 
 events! {
-    /// What can happen to a pool.
+    /// The events of a pool.
     PoolEvent {
         PoolConfigured = 1,
     }

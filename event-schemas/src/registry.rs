@@ -1,9 +1,9 @@
-//! How a category lists its events: each type's name and version is written once, here through [`events!`].
+//! The list of a category's events: each type's name and version is written once, through [`events!`].
 
-/// Makes the enum of a category's events, and the way between an event and its stored form.
+/// Defines the enum of a category's events, and the conversion between an event and its stored form.
 ///
-/// `events!(/// doc JobEvent { JobCreated = 1 })` makes `enum JobEvent { JobCreated(JobCreated) }`, whose variant name
-/// is the stored type and whose number is the schema version that is written today.
+/// `events!(/// doc JobEvent { JobCreated = 1 })` defines `enum JobEvent { JobCreated(JobCreated) }`. The
+/// variant name is the stored type, and the number is the schema version that is written today.
 macro_rules! events {
     ($(#[$doc:meta])* $category:ident { $($name:ident = $version:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -13,7 +13,7 @@ macro_rules! events {
         }
 
         impl $category {
-            /// Every type of the category, with the version that is written today.
+            /// All event types of the category, with the version that is written today.
             pub(crate) const TYPES: &'static [$crate::catalogue::EventKind] = &[
                 $($crate::catalogue::EventKind {
                     name: stringify!($name),
@@ -48,7 +48,8 @@ macro_rules! events {
                 written.expect("an event has text keys only, so it can be written as JSON").into()
             }
 
-            /// Reads data of this type, written with today's version; none if the type is not of this category.
+            /// Reads data of this type, written with today's version; none if the type does not belong to
+            /// this category.
             pub(crate) fn decode(name: &str, data: &[u8]) -> Option<serde_json::Result<Self>> {
                 match name {
                     $(stringify!($name) => Some(serde_json::from_slice(data).map(Self::$name)),)*

@@ -1,5 +1,5 @@
-//! Texts of people that nobody else's fold needs: stored encrypted with the person's key, so that destroying the key
-//! erases them although events are never changed.
+//! Personal texts that no decision depends on. They are stored encrypted with the person's key: destroying
+//! the key erases them although events never change.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChallengeId, EntryId};
 
-/// An encrypted text, as base64 of nonce, ciphertext and tag (AES-256-GCM). The vault seals and opens it; here, on the
-/// wire and in read models it stays as it is.
+/// An encrypted text, as base64 of nonce, ciphertext and tag (AES-256-GCM). The vault seals and opens it; in
+/// all other code, on the wire and in read models it stays sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Sealed(String);
 
 impl Sealed {
-    /// Of what the vault has made.
+    /// Wraps a text that the vault has sealed.
     pub fn from_base64(text: String) -> Self {
         Self(text)
     }
@@ -25,19 +25,19 @@ impl Sealed {
     }
 }
 
-/// Where a sealed text stands. It is sealed for this place and opens nowhere else, so that a text copied into another event
-/// is not taken for that event's own.
+/// The field that contains a sealed text. The text is bound to this field and opens nowhere else, so that a
+/// text copied into another event cannot be mistaken for that event's own.
 ///
-/// The words of a place are part of what is stored: those of a field never change.
+/// The name of a field is part of the stored form and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum SealedField {
     /// [`ChallengeCreated::message`](crate::challenge::ChallengeCreated::message)
     ChallengeMessage(ChallengeId),
     /// [`PlayerQueued::metadata`](crate::player::PlayerQueued::metadata)
     QueueMetadata(EntryId),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SealedField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ChallengeMessage(id) => write!(f, "challenge/{id}/message"),
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_named_as_they_always_were() {
+    fn names_of_sealed_fields_never_change() {
         let id = Uuid::from_u128(7);
-        let named = [Place::ChallengeMessage(ChallengeId(id)), Place::QueueMetadata(EntryId(id))]
-            .map(|place| place.to_string());
+        let named = [SealedField::ChallengeMessage(ChallengeId(id)), SealedField::QueueMetadata(EntryId(id))]
+            .map(|field| field.to_string());
         assert_eq!(
             named,
             [

@@ -1,7 +1,7 @@
-//! Names of streams. They last for ever.
+//! The names of streams. They last for ever.
 //!
-//! A stream of a thing with a UUID is `<category>-<uuid>`; a stream whose id a caller chose is
-//! `<category>-<tenant>.<id>`, escaped so that the name can be taken apart again.
+//! The stream of an object with a UUID is `<category>-<uuid>`. A stream whose id a caller chose is
+//! `<category>-<tenant>.<id>`, escaped so that the name can be parsed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{ChallengeId, JobId, MatchId, MatchRecordId, PoolKey, SubjectId, Tenant, WorkerId};
+use crate::ids::{ChallengeId, GameMatchId, ImageMatchId, JobId, PoolKey, SubjectId, Tenant, WorkerId};
 
-/// Over how many streams a job's matches are spread, so that reporters do not wait for each other.
-pub const MATCH_SHARDS: u8 = 16;
+/// The number of streams over which a job's matches are spread, so that reporters do not wait for each other.
+pub const IMAGE_MATCH_SHARDS: u8 = 16;
 
 /// The longest stream name, in bytes: a category and two escaped text ids fit.
 pub const STREAM_NAME_MAX: usize = 4096;
@@ -23,19 +23,19 @@ pub const STREAM_NAME_MAX: usize = 4096;
 #[serde(transparent)]
 pub struct StreamId(Arc<str>);
 
-/// What a stream is about: the part of its name before the first dash.
+/// The category of a stream: the part of its name before the first dash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Category {
     Job,
-    Matching,
+    ImageMatch,
     Worker,
     Player,
     Pool,
-    MatchRecord,
+    GameMatch,
     Challenge,
 }
 
-/// The categories of this program's streams, those that are planned included: names last for ever.
+/// The categories of this program's streams, including planned ones: names last for ever.
 const RESERVED: [&str; 12] = [
     "job",
     "matching",
@@ -51,30 +51,30 @@ const RESERVED: [&str; 12] = [
     "projection",
 ];
 
-/// The text names no stream.
+/// The text is not a valid stream name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a stream name (1 to {STREAM_NAME_MAX} bytes, no control characters): {0:?}")]
-pub struct NotAStream(pub String);
+pub struct InvalidStreamName(pub String);
 
 impl Category {
     pub const ALL: [Self; 7] = [
         Self::Job,
-        Self::Matching,
+        Self::ImageMatch,
         Self::Worker,
         Self::Player,
         Self::Pool,
-        Self::MatchRecord,
+        Self::GameMatch,
         Self::Challenge,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Job => "job",
-            Self::Matching => "matching",
+            Self::ImageMatch => "matching",
             Self::Worker => "worker",
             Self::Player => "player",
             Self::Pool => "pool",
-            Self::MatchRecord => "match_record",
+            Self::GameMatch => "match_record",
             Self::Challenge => "challenge",
         }
     }
@@ -85,26 +85,26 @@ impl StreamId {
         Self::of_uuid(Category::Job, job.0)
     }
 
-    /// The registrations, requests and progress of a job.
-    pub fn matching(job: JobId) -> Self {
-        Self::of_uuid(Category::Matching, job.0)
+    /// The stream of a job's registrations, match requests and progress.
+    pub fn image_matching(job: JobId) -> Self {
+        Self::of_uuid(Category::ImageMatch, job.0)
     }
 
-    /// Where a job's match of this id is kept: one of [`MATCH_SHARDS`] streams.
-    pub fn matches(job: JobId, id: &MatchId) -> Self {
-        Self::match_shard(job, match_shard(id))
+    /// The stream that contains a job's image match with this id: one of [`IMAGE_MATCH_SHARDS`].
+    pub fn image_match(job: JobId, id: &ImageMatchId) -> Self {
+        Self::image_match_shard(job, image_match_shard(id))
     }
 
-    /// One of the [`MATCH_SHARDS`] streams of a job's matches.
-    pub fn match_shard(job: JobId, shard: u8) -> Self {
-        Self(format!("{}-{job}.{shard}", Category::Matching.as_str()).into())
+    /// One of the [`IMAGE_MATCH_SHARDS`] streams of a job's image matches.
+    pub fn image_match_shard(job: JobId, shard: u8) -> Self {
+        Self(format!("{}-{job}.{shard}", Category::ImageMatch.as_str()).into())
     }
 
     pub fn worker(tenant: &Tenant, worker: &WorkerId) -> Self {
         Self(format!("{}{}", Self::workers_prefix(tenant), escape(worker.as_str())).into())
     }
 
-    /// What the names of all streams of a tenant's workers, and no others, begin with.
+    /// The common prefix of all worker streams of a tenant, which no other stream has.
     pub fn workers_prefix(tenant: &Tenant) -> String {
         format!("{}-{}.", Category::Worker.as_str(), escape(tenant.as_str()))
     }
@@ -117,15 +117,15 @@ impl StreamId {
         Self::of_tenant(Category::Pool, tenant, &escape(key.as_str()))
     }
 
-    pub fn match_record(id: MatchRecordId) -> Self {
-        Self::of_uuid(Category::MatchRecord, id.0)
+    pub fn game_match(id: GameMatchId) -> Self {
+        Self::of_uuid(Category::GameMatch, id.0)
     }
 
     pub fn challenge(id: ChallengeId) -> Self {
         Self::of_uuid(Category::Challenge, id.0)
     }
 
-    /// `id` is escaped already.
+    /// `id` must be escaped already.
     fn of_tenant(category: Category, tenant: &Tenant, id: &str) -> Self {
         Self(format!("{}-{}.{id}", category.as_str(), escape(tenant.as_str())).into())
     }
@@ -138,14 +138,14 @@ impl StreamId {
         &self.0
     }
 
-    /// The category, or none if the stream is not one of ours.
+    /// The category; none if the stream belongs to another program.
     pub fn category(&self) -> Option<Category> {
         let (name, _) = self.0.split_once('-')?;
         Category::ALL.into_iter().find(|category| category.as_str() == name)
     }
 
-    /// Whether the name is one of this program's, known to this build or not. Other programs may keep streams of other
-    /// names in the same log; their events mean nothing here.
+    /// Whether the name is reserved for this program, whether or not this build knows the category. Other
+    /// programs may keep streams with other names in the same log; their events are ignored.
     pub fn is_reserved(&self) -> bool {
         let category = self.0.split_once('-').map_or(&*self.0, |(category, _)| category);
         RESERVED.contains(&category)
@@ -154,18 +154,18 @@ impl StreamId {
     /// The job that a `job` or `matching` stream belongs to.
     pub fn job_id(&self) -> Option<JobId> {
         let (category, rest) = self.0.split_once('-')?;
-        if category != Category::Job.as_str() && category != Category::Matching.as_str() {
+        if category != Category::Job.as_str() && category != Category::ImageMatch.as_str() {
             return None;
         }
         rest.split('.').next()?.parse().ok()
     }
 
-    /// The match, if this is a stream of one.
-    pub fn match_record_id(&self) -> Option<MatchRecordId> {
-        self.id_in(Category::MatchRecord)
+    /// The id of the match, if this is the stream of a match.
+    pub fn game_match_id(&self) -> Option<GameMatchId> {
+        self.id_in(Category::GameMatch)
     }
 
-    /// The challenge, if this is a stream of one.
+    /// The id of the challenge, if this is the stream of a challenge.
     pub fn challenge_id(&self) -> Option<ChallengeId> {
         self.id_in(Category::Challenge)
     }
@@ -175,26 +175,26 @@ impl StreamId {
         if name == category.as_str() { id.parse().ok() } else { None }
     }
 
-    /// The shard, if this is a stream of a job's matches.
+    /// The shard, if this is a stream of a job's image matches.
     pub fn shard(&self) -> Option<u8> {
-        if self.category()? != Category::Matching {
+        if self.category()? != Category::ImageMatch {
             return None;
         }
         self.0.split_once('.')?.1.parse().ok()
     }
 }
 
-/// FNV-1a: fixed for ever, because it decides which stream a match is in.
-fn match_shard(id: &MatchId) -> u8 {
+/// FNV-1a: fixed for ever, because it decides which stream contains a match.
+fn image_match_shard(id: &ImageMatchId) -> u8 {
     let mut hash: u32 = 0x811c_9dc5;
     for byte in id.as_str().bytes() {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     }
-    // The low bits of FNV alone are weak; the high half is folded in.
-    ((hash ^ (hash >> 16)) % u32::from(MATCH_SHARDS)) as u8
+    // The low bits of FNV alone are weak, so the high half is mixed in.
+    ((hash ^ (hash >> 16)) % u32::from(IMAGE_MATCH_SHARDS)) as u8
 }
 
-/// Letters, digits, `_` and `-` stand for themselves; every other byte becomes `~` and two hexadecimal digits.
+/// Keeps letters, digits, `_` and `-`; replaces every other byte by `~` and two hexadecimal digits.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -207,7 +207,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// Undoes [`escape`]; none if the text is not one that it makes.
+/// The inverse of [`escape`]; none if the text is not an escaped one.
 pub fn unescape(escaped: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.bytes();
@@ -229,11 +229,11 @@ impl fmt::Display for StreamId {
 }
 
 impl FromStr for StreamId {
-    type Err = NotAStream;
+    type Err = InvalidStreamName;
 
-    fn from_str(text: &str) -> Result<Self, NotAStream> {
+    fn from_str(text: &str) -> Result<Self, InvalidStreamName> {
         let valid = !text.is_empty() && text.len() <= STREAM_NAME_MAX && !text.chars().any(char::is_control);
-        if valid { Ok(Self(text.into())) } else { Err(NotAStream(text.to_owned())) }
+        if valid { Ok(Self(text.into())) } else { Err(InvalidStreamName(text.to_owned())) }
     }
 }
 
@@ -251,18 +251,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_streams_of_a_job_share_its_id() {
+    fn streams_of_a_job_contain_its_id() {
         let job = JobId(Uuid::from_u128(1));
-        let id: MatchId = "hedge-1:f000".parse().unwrap();
-        for stream in [StreamId::job(job), StreamId::matching(job), StreamId::matches(job, &id)] {
+        let id: ImageMatchId = "hedge-1:f000".parse().unwrap();
+        for stream in [StreamId::job(job), StreamId::image_matching(job), StreamId::image_match(job, &id)] {
             assert_eq!(stream.job_id(), Some(job), "{stream}");
         }
-        assert_eq!(StreamId::matching(job).shard(), None);
-        assert!(StreamId::matches(job, &id).shard().is_some());
+        assert_eq!(StreamId::image_matching(job).shard(), None);
+        assert!(StreamId::image_match(job, &id).shard().is_some());
     }
 
     #[test]
-    fn every_category_is_reserved_and_other_names_are_not() {
+    fn only_own_category_names_are_reserved() {
         for category in Category::ALL {
             assert!(RESERVED.contains(&category.as_str()), "{category:?}");
         }
@@ -272,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_of_a_tenants_workers_is_no_other_tenants() {
+    fn worker_prefix_matches_one_tenant_only() {
         let (a, ab): (Tenant, Tenant) = ("a".parse().unwrap(), "a.b".parse().unwrap());
         let worker: WorkerId = "w".parse().unwrap();
         assert!(!StreamId::worker(&ab, &worker).as_str().starts_with(&StreamId::workers_prefix(&a)));
     }
 
     #[test]
-    fn every_stream_is_found_to_be_of_its_category() {
+    fn category_is_parsed_from_the_stream_name() {
         let tenant: Tenant = "a.b".parse().unwrap();
         let id = Uuid::from_u128(1);
         for (stream, category, name) in [
@@ -294,8 +294,8 @@ mod tests {
                 "pool-a~2eb.blitz~203~2b0",
             ),
             (
-                StreamId::match_record(MatchRecordId(id)),
-                Category::MatchRecord,
+                StreamId::game_match(GameMatchId(id)),
+                Category::GameMatch,
                 "match_record-00000000-0000-0000-0000-000000000001",
             ),
             (
@@ -309,9 +309,10 @@ mod tests {
     }
 
     #[test]
-    fn a_match_stays_in_its_shard_for_ever() {
-        let shards: Vec<u8> =
-            ["a", "hedge-1:f000", "hedge-1:f004", "ä"].map(|id| match_shard(&id.parse().unwrap())).into();
+    fn shard_of_a_match_never_changes() {
+        let shards: Vec<u8> = ["a", "hedge-1:f000", "hedge-1:f004", "ä"]
+            .map(|id| image_match_shard(&id.parse().unwrap()))
+            .into();
         assert_eq!(shards, GOLDEN_SHARDS);
     }
 
@@ -319,16 +320,16 @@ mod tests {
 
     #[test]
     fn matches_spread_evenly_over_the_shards() {
-        let mut counts = [0_u32; MATCH_SHARDS as usize];
+        let mut counts = [0_u32; IMAGE_MATCH_SHARDS as usize];
         for n in 0..16_000 {
-            counts[usize::from(match_shard(&format!("p{}:f{}", n % 40, n / 40).parse().unwrap()))] += 1;
+            counts[usize::from(image_match_shard(&format!("p{}:f{}", n % 40, n / 40).parse().unwrap()))] += 1;
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     proptest! {
         #[test]
-        fn an_escaped_name_comes_back(text in "\\PC{1,40}") {
+        fn unescape_inverts_escape(text in "\\PC{1,40}") {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains('.'));
             prop_assert_eq!(unescape(&escaped), Some(text));

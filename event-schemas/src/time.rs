@@ -1,7 +1,7 @@
 //! Instants, as the number of microseconds since 1970-01-01T00:00:00Z.
 //!
-//! Microseconds are what PostgreSQL keeps and what the API shows, so nothing is lost between the two. An `i64` sorts the
-//! same in every store; text with a variable number of digits does not.
+//! PostgreSQL stores microseconds and the API shows them, so no precision is lost between the two. An `i64`
+//! sorts the same in every store; text with a variable number of digits does not.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,20 +22,20 @@ pub struct Timestamp(i64);
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
-/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: what the text form can say.
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: the limits of the text form.
 const MICROS_MIN: i64 = -62_135_596_800_000_000;
 const MICROS_MAX: i64 = 253_402_300_799_999_999;
 
-/// The text is no RFC 3339 instant between the years 1 and 9999.
+/// The text is not an RFC 3339 instant between the years 1 and 9999.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 instant such as 2026-11-20T10:00:00.000000Z: {0}")]
-pub struct NotAnInstant(pub String);
+pub struct InvalidTimestamp(pub String);
 
 impl Timestamp {
     /// The start of 1970.
     pub const EPOCH: Self = Self(0);
 
-    /// Instants beyond the years 1 to 9999 are moved to the nearest one that can be written.
+    /// Instants beyond the years 1 to 9999 are clamped.
     pub const fn from_micros(micros: i64) -> Self {
         if micros < MICROS_MIN {
             Self(MICROS_MIN)
@@ -51,22 +51,22 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The duration from `earlier` to this instant; zero if this instant is earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Seconds from `earlier` to this instant; negative if it is before it.
+    /// The seconds from `earlier` to this instant; negative if this instant is earlier.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         (self.0 - earlier.0) as f64 / 1e6
     }
 
-    /// This instant moved on by `duration`.
+    /// This instant plus `duration`.
     pub fn after(self, duration: Duration) -> Self {
         Self::from_micros(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// This instant moved back by `duration`.
+    /// This instant minus `duration`.
     pub fn before(self, duration: Duration) -> Self {
         Self::from_micros(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
     }
@@ -92,16 +92,16 @@ impl fmt::Display for Timestamp {
 }
 
 impl FromStr for Timestamp {
-    type Err = NotAnInstant;
+    type Err = InvalidTimestamp;
 
-    fn from_str(text: &str) -> Result<Self, NotAnInstant> {
-        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotAnInstant(text.to_owned()))?;
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTimestamp(text.to_owned()))?;
         let micros = at.unix_timestamp_nanos().div_euclid(1000);
         i64::try_from(micros)
             .ok()
             .filter(|micros| (MICROS_MIN..=MICROS_MAX).contains(micros))
             .map(Self)
-            .ok_or_else(|| NotAnInstant(text.to_owned()))
+            .ok_or_else(|| InvalidTimestamp(text.to_owned()))
     }
 }
 
@@ -139,18 +139,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_is_written_with_six_digits_and_z() {
+    fn timestamp_is_written_with_six_digits_and_z() {
         assert_eq!(Timestamp::from_micros(1_732_183_200_123_000).to_string(), "2024-11-21T10:00:00.123000Z");
     }
 
     #[test]
-    fn an_offset_is_turned_into_utc() {
+    fn offset_is_converted_to_utc() {
         let at: Timestamp = "2024-11-21T11:00:00+01:00".parse().unwrap();
         assert_eq!(at.to_string(), "2024-11-21T10:00:00.000000Z");
     }
 
     #[test]
-    fn what_is_no_instant_is_refused() {
+    fn invalid_timestamps_are_rejected() {
         for text in ["", "now", "2024-11-21", "2024-13-01T00:00:00Z", "2024-11-21T10:00:00"] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_survives_its_text_and_sorts_like_it(
+        fn text_form_round_trips_and_sorts_like_the_timestamp(
             a in MICROS_MIN..=MICROS_MAX, b in MICROS_MIN..=MICROS_MAX,
         ) {
             let (a, b) = (Timestamp::from_micros(a), Timestamp::from_micros(b));

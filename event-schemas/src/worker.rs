@@ -1,4 +1,5 @@
-//! `worker-<tenant>.<id>`: the presence of a process that takes work. Heartbeats are not events; changes of presence are.
+//! `worker-<tenant>.<id>`: the presence of a process that executes work. Heartbeats are not events; changes
+//! of presence are.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
@@ -10,7 +11,7 @@ use crate::job::JobKind;
 use crate::registry::events;
 use crate::time::Timestamp;
 
-/// What a worker can claim.
+/// A kind of work that a worker can claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {
@@ -23,7 +24,7 @@ pub enum WorkKind {
 }
 
 impl WorkKind {
-    /// What is claimed of a job of this kind: the job itself, or its match requests.
+    /// The kind of work that is claimed for a job of this kind: the job itself, or its match requests.
     pub fn of(kind: JobKind) -> Self {
         match kind {
             JobKind::ProductVideoMatching => Self::MatchRequest,
@@ -40,9 +41,9 @@ impl WorkKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerEnd {
-    /// No heartbeat came.
+    /// Its heartbeats stopped.
     Lost,
-    /// It stopped by itself, with exit code 0 or on being asked to.
+    /// It stopped with exit code 0, or was asked to stop.
     Stopped,
     /// Exit code 137, or the reason `oom`.
     OutOfMemory,
@@ -50,11 +51,11 @@ pub enum WorkerEnd {
     Crashed,
 }
 
-/// First seen, or seen with other kinds or another version than before.
+/// Seen for the first time, or with other kinds or another version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRegistered {
     pub worker_id: WorkerId,
-    /// Sorted, without repeats.
+    /// Sorted, without duplicates.
     pub kinds: Vec<WorkKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -85,7 +86,7 @@ pub struct WorkerExited {
 }
 
 events! {
-    /// What can happen to a worker.
+    /// The events of a worker.
     WorkerEvent {
         WorkerRegistered = 1,
         WorkerLost = 1,

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS challenges (
     challenger   BLOB   NOT NULL,
     challenged   BLOB   NOT NULL,
     status       TEXT   NOT NULL,
-    -- From when on it has expired, if nothing else happens.
+    -- The time at which it expires if no further event occurs.
     lapses_at    BIGINT,
     created_at   BIGINT NOT NULL,
     -- The challenge, as JSON; its message stays sealed.

@@ -1,4 +1,4 @@
--- How far the rows of this file are, and of which log. One row.
+-- The checkpoint of this file: the position of its rows, and the log that they were built from. One row.
 CREATE TABLE IF NOT EXISTS checkpoint (
     id          BIGINT PRIMARY KEY,
     revision    BIGINT NOT NULL,
@@ -8,7 +8,8 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     published   BIGINT NOT NULL
 );
 
--- The last event that the rows took in, so that a log with another one there is noticed. One row, or none yet.
+-- The last event that the rows reflect, to detect a log with a different event at that position. One row, or none
+-- before the first event.
 CREATE TABLE IF NOT EXISTS checkpoint_event (
     id          BIGINT PRIMARY KEY,
     position    BIGINT NOT NULL,

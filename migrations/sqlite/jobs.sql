@@ -6,19 +6,19 @@ CREATE TABLE IF NOT EXISTS jobs (
     phase      TEXT   NOT NULL,
     status     TEXT   NOT NULL,
     created_at BIGINT NOT NULL,
-    -- Name and id in small letters.
+    -- The name and the id in lower case.
     search     TEXT   NOT NULL,
-    -- The job's history and counts, as JSON.
-    head       TEXT   NOT NULL,
+    -- The job's history and counters, as JSON.
+    overview   TEXT   NOT NULL,
     position   BIGINT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);
 
--- What was last said of a part of a job, as JSON: of a video its frames, of a match request how far it is. So what is
--- reported again is counted once.
+-- The last report on a part of a job, as JSON: the frames of a video, or the progress of a match request. So a repeated
+-- report is counted once.
 CREATE TABLE IF NOT EXISTS job_parts (
-    job_id BLOB NOT NULL,
-    part   TEXT NOT NULL,
-    known  TEXT NOT NULL,
+    job_id      BLOB NOT NULL,
+    part        TEXT NOT NULL,
+    last_report TEXT NOT NULL,
     PRIMARY KEY (job_id, part)
 ) WITHOUT ROWID;

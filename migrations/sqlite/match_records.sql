@@ -1,4 +1,4 @@
--- One row for each match of two players.
+-- One row for each game match.
 CREATE TABLE IF NOT EXISTS match_records (
     match_id   BLOB   NOT NULL PRIMARY KEY,
     tenant     TEXT   NOT NULL,

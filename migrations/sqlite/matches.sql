@@ -1,4 +1,4 @@
--- One row for each match that was found, in the order of the log.
+-- One row for each image match, in the order of the log.
 CREATE TABLE IF NOT EXISTS matches (
     position      INTEGER PRIMARY KEY,
     job_id        BLOB   NOT NULL,
@@ -12,6 +12,6 @@ CREATE TABLE IF NOT EXISTS matches (
     occurred_at   BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS matches_by_id ON matches (job_id, match_id);
--- The position follows by itself: it is the row's number.
+-- SQLite appends the position automatically: it is the row id.
 CREATE INDEX IF NOT EXISTS matches_by_score ON matches (job_id, score);
 CREATE INDEX IF NOT EXISTS matches_by_position ON matches (job_id);

@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS summaries (
     job_id   BLOB   PRIMARY KEY,
     tenant   TEXT   NOT NULL,
-    -- How many events are folded.
+    -- The number of folded events.
     events   BIGINT NOT NULL,
     position BIGINT NOT NULL,
     fold     TEXT   NOT NULL
@@ -14,8 +14,7 @@ CREATE TABLE IF NOT EXISTS presences (
     fold   TEXT NOT NULL
 );
 
--- Folds of jobs as they were at earlier positions. They can be deleted at any time: then the past is folded from the
--- start.
+-- Folds of jobs at earlier positions. They can be deleted at any time: historical queries then replay from the start.
 CREATE TABLE IF NOT EXISTS snapshots (
     job_id   BLOB   NOT NULL,
     position BIGINT NOT NULL,

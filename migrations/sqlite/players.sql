@@ -1,15 +1,15 @@
--- What results say of each player in each pool.
+-- The rating of each player in each pool.
 CREATE TABLE IF NOT EXISTS ratings (
     tenant     TEXT   NOT NULL,
     subject_id BLOB   NOT NULL,
     pool_key   TEXT   NOT NULL,
-    -- The skill with its count of games, as JSON.
+    -- The rating with its number of games, as JSON.
     view       TEXT   NOT NULL,
     position   BIGINT NOT NULL,
     PRIMARY KEY (tenant, subject_id, pool_key)
 ) WITHOUT ROWID;
 
--- Who does not want to meet whom.
+-- The players that each player blocks.
 CREATE TABLE IF NOT EXISTS blocks (
     tenant     TEXT   NOT NULL,
     subject_id BLOB   NOT NULL,

@@ -1,4 +1,4 @@
--- What became of a tenant's failures, class by class.
+-- The failures of a tenant by error class, with their retries and outcomes.
 CREATE TABLE IF NOT EXISTS retries (
     tenant        TEXT   NOT NULL,
     code          TEXT   NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS retries (
     PRIMARY KEY (tenant, code)
 ) WITHOUT ROWID;
 
--- The jobs that failed and have not come to an end since, each with the error that it failed of last.
+-- The jobs that have failed and not ended since, each with its last error.
 CREATE TABLE IF NOT EXISTS retried_jobs (
     job_id        BLOB   NOT NULL PRIMARY KEY,
     code          TEXT   NOT NULL

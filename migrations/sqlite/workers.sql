@@ -1,4 +1,4 @@
--- One row for each worker that was ever seen.
+-- One row for each worker that ever registered.
 CREATE TABLE IF NOT EXISTS workers (
     tenant        TEXT   NOT NULL,
     worker_id     TEXT   NOT NULL,

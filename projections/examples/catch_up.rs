@@ -1,5 +1,5 @@
-//! How fast the read models catch up, one after the other, with a log in memory in which nearly every event is a match;
-//! and then how soon new events are visible, at 5,000 in a second.
+//! Measures the catch-up speed of each read model on a log in memory in which nearly every event is an image match, and
+//! then the delay until new events are visible, at 5,000 events per second.
 //!
 //! `cargo run --release -p projections --example catch_up -- [events] [jobs]`
 
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
-use event_schemas::ids::{CommandId, CorrelationId, JobId, MatchId, Position, Score, Tenant};
+use event_schemas::ids::{CommandId, CorrelationId, ImageMatchId, JobId, Position, Score, Tenant};
+use event_schemas::image_match::MatchFound;
 use event_schemas::job::{JobCreated, JobKind};
-use event_schemas::matching::MatchFound;
 use event_schemas::stream::StreamId;
 use projections::{Name, ReadModels, Settings};
 use uuid::Uuid;
 
 const BATCH_EVENTS: u64 = 1000;
 const LIVE_TICKS: u64 = 10_000;
-const LONG: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -35,20 +35,21 @@ fn cause(tenant: &Tenant) -> Result<Cause, Failure> {
     })
 }
 
-fn found(n: u64) -> Result<Event, Failure> {
+fn match_found(n: u64) -> Result<Event, Failure> {
     let (image, frame) = (n / 1000, n % 1000);
-    let match_id: MatchId = format!("product-{}/image-{image}@video-1/frame-{frame}", image % 50).parse()?;
+    let match_id: ImageMatchId =
+        format!("product-{}/image-{image}@video-1/frame-{frame}", image % 50).parse()?;
     let found = MatchFound {
         match_id,
         product_id: format!("product-{}", image % 50).parse()?,
         video_id: "video-1".parse()?,
         img_id: format!("image-{image}").parse()?,
         frame_id: format!("frame-{frame}").parse()?,
-        // Spread over all of 0 to 1, and never in order.
+        // Spread over the range 0 to 1, in no order.
         score: Score::new((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1_u64 << 53) as f64)?,
         evidence_path: None,
     };
-    Ok(Event::Matching(found.into()))
+    Ok(Event::ImageMatch(found.into()))
 }
 
 async fn fill(log: &Log, clock: &Clock, events: u64, jobs: u64) -> Result<(), Failure> {
@@ -68,14 +69,14 @@ async fn fill(log: &Log, clock: &Clock, events: u64, jobs: u64) -> Result<(), Fa
     }
     for batch in 0..events / BATCH_EVENTS {
         let id = JobId(Uuid::from_u128(u128::from(batch % jobs)));
-        let stream = StreamId::match_shard(id, (batch % 16) as u8);
+        let stream = StreamId::image_match_shard(id, (batch % 16) as u8);
         let cause = cause(&tenant)?;
-        let mut found_now = Vec::new();
+        let mut matches = Vec::new();
         for index in 0..BATCH_EVENTS {
-            let event = found(batch * BATCH_EVENTS + index)?;
-            found_now.push(NewEvent::encode(&cause, &stream, index as usize, clock.now(), &event));
+            let event = match_found(batch * BATCH_EVENTS + index)?;
+            matches.push(NewEvent::encode(&cause, &stream, index as usize, clock.now(), &event));
         }
-        log.append(&stream, Expected::Any, found_now).await?;
+        log.append(&stream, Expected::Any, matches).await?;
     }
     Ok(())
 }
@@ -96,31 +97,31 @@ async fn measure(models: &ReadModels, name: Name, head: Position) -> Result<(), 
     Ok(())
 }
 
-/// Appends five matches every millisecond, and times how long after each append all read models show them.
+/// Appends five matches every millisecond, and measures the time until all read models show them.
 async fn show_delays(models: &ReadModels, log: &Log) -> Result<(), Failure> {
-    let stream = StreamId::match_shard(JobId(Uuid::from_u128(0)), 0);
+    let stream = StreamId::image_match_shard(JobId(Uuid::from_u128(0)), 0);
     let tenant: Tenant = "bench".parse()?;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
-    let mut waits = tokio::task::JoinSet::new();
+    let mut waiters = tokio::task::JoinSet::new();
     for tick in 0..LIVE_TICKS {
         ticks.tick().await;
         let cause = cause(&tenant)?;
         let mut batch = Vec::new();
         for index in 0..5 {
-            // Beyond all matches that there are.
-            let event = found((1 << 40) + tick * 5 + index)?;
+            // Above the numbers of all existing matches.
+            let event = match_found((1 << 40) + tick * 5 + index)?;
             batch.push(NewEvent::encode(&cause, &stream, index as usize, Clock::System.now(), &event));
         }
         let appended = Instant::now();
         let position = log.append(&stream, Expected::Any, batch).await?.position;
         let models = models.clone();
-        waits.spawn(async move {
-            let visible = models.wait_for(&Name::ALL, position, LONG).await;
+        waiters.spawn(async move {
+            let visible = models.wait_for(&Name::ALL, position, TIMEOUT).await;
             visible.map(|()| appended.elapsed())
         });
     }
     let mut delays = Vec::new();
-    while let Some(delay) = waits.join_next().await {
+    while let Some(delay) = waiters.join_next().await {
         delays.push(delay??);
     }
     delays.sort_unstable();
@@ -142,7 +143,7 @@ async fn main() -> Result<(), Failure> {
     let started = Instant::now();
     let settings = Settings { folder: folder.path().to_owned() };
     let models = ReadModels::open(settings, log.clone(), clock).await?;
-    models.wait_for(&Name::ALL, head, LONG).await?;
+    models.wait_for(&Name::ALL, head, TIMEOUT).await?;
     println!("all at once: {:.2} s for {head} events", started.elapsed().as_secs_f64());
     for name in Name::ALL {
         measure(&models, name, head).await?;

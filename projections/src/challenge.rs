@@ -6,8 +6,8 @@ use event_log::Log;
 use event_log::clock::Clock;
 use event_schemas::challenge::{ChallengeCreated, ChallengeEvent};
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{ChallengeId, GameId, MatchRecordId, PoolKey, Position, SubjectId, Tenant};
-use event_schemas::match_record::AbandonReason;
+use event_schemas::game_match::AbandonReason;
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::sealed::Sealed;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
-use crate::kept::Kept;
-use crate::projection::{Name, Projection, Store};
-use crate::row::{json, store_error, stored, to_json, variant};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{parse_json, parse_stored, store_error, to_json, variant_name};
+use crate::row_cache::RowCache;
 use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO challenges \
@@ -27,8 +27,8 @@ pub(crate) const UPSERT: &str = "INSERT INTO challenges \
      view = excluded.view, position = excluded.position";
 pub(crate) const ONE: &str = "SELECT view FROM challenges WHERE challenge_id = $1";
 
-/// The two lists differ in whose challenges they are. One that has lapsed counts as expired, whether its expiry has been
-/// recorded or not.
+/// The two lists differ in the player's side. A challenge whose time is over counts as expired, even before its expiry
+/// has been recorded.
 macro_rules! list {
     ($player:literal) => {
         concat!(
@@ -43,11 +43,11 @@ macro_rules! list {
 pub(crate) const INCOMING: &str = list!("challenged");
 pub(crate) const OUTGOING: &str = list!("challenger");
 
-/// Where a challenge stands.
+/// The status of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChallengeStatus {
-    /// Also while the game of an accepted one is being made.
+    /// Open, or accepted while its game is being created.
     Pending,
     Accepted,
     Declined,
@@ -55,16 +55,16 @@ pub enum ChallengeStatus {
     Expired,
 }
 
-/// Why the game of an accepted challenge could not be made when that was last tried.
+/// The last failure to create the game of an accepted challenge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacingFailure {
+pub struct PlacementFailure {
     pub at: Timestamp,
     pub reason: AbandonReason,
-    /// What the game service said, if that was why.
+    /// The error of the game service, if that was the reason.
     pub detail: Option<String>,
 }
 
-/// A challenge as it is shown.
+/// A challenge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChallengeView {
     pub challenge_id: ChallengeId,
@@ -73,27 +73,27 @@ pub struct ChallengeView {
     pub challenger: SubjectId,
     pub challenged: SubjectId,
     pub status: ChallengeStatus,
-    /// It was accepted, and its game is being made.
+    /// It was accepted, and its game is being created.
     pub placing: bool,
-    /// The challenger's.
+    /// The rating of the challenger.
     pub rating: u16,
-    /// From the challenger, under their key.
+    /// The challenger's message, sealed with their key.
     pub message: Option<Sealed>,
-    /// The match that it leads to, once it was accepted.
-    pub match_id: Option<MatchRecordId>,
+    /// The match that it leads to, once it has been accepted.
+    pub match_id: Option<GameMatchId>,
     pub game_id: Option<GameId>,
-    /// How often it was accepted.
+    /// The number of times that it was accepted.
     pub attempts: u32,
-    pub last_failure: Option<PlacingFailure>,
+    pub last_failure: Option<PlacementFailure>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub ended_at: Option<Timestamp>,
-    /// Of the event that changed it last.
+    /// The position of the last event that changed it.
     pub position: Position,
 }
 
 impl ChallengeView {
-    fn begin(envelope: &Envelope, created: &ChallengeCreated) -> Self {
+    fn create(envelope: &Envelope, created: &ChallengeCreated) -> Self {
         Self {
             challenge_id: created.challenge_id,
             tenant: envelope.metadata.tenant.clone(),
@@ -121,17 +121,17 @@ impl ChallengeView {
         self.placing = false;
         match event {
             ChallengeEvent::ChallengeCreated(_) => {}
-            ChallengeEvent::ChallengePlacing(placing) => {
+            ChallengeEvent::ChallengePlacementStarted(placing) => {
                 self.placing = true;
                 self.match_id = Some(placing.match_id);
                 self.attempts = placing.attempt;
             }
-            ChallengeEvent::ChallengePlacingFailed(failed) => {
+            ChallengeEvent::ChallengePlacementFailed(failed) => {
                 self.match_id = None;
-                // Of a player who was not free the detail is their subject, which is nobody else's business.
-                let is_of_player = failed.reason == AbandonReason::PlayerUnavailable;
-                let detail = failed.detail.clone().filter(|_| !is_of_player);
-                self.last_failure = Some(PlacingFailure { at, reason: failed.reason, detail });
+                // The detail of an unavailable player is their subject, which other players must not see.
+                let names_player = failed.reason == AbandonReason::PlayerUnavailable;
+                let detail = failed.detail.clone().filter(|_| !names_player);
+                self.last_failure = Some(PlacementFailure { at, reason: failed.reason, detail });
             }
             ChallengeEvent::ChallengeAccepted(accepted) => {
                 self.game_id.clone_from(&accepted.game_id);
@@ -148,12 +148,12 @@ impl ChallengeView {
         self.ended_at = Some(at);
     }
 
-    /// From when on it has expired, if nothing else happens.
+    /// The time at which it expires if no further event occurs.
     fn lapses_at(&self) -> Option<Timestamp> {
         (self.status == ChallengeStatus::Pending && !self.placing).then_some(self.expires_at)
     }
 
-    /// The challenge at an instant: one whose time is over has expired, whether that has been recorded or not.
+    /// The challenge at an instant: one whose time is over is expired, even before its expiry has been recorded.
     #[must_use]
     pub fn at(mut self, now: Timestamp) -> Self {
         if let Some(lapses_at) = self.lapses_at().filter(|lapses_at| *lapses_at <= now) {
@@ -162,15 +162,15 @@ impl ChallengeView {
         self
     }
 
-    /// Whether the subject challenges or is challenged.
+    /// Reports whether the subject is one of its two players.
     pub fn concerns(&self, subject: SubjectId) -> bool {
         self.challenger == subject || self.challenged == subject
     }
 }
 
-/// Challenges that were lately touched.
+/// The recently used challenges.
 #[derive(Debug, Default)]
-pub(crate) struct ChallengeRows(Kept<ChallengeId, ChallengeView>);
+pub(crate) struct ChallengeRows(RowCache<ChallengeId, ChallengeView>);
 
 row! {
     struct Stored {
@@ -180,12 +180,12 @@ row! {
 
 impl ChallengeRows {
     async fn load(&mut self, db: &Db, id: ChallengeId) -> Result<(), SqlError> {
-        if self.0.holds(&id) {
+        if self.0.contains(&id) {
             return Ok(());
         }
         let row: Option<Stored> = db.optional(Statement::new(ONE).bind(id.0)).await?;
         if let Some(row) = row {
-            self.0.loaded(id, stored(&row.view)?);
+            self.0.insert_clean(id, parse_stored(&row.view)?);
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Projection for ChallengeRows {
     const REVISION: u32 = 1;
     const DDL: &'static str = include_str!("../../migrations/sqlite/challenges.sql");
     const CATEGORIES: &'static [Category] = &[Category::Challenge];
-    const STORE: Store = Store::EachBatch;
+    const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
     type Shared = ();
@@ -212,16 +212,16 @@ impl Projection for ChallengeRows {
         for envelope in events {
             match &envelope.event {
                 Event::Challenge(ChallengeEvent::ChallengeCreated(created)) => {
-                    self.0.put(created.challenge_id, ChallengeView::begin(envelope, created));
+                    self.0.insert_dirty(created.challenge_id, ChallengeView::create(envelope, created));
                 }
                 Event::Challenge(event) => {
                     let Some(id) = envelope.stream.challenge_id() else { continue };
                     self.load(db, id).await?;
-                    if let Some(view) = self.0.change(&id) {
+                    if let Some(view) = self.0.get_mut(&id) {
                         view.apply(envelope, event);
                     }
                 }
-                // Of another category, which this projection is not given.
+                // Events of other categories are not delivered to this projection.
                 _ => {}
             }
         }
@@ -229,13 +229,13 @@ impl Projection for ChallengeRows {
     }
 
     async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for (id, view) in self.0.changed() {
+        for (id, view) in self.0.dirty() {
             let statement = Statement::new(UPSERT)
                 .bind(id.0)
                 .bind(view.tenant.as_str())
                 .bind(view.challenger.0)
                 .bind(view.challenged.0)
-                .bind(variant(&view.status))
+                .bind(variant_name(&view.status))
                 .bind(view.lapses_at().map(Timestamp::micros))
                 .bind(view.created_at.micros())
                 .bind(to_json(view))
@@ -245,40 +245,46 @@ impl Projection for ChallengeRows {
         Ok(())
     }
 
-    fn stored(&mut self) {
-        self.0.stored();
+    fn on_stored(&mut self) {
+        self.0.mark_stored();
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
 
-/// Whose challenges are asked for.
+/// The player's side in a list of challenges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Those in which the player is challenged.
+    /// The player is challenged.
     Incoming,
-    /// Those that the player made.
+    /// The player is the challenger.
     Outgoing,
 }
 
-/// Where a list goes on: behind this challenge. Challenges made meanwhile move nothing.
+/// The last challenge of a page: the next page starts after it. New challenges do not shift the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeCursor {
     pub created_at: Timestamp,
     pub challenge_id: ChallengeId,
 }
 
-/// A part of a player's challenges, the newest first.
+/// A page of a player's challenges, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChallengePage {
     pub items: Vec<ChallengeView>,
-    /// None at the end.
+    /// None on the last page.
     pub next: Option<ChallengeCursor>,
 }
 
-/// The questions that can be asked of `challenges`.
+/// The queries of `challenges`.
 #[derive(Clone, Debug)]
 pub struct Challenges {
     pub(crate) slot: Arc<Slot<()>>,
@@ -286,8 +292,8 @@ pub struct Challenges {
 }
 
 impl Challenges {
-    /// At most `limit` of the player's challenges behind the cursor, the newest first, as they stand now; with a status,
-    /// those that have it.
+    /// Lists at most `limit` of the player's challenges after the cursor, newest first, in their current state; with a
+    /// status, only those that have it.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -313,16 +319,16 @@ impl Challenges {
             .bind(player.0)
             .bind(created_at)
             .bind(id)
-            .bind(status.as_ref().map(variant))
+            .bind(status.as_ref().map(variant_name))
             .bind(now.micros())
-            // One more than asked for shows whether there is more.
+            // One more row than the limit shows whether there is a next page.
             .bind(i64::from(limit) + 1);
         let rows: Vec<Stored> =
             generation.db.all(statement).await.map_err(|error| store_error(Name::Challenges, error))?;
         let has_more = rows.len() > limit as usize;
         let mut items = Vec::with_capacity(rows.len());
         for row in rows.iter().take(limit as usize) {
-            items.push(json::<ChallengeView>(Name::Challenges, &row.view)?.at(now));
+            items.push(parse_json::<ChallengeView>(Name::Challenges, &row.view)?.at(now));
         }
         let next = items
             .last()
@@ -331,7 +337,7 @@ impl Challenges {
         Ok(ChallengePage { items, next })
     }
 
-    /// The challenge as it stands now, if it is this tenant's.
+    /// The challenge in its current state, if it belongs to the tenant.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -342,7 +348,8 @@ impl Challenges {
             .optional(Statement::new(ONE).bind(id.0))
             .await
             .map_err(|error| store_error(Name::Challenges, error))?;
-        let view: Option<ChallengeView> = row.map(|row| json(Name::Challenges, &row.view)).transpose()?;
+        let view: Option<ChallengeView> =
+            row.map(|row| parse_json(Name::Challenges, &row.view)).transpose()?;
         Ok(view.filter(|view| view.tenant == *tenant).map(|view| view.at(self.clock.now())))
     }
 }

@@ -1,9 +1,8 @@
-//! One reader of the log for all read models of the process, and a way to catch up without it.
+//! One reader of the log for all read models of the process, and a catch-up reader for those that are behind.
 //!
-//! The feed reads what is new, unfiltered, decodes each event once, and hands pages to whoever listens. It waits for
-//! nobody: a listener that falls behind loses pages and reads them from the log itself.
+//! The feed reads new events, unfiltered, decodes each event once, and publishes pages to all subscribers. It never
+//! waits for a subscriber: one that falls behind loses pages and reads them from the log.
 
-use futures_util::FutureExt;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,24 +12,25 @@ use event_schemas::envelope::{Envelope, EventType, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 use tokio::sync::{broadcast, mpsc};
 
-/// How many pages of new events a listener may be behind before it has to read the log itself.
+/// The number of pages that a subscriber may be behind before it has to read the log.
 const PAGES_BEHIND_MAX: usize = 16;
-/// Of how many pages the feed remembers when they were recorded.
+/// The number of pages whose recording times the feed remembers.
 const RECENT_PAGES_MAX: usize = 1024;
-/// How many pages a reader that catches up decodes ahead.
+/// The number of pages that a catch-up reader decodes ahead.
 const PAGES_AHEAD: usize = 2;
-/// How many events make a batch while catching up.
+/// The number of events in a batch during catch-up.
 pub(crate) const BATCH_EVENTS_MAX: usize = 4096;
-/// Pages with more events are decoded beside the threads that serve requests.
+/// Larger pages are decoded on the blocking pool, so that they do not delay requests.
 const DECODED_INLINE_MAX: usize = 128;
-/// How long to wait before the log is asked again after an error.
+/// The delay before the log is read again after an error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An event of a category that this build knows.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct FeedItem {
     pub(crate) position: Position,
     pub(crate) recorded_at: Timestamp,
     pub(crate) category: Category,
@@ -40,17 +40,17 @@ pub(crate) struct Item {
 
 /// All events of the known categories between two positions.
 #[derive(Debug)]
-pub(crate) struct Page {
-    /// The first event is behind this position.
+pub(crate) struct FeedPage {
+    /// The page starts after this position.
     pub(crate) after: Position,
-    /// The page reaches up to here.
+    /// The page ends at this position.
     pub(crate) next: Position,
-    pub(crate) items: Vec<Item>,
-    /// When the first and the last event were recorded, of whatever category.
+    pub(crate) items: Vec<FeedItem>,
+    /// The times at which the first and the last event were recorded, whatever their categories.
     recorded: Option<(Timestamp, Timestamp)>,
 }
 
-impl Page {
+impl FeedPage {
     fn decode(after: Position, page: &event_log::Page, categories: &[Category]) -> Self {
         Self {
             after,
@@ -64,12 +64,13 @@ impl Page {
         }
     }
 
-    /// When the last event was recorded; none if there is none.
+    /// The time at which the last event was recorded; none for an empty page.
     pub(crate) fn recorded_at(&self) -> Option<Timestamp> {
         self.recorded.map(|(_, last)| last)
     }
 
-    async fn of(
+    /// Decodes a page of the log, a large one on the blocking pool.
+    async fn from_log(
         after: Position,
         page: event_log::Page,
         categories: &'static [Category],
@@ -83,9 +84,9 @@ impl Page {
     }
 }
 
-fn decode(event: &Recorded, categories: &[Category]) -> Option<Item> {
+fn decode(event: &Recorded, categories: &[Category]) -> Option<FeedItem> {
     let category = event.stream.category().filter(|category| categories.contains(category))?;
-    Some(Item {
+    Some(FeedItem {
         position: event.position,
         recorded_at: event.recorded_at,
         category,
@@ -94,36 +95,36 @@ fn decode(event: &Recorded, categories: &[Category]) -> Option<Item> {
     })
 }
 
-/// Hands out what is new in the log.
+/// Publishes the new events of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     log: Log,
-    pages: broadcast::WeakSender<Arc<Page>>,
-    recent: Arc<Mutex<Recent>>,
+    pages: broadcast::WeakSender<Arc<FeedPage>>,
+    recent: Arc<Mutex<RecentPages>>,
 }
 
-/// When what came lately was recorded.
+/// The recording times of the recent pages.
 #[derive(Debug)]
-struct Recent {
-    /// What came before is forgotten.
+struct RecentPages {
+    /// Pages up to this position have been forgotten.
     after: Position,
-    /// Where pages ended, and when their first events were recorded.
+    /// The end of each page, and the time at which its first event was recorded.
     pages: VecDeque<(Position, Timestamp)>,
 }
 
-/// How long a reader at some position has been behind.
+/// The lag of a reader at some position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Behind {
-    /// Nothing waits for it.
-    No,
-    /// The first event that waits for it was recorded then.
+pub(crate) enum Lag {
+    /// The reader has read everything.
+    None,
+    /// The time at which the first unread event was recorded.
     Since(Timestamp),
-    /// Further than the feed remembers.
-    Far,
+    /// The reader is further behind than the feed remembers.
+    Unknown,
 }
 
-impl Recent {
-    fn add(&mut self, page: &Page) {
+impl RecentPages {
+    fn add(&mut self, page: &FeedPage) {
         if let Some((first, _)) = page.recorded {
             self.pages.push_back((page.next, first));
         }
@@ -134,78 +135,79 @@ impl Recent {
         }
     }
 
-    fn behind(&self, position: Position) -> Behind {
+    fn lag(&self, position: Position) -> Lag {
         if position < self.after {
-            return Behind::Far;
+            return Lag::Unknown;
         }
         let missing = self.pages.iter().find(|(next, _)| *next > position);
-        missing.map_or(Behind::No, |(_, recorded_at)| Behind::Since(*recorded_at))
+        missing.map_or(Lag::None, |(_, recorded_at)| Lag::Since(*recorded_at))
     }
 }
 
 impl Feed {
-    /// Starts to read behind `after`. The task ends with the log.
+    /// Starts to read after the position `after`. The task ends with the log.
     pub(crate) fn start(log: Log, after: Position) -> (Self, tokio::task::JoinHandle<()>) {
         let pages = broadcast::Sender::new(PAGES_BEHIND_MAX);
-        let recent = Arc::new(Mutex::new(Recent { after, pages: VecDeque::new() }));
+        let recent = Arc::new(Mutex::new(RecentPages { after, pages: VecDeque::new() }));
         let feed = Self { log: log.clone(), pages: pages.downgrade(), recent: Arc::clone(&recent) };
-        (feed, tokio::spawn(hand_out(log, after, pages, recent).boxed()))
+        (feed, tokio::spawn(publish_pages(log, after, pages, recent).boxed()))
     }
 
-    /// Whether a reader that is at `position` is behind.
-    pub(crate) fn behind(&self, position: Position) -> Behind {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).behind(position)
+    /// The lag of a reader that is at `position`.
+    pub(crate) fn lag(&self, position: Position) -> Lag {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).lag(position)
     }
 
-    /// A source of all events of the categories behind `after`.
-    pub(crate) fn follow(&self, after: Position, categories: &'static [Category]) -> Source {
-        // Listening begins before the log is read, so that nothing falls in between.
+    /// A source of all events of the categories after the position `after`.
+    pub(crate) fn follow(&self, after: Position, categories: &'static [Category]) -> PageSource {
+        // The subscription starts before the log is read, so that no event is missed.
         let live = self.pages.upgrade().map(|pages| pages.subscribe());
-        let mut source = Source { feed: self.clone(), categories, position: after, live, behind: None };
+        let mut source =
+            PageSource { feed: self.clone(), categories, position: after, live, catching_up: None };
         if *self.log.head().borrow() > after {
-            source.catch_up();
+            source.start_catch_up();
         }
         source
     }
 
-    /// Reads the log from `after` to where its head is when it gets there.
+    /// Reads the log from `after` to its head, including events that are appended meanwhile.
     pub(crate) fn read(
         &self,
         after: Position,
         categories: &'static [Category],
-    ) -> mpsc::Receiver<Result<Arc<Page>, ReadError>> {
+    ) -> mpsc::Receiver<Result<Arc<FeedPage>, ReadError>> {
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
         tokio::spawn(read_ahead(self.log.clone(), after, categories, sender).boxed());
         receiver
     }
 }
 
-async fn hand_out(
+async fn publish_pages(
     log: Log,
     after: Position,
-    pages: broadcast::Sender<Arc<Page>>,
-    recent: Arc<Mutex<Recent>>,
+    pages: broadcast::Sender<Arc<FeedPage>>,
+    recent: Arc<Mutex<RecentPages>>,
 ) {
     let mut subscription = log.subscribe(after, Filter::All);
     let head = log.head();
     loop {
         let after = subscription.position();
         let page = match subscription.next().await {
-            Ok(page) => Page::of(after, page, &Category::ALL).await,
+            Ok(page) => FeedPage::from_log(after, page, &Category::ALL).await,
             Err(error) => Err(error),
         };
         match page {
             Ok(page) => {
                 recent.lock().unwrap_or_else(PoisonError::into_inner).add(&page);
-                // Nobody listening is no error: whoever comes reads the log first.
+                // A send without subscribers is not an error: a new subscriber reads the log first.
                 let _ = pages.send(Arc::new(page));
             }
             Err(error) => {
                 if head.has_changed().is_err() {
-                    tracing::info!("the log has stopped; read models stay where they are");
+                    tracing::info!("the log has stopped; the read models stay at their positions");
                     return;
                 }
-                tracing::error!(position = %after, %error, "the log could not be read; trying again");
+                tracing::error!(position = %after, %error, "the log could not be read; retrying");
                 tokio::time::sleep(RETRY_AFTER).await;
                 subscription = log.subscribe(after, Filter::All);
             }
@@ -217,7 +219,7 @@ async fn read_ahead(
     log: Log,
     mut after: Position,
     categories: &'static [Category],
-    sender: mpsc::Sender<Result<Arc<Page>, ReadError>>,
+    sender: mpsc::Sender<Result<Arc<FeedPage>, ReadError>>,
 ) {
     let prefixes = categories.iter().map(|category| format!("{}-", category.as_str())).collect();
     let filter = if categories == Category::ALL { Filter::All } else { Filter::StreamPrefixes(prefixes) };
@@ -225,13 +227,13 @@ async fn read_ahead(
         let page = match log.read_all(after, &filter, BATCH_EVENTS_MAX).await {
             Ok(page) => page,
             Err(error) => {
-                // The receiver may be gone: then nobody needs to know.
+                // The receiver may be gone, and then the error does not matter.
                 let _ = sender.send(Err(error)).await;
                 return;
             }
         };
         let (next, at_head) = (page.next, page.at_head);
-        let page = Page::of(after, page, categories).await.map(Arc::new);
+        let page = FeedPage::from_log(after, page, categories).await.map(Arc::new);
         if sender.send(page).await.is_err() || at_head {
             return;
         }
@@ -239,7 +241,7 @@ async fn read_ahead(
     }
 }
 
-/// Why a source has no more pages.
+/// A source has no more pages.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
     #[error(transparent)]
@@ -248,41 +250,41 @@ pub(crate) enum SourceError {
     Stopped,
 }
 
-/// All events behind a position, without a gap: from the log until it has caught up, then from the feed.
+/// All events after a position, without a gap: from the log during catch-up, then from the feed.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct PageSource {
     feed: Feed,
     categories: &'static [Category],
     position: Position,
-    live: Option<broadcast::Receiver<Arc<Page>>>,
-    behind: Option<mpsc::Receiver<Result<Arc<Page>, ReadError>>>,
+    live: Option<broadcast::Receiver<Arc<FeedPage>>>,
+    catching_up: Option<mpsc::Receiver<Result<Arc<FeedPage>, ReadError>>>,
 }
 
-impl Source {
-    /// Whether everything that was in the log has been handed out, so that only new events are waited for.
+impl PageSource {
+    /// Reports whether the whole log has been read, so that the source only waits for new events.
     pub(crate) fn has_caught_up(&self) -> bool {
-        self.behind.is_none()
+        self.catching_up.is_none()
     }
 
-    fn catch_up(&mut self) {
-        self.behind = Some(self.feed.read(self.position, self.categories));
+    fn start_catch_up(&mut self) {
+        self.catching_up = Some(self.feed.read(self.position, self.categories));
     }
 
-    /// The next pages, in order; none when the source has just caught up. Waits for new events. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Arc<Page>>, SourceError> {
+    /// The next pages, in order; empty when the source has just caught up. Waits for new events. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Vec<Arc<FeedPage>>, SourceError> {
         loop {
-            if let Some(behind) = &mut self.behind {
-                match behind.recv().await {
+            if let Some(pages) = &mut self.catching_up {
+                match pages.recv().await {
                     Some(Ok(page)) => {
                         self.position = page.next;
                         return Ok(vec![page]);
                     }
                     Some(Err(error)) => {
-                        self.behind = None;
+                        self.catching_up = None;
                         return Err(error.into());
                     }
                     None => {
-                        self.behind = None;
+                        self.catching_up = None;
                         return Ok(Vec::new());
                     }
                 }
@@ -291,14 +293,14 @@ impl Source {
             match live.recv().await {
                 Ok(page) if page.next <= self.position => {}
                 Ok(page) if page.after <= self.position => return Ok(self.gather(page)),
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up(),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.start_catch_up(),
                 Err(broadcast::error::RecvError::Closed) => return Err(SourceError::Stopped),
             }
         }
     }
 
-    /// The page, and what else has come meanwhile, up to a batch.
-    fn gather(&mut self, first: Arc<Page>) -> Vec<Arc<Page>> {
+    /// The page, and further pages that have already arrived, up to a batch.
+    fn gather(&mut self, first: Arc<FeedPage>) -> Vec<Arc<FeedPage>> {
         let mut events = first.items.len();
         self.position = first.next;
         let mut pages = vec![first];

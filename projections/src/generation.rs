@@ -1,4 +1,4 @@
-//! What is served together: rows, the fold in memory, and the position of both. It is swapped whole.
+//! A generation of a read model: rows, the fold in memory, and the position of both. It is swapped as a whole.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use crate::projection::Name;
 use crate::sql::{Db, SqlError};
 
-/// One making of a read model.
+/// One generation of a read model.
 #[derive(Debug)]
 pub(crate) struct Generation<V> {
-    /// Rises with each rebuild.
+    /// Increases with each rebuild.
     pub(crate) number: u64,
     pub(crate) db: Db,
     pub(crate) view: V,
@@ -24,33 +24,33 @@ impl<V> Generation<V> {
         Self { number, db, view, position: watch::Sender::new(position) }
     }
 
-    /// Everything up to here can be read.
+    /// The position up to which everything can be read.
     pub(crate) fn position(&self) -> Position {
         *self.position.borrow()
     }
 }
 
-/// Why a question to a read model has no answer.
+/// A read model could not answer a query.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// There is no complete generation yet, only one that is being built.
-    #[error("the read model {name} is being built; ask again when /ready says so")]
+    /// No generation is complete yet; the first one is being built.
+    #[error("the read model {name} is being built; retry when /ready succeeds")]
     Building { name: Name },
-    #[error("the read model {name} cannot be read: {source}; if it stays so, rebuild it")]
-    Store { name: Name, source: SqlError },
+    #[error("the read model {name} cannot be read: {source}; if this persists, rebuild it")]
+    Storage { name: Name, source: SqlError },
     /// A row is not what the projection wrote.
-    #[error("a row of the read model {name} makes no sense: {reason}; rebuild it")]
-    Row { name: Name, reason: String },
-    #[error("looking at the read model {name} broke off: {source}; the server's log has the details")]
-    BrokenOff { name: Name, source: tokio::task::JoinError },
+    #[error("a row of the read model {name} is invalid: {reason}; rebuild it")]
+    InvalidRow { name: Name, reason: String },
+    #[error("a query of the read model {name} panicked: {source}; see the server's log for details")]
+    Panicked { name: Name, source: tokio::task::JoinError },
 }
 
-/// Where readers find the generation that is live.
+/// The place where readers find the live generation.
 #[derive(Debug)]
 pub(crate) struct Slot<V> {
     name: Name,
     live: RwLock<Option<Arc<Generation<V>>>>,
-    /// That of the live generation, whichever it is.
+    /// The position of the live generation.
     position: watch::Sender<Option<Position>>,
 }
 
@@ -59,34 +59,34 @@ impl<V> Slot<V> {
         Self { name, live: RwLock::new(None), position: watch::Sender::new(None) }
     }
 
-    /// The live generation. Whoever holds it may go on reading it, even after it was replaced.
+    /// The live generation. A reader that holds it may continue to read it after it has been replaced.
     pub(crate) fn live(&self) -> Result<Arc<Generation<V>>, QueryError> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         live.clone().ok_or(QueryError::Building { name: self.name })
     }
 
-    /// Makes the generation live, and lets the one before go once nobody reads it.
+    /// Makes the generation live, and retires the previous one.
     pub(crate) fn publish(&self, generation: &Arc<Generation<V>>) {
-        let before = {
+        let previous = {
             let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
             live.replace(Arc::clone(generation))
         };
         self.position.send_replace(Some(generation.position()));
-        // The same file opened anew is no other generation.
-        if let Some(before) = before.filter(|before| before.number != generation.number) {
-            before.db.retire();
+        // The same file, opened again, is not another generation.
+        if let Some(previous) = previous.filter(|previous| previous.number != generation.number) {
+            previous.db.retire();
         }
     }
 
-    /// Takes the live generation away, because it can no longer be trusted.
+    /// Removes the live generation, because it can no longer be trusted.
     pub(crate) fn withdraw(&self) {
-        let before = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
+        let removed = self.live.write().unwrap_or_else(PoisonError::into_inner).take();
         self.position.send_replace(None);
-        drop(before);
+        drop(removed);
     }
 
-    /// The generation now reflects everything up to `position`.
-    pub(crate) fn moved(&self, generation: &Generation<V>, position: Position) {
+    /// Moves the generation to `position`: it now reflects everything up to there.
+    pub(crate) fn advance(&self, generation: &Generation<V>, position: Position) {
         generation.position.send_replace(position);
         let is_live = self
             .live
@@ -104,7 +104,7 @@ impl<V> Slot<V> {
     }
 }
 
-/// A read model did not get there in time.
+/// A read model did not reach a position in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the read model {name} is at position {}; try again shortly", at.map_or_else(|| "none yet".to_owned(), |at| at.to_string()))]
 pub struct StillBehind {
@@ -119,11 +119,11 @@ pub(crate) async fn wait_for(
     position: Position,
     timeout: Duration,
 ) -> Result<(), StillBehind> {
-    let there = live.wait_for(|at| at.is_some_and(|at| at >= position));
-    if let Ok(Ok(_)) = tokio::time::timeout(timeout, there).await {
+    let reached = live.wait_for(|at| at.is_some_and(|at| at >= position));
+    if let Ok(Ok(_)) = tokio::time::timeout(timeout, reached).await {
         return Ok(());
     }
-    // The projector is gone or slow: either way the answer is where it stands.
+    // The projector has ended or is slow: in both cases the error reports its position.
     let at = *live.borrow();
     Err(StillBehind { name, at })
 }

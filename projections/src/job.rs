@@ -1,7 +1,7 @@
 //! `jobs`: one row for each job of any kind.
 
-mod head;
-mod questions;
+mod overview;
+mod queries;
 
 use std::collections::BTreeMap;
 
@@ -9,76 +9,76 @@ use domain::job::history::History;
 use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Revision};
+use event_schemas::image_match::ImageMatchEvent;
 use event_schemas::job::JobEvent;
-use event_schemas::matching::MatchingEvent;
 use event_schemas::stream::Category;
 
-use crate::projection::{Name, Projection, Store};
-use crate::row::{to_json, variant};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{to_json, variant_name};
 use crate::sql::{Db, SqlError, Statement, Tx, row};
-use head::{Head, Known, Part};
-pub use questions::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
+use overview::{JobOverview, JobPart, LastReport};
+pub use queries::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
 pub(crate) const UPSERT: &str = "INSERT INTO jobs \
-     (job_id, tenant, kind, phase, status, created_at, search, head, position) \
+     (job_id, tenant, kind, phase, status, created_at, search, overview, position) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
      ON CONFLICT (job_id) DO UPDATE SET phase = excluded.phase, status = excluded.status, \
-     head = excluded.head, position = excluded.position";
-pub(crate) const UPSERT_PART: &str = "INSERT INTO job_parts (job_id, part, known) VALUES ($1, $2, $3) \
-     ON CONFLICT (job_id, part) DO UPDATE SET known = excluded.known";
-pub(crate) const ONE: &str = "SELECT head FROM jobs WHERE job_id = $1";
-pub(crate) const PART: &str = "SELECT known FROM job_parts WHERE job_id = $1 AND part = $2";
-pub(crate) const LIST: &str = "SELECT head FROM jobs \
+     overview = excluded.overview, position = excluded.position";
+pub(crate) const UPSERT_PART: &str = "INSERT INTO job_parts (job_id, part, last_report) VALUES ($1, $2, $3) \
+     ON CONFLICT (job_id, part) DO UPDATE SET last_report = excluded.last_report";
+pub(crate) const ONE: &str = "SELECT overview FROM jobs WHERE job_id = $1";
+pub(crate) const PART: &str = "SELECT last_report FROM job_parts WHERE job_id = $1 AND part = $2";
+pub(crate) const LIST: &str = "SELECT overview FROM jobs \
      WHERE tenant = $1 AND (created_at, job_id) < ($2, $3) AND created_at >= $4 \
      AND ($5 IS NULL OR status = $5) AND ($6 IS NULL OR phase = $6) AND ($7 IS NULL OR kind = $7) \
      AND ($8 IS NULL OR search LIKE $8 ESCAPE '\\') \
      ORDER BY created_at DESC, job_id DESC LIMIT $9";
 
-/// How many jobs and parts stay in memory between batches.
-const KEPT_MAX: usize = 10_000;
+/// The numbers of jobs and of parts above which the caches are cleared between batches.
+const CACHED_MAX: usize = 10_000;
 
-/// Jobs that were lately touched, and which of them are not stored.
+/// The recently used jobs and parts, with a dirty flag for each.
 #[derive(Debug, Default)]
 pub(crate) struct JobRows {
-    jobs: BTreeMap<JobId, Kept<Head>>,
-    parts: BTreeMap<(JobId, Part), Kept<Known>>,
+    jobs: BTreeMap<JobId, Cached<JobOverview>>,
+    parts: BTreeMap<(JobId, JobPart), Cached<LastReport>>,
 }
 
 #[derive(Debug)]
-struct Kept<T> {
+struct Cached<T> {
     value: T,
-    changed: bool,
+    is_dirty: bool,
 }
 
-impl<T> Kept<T> {
-    fn stored(value: T) -> Self {
-        Self { value, changed: false }
+impl<T> Cached<T> {
+    fn clean(value: T) -> Self {
+        Self { value, is_dirty: false }
     }
 }
 
 row! {
     struct Stored {
-        head: String,
+        overview: String,
     }
 }
 
 row! {
     struct StoredPart {
-        known: String,
+        last_report: String,
     }
 }
 
-/// What was stored by this revision can be read by it.
+/// Parses a stored value. A file of the same revision that cannot be parsed is damaged.
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
     serde_json::from_str(text).map_err(|error| SqlError::Damaged(error.to_string()))
 }
 
 impl Projection for JobRows {
     const NAME: Name = Name::Jobs;
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     const DDL: &'static str = include_str!("../../migrations/sqlite/jobs.sql");
-    const CATEGORIES: &'static [Category] = &[Category::Job, Category::Matching];
-    const STORE: Store = Store::EachBatch;
+    const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
+    const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
     type Shared = ();
@@ -93,14 +93,14 @@ impl Projection for JobRows {
     async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
         for envelope in events {
             let Some(job) = envelope.stream.job_id() else { continue };
-            // A job that begins here has no row.
+            // A job that is created by this event has no row.
             if envelope.revision != Revision(0) || !matches!(envelope.event, Event::Job(_)) {
                 self.load(db, job).await?;
             }
             match &envelope.event {
                 Event::Job(event) => self.fold_job(job, envelope, event),
-                Event::Matching(event) => self.fold_matching(db, job, envelope, event).await?,
-                // Of another category, which this projection is not given.
+                Event::ImageMatch(event) => self.fold_matching(db, job, envelope, event).await?,
+                // Events of other categories are not delivered to this projection.
                 _ => {}
             }
         }
@@ -108,29 +108,35 @@ impl Projection for JobRows {
     }
 
     async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for kept in self.jobs.values().filter(|kept| kept.changed) {
-            tx.execute(upsert(&kept.value)).await?;
+        for cached in self.jobs.values().filter(|cached| cached.is_dirty) {
+            tx.execute(upsert(&cached.value)).await?;
         }
-        for ((job, part), kept) in self.parts.iter().filter(|(_, kept)| kept.changed) {
-            let known = to_json(&kept.value);
-            tx.execute(Statement::new(UPSERT_PART).bind(job.0).bind(part.key()).bind(known)).await?;
+        for ((job, part), cached) in self.parts.iter().filter(|(_, cached)| cached.is_dirty) {
+            let report = to_json(&cached.value);
+            tx.execute(Statement::new(UPSERT_PART).bind(job.0).bind(part.key()).bind(report)).await?;
         }
         Ok(())
     }
 
-    fn stored(&mut self) {
-        self.jobs.values_mut().for_each(|kept| kept.changed = false);
-        self.parts.values_mut().for_each(|kept| kept.changed = false);
-        // They come back from their rows when they are wanted again.
-        if self.jobs.len() > KEPT_MAX {
+    fn on_stored(&mut self) {
+        self.jobs.values_mut().for_each(|cached| cached.is_dirty = false);
+        self.parts.values_mut().for_each(|cached| cached.is_dirty = false);
+        // A value that is needed again is read from its row.
+        if self.jobs.len() > CACHED_MAX {
             self.jobs.clear();
         }
-        if self.parts.len() > KEPT_MAX {
+        if self.parts.len() > CACHED_MAX {
             self.parts.clear();
         }
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
@@ -140,21 +146,21 @@ impl JobRows {
         if self.jobs.contains_key(&job) {
             return Ok(());
         }
-        if let Some(head) = read(db, job).await? {
-            self.jobs.insert(job, Kept::stored(head));
+        if let Some(overview) = read(db, job).await? {
+            self.jobs.insert(job, Cached::clean(overview));
         }
         Ok(())
     }
 
     fn fold_job(&mut self, job: JobId, envelope: &Envelope, event: &JobEvent) {
         match self.jobs.get_mut(&job) {
-            Some(kept) => {
-                kept.changed = true;
-                kept.value.apply(envelope, event);
+            Some(cached) => {
+                cached.is_dirty = true;
+                cached.value.apply(envelope, event);
             }
             None => {
-                let begun = Head::begin(envelope, event).map(|value| Kept { value, changed: true });
-                self.jobs.extend(begun.map(|begun| (job, begun)));
+                let created = JobOverview::create(envelope, event);
+                self.jobs.extend(created.map(|value| (job, Cached { value, is_dirty: true })));
             }
         }
     }
@@ -164,51 +170,51 @@ impl JobRows {
         db: &Db,
         job: JobId,
         envelope: &Envelope,
-        event: &MatchingEvent,
+        event: &ImageMatchEvent,
     ) -> Result<(), SqlError> {
-        let Some(kept) = self.jobs.get_mut(&job) else { return Ok(()) };
-        kept.changed = true;
-        let Some(part) = Part::of(event) else {
-            kept.value.count(envelope, event, &mut Known::Frames(0));
+        let Some(cached) = self.jobs.get_mut(&job) else { return Ok(()) };
+        cached.is_dirty = true;
+        let Some(part) = JobPart::of(event) else {
+            cached.value.count(envelope, event, &mut LastReport::Frames(0));
             return Ok(());
         };
         let key = (job, part);
-        let mut known = match self.parts.remove(&key) {
-            Some(known) => known,
-            None => Kept::stored(read_part(db, job, &key.1).await?),
+        let mut report = match self.parts.remove(&key) {
+            Some(report) => report,
+            None => Cached::clean(read_part(db, job, &key.1).await?),
         };
-        let before = known.value;
-        kept.value.count(envelope, event, &mut known.value);
-        known.changed |= known.value != before;
-        self.parts.insert(key, known);
+        let before = report.value;
+        cached.value.count(envelope, event, &mut report.value);
+        report.is_dirty |= report.value != before;
+        self.parts.insert(key, report);
         Ok(())
     }
 }
 
-fn upsert(head: &Head) -> Statement {
-    let history = &head.history;
+fn upsert(overview: &JobOverview) -> Statement {
+    let history = &overview.history;
     Statement::new(UPSERT)
         .bind(history.job_id().0)
         .bind(history.tenant.as_str())
-        .bind(variant(&history.kind()))
-        .bind(variant(&history.phase))
-        .bind(variant(&history.status()))
+        .bind(variant_name(&history.kind()))
+        .bind(variant_name(&history.phase))
+        .bind(variant_name(&history.status()))
         .bind(history.created_at.micros())
         .bind(search_text(history))
-        .bind(to_json(head))
-        .bind(head.latest.position.to_i64())
+        .bind(to_json(overview))
+        .bind(overview.latest.position.to_i64())
 }
 
 fn search_text(history: &History) -> String {
     format!("{}\n{}", history.created.name.as_deref().unwrap_or_default().to_lowercase(), history.job_id())
 }
 
-async fn read(db: &Db, job: JobId) -> Result<Option<Head>, SqlError> {
+async fn read(db: &Db, job: JobId) -> Result<Option<JobOverview>, SqlError> {
     let row: Option<Stored> = db.optional(Statement::new(ONE).bind(job.0)).await?;
-    row.map(|row| parse(&row.head)).transpose()
+    row.map(|row| parse(&row.overview)).transpose()
 }
 
-async fn read_part(db: &Db, job: JobId, part: &Part) -> Result<Known, SqlError> {
+async fn read_part(db: &Db, job: JobId, part: &JobPart) -> Result<LastReport, SqlError> {
     let row: Option<StoredPart> = db.optional(Statement::new(PART).bind(job.0).bind(part.key())).await?;
-    row.map_or(Ok(part.unknown()), |row| parse(&row.known))
+    row.map_or(Ok(part.initial_report()), |row| parse(&row.last_report))
 }

@@ -1,24 +1,24 @@
-//! The read side's making: folds of the log, stored as rows that can be thrown away and made again.
+//! Projections: folds of the log, stored as read models that can be deleted and rebuilt.
 //!
-//! Start reading at [`projection`], the contract of a read model, then at one of them, say [`job`], then at the runner
-//! that drives them all. [`ReadModels`] is what a process holds. This crate refuses to know who asks, over what, and
-//! whether they may; and it decides nothing: whoever decides reads the log.
+//! Start with [`projection`], the contract of a projection, then read one of them, for example [`job`], then the runner
+//! that drives them all. A process holds [`ReadModels`]. This crate knows no callers, no protocol and no permissions,
+//! and it makes no decisions: deciders read the log.
 
 pub mod challenge;
 mod checkpoint;
 mod feed;
-pub mod found_match;
+mod files;
+pub mod game_match;
 mod generation;
+pub mod image_match;
 pub mod job;
-mod kept;
-pub mod match_record;
 pub mod matching_summary;
 pub mod player;
 mod projection;
 pub mod queue;
-mod rebuild;
 pub mod retry;
 mod row;
+mod row_cache;
 mod runner;
 mod sql;
 pub mod status;
@@ -27,8 +27,6 @@ mod tests;
 pub mod worker;
 mod writer;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,39 +35,41 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_log::{EventLog, Log};
 use event_schemas::ids::Position;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use files::{FilesError, delete_files};
 pub use generation::{QueryError, StillBehind};
 pub use projection::{Name, NoSuchProjection};
-pub use rebuild::{FilesError, delete_files};
 pub use sql::SqlError;
 
 use challenge::{ChallengeRows, Challenges};
 use feed::Feed;
-use found_match::{FoundMatches, Matches};
+use files::GenerationFiles;
+use game_match::{GameMatchRows, GameMatches};
 use generation::Slot;
+use image_match::{ImageMatchRows, ImageMatches};
 use job::{JobRows, Jobs};
-use match_record::{MatchRecordRows, MatchRecords};
-use matching_summary::{Announcements, MatchingSummary, Summaries};
+use matching_summary::{MatchingSummary, SummaryChanges, SummaryRows};
 use player::{PlayerRows, Players};
 use projection::Projection;
-use queue::{QueueRows, Queues};
-use rebuild::Files;
+use queue::{QueueChanges, QueueRows, Queues};
 use retry::{Retries, RetryRows};
-use runner::{Control, Parts, Runner};
-use status::{Board, Doing, ProjectionStatus, Stop};
+use runner::{Control, Runner, RunnerContext};
+use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
 use worker::{WorkerRows, Workers};
 
-/// How many requests of an operator wait for a runner.
-const CONTROLS_MAX: usize = 16;
-/// How long the end of all runners is waited for.
-const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
+/// The number of requests that a runner's queue holds.
+const REQUESTS_MAX: usize = 16;
+/// The time that all runners together have for a shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the read models live.
+/// The settings of the read models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder of their files. It is made if it is not there.
+    /// The folder of their files. It is created if it does not exist.
     pub folder: PathBuf,
 }
 
@@ -81,16 +81,16 @@ pub struct OpenError {
     pub source: FilesError,
 }
 
-/// A projection did not do what was asked.
+/// A request to a projection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("the projection {0} does not run any more; restart the server")]
-    Gone(Name),
+    #[error("the projection {0} is not running; restart the server")]
+    NotRunning(Name),
     #[error(transparent)]
     Files(#[from] FilesError),
 }
 
-/// Why the read models do not answer yet.
+/// A read model cannot be read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the read model {name} is being built and is at position {at} of {head}")]
 pub struct NotReady {
@@ -99,7 +99,7 @@ pub struct NotReady {
     pub head: Position,
 }
 
-/// All read models of the process: their questions, and the tasks that keep them. Cheap to clone.
+/// All read models of the process: their queries, and the tasks that maintain them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReadModels(Arc<Inner>);
 
@@ -108,32 +108,32 @@ struct Inner {
     log: Log,
     clock: Clock,
     jobs: Jobs,
-    matches: Matches,
+    image_matches: ImageMatches,
     workers: Workers,
     queues: Queues,
     retries: Retries,
-    match_records: MatchRecords,
+    game_matches: GameMatches,
     challenges: Challenges,
     players: Players,
     matching_summary: MatchingSummary,
-    handles: BTreeMap<Name, Handle>,
+    runners: BTreeMap<Name, RunnerHandle>,
     feed: Feed,
     feed_task: JoinHandle<()>,
 }
 
-/// How a runner is reached.
+/// The process's side of a runner.
 #[derive(Debug)]
-struct Handle {
+struct RunnerHandle {
     controls: mpsc::Sender<Control>,
-    board: Arc<Board>,
+    tracker: Arc<StatusTracker>,
     position: watch::Receiver<Option<Position>>,
-    /// Taken by whoever waits for the end.
+    /// Empty after a shutdown.
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ReadModels {
-    /// Opens all read models, makes those anew whose files are missing, damaged, or of another log or revision, and
-    /// starts to follow the log. Returns before they have caught up: see [`ReadModels::ready`].
+    /// Opens all read models and starts to follow the log. A read model whose file is missing, damaged, or of another
+    /// log or revision is rebuilt. Returns before they have caught up: see [`ReadModels::ready`].
     ///
     /// # Errors
     /// [`OpenError`] if the folder or a file cannot be used.
@@ -146,52 +146,51 @@ impl ReadModels {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
-        let start = Start { settings, log, clock, feed };
-        let announcements = Announcements::default();
-        let (jobs, jobs_handle, _) = start.projection::<JobRows>(()).await?;
-        let (matches, matches_handle, _) = start.projection::<FoundMatches>(()).await?;
-        let (workers, workers_handle, _) = start.projection::<WorkerRows>(()).await?;
-        let (retries, retries_handle, _) = start.projection::<RetryRows>(()).await?;
-        let waiting = queue::Announcements::default();
-        let (queues, queues_handle, _) = start.projection::<QueueRows>(waiting.clone()).await?;
-        let (match_records, match_records_handle, _) = start.projection::<MatchRecordRows>(()).await?;
-        let (challenges, challenges_handle, _) = start.projection::<ChallengeRows>(()).await?;
-        let (players, players_handle, _) = start.projection::<PlayerRows>(()).await?;
-        let (summaries, summaries_handle, requests) =
-            start.projection::<Summaries>(announcements.clone()).await?;
-        let matches = Matches { slot: matches };
-        let handles = BTreeMap::from([
-            (Name::Jobs, jobs_handle),
-            (Name::Matches, matches_handle),
-            (Name::Workers, workers_handle),
-            (Name::Queues, queues_handle),
-            (Name::Retries, retries_handle),
-            (Name::MatchRecords, match_records_handle),
-            (Name::Challenges, challenges_handle),
-            (Name::Players, players_handle),
-            (Name::MatchingSummary, summaries_handle),
+        let starter = RunnerStarter { settings, log, clock, feed };
+        let (summary_changes, queue_changes) = (SummaryChanges::default(), QueueChanges::default());
+        let (jobs, jobs_runner, _) = starter.start::<JobRows>(()).await?;
+        let (image_matches, image_matches_runner, _) = starter.start::<ImageMatchRows>(()).await?;
+        let (workers, workers_runner, _) = starter.start::<WorkerRows>(()).await?;
+        let (retries, retries_runner, _) = starter.start::<RetryRows>(()).await?;
+        let (queues, queues_runner, _) = starter.start::<QueueRows>(queue_changes.clone()).await?;
+        let (game_matches, game_matches_runner, _) = starter.start::<GameMatchRows>(()).await?;
+        let (challenges, challenges_runner, _) = starter.start::<ChallengeRows>(()).await?;
+        let (players, players_runner, _) = starter.start::<PlayerRows>(()).await?;
+        let (summaries, summaries_runner, requests) =
+            starter.start::<SummaryRows>(summary_changes.clone()).await?;
+        let image_matches = ImageMatches { slot: image_matches };
+        let runners = BTreeMap::from([
+            (Name::Jobs, jobs_runner),
+            (Name::ImageMatches, image_matches_runner),
+            (Name::Workers, workers_runner),
+            (Name::Queues, queues_runner),
+            (Name::Retries, retries_runner),
+            (Name::GameMatches, game_matches_runner),
+            (Name::Challenges, challenges_runner),
+            (Name::Players, players_runner),
+            (Name::MatchingSummary, summaries_runner),
         ]);
-        let Start { log, clock, feed, .. } = start;
+        let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner {
             jobs: Jobs { slot: jobs, clock: clock.clone() },
             matching_summary: MatchingSummary {
                 slot: summaries,
                 requests,
-                announcements,
+                changes: summary_changes,
                 log: log.clone(),
                 clock: clock.clone(),
-                matches: matches.clone(),
+                image_matches: image_matches.clone(),
             },
-            matches,
+            image_matches,
             workers: Workers { slot: workers },
-            queues: Queues { slot: queues, announcements: waiting, clock: clock.clone() },
+            queues: Queues { slot: queues, changes: queue_changes, clock: clock.clone() },
             retries: Retries { slot: retries },
-            match_records: MatchRecords { slot: match_records },
+            game_matches: GameMatches { slot: game_matches },
             challenges: Challenges { slot: challenges, clock: clock.clone() },
             players: Players { slot: players },
             log,
             clock,
-            handles,
+            runners,
             feed,
             feed_task,
         })))
@@ -201,8 +200,8 @@ impl ReadModels {
         &self.0.jobs
     }
 
-    pub fn matches(&self) -> &Matches {
-        &self.0.matches
+    pub fn image_matches(&self) -> &ImageMatches {
+        &self.0.image_matches
     }
 
     pub fn workers(&self) -> &Workers {
@@ -217,8 +216,8 @@ impl ReadModels {
         &self.0.retries
     }
 
-    pub fn match_records(&self) -> &MatchRecords {
-        &self.0.match_records
+    pub fn game_matches(&self) -> &GameMatches {
+        &self.0.game_matches
     }
 
     pub fn challenges(&self) -> &Challenges {
@@ -233,11 +232,11 @@ impl ReadModels {
         &self.0.matching_summary
     }
 
-    /// How each read model is doing, by name.
+    /// The status of each read model, by name.
     pub fn status(&self) -> Vec<ProjectionStatus> {
         let (head, now) = (*self.0.log.head().borrow(), self.0.clock.now());
         let status: Vec<ProjectionStatus> =
-            self.0.handles.values().map(|handle| handle.board.status(&self.0.feed, head, now)).collect();
+            self.0.runners.values().map(|runner| runner.tracker.status(&self.0.feed, head, now)).collect();
         for projection in &status {
             metrics::gauge!("projection_lag_seconds", "projection" => projection.name)
                 .set(projection.lag_seconds);
@@ -245,15 +244,15 @@ impl ReadModels {
         status
     }
 
-    /// Whether every read model can be read. One that has stopped at an event still can: see its status.
+    /// Checks that every read model can be read. One that has stopped at an event still can: see its status.
     ///
     /// # Errors
     /// [`NotReady`] names the first one that is still being built for the first time.
     pub fn ready(&self) -> Result<(), NotReady> {
         let head = *self.0.log.head().borrow();
-        for (name, handle) in &self.0.handles {
-            if !handle.board.is_published() {
-                return Err(NotReady { name: *name, at: handle.board.position(), head });
+        for (name, runner) in &self.0.runners {
+            if !runner.tracker.is_published() {
+                return Err(NotReady { name: *name, at: runner.tracker.position(), head });
             }
         }
         Ok(())
@@ -262,7 +261,7 @@ impl ReadModels {
     /// Waits until the named read models reflect everything up to `position`.
     ///
     /// # Errors
-    /// [`StillBehind`] names one that did not get there within `timeout`.
+    /// [`StillBehind`] names one that did not reach the position within `timeout`.
     pub async fn wait_for(
         &self,
         names: &[Name],
@@ -272,34 +271,34 @@ impl ReadModels {
         // One deadline for all of them.
         let deadline = tokio::time::Instant::now() + timeout;
         for name in names {
-            let Some(handle) = self.0.handles.get(name) else { continue };
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            generation::wait_for(*name, &mut handle.position.clone(), position, left).await?;
+            let Some(runner) = self.0.runners.get(name) else { continue };
+            let remaining = deadline.saturating_duration_since(tokio::time::Instant::now());
+            generation::wait_for(*name, &mut runner.position.clone(), position, remaining).await?;
         }
         Ok(())
     }
 
-    /// Begins to make the read model anew beside the live one, and answers the number of the new generation. If it is
-    /// being made already, that goes on.
+    /// Starts to rebuild the read model alongside the live generation (blue/green), and returns the number of the new
+    /// generation. A rebuild in progress continues, and its number is returned.
     ///
     /// # Errors
-    /// [`ControlError`] if no new file can be made.
+    /// [`ControlError`] if no new file can be created.
     pub async fn rebuild(&self, name: Name) -> Result<u64, ControlError> {
         Ok(self.control(name, Control::Rebuild).await??)
     }
 
-    /// Lets the projection rest where it is. Reads go on.
+    /// Pauses the projection. The read model can still be read.
     ///
     /// # Errors
-    /// [`ControlError::Gone`] if it does not run any more.
+    /// [`ControlError::NotRunning`] if its task has ended.
     pub async fn pause(&self, name: Name) -> Result<(), ControlError> {
         self.control(name, Control::Pause).await
     }
 
-    /// Goes on after a pause, or tries again the event or the file at which the projection stopped.
+    /// Resumes the projection after a pause, or retries the event or the file at which it stopped.
     ///
     /// # Errors
-    /// [`ControlError::Gone`] if it does not run any more.
+    /// [`ControlError::NotRunning`] if its task has ended.
     pub async fn resume(&self, name: Name) -> Result<(), ControlError> {
         self.control(name, Control::Resume).await
     }
@@ -309,30 +308,31 @@ impl ReadModels {
         name: Name,
         control: impl FnOnce(oneshot::Sender<T>) -> Control,
     ) -> Result<T, ControlError> {
-        let gone = || ControlError::Gone(name);
-        let handle = self.0.handles.get(&name).ok_or_else(gone)?;
-        let (reply, answer) = oneshot::channel();
-        handle.controls.send(control(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        let not_running = || ControlError::NotRunning(name);
+        let runner = self.0.runners.get(&name).ok_or_else(not_running)?;
+        let (reply, response) = oneshot::channel();
+        runner.controls.send(control(reply)).await.map_err(|_| not_running())?;
+        response.await.map_err(|_| not_running())
     }
 
-    /// Stores everything and closes the files, within a few seconds. What does not get done is made up for from the
+    /// Stores everything and closes the files, within a few seconds. What was not stored in time is replayed from the
     /// log at the next start.
     pub async fn shutdown(&self) {
         let all = async {
-            let asked: Vec<_> = Name::ALL.map(|name| self.control(name, Control::Shutdown)).into();
-            for (name, stored) in Name::ALL.into_iter().zip(futures_util::future::join_all(asked).await) {
-                if let Err(error) = stored {
-                    tracing::warn!(projection = %name, %error, "a projection had ended before");
+            let shutdowns: Vec<_> = Name::ALL.map(|name| self.control(name, Control::Shutdown)).into();
+            let results = futures_util::future::join_all(shutdowns).await;
+            for (name, result) in Name::ALL.into_iter().zip(results) {
+                if let Err(error) = result {
+                    tracing::warn!(projection = %name, %error, "a projection had already ended before the shutdown");
                 }
             }
         };
-        if tokio::time::timeout(SHUTDOWN_WITHIN, all).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
             tracing::warn!("not all read models were stored in time; the next start replays the rest");
         }
         self.0.feed_task.abort();
-        for handle in self.0.handles.values() {
-            let task = handle.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for runner in self.0.runners.values() {
+            let task = runner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(task) = task {
                 task.abort();
             }
@@ -346,52 +346,54 @@ impl Drop for Inner {
     }
 }
 
-/// What all projections start with.
-struct Start {
+/// Starts the runners; holds what all of them share.
+struct RunnerStarter {
     settings: Settings,
     log: Log,
     clock: Clock,
     feed: Feed,
 }
 
-type Started<P> = (Arc<Slot<<P as Projection>::View>>, Handle, mpsc::Sender<<P as Projection>::Request>);
+/// Where readers find the live generation, the runner, and the sender of the projection's requests.
+type Started<P> =
+    (Arc<Slot<<P as Projection>::View>>, RunnerHandle, mpsc::Sender<<P as Projection>::Request>);
 
-impl Start {
-    async fn projection<P: Projection>(&self, shared: P::Shared) -> Result<Started<P>, OpenError> {
+impl RunnerStarter {
+    async fn start<P: Projection>(&self, shared: P::Shared) -> Result<Started<P>, OpenError> {
         let name = P::NAME;
         let slot = Arc::new(Slot::new(name));
-        let board = Arc::new(Board::new(name, P::REVISION, self.clock.now()));
-        let parts = Parts {
-            files: Files::new(&self.settings.folder, name),
+        let tracker = Arc::new(StatusTracker::new(name, P::REVISION, self.clock.now()));
+        let context = RunnerContext {
+            files: GenerationFiles::new(&self.settings.folder, name),
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),
             shared,
             slot: Arc::clone(&slot),
-            board: Arc::clone(&board),
+            tracker: Arc::clone(&tracker),
         };
-        let runner = Runner::<P>::open(parts).await.map_err(|source| OpenError { name, source })?;
-        let (controls, controlled) = mpsc::channel(CONTROLS_MAX);
-        let (requests, requested) = mpsc::channel(CONTROLS_MAX);
-        let task =
-            tokio::spawn(watch_over(runner.run(controlled, requested).boxed(), name, Arc::clone(&board)));
-        let handle = Handle { controls, board, position: slot.watch(), task: Mutex::new(Some(task)) };
+        let runner = Runner::<P>::open(context).await.map_err(|source| OpenError { name, source })?;
+        let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
+        let (requests, request_receiver) = mpsc::channel(REQUESTS_MAX);
+        let run = runner.run(control_receiver, request_receiver).boxed();
+        let task = Mutex::new(Some(tokio::spawn(supervise(run, name, Arc::clone(&tracker)))));
+        let handle = RunnerHandle { controls, tracker, position: slot.watch(), task };
         Ok((slot, handle, requests))
     }
 }
 
-/// A projection that breaks off must be seen to have done so.
-async fn watch_over(run: BoxFuture<'static, ()>, name: Name, board: Arc<Board>) {
+/// Runs a runner. If it panics, the status reports it.
+async fn supervise(run: BoxFuture<'static, ()>, name: Name, tracker: Arc<StatusTracker>) {
     let mut run = AbortOnDrop(tokio::spawn(run));
     if let Err(error) = (&mut run.0).await
         && error.is_panic()
     {
-        tracing::error!(projection = %name, %error, "a projection broke off");
-        board.doing(Doing::Stopped(Stop::of_panic(board.position())));
+        tracing::error!(projection = %name, %error, "a projection panicked");
+        tracker.set_state(ProjectionState::Stopped(Failure::panicked(tracker.position())));
     }
 }
 
-/// The task ends with whoever watches over it.
+/// A task that is aborted when its handle is dropped.
 struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {

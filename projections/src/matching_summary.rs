@@ -1,18 +1,18 @@
-//! `matching_summary`: the fold of each job's events, in memory while it is hot.
+//! `matching_summary`: the fold of each job's events, cached in memory.
 //!
 //! Readers are served from memory, at the position that the projector has reached; the rows follow about a second
-//! behind, together with their checkpoint, so that a crash only replays that second. What is asked about the past, or
-//! must not be believed, is folded anew from the log by the same function.
+//! later, together with their checkpoint, so that a crash only replays that second. Historical summaries and forced
+//! refreshes are replayed from the log by the same function.
 
-mod answers;
-mod hot;
-mod refold;
+mod fold_cache;
+mod queries;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use domain::matching::summary::{FORMAT, JobFold};
+use domain::image_matching::summary::{FORMAT, JobFold};
 use domain::worker::presence::Presence;
 use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
@@ -20,17 +20,17 @@ use event_schemas::ids::{JobId, Position, Revision, Tenant};
 use event_schemas::stream::Category;
 use tokio::sync::{broadcast, oneshot};
 
-pub use answers::{MatchingSummary, Refolded, ScoresFrom, Snapshots, SummaryError};
-pub use hot::Folded;
-pub use refold::{RefoldError, UpTo};
+pub use fold_cache::FoldedJob;
+pub use queries::{MatchingSummary, Replayed, ScoresFrom, Snapshots, SummaryError};
+pub use replay::{ReplayError, UpTo};
 
-use crate::projection::{Name, Projection, Store};
+use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
 use crate::sql::{Db, SqlError, Statement, Tx, row};
-use hot::{CountedFold, Hot};
-use refold::Base;
+use fold_cache::{CountedFold, FoldCache};
+use replay::ReplayBase;
 
-/// Counter: summaries that were not what their events say. It is there from the start, to be seen at zero.
+/// Counter of summaries that differed from a replay of their events. It exists from the start, so that zero is visible.
 pub(crate) const REPAIRS: &str = "matching_summary_repairs_total";
 
 pub(crate) const UPSERT: &str = "INSERT INTO summaries (job_id, tenant, events, position, fold) \
@@ -47,73 +47,75 @@ pub(crate) const SNAPSHOT_BEFORE: &str = "SELECT events, position, fold FROM sna
      WHERE job_id = $1 AND position <= $2 ORDER BY position DESC LIMIT 1";
 pub(crate) const DROP_SNAPSHOTS: &str = "DELETE FROM snapshots WHERE job_id = $1";
 
-/// After how many events of a job its fold is kept for questions about the past.
+/// The number of events of a job after which a snapshot of its fold is stored, for historical queries.
 pub(crate) const SNAPSHOT_EVENTS: u64 = 50_000;
-/// How many events are folded before readers get a turn.
+/// The number of events that are folded before the lock is released for readers.
 const LOCKED_EVENTS_MAX: usize = 256;
-/// How many changes a listener may be behind.
+/// The number of changes that a subscriber may be behind.
 const CHANGES_BEHIND_MAX: usize = 1024;
 
-/// Something that summaries are made of has changed.
+/// A change that affects summaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
-    pub what: Subject,
-    /// The summary reflects everything up to here, or further.
+pub struct SummaryChange {
+    pub scope: ChangeScope,
+    /// The summary reflects at least everything up to this position.
     pub position: Position,
 }
 
+/// The summaries that a change affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// The job's own events.
+pub enum ChangeScope {
+    /// The job's own events changed.
     Job(JobId),
-    /// The presence of the tenant's workers, on which blockers of all its jobs depend.
+    /// The presence of the tenant's workers changed, on which the blockers of all its jobs depend.
     Workers(Tenant),
 }
 
-/// What readers and projector share.
-pub(crate) type View = Arc<RwLock<Hot>>;
+/// The folds that readers and projector share.
+pub(crate) type View = Arc<RwLock<FoldCache>>;
 
-fn read(view: &View) -> RwLockReadGuard<'_, Hot> {
+fn read(view: &View) -> RwLockReadGuard<'_, FoldCache> {
     view.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(view: &View) -> RwLockWriteGuard<'_, Hot> {
+fn write(view: &View) -> RwLockWriteGuard<'_, FoldCache> {
     view.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where listeners hear of changes, of whichever generation is live.
+/// Notifies subscribers of changes of the live generation.
 #[derive(Clone, Debug)]
-pub(crate) struct Announcements(broadcast::Sender<Changed>);
+pub(crate) struct SummaryChanges(broadcast::Sender<SummaryChange>);
 
-impl Default for Announcements {
+impl Default for SummaryChanges {
     fn default() -> Self {
         Self(broadcast::Sender::new(CHANGES_BEHIND_MAX))
     }
 }
 
-/// Asks the projector to fold a job anew and to put that in the place of what it holds, if they differ.
+/// A request to replay a job from the log, and to replace the projector's fold if it differs.
 #[derive(Debug)]
-pub(crate) struct Repair {
+pub(crate) struct RepairRequest {
     job: JobId,
-    /// Whether they did.
-    differed: oneshot::Sender<bool>,
+    /// The reply is true if the fold differed.
+    reply: oneshot::Sender<bool>,
 }
 
 /// The projector's side of the folds.
 #[derive(Debug)]
-pub(crate) struct Summaries {
+pub(crate) struct SummaryRows {
     view: View,
-    announcements: Announcements,
+    changes: SummaryChanges,
     is_live: bool,
-    changed: BTreeSet<JobId>,
-    changed_tenants: BTreeSet<Tenant>,
+    dirty_jobs: BTreeSet<JobId>,
+    /// The tenants whose workers' presence changed.
+    dirty_tenants: BTreeSet<Tenant>,
     snapshots: Vec<(JobId, Position, CountedFold)>,
-    /// Jobs whose snapshots cannot be trusted.
+    /// The repaired jobs, whose snapshots cannot be trusted.
     repaired: Vec<JobId>,
 }
 
 row! {
-    struct Stored {
+    struct StoredFold {
         events: i64,
         position: i64,
         fold: String,
@@ -131,36 +133,37 @@ fn damaged(error: &impl std::fmt::Display) -> SqlError {
     SqlError::Damaged(error.to_string())
 }
 
-async fn stored(db: &Db, statement: Statement) -> Result<Option<Base>, SqlError> {
-    let Some(row) = db.optional::<Stored>(statement).await? else { return Ok(None) };
+/// Reads a fold and its position.
+async fn read_fold(db: &Db, statement: Statement) -> Result<Option<ReplayBase>, SqlError> {
+    let Some(row) = db.optional::<StoredFold>(statement).await? else { return Ok(None) };
     let position = Position::from_i64(row.position);
     let events = u64::try_from(row.events).unwrap_or(0);
-    // A large fold takes milliseconds to read.
+    // A large fold takes milliseconds to parse.
     let fold: JobFold = tokio::task::spawn_blocking(move || serde_json::from_str(&row.fold))
         .await
         .map_err(|error| damaged(&error))?
         .map_err(|error| damaged(&error))?;
-    Ok(Some(Base { counted: CountedFold { fold: Arc::new(fold), events }, position }))
+    Ok(Some(ReplayBase { counted: CountedFold { fold: Arc::new(fold), events }, position }))
 }
 
-/// The job's fold as it was stored last.
+/// The job's stored fold.
 async fn stored_fold(db: &Db, job: JobId) -> Result<Option<CountedFold>, SqlError> {
-    Ok(stored(db, Statement::new(ONE).bind(job.0)).await?.map(|base| base.counted))
+    Ok(read_fold(db, Statement::new(ONE).bind(job.0)).await?.map(|base| base.counted))
 }
 
-impl Projection for Summaries {
+impl Projection for SummaryRows {
     const NAME: Name = Name::MatchingSummary;
-    // Another form of the fold makes another revision by itself.
-    const REVISION: u32 = 1000 * FORMAT + 1;
+    // A new format of the fold changes the revision automatically.
+    const REVISION: u32 = 1000 * FORMAT + 2;
     const DDL: &'static str = include_str!("../../migrations/sqlite/matching_summary.sql");
-    const CATEGORIES: &'static [Category] = &[Category::Job, Category::Matching, Category::Worker];
-    const STORE: Store = Store::Behind { after: Duration::from_secs(1), events_max: 20_000 };
+    const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch, Category::Worker];
+    const STORE: StorePolicy = StorePolicy::WriteBehind { after: Duration::from_secs(1), events_max: 20_000 };
 
     type View = View;
-    type Shared = Announcements;
-    type Request = Repair;
+    type Shared = SummaryChanges;
+    type Request = RepairRequest;
 
-    async fn open(db: &Db, shared: &Announcements, position: Position) -> Result<Self, SqlError> {
+    async fn open(db: &Db, shared: &SummaryChanges, position: Position) -> Result<Self, SqlError> {
         let rows: Vec<StoredPresence> = db.all(Statement::new(PRESENCES)).await?;
         let mut presences = HashMap::new();
         for row in rows {
@@ -168,11 +171,11 @@ impl Projection for Summaries {
             presences.insert(row.tenant.parse().map_err(|error| damaged(&error))?, Arc::new(presence));
         }
         Ok(Self {
-            view: Arc::new(RwLock::new(Hot::new(position, presences))),
-            announcements: shared.clone(),
+            view: Arc::new(RwLock::new(FoldCache::new(position, presences))),
+            changes: shared.clone(),
             is_live: false,
-            changed: BTreeSet::new(),
-            changed_tenants: BTreeSet::new(),
+            dirty_jobs: BTreeSet::new(),
+            dirty_tenants: BTreeSet::new(),
             snapshots: Vec::new(),
             repaired: Vec::new(),
         })
@@ -184,27 +187,27 @@ impl Projection for Summaries {
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope], position: Position) -> Result<(), SqlError> {
         self.load(db, events).await?;
-        let mut touched = BTreeMap::new();
+        let mut changed = BTreeMap::new();
         for chunk in events.chunks(LOCKED_EVENTS_MAX) {
             let view = Arc::clone(&self.view);
-            let mut hot = write(&view);
+            let mut cache = write(&view);
             for envelope in chunk {
-                let subject = self.fold_one(&mut hot, envelope);
-                touched.extend(subject.map(|subject| (subject.key(), subject)));
-                hot.position = envelope.position;
+                let scope = self.fold_one(&mut cache, envelope);
+                changed.extend(scope.map(|scope| (scope.key(), scope)));
+                cache.position = envelope.position;
             }
         }
         write(&self.view).position = position;
         if self.is_live {
-            for what in touched.into_values() {
-                // Nobody listening is no error.
-                let _ = self.announcements.0.send(Changed { what, position });
+            for scope in changed.into_values() {
+                // A send without subscribers is not an error.
+                let _ = self.changes.0.send(SummaryChange { scope, position });
             }
         }
         Ok(())
     }
 
-    fn passed(&mut self, position: Position) {
+    fn skip_to(&mut self, position: Position) {
         write(&self.view).position = position;
     }
 
@@ -218,41 +221,41 @@ impl Projection for Summaries {
         Ok(())
     }
 
-    fn stored(&mut self) {
-        let mut hot = write(&self.view);
-        hot.stored(&self.changed);
-        hot.shrink();
-        drop(hot);
-        self.changed.clear();
-        self.changed_tenants.clear();
+    fn on_stored(&mut self) {
+        let mut cache = write(&self.view);
+        cache.mark_stored(&self.dirty_jobs);
+        cache.evict();
+        drop(cache);
+        self.dirty_jobs.clear();
+        self.dirty_tenants.clear();
         self.snapshots.clear();
         self.repaired.clear();
     }
 
-    fn published(&mut self) {
+    fn on_published(&mut self) {
         self.is_live = true;
     }
 
-    async fn answer(
+    async fn handle_request(
         &mut self,
-        repair: Repair,
+        request: RepairRequest,
         log: &Log,
         db: &Db,
         position: Position,
     ) -> Result<(), SqlError> {
-        match self.repair(repair.job, log, db, position).await? {
+        match self.repair(request.job, log, db, position).await? {
             Ok(differed) => {
-                // Whoever asked may have gone.
-                let _ = repair.differed.send(differed);
+                // The caller may have stopped waiting.
+                let _ = request.reply.send(differed);
             }
-            Err(error) => tracing::error!(job = %repair.job, %error, "a summary could not be folded anew"),
+            Err(error) => tracing::error!(job = %request.job, %error, "a summary could not be replayed"),
         }
         Ok(())
     }
 }
 
-impl Subject {
-    /// The same for the same subject.
+impl ChangeScope {
+    /// A sortable key, to send one change per scope.
     fn key(&self) -> (Option<JobId>, Option<Tenant>) {
         match self {
             Self::Job(job) => (Some(*job), None),
@@ -261,48 +264,48 @@ impl Subject {
     }
 }
 
-impl Summaries {
-    /// Brings the jobs of these events into memory.
+impl SummaryRows {
+    /// Loads the jobs of these events into the cache.
     async fn load(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        let mut seen = HashSet::new();
+        let mut checked = HashSet::new();
         for envelope in events {
             let Some(job) = envelope.stream.job_id() else { continue };
-            if !seen.insert(job) || read(&self.view).has(job) {
+            if !checked.insert(job) || read(&self.view).contains(job) {
                 continue;
             }
-            // A job that begins here has no row.
-            let begins = envelope.revision == Revision(0) && matches!(envelope.event, Event::Job(_));
-            if !begins && let Some(counted) = stored_fold(db, job).await? {
-                write(&self.view).keep(job, counted);
+            // A job that is created by this event has no row.
+            let is_new = envelope.revision == Revision(0) && matches!(envelope.event, Event::Job(_));
+            if !is_new && let Some(counted) = stored_fold(db, job).await? {
+                write(&self.view).insert(job, counted);
             }
         }
         Ok(())
     }
 
-    fn fold_one(&mut self, hot: &mut Hot, envelope: &Envelope) -> Option<Subject> {
+    fn fold_one(&mut self, cache: &mut FoldCache, envelope: &Envelope) -> Option<ChangeScope> {
         if matches!(envelope.event, Event::Worker(_)) {
-            hot.fold_presence(envelope);
+            cache.fold_presence(envelope);
             let tenant = envelope.metadata.tenant.clone();
-            self.changed_tenants.insert(tenant.clone());
-            return Some(Subject::Workers(tenant));
+            self.dirty_tenants.insert(tenant.clone());
+            return Some(ChangeScope::Workers(tenant));
         }
         let job = envelope.stream.job_id()?;
-        let counted = hot.fold_job(job, envelope)?;
+        let counted = cache.fold_job(job, envelope)?;
         if counted.events.is_multiple_of(SNAPSHOT_EVENTS) {
             self.snapshots.push((job, envelope.position, counted.clone()));
         }
-        self.changed.insert(job);
-        Some(Subject::Job(job))
+        self.dirty_jobs.insert(job);
+        Some(ChangeScope::Job(job))
     }
 
-    /// What has changed, as statements. Large folds take milliseconds to write.
+    /// The statements that write the changes. Large folds take milliseconds to serialise.
     async fn rows(&self) -> Result<Vec<Statement>, SqlError> {
         let (folds, presences) = {
-            let hot = read(&self.view);
+            let cache = read(&self.view);
             let folds: Vec<(JobId, CountedFold)> =
-                self.changed.iter().filter_map(|job| Some((*job, hot.get(*job)?.clone()))).collect();
+                self.dirty_jobs.iter().filter_map(|job| Some((*job, cache.get(*job)?.clone()))).collect();
             let presences: Vec<(Tenant, Arc<Presence>)> =
-                self.changed_tenants.iter().map(|tenant| (tenant.clone(), hot.presence(tenant))).collect();
+                self.dirty_tenants.iter().map(|tenant| (tenant.clone(), cache.presence(tenant))).collect();
             (folds, presences)
         };
         let snapshots = self.snapshots.clone();
@@ -324,40 +327,41 @@ impl Summaries {
         .map_err(|error| damaged(&error))
     }
 
-    /// Folds the job anew up to where the projector is. Answers whether what it held was another fold.
+    /// Replays the job up to the projector's position. If the projector's fold differs, replaces it and returns true.
     async fn repair(
         &mut self,
         job: JobId,
         log: &Log,
         db: &Db,
         position: Position,
-    ) -> Result<Result<bool, RefoldError>, SqlError> {
-        let refolded = async {
-            let Some(tenant) = refold::tenant_of(log, job, position).await? else { return Ok(None) };
-            let (counted, folded) = refold::fold_on(log, job, &tenant, Base::default(), position).await?;
+    ) -> Result<Result<bool, ReplayError>, SqlError> {
+        let replayed = async {
+            let Some(tenant) = replay::tenant_of(log, job, position).await? else { return Ok(None) };
+            let (counted, folded) =
+                replay::replay_from(log, job, &tenant, ReplayBase::default(), position).await?;
             Ok(Some((tenant, counted, folded.presence)))
         };
-        let (tenant, counted, presence) = match refolded.await {
-            Ok(Some(refolded)) => refolded,
+        let (tenant, counted, presence) = match replayed.await {
+            Ok(Some(replayed)) => replayed,
             Ok(None) => return Ok(Ok(false)),
             Err(error) => return Ok(Err(error)),
         };
-        let hot = read(&self.view).get(job).cloned();
-        let held = match hot {
-            Some(held) => Some(held),
+        let cached = read(&self.view).get(job).cloned();
+        let current = match cached {
+            Some(cached) => Some(cached),
             None => stored_fold(db, job).await?,
         };
-        let mut hot = write(&self.view);
-        let same_presence = hot.presence(&tenant) == presence;
-        if same_presence && held.is_some_and(|held| held.fold == counted.fold) {
+        let mut cache = write(&self.view);
+        let same_presence = cache.presence(&tenant) == presence;
+        if same_presence && current.is_some_and(|current| current.fold == counted.fold) {
             return Ok(Ok(false));
         }
-        tracing::error!(%job, %position, "a summary was not what its events say, and was repaired");
+        tracing::error!(%job, %position, "a summary differed from its events, and was repaired");
         metrics::counter!(REPAIRS).increment(1);
-        hot.replace(job, counted);
-        hot.replace_presence(tenant.clone(), presence);
-        self.changed.insert(job);
-        self.changed_tenants.insert(tenant);
+        cache.replace(job, counted);
+        cache.replace_presence(tenant.clone(), presence);
+        self.dirty_jobs.insert(job);
+        self.dirty_tenants.insert(tenant);
         self.repaired.push(job);
         Ok(Ok(true))
     }

@@ -1,4 +1,4 @@
-//! `players`: what results say of each player in each pool, and whom they block.
+//! `players`: the rating of each player in each pool, and the players that they block.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
-use crate::kept::Kept;
-use crate::projection::{Name, Projection, Store};
-use crate::row::{json, store_error, stored, to_json};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{parse_json, parse_stored, store_error, to_json};
+use crate::row_cache::RowCache;
 use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO ratings (tenant, subject_id, pool_key, view, position) \
@@ -33,19 +33,19 @@ pub(crate) const UNBLOCK: &str = "DELETE FROM blocks WHERE tenant = $1 AND subje
 pub(crate) const BLOCKS: &str = "SELECT blocked, blocked_at FROM blocks WHERE tenant = $1 AND subject_id = $2 \
      AND (blocked_at, blocked) < ($3, $4) ORDER BY blocked_at DESC, blocked DESC LIMIT $5";
 
-/// What results say of a player in a pool.
+/// The rating of a player in a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatingView {
     pub pool_key: PoolKey,
     pub skill: Skill,
-    /// How many results it rests on.
+    /// The number of results that it is based on.
     pub games: u64,
     pub last_rated_at: Timestamp,
-    /// Of the event that changed it last.
+    /// The position of the last event that changed it.
     pub position: Position,
 }
 
-/// Somebody whom a player does not want to meet.
+/// A blocked player.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockView {
     pub blocked: SubjectId,
@@ -54,11 +54,11 @@ pub struct BlockView {
 
 type RatingKey = (Tenant, SubjectId, PoolKey);
 
-/// What was lately touched.
+/// The recently used ratings, and the blocks that are not stored.
 #[derive(Debug, Default)]
 pub(crate) struct PlayerRows {
-    ratings: Kept<RatingKey, RatingView>,
-    /// In the order of the log; none for an end.
+    ratings: RowCache<RatingKey, RatingView>,
+    /// In the order of the log. A block without a time has been lifted.
     blocks: Vec<(Tenant, SubjectId, SubjectId, Option<Timestamp>)>,
 }
 
@@ -78,12 +78,12 @@ row! {
 impl PlayerRows {
     async fn rate(&mut self, db: &Db, envelope: &Envelope, rated: &PlayerRated) -> Result<(), SqlError> {
         let key = (envelope.metadata.tenant.clone(), rated.subject_id, rated.pool_key.clone());
-        if !self.ratings.holds(&key) {
+        if !self.ratings.contains(&key) {
             let statement =
                 Statement::new(ONE).bind(key.0.as_str()).bind(key.1.0).bind(key.2.as_str().to_owned());
             let row: Option<Stored> = db.optional(statement).await?;
             let view = match row {
-                Some(row) => stored(&row.view)?,
+                Some(row) => parse_stored(&row.view)?,
                 None => RatingView {
                     pool_key: rated.pool_key.clone(),
                     skill: rated.before,
@@ -92,9 +92,9 @@ impl PlayerRows {
                     position: envelope.position,
                 },
             };
-            self.ratings.loaded(key.clone(), view);
+            self.ratings.insert_clean(key.clone(), view);
         }
-        if let Some(view) = self.ratings.change(&key) {
+        if let Some(view) = self.ratings.get_mut(&key) {
             view.skill = rated.after;
             view.games += 1;
             view.last_rated_at = envelope.metadata.occurred_at;
@@ -109,7 +109,7 @@ impl Projection for PlayerRows {
     const REVISION: u32 = 1;
     const DDL: &'static str = include_str!("../../migrations/sqlite/players.sql");
     const CATEGORIES: &'static [Category] = &[Category::Player];
-    const STORE: Store = Store::EachBatch;
+    const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
     type Shared = ();
@@ -139,15 +139,15 @@ impl Projection for PlayerRows {
                 | PlayerEvent::QueueEntryExpired(_)
                 | PlayerEvent::QueueEntryMatched(_)
                 | PlayerEvent::QueueEntryReleased(_)
-                | PlayerEvent::PlayerEngaged(_)
-                | PlayerEvent::PlayerFreed(_) => {}
+                | PlayerEvent::PlayerReserved(_)
+                | PlayerEvent::PlayerReleased(_) => {}
             }
         }
         Ok(())
     }
 
     async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for ((tenant, subject, pool), view) in self.ratings.changed() {
+        for ((tenant, subject, pool), view) in self.ratings.dirty() {
             let statement = Statement::new(UPSERT)
                 .bind(tenant.as_str())
                 .bind(subject.0)
@@ -167,31 +167,37 @@ impl Projection for PlayerRows {
         Ok(())
     }
 
-    fn stored(&mut self) {
-        self.ratings.stored();
+    fn on_stored(&mut self) {
+        self.ratings.mark_stored();
         self.blocks.clear();
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
 
-/// Where a list of blocks goes on: behind this one.
+/// The last block of a page: the next page starts after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockCursor {
     pub blocked_at: Timestamp,
     pub blocked: SubjectId,
 }
 
-/// The questions that can be asked of `players`.
+/// The queries of `players`.
 #[derive(Clone, Debug)]
 pub struct Players {
     pub(crate) slot: Arc<Slot<()>>,
 }
 
 impl Players {
-    /// What results say of the player, by pool, at most `limit` behind `after`, with the key behind which there is more.
+    /// Lists at most `limit` of the player's ratings after the pool `after`, and the cursor of the next page.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -206,7 +212,7 @@ impl Players {
             .bind(tenant.as_str())
             .bind(player.0)
             .bind(after.map_or("", PoolKey::as_str))
-            // One more than asked for shows whether there is more.
+            // One more row than the limit shows whether there is a next page.
             .bind(i64::from(limit) + 1);
         let rows: Vec<Stored> =
             self.slot.live()?.db.all(statement).await.map_err(|error| store_error(Name::Players, error))?;
@@ -214,13 +220,14 @@ impl Players {
         let items: Vec<RatingView> = rows
             .iter()
             .take(limit as usize)
-            .map(|row| json(Name::Players, &row.view))
+            .map(|row| parse_json(Name::Players, &row.view))
             .collect::<Result<_, _>>()?;
         let next = items.last().filter(|_| has_more).map(|last| last.pool_key.clone());
         Ok((items, next))
     }
 
-    /// Whom the player blocks, the newest first, at most `limit` behind the cursor, with where there is more.
+    /// Lists at most `limit` of the players that the player blocks after the cursor, newest first, and the cursor of
+    /// the next page.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.

@@ -1,4 +1,4 @@
-//! What a read model is: a fold over some categories of events, and the statements that store it.
+//! The contract of a projection: a fold over some categories of events, and the statements that store its read model.
 
 use std::fmt;
 use std::future::Future;
@@ -12,13 +12,13 @@ use event_schemas::stream::Category;
 
 use crate::sql::{Db, SqlError, Tx};
 
-/// The read models of this process.
+/// The name of a read model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {
     Challenges,
     Jobs,
-    MatchRecords,
-    Matches,
+    GameMatches,
+    ImageMatches,
     MatchingSummary,
     Players,
     Queues,
@@ -30,8 +30,8 @@ impl Name {
     pub const ALL: [Self; 9] = [
         Self::Challenges,
         Self::Jobs,
-        Self::MatchRecords,
-        Self::Matches,
+        Self::GameMatches,
+        Self::ImageMatches,
         Self::MatchingSummary,
         Self::Players,
         Self::Queues,
@@ -43,8 +43,8 @@ impl Name {
         match self {
             Self::Challenges => "challenges",
             Self::Jobs => "jobs",
-            Self::MatchRecords => "match_records",
-            Self::Matches => "matches",
+            Self::GameMatches => "match_records",
+            Self::ImageMatches => "matches",
             Self::MatchingSummary => "matching_summary",
             Self::Players => "players",
             Self::Queues => "queues",
@@ -60,7 +60,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// The text names no read model.
+/// The text is not the name of a read model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no read model is called {0:?}; there are {all}", all = Name::ALL.map(Name::as_str).join(", "))]
 pub struct NoSuchProjection(pub String);
@@ -76,38 +76,38 @@ impl FromStr for Name {
     }
 }
 
-/// When what was folded is stored.
+/// When folded changes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Store {
+pub(crate) enum StorePolicy {
     /// With each batch: readers see rows.
     EachBatch,
-    /// Readers see the fold in memory, and the rows follow: at the latest after so long or so many events.
-    Behind { after: Duration, events_max: u64 },
+    /// Readers see the fold in memory, and the rows follow: at the latest after this time or this number of events.
+    WriteBehind { after: Duration, events_max: u64 },
 }
 
-/// A read model.
+/// A projection, which maintains one read model.
 ///
-/// [`fold`](Self::fold) changes memory only, [`store`](Self::store) writes what has changed since it was last called;
-/// the runner adds the checkpoint to the same transaction. So the rows are always those of the events up to the
-/// checkpoint, whatever happens in between.
+/// [`fold`](Self::fold) changes memory only; [`store`](Self::store) writes the changes since its last call, and the
+/// runner adds the checkpoint to the same transaction. So the rows always reflect exactly the events up to the
+/// checkpoint, even after a crash.
 pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     const NAME: Name;
-    /// Raise it when rows made before would be wrong: the model is then rebuilt from zero at the next start.
+    /// Raise it when existing rows would be wrong: the read model is then rebuilt from zero at the next start.
     const REVISION: u32;
-    /// Bears being run again.
+    /// The statements that create the tables. They must be idempotent.
     const DDL: &'static str;
-    /// The categories whose events it is given. One that cannot be decoded stops it; others do not concern it.
+    /// The categories whose events it folds. An event of these that cannot be decoded stops it; others are ignored.
     const CATEGORIES: &'static [Category];
-    const STORE: Store;
+    const STORE: StorePolicy;
 
-    /// What readers share with the projection, beside the rows.
+    /// The memory that readers share with the projection, in addition to the rows.
     type View: fmt::Debug + Clone + Send + Sync + 'static;
-    /// What all generations have in common.
+    /// The value that all generations share.
     type Shared: fmt::Debug + Clone + Default + Send + Sync + 'static;
-    /// What may be asked of the projection while it runs.
+    /// A request to the running projection.
     type Request: fmt::Debug + Send + 'static;
 
-    /// Goes on from the rows that are there.
+    /// Continues from the stored rows.
     fn open(
         db: &Db,
         shared: &Self::Shared,
@@ -116,8 +116,8 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
 
     fn view(&self) -> Self::View;
 
-    /// Folds events that follow each other, all of the wanted categories, into memory. The fold is then at `position`,
-    /// which is that of the last event or behind it.
+    /// Folds consecutive events of the projection's categories into memory. The fold is then at `position`, which is
+    /// that of the last event or a later one.
     fn fold(
         &mut self,
         db: &Db,
@@ -125,20 +125,20 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
         position: Position,
     ) -> impl Future<Output = Result<(), SqlError>> + Send;
 
-    /// Nothing up to here was of the wanted categories.
-    fn passed(&mut self, _: Position) {}
+    /// Moves the fold to the position; no event up to it was of the projection's categories.
+    fn skip_to(&mut self, _: Position) {}
 
-    /// Writes what has changed since it was last called.
+    /// Writes the changes since its last call.
     fn store(&mut self, tx: &mut Tx) -> impl Future<Output = Result<(), SqlError>> + Send;
 
-    /// What [`store`](Self::store) wrote has been committed.
-    fn stored(&mut self) {}
+    /// Called when the rows that [`store`](Self::store) wrote are committed.
+    fn on_stored(&mut self) {}
 
-    /// Readers see this generation from now on.
-    fn published(&mut self) {}
+    /// Called when this generation becomes the live one.
+    fn on_published(&mut self) {}
 
-    /// Does what was asked; the fold is at `position`.
-    fn answer(
+    /// Handles a request; the fold is at `position`.
+    fn handle_request(
         &mut self,
         request: Self::Request,
         log: &Log,

@@ -1,33 +1,33 @@
-//! `queues`: everyone who waits, in memory, and every entry that ever was.
+//! `queues`: all waiting queue entries, in memory, and all entries that have ended, in rows.
 //!
-//! Readers are served from the fold that the matchmaker decides by, at the position that the projector has reached. The rows
-//! follow about a second behind: one for each entry, pool, block and open proposal that changed. After a restart the fold
-//! is put together from the rows, and goes on from their checkpoint.
+//! Readers are served from memory, by the same fold that the matchmaker uses, at the position that the projector has
+//! reached. The rows follow about a second later: one for each changed entry, pool, block and open proposal. After a
+//! restart the fold is restored from the rows, and continues from their checkpoint.
 
-mod answers;
-mod hot;
+mod live;
+mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use domain::matchmaking::queues::pieces::{FORMAT, Kept, KeptPool, Piece};
+use domain::matchmaking::queues::snapshot::{DirtyKey, FORMAT, PoolSnapshot, Snapshot};
 use domain::matchmaking::queues::{PoolId, Queues as Fold};
 use event_log::Log;
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::{EntryId, MatchRecordId, Position, SubjectId};
+use event_schemas::ids::{EntryId, GameMatchId, Position, SubjectId};
 use event_schemas::stream::Category;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use answers::{EntryView, PoolCount, PoolView, QueueCount, Queues};
-pub use hot::{Ends, EntryStatus, QueueEntry, Taken};
+pub use live::{EntryOutcomes, EntryStatus, QueueEntry, Reservation};
+pub use queries::{EntryView, PoolCount, PoolView, QueueCount, Queues};
 
-use crate::projection::{Name, Projection, Store};
+use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
 use crate::sql::{Db, ManyRows, SqlError, Statement, Tx, row};
-use hot::Hot;
+use live::LiveQueues;
 
 pub(crate) static UPSERT: LazyLock<ManyRows> = LazyLock::new(|| {
     ManyRows::new(
@@ -50,25 +50,25 @@ pub(crate) const PROPOSE: &str = "INSERT INTO proposed_matches (match_id, tenant
 pub(crate) const DECIDE: &str = "DELETE FROM proposed_matches WHERE match_id = $1";
 pub(crate) const PROPOSED: &str = "SELECT tenant, proposed FROM proposed_matches";
 
-/// How many events are folded before readers get a turn.
+/// The number of events that are folded before the lock is released for readers.
 const LOCKED_EVENTS_MAX: usize = 256;
 
-/// What readers and projector share.
-pub(crate) type View = Arc<RwLock<Hot>>;
+/// The fold that readers and projector share.
+pub(crate) type View = Arc<RwLock<LiveQueues>>;
 
-fn read(view: &View) -> RwLockReadGuard<'_, Hot> {
+fn read(view: &View) -> RwLockReadGuard<'_, LiveQueues> {
     view.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(view: &View) -> RwLockWriteGuard<'_, Hot> {
+fn write(view: &View) -> RwLockWriteGuard<'_, LiveQueues> {
     view.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where listeners hear that queues have changed, of whichever generation is live.
+/// Notifies subscribers of changes of the queues in the live generation.
 #[derive(Clone, Debug)]
-pub(crate) struct Announcements(watch::Sender<Position>);
+pub(crate) struct QueueChanges(watch::Sender<Position>);
 
-impl Default for Announcements {
+impl Default for QueueChanges {
     fn default() -> Self {
         Self(watch::Sender::new(Position::START))
     }
@@ -78,16 +78,16 @@ impl Default for Announcements {
 #[derive(Debug)]
 pub(crate) struct QueueRows {
     view: View,
-    announcements: Announcements,
+    changes: QueueChanges,
     is_live: bool,
-    changed: BTreeSet<Piece>,
+    dirty: BTreeSet<DirtyKey>,
 }
 
-/// What a pool's row holds.
+/// The content of a pool's row.
 #[derive(Debug, Serialize, Deserialize)]
 struct PoolRow {
-    kept: KeptPool,
-    ends: Ends,
+    snapshot: PoolSnapshot,
+    outcomes: EntryOutcomes,
 }
 
 row! {
@@ -126,13 +126,13 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
     serde_json::from_str(text).map_err(|error| damaged(&error))
 }
 
-/// An entry as its row tells it, if it has one.
+/// The stored entry, if it has a row.
 async fn stored_entry(db: &Db, id: EntryId) -> Result<Option<QueueEntry>, SqlError> {
     let row: Option<StoredEntry> = db.optional(Statement::new(ONE).bind(id.0)).await?;
     row.map(|row| parse(&row.entry)).transpose()
 }
 
-/// The rows from which a fold begins.
+/// The rows from which a fold is restored.
 struct Rows {
     entries: Vec<StoredEntry>,
     pools: Vec<StoredPool>,
@@ -150,55 +150,57 @@ impl Rows {
         })
     }
 
-    fn fold(self, position: Position) -> Result<Hot, SqlError> {
-        let (mut kept, mut taken, mut ends) = (Kept::default(), HashMap::new(), BTreeMap::new());
+    fn restore(self, position: Position) -> Result<LiveQueues, SqlError> {
+        let (mut snapshot, mut reservations, mut outcomes) =
+            (Snapshot::default(), HashMap::new(), BTreeMap::new());
         for row in self.entries {
             let entry: QueueEntry = parse(&row.entry)?;
-            taken.extend(entry.taken.map(|taken| (entry.entry.queued.entry_id, taken)));
-            kept.entries.push(entry.entry);
+            let id = entry.entry.queued.entry_id;
+            reservations.extend(entry.reservation.map(|reservation| (id, reservation)));
+            snapshot.entries.push(entry.entry);
         }
         for row in self.pools {
             let tenant = row.tenant.parse().map_err(|error| damaged(&error))?;
             let id: PoolId = (tenant, row.pool_key.parse().map_err(|error| damaged(&error))?);
             let pool: PoolRow = parse(&row.pool)?;
-            if pool.ends != Ends::default() {
-                ends.insert(id.clone(), pool.ends);
+            if pool.outcomes != EntryOutcomes::default() {
+                outcomes.insert(id.clone(), pool.outcomes);
             }
-            kept.pools.push((id, pool.kept));
+            snapshot.pools.push((id, pool.snapshot));
         }
         let blocks = self.blocks.into_iter();
-        kept.blocks = blocks.map(|row| (SubjectId(row.subject), SubjectId(row.blocked))).collect();
+        snapshot.blocks = blocks.map(|row| (SubjectId(row.subject), SubjectId(row.blocked))).collect();
         for row in self.proposed {
             let tenant = row.tenant.parse().map_err(|error| damaged(&error))?;
-            kept.proposed.push((tenant, parse(&row.proposed)?));
+            snapshot.proposed.push((tenant, parse(&row.proposed)?));
         }
-        Ok(Hot::new(position, Fold::restore(kept), taken, ends))
+        Ok(LiveQueues::new(position, Fold::restore(snapshot), reservations, outcomes))
     }
 }
 
 impl Projection for QueueRows {
     const NAME: Name = Name::Queues;
-    // Another form of the fold makes another revision by itself.
-    const REVISION: u32 = 1000 * FORMAT + 1;
+    // A new format of the fold changes the revision automatically.
+    const REVISION: u32 = 1000 * FORMAT + 2;
     const DDL: &'static str = include_str!("../../migrations/sqlite/queues.sql");
-    const CATEGORIES: &'static [Category] = &[Category::Player, Category::Pool, Category::MatchRecord];
-    const STORE: Store = Store::Behind { after: Duration::from_secs(1), events_max: 20_000 };
+    const CATEGORIES: &'static [Category] = &[Category::Player, Category::Pool, Category::GameMatch];
+    const STORE: StorePolicy = StorePolicy::WriteBehind { after: Duration::from_secs(1), events_max: 20_000 };
 
     type View = View;
-    type Shared = Announcements;
+    type Shared = QueueChanges;
     type Request = std::convert::Infallible;
 
-    async fn open(db: &Db, shared: &Announcements, position: Position) -> Result<Self, SqlError> {
+    async fn open(db: &Db, shared: &QueueChanges, position: Position) -> Result<Self, SqlError> {
         let rows = Rows::read(db).await?;
-        // With many who wait this takes a while.
-        let hot = tokio::task::spawn_blocking(move || rows.fold(position))
+        // With many entries this takes a while.
+        let live = tokio::task::spawn_blocking(move || rows.restore(position))
             .await
             .map_err(|error| damaged(&error))??;
         Ok(Self {
-            view: Arc::new(RwLock::new(hot)),
-            announcements: shared.clone(),
+            view: Arc::new(RwLock::new(live)),
+            changes: shared.clone(),
             is_live: false,
-            changed: BTreeSet::new(),
+            dirty: BTreeSet::new(),
         })
     }
 
@@ -209,28 +211,28 @@ impl Projection for QueueRows {
     async fn fold(&mut self, _: &Db, events: &[&Envelope], position: Position) -> Result<(), SqlError> {
         let mut has_changed = false;
         for chunk in events.chunks(LOCKED_EVENTS_MAX) {
-            let mut hot = write(&self.view);
+            let mut live = write(&self.view);
             for envelope in chunk {
-                let changed = hot.fold(envelope);
-                has_changed |= !changed.is_empty();
-                self.changed.extend(changed);
-                hot.position = envelope.position;
+                let keys = live.fold(envelope);
+                has_changed |= !keys.is_empty();
+                self.dirty.extend(keys);
+                live.position = envelope.position;
             }
         }
         write(&self.view).position = position;
         if self.is_live && has_changed {
-            self.announcements.0.send_replace(position);
+            self.changes.0.send_replace(position);
         }
         Ok(())
     }
 
-    fn passed(&mut self, position: Position) {
+    fn skip_to(&mut self, position: Position) {
         write(&self.view).position = position;
     }
 
     async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        let (view, changed) = (Arc::clone(&self.view), self.changed.clone());
-        let statements = tokio::task::spawn_blocking(move || statements(&read(&view), changed))
+        let (view, dirty) = (Arc::clone(&self.view), self.dirty.clone());
+        let statements = tokio::task::spawn_blocking(move || statements(&read(&view), dirty))
             .await
             .map_err(|error| damaged(&error))?;
         for statement in statements {
@@ -239,32 +241,38 @@ impl Projection for QueueRows {
         Ok(())
     }
 
-    fn stored(&mut self) {
-        write(&self.view).stored();
-        self.changed.clear();
+    fn on_stored(&mut self) {
+        write(&self.view).mark_stored();
+        self.dirty.clear();
     }
 
-    fn published(&mut self) {
+    fn on_published(&mut self) {
         self.is_live = true;
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
 
-/// What makes the rows of these pieces tell the truth.
-fn statements(hot: &Hot, changed: BTreeSet<Piece>) -> Vec<Statement> {
+/// The statements that write the rows of these keys.
+fn statements(live: &LiveQueues, dirty: BTreeSet<DirtyKey>) -> Vec<Statement> {
     let (mut entries, mut statements) = (Vec::new(), Vec::new());
-    for piece in changed {
-        match piece {
-            Piece::Entry(id) => entries.extend(hot.entry(id).map(|entry| (id, entry))),
-            Piece::Pool(id) => statements.extend(pool_statement(hot, &id)),
-            Piece::Block(by, other) => {
-                let text = if hot.queues.blocks().has(by, other) { BLOCK } else { UNBLOCK };
+    for key in dirty {
+        match key {
+            DirtyKey::Entry(id) => entries.extend(live.entry(id).map(|entry| (id, entry))),
+            DirtyKey::Pool(id) => statements.extend(pool_statement(live, &id)),
+            DirtyKey::Block(by, other) => {
+                let text = if live.queues.blocks().has(by, other) { BLOCK } else { UNBLOCK };
                 statements.push(Statement::new(text).bind(by.0).bind(other.0));
             }
-            Piece::Proposed(id) => statements.push(proposal_statement(hot, id)),
+            DirtyKey::Proposed(id) => statements.push(proposal_statement(live, id)),
         }
     }
     let mut rows = entries.as_slice();
@@ -281,13 +289,13 @@ fn statements(hot: &Hot, changed: BTreeSet<Piece>) -> Vec<Statement> {
     statements
 }
 
-fn pool_statement(hot: &Hot, id: &PoolId) -> Option<Statement> {
-    let row = PoolRow { kept: hot.queues.kept_pool(id)?, ends: hot.ends(id) };
+fn pool_statement(live: &LiveQueues, id: &PoolId) -> Option<Statement> {
+    let row = PoolRow { snapshot: live.queues.pool_snapshot(id)?, outcomes: live.outcomes(id) };
     Some(Statement::new(UPSERT_POOL).bind(id.0.as_str()).bind(id.1.as_str()).bind(to_json(&row)))
 }
 
-fn proposal_statement(hot: &Hot, id: MatchRecordId) -> Statement {
-    match hot.queues.proposed(id) {
+fn proposal_statement(live: &LiveQueues, id: GameMatchId) -> Statement {
+    match live.queues.proposed(id) {
         Some((tenant, proposed)) => {
             Statement::new(PROPOSE).bind(id.0).bind(tenant.as_str()).bind(to_json(proposed))
         }

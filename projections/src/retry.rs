@@ -1,4 +1,4 @@
-//! `retries`: what became of a tenant's failures, one row for each class of error.
+//! `retries`: the retries and outcomes of a tenant's failures, one row for each class of error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, Store};
-use crate::row::{json, store_error, to_json, variant};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{parse_json, store_error, to_json, variant_name};
 use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO retries (tenant, code, class, position) VALUES ($1, $2, $3, $4) \
@@ -26,23 +26,23 @@ pub(crate) const UPSERT_JOB: &str = "INSERT INTO retried_jobs (job_id, code) VAL
 pub(crate) const DROP_JOB: &str = "DELETE FROM retried_jobs WHERE job_id = $1";
 pub(crate) const JOB: &str = "SELECT code FROM retried_jobs WHERE job_id = $1";
 
-/// How often retries were scheduled, by what they waited for.
+/// The number of scheduled retries, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryCounts {
     pub backoff: u64,
     pub rate_limited: u64,
     pub parked: u64,
     pub interrupted: u64,
-    /// Somebody wanted a scheduled one at once.
+    /// A caller requested an immediate retry.
     pub asked: u64,
 }
 
-/// What failures came to.
+/// The outcomes of failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// The job was tried again and completed.
+    /// The job was retried and completed.
     pub recovered: u64,
-    /// The job was cancelled before it came to an end by itself.
+    /// The job was cancelled before it ended.
     pub cancelled: u64,
     pub non_retryable: u64,
     pub maximum_attempts: u64,
@@ -55,26 +55,26 @@ pub struct Outcomes {
 pub struct RetryClass {
     pub code: FailureCode,
     pub category: FailureCategory,
-    /// How many attempts failed with it.
+    /// The number of attempts that failed with it.
     pub failed_attempts: u64,
     pub retries: RetryCounts,
-    /// The pauses before all those retries together, in microseconds.
+    /// The total delay before all retries, in microseconds.
     pub delay_micros: u64,
     pub longest_delay_micros: u64,
     pub outcomes: Outcomes,
     pub last_failed_at: Timestamp,
-    /// Of the event that changed it last.
+    /// The position of the last event that changed it.
     pub position: Position,
 }
 
 impl RetryClass {
-    /// How many retries were scheduled in all.
+    /// The total number of scheduled retries.
     pub fn scheduled(&self) -> u64 {
         let RetryCounts { backoff, rate_limited, parked, interrupted, asked } = self.retries;
         backoff + rate_limited + parked + interrupted + asked
     }
 
-    fn ended(&mut self, state: RetryState) {
+    fn count_outcome(&mut self, state: RetryState) {
         let outcomes = &mut self.outcomes;
         match state {
             RetryState::InProgress => {}
@@ -85,7 +85,7 @@ impl RetryClass {
         }
     }
 
-    fn retried(&mut self, reason: Option<RetryReason>, pause_micros: u64) {
+    fn count_retry(&mut self, reason: Option<RetryReason>, delay_micros: u64) {
         let count = match reason {
             Some(RetryReason::RateLimited) => &mut self.retries.rate_limited,
             Some(RetryReason::Parked) => &mut self.retries.parked,
@@ -94,16 +94,16 @@ impl RetryClass {
             Some(RetryReason::Backoff) | None => &mut self.retries.backoff,
         };
         *count += 1;
-        self.delay_micros += pause_micros;
-        self.longest_delay_micros = self.longest_delay_micros.max(pause_micros);
+        self.delay_micros += delay_micros;
+        self.longest_delay_micros = self.longest_delay_micros.max(delay_micros);
     }
 }
 
-/// What has changed and is not stored.
+/// The changes that are not stored.
 #[derive(Debug, Default)]
 pub(crate) struct RetryRows {
     classes: BTreeMap<(Tenant, FailureCode), RetryClass>,
-    /// None for a job that has come to an end.
+    /// None for a job that has ended.
     jobs: BTreeMap<JobId, Option<FailureCode>>,
 }
 
@@ -132,7 +132,7 @@ impl RetryRows {
     ) -> Result<Option<&mut RetryClass>, SqlError> {
         let key = (tenant.clone(), code);
         if !self.classes.contains_key(&key) {
-            let statement = Statement::new(ONE).bind(tenant.as_str()).bind(variant(&code));
+            let statement = Statement::new(ONE).bind(tenant.as_str()).bind(variant_name(&code));
             let row: Option<Stored> = db.optional(statement).await?;
             if let Some(row) = row {
                 let class = serde_json::from_str(&row.class).map_err(|error| damaged(&error))?;
@@ -142,7 +142,7 @@ impl RetryRows {
         Ok(self.classes.get_mut(&key))
     }
 
-    /// The error that the job failed of last, if it did.
+    /// The job's last error, if it has failed.
     async fn code(&self, db: &Db, job: JobId) -> Result<Option<FailureCode>, SqlError> {
         if let Some(code) = self.jobs.get(&job) {
             return Ok(*code);
@@ -152,7 +152,7 @@ impl RetryRows {
         row.map(parse).transpose()
     }
 
-    /// The class of the error that the job failed of last.
+    /// The class of the job's last error.
     async fn class_of_job(
         &mut self,
         db: &Db,
@@ -194,15 +194,15 @@ impl RetryRows {
                 if let Some(class) = self.class(db, tenant, code).await? {
                     class.failed_attempts += 1;
                     class.last_failed_at = class.last_failed_at.max(at);
-                    class.ended(failed.retry_state.unwrap_or(RetryState::NoPolicy));
+                    class.count_outcome(failed.retry_state.unwrap_or(RetryState::NoPolicy));
                     class.position = envelope.position;
                 }
                 self.jobs.insert(job, Some(code));
             }
             JobEvent::JobRetryScheduled(retry) => {
                 if let Some(class) = self.class_of_job(db, tenant, job).await? {
-                    let pause = retry.due_at.since(at).as_micros();
-                    class.retried(retry.reason, u64::try_from(pause).unwrap_or(u64::MAX));
+                    let delay = retry.due_at.since(at).as_micros();
+                    class.count_retry(retry.reason, u64::try_from(delay).unwrap_or(u64::MAX));
                     class.position = envelope.position;
                 }
             }
@@ -233,7 +233,7 @@ impl Projection for RetryRows {
     const REVISION: u32 = 2;
     const DDL: &'static str = include_str!("../../migrations/sqlite/retries.sql");
     const CATEGORIES: &'static [Category] = &[Category::Job];
-    const STORE: Store = Store::EachBatch;
+    const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
     type Shared = ();
@@ -258,14 +258,14 @@ impl Projection for RetryRows {
         for ((tenant, code), class) in &self.classes {
             let statement = Statement::new(UPSERT)
                 .bind(tenant.as_str())
-                .bind(variant(code))
+                .bind(variant_name(code))
                 .bind(to_json(class))
                 .bind(class.position.to_i64());
             tx.execute(statement).await?;
         }
         for (job, code) in &self.jobs {
             let statement = match code {
-                Some(code) => Statement::new(UPSERT_JOB).bind(job.0).bind(variant(code)),
+                Some(code) => Statement::new(UPSERT_JOB).bind(job.0).bind(variant_name(code)),
                 None => Statement::new(DROP_JOB).bind(job.0),
             };
             tx.execute(statement).await?;
@@ -273,24 +273,30 @@ impl Projection for RetryRows {
         Ok(())
     }
 
-    fn stored(&mut self) {
+    fn on_stored(&mut self) {
         self.classes.clear();
         self.jobs.clear();
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
 
-/// The questions that can be asked of `retries`.
+/// The queries of `retries`.
 #[derive(Clone, Debug)]
 pub struct Retries {
     pub(crate) slot: Arc<Slot<()>>,
 }
 
 impl Retries {
-    /// The classes of errors that the tenant's jobs failed of, by code, and a position up to which they are complete.
+    /// The error classes of the tenant's failed jobs, by code, and the position up to which they are complete.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -301,7 +307,7 @@ impl Retries {
         let rows: Vec<Stored> =
             generation.db.all(statement).await.map_err(|error| store_error(Name::Retries, error))?;
         let classes: Result<Vec<RetryClass>, QueryError> =
-            rows.iter().map(|row| json(Name::Retries, &row.class)).collect();
+            rows.iter().map(|row| parse_json(Name::Retries, &row.class)).collect();
         Ok((classes?, position))
     }
 }

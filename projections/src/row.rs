@@ -1,4 +1,4 @@
-//! How values of ours come back out of columns.
+//! Parsing and serialising the values of columns.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,31 +10,31 @@ use crate::generation::QueryError;
 use crate::projection::Name;
 use crate::sql::SqlError;
 
-/// An id, or another thing with a text of its own.
-pub(crate) fn text<T: FromStr<Err: Display>>(name: Name, column: &str) -> Result<T, QueryError> {
-    column.parse().map_err(|error: T::Err| QueryError::Row { name, reason: error.to_string() })
+/// Parses an id or another value that is stored as text.
+pub(crate) fn parse_text<T: FromStr<Err: Display>>(name: Name, column: &str) -> Result<T, QueryError> {
+    column.parse().map_err(|error: T::Err| QueryError::InvalidRow { name, reason: error.to_string() })
 }
 
-/// What was stored as JSON.
-pub(crate) fn json<T: DeserializeOwned>(name: Name, column: &str) -> Result<T, QueryError> {
-    serde_json::from_str(column).map_err(|error| QueryError::Row { name, reason: error.to_string() })
+/// Parses a value that is stored as JSON.
+pub(crate) fn parse_json<T: DeserializeOwned>(name: Name, column: &str) -> Result<T, QueryError> {
+    serde_json::from_str(column).map_err(|error| QueryError::InvalidRow { name, reason: error.to_string() })
 }
 
-/// The same, read by the projection that stored it. What was stored by this revision can be read by it.
-pub(crate) fn stored<T: DeserializeOwned>(column: &str) -> Result<T, SqlError> {
+/// Parses a value that the projection itself stored as JSON. If that fails, the file is damaged.
+pub(crate) fn parse_stored<T: DeserializeOwned>(column: &str) -> Result<T, SqlError> {
     serde_json::from_str(column).map_err(|error| SqlError::Damaged(error.to_string()))
 }
 
-/// The JSON of something whose keys are texts.
+/// The JSON of a value whose map keys are strings.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("what is stored has text keys only, so it can be written as JSON")
+    serde_json::to_string(value).expect("stored values have only string keys, so they can be written as JSON")
 }
 
-/// The stored name of a variant without fields.
-pub(crate) fn variant<T: Serialize>(value: &T) -> String {
+/// The serialised name of an enum variant without fields.
+pub(crate) fn variant_name<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }
 
 pub(crate) fn store_error(name: Name, source: SqlError) -> QueryError {
-    QueryError::Store { name, source }
+    QueryError::Storage { name, source }
 }

@@ -1,9 +1,9 @@
-//! The task of one read model: takes in pages, stores, rebuilds beside, swaps, and says how it goes.
+//! The task of one read model: applies pages, stores, rebuilds alongside the live generation, and swaps.
 //!
-//! Whatever goes wrong here concerns this read model alone.
+//! A failure here affects this read model only.
 
 mod build;
-mod stage;
+mod state;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,43 +14,43 @@ use event_log::{EventLog, Log};
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::feed::{Feed, Page, SourceError};
+use crate::feed::{Feed, FeedPage, SourceError};
+use crate::files::{FilesError, GenerationFiles};
 use crate::generation::Slot;
 use crate::projection::Projection;
-use crate::rebuild::{Files, FilesError};
 use crate::sql::SqlError;
-use crate::status::{Board, Doing, Stop};
-use crate::writer::{Halt, Rush, Writer};
+use crate::status::{Failure, ProjectionState, StatusTracker};
+use crate::writer::{ApplyError, Mode, Writer};
 use build::Build;
-use stage::{Stage, open_stage, running};
+use state::{RunnerState, open_state, start_running};
 
-/// How long after a failure of the store it is tried again.
+/// The delay before the file is reopened after a storage failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What an operator asks of a projection.
+/// An operator's request to a projection.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// Answers with the number of the new generation; with that of the one on its way, if there is one.
+    /// Replies with the number of the new generation, or that of the rebuild in progress.
     Rebuild(oneshot::Sender<Result<u64, FilesError>>),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
-    /// Stores what is pending and ends.
+    /// Stores the pending changes and ends the task.
     Shutdown(oneshot::Sender<()>),
 }
 
-/// What a runner works with.
+/// The environment of a runner.
 #[derive(Debug)]
-pub(crate) struct Parts<P: Projection> {
-    pub(crate) files: Files,
+pub(crate) struct RunnerContext<P: Projection> {
+    pub(crate) files: GenerationFiles,
     pub(crate) log: Log,
     pub(crate) feed: Feed,
     pub(crate) clock: Clock,
     pub(crate) shared: P::Shared,
     pub(crate) slot: Arc<Slot<P::View>>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) tracker: Arc<StatusTracker>,
 }
 
-impl<P: Projection> Clone for Parts<P> {
+impl<P: Projection> Clone for RunnerContext<P> {
     fn clone(&self) -> Self {
         Self {
             files: self.files.clone(),
@@ -59,36 +59,37 @@ impl<P: Projection> Clone for Parts<P> {
             clock: self.clock.clone(),
             shared: self.shared.clone(),
             slot: Arc::clone(&self.slot),
-            board: Arc::clone(&self.board),
+            tracker: Arc::clone(&self.tracker),
         }
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Runner<P: Projection> {
-    parts: Parts<P>,
-    stage: Stage<P>,
+    context: RunnerContext<P>,
+    state: RunnerState<P>,
     build: Option<Build<P>>,
 }
 
-enum Step<P: Projection> {
+/// The next thing that a runner has to handle.
+enum Wakeup<P: Projection> {
     Control(Option<Control>),
     Request(P::Request),
-    Pages(Result<Vec<Arc<Page>>, SourceError>),
-    Built(Result<Writer<P>, Stop>),
-    Due,
-    Retry,
+    Pages(Result<Vec<Arc<FeedPage>>, SourceError>),
+    Built(Result<Writer<P>, Failure>),
+    Flush,
+    Reopen,
 }
 
 impl<P: Projection> Runner<P> {
-    /// Opens the files that an earlier run left, or begins one.
-    pub(crate) async fn open(parts: Parts<P>) -> Result<Self, FilesError> {
-        let (stage, build) = match open_stage(&parts).await {
-            // What else the server does needs no room: it starts, and this read model follows.
-            Err(error) if error.is_full() => (try_later(&parts, &error), None),
+    /// Opens the files that an earlier run left, or creates the first one.
+    pub(crate) async fn open(context: RunnerContext<P>) -> Result<Self, FilesError> {
+        let (state, build) = match open_state(&context).await {
+            // Other parts of the server need no disk space: it starts, and this read model is opened later.
+            Err(error) if error.is_full() => (retry_later(&context, &error), None),
             opened => opened?,
         };
-        let mut runner = Self { parts, stage, build };
+        let mut runner = Self { context, state, build };
         runner.publish_if_complete().await;
         Ok(runner)
     }
@@ -100,20 +101,20 @@ impl<P: Projection> Runner<P> {
     ) {
         loop {
             match self.next(&mut controls, &mut requests).await {
-                Step::Control(Some(Control::Shutdown(done))) => {
+                Wakeup::Control(Some(Control::Shutdown(done))) => {
                     self.shut_down().await;
-                    // Whoever asked may have given up waiting.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                     return;
                 }
-                // All handles are gone, so nobody reads either.
-                Step::Control(None) => return self.shut_down().await,
-                Step::Control(Some(control)) => self.control(control).await,
-                Step::Request(request) => self.answer(request).await,
-                Step::Pages(pages) => self.take_in(pages).await,
-                Step::Built(built) => self.swap(built).await,
-                Step::Due => self.store().await,
-                Step::Retry => self.reopen().await,
+                // All handles have been dropped, so there are no readers either.
+                Wakeup::Control(None) => return self.shut_down().await,
+                Wakeup::Control(Some(control)) => self.control(control).await,
+                Wakeup::Request(request) => self.handle_request(request).await,
+                Wakeup::Pages(pages) => self.apply_pages(pages).await,
+                Wakeup::Built(built) => self.swap(built).await,
+                Wakeup::Flush => self.store().await,
+                Wakeup::Reopen => self.reopen().await,
             }
             self.publish_if_complete().await;
         }
@@ -123,125 +124,130 @@ impl<P: Projection> Runner<P> {
         &mut self,
         controls: &mut mpsc::Receiver<Control>,
         requests: &mut mpsc::Receiver<P::Request>,
-    ) -> Step<P> {
-        let clock = self.parts.clock.clone();
-        let (due, retry) = match &self.stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
-                (writer.due_at(), None)
+    ) -> Wakeup<P> {
+        let clock = self.context.clock.clone();
+        let (flush_at, reopen_at) = match &self.state {
+            RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
+                (writer.flush_at(), None)
             }
-            Stage::Closed { retry_at } => (None, Some(*retry_at)),
+            RunnerState::Closed { retry_at } => (None, Some(*retry_at)),
         };
         let build = &mut self.build;
-        let stage = &mut self.stage;
+        let state = &mut self.state;
         tokio::select! {
             biased;
-            control = controls.recv() => Step::Control(control),
-            Some(request) = requests.recv() => Step::Request(request),
-            built = async { match build { Some(build) => build.done().await, None => pending().await } } => Step::Built(built),
-            () = until(&clock, due) => Step::Due,
-            () = until(&clock, retry) => Step::Retry,
-            pages = async { match stage { Stage::Running(_, source) => source.next().await, _ => pending().await } } => Step::Pages(pages),
+            control = controls.recv() => Wakeup::Control(control),
+            Some(request) = requests.recv() => Wakeup::Request(request),
+            built = async { match build { Some(build) => build.done().await, None => pending().await } } => Wakeup::Built(built),
+            () = until(&clock, flush_at) => Wakeup::Flush,
+            () = until(&clock, reopen_at) => Wakeup::Reopen,
+            pages = async { match state { RunnerState::Running(_, source) => source.next().await, _ => pending().await } } => Wakeup::Pages(pages),
         }
     }
 
-    async fn take_in(&mut self, pages: Result<Vec<Arc<Page>>, SourceError>) {
-        let Stage::Running(writer, source) = &mut self.stage else { return };
+    async fn apply_pages(&mut self, pages: Result<Vec<Arc<FeedPage>>, SourceError>) {
+        let RunnerState::Running(writer, source) = &mut self.state else { return };
         let applied = match pages {
             // The source has just caught up.
-            Ok(pages) if pages.is_empty() => writer.store(&self.parts.slot).await.map_err(Halt::Store),
+            Ok(pages) if pages.is_empty() => {
+                writer.store(&self.context.slot).await.map_err(ApplyError::Storage)
+            }
             Ok(pages) => {
-                let rush = if source.has_caught_up() { Rush::Live } else { Rush::CatchingUp };
-                writer.apply(&pages, rush, &self.parts.slot).await
+                let mode = if source.has_caught_up() { Mode::Live } else { Mode::CatchUp };
+                writer.apply(&pages, mode, &self.context.slot).await
             }
             Err(SourceError::Read(error)) => {
-                tracing::error!(projection = %P::NAME, %error, "the log could not be read; trying again");
-                self.parts.clock.sleep(Duration::from_secs(1)).await;
-                *source = self.parts.feed.follow(writer.position(), P::CATEGORIES);
+                tracing::error!(projection = %P::NAME, %error, "the log could not be read; retrying");
+                self.context.clock.sleep(Duration::from_secs(1)).await;
+                *source = self.context.feed.follow(writer.position(), P::CATEGORIES);
                 Ok(())
             }
             Err(SourceError::Stopped) => {
-                Err(Halt::Poison(Stop::of_log(writer.position(), "the log has stopped".to_owned())))
+                Err(ApplyError::Unreadable(Failure::log(writer.position(), "the log has stopped".to_owned())))
             }
         };
-        self.parts.board.moved(writer.position(), writer.recorded_at(), self.parts.clock.now());
+        self.context.tracker.advance(writer.position(), writer.recorded_at(), self.context.clock.now());
         match applied {
             Ok(()) => {}
-            Err(Halt::Poison(stop)) => self.stop(stop),
-            Err(Halt::Store(error)) => self.close(error).await,
+            Err(ApplyError::Unreadable(failure)) => self.stop(failure),
+            Err(ApplyError::Storage(error)) => self.close(error).await,
         }
     }
 
-    /// Stays at the event; what has been published can still be read.
-    fn stop(&mut self, stop: Stop) {
+    /// Stops the projection at its position. The live generation can still be read.
+    fn stop(&mut self, failure: Failure) {
         tracing::error!(
-            projection = %P::NAME, position = %stop.position, error = stop.error, way_out = stop.way_out,
+            projection = %P::NAME, position = %failure.position, error = failure.error, remedy = failure.remedy,
             "a projection has stopped"
         );
-        self.parts.board.doing(Doing::Stopped(stop));
-        self.change(|stage| match stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
-                Stage::Stopped(writer)
+        self.context.tracker.set_state(ProjectionState::Stopped(failure));
+        self.change_state(|state| match state {
+            RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
+                RunnerState::Stopped(writer)
             }
-            closed @ Stage::Closed { .. } => closed,
+            closed @ RunnerState::Closed { .. } => closed,
         });
     }
 
-    /// After a failure of the store, memory may be ahead of the rows: both begin anew from the file. A file that is
-    /// damaged is not read any longer, and made again.
+    /// After a storage failure, memory may be ahead of the rows: both are reloaded from the file. A damaged file is
+    /// withdrawn from the readers, and the read model is rebuilt.
     async fn close(&mut self, error: SqlError) {
-        let now = self.parts.clock.now();
-        let stop = Stop::of_store(self.parts.board.position(), error.to_string());
-        tracing::error!(projection = %P::NAME, %error, "a read model could not be stored; it is opened anew");
-        self.parts.board.doing(Doing::Retrying(stop));
+        let now = self.context.clock.now();
+        let failure = Failure::storage(self.context.tracker.position(), error.to_string());
+        tracing::error!(projection = %P::NAME, %error, "a read model could not be stored; its file will be reopened");
+        self.context.tracker.set_state(ProjectionState::Retrying(failure));
         let is_damaged = matches!(error, SqlError::Damaged(_));
         let retry_at = if is_damaged { now } else { now.after(RETRY_AFTER) };
-        if let Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) = &self.stage
+        if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
+            &self.state
             && is_damaged
         {
-            // At once, because the file is looked for before its last reader may be done with it.
+            // Removed now, because the file is reopened before its last reader may be done with it.
             if let Err(error) = crate::sql::remove(writer.generation.db.path()) {
-                tracing::error!(projection = %P::NAME, %error, "a damaged file could not be removed; delete it by hand");
+                tracing::error!(projection = %P::NAME, %error, "a damaged file could not be removed; delete it manually");
             }
-            self.parts.slot.withdraw();
-            self.parts.board.published(None);
+            self.context.slot.withdraw();
+            self.context.tracker.set_generation(None);
         }
-        self.stage = Stage::Closed { retry_at };
+        self.state = RunnerState::Closed { retry_at };
     }
 
     async fn reopen(&mut self) {
-        // A build in progress keeps its own file, which `find` would take for a leftover.
+        // A build in progress has its own file, which `find` would treat as a leftover.
         if let Some(build) = self.build.take() {
             build.abandon().await;
         }
-        match open_stage(&self.parts).await {
-            Ok((stage, build)) => {
-                self.stage = stage;
+        match open_state(&self.context).await {
+            Ok((state, build)) => {
+                self.state = state;
                 self.build = build;
             }
-            Err(error) => self.stage = try_later(&self.parts, &error),
+            Err(error) => self.state = retry_later(&self.context, &error),
         }
     }
 
     async fn store(&mut self) {
-        if let Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) = &mut self.stage
-            && let Err(error) = writer.store(&self.parts.slot).await
+        if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
+            &mut self.state
+            && let Err(error) = writer.store(&self.context.slot).await
         {
             self.close(error).await;
         }
     }
 
-    async fn answer(&mut self, request: P::Request) {
-        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage
+    async fn handle_request(&mut self, request: P::Request) {
+        let (RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer)) =
+            &mut self.state
         else {
             return;
         };
         let position = writer.position();
         let db = &writer.generation.db;
-        let answered = match writer.projection.answer(request, &self.parts.log, db, position).await {
-            Ok(()) => writer.store(&self.parts.slot).await,
+        let handled = match writer.projection.handle_request(request, &self.context.log, db, position).await {
+            Ok(()) => writer.store(&self.context.slot).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = answered {
+        if let Err(error) = handled {
             self.close(error).await;
         }
     }
@@ -249,139 +255,145 @@ impl<P: Projection> Runner<P> {
     async fn control(&mut self, control: Control) {
         match control {
             Control::Rebuild(reply) => {
-                let begun = self.rebuild().await;
-                let _ = reply.send(begun);
+                let started = self.rebuild().await;
+                let _ = reply.send(started);
             }
             Control::Pause(reply) => {
-                if matches!(self.stage, Stage::Running(..)) {
-                    self.change(|stage| match stage {
-                        Stage::Running(writer, _) => Stage::Paused(writer),
+                if matches!(self.state, RunnerState::Running(..)) {
+                    self.change_state(|state| match state {
+                        RunnerState::Running(writer, _) => RunnerState::Paused(writer),
                         other => other,
                     });
-                    self.parts.board.doing(Doing::Paused);
+                    self.context.tracker.set_state(ProjectionState::Paused);
                 }
                 let _ = reply.send(());
             }
             Control::Resume(reply) => {
-                let parts = self.parts.clone();
-                if matches!(self.stage, Stage::Closed { .. }) {
+                let context = self.context.clone();
+                if matches!(self.state, RunnerState::Closed { .. }) {
                     self.reopen().await;
                 }
-                self.change(|stage| match stage {
-                    Stage::Paused(writer) | Stage::Stopped(writer) => running(&parts, writer),
+                self.change_state(|state| match state {
+                    RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
+                        start_running(&context, writer)
+                    }
                     other => other,
                 });
                 let _ = reply.send(());
             }
-            // Taken by `run`, which alone can end the task.
+            // Handled by `run`, because only it can end the task.
             Control::Shutdown(reply) => drop(reply),
         }
     }
 
-    fn change(&mut self, next: impl FnOnce(Stage<P>) -> Stage<P>) {
-        let meanwhile = Stage::Closed { retry_at: Timestamp::EPOCH };
-        self.stage = next(std::mem::replace(&mut self.stage, meanwhile));
+    fn change_state(&mut self, next: impl FnOnce(RunnerState<P>) -> RunnerState<P>) {
+        let placeholder = RunnerState::Closed { retry_at: Timestamp::EPOCH };
+        self.state = next(std::mem::replace(&mut self.state, placeholder));
     }
 
     async fn rebuild(&mut self) -> Result<u64, FilesError> {
         if let Some(build) = &self.build {
             return Ok(build.number());
         }
-        let opened = self.parts.files.begin::<P>(self.parts.log.identity()).await?;
+        let opened = self.context.files.create::<P>(self.context.log.identity()).await?;
         let number = opened.number;
-        tracing::info!(projection = %P::NAME, generation = number, "rebuilding beside the live read model");
-        self.build = Some(Build::start(&self.parts, opened));
+        tracing::info!(projection = %P::NAME, generation = number, "rebuilding alongside the live generation");
+        self.build = Some(Build::start(&self.context, opened));
         Ok(number)
     }
 
-    /// Puts a finished making in the place of the live one, once it has reached the live one's position.
-    async fn swap(&mut self, built: Result<Writer<P>, Stop>) {
+    /// Replaces the live generation by a finished one that has reached its position.
+    async fn swap(&mut self, built: Result<Writer<P>, Failure>) {
         self.build = None;
-        let live = match &self.stage {
-            Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer) => {
+        let live = match &self.state {
+            RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
                 Some(writer.position())
             }
-            Stage::Closed { .. } => None,
+            RunnerState::Closed { .. } => None,
         };
         let caught_up = match built {
-            Ok(writer) => build::catch_up(&self.parts, writer).await,
-            Err(stop) => Err(stop),
+            Ok(writer) => build::catch_up(&self.context, writer).await,
+            Err(failure) => Err(failure),
         };
         let mut writer = match caught_up {
             Ok(writer) if live.is_none_or(|live| writer.position() >= live) => writer,
             Ok(writer) => {
-                let error = "the rebuilt read model did not reach the live one".to_owned();
-                let stop = Stop::of_log(writer.position(), error);
+                let error = "the new generation did not reach the position of the live one".to_owned();
+                let failure = Failure::log(writer.position(), error);
                 writer.generation.db.retire();
-                return self.parts.board.rebuild_failed(stop);
+                return self.context.tracker.rebuild_failed(failure);
             }
-            Err(stop) => {
-                tracing::error!(projection = %P::NAME, error = stop.error, "a rebuild was given up; the live read model is untouched");
-                return self.parts.board.rebuild_failed(stop);
+            Err(failure) => {
+                tracing::error!(projection = %P::NAME, error = failure.error, "a rebuild failed; the live generation is unchanged");
+                return self.context.tracker.rebuild_failed(failure);
             }
         };
-        if let Err(error) = publish(&self.parts, &mut writer).await {
-            let stop = Stop::of_store(writer.position(), error.to_string());
-            return self.parts.board.rebuild_failed(stop);
+        if let Err(error) = publish(&self.context, &mut writer).await {
+            let failure = Failure::storage(writer.position(), error.to_string());
+            return self.context.tracker.rebuild_failed(failure);
         }
-        self.parts.board.rebuild_ended();
-        let parts = self.parts.clone();
-        self.change(|stage| match stage {
-            Stage::Paused(old) => {
+        self.context.tracker.rebuild_finished();
+        let context = self.context.clone();
+        self.change_state(|state| match state {
+            RunnerState::Paused(old) => {
                 old.generation.db.retire();
-                Stage::Paused(writer)
+                RunnerState::Paused(writer)
             }
-            Stage::Running(old, _) | Stage::Stopped(old) => {
+            RunnerState::Running(old, _) | RunnerState::Stopped(old) => {
                 old.generation.db.retire();
-                running(&parts, writer)
+                start_running(&context, writer)
             }
-            Stage::Closed { .. } => running(&parts, writer),
+            RunnerState::Closed { .. } => start_running(&context, writer),
         });
     }
 
-    /// Lets readers see a making that has reached the log's head for the first time.
+    /// Publishes a generation that has reached the log's head for the first time.
     async fn publish_if_complete(&mut self) {
-        let Stage::Running(writer, source) = &mut self.stage else { return };
+        let RunnerState::Running(writer, source) = &mut self.state else { return };
         if !source.has_caught_up() {
             return;
         }
         if !writer.is_published()
-            && let Err(error) = publish(&self.parts, writer).await
+            && let Err(error) = publish(&self.context, writer).await
         {
             return self.close(error).await;
         }
-        self.parts.board.doing(Doing::Live);
+        self.context.tracker.set_state(ProjectionState::Live);
     }
 
     async fn shut_down(&mut self) {
         if let Some(build) = self.build.take() {
             build.abandon().await;
         }
-        let (Stage::Running(writer, _) | Stage::Paused(writer) | Stage::Stopped(writer)) = &mut self.stage
+        let (RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer)) =
+            &mut self.state
         else {
             return;
         };
-        if let Err(error) = writer.store(&self.parts.slot).await {
-            tracing::error!(projection = %P::NAME, %error, "a read model could not be stored at the end; the next start replays from its checkpoint");
+        if let Err(error) = writer.store(&self.context.slot).await {
+            tracing::error!(projection = %P::NAME, %error, "a read model could not be stored at shutdown; the next start replays from its checkpoint");
         }
         writer.generation.db.close().await;
     }
 }
 
-/// Makes the generation the one that is read, and says so in its file first: after a crash it is the newest one.
-async fn publish<P: Projection>(parts: &Parts<P>, writer: &mut Writer<P>) -> Result<(), SqlError> {
-    writer.publish(&parts.slot).await?;
+/// Makes the generation live. Its file is marked first, so that after a crash it is the newest complete one.
+async fn publish<P: Projection>(context: &RunnerContext<P>, writer: &mut Writer<P>) -> Result<(), SqlError> {
+    writer.publish(&context.slot).await?;
     let number = writer.generation.number;
-    parts.slot.publish(&writer.generation);
-    parts.board.published(Some(number));
+    context.slot.publish(&writer.generation);
+    context.tracker.set_generation(Some(number));
     tracing::info!(projection = %P::NAME, generation = number, position = %writer.position(), "a read model is complete");
     Ok(())
 }
 
-fn try_later<P: Projection>(parts: &Parts<P>, error: &FilesError) -> Stage<P> {
-    tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; trying again");
-    parts.board.doing(Doing::Retrying(Stop::of_store(parts.board.position(), error.to_string())));
-    Stage::Closed { retry_at: parts.clock.now().after(RETRY_AFTER) }
+fn retry_later<P: Projection>(context: &RunnerContext<P>, error: &FilesError) -> RunnerState<P> {
+    tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; retrying");
+    context.tracker.set_state(ProjectionState::Retrying(Failure::storage(
+        context.tracker.position(),
+        error.to_string(),
+    )));
+    RunnerState::Closed { retry_at: context.clock.now().after(RETRY_AFTER) }
 }
 
 async fn until(clock: &Clock, instant: Option<Timestamp>) {

@@ -1,8 +1,8 @@
-//! The one place that knows the database driver: a file of one read model, statements, transactions.
+//! The only module that uses the database driver: the file of one generation, statements, transactions.
 //!
-//! Statements number their parameters (`$1`) and keep to what SQLite and PostgreSQL both understand; only the DDL differs.
-//! Positions and times are stored as `i64`, because neither database has unsigned numbers and text forms of times do
-//! not sort.
+//! Statements number their parameters (`$1`) and use only syntax that SQLite and PostgreSQL share; only the DDL
+//! differs. Positions and times are stored as `i64`, because neither database has unsigned integers and times as text
+//! do not sort.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,33 +14,33 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, Encode, SqlSafeStr, SqlStr, Sqlite, Type};
 
-/// How long a statement waits for a lock that another process holds on the file.
+/// The time that a statement waits for a lock that another process holds on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections for queries, a file.
+/// The number of connections for queries, per file.
 const READERS_MAX: u32 = 4;
-/// A reading connection that nobody used for so long is closed.
+/// A reading connection that has been idle for this time is closed.
 const READER_IDLE: Duration = Duration::from_secs(60);
-/// Files up to this size are checked whole when they are opened; a larger one would keep the start waiting.
+/// Files up to this size are checked completely when they are opened; a larger one would delay the start.
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
 
-/// What went wrong in the database.
+/// An error of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The file is no database, or not one that can be trusted.
+    /// The file is not a database, or is corrupt.
     #[error("the file is damaged: {0}")]
     Damaged(String),
-    /// What was stored is still there, and nothing more. Passes when there is room again.
-    #[error("the disk is full: {0}; make room")]
+    /// Committed data is intact. The error is temporary: it ends when there is free space again.
+    #[error("the disk is full: {0}; free some space")]
     Full(String),
-    #[error("the database refused: {0}")]
+    #[error("the database returned an error: {0}")]
     Refused(sqlx::Error),
 }
 
-/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a file that cannot be trusted.
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
-/// `SQLITE_IOERR_SHORT_READ`: the file ends before what it says of itself, as it may after a loss of power.
+/// `SQLITE_IOERR_SHORT_READ`: the file is shorter than its header states, as it may be after a power loss.
 const SHORT_CODE: i32 = 522;
-/// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: no room for the memory that a file's connections share.
+/// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: no space for the memory that a file's connections share.
 const FULL_CODES: [i32; 2] = [13, 4874];
 
 impl From<sqlx::Error> for SqlError {
@@ -60,7 +60,7 @@ impl From<sqlx::Error> for SqlError {
     }
 }
 
-/// A row that can be read.
+/// A type that can be read from a row.
 pub(crate) trait Row: Send + Unpin + for<'r> sqlx::FromRow<'r, SqliteRow> {}
 impl<T> Row for T where T: Send + Unpin + for<'r> sqlx::FromRow<'r, SqliteRow> {}
 
@@ -83,7 +83,7 @@ macro_rules! row {
 
 pub(crate) use row;
 
-/// A statement and what is bound to it.
+/// A statement and its bound values.
 #[derive(Debug)]
 pub(crate) struct Statement {
     sql: SqlStr,
@@ -100,7 +100,7 @@ impl Statement {
         Self { sql, arguments: SqliteArguments::default(), error: None }
     }
 
-    /// The value is copied, so it need not outlive the call.
+    /// Binds the next parameter. The value is copied, so it need not outlive the call.
     pub(crate) fn bind<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
         if let Err(error) = self.arguments.add(value) {
             self.error.get_or_insert(sqlx::Error::Encode(error));
@@ -116,12 +116,12 @@ impl Statement {
     }
 }
 
-/// How many rows the statements of [`ManyRows`] take. A few fixed sizes, so that the cache of prepared statements hits;
-/// and no large ones, because the driver looks each parameter's name up among all those before it: 256 rows of ten
-/// columns were written at half the speed.
+/// The numbers of rows that the statements of [`ManyRows`] hold. There are only a few sizes, so that the cache of
+/// prepared statements hits, and no large ones, because the driver looks up each parameter's name among all previous
+/// ones: 256 rows of ten columns were written at half the speed.
 const CHUNKS: [usize; 3] = [24, 4, 1];
 
-/// A statement over any number of rows. No two of them may have the same key: PostgreSQL would refuse that.
+/// A statement over any number of rows. No two rows may have the same key: PostgreSQL would reject that.
 #[derive(Debug)]
 pub(crate) struct ManyRows([String; CHUNKS.len()]);
 
@@ -131,13 +131,13 @@ impl ManyRows {
         Self(CHUNKS.map(|rows| rows_text(head, rows, columns, tail)))
     }
 
-    /// Takes as many rows as one statement holds off the front.
+    /// Takes as many rows from the front as one statement holds.
     pub(crate) fn take<'r, T>(&'static self, rows: &mut &'r [T]) -> Option<(Statement, &'r [T])> {
         let fits = |chunk: &&usize| **chunk <= rows.len();
         let (chunk, text) = CHUNKS.iter().zip(&self.0).find(|(chunk, _)| fits(chunk))?;
-        let (now, later) = rows.split_at(*chunk);
-        *rows = later;
-        Some((Statement::new(text), now))
+        let (chunk, rest) = rows.split_at(*chunk);
+        *rows = rest;
+        Some((Statement::new(text), chunk))
     }
 
     #[cfg(test)]
@@ -163,31 +163,31 @@ fn rows_text(head: &str, rows: usize, columns: usize, tail: &str) -> String {
     text
 }
 
-/// The database of one generation of one read model: one connection that writes, some that read.
+/// The database of one generation of a read model: one connection that writes, and some that read.
 #[derive(Debug)]
 pub(crate) struct Db {
     path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Whether the file goes when nobody uses it any more.
+    /// The file is removed when this value is dropped.
     retired: AtomicBool,
 }
 
-/// A transaction; dropped without [`Tx::commit`], it has not happened.
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub(crate) struct Tx(sqlx::Transaction<'static, Sqlite>);
 
 impl Db {
-    /// Opens the file, or makes it, and runs the DDL, which must bear being run again.
+    /// Opens or creates the file, and runs the DDL, which must be idempotent.
     ///
     /// # Errors
-    /// [`SqlError::Damaged`] if there is a file that is no sound database.
+    /// [`SqlError::Damaged`] if the file exists and is not an intact database.
     pub(crate) async fn open(path: &Path, ddl: &[&'static str]) -> Result<Self, SqlError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // A read model can be made again: losing its last commits to a power cut only means replaying them.
+            // A read model is derived: commits that a power loss removes are replayed.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("temp_store", "MEMORY")
@@ -208,8 +208,8 @@ impl Db {
         match db.prepare(ddl).await {
             Ok(()) => Ok(db),
             Err(error) => {
-                // A connection that closes later takes the write-ahead log of this name with it, and by then it may be that
-                // of another file.
+                // A connection that closes later would remove the write-ahead log of this name, which may then belong
+                // to another file.
                 db.close().await;
                 Err(error)
             }
@@ -218,8 +218,8 @@ impl Db {
 
     async fn prepare(&self, ddl: &[&'static str]) -> Result<(), SqlError> {
         self.check().await?;
-        // Beginning waits for a commit that a broken-off task of this process may have left on its way, so that nothing
-        // read after this can change under a new owner.
+        // This waits for a commit that an aborted task of this process may have left in progress, so that rows do not
+        // change after they have been read by the new owner.
         let mut tx = self.begin().await?;
         for statement in ddl {
             sqlx::raw_sql(*statement).execute(&mut *tx.0).await?;
@@ -232,11 +232,11 @@ impl Db {
         if bytes > CHECKED_BYTES_MAX {
             return Ok(());
         }
-        let verdict: (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&self.writer).await?;
-        if verdict.0 == "ok" { Ok(()) } else { Err(SqlError::Damaged(verdict.0)) }
+        let result: (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&self.writer).await?;
+        if result.0 == "ok" { Ok(()) } else { Err(SqlError::Damaged(result.0)) }
     }
 
-    /// Begins to write. The lock is taken at once, so that no later statement can find it taken.
+    /// Starts a write transaction. It takes the lock at once, so that no later statement can fail to get it.
     pub(crate) async fn begin(&self) -> Result<Tx, SqlError> {
         Ok(Tx(self.writer.begin_with("BEGIN IMMEDIATE").await?))
     }
@@ -251,7 +251,7 @@ impl Db {
         Ok(sqlx::query_as_with(sql, arguments).fetch_optional(&self.readers).await?)
     }
 
-    /// Gives the writer's memory back, of which it needs much while it catches up and little afterwards.
+    /// Frees the writer's memory, of which it needs much during catch-up and little afterwards.
     pub(crate) async fn shrink(&self) -> Result<(), SqlError> {
         sqlx::raw_sql("PRAGMA shrink_memory").execute(&self.writer).await?;
         Ok(())
@@ -261,7 +261,7 @@ impl Db {
         &self.path
     }
 
-    /// Lets the file go as soon as the last user of this generation is done.
+    /// Marks the file for removal as soon as the last user of this generation is done.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -278,14 +278,14 @@ impl Drop for Db {
         if self.retired.load(Ordering::Relaxed)
             && let Err(error) = remove(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "an old read model could not be removed; delete it by hand");
+            tracing::warn!(path = %self.path.display(), %error, "the file of an old generation could not be removed; delete it manually");
         }
     }
 }
 
-/// Removes a database with what belongs to it. It need not be there.
+/// Removes a database and its companion files, if they exist.
 pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
-    // The main file goes first: without it the others mean nothing.
+    // The main file is removed first: without it the others are ignored.
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -311,14 +311,14 @@ impl Tx {
 
 #[cfg(test)]
 impl Tx {
-    /// Runs any text.
+    /// Runs arbitrary SQL.
     pub(crate) async fn run(&mut self, text: &str) -> Result<(), SqlError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned())).execute(&mut *self.0).await?;
         Ok(())
     }
 }
 
-/// For tests: whether the database understands the statement.
+/// For tests: checks that the database can prepare the statement.
 #[cfg(test)]
 pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
     use sqlx::{AssertSqlSafe, Executor};

@@ -1,11 +1,11 @@
-//! How the read models behave together: restarts, rebuilds, events that nobody can read.
+//! Tests of the read models together: restarts, rebuilds, unreadable events.
 
 mod agreement;
-mod following;
+mod control;
 mod history;
-mod listing;
-mod lobby;
-mod meetings;
+mod match_history;
+mod queries;
+mod queue_history;
 mod queues;
 mod recovery;
 mod retries;
@@ -19,8 +19,8 @@ use event_schemas::ids::Position;
 use crate::{Name, ReadModels, Settings};
 use history::History;
 
-/// Nothing here takes long; a test that waits this long has failed.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// The timeout of all waits.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn open(folder: &tempfile::TempDir, history: &History) -> ReadModels {
     let settings = Settings { folder: folder.path().to_owned() };
@@ -29,16 +29,16 @@ pub(crate) async fn open(folder: &tempfile::TempDir, history: &History) -> ReadM
 
 /// Waits until all read models reflect the position.
 pub(crate) async fn reach(models: &ReadModels, position: Position) {
-    let names = models.0.handles.keys().copied().collect::<Vec<Name>>();
-    models.wait_for(&names, position, SOON).await.unwrap();
+    let names = models.0.runners.keys().copied().collect::<Vec<Name>>();
+    models.wait_for(&names, position, TIMEOUT).await.unwrap();
 }
 
-/// Waits until something is so.
-pub(crate) async fn until(is_so: impl AsyncFn() -> bool) {
-    let waited = tokio::time::timeout(SOON, async {
-        while !is_so().await {
+/// Waits until a condition is met.
+pub(crate) async fn until(is_met: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(TIMEOUT, async {
+        while !is_met().await {
             tokio::task::yield_now().await;
         }
     });
-    waited.await.expect("it never came to be so");
+    waited.await.expect("the condition was not met in time");
 }

@@ -1,4 +1,4 @@
-//! `workers`: one row for each worker that was ever seen.
+//! `workers`: one row for each worker that ever registered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use event_schemas::worker::{WorkKind, WorkerEnd, WorkerEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, Store};
-use crate::row::{json, store_error, to_json};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{parse_json, store_error, to_json};
 use crate::sql::{Db, SqlError, Statement, Tx, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
@@ -22,7 +22,7 @@ pub(crate) const ONE: &str = "SELECT worker FROM workers WHERE tenant = $1 AND w
 pub(crate) const LIST: &str =
     "SELECT worker FROM workers WHERE tenant = $1 AND worker_id > $2 ORDER BY worker_id LIMIT $3";
 
-/// Whether a worker is there.
+/// The presence of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerPresence {
@@ -44,7 +44,7 @@ impl From<WorkerEnd> for WorkerPresence {
     }
 }
 
-/// How a worker ended when it ended last.
+/// The last end of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEnd {
     pub end: WorkerEnd,
@@ -54,27 +54,27 @@ pub struct LastEnd {
     pub reason: Option<String>,
 }
 
-/// A worker as it is shown.
+/// A worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerView {
     pub worker_id: WorkerId,
     pub kinds: Vec<WorkKind>,
     pub version: Option<String>,
     pub presence: WorkerPresence,
-    /// Since when it is in this presence.
+    /// The time of the last change of its presence.
     pub since: Timestamp,
     pub registered_at: Timestamp,
-    /// When it was heard of last, as far as the log knows: heartbeats are not events.
+    /// The last time in the log at which it was active. Heartbeats are not events.
     pub last_seen_at: Timestamp,
     pub last_end: Option<LastEnd>,
-    /// How often it came back.
+    /// The number of times that it returned.
     pub returns: u64,
-    /// Of the event that changed it last.
+    /// The position of the last event that changed it.
     pub position: Position,
 }
 
 impl WorkerView {
-    /// The worker after an event; none if the event is of a worker that never registered.
+    /// The worker after an event; none if it has never registered.
     fn evolve(before: Option<Self>, envelope: &Envelope, event: &WorkerEvent) -> Option<Self> {
         let at = envelope.metadata.occurred_at;
         let mut worker = match (before, event) {
@@ -98,22 +98,22 @@ impl WorkerView {
             WorkerEvent::WorkerRegistered(registered) => {
                 worker.kinds.clone_from(&registered.kinds);
                 worker.version.clone_from(&registered.version);
-                worker.change(WorkerPresence::Present, at);
+                worker.set_presence(WorkerPresence::Present, at);
                 worker.last_seen_at = at;
             }
             WorkerEvent::WorkerReturned(_) => {
                 worker.returns += 1;
-                worker.change(WorkerPresence::Present, at);
+                worker.set_presence(WorkerPresence::Present, at);
                 worker.last_seen_at = at;
             }
             WorkerEvent::WorkerLost(lost) => {
-                worker.change(WorkerPresence::Lost, at);
+                worker.set_presence(WorkerPresence::Lost, at);
                 worker.last_seen_at = lost.last_seen_at;
                 worker.last_end =
                     Some(LastEnd { end: WorkerEnd::Lost, at, exit_code: None, signal: None, reason: None });
             }
             WorkerEvent::WorkerExited(exited) => {
-                worker.change(exited.end.into(), at);
+                worker.set_presence(exited.end.into(), at);
                 worker.last_seen_at = at;
                 worker.last_end = Some(LastEnd {
                     end: exited.end,
@@ -127,7 +127,7 @@ impl WorkerView {
         Some(worker)
     }
 
-    fn change(&mut self, presence: WorkerPresence, at: Timestamp) {
+    fn set_presence(&mut self, presence: WorkerPresence, at: Timestamp) {
         if self.presence != presence {
             self.presence = presence;
             self.since = at;
@@ -135,7 +135,7 @@ impl WorkerView {
     }
 }
 
-/// What has changed and is not stored.
+/// The changed workers that are not stored.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerRows {
     changed: BTreeMap<(Tenant, WorkerId), WorkerView>,
@@ -169,7 +169,7 @@ impl Projection for WorkerRows {
     const REVISION: u32 = 1;
     const DDL: &'static str = include_str!("../../migrations/sqlite/workers.sql");
     const CATEGORIES: &'static [Category] = &[Category::Worker];
-    const STORE: Store = Store::EachBatch;
+    const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
     type Shared = ();
@@ -208,34 +208,40 @@ impl Projection for WorkerRows {
         Ok(())
     }
 
-    fn stored(&mut self) {
+    fn on_stored(&mut self) {
         self.changed.clear();
     }
 
-    async fn answer(&mut self, request: Self::Request, _: &Log, _: &Db, _: Position) -> Result<(), SqlError> {
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
         match request {}
     }
 }
 
-/// A part of a tenant's workers.
+/// A page of a tenant's workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerPage {
-    /// By id.
+    /// Sorted by id.
     pub items: Vec<WorkerView>,
-    /// The id behind which the list goes on; none at the end.
+    /// The id after which the next page starts; none on the last page.
     pub next: Option<WorkerId>,
-    /// The answer reflects everything up to here, and perhaps more.
+    /// The page reflects everything up to this position, and possibly more.
     pub position: Position,
 }
 
-/// The questions that can be asked of `workers`.
+/// The queries of `workers`.
 #[derive(Clone, Debug)]
 pub struct Workers {
     pub(crate) slot: Arc<Slot<()>>,
 }
 
 impl Workers {
-    /// At most `limit` of a tenant's workers whose ids come behind `after`.
+    /// Lists at most `limit` of a tenant's workers whose ids are greater than `after`.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -257,7 +263,7 @@ impl Workers {
         let items: Vec<WorkerView> = rows
             .iter()
             .take(limit as usize)
-            .map(|row| json(Name::Workers, &row.worker))
+            .map(|row| parse_json(Name::Workers, &row.worker))
             .collect::<Result<_, _>>()?;
         let next = items.last().filter(|_| has_more).map(|last| last.worker_id.clone());
         Ok(WorkerPage { items, next, position })

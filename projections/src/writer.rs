@@ -1,4 +1,4 @@
-//! One making of a read model, as its projector holds it: the fold, the file, and how far both are.
+//! The projector's side of a generation: the fold, the file, and the position of both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,41 +8,42 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
-use crate::checkpoint::{Checkpoint, Seen};
-use crate::feed::Page;
+use crate::checkpoint::{Checkpoint, EventRef};
+use crate::feed::FeedPage;
+use crate::files::OpenGeneration;
 use crate::generation::{Generation, Slot};
-use crate::projection::{Projection, Store};
-use crate::rebuild::Opened;
+use crate::projection::{Projection, StorePolicy};
 use crate::sql::SqlError;
-use crate::status::Stop;
+use crate::status::Failure;
 
-/// How long a checkpoint may wait if no row has changed. It only costs reading the same events once more.
+/// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
-/// How many events are stored at once while catching up. The more there are, the fewer times each page of an index is
-/// written.
+/// The number of events that are stored at once during catch-up. The larger it is, the fewer times each page of an
+/// index is written.
 const CATCH_UP_EVENTS: u64 = 32_768;
 
-/// Whether more events wait than can be taken in at once.
+/// The mode decides how many events are stored at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rush {
-    /// Readers wait for these.
+pub(crate) enum Mode {
+    /// The events are new, and readers wait for them.
     Live,
-    CatchingUp,
+    /// The events are history.
+    CatchUp,
 }
 
-/// Why a batch was not taken in whole.
+/// A batch was not applied as a whole.
 #[derive(Debug)]
-pub(crate) enum Halt {
-    /// An event cannot be read. Everything before it has been taken in and stored.
-    Poison(Stop),
-    /// Memory and rows may differ now: the file must be opened anew.
-    Store(SqlError),
+pub(crate) enum ApplyError {
+    /// An event or the log cannot be read. All previous events have been applied and stored.
+    Unreadable(Failure),
+    /// Memory and rows may differ now: the file must be reopened.
+    Storage(SqlError),
 }
 
-impl From<SqlError> for Halt {
+impl From<SqlError> for ApplyError {
     fn from(error: SqlError) -> Self {
-        Self::Store(error)
+        Self::Storage(error)
     }
 }
 
@@ -50,19 +51,19 @@ impl From<SqlError> for Halt {
 pub(crate) struct Writer<P: Projection> {
     pub(crate) projection: P,
     pub(crate) generation: Arc<Generation<P::View>>,
-    /// As it was stored last.
+    /// The stored checkpoint.
     checkpoint: Checkpoint,
-    /// The fold is here.
+    /// The position of the fold.
     position: Position,
-    /// When the last event taken in was recorded; the epoch before the first one of this run.
+    /// The time at which the last applied event was recorded; the epoch before the first event of this run.
     recorded_at: Timestamp,
     pending: Option<Pending>,
-    /// The last event that the fold took in.
-    seen: Option<Seen>,
+    /// The last event that was folded.
+    last_event: Option<EventRef>,
     clock: Clock,
 }
 
-/// What has been folded and not stored.
+/// The changes that are folded and not stored.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     since: Timestamp,
@@ -70,8 +71,12 @@ struct Pending {
 }
 
 impl<P: Projection> Writer<P> {
-    pub(crate) async fn open(opened: Opened, shared: &P::Shared, clock: Clock) -> Result<Self, SqlError> {
-        let Opened { number, db, checkpoint } = opened;
+    pub(crate) async fn open(
+        opened: OpenGeneration,
+        shared: &P::Shared,
+        clock: Clock,
+    ) -> Result<Self, SqlError> {
+        let OpenGeneration { number, db, checkpoint } = opened;
         let projection = P::open(&db, shared, checkpoint.position).await?;
         let generation = Generation::new(number, db, projection.view(), checkpoint.position);
         Ok(Self {
@@ -79,7 +84,7 @@ impl<P: Projection> Writer<P> {
             generation: Arc::new(generation),
             position: checkpoint.position,
             recorded_at: Timestamp::EPOCH,
-            seen: checkpoint.seen,
+            last_event: checkpoint.last_event,
             checkpoint,
             pending: None,
             clock,
@@ -98,40 +103,40 @@ impl<P: Projection> Writer<P> {
         self.checkpoint.published
     }
 
-    /// Takes in pages that follow each other. What lies before the fold's position is passed over.
+    /// Applies consecutive pages. Events up to the fold's position are skipped.
     pub(crate) async fn apply(
         &mut self,
-        pages: &[Arc<Page>],
-        rush: Rush,
+        pages: &[Arc<FeedPage>],
+        mode: Mode,
         slot: &Slot<P::View>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), ApplyError> {
         let started = Instant::now();
-        let batch = Batch::of::<P>(pages, self.position);
-        let position = match (&batch.stop, batch.events.last()) {
+        let batch = Batch::collect::<P>(pages, self.position);
+        let position = match (&batch.failure, batch.events.last()) {
             (None, _) => pages.last().map_or(self.position, |page| page.next).max(self.position),
             (Some(_), Some(last)) => last.position,
             (Some(_), None) => self.position,
         };
         if batch.events.is_empty() {
-            self.projection.passed(position);
+            self.projection.skip_to(position);
         } else {
             self.projection.fold(&self.generation.db, &batch.events, position).await?;
         }
-        let last = batch.events.last().map(|event| Seen { position: event.position, id: event.id });
-        self.seen = last.or(self.seen);
+        let last = batch.events.last().map(|event| EventRef { position: event.position, id: event.id });
+        self.last_event = last.or(self.last_event);
         self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
         if position > self.position {
             self.position = position;
-            let before = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0 });
-            self.pending = Some(Pending { events: before.events + batch.events.len() as u64, ..before });
+            let pending = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0 });
+            self.pending = Some(Pending { events: pending.events + batch.events.len() as u64, ..pending });
         }
-        if self.is_due(rush) || batch.stop.is_some() {
+        if self.needs_flush(mode) || batch.failure.is_some() {
             self.store(slot).await?;
         } else {
-            slot.moved(&self.generation, self.visible());
+            slot.advance(&self.generation, self.visible_position());
         }
         self.measure(batch.events.len(), started);
-        batch.stop.map_or(Ok(()), |stop| Err(Halt::Poison(stop)))
+        batch.failure.map_or(Ok(()), |failure| Err(ApplyError::Unreadable(failure)))
     }
 
     fn measure(&self, events: usize, started: Instant) {
@@ -139,7 +144,7 @@ impl<P: Projection> Writer<P> {
         metrics::gauge!("projection_position", "projection" => name).set(self.position.0 as f64);
         metrics::counter!("projection_events_total", "projection" => name).increment(events as u64);
         if events > 0 {
-            // How old the last event was when readers could see it. The status says how old the first unseen one is.
+            // The age of the last visible event. The status reports the age of the first invisible one.
             metrics::gauge!("projection_lag_seconds", "projection" => name)
                 .set(self.clock.now().seconds_since(self.recorded_at).max(0.0));
             metrics::histogram!("projection_batch_seconds", "projection" => name)
@@ -147,46 +152,51 @@ impl<P: Projection> Writer<P> {
         }
     }
 
-    /// Up to where readers see everything.
-    fn visible(&self) -> Position {
+    /// The position up to which readers see everything.
+    fn visible_position(&self) -> Position {
         match (P::STORE, self.pending) {
-            (Store::EachBatch, Some(pending)) if pending.events > 0 => self.checkpoint.position,
+            (StorePolicy::EachBatch, Some(pending)) if pending.events > 0 => self.checkpoint.position,
             _ => self.position,
         }
     }
 
-    fn is_due(&self, rush: Rush) -> bool {
+    fn needs_flush(&self, mode: Mode) -> bool {
         let Some(pending) = self.pending else { return false };
-        let is_full = match (P::STORE, rush) {
-            (Store::EachBatch, Rush::Live) => pending.events > 0,
-            (Store::EachBatch, Rush::CatchingUp) => pending.events >= CATCH_UP_EVENTS,
-            (Store::Behind { events_max, .. }, _) => pending.events >= events_max,
+        let is_full = match (P::STORE, mode) {
+            (StorePolicy::EachBatch, Mode::Live) => pending.events > 0,
+            (StorePolicy::EachBatch, Mode::CatchUp) => pending.events >= CATCH_UP_EVENTS,
+            (StorePolicy::WriteBehind { events_max, .. }, _) => pending.events >= events_max,
         };
-        is_full || self.due_at().is_some_and(|due| self.clock.now() >= due)
+        is_full || self.flush_at().is_some_and(|due_at| self.clock.now() >= due_at)
     }
 
-    /// When what is pending has to be stored; none if nothing is.
-    pub(crate) fn due_at(&self) -> Option<Timestamp> {
+    /// The time at which the pending changes must be stored; none without changes.
+    pub(crate) fn flush_at(&self) -> Option<Timestamp> {
         let after = match P::STORE {
-            Store::EachBatch => IDLE_CHECKPOINT_AFTER,
-            Store::Behind { after, .. } => after,
+            StorePolicy::EachBatch => IDLE_CHECKPOINT_AFTER,
+            StorePolicy::WriteBehind { after, .. } => after,
         };
         self.pending.map(|pending| pending.since.after(after))
     }
 
     /// Writes rows and checkpoint in one transaction.
     pub(crate) async fn store(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        let checkpoint = Checkpoint { position: self.position, seen: self.seen, ..self.checkpoint };
+        let checkpoint =
+            Checkpoint { position: self.position, last_event: self.last_event, ..self.checkpoint };
         self.commit(checkpoint, slot).await
     }
 
-    /// Says in the file that the generation is complete, and stores what is pending.
+    /// Marks the generation in its file as complete, and stores the pending changes.
     pub(crate) async fn publish(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        let checkpoint =
-            Checkpoint { position: self.position, seen: self.seen, published: true, ..self.checkpoint };
+        let checkpoint = Checkpoint {
+            position: self.position,
+            last_event: self.last_event,
+            published: true,
+            ..self.checkpoint
+        };
         self.commit(checkpoint, slot).await?;
         self.generation.db.shrink().await?;
-        self.projection.published();
+        self.projection.on_published();
         Ok(())
     }
 
@@ -197,37 +207,37 @@ impl<P: Projection> Writer<P> {
         tx.commit().await?;
         self.checkpoint = checkpoint;
         self.pending = None;
-        self.projection.stored();
-        slot.moved(&self.generation, self.visible());
+        self.projection.on_stored();
+        slot.advance(&self.generation, self.visible_position());
         Ok(())
     }
 }
 
-/// The events of some pages that a projection wants.
+/// The events of some pages that are of a projection's categories.
 struct Batch<'p> {
     events: Vec<&'p Envelope>,
-    /// When the last of them, or what lies behind it, was recorded.
+    /// The time at which the last event of the pages was recorded, whatever its category.
     recorded_at: Option<Timestamp>,
-    /// The first event that the projection wants and nobody can read.
-    stop: Option<Stop>,
+    /// The first event of the projection's categories that cannot be decoded.
+    failure: Option<Failure>,
 }
 
 impl<'p> Batch<'p> {
-    fn of<P: Projection>(pages: &'p [Arc<Page>], after: Position) -> Self {
+    fn collect<P: Projection>(pages: &'p [Arc<FeedPage>], after: Position) -> Self {
         let mut events = Vec::new();
         let mut recorded_at = None;
         let items = pages.iter().flat_map(|page| &page.items);
-        let wanted = items.filter(|item| item.position > after && P::CATEGORIES.contains(&item.category));
-        for item in wanted {
+        let relevant = items.filter(|item| item.position > after && P::CATEGORIES.contains(&item.category));
+        for item in relevant {
             match &item.event {
                 Ok(event) => events.push(event),
                 Err(error) => {
-                    return Self { events, recorded_at, stop: Some(Stop::at_event(item, error)) };
+                    return Self { events, recorded_at, failure: Some(Failure::undecodable(item, error)) };
                 }
             }
             recorded_at = Some(item.recorded_at);
         }
         let recorded_at = pages.last().and_then(|page| page.recorded_at()).or(recorded_at);
-        Self { events, recorded_at, stop: None }
+        Self { events, recorded_at, failure: None }
     }
 }

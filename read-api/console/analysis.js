@@ -1,22 +1,22 @@
-// One analysis of a video: its stages, attempts, errors with what to do about them, and what was found.
+// The view of one analysis: its stages, attempts, errors with suggested actions, and highlights.
 
-import { follow, get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, say, title, words } from "./dom.js";
+import { subscribe, get } from "./api.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, setText, title, words } from "./dom.js";
 
 const REFRESH_MS = 250;
 const TICK_MS = 1000;
 const WAITS = {
-  backoff: "after a pause", rate_limited: "when the service said", parked: "when the service that failed is asked again",
-  interrupted: "as soon as a worker is free", asked: "as soon as a worker is free, as somebody asked",
+  backoff: "after a delay", rate_limited: "after the delay that the service requested", parked: "when the circuit breaker of the failed service closes",
+  interrupted: "as soon as a worker is free", asked: "as soon as a worker is free, as requested",
 };
 const STOPPED = {
-  non_retryable: "It is not tried again: that would not help.",
-  maximum_attempts: "It was tried as often as such errors are.",
-  crash_loop: "It is in quarantine: two workers in a row died of it. Retry it by hand once the cause is known.",
-  no_policy: "Whoever leads it said that it failed, and may retry it.",
+  non_retryable: "It is not retried: a retry would not help.",
+  maximum_attempts: "It is not retried: the maximum number of attempts was reached.",
+  crash_loop: "It is in quarantine: two workers in a row crashed on it. Retry it manually once the cause is fixed.",
+  no_policy: "It was reported as failed and is not retried automatically.",
 };
 
-/** Fills the view of a job with its analysis, and keeps it so until the view is left. */
+/** Shows an analysis in a job view, and keeps it up to date until the view is closed. */
 export async function showAnalysis(view, { tile, nameOf }) {
   for (const part of [view.travelPart, view.matchesPart]) part.remove();
   const parts = build(view);
@@ -24,24 +24,24 @@ export async function showAnalysis(view, { tile, nameOf }) {
   const load = async () => {
     try {
       const [analysis, timeline] = await Promise.all([get(path, { fresh: true }), get(`${view.path}/timeline`, { fresh: true })]);
-      if (view.gone) return;
+      if (view.closed) return;
       show(view, parts, analysis, tile);
       view.showTimeline(timeline);
       return analysis;
     } catch (error) {
-      if (!view.gone) view.onError(error);
+      if (!view.closed) view.onError(error);
     }
   };
   const reload = coalesce(load, REFRESH_MS);
   const first = await load();
-  if (view.gone) return;
-  say(view.heading, view.job.name || `Video ${first?.video_id ?? view.id.slice(0, 8)}`);
+  if (view.closed) return;
+  setText(view.heading, view.job.name || `Video ${first?.video_id ?? view.id.slice(0, 8)}`);
   const connect = () => {
-    view.stop = follow(
+    view.stop = subscribe(
       `${path}/stream`,
       (name) => {
-        if (view.gone) return;
-        if (["retrying", "failed", "completed", "cancelled"].includes(name)) say(document.getElementById("announce"), `${nameOf(view.job)}: ${words(name)}`);
+        if (view.closed) return;
+        if (["retrying", "failed", "completed", "cancelled"].includes(name)) setText(document.getElementById("announce"), `${nameOf(view.job)}: ${words(name)}`);
         reload();
       },
       (state) => {
@@ -50,12 +50,12 @@ export async function showAnalysis(view, { tile, nameOf }) {
       },
     );
   };
-  // What `notice` does for a job that was retried.
+  // `notice` calls it for a job that was retried.
   view.connect = connect;
   connect();
-  // Times and the estimate run on between events.
+  // Times and the estimate change between events.
   const tick = setInterval(() => {
-    if (view.gone) clearInterval(tick);
+    if (view.closed) clearInterval(tick);
     else if (view.stream !== "ended" && !document.hidden) reload();
   }, TICK_MS);
 }
@@ -79,7 +79,7 @@ function show(view, parts, analysis, tile) {
   const stage = analysis.phase === analysis.status ? attempt.slice(3) : `${analysis.current_stage}${attempt}`;
   view.status.replaceChildren(chip(analysis.status), " ", el("span", { class: "subtle" }, stage));
   view.meter.replaceChildren(bar(analysis, "Progress"), el("span", { class: "num" }, percent(analysis)));
-  view.blockers.replaceChildren(...troubles(analysis));
+  view.blockers.replaceChildren(...problems(analysis));
   const eta = analysis.eta ? `${duration(analysis.eta.low)} – ${duration(analysis.eta.high)}` : null;
   const basis = analysis.eta ? `${words(analysis.eta.basis)}, ${count(analysis.eta.samples)}` : null;
   view.tiles.replaceChildren(
@@ -103,7 +103,7 @@ function stageLine(stage) {
   return el("li", {}, el("span", { class: "phase" }, stage.name), meter, el("span", { class: "num" }, done));
 }
 
-function troubles(analysis) {
+function problems(analysis) {
   const { error, retry, retry_state: state } = analysis;
   const lines = [];
   if (error) {
@@ -111,17 +111,17 @@ function troubles(analysis) {
     lines.push(el("li", {}, error.user_message, advice.length > 0 ? el("ul", { class: "advice" }, advice) : null,
       el("span", { class: "subtle" }, `${words(error.code)} · ${error.support_reference}`)));
   }
-  if (retry) lines.push(el("li", {}, `Attempt ${retry.attempt} begins ${WAITS[retry.reason] ?? "later"}: `, instant(retry.due_at)));
+  if (retry) lines.push(el("li", {}, `Attempt ${retry.attempt} starts ${WAITS[retry.reason] ?? "later"}: `, instant(retry.due_at)));
   else if (error && STOPPED[state]) lines.push(el("li", {}, STOPPED[state]));
   return lines;
 }
 
 function attemptLine(attempt) {
-  const who = attempt.worker_ids.length > 0 ? attempt.worker_ids.join(", then ") : "nobody yet";
+  const workers = attempt.worker_ids.length > 0 ? attempt.worker_ids.join(", then ") : "no worker yet";
   const times = `waited ${duration(attempt.queue_seconds)}, worked ${duration(attempt.run_seconds)}`;
   return el("li", {},
-    el("span", { class: "phase" }, `Attempt ${attempt.attempt}`), el("span", {}, who), el("span", { class: "subtle" }, times),
-    attempt.error ? el("span", { class: "trouble" }, attempt.error.user_message) : null);
+    el("span", { class: "phase" }, `Attempt ${attempt.attempt}`), el("span", {}, workers), el("span", { class: "subtle" }, times),
+    attempt.error ? el("span", { class: "attempt-error" }, attempt.error.user_message) : null);
 }
 
 function showResult(parts, result) {
@@ -129,7 +129,7 @@ function showResult(parts, result) {
   parts.result.hidden = highlights === null;
   if (highlights === null) return;
   parts.table.hidden = highlights.length === 0;
-  say(parts.note, highlights.length === 0 ? "None found." : `${count(highlights.length)} found, best first.`);
+  setText(parts.note, highlights.length === 0 ? "None found." : `${count(highlights.length)} found, best first.`);
   const time = (value) => (typeof value === "number" ? `${value.toFixed(2)} s` : "–");
   parts.found.replaceChildren(...highlights.map((found) => el("tr", {},
     el("td", { class: "num" }, time(found.start_seconds)), el("td", { class: "num" }, time(found.end_seconds)),

@@ -1,58 +1,58 @@
-// Talking to the server: JSON with conditional requests, and the live stream.
+// The client of the server's API: JSON with conditional requests, and live streams.
 
 const TOKEN_KEY = "matchbook.token";
-const KEPT_ANSWERS_MAX = 200;
+const CACHED_RESPONSES_MAX = 200;
 const RETRY_MS = 3000;
-const kept = new Map();
+const cache = new Map();
 
 export const token = () => sessionStorage.getItem(TOKEN_KEY);
 
 export function setToken(text) {
   if (text) sessionStorage.setItem(TOKEN_KEY, text);
   else sessionStorage.removeItem(TOKEN_KEY);
-  kept.clear();
+  cache.clear();
 }
 
 function headers(more = {}) {
   return token() ? { ...more, Authorization: `Bearer ${token()}` } : more;
 }
 
-/** The server's refusal, with its problem document. */
-export class Refused extends Error {
+/** An error response, with its problem document. */
+export class ApiError extends Error {
   constructor(status, problem) {
-    super(problem.detail || `the server answered ${status}`);
+    super(problem.detail || `the server returned status ${status}`);
     this.status = status;
     this.code = problem.code;
   }
 }
 
 /**
- * GETs JSON. An unchanged answer costs a 304 and is the same object as before; times that still run do not change it, so
- * whoever shows these asks for a `fresh` one.
+ * GETs JSON. An unchanged response costs a 304 and returns the same object as before. Times that still run do not change
+ * the ETag; a caller that shows them passes `fresh`.
  */
 export async function get(path, { accept = [], fresh = false } = {}) {
-  const before = fresh ? null : kept.get(path);
+  const cached = fresh ? null : cache.get(path);
   const more = { Accept: "application/json" };
-  if (before) more["If-None-Match"] = before.etag;
+  if (cached) more["If-None-Match"] = cached.etag;
   const response = await fetch(path, { headers: headers(more), cache: "no-store" });
-  if (response.status === 304 && before) return before.body;
+  if (response.status === 304 && cached) return cached.body;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok && !accept.includes(response.status)) throw new Refused(response.status, body);
+  if (!response.ok && !accept.includes(response.status)) throw new ApiError(response.status, body);
   const etag = response.headers.get("ETag");
   if (etag) {
-    kept.delete(path);
-    kept.set(path, { etag, body });
-    if (kept.size > KEPT_ANSWERS_MAX) kept.delete(kept.keys().next().value);
+    cache.delete(path);
+    cache.set(path, { etag, body });
+    if (cache.size > CACHED_RESPONSES_MAX) cache.delete(cache.keys().next().value);
   }
   return body;
 }
 
 /**
- * Follows a stream of server-sent events until it says that it ended. `onEvent(name, data)` gets each event, `onState` one
- * of `live`, `waiting`, `ended`. Answers a function that stops it. Read by `fetch`: an EventSource can send no token, and
- * never comes back after an answer such as 503, which a server that starts again gives for a while.
+ * Subscribes to a stream of server-sent events until it ends. `onEvent(name, data)` gets each event, `onState` one of
+ * `live`, `waiting`, `ended`. Returns a function that stops it. Uses `fetch`: an EventSource cannot send a token, and does
+ * not reconnect after a response such as 503, which a restarting server returns for a while.
  */
-export function follow(path, onEvent, onState) {
+export function subscribe(path, onEvent, onState) {
   const stop = new AbortController();
   let lastId = null;
   const run = async () => {
@@ -62,7 +62,7 @@ export function follow(path, onEvent, onState) {
         if (lastId !== null) more["Last-Event-ID"] = lastId;
         const response = await fetch(path, { headers: headers(more), signal: stop.signal, cache: "no-store" });
         if (response.status === 204) return onState("ended");
-        if (!response.ok) throw new Refused(response.status, await response.json().catch(() => ({})));
+        if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
         onState("live");
         const ended = await readEvents(response.body, (event) => {
           if (event.id) lastId = event.id;
@@ -72,7 +72,7 @@ export function follow(path, onEvent, onState) {
         if (ended) return onState("ended");
       } catch (error) {
         if (stop.signal.aborted) return;
-        const isFinal = error instanceof Refused && error.status < 500 && error.status !== 429;
+        const isFinal = error instanceof ApiError && error.status < 500 && error.status !== 429;
         if (isFinal) return onState("ended");
       }
       onState("waiting");
@@ -83,7 +83,7 @@ export function follow(path, onEvent, onState) {
   return () => stop.abort();
 }
 
-/** Reads events off a body until `take` answers true or the body ends. */
+/** Reads events from a body until `take` returns true or the body ends. */
 async function readEvents(body, take) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

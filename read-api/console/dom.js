@@ -1,6 +1,6 @@
-// Building the page. Text from the server only ever becomes a text node, so that no job can bring markup with it.
+// Builds the page. Text from the server only becomes text nodes, so no job can inject markup.
 
-/** An element with properties, listeners (`onclick`), data and children; `null` children are left out. */
+/** An element with properties, listeners (`onclick`), data and children; `null` children are skipped. */
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -14,8 +14,8 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-/** Sets the text only where it differs, so that a screen reader is not told what it knows. */
-export function say(node, text) {
+/** Sets the text only if it differs, so that a screen reader does not repeat it. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -40,7 +40,7 @@ export function duration(seconds) {
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-/** A `<time>` in the reader's own zone, with the exact instant as its title. */
+/** A `<time>` in the local time zone, with the exact instant as its title. */
 export function instant(text) {
   if (!text) return el("span", {}, "–");
   return el("time", { datetime: text, title: text }, CLOCK.format(new Date(text)));
@@ -58,7 +58,7 @@ export function chip(status, label = title(status)) {
   return el("span", { class: "chip", data: { status } }, label);
 }
 
-/** The share done, from 0 to 1; null while there is nothing to do yet. Of a matching job: of its candidates. */
+/** The completed share, from 0 to 1; null while it is unknown. For a matching job, the share of its candidates. */
 export function share(thing) {
   if (thing.kind && thing.kind !== "product_video_matching") return thing.progress_percentage / 100;
   if (!thing.candidates_total) return null;
@@ -77,7 +77,7 @@ export function percent(thing) {
   return part === null ? "–" : `${part === 1 ? 100 : Math.floor(part * 1000) / 10} %`;
 }
 
-/** Calls `work` at most once in `wait_ms`, with the newest arguments. */
+/** Calls `work` at most once in `wait_ms`, with the latest arguments. */
 export function coalesce(work, wait_ms) {
   let timer = null;
   let newest = null;

@@ -1,17 +1,17 @@
-// One job: its summary live or as it was, its timeline, its matches.
+// The view of one job: its current or historical summary, its timeline and its image matches.
 
 import { showAnalysis } from "./analysis.js";
-import { follow, get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, split, title, words } from "./dom.js";
+import { subscribe, get } from "./api.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, setText, score, split, title, words } from "./dom.js";
 import { nameOf, sentence } from "./jobs.js";
 
 const MATCHES_SHOWN = 100;
 const REFRESH_MS = 1000;
-const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Ended", past: "In the past" };
+const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Ended", past: "Historical" };
 
 export class JobView {
   constructor(panel, id, { onError }) {
-    Object.assign(this, { panel, id, onError, newest: null, past: null, stop: () => {}, gone: false });
+    Object.assign(this, { panel, id, onError, newest: null, past: null, stop: () => {}, closed: false });
     this.path = `/jobs/${id}`;
     this.rest = coalesce(() => this.loadRest(), REFRESH_MS);
     this.travel = coalesce((position) => this.showAsOf(position), 60);
@@ -22,15 +22,15 @@ export class JobView {
     this.panel.hidden = false;
     try {
       const [job, first] = await Promise.all([get(this.path), get(`${this.path}/events?limit=1`)]);
-      if (this.gone) return;
+      if (this.closed) return;
       this.job = job;
       this.first = first.items[0]?.position ?? 1;
-      say(this.heading, nameOf(job));
+      setText(this.heading, nameOf(job));
       this.kind.replaceChildren(`${title(job.kind)} · created `, instant(job.created_at));
       if (job.kind === "product_video_matching") {
         const summary = await get(`${this.path}/matching/summary`);
-        // A stream that is opened for a view that has been left would never be closed.
-        if (this.gone) return;
+        // A stream opened for a closed view would never be stopped.
+        if (this.closed) return;
         this.show(summary);
         this.connect();
         await this.loadRest();
@@ -40,16 +40,16 @@ export class JobView {
         await this.openOther();
       }
     } catch (error) {
-      if (!this.gone) this.fail(error);
+      if (!this.closed) this.fail(error);
     }
   }
 
-  /** A job of another kind has no summary, no stream of them and no matches: it is asked for again and again. */
+  /** A job of another kind has no summary, stream or matches, so it is polled. */
   async openOther() {
     for (const part of [this.travelPart, this.matchesPart, this.live]) part.remove();
-    while (!this.gone) {
+    while (!this.closed) {
       const job = await get(this.path, { fresh: true });
-      if (this.gone) return;
+      if (this.closed) return;
       this.status.replaceChildren(chip(job.status), " ", el("span", { class: "subtle" }, phaseOf(job)));
       this.meter.replaceChildren(bar(job, "Progress"), el("span", { class: "num" }, percent(job)));
       this.blockers.replaceChildren(...(job.error ? [el("li", {}, job.error.user_message)] : []));
@@ -63,14 +63,14 @@ export class JobView {
   }
 
   close() {
-    this.gone = true;
+    this.closed = true;
     this.stop();
     this.panel.hidden = true;
     this.panel.replaceChildren();
   }
 
   fail(error) {
-    const text = error.status === 404 ? "There is no such job, or it is another tenant's." : error.message;
+    const text = error.status === 404 ? "The job does not exist, or it belongs to another tenant." : error.message;
     this.panel.replaceChildren(
       el("a", { class: "back", href: "#/" }, "← All jobs"),
       el("h2", { id: "detail-title", tabindex: "-1" }, "Nothing to show"), el("p", { class: "notice", role: "alert" }, text),
@@ -79,15 +79,15 @@ export class JobView {
 
   connect() {
     this.stream = "waiting";
-    this.stop = follow(
+    this.stop = subscribe(
       `${this.path}/matching/stream`,
       (name, data) => {
         const summary = data.summary;
-        if (!summary || this.gone) return;
+        if (!summary || this.closed) return;
         this.newest = summary;
         if (this.past === null) this.show(summary);
         else this.showRange();
-        if (name !== "progress" && name !== "connected") say(document.getElementById("announce"), `${nameOf(this.job)}: ${words(name)}`);
+        if (name !== "progress" && name !== "connected") setText(document.getElementById("announce"), `${nameOf(this.job)}: ${words(name)}`);
         this.rest();
       },
       (state) => {
@@ -97,14 +97,14 @@ export class JobView {
     );
   }
 
-  /** The list says how the job stands: one that had failed may have been retried. */
+  /** Gets the job from the list: a failed job may have been retried. */
   notice(job) {
     if (this.stream === "ended" && job && !job.ended_at) this.connect();
   }
 
   showState(state) {
     this.live.dataset.state = state;
-    say(this.live, STATES[state]);
+    setText(this.live, STATES[state]);
   }
 
   build() {
@@ -127,7 +127,7 @@ export class JobView {
       el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches));
     this.travelPart = el("section", { "aria-labelledby": "travel-title" },
       el("h3", { id: "travel-title" }, "Time travel"),
-      el("p", { class: "subtle", id: "travel-help" }, "Every number above, as it was when the log had come to this position."),
+      el("p", { class: "subtle", id: "travel-help" }, "All values above, as of this log position."),
       el("div", { class: "travel" },
         el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now));
     this.matchesPart = el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
@@ -159,7 +159,7 @@ export class JobView {
     this.slider.max = this.newest.position;
     if (this.past === null) this.slider.value = this.newest.position;
     this.slider.setAttribute("aria-valuetext", this.past === null ? "now" : `position ${this.past}`);
-    say(this.when, this.past === null ? `now · ${count(this.newest.position)}` : `${count(this.past)} of ${count(this.newest.position)}`);
+    setText(this.when, this.past === null ? `now · ${count(this.newest.position)}` : `${count(this.past)} of ${count(this.newest.position)}`);
     this.now.hidden = this.past === null;
     this.panel.classList.toggle("past", this.past !== null);
     if (this.page) this.showMatches(this.page);
@@ -172,7 +172,7 @@ export class JobView {
     this.showRange();
     try {
       const summary = await get(`${this.path}/matching/summary?as_of=${position}`);
-      // A slow answer must not overwrite that of a later move.
+      // A slow response must not overwrite a later one.
       if (this.past === position) this.show(summary);
     } catch (error) {
       this.onError(error);
@@ -190,11 +190,11 @@ export class JobView {
       const [timeline, matches] = await Promise.all([
         get(`${this.path}/timeline`), get(`${this.path}/matches?order=score_desc&limit=${MATCHES_SHOWN}`),
       ]);
-      if (this.gone) return;
+      if (this.closed) return;
       this.showTimeline(timeline);
       this.showMatches(matches);
     } catch (error) {
-      if (!this.gone) this.onError(error);
+      if (!this.closed) this.onError(error);
     }
   }
 
@@ -221,7 +221,7 @@ export class JobView {
     if (shown === this.matchesShown) return;
     this.matchesShown = shown;
     this.table.hidden = found === 0;
-    say(this.matchesNote, matchesNote(found, isAll, this.past !== null));
+    setText(this.matchesNote, matchesNote(found, isAll, this.past !== null));
     this.matches.replaceChildren(...then.map((match) => el("tr", {},
       el("td", { class: "num" }, match.score.toFixed(3)), el("td", {}, match.product_id), el("td", {}, match.img_id),
       el("td", {}, match.video_id), el("td", {}, match.frame_id),
@@ -230,7 +230,7 @@ export class JobView {
 }
 
 function matchesNote(found, isAll, isPast) {
-  if (isPast) return found === 0 ? "None found by then." : `${found} found by then${isAll ? "" : `, of the best ${MATCHES_SHOWN} of today`}.`;
+  if (isPast) return found === 0 ? "None found by then." : `${found} found by then${isAll ? "" : `, of the current best ${MATCHES_SHOWN}`}.`;
   if (found === 0) return "None found yet.";
   return isAll ? `All ${found}, best first.` : `The best ${found}.`;
 }

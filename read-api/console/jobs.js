@@ -1,7 +1,7 @@
-// The list of jobs: asked for every two seconds, which costs a 304 while nothing changes.
+// The list of jobs, polled every two seconds, which costs a 304 while nothing changes.
 
 import { get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, say, score, title } from "./dom.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, setText, score, title } from "./dom.js";
 
 const POLL_MS = 2000;
 const PAGE = 50;
@@ -52,7 +52,7 @@ export class JobList {
       this.show(page, filtered);
       this.onLoaded(page.items);
     } catch (error) {
-      // The next answer takes the notice away, even if it brings nothing new.
+      // The next response clears the notice, even if it is unchanged.
       this.lastPage = null;
       this.onError(error);
     }
@@ -61,13 +61,13 @@ export class JobList {
   show(page, filtered) {
     this.empty.hidden = page.items.length > 0 || filtered;
     const isCut = page.next_cursor !== null && this.limit >= SHOWN_MAX;
-    const nothing = page.items.length === 0 && filtered ? "No job fits these filters." : "";
-    say(this.notice, isCut ? `The newest ${SHOWN_MAX} are shown; filter to find older ones.` : nothing);
+    const nothing = page.items.length === 0 && filtered ? "No job matches these filters." : "";
+    setText(this.notice, isCut ? `The newest ${SHOWN_MAX} are shown; filter to find older ones.` : nothing);
     this.more.hidden = page.next_cursor === null || isCut;
     const ids = page.items.map((job) => job.id);
     const arrived = this.known ? page.items.filter((job) => !this.known.has(job.id)) : [];
     if (arrived.length > 0 && !filtered) {
-      say(document.getElementById("announce"), `New job: ${arrived.map(nameOf).join(", ")}`);
+      setText(document.getElementById("announce"), `New job: ${arrived.map(nameOf).join(", ")}`);
     }
     this.known = new Set([...(this.known ?? []), ...ids]);
     for (const [id, card] of this.cards) {
@@ -79,7 +79,7 @@ export class JobList {
     page.items.forEach((job, index) => {
       const card = this.cards.get(job.id) ?? this.add(job.id);
       card.update(job);
-      // Moving a node drops its focus, so only those that stand elsewhere are moved.
+      // Moving a node drops its focus, so only nodes at another place are moved.
       if (this.list.children[index] !== card.node) this.list.insertBefore(card.node, this.list.children[index] ?? null);
     });
     this.select(this.selected);
@@ -117,7 +117,7 @@ function makeCard(id) {
   const update = (job) => {
     const now = { ...job, ...job.counters, ...job.matching };
     const isMatching = job.kind === "product_video_matching";
-    say(name, nameOf(job));
+    setText(name, nameOf(job));
     status.replaceChildren(chip(job.status, job.status === "pending" || job.status === "running" ? title(job.phase) : undefined));
     meter.replaceChildren(bar(now, `Progress of ${nameOf(job)}`), el("span", { class: "num" }, percent(now)));
     facts.replaceChildren(...(isMatching ? [
@@ -126,7 +126,7 @@ function makeCard(id) {
       fact("p90", score(now.p90_score)),
       fact("ETA", job.status === "running" ? duration(now.eta_seconds) : "–"),
     ] : [fact("Kind", title(job.kind)), fact("Attempt", count(job.attempt)),
-      job.retry ? fact("Next try", instant(job.retry.due_at)) : fact("Started", instant(job.started_at))]));
+      job.retry ? fact("Next attempt", instant(job.retry.due_at)) : fact("Started", instant(job.started_at))]));
     blockers.hidden = !now.blockers?.length;
     blockers.replaceChildren(...(now.blockers ?? []).map((text) => el("li", {}, sentence(text))));
     foot.replaceChildren("Created ", instant(job.created_at));
@@ -138,5 +138,5 @@ function fact(name, value) {
   return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value));
 }
 
-/** A blocker is `code: sentence`; people get the sentence. */
+/** The sentence of a blocker, which has the form `code: sentence`. */
 export const sentence = (blocker) => blocker.replace(/^[a-z_]+: /, "").replace(/^./, (first) => first.toUpperCase());

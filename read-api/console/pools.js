@@ -1,13 +1,13 @@
-// The pools of players who wait for each other, live.
+// The pools and their queued players, live.
 
-import { follow, get } from "./api.js";
-import { coalesce, count, duration, el, instant, say, words } from "./dom.js";
-import { Meetings } from "./meetings.js";
-import { Picture } from "./picture.js";
+import { subscribe, get } from "./api.js";
+import { coalesce, count, duration, el, instant, setText, words } from "./dom.js";
+import { PoolChart } from "./pool-chart.js";
+import { RecentMatches } from "./recent-matches.js";
 
 const SHOWN_MAX = 12;
 const REFRESH_MS = 200;
-const MEETINGS_MS = 1000;
+const MATCHES_MS = 1000;
 const RETRY_MS = 5000;
 const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Not live" };
 
@@ -16,67 +16,67 @@ export class Pools {
     const part = (name) => document.getElementById(`pools-${name}`);
     Object.assign(this, { list: part("list"), live: part("live"), notice: part("notice"), empty: part("empty"), more: part("more") });
     this.cards = new Map();
-    this.meetings = new Meetings();
-    // One that fails is asked for again after the next change, and the summary says what is wrong.
-    this.newMeetings = coalesce(() => this.meetings.load().catch(() => {}), MEETINGS_MS);
+    this.recentMatches = new RecentMatches();
+    // A failed request is repeated after the next change; the summary shows the error.
+    this.reloadMatches = coalesce(() => this.recentMatches.load().catch(() => {}), MATCHES_MS);
     this.shownMax = SHOWN_MAX;
     this.stop = () => {};
-    this.round = 0;
+    this.session = 0;
     this.more.addEventListener("click", () => {
       this.shownMax += SHOWN_MAX;
       this.show(this.summary);
     });
   }
 
-  /** Begins anew, as with other credentials. */
+  /** Restarts, for example with other credentials. */
   async start() {
     this.stop();
-    this.round += 1;
-    const round = this.round;
+    this.session += 1;
+    const session = this.session;
     this.state("waiting");
-    const show = coalesce((summary) => round === this.round && this.show(summary), REFRESH_MS);
+    const show = coalesce((summary) => session === this.session && this.show(summary), REFRESH_MS);
     try {
       const summary = await get("/internal/queues/summary");
-      if (round !== this.round) return;
+      if (session !== this.session) return;
       this.show(summary);
-      say(this.notice, "");
+      setText(this.notice, "");
     } catch (error) {
-      if (round !== this.round) return;
+      if (session !== this.session) return;
       this.fail(error);
       const isFinal = error.status === 401 || error.status === 403;
-      if (!isFinal) setTimeout(() => round === this.round && this.start(), RETRY_MS);
+      if (!isFinal) setTimeout(() => session === this.session && this.start(), RETRY_MS);
       return;
     }
-    this.stop = follow("/internal/queues/stream", (name, data) => name === "summary" && show(data), (state) => {
-      if (round !== this.round) return;
+    this.stop = subscribe("/internal/queues/stream", (name, data) => name === "summary" && show(data), (state) => {
+      if (session !== this.session) return;
       this.state(state);
-      say(this.notice, state === "waiting" ? "The server does not answer. These are its last figures; it is asked again by itself." : "");
-      // The stream has no end of its own: it was refused, as with a token that ran out, and the summary says why.
-      if (state === "ended") setTimeout(() => round === this.round && this.start(), RETRY_MS);
+      setText(this.notice, state === "waiting" ? "The server does not respond. These are the last values; retrying automatically." : "");
+      // The stream never ends on its own: it was refused, for example for an expired token, and the summary shows why.
+      if (state === "ended") setTimeout(() => session === this.session && this.start(), RETRY_MS);
     });
   }
 
   state(state) {
     this.live.dataset.state = state;
-    say(this.live, STATES[state]);
+    setText(this.live, STATES[state]);
   }
 
   fail(error) {
     this.live.dataset.state = "ended";
-    say(this.live, STATES.ended);
+    setText(this.live, STATES.ended);
     this.empty.hidden = true;
-    say(this.notice, whyNot(error));
+    setText(this.notice, errorText(error));
     if (error.status !== 401 && error.status !== 403) return;
-    // What other credentials were shown is not for these.
+    // Data that was shown with other credentials is removed.
     this.list.replaceChildren();
     this.cards.clear();
-    this.meetings.part.hidden = true;
+    this.recentMatches.part.hidden = true;
   }
 
   show(summary) {
-    const played = this.summary?.position;
+    const previous = this.summary?.position;
     this.summary = summary;
-    if (summary.position !== played) this.newMeetings();
+    if (summary.position !== previous) this.reloadMatches();
     const pools = [...summary.pools].sort(byName);
     const shown = pools.slice(0, this.shownMax);
     const tenants = new Set(pools.map((pool) => pool.tenant));
@@ -105,33 +105,33 @@ export class Pools {
 const nameOf = (pool) => `${pool.tenant}/${pool.pool_key}`;
 const byName = (one, other) => nameOf(one).localeCompare(nameOf(other), "en");
 
-function whyNot(error) {
-  if (error.status === 401) return "The server has keys: press Token and paste one.";
-  if (error.status === 403) return "These credentials may not look at the queues. Press Token and paste one with the role worker, service, auditor or admin.";
-  return error.status ? error.message : "The server does not answer. It is asked again every five seconds.";
+function errorText(error) {
+  if (error.status === 401) return "The server requires credentials: press Token and paste one.";
+  if (error.status === 403) return "These credentials may not read the queues. Press Token and paste one with the role worker, service, auditor or admin.";
+  return error.status ? error.message : "The server does not respond. Retrying every five seconds.";
 }
 
 function makeCard(pool, hasTenant) {
   const facts = el("dl", { class: "facts" });
-  const picture = new Picture();
+  const chart = new PoolChart();
   const note = el("p", { class: "subtle" });
-  const ever = el("p", { class: "subtle" });
+  const totals = el("p", { class: "subtle" });
   const node = el("li", { class: "pool" },
     el("h3", {}, pool.pool_key, hasTenant ? el("span", { class: "subtle" }, ` of ${pool.tenant}`) : null),
-    facts, picture.node, note, ever);
+    facts, chart.node, note, totals);
   const update = (now) => {
     facts.replaceChildren(
       fact("Waiting", count(now.waiting), now.placing > 0 ? `${count(now.placing)} being placed` : null),
       fact("Oldest wait", duration(now.oldest_wait_seconds)),
-      fact("Waits now", ...pair(now.wait, "p50_seconds", "p95_seconds", duration)),
-      fact("Matched after", ...pair(now.recent_wait, "p50_seconds", "p95_seconds", duration)),
-      fact("Matches a minute", count(now.matches_a_minute), `${count(now.matches)} in all`),
-      fact("Rating gap", ...pair(now.match_quality, "gap_p50", "gap_p95", (gap) => count(Math.round(gap)))),
+      fact("Waits now", ...percentiles(now.wait, "p50_seconds", "p95_seconds", duration)),
+      fact("Matched after", ...percentiles(now.recent_wait, "p50_seconds", "p95_seconds", duration)),
+      fact("Matches a minute", count(now.matches_a_minute), `${count(now.matches)} in total`),
+      fact("Rating gap", ...percentiles(now.match_quality, "gap_p50", "gap_p95", (gap) => count(Math.round(gap)))),
     );
     const { of, points } = now.sample;
-    say(note, points.length < of ? `${ruleOf(now.settings)} ${count(points.length)} of ${count(of)} are drawn.` : ruleOf(now.settings));
-    say(ever, everOf(now.by_status));
-    picture.show(now);
+    setText(note, points.length < of ? `${windowRule(now.settings)} ${count(points.length)} of ${count(of)} are shown.` : windowRule(now.settings));
+    setText(totals, totalsText(now.by_status));
+    chart.show(now);
   };
   return { node, update };
 }
@@ -140,26 +140,26 @@ function fact(name, value, note = null) {
   return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value, note ? el("span", { class: "subtle" }, note) : null));
 }
 
-/** The middle of something, and what one in twenty is above; nothing while there is nothing. */
-function pair(figures, middle, most, show) {
-  if (!figures) return ["–", null];
-  return [show(figures[middle]), `p95 ${show(figures[most])}`];
+/** The median and the 95th percentile; dashes while there is no data. */
+function percentiles(values, p50, p95, format) {
+  if (!values) return ["–", null];
+  return [format(values[p50]), `p95 ${format(values[p95])}`];
 }
 
-function ruleOf(settings) {
+function windowRule(settings) {
   const { window, window_max: most, widen_by: by, widen_every_seconds: every } = settings;
-  const whose = settings.window_policy === "both" ? "both windows count" : "the window of who has waited longer counts";
-  return `Each meets others within ${window} points, ${by} more every ${duration(every)}, up to ${most}; ${whose}.`;
+  const policy = settings.window_policy === "both" ? "both players must be in each other's window" : "the window of the longer waiting player counts";
+  return `Players are paired within ${window} points, ${by} more every ${duration(every)}, up to ${most}; ${policy}.`;
 }
 
-function everOf(byStatus) {
+function totalsText(byStatus) {
   const ended = ["matched", "cancelled", "expired"].map((status) => `${count(byStatus[status] ?? 0)} ${words(status)}`);
-  return `Entries until now: ${ended.join(", ")}.`;
+  return `Entries in total: ${ended.join(", ")}.`;
 }
 
-const OPEN = "Whoever is matched keeps their place in line. See whether the service at MATCHBOOK_GAME_SERVICE_URL runs, and what its log says; it is asked again by itself.";
+const OPEN = "Matched players keep their place in the queue. Check that the service at MATCHBOOK_GAME_SERVICE_URL is running, and read its log; it is retried automatically.";
 
-/** Says when the service that makes games is left alone, and what to do about it. */
+/** Shows the circuit breaker of the game service while it is not closed, and what to do about it. */
 export function showGameService(notice, breakers) {
   const breaker = breakers?.find((one) => one.service === "game_service");
   const state = breaker?.state ?? "closed";
@@ -167,8 +167,8 @@ export function showGameService(notice, breakers) {
   Object.assign(notice.dataset, { state, until: String(breaker?.open_until) });
   const texts = {
     closed: [],
-    open: [el("strong", {}, "The game service fails, and is left alone until "), instant(breaker?.open_until), el("strong", {}, ". "), OPEN],
-    half_open: [el("strong", {}, "The game service had failed. "), "A few calls find out whether it is back."],
+    open: [el("strong", {}, "The game service is failing. Its circuit breaker is open until "), instant(breaker?.open_until), el("strong", {}, ". "), OPEN],
+    half_open: [el("strong", {}, "The game service was failing. "), "A few calls are testing whether it has recovered."],
   };
   notice.replaceChildren(...texts[state]);
 }

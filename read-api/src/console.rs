@@ -1,4 +1,4 @@
-//! The console's files, inside the binary: nothing is fetched from another host, and nothing has to be built.
+//! The console's files, embedded in the binary: no other host and no build step are involved.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -12,14 +12,14 @@ use web::problem::Problem;
 
 use crate::ReadApi;
 
-/// The page may load, and talk to, this server alone; nobody may frame it.
+/// The page may load from and connect to this server only, and may not be framed.
 const POLICY: &str =
     "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// A browser asks again each time, which costs a 304; a new binary's page is never mixed with an old one's script.
+/// A browser revalidates each time, which costs a 304, so a new binary's page is never mixed with an old one's script.
 const CACHE: &str = "no-cache";
 
-struct File {
+struct ConsoleFile {
     name: &'static str,
     media_type: &'static str,
     bytes: &'static [u8],
@@ -27,28 +27,32 @@ struct File {
 
 macro_rules! file {
     ($name:literal, $media_type:literal) => {
-        File { name: $name, media_type: $media_type, bytes: include_bytes!(concat!("../console/", $name)) }
+        ConsoleFile {
+            name: $name,
+            media_type: $media_type,
+            bytes: include_bytes!(concat!("../console/", $name)),
+        }
     };
 }
 
-static PAGE: File = file!("index.html", "text/html; charset=utf-8");
+static PAGE: ConsoleFile = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [File; 11] = [
+static FILES: [ConsoleFile; 11] = [
     file!("analysis.js", "text/javascript; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("api.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
     file!("job.js", "text/javascript; charset=utf-8"),
     file!("jobs.js", "text/javascript; charset=utf-8"),
-    file!("meetings.js", "text/javascript; charset=utf-8"),
-    file!("picture.js", "text/javascript; charset=utf-8"),
+    file!("pool-chart.js", "text/javascript; charset=utf-8"),
     file!("pools.js", "text/javascript; charset=utf-8"),
+    file!("recent-matches.js", "text/javascript; charset=utf-8"),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
 ];
 
-impl File {
-    /// Quoted, as RFC 9110 wants it. FNV-1a: any change of the bytes changes it, and it need not withstand anybody.
+impl ConsoleFile {
+    /// Quoted, as RFC 9110 requires. FNV-1a: it detects changes and needs no resistance to attacks.
     fn etag(&self) -> String {
         let hash = self.bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -71,21 +75,21 @@ impl File {
     }
 }
 
-/// Answers `/` (the console for a browser, the API's facts for anyone else) and hands all other paths on.
-pub struct Front {
+/// Serves `/` (the console for browsers, [`ApiInfo`] for other clients) and passes all other paths on.
+pub struct RootEndpoint {
     pub(crate) api: Arc<ReadApi>,
     pub(crate) routes: Route,
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for RootEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Front").field("api", &self.api).finish_non_exhaustive()
+        f.debug_struct("RootEndpoint").field("api", &self.api).finish_non_exhaustive()
     }
 }
 
-/// What a program that asks for `/` wants to know.
+/// The body of `/` for clients that are not browsers.
 #[derive(Serialize)]
-struct Facts<'a> {
+struct ApiInfo<'a> {
     name: &'static str,
     version: &'a str,
     documentation: &'static str,
@@ -95,7 +99,7 @@ struct Facts<'a> {
     jobs: &'static str,
 }
 
-impl Endpoint for Front {
+impl Endpoint for RootEndpoint {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
@@ -109,7 +113,7 @@ impl Endpoint for Front {
         if accepts_html {
             return Ok(page(&request));
         }
-        let facts = Facts {
+        let info = ApiInfo {
             name: "matchbook",
             version: self.api.server.version,
             documentation: "/docs",
@@ -118,11 +122,11 @@ impl Endpoint for Front {
             status: "/status",
             jobs: "/jobs",
         };
-        Ok(poem::web::Json(facts).with_header(header::VARY, "accept").into_response())
+        Ok(poem::web::Json(info).with_header(header::VARY, "accept").into_response())
     }
 }
 
-/// The page. Which of its answers `GET /` gives depends on what the caller accepts, so caches are told.
+/// The page. `Vary` is set because the response of `GET /` depends on what the client accepts.
 fn page(request: &Request) -> Response {
     static ETAG: LazyLock<String> = LazyLock::new(|| PAGE.etag());
     let mut response = PAGE.respond(request, &ETAG);
@@ -130,7 +134,7 @@ fn page(request: &Request) -> Response {
     response
 }
 
-/// One of the page's files.
+/// Serves one of the page's files.
 #[handler]
 pub(crate) fn file(Path(name): Path<String>, request: &Request) -> poem::Result<Response> {
     static ETAGS: LazyLock<[String; FILES.len()]> =

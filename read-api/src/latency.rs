@@ -1,10 +1,10 @@
-//! The latencies among the metrics, for people and programs that do not speak Prometheus.
+//! The latencies among the metrics, for clients that do not read the Prometheus format.
 //!
-//! The exporter is the one place where they are kept; its text is read back here, so the two can never disagree.
+//! The exporter is their only store; its text is parsed here, so the two formats never disagree.
 
 use std::collections::BTreeMap;
 
-/// One distribution, in the metric's own unit (seconds, where its name says so).
+/// One distribution, in the metric's own unit (seconds, if its name ends so).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Distribution {
     pub metric: String,
@@ -31,11 +31,11 @@ struct Collected {
     count: u64,
     /// Quantile → value, of a summary.
     quantiles: Vec<(f64, f64)>,
-    /// Upper bound → how many lie at or below it, of a histogram.
+    /// Upper bound → the number of samples at or below it, of a histogram.
     buckets: Vec<(f64, f64)>,
 }
 
-/// The summaries and histograms of an exposition, by name and labels.
+/// Parses the summaries and histograms of an exposition, by name and labels.
 pub(crate) fn distributions(text: &str) -> Vec<Distribution> {
     let mut found: BTreeMap<(String, BTreeMap<String, String>), Collected> = BTreeMap::new();
     for line in text.lines() {
@@ -74,7 +74,7 @@ pub(crate) fn distributions(text: &str) -> Vec<Distribution> {
 }
 
 impl Collected {
-    /// The value at a quantile: a summary's own, or interpolated inside a histogram's bucket. None beyond its last bound.
+    /// The value at a quantile: from a summary, or interpolated within a histogram's bucket. None beyond the last bound.
     fn at(&self, quantile: f64) -> Option<f64> {
         if self.count == 0 {
             return None;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_gives_its_own_quantiles() {
+    fn summary_quantiles_are_used_as_they_are() {
         let text = "# TYPE http_request_seconds summary\n\
             http_request_seconds{route=\"a\\\"b\",quantile=\"0.5\"} 0.002\n\
             http_request_seconds{route=\"a\\\"b\",quantile=\"0.99\"} 0.009\n\
@@ -153,19 +153,19 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_interpolated_inside_its_buckets() {
+    fn histogram_is_interpolated_within_its_buckets() {
         let text = "s_bucket{le=\"1\"} 50\ns_bucket{le=\"2\"} 100\ns_bucket{le=\"+Inf\"} 100\ns_sum 90\ns_count 100\n";
         let found = distributions(text);
         assert_eq!((found[0].p50, found[0].p95, found[0].max), (Some(1.0), Some(1.9), Some(2.0)));
     }
 
     #[test]
-    fn counters_and_gauges_are_no_distributions() {
+    fn counters_and_gauges_are_ignored() {
         assert_eq!(distributions("events_total 5\nqueue_count 3\n# HELP x y\nnonsense\n"), []);
     }
 
     #[test]
-    fn a_distribution_without_samples_has_no_values() {
+    fn distribution_without_samples_has_no_values() {
         let found = distributions("s{quantile=\"0.5\"} 0\ns_sum 0\ns_count 0\n");
         assert_eq!((found[0].count, found[0].mean, found[0].p50), (0, None, None));
     }

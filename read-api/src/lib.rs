@@ -1,19 +1,21 @@
 //! The read side of the HTTP interface: jobs, summaries, matches and workers as JSON, live streams, the console, and
 //! what an operator sees.
 //!
-//! Start reading at [`ReadApi`], then at one of the routes, say [`routes::matching`]. This crate refuses to know how
-//! anything is changed: it appends no event and sends no command. Where a read finds a read model wrong, it asks the
-//! projector to repair it.
+//! Start reading at [`ReadApi`], then at one of the routes, such as [`routes::matching`]. This crate never changes
+//! anything: it appends no events and sends no commands. If a read finds a read model wrong, it asks the projection to
+//! repair it.
 
-mod answer;
+mod as_of;
 mod console;
-mod history;
+mod errors;
+mod job_access;
+mod job_events;
 mod latency;
-mod moment;
-pub mod people;
+mod min_position;
 pub mod routes;
 pub mod server;
 mod stream;
+pub mod subjects;
 
 use std::sync::Arc;
 
@@ -23,14 +25,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use poem::{Route, get};
 use projections::ReadModels;
 
-pub use console::Front;
+pub use console::RootEndpoint;
 use routes::analysis::AnalysisRoutes;
 use routes::audit::AuditRoutes;
 use routes::challenge::ChallengeRoutes;
 use routes::entry_stream::EntryStreamRoutes;
+use routes::game_match::GameMatchRoutes;
 use routes::history::HistoryRoutes;
-use routes::job::{Glances, JobRoutes};
-use routes::match_record::MatchRecordRoutes;
+use routes::job::{JobRoutes, SummaryPreviewCache};
 use routes::matching::MatchingRoutes;
 use routes::operations::OperationRoutes;
 use routes::player::PlayerRoutes;
@@ -39,26 +41,26 @@ use routes::queue::QueueRoutes;
 use routes::retry::RetryRoutes;
 use routes::stream::StreamRoutes;
 use routes::worker::WorkerRoutes;
-use server::{Access, Server};
-use stream::{Past, Pulses, Socket};
+use server::{Access, ServerInfo};
+use stream::{ChangeNotifier, HistoricalSummaryCache, Socket};
 use web::shutdown::Shutdown;
 
-/// What every read route works with.
+/// The state shared by all read routes.
 #[derive(Debug)]
 pub struct ReadApi {
     log: Log,
     clock: Clock,
     models: ReadModels,
     metrics: PrometheusHandle,
-    server: Server,
-    /// Live streams would otherwise keep the server from stopping.
+    server: ServerInfo,
+    /// Ends live streams, which would otherwise keep the server from stopping.
     shutdown: Shutdown,
-    pulses: Arc<Pulses>,
-    past: Past,
-    glances: Glances,
+    notifier: Arc<ChangeNotifier>,
+    historical_summaries: HistoricalSummaryCache,
+    previews: SummaryPreviewCache,
 }
 
-/// The typed routes, as the root combines them with those of the write side into one OpenAPI document.
+/// The typed routes. The root combines them with those of the write side into one OpenAPI document.
 pub type Routes = (
     JobRoutes,
     AnalysisRoutes,
@@ -67,7 +69,7 @@ pub type Routes = (
     StreamRoutes,
     QueueRoutes,
     EntryStreamRoutes,
-    MatchRecordRoutes,
+    GameMatchRoutes,
     ChallengeRoutes,
     PlayerRoutes,
     WorkerRoutes,
@@ -78,16 +80,16 @@ pub type Routes = (
 );
 
 impl ReadApi {
-    /// To be called on the runtime that serves: it starts the task that wakes the readers of streams.
+    /// Must be called on the runtime that serves: it starts the tasks that notify the streams of changes.
     pub fn new(
         log: Log,
         clock: Clock,
         models: ReadModels,
         metrics: PrometheusHandle,
-        server: Server,
+        server: ServerInfo,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        let pulses = Pulses::start(models.matching_summary().changes(), log.clone());
+        let notifier = ChangeNotifier::start(models.matching_summary().changes(), log.clone());
         Arc::new(Self {
             log,
             clock,
@@ -95,9 +97,9 @@ impl ReadApi {
             metrics,
             server,
             shutdown,
-            pulses,
-            past: Past::default(),
-            glances: Glances::default(),
+            notifier,
+            historical_summaries: HistoricalSummaryCache::default(),
+            previews: SummaryPreviewCache::default(),
         })
     }
 
@@ -117,7 +119,7 @@ impl ReadApi {
             StreamRoutes { api: api() },
             QueueRoutes { api: api() },
             EntryStreamRoutes { api: api() },
-            MatchRecordRoutes { api: api() },
+            GameMatchRoutes { api: api() },
             ChallengeRoutes { api: api() },
             PlayerRoutes { api: api() },
             WorkerRoutes { api: api() },
@@ -128,19 +130,20 @@ impl ReadApi {
         )
     }
 
-    /// Adds to the root's routes what no OpenAPI document can describe: `/`, the console's files and the WebSocket. See [`RAW_PATHS`].
+    /// Adds the routes that an OpenAPI document cannot describe: `/`, the console's files and the WebSocket. See
+    /// [`RAW_PATHS`].
     ///
-    /// The OpenAPI service may be nested at `/` in `routes`: poem would then give it `/` as well, so this endpoint looks
-    /// first.
-    pub fn mount(self: &Arc<Self>, routes: Route) -> Front {
+    /// The OpenAPI service may be nested at `/` in `routes`. poem would then pass it `/` as well, so this endpoint
+    /// handles `/` first.
+    pub fn mount(self: &Arc<Self>, routes: Route) -> RootEndpoint {
         let routes = routes
             .at("/console/:file", get(console::file))
             .at("/jobs/:job_id/matching/ws", get(Socket { api: Arc::clone(self) }));
-        Front { api: Arc::clone(self), routes }
+        RootEndpoint { api: Arc::clone(self), routes }
     }
 }
 
-/// The paths of [`ReadApi::mount`], all for GET, as [`web::routes::Routes::with`] takes them.
+/// The paths of [`ReadApi::mount`], all for GET, in the form that [`web::routes::Routes::with`] expects.
 pub const RAW_PATHS: [&str; 3] = ["/", "/console/{file}", "/jobs/{job_id}/matching/ws"];
 
 #[cfg(test)]

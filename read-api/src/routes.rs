@@ -1,12 +1,12 @@
-//! The read routes, one file for each thing that is read.
+//! The read routes, one file per resource.
 
 pub mod analysis;
 pub mod audit;
 pub mod challenge;
 pub mod entry_stream;
+pub mod game_match;
 pub mod history;
 pub mod job;
-pub mod match_record;
 pub mod matching;
 pub mod operations;
 pub mod player;
@@ -16,11 +16,11 @@ pub mod retry;
 pub mod stream;
 pub mod worker;
 
-pub(crate) use web::vocabulary::Tag;
+pub(crate) use web::enums::Tag;
 
 use web::caller::{Role, Roles};
 
-/// Who plays, or lets others play.
-pub(crate) fn players() -> Roles {
+/// The roles that may use the matchmaking routes.
+pub(crate) fn player_roles() -> Roles {
     Role::User | Role::Service | Role::Admin
 }

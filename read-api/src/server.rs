@@ -1,100 +1,99 @@
-//! What only the root knows about the running server, and hands over.
+//! Facts about the running server that only the root knows and passes in.
 
 use std::fmt;
 use std::sync::Arc;
 
-use domain::breaker::Phase;
-use domain::matching::blockers::Thresholds;
+use domain::breaker::CircuitState;
+use domain::image_matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
-use crate::people::People;
+use crate::subjects::SubjectDirectory;
 
-/// Who may come in.
+/// How callers are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// No keys are configured: every caller has every role. Loopback only.
     Open,
-    /// Callers show a token or an API key.
+    /// Callers send a token or an API key.
     Keys,
 }
 
-/// How a part of the server stands.
+/// The health of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Whether it can do its work.
+pub struct ComponentHealth {
     pub ready: bool,
-    /// How far it has followed the log, if it does.
+    /// The log position that it has reached, if it follows the log.
     pub position: Option<Position>,
     /// A sentence for an operator.
     pub detail: String,
 }
 
-/// A part of the server that this crate cannot see, as the board of claimable work: its name, and how it stands now.
+/// A component of the server that this crate does not depend on, such as the work board.
 #[derive(Clone)]
-pub struct Part {
+pub struct Component {
     name: &'static str,
-    standing: Arc<dyn Fn() -> Standing + Send + Sync>,
+    health: Arc<dyn Fn() -> ComponentHealth + Send + Sync>,
 }
 
-impl Part {
-    /// `standing` is asked at every `/ready` and `/status`, so it must not wait.
-    pub fn new(name: &'static str, standing: impl Fn() -> Standing + Send + Sync + 'static) -> Self {
-        Self { name, standing: Arc::new(standing) }
+impl Component {
+    /// `health` is called by every `/ready` and `/status`, so it must not block.
+    pub fn new(name: &'static str, health: impl Fn() -> ComponentHealth + Send + Sync + 'static) -> Self {
+        Self { name, health: Arc::new(health) }
     }
 
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    pub fn standing(&self) -> Standing {
-        (self.standing)()
+    pub fn health(&self) -> ComponentHealth {
+        (self.health)()
     }
 }
 
-impl fmt::Debug for Part {
+impl fmt::Debug for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Component").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// A service that is not ours, as the write side knows it: its name, how it stands, how often it was left alone in a row.
-pub type ServiceStanding = (&'static str, Phase, u32);
+/// The circuit breaker of an external service: the service's name, the state, and the number of openings in a row.
+pub type BreakerStatus = (&'static str, CircuitState, u32);
 
-/// How the services stand that are not ours.
+/// The circuit breakers of the external services.
 #[derive(Clone)]
-pub struct Services(Arc<dyn Fn() -> Vec<ServiceStanding> + Send + Sync>);
+pub struct Breakers(Arc<dyn Fn() -> Vec<BreakerStatus> + Send + Sync>);
 
-impl Services {
-    /// `standing` is asked at every `/internal/retries`, so it must not wait.
-    pub fn new(standing: impl Fn() -> Vec<ServiceStanding> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(standing))
+impl Breakers {
+    /// `statuses` is called by every `/internal/retries`, so it must not block.
+    pub fn new(statuses: impl Fn() -> Vec<BreakerStatus> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(statuses))
     }
 
-    pub fn standing(&self) -> Vec<ServiceStanding> {
+    pub fn statuses(&self) -> Vec<BreakerStatus> {
         (self.0)()
     }
 }
 
-impl fmt::Debug for Services {
+impl fmt::Debug for Breakers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services").finish_non_exhaustive()
+        f.debug_struct("Breakers").finish_non_exhaustive()
     }
 }
 
-/// Facts of this run of the server.
+/// Facts about this run of the server.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerInfo {
     pub version: &'static str,
     pub started_at: Timestamp,
     pub access: Access,
-    /// Where the log is, as configured: `embedded:./data/events`. Without credentials.
+    /// The configured location of the log, such as `embedded:./data/events`. Without credentials.
     pub log: String,
-    /// Whether anyone may read `/metrics`.
+    /// Whether `/metrics` needs no credentials.
     pub open_metrics: bool,
-    pub parts: Vec<Part>,
-    pub services: Services,
-    pub people: People,
-    /// From when on waiting is a blocker of a matching job.
+    pub components: Vec<Component>,
+    pub breakers: Breakers,
+    pub subjects: SubjectDirectory,
+    /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,
 }

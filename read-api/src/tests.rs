@@ -1,16 +1,16 @@
-//! The routes as a caller meets them: whole answers, over a log in memory, read models in a folder that goes away, and a
-//! clock that stands still until it is moved.
+//! The routes as a caller sees them: whole responses, over a log in memory, read models in a temporary folder, and a
+//! clock that moves only when a test advances it.
 
 mod analysis;
 mod console;
 pub(crate) mod entry_stream;
+pub(crate) mod events;
+pub(crate) mod fixture;
+mod game_matches;
 mod history;
 mod jobs;
-mod meetings;
 mod operations;
 mod queues;
-mod reader;
-pub(crate) mod script;
-pub(crate) mod stage;
+mod sse_reader;
 mod streams;
 mod summary;

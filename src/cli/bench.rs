@@ -1,4 +1,4 @@
-//! `matchbook bench`: figures about a running server, as its callers meet them, and about the log by itself.
+//! `matchbook bench`: measures a running server over its API, and the event log alone.
 
 #[cfg(feature = "eventstore")]
 mod cluster;
@@ -16,20 +16,20 @@ use tokio::runtime::Handle;
 use super::client::{Client, Server};
 use super::{Failure, print};
 
-/// Matches in one report.
+/// The number of matches in one report.
 const BATCH: u64 = 10_000;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
-    /// How long `GET …/matching/summary` takes at a fixed rate, for jobs of different sizes in turn
+    /// Measure the latency of `GET …/matching/summary` at a fixed rate, for jobs of different sizes
     Summary(Summary),
-    /// How fast the embedded log appends, opens and reads in a folder of this machine, beside SQLite and the bare disk
+    /// Measure appends, opening and reading of the embedded log in a local folder, compared with SQLite and the bare disk
     Log(log::Log),
-    /// How fast players are taken in over HTTP and put together, and a long history of them is read again
+    /// Measure queue joins, pairing and replay throughput
     Matchmaking(matchmaking::Matchmaking),
-    /// What a log of many events costs to open and to hold open, and how fast it answers about streams nobody asked about
+    /// Measure opening a large log, its memory, and the first access to its streams
     Open(open::Open),
-    /// How fast the log on a cluster appends and is read, as its callers meet it
+    /// Measure appends and reads of the log on a cluster
     #[cfg(feature = "eventstore")]
     Cluster(cluster::Cluster),
 }
@@ -38,16 +38,16 @@ pub(crate) enum Bench {
 pub(crate) struct Summary {
     #[command(flatten)]
     server: Server,
-    /// How many matches the jobs have
+    /// The numbers of matches of the jobs
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1000,1000000")]
     matches: Vec<u64>,
-    /// Requests a second
+    /// Requests per second
     #[arg(long, value_name = "NUMBER", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// How long each round asks one job
+    /// The duration of a round, which measures one job
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     round: Duration,
-    /// How often each job is asked; the jobs take turns
+    /// The number of rounds per job; the jobs take turns
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     rounds: u32,
 }
@@ -65,13 +65,13 @@ impl Bench {
     }
 }
 
-/// One job of the run.
-struct Subject {
+/// A measured job.
+struct MeasuredJob {
     path: String,
     matches: u64,
-    /// Seconds that reporting them took.
+    /// The seconds that reporting the matches took.
     reporting: f64,
-    /// Of each round: median and 99th percentile, in milliseconds.
+    /// The median and the 99th percentile of each round, in milliseconds.
     rounds: Vec<(f64, f64)>,
     failures: usize,
 }
@@ -79,51 +79,51 @@ struct Subject {
 impl Summary {
     async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server.clone())?;
-        let mut subjects = Vec::new();
+        let mut jobs = Vec::new();
         for matches in &self.matches {
-            subjects.push(subject(&client, *matches).await?);
+            jobs.push(create_job(&client, *matches).await?);
         }
         for round in 0..self.rounds {
-            for subject in &mut subjects {
-                let (latencies, failures) = self.ask(&client, &subject.path).await;
+            for job in &mut jobs {
+                let (latencies, failures) = self.ask(&client, &job.path).await;
                 let at = |share: f64| percentile(&latencies, share);
-                subject.rounds.push((at(0.5), at(0.99)));
-                subject.failures += failures;
+                job.rounds.push((at(0.5), at(0.99)));
+                job.failures += failures;
                 eprintln!(
                     "round {}: {} matches, {} requests, p50 {:.3} ms, p99 {:.3} ms",
                     round + 1,
-                    subject.matches,
+                    job.matches,
                     latencies.len(),
                     at(0.5),
                     at(0.99),
                 );
             }
         }
-        for subject in &subjects {
-            let (p50, p99) = (median(subject, |round| round.0), median(subject, |round| round.1));
+        for job in &jobs {
+            let (p50, p99) = (median(job, |round| round.0), median(job, |round| round.1));
             if json {
-                print(&json!({ "bench": "summary", "matches": subject.matches, "rate": self.rate,
-                            "p50_ms": p50, "p99_ms": p99, "failures": subject.failures,
-                            "reported_per_second": subject.matches as f64 / subject.reporting }))?;
+                print(&json!({ "bench": "summary", "matches": job.matches, "rate": self.rate,
+                            "p50_ms": p50, "p99_ms": p99, "failures": job.failures,
+                            "reported_per_second": job.matches as f64 / job.reporting }))?;
             } else {
                 print(&format_args!(
                     "{:>9} matches (reported at {:.0}/s): p50 {p50:.3} ms, p99 {p99:.3} ms at {}/s, {} failures",
-                    subject.matches,
-                    subject.matches as f64 / subject.reporting,
+                    job.matches,
+                    job.matches as f64 / job.reporting,
                     self.rate,
-                    subject.failures,
+                    job.failures,
                 ))?;
             }
         }
         Ok(())
     }
 
-    /// Asks at the rate, whether answers come or not: a request's time counts from when it was due.
+    /// Sends requests at the rate without waiting for responses: the latency counts from the time a request was due.
     async fn ask(&self, client: &Client, path: &str) -> (Vec<f64>, usize) {
         let gap = Duration::from_secs(1) / self.rate;
         let requests = (self.round.as_secs_f64() / gap.as_secs_f64()) as u32;
         let (client, path, runtime) = (client.clone(), path.to_owned(), Handle::current());
-        // A thread of its own: the runtime's timers have a grain of a millisecond, and would let requests go in bursts.
+        // On its own thread: the runtime's timers have a resolution of a millisecond, and would send requests in bursts.
         let pacing = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let ask = |number: u32| {
@@ -142,22 +142,22 @@ impl Summary {
     }
 }
 
-/// Milliseconds from when the request was due to its whole answer; none if it failed.
+/// The milliseconds from the time the request was due to its complete response; none if it failed.
 async fn timed(client: Client, path: String, due: Instant) -> Option<f64> {
     let answer = client.stream(&path, "application/json").await.ok()?;
     answer.bytes().await.ok()?;
     Some(due.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// A job in `matching` with so many matches, all with different scores.
-async fn subject(client: &Client, matches: u64) -> Result<Subject, Failure> {
+/// Creates a job in `matching` with this number of matches, all with different scores.
+async fn create_job(client: &Client, matches: u64) -> Result<MeasuredJob, Failure> {
     let job: Value = client.post("/jobs", &json!({ "name": format!("bench: {matches} matches") })).await?;
     let job = format!("/jobs/{}", job.get("job_id").and_then(Value::as_str).unwrap_or_default());
     let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": "matching" })).await?;
     let start = Instant::now();
     let mut position = 0;
     for first in (0..matches).step_by(BATCH as usize) {
-        let batch: Vec<Value> = (first..matches.min(first + BATCH)).map(found).collect();
+        let batch: Vec<Value> = (first..matches.min(first + BATCH)).map(image_match).collect();
         let answer: Value = client.post(&format!("{job}/matches"), &batch.into()).await?;
         position = answer.get("position").and_then(Value::as_u64).unwrap_or_default();
         if first % 100_000 == 0 && first > 0 {
@@ -169,14 +169,14 @@ async fn subject(client: &Client, matches: u64) -> Result<Subject, Failure> {
     loop {
         let summary: Value = client.get(&path).await?;
         if summary.get("position").and_then(Value::as_u64).unwrap_or_default() >= position {
-            return Ok(Subject { path, matches, reporting, rounds: Vec::new(), failures: 0 });
+            return Ok(MeasuredJob { path, matches, reporting, rounds: Vec::new(), failures: 0 });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-fn found(n: u64) -> Value {
-    // Spread over the unit interval without a pattern: the golden ratio's multiples.
+fn image_match(n: u64) -> Value {
+    // Spread evenly over the unit interval: multiples of the golden ratio.
     let score = (n as f64 * 0.618_033_988_749_894_9).fract();
     json!({ "match_id": format!("m{n}"), "product_id": format!("p{}", n % 100), "video_id": "v",
             "img_id": format!("p{}-1", n % 100), "frame_id": format!("f{}", n / 100), "score": score })
@@ -187,8 +187,8 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-fn median(subject: &Subject, of: impl Fn(&(f64, f64)) -> f64) -> f64 {
-    let mut values: Vec<f64> = subject.rounds.iter().map(of).collect();
+fn median(job: &MeasuredJob, of: impl Fn(&(f64, f64)) -> f64) -> f64 {
+    let mut values: Vec<f64> = job.rounds.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     percentile(&values, 0.5)
 }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_percentile_of_a_round_is_one_of_its_times() {
+    fn percentile_is_one_of_the_measured_times() {
         let sorted: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(percentile(&sorted, 0.5), 51.0);
         assert_eq!(percentile(&sorted, 0.99), 99.0);

@@ -1,4 +1,4 @@
-//! How the commands speak to a running server: over its HTTP API, like everyone else.
+//! The HTTP client of the commands. They use the public API of a running server.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use serde_json::Value;
 
 use super::Failure;
 
-/// Where the server is, and who asks.
+/// The address of the server, and the caller's token.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Server {
     /// The server's address
     #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
-    /// Token for the API; `matchbook token` makes one. Not needed on an open server
+    /// Token for the API; `matchbook token` mints one. Not needed on an open server
     #[arg(long, env = "MATCHBOOK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
 }
 
-/// How long a call may take whose answer is no stream.
+/// The timeout of a call without a stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a call is tried while the server does not answer, with a growing pause in between: about a minute in all.
-const TRIES_MAX: u32 = 12;
+/// The most attempts of a call while the server does not respond, with a growing pause: about a minute in total.
+const ATTEMPTS_MAX: u32 = 12;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -36,7 +36,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .build()
-            .map_err(|error| Failure::Failed(format!("cannot make an HTTP client: {error}")))?;
+            .map_err(|error| Failure::Failed(format!("cannot create an HTTP client: {error}")))?;
         Ok(Self { server, http })
     }
 
@@ -45,7 +45,7 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        read(self.send(Method::GET, path, None, None).await?).await
+        parse_body(self.send(Method::GET, path, None, None).await?).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
@@ -56,7 +56,7 @@ impl Client {
         self.command(Method::PUT, path, body).await
     }
 
-    /// Sends a command under a key of its own, so that trying again cannot do it twice.
+    /// Sends a command with a new idempotency key, so that retries are safe.
     async fn command<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -64,21 +64,21 @@ impl Client {
         body: &Value,
     ) -> Result<T, Failure> {
         let key = uuid::Uuid::new_v4().to_string();
-        read(self.send(method, path, Some(body), Some(&key)).await?).await
+        parse_body(self.send(method, path, Some(body), Some(&key)).await?).await
     }
 
-    /// Asks once, and says what the server's clock shows.
-    pub(crate) async fn once(&self, path: &str) -> Result<Option<std::time::SystemTime>, Failure> {
+    /// Sends one request without retries, and returns the server's time.
+    pub(crate) async fn probe(&self, path: &str) -> Result<Option<std::time::SystemTime>, Failure> {
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(5));
-        let answer = checked(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
+        let answer = check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
         Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
     }
 
-    /// An answer that goes on: its body is read as it comes.
+    /// Opens a streaming response.
     pub(crate) async fn stream(&self, path: &str, accept: &str) -> Result<Response, Failure> {
         let request = self.request(Method::GET, path).header("accept", accept);
-        checked(request.send().await.map_err(|error| self.unreachable(&error))?).await
+        check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await
     }
 
     async fn send(
@@ -88,7 +88,7 @@ impl Client {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> Result<Response, Failure> {
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let mut request = self.request(method.clone(), path).timeout(CALL_TIMEOUT);
             if let Some(body) = body {
@@ -97,13 +97,13 @@ impl Client {
             if let Some(key) = key {
                 request = request.header("idempotency-key", key);
             }
-            tries += 1;
+            attempts += 1;
             match request.send().await {
-                Ok(answer) if !worth_another_try(answer.status()) || tries == TRIES_MAX => {
-                    return checked(answer).await;
+                Ok(answer) if !is_retryable(answer.status()) || attempts == ATTEMPTS_MAX => {
+                    return check_status(answer).await;
                 }
-                Err(error) if tries == TRIES_MAX => return Err(self.unreachable(&error)),
-                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(250) * tries.min(20)).await,
+                Err(error) if attempts == ATTEMPTS_MAX => return Err(self.unreachable(&error)),
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(250) * attempts.min(20)).await,
             }
         }
     }
@@ -118,21 +118,21 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         Failure::Unreachable(format!(
-            "no answer from {}: {error}; is the server running? (`matchbook serve`, or --url)",
+            "no response from {}: {error}; is the server running? (`matchbook serve`, or --url)",
             self.url()
         ))
     }
 }
 
-/// Whether the server may well answer the same call otherwise in a moment.
-fn worth_another_try(status: StatusCode) -> bool {
+/// Whether the same call may succeed later.
+fn is_retryable(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::INSUFFICIENT_STORAGE
     )
 }
 
-async fn checked(answer: Response) -> Result<Response, Failure> {
+async fn check_status(answer: Response) -> Result<Response, Failure> {
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
@@ -145,13 +145,13 @@ async fn checked(answer: Response) -> Result<Response, Failure> {
         message.push_str(&format!("\n  {}: {}", part("field"), part("reason")));
     }
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        message.push_str("\n  give a token with --token or MATCHBOOK_TOKEN; `matchbook token` makes one");
+        message.push_str("\n  set a token with --token or MATCHBOOK_TOKEN; `matchbook token` mints one");
     }
     Err(Failure::Failed(message))
 }
 
-async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, Failure> {
+async fn parse_body<T: DeserializeOwned>(answer: Response) -> Result<T, Failure> {
     answer.json().await.map_err(|error| {
-        Failure::Failed(format!("the server's answer cannot be read: {error}; is it a matchbook?"))
+        Failure::Failed(format!("the server's response cannot be parsed: {error}; is it a matchbook server?"))
     })
 }

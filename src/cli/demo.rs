@@ -1,6 +1,6 @@
-//! `matchbook demo`: a matching job from a folder of pictures, led through its phases as a caller would.
+//! `matchbook demo`: creates a matching job from a folder of images and runs it through its phases, as a client would.
 //!
-//! The comparing is done by workers, which claim the requests that are issued here.
+//! Workers claim and process the match requests that are issued here.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -27,28 +27,25 @@ pub(crate) struct Demo {
     /// Name of the job
     #[arg(long, value_name = "TEXT", default_value = "Big Buck Bunny products")]
     name: String,
-    /// Issue the match requests and return, instead of leading the job to its end
+    /// Issue the match requests and return, without waiting for the end of the job
     #[arg(long)]
     no_wait: bool,
+    /// Continue with a job that was created with --no-wait
+    #[arg(long, value_name = "ID", conflicts_with = "no_wait")]
+    job: Option<String>,
 }
 
 impl Demo {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
-        let products = products(&self.media)?;
-        let frames = pictures(&self.media.join("frames"))?;
         let client = Client::new(self.server.clone())?;
-
-        let job: Value = client.post("/jobs", &json!({ "name": self.name })).await?;
-        let id = job.get("job_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let job = format!("/jobs/{id}");
-        self.register(&client, &job, &products, &frames).await?;
-        if !json {
-            print(&format_args!("job {id}: {} products, {} frames", products.len(), frames.len()))?;
-            print(&format_args!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url()))?;
-        }
+        let id = match &self.job {
+            Some(id) => id.clone(),
+            None => self.create(&client, json).await?,
+        };
         if self.no_wait {
             return print_job(&id, json);
         }
+        let job = format!("/jobs/{id}");
         let summary = wait(&client, &job, json).await?;
         for phase in ["evidence", "completed"] {
             let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
@@ -58,7 +55,7 @@ impl Demo {
         } else {
             let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
             print(&format_args!(
-                "done: {} of {} candidates processed, {} matches found, {} with an evidence picture",
+                "done: {} of {} candidates processed, {} matches found, {} with an evidence image",
                 number("candidates_processed"),
                 number("candidates_total"),
                 number("matches_found"),
@@ -68,7 +65,22 @@ impl Demo {
         Ok(())
     }
 
-    /// Tells the server what there is to compare, and issues one request for each product.
+    /// Creates the job and issues its match requests. Returns its id.
+    async fn create(&self, client: &Client, json: bool) -> Result<String, Failure> {
+        let products = products(&self.media)?;
+        let frames = images_in(&self.media.join("frames"))?;
+        let job: Value = client.post("/jobs", &json!({ "name": self.name })).await?;
+        let id = job.get("job_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let job = format!("/jobs/{id}");
+        self.register(client, &job, &products, &frames).await?;
+        if !json {
+            print(&format_args!("job {id}: {} products, {} frames", products.len(), frames.len()))?;
+            print(&format_args!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url()))?;
+        }
+        Ok(id)
+    }
+
+    /// Registers products and frames, and issues one match request for each product.
     async fn register(
         &self,
         client: &Client,
@@ -119,7 +131,7 @@ impl Demo {
     }
 }
 
-/// Follows the summary until every request is completed.
+/// Polls the summary until every request is completed.
 async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> {
     let mut shown = String::new();
     loop {
@@ -173,12 +185,12 @@ fn progress_line(summary: &Value) -> String {
     )
 }
 
-/// One line that is written over on a terminal, and line after line elsewhere.
+/// Prints the progress: on a terminal in the same line, elsewhere line by line.
 fn show(line: &str) -> Result<(), Failure> {
     if std::io::stdout().is_terminal() {
         let mut out = std::io::stdout().lock();
         let shown = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
-        shown.map_err(|error| super::written(&error))
+        shown.map_err(|error| super::output_failure(&error))
     } else {
         print(&line)
     }
@@ -194,28 +206,28 @@ fn print_job(id: &str, json: bool) -> Result<(), Failure> {
 /// The images of each product: `hedge-1` and `hedge-2` are two images of `hedge`.
 fn products(media: &Path) -> Result<BTreeMap<String, Vec<String>>, Failure> {
     let mut products: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for image in pictures(&media.join("products"))? {
+    for image in images_in(&media.join("products"))? {
         let product = image.rsplit_once('-').map_or(image.as_str(), |(product, _)| product);
         products.entry(product.to_owned()).or_default().push(image);
     }
     Ok(products)
 }
 
-/// The names of the pictures in a folder, without their endings, sorted.
-fn pictures(folder: &Path) -> Result<Vec<String>, Failure> {
+/// The names of the images in a folder, without their extensions, sorted.
+fn images_in(folder: &Path) -> Result<Vec<String>, Failure> {
     let listing = std::fs::read_dir(folder).map_err(|error| {
-        Failure::Usage(format!("cannot list {}: {error}; give the folder with --media", folder.display()))
+        Failure::Usage(format!("cannot list {}: {error}; set the folder with --media", folder.display()))
     })?;
     let mut names: Vec<String> = listing
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            let is_picture = path.extension().is_some_and(|ending| ending == "jpg" || ending == "png");
-            is_picture.then(|| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned))?
+            let is_image = path.extension().is_some_and(|extension| extension == "jpg" || extension == "png");
+            is_image.then(|| path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned))?
         })
         .collect();
     names.sort();
     if names.is_empty() {
-        return Err(Failure::Usage(format!("there are no .jpg or .png pictures in {}", folder.display())));
+        return Err(Failure::Usage(format!("there are no .jpg or .png images in {}", folder.display())));
     }
     Ok(names)
 }

@@ -1,4 +1,4 @@
-//! `matchbook doctor`: what is wrong on this machine, with this data folder, or with a running server, and what to do.
+//! `matchbook doctor`: diagnoses this machine, the data folder and a running server, and prints remedies.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use serde_json::{Value, json};
 use super::client::{Client, Server};
 use super::{Failure, print};
 
-/// How many small writes measure the disk.
+/// The number of small writes that measure the disk.
 const PROBE_WRITES: usize = 50;
-/// Above this a durable write is slower than group commit can hide from a single caller.
+/// Above this, a durable write is noticeably slow for a single caller, in spite of group commit.
 const FSYNC_SLOW: Duration = Duration::from_millis(20);
-/// Fewer open files than this, and the connections that the server allows cannot all be had.
+/// With fewer open files than this, the server cannot reach its limit of connections.
 const OPEN_FILES_MIN: u64 = 20_000;
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
-/// A clock further off than this spoils tokens.
+/// A larger difference between the clocks makes tokens invalid.
 const CLOCK_SECONDS_MAX: u64 = 30;
 
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     server: Server,
-    /// The data folder to look at
+    /// The data folder to check
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// Only ask the server whether it is ready
+    /// Only check whether the server is ready
     #[arg(long)]
     ready: bool,
 }
@@ -66,7 +66,7 @@ impl Doctor {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server)?;
         if self.ready {
-            client.once("/ready").await?;
+            client.probe("/ready").await?;
             return Ok(());
         }
         let mut findings = vec![folder(&self.data), space(&self.data), disk(&self.data), open_files()];
@@ -80,7 +80,7 @@ impl Doctor {
             }
         }
         match worst {
-            Verdict::Fail => Err(Failure::Failed("something needs attention".to_owned())),
+            Verdict::Fail => Err(Failure::Failed("a check failed".to_owned())),
             Verdict::Ok | Verdict::Warn => Ok(()),
         }
     }
@@ -99,21 +99,21 @@ fn show(finding: &Finding) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The nearest folder that exists: a data folder is made at the first start.
+/// The nearest existing parent: the data folder is created at the first start.
 fn existing(data: &Path) -> &Path {
     data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."))
 }
 
 fn folder(data: &Path) -> Finding {
     let shown = data.display();
-    let place = existing(data);
-    match tempfile_in(place) {
-        Ok(_) if data.is_dir() => ok("data folder", format!("{shown} can be written to")),
-        Ok(_) => ok("data folder", format!("{shown} is not there yet, and can be made")),
+    let parent = existing(data);
+    match tempfile_in(parent) {
+        Ok(_) if data.is_dir() => ok("data folder", format!("{shown} is writable")),
+        Ok(_) => ok("data folder", format!("{shown} does not exist yet, and can be created")),
         Err(error) => fail(
             "data folder",
-            format!("cannot write in {}: {error}", place.display()),
-            "give the user that runs matchbook write access, or choose another folder with --data",
+            format!("cannot write in {}: {error}", parent.display()),
+            "grant write access to the user that runs matchbook, or choose another folder with --data",
         ),
     }
 }
@@ -124,18 +124,22 @@ fn space(data: &Path) -> Finding {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             let found = format!("{} MiB free", free / 1024 / 1024);
             if free < RESERVE_BYTES {
-                fail("disk space", found, "the log takes no events under its reserve of 256 MiB; make room")
+                fail(
+                    "disk space",
+                    found,
+                    "the log is read-only below its reserve of 256 MiB; free disk space",
+                )
             } else if free < 8 * RESERVE_BYTES {
-                warn("disk space", found, "make room before the log becomes read-only at 256 MiB")
+                warn("disk space", found, "free disk space before the log becomes read-only at 256 MiB")
             } else {
                 ok("disk space", found)
             }
         }
-        Err(error) => warn("disk space", format!("cannot be told: {error}"), "look with df"),
+        Err(error) => warn("disk space", format!("unknown: {error}"), "check with df"),
     }
 }
 
-/// How long a small durable write takes here: that is what an acknowledgement waits for.
+/// Measures a small durable write, which every acknowledgement waits for.
 fn disk(data: &Path) -> Finding {
     let probe = || -> std::io::Result<Vec<Duration>> {
         let mut file = tempfile_in(existing(data))?;
@@ -157,17 +161,17 @@ fn disk(data: &Path) -> Finding {
                 warn(
                     "disk speed",
                     found,
-                    "put the data folder on a faster disk; appends in company are not slowed much",
+                    "put the data folder on a faster disk; concurrent appends are affected less",
                 )
             } else {
                 ok("disk speed", found)
             }
         }
-        Err(error) => fail("disk speed", format!("cannot write durably: {error}"), "look at the disk"),
+        Err(error) => fail("disk speed", format!("cannot write durably: {error}"), "check the disk"),
     }
 }
 
-/// A file without a name, which vanishes by itself.
+/// A file without a name, which the system deletes automatically.
 fn tempfile_in(folder: &Path) -> std::io::Result<std::fs::File> {
     tempfile::tempfile_in(folder)
 }
@@ -186,23 +190,23 @@ fn open_files() -> Finding {
 }
 
 async fn server(client: &Client) -> Vec<Finding> {
-    let Ok(date) = client.once("/health").await else {
+    let Ok(date) = client.probe("/health").await else {
         return vec![warn(
             "server",
-            format!("none answers at {}", client.url()),
+            format!("no response from {}", client.url()),
             "start one with `matchbook serve`",
         )];
     };
-    let mut findings = vec![ok("server", format!("{} answers", client.url()))];
-    findings.push(match client.once("/ready").await {
-        Ok(_) => ok("ready", "all parts have caught up"),
-        Err(failure) => warn("ready", failure.to_string(), "wait, or look at /status"),
+    let mut findings = vec![ok("server", format!("{} responds", client.url()))];
+    findings.push(match client.probe("/ready").await {
+        Ok(_) => ok("ready", "all components have caught up"),
+        Err(failure) => warn("ready", failure.to_string(), "wait, or check /status"),
     });
     findings.push(clock(date));
     match client.get::<Value>("/status").await {
-        Ok(status) => findings.extend(parts(&status)),
+        Ok(status) => findings.extend(components(&status)),
         Err(failure) => {
-            findings.push(warn("status", failure.to_string(), "give a token of an admin or a service"));
+            findings.push(warn("status", failure.to_string(), "use a token with the role admin or service"));
         }
     }
     findings
@@ -210,15 +214,15 @@ async fn server(client: &Client) -> Vec<Finding> {
 
 fn clock(theirs: Option<std::time::SystemTime>) -> Finding {
     let Some(theirs) = theirs else {
-        return warn("clock", "the server does not say what time it is", "compare by hand");
+        return warn("clock", "the server sent no time", "compare the clocks manually");
     };
     let ours = std::time::SystemTime::now();
-    let apart =
+    let difference =
         ours.duration_since(theirs).or_else(|_| theirs.duration_since(ours)).unwrap_or_default().as_secs();
-    if apart > CLOCK_SECONDS_MAX {
+    if difference > CLOCK_SECONDS_MAX {
         warn(
             "clock",
-            format!("{apart} s apart from the server's"),
+            format!("differs by {difference} s from the server's"),
             "synchronise the clocks, or tokens will be refused",
         )
     } else {
@@ -226,13 +230,13 @@ fn clock(theirs: Option<std::time::SystemTime>) -> Finding {
     }
 }
 
-fn parts(status: &Value) -> Vec<Finding> {
+fn components(status: &Value) -> Vec<Finding> {
     let mut findings = Vec::new();
     if status.get("access").and_then(Value::as_str) == Some("open") {
         findings.push(warn(
             "access",
             "the server is open: every caller has every role",
-            "fine on a laptop; else set MATCHBOOK_JWT_SECRET",
+            "fine for local use; otherwise set MATCHBOOK_JWT_SECRET",
         ));
     } else {
         findings.push(ok("access", "callers need credentials"));
@@ -244,7 +248,7 @@ fn parts(status: &Value) -> Vec<Finding> {
             "stopped" => fail(
                 "read model",
                 format!("{found}: {}", text("error")),
-                "run the version of matchbook that knows the event, then `matchbook projections rebuild`",
+                "run a version of matchbook that supports the event, then `matchbook projections rebuild`",
             ),
             "paused" => warn("read model", found, "resume it with POST /internal/projections/{name}/resume"),
             _ => ok("read model", found),

@@ -1,11 +1,11 @@
-//! `matchbook events`: the log of a running server, read by its auditors' API; and the files of one, looked after.
+//! `matchbook events`: reads the log of a running server through its audit API, and manages the files of a log.
 
 mod backup;
 mod export;
 mod import;
+mod log_location;
 mod migrate;
-mod pace;
-mod place;
+mod progress;
 mod repair;
 mod verify;
 
@@ -18,27 +18,27 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::client::{Client, Server};
-use super::{Failure, written};
+use super::{Failure, output_failure};
 
 const NDJSON: &str = "application/x-ndjson";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Events {
-    /// Show events as they are recorded, until interrupted
+    /// Print events as they are recorded, until interrupted
     Tail(Tail),
-    /// Write all events up to now as CloudEvents, one a line; what an earlier export left unfinished goes on
+    /// Export all events up to now as CloudEvents, one per line; an interrupted export is resumed
     Export(export::Export),
-    /// Read the whole log of a stopped server, and tell whether every byte of it is right
+    /// Verify all checksums of a stopped server's log
     Verify(verify::Verify),
-    /// Show what could be kept of a stopped server's damaged log; with --apply, set the rest aside. Nothing is deleted
+    /// Show how a stopped server's damaged log can be repaired; with --apply, quarantine the damaged part. Nothing is deleted
     Repair(repair::Repair),
-    /// Copy the log into a backup while the server runs, or add to the backup what is new
+    /// Back up the log, also while the server runs; an existing backup is updated
     Backup(backup::Backup),
-    /// Make a stopped server's log from a backup
+    /// Restore a stopped server's log from a backup
     Restore(backup::Restore),
-    /// Put exported events into a log that is not in use, with their times and ids
+    /// Import exported events, with their times and ids, into a log that is not in use
     Import(import::Import),
-    /// Move a log to another place, from a folder to a cluster or back, and verify that both hold the same
+    /// Copy a log from a folder to a cluster or back, and verify that both are equal
     Migrate(migrate::Migrate),
 }
 
@@ -49,7 +49,7 @@ struct Selection {
     /// Only events of this stream
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
-    /// Only events of this category: job, matching, worker
+    /// Only events of this category: job, matching, worker, player, pool, match_record, challenge
     #[arg(long, value_name = "CATEGORY")]
     category: Option<String>,
     /// Only events of this type, such as MatchFound
@@ -61,7 +61,7 @@ struct Selection {
 pub(crate) struct Tail {
     #[command(flatten)]
     selection: Selection,
-    /// Start after this position instead of now; 0 shows everything
+    /// Start after this position instead of now; 0 prints all events
     #[arg(long, value_name = "POSITION")]
     from: Option<u64>,
 }
@@ -81,7 +81,7 @@ impl Events {
     }
 }
 
-/// The folder of the events in a data folder; a folder that has none may be that of the events itself.
+/// The folder of the events in a data folder, or the folder itself if it has no folder `events`.
 fn events_folder(data: &Path) -> PathBuf {
     let within = data.join("events");
     if within.is_dir() { within } else { data.to_owned() }
@@ -97,15 +97,15 @@ impl Selection {
             [("stream", &self.stream), ("category", &self.category), ("type", &self.event_type)]
         {
             if let Some(value) = value {
-                query.push_str(&format!("&{name}={}", escaped(value)));
+                query.push_str(&format!("&{name}={}", percent_encoded(value)));
             }
         }
         query
     }
 }
 
-/// A value as a query takes it.
-fn escaped(value: &str) -> String {
+/// Percent-encodes a query value.
+fn percent_encoded(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     value
         .bytes()
@@ -119,7 +119,7 @@ async fn head(client: &Client) -> Result<u64, Failure> {
     status
         .pointer("/log/head")
         .and_then(Value::as_u64)
-        .ok_or_else(|| Failure::Failed("the server does not say where its log ends".to_owned()))
+        .ok_or_else(|| Failure::Failed("the server's status has no head of the log".to_owned()))
 }
 
 impl Tail {
@@ -135,11 +135,11 @@ impl Tail {
             let ended = copy(&client, &path, |line| {
                 let event: Value = serde_json::from_slice(line).unwrap_or_default();
                 from = event.get("position").and_then(Value::as_u64).unwrap_or(from);
-                let shown = if json { out.write_all(line) } else { writeln!(out, "{}", readable(&event)) };
-                shown.map_err(|error| written(&error))
+                let printed = if json { out.write_all(line) } else { writeln!(out, "{}", readable(&event)) };
+                printed.map_err(|error| output_failure(&error))
             })
             .await;
-            // A server that was stopped comes back; the tail goes on behind the last event that it showed.
+            // After a restart of the server, the tail resumes after the last printed event.
             match ended {
                 Ok(()) | Err(Failure::Unreachable(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
                 Err(failure) => return Err(failure),
@@ -148,7 +148,7 @@ impl Tail {
     }
 }
 
-/// Hands every line of a stream, with its end, to `take`, until the stream ends.
+/// Passes every line of a stream, including its line break, to `take`, until the stream ends.
 async fn copy(
     client: &Client,
     path: &str,
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_fits_on_a_readable_line() {
+    fn event_is_printed_on_one_line() {
         let event = serde_json::json!({
             "position": 42, "recorded_at": "2026-11-20T10:00:00.123456Z", "type": "JobCancelled",
             "stream": "job-1", "data": {"from": "queued"},

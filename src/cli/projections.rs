@@ -12,9 +12,9 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Projections {
-    /// Show every read model: how far it is, and what stops it
+    /// List the read models, with their progress and errors
     List(List),
-    /// Build a read model anew from the log, beside the one that serves, and swap it in
+    /// Rebuild a read model from the log alongside the live generation, and switch to it (blue/green)
     Rebuild(Rebuild),
 }
 
@@ -28,9 +28,9 @@ pub(crate) struct List {
 pub(crate) struct Rebuild {
     #[command(flatten)]
     server: Server,
-    /// The read model, as `list` names it
+    /// The name of the read model, as in `list`
     name: String,
-    /// Return at once instead of showing the progress
+    /// Return immediately, without waiting for the rebuild
     #[arg(long)]
     no_wait: bool,
 }
@@ -98,7 +98,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Shows how far the rebuild is, until it is done.
+    /// Prints the progress of the rebuild until it is done.
     async fn follow(&self, client: &Client, json: bool) -> Result<Value, Failure> {
         let mut shown = String::new();
         loop {

@@ -1,4 +1,4 @@
-//! `matchbook serve`: the server, until it is told to stop or its disk fails.
+//! `matchbook serve`: runs the server until a signal or a disk failure.
 
 use std::io::IsTerminal;
 
@@ -12,12 +12,12 @@ use super::{Failure, print};
 use crate::config::{Config, LogFormat};
 use crate::wiring;
 
-/// `json` makes the log one JSON object a line, as the setting does.
+/// `json` sets the log format to one JSON object per line, like the setting.
 pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let format = if json { LogFormat::Json } else { config.log_format };
     log_to_standard_error(&config.log, format)?;
     let auth = crate::access::auth(&config)?;
-    let (end, shutdown) = web::shutdown::channel();
+    let (trigger, shutdown) = web::shutdown::channel();
     let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Failure::InUse(format!(
@@ -40,18 +40,18 @@ pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let mut serving = tokio::spawn(web::server::run(listener, endpoint, bounds, shutdown).boxed());
     let failed = tokio::select! {
         signal = signals.next() => {
-            tracing::info!("asked to stop by {signal}");
+            tracing::info!("stopping on {signal}");
             None
         }
         reason = running.disk_failure() => Some(reason),
     };
-    end.begin();
-    running.send_home().await;
+    trigger.request();
+    running.cancel_waiters().await;
     tokio::select! {
         served = &mut serving => if served.is_err() {
-            tracing::error!("the HTTP server broke off");
+            tracing::error!("the HTTP server failed");
         },
-        signal = signals.next() => tracing::warn!("asked again by {signal}: not waiting for what is under way"),
+        signal = signals.next() => tracing::warn!("second {signal}: not waiting for active requests"),
     }
     running.stop().await;
     match failed {
@@ -60,12 +60,12 @@ pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
             Ok(())
         }
         Some(reason) => Err(Failure::Disk(format!(
-            "the log's disk failed: {reason}; what was acknowledged is safe. Look at the disk, then start again"
+            "the log's disk failed: {reason}; acknowledged events are safe. Check the disk, then start again"
         ))),
     }
 }
 
-/// The OpenAPI document, from a server over nothing.
+/// Prints the OpenAPI document, from a server on an empty folder.
 pub(crate) async fn print_openapi() -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(|error| Failure::Disk(error.to_string()))?;
     let config = Config::in_folder(folder.path())?;
@@ -78,7 +78,7 @@ pub(crate) async fn print_openapi() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What asks the server to stop: SIGTERM, or Ctrl-C.
+/// The signals that stop the server: SIGTERM and SIGINT (Ctrl-C).
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -102,7 +102,7 @@ impl Signals {
 }
 
 fn log_to_standard_error(filter: &str, format: LogFormat) -> Result<(), Failure> {
-    // The client of a cluster tells in its own words what our log tells already.
+    // The client of the cluster logs the same events as our own code, so it is silenced.
     let quiet = if filter.contains("eventstore") { "" } else { ",eventstore=off" };
     let filter = EnvFilter::try_new(format!("{filter}{quiet}")).map_err(|error| {
         Failure::Usage(format!("--log: {error}; write it as info, or info,projections=debug"))

@@ -1,4 +1,4 @@
-//! `matchbook token`: a token for the API, signed with the shared secret.
+//! `matchbook token`: mints a token for the API, signed with the shared secret.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use super::{Failure, print};
     after_help = "Example:\n  MATCHBOOK_JWT_SECRET=… matchbook token --tenant acme --user ann --role user --ttl 1h"
 )]
 pub(crate) struct Token {
-    /// The secret that the server was given (at least 32 bytes)
+    /// The shared secret of the server (at least 32 bytes)
     #[arg(long, env = "MATCHBOOK_JWT_SECRET", value_name = "SECRET", hide_env_values = true)]
     jwt_secret: String,
-    /// Whose things the bearer may see
+    /// The tenant of the bearer
     #[arg(long, value_name = "TENANT", default_value = "default")]
     tenant: Tenant,
-    /// Who the bearer is
+    /// The user id of the bearer
     #[arg(long, value_name = "USER")]
     user: UserId,
-    /// What the bearer may do: user, worker, service, auditor, admin; may be given more than once
+    /// A role of the bearer: user, worker, service, auditor, admin; may be repeated
     #[arg(long = "role", value_name = "ROLE", default_value = "user")]
     roles: Vec<Role>,
-    /// For how long
+    /// The lifetime of the token
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
 }

@@ -1,4 +1,4 @@
-//! `matchbook vault`: the names of people and their keys, which lie outside the event log and its backups.
+//! `matchbook vault`: the subject vault with the names and keys of users, which is not part of the event log or its backups.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::wiring::vault_failure;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Vault {
-    /// Copy the vault, of a running server or a stopped one, into a file of its own
+    /// Back up the vault of a running or stopped server to a file
     Backup(Backup),
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct Backup {
     /// The data folder of the server, which may be running
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// The file to make; one that is there is left as it is
+    /// The file to create; an existing file is not overwritten
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
@@ -29,19 +29,19 @@ impl Vault {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let Self::Backup(Backup { data, to }) = self;
         let vault = data.join("vault.sqlite");
-        let people = commands::vault::back_up(&vault, &to).await.map_err(|error| {
+        let users = commands::vault::back_up(&vault, &to).await.map_err(|error| {
             let message = error.to_string();
             match error {
-                BackupError::NoVault(_) | BackupError::Taken(_) => Failure::Usage(message),
+                BackupError::NotAVault(_) | BackupError::Exists(_) => Failure::Usage(message),
                 BackupError::Vault(error) => vault_failure(&vault, &error),
                 BackupError::File { .. } => Failure::Disk(message),
             }
         })?;
         if json {
-            return print(&json!({ "file": to, "people": people }));
+            return print(&json!({ "file": to, "users": users }));
         }
         print(&format_args!(
-            "{} holds the names and keys of {people} people, readable by its owner alone; keep it apart from the log's backup, and no longer than erased people may be remembered",
+            "{} contains the names and keys of {users} users, and only its owner can read it; store it separately from the log's backup, and no longer than data of erased users may be retained",
             to.display()
         ))
     }

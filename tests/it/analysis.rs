@@ -1,4 +1,4 @@
-//! Analyses of videos on the program itself, with the example worker and a real video.
+//! Analyses of videos on the real program, with the example worker and a real video.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::load::Dice;
-use crate::support::reader::{Reader, Told};
+use crate::support::load::SeededRng;
 use crate::support::server::{Analyst, Server};
-use crate::support::{setting, until};
+use crate::support::sse_client::{SseClient, SseEvent};
+use crate::support::{setting, wait_until};
 
 const START: &str = "/api/v1/analysis";
 const CONNECTIONS: usize = 32;
@@ -24,18 +24,18 @@ fn video(number: usize, options: &Value) -> Value {
 }
 
 impl Server {
-    /// Asks for an analysis, and answers its job's id.
+    /// Starts an analysis, and returns the id of its job.
     async fn start_analysis(&self, number: usize, options: Value) -> String {
         let started = self.post(START, &video(number, &options)).await.expect(202);
         started["job_id"].as_str().unwrap().to_owned()
     }
 
-    /// The analysis with all that is in the log of it by now.
+    /// The analysis, with all its events up to now.
     async fn analysis(&self, id: &str) -> Value {
         self.current(id, &format!("{START}/{id}")).await
     }
 
-    /// What a path answers that reflects all that is in the log of the job by now.
+    /// The response of a path, with all events of the job up to now.
     async fn current(&self, id: &str, path: &str) -> Value {
         let events = self.get(&format!("/jobs/{id}/events?limit=500")).await.expect(200);
         let latest = events["items"].as_array().unwrap().last().unwrap()["position"].to_string();
@@ -54,18 +54,18 @@ impl Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_video_is_analysed_stage_by_stage_and_its_stream_tells_it_to_the_end() {
+async fn real_video_is_analysed_and_streamed_to_the_end() {
     let server = Server::start(&[]).await;
     let id = server.start_analysis(2039, json!({"highlights_max": 3})).await;
-    let mut reader = Reader::open(&server, &format!("{START}/{id}/stream"), None).await.unwrap();
+    let mut subscriber = SseClient::open(&server, &format!("{START}/{id}/stream"), None).await.unwrap();
     let _analyst = Analyst::start(&server, "analyst-1", media(), &["--pace-ms", "5"]);
-    let told = reader.rest().await;
-    assert_eq!(told.last().map(|told| told.event.as_str()), Some("stream_ended"));
+    let events = subscriber.read_to_end().await;
+    assert_eq!(events.last().map(|event| event.event.as_str()), Some("stream_ended"));
     let percentages: Vec<f64> =
-        told.iter().filter_map(|told| told.data["progress"]["percentage"].as_f64()).collect();
+        events.iter().filter_map(|event| event.data["progress"]["percentage"].as_f64()).collect();
     assert!(percentages.is_sorted() && percentages.last() == Some(&100.0), "{percentages:?}");
     let between = percentages.iter().filter(|percentage| (65.1..89.9).contains(*percentage)).count();
-    assert!(between > 0, "frames that were decoded are told of: {percentages:?}");
+    assert!(between > 0, "progress within the decoding stage is sent: {percentages:?}");
     let done = server.analysis(&id).await;
     assert_eq!((&done["status"], &done["attempt"]), (&json!("completed"), &json!(1)), "{done}");
     let result = &done["result"];
@@ -75,22 +75,22 @@ async fn a_real_video_is_analysed_stage_by_stage_and_its_stream_tells_it_to_the_
     );
     let highlights = result["highlights"].as_array().unwrap();
     assert!((1..=3).contains(&highlights.len()), "{result}");
-    let lacking: Vec<&str> =
+    let unsupported: Vec<&str> =
         result["unsupported"].as_array().unwrap().iter().filter_map(|part| part["what"].as_str()).collect();
-    assert_eq!(lacking, ["chat", "loudness", "transcript"]);
+    assert_eq!(unsupported, ["chat", "loudness", "transcript"]);
     assert_eq!(done["attempts"][0]["worker_ids"], json!(["analyst-1"]));
-    let ended = told.iter().find(|told| told.event == "completed").unwrap().id;
-    assert_eq!(Reader::open(&server, &format!("{START}/{id}/stream"), ended).await.err(), Some(204));
+    let ended = events.iter().find(|event| event.event == "completed").unwrap().id;
+    assert_eq!(SseClient::open(&server, &format!("{START}/{id}/stream"), ended).await.err(), Some(204));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_worker_has_no_service_for_fails_as_unsupported() {
+async fn missing_worker_service_fails_as_unsupported() {
     let server = Server::start(&[]).await;
     let absent = server.start_analysis(1, json!({})).await;
     let transcript = server.start_analysis(2039, json!({"require": ["transcript"]})).await;
     let _analyst = Analyst::start(&server, "analyst-1", media(), &[]);
     for (id, word) in [(absent, "download"), (transcript, "transcript")] {
-        until("the analysis fails", async || server.analysis(&id).await["status"] == "failed").await;
+        wait_until("the analysis fails", async || server.analysis(&id).await["status"] == "failed").await;
         let failed = server.analysis(&id).await;
         assert_eq!(failed["error"]["code"], "unsupported_video", "{failed}");
         assert!(failed["error"]["message"].as_str().unwrap().contains(word), "{failed}");
@@ -99,30 +99,30 @@ async fn what_the_worker_has_no_service_for_fails_as_unsupported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_connections_that_ask_for_the_same_video_one_begins_it() {
+async fn concurrent_requests_for_one_video_create_one_job() {
     let server = Server::start(&[]).await;
     let ask = async || {
-        // A client of its own is a connection of its own.
+        // A separate client opens a separate connection.
         let client = reqwest::Client::new();
         let request = client.post(format!("{}{START}", server.url)).json(&video(7, &json!({})));
-        let answer = request.send().await.unwrap();
-        let status = answer.status().as_u16();
-        let body: Value = answer.json().await.unwrap();
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
         (status, body["job_id"].as_str().unwrap().to_owned())
     };
-    let answers = futures_util::future::join_all((0..CONNECTIONS).map(|_| ask())).await;
-    assert_eq!(answers.iter().filter(|(status, _)| *status == 202).count(), 1, "{answers:?}");
-    assert_eq!(answers.iter().filter(|(status, _)| *status == 200).count(), CONNECTIONS - 1);
-    assert_eq!(answers.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len(), 1);
-    server.analysis(&answers[0].1).await;
+    let responses = futures_util::future::join_all((0..CONNECTIONS).map(|_| ask())).await;
+    assert_eq!(responses.iter().filter(|(status, _)| *status == 202).count(), 1, "{responses:?}");
+    assert_eq!(responses.iter().filter(|(status, _)| *status == 200).count(), CONNECTIONS - 1);
+    assert_eq!(responses.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len(), 1);
+    server.analysis(&responses[0].1).await;
     let list = server.get("/api/v1/jobs").await.expect(200);
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_left_and_taken_up_at_random_tells_every_change_once() {
+async fn stream_resumed_at_random_delivers_every_change_once() {
     let server = Server::start(&[]).await;
-    let mut dice = Dice(setting("MATCHBOOK_TEST_SEED", 11));
+    let mut rng = SeededRng(setting("MATCHBOOK_TEST_SEED", 11));
     let id = server.start_analysis(5, json!({})).await;
     let path = format!("{START}/{id}/stream");
     let work = async {
@@ -147,26 +147,26 @@ async fn a_stream_that_is_left_and_taken_up_at_random_tells_every_change_once() 
         }
     };
     let read = async {
-        let mut heard: Vec<Told> = Vec::new();
+        let mut received: Vec<SseEvent> = Vec::new();
         let mut last = None;
         loop {
-            let mut reader = match Reader::open(&server, &path, last).await {
-                Ok(reader) => reader,
+            let mut subscriber = match SseClient::open(&server, &path, last).await {
+                Ok(subscriber) => subscriber,
                 Err(status) => {
                     assert_eq!(status, 204);
-                    return heard;
+                    return received;
                 }
             };
-            let patience = 1 + dice.below(6);
-            for _ in 0..=patience {
-                let Some(told) = reader.next().await else { break };
-                last = told.id.or(last);
-                heard.extend(told.id.is_some().then_some(told));
+            let event_count = 1 + rng.below(6);
+            for _ in 0..=event_count {
+                let Some(event) = subscriber.next().await else { break };
+                last = event.id.or(last);
+                received.extend(event.id.is_some().then_some(event));
             }
         }
     };
-    let ((), heard) = tokio::join!(work, read);
-    let ids: Vec<u64> = heard.iter().filter_map(|told| told.id).collect();
+    let ((), received) = tokio::join!(work, read);
+    let ids: Vec<u64> = received.iter().filter_map(|event| event.id).collect();
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in order, and nothing twice: {ids:?}");
     let events = server.get(&format!("/jobs/{id}/events?limit=500")).await.expect(200);
     let is_change = |event: &&Value| {
@@ -182,49 +182,49 @@ async fn a_stream_that_is_left_and_taken_up_at_random_tells_every_change_once() 
         .collect();
     assert!(changes.len() > 10, "{events}");
     let missed: Vec<&u64> = changes.iter().filter(|change| !ids.contains(change)).collect();
-    assert!(missed.is_empty(), "{missed:?} of {changes:?} were never told: {ids:?}");
-    assert_eq!(heard.last().map(|told| told.event.as_str()), Some("completed"));
+    assert!(missed.is_empty(), "{missed:?} of {changes:?} were never delivered: {ids:?}");
+    assert_eq!(received.last().map(|event| event.event.as_str()), Some("completed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_that_wait_survive_a_kill_and_each_is_had_once_and_not_before_its_time() {
+async fn pending_retries_survive_kills_and_run_once_when_due() {
     let mut server = Server::start(&["--analyses-max=100000"]).await;
     let count = setting("MATCHBOOK_TEST_RETRIES", 60) as usize;
     for number in 0..count {
         server.start_analysis(number, json!({})).await;
     }
-    // So long that the first one is not due before the last one has failed.
-    let pause = 3 + count / 50;
+    // Long enough that no retry is due before the last analysis has failed.
+    let delay = 3 + count / 50;
     let mut claimed = 0;
     while claimed < count {
         for item in server.claim_analyses(100).await {
-            server.work(&item, "fail", json!({"error": "HTTP 429", "retry_after_seconds": pause})).await;
+            server.work(&item, "fail", json!({"error": "HTTP 429", "retry_after_seconds": delay})).await;
             claimed += 1;
         }
     }
     server.kill();
     server.restart().await;
     assert_eq!(server.claim_analyses(100).await, [0; 0], "nothing is due yet");
-    let (mut had, mut killed_again) = (BTreeSet::new(), false);
-    while had.len() < count {
+    let (mut claimed_again, mut killed_again) = (BTreeSet::new(), false);
+    while claimed_again.len() < count {
         for item in server.claim_analyses(7).await {
             let id = item["job_id"].as_str().unwrap().to_owned();
             let second = server.analysis(&id).await["attempts"][1].clone();
-            let (due, began) = (&second["due_at"], &second["started_at"]);
-            assert!(began.as_str() >= due.as_str(), "{id} began at {began}, due at {due}");
+            let (due, started) = (&second["due_at"], &second["started_at"]);
+            assert!(started.as_str() >= due.as_str(), "{id} started at {started}, due at {due}");
             assert_eq!(item["attempt"], 2);
-            assert!(had.insert(id));
+            assert!(claimed_again.insert(id));
         }
-        if !killed_again && had.len() >= count / 2 {
+        if !killed_again && claimed_again.len() >= count / 2 {
             killed_again = true;
             server.kill();
             server.restart().await;
         }
     }
-    assert_eq!(server.claim_analyses(100).await, [0; 0], "nothing is had twice");
+    assert_eq!(server.claim_analyses(100).await, [0; 0], "no retry runs twice");
 }
 
-/// What becomes of each fault at first: the code that it is recognised by, and whether it is tried again.
+/// The faults of the example worker, which are the codes of their errors, and the job's retry state after the first attempt.
 const FAULTS: [(&str, &str); 18] = [
     ("network_timeout", "in_progress"),
     ("connection_failed", "in_progress"),
@@ -246,7 +246,7 @@ const FAULTS: [(&str, &str); 18] = [
     ("unknown", "in_progress"),
 ];
 
-/// A folder in which the clip has all the numbers up to `count`.
+/// A folder with the same clip under `count` numbers.
 fn clips(count: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..count {
@@ -257,7 +257,7 @@ fn clips(count: usize) -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_class_of_error_is_recognised_explained_and_tried_again_or_not() {
+async fn every_error_class_is_recognised_and_retried_or_not() {
     let server = Server::start(&[]).await;
     let clips = clips(FAULTS.len());
     let mut ids = Vec::new();
@@ -267,7 +267,7 @@ async fn every_class_of_error_is_recognised_explained_and_tried_again_or_not() {
     let _analyst = Analyst::start(&server, "analyst-1", clips.path(), &["--faults"]);
     for (id, (fault, state)) in ids.iter().zip(FAULTS) {
         let failed = async || server.analysis(id).await["attempts"][0]["ended_at"].is_string();
-        until("the first attempt ends", failed).await;
+        wait_until("the first attempt ends", failed).await;
         let shown = server.analysis(id).await;
         let error = &shown["attempts"][0]["error"];
         assert_eq!(error["code"], fault, "{shown}");
@@ -276,12 +276,14 @@ async fn every_class_of_error_is_recognised_explained_and_tried_again_or_not() {
         assert!(!error["suggested_actions"].as_array().unwrap().is_empty());
         assert!(error["support_reference"].as_str().unwrap().starts_with("MB-"));
     }
-    // One of each kind of pause that a test can wait for goes well the second time.
+    // The second attempt succeeds, for one fault of each retry delay that is short enough for a test.
     for fault in ["network_timeout", "object_storage_service", "rate_limited", "unknown"] {
         let index = FAULTS.iter().position(|(known, _)| *known == fault).unwrap();
         let id = &ids[index];
-        until("the second attempt completes", async || server.analysis(id).await["status"] == "completed")
-            .await;
+        wait_until("the second attempt completes", async || {
+            server.analysis(id).await["status"] == "completed"
+        })
+        .await;
         let shown = server.analysis(id).await;
         assert_eq!((&shown["attempt"], &shown["error"]), (&json!(2), &Value::Null), "{fault}: {shown}");
         assert_eq!(shown["attempts"][0]["error"]["code"], fault);
@@ -302,14 +304,14 @@ async fn every_class_of_error_is_recognised_explained_and_tried_again_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_two_workers_vanish_from_is_quarantined_and_may_be_retried_by_hand() {
+async fn job_losing_two_workers_is_quarantined_until_retried() {
     let server = Server::start(&["--lease-term=6s"]).await;
     let id = server.start_analysis(2039, json!({"fault": "worker_lost", "fault_attempts": 1})).await;
     for worker in ["analyst-1", "analyst-2"] {
         let mut analyst = Analyst::start(&server, worker, media(), &["--faults"]);
-        assert_eq!(analyst.ended(), Some(137));
+        assert_eq!(analyst.wait_for_exit(), Some(137));
     }
-    until("the job is quarantined", async || server.analysis(&id).await["status"] == "failed").await;
+    wait_until("the job is quarantined", async || server.analysis(&id).await["status"] == "failed").await;
     let shown = server.analysis(&id).await;
     assert_eq!(
         (&shown["retry_state"], &shown["error"]["code"]),
@@ -318,5 +320,6 @@ async fn a_job_that_two_workers_vanish_from_is_quarantined_and_may_be_retried_by
     assert_eq!(shown["attempts"][0]["worker_ids"], json!(["analyst-1", "analyst-2"]));
     server.post(&format!("/jobs/{id}/retry"), &json!({})).await.expect(200);
     let _analyst = Analyst::start(&server, "analyst-3", media(), &["--faults"]);
-    until("it goes well", async || server.analysis(&id).await["status"] == "completed").await;
+    wait_until("the retried job completes", async || server.analysis(&id).await["status"] == "completed")
+        .await;
 }

@@ -3,14 +3,14 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::job::{events, phase, running};
+use crate::support::job::{events, running_job, set_phase};
 use crate::support::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_holds_every_event_once_and_in_order() {
+async fn export_contains_every_event_once_in_order() {
     let server = Server::start(&[]).await;
-    let id = running(&server, 2, 3).await;
-    phase(&server, &id, "completed").await;
+    let id = running_job(&server, 2, 3).await;
+    set_phase(&server, &id, "completed").await;
     let export = server.cli(&["events", "export", "--format=envelope"]);
     assert!(export.status.success(), "{export:?}");
     let lines: Vec<Value> = String::from_utf8(export.stdout)
@@ -25,9 +25,9 @@ async fn an_export_holds_every_event_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_filters_show_the_same_events_as_the_lines() {
+async fn pages_and_filters_show_the_events_of_the_job() {
     let server = Server::start(&[]).await;
-    let id = running(&server, 3, 2).await;
+    let id = running_job(&server, 3, 2).await;
     let mut paged = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -55,10 +55,10 @@ async fn pages_and_filters_show_the_same_events_as_the_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_auditor_sees_their_own_tenant_alone() {
+async fn auditor_sees_only_their_own_tenant() {
     let server = Server::start(&[]).await;
-    running(&server, 1, 1).await;
-    let seen = |tenant: &'static str| {
+    running_job(&server, 1, 1).await;
+    let event_count = |tenant: &'static str| {
         let server = &server;
         async move {
             let page =
@@ -66,13 +66,13 @@ async fn an_auditor_sees_their_own_tenant_alone() {
             page["items"].as_array().unwrap().len()
         }
     };
-    assert_eq!(seen("another").await, 0);
-    assert_ne!(seen("default").await, 0);
-    assert_ne!(seen("*").await, 0);
+    assert_eq!(event_count("another").await, 0);
+    assert_ne!(event_count("default").await, 0);
+    assert_ne!(event_count("*").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_bound_is_named() {
+async fn invalid_bound_is_named() {
     let server = Server::start(&[]).await;
     let problem = server.get("/audit/events?from=yesterday").await.problem(400);
     assert_eq!(problem["errors"][0]["field"], "from");

@@ -1,11 +1,11 @@
-//! The real program under faults: nothing acknowledged is lost, nothing is made up, and it says what is wrong.
+//! The real program under faults: it loses nothing acknowledged, records nothing else, and reports the cause.
 
 mod damage;
 mod disk;
 pub(crate) mod kills;
 mod leases;
 mod power;
-mod refusals;
 mod repair;
 mod shutdown;
-mod streams;
+mod stalled_subscribers;
+mod unusable_folders;

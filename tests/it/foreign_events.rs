@@ -1,4 +1,4 @@
-//! Events that other programs keep in the log, through the EventStoreDB protocol: they are kept, and disturb nothing.
+//! Events that other programs append over the EventStoreDB protocol: they are stored, and disturb nothing.
 
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use eventstore::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::PATIENCE;
-use crate::support::job::{arithmetic, events, phase, running, summary};
+use crate::support::TIMEOUT;
+use crate::support::job::{events, expected_summary, running_job, set_phase, summary};
 use crate::support::server::Server;
 use crate::wire::serving;
 
-/// Streams of names that come near to the program's own.
-fn near_names() -> Vec<String> {
+/// Names of streams that are similar to the program's own.
+fn similar_names() -> Vec<String> {
     let id = Uuid::from_u128(1);
     vec![
         "notes".to_owned(),
@@ -30,9 +30,9 @@ fn near_names() -> Vec<String> {
     ]
 }
 
-/// Events that look like the program's, or like nothing.
+/// Events that look like the program's own, and arbitrary ones.
 fn odd_events(real: &Value) -> Vec<EventData> {
-    let copied = serde_json::json!({
+    let metadata = serde_json::json!({
         "schema_version": 1, "occurred_at": real["occurred_at"], "tenant": real["tenant"], "actor": real["actor"],
         "correlation_id": real["correlation_id"], "causation_id": real["causation_id"],
     });
@@ -40,7 +40,7 @@ fn odd_events(real: &Value) -> Vec<EventData> {
         // A copy of a real event, with another id.
         EventData::json(real["type"].as_str().unwrap(), &real["data"])
             .unwrap()
-            .metadata(Bytes::from(copied.to_string())),
+            .metadata(Bytes::from(metadata.to_string())),
         EventData::json("MatchFound", &serde_json::json!({ "half": "of it" })).unwrap(),
         EventData::binary("MatchFound", Bytes::from_static(b"\xff\xfe")).metadata(Bytes::from_static(b"\0")),
         EventData::binary("EventSkipped", Bytes::new()).id(Uuid::new_v4()),
@@ -51,14 +51,14 @@ fn odd_events(real: &Value) -> Vec<EventData> {
 
 async fn append_everywhere(client: &Client, real: &Value) -> usize {
     let mut appended = 0;
-    for name in near_names() {
+    for name in similar_names() {
         for event in odd_events(real) {
             client.append_to_stream(name.as_str(), &AppendToStreamOptions::default(), event).await.unwrap();
             appended += 1;
         }
     }
-    let rubbish = EventData::binary("$metadata", Bytes::from_static(b"{\"$maxCount\":\"no\","));
-    client.append_to_stream("$$notes", &AppendToStreamOptions::default(), rubbish).await.unwrap();
+    let invalid = EventData::binary("$metadata", Bytes::from_static(b"{\"$maxCount\":\"no\","));
+    client.append_to_stream("$$notes", &AppendToStreamOptions::default(), invalid).await.unwrap();
     client
         .delete_stream("Job-00000000-0000-0000-0000-000000000001", &DeleteStreamOptions::default())
         .await
@@ -67,7 +67,7 @@ async fn append_everywhere(client: &Client, real: &Value) -> usize {
     appended + 3
 }
 
-/// Waits until every part of the server and every read model has come to the head.
+/// Waits until the server is ready and every projection has reached the head.
 async fn all_caught_up(server: &Server) {
     let started = Instant::now();
     loop {
@@ -81,31 +81,31 @@ async fn all_caught_up(server: &Server) {
         if !behind && server.get("/ready").await.status == 200 {
             return;
         }
-        assert!(started.elapsed() < PATIENCE, "not all came to the head: {status}");
+        assert!(started.elapsed() < TIMEOUT, "not all projections reached the head: {status}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_other_programs_stop_no_read_model_no_audit_and_no_verification() {
+async fn foreign_events_disturb_no_read_model_audit_or_verify() {
     let (mut server, port) = serving(&[]).await;
     let url = format!("esdb://127.0.0.1:{port}?tls=false");
     let client = Client::new(url.parse().unwrap()).unwrap();
-    let before = running(&server, 2, 3).await;
+    let before = running_job(&server, 2, 3).await;
     let real = events(&server, &before).await.remove(0);
     let foreign = append_everywhere(&client, &real).await;
-    let after = running(&server, 3, 2).await;
-    phase(&server, &after, "completed").await;
+    let after = running_job(&server, 3, 2).await;
+    set_phase(&server, &after, "completed").await;
     all_caught_up(&server).await;
 
     for job in [&before, &after] {
         let own = events(&server, job).await;
         let shown = summary(&server, job, "").await;
-        for (figure, value) in arithmetic(&own).as_object().unwrap() {
+        for (figure, value) in expected_summary(&own).as_object().unwrap() {
             assert_eq!(&shown[figure], value, "{figure} of {shown}");
         }
     }
-    // An auditor sees what the program did, and nothing that others made up.
+    // An auditor sees only the events of the program itself.
     let export = server.cli(&["events", "export"]);
     assert!(export.status.success(), "{export:?}");
     let lines: Vec<Value> = String::from_utf8(export.stdout)
@@ -121,11 +121,11 @@ async fn events_of_other_programs_stop_no_read_model_no_audit_and_no_verificatio
         server.get("/audit/events?stream=notes").await.expect(200)["items"].as_array().unwrap().len(),
         0
     );
-    let made_up =
+    let of_type =
         server.get(&format!("/audit/events?type={}", real["type"].as_str().unwrap())).await.expect(200);
-    assert!(made_up["items"].as_array().unwrap().iter().all(|event| event["stream"] != "notes"));
+    assert!(of_type["items"].as_array().unwrap().iter().all(|event| event["stream"] != "notes"));
 
-    // The log itself has all of it, and is whole.
+    // The log itself contains all events, and is undamaged.
     let all = ReadAllOptions::default().position(StreamPosition::Start).max_count(usize::MAX);
     let mut stream = client.read_all(&all).await.unwrap();
     let mut read = 0;

@@ -1,22 +1,22 @@
 //! One binary for all integration tests: it links once.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
-mod access;
 mod analysis;
 mod architecture;
 mod arena;
 mod audit;
+mod authorization;
+mod backup_and_migration;
 mod challenges;
 mod cluster;
+mod crash_recovery;
 mod faults;
 mod foreign_events;
-mod hostile;
+mod malformed_requests;
 mod matchmaking;
-mod moving;
 mod operations;
 mod queues;
 mod support;
-mod survival;
 mod time_travel;
 mod wire;

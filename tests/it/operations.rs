@@ -1,16 +1,16 @@
-//! The commands of an operator against a running server.
+//! Operator commands against a running server.
 
 use serde_json::{Value, json};
 
-use crate::support::job::{phase, running, summary};
+use crate::support::job::{running_job, set_phase, summary};
 use crate::support::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuilt_read_model_answers_as_before() {
+async fn rebuilt_read_model_gives_the_same_answers() {
     let server = Server::start(&[]).await;
-    let id = running(&server, 2, 4).await;
-    // While a job runs, its answers show how long it has been running.
-    phase(&server, &id, "completed").await;
+    let id = running_job(&server, 2, 4).await;
+    // The summary of a running job changes with time.
+    set_phase(&server, &id, "completed").await;
     let before = summary(&server, &id, "").await;
     let jobs = server.get("/jobs").await.expect(200);
     for name in [
@@ -34,7 +34,7 @@ async fn a_rebuilt_read_model_answers_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_list_of_projections_says_how_each_is_doing() {
+async fn projections_list_names_every_projection() {
     let server = Server::start(&[]).await;
     let list = server.cli(&["projections", "list", "--json"]);
     let names: Vec<Value> = String::from_utf8(list.stdout)
@@ -60,11 +60,11 @@ async fn the_list_of_projections_says_how_each_is_doing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_finds_a_healthy_server_healthy() {
+async fn doctor_reports_a_healthy_server() {
     let server = Server::start(&[]).await;
-    let visit = server.cli(&["doctor", "--json"]);
-    assert!(visit.status.success(), "{visit:?}");
-    let report: Value = serde_json::from_slice(&visit.stdout).unwrap();
+    let doctor = server.cli(&["doctor", "--json"]);
+    assert!(doctor.status.success(), "{doctor:?}");
+    let report: Value = serde_json::from_slice(&doctor.stdout).unwrap();
     let verdict = |check: &str| {
         let findings = report["findings"].as_array().unwrap();
         findings.iter().find(|finding| finding["check"] == check).unwrap()["verdict"].clone()
@@ -76,7 +76,7 @@ async fn the_doctor_finds_a_healthy_server_healthy() {
 }
 
 #[test]
-fn without_a_server_a_command_says_where_it_looked() {
+fn unreachable_server_url_is_named_in_the_error() {
     let failed = std::process::Command::new(env!("CARGO_BIN_EXE_matchbook"))
         .args(["doctor", "--ready", "--url", "http://127.0.0.1:1"])
         .output()
@@ -86,7 +86,7 @@ fn without_a_server_a_command_says_where_it_looked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_and_pages_are_served_without_an_outside_host() {
+async fn documents_and_pages_are_served_without_other_hosts() {
     let server = Server::start(&[]).await;
     let document = server.get("/openapi.json").await.expect(200);
     assert!(document["paths"].as_object().unwrap().contains_key("/jobs/{job_id}/matching/summary"));

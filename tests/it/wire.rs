@@ -1,35 +1,35 @@
-//! The EventStoreDB protocol against Rust clients that others wrote: the crates `eventstore` and `kurrentdb`.
+//! The EventStoreDB protocol, tested with third-party Rust clients: the crates `eventstore` and `kurrentdb`.
 //!
-//! Their interfaces differ in a few names, which a module each evens out; the cases are the same file, compiled against
-//! each. What Python's and Node's clients see is in `tests/clients`.
+//! Their interfaces differ in a few names, which one module for each adapts; the test cases are the same files, compiled
+//! against both. The tests with the Python and Node clients are in `tests/clients`.
 
 mod eventstore;
+mod fault_simulation;
 mod kurrentdb;
-mod misbehaving;
 
 use std::sync::Once;
 
 use crate::support::server::{Server, free_port};
 
-/// What an appender believes about a stream.
+/// The expected state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ExpectedState {
     Any,
     Exists,
     NoStream,
     At(u64),
 }
 
-/// A server that speaks the protocol, and the port that it does so on.
+/// Starts a server with the protocol; returns it with the port.
 pub(crate) async fn serving(arguments: &[&str]) -> (Server, u16) {
-    eventstore_goes_first();
+    install_eventstore_provider();
     let port = free_port();
     let listen = format!("--esdb-listen=127.0.0.1:{port}");
     let arguments: Vec<&str> = [listen.as_str()].iter().chain(arguments).copied().collect();
     (Server::start(&arguments).await, port)
 }
 
-/// A certificate for a server on this machine, and whoever signed it.
+/// A certificate for a server on this machine, with the authority that signed it.
 struct Certificates {
     folder: tempfile::TempDir,
 }
@@ -57,19 +57,19 @@ impl Certificates {
     }
 }
 
-/// Both crates make a TLS provider the default of the process, even where TLS is off, and `eventstore` breaks if there
-/// is one already. It does so in a task of its own, which has run once a call has been answered.
-fn eventstore_goes_first() {
+/// Both crates install a default TLS provider in the process, even without TLS, and `eventstore` fails if there is one
+/// already. It installs the provider in a background task, which has finished once a call has returned.
+fn install_eventstore_provider() {
     static FIRST: Once = Once::new();
     FIRST.call_once(|| {
         let connecting = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let nobody = "esdb://127.0.0.1:1?tls=false&maxDiscoverAttempts=1&discoveryInterval=1";
-                let client = ::eventstore::Client::new(nobody.parse().unwrap()).unwrap();
+                let unreachable = "esdb://127.0.0.1:1?tls=false&maxDiscoverAttempts=1&discoveryInterval=1";
+                let client = ::eventstore::Client::new(unreachable.parse().unwrap()).unwrap();
                 client.server_info().await.err()
             })
         });
-        assert!(connecting.join().unwrap().is_some(), "nobody listens there");
+        assert!(connecting.join().unwrap().is_some(), "no server listens there");
     });
 }

@@ -1,8 +1,8 @@
-//! Who asks: from a JSON Web Token, an API key, a stream ticket, or, on an open server, from two headers.
+//! The caller of a request, from a JSON Web Token, an API key, a stream ticket or, on an open server, two headers.
 //!
-//! A route takes a [`Caller`] as an argument. That alone authenticates the request and shows both security schemes in the
-//! OpenAPI document; `caller.require(Role::Worker | Role::Service)?` then asks for a right. The tenant comes from the
-//! credentials and from nowhere else.
+//! A route takes a [`Caller`] as an argument. This authenticates the request and adds both security schemes to the
+//! OpenAPI document; `caller.require(Role::Worker | Role::Service)?` then checks the role. The tenant comes from the
+//! credentials only.
 
 mod api_key;
 mod auth;
@@ -18,7 +18,7 @@ use poem::http::{HeaderValue, header};
 
 use crate::problem::{Code, Problem};
 
-pub use api_key::{ApiKey, NotAnApiKey, hash_of as api_key_hash};
+pub use api_key::{ApiKey, InvalidApiKeyHash, hash_of as api_key_hash};
 use auth::LOCAL_USER;
 pub use auth::{Auth, Now};
 pub use extract::Authenticated;
@@ -26,27 +26,27 @@ pub use role::{Role, Roles, UnknownRole};
 pub use ticket::{TICKET_TTL, Ticket};
 pub use token::{Claims, KeyError, Keys, SECRET_BYTES_MIN, mint};
 
-/// The tenant of whoever names none.
+/// The tenant of credentials that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
 /// An auditor of this tenant may read all tenants.
 pub const ALL_TENANTS: &str = "*";
 
-/// How a caller was recognised.
+/// The authentication method of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// The server has no keys and believes what it is told. Loopback only.
+    /// The server has no keys and trusts the `X-Tenant` and `X-User` headers. Loopback only.
     Open,
     Token,
     /// The key's id, never the key.
     ApiKey(String),
 }
 
-/// Who asks, with what rights.
+/// An authenticated caller with its roles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caller {
     pub tenant: Tenant,
-    /// A person, or the name of the program that the credentials were issued to.
+    /// The id of a person, or the name of the program that the credentials were issued to.
     pub user: Option<UserId>,
     pub roles: Roles,
     /// Pool key → rating, as the token claims.
@@ -55,16 +55,16 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Asks for one of `roles`.
+    /// Requires one of `roles`.
     ///
     /// # Errors
-    /// 403, naming what is needed.
+    /// 403, with the roles that are needed.
     pub fn require(&self, roles: impl Into<Roles>) -> Result<(), Problem> {
         let needed = roles.into();
         if self.roles.any_of(needed) {
             return Ok(());
         }
-        tracing::info!(tenant = %self.tenant, %needed, has = %self.roles, "refused for want of a role");
+        tracing::info!(tenant = %self.tenant, %needed, has = %self.roles, "missing role");
         Err(Problem::forbidden(format!(
             "this needs the role {needed}; these credentials have {}",
             self.roles
@@ -78,23 +78,23 @@ impl Caller {
     /// The user of these credentials.
     ///
     /// # Errors
-    /// 403 for credentials that name none, as an API key without a user.
+    /// 403 for credentials without a user, such as an API key that has none.
     pub fn user(&self) -> Result<&UserId, Problem> {
         self.user
             .as_ref()
-            .ok_or_else(|| Problem::forbidden("this is done by a user, and these credentials name none"))
+            .ok_or_else(|| Problem::forbidden("this needs a user, and these credentials name none"))
     }
 
-    /// Whether these credentials reach over what is others' in the tenant, as those of a trusted program or an operator. On an
-    /// open server everybody has every role: who says there who they are is taken at their word, and sees what is theirs.
-    pub fn sees_others(&self) -> bool {
-        let is_anybody = self.via == Credential::Open
+    /// Whether the caller may access the data of other users in its tenant: a service or an admin. On an open server every
+    /// caller has every role, so a caller that names a user in `X-User` has access to that user's data only.
+    pub fn can_access_others(&self) -> bool {
+        let is_named_user = self.via == Credential::Open
             && self.user.as_ref().is_some_and(|user| user.as_str() != LOCAL_USER);
-        self.has(Role::Service | Role::Admin) && !is_anybody
+        self.has(Role::Service | Role::Admin) && !is_named_user
     }
 
-    /// Whether these credentials reach over all tenants.
-    pub fn sees_all_tenants(&self) -> bool {
+    /// Whether the caller may access the data of all tenants.
+    pub fn can_access_all_tenants(&self) -> bool {
         self.tenant.as_str() == ALL_TENANTS
     }
 }
@@ -103,7 +103,7 @@ fn challenge(value: &'static str, detail: &'static str) -> Problem {
     Problem::new(Code::Unauthorized, detail).header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
 }
 
-/// 401 where there are no credentials at all.
+/// 401 for a request without credentials.
 pub(crate) fn missing_credentials() -> Problem {
     challenge(
         r#"Bearer realm="matchbook""#,
@@ -111,7 +111,7 @@ pub(crate) fn missing_credentials() -> Problem {
     )
 }
 
-/// 401 for credentials that do not hold. Which check failed is for the server's log, as it would help a forger.
+/// 401 for invalid credentials. Which check failed is only in the server's log, because it would help an attacker.
 fn bad_credentials() -> Problem {
     challenge(
         r#"Bearer realm="matchbook", error="invalid_token""#,

@@ -1,7 +1,7 @@
-//! `ETag` and `If-None-Match`, for everything that is polled.
+//! `ETag` and `If-None-Match`, for every polled resource.
 //!
-//! A route takes `#[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>` and answers
-//! `Result<Cached<T>, Problem>`: 304 without a body while the caller's copy is the newest.
+//! A route takes `#[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>` and returns
+//! `Result<Cached<T>, Problem>`: 304 without a body while the caller's copy is current.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -15,33 +15,33 @@ use serde_json::Value;
 
 use crate::json;
 
-/// Kept by the one who asked, and asked about each time.
+/// The caller may store the response, and must revalidate it each time.
 const CACHE_CONTROL: &str = "private, no-cache";
 
-/// An answer with an `ETag`: 200, or 304 where the caller has it already.
+/// A response with an `ETag`: 200, or 304 if the caller has the current one.
 #[derive(Clone, Debug)]
 pub struct Cached<T> {
     etag: String,
-    /// None if the caller has it already.
+    /// None if the caller has the current one.
     body: Option<String>,
     kind: std::marker::PhantomData<fn() -> T>,
 }
 
 impl<T: ToJSON> Cached<T> {
-    /// The tag is strong: the answers are equal to the byte.
+    /// With a strong tag: equal tags mean equal bytes.
     pub fn new(body: &T, if_none_match: Option<&str>) -> Self {
         Self::without(body, &[], if_none_match)
     }
 
-    /// The tag leaves `members` out wherever they stand, as `position`, which moves without anything else moving. Such a
-    /// tag is weak: it calls two answers equal that differ there.
+    /// With a tag that ignores `members` at any depth, such as `position`, which changes without any other change. Such a
+    /// tag is weak: two responses that differ only in these members have the same tag.
     pub fn without(body: &T, members: &[&str], if_none_match: Option<&str>) -> Self {
         let mut value = body.to_json().unwrap_or(Value::Null);
         let text = value.to_string();
         let etag = if members.is_empty() {
             format!("\"{}\"", hash(text.as_bytes()))
         } else {
-            leave_out(&mut value, members);
+            remove_members(&mut value, members);
             format!("W/\"{}\"", hash(value.to_string().as_bytes()))
         };
         let known = if_none_match.is_some_and(|tags| matches(tags, &etag));
@@ -49,13 +49,13 @@ impl<T: ToJSON> Cached<T> {
     }
 }
 
-fn leave_out(value: &mut Value, members: &[&str]) {
+fn remove_members(value: &mut Value, members: &[&str]) {
     match value {
         Value::Object(value) => {
             value.retain(|member, _| !members.contains(&member.as_str()));
-            value.values_mut().for_each(|value| leave_out(value, members));
+            value.values_mut().for_each(|value| remove_members(value, members));
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| leave_out(item, members)),
+        Value::Array(items) => items.iter_mut().for_each(|item| remove_members(item, members)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -64,12 +64,12 @@ fn hash(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(&digest::digest(&digest::SHA256, bytes).as_ref()[..16])
 }
 
-/// Whether a list of tags, as in `If-None-Match`, holds `etag`. Strong and weak tags of one text are equal here.
+/// Whether a list of tags, as in `If-None-Match`, contains `etag`. Strong and weak tags of the same text are equal here.
 pub fn matches(if_none_match: &str, etag: &str) -> bool {
     fn opaque(tag: &str) -> &str {
         tag.strip_prefix("W/").unwrap_or(tag)
     }
-    // Our tags hold no comma, so that a foreign one that does cannot be taken for ours.
+    // Our tags contain no comma, so that a foreign tag with one never equals ours.
     if_none_match.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
 }
 
@@ -95,18 +95,18 @@ impl<T: ToJSON> ApiResponse for Cached<T> {
         };
         let headers = || {
             vec![
-                header("ETAG", "Send it as If-None-Match to get 304 while nothing changed."),
+                header("ETAG", "Send it as If-None-Match to get 304 while nothing has changed."),
                 header("CACHE-CONTROL", CACHE_CONTROL),
             ]
         };
         let unchanged = MetaResponse {
-            description: "The caller has the newest answer already",
+            description: "Not modified",
             status: Some(304),
             status_range: None,
             content: vec![],
             headers: headers(),
         };
-        MetaResponses { responses: vec![json::meta::<T>(200, "As asked for", headers()), unchanged] }
+        MetaResponses { responses: vec![json::meta::<T>(200, "OK", headers()), unchanged] }
     }
 
     fn register(registry: &mut Registry) {
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_differs_only_in_what_is_left_out_is_not_sent_again() {
+    fn change_of_an_ignored_member_only_is_not_modified() {
         let first = Cached::without(&Summary { found: 1, position: 1 }, &["position"], None);
         assert_eq!(status(1, 2, &first.etag), StatusCode::NOT_MODIFIED);
         assert_eq!(status(2, 2, &first.etag), StatusCode::OK);
     }
 
     #[test]
-    fn the_newest_answer_is_not_sent_again() {
+    fn current_response_is_not_sent_again() {
         let first = Cached::new(&Summary { found: 1, position: 1 }, None);
         assert!(first.etag.starts_with('"') && first.etag.ends_with('"'));
         let tag = first.etag.clone();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_found_in_a_list_weak_or_not_and_under_a_star() {
+    fn tag_matches_in_a_list_weak_or_strong_and_star() {
         for tags in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "*", " \"b\" ,W/\"a\""] {
             assert!(matches(tags, "\"a\""), "{tags}");
         }

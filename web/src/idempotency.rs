@@ -1,7 +1,7 @@
-//! The `Idempotency-Key` header: the right to send a command again.
+//! The `Idempotency-Key` header, which makes a command safe to retry.
 //!
-//! A route takes `#[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>` and hands [`idempotency`] to the
-//! command, which finds the earlier one in the log.
+//! A route takes `#[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>` and passes [`idempotency`] to the
+//! command, which finds an earlier one in the log.
 
 use std::borrow::Cow;
 
@@ -18,17 +18,17 @@ use crate::value::wrapper;
 /// The longest key, in characters.
 const KEY_MAX: usize = 255;
 
-/// The name space of all keys. Never changes: it is part of every key in the log.
+/// The UUID namespace of all keys. It never changes, because every key in the log depends on it.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d61_7463_6862_5f6f_8b6b_6964_656d_706f);
 
-/// What a caller calls one request: 1–255 printable ASCII characters, bare or as a quoted string.
+/// The caller's own id of a request: 1–255 printable ASCII characters, bare or as a quoted string.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
 wrapper!(, IdempotencyKey, String, "idempotency key", MetaSchema {
     min_length: Some(1),
     max_length: Some(KEY_MAX),
-    // Without white space around it, which HTTP takes away.
+    // Without surrounding white space, which HTTP removes.
     pattern: Some("^[!-~]([ -~]*[!-~])?$".into()),
     ..MetaSchema::new("string")
 });
@@ -51,7 +51,7 @@ impl ToJSON for IdempotencyKey {
     }
 }
 
-/// `"a\"b"` means `a"b`, as in RFC 8941; a text without quotes, or with nothing inside, means itself.
+/// `"a\"b"` means `a"b`, as in RFC 8941; a text without quotes, or an empty one in quotes, is unchanged.
 fn unquoted(text: &str) -> Cow<'_, str> {
     let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner.filter(|inner| !inner.is_empty()) {
@@ -69,9 +69,9 @@ fn unquoted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What the log remembers of a command: its key among those of this caller and route, and a hash of what it asked for.
+/// The idempotency record of a command in the log: a key that is unique per caller and route, and a hash of the request.
 ///
-/// The hash is over the request as it was read, so that white space and the order of fields do not matter.
+/// The hash covers the parsed request, so that white space and the order of fields do not matter.
 pub fn idempotency(caller: &Caller, route: &str, key: &IdempotencyKey, request: &impl ToJSON) -> Idempotency {
     let canonical = request.to_json().unwrap_or(Value::Null).to_string();
     idempotency_of_bytes(caller, route, key, canonical.as_bytes())
@@ -84,7 +84,7 @@ pub fn idempotency_of_bytes(caller: &Caller, route: &str, key: &IdempotencyKey, 
         (None, Credential::ApiKey(id)) => id,
         (None, Credential::Open | Credential::Token) => "",
     };
-    // No id holds a NUL, so that no two lists of parts make the same text.
+    // No id contains a NUL, so that different lists of parts give different texts.
     let name = [caller.tenant.as_str(), name, route, &key.0].join("\0");
     let digest = digest::digest(&digest::SHA256, body);
     let mut hash = [0; 16];
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_same_with_and_without_quotes() {
+    fn quotes_do_not_change_a_key() {
         assert_eq!(key(r#""abc""#), key("abc"));
         assert_eq!(key(r#""a\"b""#).0, r#"a"b"#);
     }
 
     #[test]
-    fn a_key_is_1_to_255_printable_ascii_characters() {
+    fn key_has_1_to_255_printable_ascii_characters() {
         assert!(IdempotencyKey::parse_from_parameter(&"k".repeat(255)).is_ok());
         for refused in ["", "ä", "a\tb", &"k".repeat(256)] {
             assert!(IdempotencyKey::parse_from_parameter(refused).is_err(), "{refused}");
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_and_the_order_of_fields_do_not_change_what_was_asked() {
+    fn white_space_and_field_order_do_not_change_the_hash() {
         let (acme, key) = (caller("acme", "ann"), key("k"));
         let one = idempotency(&acme, "POST /jobs", &key, &json(r#"{"a": 1, "b": [2]}"#));
         let same = idempotency(&acme, "POST /jobs", &key, &json(r#"{"b":[2],"a":1}"#));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_different_callers_and_routes_never_meet() {
+    fn keys_of_different_callers_and_routes_differ() {
         let body = json("{}");
         let keys: std::collections::HashSet<_> = [
             idempotency(&caller("acme", "ann"), "POST /jobs", &key("k"), &body),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_command_in_the_log_never_changes() {
+    fn key_of_a_stored_command_is_stable() {
         let idempotency = idempotency(&caller("acme", "ann"), "POST /jobs", &key("k"), &json("{}"));
         insta::assert_snapshot!(serde_json::to_string(&idempotency).unwrap());
     }

@@ -1,7 +1,7 @@
-//! JSON in and out, and answers with a status of their own.
+//! JSON requests and responses, and responses with the status 201 or 202.
 //!
-//! poem-openapi's own `Json` says that something of type `string` was expected, not where. This one names the field, and
-//! reads bodies of any `application/…json` type.
+//! The errors of poem-openapi's own `Json` name the expected type but not the field. This one names the field, and accepts
+//! bodies of any `application/…json` type.
 
 mod batch;
 mod diagnosis;
@@ -24,7 +24,7 @@ pub use batch::Batch;
 
 const MEDIA_TYPE: &str = "application/json";
 
-/// A body that is JSON, of a request or an answer.
+/// A JSON body of a request or a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
@@ -69,13 +69,14 @@ fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads a `T` from JSON text.
+/// Parses a `T` from JSON text.
 ///
-/// The value is held against the schema in the OpenAPI document first, because poem-openapi takes more than it says: a
-/// number for a string, for one. So what is documented is what is taken, and all that is wrong is told at once.
+/// The value is first validated against the schema of the OpenAPI document, because poem-openapi accepts more than it
+/// documents, for example a number for a string. So exactly what is documented is accepted, and all errors are reported
+/// at once.
 ///
 /// # Errors
-/// 400 with the place of what cannot be read: line and column where it is no JSON, else the path of each field.
+/// 400: with line and column if the text is not JSON, otherwise with the path of each wrong field.
 pub fn parse<T: ParseFromJSON + 'static>(text: &[u8]) -> Result<T, Problem> {
     let value = if text.is_empty() {
         Value::Null
@@ -89,7 +90,7 @@ pub fn parse<T: ParseFromJSON + 'static>(text: &[u8]) -> Result<T, Problem> {
             Problem::new(Code::InvalidRequest, detail).error(FieldError::new("body", "is missing"))
         });
     }
-    let errors = diagnosis::of::<T>(&value);
+    let errors = diagnosis::errors_of::<T>(&value);
     if !errors.is_empty() {
         return Err(refusal(errors));
     }
@@ -100,7 +101,7 @@ fn malformed(error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text);
     let reason = format!("line {}, column {}: {reason}", error.line(), error.column());
-    Problem::new(Code::InvalidRequest, format!("the body is no JSON: {reason}"))
+    Problem::new(Code::InvalidRequest, format!("the body is not valid JSON: {reason}"))
         .error(FieldError::new("body", reason))
 }
 
@@ -115,7 +116,7 @@ fn refusal(errors: Vec<FieldError>) -> Problem {
     errors.into_iter().fold(problem, Problem::error)
 }
 
-/// The bytes of an answer.
+/// The body of a response.
 pub(crate) fn write<T: ToJSON>(value: &T) -> String {
     value.to_json().unwrap_or(Value::Null).to_string()
 }
@@ -146,7 +147,7 @@ impl<T: ToJSON> IntoResponse for Json<T> {
 
 impl<T: ToJSON> ApiResponse for Json<T> {
     fn meta() -> MetaResponses {
-        MetaResponses { responses: vec![meta::<T>(200, "As asked for", vec![])] }
+        MetaResponses { responses: vec![meta::<T>(200, "OK", vec![])] }
     }
 
     fn register(registry: &mut Registry) {
@@ -157,7 +158,7 @@ impl<T: ToJSON> ApiResponse for Json<T> {
 fn location_header() -> MetaHeader {
     MetaHeader {
         name: "LOCATION".into(),
-        description: Some("Where the thing is read.".into()),
+        description: Some("The URL of the resource.".into()),
         required: false,
         deprecated: false,
         schema: String::schema_ref(),
@@ -165,14 +166,14 @@ fn location_header() -> MetaHeader {
 }
 
 fn located(mut response: Response, location: &str) -> Response {
-    // An id may hold characters that a header cannot; the body names the thing anyway.
+    // An id may contain characters that a header cannot; the body has the id anyway.
     if let Ok(value) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, value);
     }
     response
 }
 
-/// 201: made, and found at `location`.
+/// 201: created; `location` is its URL.
 #[derive(Clone, Debug)]
 pub struct Created<T> {
     pub location: String,
@@ -187,7 +188,7 @@ impl<T: ToJSON> IntoResponse for Created<T> {
 
 impl<T: ToJSON> ApiResponse for Created<T> {
     fn meta() -> MetaResponses {
-        MetaResponses { responses: vec![meta::<T>(201, "Made", vec![location_header()])] }
+        MetaResponses { responses: vec![meta::<T>(201, "Created", vec![location_header()])] }
     }
 
     fn register(registry: &mut Registry) {
@@ -195,18 +196,18 @@ impl<T: ToJSON> ApiResponse for Created<T> {
     }
 }
 
-/// 202: recorded, and worked on from now; `location` tells how far it is. 200 if an earlier request is already at it.
+/// 202: accepted for processing; `location` reports the progress. 200 if an earlier request is in progress already.
 #[derive(Clone, Debug)]
 pub enum Accepted<T> {
     New { location: String, body: T },
-    Already { location: String, body: T },
+    Existing { location: String, body: T },
 }
 
 impl<T: ToJSON> IntoResponse for Accepted<T> {
     fn into_response(self) -> Response {
         match self {
             Self::New { location, body } => located(respond(StatusCode::ACCEPTED, &body), &location),
-            Self::Already { location, body } => located(respond(StatusCode::OK, &body), &location),
+            Self::Existing { location, body } => located(respond(StatusCode::OK, &body), &location),
         }
     }
 }
@@ -215,8 +216,8 @@ impl<T: ToJSON> ApiResponse for Accepted<T> {
     fn meta() -> MetaResponses {
         MetaResponses {
             responses: vec![
-                meta::<T>(202, "Recorded, and worked on from now", vec![location_header()]),
-                meta::<T>(200, "An earlier request is already at it", vec![location_header()]),
+                meta::<T>(202, "Accepted for processing", vec![location_header()]),
+                meta::<T>(200, "An earlier request is in progress", vec![location_header()]),
             ],
         }
     }
@@ -261,56 +262,56 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_schema_is_read() {
+    fn valid_body_is_parsed() {
         let product: Product =
             parse(br#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}]}"#).unwrap();
         assert_eq!(product.images, [Image { img_id: "x".into(), width: 1 }]);
     }
 
     #[test]
-    fn malformed_json_is_told_by_line_and_column() {
+    fn malformed_json_is_reported_by_line_and_column() {
         let (field, reason) = error("{\n  \"product_id\": \"a\",,\n}");
         assert_eq!((field.as_str(), reason.as_str()), ("body", "line 2, column 21: key must be a string"));
     }
 
     #[test]
-    fn an_empty_body_is_told() {
+    fn empty_body_is_reported() {
         assert_eq!(error("").1, "is missing");
     }
 
     #[test]
-    fn a_missing_field_is_named() {
+    fn missing_field_is_named() {
         assert_eq!(error(r#"{"images": []}"#), ("product_id".into(), "is missing".into()));
     }
 
     #[test]
-    fn a_mistyped_field_deep_inside_is_named_by_its_path() {
+    fn mistyped_nested_field_is_named_by_its_path() {
         let text =
             r#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}, {"img_id": 7, "width": 1}]}"#;
         assert_eq!(error(text), ("images[1].img_id".into(), "must be a string, not a number".into()));
     }
 
     #[test]
-    fn a_member_that_may_be_absent_may_be_null() {
+    fn optional_member_may_be_null() {
         let text = br#"{"product_id": "a", "images": [], "note": null}"#;
         assert_eq!(parse::<Product>(text).unwrap().note, None);
         assert_eq!(error(r#"{"product_id": null, "images": []}"#).1, "must be a string, not null");
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_at_once() {
-        let found = errors(r#"{"product_id": "abcdef", "images": [{"img_id": "x", "width": -1}]}"#);
+    fn all_errors_are_reported_at_once() {
+        let errors = errors(r#"{"product_id": "abcdef", "images": [{"img_id": "x", "width": -1}]}"#);
         assert_eq!(
-            found,
+            errors,
             [
-                ("product_id".to_owned(), "has at most 5 characters".to_owned()),
+                ("product_id".to_owned(), "must have at most 5 characters".to_owned()),
                 ("images[0].width".to_owned(), "must be at least 0".to_owned())
             ]
         );
     }
 
     #[test]
-    fn an_unknown_field_is_named() {
+    fn unknown_field_is_named() {
         assert_eq!(
             error(r#"{"product_id": "a", "images": [], "tenant": "b"}"#),
             ("tenant".into(), "unknown field".into())
@@ -318,9 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn json_under_another_name_is_taken_and_other_types_are_not() {
-        for taken in ["application/json", "application/json; charset=utf-8", "application/vnd.api+JSON"] {
-            assert!(<Json<Product> as Payload>::check_content_type(taken), "{taken}");
+    fn json_media_types_are_accepted_and_others_refused() {
+        for accepted in ["application/json", "application/json; charset=utf-8", "application/vnd.api+JSON"] {
+            assert!(<Json<Product> as Payload>::check_content_type(accepted), "{accepted}");
         }
         for refused in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded"] {
             assert!(!<Json<Product> as Payload>::check_content_type(refused), "{refused}");

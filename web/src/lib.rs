@@ -1,10 +1,9 @@
-//! What both HTTP sides share: the commands' write routes and the read API's read routes.
+//! The HTTP layer that the write routes of `commands` and the read routes of `read-api` share.
 //!
-//! It refuses to know the domain, the log and the read models. Of the contract it knows ids, positions, instants and what
-//! an idempotency key is.
+//! It does not depend on the domain, the log or the read models. From the contract it uses ids, positions, timestamps and
+//! idempotency keys.
 //!
-//! A route reads as: who asks, with which parameters → one call → [`Json`](json::Json) or a
-//! [`Problem`](problem::Problem).
+//! A route has one shape: caller and parameters → one call → [`Json`](json::Json) or a [`Problem`](problem::Problem).
 //!
 //! ```
 //! use event_schemas::ids::{JobId, Position};
@@ -18,20 +17,20 @@
 //! use web::problem::Problem;
 //! use web::routes::Routes;
 //! use web::serve::{Settings, layers};
-//! use web::value::{Pos, Uid};
+//! use web::value::{ApiPosition, UuidParam};
 //!
 //! #[derive(Object)]
 //! struct CreateJob {
-//!     job_id: Option<Uid<JobId>>,
+//!     job_id: Option<UuidParam<JobId>>,
 //!     #[oai(validator(min_length = 1, max_length = 200))]
 //!     name: String,
 //! }
 //!
 //! #[derive(Object)]
 //! struct Job {
-//!     id: Uid<JobId>,
+//!     id: UuidParam<JobId>,
 //!     name: String,
-//!     position: Pos,
+//!     position: ApiPosition,
 //! }
 //!
 //! struct Jobs;
@@ -48,27 +47,27 @@
 //!     ) -> Result<Created<Job>, Problem> {
 //!         caller.require(Role::User | Role::Service | Role::Admin)?;
 //!         let _idempotency = key.0.map(|key| idempotency(&caller, "POST /jobs", &key, &request.0));
-//!         let id = request.0.job_id.unwrap_or(Uid(JobId(uuid::Uuid::now_v7())));
+//!         let id = request.0.job_id.unwrap_or(UuidParam(JobId(uuid::Uuid::now_v7())));
 //!         // … the command …
-//!         let job = Job { id, name: request.0.name, position: Pos(Position(1)) };
+//!         let job = Job { id, name: request.0.name, position: ApiPosition(Position(1)) };
 //!         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
 //!     }
 //!
-//!     /// One job
+//!     /// Get a job
 //!     #[oai(path = "/jobs/:job_id", method = "get", operation_id = "read_job")]
 //!     async fn read(
 //!         &self,
 //!         _caller: Caller,
 //!         job_id: Path<String>,
 //!         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-//!         #[oai(name = "X-Min-Position")] _min_position: Header<Option<Pos>>,
+//!         #[oai(name = "X-Min-Position")] _min_position: Header<Option<ApiPosition>>,
 //!     ) -> Result<Cached<Job>, Problem> {
 //!         let id = web::path::job_id(&job_id)?;
-//!         let job = Job { id: id.into(), name: "a".into(), position: Pos(Position(1)) };
+//!         let job = Job { id: id.into(), name: "a".into(), position: ApiPosition(Position(1)) };
 //!         Ok(Cached::without(&job, &["position"], if_none_match.0.as_deref()))
 //!     }
 //!
-//!     /// Jobs, newest first
+//!     /// List jobs, newest first
 //!     #[oai(path = "/jobs", method = "get", operation_id = "list_jobs")]
 //!     async fn list(
 //!         &self,
@@ -78,8 +77,8 @@
 //!     ) -> Result<Json<Page<Job>>, Problem> {
 //!         let list = format!("jobs/{}", caller.tenant);
 //!         let _after: Option<JobId> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
-//!         let found = Vec::new(); // … up to `limit.get() + 1` jobs after it …
-//!         Ok(Json(Page::of(found, limit.0, &list, |job: &Job| *job.id)))
+//!         let jobs = Vec::new(); // … up to `limit.get() + 1` jobs after it …
+//!         Ok(Json(Page::of(jobs, limit.0, &list, |job: &Job| *job.id)))
 //!     }
 //! }
 //!
@@ -90,22 +89,23 @@
 //! # let _ = endpoint;
 //! ```
 //!
-//! Beside [`Json`](json::Json): [`Created`](json::Created) is 201, [`Accepted`](json::Accepted) 202, [`Cached`](etag::Cached)
-//! 200 or 304, [`sse::Answer`] a stream, and [`Batch`](json::Batch) a request of many things as an array or NDJSON. Poem's
-//! plain extractors work as well: [`TraceParent`](request::TraceParent), and [`Authenticated`](caller::Authenticated) for
-//! the caller of a WebSocket.
+//! Other responses: [`Created`](json::Created) is 201, [`Accepted`](json::Accepted) 202, [`Cached`](etag::Cached) 200 or
+//! 304, [`sse::StreamResponse`] a stream. [`Batch`](json::Batch) reads a request of many items as an array or NDJSON.
+//! Poem's own extractors work as well: [`TraceParent`](request::TraceParent), and
+//! [`Authenticated`](caller::Authenticated) for the caller of a WebSocket.
 //!
-//! [`server::run`] serves the whole until a [`shutdown`]; [`Routes::class`](routes::Routes::class) gives bulk paths their
-//! larger body and long polls their time.
+//! [`server::run`] serves an endpoint until a [`shutdown`]; [`Routes::limits`](routes::Routes::limits) gives bulk paths a
+//! larger body and long polls no deadline.
 //!
 //! Rules that keep the OpenAPI document true:
-//! - Ids in paths are `Path<String>` read by [`path`], so that a text that is no UUID is 404.
-//! - Numbers have a `minimum`, text a `max_length`, lists a `max_items` (`#[oai(validator(...))]`): a body is held against
-//!   its schema before a route sees it, and what the schema allows must be taken. For the same reason no request object
-//!   says `deny_unknown_fields`: the document cannot say it.
-//! - A `GET` answers neither 409 nor 422; [`openapi::document`] leaves them out.
+//! - Ids in paths are `Path<String>` parsed by [`path`], so that a text that is not a UUID is 404.
+//! - Numbers have a `minimum`, text a `max_length`, lists a `max_items` (`#[oai(validator(...))]`): a body is validated
+//!   against its schema before a route receives it, and every body that the schema allows must be accepted. For the same
+//!   reason no request object uses `deny_unknown_fields`: the document cannot express it.
+//! - A `GET` returns neither 409 nor 422; [`openapi::document`] removes them.
 
 pub mod caller;
+pub mod enums;
 pub mod etag;
 pub mod idempotency;
 pub mod json;
@@ -121,4 +121,3 @@ pub mod server;
 pub mod shutdown;
 pub mod sse;
 pub mod value;
-pub mod vocabulary;

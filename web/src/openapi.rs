@@ -1,33 +1,34 @@
-//! The OpenAPI document, made good.
+//! Corrects the OpenAPI document of poem-openapi.
 //!
-//! poem-openapi writes a path twice when two APIs have operations on it, and of two equal keys JSON readers keep one. It
-//! lists for each operation whatever its error type can say. And it writes null for what is absent without saying so.
+//! poem-openapi writes a path twice if two APIs have operations on it, and JSON parsers keep only one of two equal keys.
+//! It lists for every operation all responses of its error type. And it serializes absent members as null without
+//! documenting it.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// The specification is no JSON document, which poem-openapi cannot have written.
+/// The specification is not JSON, which poem-openapi never writes.
 #[derive(Debug, thiserror::Error)]
 #[error("the OpenAPI specification cannot be read: {0}")]
-pub struct NotADocument(#[from] serde_json::Error);
+pub struct InvalidDocument(#[from] serde_json::Error);
 
-/// What only an operation with a body answers.
+/// The responses of operations with a body only.
 const WITH_A_BODY: [&str; 3] = ["408", "413", "415"];
 
-/// What only an operation that changes something answers.
+/// The responses of operations that change something only.
 const WITH_A_CHANGE: [&str; 3] = ["409", "422", "507"];
 
-/// What only an operation that asks who calls answers.
+/// The responses of authenticated operations only.
 const WITH_A_CALLER: [&str; 2] = ["401", "403"];
 
-/// The document of `OpenApiService::spec()`: paths of several APIs merged, every operation named, and answers that an
-/// operation cannot give left out.
+/// The document from `OpenApiService::spec()`: the paths of several APIs are merged, every operation has an id, and
+/// responses that an operation cannot return are removed.
 ///
 /// # Errors
-/// If `spec` is no JSON.
-pub fn document(spec: &str) -> Result<Value, NotADocument> {
+/// If `spec` is not JSON.
+pub fn document(spec: &str) -> Result<Value, InvalidDocument> {
     let Merged(mut document) = serde_json::from_str(spec)?;
     document["openapi"] = "3.0.3".into();
     let paths = document["paths"].as_object_mut().into_iter().flatten();
@@ -39,8 +40,8 @@ pub fn document(spec: &str) -> Result<Value, NotADocument> {
         }
     }
     for (name, schema) in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
-        no_sign(schema);
-        // A problem leaves out what it does not have.
+        unsigned_minimum(schema);
+        // A problem omits absent members.
         if name != "Problem" {
             allow_null(schema);
         }
@@ -48,7 +49,7 @@ pub fn document(spec: &str) -> Result<Value, NotADocument> {
     Ok(document)
 }
 
-/// Says of every operation that it can be called without credentials, as is so on a server without keys.
+/// Marks the credentials of every operation as optional, as they are on a server without keys.
 pub fn open(document: &mut Value) {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for operation in paths.flat_map(|(_, operations)| operations.as_object_mut()).flat_map(Map::values_mut) {
@@ -73,7 +74,7 @@ fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
     operation.entry("operationId").or_insert_with(|| operation_id(path, method).into());
 }
 
-/// What an object may lack is null in answers, and may be null in requests.
+/// Optional members are null in responses, and may be null in requests.
 fn allow_null(schema: &mut Value) {
     let Value::Object(schema) = schema else { return };
     let required = schema.get("required").cloned().unwrap_or_default();
@@ -85,7 +86,7 @@ fn allow_null(schema: &mut Value) {
             continue;
         }
         if let Value::Object(member) = member {
-            // Beside a reference nothing else counts, so that it goes one level down.
+            // Members beside a `$ref` are ignored, so the reference moves one level down.
             if let Some(reference) = member.remove("$ref") {
                 member.insert("allOf".into(), serde_json::json!([{ "$ref": reference }]));
             }
@@ -100,22 +101,22 @@ fn allow_null(schema: &mut Value) {
     }
 }
 
-/// JSON Schema knows no `uint64`: what has no sign is at least 0.
-fn no_sign(schema: &mut Value) {
+/// JSON Schema has no `uint64`: unsigned integers get the minimum 0.
+fn unsigned_minimum(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
             let format = members.get("format").and_then(Value::as_str);
             if format.is_some_and(|format| format.starts_with("uint")) {
                 members.entry("minimum").or_insert(0.into());
             }
-            members.values_mut().for_each(no_sign);
+            members.values_mut().for_each(unsigned_minimum);
         }
-        Value::Array(items) => items.iter_mut().for_each(no_sign),
+        Value::Array(items) => items.iter_mut().for_each(unsigned_minimum),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// `get_jobs_by_job_id` for `GET /jobs/{job_id}`: what a generated client calls the operation.
+/// `get_jobs_by_job_id` for `GET /jobs/{job_id}`: the name of the operation in generated clients.
 fn operation_id(path: &str, method: &str) -> String {
     let mut id = method.to_owned();
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -126,7 +127,7 @@ fn operation_id(path: &str, method: &str) -> String {
     id
 }
 
-/// JSON in which a key that comes twice holds the members of both.
+/// JSON in which the objects of a duplicate key are merged.
 struct Merged(Value);
 
 impl<'de> Deserialize<'de> for Merged {
@@ -157,7 +158,7 @@ impl<'de> Visitor<'de> for MergedVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // The registry keeps limits as doubles; `500.0` would be no integer to some readers.
+        // The registry stores limits as doubles; some parsers do not accept `500.0` as an integer.
         let whole = value.fract() == 0.0 && value.abs() < 9.2e18;
         Ok(if whole { (value as i64).into() } else { value.into() })
     }
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    fn made() -> Value {
+    fn example_document() -> Value {
         document(&OpenApiService::new((Reads, Writes), "t", "1").spec()).unwrap()
     }
 
@@ -249,16 +250,16 @@ mod tests {
     }
 
     #[test]
-    fn operations_of_two_apis_on_one_path_are_both_there() {
-        let document = made();
+    fn operations_of_two_apis_on_one_path_are_merged() {
+        let document = example_document();
         let path = &document["paths"]["/things/{id}"];
         assert_eq!(path["get"]["operationId"], "get_things_by_id");
         assert_eq!(path["put"]["operationId"], "put_thing");
     }
 
     #[test]
-    fn an_operation_lists_what_it_can_answer() {
-        let document = made();
+    fn operation_lists_only_its_possible_responses() {
+        let document = example_document();
         let path = &document["paths"]["/things/{id}"];
         assert_eq!(
             statuses(&path["put"]),
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn on_an_open_server_credentials_are_optional() {
+    fn credentials_are_optional_on_an_open_server() {
         let mut document = serde_json::json!({"paths": {"/a": {
             "get": {"security": [{"Bearer": []}]},
             "post": {},
@@ -286,19 +287,19 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_sign_is_at_least_zero() {
+    fn unsigned_integers_have_the_minimum_zero() {
         let mut schema = serde_json::json!({"items": [
             {"type": "integer", "format": "uint64"},
             {"type": "integer", "format": "uint32", "minimum": 1},
             {"type": "integer", "format": "int32"},
         ]});
-        no_sign(&mut schema);
+        unsigned_minimum(&mut schema);
         let minimums = schema["items"].as_array().unwrap().iter().map(|item| item["minimum"].clone());
         assert_eq!(minimums.collect::<Value>(), serde_json::json!([0, 1, null]));
     }
 
     #[test]
-    fn what_may_be_absent_may_be_null() {
+    fn optional_members_are_nullable() {
         let mut schema = serde_json::json!({
             "type": "object",
             "required": ["id"],
@@ -320,8 +321,8 @@ mod tests {
     }
 
     #[test]
-    fn problems_and_both_ways_to_authenticate_are_described() {
-        let document = made();
+    fn problems_and_security_schemes_are_described() {
+        let document = example_document();
         let refusal = &document["paths"]["/things/{id}"]["get"]["responses"]["404"];
         assert_eq!(
             refusal["content"]["application/problem+json"]["schema"]["$ref"],

@@ -1,7 +1,7 @@
-//! Lists in pages: `limit`, an opaque `cursor`, and `{items, next_cursor}`.
+//! Paged lists: `limit`, an opaque `cursor`, and `{items, next_cursor}`.
 //!
-//! A route takes `#[oai(default)] limit: Query<Limit>` and `cursor: Query<Option<Cursor>>`, asks its store for one item more
-//! than the limit, and answers [`Page::of`].
+//! A route takes `#[oai(default)] limit: Query<Limit>` and `cursor: Query<Option<Cursor>>`, reads one item more than the
+//! limit, and returns [`Page::of`].
 
 use std::borrow::Cow;
 
@@ -18,13 +18,13 @@ use serde_json::Value;
 use crate::problem::Problem;
 use crate::value::wrapper;
 
-/// Items in a page unless asked otherwise.
+/// The default number of items in a page.
 pub const LIMIT_DEFAULT: usize = 50;
 
 /// The most items in a page.
 pub const LIMIT_MAX: usize = 500;
 
-/// How many items a page holds: 1–500, 50 unless given.
+/// The most items in a page: 1–500, 50 by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(usize);
 
@@ -62,13 +62,13 @@ impl ToJSON for Limit {
     }
 }
 
-/// Where the next page of a list begins. Opaque to callers; a damaged one, or one of another list, is 400.
+/// The start of the next page of a list. Opaque to callers; a damaged one, or one of another list, is 400.
 ///
-/// The check sum finds mistakes, not forgers: a query must hold to the caller's tenant whatever the cursor says.
+/// The checksum detects mistakes, not forgery: a query must be limited to the caller's tenant, whatever the cursor is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(String);
 
-/// The first byte of every cursor; another one was written by a version with other cursors.
+/// The first byte of every cursor: the version of its format.
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 6;
 const CURSOR_CHARS_MAX: usize = 2048;
@@ -86,29 +86,29 @@ impl ParseFromParameter for Cursor {
         if (1..=CURSOR_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseError::custom("is no cursor; take it from `next_cursor` as it is"))
+            Err(ParseError::custom("is not a cursor; use the value of `next_cursor` unchanged"))
         }
     }
 }
 
 impl Cursor {
-    /// Points behind `key` in `list`. The list's name holds whatever its order and content depend on, as
-    /// `jobs?status=running`, so that a cursor is not taken where it makes no sense.
+    /// A cursor for the page after `key` in `list`. The list's name contains everything that its order and content depend
+    /// on, as in `jobs?status=running`, so that a cursor is not accepted for another list.
     pub fn new(list: &str, key: &impl Serialize) -> Self {
-        let key = serde_json::to_vec(key).expect("the key of a list is made of numbers and text");
+        let key = serde_json::to_vec(key).expect("the key of a list consists of numbers and text");
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&check(list, &key));
         bytes.extend_from_slice(&key);
         Self(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The key it points behind.
+    /// The key of the last item before the page.
     ///
     /// # Errors
     /// 400 if it is damaged or belongs to another list.
     pub fn key<K: DeserializeOwned>(&self, list: &str) -> Result<K, Problem> {
         self.decode(list).ok_or_else(|| {
-            let reason = "belongs to another list or is damaged; begin again without a cursor";
+            let reason = "belongs to another list or is damaged; start again without a cursor";
             Problem::invalid("cursor", reason)
         })
     }
@@ -142,8 +142,8 @@ pub struct Page<T: ParseFromJSON + ToJSON> {
 }
 
 impl<T: ParseFromJSON + ToJSON> Page<T> {
-    /// Of up to `limit` + 1 items, the last of which only tells that there are more. `key` gives an item's place in the
-    /// list.
+    /// A page from up to `limit` + 1 items, the last of which only shows that there are more. `key` returns the sort key
+    /// of an item.
     pub fn of<K: Serialize>(mut items: Vec<T>, limit: Limit, list: &str, key: impl Fn(&T) -> K) -> Self {
         let more = items.len() > limit.get();
         items.truncate(limit.get());
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_outside_1_to_500_is_refused() {
+    fn limit_outside_1_to_500_is_refused() {
         for (text, limit) in
             [("1", Some(1)), ("500", Some(500)), ("0", None), ("501", None), ("+5", None), ("", None)]
         {
@@ -168,20 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_leads_back_to_its_key() {
+    fn cursor_decodes_to_its_key() {
         let cursor = Cursor::new("jobs", &(7, "b"));
         assert_eq!(cursor.key::<(u64, String)>("jobs").unwrap(), (7, "b".into()));
         assert!(Cursor::parse_from_parameter(&cursor).is_ok());
     }
 
     #[test]
-    fn a_cursor_of_another_list_is_refused() {
+    fn cursor_of_another_list_is_refused() {
         let problem = Cursor::new("jobs", &7).key::<u64>("matches").unwrap_err();
         assert_eq!(problem.errors[0].field, "cursor");
     }
 
     #[test]
-    fn a_cursor_with_any_character_changed_is_refused() {
+    fn cursor_with_a_changed_character_is_refused() {
         let Cursor(text) = Cursor::new("jobs", &12345);
         for at in 0..text.len() {
             let mut damaged = text.clone().into_bytes();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_page_has_no_cursor() {
+    fn last_page_has_no_cursor() {
         let limit = Limit(2);
         let page = Page::of(vec![1, 2], limit, "numbers", |n| *n);
         assert_eq!((page.items, page.next_cursor), (vec![1, 2], None));

@@ -1,32 +1,32 @@
-//! How a pool matches its players, as both sides answer it.
+//! The settings of a pool, as the write routes and the read routes return them.
 
-use event_schemas::pool::PoolSettings as Stored;
+use event_schemas::pool::PoolSettings as StoredPoolSettings;
 use poem_openapi::Object;
 use serde::{Deserialize, Serialize};
 
-use crate::vocabulary::WindowPolicy;
+use crate::enums::WindowPolicy;
 
-/// How a pool matches its players. Windows are in rating points to either side.
+/// The matchmaking settings of a pool. Rating windows are in points to either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Object, Serialize, Deserialize)]
 pub struct PoolSettings {
-    /// The window of someone who has just come.
+    /// The rating window of a new queue entry.
     pub window: u16,
-    /// By how much it widens for every full `widen_every_seconds` waited.
+    /// The number of points by which the window widens for every full `widen_every_seconds` of waiting.
     pub widen_by: u16,
     pub widen_every_seconds: u32,
-    /// The window never grows beyond this.
+    /// The widest window.
     pub window_max: u16,
     pub window_policy: WindowPolicy,
     pub entry_expires_after_seconds: u32,
-    /// How long those who met last must wait before they meet again.
+    /// The rematch cooldown: two players are not paired again with each other before it has passed.
     pub rematch_after_seconds: u32,
-    /// After how long a match without a result ends by itself.
+    /// The time after which a match without a result expires.
     pub result_expires_after_seconds: u32,
     pub challenge_expires_after_seconds: u32,
 }
 
-impl From<Stored> for PoolSettings {
-    fn from(stored: Stored) -> Self {
+impl From<StoredPoolSettings> for PoolSettings {
+    fn from(stored: StoredPoolSettings) -> Self {
         Self {
             window: stored.window,
             widen_by: stored.widen_by,

@@ -1,11 +1,10 @@
-//! The one form in which a request is refused: RFC 9457 `application/problem+json`.
+//! The one format of errors: RFC 9457 `application/problem+json`.
 //!
-//! A route answers `Result<Json<T>, Problem>`. Everything else that can go wrong on the way (a path nobody serves, a body
-//! that is no JSON, a panic) is turned into a [`Problem`] at the edge by [`Problem::from_error`], so that a client reads
-//! one shape only.
+//! A route returns `Result<Json<T>, Problem>`. All other errors (an unknown path, a body that is not JSON, a panic) are
+//! converted to a [`Problem`] by [`Problem::from_error`] in the outer layer, so that clients parse one format only.
 
 mod code;
-mod foreign;
+mod framework_errors;
 mod openapi;
 
 use std::borrow::Cow;
@@ -19,12 +18,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use code::{Code, markdown, page};
-pub use foreign::BodyTooLarge;
+pub use framework_errors::BodyTooLarge;
 
-/// The media type of every refusal.
+/// The media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// One part of the request that is wrong. `field` is a path such as `images[3].url`, or the parameter's name.
+/// An invalid part of the request. `field` is a path such as `images[3].url`, or the parameter's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     pub field: String,
@@ -37,19 +36,19 @@ impl FieldError {
     }
 }
 
-/// Why a request was refused, and what the caller can do about it.
+/// An error response: the code, a sentence about this request, and the invalid fields.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub code: Code,
     pub detail: Cow<'static, str>,
     pub errors: Vec<FieldError>,
     /// Boxed, so that a `Result` that might be a problem stays small.
-    more: Box<More>,
+    extras: Box<Extras>,
 }
 
-/// What few problems have.
+/// Members and headers that few problems have.
 #[derive(Clone, Debug, Default)]
-struct More {
+struct Extras {
     retry_after: Option<Duration>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
     members: Map<String, Value>,
@@ -58,7 +57,7 @@ struct More {
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), more: Box::default() }
+        Self { code, detail: detail.into(), errors: Vec::new(), extras: Box::default() }
     }
 
     /// 400 for one field or parameter that cannot be read: mistyped, missing, out of range.
@@ -75,22 +74,22 @@ impl Problem {
         Self::new(Code::Unprocessable, detail).error(error)
     }
 
-    /// 404: it is not there, or belongs to somebody else; the caller is not told which.
+    /// 404: it does not exist, or belongs to another tenant or user; the response does not distinguish them.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::NotFound, detail)
     }
 
-    /// 409: the state of the thing forbids it.
+    /// 409: the state of the resource does not allow it.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Conflict, detail)
     }
 
-    /// 410: it was there, and is gone for good.
+    /// 410: it existed, and was removed permanently.
     pub fn gone(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Gone, detail)
     }
 
-    /// 403: the caller is known and lacks a right.
+    /// 403: the caller is authenticated and lacks a role.
     pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Forbidden, detail)
     }
@@ -99,75 +98,74 @@ impl Problem {
     pub fn idempotency_key_reused() -> Self {
         Self::new(
             Code::IdempotencyKeyReused,
-            "this idempotency key came before with another request; send the same request, or take a new key",
+            "this idempotency key was used before with another request; send the same request, or use a new key",
         )
     }
 
-    /// 429 with the time after which it may work.
+    /// 429 with the time after which to retry.
     pub fn rate_limited(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         Self::new(Code::RateLimited, detail).retry_after(retry_after)
     }
 
-    /// 503: nothing was done; the same request may work after `retry_after`.
+    /// 503: nothing was done; the same request may succeed after `retry_after`.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         Self::new(Code::Unavailable, detail).retry_after(retry_after)
     }
 
-    /// 503: nobody knows whether it was done. The way out is to repeat it under the same idempotency key.
+    /// 503: it is unknown whether the command was stored. The remedy is to repeat it with the same idempotency key.
     pub fn outcome_unknown() -> Self {
         Self::new(
             Code::OutcomeUnknown,
-            "it is not known whether this was done; repeat it with the same Idempotency-Key, which never does it twice",
+            "it is not known whether this was done; repeat it with the same Idempotency-Key, which is safe",
         )
         .retry_after(Duration::from_secs(1))
     }
 
-    /// 507: the log's disk is full. Reads go on.
+    /// 507: the log's disk is full. Reads still work.
     pub fn insufficient_storage(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InsufficientStorage, detail).retry_after(Duration::from_secs(30))
     }
 
-    /// 500. The cause goes to the server's log here, and nowhere else.
+    /// 500. The cause is written to the server's log only.
     pub fn internal(cause: &dyn fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed inside the server");
-        Self::new(
-            Code::Internal,
-            "something failed inside the server; the request id finds it in the server's log",
-        )
+        Self::new(Code::Internal, "the server failed; find the cause in the server's log by the request id")
     }
 
-    /// One more part of the request that is wrong.
+    /// Adds an invalid part of the request.
     #[must_use]
     pub fn error(mut self, error: FieldError) -> Self {
         self.errors.push(error);
         self
     }
 
-    /// When to try again; at least a second.
+    /// Sets the time after which to retry; at least a second.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.more.retry_after = Some(wait);
+        self.extras.retry_after = Some(wait);
         self
     }
 
-    /// A member of the answer beside those of every problem, as `existing` with what is in the way.
+    /// Adds a member to the standard ones, such as `existing` with the conflicting resource.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Serialize) -> Self {
         match serde_json::to_value(value) {
             Ok(value) => {
-                self.more.members.insert(member.to_owned(), value);
+                self.extras.members.insert(member.to_owned(), value);
             }
-            Err(error) => tracing::error!(%error, member, "a member of a problem cannot be written as JSON"),
+            Err(error) => {
+                tracing::error!(%error, member, "a member of a problem cannot be serialized as JSON")
+            }
         }
         self
     }
 
-    /// Names the words that a parameter takes, where the framework only says that it takes none but a few.
+    /// Lists the allowed values of a parameter, where the message of the framework does not.
     #[must_use]
     pub(crate) fn with_choices<'a>(self, choices: impl Fn(&str) -> Option<&'a [String]>) -> Self {
         let [error] = self.errors.as_slice() else { return self };
         match choices(&error.field) {
-            Some(words) if error.reason == foreign::NOT_A_CHOICE => {
+            Some(words) if error.reason == framework_errors::NOT_A_CHOICE => {
                 let reason = format!("must be one of {}", words.join(", "));
                 let detail = format!("`{}`: {reason}", error.field);
                 let errors = vec![FieldError::new(error.field.clone(), reason)];
@@ -177,7 +175,7 @@ impl Problem {
         }
     }
 
-    /// Names the line of a body of many lines in which the errors are.
+    /// Adds the number of the line to the errors of an NDJSON body.
     #[must_use]
     pub(crate) fn at_line(mut self, line: usize) -> Self {
         for error in &mut self.errors {
@@ -190,16 +188,16 @@ impl Problem {
         self
     }
 
-    /// A header of the answer. Used for `Allow` and `WWW-Authenticate`.
+    /// Adds a header to the response. Used for `Allow` and `WWW-Authenticate`.
     #[must_use]
     pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.more.headers.push((name, value));
+        self.extras.headers.push((name, value));
         self
     }
 
     #[must_use]
     pub(crate) fn request_id(mut self, id: &str) -> Self {
-        self.more.request_id = Some(id.to_owned());
+        self.extras.request_id = Some(id.to_owned());
         self
     }
 
@@ -208,7 +206,7 @@ impl Problem {
     }
 
     fn body(&self) -> Value {
-        let mut body = self.more.members.clone();
+        let mut body = self.extras.members.clone();
         body.insert("type".into(), self.code.type_uri().into());
         body.insert("title".into(), self.code.title().into());
         body.insert("status".into(), self.status().as_u16().into());
@@ -221,7 +219,7 @@ impl Problem {
                 .map(|error| serde_json::json!({ "field": error.field, "reason": error.reason }));
             body.insert("errors".into(), errors.collect());
         }
-        if let Some(id) = &self.more.request_id {
+        if let Some(id) = &self.extras.request_id {
             body.insert("request_id".into(), id.as_str().into());
         }
         Value::Object(body)
@@ -233,11 +231,11 @@ impl Problem {
             .content_type(MEDIA_TYPE)
             .header(header::CACHE_CONTROL, "no-store")
             .body(self.body().to_string());
-        if let Some(wait) = self.more.retry_after {
+        if let Some(wait) = self.extras.retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        for (name, value) in &self.more.headers {
+        for (name, value) in &self.extras.headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         response

@@ -1,26 +1,26 @@
-//! What a request carries through the server: its id, and the trace it belongs to.
+//! The request id and the trace context of a request.
 
 use poem::http::HeaderMap;
 use poem::{FromRequest, Request, RequestBody};
 use uuid::Uuid;
 
-/// The header of a request's id, in requests and answers.
+/// The header of the request id, in requests and responses.
 pub const REQUEST_ID: &str = "x-request-id";
 
 const REQUEST_ID_MAX: usize = 128;
 
-/// Names one request in answers, logs and metrics: the caller's own name for it, if sane, or a new one.
+/// The id of one request in responses and logs: the caller's own id, if it is well-formed, or a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
 impl RequestId {
-    /// Anything that could break a line of a log is not taken over.
+    /// An id with characters that could forge a log line is replaced.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let sane = |id: &&str| {
+        let is_well_formed = |id: &&str| {
             (1..=REQUEST_ID_MAX).contains(&id.len())
                 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
         };
-        match headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane) {
+        match headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_well_formed) {
             Some(id) => Self(id.to_owned()),
             None => Self(Uuid::now_v7().to_string()),
         }
@@ -71,19 +71,19 @@ mod tests {
     }
 
     #[test]
-    fn a_sane_request_id_is_kept() {
+    fn well_formed_request_id_is_kept() {
         assert_eq!(id("abc-123"), "abc-123");
     }
 
     #[test]
-    fn a_request_id_that_could_forge_a_log_line_is_replaced() {
+    fn request_id_that_could_forge_a_log_line_is_replaced() {
         for sent in ["", "a b", "a\tlevel=error", "<script>", &"x".repeat(129)] {
             assert!(Uuid::parse_str(&id(sent)).is_ok(), "{sent}");
         }
     }
 
     #[test]
-    fn only_a_well_formed_traceparent_is_taken() {
+    fn only_a_well_formed_traceparent_is_accepted() {
         assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         for refused in [
             "",

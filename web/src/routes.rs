@@ -1,7 +1,7 @@
-//! What is served where: the table behind `Allow`, the limits of a path, and the names of routes in metrics.
+//! The table of routes, for the `Allow` header, the limits of a path, and the names of routes in metrics.
 //!
-//! poem routes by itself and tells none of this, so the table is made from the OpenAPI document, and by hand for what is
-//! not in it.
+//! poem does not expose its own routing table, so this one is built from the OpenAPI document, and by hand for paths that
+//! are not in it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use std::sync::Arc;
 use poem::http::{HeaderValue, Method};
 use serde_json::Value;
 
-/// How much a path may be sent, and how long it may take.
+/// The class of limits on body size and duration that applies to a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Class {
+pub enum RouteLimits {
     #[default]
-    Ordinary,
-    /// Takes batches: a larger body and more time.
+    Default,
+    /// Batch requests: a larger body and a longer deadline.
     Bulk,
-    /// Answers when there is something to answer, as a long poll or a WebSocket: no deadline.
-    Waiting,
+    /// Long polls and WebSockets: no deadline.
+    LongPoll,
 }
 
-/// The path is in no table.
+/// The table has no such path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no route has the path {0}; write it as the OpenAPI document does")]
+#[error("no route has the path {0}; write it as in the OpenAPI document")]
 pub struct UnknownRoute(pub String);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,11 @@ enum Segment {
 pub struct Route {
     /// As in the OpenAPI document: `/jobs/{job_id}`.
     pub template: Arc<str>,
-    pub class: Class,
-    /// The parameters that take one of a few words, with those words.
+    pub limits: RouteLimits,
+    /// The enum parameters, with their values.
     choices: Vec<(String, Vec<String>)>,
     segments: Vec<Segment>,
-    /// `/console/*` serves whatever lies below.
+    /// A path such as `/console/*`, which serves everything below it.
     open_ended: bool,
     methods: Vec<Method>,
 }
@@ -60,7 +60,7 @@ impl Route {
             .collect();
         Self {
             template: template.into(),
-            class: Class::Ordinary,
+            limits: RouteLimits::Default,
             choices: Vec::new(),
             segments,
             open_ended,
@@ -81,12 +81,12 @@ impl Route {
             })
     }
 
-    /// Literal parts first, from the left: `/jobs/stats` is meant before `/jobs/{id}`.
+    /// The sort key of a route. Literal parts come first, from the left: `/jobs/stats` comes before `/jobs/{id}`.
     fn parameters(&self) -> Vec<bool> {
         self.segments.iter().map(|segment| *segment == Segment::Parameter).collect()
     }
 
-    /// The words that the parameter takes, if it takes but a few.
+    /// The values of an enum parameter.
     pub fn choices(&self, parameter: &str) -> Option<&[String]> {
         self.choices.iter().find(|(name, _)| name == parameter).map(|(_, words)| words.as_slice())
     }
@@ -100,7 +100,7 @@ impl Route {
         methods.push("OPTIONS");
         methods.sort_unstable();
         methods.dedup();
-        HeaderValue::from_str(&methods.join(", ")).expect("names of methods are tokens")
+        HeaderValue::from_str(&methods.join(", ")).expect("method names are tokens")
     }
 }
 
@@ -134,7 +134,7 @@ impl Routes {
         all.find(|route| &*route.template == template)
     }
 
-    /// A path outside the document: `/docs`, `/jobs/{job_id}/matching/ws`, `/console/*`.
+    /// Adds a path outside the document: `/docs`, `/jobs/{job_id}/matching/ws`, `/console/*`.
     #[must_use]
     pub fn with(mut self, template: &str, methods: &[Method]) -> Self {
         let new = Route::new(template);
@@ -155,14 +155,14 @@ impl Routes {
         self
     }
 
-    /// Gives a path, written as in the document, a class of its own.
+    /// Sets the limits of a path, written as in the document.
     ///
     /// # Errors
     /// If there is no such path.
-    pub fn class(mut self, template: &str, class: Class) -> Result<Self, UnknownRoute> {
+    pub fn limits(mut self, template: &str, limits: RouteLimits) -> Result<Self, UnknownRoute> {
         match self.of_template(template) {
             Some(route) => {
-                route.class = class;
+                route.limits = limits;
                 Ok(self)
             }
             None => Err(UnknownRoute(template.to_owned())),
@@ -177,7 +177,7 @@ impl Routes {
     }
 }
 
-/// The parameters of an operation that take one of a few words.
+/// The enum parameters of an operation, with their values.
 fn choices_of(document: &Value, operation: &Value) -> Vec<(String, Vec<String>)> {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let choices = parameters.filter_map(|parameter| {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_that_a_parameter_takes_are_known_inline_and_by_reference() {
+    fn enum_values_are_read_inline_and_by_reference() {
         let routes = Routes::from_document(&json!({
             "paths": {"/jobs": {"get": {"parameters": [
                 {"name": "status", "schema": {"$ref": "#/components/schemas/Status"}},
@@ -232,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_part_is_meant_before_a_parameter() {
+    fn literal_segment_wins_over_a_parameter() {
         assert_eq!(template("/jobs/stats").as_deref(), Some("/jobs/stats"));
         assert_eq!(template("/jobs/7").as_deref(), Some("/jobs/{job_id}"));
     }
 
     #[test]
-    fn a_path_is_found_whole_or_not_at_all() {
+    fn only_complete_paths_match() {
         for unknown in ["/job", "/jobs/", "/jobs/7/", "/jobs/7/matches/8", "/nothing"] {
             assert_eq!(template(unknown), None, "{unknown}");
         }
@@ -247,15 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_can_be_read_can_be_asked_for_its_head_and_its_options() {
+    fn allow_adds_head_and_options() {
         assert_eq!(routes().find("/jobs").unwrap().allow(), "GET, HEAD, OPTIONS, POST");
         assert_eq!(routes().find("/jobs/7/matches").unwrap().allow(), "OPTIONS, POST");
     }
 
     #[test]
-    fn a_class_is_given_to_a_path_that_exists() {
-        let routes = routes().class("/jobs/{job_id}/matches", Class::Bulk).unwrap();
-        assert_eq!(routes.find("/jobs/7/matches").unwrap().class, Class::Bulk);
-        assert_eq!(routes.class("/nothing", Class::Bulk).unwrap_err(), UnknownRoute("/nothing".into()));
+    fn limits_are_set_for_existing_paths_only() {
+        let routes = routes().limits("/jobs/{job_id}/matches", RouteLimits::Bulk).unwrap();
+        assert_eq!(routes.find("/jobs/7/matches").unwrap().limits, RouteLimits::Bulk);
+        assert_eq!(
+            routes.limits("/nothing", RouteLimits::Bulk).unwrap_err(),
+            UnknownRoute("/nothing".into())
+        );
     }
 }

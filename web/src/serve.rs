@@ -1,7 +1,7 @@
-//! What every request passes through, in one place and one order.
+//! The layers around all routes, in one place and one order.
 //!
-//! From the outside in: request id, span and metrics; CORS and `OPTIONS`; headers of the answer; compression; errors made
-//! problems, panics included; deadline; body limit; then the routes.
+//! From the outside in: request id, span and metrics; CORS and `OPTIONS`; response headers; compression; conversion of
+//! errors and panics to problems; deadline; body limit; then the routes.
 
 mod body;
 mod compress;
@@ -21,12 +21,12 @@ use tracing::Instrument;
 use crate::caller::Auth;
 use crate::problem::{Code, Problem};
 use crate::request::RequestId;
-use crate::routes::{Class, Route, Routes};
+use crate::routes::{Route, RouteLimits, Routes};
 
-pub use cors::{Cors, NotAnOrigin};
+pub use cors::{Cors, InvalidOrigin};
 pub use observe::{ACTIVE, DURATION};
 
-/// How much a request may hold, and how long it may take until its answer begins.
+/// The limits on the body size of a request, and on the time until its response starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub body_bytes: usize,
@@ -47,23 +47,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn body(&self, class: Class) -> usize {
-        match class {
-            Class::Ordinary | Class::Waiting => self.body_bytes,
-            Class::Bulk => self.bulk_body_bytes,
+    fn body(&self, limits: RouteLimits) -> usize {
+        match limits {
+            RouteLimits::Default | RouteLimits::LongPoll => self.body_bytes,
+            RouteLimits::Bulk => self.bulk_body_bytes,
         }
     }
 
-    fn deadline(&self, class: Class) -> Option<Duration> {
-        match class {
-            Class::Ordinary => Some(self.deadline),
-            Class::Bulk => Some(self.bulk_deadline),
-            Class::Waiting => None,
+    fn deadline(&self, limits: RouteLimits) -> Option<Duration> {
+        match limits {
+            RouteLimits::Default => Some(self.deadline),
+            RouteLimits::Bulk => Some(self.bulk_deadline),
+            RouteLimits::LongPoll => None,
         }
     }
 }
 
-/// What the layers need to know.
+/// The settings of the layers.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub auth: Auth,
@@ -73,13 +73,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With the usual limits, and no foreign origin allowed.
+    /// Settings with the default limits, and without any allowed origin.
     pub fn new(auth: Auth, routes: Routes) -> Self {
         Self { auth, routes, limits: Limits::default(), cors: Cors::default() }
     }
 }
 
-/// Puts everything around `endpoint` that a request passes through.
+/// Wraps `endpoint` in all layers.
 pub fn layers<E: IntoEndpoint>(endpoint: E, settings: Settings) -> Layers<E::Endpoint> {
     Layers { endpoint: endpoint.into_endpoint(), settings }
 }
@@ -97,22 +97,22 @@ impl<E: Endpoint> Endpoint for Layers<E> {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let id = RequestId::of(request.headers());
         let route = self.settings.routes.find(request.uri().path());
-        let observed = observe::Observed::start(request.method(), route);
+        let observed = observe::RequestMetrics::start(request.method(), route);
         let span = observed.span(&id);
-        let asked = Asked::of(&request);
+        let negotiation = NegotiationHeaders::of(&request);
         request.set_data(id.clone());
         request.set_data(self.settings.auth.clone());
         async {
-            let mut response = match self.preflight(&request, route, &asked) {
+            let mut response = match self.preflight(&request, route, &negotiation) {
                 Some(response) => response,
                 None => {
-                    let answer = self.guarded(request, route).await;
-                    answer.unwrap_or_else(|error| refuse(error, &id, route))
+                    let outcome = self.guarded(request, route).await;
+                    outcome.unwrap_or_else(|error| refuse(error, &id, route))
                 }
             };
             headers::add(&mut response, &id);
-            response = compress::apply(response, asked.accept_encoding.as_deref());
-            self.settings.cors.add(&mut response, asked.origin.as_deref());
+            response = compress::apply(response, negotiation.accept_encoding.as_deref());
+            self.settings.cors.add(&mut response, negotiation.origin.as_deref());
             observed.end(response.status());
             Ok(response)
         }
@@ -121,13 +121,13 @@ impl<E: Endpoint> Endpoint for Layers<E> {
     }
 }
 
-/// What is asked of the answer, kept while the request itself is used up.
-struct Asked {
+/// The request headers that affect the response, copied before the request is consumed.
+struct NegotiationHeaders {
     origin: Option<String>,
     accept_encoding: Option<String>,
 }
 
-impl Asked {
+impl NegotiationHeaders {
     fn of(request: &Request) -> Self {
         let header =
             |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -136,33 +136,38 @@ impl Asked {
 }
 
 impl<E: Endpoint> Layers<E> {
-    /// The answer to `OPTIONS`, which no route knows. A path that nobody serves goes on to its 404.
-    fn preflight(&self, request: &Request, route: Option<&Route>, asked: &Asked) -> Option<Response> {
+    /// The response to `OPTIONS`, which the routes do not handle. An unknown path gets its 404 later.
+    fn preflight(
+        &self,
+        request: &Request,
+        route: Option<&Route>,
+        negotiation: &NegotiationHeaders,
+    ) -> Option<Response> {
         if request.method() != Method::OPTIONS {
             return None;
         }
         let allow = route?.allow();
         let mut response =
             Response::builder().status(StatusCode::NO_CONTENT).header(header::ALLOW, allow.clone()).finish();
-        self.settings.cors.preflight(&mut response, request, asked.origin.as_deref(), allow);
+        self.settings.cors.preflight(&mut response, request, negotiation.origin.as_deref(), allow);
         Some(response)
     }
 
     async fn guarded(&self, mut request: Request, route: Option<&Route>) -> poem::Result<Response> {
-        let class = route.map(|route| route.class).unwrap_or_default();
+        let route_limits = route.map(|route| route.limits).unwrap_or_default();
         let limits = &self.settings.limits;
         headers::check(request.headers())?;
-        let arrived = match body::limit(&mut request, limits.body(class)) {
+        let arrived = match body::limit(&mut request, limits.body(route_limits)) {
             Ok(arrived) => arrived,
             Err(problem) => {
-                let is_waiting = request.headers().contains_key(header::EXPECT);
-                body::refuse(request.take_body(), is_waiting).await;
+                let expects_continue = request.headers().contains_key(header::EXPECT);
+                body::refuse(request.take_body(), expects_continue).await;
                 return Err(problem.into());
             }
         };
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
-        let outcome = match limits.deadline(class) {
+        let outcome = match limits.deadline(route_limits) {
             None => call.await,
             Some(deadline) => match tokio::time::timeout(deadline, call).await {
                 Ok(outcome) => outcome,
@@ -170,7 +175,7 @@ impl<E: Endpoint> Layers<E> {
             },
         };
         match outcome {
-            Ok(answer) => answer.map(IntoResponse::into_response),
+            Ok(response) => response.map(IntoResponse::into_response),
             Err(panic) => Err(panicked(&*panic).into()),
         }
     }
@@ -180,9 +185,9 @@ fn too_late(body_arrived: bool, reads: bool) -> Problem {
     if !body_arrived {
         return Problem::new(Code::RequestTimeout, "the body did not arrive in time; nothing was done");
     }
-    tracing::error!("a request passed its deadline");
+    tracing::error!("a request exceeded its deadline");
     if reads {
-        Problem::unavailable("this took too long to answer; the server is busy", Duration::from_secs(1))
+        Problem::unavailable("the request exceeded its deadline; the server is busy", Duration::from_secs(1))
     } else {
         Problem::outcome_unknown()
     }
@@ -193,11 +198,11 @@ fn panicked(panic: &(dyn Any + Send)) -> Problem {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message");
+        .unwrap_or("no message");
     Problem::internal(&format_args!("panic: {message}"))
 }
 
-/// The one place where an error becomes an answer.
+/// The one place where an error is converted to a response.
 fn refuse(error: poem::Error, id: &RequestId, route: Option<&Route>) -> Response {
     if error.is_from_response() {
         return error.into_response();

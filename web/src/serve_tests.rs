@@ -12,7 +12,7 @@ use crate::idempotency::{IdempotencyKey, idempotency};
 use crate::json::{Created, Json};
 use crate::openapi::document;
 use crate::paging::{Cursor, Limit, Page};
-use crate::value::{At, Pos};
+use crate::value::{ApiPosition, ApiTimestamp};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -21,7 +21,7 @@ struct Create {
     #[oai(validator(max_length = 20))]
     name: String,
     size: u32,
-    since: Option<At>,
+    since: Option<ApiTimestamp>,
 }
 
 #[derive(Debug, Object)]
@@ -30,7 +30,7 @@ struct Thing {
     tenant: String,
     user: String,
     key: Option<String>,
-    position: Pos,
+    position: ApiPosition,
 }
 
 struct Things;
@@ -65,7 +65,7 @@ impl Things {
                 tenant: caller.tenant.to_string(),
                 user: caller.user()?.to_string(),
                 key: key.map(|key| key.key.to_string()),
-                position: Pos(event_schemas::ids::Position(7)),
+                position: ApiPosition(event_schemas::ids::Position(7)),
             },
         })
     }
@@ -132,7 +132,7 @@ async fn body(response: TestResponse) -> Value {
     serde_json::from_slice(&response.0.into_body().into_bytes().await.unwrap()).unwrap()
 }
 
-/// The whole problem, checked to be one of this status and to carry the request id.
+/// The problem, checked for its status and the request id.
 async fn problem(response: TestResponse, status: u16) -> Value {
     response.assert_status(StatusCode::from_u16(status).unwrap());
     response.assert_content_type("application/problem+json");
@@ -144,7 +144,7 @@ async fn problem(response: TestResponse, status: u16) -> Value {
 }
 
 #[tokio::test]
-async fn a_created_thing_is_answered_with_its_place() {
+async fn created_resource_has_a_location() {
     let response = open()
         .post("/things")
         .header("x-tenant", "acme")
@@ -163,37 +163,37 @@ async fn a_created_thing_is_answered_with_its_place() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_a_problem() {
+async fn unknown_path_is_a_problem() {
     assert_json_snapshot!(problem(open().get("/nothing").send().await, 404).await);
 }
 
 #[tokio::test]
-async fn another_method_is_a_problem_that_names_the_right_ones() {
+async fn wrong_method_is_a_problem_with_the_allowed_ones() {
     let response = open().delete("/things").send().await;
     response.assert_header("allow", "GET, HEAD, OPTIONS, POST");
     assert_json_snapshot!(problem(response, 405).await);
 }
 
 #[tokio::test]
-async fn malformed_json_is_a_problem_that_names_the_place() {
+async fn malformed_json_is_a_problem_with_line_and_column() {
     let response = open().post("/things").content_type("application/json").body("{").send().await;
     assert_json_snapshot!(problem(response, 400).await);
 }
 
 #[tokio::test]
-async fn wrong_fields_are_a_problem_that_names_each() {
+async fn invalid_fields_are_a_problem_that_lists_them() {
     let body = r#"{"name": "a name far longer than twenty", "since": "yesterday"}"#;
     let response = open().post("/things").content_type("application/json").body(body).send().await;
     assert_json_snapshot!(problem(response, 400).await);
 }
 
 #[tokio::test]
-async fn a_parameter_out_of_range_is_a_problem_that_names_it() {
+async fn parameter_out_of_range_is_a_problem_that_names_it() {
     assert_json_snapshot!(problem(open().get("/things?limit=0").send().await, 400).await);
 }
 
 #[tokio::test]
-async fn a_foreign_cursor_is_a_problem() {
+async fn cursor_of_another_list_is_a_problem() {
     let cursor = Page::of(vec![1, 2], "1".parse_limit(), "other", |n| *n).next_cursor.unwrap();
     assert_json_snapshot!(problem(open().get(format!("/things?cursor={cursor}")).send().await, 400).await);
 }
@@ -209,7 +209,7 @@ impl ParseLimit for str {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_to_the_end_of_the_list() {
+async fn cursors_lead_through_the_whole_list() {
     let client = open();
     let mut seen = Vec::new();
     let mut path = "/things?limit=2".to_owned();
@@ -225,7 +225,7 @@ async fn pages_follow_each_other_to_the_end_of_the_list() {
 }
 
 #[tokio::test]
-async fn another_media_type_is_a_problem() {
+async fn unsupported_media_type_is_a_problem() {
     let response = open().post("/things").content_type("text/plain").body("a").send().await;
     assert_json_snapshot!(problem(response, 415).await);
     problem(open().post("/things").body("{}").send().await, 415).await;
@@ -240,7 +240,7 @@ async fn another_media_type_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_a_problem_announced_or_not() {
+async fn body_over_the_limit_is_a_problem() {
     let client = open();
     let send = |length: usize| {
         let body = format!(r#"{{"name": "a", "size": 1{}}}"#, " ".repeat(length - 24));
@@ -259,30 +259,30 @@ async fn a_body_over_the_limit_is_a_problem_announced_or_not() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_no_uuid_is_not_found() {
+async fn id_that_is_not_a_uuid_is_not_found() {
     assert_json_snapshot!(problem(open().get("/things/42").send().await, 404).await);
 }
 
 #[tokio::test]
-async fn a_conflict_shows_what_is_in_the_way() {
+async fn conflict_shows_the_existing_resource() {
     assert_json_snapshot!(problem(open().post("/things/7/conflict").send().await, 409).await);
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_that_tells_nothing() {
+async fn panic_is_a_problem_without_details() {
     let response = open().post("/things/7/panic").send().await;
     assert_json_snapshot!(problem(response, 500).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_past_its_deadline_has_an_unknown_outcome() {
+async fn command_past_its_deadline_has_an_unknown_outcome() {
     let response = open().post("/things/7/hang").send().await;
     response.assert_header("retry-after", "1");
     assert_json_snapshot!(problem(response, 503).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_arrive_is_told_apart() {
+async fn incomplete_body_is_a_request_timeout() {
     let never = poem::Body::from_bytes_stream(futures_util::stream::pending::<
         Result<bytes::Bytes, std::io::Error>,
     >());
@@ -291,14 +291,14 @@ async fn a_body_that_does_not_arrive_is_told_apart() {
 }
 
 #[tokio::test]
-async fn no_credentials_are_a_problem_that_says_what_to_send() {
+async fn missing_credentials_are_a_problem_with_a_remedy() {
     let response = keyed().get("/things").send().await;
     response.assert_header("www-authenticate", r#"Bearer realm="matchbook""#);
     assert_json_snapshot!(problem(response, 401).await);
 }
 
 #[tokio::test]
-async fn bad_credentials_are_a_problem_that_does_not_say_what_is_bad() {
+async fn invalid_credentials_are_a_problem_without_the_cause() {
     let expired = mint(
         SECRET,
         &Claims::new(&"acme".parse().unwrap(), "ann", Role::User.into(), Timestamp::EPOCH, Duration::ZERO),
@@ -315,7 +315,7 @@ async fn bad_credentials_are_a_problem_that_does_not_say_what_is_bad() {
 }
 
 #[tokio::test]
-async fn a_missing_role_is_a_problem_that_names_it() {
+async fn missing_role_is_a_problem_that_names_it() {
     let client = keyed();
     let send = |role| {
         client
@@ -331,7 +331,7 @@ async fn a_missing_role_is_a_problem_that_names_it() {
 }
 
 #[tokio::test]
-async fn with_keys_nobody_chooses_a_tenant_by_a_header() {
+async fn tenant_header_is_ignored_with_keys() {
     let response = keyed()
         .post("/things")
         .header("authorization", token(Role::Worker))
@@ -345,20 +345,20 @@ async fn with_keys_nobody_chooses_a_tenant_by_a_header() {
 }
 
 #[tokio::test]
-async fn an_open_server_refuses_a_tenant_that_cannot_be_one() {
+async fn open_server_refuses_an_invalid_tenant() {
     let response = open().get("/things").header("x-tenant", "a".repeat(129)).send().await;
     assert_eq!(problem(response, 400).await["errors"][0]["field"], "X-Tenant");
 }
 
 #[tokio::test]
-async fn a_header_that_cannot_be_read_is_not_taken_for_an_absent_one() {
+async fn header_that_is_not_ascii_is_refused() {
     let unreadable = poem::http::HeaderValue::from_bytes(b"k\xe4").unwrap();
     let response = open().get("/things").header("idempotency-key", unreadable).send().await;
     assert_eq!(problem(response, 400).await["errors"][0]["field"], "idempotency-key");
 }
 
 #[tokio::test]
-async fn a_ticket_opens_one_request_and_no_second() {
+async fn ticket_is_accepted_once() {
     let auth = Auth::with_keys(Keys::default().secret(SECRET).unwrap(), vec![], Now::new(now));
     let client = client(auth.clone());
     let caller = Caller {
@@ -376,13 +376,13 @@ async fn a_ticket_opens_one_request_and_no_second() {
 }
 
 #[tokio::test]
-async fn the_callers_request_id_is_kept() {
+async fn request_id_of_the_caller_is_kept() {
     let response = open().get("/health").header("x-request-id", "abc-1").send().await;
     response.assert_header("x-request-id", "abc-1");
 }
 
 #[tokio::test]
-async fn what_did_not_change_is_not_sent_again() {
+async fn unchanged_response_is_not_modified() {
     let client = open();
     let path = "/things/018f0000-0000-7000-8000-000000000001";
     let first = client.get(path).send().await;
@@ -395,7 +395,7 @@ async fn what_did_not_change_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn large_answers_are_compressed_and_small_ones_are_not() {
+async fn only_large_responses_are_compressed() {
     let client = open();
     let path = "/things/018f0000-0000-7000-8000-000000000001";
     for coding in ["gzip", "zstd"] {
@@ -412,7 +412,7 @@ async fn large_answers_are_compressed_and_small_ones_are_not() {
 }
 
 #[tokio::test]
-async fn a_page_may_run_what_it_holds_and_what_this_server_gives_it() {
+async fn page_has_the_content_security_policy_of_pages() {
     let page = poem::endpoint::make_sync(|_| poem::web::Html("<p>hello"));
     let settings = Settings::new(Auth::open(Now::new(now)), Routes::default());
     let response = TestClient::new(layers(page, settings)).get("/").send().await;
@@ -421,7 +421,7 @@ async fn a_page_may_run_what_it_holds_and_what_this_server_gives_it() {
 }
 
 #[tokio::test]
-async fn options_names_the_methods() {
+async fn options_lists_the_methods() {
     let response = open().options("/things").send().await;
     response.assert_status(StatusCode::NO_CONTENT);
     response.assert_header("allow", "GET, HEAD, OPTIONS, POST");
@@ -429,7 +429,7 @@ async fn options_names_the_methods() {
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_is_let_in_and_others_are_not() {
+async fn only_allowed_origins_get_cors_headers() {
     let client = open();
     let preflight = |origin: &'static str| {
         let request = client.options("/things").header("origin", origin);

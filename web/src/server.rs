@@ -1,7 +1,7 @@
-//! The accept loop: what bounds a connection before any route is asked.
+//! The accept loop and the limits of connections.
 //!
-//! poem's own server has no limit that a slow or hostile client meets: it sets no timer, so a connection that sends half a
-//! header stays for ever. This one drives hyper itself.
+//! poem's own server has no limits against slow or hostile clients: it sets no timer, so a connection that sends half a
+//! header stays open for ever. This one drives hyper directly.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,18 +26,18 @@ use crate::shutdown::{self, Shutdown};
 /// Gauge: open connections.
 pub const CONNECTIONS: &str = "http_server_connections";
 
-/// What a connection may take.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// From the beginning of a connection, or of a request on it, to the end of the request's head.
+    /// The longest time from the start of a connection, or of a request on it, to the end of the request's header.
     pub header_timeout: Duration,
-    /// Of a request's head.
+    /// The largest header of a request.
     pub header_bytes: usize,
-    /// More wait in the system's queue.
+    /// The most open connections; more wait in the listen backlog.
     pub connections_max: u32,
-    /// How long a client may leave what was sent to it unread.
+    /// The longest time that sent data may stay unacknowledged by the client.
     pub stall_timeout: Duration,
-    /// From the beginning of the end until what is still open is cut.
+    /// The time from the start of the shutdown until open connections are closed.
     pub drain: Duration,
 }
 
@@ -53,122 +53,123 @@ impl Default for Bounds {
     }
 }
 
-/// Requests that one HTTP/2 connection may have under way.
+/// The most concurrent requests of one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 128;
 
-/// An HTTP/2 connection is asked for a sign of life after so much silence.
+/// The interval of HTTP/2 keep-alive pings on a silent connection.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 
-/// The pause after an accept that failed for want of something, as file descriptors: first and longest.
+/// The first and the longest pause after an accept that failed for lack of a resource, such as file descriptors.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// About how many connections wait in the system's queue.
+/// The approximate length of the listen backlog.
 const BACKLOG: usize = 1_024;
 
-/// From the beginning of the end until idle connections are closed. Who sends one request after another is told on the
-/// next answer that it is the last one; closed at once, a connection might just be bringing a request, whose sender
-/// would not know what became of it.
+/// The time from the start of the shutdown until idle connections are closed. Meanwhile the next response on a connection
+/// has `Connection: close`. If connections were closed at once, a request that is just arriving would be lost, and its
+/// client would not know the outcome.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Serves `endpoint` until `shutdown`, then lets requests under way end, for at most [`Bounds::drain`].
+/// Serves `endpoint` until `shutdown`, then waits for active requests, for at most [`Bounds::drain`].
 pub async fn run<E: Endpoint + 'static>(
     listener: TcpListener,
     endpoint: E,
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.connections_max as usize));
-    let (cut, is_cut) = shutdown::channel();
-    let server = Arc::new(Server { endpoint, bounds, shutdown: shutdown.clone(), is_cut });
+    let slots = Arc::new(Semaphore::new(bounds.connections_max as usize));
+    let (abort, aborted) = shutdown::channel();
+    let server = Arc::new(HttpServer { endpoint, bounds, shutdown: shutdown.clone(), aborted });
     let mut pause = PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
-            () = shutdown.begun() => break,
+            accepted = accept(&listener, &slots) => accepted,
+            () = shutdown.requested() => break,
         };
         match accepted {
-            Ok((stream, remote, place)) => {
+            Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
-                tokio::spawn(server.clone().serve(stream, remote, place));
+                tokio::spawn(server.clone().serve(stream, remote, slot));
             }
-            Err(error) if is_of_the_client(&error) => {}
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections; trying again");
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections; retrying");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
-    // Those who have knocked are let in: turned away, they would not know what became of what they sent.
+    // Connections in the backlog are accepted as well: if they were refused, their clients would not know the outcome of
+    // requests that they have sent already.
     for _ in 0..BACKLOG {
-        let knocked = tokio::time::timeout(Duration::ZERO, accept(&listener, &places)).await;
-        let Ok(Ok((stream, remote, place))) = knocked else { break };
-        tokio::spawn(server.clone().serve(stream, remote, place));
+        let accepted = tokio::time::timeout(Duration::ZERO, accept(&listener, &slots)).await;
+        let Ok(Ok((stream, remote, slot))) = accepted else { break };
+        tokio::spawn(server.clone().serve(stream, remote, slot));
     }
     drop(listener);
-    let all_closed = places.acquire_many(bounds.connections_max);
+    let all_closed = slots.acquire_many(bounds.connections_max);
     if tokio::time::timeout(bounds.drain, all_closed).await.is_err() {
-        let open = bounds.connections_max as usize - places.available_permits();
-        tracing::warn!(open, "cutting connections that are still open at the end");
-        cut.begin();
+        let open = bounds.connections_max as usize - slots.available_permits();
+        tracing::warn!(open, "closing connections that are still open after the grace period");
+        abort.request();
     }
 }
 
-/// A place first, so that beyond the limit clients wait outside.
+/// Acquires a slot before it accepts, so that clients over the limit wait in the backlog.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
     let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, place))
+    Ok((stream, remote, slot))
 }
 
-/// The client went away between knocking and being let in.
-fn is_of_the_client(error: &io::Error) -> bool {
+/// Whether the client disconnected before the connection was accepted.
+fn is_client_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
 }
 
-struct Server<E> {
+struct HttpServer<E> {
     endpoint: E,
     bounds: Bounds,
     shutdown: Shutdown,
-    is_cut: Shutdown,
+    aborted: Shutdown,
 }
 
-impl<E: Endpoint + 'static> Server<E> {
-    async fn serve(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
+impl<E: Endpoint + 'static> HttpServer<E> {
+    async fn serve(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
         metrics::gauge!(CONNECTIONS).increment(1.0);
         tokio::select! {
             () = self.clone().connection(stream, remote) => {}
-            () = self.is_cut.begun() => {}
+            () = self.aborted.requested() => {}
         }
         metrics::gauge!(CONNECTIONS).decrement(1.0);
-        drop(place);
+        drop(slot);
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         let Ok(local) = stream.local_addr() else { return };
         if let Err(error) = prepare(&stream, self.bounds.stall_timeout) {
-            tracing::debug!(%error, %remote, "a connection is gone already");
+            tracing::debug!(%error, %remote, "a connection was closed before it was served");
             return;
         }
-        let asked = Arc::new(AtomicBool::new(false));
+        let has_request = Arc::new(AtomicBool::new(false));
         let service = hyper::service::service_fn({
-            let (server, asked) = (self.clone(), asked.clone());
+            let (server, has_request) = (self.clone(), has_request.clone());
             move |request: hyper::Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
+                has_request.store(true, Ordering::Relaxed);
                 let server = server.clone();
                 async move {
                     let from = (LocalAddr(local.into()), RemoteAddr(remote.into()));
-                    let one_at_a_time = request.version() <= Version::HTTP_11;
+                    let is_http1 = request.version() <= Version::HTTP_11;
                     let request = Request::from((request, from.0, from.1, Scheme::HTTP));
                     let mut response = server.endpoint.get_response(request).await;
-                    if one_at_a_time && server.shutdown.has_begun() && !response.status().is_informational() {
+                    if is_http1 && server.shutdown.is_requested() && !response.status().is_informational() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
                     Ok::<hyper::Response<_>, Infallible>(response.into())
@@ -178,10 +179,10 @@ impl<E: Endpoint + 'static> Server<E> {
         let builder = self.builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        // hyper's own timer begins when it has made out the version of HTTP, which takes bytes that may never come.
+        // hyper's own timer starts when it has detected the HTTP version, which needs bytes that may never arrive.
         let first_request = tokio::time::sleep(self.bounds.header_timeout);
         tokio::pin!(first_request);
-        let (mut waits_for_first, mut goes_on) = (true, true);
+        let (mut awaits_first, mut is_open) = (true, true);
         let ending = self.ending();
         tokio::pin!(ending);
         loop {
@@ -192,14 +193,14 @@ impl<E: Endpoint + 'static> Server<E> {
                     }
                     return;
                 }
-                () = &mut first_request, if waits_for_first => {
-                    waits_for_first = false;
-                    if !asked.load(Ordering::Relaxed) {
+                () = &mut first_request, if awaits_first => {
+                    awaits_first = false;
+                    if !has_request.load(Ordering::Relaxed) {
                         return;
                     }
                 }
-                () = &mut ending, if goes_on => {
-                    goes_on = false;
+                () = &mut ending, if is_open => {
+                    is_open = false;
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -207,7 +208,7 @@ impl<E: Endpoint + 'static> Server<E> {
     }
 
     async fn ending(&self) {
-        self.shutdown.begun().await;
+        self.shutdown.requested().await;
         tokio::time::sleep(LINGER).await;
     }
 
@@ -228,7 +229,7 @@ impl<E: Endpoint + 'static> Server<E> {
     }
 }
 
-/// Small writes go out at once, for streams; a client that does not read is given up by the system.
+/// Sends small writes immediately, for streams; the system closes the connection of a client that does not read.
 fn prepare(stream: &TcpStream, stall_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]

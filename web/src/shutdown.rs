@@ -1,12 +1,12 @@
-//! The end of the server, as streams and connections learn of it.
+//! The shutdown signal for streams and connections.
 
 use tokio::sync::watch;
 
-/// Begins the end. Dropping it does as well: whoever held it is gone.
+/// Requests the shutdown. Dropping it does so as well.
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<bool>);
 
-/// Tells when the end has begun. Cheap to clone.
+/// Reports that a shutdown was requested. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shutdown(Option<watch::Receiver<bool>>);
 
@@ -16,27 +16,27 @@ pub fn channel() -> (Trigger, Shutdown) {
 }
 
 impl Trigger {
-    pub fn begin(&self) {
+    pub fn request(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// For what ends by itself.
+    /// A shutdown that is never requested.
     pub fn never() -> Self {
         Self(None)
     }
 
-    pub fn has_begun(&self) -> bool {
-        self.0.as_ref().is_some_and(|begun| *begun.borrow() || begun.has_changed().is_err())
+    pub fn is_requested(&self) -> bool {
+        self.0.as_ref().is_some_and(|requested| *requested.borrow() || requested.has_changed().is_err())
     }
 
-    /// Waits until the end begins. Can be dropped and called again.
-    pub async fn begun(&self) {
+    /// Waits until the shutdown is requested. Cancel-safe.
+    pub async fn requested(&self) {
         match &self.0 {
-            Some(begun) => {
-                // An error means that the trigger is gone, which is the end too.
-                let _ = begun.clone().wait_for(|begun| *begun).await;
+            Some(requested) => {
+                // An error means that the trigger was dropped, which is a request too.
+                let _ = requested.clone().wait_for(|requested| *requested).await;
             }
             None => std::future::pending().await,
         }
@@ -48,24 +48,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_reaches_all_who_wait_and_all_who_come_later() {
+    async fn request_reaches_current_and_later_waiters() {
         let (trigger, shutdown) = channel();
-        assert!(!shutdown.has_begun());
+        assert!(!shutdown.is_requested());
         let waiting = tokio::spawn({
             let shutdown = shutdown.clone();
-            async move { shutdown.begun().await }
+            async move { shutdown.requested().await }
         });
-        trigger.begin();
+        trigger.request();
         waiting.await.unwrap();
-        shutdown.begun().await;
-        assert!(shutdown.has_begun());
+        shutdown.requested().await;
+        assert!(shutdown.is_requested());
     }
 
     #[tokio::test]
-    async fn a_lost_trigger_is_the_end() {
+    async fn dropped_trigger_requests_the_shutdown() {
         let (trigger, shutdown) = channel();
         drop(trigger);
-        shutdown.begun().await;
-        assert!(shutdown.has_begun());
+        shutdown.requested().await;
+        assert!(shutdown.is_requested());
     }
 }

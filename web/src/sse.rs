@@ -1,9 +1,8 @@
-//! Server-sent events, as every stream of the API sends them.
+//! Server-sent events, for every stream of the API.
 //!
-//! A route answers [`Answer<T>`], where `T` describes the data. It opens a stream with [`stream`], whose closure gets a
-//! [`Sender`] and sends [`Update`]s: what the reader missed with [`Sender::replay`], what happens with [`Sender::send`].
-//! The rules (how often progress is told, when a reader is too slow) are in [`outbox`], which knows neither tasks nor
-//! clocks.
+//! A route returns [`StreamResponse<T>`], where `T` describes the data. It opens a stream with [`stream`], whose closure
+//! gets a [`Sender`] and sends [`Update`]s: missed ones with [`Sender::replay`], new ones with [`Sender::send`]. The rules
+//! (how often progress is sent, when a subscriber is too slow) are in [`queue`], which uses neither tasks nor clocks.
 //!
 //! ```no_run
 //! # use web::{shutdown::Shutdown, sse::{self, Update}};
@@ -13,21 +12,21 @@
 //!     sse::stream(&json!({"job_id": "…"}), shutdown, |sender| async move {
 //!         let progress = json!({"progress": {"percentage": 40}});
 //!         if sender.send(Update::progress("progress", None, &progress)).is_err() {
-//!             return; // the reader has gone, or was too slow
+//!             return; // the subscriber has disconnected, or was too slow
 //!         }
 //!         let _ = sender.send(Update::last("completed", None, &json!({})));
 //!     });
 //! # }
 //! ```
 
-pub mod outbox;
+pub mod queue;
 mod response;
 
-use futures_util::FutureExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use event_schemas::ids::Position;
+use futures_util::FutureExt;
 use futures_util::Stream;
 use poem_openapi::types::ToJSON;
 use tokio::sync::Notify;
@@ -36,66 +35,67 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::shutdown::Shutdown;
-use crate::value::Pos;
-use outbox::Outbox;
+use crate::value::ApiPosition;
+use queue::SseQueue;
 
-pub use outbox::{Closed, Update};
-pub use response::{Answer, Events};
+pub use queue::{Closed, Update};
+pub use response::{Events, StreamResponse};
 
 /// Gauge: open streams.
 pub const STREAMS: &str = "http_server_streams";
 
-/// Where a reader stopped: the `Last-Event-ID` header that browsers send by themselves, else `?last_event_id=`.
-pub fn resume_after(header: Option<Pos>, query: Option<Pos>) -> Option<Position> {
+/// The position after which to resume: the `Last-Event-ID` header, which browsers send automatically, or else
+/// `?last_event_id=`.
+pub fn resume_after(header: Option<ApiPosition>, query: Option<ApiPosition>) -> Option<Position> {
     header.or(query).map(|position| position.0)
 }
 
 #[derive(Debug)]
 struct Shared {
-    outbox: Mutex<Outbox>,
-    /// There may be something to write.
+    queue: Mutex<SseQueue>,
+    /// Notified when there may be something to write.
     filled: Notify,
-    /// There may be room again, or nobody left to read.
+    /// Notified when there may be room again, or the subscriber has disconnected.
     drained: Notify,
 }
 
 impl Shared {
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, SseQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The end of a stream that updates go into. The stream ends when it is dropped.
+/// The sending half of a stream. The stream ends when it is dropped.
 #[derive(Debug)]
 pub struct Sender {
     shared: Arc<Shared>,
 }
 
 impl Sender {
-    /// Sends what just happened. Never waits: a reader that is too slow is told so and let go.
+    /// Sends a new update. Never waits: a subscriber that is too slow gets `lagged` and is disconnected.
     ///
     /// # Errors
-    /// If the stream is at its end; nothing more needs to be sent.
+    /// If the stream has ended; nothing more needs to be sent.
     pub fn send(&self, update: Update) -> Result<(), Closed> {
-        let sent = self.shared.outbox().push(update);
+        let sent = self.shared.queue().push(update);
         self.shared.filled.notify_one();
         sent
     }
 
-    /// Sends what happened earlier, as fast as the reader takes it.
+    /// Sends an earlier update, as fast as the subscriber reads.
     ///
     /// # Errors
-    /// If the stream is at its end.
+    /// If the stream has ended.
     pub async fn replay(&self, update: Update) -> Result<(), Closed> {
         loop {
             let drained = self.shared.drained.notified();
             {
-                let mut outbox = self.shared.outbox();
-                if outbox.is_closed() {
+                let mut queue = self.shared.queue();
+                if queue.is_closed() {
                     return Err(Closed);
                 }
-                if outbox.has_room() {
-                    outbox.push_replayed(update)?;
+                if queue.has_room() {
+                    queue.push_replayed(update)?;
                     self.shared.filled.notify_one();
                     return Ok(());
                 }
@@ -104,11 +104,11 @@ impl Sender {
         }
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until the stream has ended.
     pub async fn closed(&self) {
         loop {
             let drained = self.shared.drained.notified();
-            if self.shared.outbox().is_closed() {
+            if self.shared.queue().is_closed() {
                 return;
             }
             drained.await;
@@ -118,13 +118,13 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.shared.outbox().close();
+        self.shared.queue().close();
         self.shared.filled.notify_one();
     }
 }
 
-/// A stream fed by `produce`, which runs until it returns, the reader goes or the server ends. `connected` is the data of
-/// the first event.
+/// Opens a stream that is fed by `produce`, which runs until it returns, the subscriber disconnects or the server shuts
+/// down. `connected` is the data of the first event.
 pub fn stream<T, F, P>(connected: &impl ToJSON, shutdown: &Shutdown, produce: F) -> Events<T>
 where
     F: FnOnce(Sender) -> P,
@@ -136,18 +136,17 @@ where
     events
 }
 
-/// A stream and the end that feeds it.
+/// Opens a stream and returns both halves.
 pub fn open<T>(connected: &impl ToJSON, shutdown: &Shutdown) -> (Sender, Events<T>) {
     let connection = Uuid::now_v7();
-    let outbox = Outbox::new(connection, connected, Instant::now().into_std());
-    let shared =
-        Arc::new(Shared { outbox: Mutex::new(outbox), filled: Notify::new(), drained: Notify::new() });
+    let queue = SseQueue::new(connection, connected, Instant::now().into_std());
+    let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Notify::new(), drained: Notify::new() });
     metrics::gauge!(STREAMS).increment(1.0);
     let reader = Reader { shared: shared.clone(), shutdown: shutdown.clone(), producer: None };
     (Sender { shared }, Events::new(reader))
 }
 
-/// The end of a stream that the connection reads.
+/// The reading half of a stream, for the connection.
 #[derive(Debug)]
 struct Reader {
     shared: Arc<Shared>,
@@ -156,26 +155,26 @@ struct Reader {
 }
 
 impl Reader {
-    /// Whatever can be written now, waiting if there is nothing; none at the end.
+    /// The next frames to write; waits if there are none. None at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let filled = self.shared.filled.notified();
             let wake_at = {
-                let mut outbox = self.shared.outbox();
-                if let Some(frames) = outbox.pop(Instant::now().into_std()) {
+                let mut queue = self.shared.queue();
+                if let Some(frames) = queue.pop(Instant::now().into_std()) {
                     self.shared.drained.notify_waiters();
                     return Some(frames);
                 }
-                if outbox.is_finished() {
+                if queue.is_finished() {
                     return None;
                 }
-                outbox.wake_at()
+                queue.wake_at()
             };
             tokio::select! {
                 () = filled => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
-                // The reader comes back by itself to a server that is there, and goes on where it was.
-                () = self.shutdown.begun() => return None,
+                // The browser reconnects automatically once the server is back, and resumes at its last event.
+                () = self.shutdown.requested() => return None,
             }
         }
     }
@@ -190,7 +189,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         metrics::gauge!(STREAMS).decrement(1.0);
-        self.shared.outbox().abandon();
+        self.shared.queue().abandon();
         self.shared.drained.notify_waiters();
         if let Some(producer) = &self.producer {
             producer.abort();

@@ -16,7 +16,7 @@ fn update(event: &'static str, id: u64) -> Update {
 }
 
 #[tokio::test]
-async fn a_stream_is_sent_to_its_end_and_closed() {
+async fn stream_is_sent_to_its_end_and_closed() {
     let events: Events<Value> = stream(&json!({}), &Shutdown::never(), |sender| async move {
         sender.send(update("matched", 1)).unwrap();
         sender.send(Update::last("completed", Some(Position(2)), &json!({}))).unwrap();
@@ -31,7 +31,7 @@ async fn a_stream_is_sent_to_its_end_and_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_stream_is_kept_alive() {
+async fn silent_stream_is_kept_alive() {
     let (_sender, events) = open::<Value>(&json!({}), &Shutdown::never());
     let mut reader = events.reader;
     assert!(text(reader.next().await).contains("event: connected"));
@@ -41,7 +41,7 @@ async fn a_silent_stream_is_kept_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_that_waits_is_told_in_time() {
+async fn delayed_progress_is_sent_in_time() {
     let (sender, events) = open::<Value>(&json!({}), &Shutdown::never());
     let mut reader = events.reader;
     reader.next().await;
@@ -57,12 +57,12 @@ async fn progress_that_waits_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_server_ends_every_stream() {
+async fn shutdown_ends_every_stream() {
     let (trigger, shutdown) = shutdown::channel();
     let (sender, events) = open::<Value>(&json!({}), &shutdown);
     let mut reader = events.reader;
     reader.next().await;
-    trigger.begin();
+    trigger.request();
     assert_eq!(reader.next().await, None);
     drop(reader);
     sender.closed().await;
@@ -70,7 +70,7 @@ async fn the_end_of_the_server_ends_every_stream() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_ends_the_producer() {
+async fn disconnected_subscriber_ends_the_producer() {
     let (alive, gone) = tokio::sync::oneshot::channel::<()>();
     let events: Events<Value> = stream(&json!({}), &Shutdown::never(), |sender| async move {
         let _alive = alive;
@@ -82,7 +82,7 @@ async fn a_reader_that_goes_ends_the_producer() {
 }
 
 #[tokio::test]
-async fn a_replay_waits_for_its_reader_and_loses_nothing() {
+async fn replay_waits_for_a_slow_subscriber() {
     let events: Events<Value> = stream(&json!({}), &Shutdown::never(), |sender| async move {
         for id in 1..=1000 {
             sender.replay(update("event", id)).await.unwrap();
@@ -96,17 +96,17 @@ async fn a_replay_waits_for_its_reader_and_loses_nothing() {
 }
 
 #[test]
-fn the_header_says_where_to_go_on_before_the_parameter_does() {
-    let at = |position| Some(Pos(Position(position)));
+fn last_event_id_header_wins_over_the_parameter() {
+    let at = |position| Some(ApiPosition(Position(position)));
     assert_eq!(resume_after(at(5), at(3)), Some(Position(5)));
     assert_eq!(resume_after(None, at(3)), Some(Position(3)));
     assert_eq!(resume_after(None, None), None);
 }
 
 #[test]
-fn a_stream_is_described_with_its_end() {
+fn stream_responses_are_described() {
     let statuses: Vec<_> =
-        Answer::<Value>::meta().responses.into_iter().map(|response| response.status).collect();
+        StreamResponse::<Value>::meta().responses.into_iter().map(|response| response.status).collect();
     assert_eq!(statuses, [Some(200), Some(204)]);
-    assert_eq!(Answer::<Value>::Ended.into_response().status(), 204);
+    assert_eq!(StreamResponse::<Value>::Ended.into_response().status(), 204);
 }

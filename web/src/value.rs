@@ -1,17 +1,17 @@
-//! The contract's types as poem-openapi types, so that request and response objects can hold them as they are.
+//! The contract's types as poem-openapi types, for the fields of request and response objects.
 //!
-//! | in an object | reads and writes |
+//! | type | JSON value |
 //! |---|---|
-//! | [`At`] | an instant, RFC 3339 |
-//! | [`Pos`] | a position of the log |
-//! | [`Uid<JobId>`](Uid) | an id that is a UUID |
-//! | [`Text<MatchId>`](Text) | an id of 1–128 printable characters |
-//! | [`Key<ProductId>`](Key) | the same, where an integer means its decimal text |
-//! | [`Unit`] | a score, 0–1 |
+//! | [`ApiTimestamp`] | a timestamp, RFC 3339 |
+//! | [`ApiPosition`] | a log position |
+//! | [`UuidParam<JobId>`](UuidParam) | a UUID |
+//! | [`TextId<ImageMatchId>`](TextId) | an id of 1–128 printable characters |
+//! | [`LooseTextId<ProductId>`](LooseTextId) | the same, and an integer means its decimal text |
+//! | [`ScoreValue`] | a score, 0–1 |
 //!
-//! All deref to what they hold, and come `.from` it.
+//! All implement `Deref` and `From` for the wrapped type.
 
-mod key;
+mod loose_text_id;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -27,9 +27,9 @@ use poem_openapi::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use key::Key;
+pub use loose_text_id::LooseTextId;
 
-/// What all text ids look like: no control characters, in ECMA 262's way of writing it.
+/// The pattern of text ids: no control characters, in the syntax of ECMA 262.
 pub(crate) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// The boilerplate of a poem-openapi type that wraps one value and has an inline schema.
@@ -75,14 +75,14 @@ macro_rules! wrapper {
 }
 pub(crate) use wrapper;
 
-/// An instant, written with microseconds and `Z`.
+/// A timestamp, written with microseconds and `Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct At(pub Timestamp);
+pub struct ApiTimestamp(pub Timestamp);
 
-wrapper!(, At, Timestamp, "instant", MetaSchema::new_with_format("string", "date-time"));
+wrapper!(, ApiTimestamp, Timestamp, "instant", MetaSchema::new_with_format("string", "date-time"));
 
-impl ParseFromJSON for At {
+impl ParseFromJSON for ApiTimestamp {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
         match value.unwrap_or_default() {
             Value::String(text) => Self::parse_from_parameter(&text),
@@ -91,34 +91,34 @@ impl ParseFromJSON for At {
     }
 }
 
-impl ParseFromParameter for At {
+impl ParseFromParameter for ApiTimestamp {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
         text.parse().map(Self).map_err(ParseError::custom)
     }
 }
 
-impl ToJSON for At {
+impl ToJSON for ApiTimestamp {
     fn to_json(&self) -> Option<Value> {
         Some(Value::String(self.0.to_string()))
     }
 }
 
-/// A position of the log. Opaque: increasing, with gaps.
+/// A log position. Opaque: increasing, with gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Pos(pub Position);
+pub struct ApiPosition(pub Position);
 
-/// The largest number that the document can name and that a signed 64-bit integer holds.
+/// The largest position that both the document and a signed 64-bit integer can represent.
 const POSITION_MAX: u64 = 9_223_372_036_854_774_784;
 
-wrapper!(, Pos, Position, "position", MetaSchema {
+wrapper!(, ApiPosition, Position, "position", MetaSchema {
     minimum: Some(0.0),
-    // The greatest number below 2⁶³ that a double, which the document's numbers are, can hold.
+    // The largest double below 2⁶³; the numbers of the document are doubles.
     maximum: Some(9_223_372_036_854_774_784.0),
     ..MetaSchema::new_with_format("integer", "int64")
 });
 
-impl ParseFromJSON for Pos {
+impl ParseFromJSON for ApiPosition {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
         let value = value.unwrap_or_default();
         match value.as_u64().filter(|position| *position <= POSITION_MAX) {
@@ -128,44 +128,44 @@ impl ParseFromJSON for Pos {
     }
 }
 
-impl ParseFromParameter for Pos {
+impl ParseFromParameter for ApiPosition {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
         text.parse()
             .ok()
-            // `+1` would parse, and is nothing this API writes.
+            // `+1` would parse, but is not a form that this API writes.
             .filter(|position| *position <= POSITION_MAX && text.bytes().all(|byte| byte.is_ascii_digit()))
             .map(|position| Self(Position(position)))
             .ok_or_else(|| ParseError::custom("must be a position: a whole number from 0"))
     }
 }
 
-impl ToJSON for Pos {
+impl ToJSON for ApiPosition {
     fn to_json(&self) -> Option<Value> {
         Some(self.0.0.into())
     }
 }
 
-impl ToHeader for Pos {
+impl ToHeader for ApiPosition {
     fn to_header(&self) -> Option<HeaderValue> {
         Some(HeaderValue::from(self.0.0))
     }
 }
 
-/// An id that is a UUID.
+/// A UUID.
 ///
-/// In a path take a `String` and [`crate::path`] instead: there a text that is no UUID names nothing, which is 404.
+/// For path parameters use `String` and [`crate::path`] instead: there a text that is not a UUID is 404.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Uid<T>(pub T);
+pub struct UuidParam<T>(pub T);
 
-wrapper!(T, Uid<T>, T, "uuid", MetaSchema::new_with_format("string", "uuid"));
+wrapper!(T, UuidParam<T>, T, "uuid", MetaSchema::new_with_format("string", "uuid"));
 
 /// An id of 1–128 printable characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Text<T>(pub T);
+pub struct TextId<T>(pub T);
 
-wrapper!(T, Text<T>, T, "text id", text_schema());
+wrapper!(T, TextId<T>, T, "text id", text_schema());
 
 pub(crate) fn text_schema() -> MetaSchema {
     MetaSchema {
@@ -176,7 +176,7 @@ pub(crate) fn text_schema() -> MetaSchema {
     }
 }
 
-/// Reading and writing of what is text in JSON and in parameters.
+/// Parsing and serialization of types that are text in JSON and in parameters.
 macro_rules! textual {
     ($wrapper:ident) => {
         impl<T: FromStr<Err: Display> + Send + Sync> ParseFromJSON for $wrapper<T> {
@@ -202,21 +202,21 @@ macro_rules! textual {
     };
 }
 
-textual!(Uid);
-textual!(Text);
+textual!(UuidParam);
+textual!(TextId);
 
 /// A score from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Unit(pub Score);
+pub struct ScoreValue(pub Score);
 
-wrapper!(, Unit, Score, "score", MetaSchema {
+wrapper!(, ScoreValue, Score, "score", MetaSchema {
     minimum: Some(0.0),
     maximum: Some(1.0),
     ..MetaSchema::new_with_format("number", "double")
 });
 
-impl ParseFromJSON for Unit {
+impl ParseFromJSON for ScoreValue {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
         let value = value.unwrap_or_default();
         match value.as_f64() {
@@ -226,14 +226,14 @@ impl ParseFromJSON for Unit {
     }
 }
 
-impl ParseFromParameter for Unit {
+impl ParseFromParameter for ScoreValue {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
         let number: f64 = text.parse().map_err(|_| ParseError::custom("must be a number from 0 to 1"))?;
         Score::new(number).map(Self).map_err(ParseError::custom)
     }
 }
 
-impl ToJSON for Unit {
+impl ToJSON for ScoreValue {
     fn to_json(&self) -> Option<Value> {
         Some(self.0.get().into())
     }
@@ -241,7 +241,7 @@ impl ToJSON for Unit {
 
 #[cfg(test)]
 mod tests {
-    use event_schemas::ids::{JobId, MatchId};
+    use event_schemas::ids::{ImageMatchId, JobId};
     use serde_json::json;
 
     use super::*;
@@ -251,38 +251,38 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_read_in_any_offset_and_written_in_utc() {
+    fn timestamp_is_parsed_in_any_offset_and_written_in_utc() {
         assert_eq!(
-            read::<At>(json!("2026-11-20T11:00:00+01:00")),
+            read::<ApiTimestamp>(json!("2026-11-20T11:00:00+01:00")),
             Some(json!("2026-11-20T10:00:00.000000Z"))
         );
-        assert_eq!(read::<At>(json!("yesterday")), None);
-        assert_eq!(read::<At>(json!(5)), None);
+        assert_eq!(read::<ApiTimestamp>(json!("yesterday")), None);
+        assert_eq!(read::<ApiTimestamp>(json!(5)), None);
     }
 
     #[test]
-    fn a_position_is_a_whole_number_that_can_be_stored() {
-        assert_eq!(read::<Pos>(json!(0)), Some(json!(0)));
+    fn position_is_a_whole_number_up_to_the_maximum() {
+        assert_eq!(read::<ApiPosition>(json!(0)), Some(json!(0)));
         for refused in [json!(-1), json!(1.5), json!("1"), json!(u64::MAX)] {
-            assert_eq!(read::<Pos>(refused.clone()), None, "{refused}");
+            assert_eq!(read::<ApiPosition>(refused.clone()), None, "{refused}");
         }
-        assert!(Pos::parse_from_parameter("+1").is_err());
-        assert!(Pos::parse_from_parameter("7").is_ok());
+        assert!(ApiPosition::parse_from_parameter("+1").is_err());
+        assert!(ApiPosition::parse_from_parameter("7").is_ok());
     }
 
     #[test]
-    fn ids_are_read_as_the_contract_reads_them() {
+    fn ids_are_parsed_as_in_the_contract() {
         let uuid = json!("018f0000-0000-7000-8000-000000000001");
-        assert_eq!(read::<Uid<JobId>>(uuid.clone()), Some(uuid));
-        assert_eq!(read::<Uid<JobId>>(json!("x")), None);
-        assert_eq!(read::<Text<MatchId>>(json!("m-1")), Some(json!("m-1")));
-        assert_eq!(read::<Text<MatchId>>(json!("")), None);
-        assert_eq!(read::<Text<MatchId>>(json!("a\nb")), None);
+        assert_eq!(read::<UuidParam<JobId>>(uuid.clone()), Some(uuid));
+        assert_eq!(read::<UuidParam<JobId>>(json!("x")), None);
+        assert_eq!(read::<TextId<ImageMatchId>>(json!("m-1")), Some(json!("m-1")));
+        assert_eq!(read::<TextId<ImageMatchId>>(json!("")), None);
+        assert_eq!(read::<TextId<ImageMatchId>>(json!("a\nb")), None);
     }
 
     #[test]
-    fn a_score_lies_between_0_and_1() {
-        assert_eq!(read::<Unit>(json!(1)), Some(json!(1.0)));
-        assert_eq!(read::<Unit>(json!(1.01)), None);
+    fn score_is_between_0_and_1() {
+        assert_eq!(read::<ScoreValue>(json!(1)), Some(json!(1.0)));
+        assert_eq!(read::<ScoreValue>(json!(1.01)), None);
     }
 }

@@ -1,40 +1,41 @@
-//! What all calls have in common: an address that is checked when it is set, a time limit, no redirects, short answers.
+//! The common parts of all calls: an address that is checked when it is configured, a timeout, no redirects, and short
+//! responses.
 
 use std::time::Duration;
 
 use reqwest::{Client, Response, Url};
 
-/// The longest wait for a connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest response that is read, in bytes.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Why a service that is not ours cannot be used as it is set.
+/// The reason why an external service cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidService {
-    /// It is not shown, as there may be a password in it.
+    /// The address is not shown, because it may contain a password.
     #[error(
-        "the address must be as http://host:port; https is not spoken, so put a proxy before a service that asks for it"
+        "the address must have the form http://host:port; https is not supported, so put a proxy before a service that needs it"
     )]
     Address,
-    #[error("the HTTP client cannot be made: {0}")]
+    #[error("the HTTP client cannot be created: {0}")]
     Client(reqwest::Error),
 }
 
-/// Why there is no answer, said of the service in words that name no address.
+/// The reason why there is no response. The texts are predicates of the service and contain no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoAnswer {
-    #[error("did not answer in time")]
+pub(super) enum TransportError {
+    #[error("did not respond in time")]
     Late,
     #[error("cannot be reached")]
     Unreachable,
-    #[error("broke the connection")]
+    #[error("closed the connection")]
     Broken,
-    #[error("answers at too great a length")]
+    #[error("sent too long a response")]
     TooLong,
 }
 
-impl From<reqwest::Error> for NoAnswer {
+impl From<reqwest::Error> for TransportError {
     fn from(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             Self::Late
@@ -48,27 +49,27 @@ impl From<reqwest::Error> for NoAnswer {
 
 /// An address that paths can be added to.
 pub(super) fn address(text: &str) -> Result<Url, InvalidService> {
-    // Looked at before anything is added to it: `http://` alone would take the path for a host.
+    // Checked before a path is added: `http://` alone would take the path for a host.
     let url = Url::parse(text).map_err(|_| InvalidService::Address)?;
     if url.scheme() == "http" && url.has_host() { Ok(url) } else { Err(InvalidService::Address) }
 }
 
-/// A client whose every call ends within `timeout`, its answer read.
+/// A client whose calls, with their responses, end within `timeout`.
 pub(super) fn client(timeout: Duration) -> Result<Client, InvalidService> {
     Client::builder()
-        .connect_timeout(CONNECT_WITHIN)
+        .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(InvalidService::Client)
 }
 
-/// The whole of a short answer.
-pub(super) async fn read(mut answer: Response) -> Result<Vec<u8>, NoAnswer> {
+/// Reads the whole of a short response.
+pub(super) async fn read(mut response: Response) -> Result<Vec<u8>, TransportError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(NoAnswer::TooLong);
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+            return Err(TransportError::TooLong);
         }
         body.extend_from_slice(&chunk);
     }

@@ -1,43 +1,43 @@
-//! The live-game service: it is asked to make a game for a match.
+//! The client of the live-game service, which creates the games of matches.
 //!
-//! A request carries the match's id, and asking again for the same match gives the same game, so that a call whose answer
-//! was lost can be repeated.
+//! A request contains the match id, and a repeated request for the same match returns the same game, so that a call
+//! whose response was lost can be retried.
 
 use std::time::Duration;
 
-use event_schemas::ids::{GameId, MatchRecordId, PoolKey, Tenant, UserId};
-use event_schemas::match_record::Side;
+use event_schemas::game_match::Side;
+use event_schemas::ids::{GameId, GameMatchId, PoolKey, Tenant, UserId};
 use event_schemas::rating::Rating;
 use reqwest::{Client, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
-use super::http::{self, NoAnswer};
+use super::http::{self, TransportError};
 
 pub use super::http::InvalidService;
 
-/// How much of an answer is kept to explain a failure, in characters.
+/// The length of a response that is kept to explain a failure, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
 
-/// Where the service is, and how long it may take.
+/// The address and the timeout of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Games are made by `POST {url}/games`.
+    /// Games are created by `POST {url}/games`.
     pub url: String,
-    /// For one call, until its answer is read.
+    /// The timeout of one call, including its response.
     pub timeout: Duration,
 }
 
 impl Settings {
-    /// A service at this address, with a time limit of 3 s a call.
+    /// A service at this address, with a timeout of 3 s per call.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), timeout: Duration::from_secs(3) }
     }
 }
 
-/// What a game is made for.
+/// The request for a game.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GameRequest {
-    pub match_id: MatchRecordId,
+    pub match_id: GameMatchId,
     pub tenant: Tenant,
     pub pool_key: PoolKey,
     pub players: [GamePlayer; 2],
@@ -50,19 +50,19 @@ pub struct GamePlayer {
     pub side: Side,
 }
 
-/// Why no game was made, or none that is known.
+/// The reason why a call returned no game.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The service did not answer, or said that it failed: asking again may help.
+    /// The service did not respond, or reported a failure: a retry may help.
     #[error("{0}")]
     Failed(String),
-    /// The service understood, and will not make this game.
+    /// The service understood the request, and refuses to create this game.
     #[error("{0}")]
     Refused(String),
 }
 
 #[derive(Deserialize)]
-struct Made {
+struct CreatedGame {
     game_id: GameId,
 }
 
@@ -75,7 +75,7 @@ pub struct LiveGame {
 
 impl LiveGame {
     /// # Errors
-    /// [`InvalidService`] if the address is none.
+    /// [`InvalidService`] if the address is not valid.
     pub fn new(settings: &Settings) -> Result<Self, InvalidService> {
         let base = http::address(&settings.url)?;
         let games = format!("{}/games", base.as_str().trim_end_matches('/'));
@@ -84,28 +84,28 @@ impl LiveGame {
         Ok(Self { client, games })
     }
 
-    /// Asks once for the game of a match.
+    /// Requests the game of a match once.
     ///
     /// # Errors
-    /// [`CallError`]. After [`CallError::Failed`] the game may be there nevertheless.
+    /// [`CallError`]. After [`CallError::Failed`] the game may exist nevertheless.
     pub async fn create(&self, request: &GameRequest) -> Result<GameId, CallError> {
-        let failed = |no_answer: NoAnswer| CallError::Failed(format!("the game service {no_answer}"));
+        let failed = |error: TransportError| CallError::Failed(format!("the game service {error}"));
         let call = self.client.post(self.games.clone());
         let call = call.header("Idempotency-Key", request.match_id.to_string()).json(request);
-        let answer = call.send().await.map_err(|error| failed(error.into()))?;
-        let status = answer.status();
-        let body = http::read(answer).await.map_err(failed)?;
+        let response = call.send().await.map_err(|error| failed(error.into()))?;
+        let status = response.status();
+        let body = http::read(response).await.map_err(failed)?;
         if status.is_success() {
-            let made: Result<Made, _> = serde_json::from_slice(&body);
-            return made.map(|made| made.game_id).map_err(|error| {
-                CallError::Failed(format!("the game service's answer names no game: {error}"))
+            let created: Result<CreatedGame, _> = serde_json::from_slice(&body);
+            return created.map(|created| created.game_id).map_err(|error| {
+                CallError::Failed(format!("the response of the game service contains no game id: {error}"))
             });
         }
         let text: String = String::from_utf8_lossy(&body).chars().take(DETAIL_CHARS_MAX).collect();
-        let detail = format!("the game service answered {status}: {text}");
-        // These mean that it is asked too early or too much, not that the game is wrong.
-        let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-        if status.is_client_error() && !passes.contains(&status) {
+        let detail = format!("the game service responded {status}: {text}");
+        // These statuses mean that the call came too early or too often, not that the game is refused.
+        let transient = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+        if status.is_client_error() && !transient.contains(&status) {
             Err(CallError::Refused(detail))
         } else {
             Err(CallError::Failed(detail))

@@ -1,7 +1,7 @@
-//! A tenant's rating service: it is asked how strong a player is in a pool.
+//! The client of a tenant's rating service, which provides a player's rating in a pool.
 //!
-//! `GET {url}/ratings/{tenant}/{user_id}?pool_key=…` answers `{"rating": 1640}`, or 404 for a player whom it does not know.
-//! Every call has a time limit, follows no redirect and reads a short answer only.
+//! `GET {url}/ratings/{tenant}/{user_id}?pool_key=…` returns `{"rating": 1640}`, or 404 for an unknown player. Every
+//! call has a timeout, follows no redirect and reads a short response only.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use event_schemas::rating::Rating;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::http::{self, NoAnswer};
+use super::http::{self, TransportError};
 
 pub use super::http::InvalidService;
 
-/// Where the service is, and how long it may take.
+/// The address and the timeout of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Ratings are read under `{url}/ratings`.
     pub url: String,
-    /// For one call, until its answer is read. Whoever joins a queue waits for it.
+    /// The timeout of one call, including its response. A player who joins a queue waits for it.
     pub timeout: Duration,
 }
 
-/// Why a rating is not known.
+/// The reason why a call returned no rating.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The service did not answer, said that it failed, or answered no rating: asking again may help.
+    /// The service did not respond, reported a failure, or returned an invalid rating: a retry may help.
     #[error("{0}")]
     Failed(String),
-    /// The service understood, and does not answer this.
+    /// The service understood the request, and refuses it.
     #[error("{0}")]
     Refused(String),
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct RatingResponse {
     rating: f64,
 }
 
@@ -48,13 +48,13 @@ pub struct RatingService {
 
 impl RatingService {
     /// # Errors
-    /// [`InvalidService`] if the address is none.
+    /// [`InvalidService`] if the address is not valid.
     pub fn new(settings: &Settings) -> Result<Self, InvalidService> {
         let (base, client) = (http::address(&settings.url)?, http::client(settings.timeout)?);
         Ok(Self { client, base })
     }
 
-    /// Asks once for a player's rating in a pool; none if the service does not know the player. Fractions are rounded.
+    /// Requests a player's rating in a pool once; none if the service does not know the player. Fractions are rounded.
     ///
     /// # Errors
     /// [`CallError`]
@@ -65,29 +65,29 @@ impl RatingService {
         pool: &PoolKey,
     ) -> Result<Option<Rating>, CallError> {
         let Some(url) = self.url(tenant, user, pool) else { return Ok(None) };
-        let failed = |no_answer: NoAnswer| CallError::Failed(format!("the rating service {no_answer}"));
-        let answer = self.client.get(url).send().await.map_err(|error| failed(error.into()))?;
-        let status = answer.status();
+        let failed = |error: TransportError| CallError::Failed(format!("the rating service {error}"));
+        let response = self.client.get(url).send().await.map_err(|error| failed(error.into()))?;
+        let status = response.status();
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        // These mean that it is asked too early or too much, not that the question is wrong.
-        let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-        if status.is_client_error() && !passes.contains(&status) {
-            return Err(CallError::Refused(format!("the rating service answered {status}")));
+        // These statuses mean that the call came too early or too often, not that the request is refused.
+        let transient = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+        if status.is_client_error() && !transient.contains(&status) {
+            return Err(CallError::Refused(format!("the rating service responded {status}")));
         }
         if !status.is_success() {
-            return Err(CallError::Failed(format!("the rating service answered {status}")));
+            return Err(CallError::Failed(format!("the rating service responded {status}")));
         }
-        let body = http::read(answer).await.map_err(failed)?;
-        let no_rating = |why: &dyn std::fmt::Display| {
-            CallError::Failed(format!("the rating service's answer holds no rating: {why}"))
+        let body = http::read(response).await.map_err(failed)?;
+        let invalid = |why: &dyn std::fmt::Display| {
+            CallError::Failed(format!("the response of the rating service contains no valid rating: {why}"))
         };
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| no_rating(&error))?;
-        Rating::rounded(answer.rating).map(Some).map_err(|error| no_rating(&error))
+        let response: RatingResponse = serde_json::from_slice(&body).map_err(|error| invalid(&error))?;
+        Rating::rounded(response.rating).map(Some).map_err(|error| invalid(&error))
     }
 
-    /// None for a name that no path can hold: whoever is called `..` is not known there.
+    /// None for a name that cannot be a path segment: a user with the name `..` is not known there.
     fn url(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Url> {
         let names = [tenant.as_str(), user.as_str()];
         if names.iter().any(|name| matches!(*name, "." | "..")) {

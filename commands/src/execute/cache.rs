@@ -1,4 +1,4 @@
-//! Folded states in memory, the least recently used leaving first.
+//! An LRU cache of folded stream states.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,69 +6,70 @@ use domain::decider::Decider;
 use event_schemas::stream::StreamId;
 use hashlink::LruCache;
 
-use super::Folded;
+use super::CachedStream;
 
-/// A stream's state, if it is known. Held locked while a command is carried out on the stream.
-pub(super) type Slot<D> = Option<Folded<D>>;
+/// A stream's state, if it is cached. Locked while a command runs on the stream.
+pub(super) type Entry<D> = Option<CachedStream<D>>;
 
-/// What the entry of any stream weighs, however few events it has.
-const WEIGHT_BASE: usize = 4;
+/// The cost of a stream's entry, however few events it has.
+const COST_BASE: usize = 4;
 
-type Entry<D> = Arc<tokio::sync::Mutex<Slot<D>>>;
+type SharedEntry<D> = Arc<tokio::sync::Mutex<Entry<D>>>;
 
 pub(super) struct Cache<D: Decider> {
     entries: Arc<Mutex<Entries<D>>>,
-    weight_max: usize,
+    cost_max: usize,
 }
 
 struct Entries<D: Decider> {
-    lru: LruCache<StreamId, Weighed<D>>,
-    weight: usize,
+    lru: LruCache<StreamId, CacheItem<D>>,
+    cost: usize,
 }
 
-struct Weighed<D: Decider> {
-    entry: Entry<D>,
-    weight: usize,
+struct CacheItem<D: Decider> {
+    entry: SharedEntry<D>,
+    cost: usize,
 }
 
 impl<D: Decider> Clone for Cache<D> {
     fn clone(&self) -> Self {
-        Self { entries: Arc::clone(&self.entries), weight_max: self.weight_max }
+        Self { entries: Arc::clone(&self.entries), cost_max: self.cost_max }
     }
 }
 
 impl<D: Decider> Cache<D> {
-    pub(super) fn new(weight_max: usize) -> Self {
-        let entries = Entries { lru: LruCache::new_unbounded(), weight: 0 };
-        Self { entries: Arc::new(Mutex::new(entries)), weight_max }
+    pub(super) fn new(cost_max: usize) -> Self {
+        let entries = Entries { lru: LruCache::new_unbounded(), cost: 0 };
+        Self { entries: Arc::new(Mutex::new(entries)), cost_max }
     }
 
-    /// The place for the stream's state, empty if it is not cached.
-    pub(super) fn entry(&self, stream: &StreamId) -> Entry<D> {
+    /// The entry for the stream's state, empty if it is not cached.
+    pub(super) fn entry(&self, stream: &StreamId) -> SharedEntry<D> {
         let mut entries = self.locked();
         if let Some(known) = entries.lru.get(stream) {
             return Arc::clone(&known.entry);
         }
-        let entry = Entry::<D>::default();
-        entries.weight += WEIGHT_BASE;
-        entries.lru.insert(stream.clone(), Weighed { entry: Arc::clone(&entry), weight: WEIGHT_BASE });
+        let entry = SharedEntry::<D>::default();
+        entries.cost += COST_BASE;
+        entries.lru.insert(stream.clone(), CacheItem { entry: Arc::clone(&entry), cost: COST_BASE });
         entry
     }
 
-    /// Says what the stream's state weighs now, and lets go of others if that is too much in all. One that a command is
-    /// working on leaves too: the command keeps its own hold, and the log settles what two holds decide at once.
-    pub(super) fn weigh(&self, stream: &StreamId, weight: usize) {
+    /// Records the current cost of the stream's state, and evicts other entries if the total exceeds the limit. An
+    /// entry in use is evicted, too: its command keeps a reference, and the log's expected revision resolves the
+    /// conflict of two copies.
+    pub(super) fn record_cost(&self, stream: &StreamId, cost: usize) {
         let mut entries = self.locked();
         let entries = &mut *entries;
         if let Some(known) = entries.lru.peek_mut(stream) {
-            entries.weight = entries.weight - known.weight + weight + WEIGHT_BASE;
-            known.weight = weight + WEIGHT_BASE;
+            entries.cost = entries.cost - known.cost + cost + COST_BASE;
+            known.cost = cost + COST_BASE;
         }
-        while entries.weight > self.weight_max
+        while entries.cost > self.cost_max
             && entries.lru.len() > 1
             && let Some((_, oldest)) = entries.lru.remove_lru()
         {
-            entries.weight -= oldest.weight;
+            entries.cost -= oldest.cost;
         }
     }
 

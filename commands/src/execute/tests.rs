@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 use super::*;
 
-/// A set of notes: each is written down once, and none may be empty.
+/// A set of notes: each is recorded once, and none may be empty.
 #[derive(Debug)]
 struct Notes;
 
 #[derive(Debug, PartialEq, thiserror::Error)]
-#[error("a note says something")]
+#[error("a note must not be empty")]
 struct Empty;
 
 impl Refused for Empty {
@@ -52,13 +52,13 @@ impl Decider for Notes {
     }
 }
 
-struct Bench {
+struct TestStreams {
     clock: Clock,
     log: Log,
     streams: Streams<Notes>,
 }
 
-impl Bench {
+impl TestStreams {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp::EPOCH);
         let log = Log::Memory(MemoryLog::new(clock.clone()));
@@ -66,7 +66,7 @@ impl Bench {
         Self { clock, log, streams }
     }
 
-    /// Another process, or this one after a restart: the same log, and nothing cached.
+    /// Another process, or this one after a restart: the same log with an empty cache.
     fn elsewhere(&self) -> Streams<Notes> {
         Streams::new(self.log.clone(), self.clock.clone(), 1_000_000)
     }
@@ -97,7 +97,7 @@ fn cause(command: u128) -> Cause {
     }
 }
 
-fn keyed(command: u128, body: &str) -> Cause {
+fn keyed_cause(command: u128, body: &str) -> Cause {
     let key = Uuid::from_u128(99);
     Cause {
         idempotency: Some(Idempotency {
@@ -109,46 +109,46 @@ fn keyed(command: u128, body: &str) -> Cause {
 }
 
 #[tokio::test]
-async fn a_command_sent_twice_records_once() {
-    let bench = Bench::new();
-    let first = bench.streams.execute(&stream(1), &cause(1), notes(&["a", "b"])).await.unwrap();
+async fn repeated_command_records_once() {
+    let test = TestStreams::new();
+    let first = test.streams.execute(&stream(1), &cause(1), notes(&["a", "b"])).await.unwrap();
     assert_eq!(first, Executed { events: 2, position: Position(2), repeated: false });
-    let second = bench.streams.execute(&stream(1), &cause(2), notes(&["a", "b"])).await.unwrap();
+    let second = test.streams.execute(&stream(1), &cause(2), notes(&["a", "b"])).await.unwrap();
     assert_eq!(second, Executed { events: 0, position: Position(2), repeated: false });
-    assert_eq!(bench.events(), 2);
+    assert_eq!(test.events(), 2);
 }
 
 #[tokio::test]
-async fn a_refused_command_records_nothing() {
-    let bench = Bench::new();
-    let refused = bench.streams.execute(&stream(1), &cause(1), notes(&["a", ""])).await;
+async fn refused_command_records_nothing() {
+    let test = TestStreams::new();
+    let refused = test.streams.execute(&stream(1), &cause(1), notes(&["a", ""])).await;
     assert!(matches!(refused, Err(ExecuteError::Refused(_))));
-    assert_eq!(bench.events(), 0);
+    assert_eq!(test.events(), 0);
 }
 
 #[tokio::test]
-async fn who_lost_a_race_decides_again_on_what_the_winner_left() {
-    let bench = Bench::new();
-    let elsewhere = bench.elsewhere();
-    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+async fn conflicting_command_decides_again_on_new_events() {
+    let test = TestStreams::new();
+    let elsewhere = test.elsewhere();
+    test.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
     elsewhere.execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
-    let late = bench.streams.execute(&stream(1), &cause(3), notes(&["a", "b", "c"])).await.unwrap();
+    let late = test.streams.execute(&stream(1), &cause(3), notes(&["a", "b", "c"])).await.unwrap();
     assert_eq!(late, Executed { events: 1, position: Position(3), repeated: false });
 }
 
 #[tokio::test]
-async fn a_decision_to_do_nothing_rests_on_the_newest_events() {
-    let bench = Bench::new();
-    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
-    bench.elsewhere().execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
-    let nothing = bench.streams.execute(&stream(1), &cause(3), notes(&["a"])).await.unwrap();
+async fn no_op_is_decided_on_the_newest_events() {
+    let test = TestStreams::new();
+    test.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    test.elsewhere().execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    let nothing = test.streams.execute(&stream(1), &cause(3), notes(&["a"])).await.unwrap();
     assert_eq!(nothing.position, Position(2));
 }
 
 #[tokio::test]
-async fn many_processes_at_once_record_each_note_once() {
-    let bench = Bench::new();
-    let processes: Vec<_> = (0..4).map(|_| bench.elsewhere()).collect();
+async fn concurrent_processes_record_each_note_once() {
+    let test = TestStreams::new();
+    let processes: Vec<_> = (0..4).map(|_| test.elsewhere()).collect();
     let stream = stream(1);
     let commands =
         (0..200_u128).map(|n| {
@@ -158,66 +158,66 @@ async fn many_processes_at_once_record_each_note_once() {
             }
         });
     let recorded: usize = join_all(commands).await.into_iter().sum();
-    assert_eq!((recorded, bench.events()), (50, 50));
+    assert_eq!((recorded, test.events()), (50, 50));
 }
 
 #[tokio::test]
-async fn another_tenants_stream_is_not_there() {
-    let bench = Bench::new();
-    bench.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+async fn stream_of_another_tenant_is_refused() {
+    let test = TestStreams::new();
+    test.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
     let other = Cause { tenant: "other".parse::<Tenant>().unwrap(), ..cause(2) };
-    for streams in [&bench.streams, &bench.elsewhere()] {
+    for streams in [&test.streams, &test.elsewhere()] {
         let refused = streams.execute(&stream(1), &other, notes(&["b"])).await;
         assert!(matches!(refused, Err(ExecuteError::OtherTenant)));
     }
 }
 
 #[tokio::test]
-async fn a_key_is_answered_as_the_first_time_even_after_a_restart() {
-    let bench = Bench::new();
-    let first = bench.streams.execute(&stream(1), &keyed(1, "ab"), notes(&["a", "b"])).await.unwrap();
-    bench.streams.execute(&stream(1), &cause(2), notes(&["c"])).await.unwrap();
-    for streams in [&bench.streams, &bench.elsewhere()] {
-        let again = streams.execute(&stream(1), &keyed(3, "ab"), notes(&["a", "b"])).await.unwrap();
+async fn repeated_key_gets_its_first_result_after_restart() {
+    let test = TestStreams::new();
+    let first = test.streams.execute(&stream(1), &keyed_cause(1, "ab"), notes(&["a", "b"])).await.unwrap();
+    test.streams.execute(&stream(1), &cause(2), notes(&["c"])).await.unwrap();
+    for streams in [&test.streams, &test.elsewhere()] {
+        let again = streams.execute(&stream(1), &keyed_cause(3, "ab"), notes(&["a", "b"])).await.unwrap();
         assert_eq!(again, Executed { repeated: true, ..first });
-        let other = streams.execute(&stream(1), &keyed(4, "x"), notes(&["x"])).await;
+        let other = streams.execute(&stream(1), &keyed_cause(4, "x"), notes(&["x"])).await;
         assert!(matches!(other, Err(ExecuteError::KeyReused)));
     }
-    assert_eq!(bench.events(), 3);
+    assert_eq!(test.events(), 3);
 }
 
 #[tokio::test]
-async fn a_key_is_forgotten_after_a_day() {
-    let bench = Bench::new();
-    bench.streams.execute(&stream(1), &keyed(1, "a"), notes(&["a"])).await.unwrap();
-    bench.clock.advance(Duration::from_secs(25 * 60 * 60));
-    bench.streams.execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
-    let fresh = bench.streams.execute(&stream(1), &keyed(3, "c"), notes(&["c"])).await.unwrap();
+async fn key_is_unused_again_after_its_ttl() {
+    let test = TestStreams::new();
+    test.streams.execute(&stream(1), &keyed_cause(1, "a"), notes(&["a"])).await.unwrap();
+    test.clock.advance(Duration::from_secs(25 * 60 * 60));
+    test.streams.execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    let fresh = test.streams.execute(&stream(1), &keyed_cause(3, "c"), notes(&["c"])).await.unwrap();
     assert_eq!((fresh.events, fresh.repeated), (1, false));
 }
 
 #[tokio::test]
-async fn a_large_command_is_split_and_each_event_keeps_an_id_of_its_own() {
-    let bench = Bench::new();
+async fn large_command_is_split_with_unique_event_ids() {
+    let test = TestStreams::new();
     let many: Vec<String> = (0..10_000).map(|n| format!("note {n}")).collect();
-    let all = bench.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
+    let all = test.streams.execute(&stream(1), &keyed_cause(1, "many"), many.clone()).await.unwrap();
     assert_eq!(all, Executed { events: 10_000, position: Position(10_000), repeated: false });
-    let recorded = bench.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap();
+    let recorded = test.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap();
     let ids: HashSet<_> = recorded.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), 10_000);
-    let again = bench.elsewhere().execute(&stream(1), &keyed(2, "many"), many.clone()).await.unwrap();
+    let again = test.elsewhere().execute(&stream(1), &keyed_cause(2, "many"), many.clone()).await.unwrap();
     assert_eq!(again, Executed { repeated: true, ..all });
 }
 
 #[tokio::test]
-async fn a_command_that_was_interrupted_between_two_appends_is_carried_on_by_its_repetition() {
-    let whole = Bench::new();
+async fn repetition_resumes_a_command_interrupted_between_appends() {
+    let whole = TestStreams::new();
     let many: Vec<String> = (0..10_000).map(|n| format!("note {n}")).collect();
-    whole.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
+    whole.streams.execute(&stream(1), &keyed_cause(1, "many"), many.clone()).await.unwrap();
     let events = whole.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap();
 
-    // Another log that got the first append only.
-    let bench = Bench::new();
+    // Another log that received only the first append.
+    let test = TestStreams::new();
     let keys: Vec<_> = events.iter().map(|e| e.metadata().unwrap().idempotency.unwrap().key).collect();
     let first_append = APPEND_EVENTS_MAX.min(keys.iter().take_while(|key| **key == keys[0]).count());
     let begun = events[..first_append].iter().map(|event| NewEvent {
@@ -228,56 +228,55 @@ async fn a_command_that_was_interrupted_between_two_appends_is_carried_on_by_its
         data: event.data.clone(),
     });
     for event in begun {
-        bench.log.append(&stream(1), Expected::Any, vec![event]).await.unwrap();
+        test.log.append(&stream(1), Expected::Any, vec![event]).await.unwrap();
     }
-    let carried_on = bench.streams.execute(&stream(1), &keyed(1, "many"), many.clone()).await.unwrap();
-    assert_eq!(carried_on, Executed { events: 10_000, position: Position(10_000), repeated: false });
+    let resumed = test.streams.execute(&stream(1), &keyed_cause(1, "many"), many.clone()).await.unwrap();
+    assert_eq!(resumed, Executed { events: 10_000, position: Position(10_000), repeated: false });
     let ids: Vec<_> =
-        bench.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap().iter().map(|e| e.id).collect();
+        test.log.read_stream(&stream(1), Revision(0), 20_000).await.unwrap().iter().map(|e| e.id).collect();
     assert_eq!(ids, events.iter().map(|event| event.id).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn states_leave_memory_when_they_weigh_too_much_and_are_read_again() {
-    let bench = Bench::new();
-    let small = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 50);
+async fn states_beyond_the_cost_limit_are_evicted_and_reloaded() {
+    let test = TestStreams::new();
+    let small = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 50);
     for n in 0..100 {
         small.execute(&stream(n), &cause(n), notes(&["a"])).await.unwrap();
     }
     assert!(small.cache.len() <= 10, "{}", small.cache.len());
-    let seen = small.look(&stream(0), |folded| folded.state.contains("a")).await.unwrap();
+    let seen = small.query(&stream(0), |folded| folded.state.contains("a")).await.unwrap();
     assert!(seen);
 }
 
-/// The caller of a command may go away while its events are on their way into the log, and then come back with another
-/// body under the same key.
+/// A caller may disconnect while its events are being appended, and then send another body under the same key.
 #[tokio::test]
-async fn a_key_is_not_taken_for_another_body_while_the_first_is_on_its_way_without_its_caller() {
+async fn key_of_a_pending_append_is_refused_for_another_body() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
     let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
     let streams = Streams::<Notes>::new(Log::Embedded(log.clone()), clock, 1_000_000);
     let stream = stream(1);
 
-    assert!(streams.execute(&stream, &keyed(1, "a"), notes(&["a"])).now_or_never().is_none());
-    let other = streams.execute(&stream, &keyed(1, "b"), notes(&["b"])).await;
+    assert!(streams.execute(&stream, &keyed_cause(1, "a"), notes(&["a"])).now_or_never().is_none());
+    let other = streams.execute(&stream, &keyed_cause(1, "b"), notes(&["b"])).await;
     assert!(matches!(other, Err(ExecuteError::KeyReused)), "{other:?}");
-    let state = streams.look(&stream, |folded| folded.state.clone()).await.unwrap();
+    let state = streams.query(&stream, |folded| folded.state.clone()).await.unwrap();
     assert_eq!(state, HashSet::from(["a".to_owned()]));
     log.close().await;
 }
 
 #[tokio::test]
-async fn a_state_of_few_large_events_weighs_as_much_as_one_of_many_small_ones() {
-    let bench = Bench::new();
-    let small = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 1000);
+async fn large_events_cost_as_much_as_many_small_ones() {
+    let test = TestStreams::new();
+    let small = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 1000);
     for n in 0..20 {
         small.execute(&stream(n), &cause(n), vec!["a".repeat(100_000)]).await.unwrap();
     }
     assert!(small.cache.len() <= 5, "{}", small.cache.len());
-    let elsewhere = Streams::<Notes>::new(bench.log.clone(), bench.clock.clone(), 1000);
+    let elsewhere = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 1000);
     for n in 0..20 {
-        elsewhere.look(&stream(n), |_| ()).await.unwrap();
+        elsewhere.query(&stream(n), |_| ()).await.unwrap();
     }
     assert_eq!(elsewhere.cache.len(), small.cache.len());
 }

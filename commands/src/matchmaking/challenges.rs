@@ -1,86 +1,90 @@
-//! Challenges as callers ask for them: what stands between two players, and what an acceptance comes to.
+//! Challenges, as the routes use them: the obstacles between two players, and the outcome of an acceptance.
 
 use std::time::Duration;
 
-use domain::challenge::{self, Action, Challenge, Life, Phase, Refusal};
-use domain::matchmaking::obligations::Unfinished;
-use domain::player::Player;
+use domain::challenge::{self, Action, Challenge, ChallengeDecider, Phase, Refusal};
+use domain::matchmaking::pending_work::UnfinishedSaga;
+use domain::player::PlayerDecider;
 use event_log::EventLog;
-use event_schemas::challenge::{ChallengeCreated, ChallengeEvent, ChallengePlacing, Strength};
+use event_schemas::challenge::{ChallengeCreated, ChallengeEvent, ChallengePlacementStarted, Strength};
 use event_schemas::envelope::{Cause, Event, Idempotency, Recorded};
+use event_schemas::game_match::AbandonReason;
 use event_schemas::ids::{ChallengeId, GameId, PoolKey, Position, Revision, SubjectId, Tenant};
-use event_schemas::match_record::AbandonReason;
 use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::{Chain, Matchmaking, StepError};
-use crate::execute::{ExecuteError, Executed, Folded, LoadError};
-use crate::idempotency::Seen;
+use super::{Matchmaking, SagaError};
+use crate::command_context::CommandContext;
+use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
+use crate::idempotency::KeyStatus;
 
-/// When it is worth trying again what somebody else was at just now.
+/// The retry delay after a concurrent attempt.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Why two players cannot be brought together now. Nothing is recorded of it; whoever accepts nevertheless is judged by the
-/// players' own streams.
+/// The reason why two players cannot be paired now. It is not recorded: the players' own streams decide about an
+/// acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Apart {
+pub(crate) enum PairingObstacle {
     /// One of them blocks the other.
     Blocked,
-    /// This one has an unfinished match.
+    /// This player has an unfinished match.
     Busy(SubjectId),
 }
 
-/// A challenge as it was made.
+/// A challenge as it was created.
 #[derive(Clone, Debug)]
-pub(crate) struct Made {
+pub(crate) struct CreatedChallenge {
     pub(crate) created: ChallengeCreated,
     pub(crate) at: Timestamp,
     pub(crate) position: Position,
 }
 
-/// What an acceptance came to.
+/// The outcome of an acceptance.
 #[derive(Clone, Debug)]
 pub(crate) enum Acceptance {
     Accepted {
-        placing: ChallengePlacing,
+        placing: ChallengePlacementStarted,
         game_id: Option<GameId>,
         position: Position,
     },
-    /// The challenge is pending as before; this is why there is no game, and how long it is not worth trying again.
+    /// No game was created, and the challenge is pending again.
     NoGame {
         reason: AbandonReason,
-        again_after: Duration,
+        retry_after: Duration,
     },
-    /// Somebody else brought it to nothing at the same moment; the challenge is pending as before.
-    Overtaken {
-        again_after: Duration,
+    /// A concurrent attempt failed, and the challenge is pending again.
+    Superseded {
+        retry_after: Duration,
     },
-    /// Since the acceptance came to nothing, the challenge has ended otherwise.
+    /// The acceptance failed, and the challenge has ended in another way since.
     Ended(Refusal),
 }
 
-/// The key of one of a challenge's attempts. An acceptance that came to no game is repeated under its own key, and is to be
-/// tried again; one that made a game is to be answered as before.
-pub(crate) fn of_attempt(asked: Idempotency, attempt: u32) -> Idempotency {
-    Idempotency { key: Uuid::new_v5(&asked.key, format!("attempt {attempt}").as_bytes()), ..asked }
+/// The idempotency key of one attempt of a challenge. An acceptance without a game is retried when it is repeated under
+/// its key; one that created a game returns its first result.
+pub(crate) fn attempt_key(idempotency: Idempotency, attempt: u32) -> Idempotency {
+    Idempotency {
+        key: Uuid::new_v5(&idempotency.key, format!("attempt {attempt}").as_bytes()),
+        ..idempotency
+    }
 }
 
-/// The attempt that an acceptance would begin, or else the one that it must have begun.
-pub(crate) fn attempt_meant(life: &Life) -> u32 {
-    match life.phase {
-        Phase::Placing(_) | Phase::Accepted { .. } => life.attempts,
-        Phase::Pending | Phase::Declined | Phase::Cancelled | Phase::Expired => life.attempts + 1,
+/// The number of the attempt that an acceptance starts, or has started.
+pub(crate) fn attempt_of_acceptance(challenge: &Challenge) -> u32 {
+    match challenge.phase {
+        Phase::Placing(_) | Phase::Accepted { .. } => challenge.attempts,
+        Phase::Pending | Phase::Declined | Phase::Cancelled | Phase::Expired => challenge.attempts + 1,
     }
 }
 
 impl Matchmaking {
-    /// Carries out what a caller wants of a challenge.
+    /// Executes a caller's command on a challenge.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).
-    pub(crate) async fn ask_of_challenge(
+    pub(crate) async fn execute_challenge(
         &self,
         id: ChallengeId,
         cause: &Cause,
@@ -90,7 +94,7 @@ impl Matchmaking {
         self.0.challenges.execute(&StreamId::challenge(id), cause, command).await
     }
 
-    /// How a challenge of the tenant stands.
+    /// The current state of a challenge of the tenant.
     ///
     /// # Errors
     /// [`LoadError`] if its events cannot be read.
@@ -98,39 +102,42 @@ impl Matchmaking {
         &self,
         tenant: &Tenant,
         id: ChallengeId,
-    ) -> Result<Option<Life>, LoadError> {
-        let look = |folded: &Folded<Challenge>| {
-            folded.state.life().filter(|_| folded.tenant() == Some(tenant)).cloned()
+    ) -> Result<Option<Challenge>, LoadError> {
+        let read = |folded: &CachedStream<ChallengeDecider>| {
+            folded.state.details().filter(|_| folded.tenant() == Some(tenant)).cloned()
         };
-        self.0.challenges.look(&StreamId::challenge(id), look).await
+        self.0.challenges.query(&StreamId::challenge(id), read).await
     }
 
-    /// What is known of a key that a challenge may have been made with.
+    /// The status of a key that may have created the challenge.
     ///
     /// # Errors
     /// [`LoadError`] if its events cannot be read.
-    pub(crate) async fn challenge_seen(
+    pub(crate) async fn challenge_key_status(
         &self,
         id: ChallengeId,
-        asked: Idempotency,
-    ) -> Result<Seen, LoadError> {
-        self.0.challenges.look(&StreamId::challenge(id), |folded| folded.seen(asked)).await
+        idempotency: Idempotency,
+    ) -> Result<KeyStatus, LoadError> {
+        self.0.challenges.query(&StreamId::challenge(id), |folded| folded.key_status(idempotency)).await
     }
 
-    /// A challenge as it was made, which stays the same whatever happened since.
+    /// A challenge as it was created, unaffected by later events.
     ///
     /// # Errors
     /// [`LoadError`] if it cannot be read.
-    pub(crate) async fn challenge_made(&self, id: ChallengeId) -> Result<Option<Made>, LoadError> {
+    pub(crate) async fn created_challenge(
+        &self,
+        id: ChallengeId,
+    ) -> Result<Option<CreatedChallenge>, LoadError> {
         let first = self.log().read_stream(&StreamId::challenge(id), Revision(0), 1).await?;
         let Some(first) = first.first().map(Recorded::decode).transpose()? else { return Ok(None) };
         let Event::Challenge(ChallengeEvent::ChallengeCreated(created)) = first.event else {
             return Ok(None);
         };
-        Ok(Some(Made { created, at: first.metadata.occurred_at, position: first.position }))
+        Ok(Some(CreatedChallenge { created, at: first.metadata.occurred_at, position: first.position }))
     }
 
-    /// How strong a player is in a pool: as `known` from elsewhere, else by their results.
+    /// A player's strength in a pool: by the `known` rating, or else by the player's results.
     ///
     /// # Errors
     /// [`LoadError`] if the player's events cannot be read.
@@ -141,13 +148,13 @@ impl Matchmaking {
         pool: &PoolKey,
         known: Option<(Rating, RatingSource)>,
     ) -> Result<Strength, LoadError> {
-        let look = |folded: &Folded<Player>| folded.state.strength(pool, known);
+        let read = |folded: &CachedStream<PlayerDecider>| folded.state.strength(pool, known);
         let (rating, rating_source, skill) =
-            self.0.players.look(&StreamId::player(tenant, player), look).await?;
+            self.0.players.query(&StreamId::player(tenant, player), read).await?;
         Ok(Strength { rating, rating_source, skill })
     }
 
-    /// Whether one of the two blocks the other.
+    /// True if one of the two players blocks the other.
     ///
     /// # Errors
     /// [`LoadError`] if the players' events cannot be read.
@@ -158,61 +165,65 @@ impl Matchmaking {
         other: SubjectId,
     ) -> Result<bool, LoadError> {
         for (player, other) in [(one, other), (other, one)] {
-            let look = |folded: &Folded<Player>| folded.state.blocks(other);
-            if self.0.players.look(&StreamId::player(tenant, player), look).await? {
+            let read = |folded: &CachedStream<PlayerDecider>| folded.state.blocks(other);
+            if self.0.players.query(&StreamId::player(tenant, player), read).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// What stands between the two players of a challenge now.
+    /// The current obstacle between the two players of a challenge.
     ///
     /// # Errors
     /// [`LoadError`] if the players' events cannot be read.
-    pub(crate) async fn apart(&self, tenant: &Tenant, life: &Life) -> Result<Option<Apart>, LoadError> {
-        let ChallengeCreated { challenge_id, challenger, challenged, .. } = life.created;
+    pub(crate) async fn obstacle(
+        &self,
+        tenant: &Tenant,
+        challenge: &Challenge,
+    ) -> Result<Option<PairingObstacle>, LoadError> {
+        let ChallengeCreated { challenge_id, challenger, challenged, .. } = challenge.created;
         if self.blocked(tenant, challenger, challenged).await? {
-            return Ok(Some(Apart::Blocked));
+            return Ok(Some(PairingObstacle::Blocked));
         }
         for player in [challenged, challenger] {
-            let look = |folded: &Folded<Player>| folded.state.match_id();
-            let held = self.0.players.look(&StreamId::player(tenant, player), look).await?;
-            // Whom an earlier attempt holds still, the next one takes over.
+            let read = |folded: &CachedStream<PlayerDecider>| folded.state.match_id();
+            let held = self.0.players.query(&StreamId::player(tenant, player), read).await?;
+            // The next attempt takes over players that an earlier attempt still holds.
             if held.is_some_and(|held| held != challenge::match_id(challenge_id)) {
-                return Ok(Some(Apart::Busy(player)));
+                return Ok(Some(PairingObstacle::Busy(player)));
             }
         }
         Ok(None)
     }
 
-    /// Accepts a challenge and carries that out, up to its match or to its being pending again.
+    /// Accepts a challenge and runs its saga, until there is a match or the challenge is pending again.
     ///
     /// # Errors
-    /// [`StepError`] if a rule forbids it, or the log fails. What was begun is brought to its end later.
+    /// [`SagaError`] if a rule forbids it, or the log fails. The reconciler completes a started saga later.
     pub(crate) async fn accept(
         &self,
         id: ChallengeId,
         cause: &Cause,
         by: SubjectId,
         strength: Strength,
-    ) -> Result<Acceptance, StepError> {
-        // Taken before there is anything to be at, so that nobody else begins with it while the game is being made. Without
-        // it, somebody else is at it: then both are, which the streams bear.
-        let _driving = self.drive(Unfinished::Challenge(id));
-        self.ask_of_challenge(id, cause, Action::Accept { by, strength }).await?;
-        let stood = self.finish_challenge(id, &Chain::of_caller(cause)).await?;
-        Ok(match (stood.phase, stood.failed) {
+    ) -> Result<Acceptance, SagaError> {
+        // Locked before the saga exists, so that the reconciler does not start it while the game is being created. If
+        // the lock is taken, two tasks run the saga, which the streams tolerate.
+        let _saga = self.try_lock(UnfinishedSaga::Challenge(id));
+        self.execute_challenge(id, cause, Action::Accept { by, strength }).await?;
+        let outcome = self.finish_challenge(id, &CommandContext::of_caller(cause)).await?;
+        Ok(match (outcome.phase, outcome.failed) {
             (Phase::Accepted { placing, game_id }, _) => {
-                Acceptance::Accepted { placing, game_id, position: stood.position }
+                Acceptance::Accepted { placing, game_id, position: outcome.position }
             }
             (Phase::Declined, _) => Acceptance::Ended(Refusal::Declined),
             (Phase::Cancelled, _) => Acceptance::Ended(Refusal::Cancelled),
             (Phase::Expired, _) => Acceptance::Ended(Refusal::Expired),
-            (Phase::Pending | Phase::Placing(_), Some((reason, again_after))) => {
-                Acceptance::NoGame { reason, again_after: again_after.max(SOON) }
+            (Phase::Pending | Phase::Placing(_), Some((reason, retry_after))) => {
+                Acceptance::NoGame { reason, retry_after: retry_after.max(SOON) }
             }
-            (Phase::Pending | Phase::Placing(_), None) => Acceptance::Overtaken { again_after: SOON },
+            (Phase::Pending | Phase::Placing(_), None) => Acceptance::Superseded { retry_after: SOON },
         })
     }
 }

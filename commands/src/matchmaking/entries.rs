@@ -1,46 +1,46 @@
-//! Entries as callers ask for them: what became of a wish to wait, and what stands in its way.
+//! Queue entries, as the routes use them, and the activity that conflicts with a new entry.
 
-use domain::match_record::{self, MatchRecord};
-use domain::player::{self, Action, Entry, Player, Refusal, Whereabouts};
+use domain::game_match::{self, GameMatchDecider};
+use domain::player::{self, Action, Entry, PlayerActivity, PlayerDecider, Refusal};
 use event_log::EventLog;
 use event_schemas::envelope::{Cause, Envelope, Event};
-use event_schemas::ids::{EntryId, MatchRecordId, PoolKey, Position, Revision, SubjectId, Tenant};
+use event_schemas::ids::{EntryId, GameMatchId, PoolKey, Position, Revision, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, PlayerQueued};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use serde::Serialize;
-use web::value::{At, Text, Uid};
-use web::vocabulary::{EntryStatus, MatchStatus};
+use web::enums::{EntryStatus, GameMatchStatus};
+use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use super::Matchmaking;
-use crate::execute::{ExecuteError, Executed, Folded, LoadError};
+use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
 
-/// How many events of a player are read at once, from the latest back.
-const BACK_EVENTS: u64 = 256;
+/// The number of a player's events per read, from the latest backwards.
+const PAGE_EVENTS: u64 = 256;
 
-/// What a player does already, who wants to begin something.
+/// The activity that keeps a player from starting another.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum InTheWay {
+pub(crate) enum ConflictingActivity {
     Entry {
-        id: Uid<EntryId>,
-        entry_id: Uid<EntryId>,
+        id: UuidParam<EntryId>,
+        entry_id: UuidParam<EntryId>,
         status: EntryStatus,
-        pool_keys: Vec<Text<PoolKey>>,
-        queued_at: At,
-        expires_at: At,
+        pool_keys: Vec<TextId<PoolKey>>,
+        queued_at: ApiTimestamp,
+        expires_at: ApiTimestamp,
         #[serde(skip_serializing_if = "Option::is_none")]
-        match_id: Option<Uid<MatchRecordId>>,
+        match_id: Option<UuidParam<GameMatchId>>,
     },
     Match {
-        id: Uid<MatchRecordId>,
-        match_id: Uid<MatchRecordId>,
-        status: MatchStatus,
+        id: UuidParam<GameMatchId>,
+        match_id: UuidParam<GameMatchId>,
+        status: GameMatchStatus,
     },
 }
 
-impl InTheWay {
-    fn entry(entry: &Entry, status: EntryStatus, match_id: Option<MatchRecordId>) -> Self {
+impl ConflictingActivity {
+    fn entry(entry: &Entry, status: EntryStatus, match_id: Option<GameMatchId>) -> Self {
         let PlayerQueued { entry_id, pools, expires_at, .. } = &entry.queued;
         Self::Entry {
             id: (*entry_id).into(),
@@ -55,24 +55,24 @@ impl InTheWay {
 }
 
 impl Matchmaking {
-    /// Carries out what a caller wants of a player, now.
+    /// Executes a caller's command on a player now.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).
-    pub(crate) async fn ask_of_player(
+    pub(crate) async fn execute_player(
         &self,
         subject_id: SubjectId,
         cause: &Cause,
         action: Action,
     ) -> Result<Executed, ExecuteError<Refusal>> {
-        self.ask_of_player_at(self.clock().now(), subject_id, cause, action).await
+        self.execute_player_at(self.clock().now(), subject_id, cause, action).await
     }
 
-    /// Carries out what a caller wanted of a player at this instant.
+    /// Executes a caller's command on a player at this instant.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).
-    pub(crate) async fn ask_of_player_at(
+    pub(crate) async fn execute_player_at(
         &self,
         at: Timestamp,
         subject_id: SubjectId,
@@ -83,26 +83,26 @@ impl Matchmaking {
         self.0.players.execute(&StreamId::player(&cause.tenant, subject_id), cause, command).await
     }
 
-    /// A player's entry as it was when it was made, which stays the same whatever happened since; and since when it waits.
+    /// A player's entry as it was created, unaffected by later events, and the time since which it waits.
     ///
     /// # Errors
     /// [`LoadError`] if the player's events cannot be read.
-    pub(crate) async fn queued(
+    pub(crate) async fn queued_entry(
         &self,
         tenant: &Tenant,
         subject: SubjectId,
         entry_id: EntryId,
     ) -> Result<Option<(PlayerQueued, Timestamp)>, LoadError> {
         let stream = StreamId::player(tenant, subject);
-        let present = |folded: &Folded<Player>| {
+        let present = |folded: &CachedStream<PlayerDecider>| {
             let entry = folded.state.entry().filter(|entry| entry.queued.entry_id == entry_id);
             entry.map(|entry| (entry.queued.clone(), entry.queued_at))
         };
-        if let Some(present) = self.0.players.look(&stream, present).await? {
+        if let Some(present) = self.0.players.query(&stream, present).await? {
             return Ok(Some(present));
         }
-        let is_it = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerQueued(queued) if queued.entry_id == entry_id);
-        Ok(match self.latest_of_player(tenant, subject, is_it).await? {
+        let predicate = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerQueued(queued) if queued.entry_id == entry_id);
+        Ok(match self.latest_player_event(tenant, subject, predicate).await? {
             Some(Envelope { event: Event::Player(PlayerEvent::PlayerQueued(queued)), metadata, .. }) => {
                 Some((queued, metadata.occurred_at))
             }
@@ -110,26 +110,26 @@ impl Matchmaking {
         })
     }
 
-    /// The latest event of a player that is such a one.
+    /// The latest event of a player that matches the predicate.
     ///
     /// # Errors
     /// [`LoadError`] if the player's events cannot be read.
-    pub(super) async fn latest_of_player(
+    pub(super) async fn latest_player_event(
         &self,
         tenant: &Tenant,
         subject: SubjectId,
-        is_it: impl Fn(&PlayerEvent) -> bool,
+        predicate: impl Fn(&PlayerEvent) -> bool,
     ) -> Result<Option<Envelope>, LoadError> {
         let stream = StreamId::player(tenant, subject);
-        let latest = self.0.players.look(&stream, Folded::revision).await?;
+        let latest = self.0.players.query(&stream, CachedStream::revision).await?;
         let mut end = latest.map_or(0, |Revision(latest)| latest + 1);
         while end > 0 {
-            let start = end.saturating_sub(BACK_EVENTS);
+            let start = end.saturating_sub(PAGE_EVENTS);
             let count = usize::try_from(end - start).unwrap_or(usize::MAX);
             let events = self.log().read_stream(&stream, Revision(start), count).await?;
             for event in events.iter().rev() {
                 let event = event.decode()?;
-                if matches!(&event.event, Event::Player(event) if is_it(event)) {
+                if matches!(&event.event, Event::Player(event) if predicate(event)) {
                     return Ok(Some(event));
                 }
             }
@@ -138,7 +138,7 @@ impl Matchmaking {
         Ok(None)
     }
 
-    /// Of a player's latest event.
+    /// The position of a player's latest event.
     ///
     /// # Errors
     /// [`LoadError`] if the player's events cannot be read.
@@ -147,54 +147,60 @@ impl Matchmaking {
         tenant: &Tenant,
         subject: SubjectId,
     ) -> Result<Position, LoadError> {
-        self.0.players.look(&StreamId::player(tenant, subject), Folded::position).await
+        self.0.players.query(&StreamId::player(tenant, subject), CachedStream::position).await
     }
 
-    /// What the player does already, if that is why they were refused, and if it lasts still.
+    /// The player's current activity, if it caused this refusal and has not ended since.
     ///
     /// # Errors
     /// [`LoadError`] if the events cannot be read.
-    pub(crate) async fn in_the_way(
+    pub(crate) async fn conflicting_activity(
         &self,
         tenant: &Tenant,
         subject: SubjectId,
         refusal: &Refusal,
-    ) -> Result<Option<InTheWay>, LoadError> {
+    ) -> Result<Option<ConflictingActivity>, LoadError> {
         let stream = StreamId::player(tenant, subject);
-        let whereabouts = |folded: &Folded<Player>| folded.state.whereabouts().clone();
-        let now = match refusal {
+        let activity = |folded: &CachedStream<PlayerDecider>| folded.state.activity().clone();
+        let current = match refusal {
             Refusal::AlreadyQueued(_) | Refusal::InMatch(_) => {
-                self.0.players.look(&stream, whereabouts).await?
+                self.0.players.query(&stream, activity).await?
             }
             _ => return Ok(None),
         };
-        Ok(match now {
-            Whereabouts::Free => None,
-            Whereabouts::Searching(entry) => Some(InTheWay::entry(&entry, EntryStatus::Searching, None)),
-            Whereabouts::Matched { entry, match_id, .. } => {
+        Ok(match current {
+            PlayerActivity::Idle => None,
+            PlayerActivity::Searching(entry) => {
+                Some(ConflictingActivity::entry(&entry, EntryStatus::Searching, None))
+            }
+            PlayerActivity::ReservedForMatch { entry, match_id, .. } => {
                 let status = match self.match_status(match_id).await? {
-                    MatchStatus::Placing => EntryStatus::Placing,
+                    GameMatchStatus::Placing => EntryStatus::Placing,
                     _ => EntryStatus::Matched,
                 };
-                Some(InTheWay::entry(&entry, status, Some(match_id)))
+                Some(ConflictingActivity::entry(&entry, status, Some(match_id)))
             }
-            Whereabouts::Engaged { match_id, .. } => {
+            PlayerActivity::ReservedForChallenge { match_id, .. } => {
                 let status = self.match_status(match_id).await?;
-                Some(InTheWay::Match { id: match_id.into(), match_id: match_id.into(), status })
+                Some(ConflictingActivity::Match { id: match_id.into(), match_id: match_id.into(), status })
             }
         })
     }
 
-    /// How a match stands for its players.
-    async fn match_status(&self, id: MatchRecordId) -> Result<MatchStatus, LoadError> {
-        let look = |folded: &Folded<MatchRecord>| match folded.state.life().map(|life| &life.phase) {
-            // The match of a challenge is recorded once its game is made.
-            None | Some(match_record::Phase::Proposed) => MatchStatus::Placing,
-            Some(match_record::Phase::Confirmed { .. }) => MatchStatus::Playing,
-            Some(match_record::Phase::Abandoned { .. }) => MatchStatus::Abandoned,
-            Some(match_record::Phase::Ended(_)) => MatchStatus::Finished,
-            Some(match_record::Phase::Expired) => MatchStatus::Expired,
+    /// The status of a match for its players.
+    async fn match_status(&self, id: GameMatchId) -> Result<GameMatchStatus, LoadError> {
+        let read = |folded: &CachedStream<GameMatchDecider>| match folded
+            .state
+            .details()
+            .map(|details| &details.phase)
+        {
+            // The match of a challenge is recorded once its game is created.
+            None | Some(game_match::Phase::Proposed) => GameMatchStatus::Placing,
+            Some(game_match::Phase::Confirmed { .. }) => GameMatchStatus::Playing,
+            Some(game_match::Phase::Abandoned { .. }) => GameMatchStatus::Abandoned,
+            Some(game_match::Phase::Ended(_)) => GameMatchStatus::Finished,
+            Some(game_match::Phase::Expired) => GameMatchStatus::Expired,
         };
-        self.0.matches.look(&StreamId::match_record(id), look).await
+        self.0.game_matches.query(&StreamId::game_match(id), read).await
     }
 }

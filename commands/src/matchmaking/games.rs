@@ -1,112 +1,116 @@
-//! The desk at which games are asked for: with a circuit breaker before it, and without a service, no games.
+//! The client of the game service, behind a circuit breaker. Without a service, matches have no game.
 
 use std::time::Duration;
 
-use domain::breaker::{self, Outcome, Phase};
+use domain::breaker::{self, CircuitState, Outcome};
 use event_log::clock::Clock;
-use event_schemas::ids::{GameId, MatchRecordId, PoolKey, SubjectId, Tenant};
-use event_schemas::match_record::{AbandonReason, Side};
+use event_schemas::game_match::{AbandonReason, Side};
+use event_schemas::ids::{GameId, GameMatchId, PoolKey, SubjectId, Tenant};
 use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
 
-use crate::client::guard::Guard;
+use crate::client::circuit_breaker::CircuitBreaker;
 use crate::client::live_game::{CallError, GamePlayer, GameRequest, LiveGame};
 use crate::vault::Vault;
 
-/// What the service is called where breakers are shown.
+/// The name of the service in the list of breakers.
 pub(super) const NAME: &str = "game_service";
 
-/// How often a call that failed is made again at once: its answer may just have been lost.
+/// The number of calls for a game: a failed call is retried at once, because only its response may be lost.
 const CALLS_MAX: u32 = 2;
-/// How long those wait for whom a game could not be made; each further time twice as long.
-const HELD_BACK_FIRST: Duration = Duration::from_secs(1);
-/// The longest such wait.
-const HELD_BACK_MAX: Duration = Duration::from_secs(30);
+/// The cooldown of players after a failed creation of their game; it doubles with each failure.
+const COOLDOWN_FIRST: Duration = Duration::from_secs(1);
+/// The longest cooldown.
+const COOLDOWN_MAX: Duration = Duration::from_secs(30);
 
-/// A game to be made.
+/// A request to create a game.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
-    pub(crate) match_id: MatchRecordId,
+pub(crate) struct CreateGame {
+    pub(crate) match_id: GameMatchId,
     pub(crate) tenant: Tenant,
     pub(crate) pool_key: PoolKey,
     pub(crate) players: [(SubjectId, Rating, Side); 2],
-    /// How often the players were let go before: decides how long they wait if it fails again.
-    pub(crate) round: u32,
+    /// The number of earlier releases of the players, which determines their cooldown if this attempt fails.
+    pub(crate) release_count: u32,
 }
 
-/// Why there is no game.
+/// The reason why no game was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NoGame {
+pub(crate) struct GameNotCreated {
     pub(crate) reason: AbandonReason,
     pub(crate) detail: String,
-    /// Before this instant it is not worth trying again.
-    pub(crate) until: Timestamp,
+    /// The time before which a retry is not worthwhile.
+    pub(crate) retry_at: Timestamp,
 }
 
-/// Who makes the games.
+/// The backend that creates games.
 #[derive(Debug)]
-pub enum Maker {
-    /// Nobody: matches are made and carry no game.
-    Nobody,
-    /// The live-game service, which is told the players' names.
+pub enum GameBackend {
+    /// No backend: matches have no game.
+    None,
+    /// The live-game service, which receives the players' user ids.
     Service { client: LiveGame, vault: Vault },
     #[cfg(test)]
-    Scripted(super::simulation::Script),
+    Simulated(super::simulation::SimulatedGameService),
 }
 
-/// Where games are asked for.
+/// The client of a game backend.
 #[derive(Debug)]
-pub struct Desk {
-    maker: Maker,
-    guard: Guard,
+pub struct GameServiceClient {
+    backend: GameBackend,
+    breaker: CircuitBreaker,
     clock: Clock,
 }
 
-impl Desk {
-    /// A desk before this maker, whose breaker is closed.
-    pub fn new(maker: Maker, clock: Clock) -> Self {
-        Self { maker, guard: Guard::new(clock.clone()), clock }
+impl GameServiceClient {
+    /// A client of this backend, with a closed breaker.
+    pub fn new(backend: GameBackend, clock: Clock) -> Self {
+        Self { backend, breaker: CircuitBreaker::new(clock.clone()), clock }
     }
 
-    /// How the service stands, and how often it was left alone in a row; none without a service.
-    pub(crate) fn standing(&self) -> Option<(Phase, u32)> {
-        (!matches!(self.maker, Maker::Nobody)).then(|| self.guard.standing())
+    /// The state of the breaker, and the number of times in a row that it opened; none without a service.
+    pub(crate) fn breaker_state(&self) -> Option<(CircuitState, u32)> {
+        (!matches!(self.backend, GameBackend::None)).then(|| self.breaker.state())
     }
 
-    /// How many games can be asked for at once now; or none until an instant.
-    pub(crate) fn room(&self) -> Result<usize, Timestamp> {
-        match self.guard.standing().0 {
-            Phase::Closed => Ok(usize::MAX),
-            Phase::Probing => Ok(breaker::Settings::default().probes as usize),
-            Phase::Open { until } => Err(until),
+    /// The number of games that may be requested concurrently now, or the time until which none may be.
+    pub(crate) fn capacity(&self) -> Result<usize, Timestamp> {
+        match self.breaker.state().0 {
+            CircuitState::Closed => Ok(usize::MAX),
+            CircuitState::HalfOpen => Ok(breaker::Settings::default().probes as usize),
+            CircuitState::Open { until } => Err(until),
         }
     }
 
-    /// Makes the game of a match; without a service there is none, which is no error.
-    pub(crate) async fn make(&self, order: &Order) -> Result<Option<GameId>, NoGame> {
-        if matches!(self.maker, Maker::Nobody) {
+    /// Creates the game of a match. Without a service there is none, which is not an error.
+    pub(crate) async fn create(&self, request: &CreateGame) -> Result<Option<GameId>, GameNotCreated> {
+        if matches!(self.backend, GameBackend::None) {
             return Ok(None);
         }
         for call in 1.. {
-            let asked = self.guard.ask().map_err(|parked| NoGame {
+            let permit = self.breaker.acquire().map_err(|open| GameNotCreated {
                 reason: AbandonReason::GameServiceParked,
-                detail: parked.to_string(),
-                until: parked.until,
+                detail: open.to_string(),
+                retry_at: open.until,
             })?;
-            match self.call(order).await {
+            match self.call(request).await {
                 Ok(game) => {
-                    asked.tell(Outcome::Succeeded);
+                    permit.report(Outcome::Succeeded);
                     return Ok(Some(game));
                 }
                 Err(CallError::Refused(detail)) => {
-                    asked.tell(Outcome::Succeeded);
-                    return Err(self.no_game(AbandonReason::GameRefused, detail, order.round));
+                    permit.report(Outcome::Succeeded);
+                    return Err(self.not_created(AbandonReason::GameRefused, detail, request.release_count));
                 }
                 Err(CallError::Failed(detail)) => {
-                    asked.tell(Outcome::Failed);
+                    permit.report(Outcome::Failed);
                     metrics::counter!("matchbook_game_calls_failed_total").increment(1);
                     if call >= CALLS_MAX {
-                        return Err(self.no_game(AbandonReason::GameServiceFailed, detail, order.round));
+                        return Err(self.not_created(
+                            AbandonReason::GameServiceFailed,
+                            detail,
+                            request.release_count,
+                        ));
                     }
                 }
             }
@@ -114,29 +118,29 @@ impl Desk {
         unreachable!("the loop ends at its last call")
     }
 
-    async fn call(&self, order: &Order) -> Result<GameId, CallError> {
-        match &self.maker {
-            Maker::Nobody => Err(CallError::Refused("no game service is set".to_owned())),
-            Maker::Service { client, vault } => {
+    async fn call(&self, request: &CreateGame) -> Result<GameId, CallError> {
+        match &self.backend {
+            GameBackend::None => Err(CallError::Refused("no game service is configured".to_owned())),
+            GameBackend::Service { client, vault } => {
                 let mut players = Vec::with_capacity(2);
-                for (subject, rating, side) in order.players {
-                    let user_id = vault.user(&order.tenant, subject).await;
+                for (subject, rating, side) in request.players {
+                    let user_id = vault.user(&request.tenant, subject).await;
                     let user_id = user_id.map_err(|error| CallError::Failed(error.to_string()))?;
-                    let gone = || CallError::Refused("one of the players is not known any more".to_owned());
+                    let gone = || CallError::Refused("one of the players is no longer known".to_owned());
                     players.push(GamePlayer { user_id: user_id.ok_or_else(gone)?, rating, side });
                 }
                 let players = players.try_into().expect("two subjects become two players");
-                let (match_id, tenant) = (order.match_id, order.tenant.clone());
-                let request = GameRequest { match_id, tenant, pool_key: order.pool_key.clone(), players };
+                let (match_id, tenant) = (request.match_id, request.tenant.clone());
+                let request = GameRequest { match_id, tenant, pool_key: request.pool_key.clone(), players };
                 client.create(&request).await
             }
             #[cfg(test)]
-            Maker::Scripted(script) => script.call(order).await,
+            GameBackend::Simulated(service) => service.call(request).await,
         }
     }
 
-    fn no_game(&self, reason: AbandonReason, detail: String, round: u32) -> NoGame {
-        let doubled = HELD_BACK_FIRST.saturating_mul(2_u32.saturating_pow(round));
-        NoGame { reason, detail, until: self.clock.now().after(doubled.min(HELD_BACK_MAX)) }
+    fn not_created(&self, reason: AbandonReason, detail: String, release_count: u32) -> GameNotCreated {
+        let doubled = COOLDOWN_FIRST.saturating_mul(2_u32.saturating_pow(release_count));
+        GameNotCreated { reason, detail, retry_at: self.clock.now().after(doubled.min(COOLDOWN_MAX)) }
     }
 }

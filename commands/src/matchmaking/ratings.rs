@@ -1,58 +1,58 @@
-//! What the tenant's rating service knows of players. It is asked carefully: whether it is slow, down or wrong, a player
-//! gets into the queue, by what else is known of them.
+//! Ratings from the tenant's rating service. Even if the service is slow, down or wrong, a player can join a queue,
+//! with a rating from another source.
 
-use domain::breaker::{Outcome, Phase};
+use domain::breaker::{CircuitState, Outcome};
 use event_log::clock::Clock;
 use event_schemas::ids::{PoolKey, Tenant, UserId};
 use event_schemas::rating::Rating;
 
-use crate::client::guard::Guard;
+use crate::client::circuit_breaker::CircuitBreaker;
 use crate::client::rating_service::{CallError, RatingService};
 
-/// What the service is called where breakers are shown.
+/// The name of the service in the list of breakers.
 const NAME: &str = "rating_service";
 
-/// The way to the rating service, if there is one.
+/// The rating service behind its circuit breaker, if there is a service.
 #[derive(Debug)]
 pub(crate) struct Ratings {
     service: Option<RatingService>,
-    guard: Guard,
+    breaker: CircuitBreaker,
 }
 
 impl Ratings {
     pub(crate) fn new(service: Option<RatingService>, clock: Clock) -> Self {
-        Self { service, guard: Guard::new(clock) }
+        Self { service, breaker: CircuitBreaker::new(clock) }
     }
 
-    /// The rating that the service answers; none without a service, and if it does not know or does not answer.
-    pub(crate) async fn ask(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
+    /// The rating from the service; none without a service, for an unknown player, or after a failed call.
+    pub(crate) async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
         let service = self.service.as_ref()?;
-        let Ok(call) = self.guard.ask() else {
+        let Ok(permit) = self.breaker.acquire() else {
             count("parked");
             return None;
         };
-        let answer = service.rating(tenant, user, pool).await;
-        let failed = matches!(answer, Err(CallError::Failed(_)));
-        call.tell(if failed { Outcome::Failed } else { Outcome::Succeeded });
-        match answer {
+        let response = service.rating(tenant, user, pool).await;
+        let failed = matches!(response, Err(CallError::Failed(_)));
+        permit.report(if failed { Outcome::Failed } else { Outcome::Succeeded });
+        match response {
             Ok(rating) => {
                 count(if rating.is_some() { "known" } else { "unknown" });
                 rating
             }
             Err(error) => {
                 count(if failed { "failed" } else { "refused" });
-                // Its breaker and the metric tell an operator; each call would say the same.
-                tracing::debug!(%error, "a rating is taken from elsewhere");
+                // The breaker and the metric inform the operator; a warning per call would only repeat it.
+                tracing::debug!(%error, "the rating service returned no rating; another source is used");
                 None
             }
         }
     }
 
-    /// For whoever shows services: how it stands, and how often it was left alone in a row; none without a service.
-    pub(crate) fn standing(&self) -> Option<(&'static str, Phase, u32)> {
+    /// The state of the breaker, and the number of times in a row that it opened; none without a service.
+    pub(crate) fn breaker_state(&self) -> Option<(&'static str, CircuitState, u32)> {
         self.service.as_ref()?;
-        let (phase, openings) = self.guard.standing();
-        Some((NAME, phase, openings))
+        let (state, openings) = self.breaker.state();
+        Some((NAME, state, openings))
     }
 }
 
@@ -74,22 +74,22 @@ mod tests {
     use super::*;
     use crate::client::rating_service::Settings;
 
-    /// A service that knows everybody's rating while it is well, and how often it was asked.
+    /// A service that knows every player's rating while it is healthy, and counts its calls.
     struct Service {
-        is_well: Arc<AtomicBool>,
-        asked: Arc<AtomicUsize>,
+        is_healthy: Arc<AtomicBool>,
+        calls: Arc<AtomicUsize>,
         clock: Clock,
         ratings: Ratings,
     }
 
     impl Service {
         async fn start() -> Self {
-            let is_well = Arc::new(AtomicBool::new(false));
-            let asked = Arc::new(AtomicUsize::new(0));
-            let (well, count) = (is_well.clone(), asked.clone());
+            let is_healthy = Arc::new(AtomicBool::new(false));
+            let calls = Arc::new(AtomicUsize::new(0));
+            let (healthy, count) = (is_healthy.clone(), calls.clone());
             let answer = endpoint::make_sync(move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
-                if well.load(Ordering::SeqCst) {
+                if healthy.load(Ordering::SeqCst) {
                     Response::from("{\"rating\":1700}")
                 } else {
                     Response::from(StatusCode::INTERNAL_SERVER_ERROR)
@@ -101,41 +101,44 @@ mod tests {
             let settings = Settings { url: format!("http://{address}"), timeout: Duration::from_secs(60) };
             let clock = Clock::manual(Timestamp::EPOCH);
             let ratings = Ratings::new(Some(RatingService::new(&settings).unwrap()), clock.clone());
-            Self { is_well, asked, clock, ratings }
+            Self { is_healthy, calls, clock, ratings }
         }
 
-        async fn ask(&self) -> Option<Rating> {
+        async fn rating(&self) -> Option<Rating> {
             let (tenant, user) = ("arena".parse().unwrap(), "ann".parse().unwrap());
-            self.ratings.ask(&tenant, &user, &"blitz".parse().unwrap()).await
+            self.ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await
         }
 
-        fn asked(&self) -> usize {
-            self.asked.load(Ordering::SeqCst)
+        fn calls(&self) -> usize {
+            self.calls.load(Ordering::SeqCst)
         }
     }
 
     #[tokio::test]
-    async fn without_a_service_nothing_is_known_and_none_is_shown() {
+    async fn without_a_service_there_is_no_rating_and_no_breaker() {
         let ratings = Ratings::new(None, Clock::manual(Timestamp::EPOCH));
         let (tenant, user) = ("arena".parse().unwrap(), "ann".parse().unwrap());
-        assert_eq!(ratings.ask(&tenant, &user, &"blitz".parse().unwrap()).await, None);
-        assert_eq!(ratings.standing(), None);
+        assert_eq!(ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await, None);
+        assert_eq!(ratings.breaker_state(), None);
     }
 
     #[tokio::test]
-    async fn a_service_that_fails_is_left_alone_for_a_while_and_then_asked_again() {
+    async fn failing_service_opens_the_breaker_until_it_recovers() {
         let service = Service::start().await;
         for _ in 0..15 {
-            assert_eq!(service.ask().await, None);
+            assert_eq!(service.rating().await, None);
         }
-        assert_eq!(service.asked(), 10, "of ten calls all failed, and it is asked no more");
-        assert!(matches!(service.ratings.standing(), Some(("rating_service", Phase::Open { .. }, 1))));
-        service.is_well.store(true, Ordering::SeqCst);
-        assert_eq!(service.ask().await, None);
+        assert_eq!(service.calls(), 10, "all of ten calls failed, so the breaker is open");
+        assert!(matches!(
+            service.ratings.breaker_state(),
+            Some(("rating_service", CircuitState::Open { .. }, 1))
+        ));
+        service.is_healthy.store(true, Ordering::SeqCst);
+        assert_eq!(service.rating().await, None);
         service.clock.advance(Duration::from_secs(30));
         for _ in 0..4 {
-            assert_eq!(service.ask().await, Some(Rating::nearest(1700.0)));
+            assert_eq!(service.rating().await, Some(Rating::nearest(1700.0)));
         }
-        assert_eq!(service.ratings.standing(), Some(("rating_service", Phase::Closed, 0)));
+        assert_eq!(service.ratings.breaker_state(), Some(("rating_service", CircuitState::Closed, 0)));
     }
 }

@@ -1,72 +1,76 @@
-//! Results as callers report them, and how pools are to match.
+//! Results of games and settings of pools, as the routes use them.
 
-use domain::match_record::{self, MatchRecord};
+use domain::game_match::{self, GameMatchDecider};
 use domain::pool;
 use event_schemas::envelope::Cause;
-use event_schemas::ids::{MatchRecordId, PoolKey, Position, Tenant};
-use event_schemas::match_record::{GameResult, MatchProposed};
+use event_schemas::game_match::{GameResult, MatchProposed};
+use event_schemas::ids::{GameMatchId, PoolKey, Position, Tenant};
 use event_schemas::player::PlayerEvent;
 use event_schemas::pool::PoolSettings;
 use event_schemas::stream::StreamId;
 
-use super::{Chain, Matchmaking, StepError};
-use crate::execute::{ExecuteError, Executed, Folded, LoadError};
+use super::{Matchmaking, SagaError};
+use crate::command_context::CommandContext;
+use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
 
 impl Matchmaking {
-    /// Whether the tenant has this match.
+    /// True if the tenant has this match.
     ///
     /// # Errors
     /// [`LoadError`] if its events cannot be read.
-    pub(crate) async fn has_match(&self, tenant: &Tenant, id: MatchRecordId) -> Result<bool, LoadError> {
-        let look =
-            |folded: &Folded<MatchRecord>| folded.tenant() == Some(tenant) && folded.state.life().is_some();
-        self.0.matches.look(&StreamId::match_record(id), look).await
+    pub(crate) async fn has_match(&self, tenant: &Tenant, id: GameMatchId) -> Result<bool, LoadError> {
+        let read = |folded: &CachedStream<GameMatchDecider>| {
+            folded.tenant() == Some(tenant) && folded.state.details().is_some()
+        };
+        self.0.game_matches.query(&StreamId::game_match(id), read).await
     }
 
-    /// Records how a game ended.
+    /// Records the result of a game.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).
     pub(crate) async fn report(
         &self,
-        id: MatchRecordId,
+        id: GameMatchId,
         cause: &Cause,
         result: GameResult,
-    ) -> Result<Executed, ExecuteError<match_record::Refusal>> {
-        let action = match_record::Action::Report(result);
-        let command = match_record::Command { at: self.clock().now(), action };
-        self.0.matches.execute(&StreamId::match_record(id), cause, command).await
+    ) -> Result<Executed, ExecuteError<game_match::Refusal>> {
+        let action = game_match::Action::Report(result);
+        let command = game_match::Command { at: self.clock().now(), action };
+        self.0.game_matches.execute(&StreamId::game_match(id), cause, command).await
     }
 
-    /// Frees the players of a match whose result is recorded, so that whoever reported it finds them free; and says by
-    /// which position they were, which stays the same whatever they did since. None if that is still to come: then they
-    /// are freed by themselves.
-    pub(crate) async fn free_both(&self, id: MatchRecordId, chain: &Chain) -> Option<Position> {
-        let freed = async {
-            self.finish_match(id, chain).await?;
-            Ok::<_, StepError>(self.freed_at(&chain.tenant, id).await?)
+    /// Releases the players of a match whose result is recorded, so that they are free when the report returns. Returns
+    /// the position of the releases, unaffected by later events; none if one could not be recorded yet, which the
+    /// reconciler then does.
+    pub(crate) async fn release_both(&self, id: GameMatchId, context: &CommandContext) -> Option<Position> {
+        let released = async {
+            self.finish_match(id, context).await?;
+            Ok::<_, SagaError>(self.released_at(&context.tenant, id).await?)
         };
-        freed.await.unwrap_or_else(|error| {
-            tracing::warn!(match_id = %id, %error, "the players of a match that is over could not be freed yet");
+        released.await.unwrap_or_else(|error| {
+            tracing::warn!(match_id = %id, %error, "the players of a finished match could not be released yet");
             None
         })
     }
 
-    async fn freed_at(&self, tenant: &Tenant, id: MatchRecordId) -> Result<Option<Position>, LoadError> {
-        let proposed = |folded: &Folded<MatchRecord>| folded.state.life().map(|life| life.proposed.clone());
-        let proposed = self.0.matches.look(&StreamId::match_record(id), proposed).await?;
+    async fn released_at(&self, tenant: &Tenant, id: GameMatchId) -> Result<Option<Position>, LoadError> {
+        let read = |folded: &CachedStream<GameMatchDecider>| {
+            folded.state.details().map(|details| details.proposed.clone())
+        };
+        let proposed = self.0.game_matches.query(&StreamId::game_match(id), read).await?;
         let Some(MatchProposed { first, second, .. }) = proposed else { return Ok(None) };
-        let mut by_both = None;
+        let mut latest = None;
         for player in [first, second] {
-            let is_it = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerFreed(freed) if freed.match_id == id);
-            let freed = self.latest_of_player(tenant, player.subject_id, is_it).await?;
-            let Some(freed) = freed else { return Ok(None) };
-            by_both = by_both.max(Some(freed.position));
+            let is_release = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerReleased(released) if released.match_id == id);
+            let released = self.latest_player_event(tenant, player.subject_id, is_release).await?;
+            let Some(released) = released else { return Ok(None) };
+            latest = latest.max(Some(released.position));
         }
-        Ok(by_both)
+        Ok(latest)
     }
 
-    /// Sets how a pool matches.
+    /// Sets the settings of a pool.
     ///
     /// # Errors
     /// As [`Streams::execute`](crate::execute::Streams::execute).

@@ -1,4 +1,4 @@
-//! How strong a player is said to be by others, before their own results are asked.
+//! Ratings from other sources, which take precedence over the player's own results.
 
 use event_schemas::ids::{PoolKey, Tenant, UserId};
 use event_schemas::rating::{Rating, RatingSource};
@@ -6,42 +6,41 @@ use web::caller::{Caller, Role};
 
 use crate::Commands;
 
-/// What came with a caller's request about a rating in one pool.
+/// The rating in one pool that came with a caller's request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Said {
-    by_token: Option<f64>,
-    by_request: Option<f64>,
+pub(crate) struct ClaimedRating {
+    from_token: Option<f64>,
+    from_request: Option<f64>,
 }
 
-impl Said {
-    /// What the caller says of themselves. What the request says counts if the caller is trusted: of others, only the
-    /// token is believed.
-    pub(crate) fn by(caller: &Caller, pool: &PoolKey, requested: Option<f64>) -> Self {
+impl ClaimedRating {
+    /// The rating that a caller claims. The request's rating counts only if the caller is trusted; for others only the
+    /// token's rating does.
+    pub(crate) fn from_caller(caller: &Caller, pool: &PoolKey, requested: Option<f64>) -> Self {
         Self {
-            by_token: caller.ratings.get(pool.as_str()).copied(),
-            by_request: requested.filter(|_| caller.has(Role::Service | Role::Admin)),
+            from_token: caller.ratings.get(pool.as_str()).copied(),
+            from_request: requested.filter(|_| caller.has(Role::Service | Role::Admin)),
         }
     }
 }
 
 impl Commands {
-    /// What is known of a user's rating in a pool: by the token, else by the request, else by the tenant's rating service,
-    /// which is waited for no longer than one call may take. None if nobody says anything: then the player's own results
-    /// hold, and without any the rating of those about whom nothing is known.
+    /// A user's rating in a pool from the token, else from the request, else from the tenant's rating service within
+    /// its timeout. None if there is none: then the player's own results count, or else the default rating.
     pub(crate) async fn known_rating(
         &self,
         tenant: &Tenant,
         user: &UserId,
         pool: &PoolKey,
-        said: Said,
+        claimed: ClaimedRating,
     ) -> Option<(Rating, RatingSource)> {
-        let token = said.by_token.map(|points| (points, RatingSource::Token));
-        let said = token.or(said.by_request.map(|points| (points, RatingSource::Request)));
-        // Whoever issues tokens may rate on a wider scale; the end of ours is nearer to that than no rating.
-        if let Some((points, source)) = said {
+        let token = claimed.from_token.map(|points| (points, RatingSource::Token));
+        let claimed = token.or(claimed.from_request.map(|points| (points, RatingSource::Request)));
+        // The issuer of tokens may use a wider scale; the end of ours is closer to its rating than no rating.
+        if let Some((points, source)) = claimed {
             return Some((Rating::nearest(points), source));
         }
-        let answered = self.0.ratings.ask(tenant, user, pool).await?;
-        Some((answered, RatingSource::RatingService))
+        let rating = self.0.ratings.lookup(tenant, user, pool).await?;
+        Some((rating, RatingSource::RatingService))
     }
 }

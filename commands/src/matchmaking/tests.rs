@@ -2,28 +2,28 @@ use std::time::Duration;
 
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Event;
+use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::{EntryId, Position};
-use event_schemas::match_record::MatchRecordEvent;
 use event_schemas::player::PlayerEvent;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::games::{Desk, Maker};
+use super::games::{GameBackend, GameServiceClient};
 use super::simulation::players::{person, queue};
 use super::*;
 
 fn matchmaking(log: &MemoryLog, clock: &Clock) -> Matchmaking {
-    let desk = Desk::new(Maker::Nobody, clock.clone());
-    Matchmaking::new(Log::Memory(log.clone()), clock.clone(), 1_000, desk)
+    let game_service = GameServiceClient::new(GameBackend::None, clock.clone());
+    Matchmaking::new(Log::Memory(log.clone()), clock.clone(), 1_000, game_service)
 }
 
-/// Waits for an event of this kind, and gives all up to it.
-async fn until(log: &MemoryLog, is_it: impl Fn(&Event) -> bool) -> Vec<Event> {
+/// Waits for an event of this kind, and returns all events that were read.
+async fn until(log: &MemoryLog, predicate: impl Fn(&Event) -> bool) -> Vec<Event> {
     let mut head = log.head();
     loop {
         let page = log.read_all(Position::START, &Filter::All, 1_000).await.unwrap();
         let events: Vec<Event> = page.events.iter().map(|event| event.decode().unwrap().event).collect();
-        if events.iter().any(&is_it) {
+        if events.iter().any(&predicate) {
             return events;
         }
         head.wait_for(|head| *head > page.next).await.unwrap();
@@ -31,7 +31,7 @@ async fn until(log: &MemoryLog, is_it: impl Fn(&Event) -> bool) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn once_started_it_puts_two_who_wait_together_and_without_a_service_they_have_no_game() {
+async fn started_matchmaking_pairs_two_players_without_a_game() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let log = MemoryLog::new(clock.clone());
     let matchmaking = matchmaking(&log, &clock);
@@ -39,12 +39,11 @@ async fn once_started_it_puts_two_who_wait_together_and_without_a_service_they_h
     for n in 1..=2 {
         queue(matchmaking.clone(), person(n), EntryId(Uuid::from_u128(n.into())), 1_500.0, false).await;
     }
-    let is_confirmed =
-        |event: &Event| matches!(event, Event::MatchRecord(MatchRecordEvent::MatchConfirmed(_)));
+    let is_confirmed = |event: &Event| matches!(event, Event::GameMatch(GameMatchEvent::MatchConfirmed(_)));
     let events = until(&log, is_confirmed).await;
-    let taken = |event: &&Event| matches!(event, Event::Player(PlayerEvent::QueueEntryMatched(_)));
-    assert_eq!(events.iter().filter(taken).count(), 2);
-    let Some(Event::MatchRecord(MatchRecordEvent::MatchConfirmed(confirmed))) =
+    let is_reservation = |event: &&Event| matches!(event, Event::Player(PlayerEvent::QueueEntryMatched(_)));
+    assert_eq!(events.iter().filter(is_reservation).count(), 2);
+    let Some(Event::GameMatch(GameMatchEvent::MatchConfirmed(confirmed))) =
         events.iter().find(|event| is_confirmed(event))
     else {
         panic!("{events:?}")
@@ -54,17 +53,17 @@ async fn once_started_it_puts_two_who_wait_together_and_without_a_service_they_h
 }
 
 #[tokio::test]
-async fn an_entry_whose_time_is_over_at_the_start_ends_although_somebody_could_have_met_it() {
+async fn entry_overdue_at_start_expires_instead_of_pairing() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let log = MemoryLog::new(clock.clone());
-    let before = matchmaking(&log, &clock);
+    let earlier = matchmaking(&log, &clock);
     for n in 1..=2 {
-        queue(before.clone(), person(n), EntryId(Uuid::from_u128(n.into())), 1_500.0, false).await;
+        queue(earlier.clone(), person(n), EntryId(Uuid::from_u128(n.into())), 1_500.0, false).await;
     }
     clock.advance(Duration::from_secs(601));
     let tasks = matchmaking(&log, &clock).start();
     let events = until(&log, |event| matches!(event, Event::Player(PlayerEvent::QueueEntryExpired(_)))).await;
-    let is_match = |event: &Event| matches!(event, Event::MatchRecord(_));
+    let is_match = |event: &Event| matches!(event, Event::GameMatch(_));
     assert!(!events.iter().any(is_match), "{events:?}");
     tasks.iter().for_each(JoinHandle::abort);
 }

@@ -1,11 +1,11 @@
-//! Ends leases that were not kept alive.
+//! Expires leases without heartbeats.
 
 use event_schemas::ids::LeaseId;
 use event_schemas::worker::WorkerEnd;
 
-use super::{AGAIN_AFTER, ProcessError};
+use super::{ProcessError, RETRY_DELAY};
 use crate::work::{Lease, Work};
-use crate::{Commands, cause};
+use crate::{Commands, command_context};
 
 const NAME: &str = "leases";
 
@@ -14,23 +14,23 @@ pub(crate) async fn run(commands: Commands) {
     if !commands.0.board.ready().await {
         return;
     }
-    let mut moved = commands.0.board.position();
+    let mut position = commands.0.board.position();
     loop {
-        moved.mark_unchanged();
-        for (lease_id, lease) in commands.0.board.run_out() {
-            tracing::info!(%lease_id, worker_id = %lease.worker_id, job_id = %lease.work.job_id(), "a lease ran out");
+        position.mark_unchanged();
+        for (lease_id, lease) in commands.0.board.take_expired() {
+            tracing::info!(%lease_id, worker_id = %lease.worker_id, job_id = %lease.work.job_id(), "a lease expired");
             if let Err(error) = expire(&commands, lease_id, &lease).await {
-                tracing::warn!(%lease_id, %error, "the end of a lease could not be recorded; trying again");
-                commands.0.board.expire_later(lease_id, commands.0.clock.now().after(AGAIN_AFTER));
+                tracing::warn!(%lease_id, %error, "the end of a lease could not be recorded; retrying");
+                commands.0.board.reschedule_expiry(lease_id, commands.0.clock.now().after(RETRY_DELAY));
             }
         }
         let next = commands.0.board.next_deadline();
-        commands.something_to_do(&mut moved, next).await;
+        commands.wait_for_change(&mut position, next).await;
     }
 }
 
 async fn expire(commands: &Commands, lease_id: LeaseId, lease: &Lease) -> Result<(), ProcessError> {
-    let cause = cause::of_process(NAME, &lease.tenant, lease.origin, "");
+    let cause = command_context::process_cause(NAME, &lease.tenant, lease.origin, "");
     let job = lease.work.job_id();
     match lease.work {
         Work::Job(_) => {
@@ -38,7 +38,7 @@ async fn expire(commands: &Commands, lease_id: LeaseId, lease: &Lease) -> Result
             commands.act_on_job(job, &cause, action).await?;
         }
         Work::Request(..) => {
-            let action = domain::matching::Action::ExpireLease { lease_id };
+            let action = domain::image_matching::Action::ExpireLease { lease_id };
             commands.act_on_matching(job, &cause, action).await?;
         }
     }

@@ -1,254 +1,261 @@
-//! Puts those who wait together.
+//! The matchmaker: pairs queued players.
 //!
-//! Its state is a fold of its own, so that a pass over a large pool holds nobody up. It acts once it has caught up, when
-//! something changed in a pool, and when the pool's timer says that two may meet; it never ticks. Whoever is being placed
-//! is held aside until the fold shows what came of it.
+//! It has a fold of its own, so that a pass over a large pool blocks no other task. It runs after catch-up, when a pool
+//! has changed, and when a pool's timer fires because two players may be paired; it does not poll. Entries that are
+//! being placed are reserved until the fold includes the outcome.
 
-use futures_util::FutureExt;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use domain::matchmaking::obligations::Unfinished;
+use domain::matchmaking::pending_work::UnfinishedSaga;
 use domain::matchmaking::queues::{PoolId, Queues, propose};
 use event_log::{EventLog, Filter, Page, ReadError};
 use event_schemas::envelope::{Actor, Envelope, Recorded};
+use event_schemas::game_match::MatchProposed;
 use event_schemas::ids::{EntryId, Position};
-use event_schemas::match_record::MatchProposed;
 use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::AGAIN_AFTER;
+use super::RETRY_DELAY;
+use crate::command_context::CommandContext;
 use crate::execute::LoadError;
-use crate::matchmaking::{Chain, Matchmaking, prefixes};
+use crate::matchmaking::{Matchmaking, stream_prefixes};
 
 const NAME: &str = "matchmaker";
 
-/// How many matches are being placed at once. Each waits for the log a few times, so that many share one sync.
+/// The number of concurrent placements. Each waits for the log a few times, so that many share one sync.
 const PLACING_MAX: usize = 1_024;
-/// So many entries pick in a pass before others get their turn: a few milliseconds' worth.
+/// The number of entries that a pass handles before it yields: a few milliseconds of work.
 const STEP_ENTRIES: usize = 8_192;
 
 /// Runs until the server shuts down, or the log cannot be read any more.
 pub(crate) async fn run(matchmaking: Matchmaking) {
     let before_start = *matchmaking.log().head().borrow();
-    let mut events = matchmaking.log().subscribe(Position::START, Filter::StreamPrefixes(prefixes()));
-    let mut floor = Floor::new(matchmaking);
+    let mut events = matchmaking.log().subscribe(Position::START, Filter::StreamPrefixes(stream_prefixes()));
+    let mut matchmaker = Matchmaker::new(matchmaking);
     let mut placing = FuturesUnordered::new();
     loop {
         if events.position() >= before_start {
-            floor.put_together().await;
-            while placing.len() < floor.room()
-                && let Some(found) = floor.found.pop_front()
+            matchmaker.run_pairing().await;
+            while placing.len() < matchmaker.capacity()
+                && let Some(pending) = matchmaker.pending.pop_front()
             {
-                placing.push(place_aside(floor.matchmaking.clone(), found));
+                placing.push(spawn_placement(matchmaker.matchmaking.clone(), pending));
             }
         }
-        let next = floor.next_at();
+        let next = matchmaker.next_pass_at();
         tokio::select! {
             biased;
-            Some(done) = placing.next(), if !placing.is_empty() => floor.settle(done),
+            Some(outcome) = placing.next(), if !placing.is_empty() => matchmaker.placement_finished(outcome),
             page = events.next() => {
-                if let Err(error) = floor.read(page) {
-                    tracing::error!(%error, "the matchmaker puts nobody together any more");
+                if let Err(error) = matchmaker.read(page) {
+                    tracing::error!(%error, "matchmaker stopped");
                     return;
                 }
             }
-            () = floor.matchmaking.clock().sleep_until(next.unwrap_or(FAR)), if next.is_some() => {}
+            () = matchmaker.matchmaking.clock().sleep_until(next.unwrap_or(NEVER)), if next.is_some() => {}
         }
     }
 }
 
-/// Later than any timer. Never waited for: without a timer the branch is off.
-const FAR: Timestamp = Timestamp::from_micros(i64::MAX);
+/// Later than any timer. Never awaited: without a timer the branch is disabled.
+const NEVER: Timestamp = Timestamp::from_micros(i64::MAX);
 
-/// Two who were found for each other.
-struct Found {
+/// A proposed match that is to be placed.
+struct PendingMatch {
     pool: PoolId,
     proposed: MatchProposed,
-    chain: Chain,
+    context: CommandContext,
 }
 
-/// A placing on a task of its own, which ends when it is dropped: whatever was begun is taken up at the next start.
-struct Task(JoinHandle<Done>);
+/// A placement on a task of its own, which is aborted when this is dropped: the next start resumes it.
+struct PlacementTask(JoinHandle<PlacementOutcome>);
 
-impl Drop for Task {
+impl Drop for PlacementTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// Places on a task of its own, so that all processors share the work; without a runtime, as in a simulation, right here.
-async fn place_aside(matchmaking: Matchmaking, found: Found) -> Done {
-    // What is known of it even if its task breaks off: then the reconciler has to look.
-    let entries = [found.proposed.first.entry_id, found.proposed.second.entry_id];
-    let broken = Done { pool: found.pool.clone(), entries, position: None };
-    let place = place(matchmaking, found);
+/// Places a match on a task of its own, so that all processors share the work; without a runtime, as in a simulation,
+/// on the current task.
+async fn spawn_placement(matchmaking: Matchmaking, pending: PendingMatch) -> PlacementOutcome {
+    // The outcome if the task is aborted: then the reconciler completes the saga.
+    let entries = [pending.proposed.first.entry_id, pending.proposed.second.entry_id];
+    let aborted = PlacementOutcome { pool: pending.pool.clone(), entries, position: None };
+    let place = place_match(matchmaking, pending);
     match Handle::try_current() {
         Ok(runtime) => {
-            let mut task = Task(runtime.spawn(place.boxed()));
-            (&mut task.0).await.unwrap_or(broken)
+            let mut task = PlacementTask(runtime.spawn(place.boxed()));
+            (&mut task.0).await.unwrap_or(aborted)
         }
         Err(_) => place.await,
     }
 }
 
-/// What came of a placing.
-struct Done {
+/// The outcome of a placement.
+struct PlacementOutcome {
     pool: PoolId,
     entries: [Option<EntryId>; 2],
-    /// Where the fold must be to show it; none if the log failed, and the reconciler has to look.
+    /// The position at which the fold includes it; none if the log failed, and the reconciler completes the saga.
     position: Option<Position>,
 }
 
-/// Brings a match as far as it goes.
-async fn place(matchmaking: Matchmaking, found: Found) -> Done {
-    let Found { pool, proposed, chain } = found;
+/// Places a match.
+async fn place_match(matchmaking: Matchmaking, pending: PendingMatch) -> PlacementOutcome {
+    let PendingMatch { pool, proposed, context } = pending;
     let entries = [proposed.first.entry_id, proposed.second.entry_id];
     let match_id = proposed.match_id;
-    let Some(_driving) = matchmaking.drive(Unfinished::Match(match_id)) else {
-        // The reconciler is at it.
-        matchmaking.clock().sleep(AGAIN_AFTER).await;
-        return Done { pool, entries, position: None };
+    let Some(_saga) = matchmaking.try_lock(UnfinishedSaga::Match(match_id)) else {
+        // The reconciler is running this saga.
+        matchmaking.clock().sleep(RETRY_DELAY).await;
+        return PlacementOutcome { pool, entries, position: None };
     };
-    match matchmaking.place(proposed, &chain).await {
-        Ok(placed) => {
+    match matchmaking.place_match(proposed, &context).await {
+        Ok(outcome) => {
             metrics::counter!("matchbook_matches_placed_total").increment(1);
-            Done { pool, entries, position: Some(placed.position) }
+            PlacementOutcome { pool, entries, position: Some(outcome.position) }
         }
         Err(error) => {
-            tracing::warn!(%match_id, %error, "a match could not be placed; it is brought to its end later");
-            matchmaking.clock().sleep(AGAIN_AFTER).await;
-            Done { pool, entries, position: None }
+            tracing::warn!(%match_id, %error, "a match could not be placed; the reconciler completes it");
+            matchmaking.clock().sleep(RETRY_DELAY).await;
+            PlacementOutcome { pool, entries, position: None }
         }
     }
 }
 
-/// All pools, and who is on the way out of them.
-struct Floor {
+/// All pools, with the entries that are being placed.
+struct Matchmaker {
     matchmaking: Matchmaking,
     queues: Queues,
     position: Position,
-    /// Entries that were found, until the fold shows what came of it.
-    held: HashSet<EntryId>,
-    settling: Vec<(Position, Done)>,
-    /// Pools to look at again although no event changed them.
-    again: BTreeSet<PoolId>,
-    /// When the next two of a pool may meet.
+    /// The paired entries, until the fold includes the outcome.
+    reserved: HashSet<EntryId>,
+    awaiting_projection: Vec<(Position, PlacementOutcome)>,
+    /// The pools that need a pass.
+    dirty_pools: BTreeSet<PoolId>,
+    /// The time at which the next two players of a pool may be paired.
     timers: BTreeMap<PoolId, Timestamp>,
-    found: VecDeque<Found>,
+    pending: VecDeque<PendingMatch>,
 }
 
-impl Floor {
+impl Matchmaker {
     fn new(matchmaking: Matchmaking) -> Self {
         Self {
             matchmaking,
             queues: Queues::default(),
             position: Position::START,
-            held: HashSet::new(),
-            settling: Vec::new(),
-            again: BTreeSet::new(),
+            reserved: HashSet::new(),
+            awaiting_projection: Vec::new(),
+            dirty_pools: BTreeSet::new(),
             timers: BTreeMap::new(),
-            found: VecDeque::new(),
+            pending: VecDeque::new(),
         }
     }
 
     fn read(&mut self, page: Result<Page, ReadError>) -> Result<(), LoadError> {
         let page = page?;
         let events: Result<Vec<Envelope>, _> = page.events.iter().map(Recorded::decode).collect();
-        self.take_in(&events?, page.next);
+        self.apply(&events?, page.next);
         Ok(())
     }
 
-    fn take_in(&mut self, events: &[Envelope], next: Position) {
+    fn apply(&mut self, events: &[Envelope], next: Position) {
         events.iter().for_each(|envelope| self.queues.apply(envelope));
         self.position = next;
-        let settled = self.settling.extract_if(.., |(position, _)| *position <= next);
-        for (_, done) in settled {
-            done.entries.iter().flatten().for_each(|entry| {
-                self.held.remove(entry);
+        let applied = self.awaiting_projection.extract_if(.., |(position, _)| *position <= next);
+        for (_, outcome) in applied {
+            outcome.entries.iter().flatten().for_each(|entry| {
+                self.reserved.remove(entry);
             });
-            self.again.insert(done.pool);
+            self.dirty_pools.insert(outcome.pool);
         }
     }
 
-    /// Whoever was placed is held until the fold shows what came of it.
-    fn settle(&mut self, done: Done) {
-        let position = done.position.unwrap_or(self.position);
-        self.settling.push((position, done));
-        self.take_in(&[], self.position);
+    /// Keeps the entries of a placement reserved until the fold includes the outcome.
+    fn placement_finished(&mut self, outcome: PlacementOutcome) {
+        let position = outcome.position.unwrap_or(self.position);
+        self.awaiting_projection.push((position, outcome));
+        self.apply(&[], self.position);
     }
 
-    /// How many matches may be placed at once.
-    fn room(&self) -> usize {
-        self.matchmaking.desk().room().map_or(0, |room| room.min(PLACING_MAX))
+    /// The number of matches that may be placed concurrently.
+    fn capacity(&self) -> usize {
+        self.matchmaking.game_service().capacity().map_or(0, |capacity| capacity.min(PLACING_MAX))
     }
 
-    /// Whether so many were found already that more of them help nobody.
+    /// True if there are enough pending matches.
     fn is_full(&self) -> bool {
-        self.found.len() >= PLACING_MAX
+        self.pending.len() >= PLACING_MAX
     }
 
-    /// When there is something to do although nothing happens.
-    fn next_at(&self) -> Option<Timestamp> {
+    /// The time of the next pass without a new event.
+    fn next_pass_at(&self) -> Option<Timestamp> {
         if self.is_full() {
-            // Timers stand as they were until some of those who were found are placed.
-            return self.matchmaking.desk().room().err();
+            // Timers do not matter until some of the pending matches are placed.
+            return self.matchmaking.game_service().capacity().err();
         }
-        let open_again = self.matchmaking.desk().room().err();
-        match open_again {
-            // While no games are made nobody is put together, whatever timers say.
+        let breaker_open_until = self.matchmaking.game_service().capacity().err();
+        match breaker_open_until {
+            // While no games can be created no players are paired, whatever the timers are.
             Some(until) => {
-                (!self.found.is_empty() || !self.timers.is_empty() || !self.again.is_empty()).then_some(until)
+                (!self.pending.is_empty() || !self.timers.is_empty() || !self.dirty_pools.is_empty())
+                    .then_some(until)
             }
             None => self.timers.values().min().copied(),
         }
     }
 
-    /// A pass over every pool that changed, or whose timer has come.
-    async fn put_together(&mut self) {
-        self.again.append(&mut self.queues.take_changed());
-        // Those who were found and not placed yet go first.
-        if self.room() == 0 || self.is_full() {
+    /// Runs a pass over every pool that has changed, or whose timer has fired.
+    async fn run_pairing(&mut self) {
+        self.dirty_pools.append(&mut self.queues.take_changed());
+        // The pending matches go first.
+        if self.capacity() == 0 || self.is_full() {
             return;
         }
         let now = self.matchmaking.clock().now();
         let due = self.timers.iter().filter(|(_, at)| **at <= now).map(|(pool, _)| pool.clone());
         let due: Vec<PoolId> = due.collect();
-        self.again.extend(due);
-        for pool in std::mem::take(&mut self.again) {
+        self.dirty_pools.extend(due);
+        for pool in std::mem::take(&mut self.dirty_pools) {
             self.pass(&pool, now).await;
         }
     }
 
     async fn pass(&mut self, id: &PoolId, now: Timestamp) {
         let Some(pool) = self.queues.pool(id) else { return };
-        let held = &mut self.held;
-        let mut pass = pool.pass(self.queues.blocks(), now, |entry| held.contains(&entry));
-        let mut taken = Vec::new();
+        let reserved = &mut self.reserved;
+        let mut pass = pool.pass(self.queues.blocks(), now, |entry| reserved.contains(&entry));
+        let mut paired = Vec::new();
         while !pass.is_done() {
-            for pair in pass.step(STEP_ENTRIES) {
-                // The later of the two is who made it happen.
-                let Some(entry) = self.queues.entry(pair.partner.entry_id) else { continue };
-                taken.extend([pair.seed.entry_id, pair.partner.entry_id]);
+            for pairing in pass.step(STEP_ENTRIES) {
+                // The later of the two entries caused the pairing.
+                let Some(entry) = self.queues.entry(pairing.second.entry_id) else { continue };
+                paired.extend([pairing.first.entry_id, pairing.second.entry_id]);
                 let (tenant, pool_key) = id.clone();
-                let chain = Chain {
+                let context = CommandContext {
                     tenant,
                     correlation_id: entry.correlation_id,
-                    event_id: Some(pair.partner.turn),
-                    actor: Actor::System(NAME.parse().expect("the name of a process is a short text")),
+                    event_id: Some(pairing.second.searching_since_event),
+                    actor: Actor::System(NAME.parse().expect("a process name is a short text")),
                     traceparent: None,
                 };
-                self.found.push_back(Found { pool: id.clone(), proposed: propose(&pool_key, &pair), chain });
+                self.pending.push_back(PendingMatch {
+                    pool: id.clone(),
+                    proposed: propose(&pool_key, &pairing),
+                    context,
+                });
             }
             if !pass.is_done() {
                 tokio::task::yield_now().await;
             }
         }
         drop(pass);
-        held.extend(taken);
-        match pool.next_meeting(self.queues.blocks(), now, |entry| held.contains(&entry)) {
+        reserved.extend(paired);
+        match pool.next_pairing(self.queues.blocks(), now, |entry| reserved.contains(&entry)) {
             Some(next) => self.timers.insert(id.clone(), next),
             None => self.timers.remove(id),
         };

@@ -1,31 +1,32 @@
-//! Brings to its end what somebody began: proposals left behind by a crash, players held by a match that is over.
+//! Completes unfinished sagas: proposals left behind by a crash, and players held by a match that is over.
 //!
-//! What this process itself is at, or another may be at, is left alone for a while; at the start everything that is
-//! unfinished is taken up at once, because whoever began it is gone.
+//! A saga that this process or another one may still be running gets a grace period. At the start all unfinished sagas
+//! are resumed at once, because the process that ran them is gone.
 
 use std::time::Duration;
 
-use domain::matchmaking::obligations::{Reason, Unfinished};
+use domain::matchmaking::pending_work::{Trigger, UnfinishedSaga};
 use event_log::{EventLog, Filter};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use futures_util::{StreamExt, stream};
 
-use super::AGAIN_AFTER;
-use crate::matchmaking::{Chain, Matchmaking, prefixes};
+use super::RETRY_DELAY;
+use crate::command_context::CommandContext;
+use crate::matchmaking::{Matchmaking, stream_prefixes};
 
 const NAME: &str = "reconciler";
 
-/// How long whoever began something has to bring it to its end.
+/// The time that the process that started a saga has to complete it.
 const GRACE: Duration = Duration::from_secs(5);
-/// How many things are brought to their ends at once.
+/// The number of sagas that are completed concurrently.
 const AT_ONCE_MAX: usize = 64;
 
-/// Keeps what is left to do up to date, until the log cannot be read any more.
+/// Keeps the pending work up to date, until the log cannot be read any more.
 pub(crate) async fn follow(matchmaking: Matchmaking) {
     let before_start = *matchmaking.log().head().borrow();
-    let mut events = matchmaking.log().subscribe(Position::START, Filter::StreamPrefixes(prefixes()));
+    let mut events = matchmaking.log().subscribe(Position::START, Filter::StreamPrefixes(stream_prefixes()));
     let mut is_live = false;
     loop {
         if !is_live && events.position() >= before_start {
@@ -35,7 +36,7 @@ pub(crate) async fn follow(matchmaking: Matchmaking) {
         let page = match events.next().await {
             Ok(page) => page,
             Err(error) => {
-                tracing::error!(%error, "what is left to do in matchmaking is not known any more: the log cannot be read");
+                tracing::error!(%error, "matchmaking cannot read the log and has stopped");
                 return;
             }
         };
@@ -43,7 +44,7 @@ pub(crate) async fn follow(matchmaking: Matchmaking) {
         match decoded {
             Ok(decoded) => matchmaking.apply(&decoded, page.next),
             Err(error) => {
-                tracing::error!(%error, "what is left to do in matchmaking is not known any more: an event cannot be read");
+                tracing::error!(%error, "matchmaking cannot decode an event and has stopped");
                 return;
             }
         }
@@ -52,74 +53,77 @@ pub(crate) async fn follow(matchmaking: Matchmaking) {
 
 /// Runs until the server shuts down.
 pub(crate) async fn run(matchmaking: Matchmaking) {
-    let mut seen = matchmaking.seen();
+    let mut progress = matchmaking.progress();
     // Its sender lives in `matchmaking`, so waiting cannot fail.
-    let _ = seen.wait_for(|seen| seen.is_live).await;
+    let _ = progress.wait_for(|progress| progress.is_live).await;
     let started = matchmaking.clock().now();
     loop {
-        let before = seen.borrow_and_update().position;
+        let before = progress.borrow_and_update().position;
         let clock = matchmaking.clock();
         let now = clock.now();
-        let (ripe, next) = ripe(&matchmaking, started, now);
-        let finishing = ripe.into_iter().map(|(unfinished, reason)| finish(&matchmaking, unfinished, reason));
+        let (due, next) = due(&matchmaking, started, now);
+        let finishing =
+            due.into_iter().map(|(unfinished, trigger)| finish(&matchmaking, unfinished, trigger));
         let finished: Vec<Option<Position>> =
             stream::iter(finishing).buffer_unordered(AT_ONCE_MAX).collect().await;
         if finished.contains(&None) {
-            clock.sleep(AGAIN_AFTER).await;
+            clock.sleep(RETRY_DELAY).await;
             continue;
         }
         if let Some(position) = finished.into_iter().flatten().max() {
             if position > before {
-                matchmaking.reached(position).await;
+                matchmaking.wait_for_position(position).await;
             } else {
-                // Nothing was recorded and nothing has changed: looking again at once would see the same.
-                clock.sleep(AGAIN_AFTER).await;
+                // Nothing was recorded, so an immediate retry would find the same state.
+                clock.sleep(RETRY_DELAY).await;
             }
             continue;
         }
         tokio::select! {
             biased;
-            _ = seen.changed() => {}
+            _ = progress.changed() => {}
             () = clock.sleep_until(next.unwrap_or(now)), if next.is_some() => {}
         }
     }
 }
 
-/// What is to be brought to its end now, and when the next thing is. Others are at most of what is unfinished on a busy
-/// server, so only what is taken up is copied.
-fn ripe(
+/// The sagas to complete now, and the time of the next one. On a busy server most unfinished sagas are still running,
+/// so only those to complete are copied.
+fn due(
     matchmaking: &Matchmaking,
     started: Timestamp,
     now: Timestamp,
-) -> (Vec<(Unfinished, Reason)>, Option<Timestamp>) {
-    // Positions in the log order instants, so what was there at the start is from before it.
-    let at = |reason: &Reason| if reason.since <= started { now } else { reason.since.after(GRACE) };
-    let (mut ripe, mut next) = (Vec::new(), None);
-    for (unfinished, reason) in matchmaking.left().unfinished() {
-        let at = at(reason);
+) -> (Vec<(UnfinishedSaga, Trigger)>, Option<Timestamp>) {
+    // Recorded times follow the positions, so a saga from before the start is older than it.
+    let at = |trigger: &Trigger| if trigger.since <= started { now } else { trigger.since.after(GRACE) };
+    let (mut due, mut next) = (Vec::new(), None);
+    for (unfinished, trigger) in matchmaking.pending().unfinished() {
+        let at = at(trigger);
         if at <= now {
-            ripe.push((unfinished, reason.clone()));
+            due.push((unfinished, trigger.clone()));
         } else {
             next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
         }
     }
-    (ripe, next)
+    (due, next)
 }
 
-/// Where the log was when it was brought to its end; none if it was not, and somebody must look again.
-async fn finish(matchmaking: &Matchmaking, unfinished: Unfinished, reason: Reason) -> Option<Position> {
-    let _driving = matchmaking.drive(unfinished)?;
-    let chain = Chain::of_process(NAME, &reason);
+/// Completes a saga. Returns the log position of its end; none if it must be retried.
+async fn finish(matchmaking: &Matchmaking, unfinished: UnfinishedSaga, trigger: Trigger) -> Option<Position> {
+    let _saga = matchmaking.try_lock(unfinished)?;
+    let context = CommandContext::of_process(NAME, &trigger);
     let finished = match unfinished {
-        Unfinished::Match(id) => matchmaking.finish_match(id, &chain).await.map(|placed| placed.position),
-        Unfinished::Challenge(id) => {
-            matchmaking.finish_challenge(id, &chain).await.map(|stood| stood.position)
+        UnfinishedSaga::Match(id) => {
+            matchmaking.finish_match(id, &context).await.map(|outcome| outcome.position)
+        }
+        UnfinishedSaga::Challenge(id) => {
+            matchmaking.finish_challenge(id, &context).await.map(|outcome| outcome.position)
         }
     };
     match finished {
         Ok(position) => Some(position),
         Err(error) => {
-            tracing::warn!(?unfinished, %error, "what was begun could not be brought to its end; trying again");
+            tracing::warn!(?unfinished, %error, "a saga could not be completed; retrying");
             None
         }
     }

@@ -1,8 +1,8 @@
-//! When a job is tried again, takes up the match requests in it that had failed for good.
+//! Resumes the permanently failed match requests of a retried job.
 
-use domain::matching::Action;
+use domain::image_matching::Action;
 
-use crate::{Commands, cause};
+use crate::{Commands, command_context};
 
 const NAME: &str = "retries";
 
@@ -11,17 +11,17 @@ pub(crate) async fn run(commands: Commands) {
     if !commands.0.board.ready().await {
         return;
     }
-    let mut moved = commands.0.board.position();
+    let mut position = commands.0.board.position();
     loop {
-        moved.mark_unchanged();
-        let mut all_settled = true;
-        for retry in commands.0.board.unretried() {
-            let cause = cause::of_process(NAME, &retry.tenant, retry.origin, "");
+        position.mark_unchanged();
+        let mut all_applied = true;
+        for retry in commands.0.board.pending_retries() {
+            let cause = command_context::process_cause(NAME, &retry.tenant, retry.origin, "");
             let outcome = commands.act_on_matching(retry.job_id, &cause, Action::RetryParked).await;
-            all_settled &= commands.settled(NAME, outcome).await;
+            all_applied &= commands.wait_applied(NAME, outcome).await;
         }
-        if all_settled {
-            commands.something_to_do(&mut moved, None).await;
+        if all_applied {
+            commands.wait_for_change(&mut position, None).await;
         }
     }
 }

@@ -1,6 +1,5 @@
-//! Asking for a video's analysis, and taking that back.
+//! Starts and cancels analyses of videos.
 
-use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,28 +11,29 @@ use event_schemas::envelope::{Cause, Envelope, Event, Recorded};
 use event_schemas::ids::{JobId, Revision, Tenant, VideoId};
 use event_schemas::job::{JobCreated, JobEvent, JobKind, JobSource, Phase as StoredPhase};
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::Value;
 use web::caller::Caller;
+use web::enums::{Phase, Tag};
 use web::idempotency::IdempotencyKey;
 use web::json::{Accepted, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{Phase, Tag};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::{keyed, leaders};
-use crate::execute::{ExecuteError, Folded};
-use crate::idempotency::Seen;
-use crate::{Commands, refusal};
+use super::{idempotency_of, job_roles};
+use crate::execute::{CachedStream, ExecuteError};
+use crate::idempotency::KeyStatus;
+use crate::{Commands, problem};
 
-/// When somebody who has too many analyses under way may ask again: one of them may be done by then.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// The retry delay of a tenant that has too many analyses in progress.
+const RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// How often a job is looked for anew that others create and end at the same moment.
-const ROUNDS_MAX: usize = 16;
+/// The number of attempts to find or create a job while other requests create and end jobs of the video.
+const ATTEMPTS_MAX: usize = 16;
 
 /// A video to analyse.
 #[derive(Debug, Object)]
@@ -42,7 +42,7 @@ struct StartAnalysis {
     /// A recording on Twitch: `https://www.twitch.tv/videos/` and its number.
     #[oai(validator(max_length = 2000))]
     url: String,
-    /// Wishes about the work, handed to its worker as they are.
+    /// Options of the work, which its worker receives unchanged.
     options: Option<BTreeMap<String, Value>>,
 }
 
@@ -53,10 +53,10 @@ impl Example for StartAnalysis {
     }
 }
 
-/// How the job that is on a video stands.
+/// The status of an analysis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename = "AnalysisStanding", rename_all = "snake_case", remote = "JobStatus")]
-enum Standing {
+#[oai(rename = "AnalysisState", rename_all = "snake_case", remote = "JobStatus")]
+enum AnalysisState {
     Pending,
     Running,
     Completed,
@@ -64,35 +64,35 @@ enum Standing {
     Cancelled,
 }
 
-/// The job that is on a video.
+/// The analysis of a video.
 #[derive(Debug, Object)]
 pub(crate) struct AnalysisStarted {
-    id: Uid<JobId>,
-    pub(crate) job_id: Uid<JobId>,
-    video_id: Text<VideoId>,
+    id: UuidParam<JobId>,
+    pub(crate) job_id: UuidParam<JobId>,
+    video_id: TextId<VideoId>,
     url: String,
-    status: Standing,
+    status: AnalysisState,
     phase: Phase,
-    /// The phase as people read it.
+    /// The display name of the phase.
     current_stage: String,
     /// From 0 to 100.
     progress_percentage: f64,
     attempt: u32,
-    created_at: At,
-    /// Send it as `X-Min-Position` to read what is answered here.
-    position: Pos,
+    created_at: ApiTimestamp,
+    /// Log position of this state. Send it as `X-Min-Position` to read at least this state.
+    position: ApiPosition,
 }
 
-/// An analysis that was cancelled.
+/// A cancelled analysis.
 #[derive(Debug, Object)]
 struct AnalysisCancelled {
-    id: Uid<JobId>,
-    job_id: Uid<JobId>,
-    status: Standing,
-    position: Pos,
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
+    status: AnalysisState,
+    position: ApiPosition,
 }
 
-/// Commands to analyses.
+/// The write routes of analyses.
 #[derive(Clone, Debug)]
 pub struct AnalysisCommands(pub(super) Commands);
 
@@ -100,8 +100,9 @@ pub struct AnalysisCommands(pub(super) Commands);
 impl AnalysisCommands {
     /// Analyse a video
     ///
-    /// Answered at once; the work is done by whoever claims it. A video that the tenant has under way already is not begun
-    /// again: the job that is on it is answered. A tenant may have only so many under way.
+    /// Returns at once; a worker claims the work. If the tenant already has an analysis of the video in progress, that
+    /// job is returned and no second one is started. The number of analyses that a tenant may have in progress is
+    /// limited.
     #[oai(path = "/api/v1/analysis", method = "post", operation_id = "start_analysis")]
     async fn start(
         &self,
@@ -110,23 +111,24 @@ impl AnalysisCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         body: Json<StartAnalysis>,
     ) -> Result<Accepted<AnalysisStarted>, Problem> {
-        caller.require(leaders())?;
+        caller.require(job_roles())?;
         let video_id =
-            url::video_id(&body.0.url).map_err(|wrong| Problem::unprocessable("url", wrong.to_string()))?;
-        let idempotency = keyed(&caller, "POST", "/api/v1/analysis", key.0, &body.0);
+            url::video_id(&body.0.url).map_err(|error| Problem::unprocessable("url", error.to_string()))?;
+        let idempotency = idempotency_of(&caller, "POST", "/api/v1/analysis", key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let source = JobSource::Video {
             video_id: video_id.clone(),
             url: body.0.url,
             options: body.0.options.unwrap_or_default().into_iter().collect(),
         };
-        // On a task of its own, so that the turn is held until the job is in the log, even if the caller goes away.
+        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
+        // disconnects.
         let commands = self.0.clone();
         let starting =
             tokio::spawn(async move { commands.start_analysis(&cause, &video_id, source).await }.boxed());
         let (is_new, body) = starting.await.map_err(|error| Problem::internal(&error))??;
         let location = format!("/api/v1/analysis/{}", *body.id);
-        Ok(if is_new { Accepted::New { location, body } } else { Accepted::Already { location, body } })
+        Ok(if is_new { Accepted::New { location, body } } else { Accepted::Existing { location, body } })
     }
 
     /// Cancel an analysis
@@ -138,52 +140,53 @@ impl AnalysisCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
     ) -> Result<Json<AnalysisCancelled>, Problem> {
-        caller.require(leaders())?;
+        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
         if self.0.job(&caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
-            return Err(refusal::no_such_job());
+            return Err(problem::no_such_job());
         }
         let path = format!("/api/v1/analysis/{job}/cancel");
-        let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &Value::Null)).await?;
+        let cause =
+            self.0.cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &Value::Null)).await?;
         let command = Command { at: self.0.0.clock.now(), action: Action::Cancel { reason: None } };
         let executed = self.0.0.jobs.execute(&StreamId::job(job), &cause, command).await;
-        let position = executed.map_err(refusal::single)?.position.into();
+        let position = executed.map_err(problem::from_execute_error)?.position.into();
         Ok(Json(AnalysisCancelled {
             id: job.into(),
             job_id: job.into(),
-            status: Standing::Cancelled,
+            status: AnalysisState::Cancelled,
             position,
         }))
     }
 }
 
-/// A job that exists.
+/// An existing job.
 struct Existing {
     is_open: bool,
     started: AnalysisStarted,
 }
 
 impl Commands {
-    /// The job that is on the video, and whether it was made for this command.
+    /// The analysis of the video, and true if this command created it.
     pub(crate) async fn start_analysis(
         &self,
         cause: &Cause,
         video: &VideoId,
         source: JobSource,
     ) -> Result<(bool, AnalysisStarted), Problem> {
-        // The same key may come with two videos, whose jobs know nothing of each other.
-        let _turn = match cause.idempotency {
-            Some(asked) => Some(self.0.keys.hold(asked.key).await),
+        // The same key may come with two videos, whose jobs have separate streams.
+        let _guard = match cause.idempotency {
+            Some(idempotency) => Some(self.0.key_locks.acquire(idempotency.key).await),
             None => None,
         };
-        if let Some(before) = self.analysis_before(cause).await? {
-            return Ok((true, before));
+        if let Some(earlier) = self.repeated_start(cause).await? {
+            return Ok((true, earlier));
         }
-        // One at a time for a video: whoever loses the race then finds the job instead of a conflict.
-        let of_video = analysis::job_id(&cause.tenant, video, u64::MAX).0;
-        let _first = self.0.keys.hold(of_video).await;
-        for _ in 0..ROUNDS_MAX {
-            let number = self.analyses_of(&cause.tenant, video).await?;
+        // One at a time for a video, so that a concurrent request finds the job instead of a conflict.
+        let video_lock = analysis::job_id(&cause.tenant, video, u64::MAX).0;
+        let _video_guard = self.0.key_locks.acquire(video_lock).await;
+        for _ in 0..ATTEMPTS_MAX {
+            let number = self.analysis_count(&cause.tenant, video).await?;
             if let Some(latest) = number.checked_sub(1) {
                 let job = analysis::job_id(&cause.tenant, video, latest);
                 if let Some(latest) = self.analysis(&cause.tenant, job).await?.filter(|latest| latest.is_open)
@@ -191,7 +194,7 @@ impl Commands {
                     return Ok((false, latest.started));
                 }
             }
-            self.has_room(&cause.tenant).await?;
+            self.check_limit(&cause.tenant).await?;
             let job_id = analysis::job_id(&cause.tenant, video, number);
             let created = JobCreated {
                 job_id,
@@ -203,58 +206,57 @@ impl Commands {
             let command = Command { at: self.0.clock.now(), action: Action::Create(created) };
             match self.0.jobs.execute(&StreamId::job(job_id), cause, command).await {
                 Ok(executed) if executed.events > 0 => {
-                    return Ok((true, self.first_of_analysis(job_id).await?));
+                    return Ok((true, self.analysis_as_created(job_id).await?));
                 }
                 // Another node was faster.
                 Ok(_) | Err(ExecuteError::Refused(_)) => {}
-                Err(error) => return Err(refusal::single(error)),
+                Err(error) => return Err(problem::from_execute_error(error)),
             }
         }
-        Err(refusal::single::<domain::job::Refusal>(ExecuteError::Contended))
+        Err(problem::from_execute_error::<domain::job::Refusal>(ExecuteError::Contended))
     }
 
-    /// What a command with the same key made, if there was one.
-    async fn analysis_before(&self, cause: &Cause) -> Result<Option<AnalysisStarted>, Problem> {
-        let Some(asked) = cause.idempotency else { return Ok(None) };
-        self.board_is_current().await?;
-        match self.0.board.created(asked) {
-            Seen::OtherBody => Err(Problem::idempotency_key_reused()),
-            Seen::Never => Ok(None),
-            Seen::Done(_) => match self.0.board.created_job(asked.key) {
-                Some(job) => self.first_of_analysis(job).await.map(Some),
+    /// The result of an earlier command with the same key, if there was one.
+    async fn repeated_start(&self, cause: &Cause) -> Result<Option<AnalysisStarted>, Problem> {
+        let Some(idempotency) = cause.idempotency else { return Ok(None) };
+        self.wait_for_board().await?;
+        match self.0.board.creation_key_status(idempotency) {
+            KeyStatus::BodyMismatch => Err(Problem::idempotency_key_reused()),
+            KeyStatus::Unused => Ok(None),
+            KeyStatus::Completed(_) => match self.0.board.job_created_with(idempotency.key) {
+                Some(job) => self.analysis_as_created(job).await.map(Some),
                 None => Ok(None),
             },
         }
     }
 
-    async fn board_is_current(&self) -> Result<(), Problem> {
-        if self.0.board.reached(self.head()).await {
+    async fn wait_for_board(&self) -> Result<(), Problem> {
+        if self.0.board.wait_for_position(self.head()).await {
             return Ok(());
         }
-        Err(refusal::no_board(&self.0.board.readiness()))
+        Err(problem::board_not_ready(&self.0.board.readiness()))
     }
 
     /// # Errors
-    /// 429 if the tenant has as many analyses under way as it may have.
-    async fn has_room(&self, tenant: &Tenant) -> Result<(), Problem> {
-        self.board_is_current().await?;
+    /// 429 if the tenant has as many analyses in progress as it may have.
+    async fn check_limit(&self, tenant: &Tenant) -> Result<(), Problem> {
+        self.wait_for_board().await?;
         let max = self.0.settings.analyses_max;
-        if self.0.board.analyses_under_way(tenant) < max {
+        if self.0.board.analyses_in_progress(tenant) < max {
             return Ok(());
         }
-        let detail = format!(
-            "{max} analyses are under way, and no more at a time are allowed; wait for one, or cancel one"
-        );
-        Err(Problem::rate_limited(detail, AGAIN_AFTER))
+        let detail =
+            format!("{max} analyses are in progress, which is the limit; wait for one to end, or cancel one");
+        Err(Problem::rate_limited(detail, RETRY_DELAY))
     }
 
-    /// How many analyses of the video there were: numbered without a gap, so that the first missing one is found by
-    /// doubling and halving.
-    async fn analyses_of(&self, tenant: &Tenant, video: &VideoId) -> Result<u64, Problem> {
+    /// The number of analyses of the video. They are numbered without a gap, so the first missing number is found by
+    /// doubling and bisection.
+    async fn analysis_count(&self, tenant: &Tenant, video: &VideoId) -> Result<u64, Problem> {
         let exists = async |number| {
             let stream = StreamId::job(analysis::job_id(tenant, video, number));
-            let exists = self.0.jobs.look(&stream, |folded| folded.state.life().is_some()).await;
-            exists.map_err(refusal::unreadable)
+            let exists = self.0.jobs.query(&stream, |folded| folded.state.details().is_some()).await;
+            exists.map_err(problem::from_load_error)
         };
         let mut missing = 0;
         while exists(missing).await? {
@@ -275,37 +277,38 @@ impl Commands {
         Ok(missing)
     }
 
-    /// Whether nothing speaks against taking the job up again. A video that was begun anew since has a job of its own; that
-    /// it has one never changes, so it may be looked up before.
+    /// Checks that the job may be retried, which a later analysis of the same video prevents. A later analysis never
+    /// disappears, so it may be looked up beforehand.
     ///
     /// # Errors
     /// 409 that names the later job.
-    pub(crate) async fn is_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
-        let video = |folded: &Folded<domain::job::Job>| {
-            let JobSource::Video { video_id, .. } = folded.state.life()?.created.source.as_ref()?;
+    pub(crate) async fn check_latest_analysis(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
+        let video = |folded: &CachedStream<domain::job::JobDecider>| {
+            let JobSource::Video { video_id, .. } = folded.state.details()?.created.source.as_ref()?;
             Some(video_id.clone())
         };
-        let video = self.0.jobs.look(&StreamId::job(job), video).await.map_err(refusal::unreadable)?;
+        let video = self.0.jobs.query(&StreamId::job(job), video).await.map_err(problem::from_load_error)?;
         let Some(video) = video else { return Ok(()) };
-        let Some(latest) = self.analyses_of(tenant, &video).await?.checked_sub(1) else { return Ok(()) };
+        let Some(latest) = self.analysis_count(tenant, &video).await?.checked_sub(1) else { return Ok(()) };
         let latest = analysis::job_id(tenant, &video, latest);
         if latest == job {
             return Ok(());
         }
-        let detail = format!("the video was begun anew since, by the job {latest}; see that one");
+        let detail = format!("the video has a later analysis, the job {latest}; use that one");
         Err(Problem::conflict(detail))
     }
 
-    /// The analysis as it stands.
+    /// The current state of an analysis.
     async fn analysis(&self, tenant: &Tenant, job: JobId) -> Result<Option<Existing>, Problem> {
-        let see = |folded: &Folded<domain::job::Job>| {
-            let life = folded.state.life().filter(|_| folded.tenant() == Some(tenant))?;
-            let (phase, attempt) = (life.phase, life.attempt);
-            Some((!pipeline::is_end(phase), phase, attempt, life.progress_percentage(), folded.position()))
+        let project = |folded: &CachedStream<domain::job::JobDecider>| {
+            let details = folded.state.details().filter(|_| folded.tenant() == Some(tenant))?;
+            let (phase, attempt) = (details.phase, details.attempt);
+            Some((!pipeline::is_end(phase), phase, attempt, details.progress_percentage(), folded.position()))
         };
-        let seen = self.0.jobs.look(&StreamId::job(job), see).await.map_err(refusal::unreadable)?;
-        let Some((is_open, phase, attempt, progress_percentage, position)) = seen else { return Ok(None) };
-        let first = self.first_of_analysis(job).await?;
+        let found =
+            self.0.jobs.query(&StreamId::job(job), project).await.map_err(problem::from_load_error)?;
+        let Some((is_open, phase, attempt, progress_percentage, position)) = found else { return Ok(None) };
+        let first = self.analysis_as_created(job).await?;
         let started = AnalysisStarted {
             status: JobStatus::of(JobKind::VideoAnalysis, phase).into(),
             phase: phase.into(),
@@ -318,12 +321,12 @@ impl Commands {
         Ok(Some(Existing { is_open, started }))
     }
 
-    /// The analysis as its creation says, which stays the same whatever happened since.
-    async fn first_of_analysis(&self, job: JobId) -> Result<AnalysisStarted, Problem> {
+    /// The analysis as it was created, unaffected by later events.
+    async fn analysis_as_created(&self, job: JobId) -> Result<AnalysisStarted, Problem> {
         let first = self.0.log.read_stream(&StreamId::job(job), Revision(0), 1).await;
-        let first = first.map_err(|error| refusal::unreadable(error.into()))?;
+        let first = first.map_err(|error| problem::from_load_error(error.into()))?;
         let first = first.first().map(Recorded::decode).transpose();
-        match first.map_err(|error| refusal::unreadable(error.into()))? {
+        match first.map_err(|error| problem::from_load_error(error.into()))? {
             Some(Envelope {
                 event:
                     Event::Job(JobEvent::JobCreated(JobCreated {
@@ -336,9 +339,9 @@ impl Commands {
             }) => Ok(AnalysisStarted {
                 id: job.into(),
                 job_id: job.into(),
-                video_id: Text(video_id),
+                video_id: TextId(video_id),
                 url,
-                status: Standing::Pending,
+                status: AnalysisState::Pending,
                 phase: Phase::Queued,
                 current_stage: pipeline::display_name(StoredPhase::Queued).to_owned(),
                 progress_percentage: 0.0,
@@ -346,7 +349,7 @@ impl Commands {
                 created_at: metadata.occurred_at.into(),
                 position: position.into(),
             }),
-            _ => Err(Problem::internal(&"an analysis does not begin with its creation")),
+            _ => Err(Problem::internal(&"the stream of an analysis does not start with its creation")),
         }
     }
 }

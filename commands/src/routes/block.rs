@@ -1,4 +1,4 @@
-//! Whom a player does not want to meet.
+//! Blocks and unblocks players.
 
 use domain::player::Action;
 use event_schemas::envelope::Cause;
@@ -7,34 +7,34 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use web::caller::Caller;
+use web::enums::Tag;
 use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{Pos, Text};
-use web::vocabulary::Tag;
+use web::value::{ApiPosition, TextId};
 
-use super::{keyed, players};
-use crate::{Commands, refusal};
+use super::{idempotency_of, player_roles};
+use crate::{Commands, problem};
 
-/// Whether a player blocks another.
+/// The state of a block.
 #[derive(Debug, Object)]
 struct BlockedUser {
-    user_id: Text<UserId>,
+    user_id: TextId<UserId>,
     blocked: bool,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands about whom a player blocks.
+/// The write routes of blocks.
 #[derive(Clone, Debug)]
 pub struct BlockCommands(pub(super) Commands);
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl BlockCommands {
-    /// Never meet a player again
+    /// Block a player
     ///
-    /// The two are not put together from now on, whoever of them queues first, and cannot challenge each other to a game.
-    /// Blocking again changes nothing. The other one is not told, and need not have been here yet.
+    /// The two players are no longer paired, and cannot challenge each other. Blocking again changes nothing. The other
+    /// player is not notified, and need not be known yet.
     #[oai(path = "/v1/matchmaking/blocks/:user_id", method = "put", operation_id = "block_user")]
     async fn block(
         &self,
@@ -43,22 +43,22 @@ impl BlockCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         user_id: Path<String>,
     ) -> Result<Json<BlockedUser>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let user = web::path::user_id(&user_id)?;
         if user == *caller.user()? {
-            return Err(Problem::invalid("user_id", "nobody can block themselves"));
+            return Err(Problem::invalid("user_id", "a player cannot block themselves"));
         }
         let player = self.0.player(&caller).await?.id;
         let other = self.0.0.vault.subject(&caller.tenant, &user).await;
-        let other = other.map_err(|error| refusal::vault(&error))?.id;
+        let other = other.map_err(|error| problem::from_vault_error(&error))?.id;
         let cause = self.cause(&caller, trace, "PUT", &user, key.0, player).await?;
-        let position = self.ask(player, &cause, Action::Block { other }).await?;
+        let position = self.execute(player, &cause, Action::Block { other }).await?;
         Ok(Json(BlockedUser { user_id: user.into(), blocked: true, position: position.into() }))
     }
 
-    /// Meet a player again
+    /// Unblock a player
     ///
-    /// Somebody who was not blocked stays so, and nothing changes.
+    /// Unblocking a player who is not blocked changes nothing.
     #[oai(path = "/v1/matchmaking/blocks/:user_id", method = "delete", operation_id = "unblock_user")]
     async fn unblock(
         &self,
@@ -67,19 +67,19 @@ impl BlockCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         user_id: Path<String>,
     ) -> Result<Json<BlockedUser>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let user = web::path::user_id(&user_id)?;
         let player = self.0.player(&caller).await?.id;
-        let other = self.0.0.vault.known(&caller.tenant, &user).await;
-        let position = match other.map_err(|error| refusal::vault(&error))? {
+        let other = self.0.0.vault.find_subject(&caller.tenant, &user).await;
+        let position = match other.map_err(|error| problem::from_vault_error(&error))? {
             Some(other) => {
                 let cause = self.cause(&caller, trace, "DELETE", &user, key.0, player).await?;
-                self.ask(player, &cause, Action::Unblock { other }).await?
+                self.execute(player, &cause, Action::Unblock { other }).await?
             }
-            // Whom nobody ever named, nobody blocks.
+            // A user without a subject was never blocked.
             None => {
                 let position = self.0.0.matchmaking.player_position(&caller.tenant, player).await;
-                position.map_err(refusal::unreadable)?
+                position.map_err(problem::from_load_error)?
             }
         };
         Ok(Json(BlockedUser { user_id: user.into(), blocked: false, position: position.into() }))
@@ -97,12 +97,13 @@ impl BlockCommands {
         player: SubjectId,
     ) -> Result<Cause, Problem> {
         let path = format!("/v1/matchmaking/blocks/{user}");
-        let cause = self.0.cause(caller, trace, keyed(caller, method, &path, key, &Value::Null)).await?;
+        let cause =
+            self.0.cause(caller, trace, idempotency_of(caller, method, &path, key, &Value::Null)).await?;
         Ok(Cause { subject: Some(player), ..cause })
     }
 
-    async fn ask(&self, player: SubjectId, cause: &Cause, action: Action) -> Result<Position, Problem> {
-        let asked = self.0.0.matchmaking.ask_of_player(player, cause, action).await;
-        Ok(asked.map_err(refusal::single)?.position)
+    async fn execute(&self, player: SubjectId, cause: &Cause, action: Action) -> Result<Position, Problem> {
+        let executed = self.0.0.matchmaking.execute_player(player, cause, action).await;
+        Ok(executed.map_err(problem::from_execute_error)?.position)
     }
 }

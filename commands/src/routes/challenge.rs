@@ -1,105 +1,105 @@
-//! Challenges: one player asks another for a match, and the other answers.
+//! Creates, accepts, declines and cancels challenges.
 
-use futures_util::FutureExt;
 use std::time::Duration;
 
-use domain::challenge::{Action, Life, Phase, Refusal, match_id};
+use domain::challenge::{Action, Challenge, Phase, Refusal, match_id};
 use domain::player;
 use event_schemas::challenge::ChallengeCreated;
 use event_schemas::envelope::{Cause, Idempotency};
-use event_schemas::ids::{ChallengeId, GameId, MatchRecordId, PoolKey, UserId};
-use event_schemas::match_record::AbandonReason;
-use event_schemas::sealed::Place;
+use event_schemas::game_match::AbandonReason;
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, UserId};
+use event_schemas::sealed::SealedField;
+use futures_util::FutureExt;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
+use web::enums::{ChallengeStatus, RatingSource, Side, Tag};
 use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{ChallengeStatus, RatingSource, Side, Tag};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::{keyed, players};
+use super::{idempotency_of, player_roles};
 use crate::execute::ExecuteError;
-use crate::idempotency::Seen;
-use crate::matchmaking::challenges::{Acceptance, Apart, Made, attempt_meant, of_attempt};
-use crate::matchmaking::strength::Said;
+use crate::idempotency::KeyStatus;
+use crate::matchmaking::challenges::{self, Acceptance, PairingObstacle, attempt_key, attempt_of_acceptance};
+use crate::matchmaking::strength::ClaimedRating;
 use crate::vault::Subject;
-use crate::{Commands, refusal};
+use crate::{Commands, problem};
 
 const CHALLENGES: &str = "/v1/matchmaking/challenges";
 
-/// A player to ask for a match.
+/// A challenge to create.
 #[derive(Debug, Object)]
 #[oai(example)]
-struct MakeChallenge {
-    opponent_id: Text<UserId>,
-    /// What is to be played. The pool's settings say how long there is to answer.
-    pool_key: Text<PoolKey>,
-    /// For the opponent to read. It is kept encrypted, and can be read by nobody once its writer is erased.
+struct CreateChallenge {
+    opponent_id: TextId<UserId>,
+    /// The pool to play in. Its settings determine how long the challenge can be answered.
+    pool_key: TextId<PoolKey>,
+    /// A message to the opponent. It is stored encrypted, and cannot be read any more once its writer is erased.
     #[oai(validator(min_length = 1, max_length = 500))]
     message: Option<String>,
 }
 
-impl Example for MakeChallenge {
+impl Example for CreateChallenge {
     fn example() -> Self {
         Self {
-            opponent_id: Text("bob".parse().expect("a short text is an id")),
-            pool_key: Text("blitz".parse().expect("a short text is an id")),
+            opponent_id: TextId("bob".parse().expect("a short text is an id")),
+            pool_key: TextId("blitz".parse().expect("a short text is an id")),
             message: Some("a rematch?".to_owned()),
         }
     }
 }
 
-/// A challenge that was made.
+/// A challenge as it was created.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct ChallengeMade {
-    id: Uid<ChallengeId>,
-    challenge_id: Uid<ChallengeId>,
+struct CreatedChallenge {
+    id: UuidParam<ChallengeId>,
+    challenge_id: UuidParam<ChallengeId>,
     status: ChallengeStatus,
-    pool_key: Text<PoolKey>,
-    challenger_id: Text<UserId>,
-    opponent_id: Text<UserId>,
+    pool_key: TextId<PoolKey>,
+    challenger_id: TextId<UserId>,
+    opponent_id: TextId<UserId>,
     message: Option<String>,
-    /// The challenger's, from 0 to 10000.
+    /// The challenger's rating, from 0 to 10000.
     rating: u16,
     rating_source: RatingSource,
-    created_at: At,
-    expires_at: At,
-    /// Send it as `X-Min-Position` to read what is answered here.
-    position: Pos,
+    created_at: ApiTimestamp,
+    expires_at: ApiTimestamp,
+    /// Log position of the challenge's creation. Send it as `X-Min-Position` to read your own write.
+    position: ApiPosition,
 }
 
-/// A challenge that was accepted.
+/// An accepted challenge.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
-struct ChallengeTaken {
-    id: Uid<ChallengeId>,
-    challenge_id: Uid<ChallengeId>,
+struct ChallengeAccepted {
+    id: UuidParam<ChallengeId>,
+    challenge_id: UuidParam<ChallengeId>,
     status: ChallengeStatus,
-    match_id: Uid<MatchRecordId>,
-    /// None where no game service is set.
-    game_id: Option<Text<GameId>>,
+    match_id: UuidParam<GameMatchId>,
+    /// Missing if no game service is configured.
+    game_id: Option<TextId<GameId>>,
     /// The side of the player who accepted.
     side: Side,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// A challenge that nothing will come of.
+/// A declined or cancelled challenge.
 #[derive(Debug, Object)]
-struct ChallengeEnded {
-    id: Uid<ChallengeId>,
-    challenge_id: Uid<ChallengeId>,
+struct EndedChallenge {
+    id: UuidParam<ChallengeId>,
+    challenge_id: UuidParam<ChallengeId>,
     status: ChallengeStatus,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands to challenges.
+/// The write routes of challenges.
 #[derive(Clone, Debug)]
 pub struct ChallengeCommands(pub(super) Commands);
 
@@ -107,31 +107,31 @@ pub struct ChallengeCommands(pub(super) Commands);
 impl ChallengeCommands {
     /// Challenge a player
     ///
-    /// Whoever waits in a queue keeps waiting there until the challenge is accepted.
+    /// A queued player stays in the queue until the challenge is accepted.
     #[oai(path = "/v1/matchmaking/challenges", method = "post", operation_id = "create_challenge")]
     async fn create(
         &self,
         caller: Caller,
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
-        body: Json<MakeChallenge>,
-    ) -> Result<Created<ChallengeMade>, Problem> {
-        caller.require(players())?;
+        body: Json<CreateChallenge>,
+    ) -> Result<Created<CreatedChallenge>, Problem> {
+        caller.require(player_roles())?;
         if caller.user()? == &body.0.opponent_id.0 {
-            return Err(Problem::invalid("opponent_id", Refusal::Oneself.to_string()));
+            return Err(Problem::invalid("opponent_id", Refusal::SelfChallenge.to_string()));
         }
         let subject = self.0.player(&caller).await?;
-        let idempotency = keyed(&caller, "POST", CHALLENGES, key.0, &body.0);
+        let idempotency = idempotency_of(&caller, "POST", CHALLENGES, key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let cause = Cause { subject: Some(subject.id), ..cause };
-        let made = self.0.make_challenge(&caller, &subject, &cause, body.0).await?;
-        Ok(Created { location: format!("{CHALLENGES}/{}", *made.id), body: made })
+        let challenge = self.0.create_challenge(&caller, &subject, &cause, body.0).await?;
+        Ok(Created { location: format!("{CHALLENGES}/{}", *challenge.id), body: challenge })
     }
 
     /// Accept a challenge
     ///
-    /// Only the challenged player can. Both leave their queues, and the game is made. If it cannot be made, they wait where
-    /// they waited before, and the challenge is pending still: the same request may work later.
+    /// Only the challenged player can accept. Both players leave their queues, and the game is created. If the game is
+    /// not created, both return to their queues and the challenge is still pending: the same request may succeed later.
     #[oai(
         path = "/v1/matchmaking/challenges/:challenge_id/accept",
         method = "post",
@@ -143,20 +143,23 @@ impl ChallengeCommands {
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         challenge_id: Path<String>,
-    ) -> Result<Json<ChallengeTaken>, Problem> {
-        caller.require(players())?;
+    ) -> Result<Json<ChallengeAccepted>, Problem> {
+        caller.require(player_roles())?;
         let id = web::path::challenge_id(&challenge_id)?;
-        let asked = keyed(&caller, "POST", &format!("{CHALLENGES}/{id}/accept"), key.0, &Value::Null);
-        // On a task of its own, so that the game is made, and the players let go if it is not, even if the caller goes away.
+        let idempotency =
+            idempotency_of(&caller, "POST", &format!("{CHALLENGES}/{id}/accept"), key.0, &Value::Null);
+        // On a task of its own, so that the game is created, or else the players are released, even if the caller
+        // disconnects.
         let commands = self.0.clone();
-        let accepting =
-            tokio::spawn(async move { commands.accept_challenge(&caller, trace, asked, id).await }.boxed());
+        let accepting = tokio::spawn(
+            async move { commands.accept_challenge(&caller, trace, idempotency, id).await }.boxed(),
+        );
         accepting.await.map_err(|error| Problem::internal(&error))?.map(Json)
     }
 
     /// Decline a challenge
     ///
-    /// Only the challenged player can.
+    /// Only the challenged player can decline.
     #[oai(
         path = "/v1/matchmaking/challenges/:challenge_id/decline",
         method = "post",
@@ -168,13 +171,13 @@ impl ChallengeCommands {
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         challenge_id: Path<String>,
-    ) -> Result<Json<ChallengeEnded>, Problem> {
+    ) -> Result<Json<EndedChallenge>, Problem> {
         self.0.end_challenge(&caller, trace, key.0, &challenge_id, End::Decline).await.map(Json)
     }
 
     /// Cancel a challenge
     ///
-    /// Only the challenger can.
+    /// Only the challenger can cancel.
     #[oai(
         path = "/v1/matchmaking/challenges/:challenge_id/cancel",
         method = "post",
@@ -186,12 +189,12 @@ impl ChallengeCommands {
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         challenge_id: Path<String>,
-    ) -> Result<Json<ChallengeEnded>, Problem> {
+    ) -> Result<Json<EndedChallenge>, Problem> {
         self.0.end_challenge(&caller, trace, key.0, &challenge_id, End::Cancel).await.map(Json)
     }
 }
 
-/// The ends that a player can bring about.
+/// The ways in which a player can end a challenge.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Decline,
@@ -199,65 +202,66 @@ enum End {
 }
 
 impl Commands {
-    async fn make_challenge(
+    async fn create_challenge(
         &self,
         caller: &Caller,
         challenger: &Subject,
         cause: &Cause,
-        body: MakeChallenge,
-    ) -> Result<ChallengeMade, Problem> {
+        body: CreateChallenge,
+    ) -> Result<CreatedChallenge, Problem> {
         let (tenant, pool) = (&caller.tenant, &body.pool_key.0);
-        // Of a repeated command, the same again.
+        // A repeated command gets the same id.
         let id = ChallengeId(match cause.idempotency {
             Some(idempotency) => Uuid::new_v5(&idempotency.key, b"challenge"),
             None => self.0.ids.next(),
         });
         let matchmaking = &self.0.matchmaking;
-        if let Some(asked) = cause.idempotency {
-            match matchmaking.challenge_seen(id, asked).await.map_err(refusal::unreadable)? {
-                Seen::Never => {}
-                Seen::OtherBody => return Err(Problem::idempotency_key_reused()),
-                Seen::Done(_) => return self.challenge_as_made(caller, id, body).await,
+        if let Some(idempotency) = cause.idempotency {
+            match matchmaking.challenge_key_status(id, idempotency).await.map_err(problem::from_load_error)? {
+                KeyStatus::Unused => {}
+                KeyStatus::BodyMismatch => return Err(Problem::idempotency_key_reused()),
+                KeyStatus::Completed(_) => return self.challenge_as_created(caller, id, body).await,
             }
         }
         let challenged = self.0.vault.subject(tenant, &body.opponent_id.0).await;
-        let challenged = challenged.map_err(|error| refusal::vault(&error))?.id;
-        if matchmaking.blocked(tenant, challenger.id, challenged).await.map_err(refusal::unreadable)? {
+        let challenged = challenged.map_err(|error| problem::from_vault_error(&error))?.id;
+        if matchmaking.blocked(tenant, challenger.id, challenged).await.map_err(problem::from_load_error)? {
             return Err(Problem::conflict(player::Refusal::Blocked.to_string()));
         }
-        let known = self.known_rating(tenant, caller.user()?, pool, Said::by(caller, pool, None)).await;
+        let known = self
+            .known_rating(tenant, caller.user()?, pool, ClaimedRating::from_caller(caller, pool, None))
+            .await;
         let strength = matchmaking.strength(tenant, challenger.id, pool, known).await;
-        let settings = matchmaking.settings(tenant, pool).await.map_err(refusal::unreadable)?;
+        let settings = matchmaking.settings(tenant, pool).await.map_err(problem::from_load_error)?;
         let open_for = Duration::from_secs(settings.challenge_expires_after_seconds.into());
-        let place = Place::ChallengeMessage(id);
-        let message = body.message.as_ref().map(|text| self.0.vault.seal(tenant, challenger, place, text));
+        let field = SealedField::ChallengeMessage(id);
+        let message = body.message.as_ref().map(|text| self.0.vault.seal(tenant, challenger, field, text));
         let created = ChallengeCreated {
             challenge_id: id,
             pool_key: pool.clone(),
             challenger: challenger.id,
             challenged,
-            strength: strength.map_err(refusal::unreadable)?,
+            strength: strength.map_err(problem::from_load_error)?,
             expires_at: self.0.clock.now().after(open_for),
-            message: message.transpose().map_err(|error| refusal::vault(&error))?,
+            message: message.transpose().map_err(|error| problem::from_vault_error(&error))?,
         };
-        let made = matchmaking.ask_of_challenge(id, cause, Action::Create(created)).await;
-        made.map_err(refusal::single)?;
-        self.challenge_as_made(caller, id, body).await
+        let executed = matchmaking.execute_challenge(id, cause, Action::Create(created)).await;
+        executed.map_err(problem::from_execute_error)?;
+        self.challenge_as_created(caller, id, body).await
     }
 
-    /// The challenge as it was made: so a repeated command is answered as the first time, whatever happened since. What was
-    /// asked for is the same, too.
-    async fn challenge_as_made(
+    /// The challenge as it was created, so that a repeated command gets its first result. The body is the same, too.
+    async fn challenge_as_created(
         &self,
         caller: &Caller,
         id: ChallengeId,
-        body: MakeChallenge,
-    ) -> Result<ChallengeMade, Problem> {
-        let made = self.0.matchmaking.challenge_made(id).await.map_err(refusal::unreadable)?;
-        let Some(Made { created, at, position }) = made else {
-            return Err(Problem::internal(&"a challenge was recorded and its stream does not begin with it"));
+        body: CreateChallenge,
+    ) -> Result<CreatedChallenge, Problem> {
+        let challenge = self.0.matchmaking.created_challenge(id).await.map_err(problem::from_load_error)?;
+        let Some(challenges::CreatedChallenge { created, at, position }) = challenge else {
+            return Err(Problem::internal(&"the stream of a challenge does not start with its creation"));
         };
-        Ok(ChallengeMade {
+        Ok(CreatedChallenge {
             id: id.into(),
             challenge_id: id.into(),
             status: ChallengeStatus::Pending,
@@ -277,67 +281,77 @@ impl Commands {
         &self,
         caller: &Caller,
         trace: TraceParent,
-        asked: Option<Idempotency>,
+        idempotency: Option<Idempotency>,
         id: ChallengeId,
-    ) -> Result<ChallengeTaken, Problem> {
+    ) -> Result<ChallengeAccepted, Problem> {
         let (tenant, by) = (&caller.tenant, self.player(caller).await?.id);
         let matchmaking = &self.0.matchmaking;
-        // One at a time: whoever comes second finds the challenge decided, and asks the game service for nothing.
-        let _turn = self.0.keys.hold(id.0).await;
-        let life = matchmaking.challenge(tenant, id).await.map_err(refusal::unreadable)?;
-        let life = life.ok_or_else(no_such_challenge)?;
-        let is_theirs = life.created.challenged == by && life.created.expires_at > self.0.clock.now();
-        let pool = &life.created.pool_key;
-        // Else it is refused, or was done before.
-        let known = if is_theirs && life.phase == Phase::Pending {
-            self.can_be_placed(caller, &life).await?;
-            self.known_rating(tenant, caller.user()?, pool, Said::by(caller, pool, None)).await
+        // One at a time, so that a second acceptance finds the challenge decided and does not call the game service.
+        let _guard = self.0.key_locks.acquire(id.0).await;
+        let challenge = matchmaking.challenge(tenant, id).await.map_err(problem::from_load_error)?;
+        let challenge = challenge.ok_or_else(no_such_challenge)?;
+        let may_accept =
+            challenge.created.challenged == by && challenge.created.expires_at > self.0.clock.now();
+        let pool = &challenge.created.pool_key;
+        // Otherwise it is refused, or was done before.
+        let known = if may_accept && challenge.phase == Phase::Pending {
+            self.check_obstacles(caller, &challenge).await?;
+            self.known_rating(tenant, caller.user()?, pool, ClaimedRating::from_caller(caller, pool, None))
+                .await
         } else {
             None
         };
-        let asked = asked.map(|asked| of_attempt(asked, attempt_meant(&life)));
-        let cause = self.cause(caller, trace, asked).await?;
+        let idempotency =
+            idempotency.map(|idempotency| attempt_key(idempotency, attempt_of_acceptance(&challenge)));
+        let cause = self.cause(caller, trace, idempotency).await?;
         let cause = Cause { subject: Some(by), ..cause };
-        let strength = matchmaking.strength(tenant, by, pool, known).await.map_err(refusal::unreadable)?;
-        match matchmaking.accept(id, &cause, by, strength).await.map_err(refusal::step)? {
-            Acceptance::Accepted { placing, game_id, position } => Ok(ChallengeTaken {
+        let strength =
+            matchmaking.strength(tenant, by, pool, known).await.map_err(problem::from_load_error)?;
+        match matchmaking.accept(id, &cause, by, strength).await.map_err(problem::from_saga_error)? {
+            Acceptance::Accepted { placing, game_id, position } => Ok(ChallengeAccepted {
                 id: id.into(),
                 challenge_id: id.into(),
                 status: ChallengeStatus::Accepted,
                 match_id: match_id(id).into(),
-                game_id: game_id.map(Text),
+                game_id: game_id.map(TextId),
                 side: placing.challenger_side.other().into(),
                 position: position.into(),
             }),
-            Acceptance::NoGame { reason, again_after } => Err(no_game(reason, again_after)),
-            Acceptance::Overtaken { again_after } => Err(Problem::unavailable(
-                "another acceptance of this challenge came to nothing just now; it is pending still, accept it again",
-                again_after,
+            Acceptance::NoGame { reason, retry_after } => Err(game_not_created(reason, retry_after)),
+            Acceptance::Superseded { retry_after } => Err(Problem::unavailable(
+                "another acceptance of this challenge has just failed; it is still pending, accept it again",
+                retry_after,
             )),
-            Acceptance::Ended(how) => Err(refusal::single(ExecuteError::from_refusal(how))),
+            Acceptance::Ended(refusal) => {
+                Err(problem::from_execute_error(ExecuteError::from_refusal(refusal)))
+            }
         }
     }
 
-    /// Refuses before anything is recorded what would come to nothing now.
-    async fn can_be_placed(&self, caller: &Caller, life: &Life) -> Result<(), Problem> {
+    /// Refuses an acceptance that would fail now, before anything is recorded.
+    async fn check_obstacles(&self, caller: &Caller, challenge: &Challenge) -> Result<(), Problem> {
         let matchmaking = &self.0.matchmaking;
-        match matchmaking.apart(&caller.tenant, life).await.map_err(refusal::unreadable)? {
-            Some(Apart::Blocked) => return Err(Problem::conflict(player::Refusal::Blocked.to_string())),
-            Some(Apart::Busy(player)) if player == life.created.challenged => {
+        match matchmaking.obstacle(&caller.tenant, challenge).await.map_err(problem::from_load_error)? {
+            Some(PairingObstacle::Blocked) => {
+                return Err(Problem::conflict(player::Refusal::Blocked.to_string()));
+            }
+            Some(PairingObstacle::Busy(player)) if player == challenge.created.challenged => {
                 return Err(Problem::conflict(
                     "you have an unfinished match; the challenge can be accepted once that has ended",
                 ));
             }
-            Some(Apart::Busy(_)) => {
+            Some(PairingObstacle::Busy(_)) => {
                 return Err(Problem::conflict(
                     "the challenger has an unfinished match; the challenge can be accepted once that has ended",
                 ));
             }
             None => {}
         }
-        match matchmaking.desk().room() {
+        match matchmaking.game_service().capacity() {
             Ok(_) => Ok(()),
-            Err(until) => Err(no_game(AbandonReason::GameServiceParked, until.since(self.0.clock.now()))),
+            Err(until) => {
+                Err(game_not_created(AbandonReason::GameServiceParked, until.since(self.0.clock.now())))
+            }
         }
     }
 
@@ -348,8 +362,8 @@ impl Commands {
         key: Option<IdempotencyKey>,
         challenge_id: &str,
         end: End,
-    ) -> Result<ChallengeEnded, Problem> {
-        caller.require(players())?;
+    ) -> Result<EndedChallenge, Problem> {
+        caller.require(player_roles())?;
         let id = web::path::challenge_id(challenge_id)?;
         let by = self.player(caller).await?.id;
         let (verb, status, action) = match end {
@@ -357,35 +371,37 @@ impl Commands {
             End::Cancel => ("cancel", ChallengeStatus::Cancelled, Action::Cancel { by }),
         };
         let matchmaking = &self.0.matchmaking;
-        let life = matchmaking.challenge(&caller.tenant, id).await.map_err(refusal::unreadable)?;
-        if life.is_none() {
+        let challenge = matchmaking.challenge(&caller.tenant, id).await.map_err(problem::from_load_error)?;
+        if challenge.is_none() {
             return Err(no_such_challenge());
         }
         let path = format!("{CHALLENGES}/{id}/{verb}");
-        let cause = self.cause(caller, trace, keyed(caller, "POST", &path, key, &Value::Null)).await?;
+        let cause =
+            self.cause(caller, trace, idempotency_of(caller, "POST", &path, key, &Value::Null)).await?;
         let cause = Cause { subject: Some(by), ..cause };
-        let ended = matchmaking.ask_of_challenge(id, &cause, action).await.map_err(refusal::single)?;
+        let ended =
+            matchmaking.execute_challenge(id, &cause, action).await.map_err(problem::from_execute_error)?;
         let position = ended.position.into();
-        Ok(ChallengeEnded { id: id.into(), challenge_id: id.into(), status, position })
+        Ok(EndedChallenge { id: id.into(), challenge_id: id.into(), status, position })
     }
 }
 
-/// 404. The same words for a challenge that is not there, another tenant's, and one between others.
+/// 404, with the same text for a missing challenge, another tenant's, and one between other players.
 fn no_such_challenge() -> Problem {
-    refusal::single(ExecuteError::from_refusal(Refusal::Missing))
+    problem::from_execute_error(ExecuteError::from_refusal(Refusal::Missing))
 }
 
-fn no_game(reason: AbandonReason, again_after: Duration) -> Problem {
+fn game_not_created(reason: AbandonReason, retry_after: Duration) -> Problem {
     match reason {
         AbandonReason::GameServiceFailed | AbandonReason::GameServiceParked => Problem::unavailable(
-            "the game service makes no games at present; the challenge is pending still, accept it again later",
-            again_after,
+            "the game service creates no games at present; the challenge is still pending, accept it again later",
+            retry_after,
         ),
         AbandonReason::PlayerUnavailable => Problem::conflict(
-            "one of the players was taken for another match, or does not play the other; the challenge is pending still",
+            "one of the players was reserved for another match, or blocks the other; the challenge is still pending",
         ),
         AbandonReason::GameRefused => Problem::conflict(
-            "the game service does not make this game; the challenge is pending still, and can be declined or cancelled",
+            "the game service refuses to create this game; the challenge is still pending, and can be declined or cancelled",
         ),
     }
 }

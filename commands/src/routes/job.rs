@@ -1,6 +1,5 @@
-//! Creating, leading and ending jobs.
+//! Creates, retries and cancels jobs, and sets their phase.
 
-use futures_util::FutureExt;
 use std::collections::BTreeMap;
 
 use domain::job::{Action, Command};
@@ -9,36 +8,37 @@ use event_schemas::envelope::{Cause, Envelope, Event};
 use event_schemas::ids::{JobId, Revision};
 use event_schemas::job::{JobCreated, JobEvent, JobKind as StoredKind};
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
+use web::enums::{JobKind, Phase, Tag};
 use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{At, Pos, Uid};
-use web::vocabulary::{JobKind, Phase, Tag};
+use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
-use super::{keyed, leaders, reporters};
+use super::{idempotency_of, job_roles, worker_roles};
 use crate::Commands;
 use crate::execute::ExecuteError;
-use crate::idempotency::Seen;
-use crate::refusal;
+use crate::idempotency::KeyStatus;
+use crate::problem;
 
 /// A job to create.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct CreateJob {
-    /// The job's id, if the caller has one; made otherwise.
-    job_id: Option<Uid<JobId>>,
-    /// What it does; `product_video_matching` unless said otherwise.
+    /// The job's id; generated if it is missing.
+    job_id: Option<UuidParam<JobId>>,
+    /// The kind of work. Default: `product_video_matching`.
     kind: Option<JobKind>,
-    /// For people to recognise it by.
+    /// A display name.
     #[oai(validator(min_length = 1, max_length = 200))]
     name: Option<String>,
-    /// The caller's own notes; kept, and not looked into.
+    /// The caller's own data; stored, and not interpreted.
     metadata: Option<BTreeMap<String, Value>>,
 }
 
@@ -56,29 +56,29 @@ impl poem_openapi::types::Example for CreateJob {
 /// A job as it was created.
 #[derive(Debug, Object)]
 struct CreatedJob {
-    id: Uid<JobId>,
-    job_id: Uid<JobId>,
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
     kind: JobKind,
     #[oai(skip_serializing_if_is_none)]
     name: Option<String>,
     metadata: BTreeMap<String, Value>,
     phase: Phase,
     attempt: u32,
-    created_at: At,
-    /// Of the job's creation in the log. Send it as `X-Min-Position` to read what you wrote.
-    position: Pos,
+    created_at: ApiTimestamp,
+    /// Log position of the job's creation. Send it as `X-Min-Position` to read your own write.
+    position: ApiPosition,
 }
 
-/// Where a job is to go.
+/// A phase to set.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ChangePhase {
     phase: Phase,
-    /// Why; for a failure, the error's message.
+    /// The reason; for a failure, the error message.
     #[oai(validator(max_length = 2000))]
     reason: Option<String>,
-    /// When it happened; now, unless said otherwise.
-    occurred_at: Option<At>,
+    /// The time of the change. Default: now.
+    occurred_at: Option<ApiTimestamp>,
 }
 
 impl poem_openapi::types::Example for ChangePhase {
@@ -87,16 +87,16 @@ impl poem_openapi::types::Example for ChangePhase {
     }
 }
 
-/// Where a job was taken.
+/// The phase of a job after the command.
 #[derive(Debug, Object)]
-struct PhaseTaken {
-    id: Uid<JobId>,
-    job_id: Uid<JobId>,
+struct ChangedPhase {
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
     phase: Phase,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands to jobs.
+/// The write routes of jobs.
 #[derive(Clone, Debug)]
 pub struct JobCommands(pub(super) Commands);
 
@@ -111,19 +111,20 @@ impl JobCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         body: Json<CreateJob>,
     ) -> Result<Created<CreatedJob>, Problem> {
-        caller.require(leaders())?;
-        let idempotency = keyed(&caller, "POST", "/jobs", key.0, &body.0);
+        caller.require(job_roles())?;
+        let idempotency = idempotency_of(&caller, "POST", "/jobs", key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
-        // On a task of its own, so that the key is held until the job is in the log, even if the caller goes away.
+        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
+        // disconnects.
         let commands = self.0.clone();
         let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await }.boxed());
         let job = creating.await.map_err(|error| Problem::internal(&error))??;
         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
     }
 
-    /// Take a job into a phase
+    /// Set a job's phase
     ///
-    /// Phases may be skipped forwards and are never taken backwards. The phase that the job is in changes nothing.
+    /// A job only moves forward, and may skip phases. Its current phase changes nothing.
     #[oai(path = "/jobs/:job_id/phase", method = "put", operation_id = "change_job_phase")]
     async fn change_phase(
         &self,
@@ -132,17 +133,17 @@ impl JobCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
         body: Json<ChangePhase>,
-    ) -> Result<Json<PhaseTaken>, Problem> {
-        caller.require(reporters())?;
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(worker_roles())?;
         let job = web::path::job_id(&job_id)?;
-        let seen = self.0.job(&caller.tenant, job).await?;
-        let at = self.0.occurred(body.0.occurred_at, || "occurred_at".to_owned())?;
-        let idempotency = keyed(&caller, "PUT", &format!("/jobs/{job}/phase"), key.0, &body.0);
+        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let at = self.0.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
+        let idempotency = idempotency_of(&caller, "PUT", &format!("/jobs/{job}/phase"), key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let phase = body.0.phase;
-        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, seen.kind);
+        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, job_ref.kind);
         let action = Action::ChangePhase { to: phase.into(), reason: body.0.reason, eta_priors };
-        self.0.lead(job, &cause, Command { at, action }, phase).await
+        self.0.set_phase(job, &cause, Command { at, action }, phase).await
     }
 
     /// Cancel a job
@@ -153,19 +154,21 @@ impl JobCommands {
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
-    ) -> Result<Json<PhaseTaken>, Problem> {
-        caller.require(leaders())?;
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
         self.0.job(&caller.tenant, job).await?;
-        let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/cancel"), key.0, &Value::Null);
+        let idempotency =
+            idempotency_of(&caller, "POST", &format!("/jobs/{job}/cancel"), key.0, &Value::Null);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let command = Command { at: self.0.0.clock.now(), action: Action::Cancel { reason: None } };
-        self.0.lead(job, &cause, command, Phase::Cancelled).await
+        self.0.set_phase(job, &cause, command, Phase::Cancelled).await
     }
 
-    /// Try a failed job again
+    /// Retry a failed job
     ///
-    /// The job keeps what it found, and goes back to `queued`. A retry that is scheduled already begins now. An analysis whose video was begun anew since stays as it is.
+    /// The job keeps its results, and returns to `queued`. A scheduled retry starts now. An analysis whose video has a
+    /// later analysis is not retried.
     #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
     async fn retry(
         &self,
@@ -173,35 +176,35 @@ impl JobCommands {
         trace: TraceParent,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
-    ) -> Result<Json<PhaseTaken>, Problem> {
-        caller.require(leaders())?;
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
-        let seen = self.0.job(&caller.tenant, job).await?;
-        self.0.is_latest_analysis(&caller.tenant, job).await?;
-        let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
+        let job_ref = self.0.job(&caller.tenant, job).await?;
+        self.0.check_latest_analysis(&caller.tenant, job).await?;
+        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
-        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, seen.kind);
+        let eta_priors = self.0.0.board.eta_priors(&caller.tenant, job_ref.kind);
         let command = Command { at: self.0.0.clock.now(), action: Action::Retry { eta_priors } };
-        self.0.lead(job, &cause, command, Phase::Queued).await
+        self.0.set_phase(job, &cause, command, Phase::Queued).await
     }
 }
 
 impl Commands {
     async fn create_job(&self, cause: &Cause, body: CreateJob) -> Result<CreatedJob, Problem> {
-        // The same key may come with two ids, whose streams know nothing of each other.
-        let _turn = match cause.idempotency {
-            Some(asked) => {
-                let turn = self.0.keys.hold(asked.key).await;
-                self.created_before(cause).await?;
-                Some(turn)
+        // The same key may come with two ids, which have separate streams.
+        let _guard = match cause.idempotency {
+            Some(idempotency) => {
+                let guard = self.0.key_locks.acquire(idempotency.key).await;
+                self.check_creation_key(cause).await?;
+                Some(guard)
             }
             None => None,
         };
-        let made = || match cause.idempotency {
+        let generated = || match cause.idempotency {
             Some(idempotency) => JobId(Uuid::new_v5(&idempotency.key, b"job")),
             None => JobId(self.0.ids.next()),
         };
-        let job_id = body.job_id.map_or_else(made, |id| *id);
+        let job_id = body.job_id.map_or_else(generated, |id| *id);
         let created = JobCreated {
             job_id,
             kind: body.kind.map_or(StoredKind::ProductVideoMatching, StoredKind::from),
@@ -211,33 +214,32 @@ impl Commands {
         };
         let command = Command { at: self.0.clock.now(), action: Action::Create(created) };
         match self.0.jobs.execute(&StreamId::job(job_id), cause, command).await {
-            Ok(_) => self.first_event(job_id).await,
+            Ok(_) => self.job_as_created(job_id).await,
             Err(ExecuteError::OtherTenant) => {
                 Err(Problem::conflict(domain::job::Refusal::Exists.to_string()))
             }
-            Err(error) => Err(refusal::single(error)),
+            Err(error) => Err(problem::from_execute_error(error)),
         }
     }
 
-    /// Refuses a key under which another job was created.
-    async fn created_before(&self, cause: &Cause) -> Result<(), Problem> {
-        let Some(asked) = cause.idempotency else { return Ok(()) };
-        if !self.0.board.reached(self.head()).await {
-            return Err(refusal::no_board(&self.0.board.readiness()));
+    /// Refuses a key with which another job was created.
+    async fn check_creation_key(&self, cause: &Cause) -> Result<(), Problem> {
+        let Some(idempotency) = cause.idempotency else { return Ok(()) };
+        if !self.0.board.wait_for_position(self.head()).await {
+            return Err(problem::board_not_ready(&self.0.board.readiness()));
         }
-        match self.0.board.created(asked) {
-            Seen::OtherBody => Err(Problem::idempotency_key_reused()),
-            Seen::Never | Seen::Done(_) => Ok(()),
+        match self.0.board.creation_key_status(idempotency) {
+            KeyStatus::BodyMismatch => Err(Problem::idempotency_key_reused()),
+            KeyStatus::Unused | KeyStatus::Completed(_) => Ok(()),
         }
     }
 
-    /// The job as its creation says, which stays the same whatever happened since: so a repeated command is answered as
-    /// the first time.
-    async fn first_event(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
+    /// The job as it was created, unaffected by later events, so that a repeated command gets its first result.
+    async fn job_as_created(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
         let first = self.0.log.read_stream(&StreamId::job(job_id), Revision(0), 1).await;
-        let first = first.map_err(|error| refusal::unreadable(error.into()))?;
+        let first = first.map_err(|error| problem::from_load_error(error.into()))?;
         let first = first.first().map(event_schemas::envelope::Recorded::decode).transpose();
-        match first.map_err(|error| refusal::unreadable(error.into()))? {
+        match first.map_err(|error| problem::from_load_error(error.into()))? {
             Some(Envelope {
                 event: Event::Job(JobEvent::JobCreated(created)), metadata, position, ..
             }) => Ok(CreatedJob {
@@ -251,19 +253,19 @@ impl Commands {
                 created_at: metadata.occurred_at.into(),
                 position: position.into(),
             }),
-            _ => Err(Problem::internal(&"a job's stream does not begin with its creation")),
+            _ => Err(Problem::internal(&"the stream of a job does not start with its creation")),
         }
     }
 
-    async fn lead(
+    async fn set_phase(
         &self,
         job: JobId,
         cause: &Cause,
         command: Command,
         phase: Phase,
-    ) -> Result<Json<PhaseTaken>, Problem> {
+    ) -> Result<Json<ChangedPhase>, Problem> {
         let executed = self.0.jobs.execute(&StreamId::job(job), cause, command).await;
-        let position = executed.map_err(refusal::single)?.position.into();
-        Ok(Json(PhaseTaken { id: job.into(), job_id: job.into(), phase, position }))
+        let position = executed.map_err(problem::from_execute_error)?.position.into();
+        Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase, position }))
     }
 }

@@ -1,40 +1,40 @@
-//! What a matching job has to compare, and how far that is.
+//! Registers the images, frames and requests of a matching job, and reports the progress of its requests.
 
-use domain::job::Standing;
-use domain::matching::{Action, Command, Refusal, TotalsField};
+use domain::image_matching::{Action, Command, Refusal, TotalsField};
+use domain::job::JobAvailability;
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, Position, ProductId, RequestId, VideoId};
-use event_schemas::matching::{Frames, MatchRequested, ProductImage, Totals, VideoFrame};
+use event_schemas::image_match::{Frames, MatchRequested, ProductImage, Totals, VideoFrame};
 use event_schemas::stream::StreamId;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use poem_openapi::{Object, OpenApi};
 use web::caller::Caller;
+use web::enums::Tag;
 use web::idempotency::IdempotencyKey;
 use web::json::{Batch, Json};
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{At, Key, Pos, Text, Uid};
-use web::vocabulary::Tag;
+use web::value::{ApiPosition, ApiTimestamp, LooseTextId, TextId, UuidParam};
 
-use super::{keyed, reporters};
+use super::{idempotency_of, worker_roles};
 use crate::execute::Executed;
-use crate::{Commands, refusal};
+use crate::{Commands, problem};
 
 /// An image of a product.
 #[derive(Debug, Object)]
 struct NewImage {
-    img_id: Text<ImageId>,
-    /// Where a worker finds it.
+    img_id: TextId<ImageId>,
+    /// The location from which a worker loads it.
     #[oai(validator(min_length = 1, max_length = 2048))]
     url: Option<String>,
 }
 
-/// A product with images to look for. Those that it has already are passed over.
+/// A product with images to look for. Known images are ignored.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct NewProduct {
-    product_id: Key<ProductId>,
+    product_id: LooseTextId<ProductId>,
     #[oai(validator(max_items = 10000))]
     images: Vec<NewImage>,
 }
@@ -42,37 +42,37 @@ struct NewProduct {
 impl Example for NewProduct {
     fn example() -> Self {
         let image =
-            NewImage { img_id: Text(id("hedge-1")), url: Some("file:///images/hedge-1.jpg".to_owned()) };
-        Self { product_id: Key(id("hedge")), images: vec![image] }
+            NewImage { img_id: TextId(id("hedge-1")), url: Some("file:///images/hedge-1.jpg".to_owned()) };
+        Self { product_id: LooseTextId(id("hedge")), images: vec![image] }
     }
 }
 
 /// A frame of a video.
 #[derive(Debug, Object)]
 struct NewFrame {
-    frame_id: Text<FrameId>,
-    /// Where in the video it is.
+    frame_id: TextId<FrameId>,
+    /// The time of the frame in the video.
     #[oai(validator(maximum(value = "9007199254740991")))]
     timestamp_ms: Option<u64>,
 }
 
-/// A video to look in: its frames, or how many there are.
+/// A video to search: its frames, or their number.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct NewVideo {
-    video_id: Key<VideoId>,
-    /// Frames on top of those named before.
+    video_id: LooseTextId<VideoId>,
+    /// Frames in addition to those that are registered already.
     #[oai(validator(max_items = 100000))]
     frames: Option<Vec<NewFrame>>,
-    /// How many frames there are, if they have no names.
+    /// The number of frames, if they have no ids.
     #[oai(validator(maximum(value = "9007199254740991")))]
     frame_count: Option<u64>,
 }
 
 impl Example for NewVideo {
     fn example() -> Self {
-        let frame = NewFrame { frame_id: Text(id("f000")), timestamp_ms: Some(0) };
-        Self { video_id: Key(id("garden")), frames: Some(vec![frame]), frame_count: None }
+        let frame = NewFrame { frame_id: TextId(id("f000")), timestamp_ms: Some(0) };
+        Self { video_id: LooseTextId(id("garden")), frames: Some(vec![frame]), frame_count: None }
     }
 }
 
@@ -80,10 +80,10 @@ impl Example for NewVideo {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct NewRequest {
-    request_id: Text<RequestId>,
-    product_id: Key<ProductId>,
-    video_id: Key<VideoId>,
-    /// How many pairs of image and frame there are to compare.
+    request_id: TextId<RequestId>,
+    product_id: LooseTextId<ProductId>,
+    video_id: LooseTextId<VideoId>,
+    /// The number of pairs of image and frame to compare.
     #[oai(validator(maximum(value = "9007199254740991")))]
     candidates: u64,
 }
@@ -91,37 +91,37 @@ struct NewRequest {
 impl Example for NewRequest {
     fn example() -> Self {
         Self {
-            request_id: Text(id("hedge:garden")),
-            product_id: Key(id("hedge")),
-            video_id: Key(id("garden")),
+            request_id: TextId(id("hedge:garden")),
+            product_id: LooseTextId(id("hedge")),
+            video_id: LooseTextId(id("garden")),
             candidates: 66,
         }
     }
 }
 
-/// How far a request is: its totals so far, so that a repeated or late report never counts twice.
+/// The progress of a request: its totals so far, so that a repeated or late report never counts twice.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct NewProgress {
-    request_id: Text<RequestId>,
-    /// The lease under which the request was claimed. Needed while one is in force.
-    lease_id: Option<Uid<LeaseId>>,
+    request_id: TextId<RequestId>,
+    /// The lease under which the request was claimed. Required while a lease is open.
+    lease_id: Option<UuidParam<LeaseId>>,
     #[oai(validator(maximum(value = "9007199254740991")))]
     candidates_processed: u64,
     #[oai(validator(maximum(value = "9007199254740991")))]
     vector_pass_done: u64,
     #[oai(validator(maximum(value = "9007199254740991")))]
     ransac_checked: u64,
-    /// Whether the request is done with these totals.
+    /// True if the request is completed with these totals.
     completed: Option<bool>,
-    /// When it was so; now, unless said otherwise.
-    occurred_at: Option<At>,
+    /// The time of these totals. Default: now.
+    occurred_at: Option<ApiTimestamp>,
 }
 
 impl Example for NewProgress {
     fn example() -> Self {
         Self {
-            request_id: Text(id("hedge:garden")),
+            request_id: TextId(id("hedge:garden")),
             lease_id: None,
             candidates_processed: 33,
             vector_pass_done: 33,
@@ -136,15 +136,15 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("an example's ids are short texts")
 }
 
-/// What became of a batch that is taken as a whole.
+/// The result of a batch that is accepted as a whole.
 #[derive(Debug, Object)]
-struct BatchTaken {
-    /// How many items the batch had. What was known already is among them, and was not recorded again.
+struct BatchAccepted {
+    /// The number of items in the batch, including known ones, which were not recorded again.
     accepted: u64,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands about what a job has to compare.
+/// The write routes of matching jobs.
 #[derive(Clone, Debug)]
 pub struct MatchingCommands(pub(super) Commands);
 
@@ -159,7 +159,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
         body: Batch<NewProduct>,
-    ) -> Result<Json<BatchTaken>, Problem> {
+    ) -> Result<Json<BatchAccepted>, Problem> {
         let register = |_, new: NewProduct| {
             let image = |new: NewImage| ProductImage { img_id: new.img_id.0, url: new.url };
             let images = new.images.into_iter().map(image).collect();
@@ -177,7 +177,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
         body: Batch<NewVideo>,
-    ) -> Result<Json<BatchTaken>, Problem> {
+    ) -> Result<Json<BatchAccepted>, Problem> {
         let register = |index, new: NewVideo| {
             let frame =
                 |new: NewFrame| VideoFrame { frame_id: new.frame_id.0, timestamp_ms: new.timestamp_ms };
@@ -185,11 +185,11 @@ impl MatchingCommands {
                 (Some(frames), None) => Frames::Listed(frames.into_iter().map(frame).collect()),
                 (None, Some(count)) => Frames::Counted(count),
                 (None, None) => {
-                    let reason = "is missing, and so is `frame_count`; one of both is needed";
+                    let reason = "is missing, and so is `frame_count`; one of the two is required";
                     return Err(Problem::invalid(format!("body[{index}].frames"), reason));
                 }
                 (Some(_), Some(_)) => {
-                    let reason = "frames are either named in `frames` or counted in `frame_count`";
+                    let reason = "frames are either listed in `frames` or counted in `frame_count`";
                     return Err(Problem::unprocessable(format!("body[{index}].frames"), reason));
                 }
             };
@@ -200,7 +200,7 @@ impl MatchingCommands {
 
     /// Issue match requests
     ///
-    /// Each is claimed by a worker, longest waiting first.
+    /// Workers claim them, oldest first.
     #[oai(path = "/jobs/:job_id/match-requests", method = "post", operation_id = "issue_match_requests")]
     async fn requests(
         &self,
@@ -209,7 +209,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
         body: Batch<NewRequest>,
-    ) -> Result<Json<BatchTaken>, Problem> {
+    ) -> Result<Json<BatchAccepted>, Problem> {
         let request = |_, new: NewRequest| {
             let request = MatchRequested {
                 request_id: new.request_id.0,
@@ -222,10 +222,10 @@ impl MatchingCommands {
         self.0.batch("match-requests", caller, trace, key.0, &job_id, body.0, request).await
     }
 
-    /// Report how far match requests are
+    /// Report the progress of match requests
     ///
-    /// Totals so far, under the request's lease: what is repeated or late counts once, what comes under another lease is
-    /// 409.
+    /// Totals so far, under the request's lease. A repeated or late report counts once; a report under another lease is
+    /// refused with 409.
     #[oai(path = "/jobs/:job_id/match-progress", method = "post", operation_id = "report_match_progress")]
     async fn progress(
         &self,
@@ -234,7 +234,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         job_id: Path<String>,
         body: Batch<NewProgress>,
-    ) -> Result<Json<BatchTaken>, Problem> {
+    ) -> Result<Json<BatchAccepted>, Problem> {
         let tenant = caller.tenant.clone();
         let leases: Vec<_> = body.0.iter().filter_map(|new| new.lease_id).collect();
         let report = |_, new: NewProgress| {
@@ -250,16 +250,16 @@ impl MatchingCommands {
             };
             Ok((report, new.occurred_at))
         };
-        let taken = self.0.batch("match-progress", caller, trace, key.0, &job_id, body.0, report).await?;
-        // Whoever reports is alive.
-        leases.iter().for_each(|lease| self.0.alive(&tenant, **lease));
-        Ok(taken)
+        let accepted = self.0.batch("match-progress", caller, trace, key.0, &job_id, body.0, report).await?;
+        // A report counts as a heartbeat.
+        leases.iter().for_each(|lease| self.0.heartbeat_by_report(&tenant, **lease));
+        Ok(accepted)
     }
 }
 
 impl Commands {
-    /// Carries out a batch on a job's matching, as a whole or not at all.
-    #[expect(clippy::too_many_arguments, reason = "these are a route's parameters, passed on as they came")]
+    /// Executes a batch on a job's matching, as a whole or not at all.
+    #[expect(clippy::too_many_arguments, reason = "these are the parameters of a route, passed on unchanged")]
     async fn batch<T>(
         &self,
         route: &str,
@@ -268,51 +268,52 @@ impl Commands {
         key: Option<IdempotencyKey>,
         job_id: &str,
         items: Vec<T>,
-        action: impl Fn(usize, T) -> Result<(Action, Option<At>), Problem>,
-    ) -> Result<Json<BatchTaken>, Problem>
+        action: impl Fn(usize, T) -> Result<(Action, Option<ApiTimestamp>), Problem>,
+    ) -> Result<Json<BatchAccepted>, Problem>
     where
         T: ParseFromJSON + ToJSON,
     {
-        caller.require(reporters())?;
+        caller.require(worker_roles())?;
         let job = web::path::job_id(job_id)?;
-        let seen = self.job(&caller.tenant, job).await?;
-        let (standing, accepted) = (seen.standing, items.len() as u64);
-        let idempotency = keyed(&caller, "POST", &format!("/jobs/{job}/{route}"), key, &items);
+        let job_ref = self.job(&caller.tenant, job).await?;
+        let (availability, accepted) = (job_ref.availability, items.len() as u64);
+        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/{route}"), key, &items);
         let commands = items.into_iter().enumerate().map(|(index, item)| {
-            let (action, said) = action(index, item)?;
-            let at = self.occurred(said, || format!("body[{index}].occurred_at"))?;
-            Ok(Command { job: standing, at, action })
+            let (action, occurred_at) = action(index, item)?;
+            let at = self.occurred_at_or_now(occurred_at, || format!("body[{index}].occurred_at"))?;
+            Ok(Command { job: availability, at, action })
         });
         let commands = commands.collect::<Result<Vec<_>, Problem>>()?;
         let cause = self.cause(&caller, trace, idempotency).await?;
-        let executed = self.carry_out(job, standing, &cause, &commands).await?;
-        // Where nothing was ever recorded, all is to be seen from where the job stands.
+        let executed = self.execute_batch(job, availability, &cause, &commands).await?;
+        // If nothing was ever recorded, the batch is visible from the job's position.
         let position = match executed.position {
-            Position::START => seen.position,
+            Position::START => job_ref.position,
             position => position,
         };
-        Ok(Json(BatchTaken { accepted, position: position.into() }))
+        Ok(Json(BatchAccepted { accepted, position: position.into() }))
     }
 
-    async fn carry_out(
+    async fn execute_batch(
         &self,
         job: JobId,
-        standing: Standing,
+        availability: JobAvailability,
         cause: &Cause,
         commands: &[Command],
     ) -> Result<Executed, Problem> {
         if commands.is_empty()
-            && let Standing::Ended(phase) = standing
+            && let JobAvailability::Ended(phase) = availability
         {
-            // An empty batch is refused like any other, so that a worker learns of the end.
+            // An empty batch is refused like any other, so that a worker learns that the job has ended.
             return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let executed = self.0.matchings.execute_all(&StreamId::matching(job), cause, commands).await;
-        executed.map_err(|error| refusal::batch(error, field))
+        let executed =
+            self.0.image_matchings.execute_all(&StreamId::image_matching(job), cause, commands).await;
+        executed.map_err(|error| problem::from_batch_error(error, field))
     }
 }
 
-/// Which field of an item a refusal is about.
+/// The member of an item that a refusal is about.
 fn field(refusal: &Refusal) -> Option<&'static str> {
     match refusal {
         Refusal::TooMany { field: TotalsField::CandidatesProcessed, .. } => Some("candidates_processed"),

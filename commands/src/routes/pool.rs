@@ -1,4 +1,4 @@
-//! How a pool matches its players.
+//! Configures pools.
 
 use domain::pool::DEFAULTS;
 use event_schemas::ids::PoolKey;
@@ -7,46 +7,45 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use web::caller::{Caller, Role};
+use web::enums::{Tag, WindowPolicy};
 use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::pool::PoolSettings;
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{Pos, Text};
-use web::vocabulary::{Tag, WindowPolicy};
+use web::value::{ApiPosition, TextId};
 
-use super::keyed;
-use crate::{Commands, refusal};
+use super::idempotency_of;
+use crate::{Commands, problem};
 
-/// How a pool is to match its players. What is missing is as in a pool that nobody configured. Windows are in rating points
-/// to either side.
+/// The settings of a pool. Missing members get their default. Rating windows are in points to either side.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ConfigurePool {
-    /// The window of someone who has just come; 100 unless said otherwise.
+    /// The rating window of a new entry. Default: 100.
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     window: Option<u16>,
-    /// By how much it widens for every full `widen_every_seconds` waited; 25 unless said otherwise.
+    /// The points by which the window widens for every full `widen_every_seconds` waited. Default: 25.
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     widen_by: Option<u16>,
-    /// 10 unless said otherwise.
+    /// The interval at which the window widens. Default: 10.
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     widen_every_seconds: Option<u32>,
-    /// The window never grows beyond this; 1000 unless said otherwise.
+    /// The largest window. Default: 1000.
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     window_max: Option<u16>,
-    /// Whose window decides; `longest_waiting` unless said otherwise.
+    /// The player whose window decides. Default: `longest_waiting`.
     window_policy: Option<WindowPolicy>,
-    /// 600 unless said otherwise.
+    /// The time after which an unmatched entry expires. Default: 600.
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     entry_expires_after_seconds: Option<u32>,
-    /// How long those who met last must wait before they meet again; 60 unless said otherwise.
+    /// The time before the last two opponents may be paired again. Default: 60.
     #[oai(validator(minimum(value = "0"), maximum(value = "86400")))]
     rematch_after_seconds: Option<u32>,
-    /// After how long a match without a result ends by itself; 7200 unless said otherwise.
+    /// The time after which a match without a result expires automatically. Default: 7200.
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     result_expires_after_seconds: Option<u32>,
-    /// 300 unless said otherwise.
+    /// The time after which an unanswered challenge expires. Default: 300.
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     challenge_expires_after_seconds: Option<u32>,
 }
@@ -93,24 +92,24 @@ impl ConfigurePool {
     }
 }
 
-/// How a pool matches its players from now on.
+/// The new settings of a pool.
 #[derive(Debug, Object)]
 struct ConfiguredPool {
-    pool_key: Text<PoolKey>,
+    pool_key: TextId<PoolKey>,
     settings: PoolSettings,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands to pools.
+/// The write routes of pools.
 #[derive(Clone, Debug)]
 pub struct PoolCommands(pub(super) Commands);
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl PoolCommands {
-    /// Set how a pool matches
+    /// Configure a pool
     ///
-    /// All of its settings are replaced. They hold at once, also for those who wait; when an entry or a challenge ends by
-    /// itself is settled as it is made. Needs the role `admin`.
+    /// Replaces all of its settings. They apply at once, also to queued players; the expiry of an entry or a challenge
+    /// is fixed when it is created. Requires the role `admin`.
     #[oai(path = "/internal/pools/:pool_key", method = "put", operation_id = "configure_pool")]
     async fn configure(
         &self,
@@ -123,10 +122,11 @@ impl PoolCommands {
         caller.require(Role::Admin)?;
         let pool_key = web::path::pool_key(&pool_key)?;
         let path = format!("/internal/pools/{pool_key}");
-        let cause = self.0.cause(&caller, trace, keyed(&caller, "PUT", &path, key.0, &body.0)).await?;
+        let cause =
+            self.0.cause(&caller, trace, idempotency_of(&caller, "PUT", &path, key.0, &body.0)).await?;
         let settings = body.0.settings();
         let configured = self.0.0.matchmaking.configure(&pool_key, &cause, settings).await;
-        let position = configured.map_err(refusal::single)?.position.into();
+        let position = configured.map_err(problem::from_execute_error)?.position.into();
         Ok(Json(ConfiguredPool { pool_key: pool_key.into(), settings: settings.into(), position }))
     }
 }

@@ -1,13 +1,13 @@
-//! Waiting for somebody to play with, and no longer wanting to.
+//! Joins and leaves the queue.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::player::{Action, Queueing, Refusal, Wish};
+use domain::player::{self, Action, PoolRequest, Refusal};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{EntryId, PoolKey, SubjectId};
 use event_schemas::player::{PlayerQueued, QueuedPool};
-use event_schemas::sealed::Place;
+use event_schemas::sealed::SealedField;
 use event_schemas::time::Timestamp;
 use futures_util::future::join_all;
 use poem_openapi::param::{Header, Path};
@@ -16,45 +16,46 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
+use web::enums::{EntryStatus, RatingSource, Tag};
 use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::{Code, FieldError, Problem};
 use web::request::TraceParent;
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{EntryStatus, RatingSource, Tag};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::{keyed, players};
+use super::{idempotency_of, player_roles};
 use crate::execute::{ExecuteError, Executed};
-use crate::matchmaking::strength::Said;
+use crate::matchmaking::strength::ClaimedRating;
 use crate::vault::Subject;
-use crate::{Commands, refusal};
+use crate::{Commands, problem};
 
 /// The longest metadata, in bytes of JSON.
 const METADATA_BYTES_MAX: usize = 4096;
 
-/// A wish to wait, in one pool or in several: one of `pool_key` and `pool_keys` is given.
+/// A queue entry to create, in one pool or in several: either `pool_key` or `pool_keys` is given.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct JoinQueue {
-    pool_key: Option<Text<PoolKey>>,
-    /// Matched in one of them, the entry leaves all.
+    pool_key: Option<TextId<PoolKey>>,
+    /// An entry that is matched in one pool leaves all of them.
     #[oai(validator(min_items = 1, max_items = 16, unique_items))]
-    pool_keys: Option<Vec<Text<PoolKey>>>,
-    /// The player's rating, where the token claims none for the pool. It counts from callers with the role `service` or
-    /// `admin`, and is passed over from others; the answer says which rating holds, and from where.
+    pool_keys: Option<Vec<TextId<PoolKey>>>,
+    /// The player's rating, if the token has none for the pool. It is used if the caller has the role `service` or
+    /// `admin`, and ignored otherwise; the response contains the rating in use and its source.
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     rating: Option<f64>,
-    /// The player wants nobody farther away than this, in points.
+    /// The largest rating gap to an opponent, in points.
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     max_rating_gap: Option<u16>,
-    /// The caller's own notes, at most 4,096 bytes of JSON; kept under the player's key, and not looked into.
+    /// The caller's own data, at most 4,096 bytes of JSON; stored encrypted under the player's key, and not
+    /// interpreted.
     metadata: Option<BTreeMap<String, Value>>,
 }
 
 impl Example for JoinQueue {
     fn example() -> Self {
         Self {
-            pool_key: Some(Text("blitz".parse().expect("a plain word is a key"))),
+            pool_key: Some(TextId("blitz".parse().expect("a short text is a key"))),
             pool_keys: None,
             rating: None,
             max_rating_gap: Some(300),
@@ -63,50 +64,50 @@ impl Example for JoinQueue {
     }
 }
 
-/// A pool that an entry waits in.
+/// A pool of an entry.
 #[derive(Debug, Object)]
 struct JoinedPool {
-    pool_key: Text<PoolKey>,
-    /// What windows and distances are measured from.
+    pool_key: TextId<PoolKey>,
+    /// The rating from which windows and gaps are measured.
     rating: u16,
     rating_source: RatingSource,
 }
 
-/// An entry as it was made.
+/// An entry as it was created.
 #[derive(Debug, Object)]
 struct JoinedEntry {
-    id: Uid<EntryId>,
-    entry_id: Uid<EntryId>,
+    id: UuidParam<EntryId>,
+    entry_id: UuidParam<EntryId>,
     status: EntryStatus,
     pools: Vec<JoinedPool>,
     #[oai(skip_serializing_if_is_none)]
     max_rating_gap: Option<u16>,
-    queued_at: At,
-    /// When the entry ends if nobody is found. Of several pools, the shortest patience holds.
-    expires_at: At,
-    /// Of the entry in the log. Send it as `X-Min-Position` to read what you wrote.
-    position: Pos,
+    queued_at: ApiTimestamp,
+    /// The time at which the unmatched entry expires: the shortest expiry of its pools.
+    expires_at: ApiTimestamp,
+    /// Log position of the entry's creation. Send it as `X-Min-Position` to read your own write.
+    position: ApiPosition,
 }
 
-/// An entry that was cancelled.
+/// A cancelled entry.
 #[derive(Debug, Object)]
 struct CancelledEntry {
-    id: Uid<EntryId>,
-    entry_id: Uid<EntryId>,
+    id: UuidParam<EntryId>,
+    entry_id: UuidParam<EntryId>,
     status: EntryStatus,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands about waiting.
+/// The write routes of the queue.
 #[derive(Clone, Debug)]
 pub struct QueueCommands(pub(super) Commands);
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl QueueCommands {
-    /// Wait for somebody to play with
+    /// Join the queue
     ///
-    /// A player has one entry, or one unfinished match, at a time: who asks for another is refused, and `existing` is what
-    /// they have.
+    /// A player has one entry, or one unfinished match, at a time: another request is refused, and `existing` contains
+    /// the present one.
     #[oai(path = "/v1/matchmaking/queue", method = "post", operation_id = "join_queue")]
     async fn join(
         &self,
@@ -115,18 +116,18 @@ impl QueueCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         body: Json<JoinQueue>,
     ) -> Result<Created<JoinedEntry>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let subject = self.0.player(&caller).await?;
-        let idempotency = keyed(&caller, "POST", "/v1/matchmaking/queue", key.0, &body.0);
+        let idempotency = idempotency_of(&caller, "POST", "/v1/matchmaking/queue", key.0, &body.0);
         let cause = self.0.cause(&caller, trace, idempotency).await?;
         let cause = Cause { subject: Some(subject.id), ..cause };
         let entry = self.0.join_queue(&caller, &subject, &cause, body.0).await?;
         Ok(Created { location: format!("/v1/matchmaking/queue/{}", *entry.id), body: entry })
     }
 
-    /// Stop waiting
+    /// Leave the queue
     ///
-    /// An entry for which a game is being made, or was made, cannot be cancelled. Cancelling again changes nothing.
+    /// An entry whose game is being created, or exists, cannot be cancelled. Cancelling again changes nothing.
     #[oai(path = "/v1/matchmaking/queue/:entry_id", method = "delete", operation_id = "leave_queue")]
     async fn leave(
         &self,
@@ -135,27 +136,29 @@ impl QueueCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         entry_id: Path<String>,
     ) -> Result<Json<CancelledEntry>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let entry_id = web::path::entry_id(&entry_id)?;
         let subject = self.0.player(&caller).await?.id;
         let path = format!("/v1/matchmaking/queue/{entry_id}");
-        let cause =
-            self.0.cause(&caller, trace, keyed(&caller, "DELETE", &path, key.0, &Value::Null)).await?;
+        let cause = self
+            .0
+            .cause(&caller, trace, idempotency_of(&caller, "DELETE", &path, key.0, &Value::Null))
+            .await?;
         let cause = Cause { subject: Some(subject), ..cause };
         let cancelled =
-            self.0.0.matchmaking.ask_of_player(subject, &cause, Action::Cancel { entry_id }).await;
+            self.0.0.matchmaking.execute_player(subject, &cause, Action::Cancel { entry_id }).await;
         Ok(Json(CancelledEntry {
             id: entry_id.into(),
             entry_id: entry_id.into(),
             status: EntryStatus::Cancelled,
-            position: cancelled.map_err(refusal::single)?.position.into(),
+            position: cancelled.map_err(problem::from_execute_error)?.position.into(),
         }))
     }
 }
 
 impl JoinQueue {
     /// # Errors
-    /// 400 unless the pools are named in one of the two ways.
+    /// 400 unless the pools are given in one of the two ways.
     fn pools(&self) -> Result<Vec<PoolKey>, Problem> {
         match (&self.pool_key, &self.pool_keys) {
             (Some(key), None) => Ok(vec![key.0.clone()]),
@@ -170,14 +173,14 @@ impl JoinQueue {
     }
 
     /// # Errors
-    /// 422 if there is too much of it.
+    /// 422 if it is too large.
     fn metadata(&self) -> Result<Option<String>, Problem> {
         let text = self.metadata.as_ref().map(serde_json::to_string).transpose();
         let text = text.map_err(|error| Problem::internal(&error))?;
         match &text {
             Some(text) if text.len() > METADATA_BYTES_MAX => {
                 let reason =
-                    format!("is {} bytes of JSON; at most {METADATA_BYTES_MAX} are kept", text.len());
+                    format!("is {} bytes of JSON; at most {METADATA_BYTES_MAX} are allowed", text.len());
                 Err(Problem::unprocessable("metadata", reason))
             }
             _ => Ok(text),
@@ -186,13 +189,13 @@ impl JoinQueue {
 }
 
 impl Commands {
-    /// The player that the caller is.
+    /// The subject of the caller.
     ///
     /// # Errors
-    /// 403 for credentials that name no user; else if the vault cannot say who that is.
+    /// 403 for credentials without a user; an error of the vault.
     pub(super) async fn player(&self, caller: &Caller) -> Result<Subject, Problem> {
         let subject = self.0.vault.subject(&caller.tenant, caller.user()?).await;
-        subject.map_err(|error| refusal::vault(&error))
+        subject.map_err(|error| problem::from_vault_error(&error))
     }
 
     async fn join_queue(
@@ -204,58 +207,59 @@ impl Commands {
     ) -> Result<JoinedEntry, Problem> {
         let pools = body.pools()?;
         let metadata = body.metadata()?;
-        // Of a repeated command, the same again.
+        // A repeated command gets the same id.
         let entry_id = EntryId(match cause.idempotency {
             Some(idempotency) => Uuid::new_v5(&idempotency.key, b"queue_entry"),
             None => self.0.ids.next(),
         });
-        let sealed = metadata
-            .map(|text| self.0.vault.seal(&caller.tenant, subject, Place::QueueMetadata(entry_id), &text));
-        let wishes = self.wishes(caller, &pools, body.rating).await?;
-        let patience = self.patience(caller, &pools).await?;
+        let sealed = metadata.map(|text| {
+            self.0.vault.seal(&caller.tenant, subject, SealedField::QueueMetadata(entry_id), &text)
+        });
+        let pool_requests = self.pool_requests(caller, &pools, body.rating).await?;
+        let lifetime = self.lifetime(caller, &pools).await?;
         let at = self.0.clock.now();
-        let queueing = Queueing {
+        let join = player::JoinQueue {
             entry_id,
-            pools: wishes,
+            pools: pool_requests,
             max_rating_gap: body.max_rating_gap,
-            expires_at: at.after(patience),
-            metadata: sealed.transpose().map_err(|error| refusal::vault(&error))?,
+            expires_at: at.after(lifetime),
+            metadata: sealed.transpose().map_err(|error| problem::from_vault_error(&error))?,
         };
-        let action = Action::Queue(queueing);
-        match self.0.matchmaking.ask_of_player_at(at, subject.id, cause, action).await {
+        let action = Action::JoinQueue(join);
+        match self.0.matchmaking.execute_player_at(at, subject.id, cause, action).await {
             Ok(executed) => self.joined(cause, subject.id, entry_id, executed).await,
-            Err(error) => Err(self.not_joined(cause, subject.id, error).await),
+            Err(error) => Err(self.join_problem(cause, subject.id, error).await),
         }
     }
 
-    async fn wishes(
+    async fn pool_requests(
         &self,
         caller: &Caller,
         pools: &[PoolKey],
         rating: Option<f64>,
-    ) -> Result<Vec<Wish>, Problem> {
+    ) -> Result<Vec<PoolRequest>, Problem> {
         let user = caller.user()?;
-        // All at once: whoever is asked may be slow.
-        let wishes = pools.iter().map(async |pool| {
-            let said = Said::by(caller, pool, rating);
-            let rating = self.known_rating(&caller.tenant, user, pool, said).await;
-            Wish { pool_key: pool.clone(), rating }
+        // Concurrently, because the rating service may be slow.
+        let pool_requests = pools.iter().map(async |pool| {
+            let claimed = ClaimedRating::from_caller(caller, pool, rating);
+            let rating = self.known_rating(&caller.tenant, user, pool, claimed).await;
+            PoolRequest { pool_key: pool.clone(), rating }
         });
-        Ok(join_all(wishes).await)
+        Ok(join_all(pool_requests).await)
     }
 
-    /// How long an entry waits in these pools.
-    async fn patience(&self, caller: &Caller, pools: &[PoolKey]) -> Result<Duration, Problem> {
+    /// The time after which an entry in these pools expires.
+    async fn lifetime(&self, caller: &Caller, pools: &[PoolKey]) -> Result<Duration, Problem> {
         let mut shortest = Duration::from_secs(domain::pool::SECONDS_MAX.into());
         for pool in pools {
             let settings = self.0.matchmaking.settings(&caller.tenant, pool).await;
-            let settings = settings.map_err(refusal::unreadable)?;
+            let settings = settings.map_err(problem::from_load_error)?;
             shortest = shortest.min(Duration::from_secs(settings.entry_expires_after_seconds.into()));
         }
         Ok(shortest)
     }
 
-    /// The entry as it was made: so a repeated command is answered as the first time, whatever happened since.
+    /// The entry as it was created, unaffected by later events, so that a repeated command gets its first result.
     async fn joined(
         &self,
         cause: &Cause,
@@ -263,25 +267,27 @@ impl Commands {
         entry_id: EntryId,
         executed: Executed,
     ) -> Result<JoinedEntry, Problem> {
-        let queued = self.0.matchmaking.queued(&cause.tenant, subject, entry_id).await;
-        let Some((queued, queued_at)) = queued.map_err(refusal::unreadable)? else {
+        let queued = self.0.matchmaking.queued_entry(&cause.tenant, subject, entry_id).await;
+        let Some((queued, queued_at)) = queued.map_err(problem::from_load_error)? else {
             return Err(Problem::internal(&"an entry was recorded and is not in its player's stream"));
         };
         Ok(entry(queued, queued_at, executed))
     }
 
-    async fn not_joined(&self, cause: &Cause, subject: SubjectId, error: ExecuteError<Refusal>) -> Problem {
+    async fn join_problem(&self, cause: &Cause, subject: SubjectId, error: ExecuteError<Refusal>) -> Problem {
         let existing = match &error {
             ExecuteError::Refused(refused) => match refused.first() {
-                Some(item) => self.0.matchmaking.in_the_way(&cause.tenant, subject, &item.refusal).await,
+                Some(item) => {
+                    self.0.matchmaking.conflicting_activity(&cause.tenant, subject, &item.refusal).await
+                }
                 None => Ok(None),
             },
             _ => Ok(None),
         };
         match existing {
-            Ok(Some(existing)) => refusal::single(error).with("existing", existing),
-            Ok(None) => refusal::single(error),
-            Err(unreadable) => refusal::unreadable(unreadable),
+            Ok(Some(existing)) => problem::from_execute_error(error).with("existing", existing),
+            Ok(None) => problem::from_execute_error(error),
+            Err(unreadable) => problem::from_load_error(unreadable),
         }
     }
 }

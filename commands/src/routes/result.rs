@@ -1,22 +1,22 @@
-//! How the games of matches ended.
+//! Reports the results of games.
 
-use event_schemas::ids::MatchRecordId;
+use event_schemas::ids::GameMatchId;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use web::caller::Caller;
+use web::enums::{GameMatchStatus, GameResult, Tag};
 use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{Pos, Uid};
-use web::vocabulary::{GameResult, MatchStatus, Tag};
+use web::value::{ApiPosition, UuidParam};
 
-use super::{keyed, reporters};
-use crate::matchmaking::Chain;
-use crate::{Commands, refusal};
+use super::{idempotency_of, worker_roles};
+use crate::command_context::CommandContext;
+use crate::{Commands, problem};
 
-/// How a game ended.
+/// The result of a game.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportResult {
@@ -29,26 +29,26 @@ impl Example for ReportResult {
     }
 }
 
-/// A match that is over.
+/// A finished match.
 #[derive(Debug, Object)]
 struct ReportedMatch {
-    id: Uid<MatchRecordId>,
-    match_id: Uid<MatchRecordId>,
-    status: MatchStatus,
+    id: UuidParam<GameMatchId>,
+    match_id: UuidParam<GameMatchId>,
+    status: GameMatchStatus,
     result: GameResult,
-    /// By here both players are free, and their ratings moved.
-    position: Pos,
+    /// Log position from which both players are released, and their ratings updated.
+    position: ApiPosition,
 }
 
-/// Commands about results.
+/// The write routes of results.
 #[derive(Clone, Debug)]
 pub struct ResultCommands(pub(super) Commands);
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl ResultCommands {
-    /// Report how a game ended
+    /// Report the result of a game
     ///
-    /// Both players are free then, and unless the game was aborted, their ratings have moved. The same result again changes
+    /// Releases both players and, unless the game was aborted, updates their ratings. The same result again changes
     /// nothing; another one is refused.
     #[oai(path = "/internal/matches/:match_id/result", method = "post", operation_id = "report_result")]
     async fn report(
@@ -59,24 +59,25 @@ impl ResultCommands {
         match_id: Path<String>,
         body: Json<ReportResult>,
     ) -> Result<Json<ReportedMatch>, Problem> {
-        caller.require(reporters())?;
-        let match_id = web::path::match_record_id(&match_id)?;
+        caller.require(worker_roles())?;
+        let match_id = web::path::game_match_id(&match_id)?;
         let matchmaking = &self.0.0.matchmaking;
-        if !matchmaking.has_match(&caller.tenant, match_id).await.map_err(refusal::unreadable)? {
+        if !matchmaking.has_match(&caller.tenant, match_id).await.map_err(problem::from_load_error)? {
             return Err(Problem::not_found("there is no such match"));
         }
         let path = format!("/internal/matches/{match_id}/result");
-        let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &body.0)).await?;
+        let cause =
+            self.0.cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0)).await?;
         let result = body.0.result;
         let reported = matchmaking.report(match_id, &cause, result.into()).await;
-        let reported = reported.map_err(refusal::single)?.position;
-        let freed = matchmaking.free_both(match_id, &Chain::of_caller(&cause)).await;
+        let reported = reported.map_err(problem::from_execute_error)?.position;
+        let released = matchmaking.release_both(match_id, &CommandContext::of_caller(&cause)).await;
         Ok(Json(ReportedMatch {
             id: match_id.into(),
             match_id: match_id.into(),
-            status: MatchStatus::Finished,
+            status: GameMatchStatus::Finished,
             result,
-            position: freed.unwrap_or(reported).into(),
+            position: released.unwrap_or(reported).into(),
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Workers: here, alive, gone.
+//! Registers workers, and records their heartbeats and exits.
 
 use std::collections::BTreeSet;
 
@@ -11,24 +11,24 @@ use poem_openapi::param::{Header, Path};
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
 use web::caller::Caller;
+use web::enums::{Tag, WorkKind};
 use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
 use web::request::TraceParent;
-use web::value::{Pos, Text};
-use web::vocabulary::{Tag, WorkKind};
+use web::value::{ApiPosition, TextId};
 
-use super::{keyed, reporters};
-use crate::{Commands, refusal};
+use super::{idempotency_of, worker_roles};
+use crate::{Commands, problem};
 
-/// What a worker says of itself.
+/// The registration of a worker.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct RegisterWorker {
-    /// What it can do.
+    /// The kinds of work that it can do.
     #[oai(validator(min_items = 1, max_items = 20))]
     kinds: Vec<WorkKind>,
-    /// Of the worker's program.
+    /// The version of the worker's program.
     #[oai(validator(min_length = 1, max_length = 100))]
     version: Option<String>,
 }
@@ -39,31 +39,31 @@ impl Example for RegisterWorker {
     }
 }
 
-/// A worker that is known.
+/// A registered worker.
 #[derive(Debug, Object)]
-struct WorkerKnown {
-    worker_id: Text<WorkerId>,
+struct RegisteredWorker {
+    worker_id: TextId<WorkerId>,
     kinds: Vec<WorkKind>,
     #[oai(skip_serializing_if_is_none)]
     version: Option<String>,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// A worker that was heard of.
+/// An accepted heartbeat.
 #[derive(Debug, Object)]
-struct WorkerHeard {
-    worker_id: Text<WorkerId>,
-    position: Pos,
+struct HeartbeatAccepted {
+    worker_id: TextId<WorkerId>,
+    position: ApiPosition,
 }
 
-/// How a worker ended, as whoever started it saw.
+/// The exit of a worker, as its supervisor saw it.
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportExit {
     /// 137 counts as out of memory.
     exit_code: Option<i32>,
     signal: Option<i32>,
-    /// `oom` counts as out of memory, `shutdown` as asked for.
+    /// `oom` counts as out of memory, `shutdown` as a requested stop.
     #[oai(validator(min_length = 1, max_length = 2000))]
     reason: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Example for ReportExit {
     }
 }
 
-/// How a worker ended.
+/// The way in which a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename = "ReportedEnd", rename_all = "snake_case", remote = "StoredEnd")]
 enum WorkerEnd {
@@ -84,15 +84,15 @@ enum WorkerEnd {
     Crashed,
 }
 
-/// A worker that is gone. Its leases end with it.
+/// An exited worker. Its leases end with it.
 #[derive(Debug, Object)]
-struct WorkerGone {
-    worker_id: Text<WorkerId>,
+struct ExitedWorker {
+    worker_id: TextId<WorkerId>,
     end: WorkerEnd,
-    position: Pos,
+    position: ApiPosition,
 }
 
-/// Commands about workers.
+/// The write routes of workers.
 #[derive(Clone, Debug)]
 pub struct WorkerCommands(pub(super) Commands);
 
@@ -100,7 +100,7 @@ pub struct WorkerCommands(pub(super) Commands);
 impl WorkerCommands {
     /// Register a worker
     ///
-    /// A claim registers, too.
+    /// A claim registers its worker, too.
     #[oai(path = "/internal/workers/:worker_id", method = "put", operation_id = "register_worker")]
     async fn register(
         &self,
@@ -109,21 +109,22 @@ impl WorkerCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         worker_id: Path<String>,
         body: Json<RegisterWorker>,
-    ) -> Result<Json<WorkerKnown>, Problem> {
-        caller.require(reporters())?;
+    ) -> Result<Json<RegisteredWorker>, Problem> {
+        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
         let path = format!("/internal/workers/{worker_id}");
-        let cause = self.0.cause(&caller, trace, keyed(&caller, "PUT", &path, key.0, &body.0)).await?;
+        let cause =
+            self.0.cause(&caller, trace, idempotency_of(&caller, "PUT", &path, key.0, &body.0)).await?;
         let kinds: BTreeSet<StoredKind> = body.0.kinds.into_iter().map(Into::into).collect();
         let version = body.0.version;
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
         let position = self.0.act_on_worker(&cause, &worker_id, action).await?;
-        self.0.0.board.seen(&caller.tenant, &worker_id);
+        self.0.0.board.worker_heartbeat(&caller.tenant, &worker_id);
         let kinds = kinds.into_iter().map(Into::into).collect();
-        Ok(Json(WorkerKnown { worker_id: worker_id.into(), kinds, version, position }))
+        Ok(Json(RegisteredWorker { worker_id: worker_id.into(), kinds, version, position }))
     }
 
-    /// Say that a worker is alive
+    /// Send a worker heartbeat
     #[oai(
         path = "/internal/workers/:worker_id/heartbeat",
         method = "post",
@@ -134,23 +135,23 @@ impl WorkerCommands {
         caller: Caller,
         trace: TraceParent,
         worker_id: Path<String>,
-    ) -> Result<Json<WorkerHeard>, Problem> {
-        caller.require(reporters())?;
+    ) -> Result<Json<HeartbeatAccepted>, Problem> {
+        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
-        let position = if self.0.0.board.seen(&caller.tenant, &worker_id) {
+        let position = if self.0.0.board.worker_heartbeat(&caller.tenant, &worker_id) {
             let stream = StreamId::worker(&caller.tenant, &worker_id);
-            let position = self.0.0.workers.look(&stream, |folded| folded.position()).await;
-            position.map_err(refusal::unreadable)?.into()
+            let position = self.0.0.workers.query(&stream, |folded| folded.position()).await;
+            position.map_err(problem::from_load_error)?.into()
         } else {
             let cause = self.0.cause(&caller, trace, None).await?;
             self.0.act_on_worker(&cause, &worker_id, Action::Seen).await?
         };
-        Ok(Json(WorkerHeard { worker_id: worker_id.into(), position }))
+        Ok(Json(HeartbeatAccepted { worker_id: worker_id.into(), position }))
     }
 
-    /// Report that a worker ended
+    /// Report a worker's exit
     ///
-    /// What it had claimed waits for another worker at once.
+    /// Its claimed work is ready for another worker at once.
     #[oai(path = "/internal/workers/:worker_id/exit", method = "post", operation_id = "worker_exit")]
     async fn exit(
         &self,
@@ -159,16 +160,17 @@ impl WorkerCommands {
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         worker_id: Path<String>,
         body: Json<ReportExit>,
-    ) -> Result<Json<WorkerGone>, Problem> {
-        caller.require(reporters())?;
+    ) -> Result<Json<ExitedWorker>, Problem> {
+        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
         let path = format!("/internal/workers/{worker_id}/exit");
-        let cause = self.0.cause(&caller, trace, keyed(&caller, "POST", &path, key.0, &body.0)).await?;
+        let cause =
+            self.0.cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0)).await?;
         let ReportExit { exit_code, signal, reason } = body.0;
         let end = end_of(exit_code, signal, reason.as_deref()).into();
         let action = Action::Exit { exit_code, signal, reason };
         let position = self.0.act_on_worker(&cause, &worker_id, action).await?;
-        Ok(Json(WorkerGone { worker_id: worker_id.into(), end, position }))
+        Ok(Json(ExitedWorker { worker_id: worker_id.into(), end, position }))
     }
 }
 
@@ -178,10 +180,11 @@ impl Commands {
         cause: &Cause,
         worker_id: &WorkerId,
         action: Action,
-    ) -> Result<Pos, Problem> {
+    ) -> Result<ApiPosition, Problem> {
         let stream = StreamId::worker(&cause.tenant, worker_id);
         let command = Command { worker_id: worker_id.clone(), at: self.0.clock.now(), action };
-        let executed = self.0.workers.execute(&stream, cause, command).await.map_err(refusal::single)?;
+        let executed =
+            self.0.workers.execute(&stream, cause, command).await.map_err(problem::from_execute_error)?;
         Ok(executed.position.into())
     }
 }

@@ -1,47 +1,47 @@
-//! What people know, and what they were told.
+//! The facts that the tasks share, and the commands that were acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::AddAssign;
 
-use event_schemas::ids::{ChallengeId, EntryId, JobId, LeaseId, MatchRecordId, SubjectId};
+use event_schemas::ids::{ChallengeId, EntryId, GameMatchId, JobId, LeaseId, SubjectId};
 use event_schemas::time::Timestamp;
 
-/// Something that was answered as done.
+/// An acknowledged command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Acknowledged {
     Queued(EntryId),
     Cancelled(EntryId),
     Challenged(ChallengeId),
-    /// With the number of the result.
-    Result(MatchRecordId, usize),
-    /// An analysis.
-    Asked(JobId),
-    Taken(JobId),
+    /// The match, and the number of the result.
+    Result(GameMatchId, usize),
+    /// A requested analysis.
+    AnalysisRequested(JobId),
+    AnalysisCancelled(JobId),
     Completed(JobId, LeaseId),
     Failed(JobId, LeaseId),
 }
 
-/// What everybody can see or remembers.
+/// The facts that all tasks can see.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) acknowledged: Vec<Acknowledged>,
-    /// Those that are pending, with the two whom they are about.
+    /// The pending challenges with their two players.
     pub(super) challenges: BTreeMap<ChallengeId, [SubjectId; 2]>,
     /// Matches without a result.
-    pub(super) playing: BTreeSet<MatchRecordId>,
-    /// Jobs that stand still.
+    pub(super) playing: BTreeSet<GameMatchId>,
+    /// The failed jobs.
     pub(super) failed: BTreeSet<JobId>,
-    /// When each lease's worker was last heard of.
-    pub(super) heard: HashMap<LeaseId, Timestamp>,
-    /// How many workers ask for work just now.
+    /// The time of the last heartbeat of each lease.
+    pub(super) heartbeats: HashMap<LeaseId, Timestamp>,
+    /// The number of workers that wait for work.
     pub(super) claiming: usize,
 }
 
-/// What happened at all: a soak in which nothing happens proves nothing.
+/// The counts of what happened: a soak in which nothing happens proves nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
     pub(super) events: usize,
-    pub(super) deaths: usize,
+    pub(super) crashes: usize,
     pub(super) acknowledged: usize,
     pub(super) matches: usize,
     pub(super) abandoned: usize,
@@ -54,15 +54,15 @@ pub(super) struct Figures {
     pub(super) retries: usize,
     pub(super) leases_lost: usize,
     pub(super) quarantined: usize,
-    /// Instants before which it was made sure that nothing is missed.
-    pub(super) rests: usize,
+    /// The number of idle instants that were checked.
+    pub(super) idle_checks: usize,
 }
 
 impl Figures {
     fn all(&mut self) -> [&mut usize; 15] {
         [
             &mut self.events,
-            &mut self.deaths,
+            &mut self.crashes,
             &mut self.acknowledged,
             &mut self.matches,
             &mut self.abandoned,
@@ -75,13 +75,13 @@ impl Figures {
             &mut self.retries,
             &mut self.leases_lost,
             &mut self.quarantined,
-            &mut self.rests,
+            &mut self.idle_checks,
         ]
     }
 
     pub(super) fn prove_something(mut self, seeds: u64) {
         let shown = self;
-        // Quarantines take two accidents in a row, so that not every seed has one.
+        // A quarantine takes two crashes in a row, so that not every seed has one.
         let least = self.all().into_iter().filter(|figure| **figure != shown.quarantined).map(|n| *n).min();
         assert!(least.unwrap_or(0) as u64 >= seeds, "too little happens in {seeds} seeds: {shown:?}");
     }

@@ -1,4 +1,4 @@
-//! Those who ask for analyses, and those who do them, well or badly.
+//! Tasks that request analyses, and workers that do them, with or without errors.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use event_schemas::worker::WorkKind;
 use uuid::Uuid;
 use web::problem::Problem;
 
-use super::people::{chance_of, id, insist};
+use super::harness::{Process, Task, World};
+use super::players::{id, retry_until_known, rng_of};
 use super::record::Acknowledged;
-use super::stage::{Process, Task, Town};
-use crate::claim::{Asked, Claimed, Item};
+use crate::claim::{ClaimRequest, Claimed, ClaimedItem};
 use crate::execute::ExecuteError;
-use crate::matchmaking::simulation::players::{Answer, tenant};
-use crate::matchmaking::simulation::world::Chance;
+use crate::matchmaking::simulation::players::{CommandOutcome, tenant};
+use crate::matchmaking::simulation::world::Rng;
 
 const WORKERS: u64 = 5;
 const VIDEOS: u64 = 40;
@@ -32,7 +32,7 @@ const STAGES: [Phase; 5] = [
     Phase::FindingHighlights,
 ];
 
-/// One of each kind that is treated in a way of its own.
+/// One error of each class that is handled in a way of its own.
 const ERRORS: [&str; 12] = [
     "read timed out",
     "connection refused",
@@ -48,11 +48,12 @@ const ERRORS: [&str; 12] = [
     "index out of range",
 ];
 
-pub(super) fn all(town: &Town) -> Vec<Task> {
-    let of_worker = |n| -> Task { Box::pin(worker(town.clone(), n)) };
-    let asking: [Task; 2] = [Box::pin(requester(town.clone(), 0)), Box::pin(requester(town.clone(), 1))];
-    let leading: Task = Box::pin(leader(town.clone()));
-    (0..WORKERS).map(of_worker).chain(asking).chain([leading]).collect()
+pub(super) fn all(world: &World) -> Vec<Task> {
+    let of_worker = |n| -> Task { Box::pin(worker(world.clone(), n)) };
+    let requesters: [Task; 2] =
+        [Box::pin(requester(world.clone(), 0)), Box::pin(requester(world.clone(), 1))];
+    let retrier: Task = Box::pin(job_retrier(world.clone()));
+    (0..WORKERS).map(of_worker).chain(requesters).chain([retrier]).collect()
 }
 
 fn cause(key: Uuid, actor: Actor) -> Cause {
@@ -72,140 +73,144 @@ fn caller() -> Actor {
     Actor::Service("callers".parse().unwrap())
 }
 
-fn answered<T>(answer: Result<T, Problem>) -> Answer {
-    match answer {
-        Ok(_) => Answer::Done,
-        Err(problem) if problem.status().is_client_error() => Answer::Refused,
-        Err(_) => Answer::Unknown,
+fn outcome_of<T>(result: Result<T, Problem>) -> CommandOutcome {
+    match result {
+        Ok(_) => CommandOutcome::Done,
+        Err(problem) if problem.status().is_client_error() => CommandOutcome::Refused,
+        Err(_) => CommandOutcome::Unknown,
     }
 }
 
-/// Asks for analyses, and takes some back.
-async fn requester(town: Town, n: u64) {
-    let mut chance = chance_of(&town, 5, n);
-    while town.is_open() {
-        town.sleep(&mut chance, 5, 60).await;
-        let url = format!("https://www.twitch.tv/videos/{}", 2_000 + chance.below(VIDEOS));
+/// Requests analyses, and cancels some.
+async fn requester(world: World, n: u64) {
+    let mut rng = rng_of(&world, 5, n);
+    while world.is_open() {
+        world.sleep(&mut rng, 5, 60).await;
+        let url = format!("https://www.twitch.tv/videos/{}", 2_000 + rng.below(VIDEOS));
         let video_id = url::video_id(&url).unwrap();
         let source = JobSource::Video { video_id: video_id.clone(), url, options: serde_json::Map::new() };
-        let cause_of_start = cause(id(&mut chance), caller());
+        let cause_of_start = cause(id(&mut rng), caller());
         let started = loop {
             let (cause, video_id, source) = (cause_of_start.clone(), video_id.clone(), source.clone());
             let start = async move |process: Process| {
                 let started = process.commands.start_analysis(&cause, &video_id, source).await;
                 started.map(|(_, started)| *started.job_id)
             };
-            match town.ask(start).await {
+            match world.ask(start).await {
                 Some(Ok(job)) => break Some(job),
                 Some(Err(problem)) if problem.status().is_client_error() => break None,
-                _ => town.clock.sleep(Duration::from_secs(1)).await,
+                _ => world.clock.sleep(Duration::from_secs(1)).await,
             }
         };
         let Some(job) = started else { continue };
-        town.acknowledge(Acknowledged::Asked(job));
-        if chance.percent(10) {
-            town.sleep(&mut chance, 0, 90).await;
-            let cause = cause(id(&mut chance), caller());
-            if insist(&town, |process| act(process, job, cause.clone(), Action::Cancel { reason: None }))
-                .await
-                == Answer::Done
+        world.acknowledge(Acknowledged::AnalysisRequested(job));
+        if rng.percent(10) {
+            world.sleep(&mut rng, 0, 90).await;
+            let cause = cause(id(&mut rng), caller());
+            if retry_until_known(&world, |process| {
+                act(process, job, cause.clone(), Action::Cancel { reason: None })
+            })
+            .await
+                == CommandOutcome::Done
             {
-                town.acknowledge(Acknowledged::Taken(job));
+                world.acknowledge(Acknowledged::AnalysisCancelled(job));
             }
         }
     }
 }
 
-/// Takes analyses up again that stand still.
-async fn leader(town: Town) {
-    let mut chance = chance_of(&town, 6, 0);
-    while town.is_open() {
-        town.sleep(&mut chance, 30, 240).await;
-        let failed: Vec<JobId> = town.record.lock().unwrap().failed.iter().copied().collect();
-        let Some(job) = failed.get(chance.below(failed.len().max(1) as u64) as usize).copied() else {
+/// Retries failed analyses.
+async fn job_retrier(world: World) {
+    let mut rng = rng_of(&world, 6, 0);
+    while world.is_open() {
+        world.sleep(&mut rng, 30, 240).await;
+        let failed: Vec<JobId> = world.record.lock().unwrap().failed.iter().copied().collect();
+        let Some(job) = failed.get(rng.below(failed.len().max(1) as u64) as usize).copied() else {
             continue;
         };
-        let cause = cause(id(&mut chance), caller());
+        let cause = cause(id(&mut rng), caller());
         let retry = |process: Process| {
             let cause = cause.clone();
             async move {
-                match answered(process.commands.is_latest_analysis(&tenant(), job).await) {
-                    Answer::Done => act(process, job, cause, Action::Retry { eta_priors: Vec::new() }).await,
-                    answer => answer,
+                match outcome_of(process.commands.check_latest_analysis(&tenant(), job).await) {
+                    CommandOutcome::Done => {
+                        act(process, job, cause, Action::Retry { eta_priors: Vec::new() }).await
+                    }
+                    outcome => outcome,
                 }
             }
         };
-        insist(&town, retry).await;
+        retry_until_known(&world, retry).await;
     }
 }
 
-async fn act(process: Process, job: JobId, cause: Cause, action: Action) -> Answer {
+async fn act(process: Process, job: JobId, cause: Cause, action: Action) -> CommandOutcome {
     let command = job::Command { at: process.commands.0.clock.now(), action };
     match process.commands.0.jobs.execute(&StreamId::job(job), &cause, command).await {
-        Ok(_) => Answer::Done,
-        Err(ExecuteError::Refused(_)) => Answer::Refused,
-        Err(_) => Answer::Unknown,
+        Ok(_) => CommandOutcome::Done,
+        Err(ExecuteError::Refused(_)) => CommandOutcome::Refused,
+        Err(_) => CommandOutcome::Unknown,
     }
 }
 
-/// What became of a worker's job.
-enum Left {
-    HandedIn,
-    /// Somebody else has it, or nobody wants it any more.
+/// The outcome of a worker's job.
+enum WorkOutcome {
+    Reported,
+    /// The lease was lost, or the job has ended.
     Lost,
-    /// It went away without a word.
+    /// The worker vanished without a report.
     Vanished,
 }
 
-async fn worker(town: Town, n: u64) {
-    let mut chance = chance_of(&town, 7, n);
+async fn worker(world: World, n: u64) {
+    let mut rng = rng_of(&world, 7, n);
     let name: WorkerId = format!("worker-{n}").parse().unwrap();
     loop {
-        let claimed = claim(&town, &name, id(&mut chance)).await;
+        let claimed = claim(&world, &name, id(&mut rng)).await;
         for item in claimed.items {
-            if matches!(work(&town, &name, &item, &mut chance).await, Left::Vanished) {
-                town.sleep(&mut chance, 20, 200).await;
-                // It is back, and does not know that it was away.
-                complete(&town, &name, &item, &mut chance).await;
+            if matches!(work(&world, &name, &item, &mut rng).await, WorkOutcome::Vanished) {
+                world.sleep(&mut rng, 20, 200).await;
+                // The worker is back, and reports under its old lease.
+                complete(&world, &name, &item, &mut rng).await;
             }
         }
     }
 }
 
-async fn claim(town: &Town, name: &WorkerId, key: Uuid) -> Claimed {
+async fn claim(world: &World, name: &WorkerId, key: Uuid) -> Claimed {
     loop {
-        let (cause, asked) = (
+        let (cause, request) = (
             cause(key, Actor::Worker(name.clone())),
-            Asked {
+            ClaimRequest {
                 worker_id: name.clone(),
                 kinds: vec![WorkKind::VideoAnalysis],
                 max: 1,
                 wait: Duration::from_secs(30),
             },
         );
-        town.record.lock().unwrap().claiming += 1;
-        let claimed = town.ask(async move |process| process.commands.claim(&cause, &asked).await).await;
-        town.record.lock().unwrap().claiming -= 1;
+        world.record.lock().unwrap().claiming += 1;
+        let claimed = world.ask(async move |process| process.commands.claim(&cause, &request).await).await;
+        world.record.lock().unwrap().claiming -= 1;
         match claimed {
             Some(Ok(claimed)) => return claimed,
-            _ => town.clock.sleep(Duration::from_secs(1)).await,
+            _ => world.clock.sleep(Duration::from_secs(1)).await,
         }
     }
 }
 
-async fn work(town: &Town, name: &WorkerId, item: &Item, chance: &mut Chance) -> Left {
+async fn work(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng) -> WorkOutcome {
     for stage in STAGES {
-        let steps = 1 + chance.below(3);
+        let steps = 1 + rng.below(3);
         for step in 1..=steps {
-            town.sleep(chance, 1, 14).await;
-            // Those who are left when nobody comes any more do their work well.
-            let luck = if town.is_open() { chance.below(100) } else { 99 };
+            world.sleep(rng, 1, 14).await;
+            // After the load no worker fails.
+            let luck = if world.is_open() { rng.below(100) } else { 99 };
             match luck {
-                0..2 => return Left::Vanished,
-                2..4 => stall(town, name, item, chance).await,
+                0..2 => return WorkOutcome::Vanished,
+                2..4 => stall(world, name, item, rng).await,
                 4..8 => {
-                    let error = ERRORS[chance.below(ERRORS.len() as u64) as usize];
-                    return fail(town, name, item, error, chance).await;
+                    let error = ERRORS[rng.below(ERRORS.len() as u64) as usize];
+                    return fail(world, name, item, error, rng).await;
                 }
                 _ => {}
             }
@@ -217,85 +222,85 @@ async fn work(town: &Town, name: &WorkerId, item: &Item, chance: &mut Chance) ->
                 items_total: None,
             };
             let action = Action::ReportProgress { report, eta_priors: Vec::new() };
-            if report_under(town, name, item, action, chance).await != Answer::Done {
-                return Left::Lost;
+            if report_under(world, name, item, action, rng).await != CommandOutcome::Done {
+                return WorkOutcome::Lost;
             }
         }
     }
-    complete(town, name, item, chance).await
+    complete(world, name, item, rng).await
 }
 
-async fn complete(town: &Town, name: &WorkerId, item: &Item, chance: &mut Chance) -> Left {
+async fn complete(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng) -> WorkOutcome {
     let action = Action::Complete { lease_id: Some(item.lease_id), result: None };
-    if report_under(town, name, item, action, chance).await != Answer::Done {
-        return Left::Lost;
+    if report_under(world, name, item, action, rng).await != CommandOutcome::Done {
+        return WorkOutcome::Lost;
     }
-    town.acknowledge(Acknowledged::Completed(item.job_id, item.lease_id));
-    Left::HandedIn
+    world.acknowledge(Acknowledged::Completed(item.job_id, item.lease_id));
+    WorkOutcome::Reported
 }
 
-async fn fail(town: &Town, name: &WorkerId, item: &Item, error: &str, chance: &mut Chance) -> Left {
+async fn fail(world: &World, name: &WorkerId, item: &ClaimedItem, error: &str, rng: &mut Rng) -> WorkOutcome {
     let error = classify(error, None, None, item.job_id, item.attempt);
-    let cause = cause(id(chance), Actor::Worker(name.clone()));
+    let cause = cause(id(rng), Actor::Worker(name.clone()));
     let (job, lease_id) = (item.job_id, item.lease_id);
     let failed = |process: Process| {
         let (cause, error) = (cause.clone(), error.clone());
         async move {
-            let left_alone_until = process.commands.0.board.left_alone_until(job, &error);
-            let action = Action::Fail { lease_id: Some(lease_id), error, left_alone_until };
-            answered(process.commands.report(&cause, lease_id, job, action).await)
+            let circuit_open_until = process.commands.0.board.circuit_open_until(job, &error);
+            let action = Action::Fail { lease_id: Some(lease_id), error, circuit_open_until };
+            outcome_of(process.commands.report(&cause, lease_id, job, action).await)
         }
     };
-    if insist(town, failed).await != Answer::Done {
-        return Left::Lost;
+    if retry_until_known(world, failed).await != CommandOutcome::Done {
+        return WorkOutcome::Lost;
     }
-    town.acknowledge(Acknowledged::Failed(job, lease_id));
-    Left::HandedIn
+    world.acknowledge(Acknowledged::Failed(job, lease_id));
+    WorkOutcome::Reported
 }
 
-/// Reports, and so is heard of.
+/// Reports, which counts as a heartbeat.
 async fn report_under(
-    town: &Town,
+    world: &World,
     name: &WorkerId,
-    item: &Item,
+    item: &ClaimedItem,
     action: Action,
-    chance: &mut Chance,
-) -> Answer {
-    let cause = cause(id(chance), Actor::Worker(name.clone()));
+    rng: &mut Rng,
+) -> CommandOutcome {
+    let cause = cause(id(rng), Actor::Worker(name.clone()));
     let (job, lease_id) = (item.job_id, item.lease_id);
     let report = |process: Process| {
         let (cause, action) = (cause.clone(), action.clone());
-        async move { answered(process.commands.report(&cause, lease_id, job, action).await) }
+        async move { outcome_of(process.commands.report(&cause, lease_id, job, action).await) }
     };
-    let answer = insist(town, report).await;
-    if answer == Answer::Done {
-        heard(town, lease_id);
+    let outcome = retry_until_known(world, report).await;
+    if outcome == CommandOutcome::Done {
+        record_heartbeat(world, lease_id);
     }
-    answer
+    outcome
 }
 
-/// It takes its time, and says that it is alive.
-async fn stall(town: &Town, name: &WorkerId, item: &Item, chance: &mut Chance) {
-    for _ in 0..1 + chance.below(8) {
-        town.clock.sleep(Duration::from_secs(15)).await;
+/// Stalls, and sends heartbeats.
+async fn stall(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng) {
+    for _ in 0..1 + rng.below(8) {
+        world.clock.sleep(Duration::from_secs(15)).await;
         let (lease, name) = (item.lease_id, name.clone());
-        let beat = async move |process: Process| {
+        let heartbeat = async move |process: Process| {
             let board = &process.commands.0.board;
             if !board.is_ready() {
                 return false;
             }
-            board.seen(&tenant(), &name);
-            matches!(board.heartbeat(&tenant(), lease), crate::work::Beat::Until(_))
+            board.worker_heartbeat(&tenant(), &name);
+            matches!(board.heartbeat(&tenant(), lease), crate::work::HeartbeatResult::Until(_))
         };
-        if town.ask(beat).await == Some(true) {
-            heard(town, lease);
+        if world.ask(heartbeat).await == Some(true) {
+            record_heartbeat(world, lease);
         }
     }
 }
 
-fn heard(town: &Town, lease: LeaseId) {
-    let now = town.clock.now();
-    let mut record = town.record.lock().unwrap();
-    let last = record.heard.entry(lease).or_insert(now);
+fn record_heartbeat(world: &World, lease: LeaseId) {
+    let now = world.clock.now();
+    let mut record = world.record.lock().unwrap();
+    let last = record.heartbeats.entry(lease).or_insert(now);
     *last = now.max(*last);
 }

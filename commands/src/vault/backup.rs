@@ -1,22 +1,22 @@
-//! Copying the vault while a server uses it.
+//! Copies the vault while a server uses it.
 
 use std::path::{Path, PathBuf};
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::{MIGRATIONS, VaultError, make_private};
+use super::{MIGRATIONS, VaultError, create_private};
 
-/// Why there is no copy of the vault.
+/// The reason why the vault was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{} is no vault; name the data folder of a server that has run", .0.display())]
-    NoVault(PathBuf),
-    #[error("{} is there already; name a new file", .0.display())]
-    Taken(PathBuf),
+    #[error("{} is not a vault; name the data folder of a server that has run", .0.display())]
+    NotAVault(PathBuf),
+    #[error("{} exists already; name a new file", .0.display())]
+    Exists(PathBuf),
     #[error(transparent)]
     Vault(VaultError),
-    #[error("cannot write {}: {source}; check that there is room and that this user may write there", path.display())]
+    #[error("cannot write {}: {source}; check that the disk has space and that this user may write there", path.display())]
     File { path: PathBuf, source: std::io::Error },
 }
 
@@ -26,49 +26,49 @@ impl From<sqlx::Error> for BackupError {
     }
 }
 
-/// Copies the vault in the file `from` into a new file, as it is at one moment, and answers how many people are in it.
-/// What was erased is not in it, not even in free pages. Only its owner can read the file.
+/// Copies the vault in the file `from` into a new file, as a consistent snapshot, and returns the number of people in
+/// it. Erased data is not in it, not even in free pages. Only its owner can read the file.
 ///
 /// # Errors
 /// [`BackupError`]; then there is no new file.
 pub async fn back_up(from: &Path, to: &Path) -> Result<u64, BackupError> {
     if !from.is_file() {
-        return Err(BackupError::NoVault(from.to_owned()));
+        return Err(BackupError::NotAVault(from.to_owned()));
     }
     if to.exists() {
-        return Err(BackupError::Taken(to.to_owned()));
+        return Err(BackupError::Exists(to.to_owned()));
     }
-    let mut made = to.as_os_str().to_owned();
-    made.push(".tmp");
-    let made = PathBuf::from(made);
-    let copied = copy(from, &made).await;
+    let mut temporary = to.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let copied = copy(from, &temporary).await;
     if copied.is_err() {
-        // The first fault is the one that counts.
-        let _ = std::fs::remove_file(&made);
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
         return copied;
     }
     let failed = |source| BackupError::File { path: to.to_owned(), source };
-    std::fs::File::open(&made).and_then(|file| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&made, to).map_err(failed)?;
+    std::fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&temporary, to).map_err(failed)?;
     // Syncs the folder as well.
-    make_private(to).map_err(failed)?;
+    create_private(to).map_err(failed)?;
     copied
 }
 
-async fn copy(from: &Path, made: &Path) -> Result<u64, BackupError> {
+async fn copy(from: &Path, temporary: &Path) -> Result<u64, BackupError> {
     let mut source = SqliteConnectOptions::new().filename(from).connect().await?;
     let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(&mut source).await?;
     if !usize::try_from(version).is_ok_and(|version| (1..=MIGRATIONS.len()).contains(&version)) {
         return Err(BackupError::Vault(VaultError::Newer(version)));
     }
-    let failed = |source| BackupError::File { path: made.to_owned(), source };
-    match std::fs::remove_file(made) {
+    let failed = |source| BackupError::File { path: temporary.to_owned(), source };
+    match std::fs::remove_file(temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        // What a copying that was broken off left there is made anew.
-        _ => make_private(made).map_err(failed)?,
+        // The file of an interrupted copy is replaced.
+        _ => create_private(temporary).map_err(failed)?,
     }
-    sqlx::query("VACUUM INTO $1").bind(made.to_string_lossy().as_ref()).execute(&mut source).await?;
-    let mut copy = SqliteConnectOptions::new().filename(made).read_only(true).connect().await?;
+    sqlx::query("VACUUM INTO $1").bind(temporary.to_string_lossy().as_ref()).execute(&mut source).await?;
+    let mut copy = SqliteConnectOptions::new().filename(temporary).read_only(true).connect().await?;
     let (people,): (i64,) = sqlx::query_as("SELECT count(*) FROM subjects").fetch_one(&mut copy).await?;
     Ok(u64::try_from(people).unwrap_or(0))
 }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_copy_made_while_the_vault_is_in_use_knows_the_same_people() {
+    async fn backup_of_a_vault_in_use_has_the_same_subjects() {
         let folder = tempfile::tempdir().unwrap();
         let (file, copy) = (folder.path().join("vault.sqlite"), folder.path().join("copy.sqlite"));
         let used = vault(&file).await;
@@ -99,7 +99,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_copy_is_its_owners_alone() {
+    async fn backup_is_readable_by_owner_only() {
         use std::os::unix::fs::PermissionsExt;
 
         let folder = tempfile::tempdir().unwrap();
@@ -110,18 +110,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_vault_is_refused_and_what_is_there_is_left() {
+    async fn backup_refuses_other_files_and_overwrites_none() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         drop(vault(&at("vault.sqlite")).await);
         std::fs::write(at("there"), "sun").unwrap();
         std::fs::write(at("damaged"), [7; 9_000]).unwrap();
         let refused = back_up(&at("nowhere"), &at("copy")).await.unwrap_err();
-        assert!(matches!(refused, BackupError::NoVault(_)), "{refused}");
+        assert!(matches!(refused, BackupError::NotAVault(_)), "{refused}");
         let refused = back_up(&at("vault.sqlite"), &at("there")).await.unwrap_err();
-        assert!(matches!(refused, BackupError::Taken(_)), "{refused}");
+        assert!(matches!(refused, BackupError::Exists(_)), "{refused}");
         let refused = back_up(&at("damaged"), &at("copy")).await.unwrap_err();
-        assert!(matches!(refused, BackupError::Vault(VaultError::Unsound(_))), "{refused}");
+        assert!(matches!(refused, BackupError::Vault(VaultError::CorruptFile(_))), "{refused}");
         assert_eq!(std::fs::read(at("there")).unwrap(), b"sun");
         assert!(!at("copy").exists() && !at("copy.tmp").exists());
     }

@@ -1,56 +1,59 @@
-//! Texts under a person's key: readable as long as the person is remembered, and never again once they are erased.
+//! Texts sealed under a person's key: readable until the person is erased, and never again afterwards
+//! (crypto-shredding).
 //!
-//! A text is sealed for one tenant, person and place. The tag covers them, so that a sealed text that was changed, moved, or
-//! attributed to somebody else does not open.
+//! A text is sealed for one tenant, person and field. The tag covers them, so that a sealed text that was changed,
+//! moved, or attributed to another person does not open.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use event_schemas::ids::{SubjectId, Tenant};
-use event_schemas::sealed::{Place, Sealed};
+use event_schemas::sealed::{Sealed, SealedField};
 
 use super::{KEY_BYTES, Subject, SubjectKey, Vault, VaultError, read_key};
 
 impl Vault {
-    /// Seals a person's text for this place.
+    /// Seals a person's text for this field.
     ///
     /// # Errors
-    /// [`VaultError::NoRandomness`] if the system gives none.
+    /// [`VaultError::NoRandomness`] if the system returns none.
     pub fn seal(
         &self,
         tenant: &Tenant,
         subject: &Subject,
-        place: Place,
+        field: SealedField,
         text: &str,
     ) -> Result<Sealed, VaultError> {
-        let bound = Aad::from(bound_to(tenant, subject.id, place));
+        let data = Aad::from(associated_data(tenant, subject.id, field));
         let mut sealed = text.as_bytes().to_vec();
         let nonce = key(&subject.key)
-            .seal_in_place_append_tag(bound, &mut sealed)
+            .seal_in_place_append_tag(data, &mut sealed)
             .map_err(|_| VaultError::NoRandomness)?;
         let whole = [nonce.as_ref().as_slice(), &sealed].concat();
         Ok(Sealed::from_base64(STANDARD.encode(whole)))
     }
 
-    /// What a person's sealed text says at its place; none if the person was erased, or was never known to this tenant.
+    /// Opens a person's sealed text; none if the person was erased, or was never known to this tenant.
     ///
     /// # Errors
-    /// [`VaultError::Sealed`] if it was not sealed for this tenant, person and place, or is damaged;
-    /// other [`VaultError`]s if the vault's file cannot be read.
+    /// [`VaultError::Sealed`] if it was not sealed for this tenant, person and field, or is damaged; other
+    /// [`VaultError`]s if the vault's file cannot be read.
     pub async fn unseal(
         &self,
         tenant: &Tenant,
         subject: SubjectId,
-        place: Place,
+        field: SealedField,
         sealed: &Sealed,
     ) -> Result<Option<String>, VaultError> {
         let Some(key) = self.key(tenant, subject).await? else { return Ok(None) };
-        open(&key, &bound_to(tenant, subject, place), sealed).map(Some).ok_or(VaultError::Sealed(place))
+        open(&key, &associated_data(tenant, subject, field), sealed)
+            .map(Some)
+            .ok_or(VaultError::Sealed(field))
     }
 
     async fn key(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<SubjectKey>, VaultError> {
-        if let Some((of, key)) = self.cache().key(subject) {
-            return Ok((of == tenant).then(|| key.clone()));
+        if let Some((owner, key)) = self.cache().key(subject) {
+            return Ok((owner == tenant).then(|| key.clone()));
         }
         let row: Option<(Option<Vec<u8>>,)> =
             sqlx::query_as("SELECT key FROM subjects WHERE subject_id = $1 AND tenant = $2")
@@ -67,15 +70,15 @@ fn key(key: &SubjectKey) -> RandomizedNonceKey {
     RandomizedNonceKey::new(&AES_256_GCM, key.bytes()).expect("an AES-256 key has 32 bytes, as this one")
 }
 
-/// None of the parts can hold a line break, so that no two places are bound alike.
-fn bound_to(tenant: &Tenant, subject: SubjectId, place: Place) -> String {
-    format!("{tenant}\n{subject}\n{place}")
+/// None of the parts can contain a line break, so that two fields never have the same associated data.
+fn associated_data(tenant: &Tenant, subject: SubjectId, field: SealedField) -> String {
+    format!("{tenant}\n{subject}\n{field}")
 }
 
-fn open(subject_key: &SubjectKey, bound: &str, sealed: &Sealed) -> Option<String> {
+fn open(subject_key: &SubjectKey, data: &str, sealed: &Sealed) -> Option<String> {
     let mut whole = STANDARD.decode(sealed.as_base64()).ok()?;
     let (nonce, sealed) = whole.split_first_chunk_mut::<NONCE_LEN>()?;
-    let text = key(subject_key).open_in_place(Nonce::from(&*nonce), Aad::from(bound), sealed).ok()?;
+    let text = key(subject_key).open_in_place(Nonce::from(&*nonce), Aad::from(data), sealed).ok()?;
     Some(std::str::from_utf8(text).ok()?.to_owned())
 }
 
@@ -90,7 +93,7 @@ mod tests {
     use super::super::Cache;
     use super::*;
 
-    const HERE: Place = Place::ChallengeMessage(ChallengeId(Uuid::from_u128(1)));
+    const HERE: SealedField = SealedField::ChallengeMessage(ChallengeId(Uuid::from_u128(1)));
 
     fn subject(id: u128, key: u8) -> Subject {
         Subject { id: SubjectId(Uuid::from_u128(id)), key: SubjectKey([key; KEY_BYTES]) }
@@ -112,7 +115,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_was_sealed_is_read_again_at_its_place(text in ".*") {
+        fn sealed_text_opens_in_its_field(text in ".*") {
             run(async {
                 let vault = vault().await;
                 let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
@@ -124,7 +127,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_text_does_not_open(text in ".*", at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        fn changed_text_does_not_open(text in ".*", at in any::<prop::sample::Index>(), bit in 0..8_u8) {
             run(async {
                 let vault = vault().await;
                 let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
@@ -140,36 +143,40 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_no_sealed_text_does_not_open_and_does_no_harm(text in "[A-Za-z0-9+/=]{0,80}") {
+        fn malformed_sealed_text_does_not_open(text in "[A-Za-z0-9+/=]{0,80}") {
             prop_assert_eq!(open(&subject(1, 1).key, "", &Sealed::from_base64(text)), None);
         }
     }
 
     #[test]
-    fn a_text_does_not_open_with_the_key_of_another() {
+    fn text_does_not_open_with_another_key() {
         let sealed = run(async { vault().await.seal(&tenant(), &subject(1, 1), HERE, "hello").unwrap() });
-        let bound = bound_to(&tenant(), subject(1, 1).id, HERE);
-        assert_eq!(open(&subject(1, 1).key, &bound, &sealed).as_deref(), Some("hello"));
-        assert_eq!(open(&subject(1, 2).key, &bound, &sealed), None);
+        let data = associated_data(&tenant(), subject(1, 1).id, HERE);
+        assert_eq!(open(&subject(1, 1).key, &data, &sealed).as_deref(), Some("hello"));
+        assert_eq!(open(&subject(1, 2).key, &data, &sealed), None);
     }
 
     #[test]
-    fn a_text_that_was_moved_does_not_open_even_with_its_own_key() {
+    fn moved_text_does_not_open_with_its_own_key() {
         let ann = subject(1, 1);
         let sealed = run(async { vault().await.seal(&tenant(), &ann, HERE, "hello").unwrap() });
         let elsewhere = [
-            bound_to(&"b".parse().unwrap(), ann.id, HERE),
-            bound_to(&tenant(), subject(2, 1).id, HERE),
-            bound_to(&tenant(), ann.id, Place::ChallengeMessage(ChallengeId(Uuid::from_u128(2)))),
-            bound_to(&tenant(), ann.id, Place::QueueMetadata(EntryId(Uuid::from_u128(1)))),
+            associated_data(&"b".parse().unwrap(), ann.id, HERE),
+            associated_data(&tenant(), subject(2, 1).id, HERE),
+            associated_data(
+                &tenant(),
+                ann.id,
+                SealedField::ChallengeMessage(ChallengeId(Uuid::from_u128(2))),
+            ),
+            associated_data(&tenant(), ann.id, SealedField::QueueMetadata(EntryId(Uuid::from_u128(1)))),
         ];
-        for bound in elsewhere {
-            assert_eq!(open(&ann.key, &bound, &sealed), None, "{bound:?}");
+        for data in elsewhere {
+            assert_eq!(open(&ann.key, &data, &sealed), None, "{data:?}");
         }
     }
 
     #[tokio::test]
-    async fn the_same_text_is_never_sealed_alike() {
+    async fn same_text_is_sealed_differently_each_time() {
         let vault = vault().await;
         let ann = subject(1, 1);
         let sealed = [(); 2].map(|()| vault.seal(&tenant(), &ann, HERE, "hello").unwrap());
@@ -178,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_text_of_a_person_who_was_erased_says_nothing_and_is_no_error() {
+    async fn text_of_an_erased_subject_is_none() {
         let vault = vault().await;
         let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
         let sealed = vault.seal(&tenant(), &ann, HERE, "hello").unwrap();
@@ -191,13 +198,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_text_of_another_tenants_person_says_nothing() {
+    async fn text_of_another_tenants_subject_is_none() {
         let vault = vault().await;
         let ann = vault.subject(&tenant(), &"ann".parse().unwrap()).await.unwrap();
         let sealed = vault.seal(&tenant(), &ann, HERE, "hello").unwrap();
         for _ in 0..2 {
             assert_eq!(vault.unseal(&"b".parse().unwrap(), ann.id, HERE, &sealed).await.unwrap(), None);
-            // And so after a start, when nothing is remembered.
+            // The same holds after a start, with an empty cache.
             *vault.cache() = Cache::default();
         }
     }

@@ -1,4 +1,4 @@
-//! The vault's rules: one name each, nobody else's, and what a bad file or disk does.
+//! The rules of the vault: one subject per user and tenant, and the errors of files and disks.
 
 use event_schemas::time::Timestamp;
 use futures_util::future::join_all;
@@ -14,7 +14,7 @@ fn name(tenant: &str, user: &str) -> (Tenant, UserId) {
 }
 
 #[tokio::test]
-async fn a_user_is_the_same_subject_after_a_restart() {
+async fn user_keeps_its_subject_after_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
     let (tenant, user) = name("a", "ann");
@@ -27,7 +27,7 @@ async fn a_user_is_the_same_subject_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_subject_is_named_to_its_own_tenant_only() {
+async fn subject_is_resolved_only_for_its_tenant() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (a, ann) = name("a", "ann");
     let (b, _) = name("b", "ann");
@@ -37,18 +37,18 @@ async fn a_subject_is_named_to_its_own_tenant_only() {
 }
 
 #[tokio::test]
-async fn asking_who_somebody_is_makes_no_name() {
+async fn finding_a_subject_creates_none() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (a, ann) = name("a", "ann");
-    assert_eq!(vault.known(&a, &ann).await.unwrap(), None);
+    assert_eq!(vault.find_subject(&a, &ann).await.unwrap(), None);
     let count: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM subjects").fetch_one(&vault.pool).await.unwrap();
     assert_eq!(count.0, 0);
     let subject = vault.subject(&a, &ann).await.unwrap().id;
-    assert_eq!(vault.known(&a, &ann).await.unwrap(), Some(subject));
+    assert_eq!(vault.find_subject(&a, &ann).await.unwrap(), Some(subject));
 }
 
 #[tokio::test]
-async fn many_are_named_at_once_without_those_whom_nobody_can_name() {
+async fn users_omits_unknown_subjects_and_other_tenants() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (a, ann) = name("a", "ann");
     let (_, bob) = name("a", "bob");
@@ -58,13 +58,13 @@ async fn many_are_named_at_once_without_those_whom_nobody_can_name() {
     let asked = [one, two, theirs, SubjectId(Uuid::from_u128(7)), one];
     let expected = HashMap::from([(one, ann), (two, bob)]);
     assert_eq!(vault.users(&a, &asked).await.unwrap(), expected);
-    // And so after a start, when nothing is remembered.
+    // The same holds after a start, with an empty cache.
     *vault.cache() = Cache::default();
     assert_eq!(vault.users(&a, &asked).await.unwrap(), expected);
 }
 
 #[tokio::test]
-async fn users_of_two_tenants_are_two_subjects_with_keys_of_their_own() {
+async fn same_user_in_two_tenants_has_two_subjects_and_keys() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (a, ann) = name("a", "ann");
     let (b, _) = name("b", "ann");
@@ -74,7 +74,7 @@ async fn users_of_two_tenants_are_two_subjects_with_keys_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_user_who_arrives_many_times_at_once_is_one_subject() {
+async fn concurrent_requests_create_one_subject() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (tenant, user) = name("a", "ann");
     let subjects = join_all((0..32).map(|_| vault.subject(&tenant, &user))).await;
@@ -83,7 +83,7 @@ async fn a_user_who_arrives_many_times_at_once_is_one_subject() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_version_is_not_touched() {
+async fn file_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
     let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_file_of_a_newer_version_is_not_touched() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_is_its_owners_alone() {
+async fn vault_file_is_readable_by_owner_only() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ async fn the_file_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn a_vault_without_room_says_so_and_takes_names_again_once_there_is() {
+async fn full_disk_refuses_subjects_until_space_is_free() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let known = name("a", "ann");
     let subject = vault.subject(&known.0, &known.1).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_vault_without_room_says_so_and_takes_names_again_once_there_is() {
         }
         Ok::<_, VaultError>(())
     };
-    // The limit cannot be lower than what is taken, so it is what is taken.
+    // The limit cannot be below the current size, so it becomes the current size.
     sqlx::raw_sql("PRAGMA max_page_count = 1").execute(&vault.pool).await.unwrap();
     assert!(fill().await.unwrap_err().is_full());
     assert_eq!(vault.subject(&known.0, &known.1).await.unwrap(), subject);
@@ -130,18 +130,18 @@ async fn a_vault_without_room_says_so_and_takes_names_again_once_there_is() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_vault_is_left_as_it_is() {
+async fn file_that_is_not_a_vault_is_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
     let bytes = [b'x'; 5_000];
     std::fs::write(&path, bytes).unwrap();
     let refused = Vault::open(&path, clock(), Ids::Random).await.unwrap_err();
-    assert!(matches!(refused, VaultError::Unsound(_)), "{refused}");
+    assert!(matches!(refused, VaultError::CorruptFile(_)), "{refused}");
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
 #[tokio::test]
-async fn a_key_is_never_shown() {
+async fn debug_output_hides_the_key() {
     let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
     let (tenant, user) = name("a", "ann");
     let subject = vault.subject(&tenant, &user).await.unwrap();

@@ -1,4 +1,4 @@
-//! The leases that are open, when they run out, and how the others ended.
+//! The open leases with their deadlines, and the latest ended leases.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use event_schemas::worker::WorkKind;
 
 use super::{Origin, Work};
 
-/// How many leases that have ended are remembered, so that a late report is told from one that makes no sense.
+/// The number of ended leases that are kept, to distinguish a late report from an unknown lease.
 const ENDED_MAX: usize = 20_000;
 
-/// The right of a worker to a piece of work.
+/// A worker's lease on a work item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub tenant: Tenant,
@@ -22,38 +22,38 @@ pub struct Lease {
     pub worker_id: WorkerId,
     /// The event that opened it.
     pub origin: Origin,
-    /// What it was claimed under, for a claim that is repeated.
+    /// The idempotency key of its claim, to recognise a repeated claim.
     pub idempotency: Option<Idempotency>,
-    /// Until when it ran at first, as its claim said.
+    /// The first deadline, from its claim.
     pub claimed_until: Timestamp,
     pub attempt: u32,
-    /// Of its claim.
+    /// The position of its claim.
     pub position: Position,
 }
 
-/// What is known of a lease id.
+/// The result of a lookup by lease id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum LeaseLookup {
     Open(Lease),
-    /// It has ended, one way or another.
+    /// It has ended in some way.
     Ended(Lease),
     Unknown,
 }
 
-/// What a heartbeat comes to.
+/// The result of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub enum HeartbeatResult {
     Until(Timestamp),
-    /// The work was reported as done or failed under this lease, so there is nothing to keep alive.
+    /// The work was reported as completed or failed under this lease, so there is nothing to extend.
     Reported,
-    /// It ran out, or its job ended.
+    /// It expired, or its job ended.
     Lost,
     Unknown,
 }
 
-/// How a lease ended.
+/// The way in which a lease ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum LeaseEnd {
     Reported,
     Lost,
 }
@@ -63,14 +63,14 @@ pub(super) struct Leases {
     term: Duration,
     open: HashMap<LeaseId, Open>,
     deadlines: BTreeSet<(Timestamp, LeaseId)>,
-    ended: HashMap<LeaseId, (Lease, How)>,
+    ended: HashMap<LeaseId, (Lease, LeaseEnd)>,
     ended_order: VecDeque<LeaseId>,
 }
 
 #[derive(Debug)]
 struct Open {
     lease: Lease,
-    /// None while its end is being recorded, and while its job stands still.
+    /// None while its end is being recorded, and while its job is suspended.
     deadline: Option<Timestamp>,
 }
 
@@ -88,12 +88,12 @@ impl Leases {
     pub(super) fn open(&mut self, id: LeaseId, lease: Lease) {
         let deadline = lease.claimed_until;
         self.open.insert(id, Open { lease, deadline: None });
-        self.arm(id, deadline);
+        self.set_deadline(id, deadline);
     }
 
-    /// Ends the lease, if it is open, and answers what it was.
-    pub(super) fn end(&mut self, id: LeaseId, how: How) -> Option<&Lease> {
-        self.disarm(id);
+    /// Ends the lease, if it is open, and returns it.
+    pub(super) fn end(&mut self, id: LeaseId, end: LeaseEnd) -> Option<&Lease> {
+        self.clear_deadline(id);
         let Open { lease, .. } = self.open.remove(&id)?;
         self.ended_order.push_back(id);
         if self.ended_order.len() > ENDED_MAX
@@ -101,7 +101,7 @@ impl Leases {
         {
             self.ended.remove(&oldest);
         }
-        let (lease, _) = self.ended.entry(id).insert_entry((lease, how)).into_mut();
+        let (lease, _) = self.ended.entry(id).insert_entry((lease, end)).into_mut();
         Some(lease)
     }
 
@@ -113,33 +113,33 @@ impl Leases {
         self.open.len()
     }
 
-    pub(super) fn find(&self, tenant: &Tenant, id: LeaseId) -> Found {
+    pub(super) fn find(&self, tenant: &Tenant, id: LeaseId) -> LeaseLookup {
         if let Some(open) = self.open.get(&id).filter(|open| open.lease.tenant == *tenant) {
-            return Found::Open(open.lease.clone());
+            return LeaseLookup::Open(open.lease.clone());
         }
         let ended = self.ended.get(&id).filter(|(lease, _)| lease.tenant == *tenant);
-        ended.map_or(Found::Unknown, |(lease, _)| Found::Ended(lease.clone()))
+        ended.map_or(LeaseLookup::Unknown, |(lease, _)| LeaseLookup::Ended(lease.clone()))
     }
 
-    pub(super) fn heartbeat(&mut self, tenant: &Tenant, id: LeaseId, now: Timestamp) -> Beat {
+    pub(super) fn heartbeat(&mut self, tenant: &Tenant, id: LeaseId, now: Timestamp) -> HeartbeatResult {
         if let Some(open) = self.open.get(&id).filter(|open| open.lease.tenant == *tenant) {
-            let Some(deadline) = open.deadline else { return Beat::Lost };
+            let Some(deadline) = open.deadline else { return HeartbeatResult::Lost };
             let until = deadline.max(now.after(self.term));
-            self.arm(id, until);
-            return Beat::Until(until);
+            self.set_deadline(id, until);
+            return HeartbeatResult::Until(until);
         }
         match self.ended.get(&id) {
-            Some((lease, how)) if lease.tenant == *tenant => match how {
-                How::Reported => Beat::Reported,
-                How::Lost => Beat::Lost,
+            Some((lease, end)) if lease.tenant == *tenant => match end {
+                LeaseEnd::Reported => HeartbeatResult::Reported,
+                LeaseEnd::Lost => HeartbeatResult::Lost,
             },
-            _ => Beat::Unknown,
+            _ => HeartbeatResult::Unknown,
         }
     }
 
-    /// Lets the lease run out at `deadline`.
-    pub(super) fn arm(&mut self, id: LeaseId, deadline: Timestamp) {
-        self.disarm(id);
+    /// Sets the time at which the lease expires.
+    pub(super) fn set_deadline(&mut self, id: LeaseId, deadline: Timestamp) {
+        self.clear_deadline(id);
         if let Some(open) = self.open.get_mut(&id) {
             open.deadline = Some(deadline);
             self.deadlines.insert((deadline, id));
@@ -148,11 +148,11 @@ impl Leases {
 
     /// Gives the lease one full term from now.
     pub(super) fn renew(&mut self, id: LeaseId, now: Timestamp) {
-        self.arm(id, now.after(self.term));
+        self.set_deadline(id, now.after(self.term));
     }
 
-    /// Lets the lease neither run out nor be kept alive.
-    pub(super) fn disarm(&mut self, id: LeaseId) {
+    /// Clears the deadline, so that the lease neither expires nor accepts heartbeats.
+    pub(super) fn clear_deadline(&mut self, id: LeaseId) {
         if let Some(open) = self.open.get_mut(&id)
             && let Some(deadline) = open.deadline.take()
         {
@@ -164,21 +164,21 @@ impl Leases {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// The leases that have run out. None of them is handed out again before it is armed.
-    pub(super) fn run_out(&mut self, now: Timestamp) -> Vec<(LeaseId, Lease)> {
-        let mut run_out = Vec::new();
+    /// Takes the expired leases. Each is returned once, unless its deadline is set again.
+    pub(super) fn take_expired(&mut self, now: Timestamp) -> Vec<(LeaseId, Lease)> {
+        let mut expired = Vec::new();
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            self.disarm(id);
-            run_out.extend(self.get(id).map(|lease| (id, lease.clone())));
+            self.clear_deadline(id);
+            expired.extend(self.get(id).map(|lease| (id, lease.clone())));
         }
-        run_out
+        expired
     }
 
-    /// Lets every lease run one full term from now, even one whose claim saw a clock that was ahead.
+    /// Gives every lease one full term from now, even one whose claim saw a clock that was ahead.
     pub(super) fn grant_full_terms(&mut self, now: Timestamp) {
-        let armed: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
-        armed.into_iter().for_each(|id| self.renew(id, now));
+        let ids: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
+        ids.into_iter().for_each(|id| self.renew(id, now));
     }
 }

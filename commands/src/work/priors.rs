@@ -1,26 +1,26 @@
-//! What phases cost in earlier jobs, as far as the log tells: a tenant's own jobs, kind by kind.
+//! Priors for the duration of phases, learned from a tenant's earlier jobs of the same kind.
 //!
-//! A change of phase takes along what is known at that moment, so that a replay estimates as the server did then.
+//! A phase change records the priors of that moment, so that a replay gives the estimates that the server gave then.
 
 use std::collections::{BTreeMap, HashMap};
 
+use domain::image_matching::eta::stages::learn;
 use domain::job::pipeline;
-use domain::matching::eta::stages::learn;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Tenant, VideoId};
+use event_schemas::image_match::{Frames, ImageMatchEvent};
 use event_schemas::job::{JobEvent, JobKind, Phase, PhasePrior};
-use event_schemas::matching::{Frames, MatchingEvent};
 use event_schemas::time::Timestamp;
 
 #[derive(Debug, Default)]
 pub(super) struct Priors {
     known: HashMap<(Tenant, JobKind), BTreeMap<Phase, PhasePrior>>,
-    under_way: HashMap<JobId, Course>,
+    in_progress: HashMap<JobId, JobInProgress>,
 }
 
-/// A job on its way through the phases.
+/// A job in progress, with its phase and size.
 #[derive(Debug)]
-struct Course {
+struct JobInProgress {
     tenant: Tenant,
     kind: JobKind,
     phase: Phase,
@@ -29,8 +29,8 @@ struct Course {
     frames: HashMap<VideoId, u64>,
 }
 
-impl Course {
-    /// In the kind's own unit: pairs of image and frame. Of other kinds all jobs count alike.
+impl JobInProgress {
+    /// The size in the kind's own unit: pairs of image and frame. All jobs of other kinds have the same size.
     fn size(&self) -> f64 {
         match self.kind {
             JobKind::ProductVideoMatching => {
@@ -43,7 +43,7 @@ impl Course {
 }
 
 impl Priors {
-    /// What is known about the tenant's jobs of a kind, phase by phase.
+    /// The priors of the tenant's jobs of a kind, by phase.
     pub(super) fn of(&self, tenant: &Tenant, kind: JobKind) -> Vec<PhasePrior> {
         let known = self.known.get(&(tenant.clone(), kind));
         known.into_iter().flat_map(|known| known.values().copied()).collect()
@@ -53,7 +53,7 @@ impl Priors {
         let at = envelope.metadata.occurred_at;
         match event {
             JobEvent::JobCreated(created) => {
-                let course = Course {
+                let entry = JobInProgress {
                     tenant: envelope.metadata.tenant.clone(),
                     kind: created.kind,
                     phase: Phase::Queued,
@@ -61,21 +61,21 @@ impl Priors {
                     images: 0,
                     frames: HashMap::new(),
                 };
-                self.under_way.insert(job, course);
+                self.in_progress.insert(job, entry);
             }
             JobEvent::JobPhaseChanged(changed) => {
                 self.learn(job, at);
                 self.enter(job, changed.to, at);
             }
             JobEvent::JobRetryScheduled(retry) => self.enter(job, Phase::Queued, retry.due_at),
-            // How long a phase lasted that failed says nothing about how long it takes.
+            // The duration of a failed phase is not a sample.
             JobEvent::JobFailed(_) => self.enter(job, Phase::Failed, at),
             JobEvent::JobCompleted(_) => {
                 self.learn(job, at);
-                self.under_way.remove(&job);
+                self.in_progress.remove(&job);
             }
             JobEvent::JobCancelled(_) => {
-                self.under_way.remove(&job);
+                self.in_progress.remove(&job);
             }
             JobEvent::JobProgressReported(_)
             | JobEvent::JobClaimed(_)
@@ -85,14 +85,14 @@ impl Priors {
         }
     }
 
-    pub(super) fn apply_matching(&mut self, job: JobId, event: &MatchingEvent) {
-        let Some(course) = self.under_way.get_mut(&job) else { return };
+    pub(super) fn apply_matching(&mut self, job: JobId, event: &ImageMatchEvent) {
+        let Some(entry) = self.in_progress.get_mut(&job) else { return };
         match event {
-            MatchingEvent::ProductImagesRegistered(registered) => {
-                course.images += registered.images.len() as u64;
+            ImageMatchEvent::ProductImagesRegistered(registered) => {
+                entry.images += registered.images.len() as u64;
             }
-            MatchingEvent::VideoFramesRegistered(registered) => {
-                let frames = course.frames.entry(registered.video_id.clone()).or_default();
+            ImageMatchEvent::VideoFramesRegistered(registered) => {
+                let frames = entry.frames.entry(registered.video_id.clone()).or_default();
                 match &registered.frames {
                     Frames::Listed(listed) => *frames = frames.saturating_add(listed.len() as u64),
                     Frames::Counted(count) => *frames = *count,
@@ -103,20 +103,21 @@ impl Priors {
     }
 
     fn enter(&mut self, job: JobId, phase: Phase, at: Timestamp) {
-        if let Some(course) = self.under_way.get_mut(&job) {
-            (course.phase, course.entered) = (phase, at);
+        if let Some(entry) = self.in_progress.get_mut(&job) {
+            (entry.phase, entry.entered) = (phase, at);
         }
     }
 
-    /// The phase that the job was in is done. Waiting to begin costs nothing that its size could tell.
+    /// Learns from the phase that the job has completed. The time in the queue does not depend on the size, so it is
+    /// skipped.
     fn learn(&mut self, job: JobId, at: Timestamp) {
-        let Some(course) = self.under_way.get(&job) else { return };
-        if course.phase == Phase::Queued || pipeline::is_end(course.phase) {
+        let Some(entry) = self.in_progress.get(&job) else { return };
+        if entry.phase == Phase::Queued || pipeline::is_end(entry.phase) {
             return;
         }
-        let seconds = at.seconds_since(course.entered);
-        let known = self.known.entry((course.tenant.clone(), course.kind)).or_default();
-        let prior = learn(known.get(&course.phase), course.phase, course.size(), seconds);
-        known.insert(course.phase, prior);
+        let seconds = at.seconds_since(entry.entered);
+        let known = self.known.entry((entry.tenant.clone(), entry.kind)).or_default();
+        let prior = learn(known.get(&entry.phase), entry.phase, entry.size(), seconds);
+        known.insert(entry.phase, prior);
     }
 }

@@ -1,6 +1,6 @@
-//! The board's fold: one step an event.
+//! The state of the work board, updated event by event.
 
-mod hold;
+mod reservations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -8,79 +8,80 @@ use std::time::Duration;
 use domain::job::pipeline;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
+use event_schemas::image_match::ImageMatchEvent;
 use event_schemas::job::{JobEvent, Phase};
-use event_schemas::matching::MatchingEvent;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 
-use super::analyses::Analyses;
-use super::created::Created;
-use super::doors::Doors;
-use super::leases::{How, Lease, Leases};
-use super::line::{Line, Since};
+use super::admission::AdmissionControl;
+use super::concurrency_limit::AnalysesInProgress;
+use super::creation_keys::CreationKeys;
+use super::leases::{Lease, LeaseEnd, Leases};
 use super::priors::Priors;
-use super::workers::{Orphans, Workers};
+use super::ready_queue::{ReadyQueue, Since};
+use super::workers::{OrphanedLeases, Workers};
 use super::{Origin, Work};
 
-/// A job that was taken up again, while match requests in it still stand still.
+/// A resumed job with match requests that are still suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
+pub struct JobRetry {
     pub job_id: JobId,
     pub tenant: Tenant,
-    /// The event that took it up.
+    /// The event that resumed it.
     pub origin: Origin,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     jobs: HashMap<JobId, Job>,
-    items: HashMap<Work, Item>,
-    pub(super) line: Line,
-    /// Work that must not be claimed before an instant.
-    later: BTreeSet<(Timestamp, Work)>,
+    items: HashMap<Work, WorkItem>,
+    pub(super) ready_queue: ReadyQueue,
+    /// Work that must not be claimed before its due time.
+    scheduled: BTreeSet<(Timestamp, Work)>,
     pub(super) leases: Leases,
-    /// Work that is offered to nobody until the board has reached a position.
-    holds: BTreeMap<Position, Vec<Work>>,
-    /// How far it is. Known here and not only to who waits for it, so that a hold cannot come too late to be ended.
-    reached: Position,
-    retries: BTreeMap<JobId, Retry>,
+    /// Work that is not offered until the board has applied a position.
+    suppressed: BTreeMap<Position, Vec<Work>>,
+    /// The position up to which events are applied. It is kept here, too, so that a suppression for an applied position
+    /// ends at once.
+    applied: Position,
+    retries: BTreeMap<JobId, JobRetry>,
     pub(super) workers: Workers,
-    pub(super) created: Created,
+    pub(super) creation_keys: CreationKeys,
     pub(super) priors: Priors,
-    pub(super) analyses: Analyses,
-    pub(super) doors: Doors,
+    pub(super) analyses: AnalysesInProgress,
+    pub(super) admission: AdmissionControl,
 }
 
 #[derive(Debug)]
 struct Job {
     tenant: Tenant,
-    /// Failed, for a completed or cancelled job leaves the board.
-    stands_still: bool,
+    /// True if the job has failed; a completed or cancelled job leaves the board.
+    is_suspended: bool,
     requests: BTreeSet<RequestId>,
 }
 
 #[derive(Debug)]
-struct Item {
+struct WorkItem {
     tenant: Tenant,
     kind: WorkKind,
     since: Since,
-    status: Status,
-    /// Whether a claim is deciding about it.
-    held: bool,
+    status: ItemStatus,
+    /// True while a claim has reserved it.
+    reserved: bool,
     due: Timestamp,
 }
 
 #[derive(Debug, PartialEq)]
-enum Status {
+enum ItemStatus {
     Open,
     Leased(LeaseId),
-    /// Failed for good. `retry` says that its job was taken up again since, which takes it up, too.
-    Parked {
+    /// Failed permanently. `retry` is true if its job was resumed since, which resumes the request, too.
+    Suspended {
         retry: bool,
     },
 }
 
-/// What the two events of a claim have in common.
+/// The common fields of the two claim events.
 struct Claim<'a> {
     lease_id: LeaseId,
     worker_id: &'a WorkerId,
@@ -88,25 +89,25 @@ struct Claim<'a> {
     until: Timestamp,
 }
 
-/// Of work that leaves the board: nobody is woken for it on its way out.
-const GONE: Status = Status::Parked { retry: false };
+/// The status of work that leaves the board, so that no worker is woken for it.
+const REMOVED: ItemStatus = ItemStatus::Suspended { retry: false };
 
 impl State {
     pub(super) fn new(term: Duration) -> Self {
         Self {
             jobs: HashMap::new(),
             items: HashMap::new(),
-            line: Line::default(),
-            later: BTreeSet::new(),
+            ready_queue: ReadyQueue::default(),
+            scheduled: BTreeSet::new(),
             leases: Leases::new(term),
-            holds: BTreeMap::new(),
-            reached: Position::START,
+            suppressed: BTreeMap::new(),
+            applied: Position::START,
             retries: BTreeMap::new(),
             workers: Workers::new(term),
-            created: Created::default(),
+            creation_keys: CreationKeys::default(),
             priors: Priors::default(),
-            analyses: Analyses::default(),
-            doors: Doors::default(),
+            analyses: AnalysesInProgress::default(),
+            admission: AdmissionControl::default(),
         }
     }
 
@@ -115,10 +116,10 @@ impl State {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
                 self.analyses.apply(job, event, envelope);
-                self.doors.apply(job, event, envelope.recorded_at);
+                self.admission.apply(job, event, envelope.recorded_at);
                 self.apply_job(job, event, envelope, now);
             }
-            (Event::Matching(event), Some(job)) => {
+            (Event::ImageMatch(event), Some(job)) => {
                 self.priors.apply_matching(job, event);
                 self.apply_matching(job, event, envelope, now);
             }
@@ -133,18 +134,18 @@ impl State {
             JobEvent::JobCreated(created) => {
                 let tenant = envelope.metadata.tenant.clone();
                 if let Some(carried) = envelope.metadata.idempotency {
-                    self.created.note(carried, id, envelope.position, envelope.recorded_at);
+                    self.creation_keys.record(carried, id, envelope.position, envelope.recorded_at);
                 }
-                let job = Job { tenant: tenant.clone(), stands_still: false, requests: BTreeSet::new() };
+                let job = Job { tenant: tenant.clone(), is_suspended: false, requests: BTreeSet::new() };
                 self.jobs.insert(id, job);
                 if pipeline::is_claimed_whole(created.kind) {
                     self.add(&work, tenant, WorkKind::of(created.kind), envelope, now);
                 }
             }
             JobEvent::JobPhaseChanged(changed) if changed.from == Phase::Failed => {
-                self.take_up(id, envelope, None, now);
+                self.resume(id, envelope, None, now);
             }
-            JobEvent::JobRetryScheduled(retry) => self.take_up(id, envelope, Some(retry.due_at), now),
+            JobEvent::JobRetryScheduled(retry) => self.resume(id, envelope, Some(retry.due_at), now),
             JobEvent::JobClaimed(claimed) => {
                 let claim = Claim {
                     lease_id: claimed.lease_id,
@@ -155,14 +156,14 @@ impl State {
                 self.lease(&work, &claim, envelope, now);
             }
             JobEvent::JobLeaseExpired(expired) => {
-                self.end_lease(expired.lease_id, How::Lost, Status::Open, now);
+                self.end_lease(expired.lease_id, LeaseEnd::Lost, ItemStatus::Open, now);
             }
             JobEvent::JobFailed(failed) => {
-                self.stand_still(id, now);
-                self.end_reported(&work, failed.lease_id, Status::Open, now);
+                self.suspend(id, now);
+                self.end_reported(&work, failed.lease_id, ItemStatus::Open, now);
             }
             JobEvent::JobCompleted(completed) => {
-                self.end_reported(&work, completed.lease_id, GONE, now);
+                self.end_reported(&work, completed.lease_id, REMOVED, now);
                 self.remove_job(id, now);
             }
             JobEvent::JobCancelled(_) => self.remove_job(id, now),
@@ -173,16 +174,16 @@ impl State {
         }
     }
 
-    fn apply_matching(&mut self, id: JobId, event: &MatchingEvent, envelope: &Envelope, now: Timestamp) {
+    fn apply_matching(&mut self, id: JobId, event: &ImageMatchEvent, envelope: &Envelope, now: Timestamp) {
         let work = |request: &RequestId| Work::Request(id, request.clone());
         match event {
-            MatchingEvent::MatchRequested(requested) => {
+            ImageMatchEvent::MatchRequested(requested) => {
                 let Some(job) = self.jobs.get_mut(&id) else { return };
                 job.requests.insert(requested.request_id.clone());
                 let tenant = job.tenant.clone();
                 self.add(&work(&requested.request_id), tenant, WorkKind::MatchRequest, envelope, now);
             }
-            MatchingEvent::MatchRequestClaimed(claimed) => {
+            ImageMatchEvent::MatchRequestClaimed(claimed) => {
                 let claim = Claim {
                     lease_id: claimed.lease_id,
                     worker_id: &claimed.worker_id,
@@ -191,92 +192,98 @@ impl State {
                 };
                 self.lease(&work(&claimed.request_id), &claim, envelope, now);
             }
-            MatchingEvent::MatchRequestLeaseExpired(expired) => {
-                self.end_lease(expired.lease_id, How::Lost, Status::Open, now);
+            ImageMatchEvent::MatchRequestLeaseExpired(expired) => {
+                self.end_lease(expired.lease_id, LeaseEnd::Lost, ItemStatus::Open, now);
             }
-            MatchingEvent::JobWorkerLost(lost) => {
-                lost.lease_ids.iter().for_each(|id| self.end_lease(*id, How::Lost, Status::Open, now));
+            ImageMatchEvent::JobWorkerLost(lost) => {
+                lost.lease_ids
+                    .iter()
+                    .for_each(|id| self.end_lease(*id, LeaseEnd::Lost, ItemStatus::Open, now));
             }
-            MatchingEvent::MatchRequestFailed(failed) => {
-                let status = if failed.claimable { Status::Open } else { Status::Parked { retry: false } };
-                self.end_lease(failed.lease_id, How::Reported, status, now);
+            ImageMatchEvent::MatchRequestFailed(failed) => {
+                let status =
+                    if failed.claimable { ItemStatus::Open } else { ItemStatus::Suspended { retry: false } };
+                self.end_lease(failed.lease_id, LeaseEnd::Reported, status, now);
             }
-            MatchingEvent::MatchRequestCompleted(completed) => {
+            ImageMatchEvent::MatchRequestCompleted(completed) => {
                 let work = work(&completed.request_id);
-                self.end_reported(&work, completed.lease_id, GONE, now);
+                self.end_reported(&work, completed.lease_id, REMOVED, now);
                 self.remove(&work, now);
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.requests.remove(&completed.request_id);
                 }
             }
-            MatchingEvent::MatchRequestRetried(retried) => {
-                self.set_status(&work(&retried.request_id), Status::Open, now);
+            ImageMatchEvent::MatchRequestRetried(retried) => {
+                self.set_status(&work(&retried.request_id), ItemStatus::Open, now);
             }
-            MatchingEvent::ProductImagesRegistered(_)
-            | MatchingEvent::VideoFramesRegistered(_)
-            | MatchingEvent::MatchProgressReported(_)
-            | MatchingEvent::MatchFound(_)
-            | MatchingEvent::MatchEvidenceAttached(_) => {}
+            ImageMatchEvent::ProductImagesRegistered(_)
+            | ImageMatchEvent::VideoFramesRegistered(_)
+            | ImageMatchEvent::MatchProgressReported(_)
+            | ImageMatchEvent::MatchFound(_)
+            | ImageMatchEvent::MatchEvidenceAttached(_) => {}
         }
     }
 
     fn add(&mut self, work: &Work, tenant: Tenant, kind: WorkKind, envelope: &Envelope, now: Timestamp) {
         let since = (envelope.recorded_at, envelope.position);
         let due = Timestamp::EPOCH;
-        self.items.insert(work.clone(), Item { tenant, kind, since, status: Status::Open, held: false, due });
-        self.line_up(work, now);
+        self.items.insert(
+            work.clone(),
+            WorkItem { tenant, kind, since, status: ItemStatus::Open, reserved: false, due },
+        );
+        self.enqueue(work, now);
     }
 
-    /// The job is tried again: what stood still goes on.
-    fn take_up(&mut self, id: JobId, envelope: &Envelope, due: Option<Timestamp>, now: Timestamp) {
+    /// Resumes the work of a job that is retried.
+    fn resume(&mut self, id: JobId, envelope: &Envelope, due: Option<Timestamp>, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.stands_still = false;
+        job.is_suspended = false;
         let tenant = job.tenant.clone();
-        let mut parked = false;
-        for work in self.works(id) {
+        let mut any_suspended = false;
+        for work in self.work_of_job(id) {
             let Some(item) = self.items.get_mut(&work) else { continue };
             match &mut item.status {
-                Status::Parked { retry } => {
+                ItemStatus::Suspended { retry } => {
                     *retry = true;
-                    parked = true;
+                    any_suspended = true;
                 }
-                // Its worker was not heard while the job stood still, so it gets a full term.
-                Status::Leased(lease) => {
+                // No heartbeat was accepted while the job was suspended, so the lease gets a full term.
+                ItemStatus::Leased(lease) => {
                     self.leases.renew(*lease, now);
                 }
-                Status::Open => {}
+                ItemStatus::Open => {}
             }
             if let (Work::Job(_), Some(item)) = (&work, self.items.get_mut(&work)) {
                 item.since = (envelope.recorded_at, envelope.position);
                 item.due = due.unwrap_or(Timestamp::EPOCH);
             }
-            self.line_up(&work, now);
+            self.enqueue(&work, now);
         }
-        if parked {
-            self.retries.insert(id, Retry { job_id: id, tenant, origin: Origin::of(envelope) });
+        if any_suspended {
+            self.retries.insert(id, JobRetry { job_id: id, tenant, origin: Origin::of(envelope) });
         }
     }
 
-    fn stand_still(&mut self, id: JobId, now: Timestamp) {
+    fn suspend(&mut self, id: JobId, now: Timestamp) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.stands_still = true;
+            job.is_suspended = true;
         }
-        for work in self.works(id) {
-            if let Some(Status::Leased(lease)) = self.items.get(&work).map(|item| &item.status) {
-                self.leases.disarm(*lease);
+        for work in self.work_of_job(id) {
+            if let Some(ItemStatus::Leased(lease)) = self.items.get(&work).map(|item| &item.status) {
+                self.leases.clear_deadline(*lease);
             }
-            self.line_up(&work, now);
+            self.enqueue(&work, now);
         }
     }
 
     fn remove_job(&mut self, id: JobId, now: Timestamp) {
-        for work in self.works(id) {
+        for work in self.work_of_job(id) {
             self.remove(&work, now);
         }
         self.jobs.remove(&id);
     }
 
-    fn works(&self, id: JobId) -> Vec<Work> {
+    fn work_of_job(&self, id: JobId) -> Vec<Work> {
         let requests = self.jobs.get(&id).into_iter().flat_map(|job| &job.requests);
         std::iter::once(Work::Job(id))
             .chain(requests.map(|request| Work::Request(id, request.clone())))
@@ -284,10 +291,10 @@ impl State {
     }
 
     fn remove(&mut self, work: &Work, now: Timestamp) {
-        self.end_reported(work, None, GONE, now);
-        self.unlist(work);
-        if let Some(item) = self.items.remove(work).filter(|item| item.held) {
-            self.doors.let_go(item.kind);
+        self.end_reported(work, None, REMOVED, now);
+        self.dequeue(work);
+        if let Some(item) = self.items.remove(work).filter(|item| item.reserved) {
+            self.admission.release(item.kind);
         }
     }
 
@@ -305,97 +312,101 @@ impl State {
             position: envelope.position,
         };
         let heard = envelope.recorded_at.min(now);
-        self.workers.took(&lease.tenant, claim.worker_id, claim.lease_id, heard);
+        self.workers.lease_acquired(&lease.tenant, claim.worker_id, claim.lease_id, heard);
         self.leases.open(claim.lease_id, lease);
-        self.set_status(work, Status::Leased(claim.lease_id), now);
+        self.set_status(work, ItemStatus::Leased(claim.lease_id), now);
     }
 
-    /// Ends the lease on a piece of work, whichever it is; by a report, if it came under `reported`.
-    fn end_reported(&mut self, work: &Work, reported: Option<LeaseId>, then: Status, now: Timestamp) {
-        if let Some(Status::Leased(lease)) = self.items.get(work).map(|item| &item.status) {
-            let how = if reported == Some(*lease) { How::Reported } else { How::Lost };
-            self.end_lease(*lease, how, then, now);
+    /// Ends the current lease on a work item; by a report, if it is the lease `reported`.
+    fn end_reported(&mut self, work: &Work, reported: Option<LeaseId>, then: ItemStatus, now: Timestamp) {
+        if let Some(ItemStatus::Leased(lease)) = self.items.get(work).map(|item| &item.status) {
+            let end = if reported == Some(*lease) { LeaseEnd::Reported } else { LeaseEnd::Lost };
+            self.end_lease(*lease, end, then, now);
         }
     }
 
-    fn end_lease(&mut self, id: LeaseId, how: How, then: Status, now: Timestamp) {
-        let Some(lease) = self.leases.end(id, how) else { return };
-        self.workers.gave_up(&lease.tenant, &lease.worker_id, id);
+    fn end_lease(&mut self, id: LeaseId, end: LeaseEnd, then: ItemStatus, now: Timestamp) {
+        let Some(lease) = self.leases.end(id, end) else { return };
+        self.workers.lease_released(&lease.tenant, &lease.worker_id, id);
         let work = lease.work.clone();
         self.set_status(&work, then, now);
     }
 
-    fn set_status(&mut self, work: &Work, status: Status, now: Timestamp) {
+    fn set_status(&mut self, work: &Work, status: ItemStatus, now: Timestamp) {
         if let Some(item) = self.items.get_mut(work) {
             item.status = status;
         }
-        self.line_up(work, now);
+        self.enqueue(work, now);
     }
 
-    /// Puts the work where it belongs: into the line, among what is due later, or nowhere.
-    fn line_up(&mut self, work: &Work, now: Timestamp) {
+    /// Puts work that is claimable into the ready queue, or into the schedule if it is due later.
+    fn enqueue(&mut self, work: &Work, now: Timestamp) {
         let Some(item) = self.items.get(work) else { return };
-        let claimable = item.status == Status::Open
-            && !item.held
-            && self.jobs.get(&work.job_id()).is_some_and(|job| !job.stands_still);
+        let claimable = item.status == ItemStatus::Open
+            && !item.reserved
+            && self.jobs.get(&work.job_id()).is_some_and(|job| !job.is_suspended);
         if !claimable {
-            self.unlist(work);
+            self.dequeue(work);
         } else if item.due > now {
-            self.later.insert((item.due, work.clone()));
+            self.scheduled.insert((item.due, work.clone()));
         } else {
-            self.line.add(&item.tenant, item.kind, item.since, work.clone());
+            self.ready_queue.push(&item.tenant, item.kind, item.since, work.clone());
         }
     }
 
-    fn unlist(&mut self, work: &Work) {
+    fn dequeue(&mut self, work: &Work) {
         if let Some(item) = self.items.get(work) {
-            self.line.remove(&item.tenant, item.kind, item.since, work);
-            self.later.remove(&(item.due, work.clone()));
+            self.ready_queue.remove(&item.tenant, item.kind, item.since, work);
+            self.scheduled.remove(&(item.due, work.clone()));
         }
     }
 
     #[cfg(test)]
-    pub(super) fn holds_nothing(&self) -> bool {
-        self.holds.is_empty()
+    pub(super) fn suppresses_nothing(&self) -> bool {
+        self.suppressed.is_empty()
     }
 
-    /// The jobs that were taken up again and hold requests that were not.
-    pub(super) fn unretried(&mut self) -> Vec<Retry> {
+    /// The resumed jobs with requests that are not resumed yet.
+    pub(super) fn pending_retries(&mut self) -> Vec<JobRetry> {
         let (jobs, items) = (&self.jobs, &self.items);
-        let is_parked =
-            |work| items.get(&work).is_some_and(|item: &Item| item.status == Status::Parked { retry: true });
+        let is_suspended_request = |work| {
+            items
+                .get(&work)
+                .is_some_and(|item: &WorkItem| item.status == ItemStatus::Suspended { retry: true })
+        };
         self.retries.retain(|id, _| {
             let requests = jobs.get(id).into_iter().flat_map(|job| &job.requests);
-            requests.map(|request| Work::Request(*id, request.clone())).any(is_parked)
+            requests.map(|request| Work::Request(*id, request.clone())).any(is_suspended_request)
         });
-        let is_open = |id| jobs.get(id).is_some_and(|job| !job.stands_still);
-        self.retries.iter().filter(|(id, _)| is_open(id)).map(|(_, retry)| retry.clone()).collect()
+        let is_active = |id| jobs.get(id).is_some_and(|job| !job.is_suspended);
+        self.retries.iter().filter(|(id, _)| is_active(id)).map(|(_, retry)| retry.clone()).collect()
     }
 
-    pub(super) fn orphans(&self) -> Vec<Orphans> {
-        let mut orphans = BTreeMap::new();
+    pub(super) fn orphaned_leases(&self) -> Vec<OrphanedLeases> {
+        let mut orphaned_leases = BTreeMap::new();
         for (tenant, worker_id, gone, leases) in self.workers.gone_with_leases() {
             for (id, lease) in leases.iter().filter_map(|id| Some((*id, self.leases.get(*id)?))) {
                 let job_id = lease.work.job_id();
-                if self.jobs.get(&job_id).is_none_or(|job| job.stands_still) {
+                if self.jobs.get(&job_id).is_none_or(|job| job.is_suspended) {
                     continue;
                 }
-                let orphaned = orphans.entry((tenant, worker_id, job_id)).or_insert_with(|| Orphans {
-                    tenant: tenant.clone(),
-                    worker_id: worker_id.clone(),
-                    gone,
-                    job_id,
-                    leases: Vec::new(),
-                });
+                let orphaned =
+                    orphaned_leases.entry((tenant, worker_id, job_id)).or_insert_with(|| OrphanedLeases {
+                        tenant: tenant.clone(),
+                        worker_id: worker_id.clone(),
+                        gone,
+                        job_id,
+                        leases: Vec::new(),
+                    });
                 orphaned.leases.push((id, lease.work.clone()));
             }
         }
-        orphans.into_values().collect()
+        orphaned_leases.into_values().collect()
     }
 
-    /// Heartbeats are not in the log, so whoever may have been alive before the start gets a full term.
+    /// Heartbeats are not in the log, so every lease and every worker gets a full term at the start.
     pub(super) fn grant_full_terms(&mut self, now: Timestamp) {
         self.leases.grant_full_terms(now);
-        self.workers.all_seen(now);
+        self.workers.grant_full_terms(now);
     }
 }

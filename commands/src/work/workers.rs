@@ -1,4 +1,4 @@
-//! Which workers are there, and what they hold.
+//! The workers and their leases.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -9,24 +9,24 @@ use event_schemas::ids::{JobId, LeaseId, Tenant, WorkerId};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkerEnd, WorkerEvent};
 
-use super::{Gone, Origin, Work};
+use super::{Origin, Work, WorkerGone};
 
-/// A worker that was not heard of for a whole term.
+/// A worker without a heartbeat for a whole term.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overdue {
+pub struct TimedOutWorker {
     pub tenant: Tenant,
     pub worker_id: WorkerId,
     pub last_seen_at: Timestamp,
-    /// The event since which it was present.
+    /// The event that made it present.
     pub origin: Origin,
 }
 
-/// The leases of one job that a worker left behind.
+/// The leases on one job that a gone worker still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphans {
+pub struct OrphanedLeases {
     pub tenant: Tenant,
     pub worker_id: WorkerId,
-    pub gone: Gone,
+    pub gone: WorkerGone,
     pub job_id: JobId,
     pub leases: Vec<(LeaseId, Work)>,
 }
@@ -40,9 +40,9 @@ pub(super) struct Workers {
 #[derive(Debug)]
 struct Worker {
     /// None while it is present.
-    gone: Option<Gone>,
+    gone: Option<WorkerGone>,
     last_seen: Timestamp,
-    /// Its last change of presence.
+    /// The event of its last change of presence.
     origin: Origin,
     leases: BTreeSet<LeaseId>,
 }
@@ -60,25 +60,25 @@ impl Workers {
             WorkerEvent::WorkerExited(event) => (&event.worker_id, Some(event.end)),
         };
         let origin = Origin::of(envelope);
-        // The log's time may be ahead of the clock, if that was set back; a worker is not heard of in the future.
-        let heard = envelope.recorded_at.min(now);
+        // The log's time is ahead of a clock that was set back; a heartbeat is never in the future.
+        let heard_at = envelope.recorded_at.min(now);
         let key = (envelope.metadata.tenant.clone(), worker_id.clone());
         let worker = self.known.entry(key.clone()).or_insert_with(|| Worker {
             gone: None,
-            last_seen: heard,
+            last_seen: heard_at,
             origin,
             leases: BTreeSet::new(),
         });
         worker.origin = origin;
-        worker.gone = end.map(|end| Gone { end, origin });
+        worker.gone = end.map(|end| WorkerGone { end, origin });
         if end.is_none() {
-            worker.last_seen = worker.last_seen.max(heard);
+            worker.last_seen = worker.last_seen.max(heard_at);
         }
         self.forget_if_gone(key);
     }
 
-    /// Notes that the worker was heard of. False if it is not known to be present.
-    pub(super) fn seen(&mut self, tenant: &Tenant, worker_id: &WorkerId, now: Timestamp) -> bool {
+    /// Records a heartbeat. False if the worker is not known to be present.
+    pub(super) fn heartbeat(&mut self, tenant: &Tenant, worker_id: &WorkerId, now: Timestamp) -> bool {
         match self.known.get_mut(&(tenant.clone(), worker_id.clone())) {
             Some(worker) if worker.gone.is_none() => {
                 worker.last_seen = worker.last_seen.max(now);
@@ -88,21 +88,27 @@ impl Workers {
         }
     }
 
-    pub(super) fn took(&mut self, tenant: &Tenant, worker_id: &WorkerId, lease: LeaseId, at: Timestamp) {
+    pub(super) fn lease_acquired(
+        &mut self,
+        tenant: &Tenant,
+        worker_id: &WorkerId,
+        lease: LeaseId,
+        at: Timestamp,
+    ) {
         if let Some(worker) = self.known.get_mut(&(tenant.clone(), worker_id.clone())) {
             worker.leases.insert(lease);
             worker.last_seen = worker.last_seen.max(at);
         }
     }
 
-    pub(super) fn gave_up(&mut self, tenant: &Tenant, worker_id: &WorkerId, lease: LeaseId) {
+    pub(super) fn lease_released(&mut self, tenant: &Tenant, worker_id: &WorkerId, lease: LeaseId) {
         if let Some(worker) = self.known.get_mut(&(tenant.clone(), worker_id.clone())) {
             worker.leases.remove(&lease);
         }
         self.forget_if_gone((tenant.clone(), worker_id.clone()));
     }
 
-    /// Of a worker that is gone and holds nothing there is nothing to know.
+    /// Forgets a worker that is gone and has no leases.
     fn forget_if_gone(&mut self, key: (Tenant, WorkerId)) {
         if let Entry::Occupied(worker) = self.known.entry(key)
             && worker.get().gone.is_some()
@@ -112,7 +118,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn all_seen(&mut self, now: Timestamp) {
+    pub(super) fn grant_full_terms(&mut self, now: Timestamp) {
         self.known.values_mut().for_each(|worker| worker.last_seen = worker.last_seen.max(now));
     }
 
@@ -120,32 +126,32 @@ impl Workers {
         self.known.values().filter(|worker| worker.gone.is_none()).count()
     }
 
-    pub(super) fn next_silence(&self) -> Option<Timestamp> {
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
         let present = self.known.values().filter(|worker| worker.gone.is_none());
         present.map(|worker| worker.last_seen.after(self.term)).min()
     }
 
-    pub(super) fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
-        let overdue = |worker: &Worker| worker.gone.is_none() && worker.last_seen.after(self.term) <= now;
-        let mut overdue: Vec<_> = self
+    pub(super) fn timed_out(&self, now: Timestamp) -> Vec<TimedOutWorker> {
+        let timed_out = |worker: &Worker| worker.gone.is_none() && worker.last_seen.after(self.term) <= now;
+        let mut timed_out: Vec<_> = self
             .known
             .iter()
-            .filter(|(_, worker)| overdue(worker))
-            .map(|((tenant, worker_id), worker)| Overdue {
+            .filter(|(_, worker)| timed_out(worker))
+            .map(|((tenant, worker_id), worker)| TimedOutWorker {
                 tenant: tenant.clone(),
                 worker_id: worker_id.clone(),
                 last_seen_at: worker.last_seen,
                 origin: worker.origin,
             })
             .collect();
-        overdue.sort_by(|a, b| (&a.tenant, &a.worker_id).cmp(&(&b.tenant, &b.worker_id)));
-        overdue
+        timed_out.sort_by(|a, b| (&a.tenant, &a.worker_id).cmp(&(&b.tenant, &b.worker_id)));
+        timed_out
     }
 
-    /// The workers that are gone and hold leases still.
+    /// The gone workers that still have leases.
     pub(super) fn gone_with_leases(
         &self,
-    ) -> impl Iterator<Item = (&Tenant, &WorkerId, Gone, &BTreeSet<LeaseId>)> {
+    ) -> impl Iterator<Item = (&Tenant, &WorkerId, WorkerGone, &BTreeSet<LeaseId>)> {
         self.known.iter().filter(|(_, worker)| !worker.leases.is_empty()).filter_map(
             |((tenant, worker_id), worker)| Some((tenant, worker_id, worker.gone?, &worker.leases)),
         )

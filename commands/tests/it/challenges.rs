@@ -3,12 +3,12 @@ use std::time::Duration;
 use event_schemas::challenge::{ChallengeCreated, ChallengeEvent};
 use event_schemas::envelope::Event;
 use event_schemas::player::PlayerEvent;
-use event_schemas::sealed::Place;
+use event_schemas::sealed::SealedField;
 use serde_json::{Value, json};
 use web::caller::Role;
 
-use crate::outside::{Mood, Services};
-use crate::support::{Answer, Bench};
+use crate::external_services::{FakeServices, FaultMode};
+use crate::support::{TestApp, TestResponse};
 
 #[cfg(test)]
 mod races;
@@ -20,21 +20,21 @@ fn to(opponent: &str) -> Value {
     json!({"opponent_id": opponent, "pool_key": "blitz"})
 }
 
-impl Bench {
-    async fn challenge_as(&self, user: &str, body: &Value) -> Answer {
+impl TestApp {
+    async fn challenge_as(&self, user: &str, body: &Value) -> TestResponse {
         self.call("POST", CHALLENGES).user(user).body(body).send().await
     }
 
     /// The path of a challenge of `user` to `opponent`.
     async fn challenged(&self, user: &str, opponent: &str) -> String {
-        self.challenge_as(user, &to(opponent)).await.location.expect("the challenge is made")
+        self.challenge_as(user, &to(opponent)).await.location.expect("the challenge is created")
     }
 
-    async fn answer_as(&self, user: &str, challenge: &str, verb: &str) -> Answer {
+    async fn answer_as(&self, user: &str, challenge: &str, verb: &str) -> TestResponse {
         self.call("POST", format!("{challenge}/{verb}")).user(user).send().await
     }
 
-    async fn answer_with_key(&self, user: &str, challenge: &str, verb: &str, key: &str) -> Answer {
+    async fn answer_with_key(&self, user: &str, challenge: &str, verb: &str, key: &str) -> TestResponse {
         self.call("POST", format!("{challenge}/{verb}")).user(user).key(key).send().await
     }
 
@@ -46,15 +46,16 @@ impl Bench {
         self.events().await.into_iter().filter_map(made).collect()
     }
 
-    /// The match that each player is in at the end, by what the events say: nobody may be taken while they are taken.
-    async fn nobody_is_in_two_matches(&self) -> usize {
+    /// Checks by the events that no reserved player is reserved for another match. Returns the number of players who
+    /// are still reserved.
+    async fn reserved_players(&self) -> usize {
         let mut held = std::collections::BTreeMap::new();
         for envelope in self.events().await {
             let Event::Player(event) = envelope.event else { continue };
             let (player, taken) = match event {
-                PlayerEvent::PlayerEngaged(event) => (event.subject_id, Some(event.match_id)),
+                PlayerEvent::PlayerReserved(event) => (event.subject_id, Some(event.match_id)),
                 PlayerEvent::QueueEntryMatched(event) => (event.subject_id, Some(event.match_id)),
-                PlayerEvent::PlayerFreed(event) => (event.subject_id, None),
+                PlayerEvent::PlayerReleased(event) => (event.subject_id, None),
                 PlayerEvent::QueueEntryReleased(event) => (event.subject_id, None),
                 _ => continue,
             };
@@ -62,22 +63,25 @@ impl Bench {
                 Some(taken) => held.insert(player, taken),
                 None => held.remove(&player).filter(|_| false),
             };
-            assert!(before.is_none() || before == taken, "{player} is taken out of {before:?} for {taken:?}");
+            assert!(
+                before.is_none() || before == taken,
+                "{player} is reserved for {taken:?} while in {before:?}"
+            );
         }
         held.len()
     }
 }
 
 #[tokio::test]
-async fn whoever_challenges_is_told_the_challenge_and_where_it_is() {
-    let bench = Bench::new().await;
+async fn challenge_returns_itself_and_its_location() {
+    let app = TestApp::new().await;
     let body = json!({"opponent_id": "bob", "pool_key": "blitz", "message": "a rematch?"});
-    let answer = bench.challenge_as("ann", &body).await;
-    assert_eq!(answer.status, 201);
-    let id = answer.body["id"].as_str().unwrap();
-    assert_eq!(answer.location, Some(format!("{CHALLENGES}/{id}")));
+    let response = app.challenge_as("ann", &body).await;
+    assert_eq!(response.status, 201);
+    let id = response.body["id"].as_str().unwrap();
+    assert_eq!(response.location, Some(format!("{CHALLENGES}/{id}")));
     assert_eq!(
-        answer.body,
+        response.body,
         json!({
             "id": id, "challenge_id": id, "status": "pending", "pool_key": "blitz", "challenger_id": "ann",
             "opponent_id": "bob", "message": "a rematch?", "rating": 1500, "rating_source": "default",
@@ -88,22 +92,22 @@ async fn whoever_challenges_is_told_the_challenge_and_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_message_is_in_the_log_only_under_the_challengers_key() {
-    let bench = Bench::new().await;
+async fn message_is_sealed_with_the_challengers_key() {
+    let app = TestApp::new().await;
     let body = json!({"opponent_id": "bob", "pool_key": "blitz", "message": "you never win"});
-    bench.challenge_as("ann", &body).await.ok();
-    let ChallengeCreated { challenge_id, challenger, challenged, message, .. } = bench.made().await.remove(0);
+    app.challenge_as("ann", &body).await.ok();
+    let ChallengeCreated { challenge_id, challenger, challenged, message, .. } = app.made().await.remove(0);
     let message = message.expect("there is a message");
     assert!(!message.as_base64().contains("never"));
-    let (tenant, place) = ("default".parse().unwrap(), Place::ChallengeMessage(challenge_id));
-    let read = bench.vault.unseal(&tenant, challenger, place, &message).await.unwrap();
+    let (tenant, place) = ("default".parse().unwrap(), SealedField::ChallengeMessage(challenge_id));
+    let read = app.vault.unseal(&tenant, challenger, place, &message).await.unwrap();
     assert_eq!(read.as_deref(), Some("you never win"));
-    assert!(bench.vault.unseal(&tenant, challenged, place, &message).await.is_err());
+    assert!(app.vault.unseal(&tenant, challenged, place, &message).await.is_err());
 }
 
 #[tokio::test]
-async fn a_challenge_that_cannot_be_read_is_refused_with_what_is_wrong() {
-    let bench = Bench::new().await;
+async fn malformed_challenge_is_refused_with_its_field() {
+    let app = TestApp::new().await;
     for (body, field) in [
         (json!({"opponent_id": "ann", "pool_key": "blitz"}), "opponent_id"),
         (json!({"opponent_id": "", "pool_key": "blitz"}), "opponent_id"),
@@ -112,113 +116,107 @@ async fn a_challenge_that_cannot_be_read_is_refused_with_what_is_wrong() {
         (json!({"opponent_id": "bob", "pool_key": "blitz", "message": ""}), "message"),
         (json!({"opponent_id": "bob", "pool_key": "blitz", "message": "x".repeat(501)}), "message"),
     ] {
-        let answer = bench.challenge_as("ann", &body).await;
-        assert_eq!(answer.fields(), [field], "{body}");
-        answer.refused(400, "INVALID_REQUEST");
+        let response = app.challenge_as("ann", &body).await;
+        assert_eq!(response.fields(), [field], "{body}");
+        response.refused(400, "INVALID_REQUEST");
     }
-    assert_eq!(bench.head(), 0);
+    assert_eq!(app.head(), 0);
 }
 
 #[tokio::test]
-async fn only_those_who_play_may_challenge_and_answer() {
-    let bench = Bench::with_keys().await;
+async fn challenges_require_a_player_role() {
+    let app = TestApp::with_keys().await;
     for role in [Role::Worker, Role::Auditor] {
-        bench
-            .call("POST", CHALLENGES)
-            .roles("w", role)
-            .body(&to("bob"))
-            .send()
-            .await
-            .refused(403, "FORBIDDEN");
+        app.call("POST", CHALLENGES).roles("w", role).body(&to("bob")).send().await.refused(403, "FORBIDDEN");
         for verb in ["accept", "decline", "cancel"] {
-            let call = bench.call("POST", format!("{NOWHERE}/{verb}")).roles("w", role);
+            let call = app.call("POST", format!("{NOWHERE}/{verb}")).roles("w", role);
             call.send().await.refused(403, "FORBIDDEN");
         }
     }
 }
 
 #[tokio::test]
-async fn a_participant_who_may_not_is_told_so_and_a_stranger_sees_no_challenge() {
-    let bench = Bench::new().await;
-    let challenge = bench.challenged("ann", "bob").await;
+async fn wrong_participant_gets_403_and_stranger_gets_404() {
+    let app = TestApp::new().await;
+    let challenge = app.challenged("ann", "bob").await;
     for (user, verb) in [("ann", "accept"), ("ann", "decline"), ("bob", "cancel")] {
-        bench.answer_as(user, &challenge, verb).await.refused(403, "FORBIDDEN");
+        app.answer_as(user, &challenge, verb).await.refused(403, "FORBIDDEN");
     }
     for verb in ["accept", "decline", "cancel"] {
-        let never = bench.answer_as("ann", NOWHERE, verb).await.refused(404, "NOT_FOUND");
-        let strangers = bench.answer_as("eve", &challenge, verb).await.refused(404, "NOT_FOUND");
-        let call = bench.call("POST", format!("{challenge}/{verb}")).user("bob").tenant("other");
+        let never = app.answer_as("ann", NOWHERE, verb).await.refused(404, "NOT_FOUND");
+        let strangers = app.answer_as("eve", &challenge, verb).await.refused(404, "NOT_FOUND");
+        let call = app.call("POST", format!("{challenge}/{verb}")).user("bob").tenant("other");
         let elsewhere = call.send().await.refused(404, "NOT_FOUND");
         assert_eq!((&strangers["detail"], &elsewhere["detail"]), (&never["detail"], &never["detail"]));
-        bench.answer_as("bob", &format!("{CHALLENGES}/7"), verb).await.refused(404, "NOT_FOUND");
+        app.answer_as("bob", &format!("{CHALLENGES}/7"), verb).await.refused(404, "NOT_FOUND");
     }
-    assert_eq!(bench.head(), 1);
+    assert_eq!(app.head(), 1);
 }
 
 #[tokio::test]
-async fn declining_and_cancelling_end_a_challenge() {
-    let bench = Bench::new().await;
+async fn decline_and_cancel_end_a_challenge() {
+    let app = TestApp::new().await;
     for (user, verb, status) in [("bob", "decline", "declined"), ("ann", "cancel", "cancelled")] {
-        let challenge = bench.challenged("ann", "bob").await;
-        let ended = bench.answer_as(user, &challenge, verb).await.ok();
+        let challenge = app.challenged("ann", "bob").await;
+        let ended = app.answer_as(user, &challenge, verb).await.ok();
         let id = challenge.rsplit('/').next();
-        assert_eq!(ended, json!({"id": id, "challenge_id": id, "status": status, "position": bench.head()}));
+        assert_eq!(ended, json!({"id": id, "challenge_id": id, "status": status, "position": app.head()}));
     }
 }
 
 #[tokio::test]
-async fn nobody_acts_on_a_challenge_that_has_ended() {
-    let bench = Bench::new().await;
+async fn ended_challenge_refuses_all_actions() {
+    let app = TestApp::new().await;
     for (user, verb) in [("bob", "accept"), ("bob", "decline"), ("ann", "cancel")] {
-        let challenge = bench.challenged("ann", "bob").await;
-        bench.answer_as(user, &challenge, verb).await.ok();
-        let head = bench.head();
+        let challenge = app.challenged("ann", "bob").await;
+        app.answer_as(user, &challenge, verb).await.ok();
+        let head = app.head();
         for (user, verb) in [("bob", "accept"), ("bob", "decline"), ("ann", "cancel")] {
-            bench.answer_as(user, &challenge, verb).await.refused(409, "CONFLICT");
+            app.answer_as(user, &challenge, verb).await.refused(409, "CONFLICT");
         }
-        assert_eq!(bench.head(), head, "{verb}");
-        bench.pass(7_200).await;
-        bench.until_count("PlayerFreed", if verb == "accept" { 2 } else { 0 }).await;
+        assert_eq!(app.head(), head, "{verb}");
+        app.advance(7_200).await;
+        app.until_count("PlayerReleased", if verb == "accept" { 2 } else { 0 }).await;
     }
 }
 
 #[tokio::test]
-async fn a_challenge_is_over_at_its_instant_even_if_nobody_has_recorded_that() {
-    let bench = Bench::new().await;
-    let (late, early) = (bench.challenged("ann", "bob").await, bench.challenged("ann", "bob").await);
-    // Nothing happens by itself any more.
-    bench.commands.shutdown().await;
-    bench.clock.advance(Duration::from_micros(299_999_999));
-    bench.answer_as("bob", &early, "accept").await.ok();
-    bench.clock.advance(Duration::from_micros(1));
-    let head = bench.head();
+async fn challenge_expires_at_its_instant_without_an_event() {
+    let app = TestApp::new().await;
+    let (late, early) = (app.challenged("ann", "bob").await, app.challenged("ann", "bob").await);
+    // No background process runs any more.
+    app.commands.shutdown().await;
+    app.clock.advance(Duration::from_micros(299_999_999));
+    app.answer_as("bob", &early, "accept").await.ok();
+    app.clock.advance(Duration::from_micros(1));
+    let head = app.head();
     for (user, verb) in [("bob", "accept"), ("bob", "decline"), ("ann", "cancel")] {
-        let refused = bench.answer_as(user, &late, verb).await.refused(409, "CONFLICT");
+        let refused = app.answer_as(user, &late, verb).await.refused(409, "CONFLICT");
         assert!(refused["detail"].as_str().unwrap().contains("expired"), "{refused}");
     }
-    assert_eq!(bench.head(), head);
+    assert_eq!(app.head(), head);
 }
 
 #[tokio::test]
-async fn a_challenge_that_nobody_answers_expires_by_itself() {
-    let bench = Bench::new().await;
-    bench.challenged("ann", "bob").await;
-    bench.rest().await;
-    bench.pass(299).await;
-    assert_eq!(bench.count("ChallengeExpired").await, 0);
-    bench.pass(1).await;
-    bench.until_count("ChallengeExpired", 1).await;
+async fn unanswered_challenge_expires_automatically() {
+    let app = TestApp::new().await;
+    app.challenged("ann", "bob").await;
+    app.run_ready_tasks().await;
+    app.advance(299).await;
+    assert_eq!(app.count("ChallengeExpired").await, 0);
+    app.advance(1).await;
+    app.until_count("ChallengeExpired", 1).await;
 }
 
 #[tokio::test]
-async fn accepting_takes_both_out_of_their_queues_and_makes_their_game() {
-    let services = Services::start().await;
-    let bench = Bench::with_outside(services.outside()).await;
+async fn accepting_dequeues_both_players_and_creates_the_game() {
+    let services = FakeServices::start().await;
+    let app = TestApp::with_external_services(services.external_services()).await;
     let wait = |pool| json!({"pool_key": pool});
-    let ann = bench.join_as("ann", &wait("rapid")).await.location.expect("ann waits");
-    let bob = bench.join_as("bob", &wait("bullet")).await.location.expect("bob waits");
-    let challenge = bench.challenged("ann", "bob").await;
-    let accepted = bench.answer_as("bob", &challenge, "accept").await.ok();
+    let ann = app.join_as("ann", &wait("rapid")).await.location.expect("ann waits");
+    let bob = app.join_as("bob", &wait("bullet")).await.location.expect("bob waits");
+    let challenge = app.challenged("ann", "bob").await;
+    let accepted = app.answer_as("bob", &challenge, "accept").await.ok();
     let id = challenge.rsplit('/').next();
     let match_id = accepted["match_id"].as_str().expect("there is a match");
     let side = accepted["side"].as_str().expect("bob has a side");
@@ -226,144 +224,146 @@ async fn accepting_takes_both_out_of_their_queues_and_makes_their_game() {
         accepted,
         json!({
             "id": id, "challenge_id": id, "status": "accepted", "match_id": match_id,
-            "game_id": format!("game-{match_id}"), "side": side, "position": bench.head(),
+            "game_id": format!("game-{match_id}"), "side": side, "position": app.head(),
         })
     );
     let [game] = services.games().try_into().expect("there is one game");
     let of_bob = game["players"].as_array().unwrap().iter().find(|player| player["user_id"] == "bob");
     assert_eq!((&game["match_id"], &of_bob.unwrap()["side"]), (&json!(match_id), &json!(side)));
     for (user, entry) in [("ann", &ann), ("bob", &bob)] {
-        let refused = bench.delete_as(user, entry).await.refused(409, "CONFLICT");
+        let refused = app.delete_as(user, entry).await.refused(409, "CONFLICT");
         assert!(refused["detail"].as_str().unwrap().contains("challenge"), "{refused}");
-        let refused = bench.join_as(user, &wait("blitz")).await.refused(409, "CONFLICT");
+        let refused = app.join_as(user, &wait("blitz")).await.refused(409, "CONFLICT");
         assert_eq!(refused["existing"]["match_id"], match_id);
     }
-    assert_eq!(bench.nobody_is_in_two_matches().await, 2);
+    assert_eq!(app.reserved_players().await, 2);
 }
 
 #[tokio::test]
-async fn without_a_game_service_the_match_of_a_challenge_has_no_game() {
-    let bench = Bench::new().await;
-    let challenge = bench.challenged("ann", "bob").await;
-    let accepted = bench.answer_as("bob", &challenge, "accept").await.ok();
+async fn without_a_game_service_the_match_has_no_game() {
+    let app = TestApp::new().await;
+    let challenge = app.challenged("ann", "bob").await;
+    let accepted = app.answer_as("bob", &challenge, "accept").await.ok();
     assert_eq!((&accepted["status"], accepted.get("game_id")), (&json!("accepted"), None));
-    assert_eq!(bench.count("MatchConfirmed").await, 1);
+    assert_eq!(app.count("MatchConfirmed").await, 1);
 }
 
 #[tokio::test]
-async fn a_challenge_whose_game_cannot_be_made_is_pending_still_and_both_wait_as_before() {
-    let services = Services::start().await;
-    let bench = Bench::with_outside(services.outside()).await;
-    let entry = bench.join_as("ann", &json!({"pool_key": "rapid"})).await.location.expect("ann waits");
-    let challenge = bench.challenged("ann", "bob").await;
-    services.turn(Mood::Failing);
-    let answer = bench.answer_as("bob", &challenge, "accept").await;
-    assert_eq!(answer.retry_after, Some(1));
-    let refused = answer.refused(503, "UNAVAILABLE");
-    assert!(refused["detail"].as_str().unwrap().contains("pending still"), "{refused}");
-    assert_eq!(bench.count("QueueEntryReleased").await, 1);
-    assert_eq!(bench.nobody_is_in_two_matches().await, 0);
-    services.turn(Mood::Well);
-    let accepted = bench.answer_as("bob", &challenge, "accept").await.ok();
+async fn failed_game_leaves_challenge_pending_and_players_queued() {
+    let services = FakeServices::start().await;
+    let app = TestApp::with_external_services(services.external_services()).await;
+    let entry = app.join_as("ann", &json!({"pool_key": "rapid"})).await.location.expect("ann waits");
+    let challenge = app.challenged("ann", "bob").await;
+    services.set_mode(FaultMode::Failing);
+    let response = app.answer_as("bob", &challenge, "accept").await;
+    assert_eq!(response.retry_after, Some(1));
+    let refused = response.refused(503, "UNAVAILABLE");
+    assert!(refused["detail"].as_str().unwrap().contains("still pending"), "{refused}");
+    assert_eq!(app.count("QueueEntryReleased").await, 1);
+    assert_eq!(app.reserved_players().await, 0);
+    services.set_mode(FaultMode::None);
+    let accepted = app.answer_as("bob", &challenge, "accept").await.ok();
     assert_eq!(accepted["status"], "accepted");
     assert_eq!(services.games().len(), 1);
-    bench.delete_as("ann", &entry).await.refused(409, "CONFLICT");
+    app.delete_as("ann", &entry).await.refused(409, "CONFLICT");
 }
 
 #[tokio::test]
-async fn a_service_that_is_left_alone_costs_an_acceptance_nothing_but_its_time() {
-    let services = Services::start().await;
-    let bench = Bench::with_outside(services.outside()).await;
-    let challenge = bench.challenged("ann", "bob").await;
-    services.turn(Mood::Failing);
+async fn open_breaker_refuses_acceptance_without_events() {
+    let services = FakeServices::start().await;
+    let app = TestApp::with_external_services(services.external_services()).await;
+    let challenge = app.challenged("ann", "bob").await;
+    services.set_mode(FaultMode::Failing);
     for _ in 0..5 {
-        bench.answer_as("bob", &challenge, "accept").await.refused(503, "UNAVAILABLE");
+        app.answer_as("bob", &challenge, "accept").await.refused(503, "UNAVAILABLE");
     }
-    let (head, asked) = (bench.head(), services.asked());
-    let answer = bench.answer_as("bob", &challenge, "accept").await;
-    assert_eq!(answer.retry_after, Some(30));
-    answer.refused(503, "UNAVAILABLE");
-    assert_eq!(bench.head(), head, "nothing was recorded");
-    services.turn(Mood::Well);
-    bench.pass(30).await;
-    bench.answer_as("bob", &challenge, "accept").await.ok();
-    assert!(services.asked() > asked);
+    let (head, calls) = (app.head(), services.calls());
+    let response = app.answer_as("bob", &challenge, "accept").await;
+    assert_eq!(response.retry_after, Some(30));
+    response.refused(503, "UNAVAILABLE");
+    assert_eq!(app.head(), head, "nothing was recorded");
+    services.set_mode(FaultMode::None);
+    app.advance(30).await;
+    app.answer_as("bob", &challenge, "accept").await.ok();
+    assert!(services.calls() > calls);
 }
 
 #[tokio::test]
-async fn a_game_that_the_service_refuses_leaves_the_challenge_to_be_declined() {
-    let services = Services::start().await;
-    let bench = Bench::with_outside(services.outside()).await;
-    let challenge = bench.challenged("ann", "bob").await;
-    services.turn(Mood::Refusing);
-    bench.answer_as("bob", &challenge, "accept").await.refused(409, "CONFLICT");
-    assert_eq!(bench.nobody_is_in_two_matches().await, 0);
-    bench.answer_as("bob", &challenge, "decline").await.ok();
+async fn refused_game_leaves_the_challenge_to_decline() {
+    let services = FakeServices::start().await;
+    let app = TestApp::with_external_services(services.external_services()).await;
+    let challenge = app.challenged("ann", "bob").await;
+    services.set_mode(FaultMode::Refusing);
+    app.answer_as("bob", &challenge, "accept").await.refused(409, "CONFLICT");
+    assert_eq!(app.reserved_players().await, 0);
+    app.answer_as("bob", &challenge, "decline").await.ok();
 }
 
 #[tokio::test]
-async fn whoever_has_an_unfinished_match_cannot_accept_nor_be_accepted_until_it_has_ended() {
-    let bench = Bench::new().await;
-    let (of_ann, of_eve) = (bench.challenged("ann", "bob").await, bench.challenged("eve", "ann").await);
-    bench.answer_as("bob", &of_ann, "accept").await.ok();
-    let head = bench.head();
-    bench.answer_as("ann", &of_eve, "accept").await.refused(409, "CONFLICT");
-    let again = bench.challenged("ann", "eve").await;
-    bench.answer_as("eve", &again, "accept").await.refused(409, "CONFLICT");
-    assert_eq!(bench.head(), head + 1);
+async fn player_in_a_match_can_neither_accept_nor_be_accepted() {
+    let app = TestApp::new().await;
+    let (of_ann, of_eve) = (app.challenged("ann", "bob").await, app.challenged("eve", "ann").await);
+    app.answer_as("bob", &of_ann, "accept").await.ok();
+    let head = app.head();
+    app.answer_as("ann", &of_eve, "accept").await.refused(409, "CONFLICT");
+    let again = app.challenged("ann", "eve").await;
+    app.answer_as("eve", &again, "accept").await.refused(409, "CONFLICT");
+    assert_eq!(app.head(), head + 1);
 }
 
 #[tokio::test]
-async fn players_of_whom_one_blocks_the_other_neither_challenge_nor_accept_each_other() {
+async fn blocked_players_can_neither_challenge_nor_accept() {
     for (blocker, blocked) in [("ann", "bob"), ("bob", "ann")] {
-        let bench = Bench::new().await;
-        let before = bench.challenged("ann", "bob").await;
-        bench.block(blocker, blocked).await.ok();
-        let head = bench.head();
-        bench.challenge_as("ann", &to("bob")).await.refused(409, "CONFLICT");
-        bench.answer_as("bob", &before, "accept").await.refused(409, "CONFLICT");
-        assert_eq!(bench.head(), head, "{blocker} blocks {blocked}");
-        bench.delete_as(blocker, &format!("/v1/matchmaking/blocks/{blocked}")).await.ok();
-        bench.answer_as("bob", &before, "accept").await.ok();
+        let app = TestApp::new().await;
+        let before = app.challenged("ann", "bob").await;
+        app.block(blocker, blocked).await.ok();
+        let head = app.head();
+        app.challenge_as("ann", &to("bob")).await.refused(409, "CONFLICT");
+        app.answer_as("bob", &before, "accept").await.refused(409, "CONFLICT");
+        assert_eq!(app.head(), head, "{blocker} blocks {blocked}");
+        app.delete_as(blocker, &format!("/v1/matchmaking/blocks/{blocked}")).await.ok();
+        app.answer_as("bob", &before, "accept").await.ok();
     }
 }
 
 #[tokio::test]
-async fn how_long_there_is_to_answer_is_the_pools_setting() {
-    let bench = Bench::new().await;
+async fn challenge_expiry_is_a_pool_setting() {
+    let app = TestApp::new().await;
     let settings = json!({"challenge_expires_after_seconds": 30});
-    bench.put("/internal/pools/blitz", &settings).await.ok();
-    let made = bench.challenge_as("ann", &to("bob")).await.ok();
+    app.put("/internal/pools/blitz", &settings).await.ok();
+    let made = app.challenge_as("ann", &to("bob")).await.ok();
     assert_eq!(made["expires_at"], "2026-11-20T10:00:30.000000Z");
 }
 
 #[tokio::test]
-async fn the_result_of_a_challenges_match_moves_both_ratings_and_the_next_challenge_carries_them() {
-    let bench = Bench::new().await;
-    let challenge = bench.challenged("ann", "bob").await;
-    let accepted = bench.answer_as("bob", &challenge, "accept").await.ok();
+async fn challenge_result_changes_ratings_of_the_next_challenge() {
+    let app = TestApp::new().await;
+    let challenge = app.challenged("ann", "bob").await;
+    let accepted = app.answer_as("bob", &challenge, "accept").await.ok();
     let path =
         format!("/internal/matches/{}/result", accepted["match_id"].as_str().expect("there is a match"));
-    bench.post(path, &json!({"result": accepted["side"]})).await.ok();
+    app.post(path, &json!({"result": accepted["side"]})).await.ok();
     for (user, opponent, won) in [("ann", "bob", false), ("bob", "ann", true)] {
-        let made = bench.challenge_as(user, &to(opponent)).await.ok();
+        let made = app.challenge_as(user, &to(opponent)).await.ok();
         assert_eq!(made["rating_source"], "history");
         assert_eq!(made["rating"].as_u64().expect("a rating is a number") > 1500, won, "{made}");
     }
 }
 
 #[tokio::test]
-async fn a_challenge_carries_the_strength_of_both_as_their_tokens_say() {
-    let bench = Bench::with_keys().await;
+async fn challenge_uses_ratings_from_both_tokens() {
+    let app = TestApp::with_keys().await;
     let call =
-        bench.call("POST", CHALLENGES).claims("ann", Role::User, |claims| claims.rating("blitz", 1610.4));
+        app.call("POST", CHALLENGES).claims("ann", Role::User, |claims| claims.rating("blitz", 1610.4));
     let made = call.body(&to("bob")).send().await;
     assert_eq!((&made.body["rating"], &made.body["rating_source"]), (&json!(1610), &json!("token")));
-    let path = format!("{}/accept", made.location.expect("the challenge is made"));
-    let call = bench.call("POST", path).claims("bob", Role::User, |claims| claims.rating("blitz", 1820.0));
+    let path = format!("{}/accept", made.location.expect("the challenge is created"));
+    let call = app.call("POST", path).claims("bob", Role::User, |claims| claims.rating("blitz", 1820.0));
     call.send().await.ok();
-    let placing = bench.events().await.into_iter().find_map(|envelope| match envelope.event {
-        Event::Challenge(ChallengeEvent::ChallengePlacing(placing)) => Some(placing.strength.rating.points()),
+    let placing = app.events().await.into_iter().find_map(|envelope| match envelope.event {
+        Event::Challenge(ChallengeEvent::ChallengePlacementStarted(placing)) => {
+            Some(placing.strength.rating.points())
+        }
         _ => None,
     });
     assert_eq!(placing, Some(1820));

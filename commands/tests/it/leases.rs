@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, lease};
+use crate::support::{TestApp, lease};
 
 fn path(item: &Value, action: &str) -> String {
     format!("/internal/work/{}/{action}", lease(item))
@@ -16,150 +16,147 @@ fn progress(item: &Value, processed: u64, completed: bool) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_is_worked_through_and_completed_once() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
+async fn request_is_completed_once() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
     let reports = format!("{job}/match-progress");
-    bench.post(&reports, &progress(&item, 4, false)).await.ok();
-    bench.post(&reports, &progress(&item, 4, false)).await.ok();
-    bench.post(&reports, &progress(&item, 2, false)).await.ok();
-    let done = bench.post(&reports, &progress(&item, 10, true)).await.ok();
-    assert_eq!(bench.post(&reports, &progress(&item, 10, true)).await.ok(), done);
-    assert_eq!(
-        (bench.count("MatchProgressReported").await, bench.count("MatchRequestCompleted").await),
-        (1, 1)
-    );
-    // A heartbeat after the end is taken and means nothing; so is handing in once more.
-    bench.rest().await;
-    let kept = bench.post(path(&item, "heartbeat"), &json!({})).await.ok();
+    app.post(&reports, &progress(&item, 4, false)).await.ok();
+    app.post(&reports, &progress(&item, 4, false)).await.ok();
+    app.post(&reports, &progress(&item, 2, false)).await.ok();
+    let done = app.post(&reports, &progress(&item, 10, true)).await.ok();
+    assert_eq!(app.post(&reports, &progress(&item, 10, true)).await.ok(), done);
+    assert_eq!((app.count("MatchProgressReported").await, app.count("MatchRequestCompleted").await), (1, 1));
+    // A heartbeat after the end is accepted without effect, and so is a second completion.
+    app.run_ready_tasks().await;
+    let kept = app.post(path(&item, "heartbeat"), &json!({})).await.ok();
     assert_eq!(kept, json!({"lease_id": lease(&item)}));
-    bench.post(path(&item, "complete"), &json!({})).await.ok();
-    assert_eq!(bench.count("MatchRequestCompleted").await, 1);
+    app.post(path(&item, "complete"), &json!({})).await.ok();
+    assert_eq!(app.count("MatchRequestCompleted").await, 1);
 }
 
 #[tokio::test]
-async fn handing_a_request_in_completes_it_with_its_totals_so_far() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    bench.post(format!("{job}/match-progress"), &progress(&item, 4, false)).await.ok();
-    bench.post(path(&item, "complete"), &json!({"result": null})).await.ok();
-    let done = format!("{:?}", bench.events().await.pop().unwrap().event);
+async fn completing_a_request_uses_its_totals_so_far() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    app.post(format!("{job}/match-progress"), &progress(&item, 4, false)).await.ok();
+    app.post(path(&item, "complete"), &json!({"result": null})).await.ok();
+    let done = format!("{:?}", app.events().await.pop().unwrap().event);
     assert!(done.contains("MatchRequestCompleted") && done.contains("candidates_processed: 4"), "{done}");
 }
 
 #[tokio::test]
-async fn the_progress_of_a_request_goes_elsewhere_and_the_answer_says_where() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
+async fn request_progress_is_redirected_by_the_error() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
     let body = json!({"stage": "matching", "fraction": 0.5});
-    let refused = bench.post(path(&item, "progress"), &body).await.refused(409, "CONFLICT");
+    let refused = app.post(path(&item, "progress"), &body).await.refused(409, "CONFLICT");
     assert!(refused["detail"].as_str().unwrap().contains(&format!("{job}/match-progress")), "{refused}");
 }
 
 #[tokio::test]
-async fn a_lease_that_nobody_keeps_alive_runs_out_and_the_work_is_claimed_again() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let first = bench.claim("killed", 1).await.remove(0);
-    bench.post(format!("{job}/match-progress"), &progress(&first, 3, false)).await.ok();
-    bench.pass(44).await;
-    assert_eq!(bench.claim("other", 1).await.len(), 0);
-    bench.pass(1).await;
-    bench.until_count("MatchRequestLeaseExpired", 1).await;
-    bench.rest().await;
-    let second = bench.claim("other", 1).await.remove(0);
+async fn lease_without_heartbeat_expires_and_work_is_ready() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let first = app.claim("killed", 1).await.remove(0);
+    app.post(format!("{job}/match-progress"), &progress(&first, 3, false)).await.ok();
+    app.advance(44).await;
+    assert_eq!(app.claim("other", 1).await.len(), 0);
+    app.advance(1).await;
+    app.until_count("MatchRequestLeaseExpired", 1).await;
+    app.run_ready_tasks().await;
+    let second = app.claim("other", 1).await.remove(0);
     assert_eq!(second["request_id"], first["request_id"]);
     assert_eq!(second["totals"]["candidates_processed"], 3);
-    // Whatever comes under the lost lease is refused; the holder's reports count.
+    // Every report under the lost lease is refused; the new holder's reports count.
     let reports = format!("{job}/match-progress");
-    let late = bench.post(&reports, &progress(&first, 9, false)).await;
+    let late = app.post(&reports, &progress(&first, 9, false)).await;
     assert_eq!(late.fields(), ["body[0].lease_id"]);
     late.refused(409, "CONFLICT");
-    bench.post(path(&first, "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
-    bench.post(path(&first, "complete"), &json!({})).await.refused(409, "CONFLICT");
-    bench.post(path(&first, "fail"), &json!({"error": "x"})).await.refused(409, "CONFLICT");
-    bench.post(&reports, &progress(&second, 10, true)).await.ok();
+    app.post(path(&first, "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
+    app.post(path(&first, "complete"), &json!({})).await.refused(409, "CONFLICT");
+    app.post(path(&first, "fail"), &json!({"error": "x"})).await.refused(409, "CONFLICT");
+    app.post(&reports, &progress(&second, 10, true)).await.ok();
 }
 
 #[tokio::test]
-async fn heartbeats_keep_a_lease_and_leave_no_events() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    let head = bench.head();
+async fn heartbeats_extend_a_lease_without_events() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    let head = app.head();
     for _ in 0..20 {
-        bench.pass(40).await;
-        let kept = bench.post(path(&item, "heartbeat"), &json!({})).await.ok();
+        app.advance(40).await;
+        let kept = app.post(path(&item, "heartbeat"), &json!({})).await.ok();
         assert_eq!(kept["lease_id"], lease(&item));
     }
-    assert_eq!(bench.head(), head);
-    bench.pass(45).await;
-    bench.until_count("MatchRequestLeaseExpired", 1).await;
+    assert_eq!(app.head(), head);
+    app.advance(45).await;
+    app.until_count("MatchRequestLeaseExpired", 1).await;
 }
 
 #[tokio::test]
-async fn a_report_keeps_its_lease_alive() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
+async fn report_extends_its_lease() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
     for processed in 1..=5 {
-        bench.pass(40).await;
-        bench.post(format!("{job}/match-progress"), &progress(&item, processed, false)).await.ok();
+        app.advance(40).await;
+        app.post(format!("{job}/match-progress"), &progress(&item, processed, false)).await.ok();
     }
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 0);
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 0);
 }
 
 #[tokio::test]
-async fn a_restart_grants_every_open_lease_one_full_term() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    bench.pass(40).await;
-    let bench = bench.restarted().await;
-    bench.pass(44).await;
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 0);
-    bench.post(path(&item, "heartbeat"), &json!({})).await.ok();
-    let bench = bench.restarted().await;
-    bench.pass(45).await;
-    bench.until_count("MatchRequestLeaseExpired", 1).await;
-    bench.rest().await;
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 1);
+async fn restart_grants_open_leases_a_full_term() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    app.advance(40).await;
+    let app = app.restarted().await;
+    app.advance(44).await;
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 0);
+    app.post(path(&item, "heartbeat"), &json!({})).await.ok();
+    let app = app.restarted().await;
+    app.advance(45).await;
+    app.until_count("MatchRequestLeaseExpired", 1).await;
+    app.run_ready_tasks().await;
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 1);
 }
 
 #[tokio::test]
-async fn a_clock_that_was_an_hour_ahead_before_the_restart_lengthens_no_lease() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    bench.claim("w", 1).await;
-    let an_hour_earlier = bench.clock.now().before(Duration::from_secs(3600));
-    bench.clock.set(an_hour_earlier);
-    let bench = bench.restarted().await;
-    bench.pass(45).await;
-    bench.until_count("WorkerLost", 1).await;
-    bench.until_count("MatchRequestLeaseExpired", 1).await;
-    bench.rest().await;
-    assert_eq!(bench.claim("other", 1).await.len(), 1);
+async fn clock_set_back_at_restart_extends_no_lease() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    app.claim("w", 1).await;
+    let an_hour_earlier = app.clock.now().before(Duration::from_secs(3600));
+    app.clock.set(an_hour_earlier);
+    let app = app.restarted().await;
+    app.advance(45).await;
+    app.until_count("WorkerLost", 1).await;
+    app.until_count("MatchRequestLeaseExpired", 1).await;
+    app.run_ready_tasks().await;
+    assert_eq!(app.claim("other", 1).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_while_the_server_was_down_is_ended_once_after_it_is_back() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    bench.claim("w", 1).await;
-    let bench = bench.restarted().await.restarted().await;
-    bench.pass(46).await;
-    bench.until_count("MatchRequestLeaseExpired", 1).await;
-    let bench = bench.restarted().await;
-    bench.pass(100).await;
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 1);
+async fn lease_expired_during_downtime_ends_once() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    app.claim("w", 1).await;
+    let app = app.restarted().await.restarted().await;
+    app.advance(46).await;
+    app.until_count("MatchRequestLeaseExpired", 1).await;
+    let app = app.restarted().await;
+    app.advance(100).await;
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 1);
 }
 
 #[tokio::test]
-async fn a_lease_that_never_was_is_not_found() {
-    let bench = Bench::new().await;
+async fn unknown_lease_is_not_found() {
+    let app = TestApp::new().await;
     for id in ["018f0000-0000-7000-8000-000000000001", "x"] {
         for (action, body) in [
             ("heartbeat", json!({})),
@@ -167,69 +164,66 @@ async fn a_lease_that_never_was_is_not_found() {
             ("complete", json!({})),
             ("fail", json!({"error": "x"})),
         ] {
-            bench.post(format!("/internal/work/{id}/{action}"), &body).await.refused(404, "NOT_FOUND");
+            app.post(format!("/internal/work/{id}/{action}"), &body).await.refused(404, "NOT_FOUND");
         }
     }
 }
 
 #[tokio::test]
-async fn a_request_that_fails_is_tried_again_or_waits_for_its_job_as_the_error_says() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    bench.post(path(&item, "fail"), &json!({"error": "connection refused"})).await.ok();
-    bench.rest().await;
-    let again = bench.claim("w", 1).await.remove(0);
+async fn failed_request_is_retried_or_waits_for_its_job() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    app.post(path(&item, "fail"), &json!({"error": "connection refused"})).await.ok();
+    app.run_ready_tasks().await;
+    let again = app.claim("w", 1).await.remove(0);
     assert_eq!(again["attempt"], 2);
-    bench.post(path(&again, "fail"), &json!({"error": "video is private"})).await.ok();
-    bench.rest().await;
-    assert_eq!(bench.claim("w", 1).await.len(), 0);
-    // The job is led to its failure, and tried again: then so is the request.
-    bench.put(format!("{job}/phase"), &json!({"phase": "failed"})).await.ok();
-    bench.post(format!("{job}/retry"), &json!({})).await.ok();
-    bench.until_count("MatchRequestRetried", 1).await;
-    bench.rest().await;
-    assert_eq!(bench.claim("w", 1).await.len(), 1);
-    assert_eq!(bench.count("MatchRequestRetried").await, 1);
+    app.post(path(&again, "fail"), &json!({"error": "video is private"})).await.ok();
+    app.run_ready_tasks().await;
+    assert_eq!(app.claim("w", 1).await.len(), 0);
+    // The job fails and is retried, which retries the request, too.
+    app.put(format!("{job}/phase"), &json!({"phase": "failed"})).await.ok();
+    app.post(format!("{job}/retry"), &json!({})).await.ok();
+    app.until_count("MatchRequestRetried", 1).await;
+    app.run_ready_tasks().await;
+    assert_eq!(app.claim("w", 1).await.len(), 1);
+    assert_eq!(app.count("MatchRequestRetried").await, 1);
 }
 
 #[tokio::test]
-async fn a_job_that_ends_takes_its_leases_with_it_and_no_event_comes_after() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(2).await;
-    let items = bench.claim("w", 2).await;
-    bench.post(format!("{job}/cancel"), &json!({})).await.ok();
-    bench.rest().await;
-    bench.post(path(&items[0], "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
-    bench.post(path(&items[0], "complete"), &json!({})).await.refused(409, "CONFLICT");
-    bench
-        .post(format!("{job}/match-progress"), &progress(&items[1], 1, false))
-        .await
-        .refused(409, "CONFLICT");
-    let of_job = bench.events().await.len();
-    bench.pass(44).await;
-    assert_eq!(bench.events().await.len(), of_job);
-    bench.pass(1).await;
-    bench.until_count("WorkerLost", 1).await;
-    bench.rest().await;
-    assert_eq!(bench.events().await.len(), of_job + 1);
+async fn ended_job_ends_its_leases_without_more_events() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(2).await;
+    let items = app.claim("w", 2).await;
+    app.post(format!("{job}/cancel"), &json!({})).await.ok();
+    app.run_ready_tasks().await;
+    app.post(path(&items[0], "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
+    app.post(path(&items[0], "complete"), &json!({})).await.refused(409, "CONFLICT");
+    app.post(format!("{job}/match-progress"), &progress(&items[1], 1, false)).await.refused(409, "CONFLICT");
+    let of_job = app.events().await.len();
+    app.advance(44).await;
+    assert_eq!(app.events().await.len(), of_job);
+    app.advance(1).await;
+    app.until_count("WorkerLost", 1).await;
+    app.run_ready_tasks().await;
+    assert_eq!(app.events().await.len(), of_job + 1);
 }
 
 #[tokio::test]
-async fn a_lease_stands_still_while_its_job_has_failed_and_goes_on_when_it_is_tried_again() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    bench.put(format!("{job}/phase"), &json!({"phase": "failed"})).await.ok();
-    bench.rest().await;
-    bench.post(path(&item, "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
+async fn lease_is_suspended_until_its_failed_job_is_retried() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    app.put(format!("{job}/phase"), &json!({"phase": "failed"})).await.ok();
+    app.run_ready_tasks().await;
+    app.post(path(&item, "heartbeat"), &json!({})).await.refused(409, "CONFLICT");
     for _ in 0..4 {
-        bench.pass(30).await;
-        bench.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
+        app.advance(30).await;
+        app.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
     }
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 0);
-    bench.post(format!("{job}/retry"), &json!({})).await.ok();
-    bench.rest().await;
-    bench.post(path(&item, "heartbeat"), &json!({})).await.ok();
-    bench.post(format!("{job}/match-progress"), &progress(&item, 1, false)).await.ok();
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 0);
+    app.post(format!("{job}/retry"), &json!({})).await.ok();
+    app.run_ready_tasks().await;
+    app.post(path(&item, "heartbeat"), &json!({})).await.ok();
+    app.post(format!("{job}/match-progress"), &progress(&item, 1, false)).await.ok();
 }

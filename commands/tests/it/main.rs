@@ -6,20 +6,22 @@ mod analysis;
 mod blocks;
 #[cfg(test)]
 mod challenges;
+#[cfg(test)]
+mod circuit_breakers;
 mod claims;
+#[cfg(test)]
+mod external_services;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod games;
 mod idempotency;
+mod image_matches;
 mod jobs;
 mod leases;
-mod matches;
 mod matching;
 #[cfg(test)]
 mod model;
-#[cfg(test)]
-mod outside;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
@@ -30,8 +32,6 @@ mod ratings;
 mod results;
 #[cfg(test)]
 mod retries;
-#[cfg(test)]
-mod services;
 #[cfg(test)]
 mod support;
 mod tenants;

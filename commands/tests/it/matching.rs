@@ -1,11 +1,11 @@
 use serde_json::{Value, json};
 
-use crate::support::{Bench, request};
+use crate::support::{TestApp, request};
 
 #[tokio::test]
-async fn a_batch_that_is_sent_twice_records_once() {
-    let bench = Bench::new().await;
-    let job = bench.job().await;
+async fn repeated_batch_records_once() {
+    let app = TestApp::new().await;
+    let job = app.job().await;
     let videos = json!([
         {"video_id": "a", "frames": [{"frame_id": "f0"}, {"frame_id": "f1", "timestamp_ms": 40}]},
         {"video_id": "b", "frame_count": 100},
@@ -18,11 +18,11 @@ async fn a_batch_that_is_sent_twice_records_once() {
         ("videos", videos),
         ("match-requests", json!([request("r1"), request("r2")])),
     ] {
-        let first = bench.post(format!("{job}/{route}"), &body).await.ok();
-        assert_eq!(first, json!({"accepted": 2, "position": bench.head()}));
-        assert_eq!(bench.post(format!("{job}/{route}"), &body).await.ok(), first);
+        let first = app.post(format!("{job}/{route}"), &body).await.ok();
+        assert_eq!(first, json!({"accepted": 2, "position": app.head()}));
+        assert_eq!(app.post(format!("{job}/{route}"), &body).await.ok(), first);
     }
-    let counts = bench.counts().await;
+    let counts = app.counts().await;
     assert_eq!(
         (counts["ProductImagesRegistered"], counts["VideoFramesRegistered"], counts["MatchRequested"]),
         (1, 2, 2)
@@ -30,32 +30,32 @@ async fn a_batch_that_is_sent_twice_records_once() {
 }
 
 #[tokio::test]
-async fn ten_thousand_requests_are_issued_in_one_batch() {
-    let bench = Bench::new().await;
-    let path = format!("{}/match-requests", bench.job().await);
+async fn ten_thousand_requests_fit_in_one_batch() {
+    let app = TestApp::new().await;
+    let path = format!("{}/match-requests", app.job().await);
     let all: Value = (0..10_000).map(|n| request(&format!("r{n}"))).collect();
-    let first = bench.call("POST", &path).key("k").body(&all).send().await.ok();
+    let first = app.call("POST", &path).key("k").body(&all).send().await.ok();
     assert_eq!(first["accepted"], 10_000);
-    let bench = bench.restarted().await;
-    assert_eq!(bench.call("POST", &path).key("k").body(&all).send().await.ok(), first);
-    assert_eq!(bench.count("MatchRequested").await, 10_000);
+    let app = app.restarted().await;
+    assert_eq!(app.call("POST", &path).key("k").body(&all).send().await.ok(), first);
+    assert_eq!(app.count("MatchRequested").await, 10_000);
 }
 
 #[tokio::test]
-async fn a_product_with_more_images_than_fit_into_one_event_is_registered() {
-    let bench = Bench::new().await;
-    let path = format!("{}/products", bench.job().await);
+async fn product_with_more_images_than_one_event_is_registered() {
+    let app = TestApp::new().await;
+    let path = format!("{}/products", app.job().await);
     let url = "x".repeat(2_000);
     let images: Value = (0..2_000).map(|n| json!({"img_id": format!("i{n}"), "url": url})).collect();
-    bench.post(&path, &json!([{"product_id": "large", "images": images}])).await.ok();
-    assert!(bench.count("ProductImagesRegistered").await > 1);
+    app.post(&path, &json!([{"product_id": "large", "images": images}])).await.ok();
+    assert!(app.count("ProductImagesRegistered").await > 1);
 }
 
 #[tokio::test]
-async fn a_batch_with_one_item_that_is_refused_is_refused_as_a_whole_and_names_it() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    let head = bench.head();
+async fn refused_item_refuses_the_batch_and_is_named() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let head = app.head();
     let mut other = request("r0");
     other["candidates"] = 11.into();
     let progress = |candidates: u64| {
@@ -88,20 +88,20 @@ async fn a_batch_with_one_item_that_is_refused_is_refused_as_a_whole_and_names_i
         ),
         ("match-requests", json!([{"request_id": "x"}]), 400, "INVALID_REQUEST", "body[0].product_id"),
     ] {
-        let answer = bench.post(format!("{job}/{route}"), &body).await;
-        assert_eq!(answer.fields().first().map(String::as_str), Some(field), "{answer:?}");
-        answer.refused(status, code);
+        let response = app.post(format!("{job}/{route}"), &body).await;
+        assert_eq!(response.fields().first().map(String::as_str), Some(field), "{response:?}");
+        response.refused(status, code);
     }
-    assert_eq!(bench.head(), head);
+    assert_eq!(app.head(), head);
 }
 
 #[tokio::test]
-async fn progress_without_a_lease_counts_while_nobody_holds_one() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
+async fn progress_without_a_lease_counts_while_none_is_open() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
     let progress =
         json!([{"request_id": "r0", "candidates_processed": 1, "vector_pass_done": 1, "ransac_checked": 1}]);
-    bench.post(format!("{job}/match-progress"), &progress).await.ok();
-    bench.claim("w", 1).await;
-    bench.post(format!("{job}/match-progress"), &progress).await.refused(409, "CONFLICT");
+    app.post(format!("{job}/match-progress"), &progress).await.ok();
+    app.claim("w", 1).await;
+    app.post(format!("{job}/match-progress"), &progress).await.refused(409, "CONFLICT");
 }

@@ -4,29 +4,29 @@ use event_schemas::job::{JobEvent, RetryReason, RetryState};
 use event_schemas::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Bench, lease};
+use crate::support::{TestApp, TestResponse, lease};
 
 const KIND: &str = "extract_cutouts";
 
-impl Bench {
+impl TestApp {
     /// A job that is claimed as a whole.
     async fn whole_job(&self) -> String {
         let job = self.post("/jobs", &json!({"kind": KIND})).await.ok();
         job["id"].as_str().unwrap().to_owned()
     }
 
-    /// What a worker gets that takes whatever there is.
-    async fn take(&self, worker: &str) -> Vec<Value> {
+    /// Claims all work that there is.
+    async fn claim_all(&self, worker: &str) -> Vec<Value> {
         let body = json!({"worker_id": worker, "kinds": [KIND], "max": 100});
-        self.rest().await;
+        self.run_ready_tasks().await;
         self.post("/internal/work/claim", &body).await.ok()["items"].as_array().unwrap().clone()
     }
 
-    async fn fail(&self, item: &Value, error: &str) -> Answer {
+    async fn fail(&self, item: &Value, error: &str) -> TestResponse {
         self.post(format!("/internal/work/{}/fail", lease(item)), &json!({"error": error})).await
     }
 
-    /// Of the last retry that was scheduled.
+    /// The due time of the last scheduled retry.
     async fn due_at(&self) -> Timestamp {
         let events = self.events().await;
         let mut retries = events.iter().rev().filter_map(|envelope| match &envelope.event {
@@ -36,7 +36,7 @@ impl Bench {
         retries.next().unwrap()
     }
 
-    /// Why the last job that failed is, or is not, tried again.
+    /// The reason why the last failed job is retried, or not.
     async fn retry_state(&self) -> Option<RetryState> {
         let events = self.events().await;
         let mut failures = events.iter().rev().filter_map(|envelope| match &envelope.event {
@@ -48,142 +48,142 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn a_failed_job_waits_for_its_instant_and_is_then_had_at_once() {
-    let bench = Bench::new().await;
-    bench.whole_job().await;
-    let item = bench.take("w").await.remove(0);
-    bench.fail(&item, "connection refused").await.ok();
-    assert_eq!(bench.retry_state().await, Some(RetryState::InProgress));
-    let due = bench.due_at().await;
-    let pause = due.since(bench.clock.now());
+async fn retry_is_claimable_exactly_at_its_due_time() {
+    let app = TestApp::new().await;
+    app.whole_job().await;
+    let item = app.claim_all("w").await.remove(0);
+    app.fail(&item, "connection refused").await.ok();
+    assert_eq!(app.retry_state().await, Some(RetryState::InProgress));
+    let due = app.due_at().await;
+    let pause = due.since(app.clock.now());
     assert!((1.0..=2.0).contains(&pause.as_secs_f64()), "{pause:?}");
-    bench.clock.set(due.before(Duration::from_micros(1)));
-    assert_eq!(bench.take("w").await.len(), 0);
+    app.clock.set(due.before(Duration::from_micros(1)));
+    assert_eq!(app.claim_all("w").await.len(), 0);
     let waiting = json!({"worker_id": "w", "kinds": [KIND], "wait_ms": 20_000});
-    let claim = bench.post("/internal/work/claim", &waiting);
+    let claim = app.post("/internal/work/claim", &waiting);
     let later = async {
-        bench.rest().await;
-        bench.clock.set(due);
+        app.run_ready_tasks().await;
+        app.clock.set(due);
     };
     let (claimed, ()) = tokio::join!(claim, later);
     assert_eq!(claimed.ok()["items"][0]["attempt"], 2);
-    assert_eq!(bench.clock.now(), due);
+    assert_eq!(app.clock.now(), due);
 }
 
 #[tokio::test]
-async fn a_retry_survives_restarts_before_and_after_its_instant() {
-    let bench = Bench::new().await;
-    bench.whole_job().await;
-    let item = bench.take("w").await.remove(0);
-    bench.fail(&item, "connection refused").await.ok();
-    let due = bench.due_at().await;
-    let bench = bench.restarted().await;
-    bench.clock.set(due.before(Duration::from_micros(1)));
-    assert_eq!(bench.take("w").await.len(), 0);
-    let bench = bench.restarted().await;
-    assert_eq!(bench.take("w").await.len(), 0);
-    bench.clock.set(due.after(Duration::from_secs(3600)));
-    let bench = bench.restarted().await;
-    assert_eq!(bench.take("w").await.len(), 1);
-    assert_eq!(bench.take("w").await.len(), 0);
-    assert_eq!(bench.count("JobRetryScheduled").await, 1);
+async fn retry_survives_restarts() {
+    let app = TestApp::new().await;
+    app.whole_job().await;
+    let item = app.claim_all("w").await.remove(0);
+    app.fail(&item, "connection refused").await.ok();
+    let due = app.due_at().await;
+    let app = app.restarted().await;
+    app.clock.set(due.before(Duration::from_micros(1)));
+    assert_eq!(app.claim_all("w").await.len(), 0);
+    let app = app.restarted().await;
+    assert_eq!(app.claim_all("w").await.len(), 0);
+    app.clock.set(due.after(Duration::from_secs(3600)));
+    let app = app.restarted().await;
+    assert_eq!(app.claim_all("w").await.len(), 1);
+    assert_eq!(app.claim_all("w").await.len(), 0);
+    assert_eq!(app.count("JobRetryScheduled").await, 1);
 }
 
 #[tokio::test]
-async fn a_scheduled_retry_that_is_asked_for_is_had_at_once_and_asking_twice_asks_once() {
-    let bench = Bench::new().await;
-    let job = bench.whole_job().await;
-    let item = bench.take("w").await.remove(0);
-    bench.fail(&item, "connection refused").await.ok();
-    assert_eq!(bench.take("w").await.len(), 0);
+async fn manual_retry_makes_a_scheduled_one_due_once() {
+    let app = TestApp::new().await;
+    let job = app.whole_job().await;
+    let item = app.claim_all("w").await.remove(0);
+    app.fail(&item, "connection refused").await.ok();
+    assert_eq!(app.claim_all("w").await.len(), 0);
     let path = format!("/jobs/{job}/retry");
     for _ in 0..2 {
-        bench.call("POST", &path).key("now").send().await.ok();
-        bench.call("POST", &path).send().await.ok();
+        app.call("POST", &path).key("now").send().await.ok();
+        app.call("POST", &path).send().await.ok();
     }
-    let claimed = bench.take("w").await;
+    let claimed = app.claim_all("w").await;
     assert_eq!((claimed.len(), &claimed[0]["attempt"]), (1, &json!(2)));
-    assert_eq!(bench.count("JobRetryScheduled").await, 2, "one from the failure, one that was asked for");
+    assert_eq!(app.count("JobRetryScheduled").await, 2, "one from the failure, one that was requested");
 }
 
 #[tokio::test]
-async fn a_failure_that_is_reported_twice_is_tried_again_once() {
-    let bench = Bench::new().await;
-    bench.whole_job().await;
-    let item = bench.take("w").await.remove(0);
+async fn repeated_failure_report_schedules_one_retry() {
+    let app = TestApp::new().await;
+    app.whole_job().await;
+    let item = app.claim_all("w").await.remove(0);
     let path = format!("/internal/work/{}/fail", lease(&item));
     let body = json!({"error": "connection refused"});
     for _ in 0..2 {
-        bench.call("POST", &path).key("f").body(&body).send().await.ok();
-        bench.post(&path, &body).await.ok();
+        app.call("POST", &path).key("f").body(&body).send().await.ok();
+        app.post(&path, &body).await.ok();
     }
-    assert_eq!((bench.count("JobFailed").await, bench.count("JobRetryScheduled").await), (1, 1));
-    bench.pass(10).await;
-    bench.take("w").await.remove(0);
-    bench.post(&path, &body).await.ok();
-    assert_eq!((bench.count("JobFailed").await, bench.count("JobRetryScheduled").await), (1, 1));
+    assert_eq!((app.count("JobFailed").await, app.count("JobRetryScheduled").await), (1, 1));
+    app.advance(10).await;
+    app.claim_all("w").await.remove(0);
+    app.post(&path, &body).await.ok();
+    assert_eq!((app.count("JobFailed").await, app.count("JobRetryScheduled").await), (1, 1));
 }
 
 #[tokio::test]
-async fn a_job_that_was_tried_as_often_as_it_may_be_stands_until_somebody_takes_it_up() {
-    let bench = Bench::new().await;
-    let job = bench.whole_job().await;
+async fn job_out_of_attempts_waits_for_a_manual_retry() {
+    let app = TestApp::new().await;
+    let job = app.whole_job().await;
     for _ in 0..3 {
-        let item = bench.take("w").await.remove(0);
-        bench.fail(&item, "No such file or directory").await.ok();
-        bench.pass(120).await;
+        let item = app.claim_all("w").await.remove(0);
+        app.fail(&item, "No such file or directory").await.ok();
+        app.advance(120).await;
     }
-    assert_eq!(bench.retry_state().await, Some(RetryState::MaximumAttempts));
-    assert_eq!(bench.take("w").await.len(), 0);
-    bench.post(format!("/jobs/{job}/retry"), &json!({})).await.ok();
-    assert_eq!(bench.take("w").await.len(), 1);
+    assert_eq!(app.retry_state().await, Some(RetryState::MaximumAttempts));
+    assert_eq!(app.claim_all("w").await.len(), 0);
+    app.post(format!("/jobs/{job}/retry"), &json!({})).await.ok();
+    assert_eq!(app.claim_all("w").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_worker_says_how_long_a_service_wants_to_be_left_alone() {
-    let bench = Bench::new().await;
-    bench.whole_job().await;
-    let item = bench.take("w").await.remove(0);
+async fn retry_uses_the_reported_retry_after() {
+    let app = TestApp::new().await;
+    app.whole_job().await;
+    let item = app.claim_all("w").await.remove(0);
     let body = json!({"error": "HTTP 429 Too Many Requests", "retry_after_seconds": 90});
-    bench.post(format!("/internal/work/{}/fail", lease(&item)), &body).await.ok();
-    assert_eq!(bench.due_at().await.since(bench.clock.now()), Duration::from_secs(90));
+    app.post(format!("/internal/work/{}/fail", lease(&item)), &body).await.ok();
+    assert_eq!(app.due_at().await.since(app.clock.now()), Duration::from_secs(90));
     let too_long = json!({"error": "x", "retry_after_seconds": 86_401});
-    let answer = bench.post(format!("/internal/work/{}/fail", lease(&item)), &too_long).await;
-    assert_eq!(answer.fields(), ["retry_after_seconds"]);
+    let response = app.post(format!("/internal/work/{}/fail", lease(&item)), &too_long).await;
+    assert_eq!(response.fields(), ["retry_after_seconds"]);
 }
 
 #[tokio::test]
-async fn a_job_whose_workers_keep_dying_is_quarantined_and_may_be_taken_up_by_hand() {
-    let bench = Bench::new().await;
-    let job = bench.whole_job().await;
-    bench.take("a").await.remove(0);
-    bench.pass(45).await;
-    bench.until_count("JobLeaseExpired", 1).await;
-    bench.take("b").await.remove(0);
-    bench.post("/internal/workers/b/exit", &json!({"exit_code": 137})).await.ok();
-    bench.until_count("JobQuarantined", 1).await;
-    assert_eq!(bench.retry_state().await, Some(RetryState::CrashLoop));
-    assert_eq!(bench.take("c").await.len(), 0);
-    let bench = bench.restarted().await;
-    bench.pass(1000).await;
-    assert_eq!(bench.take("c").await.len(), 0);
-    bench.post(format!("/jobs/{job}/retry"), &json!({})).await.ok();
-    assert_eq!(bench.take("c").await.len(), 1);
+async fn crash_looping_job_is_quarantined_until_retried() {
+    let app = TestApp::new().await;
+    let job = app.whole_job().await;
+    app.claim_all("a").await.remove(0);
+    app.advance(45).await;
+    app.until_count("JobLeaseExpired", 1).await;
+    app.claim_all("b").await.remove(0);
+    app.post("/internal/workers/b/exit", &json!({"exit_code": 137})).await.ok();
+    app.until_count("JobQuarantined", 1).await;
+    assert_eq!(app.retry_state().await, Some(RetryState::CrashLoop));
+    assert_eq!(app.claim_all("c").await.len(), 0);
+    let app = app.restarted().await;
+    app.advance(1000).await;
+    assert_eq!(app.claim_all("c").await.len(), 0);
+    app.post(format!("/jobs/{job}/retry"), &json!({})).await.ok();
+    assert_eq!(app.claim_all("c").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_leaves_its_job_to_others_however_often() {
-    let bench = Bench::new().await;
-    bench.whole_job().await;
+async fn stopped_workers_cost_a_job_no_attempts() {
+    let app = TestApp::new().await;
+    app.whole_job().await;
     for n in 0..5 {
-        let item = bench.take(&format!("w{n}")).await.remove(0);
+        let item = app.claim_all(&format!("w{n}")).await.remove(0);
         assert_eq!(item["attempt"], 1);
-        bench.post(format!("/internal/workers/w{n}/exit"), &json!({"exit_code": 0})).await.ok();
-        bench.until_count("JobLeaseExpired", n + 1).await;
+        app.post(format!("/internal/workers/w{n}/exit"), &json!({"exit_code": 0})).await.ok();
+        app.until_count("JobLeaseExpired", n + 1).await;
     }
-    let item = bench.take("w").await.remove(0);
-    bench.fail(&item, "the worker is shutting down").await.ok();
-    let reasons: Vec<_> = bench
+    let item = app.claim_all("w").await.remove(0);
+    app.fail(&item, "the worker is shutting down").await.ok();
+    let reasons: Vec<_> = app
         .events()
         .await
         .into_iter()
@@ -193,6 +193,6 @@ async fn a_worker_that_is_stopped_leaves_its_job_to_others_however_often() {
         })
         .collect();
     assert_eq!(reasons, [RetryReason::Interrupted]);
-    assert_eq!(bench.take("w").await.len(), 1);
-    assert_eq!(bench.count("JobQuarantined").await, 0);
+    assert_eq!(app.claim_all("w").await.len(), 1);
+    assert_eq!(app.count("JobQuarantined").await, 0);
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use commands::vault::Vault;
-use commands::{Commands, Outside, Settings};
+use commands::{Commands, ExternalServices, Settings};
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::embedded::{self, SimDisk};
@@ -15,30 +15,30 @@ use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
 use web::caller::{Auth, Claims, Keys, Now, Roles, mint};
 use web::routes::Routes;
-use web::serve::{Layers, Settings as Edge, layers};
+use web::serve::{Layers, Settings as WebSettings, layers};
 
 type Server = Layers<BoxEndpoint<'static>>;
 
 /// A generous bound on what takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// A server, its log and its clock.
-pub(crate) struct Bench {
+pub(crate) struct TestApp {
     pub(crate) clock: Clock,
     pub(crate) log: Log,
     pub(crate) commands: Commands,
     settings: Settings,
-    outside: Outside,
+    external_services: ExternalServices,
     pub(crate) vault: Vault,
     client: TestClient<Server>,
-    keyed: bool,
+    has_keys: bool,
 }
 
-/// An answer, read whole.
+/// A response with its whole body.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) location: Option<String>,
     /// In seconds.
@@ -46,7 +46,7 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     #[track_caller]
     pub(crate) fn ok(self) -> Value {
         assert!((200..300).contains(&self.status), "{self:?}");
@@ -68,7 +68,7 @@ impl Answer {
 
 /// One request, before it is sent.
 pub(crate) struct Call<'a> {
-    bench: &'a Bench,
+    app: &'a TestApp,
     request: poem::test::TestRequestBuilder<'a, Server>,
 }
 
@@ -97,7 +97,7 @@ impl Call<'_> {
         self.claims(user, roles, |claims| claims)
     }
 
-    /// The same, with a token that says more.
+    /// The same, with more claims in the token.
     pub(crate) fn claims(
         self,
         user: &str,
@@ -105,7 +105,7 @@ impl Call<'_> {
         more: impl FnOnce(Claims) -> Claims,
     ) -> Self {
         let tenant = "default".parse().unwrap();
-        let now = self.bench.clock.now();
+        let now = self.app.clock.now();
         let claims = more(Claims::new(&tenant, user, roles.into(), now, Duration::from_secs(60)));
         let token = mint(SECRET, &claims).unwrap();
         self.header("Authorization", &format!("Bearer {token}"))
@@ -121,7 +121,7 @@ impl Call<'_> {
         self
     }
 
-    pub(crate) async fn send(self) -> Answer {
+    pub(crate) async fn send(self) -> TestResponse {
         let response = self.request.send().await.0;
         let status = response.status().as_u16();
         let location = response.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
@@ -129,62 +129,63 @@ impl Call<'_> {
         let retry_after = retry_after.map(|value| value.to_str().unwrap().parse().unwrap());
         let body = response.into_body().into_vec().await.unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Answer { status, location, retry_after, body }
+        TestResponse { status, location, retry_after, body }
     }
 }
 
-impl Bench {
+impl TestApp {
     pub(crate) async fn new() -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let log = Log::Memory(MemoryLog::new(clock.clone()));
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(Settings::default(), Outside::default(), clock, log, vault, false).await
+        Self::build(Settings::default(), ExternalServices::default(), clock, log, vault, false).await
     }
 
-    /// A server that asks these services.
-    pub(crate) async fn with_outside(outside: Outside) -> Self {
-        Self::new().await.asking(outside).await
+    /// A server that calls these services.
+    pub(crate) async fn with_external_services(external_services: ExternalServices) -> Self {
+        Self::new().await.with_services(external_services).await
     }
 
     /// A server whose leases, and silent workers, last so many seconds.
     pub(crate) async fn with_term(seconds: u64) -> Self {
-        let bench = Self::new().await;
+        let app = Self::new().await;
         let term = Duration::from_secs(seconds);
         let leases = LeaseTerms { term, heartbeat: term / 3 };
         let settings = Settings { leases, ..Settings::default() };
-        Self { settings, ..bench }.restarted().await
+        Self { settings, ..app }.restarted().await
     }
 
-    /// A server that lets a tenant have so many analyses under way.
+    /// A server that lets a tenant have so many analyses in progress.
     pub(crate) async fn with_analyses_max(analyses_max: usize) -> Self {
-        let bench = Self::new().await;
+        let app = Self::new().await;
         let settings = Settings { analyses_max, ..Settings::default() };
-        Self { settings, ..bench }.restarted().await
+        Self { settings, ..app }.restarted().await
     }
 
-    /// A server that leaves it to another to put players together.
+    /// A server without a matchmaker.
     pub(crate) async fn without_matchmaking() -> Self {
-        let bench = Self::new().await;
-        let settings = Settings { puts_together: false, ..Settings::default() };
-        Self { settings, ..bench }.restarted().await
+        let app = Self::new().await;
+        let settings = Settings { run_matchmaker: false, ..Settings::default() };
+        Self { settings, ..app }.restarted().await
     }
 
     /// A second server over the same log, with a memory of its own.
-    pub(crate) async fn beside(&self) -> Self {
+    pub(crate) async fn second_server(&self) -> Self {
         let (clock, log, vault) = (self.clock.clone(), self.log.clone(), self.vault.clone());
-        Self::over(self.settings, self.outside.clone(), clock, log, vault, self.keyed).await
+        Self::build(self.settings, self.external_services.clone(), clock, log, vault, self.has_keys).await
     }
 
-    /// A server over the log on a disk, as it was left there.
+    /// A server over the log of a simulated disk.
     pub(crate) async fn on_disk(disk: &SimDisk) -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::over(Settings::default(), Outside::default(), clock, Log::Embedded(log), vault, false).await
+        Self::build(Settings::default(), ExternalServices::default(), clock, Log::Embedded(log), vault, false)
+            .await
     }
 
-    /// Lets go of the log, as the end of the process would.
+    /// Closes the log, as the end of the process would.
     pub(crate) async fn stopped(self) {
         self.commands.shutdown().await;
         if let Log::Embedded(log) = &self.log {
@@ -192,71 +193,72 @@ impl Bench {
         }
     }
 
-    /// A server that lets in who has a token only.
+    /// A server that requires a token.
     pub(crate) async fn with_keys() -> Self {
         let open = Self::new().await;
-        Self { keyed: true, ..open }.restarted().await
+        Self { has_keys: true, ..open }.restarted().await
     }
 
-    /// The same server, started anew, asks these services.
-    pub(crate) async fn asking(self, outside: Outside) -> Self {
-        Self { outside, ..self }.restarted().await
+    /// The same server after a restart, with these external services.
+    pub(crate) async fn with_services(self, external_services: ExternalServices) -> Self {
+        Self { external_services, ..self }.restarted().await
     }
 
-    /// Another server over the same log, with nothing of the first one's memory.
+    /// The server after a restart: the same log, without any state in memory.
     pub(crate) async fn restarted(self) -> Self {
         self.commands.shutdown().await;
-        Self::over(self.settings, self.outside, self.clock, self.log, self.vault, self.keyed).await
+        Self::build(self.settings, self.external_services, self.clock, self.log, self.vault, self.has_keys)
+            .await
     }
 
-    async fn over(
+    async fn build(
         settings: Settings,
-        outside: Outside,
+        external_services: ExternalServices,
         clock: Clock,
         log: Log,
         vault: Vault,
-        keyed: bool,
+        has_keys: bool,
     ) -> Self {
-        let services = outside.clone();
+        let services = external_services.clone();
         let commands =
             Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), services);
-        // The vault works on a thread of its own, for which simulated time would not wait.
+        // The vault works on a thread of its own, for which simulated time does not wait.
         vault.subject(&"default".parse().unwrap(), &"local".parse().unwrap()).await.unwrap();
         commands.start();
         assert!(commands.ready().await);
         let service = OpenApiService::new(commands.routes(), "test", "1");
         let document = web::openapi::document(&service.spec()).unwrap();
-        let routes = commands::routes::CLASSES
+        let routes = commands::routes::ROUTE_LIMITS
             .into_iter()
-            .try_fold(Routes::from_document(&document), |routes, (path, class)| routes.class(path, class))
+            .try_fold(Routes::from_document(&document), |routes, (path, limits)| routes.limits(path, limits))
             .unwrap();
         let now = {
             let clock = clock.clone();
             Now::new(move || clock.now())
         };
-        let auth = if keyed {
+        let auth = if has_keys {
             Auth::with_keys(Keys::default().secret(SECRET).unwrap(), vec![], now)
         } else {
             Auth::open(now)
         };
-        let client = TestClient::new(layers(service, Edge::new(auth, routes)));
-        Self { clock, log, commands, settings, outside, vault, client, keyed }
+        let client = TestClient::new(layers(service, WebSettings::new(auth, routes)));
+        Self { clock, log, commands, settings, external_services, vault, client, has_keys }
     }
 
     pub(crate) fn call(&self, method: &str, path: impl AsRef<str>) -> Call<'_> {
         let request = self.client.request(method.parse().unwrap(), path.as_ref());
-        Call { bench: self, request }
+        Call { app: self, request }
     }
 
-    pub(crate) async fn post(&self, path: impl AsRef<str>, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: impl AsRef<str>, body: &Value) -> TestResponse {
         self.call("POST", path).body(body).send().await
     }
 
-    pub(crate) async fn put(&self, path: impl AsRef<str>, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: impl AsRef<str>, body: &Value) -> TestResponse {
         self.call("PUT", path).body(body).send().await
     }
 
-    /// Everything in the log.
+    /// All events in the log.
     pub(crate) async fn events(&self) -> Vec<Envelope> {
         let (mut events, mut after) = (Vec::new(), Position::START);
         loop {
@@ -269,7 +271,7 @@ impl Bench {
         }
     }
 
-    /// How many events of each type there are.
+    /// The number of events of each type.
     pub(crate) async fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for envelope in self.events().await {
@@ -286,19 +288,19 @@ impl Bench {
         self.log.head().borrow().0
     }
 
-    /// Lets everything happen that can happen without time passing.
-    pub(crate) async fn rest(&self) {
+    /// Runs all tasks that are ready without a change of time.
+    pub(crate) async fn run_ready_tasks(&self) {
         for _ in 0..300 {
             tokio::task::yield_now().await;
         }
     }
 
-    pub(crate) async fn pass(&self, seconds: u64) {
+    pub(crate) async fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.rest().await;
+        self.run_ready_tasks().await;
     }
 
-    /// Waits until the log has so many events of the type. What happens by itself does so in a few steps.
+    /// Waits until the log has so many events of the type. Background processes need a few steps only.
     #[track_caller]
     pub(crate) fn until_count<'a>(
         &'a self,
@@ -312,19 +314,26 @@ impl Bench {
                 if self.count(event_type).await >= count {
                     return;
                 }
-                // A service outside this thread may have a part in it, and the machine may be busy.
-                if round > 10_000 && started.elapsed() > PATIENCE {
+                // A service outside of this thread may be involved, and the machine may be busy.
+                if round > 10_000 && started.elapsed() > WAIT_MAX {
                     break;
                 }
                 tokio::task::yield_now().await;
             }
-            panic!("{event_type} did not happen {count} times, asked at {caller}: {:?}", self.counts().await);
+            panic!(
+                "{event_type} was not recorded {count} times, awaited at {caller}: {:?}",
+                self.counts().await
+            );
         }
     }
 
-    /// Waits until the log has so many events of the type, where that takes others who are not in simulated time.
+    /// Waits until the log has so many events of the type, where that involves services outside of simulated time.
     #[track_caller]
-    pub(crate) fn happened<'a>(&'a self, event_type: &'a str, count: usize) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn until_recorded<'a>(
+        &'a self,
+        event_type: &'a str,
+        count: usize,
+    ) -> impl Future<Output = ()> + 'a {
         let caller = std::panic::Location::caller();
         async move {
             let mut head = self.log.head();
@@ -336,7 +345,7 @@ impl Bench {
             };
             if tokio::time::timeout(Duration::from_secs(60), waiting).await.is_err() {
                 panic!(
-                    "{event_type} did not happen {count} times, asked at {caller}: {:?}",
+                    "{event_type} was not recorded {count} times, awaited at {caller}: {:?}",
                     self.counts().await
                 );
             }

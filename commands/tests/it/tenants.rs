@@ -1,14 +1,14 @@
 use serde_json::json;
 
-use crate::support::{Bench, a_match, lease, request};
+use crate::support::{TestApp, a_match, lease, request};
 
 #[tokio::test]
-async fn another_tenants_things_are_not_there_in_the_same_words_as_things_that_never_were() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(1).await;
-    bench.post(format!("{job}/matches"), &json!([a_match(1)])).await.ok();
-    let item = bench.claim("w", 1).await.remove(0);
-    let head = bench.head();
+async fn another_tenants_resources_are_404_like_unknown_ones() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    app.post(format!("{job}/matches"), &json!([a_match(1)])).await.ok();
+    let item = app.claim("w", 1).await.remove(0);
+    let head = app.head();
     let (lease, missing) = (lease(&item), "018f0000-0000-7000-8000-000000000001");
     let job_id = job.trim_start_matches("/jobs/");
     for (method, path, body) in [
@@ -28,33 +28,34 @@ async fn another_tenants_things_are_not_there_in_the_same_words_as_things_that_n
         ("POST", "/internal/workers/w/heartbeat", json!({})),
         ("POST", "/internal/workers/w/exit", json!({})),
     ] {
-        let theirs = path.replace("{job}", job_id).replace("{lease}", lease);
-        let nobodys = path.replace("{job}", missing).replace("{lease}", missing).replace("/w/", "/nobody/");
-        let refused = bench.call(method, &theirs).tenant("other").body(&body).send().await;
-        let unknown = bench.call(method, &nobodys).tenant("other").body(&body).send().await;
+        let known_path = path.replace("{job}", job_id).replace("{lease}", lease);
+        let unknown_path =
+            path.replace("{job}", missing).replace("{lease}", missing).replace("/w/", "/unknown/");
+        let refused = app.call(method, &known_path).tenant("other").body(&body).send().await;
+        let unknown = app.call(method, &unknown_path).tenant("other").body(&body).send().await;
         assert_eq!(
-            refused.body["detail"].as_str().map(|d| d.replace("worker w", "worker nobody")),
+            refused.body["detail"].as_str().map(|d| d.replace("worker w", "worker unknown")),
             unknown.body["detail"].as_str().map(str::to_owned)
         );
         refused.refused(404, "NOT_FOUND");
     }
-    assert_eq!(bench.head(), head);
+    assert_eq!(app.head(), head);
 }
 
 #[tokio::test]
 async fn work_of_another_tenant_is_never_claimed() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
     let body = json!({"worker_id": "w", "kinds": ["match_request"]});
-    let claimed = bench.call("POST", "/internal/work/claim").tenant("other").body(&body).send().await.ok();
+    let claimed = app.call("POST", "/internal/work/claim").tenant("other").body(&body).send().await.ok();
     assert_eq!(claimed["items"], json!([]));
-    assert_eq!(bench.claim("w", 1).await.len(), 1);
+    assert_eq!(app.claim("w", 1).await.len(), 1);
 }
 
 #[tokio::test]
-async fn the_id_of_another_tenants_job_cannot_be_taken() {
-    let bench = Bench::new().await;
+async fn job_id_of_another_tenant_is_a_conflict() {
+    let app = TestApp::new().await;
     let body = json!({"job_id": "018f0000-0000-7000-8000-000000000001"});
-    bench.post("/jobs", &body).await.ok();
-    bench.call("POST", "/jobs").tenant("other").body(&body).send().await.refused(409, "CONFLICT");
+    app.post("/jobs", &body).await.ok();
+    app.call("POST", "/jobs").tenant("other").body(&body).send().await.refused(409, "CONFLICT");
 }

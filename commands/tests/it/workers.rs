@@ -1,127 +1,127 @@
 use serde_json::json;
 
-use crate::support::{Bench, lease};
+use crate::support::{TestApp, lease};
 
 #[tokio::test]
-async fn a_worker_registers_once_and_again_when_it_says_something_new() {
-    let bench = Bench::new().await;
+async fn worker_registers_again_only_with_new_facts() {
+    let app = TestApp::new().await;
     let body = json!({"kinds": ["video_analysis", "match_request", "match_request"], "version": "1"});
-    let known = bench.put("/internal/workers/w", &body).await.ok();
+    let known = app.put("/internal/workers/w", &body).await.ok();
     assert_eq!(known["kinds"], json!(["match_request", "video_analysis"]));
-    assert_eq!(bench.put("/internal/workers/w", &body).await.ok(), known);
-    assert_eq!(bench.head(), 1);
-    bench.put("/internal/workers/w", &json!({"kinds": ["match_request"], "version": "2"})).await.ok();
-    assert_eq!(bench.count("WorkerRegistered").await, 2);
+    assert_eq!(app.put("/internal/workers/w", &body).await.ok(), known);
+    assert_eq!(app.head(), 1);
+    app.put("/internal/workers/w", &json!({"kinds": ["match_request"], "version": "2"})).await.ok();
+    assert_eq!(app.count("WorkerRegistered").await, 2);
 }
 
 #[tokio::test]
-async fn a_claim_registers_its_worker_and_says_nothing_new_of_one_that_is_known() {
-    let bench = Bench::new().await;
-    bench.claim("w", 1).await;
-    bench.claim("w", 1).await;
-    assert_eq!(bench.count("WorkerRegistered").await, 1);
+async fn claim_registers_only_an_unknown_worker() {
+    let app = TestApp::new().await;
+    app.claim("w", 1).await;
+    app.claim("w", 1).await;
+    assert_eq!(app.count("WorkerRegistered").await, 1);
     let known = json!({"kinds": ["match_request", "model_training"], "version": "1"});
-    bench.put("/internal/workers/v", &known).await.ok();
-    bench.claim("v", 1).await;
-    assert_eq!(bench.count("WorkerRegistered").await, 2);
+    app.put("/internal/workers/v", &known).await.ok();
+    app.claim("v", 1).await;
+    assert_eq!(app.count("WorkerRegistered").await, 2);
 }
 
 #[tokio::test]
-async fn an_unknown_worker_has_no_heartbeat() {
-    let bench = Bench::new().await;
-    bench.post("/internal/workers/w/heartbeat", &json!({})).await.refused(404, "NOT_FOUND");
-    bench.post("/internal/workers/w/exit", &json!({})).await.refused(404, "NOT_FOUND");
-    bench.put("/internal/workers/w", &json!({"kinds": []})).await.refused(400, "INVALID_REQUEST");
+async fn heartbeat_of_an_unknown_worker_is_not_found() {
+    let app = TestApp::new().await;
+    app.post("/internal/workers/w/heartbeat", &json!({})).await.refused(404, "NOT_FOUND");
+    app.post("/internal/workers/w/exit", &json!({})).await.refused(404, "NOT_FOUND");
+    app.put("/internal/workers/w", &json!({"kinds": []})).await.refused(400, "INVALID_REQUEST");
 }
 
 #[tokio::test]
-async fn a_silent_worker_is_lost_once_and_returns_when_it_is_heard_again() {
-    let bench = Bench::new().await;
-    bench.claim("w", 1).await;
-    bench.rest().await;
-    bench.pass(44).await;
-    bench.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
-    bench.pass(44).await;
-    assert_eq!(bench.count("WorkerLost").await, 0);
-    bench.pass(1).await;
-    bench.until_count("WorkerLost", 1).await;
-    bench.pass(100).await;
-    assert_eq!(bench.count("WorkerLost").await, 1);
-    bench.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
-    assert_eq!(bench.count("WorkerReturned").await, 1);
-    bench.rest().await;
-    bench.pass(45).await;
-    bench.until_count("WorkerLost", 2).await;
+async fn silent_worker_is_lost_once_and_returns_on_heartbeat() {
+    let app = TestApp::new().await;
+    app.claim("w", 1).await;
+    app.run_ready_tasks().await;
+    app.advance(44).await;
+    app.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
+    app.advance(44).await;
+    assert_eq!(app.count("WorkerLost").await, 0);
+    app.advance(1).await;
+    app.until_count("WorkerLost", 1).await;
+    app.advance(100).await;
+    assert_eq!(app.count("WorkerLost").await, 1);
+    app.post("/internal/workers/w/heartbeat", &json!({})).await.ok();
+    assert_eq!(app.count("WorkerReturned").await, 1);
+    app.run_ready_tasks().await;
+    app.advance(45).await;
+    app.until_count("WorkerLost", 2).await;
 }
 
 #[tokio::test]
-async fn a_worker_is_lost_once_although_the_server_restarts() {
-    let bench = Bench::new().await;
-    bench.claim("w", 1).await;
-    let bench = bench.restarted().await;
-    bench.pass(45).await;
-    bench.until_count("WorkerLost", 1).await;
-    let bench = bench.restarted().await;
-    bench.pass(100).await;
-    assert_eq!(bench.count("WorkerLost").await, 1);
+async fn worker_is_lost_once_across_restarts() {
+    let app = TestApp::new().await;
+    app.claim("w", 1).await;
+    let app = app.restarted().await;
+    app.advance(45).await;
+    app.until_count("WorkerLost", 1).await;
+    let app = app.restarted().await;
+    app.advance(100).await;
+    assert_eq!(app.count("WorkerLost").await, 1);
 }
 
 #[tokio::test]
-async fn what_a_killed_worker_had_waits_for_another_at_once() {
-    let bench = Bench::new().await;
-    let job = bench.job_with_requests(3).await;
-    let held = bench.claim("killed", 2).await;
-    bench.rest().await;
-    let gone = bench.post("/internal/workers/killed/exit", &json!({"exit_code": 137})).await.ok();
+async fn work_of_an_exited_worker_is_ready_at_once() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(3).await;
+    let held = app.claim("killed", 2).await;
+    app.run_ready_tasks().await;
+    let gone = app.post("/internal/workers/killed/exit", &json!({"exit_code": 137})).await.ok();
     assert_eq!(gone["end"], "out_of_memory");
-    bench.until_count("JobWorkerLost", 1).await;
-    bench.rest().await;
-    assert_eq!(bench.count("MatchRequestLeaseExpired").await, 0);
-    let again = bench.claim("other", 3).await;
+    app.until_count("JobWorkerLost", 1).await;
+    app.run_ready_tasks().await;
+    assert_eq!(app.count("MatchRequestLeaseExpired").await, 0);
+    let again = app.claim("other", 3).await;
     assert_eq!(again[0]["request_id"], held[0]["request_id"]);
     assert_eq!(again.len(), 3);
     let late = json!([{
         "request_id": "r0", "lease_id": lease(&held[0]), "candidates_processed": 1, "vector_pass_done": 1,
         "ransac_checked": 1,
     }]);
-    bench.post(format!("{job}/match-progress"), &late).await.refused(409, "CONFLICT");
+    app.post(format!("{job}/match-progress"), &late).await.refused(409, "CONFLICT");
 }
 
 #[tokio::test]
-async fn each_job_is_told_of_its_workers_end_once() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    bench.job_with_requests(1).await;
-    bench.post("/jobs", &json!({"kind": "extract_cutouts"})).await.ok();
-    bench.rest().await;
+async fn each_job_records_its_workers_end_once() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    app.job_with_requests(1).await;
+    app.post("/jobs", &json!({"kind": "extract_cutouts"})).await.ok();
+    app.run_ready_tasks().await;
     let all = json!({"worker_id": "w", "kinds": ["match_request", "extract_cutouts"], "max": 10});
-    assert_eq!(bench.post("/internal/work/claim", &all).await.ok()["items"].as_array().unwrap().len(), 3);
-    bench.rest().await;
+    assert_eq!(app.post("/internal/work/claim", &all).await.ok()["items"].as_array().unwrap().len(), 3);
+    app.run_ready_tasks().await;
     let exit = json!({"exit_code": 1, "reason": "segmentation fault"});
-    let gone = bench.post("/internal/workers/w/exit", &exit).await.ok();
-    assert_eq!(bench.post("/internal/workers/w/exit", &exit).await.ok(), gone);
-    bench.until_count("JobWorkerLost", 2).await;
-    bench.until_count("JobLeaseExpired", 1).await;
-    let bench = bench.restarted().await;
-    bench.pass(100).await;
-    let counts = bench.counts().await;
+    let gone = app.post("/internal/workers/w/exit", &exit).await.ok();
+    assert_eq!(app.post("/internal/workers/w/exit", &exit).await.ok(), gone);
+    app.until_count("JobWorkerLost", 2).await;
+    app.until_count("JobLeaseExpired", 1).await;
+    let app = app.restarted().await;
+    app.advance(100).await;
+    let counts = app.counts().await;
     assert_eq!((counts["WorkerExited"], counts["JobWorkerLost"], counts["JobLeaseExpired"]), (1, 2, 1));
     assert_eq!(counts.get("MatchRequestLeaseExpired"), None);
 }
 
 #[tokio::test]
-async fn what_a_lost_worker_leaves_behind_is_caused_by_its_loss() {
-    let bench = Bench::new().await;
-    bench.job_with_requests(1).await;
-    let item = bench.claim("w", 1).await.remove(0);
-    bench.rest().await;
-    bench.pass(44).await;
-    // The lease is kept alive by somebody; the worker itself by that, too. Then both fall silent.
-    bench.post(format!("/internal/work/{}/heartbeat", lease(&item)), &json!({})).await.ok();
-    bench.pass(45).await;
-    bench.until_count("WorkerLost", 1).await;
-    bench.rest().await;
-    let events = bench.events().await;
+async fn lease_end_names_the_workers_loss_as_cause() {
+    let app = TestApp::new().await;
+    app.job_with_requests(1).await;
+    let item = app.claim("w", 1).await.remove(0);
+    app.run_ready_tasks().await;
+    app.advance(44).await;
+    // A heartbeat extends the lease, and counts for the worker, too. Then both are silent.
+    app.post(format!("/internal/work/{}/heartbeat", lease(&item)), &json!({})).await.ok();
+    app.advance(45).await;
+    app.until_count("WorkerLost", 1).await;
+    app.run_ready_tasks().await;
+    let events = app.events().await;
     let ended: Vec<_> = events
         .iter()
         .filter(|envelope| {
@@ -134,19 +134,19 @@ async fn what_a_lost_worker_leaves_behind_is_caused_by_its_loss() {
 }
 
 #[tokio::test]
-async fn a_worker_that_waits_for_work_longer_than_a_term_is_there_all_the_time() {
-    let bench = Bench::with_term(6).await;
+async fn waiting_claim_keeps_its_worker_present() {
+    let app = TestApp::with_term(6).await;
     let body = json!({"worker_id": "w", "kinds": ["match_request"], "wait_ms": 20_000});
-    let (claimed, ()) = tokio::join!(bench.post("/internal/work/claim", &body), async {
-        bench.rest().await;
+    let (claimed, ()) = tokio::join!(app.post("/internal/work/claim", &body), async {
+        app.run_ready_tasks().await;
         for _ in 0..20 {
-            bench.pass(1).await;
+            app.advance(1).await;
         }
     });
     assert_eq!(claimed.ok()["items"], json!([]));
-    assert_eq!(bench.count("WorkerLost").await, 0);
+    assert_eq!(app.count("WorkerLost").await, 0);
     for _ in 0..6 {
-        bench.pass(1).await;
+        app.advance(1).await;
     }
-    bench.until_count("WorkerLost", 1).await;
+    app.until_count("WorkerLost", 1).await;
 }

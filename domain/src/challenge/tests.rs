@@ -32,17 +32,26 @@ fn accept(by: SubjectId) -> Action {
 
 fn placing(attempt: u32) -> ChallengeEvent {
     let match_id = match_id(ID);
-    ChallengePlacing { match_id, attempt, strength: strength(), challenger_side: challenger_side(match_id) }
-        .into()
+    ChallengePlacementStarted {
+        match_id,
+        attempt,
+        strength: strength(),
+        challenger_side: challenger_side(match_id),
+    }
+    .into()
 }
 
 fn fail(attempt: u32) -> Action {
-    Action::FailPlacing { attempt, reason: AbandonReason::GameServiceFailed, detail: None }
+    Action::FailPlacement { attempt, reason: AbandonReason::GameServiceFailed, detail: None }
 }
 
 fn failed() -> ChallengeEvent {
-    ChallengePlacingFailed { match_id: match_id(ID), reason: AbandonReason::GameServiceFailed, detail: None }
-        .into()
+    ChallengePlacementFailed {
+        match_id: match_id(ID),
+        reason: AbandonReason::GameServiceFailed,
+        detail: None,
+    }
+    .into()
 }
 
 fn confirm(attempt: u32) -> Action {
@@ -67,15 +76,15 @@ fn ends() -> [(Vec<ChallengeEvent>, Refusal); 5] {
 #[expect(clippy::needless_pass_by_value, reason = "the calls read better without borrows")]
 fn check(second: f64, given: &[ChallengeEvent], action: Action, then: Result<Vec<ChallengeEvent>, Refusal>) {
     let given: Vec<_> = std::iter::once(created().into()).chain(given.iter().cloned()).collect();
-    assert_eq!(decided::<Challenge>(&given, &Command { at: at(second), action }), then);
+    assert_eq!(decided::<ChallengeDecider>(&given, &Command { at: at(second), action }), then);
 }
 
 #[test]
-fn nobody_challenges_themselves() {
+fn self_challenge_is_refused() {
     let command =
         Command { at: at(0.0), action: Action::Create(ChallengeCreated { challenged: ANN, ..created() }) };
-    assert_eq!(decided::<Challenge>(&[], &command), Err(Refusal::Oneself));
-    assert_eq!(Refusal::Oneself.kind(), RefusalKind::Invalid);
+    assert_eq!(decided::<ChallengeDecider>(&[], &command), Err(Refusal::SelfChallenge));
+    assert_eq!(Refusal::SelfChallenge.kind(), RefusalKind::Invalid);
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn creating_the_same_challenge_twice_records_it_once() {
 }
 
 #[test]
-fn only_the_challenged_accepts_or_declines_and_only_the_challenger_cancels() {
+fn each_action_is_allowed_for_one_of_the_players_only() {
     check(0.0, &[], accept(BOB), Ok(vec![placing(1)]));
     check(0.0, &[], Action::Decline { by: BOB }, Ok(vec![ChallengeDeclined {}.into()]));
     check(0.0, &[], Action::Cancel { by: ANN }, Ok(vec![ChallengeCancelled {}.into()]));
@@ -97,7 +106,7 @@ fn only_the_challenged_accepts_or_declines_and_only_the_challenger_cancels() {
 }
 
 #[test]
-fn a_challenge_between_others_is_not_there() {
+fn challenge_does_not_exist_for_other_players() {
     for action in [accept(EVE), Action::Decline { by: EVE }, Action::Cancel { by: EVE }] {
         check(0.0, &[], action, Err(Refusal::Missing));
     }
@@ -105,23 +114,24 @@ fn a_challenge_between_others_is_not_there() {
 }
 
 #[test]
-fn who_moves_first_in_a_challenge_is_drawn_by_its_match_id() {
+fn match_id_decides_who_moves_first() {
     for (id, side) in [(0b1000, Side::First), (0b1001, Side::Second), (0b0110, Side::First)] {
-        assert_eq!(challenger_side(MatchRecordId(Uuid::from_u128(id))), side);
+        assert_eq!(challenger_side(GameMatchId(Uuid::from_u128(id))), side);
     }
 }
 
 #[test]
-fn a_challenge_remembers_how_often_it_was_accepted() {
+fn acceptances_are_counted() {
     let events = [created().into(), placing(1), failed(), placing(2), accepted()];
-    let state = events.iter().fold(State::default(), |state, event| Challenge::evolve(state, event, at(0.0)));
-    let life = state.life().unwrap();
-    let Phase::Accepted { placing, game_id } = &life.phase else { panic!("{life:?}") };
-    assert_eq!((life.attempts, placing.attempt, game_id), (2, 2, &Some(id("g"))));
+    let state =
+        events.iter().fold(State::default(), |state, event| ChallengeDecider::evolve(state, event, at(0.0)));
+    let challenge = state.details().unwrap();
+    let Phase::Accepted { placing, game_id } = &challenge.phase else { panic!("{challenge:?}") };
+    assert_eq!((challenge.attempts, placing.attempt, game_id), (2, 2, &Some(id("g"))));
 }
 
 #[test]
-fn acting_twice_or_on_a_challenge_that_is_over_is_refused() {
+fn action_on_an_answered_challenge_is_refused() {
     for (given, refusal) in ends() {
         check(1.0, &given, accept(BOB), Err(refusal));
         check(1.0, &given, Action::Decline { by: BOB }, Err(refusal));
@@ -131,7 +141,7 @@ fn acting_twice_or_on_a_challenge_that_is_over_is_refused() {
 }
 
 #[test]
-fn a_challenge_whose_time_has_come_is_expired_even_before_that_is_recorded() {
+fn due_challenge_is_expired_before_the_event_is_recorded() {
     check(299.9, &[], accept(BOB), Ok(vec![placing(1)]));
     check(300.0, &[], accept(BOB), Err(Refusal::Expired));
     check(299.9, &[], Action::Expire, Ok(vec![]));
@@ -142,7 +152,7 @@ fn a_challenge_whose_time_has_come_is_expired_even_before_that_is_recorded() {
 }
 
 #[test]
-fn when_the_game_cannot_be_made_the_challenge_is_pending_again_and_can_be_accepted_anew() {
+fn failed_placement_makes_the_challenge_pending_again() {
     check(1.0, &[placing(1)], fail(1), Ok(vec![failed()]));
     check(2.0, &[placing(1), failed()], fail(1), Ok(vec![]));
     check(2.0, &[placing(1), failed()], accept(BOB), Ok(vec![placing(2)]));
@@ -150,7 +160,7 @@ fn when_the_game_cannot_be_made_the_challenge_is_pending_again_and_can_be_accept
 }
 
 #[test]
-fn what_drives_an_attempt_that_is_over_cannot_touch_the_next_one() {
+fn saga_of_a_failed_attempt_cannot_affect_the_next_one() {
     let second = [placing(1), failed(), placing(2)];
     check(3.0, &second, confirm(1), Err(Refusal::AttemptOver));
     check(3.0, &second, fail(1), Ok(vec![]));
@@ -162,14 +172,14 @@ fn what_drives_an_attempt_that_is_over_cannot_touch_the_next_one() {
 }
 
 #[test]
-fn an_attempt_is_confirmed_or_fails_and_never_both() {
+fn attempt_is_either_confirmed_or_failed() {
     check(1.0, &[placing(1)], confirm(1), Ok(vec![accepted()]));
     check(1.0, &[placing(1), accepted()], confirm(1), Ok(vec![]));
     check(1.0, &[placing(1), accepted()], fail(1), Err(Refusal::Accepted));
 }
 
 #[test]
-fn all_attempts_of_a_challenge_have_one_match_id() {
+fn all_attempts_share_one_match_id() {
     assert_eq!(match_id(ID), match_id(ID));
     assert_ne!(match_id(ID), match_id(ChallengeId(Uuid::from_u128(8))));
 }

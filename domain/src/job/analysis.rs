@@ -1,7 +1,8 @@
-//! Analyses of videos: which videos can be analysed, which job is on which, and how such a job is shown.
+//! Video analyses: the supported videos, the job of each analysis, and its public view.
 //!
-//! A video is analysed once at a time. Its first analysis has number 0, and a further one begins when the one before has
-//! ended; the job's id is made of tenant, video and number, so that whoever asks at the same moment names the same job.
+//! A video is analysed by one job at a time. Its first analysis has number 0, and another one can start when
+//! the previous one has ended. The job's id is derived from tenant, video and number, so that concurrent
+//! callers name the same job.
 
 pub mod url;
 
@@ -14,14 +15,14 @@ use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::history::{History, Latest, Progress, Status};
+use super::history::{History, LastActivity, Progress, Status};
 use super::view::{AttemptView, RetryView, attempt_view};
 use super::{pipeline, view};
-use crate::matching::eta::Eta;
-use crate::matching::eta::stages::{self, Course};
-use crate::matching::tally::Counters;
+use crate::image_matching::counters::Counters;
+use crate::image_matching::eta::Eta;
+use crate::image_matching::eta::stages::{self, StageProgress};
 
-/// The root of all ids of analyses.
+/// The namespace of the ids of all analyses.
 const ANALYSES: Uuid = Uuid::from_u128(0x5f0c_8d6e_94b1_4c53_9a3e_7b21_60d4_e8f7);
 
 /// The job that is the tenant's `number`th analysis of the video, from 0.
@@ -31,11 +32,11 @@ pub fn job_id(tenant: &Tenant, video: &VideoId, number: u64) -> JobId {
     JobId(Uuid::new_v5(&of_video, &number.to_be_bytes()))
 }
 
-/// An analysis as it is shown.
+/// The public view of an analysis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnalysisView {
     pub job_id: JobId,
-    /// None if the job was created as a job of this kind without a video.
+    /// None if the job was created with this kind, but without a video.
     pub video_id: Option<VideoId>,
     pub url: Option<String>,
     pub options: serde_json::Map<String, serde_json::Value>,
@@ -45,43 +46,48 @@ pub struct AnalysisView {
     pub progress_percentage: f64,
     pub eta: Option<Eta>,
     pub created_at: Timestamp,
-    /// When work on the first attempt began.
+    /// The time at which work on the first attempt started.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub last_event_at: Timestamp,
-    /// How long its attempts have waited for somebody to begin, in seconds.
+    /// The total time that its attempts waited for a worker, in seconds.
     pub queue_seconds: f64,
-    /// How long its attempts have been worked on, in seconds.
+    /// The total working time of its attempts, in seconds.
     pub run_seconds: f64,
-    /// Of the present attempt, in order; `queued` and the end left out.
+    /// The stages of the current attempt, in order, without `queued` and the end.
     pub stages: Vec<StageView>,
     pub attempts: Vec<AttemptView>,
-    /// The failure that the job stands in or, while it is tried again, the one that it is tried again after.
+    /// The current failure or, during a retry, the failure that is being retried.
     pub error: Option<ClassifiedError>,
     pub retry_state: Option<RetryState>,
     pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
 }
 
-/// A stage and how far it is.
+/// A stage and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageView {
     pub phase: Phase,
-    /// The percentages of the whole between which a job is while it is in it.
+    /// The range of overall progress that it covers, in percent.
     pub from: f64,
     pub to: f64,
-    /// From 0 to 1: of a stage that the attempt has not come to, 0; of one that it has left behind, 1.
+    /// From 0 to 1: 0 for a stage that the attempt has not reached, 1 for one that it has left.
     pub fraction: f64,
     pub items_done: Option<u64>,
     pub items_total: Option<u64>,
-    /// None for a stage that was skipped, or has not come.
+    /// None for a stage that was skipped or not reached yet.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
 }
 
-/// The analysis at `now`, up to which open times run. Without an event for `stalled_after` it is stalled, and nobody knows
-/// how long it will take.
-pub fn view(history: &History, latest: &Latest, now: Timestamp, stalled_after: Duration) -> AnalysisView {
+/// The view of the analysis at `now`, with open durations up to then. Without an event for `stalled_after` it
+/// counts as stalled, and has no ETA.
+pub fn view(
+    history: &History,
+    latest: &LastActivity,
+    now: Timestamp,
+    stalled_after: Duration,
+) -> AnalysisView {
     let attempts: Vec<AttemptView> =
         history.attempts.iter().map(|attempt| attempt_view(attempt, now)).collect();
     let (video_id, url, options) = match &history.created.source {
@@ -116,14 +122,14 @@ pub fn view(history: &History, latest: &Latest, now: Timestamp, stalled_after: D
 }
 
 fn error(history: &History) -> Option<ClassifiedError> {
-    let of_last_try = || history.attempts.iter().rev().nth(1)?.error.clone();
+    let of_last_attempt = || history.attempts.iter().rev().nth(1)?.error.clone();
     match &history.failure {
         Some(failure) => Some(failure.error.clone()),
-        None => history.waiting_retry().and_then(|_| of_last_try()),
+        None => history.pending_retry().and_then(|_| of_last_attempt()),
     }
 }
 
-/// The stages of a job's kind in which there is something to do.
+/// The stages of a job's kind that involve work.
 fn working_stages(history: &History) -> impl Iterator<Item = &'static pipeline::Stage> {
     let stages = pipeline::stages(history.kind()).iter();
     stages.filter(|stage| stage.phase != Phase::Queued && !pipeline::is_end(stage.phase))
@@ -153,15 +159,15 @@ fn stage_views(history: &History) -> Vec<StageView> {
     working_stages(history).map(of_stage).collect()
 }
 
-/// The phases of the present attempt, with their beginnings and ends.
+/// The phases of the current attempt, with their starts and ends.
 fn spans(history: &History) -> impl Iterator<Item = (Phase, Timestamp, Option<Timestamp>)> {
     let of_attempt = history.spans.iter().filter(|span| span.attempt == history.attempt);
     of_attempt.map(|span| (span.phase, span.started_at, span.ended_at))
 }
 
-/// How long the job will still take; none before anything is known, after its end, and while it is stalled. A retry that
-/// is waited for begins when it is due.
-pub fn eta(history: &History, latest: &Latest, now: Timestamp, stalled_after: Duration) -> Option<Eta> {
+/// The estimated time to completion; none while nothing is known, after the end, and while the job is
+/// stalled. A pending retry starts when it is due.
+pub fn eta(history: &History, latest: &LastActivity, now: Timestamp, stalled_after: Duration) -> Option<Eta> {
     if pipeline::is_end(history.phase) {
         return None;
     }
@@ -169,9 +175,9 @@ pub fn eta(history: &History, latest: &Latest, now: Timestamp, stalled_after: Du
         .filter(|(phase, ..)| *phase != Phase::Queued)
         .filter_map(|(phase, started, ended)| Some((phase, ended?.seconds_since(started))))
         .collect();
-    let course = |present, elapsed, fraction, reported_after| Course {
+    let stage_progress = |present, elapsed, fraction, reported_after| StageProgress {
         kind: history.kind(),
-        // Nothing is known of a video's length before it is there, so all count alike.
+        // The length of a video is unknown before it is downloaded, so all videos count alike.
         size: 1.0,
         done: &done,
         present,
@@ -181,9 +187,9 @@ pub fn eta(history: &History, latest: &Latest, now: Timestamp, stalled_after: Du
     };
     if history.phase == Phase::Queued {
         let first = working_stages(history).next()?.phase;
-        let begins = history.waiting_retry().map_or(now, |retry| retry.due_at.max(now));
-        let whole = stages::remaining(&history.eta_priors, &course(first, 0.0, 0.0, 0.0))?;
-        return Some(whole.after(begins.seconds_since(now)));
+        let start = history.pending_retry().map_or(now, |retry| retry.due_at.max(now));
+        let whole = stages::remaining(&history.eta_priors, &stage_progress(first, 0.0, 0.0, 0.0))?;
+        return Some(whole.after(start.seconds_since(now)));
     }
     if latest.occurred_at.after(stalled_after) <= now {
         return None;
@@ -193,7 +199,7 @@ pub fn eta(history: &History, latest: &Latest, now: Timestamp, stalled_after: Du
     let fraction = progress.map_or(0.0, |progress| progress.fraction);
     let reported_after = progress.map_or(0.0, |Progress { at, .. }| at.seconds_since(started));
     let elapsed = now.seconds_since(started).max(0.0);
-    stages::remaining(&history.eta_priors, &course(present, elapsed, fraction, reported_after))
+    stages::remaining(&history.eta_priors, &stage_progress(present, elapsed, fraction, reported_after))
 }
 
 #[cfg(test)]

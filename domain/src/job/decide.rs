@@ -1,4 +1,4 @@
-//! What each command does to a job that was created.
+//! The decisions of commands to an existing job.
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{LeaseId, WorkerId};
@@ -10,71 +10,71 @@ use event_schemas::job::{
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 
-use super::retry::{self, Verdict};
-use super::{Action, Life, Progress, Refusal, failure, pipeline};
+use super::retry::{self, RetryDecision};
+use super::{Action, Job, Progress, Refusal, failure, pipeline};
 
-/// The events that carry out `action`, at `at`, on a job that was created.
-pub(super) fn decide(action: &Action, life: &Life, at: Timestamp) -> Result<Vec<JobEvent>, Refusal> {
+/// The events that carry out `action` at `at` on an existing job.
+pub(super) fn decide(action: &Action, job: &Job, at: Timestamp) -> Result<Vec<JobEvent>, Refusal> {
     match action {
         Action::Create(_) => Err(Refusal::Exists),
         Action::ChangePhase { to, reason, eta_priors } => {
-            change_phase(life, *to, reason.as_deref(), eta_priors)
+            change_phase(job, *to, reason.as_deref(), eta_priors)
         }
-        Action::ReportProgress { report, eta_priors } => report_progress(life, report, eta_priors),
-        Action::Claim { lease_id, worker_id, lease_until } => claim(life, *lease_id, worker_id, *lease_until),
-        Action::ExpireLease { lease_id, end } => Ok(expire_lease(life, *lease_id, *end)),
-        Action::Complete { lease_id, result } => complete(life, *lease_id, result.as_ref()),
-        Action::Fail { lease_id, error, left_alone_until } => {
-            fail(life, *lease_id, error, at, *left_alone_until)
+        Action::ReportProgress { report, eta_priors } => report_progress(job, report, eta_priors),
+        Action::Claim { lease_id, worker_id, lease_until } => claim(job, *lease_id, worker_id, *lease_until),
+        Action::ExpireLease { lease_id, end } => Ok(expire_lease(job, *lease_id, *end)),
+        Action::Complete { lease_id, result } => complete(job, *lease_id, result.as_ref()),
+        Action::Fail { lease_id, error, circuit_open_until } => {
+            fail(job, *lease_id, error, at, *circuit_open_until)
         }
-        Action::Retry { eta_priors } => match life.phase {
-            Phase::Failed => Ok(vec![phase_changed(life, Phase::Queued, None, eta_priors)]),
-            // Whoever asks does not want to wait until a scheduled retry is due.
-            Phase::Queued if life.waits_at(at) => {
-                let (attempt, reason) = (life.attempt, Some(RetryReason::Asked));
+        Action::Retry { eta_priors } => match job.phase {
+            Phase::Failed => Ok(vec![phase_changed(job, Phase::Queued, None, eta_priors)]),
+            // A retry on request makes a scheduled retry due now.
+            Phase::Queued if job.is_delayed(at) => {
+                let (attempt, reason) = (job.attempt, Some(RetryReason::Asked));
                 Ok(vec![JobRetryScheduled { attempt, due_at: at, reason }.into()])
             }
-            // The same retry, arriving again.
-            Phase::Queued if life.attempt > 1 => Ok(Vec::new()),
+            // A repeated request for the same retry.
+            Phase::Queued if job.attempt > 1 => Ok(Vec::new()),
             phase => Err(Refusal::NotFailed(phase)),
         },
-        Action::Cancel { reason } => change_phase(life, Phase::Cancelled, reason.as_deref(), &[]),
+        Action::Cancel { reason } => change_phase(job, Phase::Cancelled, reason.as_deref(), &[]),
     }
 }
 
 fn change_phase(
-    life: &Life,
+    job: &Job,
     to: Phase,
     reason: Option<&str>,
     eta_priors: &[PhasePrior],
 ) -> Result<Vec<JobEvent>, Refusal> {
-    let from = life.phase;
+    let from = job.phase;
     if from == to {
         return Ok(Vec::new());
     }
     if from == Phase::Failed && to == Phase::Queued {
-        return Ok(vec![phase_changed(life, to, reason, eta_priors)]);
+        return Ok(vec![phase_changed(job, to, reason, eta_priors)]);
     }
-    life.open()?;
+    job.open()?;
     Ok(vec![match to {
         Phase::Completed => JobCompleted { from, lease_id: None, result: None }.into(),
         Phase::Cancelled => JobCancelled { from, reason: reason.map(str::to_owned) }.into(),
         Phase::Failed => {
             let message = reason.unwrap_or("no reason was given");
-            let error = failure::classify(message, None, None, life.job_id(), life.attempt);
+            let error = failure::classify(message, None, None, job.job_id(), job.attempt);
             let retry_state = Some(RetryState::NoPolicy);
-            JobFailed { attempt: life.attempt, lease_id: None, error, retry_state }.into()
+            JobFailed { attempt: job.attempt, lease_id: None, error, retry_state }.into()
         }
-        to if pipeline::rank(life.kind(), to) > pipeline::rank(life.kind(), from) => {
-            phase_changed(life, to, reason, eta_priors)
+        to if pipeline::rank(job.kind(), to) > pipeline::rank(job.kind(), from) => {
+            phase_changed(job, to, reason, eta_priors)
         }
-        to => return Err(Refusal::Backwards { kind: life.kind(), from, to }),
+        to => return Err(Refusal::Backwards { kind: job.kind(), from, to }),
     }])
 }
 
-fn phase_changed(life: &Life, to: Phase, reason: Option<&str>, eta_priors: &[PhasePrior]) -> JobEvent {
+fn phase_changed(job: &Job, to: Phase, reason: Option<&str>, eta_priors: &[PhasePrior]) -> JobEvent {
     JobPhaseChanged {
-        from: life.phase,
+        from: job.phase,
         to,
         reason: reason.map(str::to_owned),
         eta_priors: eta_priors.to_vec(),
@@ -83,17 +83,17 @@ fn phase_changed(life: &Life, to: Phase, reason: Option<&str>, eta_priors: &[Pha
 }
 
 fn report_progress(
-    life: &Life,
+    job: &Job,
     report: &JobProgressReported,
     eta_priors: &[PhasePrior],
 ) -> Result<Vec<JobEvent>, Refusal> {
-    life.open()?;
-    life.under(report.lease_id)?;
-    let no_such_phase = Refusal::NoSuchPhase { kind: life.kind(), phase: report.stage };
+    job.open()?;
+    job.under(report.lease_id)?;
+    let no_such_phase = Refusal::NoSuchPhase { kind: job.kind(), phase: report.stage };
     if report.stage == Phase::Queued || pipeline::is_end(report.stage) {
         return Err(no_such_phase);
     }
-    let reported = pipeline::rank(life.kind(), report.stage).ok_or(no_such_phase)?;
+    let reported = pipeline::rank(job.kind(), report.stage).ok_or(no_such_phase)?;
     if !(0.0..=1.0).contains(&report.fraction) {
         return Err(Refusal::Fraction);
     }
@@ -102,22 +102,22 @@ fn report_progress(
     {
         return Err(Refusal::TooManyItems { done, total });
     }
-    let present = pipeline::rank(life.kind(), life.phase).unwrap_or(0);
-    // A late report of a stage that is over, or of less than is known, says nothing new.
+    let present = pipeline::rank(job.kind(), job.phase).unwrap_or(0);
+    // A late report of an earlier stage, or of less progress than known, changes nothing.
     if reported < present {
         return Ok(Vec::new());
     }
     if reported == present {
-        return Ok(if says_more(life.progress.as_ref(), report) {
+        return Ok(if is_newer(job.progress.as_ref(), report) {
             vec![report.clone().into()]
         } else {
             Vec::new()
         });
     }
-    Ok(vec![phase_changed(life, report.stage, None, eta_priors), report.clone().into()])
+    Ok(vec![phase_changed(job, report.stage, None, eta_priors), report.clone().into()])
 }
 
-fn says_more(known: Option<&Progress>, report: &JobProgressReported) -> bool {
+fn is_newer(known: Option<&Progress>, report: &JobProgressReported) -> bool {
     known.filter(|known| known.stage == report.stage).is_none_or(|known| {
         report.fraction > known.fraction
             || report.items_done > known.items_done
@@ -126,89 +126,94 @@ fn says_more(known: Option<&Progress>, report: &JobProgressReported) -> bool {
 }
 
 fn claim(
-    life: &Life,
+    job: &Job,
     lease_id: LeaseId,
     worker_id: &WorkerId,
     lease_until: Timestamp,
 ) -> Result<Vec<JobEvent>, Refusal> {
-    if !pipeline::is_claimed_whole(life.kind()) {
-        return Err(Refusal::ClaimedInParts(life.kind()));
+    if !pipeline::is_claimed_whole(job.kind()) {
+        return Err(Refusal::ClaimedInParts(job.kind()));
     }
-    life.open()?;
-    match &life.lease {
+    job.open()?;
+    match &job.lease {
         Some(lease) if lease.id == lease_id && lease.worker_id == *worker_id => Ok(Vec::new()),
         Some(_) => Err(Refusal::Held),
         None => Ok(vec![
-            JobClaimed { lease_id, worker_id: worker_id.clone(), attempt: life.attempt, lease_until }.into(),
+            JobClaimed { lease_id, worker_id: worker_id.clone(), attempt: job.attempt, lease_until }.into(),
         ]),
     }
 }
 
 fn complete(
-    life: &Life,
+    job: &Job,
     lease_id: Option<LeaseId>,
     result: Option<&serde_json::Value>,
 ) -> Result<Vec<JobEvent>, Refusal> {
-    let same_result = result.is_none() || result == life.result.as_ref();
-    if life.ended_by(Phase::Completed, lease_id) && same_result {
+    let same_result = result.is_none() || result == job.result.as_ref();
+    if job.ended_by(Phase::Completed, lease_id) && same_result {
         return Ok(Vec::new());
     }
-    life.open()?;
-    life.may_report(lease_id)?;
-    Ok(vec![JobCompleted { from: life.phase, lease_id, result: result.cloned() }.into()])
+    job.open()?;
+    job.may_report(lease_id)?;
+    Ok(vec![JobCompleted { from: job.phase, lease_id, result: result.cloned() }.into()])
 }
 
 fn fail(
-    life: &Life,
+    job: &Job,
     lease_id: Option<LeaseId>,
     error: &ClassifiedError,
     at: Timestamp,
-    left_alone_until: Option<Timestamp>,
+    circuit_open_until: Option<Timestamp>,
 ) -> Result<Vec<JobEvent>, Refusal> {
-    if life.ended_by(Phase::Failed, lease_id) || life.retried_after(lease_id) {
+    if job.ended_by(Phase::Failed, lease_id) || job.retried_after(lease_id) {
         return Ok(Vec::new());
     }
-    life.open()?;
-    life.may_report(lease_id)?;
+    job.open()?;
+    job.may_report(lease_id)?;
     let mut error = error.clone();
-    error.retryable = retry::is_retryable(&life.tally, &error);
-    // Who leads a job without a lease decides whether it is tried again.
-    let verdict = match lease_id {
-        Some(_) => retry::judge(life.job_id(), &life.tally, &error, at, left_alone_until),
-        None => Verdict::Stop(RetryState::NoPolicy),
+    error.retryable = retry::is_retryable(&job.retry_counts, &error);
+    // Without a lease, the owner of the job decides whether it is retried.
+    let decision = match lease_id {
+        Some(_) => retry::decide_retry(job.job_id(), &job.retry_counts, &error, at, circuit_open_until),
+        None => RetryDecision::Stop(RetryState::NoPolicy),
     };
-    Ok(failed(life, lease_id, error, verdict))
+    Ok(failed(job, lease_id, error, decision))
 }
 
-/// A worker that went away leaves the job to the next one, but not to one after the other for ever.
-fn expire_lease(life: &Life, lease_id: LeaseId, end: WorkerEnd) -> Vec<JobEvent> {
-    let Some(lease) = life.lease.as_ref().filter(|lease| lease.id == lease_id) else { return Vec::new() };
+/// After a worker ended, the job can be claimed by the next one, but not by one after the other forever.
+fn expire_lease(job: &Job, lease_id: LeaseId, end: WorkerEnd) -> Vec<JobEvent> {
+    let Some(lease) = job.lease.as_ref().filter(|lease| lease.id == lease_id) else { return Vec::new() };
     let worker_id = lease.worker_id.clone();
     let mut events = vec![JobLeaseExpired { lease_id, worker_id, end: Some(end) }.into()];
-    if life.tally.is_crash_loop(end) {
+    if job.retry_counts.is_crash_loop(end) {
         let (message, exit_code) = match end {
             WorkerEnd::OutOfMemory => ("the worker ran out of memory", Some(137)),
             WorkerEnd::Crashed => ("worker lost: it crashed", None),
             WorkerEnd::Lost | WorkerEnd::Stopped => ("worker lost: its lease ran out", None),
         };
-        let error = failure::classify(message, exit_code, None, life.job_id(), life.attempt);
-        events.extend(failed(life, None, error, Verdict::Stop(RetryState::CrashLoop)));
+        let error = failure::classify(message, exit_code, None, job.job_id(), job.attempt);
+        events.extend(failed(job, None, error, RetryDecision::Stop(RetryState::CrashLoop)));
     }
     events
 }
 
-/// The end of an attempt, and what comes of it, in one append: so that no crash falls in between.
-fn failed(life: &Life, lease_id: Option<LeaseId>, error: ClassifiedError, verdict: Verdict) -> Vec<JobEvent> {
-    let (retry_state, then) = match verdict {
-        Verdict::Again { due_at, reason } => (
+/// The end of an attempt and its consequence, in one append, so that no crash can separate them.
+fn failed(
+    job: &Job,
+    lease_id: Option<LeaseId>,
+    error: ClassifiedError,
+    decision: RetryDecision,
+) -> Vec<JobEvent> {
+    let (retry_state, then) = match decision {
+        RetryDecision::Retry { due_at, reason } => (
             RetryState::InProgress,
-            Some(JobRetryScheduled { attempt: life.attempt + 1, due_at, reason: Some(reason) }.into()),
+            Some(JobRetryScheduled { attempt: job.attempt + 1, due_at, reason: Some(reason) }.into()),
         ),
-        Verdict::Stop(RetryState::CrashLoop) => {
+        RetryDecision::Stop(RetryState::CrashLoop) => {
             (RetryState::CrashLoop, Some(JobQuarantined { reason: QuarantineReason::CrashLoop }.into()))
         }
-        Verdict::Stop(state) => (state, None),
+        RetryDecision::Stop(state) => (state, None),
     };
-    let failed = JobFailed { attempt: life.attempt, lease_id, error, retry_state: Some(retry_state) };
+    let failed = JobFailed { attempt: job.attempt, lease_id, error, retry_state: Some(retry_state) };
     std::iter::once(failed.into()).chain(then).collect()
 }

@@ -1,29 +1,30 @@
-//! Recognising what went wrong from what a worker reports.
+//! Classification of the errors that workers report.
 //!
-//! The table in `failure/patterns.rs` is tried from top to bottom and the first match wins, so what is more telling stands higher within its
-//! group. To recognise something new, add a row, or a phrase to a row, and a real message to the test.
+//! The table in `failure/patterns.rs` is tried from top to bottom and the first match wins, so within a group
+//! the more specific rows come first. To recognise a new error, add a row, or a phrase to a row, and a real
+//! message to the test.
 
 mod patterns;
-mod told;
+mod retry_after;
 
 use event_schemas::failure::{ClassifiedError, FailureCode};
 use event_schemas::ids::JobId;
 use uuid::Uuid;
 
-use patterns::{Again, PATTERNS, UNKNOWN};
+use patterns::{PATTERNS, Retry, UNKNOWN};
 
-/// Recognises an error from its message and the exit code of the process that had it. `told` is after how many seconds to
-/// come back, if whoever refused said so; else the message may say it. The same arguments give the same answer for ever,
-/// support reference included.
+/// Classifies an error by its message and the exit code of its process. `retry_after` is the delay in seconds
+/// that the refusing service returned, if any; otherwise it may be in the message. The same arguments always
+/// give the same result, including the support reference.
 pub fn classify(
     message: &str,
     exit_code: Option<i32>,
-    told: Option<u32>,
+    retry_after: Option<u32>,
     job: JobId,
     attempt: u32,
 ) -> ClassifiedError {
     let worded = words(message, |_| true);
-    // "video 2039 not found" says the same as "video not found".
+    // "video 2039 not found" is equivalent to "video not found".
     let bare = words(message, |word| !is_a_name_or_number(word));
     let says = |phrase: &&str| worded.contains(*phrase) || bare.contains(*phrase);
     let pattern = PATTERNS
@@ -33,13 +34,15 @@ pub fn classify(
                 || exit_code.is_some_and(|code| pattern.exit_codes.contains(&code))
         })
         .unwrap_or(&UNKNOWN);
-    let retry_after_seconds = match pattern.again {
-        Again::Never => None,
-        Again::After(seconds) => Some(match pattern.code {
-            FailureCode::RateLimited => told.or_else(|| told::seconds(message)).unwrap_or(seconds),
+    let retry_after_seconds = match pattern.retry {
+        Retry::Never => None,
+        Retry::After(seconds) => Some(match pattern.code {
+            FailureCode::RateLimited => {
+                retry_after.or_else(|| retry_after::seconds(message)).unwrap_or(seconds)
+            }
             _ => seconds,
         }),
-        Again::OnceAfter(seconds) => (attempt <= 1).then_some(seconds),
+        Retry::OnceAfter(seconds) => (attempt <= 1).then_some(seconds),
     };
     ClassifiedError {
         code: pattern.code,
@@ -53,7 +56,7 @@ pub fn classify(
     }
 }
 
-/// The words in lower case, each with a space on both sides, so that a phrase can ask for whole words.
+/// The words in lower case, each between spaces, so that a phrase can match whole words.
 fn words(message: &str, keep: impl Fn(&str) -> bool) -> String {
     let mut text = String::from(" ");
     for word in message.split_whitespace().filter(|word| keep(word)) {

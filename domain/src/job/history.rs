@@ -1,6 +1,7 @@
-//! A job's own stream as a reader needs it: phases and attempts with their times, and how it stands.
+//! The fold of a job's own stream for readers: phases and attempts with their times, and the status.
 //!
-//! The views of a job ([`super::view`], [`super::timeline`]) and the matching summary are all made of this one fold.
+//! The views of a job ([`super::view`], [`super::timeline`]) and the matching summary are all derived from
+//! this fold.
 
 use event_schemas::envelope::Envelope;
 use event_schemas::failure::ClassifiedError;
@@ -13,43 +14,43 @@ use serde::{Deserialize, Serialize};
 
 use super::pipeline;
 
-/// What happened to a job. Its times are those of the events themselves (`occurred_at`).
+/// The history of a job. Its times are those of the events themselves (`occurred_at`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     pub created: JobCreated,
     pub tenant: Tenant,
     pub created_at: Timestamp,
     pub phase: Phase,
-    /// From 1; a retry raises it.
+    /// The current attempt, from 1; a retry increments it.
     pub attempt: u32,
-    /// In order; the last one is the attempt in course, or the one that ended.
+    /// In order; the last one is the current attempt, or the one that ended.
     pub attempts: Vec<Attempt>,
-    /// In order, ends left out; the last one may be open.
+    /// In order, without end phases; the last one may be open.
     pub spans: Vec<Span>,
-    /// When matching was last begun.
+    /// The time at which matching last started.
     pub matching_since: Option<Timestamp>,
-    /// When matching ended, unless the job failed.
+    /// The time at which matching ended, unless the job failed.
     pub matching_until: Option<Timestamp>,
-    /// The failure that the job stands in.
+    /// The current failure.
     pub failure: Option<Failure>,
-    /// Of the present phase.
+    /// The progress of the current phase.
     pub progress: Option<Progress>,
     pub result: Option<serde_json::Value>,
-    /// What was known at the latest phase change about how long phases take.
+    /// The phase durations known at the latest phase change.
     pub eta_priors: Vec<PhasePrior>,
-    /// The retry that made the present attempt, if it was made by itself.
+    /// The retry that started the current attempt, if it was automatic.
     pub retry: Option<Retry>,
 }
 
-/// A retry that was scheduled.
+/// A scheduled retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
-    /// Nobody may begin before.
+    /// The earliest time at which it may start.
     pub due_at: Timestamp,
     pub reason: Option<RetryReason>,
 }
 
-/// A stay in a phase.
+/// A period in a phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Span {
     pub phase: Phase,
@@ -58,22 +59,22 @@ pub struct Span {
     pub ended_at: Option<Timestamp>,
 }
 
-/// One try to do the job.
+/// An attempt to execute the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     pub number: u32,
     pub queued_at: Timestamp,
-    /// Nobody could begin before, where the attempt was scheduled.
+    /// The earliest time at which it could start, if it was scheduled.
     pub due_at: Option<Timestamp>,
-    /// When work began: the first claim, or the first phase beyond the queue.
+    /// The time at which work started: the first claim, or the first phase after the queue.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
-    /// Who held the job as a whole, in order; several if leases ran out, which uses no attempt.
+    /// The workers that held the job as a whole, in order; several if leases expired, which uses no attempt.
     pub holds: Vec<Hold>,
     pub error: Option<ClassifiedError>,
 }
 
-/// A worker's time with a job.
+/// The period in which a worker held a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     pub worker_id: WorkerId,
@@ -85,13 +86,13 @@ pub struct Hold {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     pub error: ClassifiedError,
-    /// Why it is, or is not, tried again by itself.
+    /// Why it is or is not retried automatically.
     pub retry_state: Option<RetryState>,
-    /// When the log accepted it.
+    /// The time at which the log accepted it.
     pub recorded_at: Timestamp,
 }
 
-/// How far a phase is, as its worker says.
+/// The progress of a phase as reported by its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub stage: Phase,
@@ -101,7 +102,7 @@ pub struct Progress {
     pub at: Timestamp,
 }
 
-/// How a job stands, in the words of the summary.
+/// The status of a job, in the terms of the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -113,8 +114,8 @@ pub enum Status {
 }
 
 impl Status {
-    /// Of a job of this kind in this phase. A matching job runs while it is matching; any other one between its queue and
-    /// its end.
+    /// The status of a job of this kind in this phase. A matching job is running while it is matching; any
+    /// other job between its queue and its end.
     pub fn of(kind: JobKind, phase: Phase) -> Self {
         match (kind, phase) {
             (_, Phase::Completed) => Self::Completed,
@@ -140,8 +141,8 @@ impl Status {
 }
 
 impl Attempt {
-    /// How long it was worked on up to `now`, in seconds: the time in which somebody held it, or, where the job is claimed
-    /// by its parts, all the time since work began.
+    /// The working time up to `now`, in seconds: the time in which workers held it, or, if the job is claimed
+    /// in parts, all the time since work started.
     pub fn run_seconds(&self, now: Timestamp) -> f64 {
         let until = self.ended_at.unwrap_or(now);
         if self.holds.is_empty() {
@@ -151,7 +152,7 @@ impl Attempt {
         held.sum()
     }
 
-    /// How long it waited for somebody up to `now`, in seconds. A pause before a retry is no wait.
+    /// The time that it waited for a worker up to `now`, in seconds. The delay before a retry does not count.
     pub fn queue_seconds(&self, now: Timestamp) -> f64 {
         let until = self.ended_at.unwrap_or(now);
         let since = self.queued_at.max(self.due_at.unwrap_or(self.queued_at));
@@ -160,14 +161,14 @@ impl Attempt {
 }
 
 impl History {
-    /// The retry that is waited for: scheduled, and nobody has begun.
-    pub fn waiting_retry(&self) -> Option<Retry> {
+    /// The pending retry: scheduled, and not started yet.
+    pub fn pending_retry(&self) -> Option<Retry> {
         let begun = self.attempts.last().is_none_or(|attempt| attempt.started_at.is_some());
         self.retry.filter(|_| self.phase == Phase::Queued && !begun)
     }
 
-    /// The history that a job's creation begins.
-    pub fn begin(created: &JobCreated, tenant: Tenant, at: Timestamp) -> Self {
+    /// The history after a job's creation.
+    pub fn new(created: &JobCreated, tenant: Tenant, at: Timestamp) -> Self {
         let mut history = Self {
             created: created.clone(),
             tenant,
@@ -201,22 +202,23 @@ impl History {
         Status::of(self.kind(), self.phase)
     }
 
-    /// When the job ended; none while it goes on.
+    /// The time at which the job ended; none before that.
     pub fn ended_at(&self) -> Option<Timestamp> {
         if pipeline::is_end(self.phase) { self.attempts.last()?.ended_at } else { None }
     }
 
-    /// The history after one more event of the job's own stream, which happened at `at`.
+    /// Applies the next event of the job's own stream, which happened at `at`.
     pub fn apply(&mut self, event: &JobEvent, at: Timestamp, recorded_at: Timestamp) {
         match event {
             JobEvent::JobCreated(_) | JobEvent::JobQuarantined(_) => {}
-            JobEvent::JobLeaseExpired(_) => self.let_go(at),
+            JobEvent::JobLeaseExpired(_) => self.end_hold(at),
             JobEvent::JobPhaseChanged(changed) => self.change_phase(changed, at),
             JobEvent::JobRetryScheduled(retry) => {
-                // One that was scheduled already may be wanted sooner: then the attempt waits on, with less to wait for.
+                // A retry that is already scheduled may be made due earlier: the attempt stays the same, with
+                // a shorter delay.
                 let is_new = retry.attempt != self.attempt;
                 if is_new {
-                    self.begin_attempt(retry.attempt, at);
+                    self.start_attempt(retry.attempt, at);
                 }
                 self.retry = Some(Retry { due_at: retry.due_at, reason: retry.reason });
                 if let Some(attempt) = self.attempts.last_mut() {
@@ -268,7 +270,7 @@ impl History {
 
     fn change_phase(&mut self, changed: &JobPhaseChanged, at: Timestamp) {
         if changed.from == Phase::Failed {
-            self.begin_attempt(self.attempt + 1, at);
+            self.start_attempt(self.attempt + 1, at);
         }
         if !changed.eta_priors.is_empty() {
             self.eta_priors.clone_from(&changed.eta_priors);
@@ -286,7 +288,7 @@ impl History {
         self.enter(changed.to, at);
     }
 
-    fn begin_attempt(&mut self, number: u32, at: Timestamp) {
+    fn start_attempt(&mut self, number: u32, at: Timestamp) {
         self.attempt = number;
         self.attempts.push(attempt(number, at));
         self.failure = None;
@@ -302,15 +304,15 @@ impl History {
 
     fn end(&mut self, phase: Phase, at: Timestamp) {
         self.leave(at);
-        self.let_go(at);
+        self.end_hold(at);
         self.phase = phase;
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended_at = Some(at);
         }
     }
 
-    /// Nobody holds the job any more.
-    fn let_go(&mut self, at: Timestamp) {
+    /// Ends the current hold of the job.
+    fn end_hold(&mut self, at: Timestamp) {
         if let Some(hold) = self.attempts.last_mut().and_then(|attempt| attempt.holds.last_mut()) {
             hold.until.get_or_insert(at);
         }
@@ -335,18 +337,18 @@ fn attempt(number: u32, queued_at: Timestamp) -> Attempt {
     }
 }
 
-/// When and where a job was last heard of, over all its streams.
+/// The time and position of a job's last activity, over all its streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Latest {
-    /// The greatest instant that an event says it happened at.
+pub struct LastActivity {
+    /// The maximum of the times at which its events happened.
     pub occurred_at: Timestamp,
-    /// When the log accepted the last event.
+    /// The time at which the log accepted the last event.
     pub recorded_at: Timestamp,
     pub position: Position,
 }
 
-impl Latest {
-    pub fn see(&mut self, envelope: &Envelope) {
+impl LastActivity {
+    pub fn observe(&mut self, envelope: &Envelope) {
         self.occurred_at = self.occurred_at.max(envelope.metadata.occurred_at);
         self.recorded_at = self.recorded_at.max(envelope.recorded_at);
         self.position = self.position.max(envelope.position);

@@ -1,8 +1,8 @@
-//! Which phases a job of each kind goes through, in which order, and which share of the whole each is.
+//! The phases of each kind of job, their order, and their share of the overall progress.
 
 use event_schemas::job::{JobKind, Phase};
 
-/// A phase of a pipeline, and the percentages between which a job is while it is in it.
+/// A phase of a pipeline, with the range of overall progress that it covers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stage {
     pub phase: Phase,
@@ -14,7 +14,7 @@ const fn stage(phase: Phase, from: f64, to: f64) -> Stage {
     Stage { phase, from, to }
 }
 
-/// By far the most of a matching job is matching, so the bar says little about the phases around it.
+/// Matching takes by far the most time, so the other phases get small shares.
 const PRODUCT_VIDEO_MATCHING: &[Stage] = &[
     stage(Phase::Queued, 0.0, 0.0),
     stage(Phase::Collecting, 0.0, 5.0),
@@ -40,7 +40,7 @@ const ONE_STAGE: &[Stage] = &[
     stage(Phase::Completed, 100.0, 100.0),
 ];
 
-/// The phases of a job that goes well, first to last.
+/// The phases of a successful job, in order.
 pub fn stages(kind: JobKind) -> &'static [Stage] {
     match kind {
         JobKind::ProductVideoMatching => PRODUCT_VIDEO_MATCHING,
@@ -52,7 +52,7 @@ pub fn stages(kind: JobKind) -> &'static [Stage] {
     }
 }
 
-/// The place of a phase in the kind's pipeline; none for a phase of other kinds, and for the ends that are no success.
+/// The index of a phase in the kind's pipeline; none for phases of other kinds, and for unsuccessful ends.
 pub fn rank(kind: JobKind, phase: Phase) -> Option<usize> {
     stages(kind).iter().position(|stage| stage.phase == phase)
 }
@@ -62,12 +62,12 @@ pub fn is_end(phase: Phase) -> bool {
     matches!(phase, Phase::Completed | Phase::Failed | Phase::Cancelled)
 }
 
-/// Whether workers claim jobs of this kind as a whole; of the others they claim parts.
+/// Whether workers claim jobs of this kind as a whole; of other kinds they claim parts.
 pub fn is_claimed_whole(kind: JobKind) -> bool {
     kind != JobKind::ProductVideoMatching
 }
 
-/// The phase as people read it.
+/// The display name of the phase.
 pub fn display_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Queued => "Queued",
@@ -87,7 +87,7 @@ pub fn display_name(phase: Phase) -> &'static str {
     }
 }
 
-/// How much of the whole is done, in percent, with `fraction` (0 to 1) of `phase` done; none for a phase that is not in
+/// The overall progress in percent, with `fraction` (0 to 1) of `phase` done; none for a phase that is not in
 /// the kind's pipeline.
 pub fn percentage(kind: JobKind, phase: Phase, fraction: f64) -> Option<f64> {
     let stage = stages(kind).iter().find(|stage| stage.phase == phase)?;
@@ -108,7 +108,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_pipeline_begins_queued_and_ends_completed_and_its_shares_never_fall() {
+    fn pipelines_start_queued_and_end_completed_at_rising_shares() {
         for kind in KINDS {
             let stages = stages(kind);
             assert_eq!(stages.first().map(|stage| stage.phase), Some(Phase::Queued));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_the_stages_of_an_analysis_in_plain_words() {
+    fn stages_of_an_analysis_have_display_names() {
         let names = stages(JobKind::VideoAnalysis).iter().map(|stage| display_name(stage.phase));
         let expected = [
             "Queued",

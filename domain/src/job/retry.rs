@@ -1,9 +1,10 @@
-//! Whether a job that failed is tried again by itself, and when.
+//! Automatic retries of failed jobs.
 //!
-//! Every class of error has a policy of its own, and a number of tries of its own, counted since somebody last took the
-//! job up by hand. The pause before a try is drawn from a hash of the job, so that a replay comes to the same instants.
-//! Three things use no try: a service that says when to come back, a service that is left alone, and a worker that was
-//! stopped. A job whose workers keep dying is not tried again, because it may be the job that kills them.
+//! Every category of error has its own policy, and its own number of retries, counted since the last manual
+//! retry. The delay before a retry is derived from a hash of the job, so that a replay computes the same
+//! times. Three reasons use up no retry: a service returned a retry delay, the circuit breaker of a service
+//! is open, or a worker was stopped. A job whose workers keep crashing is not retried, because the job itself
+//! may crash them.
 
 use std::time::Duration;
 
@@ -14,23 +15,23 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 use uuid::Uuid;
 
-/// After so many attempts in a row that ended with a lost worker or out of memory, a job is not tried again.
+/// A job is not retried after this many consecutive attempts that ended with a lost worker or out of memory.
 pub const CRASHES_MAX: u32 = 2;
 
-/// How pauses grow from one try to the next.
+/// The growth of the delay from one retry to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
-    /// Twice as long each time.
+    /// Doubles each time.
     Exponential,
-    /// Longer by the base each time.
+    /// Grows by the base each time.
     Linear,
-    /// The base, always.
+    /// Always the base.
     Fixed,
-    /// None at all.
+    /// No delay.
     Immediate,
 }
 
-/// How often, and after which pauses, something is tried again.
+/// The number of retries, and their delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub retries: u32,
@@ -57,7 +58,7 @@ const fn exponential(retries: u32, base_seconds: u64, cap_seconds: u64) -> Polic
 }
 
 impl Policy {
-    /// The policy for an error, whether or not it is of a kind that is tried again.
+    /// The policy for an error, whether or not it is retryable.
     pub fn of(error: &ClassifiedError) -> Self {
         if error.code == FailureCode::WorkerStopped {
             return INTERRUPTED;
@@ -66,7 +67,8 @@ impl Policy {
             FailureCategory::Network => NETWORK,
             FailureCategory::External => EXTERNAL,
             FailureCategory::Processing | FailureCategory::Input => PROCESSING,
-            // Memory and disk take time to become free, and the error says how much; doubling that helps nobody.
+            // Memory and disk take time to become free, and the error contains the delay; doubling it would
+            // not help.
             FailureCategory::Resource => Policy {
                 base: error
                     .retry_after_seconds
@@ -78,8 +80,8 @@ impl Policy {
         }
     }
 
-    /// How long to wait before the `n`th retry, from 1, of a job. Between half of what the policy says and all of it, so
-    /// that jobs which failed together do not come back together.
+    /// The delay before the `n`th retry of a job, from 1. Between half of the policy's delay and all of it,
+    /// so that jobs that failed together are not retried together.
     pub fn delay(&self, job: JobId, n: u32) -> Duration {
         let steps = n.saturating_sub(1);
         let grown = match self.backoff {
@@ -92,31 +94,31 @@ impl Policy {
     }
 }
 
-/// The same for the same job and try for ever; over all jobs spread evenly from 0 to 1.
+/// A number from 0 to 1: always the same for the same job and retry, and evenly spread over all jobs.
 fn hash(job: JobId, n: u32) -> f64 {
     let digest = Uuid::new_v5(&job.0, format!("retry {n}").as_bytes()).into_bytes();
-    // The first six bytes of a version 5 UUID are all hash; the seventh carries the version.
+    // The first six bytes of a version 5 UUID are all hash; the seventh contains the version.
     let drawn = digest.iter().take(6).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     drawn as f64 / (1_u64 << 48) as f64
 }
 
-/// What a job's attempts came to since it was created, or taken up by hand.
+/// The outcomes of a job's attempts since it was created, or manually retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RetryCounts {
     network: u32,
     input: u32,
     resource: u32,
     external: u32,
     processing: u32,
     unknown: u32,
-    /// How many ends in a row were a lost worker or out of memory.
+    /// The number of consecutive ends with a lost worker or out of memory.
     crashes: u32,
-    /// Of the last failure: the class that a scheduled retry counts for.
+    /// The category of the last failure, for which a scheduled retry counts.
     failed: Option<FailureCategory>,
 }
 
-impl Tally {
-    /// How often errors of this class were tried again.
+impl RetryCounts {
+    /// The number of retries for errors of this category.
     pub fn retries(&self, category: FailureCategory) -> u32 {
         match category {
             FailureCategory::Network => self.network,
@@ -135,7 +137,7 @@ impl Tally {
     }
 
     /// A lease ended without a report.
-    pub(super) fn left(&mut self, end: Option<WorkerEnd>) {
+    pub(super) fn lease_ended(&mut self, end: Option<WorkerEnd>) {
         self.crashes += u32::from(end.is_some_and(crashes));
     }
 
@@ -155,13 +157,13 @@ impl Tally {
         }
     }
 
-    /// Whether a worker that ends like this is one too many.
+    /// Whether a worker that ends like this exceeds the limit of crashes.
     pub fn is_crash_loop(&self, end: WorkerEnd) -> bool {
         crashes(end) && self.crashes + 1 >= CRASHES_MAX
     }
 }
 
-/// A worker that was stopped did not die of the job.
+/// A stopped worker was not crashed by the job.
 fn crashes(end: WorkerEnd) -> bool {
     end != WorkerEnd::Stopped
 }
@@ -170,51 +172,56 @@ fn is_crash(code: FailureCode) -> bool {
     matches!(code, FailureCode::OutOfMemory | FailureCode::WorkerLost)
 }
 
-/// What becomes of a job that failed.
+/// The consequence of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Again { due_at: Timestamp, reason: RetryReason },
+pub enum RetryDecision {
+    Retry { due_at: Timestamp, reason: RetryReason },
     Stop(RetryState),
 }
 
-/// Judges a failure at `at`. `left_alone_until` is when the service that failed is called again, if it is left alone.
-pub fn judge(
+/// Decides about a failure at `at`. `circuit_open_until` is the time until which the failed service's circuit
+/// breaker is open, if it is.
+pub fn decide_retry(
     job: JobId,
-    tally: &Tally,
+    counts: &RetryCounts,
     error: &ClassifiedError,
     at: Timestamp,
-    left_alone_until: Option<Timestamp>,
-) -> Verdict {
-    let again = |wait: Duration, reason| Verdict::Again { due_at: at.after(wait), reason };
-    if !is_retryable(tally, error) {
+    circuit_open_until: Option<Timestamp>,
+) -> RetryDecision {
+    let again = |wait: Duration, reason| RetryDecision::Retry { due_at: at.after(wait), reason };
+    if !is_retryable(counts, error) {
         let tried = error.category == FailureCategory::Unknown;
-        return Verdict::Stop(if tried { RetryState::MaximumAttempts } else { RetryState::NonRetryable });
+        return RetryDecision::Stop(if tried {
+            RetryState::MaximumAttempts
+        } else {
+            RetryState::NonRetryable
+        });
     }
-    if is_crash(error.code) && tally.crashes + 1 >= CRASHES_MAX {
-        return Verdict::Stop(RetryState::CrashLoop);
+    if is_crash(error.code) && counts.crashes + 1 >= CRASHES_MAX {
+        return RetryDecision::Stop(RetryState::CrashLoop);
     }
     if error.code == FailureCode::RateLimited {
         let told = error.retry_after_seconds.unwrap_or_default();
         return again(Duration::from_secs(told.into()), RetryReason::RateLimited);
     }
-    if let Some(until) = left_alone_until.filter(|until| *until > at) {
-        return Verdict::Again { due_at: until, reason: RetryReason::Parked };
+    if let Some(until) = circuit_open_until.filter(|until| *until > at) {
+        return RetryDecision::Retry { due_at: until, reason: RetryReason::Parked };
     }
     let policy = Policy::of(error);
     if policy.backoff == Backoff::Immediate {
         return again(Duration::ZERO, RetryReason::Interrupted);
     }
-    let n = tally.retries(error.category) + 1;
+    let n = counts.retries(error.category) + 1;
     if n > policy.retries {
-        return Verdict::Stop(RetryState::MaximumAttempts);
+        return RetryDecision::Stop(RetryState::MaximumAttempts);
     }
     again(policy.delay(job, n), RetryReason::Backoff)
 }
 
-/// What is not known is tried again once, whatever went wrong before.
-pub fn is_retryable(tally: &Tally, error: &ClassifiedError) -> bool {
+/// An unknown error is retried once, regardless of earlier errors.
+pub fn is_retryable(counts: &RetryCounts, error: &ClassifiedError) -> bool {
     match error.category {
-        FailureCategory::Unknown => tally.unknown == 0,
+        FailureCategory::Unknown => counts.unknown == 0,
         _ => error.retryable,
     }
 }

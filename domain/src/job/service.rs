@@ -1,23 +1,24 @@
-//! The services that are not ours and that jobs need, each behind a circuit breaker.
+//! The external services that jobs need, each with a circuit breaker.
 //!
-//! Nobody tells Matchbook of single calls, so a call is an attempt's passing through the stage that needs the service: it
-//! succeeds when the stage is left behind, and fails when the attempt fails of the service. All of it is in the job's
-//! events, so a replay comes to the same breakers. What the jobs of all tenants meet counts together.
+//! Workers do not report single calls. Instead, an attempt counts as a call of the service that its current
+//! stage needs: the call succeeds when the attempt leaves the stage, and fails when the attempt fails because
+//! of the service. All of this is in the job's events, so a replay computes the same breakers. The jobs of
+//! all tenants count together.
 
 use std::collections::HashMap;
 
 use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::JobId;
-use event_schemas::job::{JobEvent, JobKind, Phase as Stage};
+use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::time::Timestamp;
 
 use super::pipeline;
-use crate::breaker::{Breaker, Outcome, Permit, Phase, Settings};
+use crate::breaker::{Breaker, CircuitState, Outcome, Permit, Settings};
 
-/// A service that is not ours.
+/// An external service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
-    /// Where videos are downloaded from.
+    /// The source of the videos.
     VideoSource,
     Chat,
     SpeechToText,
@@ -39,21 +40,21 @@ impl Service {
         }
     }
 
-    /// The service that a stage is spent on.
-    fn of_stage(stage: Stage) -> Option<Self> {
+    /// The service that a stage needs.
+    fn of_stage(stage: Phase) -> Option<Self> {
         match stage {
-            Stage::Downloading => Some(Self::VideoSource),
-            Stage::FetchingChat => Some(Self::Chat),
-            Stage::Transcribing => Some(Self::SpeechToText),
+            Phase::Downloading => Some(Self::VideoSource),
+            Phase::FetchingChat => Some(Self::Chat),
+            Phase::Transcribing => Some(Self::SpeechToText),
             _ => None,
         }
     }
 
-    /// What jobs of a kind cannot do without.
+    /// The services that jobs of a kind need.
     pub fn needed_by(kind: JobKind) -> &'static [Self] {
         match kind {
             JobKind::VideoAnalysis => &Self::ALL,
-            // Its requests are claimed one by one, and tried again by themselves.
+            // Its requests are claimed one by one, and are retried on their own.
             JobKind::ProductVideoMatching => &[],
             JobKind::ExtractCutouts
             | JobKind::ExtractProducts
@@ -62,8 +63,8 @@ impl Service {
         }
     }
 
-    /// The service that an attempt failed of, and whether it answered: a refusal is an answer.
-    fn blamed(stage: Stage, error: &ClassifiedError) -> Option<(Self, Outcome)> {
+    /// The service that caused the failure of an attempt, and whether it answered: a refusal is an answer.
+    fn blamed(stage: Phase, error: &ClassifiedError) -> Option<(Self, Outcome)> {
         match error.code {
             FailureCode::SpeechToTextService => Some((Self::SpeechToText, Outcome::Failed)),
             FailureCode::DatabaseService => Some((Self::Database, Outcome::Failed)),
@@ -79,33 +80,33 @@ impl Service {
     }
 }
 
-/// How many jobs of a kind may be begun.
+/// How many jobs of a kind may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     All,
-    /// Nobody knows whether a service is back: so many jobs find out.
+    /// The circuit of a service is half-open: only this many jobs may probe it.
     Probes(usize),
-    /// None before this instant, because this service is left alone.
-    Parked {
+    /// None before this time, because this service's circuit breaker is open.
+    CircuitOpen {
         service: Service,
         until: Timestamp,
     },
 }
 
-/// The breakers of all services, and who is calling.
+/// The breakers of all services, and the calls in progress.
 #[derive(Clone, Debug)]
 pub struct Services {
     settings: Settings,
     breakers: HashMap<Service, Breaker>,
-    jobs: HashMap<JobId, Course>,
+    jobs: HashMap<JobId, TrackedJob>,
 }
 
 /// A job that is claimed as a whole.
 #[derive(Clone, Debug)]
-struct Course {
+struct TrackedJob {
     kind: JobKind,
-    stage: Stage,
-    /// The calls that its present attempt has not made, or not come back from.
+    stage: Phase,
+    /// The pending calls of its current attempt.
     calls: Vec<(Service, Permit)>,
 }
 
@@ -121,12 +122,12 @@ impl Services {
         Self { settings, breakers: breakers.into(), jobs: HashMap::new() }
     }
 
-    /// Takes in the next event of a job, which the log accepted at `at`.
+    /// Applies the next event of a job, which the log accepted at `at`.
     pub fn apply(&mut self, job: JobId, event: &JobEvent, at: Timestamp) {
         match event {
             JobEvent::JobCreated(created) if pipeline::is_claimed_whole(created.kind) => {
-                let course = Course { kind: created.kind, stage: Stage::Queued, calls: Vec::new() };
-                self.jobs.insert(job, course);
+                let tracked = TrackedJob { kind: created.kind, stage: Phase::Queued, calls: Vec::new() };
+                self.jobs.insert(job, tracked);
             }
             JobEvent::JobClaimed(_) => self.begin(job, at),
             JobEvent::JobPhaseChanged(changed) => {
@@ -135,10 +136,10 @@ impl Services {
                 }
                 self.enter(job, changed.to);
             }
-            JobEvent::JobRetryScheduled(_) => self.enter(job, Stage::Queued),
+            JobEvent::JobRetryScheduled(_) => self.enter(job, Phase::Queued),
             JobEvent::JobFailed(failed) => {
-                if let Some(course) = self.jobs.get(&job)
-                    && let Some((service, outcome)) = Service::blamed(course.stage, &failed.error)
+                if let Some(tracked) = self.jobs.get(&job)
+                    && let Some((service, outcome)) = Service::blamed(tracked.stage, &failed.error)
                 {
                     self.report(job, service, outcome, at);
                 }
@@ -168,58 +169,59 @@ impl Services {
         }
     }
 
-    /// An attempt may call what it needs, as far as that is let through.
+    /// Acquires permits for the services that an attempt needs, as far as their breakers allow.
     fn begin(&mut self, job: JobId, at: Timestamp) {
-        let Some(course) = self.jobs.get_mut(&job) else { return };
-        for service in Service::needed_by(course.kind) {
-            let asked = self.breakers.get_mut(service).map(|breaker| breaker.ask(at));
+        let Some(tracked) = self.jobs.get_mut(&job) else { return };
+        for service in Service::needed_by(tracked.kind) {
+            let asked = self.breakers.get_mut(service).map(|breaker| breaker.acquire(at));
             if let Some(Ok(permit)) = asked {
-                course.calls.push((*service, permit));
+                tracked.calls.push((*service, permit));
             }
         }
     }
 
-    fn enter(&mut self, job: JobId, stage: Stage) {
-        if let Some(course) = self.jobs.get_mut(&job) {
-            course.stage = stage;
+    fn enter(&mut self, job: JobId, stage: Phase) {
+        if let Some(tracked) = self.jobs.get_mut(&job) {
+            tracked.stage = stage;
         }
     }
 
     fn report(&mut self, job: JobId, service: Service, outcome: Outcome, at: Timestamp) {
-        let Some(course) = self.jobs.get_mut(&job) else { return };
-        let Some(index) = course.calls.iter().position(|(called, _)| *called == service) else { return };
-        let (_, permit) = course.calls.swap_remove(index);
+        let Some(tracked) = self.jobs.get_mut(&job) else { return };
+        let Some(index) = tracked.calls.iter().position(|(called, _)| *called == service) else { return };
+        let (_, permit) = tracked.calls.swap_remove(index);
         if let Some(breaker) = self.breakers.get_mut(&service) {
             breaker.report(permit, outcome, at);
         }
     }
 
-    /// Of the calls that the attempt has not come back from nobody will hear.
+    /// The outcome of the attempt's pending calls stays unknown.
     fn end(&mut self, job: JobId, at: Timestamp) {
-        let Some(course) = self.jobs.get_mut(&job) else { return };
-        for (service, permit) in std::mem::take(&mut course.calls) {
+        let Some(tracked) = self.jobs.get_mut(&job) else { return };
+        for (service, permit) in std::mem::take(&mut tracked.calls) {
             if let Some(breaker) = self.breakers.get_mut(&service) {
                 breaker.report(permit, Outcome::Unknown, at);
             }
         }
     }
 
-    /// How many jobs of the kind may be begun at `now`. The service that is left alone the longest decides.
+    /// How many jobs of the kind may be started at `now`. The service whose breaker is open the longest
+    /// decides.
     pub fn admission(&self, kind: JobKind, now: Timestamp) -> Admission {
         let mut probes = None;
         let mut parked = None;
         for service in Service::needed_by(kind) {
-            match self.breakers.get(service).map(|breaker| breaker.phase(now)) {
-                Some(Phase::Open { until }) => parked = parked.max(Some((until, *service))),
-                Some(Phase::Probing) => {
+            match self.breakers.get(service).map(|breaker| breaker.state(now)) {
+                Some(CircuitState::Open { until }) => parked = parked.max(Some((until, *service))),
+                Some(CircuitState::HalfOpen) => {
                     let free = self.free_probes(*service, now);
                     probes = Some(probes.map_or(free, |probes: usize| probes.min(free)));
                 }
-                Some(Phase::Closed) | None => {}
+                Some(CircuitState::Closed) | None => {}
             }
         }
         match (parked, probes) {
-            (Some((until, service)), _) => Admission::Parked { service, until },
+            (Some((until, service)), _) => Admission::CircuitOpen { service, until },
             (None, Some(probes)) => Admission::Probes(probes),
             (None, None) => Admission::All,
         }
@@ -227,38 +229,43 @@ impl Services {
 
     fn free_probes(&self, service: Service, now: Timestamp) -> usize {
         let Some(mut breaker) = self.breakers.get(&service).cloned() else { return 0 };
-        (0..self.settings.probes).take_while(|_| breaker.ask(now).is_ok()).count()
+        (0..self.settings.probes).take_while(|_| breaker.acquire(now).is_ok()).count()
     }
 
-    /// When the service that this failure is about would next be called, if the failure leaves it alone or it is left
-    /// alone already: so that what fails of it is parked instead of tried in vain.
-    pub fn left_alone_until(&self, job: JobId, error: &ClassifiedError, now: Timestamp) -> Option<Timestamp> {
-        let course = self.jobs.get(&job)?;
-        let (service, outcome) = Service::blamed(course.stage, error)?;
+    /// The time until which the breaker of the failed service is open, taking this failure into account: so
+    /// that the failed work is postponed instead of retried in vain.
+    pub fn circuit_open_until(
+        &self,
+        job: JobId,
+        error: &ClassifiedError,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let tracked = self.jobs.get(&job)?;
+        let (service, outcome) = Service::blamed(tracked.stage, error)?;
         let mut breaker = self.breakers.get(&service)?.clone();
-        if let Some((_, permit)) = course.calls.iter().find(|(called, _)| *called == service) {
+        if let Some((_, permit)) = tracked.calls.iter().find(|(called, _)| *called == service) {
             breaker.report(*permit, outcome, now);
         }
-        match breaker.phase(now) {
-            Phase::Open { until } => Some(until),
-            Phase::Closed | Phase::Probing => None,
+        match breaker.state(now) {
+            CircuitState::Open { until } => Some(until),
+            CircuitState::Closed | CircuitState::HalfOpen => None,
         }
     }
 
-    /// When the next service that is left alone is asked again.
+    /// The next time at which an open breaker becomes half-open.
     pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
-        let open = self.breakers.values().filter_map(|breaker| match breaker.phase(now) {
-            Phase::Open { until } => Some(until),
-            Phase::Closed | Phase::Probing => None,
+        let open = self.breakers.values().filter_map(|breaker| match breaker.state(now) {
+            CircuitState::Open { until } => Some(until),
+            CircuitState::Closed | CircuitState::HalfOpen => None,
         });
         open.min()
     }
 
-    /// How each service stands, with how often it has been left alone in a row.
-    pub fn standing(&self, now: Timestamp) -> impl Iterator<Item = (Service, Phase, u32)> {
+    /// The state of each service's circuit breaker, with its number of consecutive openings.
+    pub fn circuits(&self, now: Timestamp) -> impl Iterator<Item = (Service, CircuitState, u32)> {
         Service::ALL.into_iter().filter_map(move |service| {
             let breaker = self.breakers.get(&service)?;
-            Some((service, breaker.phase(now), breaker.openings()))
+            Some((service, breaker.state(now), breaker.openings()))
         })
     }
 }

@@ -15,7 +15,7 @@ use Phase::*;
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "the calls read better without borrows")]
 fn check(given: &[JobEvent], action: Action, then: Result<Vec<JobEvent>, Refusal>) {
-    assert_eq!(decided::<Job>(given, &Command { at: at(0.0), action }), then);
+    assert_eq!(decided::<JobDecider>(given, &Command { at: at(0.0), action }), then);
 }
 
 fn job(kind: JobKind) -> JobEvent {
@@ -52,7 +52,7 @@ fn progress(report: JobProgressReported) -> Action {
 }
 
 fn fail(n: Option<u128>, message: &str) -> Action {
-    Action::Fail { lease_id: n.map(lease), error: error(message), left_alone_until: None }
+    Action::Fail { lease_id: n.map(lease), error: error(message), circuit_open_until: None }
 }
 
 fn completed(from: Phase, lease_id: Option<LeaseId>) -> JobEvent {
@@ -62,7 +62,7 @@ fn completed(from: Phase, lease_id: Option<LeaseId>) -> JobEvent {
 const RETRY: Action = Action::Retry { eta_priors: Vec::new() };
 
 #[test]
-fn creating_the_same_job_again_records_nothing_and_another_under_its_id_is_refused() {
+fn job_is_created_once_per_id() {
     let first = created(VideoAnalysis);
     check(&[], Action::Create(first.clone()), Ok(vec![first.clone().into()]));
     check(&[first.clone().into()], Action::Create(first.clone()), Ok(vec![]));
@@ -71,7 +71,7 @@ fn creating_the_same_job_again_records_nothing_and_another_under_its_id_is_refus
 }
 
 #[test]
-fn a_job_that_was_not_created_takes_nothing() {
+fn commands_to_an_unknown_job_are_refused() {
     for action in [to(Matching), claim(1, "w"), RETRY, Action::Cancel { reason: None }] {
         check(&[], action, Err(Refusal::Missing));
     }
@@ -79,14 +79,14 @@ fn a_job_that_was_not_created_takes_nothing() {
 }
 
 #[test]
-fn phases_move_forward_one_by_one_or_over_some() {
+fn phases_move_forward_and_may_be_skipped() {
     let given = [job(ProductVideoMatching)];
     check(&given, to(Collecting), Ok(vec![changed(Queued, Collecting)]));
     check(&given, to(Evidence), Ok(vec![changed(Queued, Evidence)]));
 }
 
 #[test]
-fn phases_never_move_backwards_nor_into_another_kinds_pipeline() {
+fn phases_never_move_back_or_to_another_pipeline() {
     let given = [job(ProductVideoMatching), changed(Queued, Matching)];
     for phase in [Queued, Collecting, Extracting, Transcribing] {
         let refusal = Refusal::Backwards { kind: ProductVideoMatching, from: Matching, to: phase };
@@ -97,7 +97,7 @@ fn phases_never_move_backwards_nor_into_another_kinds_pipeline() {
 }
 
 #[test]
-fn repeating_the_present_phase_records_nothing() {
+fn repeating_the_current_phase_records_nothing() {
     check(&[job(ProductVideoMatching)], to(Queued), Ok(vec![]));
     check(&[job(ProductVideoMatching), changed(Queued, Matching)], to(Matching), Ok(vec![]));
     check(&[job(ProductVideoMatching), completed(Matching, None)], to(Completed), Ok(vec![]));
@@ -105,33 +105,36 @@ fn repeating_the_present_phase_records_nothing() {
 }
 
 #[test]
-fn the_ends_have_events_of_their_own() {
+fn end_phases_have_their_own_events() {
     let given = [job(ProductVideoMatching), changed(Queued, Matching)];
     let completed = JobCompleted { from: Matching, lease_id: None, result: None };
     check(&given, to(Completed), Ok(vec![completed.into()]));
     let cancelled = JobCancelled { from: Matching, reason: None };
     check(&given, to(Cancelled), Ok(vec![cancelled.into()]));
     let action = Action::ChangePhase { to: Failed, reason: Some("disk full".to_owned()), eta_priors: vec![] };
-    let events = decided::<Job>(&given, &Command { at: at(0.0), action }).unwrap();
+    let events = decided::<JobDecider>(&given, &Command { at: at(0.0), action }).unwrap();
     let [JobEvent::JobFailed(failed)] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(failed.error.code, FailureCode::InsufficientStorage);
 }
 
 #[test]
-fn from_every_phase_but_an_end_a_job_may_fail_or_be_cancelled() {
+fn open_job_may_fail_or_be_cancelled_in_every_phase() {
     for stage in &pipeline::stages(ProductVideoMatching)[..5] {
         let mut given = vec![job(ProductVideoMatching)];
         if stage.phase != Queued {
             given.push(changed(Queued, stage.phase));
         }
         for phase in [Failed, Cancelled] {
-            assert_eq!(decided::<Job>(&given, &Command { at: at(0.0), action: to(phase) }).unwrap().len(), 1);
+            assert_eq!(
+                decided::<JobDecider>(&given, &Command { at: at(0.0), action: to(phase) }).unwrap().len(),
+                1
+            );
         }
     }
 }
 
 #[test]
-fn an_ended_job_takes_nothing_more() {
+fn ended_job_accepts_no_changes() {
     for (end, phase) in [
         (completed(Queued, None), Completed),
         (failed(), Failed),
@@ -150,26 +153,26 @@ fn an_ended_job_takes_nothing_more() {
 }
 
 #[test]
-fn a_cancellation_that_is_repeated_records_nothing() {
+fn repeated_cancellation_records_nothing() {
     let given = [job(VideoAnalysis), JobCancelled { from: Queued, reason: None }.into()];
     check(&given, Action::Cancel { reason: Some("again".to_owned()) }, Ok(vec![]));
 }
 
 #[test]
-fn only_a_failed_job_is_retried_and_a_retry_raises_the_attempt() {
+fn retry_of_a_failed_job_increments_the_attempt() {
     let given = [job(ProductVideoMatching), changed(Queued, Matching), failed()];
     check(&given, RETRY, Ok(vec![changed(Failed, Queued)]));
     check(&given, to(Queued), Ok(vec![changed(Failed, Queued)]));
     let retried = given.into_iter().chain([changed(Failed, Queued)]);
-    let state = retried.fold(State::default(), |state, event| Job::evolve(state, &event, at(0.0)));
-    assert_eq!(state.life().unwrap().attempt, 2);
-    assert_eq!(state.standing(), Standing::Open);
+    let state = retried.fold(State::default(), |state, event| JobDecider::evolve(state, &event, at(0.0)));
+    assert_eq!(state.details().unwrap().attempt, 2);
+    assert_eq!(state.availability(), JobAvailability::Open);
     check(&[job(ProductVideoMatching)], RETRY, Err(Refusal::NotFailed(Queued)));
     check(&[job(ProductVideoMatching), changed(Queued, Matching)], RETRY, Err(Refusal::NotFailed(Matching)));
 }
 
 #[test]
-fn a_retry_that_arrives_twice_records_nothing_the_second_time() {
+fn repeated_retry_records_nothing() {
     check(&[job(VideoAnalysis), failed(), changed(Failed, Queued)], RETRY, Ok(vec![]));
 }
 
@@ -182,12 +185,12 @@ fn one_lease_is_in_force_at_a_time() {
 }
 
 #[test]
-fn a_matching_job_is_claimed_by_its_requests_only() {
+fn matching_job_cannot_be_claimed_as_a_whole() {
     check(&[job(ProductVideoMatching)], claim(1, "w"), Err(Refusal::ClaimedInParts(ProductVideoMatching)));
 }
 
 #[test]
-fn a_lease_that_runs_out_makes_the_job_claimable_and_uses_no_attempt() {
+fn expired_lease_makes_the_job_claimable_again() {
     let expire = |n| Action::ExpireLease { lease_id: lease(n), end: WorkerEnd::Lost };
     let expired: JobEvent =
         JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: Some(WorkerEnd::Lost) }.into();
@@ -200,7 +203,7 @@ fn a_lease_that_runs_out_makes_the_job_claimable_and_uses_no_attempt() {
 }
 
 #[test]
-fn a_report_under_a_lost_lease_is_refused() {
+fn report_under_a_lost_lease_is_refused() {
     let expired = JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: None }.into();
     let given = [job(VideoAnalysis), claimed(1), expired, claimed(2)];
     assert_eq!(Refusal::LeaseLost.kind(), RefusalKind::LeaseLost);
@@ -210,7 +213,7 @@ fn a_report_under_a_lost_lease_is_refused() {
 }
 
 #[test]
-fn while_a_worker_holds_the_job_nobody_ends_it_without_its_lease() {
+fn leased_job_cannot_be_ended_without_its_lease() {
     let given = [job(VideoAnalysis), claimed(1)];
     check(&given, Action::Complete { lease_id: None, result: None }, Err(Refusal::Held));
     check(&given, fail(None, "x"), Err(Refusal::Held));
@@ -220,35 +223,35 @@ fn while_a_worker_holds_the_job_nobody_ends_it_without_its_lease() {
 }
 
 #[test]
-fn the_end_of_a_job_is_the_end_of_its_lease() {
+fn end_of_a_job_ends_its_lease() {
     let given = [job(VideoAnalysis), claimed(1), completed(Queued, Some(lease(1)))];
-    let state = given.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
-    assert_eq!(state.life().unwrap().lease, None);
+    let state = given.iter().fold(State::default(), |state, event| JobDecider::evolve(state, event, at(0.0)));
+    assert_eq!(state.details().unwrap().lease, None);
 }
 
 #[test]
-fn an_end_that_is_reported_again_records_nothing_but_another_result_is_refused() {
+fn repeated_end_records_nothing_and_another_is_refused() {
     let given = [job(VideoAnalysis), claimed(1), completed(Queued, Some(lease(1)))];
     let complete = |n, result| Action::Complete { lease_id: Some(lease(n)), result };
     check(&given, complete(1, Some(json!(1))), Ok(vec![]));
     check(&given, complete(1, Some(json!(2))), Err(Refusal::Ended(Completed)));
     check(&given, complete(2, Some(json!(1))), Err(Refusal::Ended(Completed)));
     let failed =
-        decided::<Job>(&given[..2], &Command { at: at(0.0), action: fail(Some(1), "private video") });
+        decided::<JobDecider>(&given[..2], &Command { at: at(0.0), action: fail(Some(1), "private video") });
     let given: Vec<_> = given[..2].iter().cloned().chain(failed.unwrap()).collect();
     check(&given, fail(Some(1), "private video"), Ok(vec![]));
     check(&given, fail(Some(2), "private video"), Err(Refusal::Ended(Failed)));
 }
 
 #[test]
-fn progress_beyond_the_phase_moves_the_job_there() {
+fn progress_of_a_later_stage_changes_the_phase() {
     let given = [job(VideoAnalysis), claimed(1)];
     let reported = report(1, Transcribing, 0.25);
     check(&given, progress(reported.clone()), Ok(vec![changed(Queued, Transcribing), reported.into()]));
 }
 
 #[test]
-fn progress_never_goes_down() {
+fn progress_never_decreases() {
     let given =
         [job(VideoAnalysis), claimed(1), changed(Queued, Transcribing), report(1, Transcribing, 0.5).into()];
     check(&given, progress(report(1, Transcribing, 0.5)), Ok(vec![]));
@@ -259,18 +262,18 @@ fn progress_never_goes_down() {
 }
 
 #[test]
-fn a_report_of_more_items_but_a_lesser_fraction_does_not_take_progress_back() {
+fn more_items_with_a_lower_fraction_keep_the_progress() {
     let items = JobProgressReported { items_done: Some(5), ..report(1, Downloading, 0.2) };
     let events =
         [job(VideoAnalysis), claimed(1), changed(Queued, Downloading), report(1, Downloading, 0.5).into()];
     check(&events, progress(items.clone()), Ok(vec![items.clone().into()]));
     let all = events.iter().cloned().chain([items.into()]);
-    let state = all.fold(State::default(), |state, event| Job::evolve(state, &event, at(0.0)));
-    assert!((state.life().unwrap().progress_percentage() - 15.0).abs() < 1e-9);
+    let state = all.fold(State::default(), |state, event| JobDecider::evolve(state, &event, at(0.0)));
+    assert!((state.details().unwrap().progress_percentage() - 15.0).abs() < 1e-9);
 }
 
 #[test]
-fn a_further_attempt_begins_each_stage_anew() {
+fn new_attempt_resets_the_progress() {
     let retried = JobRetryScheduled { attempt: 2, due_at: at(0.0), reason: None };
     let events = [
         job(VideoAnalysis),
@@ -283,8 +286,9 @@ fn a_further_attempt_begins_each_stage_anew() {
         changed(Queued, Downloading),
     ];
     let progressed = |events: &[JobEvent]| {
-        let state = events.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
-        state.life().unwrap().progress_percentage()
+        let state =
+            events.iter().fold(State::default(), |state, event| JobDecider::evolve(state, event, at(0.0)));
+        state.details().unwrap().progress_percentage()
     };
     assert!(progressed(&events).abs() < 1e-9);
     let little = report(2, Downloading, 0.1);
@@ -294,7 +298,7 @@ fn a_further_attempt_begins_each_stage_anew() {
 }
 
 #[test]
-fn progress_that_makes_no_sense_is_refused() {
+fn invalid_progress_is_refused() {
     let given = [job(VideoAnalysis), claimed(1)];
     for fraction in [-0.1, 1.1, f64::NAN] {
         check(&given, progress(report(1, Downloading, fraction)), Err(Refusal::Fraction));
@@ -310,47 +314,53 @@ fn progress_that_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_job_is_claimable_while_it_is_open_unheld_and_due() {
-    let life = |events: &[JobEvent]| {
-        let state = events.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
-        state.life().unwrap().clone()
+fn job_is_claimable_while_open_unleased_and_due() {
+    let state = |events: &[JobEvent]| {
+        let folded =
+            events.iter().fold(State::default(), |state, event| JobDecider::evolve(state, event, at(0.0)));
+        folded.details().unwrap().clone()
     };
-    assert!(life(&[job(VideoAnalysis)]).is_claimable(at(0.0)));
-    assert!(!life(&[job(VideoAnalysis), claimed(1)]).is_claimable(at(0.0)));
-    assert!(!life(&[job(VideoAnalysis), failed()]).is_claimable(at(0.0)));
-    assert!(!life(&[job(ProductVideoMatching)]).is_claimable(at(0.0)));
+    assert!(state(&[job(VideoAnalysis)]).is_claimable(at(0.0)));
+    assert!(!state(&[job(VideoAnalysis), claimed(1)]).is_claimable(at(0.0)));
+    assert!(!state(&[job(VideoAnalysis), failed()]).is_claimable(at(0.0)));
+    assert!(!state(&[job(ProductVideoMatching)]).is_claimable(at(0.0)));
     let scheduled = JobRetryScheduled { attempt: 2, due_at: at(10.0), reason: None };
-    let waiting = life(&[job(VideoAnalysis), failed(), scheduled.into()]);
+    let waiting = state(&[job(VideoAnalysis), failed(), scheduled.into()]);
     assert_eq!((waiting.attempt, waiting.phase), (2, Queued));
     assert!(!waiting.is_claimable(at(9.0)));
     assert!(waiting.is_claimable(at(10.0)));
 }
 
 #[test]
-fn a_scheduled_retry_that_is_asked_for_begins_at_once_and_uses_up_no_try() {
+fn requested_retry_starts_at_once_and_uses_no_retry() {
     let scheduled = |attempt, seconds, reason| {
         JobRetryScheduled { attempt, due_at: at(seconds), reason: Some(reason) }.into()
     };
     let waiting = [job(VideoAnalysis), failed(), scheduled(2, 60.0, RetryReason::Backoff)];
-    let state = waiting.iter().fold(State::default(), |state, event| Job::evolve(state, event, at(0.0)));
+    let state =
+        waiting.iter().fold(State::default(), |state, event| JobDecider::evolve(state, event, at(0.0)));
     let retry = |state: &State, seconds| {
         let command = Command { at: at(seconds), action: Action::Retry { eta_priors: Vec::new() } };
-        Job::decide(&command, state).unwrap()
+        JobDecider::decide(&command, state).unwrap()
     };
     let events = retry(&state, 10.0);
     assert_eq!(events, [Occurred { at: at(10.0), event: scheduled(2, 10.0, RetryReason::Asked) }]);
-    let asked =
-        events.iter().fold(state.clone(), |state, happened| Job::evolve(state, &happened.event, happened.at));
-    let (before, after) = (state.life().unwrap(), asked.life().unwrap());
+    let asked = events
+        .iter()
+        .fold(state.clone(), |state, happened| JobDecider::evolve(state, &happened.event, happened.at));
+    let (before, after) = (state.details().unwrap(), asked.details().unwrap());
     assert!(!before.is_claimable(at(10.0)) && after.is_claimable(at(10.0)));
-    assert_eq!((after.attempt, after.tally), (before.attempt, before.tally));
-    assert_eq!(retry(&asked, 11.0), [], "asked once more, there is nothing to wait for");
-    assert_eq!(retry(&state, 60.0), [], "a retry that is due begins by itself");
+    assert_eq!((after.attempt, after.retry_counts), (before.attempt, before.retry_counts));
+    assert_eq!(retry(&asked, 11.0), [], "a second request changes nothing");
+    assert_eq!(retry(&state, 60.0), [], "a due retry starts automatically");
 }
 
 #[test]
-fn every_refusal_says_the_way_out_in_lower_case() {
+fn refusals_are_lower_case_and_name_the_next_step() {
     let refusal = Refusal::Ended(Failed);
-    assert_eq!(refusal.to_string(), "the job has ended as failed and takes nothing more; retry it first");
+    assert_eq!(
+        refusal.to_string(),
+        "the job has ended as failed and accepts no more changes; retry it first"
+    );
     assert_eq!(created(VideoAnalysis).job_id, JOB);
 }

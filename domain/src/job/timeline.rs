@@ -1,4 +1,4 @@
-//! A job's course through its phases, made for drawing.
+//! The course of a job through its phases, in a form suited to charts.
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, RequestId};
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::history::Status;
 use super::view::{AttemptView, attempt_view};
-use crate::matching::summary::JobFold;
+use crate::image_matching::summary::JobFold;
 
-/// What `GET /jobs/{job_id}/timeline` tells.
+/// The response of `GET /jobs/{job_id}/timeline`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     pub job_id: JobId,
@@ -20,38 +20,38 @@ pub struct Timeline {
     pub attempt: u32,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
-    /// Every stay in a phase, in order; the ends are no phases to stay in.
-    pub phases: Vec<PhaseStay>,
+    /// Each period in a phase, in order; end phases are omitted.
+    pub phases: Vec<PhasePeriod>,
     pub attempts: Vec<AttemptView>,
-    /// What went wrong, in order: whole attempts, and the latest of the requests that a worker could not do.
+    /// The errors in order: those of whole attempts, and the latest ones of match requests.
     pub errors: Vec<TimelineError>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PhaseStay {
+pub struct PhasePeriod {
     pub phase: Phase,
     pub attempt: u32,
     pub started_at: Timestamp,
-    /// None for the phase that the job is in.
+    /// None for the current phase.
     pub ended_at: Option<Timestamp>,
-    /// Up to now, for the phase that the job is in.
+    /// Up to now for the current phase.
     pub duration_seconds: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimelineError {
     pub at: Timestamp,
-    /// Of the job, or of the request if there is one.
+    /// The attempt of the job, or of the request if there is one.
     pub attempt: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
     pub error: ClassifiedError,
 }
 
-/// The job's course up to `now`; none before its creation.
+/// The timeline of the job up to `now`; none before its creation.
 pub fn timeline(fold: &JobFold, now: Timestamp) -> Option<Timeline> {
     let history = fold.history.as_ref()?;
-    let phases = history.spans.iter().map(|span| PhaseStay {
+    let phases = history.spans.iter().map(|span| PhasePeriod {
         phase: span.phase,
         attempt: span.attempt,
         started_at: span.started_at,
@@ -66,7 +66,7 @@ pub fn timeline(fold: &JobFold, now: Timestamp) -> Option<Timeline> {
             error: attempt.error.clone()?,
         })
     });
-    let of_requests = fold.tally.failures.iter().map(|failure| TimelineError {
+    let of_requests = fold.matching.failures.iter().map(|failure| TimelineError {
         at: failure.at,
         attempt: failure.attempt,
         request_id: Some(failure.request_id.clone()),

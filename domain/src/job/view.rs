@@ -1,4 +1,4 @@
-//! A job as it is shown: how it stands, its attempts, its counts and its times.
+//! The public view of a job: status, attempts, counts and times.
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, WorkerId};
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::history::{Attempt, History, Status};
 use super::pipeline;
-use crate::matching::summary::JobFold;
-use crate::matching::tally::Counters;
+use crate::image_matching::counters::Counters;
+use crate::image_matching::summary::JobFold;
 
-/// What `GET /jobs/{job_id}` tells.
+/// The response of `GET /jobs/{job_id}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobView {
     pub id: JobId,
@@ -24,26 +24,26 @@ pub struct JobView {
     pub attempt: u32,
     pub progress_percentage: f64,
     pub created_at: Timestamp,
-    /// When work on the first attempt began.
+    /// The time at which work on the first attempt started.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub last_event_at: Timestamp,
-    /// How long its attempts have waited for somebody to begin, in seconds.
+    /// The total time that its attempts waited for a worker, in seconds.
     pub queue_seconds: f64,
-    /// How long its attempts have been worked on, in seconds.
+    /// The total working time of its attempts, in seconds.
     pub run_seconds: f64,
     pub attempts: Vec<AttemptView>,
     pub counters: Counters,
-    /// The failure that the job stands in.
+    /// The current failure.
     pub error: Option<ClassifiedError>,
-    /// Why it is, or is not, tried again by itself; none if it never failed, or was taken up by hand since.
+    /// Why it is or is not retried automatically; none if it never failed, or was retried manually since.
     pub retry_state: Option<RetryState>,
-    /// The retry that is waited for.
+    /// The pending retry.
     pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
 }
 
-/// A retry that is waited for.
+/// A pending retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryView {
     pub attempt: u32,
@@ -51,23 +51,23 @@ pub struct RetryView {
     pub reason: Option<RetryReason>,
 }
 
-/// One try to do the job.
+/// An attempt to execute the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
     pub attempt: u32,
     pub queued_at: Timestamp,
-    /// Nobody could begin before, where it was scheduled.
+    /// The earliest time at which it could start, if it was scheduled.
     pub due_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub queue_seconds: f64,
     pub run_seconds: f64,
-    /// Who held the job as a whole, in order.
+    /// The workers that held the job as a whole, in order.
     pub worker_ids: Vec<WorkerId>,
     pub error: Option<ClassifiedError>,
 }
 
-/// The job at `now`, up to which open times run; none before its creation.
+/// The view of the job at `now`, with open durations up to then; none before its creation.
 pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
     let history = fold.history.as_ref()?;
     let attempts: Vec<AttemptView> =
@@ -81,7 +81,7 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         phase: history.phase,
         status: history.status(),
         attempt: history.attempt,
-        progress_percentage: percentage(history, &fold.tally.counters),
+        progress_percentage: percentage(history, &fold.matching.counters),
         created_at: history.created_at,
         started_at: history.attempts.first().and_then(|attempt| attempt.started_at),
         ended_at: history.ended_at(),
@@ -89,7 +89,7 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         queue_seconds: attempts.iter().map(|attempt| attempt.queue_seconds).sum(),
         run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
         attempts,
-        counters: fold.tally.counters,
+        counters: fold.matching.counters,
         error: history.failure.as_ref().map(|failure| failure.error.clone()),
         retry_state: retry_state(history),
         retry: retry(history),
@@ -112,11 +112,11 @@ pub(crate) fn attempt_view(attempt: &Attempt, now: Timestamp) -> AttemptView {
 }
 
 pub(super) fn retry(history: &History) -> Option<RetryView> {
-    let waiting = history.waiting_retry()?;
+    let waiting = history.pending_retry()?;
     Some(RetryView { attempt: history.attempt, due_at: waiting.due_at, reason: waiting.reason })
 }
 
-/// Of the failure that the job stands in; of one that was tried again by itself, that it was.
+/// The retry state of the current failure; in progress for a failure that was retried automatically.
 pub(super) fn retry_state(history: &History) -> Option<RetryState> {
     match &history.failure {
         Some(failure) => failure.retry_state,
@@ -124,7 +124,7 @@ pub(super) fn retry_state(history: &History) -> Option<RetryState> {
     }
 }
 
-/// How much of the whole is done. A job that has failed or was cancelled shows how far it had come.
+/// The overall progress. A failed or cancelled job keeps the progress that it had reached.
 pub(super) fn percentage(history: &History, counters: &Counters) -> f64 {
     let phase = match history.phase {
         Phase::Failed | Phase::Cancelled => history.spans.last().map_or(Phase::Queued, |span| span.phase),

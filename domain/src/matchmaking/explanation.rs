@@ -1,69 +1,74 @@
-//! Why nobody was found for an entry yet, and when somebody may be.
+//! Explains why an entry has no opponent yet, and when it may get one.
 
 use event_schemas::pool::PoolSettings;
 use event_schemas::time::Timestamp;
 
-use super::line::{Line, Seen};
-use super::meeting::{Bar, Behind, Meeting, meeting, meeting_of_strangers};
-use super::{Blocks, Waiting};
+use super::compatibility::{
+    DelayedBy, EarliestPairing, Incompatible, earliest_pairing, earliest_pairing_of_strangers,
+};
+use super::waiting_queue::{EntryView, WaitingQueue};
+use super::{Blocks, WaitingEntry};
 use crate::pool;
 
-/// One entry's view of its pool at an instant.
+/// One entry's view of its pool at a point in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
-    /// How far the entry's window reaches now, to either side.
+    /// The current rating window of the entry, to either side.
     pub window: u16,
-    /// When it next reaches farther, if it ever does.
+    /// The next time at which the window widens, if it ever does.
     pub widens_at: Option<Timestamp>,
-    /// From 1: the entry's place among those who wait in the pool.
+    /// The entry's position in the queue of the pool, from 1.
     pub place_in_line: usize,
-    /// How many others wait in the pool.
+    /// The number of other entries in the pool.
     pub others: usize,
-    /// Those within the entry's window, whatever else rules them out.
+    /// The number of entries within the rating window, even if something else rules them out.
     pub in_window: usize,
-    /// Those whom it may meet now; a pass is about to take them.
+    /// The number of entries that it can be paired with now; the next pass will do it.
     pub ready: usize,
-    /// Those still out of the window that counts, which will reach them.
+    /// The number of entries that a rating window does not cover yet, but will.
     pub out_of_window: usize,
-    /// The last opponent, whom it meets again later.
+    /// The last opponent, with whom a rematch is possible later.
     pub rematch: usize,
-    /// Those for whom, or it for whom, a game could not be made just now.
-    pub held_back: usize,
+    /// The number of pairings delayed by a cooldown, after a game that could not be created.
+    pub cooldown: usize,
     pub blocked: usize,
-    /// Those farther away than one of the two wants.
-    pub gap: usize,
-    /// Those whom no window will reach before somebody's time is over.
-    pub never: usize,
-    /// When the entry may first meet somebody who waits now.
-    pub next_meeting_at: Option<Timestamp>,
+    /// The number of entries beyond the rating limit of either entry.
+    pub rating_gap: usize,
+    /// The number of entries that no rating window will cover before one of the two expires.
+    pub unreachable: usize,
+    /// The earliest time at which it can be paired with a queued entry.
+    pub next_pairing_at: Option<Timestamp>,
 }
 
 impl Explanation {
-    /// In a sentence, why nobody was found yet. Without instants, so that it stays the same while nothing changes.
+    /// A sentence that explains why there is no opponent yet. It contains no times, so that it stays the same
+    /// while nothing changes.
     pub fn sentence(&self) -> String {
-        let later = self.out_of_window + self.rematch + self.held_back;
+        let later = self.out_of_window + self.rematch + self.cooldown;
         if self.others == 0 {
-            return "nobody else waits in this pool".to_owned();
+            return "no other player is waiting in this pool".to_owned();
         }
         if self.ready > 0 {
-            return format!("{} can be met now, and a match is being made", players(self.ready));
+            return format!("{} can be paired now, and a match is being made", players(self.ready));
         }
         let reasons = self.reasons();
         if later > 0 {
-            format!("nobody can be met yet, but {} later on: {reasons}", players(later))
+            format!("no player can be paired yet, but {} later: {reasons}", players(later))
         } else {
-            format!("none of those who wait now can ever be met, so somebody else has to come: {reasons}")
+            format!(
+                "none of the waiting players can be paired with this entry, so another player has to join: {reasons}"
+            )
         }
     }
 
     fn reasons(&self) -> String {
         let reasons = [
-            (self.out_of_window, "still out of the window"),
-            (self.rematch, "met last, and met again only after some waiting"),
-            (self.held_back, "held back for a moment after a game that could not be made"),
-            (self.gap, "farther away than one of the two wants"),
+            (self.out_of_window, "outside the rating window for now"),
+            (self.rematch, "in the rematch delay"),
+            (self.cooldown, "in the cooldown after a failed game"),
+            (self.rating_gap, "beyond the maximum rating distance"),
             (self.blocked, "blocked"),
-            (self.never, "out of reach of any window before somebody's time is over"),
+            (self.unreachable, "out of reach before an entry expires"),
         ];
         let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
         reasons.map(|(count, reason)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
@@ -74,10 +79,10 @@ fn players(count: usize) -> String {
     if count == 1 { "1 player".to_owned() } else { format!("{count} players") }
 }
 
-/// Looks at a pool's line with the eyes of one of those who wait there. O(line), a few nanoseconds for each stranger.
+/// Evaluates the queue of a pool for one of its entries. O(queue), a few nanoseconds per stranger.
 pub(super) fn explain(
-    of: &Waiting,
-    line: &Line,
+    of: &WaitingEntry,
+    queue: &WaitingQueue,
     settings: &PoolSettings,
     blocks: &Blocks,
     now: Timestamp,
@@ -90,17 +95,17 @@ pub(super) fn explain(
     });
     let mut explanation = Explanation { window, widens_at, place_in_line: 1, ..Explanation::default() };
     let (own, waits) = (of.terms(), pool::waits(settings));
-    for (other, is_before) in line.seen_by(of, blocks) {
+    for (other, is_before) in queue.views_for(of, blocks) {
         explanation.place_in_line += usize::from(is_before);
         match other {
-            Seen::Stranger(terms) => {
-                let meeting = meeting_of_strangers(&own, terms, settings.window_policy, &waits);
-                explanation.count(of.rating.distance(terms.rating), meeting, now);
+            EntryView::Compact(terms) => {
+                let earliest = earliest_pairing_of_strangers(&own, terms, settings.window_policy, &waits);
+                explanation.count(of.rating.distance(terms.rating), earliest, now);
             }
-            Seen::Known(other) if other.entry_id == of.entry_id => {}
-            Seen::Known(other) => {
-                let meeting = meeting(of, other, settings, blocks);
-                explanation.count(of.rating.distance(other.rating), meeting, now);
+            EntryView::Full(other) if other.entry_id == of.entry_id => {}
+            EntryView::Full(other) => {
+                let earliest = earliest_pairing(of, other, settings, blocks);
+                explanation.count(of.rating.distance(other.rating), earliest, now);
             }
         }
     }
@@ -108,23 +113,25 @@ pub(super) fn explain(
 }
 
 impl Explanation {
-    fn count(&mut self, distance: u16, meeting: Result<Meeting, Bar>, now: Timestamp) {
+    fn count(&mut self, distance: u16, earliest: Result<EarliestPairing, Incompatible>, now: Timestamp) {
         self.others += 1;
         self.in_window += usize::from(distance <= self.window);
-        match meeting {
-            Ok(meeting) => {
-                let next = self.next_meeting_at.map_or(meeting.at, |next| next.min(meeting.at));
-                self.next_meeting_at = Some(next);
-                match meeting.behind {
-                    _ if meeting.at <= now => self.ready += 1,
-                    Behind::Arrival | Behind::Window => self.out_of_window += 1,
-                    Behind::Rematch => self.rematch += 1,
-                    Behind::Eligibility => self.held_back += 1,
+        match earliest {
+            Ok(earliest) => {
+                let next = self.next_pairing_at.map_or(earliest.at, |next| next.min(earliest.at));
+                self.next_pairing_at = Some(next);
+                match earliest.delayed_by {
+                    _ if earliest.at <= now => self.ready += 1,
+                    DelayedBy::Arrival | DelayedBy::Window => self.out_of_window += 1,
+                    DelayedBy::Rematch => self.rematch += 1,
+                    DelayedBy::Eligibility => self.cooldown += 1,
                 }
             }
-            Err(Bar::Blocked) => self.blocked += 1,
-            Err(Bar::Gap) => self.gap += 1,
-            Err(Bar::SamePlayer | Bar::Window | Bar::Expiry) => self.never += 1,
+            Err(Incompatible::Blocked) => self.blocked += 1,
+            Err(Incompatible::Gap) => self.rating_gap += 1,
+            Err(Incompatible::SamePlayer | Incompatible::Window | Incompatible::Expiry) => {
+                self.unreachable += 1
+            }
         }
     }
 }

@@ -1,55 +1,56 @@
-//! A pass over a pool: takes everyone that may meet now.
+//! A pass over a pool: pairs all entries that can be paired now.
 //!
-//! The longest waiting picks first: of those within the window and not ruled out, the one with the least rating distance,
-//! ties to the longest waiting, then by entry id. Who finds nobody is nobody's partner either, because meeting is
-//! symmetric, so each entry is looked at once.
+//! The longest waiting entry picks first: among the entries within its window that nothing rules out, the one
+//! with the smallest rating distance, then the longest waiting, then the lowest entry id. An entry that finds
+//! no partner is not a partner of a later entry either, because compatibility is symmetric; so each entry is
+//! visited once.
 
 use event_schemas::pool::PoolSettings;
 use event_schemas::time::Timestamp;
 
-use super::meeting::may_meet;
-use super::seats::{Ring, Seats};
-use super::{Blocks, Waiting};
+use super::compatibility::can_pair;
+use super::rating_index::{RatingIndex, Ring};
+use super::{Blocks, WaitingEntry};
 use crate::pool;
 
-/// Two who are to play.
+/// Two paired entries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pair<'a> {
-    /// The longer waiting, who picked.
-    pub seed: &'a Waiting,
-    pub partner: &'a Waiting,
+pub struct Pairing<'a> {
+    /// The longer waiting entry, which picked the other.
+    pub first: &'a WaitingEntry,
+    pub second: &'a WaitingEntry,
 }
 
-/// A pass in course. It decides about everyone in steps, so that a large pool leaves room for others in between; all
-/// steps decide about the same instant.
+/// A pass in progress. It runs in steps, so that a large pool does not block other tasks; all steps decide
+/// for the same point in time.
 #[derive(Debug)]
-pub struct Pass<'a> {
-    seats: Seats<'a>,
+pub struct PairingPass<'a> {
+    by_rating: RatingIndex<'a>,
     settings: &'a PoolSettings,
     blocks: &'a Blocks,
     now: Timestamp,
     next: usize,
 }
 
-impl<'a> Pass<'a> {
-    /// Over entries of one pool, in line order.
+impl<'a> PairingPass<'a> {
+    /// A pass over entries of one pool, in queue order.
     pub fn new(
-        line: impl IntoIterator<Item = &'a Waiting>,
+        entries: impl IntoIterator<Item = &'a WaitingEntry>,
         settings: &'a PoolSettings,
         blocks: &'a Blocks,
         now: Timestamp,
     ) -> Self {
-        let seats = Seats::new(line.into_iter().collect());
-        Self { seats, settings, blocks, now, next: 0 }
+        let by_rating = RatingIndex::new(entries.into_iter().collect());
+        Self { by_rating, settings, blocks, now, next: 0 }
     }
 
-    /// Whether everyone had their turn.
+    /// Whether all entries had their turn.
     pub fn is_done(&self) -> bool {
-        self.next >= self.seats.len()
+        self.next >= self.by_rating.len()
     }
 
-    /// Lets the next so many entries pick. O(entries · those within the windows that are ruled out).
-    pub fn step(&mut self, entries_max: usize) -> Vec<Pair<'a>> {
+    /// Lets the next `entries_max` entries pick. O(entries · entries within the windows that are ruled out).
+    pub fn step(&mut self, entries_max: usize) -> Vec<Pairing<'a>> {
         let mut pairs = Vec::new();
         for _ in 0..entries_max {
             if self.is_done() {
@@ -57,39 +58,40 @@ impl<'a> Pass<'a> {
             }
             let index = self.next;
             self.next += 1;
-            if self.seats.is_gone(index) {
+            if self.by_rating.is_removed(index) {
                 continue;
             }
-            self.seats.leave(index);
-            let seed = self.seats.get(index);
+            self.by_rating.remove(index);
+            let seed = self.by_rating.get(index);
             if let Some(partner) = self.partner(seed) {
-                self.seats.leave(partner);
-                pairs.push(Pair { seed, partner: self.seats.get(partner) });
+                self.by_rating.remove(partner);
+                pairs.push(Pairing { first: seed, second: self.by_rating.get(partner) });
             }
         }
         pairs
     }
 
-    /// All pairs at once.
-    pub fn finish(mut self) -> Vec<Pair<'a>> {
+    /// Runs the remaining steps at once.
+    pub fn finish(mut self) -> Vec<Pairing<'a>> {
         self.step(usize::MAX)
     }
 
-    fn partner(&self, seed: &Waiting) -> Option<usize> {
+    fn partner(&self, seed: &WaitingEntry) -> Option<usize> {
         if self.now < seed.eligible_at || self.now >= seed.expires_at {
             return None;
         }
-        // Whose window counts, the seed's does: it has waited longer, so under either policy nobody beyond it may meet it.
+        // The window of `seed` is the one that counts: it has waited longer, so under either policy no entry
+        // beyond it is compatible.
         let window = pool::window_after(self.settings, self.now.since(seed.queued_at));
         let reach = seed.max_rating_gap.map_or(window, |gap| gap.min(window));
-        let rings = self.seats.outwards(seed.rating.points());
+        let rings = self.by_rating.outwards(seed.rating.points());
         rings.take_while(|ring| ring.distance <= reach).find_map(|ring| self.first_of(ring, seed))
     }
 
-    fn first_of(&self, ring: Ring, seed: &Waiting) -> Option<usize> {
+    fn first_of(&self, ring: Ring, seed: &WaitingEntry) -> Option<usize> {
         let rows = ring.ratings.into_iter().flatten();
-        let may_meet =
-            |index: &usize| may_meet(seed, self.seats.get(*index), self.settings, self.blocks, self.now);
-        rows.filter_map(|rating| self.seats.row(rating).find(may_meet)).min()
+        let can_pair =
+            |index: &usize| can_pair(seed, self.by_rating.get(*index), self.settings, self.blocks, self.now);
+        rows.filter_map(|rating| self.by_rating.row(rating).find(can_pair)).min()
     }
 }

@@ -1,32 +1,32 @@
-//! Everyone who waits, by pool: a fold of the events of players, pools and matches.
+//! All queue entries by pool: a fold of the events of players, pools and matches.
 //!
-//! Events of different players commute, so the order in which streams are merged does not matter to who waits.
+//! Events of different players commute, so the order in which streams are merged does not change the queues.
 
-pub mod pieces;
+pub mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use event_schemas::envelope::{Envelope, Event};
+use event_schemas::game_match::{GameMatchEvent, MatchPlayer, MatchProposed, Side};
 use event_schemas::ids::{
-    CorrelationId, EntryId, EventId, MatchRecordId, PoolKey, Revision, SubjectId, Tenant,
+    CorrelationId, EntryId, EventId, GameMatchId, PoolKey, Revision, SubjectId, Tenant,
 };
-use event_schemas::match_record::{MatchPlayer, MatchProposed, MatchRecordEvent, Side};
-use event_schemas::player::{FreedReason, PlayerEvent, PlayerQueued};
+use event_schemas::player::{PlayerEvent, PlayerQueued, ReleaseReason};
 use event_schemas::pool::{PoolEvent, PoolSettings};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::explanation::{Explanation, explain};
-use super::line::Line;
-use super::pass::{Pair, Pass};
-use super::statistics::Recent;
-use super::timer::next_meeting;
-use super::{Blocks, Waiting};
+use super::pass::{Pairing, PairingPass};
+use super::statistics::RecentMatches;
+use super::timer::next_pairing;
+use super::waiting_queue::WaitingQueue;
+use super::{Blocks, WaitingEntry};
 use crate::pool;
 
-/// A pool of a tenant's.
+/// The key of a tenant's pool.
 pub type PoolId = (Tenant, PoolKey);
 
 /// An entry, from joining to leaving.
@@ -35,26 +35,26 @@ pub struct Entry {
     pub tenant: Tenant,
     pub queued: Arc<PlayerQueued>,
     pub queued_at: Timestamp,
-    /// Where in its player's stream it begins.
-    pub begins_at: Revision,
+    /// The revision of its first event in its player's stream.
+    pub first_revision: Revision,
     pub eligible_at: Timestamp,
-    pub round: u32,
-    /// Since which event it searches.
-    pub turn: EventId,
-    /// The chain of causes that it began with.
+    pub release_count: u32,
+    /// The event since which it searches.
+    pub searching_since_event: EventId,
+    /// The correlation id of its first event.
     pub correlation_id: CorrelationId,
-    /// The match it is taken for; none while it searches.
-    pub taken_for: Option<MatchRecordId>,
+    /// The match for which it is reserved; none while it searches.
+    pub reserved_for: Option<GameMatchId>,
 }
 
-/// One pool.
+/// The queue of one pool.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PoolLine {
+pub struct Pool {
     settings: Option<PoolSettings>,
-    line: Line,
-    /// How many entries of the pool are taken for a match whose game is being made.
+    queue: WaitingQueue,
+    /// The number of entries in the pool that are reserved for a match whose game is being created.
     placing: usize,
-    recent: Recent,
+    recent: RecentMatches,
 }
 
 /// All pools of all tenants.
@@ -63,68 +63,69 @@ pub struct Queues {
     entries: HashMap<EntryId, Entry>,
     /// The entry of each player who has one.
     players: HashMap<SubjectId, EntryId>,
-    pools: BTreeMap<PoolId, PoolLine>,
+    pools: BTreeMap<PoolId, Pool>,
     blocks: Blocks,
-    /// Matches of which it is not decided yet whether a game comes.
-    proposed: HashMap<MatchRecordId, (Tenant, MatchProposed)>,
-    /// Pools in which somebody may meet since they were last looked at.
+    /// Matches that are neither confirmed nor abandoned yet.
+    proposed: HashMap<GameMatchId, (Tenant, MatchProposed)>,
+    /// Pools in which a new pairing may be possible since the last pass.
     changed: BTreeSet<PoolId>,
 }
 
-impl PoolLine {
-    /// What holds in the pool.
+impl Pool {
+    /// The pool's current settings.
     pub fn settings(&self) -> &PoolSettings {
         self.settings.as_ref().unwrap_or(&pool::DEFAULTS)
     }
 
-    /// Whether somebody said how the pool matches; it has the defaults otherwise.
+    /// Whether the pool was configured; otherwise it has the defaults.
     pub fn is_configured(&self) -> bool {
         self.settings.is_some()
     }
 
-    /// Those who search, in line order.
-    pub fn line(&self) -> impl ExactSizeIterator<Item = &Waiting> {
-        self.line.iter()
+    /// The searching entries, in queue order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &WaitingEntry> {
+        self.queue.iter()
     }
 
     pub fn placing(&self) -> usize {
         self.placing
     }
 
-    pub fn recent(&self) -> &Recent {
+    pub fn recent(&self) -> &RecentMatches {
         &self.recent
     }
 
-    /// What one of those who search sees of the others. O(line), in little time for each.
-    pub fn explain(&self, of: &Waiting, blocks: &Blocks, now: Timestamp) -> Explanation {
-        explain(of, &self.line, self.settings(), blocks, now)
+    /// Explains the search of one entry. O(queue), a few nanoseconds per entry.
+    pub fn explain(&self, of: &WaitingEntry, blocks: &Blocks, now: Timestamp) -> Explanation {
+        explain(of, &self.queue, self.settings(), blocks, now)
     }
 
-    /// A pass over those who search, except those who are `held`.
+    /// A pass over the searching entries, except those that `held` selects.
     pub fn pass<'a>(
         &'a self,
         blocks: &'a Blocks,
         now: Timestamp,
         held: impl Fn(EntryId) -> bool,
-    ) -> Pass<'a> {
-        let line = self.line().filter(|waiting| !held(waiting.entry_id));
-        Pass::new(line, self.settings(), blocks, now)
+    ) -> PairingPass<'a> {
+        let entries = self.entries().filter(|waiting| !held(waiting.entry_id));
+        PairingPass::new(entries, self.settings(), blocks, now)
     }
 
-    /// When the next two of those who search and are not over `now` may meet, except those who are `held`.
-    pub fn next_meeting(
+    /// The next time at which two of the searching entries that are not expired at `now` can be paired,
+    /// except those that `held` selects.
+    pub fn next_pairing(
         &self,
         blocks: &Blocks,
         now: Timestamp,
         held: impl Fn(EntryId) -> bool,
     ) -> Option<Timestamp> {
-        let line = self.line().filter(|waiting| !held(waiting.entry_id));
-        next_meeting(line, self.settings(), blocks, now)
+        let entries = self.entries().filter(|waiting| !held(waiting.entry_id));
+        next_pairing(entries, self.settings(), blocks, now)
     }
 }
 
 impl Queues {
-    /// Takes in the next event of any stream, in position order; those of other categories say nothing here.
+    /// Applies the next event of any stream, in position order; ignores other categories.
     pub fn apply(&mut self, envelope: &Envelope) {
         match &envelope.event {
             Event::Player(event) => self.apply_player(event, envelope),
@@ -133,7 +134,7 @@ impl Queues {
                 self.pools.entry(id.clone()).or_default().settings = Some(configured.settings);
                 self.changed.insert(id);
             }
-            Event::MatchRecord(event) => self.apply_match(event, envelope),
+            Event::GameMatch(event) => self.apply_match(event, envelope),
             _ => {}
         }
     }
@@ -142,22 +143,22 @@ impl Queues {
         self.entries.get(&id)
     }
 
-    /// Everyone who waits or is taken for a match, in no order.
+    /// All entries that wait or are reserved for a match, in no order.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.values()
     }
 
-    /// The entry of a player who waits or is taken for a match.
+    /// The entry of a player who waits or is reserved for a match.
     pub fn entry_of(&self, player: SubjectId) -> Option<&Entry> {
         self.entries.get(self.players.get(&player)?)
     }
 
-    pub fn pool(&self, id: &PoolId) -> Option<&PoolLine> {
+    pub fn pool(&self, id: &PoolId) -> Option<&Pool> {
         self.pools.get(id)
     }
 
-    /// All pools that were ever configured or waited in, by tenant and key.
-    pub fn pools(&self) -> impl Iterator<Item = (&PoolId, &PoolLine)> {
+    /// All pools that were ever configured or joined, by tenant and key.
+    pub fn pools(&self) -> impl Iterator<Item = (&PoolId, &Pool)> {
         self.pools.iter()
     }
 
@@ -165,18 +166,18 @@ impl Queues {
         &self.blocks
     }
 
-    /// The entry as it stands in one of its pools, if it searches there.
-    pub fn waiting(&self, id: EntryId, pool: &PoolKey) -> Option<&Waiting> {
+    /// The entry in the queue of one of its pools, if it searches there.
+    pub fn waiting(&self, id: EntryId, pool: &PoolKey) -> Option<&WaitingEntry> {
         let entry = self.entries.get(&id)?;
-        self.pools.get(&(entry.tenant.clone(), pool.clone()))?.line.get(&(entry.queued_at, id))
+        self.pools.get(&(entry.tenant.clone(), pool.clone()))?.queue.get(&(entry.queued_at, id))
     }
 
-    /// How many entries search, over all pools; one in several pools counts once.
+    /// The number of searching entries over all pools; an entry in several pools counts once.
     pub fn searching(&self) -> usize {
-        self.entries.values().filter(|entry| entry.taken_for.is_none()).count()
+        self.entries.values().filter(|entry| entry.reserved_for.is_none()).count()
     }
 
-    /// The pools that changed so that somebody may meet there, since this was last asked.
+    /// Takes the pools that changed since the last call so that a new pairing may be possible.
     pub fn take_changed(&mut self) -> BTreeSet<PoolId> {
         std::mem::take(&mut self.changed)
     }
@@ -189,39 +190,39 @@ impl Queues {
                     tenant: envelope.metadata.tenant.clone(),
                     queued: Arc::new(queued.clone()),
                     queued_at: at,
-                    begins_at: envelope.revision,
+                    first_revision: envelope.revision,
                     eligible_at: at,
-                    round: 0,
-                    turn: envelope.id,
+                    release_count: 0,
+                    searching_since_event: envelope.id,
                     correlation_id: envelope.metadata.correlation_id,
-                    taken_for: None,
+                    reserved_for: None,
                 };
-                self.line_up(&entry);
+                self.enqueue(&entry);
                 self.players.insert(queued.subject_id, queued.entry_id);
                 self.entries.insert(queued.entry_id, entry);
             }
             PlayerEvent::QueueEntryCancelled(event) => self.remove(event.entry_id),
             PlayerEvent::QueueEntryExpired(event) => self.remove(event.entry_id),
-            PlayerEvent::QueueEntryMatched(event) => self.take(event.entry_id, event.match_id),
-            PlayerEvent::PlayerEngaged(event) => {
+            PlayerEvent::QueueEntryMatched(event) => self.reserve(event.entry_id, event.match_id),
+            PlayerEvent::PlayerReserved(event) => {
                 if let Some(entry) = event.left_entry {
-                    self.take(entry, event.match_id);
+                    self.reserve(entry, event.match_id);
                 }
             }
             PlayerEvent::QueueEntryReleased(event) => {
                 if let Some(entry) = self.entries.get_mut(&event.entry_id) {
-                    let was_taken = entry.taken_for.take().is_some();
-                    entry.round += 1;
+                    let was_reserved = entry.reserved_for.take().is_some();
+                    entry.release_count += 1;
                     entry.eligible_at = entry.queued_at.max(event.eligible_at);
-                    entry.turn = envelope.id;
+                    entry.searching_since_event = envelope.id;
                     let entry = entry.clone();
-                    if was_taken {
+                    if was_reserved {
                         self.count_placing(&entry, -1);
                     }
-                    self.line_up(&entry);
+                    self.enqueue(&entry);
                 }
             }
-            PlayerEvent::PlayerFreed(event) if event.reason != FreedReason::Abandoned => {
+            PlayerEvent::PlayerReleased(event) if event.reason != ReleaseReason::Abandoned => {
                 if let Some(entry) = self.players.get(&event.subject_id).copied() {
                     self.remove(entry);
                 }
@@ -236,30 +237,30 @@ impl Queues {
                     self.changed.extend(pools);
                 }
             }
-            PlayerEvent::PlayerFreed(_) | PlayerEvent::PlayerRated(_) => {}
+            PlayerEvent::PlayerReleased(_) | PlayerEvent::PlayerRated(_) => {}
         }
     }
 
-    fn apply_match(&mut self, event: &MatchRecordEvent, envelope: &Envelope) {
-        let id = envelope.stream.match_record_id();
+    fn apply_match(&mut self, event: &GameMatchEvent, envelope: &Envelope) {
+        let id = envelope.stream.game_match_id();
         match event {
-            MatchRecordEvent::MatchProposed(proposed) => {
+            GameMatchEvent::MatchProposed(proposed) => {
                 let tenant = envelope.metadata.tenant.clone();
                 self.proposed.insert(proposed.match_id, (tenant, proposed.clone()));
             }
-            MatchRecordEvent::MatchConfirmed(_) => {
+            GameMatchEvent::MatchConfirmed(_) => {
                 if let Some((tenant, proposed)) = id.and_then(|id| self.proposed.remove(&id)) {
                     self.confirm(tenant, &proposed, envelope.metadata.occurred_at);
                 }
             }
-            MatchRecordEvent::MatchAbandoned(_) => {
+            GameMatchEvent::MatchAbandoned(_) => {
                 id.and_then(|id| self.proposed.remove(&id));
             }
-            MatchRecordEvent::MatchResultReported(_) | MatchRecordEvent::MatchExpired(_) => {}
+            GameMatchEvent::MatchResultReported(_) | GameMatchEvent::MatchExpired(_) => {}
         }
     }
 
-    /// Those who play do not wait, and can never be released any more.
+    /// Confirmed players no longer wait, and are never released back into the queue.
     fn confirm(&mut self, tenant: Tenant, proposed: &MatchProposed, at: Timestamp) {
         let players = [&proposed.first, &proposed.second];
         if let [Some(first), Some(second)] = players.map(|player| player.queued_at) {
@@ -272,14 +273,14 @@ impl Queues {
         }
     }
 
-    /// With which entry a player is in a match, if with any.
+    /// The entry with which a player is in a match, if any.
     fn entry_in(&self, player: &MatchPlayer) -> Option<EntryId> {
         player.entry_id.or_else(|| self.players.get(&player.subject_id).copied())
     }
 
-    fn line_up(&mut self, entry: &Entry) {
+    fn enqueue(&mut self, entry: &Entry) {
         for pool in &entry.queued.pools {
-            let waiting = Waiting {
+            let waiting = WaitingEntry {
                 entry_id: entry.queued.entry_id,
                 player: entry.queued.subject_id,
                 queued_at: entry.queued_at,
@@ -290,30 +291,30 @@ impl Queues {
                 max_rating_gap: entry.queued.max_rating_gap,
                 last_opponent: entry.queued.last_opponent,
                 side_balance: pool.side_balance,
-                round: entry.round,
-                turn: entry.turn,
+                release_count: entry.release_count,
+                searching_since_event: entry.searching_since_event,
             };
             let id = (entry.tenant.clone(), pool.pool_key.clone());
-            self.pools.entry(id.clone()).or_default().line.insert(waiting);
+            self.pools.entry(id.clone()).or_default().queue.insert(waiting);
             self.changed.insert(id);
         }
     }
 
-    fn step_out(&mut self, entry: &Entry) {
-        let place = (entry.queued_at, entry.queued.entry_id);
+    fn dequeue(&mut self, entry: &Entry) {
+        let key = (entry.queued_at, entry.queued.entry_id);
         for pool in &entry.queued.pools {
             if let Some(pool) = self.pools.get_mut(&(entry.tenant.clone(), pool.pool_key.clone())) {
-                pool.line.remove(&place);
+                pool.queue.remove(&key);
             }
         }
     }
 
-    fn take(&mut self, id: EntryId, match_id: MatchRecordId) {
+    fn reserve(&mut self, id: EntryId, match_id: GameMatchId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let was_free = entry.taken_for.replace(match_id).is_none();
+        let was_free = entry.reserved_for.replace(match_id).is_none();
         let entry = entry.clone();
         if was_free {
-            self.step_out(&entry);
+            self.dequeue(&entry);
             self.count_placing(&entry, 1);
         }
     }
@@ -323,10 +324,10 @@ impl Queues {
         if self.players.get(&entry.queued.subject_id) == Some(&id) {
             self.players.remove(&entry.queued.subject_id);
         }
-        if entry.taken_for.is_some() {
+        if entry.reserved_for.is_some() {
             self.count_placing(&entry, -1);
         } else {
-            self.step_out(&entry);
+            self.dequeue(&entry);
         }
     }
 
@@ -339,20 +340,21 @@ impl Queues {
     }
 }
 
-/// The id of the match of two entries: whoever finds the two in the same rounds finds the same match.
-fn match_id(pool_key: &PoolKey, pair: &Pair<'_>) -> MatchRecordId {
-    let mut turns = [pair.seed.turn, pair.partner.turn];
-    turns.sort_unstable();
-    let mut name = turns[1].0.as_bytes().to_vec();
+/// The id of the match of two entries: the same for every matchmaker that pairs them at the same release
+/// counts.
+fn match_id(pool_key: &PoolKey, pair: &Pairing<'_>) -> GameMatchId {
+    let mut events = [pair.first.searching_since_event, pair.second.searching_since_event];
+    events.sort_unstable();
+    let mut name = events[1].0.as_bytes().to_vec();
     name.extend_from_slice(pool_key.as_str().as_bytes());
-    MatchRecordId(Uuid::new_v5(&turns[0].0, &name))
+    GameMatchId(Uuid::new_v5(&events[0].0, &name))
 }
 
-/// The match of a pair. Who was the first less often moves first; between equals the match id draws.
-pub fn propose(pool_key: &PoolKey, pair: &Pair<'_>) -> MatchProposed {
+/// The match of a pairing. The player who moved first less often moves first; if equal, the match id decides.
+pub fn propose(pool_key: &PoolKey, pair: &Pairing<'_>) -> MatchProposed {
     let match_id = match_id(pool_key, pair);
-    let mut players = [pair.seed, pair.partner];
-    // The draw must not depend on who picked whom.
+    let mut players = [pair.first, pair.second];
+    // The result must not depend on which entry picked the other.
     players.sort_by_key(|player| player.entry_id);
     if match_id.0.as_u128() & 1 == 1 {
         players.swap(0, 1);
@@ -362,14 +364,14 @@ pub fn propose(pool_key: &PoolKey, pair: &Pair<'_>) -> MatchProposed {
         subject_id: waiting.player,
         entry_id: Some(waiting.entry_id),
         queued_at: Some(waiting.queued_at),
-        round: waiting.round,
+        release_count: waiting.release_count,
         rating: waiting.rating,
         skill: waiting.skill,
     });
     MatchProposed { match_id, pool_key: pool_key.clone(), challenge_id: None, first, second }
 }
 
-/// The player on a side of a match.
+/// The player on this side of a match.
 pub fn on_side(proposed: &MatchProposed, side: Side) -> &MatchPlayer {
     match side {
         Side::First => &proposed.first,

@@ -1,4 +1,4 @@
-//! What a pool's latest matches say: how long people wait there, how far apart they are, how many meet.
+//! Statistics of a pool's latest matches: waiting times, rating distances and match rate.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,56 +7,56 @@ use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How many players' waits are remembered. Two a match.
+/// The maximum number of remembered waiting times; a match has two.
 pub const SAMPLES_MAX: usize = 2_000;
-/// Over how long matches are counted for the rate.
+/// The period over which the match rate is counted.
 pub const RATE_OVER: Duration = Duration::from_secs(60);
-/// An estimate looks farther than the next neighbours until it rests on so many waits.
+/// The minimum number of waiting times for an estimate; below it, a wider rating range is used.
 const ENOUGH: usize = 20;
-/// How far away, in points, a wait may be to say something about a rating: the first that is enough.
+/// The rating ranges for an estimate, in points; the first one with enough waiting times is used.
 const NEAR: [u16; 4] = [50, 100, 200, 400];
 
-/// One player's wait that ended in a match. Kept as a pair, because there are many.
+/// A player's waiting time that ended in a match. Stored as a pair, because there are many.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "(Rating, u64)", into = "(Rating, u64)")]
-struct Sample {
+struct WaitSample {
     rating: Rating,
-    /// In whole microseconds, as instants are.
+    /// In whole microseconds, like timestamps.
     waited: Duration,
 }
 
-impl From<(Rating, u64)> for Sample {
+impl From<(Rating, u64)> for WaitSample {
     fn from((rating, micros): (Rating, u64)) -> Self {
         Self { rating, waited: Duration::from_micros(micros) }
     }
 }
 
-impl From<Sample> for (Rating, u64) {
-    fn from(sample: Sample) -> Self {
+impl From<WaitSample> for (Rating, u64) {
+    fn from(sample: WaitSample) -> Self {
         (sample.rating, u64::try_from(sample.waited.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
 /// The latest matches of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Recent {
-    samples: VecDeque<Sample>,
-    /// How far apart the players of each of the latest matches were.
+pub struct RecentMatches {
+    samples: VecDeque<WaitSample>,
+    /// The rating distance of the players in each of the latest matches.
     gaps: VecDeque<u16>,
-    /// How many matches there were in each of the latest seconds that had one.
+    /// The number of matches in each of the latest seconds that had any.
     seconds: VecDeque<(i64, u32)>,
-    /// All that ever were.
+    /// The total number of matches.
     matches: u64,
 }
 
-/// How long a wait is likely to be.
+/// An estimated waiting time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     pub p50_seconds: f64,
     pub p90_seconds: f64,
-    /// On how many waits it rests.
+    /// The number of waiting times that the estimate is based on.
     pub samples: usize,
-    /// Within how many points of the rating they were; none if all of the pool's count.
+    /// The rating range that they come from; none if the whole pool was used.
     pub within: Option<u16>,
 }
 
@@ -69,17 +69,17 @@ pub struct Percentiles {
     pub count: usize,
 }
 
-impl Recent {
-    /// Two players, with their ratings and waits, met at this instant.
+impl RecentMatches {
+    /// Records a match of two players, with their ratings and waiting times.
     pub fn add(&mut self, at: Timestamp, players: [(Rating, Duration); 2]) {
         let [(first, _), (second, _)] = players;
         for (rating, waited) in players {
-            push(&mut self.samples, Sample { rating, waited }, SAMPLES_MAX);
+            push(&mut self.samples, WaitSample { rating, waited }, SAMPLES_MAX);
         }
         push(&mut self.gaps, first.distance(second), SAMPLES_MAX / 2);
         self.matches += 1;
         let second = at.micros().div_euclid(1_000_000);
-        // Instants may come out of order by a little; they count where they fit.
+        // Events may arrive slightly out of order; they are counted in their own second.
         match self.seconds.iter_mut().rev().find(|(known, _)| *known <= second) {
             Some((known, count)) if *known == second => *count += 1,
             _ => {
@@ -94,12 +94,12 @@ impl Recent {
         }
     }
 
-    /// How many matches the pool ever had.
+    /// The total number of matches in the pool.
     pub fn matches(&self) -> u64 {
         self.matches
     }
 
-    /// How many matches there were in the minute before this instant.
+    /// The number of matches in the minute before this time.
     pub fn matches_a_minute(&self, now: Timestamp) -> u64 {
         let now = now.micros().div_euclid(1_000_000);
         let over = i64::try_from(RATE_OVER.as_secs()).unwrap_or(i64::MAX);
@@ -107,21 +107,21 @@ impl Recent {
         recent.map(|(_, count)| u64::from(*count)).sum()
     }
 
-    /// The seconds that those waited who were matched lately; none if nobody was.
+    /// The waiting times of the latest matched players, in seconds; none without matches.
     pub fn waits(&self) -> Option<Percentiles> {
         percentiles(self.samples.iter().map(|sample| sample.waited.as_secs_f64()).collect())
     }
 
-    /// How far apart those were who met lately, in points: the quality of the matches.
+    /// The rating distances of the latest matches, in points: the quality of the matches.
     pub fn gaps(&self) -> Option<Percentiles> {
         percentiles(self.gaps.iter().map(|gap| f64::from(*gap)).collect())
     }
 
-    /// How long someone of this rating is likely to wait; none while nobody was matched in the pool.
+    /// The estimated waiting time for this rating; none until a first match was made in the pool.
     pub fn estimate(&self, rating: Rating) -> Option<Estimate> {
         let near = |within: Option<u16>| {
             let is_near =
-                |sample: &&Sample| within.is_none_or(|within| sample.rating.distance(rating) <= within);
+                |sample: &&WaitSample| within.is_none_or(|within| sample.rating.distance(rating) <= within);
             let waits = self.samples.iter().filter(is_near).map(|sample| sample.waited.as_secs_f64());
             waits.collect::<Vec<_>>()
         };
@@ -145,7 +145,7 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
     }
 }
 
-/// Percentiles by linear interpolation, as PostgreSQL's `PERCENTILE_CONT`; none of nothing.
+/// Percentiles by linear interpolation, like PostgreSQL's `PERCENTILE_CONT`; none for an empty set.
 pub fn percentiles(mut values: Vec<f64>) -> Option<Percentiles> {
     values.sort_unstable_by(f64::total_cmp);
     let at = |part: f64| {

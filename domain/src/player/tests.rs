@@ -1,13 +1,14 @@
 use event_schemas::player::{
-    PlayerBlocked, PlayerEngaged, PlayerFreed, PlayerRated, PlayerUnblocked, QueueEntryCancelled,
+    PlayerBlocked, PlayerRated, PlayerReleased, PlayerReserved, PlayerUnblocked, QueueEntryCancelled,
     QueueEntryExpired, QueueEntryMatched, QueueEntryReleased,
 };
-use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::rating::{Score, unproven};
 use crate::scenario::{at, decided, id};
+
+mod properties;
 
 const ANN: SubjectId = SubjectId(Uuid::from_u128(1));
 const BOB: SubjectId = SubjectId(Uuid::from_u128(2));
@@ -16,15 +17,15 @@ fn entry(n: u128) -> EntryId {
     EntryId(Uuid::from_u128(0xe00 + n))
 }
 
-fn match_id(n: u128) -> MatchRecordId {
-    MatchRecordId(Uuid::from_u128(0xa00 + n))
+fn match_id(n: u128) -> GameMatchId {
+    GameMatchId(Uuid::from_u128(0xa00 + n))
 }
 
 fn queue_in(n: u128, pools: &[&str]) -> Action {
-    let wish = |key: &&str| Wish { pool_key: id(key), rating: None };
-    Action::Queue(Queueing {
+    let request = |key: &&str| PoolRequest { pool_key: id(key), rating: None };
+    Action::JoinQueue(JoinQueue {
         entry_id: entry(n),
-        pools: pools.iter().map(wish).collect(),
+        pools: pools.iter().map(request).collect(),
         max_rating_gap: None,
         expires_at: at(600.0),
         metadata: None,
@@ -35,10 +36,10 @@ fn queue(n: u128) -> Action {
     queue_in(n, &["blitz"])
 }
 
-fn take(n: u128, round: u32, of: u128) -> Action {
-    Action::Match(Taking {
+fn reserve(n: u128, release_count: u32, of: u128) -> Action {
+    Action::ReserveForMatch(ReserveForMatch {
         entry_id: entry(n),
-        round,
+        release_count,
         match_id: match_id(of),
         pool_key: id("blitz"),
         opponent: BOB,
@@ -47,11 +48,15 @@ fn take(n: u128, round: u32, of: u128) -> Action {
 }
 
 fn release(of: u128) -> Action {
-    Action::Release { match_id: match_id(of), reason: AbandonReason::GameServiceFailed, eligible_at: at(5.0) }
+    Action::ReleaseFromMatch {
+        match_id: match_id(of),
+        reason: AbandonReason::GameServiceFailed,
+        eligible_at: at(5.0),
+    }
 }
 
-fn engage(of: u128, attempt: u32) -> Action {
-    Action::Engage(Engaging {
+fn reserve_for_challenge(of: u128, attempt: u32) -> Action {
+    Action::ReserveForChallenge(ReserveForChallenge {
         match_id: match_id(of),
         attempt,
         challenge_id: ChallengeId(Uuid::nil()),
@@ -60,26 +65,30 @@ fn engage(of: u128, attempt: u32) -> Action {
     })
 }
 
-fn disengage(of: u128, attempt: u32) -> Action {
+fn release_from_challenge(of: u128, attempt: u32) -> Action {
     let reason = AbandonReason::GameServiceFailed;
-    Action::Disengage { match_id: match_id(of), attempt, reason, eligible_at: at(5.0) }
+    Action::ReleaseFromChallenge { match_id: match_id(of), attempt, reason, eligible_at: at(5.0) }
 }
 
-fn free(of: u128) -> Action {
-    Action::Free { match_id: match_id(of), reason: FreedReason::ResultReported, game: None }
+fn finish(of: u128) -> Action {
+    Action::ReleaseAfterMatch { match_id: match_id(of), reason: ReleaseReason::ResultReported, game: None }
 }
 
 fn won(of: u128) -> Action {
     let before = unproven(rating::unknown());
     let game = Game { opponent: before, score: Score::Won };
     let game = Rated { pool_key: id("blitz"), before, game };
-    Action::Free { match_id: match_id(of), reason: FreedReason::ResultReported, game: Some(game) }
+    Action::ReleaseAfterMatch {
+        match_id: match_id(of),
+        reason: ReleaseReason::ResultReported,
+        game: Some(game),
+    }
 }
 
 const EXPIRE: Action = Action::Expire { entry_id: EntryId(Uuid::from_u128(0xe01)) };
 const CANCEL: Action = Action::Cancel { entry_id: EntryId(Uuid::from_u128(0xe01)) };
 
-/// A player to whom all this happened, second by second.
+/// A player with a sequence of actions, one per second.
 struct Story {
     second: f64,
     state: State,
@@ -95,7 +104,7 @@ impl Story {
         story
     }
 
-    /// What the command records, or why it is refused; sent twice, it records nothing more.
+    /// The recorded events or the refusal. Checks that the same command a second time records nothing more.
     fn then(&mut self, action: Action) -> Result<Vec<PlayerEvent>, Refusal> {
         self.at(self.second + 1.0, action)
     }
@@ -103,10 +112,14 @@ impl Story {
     fn at(&mut self, second: f64, action: Action) -> Result<Vec<PlayerEvent>, Refusal> {
         self.second = second;
         let command = Command { subject_id: ANN, at: at(self.second), action };
-        let new = Player::decide(&command, &self.state)?;
-        let fold = |state, new: &Occurred<PlayerEvent>| Player::evolve(state, &new.event, new.at);
+        let new = PlayerDecider::decide(&command, &self.state)?;
+        let fold = |state, new: &Occurred<PlayerEvent>| PlayerDecider::evolve(state, &new.event, new.at);
         self.state = new.iter().fold(self.state.clone(), fold);
-        assert_eq!(Player::decide(&command, &self.state), Ok(Vec::new()), "the second time: {command:?}");
+        assert_eq!(
+            PlayerDecider::decide(&command, &self.state),
+            Ok(Vec::new()),
+            "the second time: {command:?}"
+        );
         let new: Vec<_> = new.into_iter().map(|new| new.event).collect();
         self.events.extend(new.iter().cloned());
         Ok(new)
@@ -118,7 +131,7 @@ impl Story {
 }
 
 #[test]
-fn a_player_waits_in_one_entry() {
+fn player_has_one_queue_entry_at_a_time() {
     let mut story = Story::of([queue(1)]);
     assert_eq!(story.then(queue(2)), Err(Refusal::AlreadyQueued(entry(1))));
     assert_eq!(story.then(queue(1)), Ok(vec![]), "the same request again");
@@ -127,19 +140,19 @@ fn a_player_waits_in_one_entry() {
 }
 
 #[test]
-fn a_player_with_an_unfinished_match_does_not_queue() {
-    for taken in [take(1, 0, 1), engage(1, 1)] {
+fn player_in_a_match_cannot_join_the_queue() {
+    for taken in [reserve(1, 0, 1), reserve_for_challenge(1, 1)] {
         let mut story = Story::of([queue(1), taken]);
         assert_eq!(story.then(queue(2)), Err(Refusal::InMatch(match_id(1))));
-        story.then(free(1)).unwrap();
+        story.then(finish(1)).unwrap();
         assert!(story.then(queue(2)).is_ok());
     }
 }
 
 #[test]
-fn an_entry_names_different_pools_and_at_least_one() {
+fn entry_needs_at_least_one_pool_without_duplicates() {
     assert_eq!(
-        (Refusal::Pools.kind(), Refusal::Oneself.kind()),
+        (Refusal::Pools.kind(), Refusal::SelfBlock.kind()),
         (RefusalKind::Invalid, RefusalKind::Invalid)
     );
     let many: Vec<String> = (0..=POOLS_MAX).map(|n| n.to_string()).collect();
@@ -156,33 +169,33 @@ fn an_entry_names_different_pools_and_at_least_one() {
 }
 
 #[test]
-fn a_waiting_entry_is_cancelled_once_and_a_matched_one_not_at_all() {
+fn only_a_waiting_entry_can_be_cancelled() {
     let mut story = Story::of([queue(1)]);
     assert_eq!(
         story.then(CANCEL),
         Ok(vec![QueueEntryCancelled { subject_id: ANN, entry_id: entry(1) }.into()])
     );
     assert_eq!(story.then(Action::Cancel { entry_id: entry(9) }), Err(Refusal::NoSuchEntry));
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
     assert_eq!(story.then(CANCEL), Err(Refusal::EntryMatched));
     assert_eq!(Refusal::EntryMatched.kind(), RefusalKind::Conflict);
-    story.then(free(1)).unwrap();
+    story.then(finish(1)).unwrap();
     assert_eq!(story.then(CANCEL), Err(Refusal::EntryEnded(EntryEnd::Played)));
 }
 
 #[test]
-fn an_entry_expires_when_it_is_due_if_it_still_waits() {
+fn only_a_due_and_waiting_entry_expires() {
     let expired = QueueEntryExpired { subject_id: ANN, entry_id: entry(1) };
     let mut story = Story::of([queue(1)]);
     assert_eq!(story.at(599.9, EXPIRE), Ok(vec![]));
     assert_eq!(story.at(600.0, EXPIRE), Ok(vec![expired.into()]));
     assert_eq!(story.then(CANCEL), Err(Refusal::EntryEnded(EntryEnd::Expired)));
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
     assert_eq!(story.at(600.0, EXPIRE), Ok(vec![]), "a matched entry does not expire");
 }
 
 #[test]
-fn an_entry_is_taken_for_one_match_only() {
+fn entry_is_reserved_for_one_match_only() {
     let mut story = Story::of([queue(1)]);
     let matched = QueueEntryMatched {
         subject_id: ANN,
@@ -192,107 +205,117 @@ fn an_entry_is_taken_for_one_match_only() {
         opponent: BOB,
         side: Side::First,
     };
-    assert_eq!(story.then(take(1, 0, 1)), Ok(vec![matched.into()]));
-    assert_eq!(story.then(take(1, 0, 2)), Err(Refusal::NotThere));
-    assert_eq!(Story::of([queue(1), CANCEL]).then(take(1, 0, 1)), Err(Refusal::NotThere));
-    assert_eq!(Story::of([queue(1)]).then(take(2, 0, 1)), Err(Refusal::NotThere));
-    assert_eq!(Story::of([queue_in(1, &["rapid"])]).then(take(1, 0, 1)), Err(Refusal::NotThere));
+    assert_eq!(story.then(reserve(1, 0, 1)), Ok(vec![matched.into()]));
+    assert_eq!(story.then(reserve(1, 0, 2)), Err(Refusal::EntryChanged));
+    assert_eq!(Story::of([queue(1), CANCEL]).then(reserve(1, 0, 1)), Err(Refusal::EntryChanged));
+    assert_eq!(Story::of([queue(1)]).then(reserve(2, 0, 1)), Err(Refusal::EntryChanged));
+    assert_eq!(Story::of([queue_in(1, &["rapid"])]).then(reserve(1, 0, 1)), Err(Refusal::EntryChanged));
 }
 
 #[test]
-fn an_entry_that_is_released_searches_again_and_has_waited_since_it_was_queued() {
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
+fn released_entry_searches_again_and_keeps_its_waiting_time() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
     let released = story.then(release(1)).unwrap();
     assert!(
         matches!(&released[..], [PlayerEvent::QueueEntryReleased(released)] if released.eligible_at == at(5.0))
     );
-    let Whereabouts::Searching(entry) = story.state.whereabouts() else { panic!("{:?}", story.state) };
-    assert_eq!((entry.queued_at, entry.round), (at(1.0), 1));
+    let PlayerActivity::Searching(entry) = story.state.activity() else { panic!("{:?}", story.state) };
+    assert_eq!((entry.queued_at, entry.release_count), (at(1.0), 1));
 }
 
 #[test]
-fn an_entry_is_taken_only_in_the_round_in_which_it_was_found() {
-    let mut story = Story::of([queue(1), take(1, 0, 1), release(1)]);
-    assert_eq!(story.then(take(1, 0, 2)), Err(Refusal::NotThere));
-    assert_eq!(story.then(take(1, 1, 2)).unwrap().len(), 1);
+fn reservation_with_an_old_release_count_is_refused() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1), release(1)]);
+    assert_eq!(story.then(reserve(1, 0, 2)), Err(Refusal::EntryChanged));
+    assert_eq!(story.then(reserve(1, 1, 2)).unwrap().len(), 1);
 }
 
 #[test]
-fn a_match_lets_go_only_of_whom_it_holds() {
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
-    for other in [release(2), free(2), disengage(1, 1)] {
+fn only_the_reserving_match_releases_a_player() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
+    for other in [release(2), finish(2), release_from_challenge(1, 1)] {
         assert_eq!(story.then(other), Ok(vec![]));
     }
     assert_eq!(story.state.match_id(), Some(match_id(1)));
 }
 
 #[test]
-fn a_challenge_takes_a_player_out_of_the_queue_and_puts_them_back_if_it_fails() {
+fn failed_challenge_returns_the_player_to_the_queue() {
     let mut story = Story::of([queue(1)]);
-    let engaged = story.then(engage(1, 1)).unwrap();
-    let [PlayerEvent::PlayerEngaged(PlayerEngaged { left_entry, .. })] = &engaged[..] else {
-        panic!("{engaged:?}")
+    let reserved = story.then(reserve_for_challenge(1, 1)).unwrap();
+    let [PlayerEvent::PlayerReserved(PlayerReserved { left_entry, .. })] = &reserved[..] else {
+        panic!("{reserved:?}")
     };
     assert_eq!(*left_entry, Some(entry(1)));
     assert_eq!(story.then(CANCEL), Err(Refusal::EntryEnded(EntryEnd::Left)));
-    let released = story.then(disengage(1, 1)).unwrap();
+    let released = story.then(release_from_challenge(1, 1)).unwrap();
     assert!(matches!(&released[..], [PlayerEvent::QueueEntryReleased(QueueEntryReleased { .. })]));
     assert_eq!(story.state.entry().unwrap().queued_at, at(1.0));
-    let mut idle = Story::of([engage(1, 1)]);
-    let freed = PlayerFreed { subject_id: ANN, match_id: match_id(1), reason: FreedReason::Abandoned };
-    assert_eq!(idle.then(disengage(1, 1)), Ok(vec![freed.into()]));
+    let mut idle = Story::of([reserve_for_challenge(1, 1)]);
+    let released =
+        PlayerReleased { subject_id: ANN, match_id: match_id(1), reason: ReleaseReason::Abandoned };
+    assert_eq!(idle.then(release_from_challenge(1, 1)), Ok(vec![released.into()]));
 }
 
 #[test]
-fn an_attempt_that_is_over_does_not_let_go_of_who_is_engaged_for_the_next() {
-    let mut story = Story::of([queue(1), engage(1, 1), engage(1, 2)]);
-    assert_eq!(story.then(disengage(1, 1)), Ok(vec![]));
-    assert_eq!(story.then(engage(1, 1)), Err(Refusal::AttemptOver));
-    story.then(disengage(1, 2)).unwrap();
-    assert_eq!(story.state.entry().unwrap().queued.entry_id, entry(1), "the entry was not lost on the way");
+fn failed_attempt_does_not_release_the_next_reservation() {
+    let mut story = Story::of([queue(1), reserve_for_challenge(1, 1), reserve_for_challenge(1, 2)]);
+    assert_eq!(story.then(release_from_challenge(1, 1)), Ok(vec![]));
+    assert_eq!(story.then(reserve_for_challenge(1, 1)), Err(Refusal::AttemptOver));
+    story.then(release_from_challenge(1, 2)).unwrap();
+    assert_eq!(story.state.entry().unwrap().queued.entry_id, entry(1), "the entry is kept");
 }
 
 #[test]
-fn a_player_is_in_one_match_at_a_time() {
-    assert_eq!(Story::of([engage(1, 1)]).then(engage(2, 1)), Err(Refusal::InMatch(match_id(1))));
-    assert_eq!(Story::of([queue(1), take(1, 0, 1)]).then(engage(2, 1)), Err(Refusal::InMatch(match_id(1))));
-    assert_eq!(Story::of([queue(1), engage(1, 1)]).then(take(1, 0, 2)), Err(Refusal::NotThere));
+fn player_is_in_one_match_at_a_time() {
+    assert_eq!(
+        Story::of([reserve_for_challenge(1, 1)]).then(reserve_for_challenge(2, 1)),
+        Err(Refusal::InMatch(match_id(1)))
+    );
+    assert_eq!(
+        Story::of([queue(1), reserve(1, 0, 1)]).then(reserve_for_challenge(2, 1)),
+        Err(Refusal::InMatch(match_id(1)))
+    );
+    assert_eq!(
+        Story::of([queue(1), reserve_for_challenge(1, 1)]).then(reserve(1, 0, 2)),
+        Err(Refusal::EntryChanged)
+    );
 }
 
 #[test]
-fn nobody_is_taken_for_a_match_with_someone_whom_they_block() {
+fn reservation_with_a_blocked_opponent_is_refused() {
     let block = || Action::Block { other: BOB };
-    assert_eq!(Story::of([queue(1), block()]).then(take(1, 0, 1)), Err(Refusal::Blocked));
-    assert_eq!(Story::of([block()]).then(engage(1, 1)), Err(Refusal::Blocked));
+    assert_eq!(Story::of([queue(1), block()]).then(reserve(1, 0, 1)), Err(Refusal::Blocked));
+    assert_eq!(Story::of([block()]).then(reserve_for_challenge(1, 1)), Err(Refusal::Blocked));
     let mut story = Story::of([queue(1), block(), Action::Unblock { other: BOB }]);
-    assert!(story.then(take(1, 0, 1)).is_ok());
+    assert!(story.then(reserve(1, 0, 1)).is_ok());
 }
 
 #[test]
-fn blocking_and_unblocking_twice_records_nothing_more() {
+fn blocking_or_unblocking_twice_records_nothing_more() {
     let mut story = Story::of([]);
     assert_eq!(story.then(Action::Unblock { other: BOB }), Ok(vec![]));
     let blocked = PlayerBlocked { subject_id: ANN, blocked: BOB };
     assert_eq!(story.then(Action::Block { other: BOB }), Ok(vec![blocked.into()]));
     let unblocked = PlayerUnblocked { subject_id: ANN, unblocked: BOB };
     assert_eq!(story.then(Action::Unblock { other: BOB }), Ok(vec![unblocked.into()]));
-    assert_eq!(story.then(Action::Block { other: ANN }), Err(Refusal::Oneself));
+    assert_eq!(story.then(Action::Block { other: ANN }), Err(Refusal::SelfBlock));
 }
 
 #[test]
-fn a_list_of_blocks_ends_somewhere() {
+fn number_of_blocks_is_limited() {
     let given: Vec<PlayerEvent> = (0..BLOCKED_MAX as u128)
         .map(|n| PlayerBlocked { subject_id: ANN, blocked: SubjectId(Uuid::from_u128(100 + n)) }.into())
         .collect();
     let command = Command { subject_id: ANN, at: at(0.0), action: Action::Block { other: BOB } };
-    assert_eq!(decided::<Player>(&given, &command), Err(Refusal::TooManyBlocked));
+    assert_eq!(decided::<PlayerDecider>(&given, &command), Err(Refusal::TooManyBlocked));
 }
 
 #[test]
-fn a_result_moves_the_rating_once_and_the_next_entry_starts_from_it() {
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
+fn result_changes_the_rating_once() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
     let events = story.then(won(1)).unwrap();
-    let [PlayerEvent::PlayerRated(PlayerRated { before, after, .. }), PlayerEvent::PlayerFreed(_)] =
+    let [PlayerEvent::PlayerRated(PlayerRated { before, after, .. }), PlayerEvent::PlayerReleased(_)] =
         &events[..]
     else {
         panic!("{events:?}")
@@ -306,12 +329,12 @@ fn a_result_moves_the_rating_once_and_the_next_entry_starts_from_it() {
 }
 
 #[test]
-fn a_later_result_counts_from_what_earlier_ones_made_of_the_player_and_not_from_what_the_match_says() {
-    let mut story = Story::of([queue(1), take(1, 0, 1), won(1), queue(2), take(2, 0, 2)]);
+fn rating_starts_from_the_latest_skill_not_that_of_the_match() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1), won(1), queue(2), reserve(2, 0, 2)]);
     let first = story.state.strength(&id("blitz"), None).2;
-    // Made before the first result was known, as two matches at once of two servers may be.
+    // The match was created before the first result was known, as with two concurrent matches of two servers.
     let events = story.then(won(2)).unwrap();
-    let [PlayerEvent::PlayerRated(PlayerRated { before, .. }), PlayerEvent::PlayerFreed(_)] = &events[..]
+    let [PlayerEvent::PlayerRated(PlayerRated { before, .. }), PlayerEvent::PlayerReleased(_)] = &events[..]
     else {
         panic!("{events:?}")
     };
@@ -320,20 +343,20 @@ fn a_later_result_counts_from_what_earlier_ones_made_of_the_player_and_not_from_
 }
 
 #[test]
-fn whom_one_met_by_a_challenge_is_remembered_too() {
-    let mut story = Story::of([queue(1), engage(1, 1), free(1)]);
+fn opponent_of_a_challenge_is_remembered() {
+    let mut story = Story::of([queue(1), reserve_for_challenge(1, 1), finish(1)]);
     let queued = story.then(queue(2)).unwrap();
     let [PlayerEvent::PlayerQueued(queued)] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!(queued.last_opponent, Some(BOB));
 }
 
 #[test]
-fn what_is_known_from_outside_goes_before_the_players_own_results_and_those_before_the_default() {
+fn strength_prefers_external_then_own_results_then_default() {
     let mut story = Story::of([]);
     let pool = id("blitz");
     let (rating, source, _) = story.state.strength(&pool, None);
     assert_eq!((rating.points(), source), (1500, RatingSource::Default));
-    story.then(engage(1, 1)).unwrap();
+    story.then(reserve_for_challenge(1, 1)).unwrap();
     story.then(won(1)).unwrap();
     assert_eq!(story.state.strength(&pool, None).1, RatingSource::History);
     let known = (Rating::nearest(1900.0), RatingSource::Token);
@@ -343,24 +366,30 @@ fn what_is_known_from_outside_goes_before_the_players_own_results_and_those_befo
 }
 
 #[test]
-fn who_moves_first_and_whom_one_met_is_remembered_unless_no_game_came_of_it() {
-    let mut story = Story::of([queue(1), take(1, 0, 1)]);
-    assert_eq!((story.state.past.balance[&id("blitz")], story.state.past.last_opponent), (1, Some(BOB)));
+fn pairing_history_is_restored_if_the_game_is_not_created() {
+    let mut story = Story::of([queue(1), reserve(1, 0, 1)]);
+    assert_eq!(
+        (story.state.pairing_history.balance[&id("blitz")], story.state.pairing_history.last_opponent),
+        (1, Some(BOB))
+    );
     story.then(release(1)).unwrap();
-    assert_eq!((story.state.past.balance.get(&id("blitz")), story.state.past.last_opponent), (None, None));
-    story.then(take(1, 1, 2)).unwrap();
-    story.then(free(2)).unwrap();
+    assert_eq!(
+        (story.state.pairing_history.balance.get(&id("blitz")), story.state.pairing_history.last_opponent),
+        (None, None)
+    );
+    story.then(reserve(1, 1, 2)).unwrap();
+    story.then(finish(2)).unwrap();
     let queued = story.then(queue(2)).unwrap();
     let [PlayerEvent::PlayerQueued(queued)] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!((queued.pools[0].side_balance, queued.last_opponent), (1, Some(BOB)));
-    let challenged = Story::of([engage(1, 1)]);
-    assert_eq!(challenged.state.past.last_opponent, Some(BOB));
-    let in_vain = Story::of([engage(1, 1), disengage(1, 1)]);
-    assert_eq!(in_vain.state.past.last_opponent, None, "nobody was met");
+    let challenged = Story::of([reserve_for_challenge(1, 1)]);
+    assert_eq!(challenged.state.pairing_history.last_opponent, Some(BOB));
+    let in_vain = Story::of([reserve_for_challenge(1, 1), release_from_challenge(1, 1)]);
+    assert_eq!(in_vain.state.pairing_history.last_opponent, None, "the previous opponent is restored");
 }
 
 #[test]
-fn of_the_latest_sixteen_entries_it_is_known_how_each_ended() {
+fn ends_of_the_latest_16_entries_are_remembered() {
     let cancel = |n| Action::Cancel { entry_id: entry(n) };
     let mut story = Story::of((1..=17).flat_map(|n| [queue(n), cancel(n)]));
     let cancelled = [PlayerEvent::from(QueueEntryCancelled { subject_id: ANN, entry_id: entry(2) })];
@@ -371,69 +400,15 @@ fn of_the_latest_sixteen_entries_it_is_known_how_each_ended() {
 }
 
 #[test]
-fn a_refusal_says_how_an_entry_has_ended() {
+fn refusal_names_how_the_entry_ended() {
     let ends = [EntryEnd::Cancelled, EntryEnd::Expired, EntryEnd::Played, EntryEnd::Left];
-    let told = ends.map(|end| Refusal::EntryEnded(end).to_string());
+    let messages = ends.map(|end| Refusal::EntryEnded(end).to_string());
     let how = ["cancelled", "expired", "matched", "left for a challenge"];
-    assert_eq!(told, how.map(|how| format!("the entry has ended: {how}; queue anew to wait again")));
+    assert_eq!(messages, how.map(|how| format!("the entry has ended: {how}; join the queue again")));
 }
 
 #[test]
-fn the_counter_of_sides_stays_between_minus_three_and_five() {
-    let run = |side: Side| (0..20).fold(0, |balance, _| moved(balance, side));
+fn side_balance_stays_between_minus_three_and_five() {
+    let run = |side: Side| (0..20).fold(0, |balance, _| updated_balance(balance, side));
     assert_eq!((run(Side::First), run(Side::Second)), (5, -3));
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        (1_u128..4).prop_map(queue),
-        (1_u128..4).prop_map(|n| Action::Cancel { entry_id: entry(n) }),
-        (1_u128..4, 0_u32..3, 1_u128..4).prop_map(|(n, round, of)| take(n, round, of)),
-        (1_u128..4).prop_map(release),
-        (1_u128..4, 1_u32..3).prop_map(|(of, attempt)| engage(of, attempt)),
-        (1_u128..4, 1_u32..3).prop_map(|(of, attempt)| disengage(of, attempt)),
-        (1_u128..4).prop_map(free),
-        (1_u128..4).prop_map(won),
-    ]
-}
-
-proptest! {
-    /// Whatever is sent, in whatever order, and each command twice.
-    #[test]
-    fn a_player_is_never_in_two_matches_and_every_taking_is_followed_by_one_letting_go(
-        actions in proptest::collection::vec(action(), 0..60),
-    ) {
-        let mut story = Story::of([]);
-        for action in actions {
-            let _ = story.then(action);
-        }
-        let (mut held, mut waits) = (false, false);
-        for name in story.names() {
-            match name.as_str() {
-                "PlayerQueued" => {
-                    prop_assert!(!held && !waits);
-                    waits = true;
-                }
-                "QueueEntryMatched" => {
-                    prop_assert!(!held && waits);
-                    (held, waits) = (true, false);
-                }
-                "PlayerEngaged" => (held, waits) = (true, false),
-                "QueueEntryReleased" => {
-                    prop_assert!(held);
-                    (held, waits) = (false, true);
-                }
-                "PlayerFreed" => {
-                    prop_assert!(held);
-                    held = false;
-                }
-                "QueueEntryCancelled" | "QueueEntryExpired" => {
-                    prop_assert!(waits);
-                    waits = false;
-                }
-                _ => {}
-            }
-        }
-        prop_assert_eq!(held, story.state.match_id().is_some());
-    }
 }

@@ -1,4 +1,4 @@
-//! Which of a tenant's workers are there, and how the others ended.
+//! Which of a tenant's workers are present, and how the others ended.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ pub struct Presence {
     workers: BTreeMap<WorkerId, Worker>,
 }
 
-/// A worker, as its latest events say.
+/// A worker as of its latest events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
     pub kinds: Vec<WorkKind>,
     pub version: Option<String>,
     pub state: WorkerState,
-    /// When the log accepted the event that made it so, and where.
+    /// The time at which the log accepted the event that led to this state, and its position.
     pub since: Timestamp,
     pub position: Position,
 }
@@ -33,13 +33,14 @@ pub enum WorkerState {
 }
 
 impl Presence {
-    /// Takes in one more event; those of other categories say nothing here.
+    /// Applies the next event; ignores other categories.
     pub fn apply(&mut self, envelope: &Envelope) {
         let Event::Worker(event) = &envelope.event else { return };
         let (worker_id, state) = match event {
             WorkerEvent::WorkerRegistered(registered) => {
                 let known = self.workers.get(&registered.worker_id);
-                // Other kinds or another version do not make a worker that was there come anew.
+                // Other kinds or another version of a present worker do not change the time since which it is
+                // present.
                 let (since, position) = match known {
                     Some(known) if known.state == WorkerState::Present => (known.since, known.position),
                     _ => (envelope.recorded_at, envelope.position),
@@ -67,7 +68,7 @@ impl Presence {
         }
     }
 
-    /// All workers that were ever heard of, by id.
+    /// All workers that were ever registered, by id.
     pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
         self.workers.iter()
     }
@@ -76,17 +77,17 @@ impl Presence {
         self.workers.get(id)
     }
 
-    /// Whether somebody is there who can do this.
+    /// Whether a present worker can do this kind of work.
     pub fn has(&self, kind: WorkKind) -> bool {
         self.able(kind).any(|worker| worker.state == WorkerState::Present)
     }
 
-    /// Since when nobody is there who could do this; none if somebody is, or never was.
+    /// The time since which no present worker can do this; none if one can, or none ever could.
     pub fn without_since(&self, kind: WorkKind) -> Option<Timestamp> {
         if self.has(kind) { None } else { self.able(kind).map(|worker| worker.since).max() }
     }
 
-    /// Whether the worker is there, and came after `position`.
+    /// Whether the worker is present, and has returned after `position`.
     pub(crate) fn has_returned_after(&self, id: &WorkerId, position: Position) -> bool {
         self.worker(id)
             .is_some_and(|worker| worker.state == WorkerState::Present && worker.position > position)

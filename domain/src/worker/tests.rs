@@ -8,7 +8,7 @@ fn command(action: Action) -> Command {
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "the calls read better without borrows")]
 fn check(given: &[WorkerEvent], action: Action, then: Result<Vec<WorkerEvent>, Refusal>) {
-    assert_eq!(decided::<Worker>(given, &command(action)), then);
+    assert_eq!(decided::<WorkerDecider>(given, &command(action)), then);
 }
 
 fn register(kinds: &[WorkKind], version: Option<&str>) -> Action {
@@ -54,18 +54,18 @@ fn other_kinds_or_another_version_are_recorded() {
 }
 
 #[test]
-fn a_worker_can_do_something() {
+fn worker_without_kinds_is_refused() {
     assert_eq!(Refusal::NoKinds.kind(), RefusalKind::Invalid);
     check(&[], register(&[], None), Err(Refusal::NoKinds));
 }
 
 #[test]
-fn heartbeats_of_a_worker_that_is_there_are_no_events() {
+fn heartbeats_of_a_present_worker_record_nothing() {
     check(&[registered(&MATCHER, None)], Action::Seen, Ok(vec![]));
 }
 
 #[test]
-fn a_worker_that_was_lost_or_had_exited_returns() {
+fn lost_or_exited_worker_returns() {
     for end in [lost(), exited(0, WorkerEnd::Stopped)] {
         let given = [registered(&MATCHER, None), end];
         check(&given, Action::Seen, Ok(vec![returned()]));
@@ -77,7 +77,7 @@ fn a_worker_that_was_lost_or_had_exited_returns() {
 }
 
 #[test]
-fn a_worker_is_lost_and_exits_once() {
+fn losing_or_exiting_twice_records_nothing_more() {
     let there = registered(&MATCHER, None);
     check(std::slice::from_ref(&there), LOSE, Ok(vec![lost()]));
     check(&[there.clone(), lost()], LOSE, Ok(vec![]));
@@ -87,12 +87,12 @@ fn a_worker_is_lost_and_exits_once() {
 }
 
 #[test]
-fn a_late_exit_report_says_why_a_worker_was_lost() {
+fn late_exit_report_of_a_lost_worker_is_recorded() {
     check(&[registered(&MATCHER, None), lost()], exit(137), Ok(vec![exited(137, WorkerEnd::OutOfMemory)]));
 }
 
 #[test]
-fn nobody_knows_a_worker_that_never_registered() {
+fn commands_to_an_unregistered_worker_are_refused() {
     let refusal = Refusal::Missing(id("w"));
     assert_eq!(refusal.kind(), RefusalKind::NotFound);
     for action in [Action::Seen, LOSE, exit(0)] {
@@ -101,7 +101,7 @@ fn nobody_knows_a_worker_that_never_registered() {
 }
 
 #[test]
-fn an_exit_is_out_of_memory_a_stop_or_a_crash() {
+fn exit_is_out_of_memory_a_stop_or_a_crash() {
     use WorkerEnd::{Crashed, OutOfMemory, Stopped};
     for (exit_code, signal, reason, end) in [
         (Some(137), None, None, OutOfMemory),

@@ -1,4 +1,4 @@
-//! Rules of appending.
+//! The rules for appends.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{START, all, append, event, events, ids, stream};
 use crate::clock::Clock;
 use crate::{APPEND_BYTES_MAX, APPEND_EVENTS_MAX, AppendError, Appended, EventLog, Expected, Log};
 
-pub async fn an_append_comes_back_as_it_was(log: &Log, _: &Clock) {
+pub async fn append_is_read_back_unchanged(log: &Log, _: &Clock) {
     let new = vec![
         event(1),
         NewEvent {
@@ -45,7 +45,7 @@ pub async fn an_append_comes_back_as_it_was(log: &Log, _: &Clock) {
     );
 }
 
-pub async fn positions_and_revisions_count_up(log: &Log, _: &Clock) {
+pub async fn positions_and_revisions_increase(log: &Log, _: &Clock) {
     append(log, "a-1", Expected::NoStream, 0..3).await;
     append(log, "a-2", Expected::NoStream, 3..4).await;
     append(log, "a-1", Expected::At(Revision(2)), 4..6).await;
@@ -56,7 +56,7 @@ pub async fn positions_and_revisions_count_up(log: &Log, _: &Clock) {
     assert!(of_stream.iter().enumerate().all(|(n, event)| event.revision == Revision(n as u64)));
 }
 
-pub async fn a_right_expectation_is_met(log: &Log, _: &Clock) {
+pub async fn correct_expected_revision_succeeds(log: &Log, _: &Clock) {
     let first = append(log, "a-1", Expected::NoStream, 0..2).await;
     assert_eq!(first.revision, Revision(1));
     let second = append(log, "a-1", Expected::At(first.revision), 2..3).await;
@@ -64,7 +64,7 @@ pub async fn a_right_expectation_is_met(log: &Log, _: &Clock) {
     assert!(second.position > first.position);
 }
 
-pub async fn a_wrong_expectation_is_a_conflict_that_names_the_revision(log: &Log, _: &Clock) {
+pub async fn wrong_expected_revision_conflicts_with_actual(log: &Log, _: &Clock) {
     let conflict = |outcome: Result<Appended, AppendError>| match outcome {
         Err(AppendError::Conflict { actual }) => actual,
         other => panic!("expected a conflict, got {other:?}"),
@@ -80,12 +80,12 @@ pub async fn a_wrong_expectation_is_a_conflict_that_names_the_revision(log: &Log
     assert_eq!(all(log).await.len(), 2);
 }
 
-pub async fn any_takes_the_stream_as_it_is(log: &Log, _: &Clock) {
+pub async fn expected_any_ignores_the_revision(log: &Log, _: &Clock) {
     assert_eq!(append(log, "a-1", Expected::Any, 0..1).await.revision, Revision(0));
     assert_eq!(append(log, "a-1", Expected::Any, 1..3).await.revision, Revision(2));
 }
 
-pub async fn a_retried_append_is_recognised(log: &Log, clock: &Clock) {
+pub async fn retried_append_is_recognised(log: &Log, clock: &Clock) {
     for (name, expected, numbers) in [
         ("a-1", Expected::NoStream, 0..2),
         ("a-1", Expected::At(Revision(1)), 2..4),
@@ -94,12 +94,12 @@ pub async fn a_retried_append_is_recognised(log: &Log, clock: &Clock) {
     ] {
         let first = append(log, name, expected, numbers.clone()).await;
         clock.advance(Duration::from_secs(1));
-        assert_eq!(append(log, name, expected, numbers).await, first, "the answer is that of the first time");
+        assert_eq!(append(log, name, expected, numbers).await, first, "a retry returns the first outcome");
     }
     assert_eq!(ids(&all(log).await), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
-pub async fn a_retry_of_an_older_append_is_recognised(log: &Log, _: &Clock) {
+pub async fn retry_of_an_older_append_is_recognised(log: &Log, _: &Clock) {
     let first = append(log, "a-1", Expected::NoStream, 0..3).await;
     let second = append(log, "a-1", Expected::At(Revision(2)), 3..5).await;
     append(log, "a-1", Expected::Any, 5..9).await;
@@ -108,11 +108,11 @@ pub async fn a_retry_of_an_older_append_is_recognised(log: &Log, _: &Clock) {
     assert_eq!(
         append(log, "a-1", Expected::NoStream, 0..5).await,
         second,
-        "over the bounds of appends as well"
+        "a retry may span several appends"
     );
 }
 
-pub async fn a_retry_that_differs_is_no_retry(log: &Log, _: &Clock) {
+pub async fn different_events_are_not_a_retry(log: &Log, _: &Clock) {
     append(log, "a-1", Expected::NoStream, 0..3).await;
     let name = stream("a-1");
     let swapped = vec![event(1), event(0)];
@@ -122,14 +122,14 @@ pub async fn a_retry_that_differs_is_no_retry(log: &Log, _: &Clock) {
         let outcome = log.append(&name, Expected::NoStream, different).await;
         assert!(matches!(outcome, Err(AppendError::Conflict { actual: Some(Revision(2)) })), "{outcome:?}");
     }
-    // With `Any` only the latest events count: these are appended once more.
+    // With `Any` only the latest events count: these are appended again.
     assert_eq!(append(log, "a-1", Expected::Any, 0..1).await.revision, Revision(3));
     assert_eq!(append(log, "a-1", Expected::Any, 3..4).await.revision, Revision(4));
     // The same event at the end of another stream is not a retry either.
     assert_eq!(append(log, "a-2", Expected::Any, 3..4).await.revision, Revision(0));
 }
 
-pub async fn an_append_within_the_limits_is_taken_and_one_beyond_is_refused(log: &Log, _: &Clock) {
+pub async fn append_limits_are_enforced(log: &Log, _: &Clock) {
     let name = stream("a-1");
     let sized = |bytes: usize| {
         let mut event = event(1);
@@ -148,7 +148,7 @@ pub async fn an_append_within_the_limits_is_taken_and_one_beyond_is_refused(log:
     assert_eq!(all(log).await.len(), APPEND_EVENTS_MAX + 1);
 }
 
-pub async fn a_refused_append_leaves_nothing(log: &Log, _: &Clock) {
+pub async fn refused_append_leaves_no_events(log: &Log, _: &Clock) {
     let before = append(log, "a-1", Expected::NoStream, 0..1).await;
     assert!(log.append(&stream("a-1"), Expected::At(Revision(5)), events(1..3)).await.is_err());
     assert!(log.append(&stream("a-2"), Expected::At(Revision(0)), events(3..4)).await.is_err());

@@ -1,4 +1,4 @@
-//! A log against the simplest thing that could be one: a list.
+//! A property test of a log against the simplest model: a list.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -8,47 +8,48 @@ use crate::clock::Clock;
 use crate::{AppendError, EventLog, Expected, Filter, Log};
 use event_schemas::ids::{Position, Revision};
 
+/// One append of a random history.
 #[derive(Clone, Debug)]
-struct Step {
+struct RandomAppend {
     stream: usize,
-    expected: Belief,
+    expected: RandomExpected,
     events: u128,
-    /// Whether the same append is sent again at once.
+    /// Whether the same append is retried immediately.
     retried: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Belief {
+enum RandomExpected {
     None,
-    /// This many revisions off the truth.
-    Off(i8),
+    /// The actual revision plus this offset.
+    Offset(i8),
     Any,
 }
 
 const STREAMS: [&str; 4] = ["a-1", "a-2", "ab-1", "b-1.x"];
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let belief = prop_oneof![
-        1 => Just(Belief::None),
-        4 => (-2_i8..=2).prop_map(|off| Belief::Off(if off.abs() == 2 { off } else { 0 })),
-        2 => Just(Belief::Any),
+fn appends() -> impl Strategy<Value = Vec<RandomAppend>> {
+    let expected = prop_oneof![
+        1 => Just(RandomExpected::None),
+        4 => (-2_i8..=2).prop_map(|off| RandomExpected::Offset(if off.abs() == 2 { off } else { 0 })),
+        2 => Just(RandomExpected::Any),
     ];
-    let step = (0..STREAMS.len(), belief, 1_u128..6, any::<bool>())
-        .prop_map(|(stream, expected, events, retried)| Step { stream, expected, events, retried });
-    proptest::collection::vec(step, 1..40)
+    let append = (0..STREAMS.len(), expected, 1_u128..6, any::<bool>())
+        .prop_map(|(stream, expected, events, retried)| RandomAppend { stream, expected, events, retried });
+    proptest::collection::vec(append, 1..40)
 }
 
-/// Random appends, then every way of reading: all as a list has it.
-pub fn any_history_agrees_with_a_plain_list<K>(make: impl Fn(Clock) -> (Log, K)) {
+/// Runs random appends, then every kind of read, and compares the results with a list.
+pub fn any_history_matches_a_list_model<K>(make: impl Fn(Clock) -> (Log, K)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .expect("a runtime can be made");
+        .expect("the runtime starts");
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&steps(), |steps| {
+    let outcome = runner.run(&appends(), |appends| {
         let (log, _kept) = make(Clock::manual(START));
-        runtime.block_on(agrees(&log, &steps));
+        runtime.block_on(check_history(&log, &appends));
         Ok(())
     });
     if let Err(failed) = outcome {
@@ -56,29 +57,29 @@ pub fn any_history_agrees_with_a_plain_list<K>(make: impl Fn(Clock) -> (Log, K))
     }
 }
 
-async fn agrees(log: &Log, steps: &[Step]) {
-    // Stream and id of every event.
+async fn check_history(log: &Log, appends: &[RandomAppend]) {
+    // The stream and id of every event.
     let mut model: Vec<(usize, u128)> = Vec::new();
     let mut next = 0;
-    for step in steps {
-        let name = stream(STREAMS[step.stream]);
-        let count = model.iter().filter(|(stream, _)| *stream == step.stream).count() as u64;
+    for append in appends {
+        let name = stream(STREAMS[append.stream]);
+        let count = model.iter().filter(|(stream, _)| *stream == append.stream).count() as u64;
         let actual = count.checked_sub(1).map(Revision);
-        let expected = match step.expected {
-            Belief::None => Expected::NoStream,
-            Belief::Off(off) => count
+        let expected = match append.expected {
+            RandomExpected::None => Expected::NoStream,
+            RandomExpected::Offset(off) => count
                 .checked_add_signed(i64::from(off) - 1)
                 .map_or(Expected::NoStream, |revision| Expected::At(Revision(revision))),
-            Belief::Any => Expected::Any,
+            RandomExpected::Any => Expected::Any,
         };
         let right = expected == Expected::Any || expected == Expected::after(actual);
-        let numbers = next..next + step.events;
-        next += step.events;
-        for _ in 0..=usize::from(step.retried) {
+        let numbers = next..next + append.events;
+        next += append.events;
+        for _ in 0..=usize::from(append.retried) {
             let outcome = log.append(&name, expected, events(numbers.clone())).await;
             if right {
-                let appended = outcome.expect("the expectation is right");
-                assert_eq!(appended.revision.0, count + step.events as u64 - 1);
+                let appended = outcome.expect("the expectation matches");
+                assert_eq!(appended.revision.0, count + append.events as u64 - 1);
             } else {
                 assert!(
                     matches!(outcome, Err(AppendError::Conflict { actual: found }) if found == actual),
@@ -87,7 +88,7 @@ async fn agrees(log: &Log, steps: &[Step]) {
             }
         }
         if right {
-            model.extend(numbers.map(|number| (step.stream, number)));
+            model.extend(numbers.map(|number| (append.stream, number)));
         }
     }
     check_reads(log, &model).await;
@@ -108,11 +109,13 @@ async fn check_reads(log: &Log, model: &[(usize, u128)]) {
     for (n, name) in STREAMS.iter().enumerate() {
         let expected = of(&|stream| stream == n);
         for from in [0, expected.len() / 2, expected.len()] {
-            let read =
-                log.read_stream(&stream(name), Revision(from as u64), 1000).await.expect("it can be read");
+            let read = log
+                .read_stream(&stream(name), Revision(from as u64), 1000)
+                .await
+                .expect("the log can be read");
             assert_eq!(ids(read), expected[from..]);
         }
     }
-    assert_eq!(log.position_at(START).await.expect("it can be read"), *log.head().borrow());
+    assert_eq!(log.position_at(START).await.expect("the log can be read"), *log.head().borrow());
     assert!(model.is_empty() || *log.head().borrow() > Position::START);
 }

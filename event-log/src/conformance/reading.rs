@@ -1,4 +1,4 @@
-//! Rules of reading.
+//! The rules for reads.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{START, all, all_of, append, events, ids, stream};
 use crate::clock::Clock;
 use crate::{EventLog, Expected, Filter, Log};
 
-pub async fn a_stream_is_read_in_pages(log: &Log, _: &Clock) {
+pub async fn stream_is_read_in_pages(log: &Log, _: &Clock) {
     for n in 0..40_u128 {
         append(log, if n % 2 == 0 { "a-1" } else { "a-2" }, Expected::Any, n..n + 1).await;
     }
@@ -27,7 +27,7 @@ pub async fn a_stream_is_read_in_pages(log: &Log, _: &Clock) {
     assert_eq!(from_the_middle, read[15..]);
 }
 
-pub async fn what_is_not_there_is_no_error(log: &Log, _: &Clock) {
+pub async fn reads_beyond_the_end_are_empty(log: &Log, _: &Clock) {
     assert!(log.read_stream(&stream("a-1"), Revision(0), 10).await.unwrap().is_empty());
     let page = log.read_all(Position::START, &Filter::All, 10).await.unwrap();
     assert!(page.events.is_empty() && page.at_head && page.next == Position::START);
@@ -40,7 +40,7 @@ pub async fn what_is_not_there_is_no_error(log: &Log, _: &Clock) {
     assert!(page.events.is_empty() && page.at_head && page.next == beyond);
 }
 
-pub async fn the_whole_log_is_read_in_pages(log: &Log, _: &Clock) {
+pub async fn whole_log_is_read_in_pages(log: &Log, _: &Clock) {
     for n in 0..30_u128 {
         append(log, &format!("a-{}", n % 7), Expected::Any, n * 3..n * 3 + 3).await;
     }
@@ -54,7 +54,7 @@ pub async fn the_whole_log_is_read_in_pages(log: &Log, _: &Clock) {
     assert!(page.next <= head);
 }
 
-pub async fn a_filter_leaves_over_its_streams_and_moves_on(log: &Log, _: &Clock) {
+pub async fn filter_selects_streams_and_advances(log: &Log, _: &Clock) {
     for n in 0..60_u128 {
         append(log, ["a-1", "a-10", "b-1", "c-1.5"][n as usize % 4], Expected::Any, n..n + 1).await;
     }
@@ -82,7 +82,7 @@ pub async fn a_filter_leaves_over_its_streams_and_moves_on(log: &Log, _: &Clock)
     }
 }
 
-pub async fn the_position_at_an_instant_is_the_last_one_recorded_by_then(log: &Log, clock: &Clock) {
+pub async fn position_at_is_the_last_recorded_by_then(log: &Log, clock: &Clock) {
     assert_eq!(log.position_at(START).await.unwrap(), Position::START);
     let mut at = Vec::new();
     for n in 0..40_u128 {
@@ -104,7 +104,7 @@ pub async fn the_position_at_an_instant_is_the_last_one_recorded_by_then(log: &L
     );
 }
 
-pub async fn recorded_at_never_goes_back(log: &Log, clock: &Clock) {
+pub async fn recorded_at_never_decreases(log: &Log, clock: &Clock) {
     let first = append(log, "a-1", Expected::Any, 0..1).await;
     clock.set(START.before(Duration::from_secs(3600)));
     let second = append(log, "a-1", Expected::Any, 1..2).await;
@@ -116,7 +116,7 @@ pub async fn recorded_at_never_goes_back(log: &Log, clock: &Clock) {
     assert!(recorded.is_sorted());
 }
 
-pub async fn the_head_moves_with_what_is_durable(log: &Log, _: &Clock) {
+pub async fn head_follows_durable_events(log: &Log, _: &Clock) {
     let mut head = log.head();
     assert_eq!(*head.borrow_and_update(), Position::START);
     let appended = append(log, "a-1", Expected::NoStream, 0..5).await;

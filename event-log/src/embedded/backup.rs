@@ -1,9 +1,8 @@
-//! Backing a log up while it is written to, and making a log from a backup.
+//! Backing up a log while it is written to, and restoring a log from a backup.
 //!
-//! A backup is a folder of copies of the segments, each up to its last whole group, and of a manifest that says what they
-//! are and is written last. Copies that are whole are kept as they are, so that the next backup into the folder copies
-//! only what is new; nothing that a manifest speaks of is ever written over, so that a backup that is broken off leaves
-//! the one before it.
+//! A backup is a folder with copies of the segments, each up to its last whole group, and a manifest that lists them and is
+//! written last. Complete copies are kept, so that the next backup into the folder is incremental. Files that a manifest
+//! lists are never overwritten, so that an interrupted backup leaves the previous one valid.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +11,9 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
 use super::disk::{Disk, DiskFile, Fault, LockFault};
+use super::offline_reader::{self, OfflineReadError, RawGroup, SegmentListing};
 use super::segment::{HEADER_BYTES, segment_name};
 use super::verify::Progress;
-use super::walk::{self, Listing, WalkError};
 use crate::Identity;
 
 mod manifest;
@@ -24,15 +23,15 @@ mod restore;
 pub(super) use restore::restore_manifest_on;
 pub use restore::{Restored, check, restore};
 
-use manifest::{File, Manifest, file_name, is_ours};
+use manifest::{File, Manifest, file_name, is_backup_file};
 
-/// Why there is no backup, or no log from one. What was there is as it was.
+/// The reason why a backup or a restore failed. Existing data is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error(transparent)]
-    Source(#[from] WalkError),
+    Source(#[from] OfflineReadError),
     #[error(
-        "{} is used by {}; wait for its end, or name another folder",
+        "{} is in use by {}; wait until it ends, or name another folder",
         folder.display(), pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     InUse { folder: PathBuf, pid: Option<u32> },
@@ -46,16 +45,16 @@ pub enum BackupError {
     #[error("{} holds no backup; name the folder that `matchbook events backup` wrote to", .0.display())]
     NoBackup(PathBuf),
     #[error(
-        "the backup in {} has format {found}, and this build knows formats up to {known}; run the newer version of matchbook that wrote it",
+        "the backup in {} has format {found}, and this version supports formats up to {known}; run the newer version of matchbook that wrote it",
         folder.display()
     )]
     NewerFormat { folder: PathBuf, found: u32, known: u32 },
     #[error("the backup in {} {what}; back up into a new folder", folder.display())]
     OtherHistory { folder: PathBuf, what: String },
-    #[error("the backup is damaged: {}: {what}; nothing was changed; take another copy of the backup", file.display())]
+    #[error("the backup is damaged: {}: {what}; nothing was changed; use another copy of the backup", file.display())]
     Damaged { file: PathBuf, what: String },
     #[error(
-        "the disk of {} has {free_bytes} bytes free, and {needed_bytes} are needed; make room, or name a folder on another disk",
+        "the disk of {} has {free_bytes} bytes free, and {needed_bytes} are needed; free disk space, or name a folder on another disk",
         folder.display()
     )]
     Full { folder: PathBuf, free_bytes: u64, needed_bytes: u64 },
@@ -63,44 +62,46 @@ pub enum BackupError {
     Io(#[from] Fault),
 }
 
-/// What a backup holds now.
+/// The result of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackedUp {
     pub log: Identity,
     pub head: Position,
-    /// Of the last event; none in an empty log.
+    /// The recorded time of the last event; `None` for an empty log.
     pub recorded_at: Option<Timestamp>,
     pub files: usize,
     pub bytes: u64,
-    /// What was new.
+    /// The number of new bytes, which were copied.
     pub copied_bytes: u64,
     pub copied_events: u64,
 }
 
-/// How much is copied between two syncs, so that a server on the same disk never waits long for its own.
+/// The number of bytes that are copied between two syncs. It limits the time that a server on the same disk waits for its
+/// own syncs.
 const SYNC_EVERY_BYTES: usize = 4 << 20;
 
-/// The end of a copy that is compared with its segment before it is kept.
+/// The number of bytes at the end of a copy that are compared with its segment before the copy is reused.
 const COMPARED_BYTES: u64 = 64 << 10;
 
-/// Copies the log in the folder `from`, of a running server or a stopped one, into the backup in `to`, which is begun or
-/// goes on. Everything acknowledged before the call is in it. Every checksum, position and time is checked on the way.
+/// Copies the log in the folder `from`, of a running or a stopped server, into the backup in `to`, which is created or
+/// extended. The backup contains every event that was acknowledged before the call. Every checksum, position and time is
+/// verified.
 ///
 /// # Errors
-/// [`BackupError`]. What an earlier backup left in `to` can still be restored.
+/// [`BackupError`]. An earlier backup in `to` can still be restored.
 pub fn backup(
     from: &Path,
     to: &Path,
     made_at: Timestamp,
     watch: impl FnMut(Progress),
 ) -> Result<BackedUp, BackupError> {
-    apart(to, from)?;
+    check_not_within(to, from)?;
     backup_on(&Disk::Real(from.to_owned()), &Disk::Real(to.to_owned()), made_at, watch)
 }
 
-/// Refuses a folder inside of another.
-fn apart(inner: &Path, outer: &Path) -> Result<(), BackupError> {
-    // What does not exist yet is where its parent is.
+/// Refuses a folder that is inside another.
+fn check_not_within(inner: &Path, outer: &Path) -> Result<(), BackupError> {
+    // A path that does not exist yet is resolved by its closest existing ancestor.
     let real = |path: &Path| {
         path.ancestors().find_map(|part| {
             let known =
@@ -120,38 +121,38 @@ pub(super) fn backup_on(
     made_at: Timestamp,
     watch: impl FnMut(Progress),
 ) -> Result<BackedUp, BackupError> {
-    let listing = walk::list(from)?;
-    // Before anything is put there, a lock included.
-    look(to)?;
-    let is_new = !to.is_there();
-    to.make()?;
-    let lock = to.lock().map_err(|fault| not_locked(to, fault))?;
-    let before = look(to)?;
-    let made = go_on(from, to, &listing, before.as_ref(), made_at, watch);
-    if made.is_err() {
-        // What was copied is of no use, unless the new manifest has come as far as the disk. The first fault is the one
-        // that counts, so this may fail.
-        let _ = Manifest::read(to).and_then(|now| tidy(to, &[before.as_ref(), now.as_ref()]));
+    let listing = offline_reader::list_segments(from)?;
+    // Checked before anything is written, even a lock.
+    existing_manifest(to)?;
+    let is_new = !to.exists();
+    to.create_folder()?;
+    let lock = to.lock().map_err(|fault| lock_error(to, fault))?;
+    let previous = existing_manifest(to)?;
+    let outcome = back_up_after(from, to, &listing, previous.as_ref(), made_at, watch);
+    if outcome.is_err() {
+        // The copies are useless, unless the new manifest reached the disk. The first fault is the one to report, so this
+        // may fail.
+        let _ = Manifest::read(to).and_then(|now| remove_unlisted(to, &[previous.as_ref(), now.as_ref()]));
         drop(lock);
         if is_new {
             let _ = to.remove_folder();
         }
     }
-    made
+    outcome
 }
 
-/// Makes a backup out of the one `before` it.
-fn go_on(
+/// Makes a backup that reuses the copies of the previous one.
+fn back_up_after(
     from: &Disk,
     to: &Disk,
-    listing: &Listing,
-    before: Option<&Manifest>,
+    listing: &SegmentListing,
+    previous: Option<&Manifest>,
     made_at: Timestamp,
     watch: impl FnMut(Progress),
 ) -> Result<BackedUp, BackupError> {
     let mut manifest = Manifest::new(listing.identity.id, listing.identity.epoch, made_at);
-    if let Some(before) = before {
-        manifest.files = kept(from, to, listing, before)?;
+    if let Some(previous) = previous {
+        manifest.files = reusable_files(from, to, listing, previous)?;
     }
     let rest = &listing.segments[manifest.files.len()..];
     let needed_bytes = rest.iter().map(|(_, bytes)| bytes).sum();
@@ -160,7 +161,7 @@ fn go_on(
         return Err(BackupError::Full { folder: to.path(), free_bytes, needed_bytes });
     }
     let progress = Progress { bytes_total: needed_bytes, ..Progress::default() };
-    let mut copying = Copying { from, to, log: listing.identity, watch, progress, last: None };
+    let mut copying = SegmentCopier { from, to, log: listing.identity, watch, progress, last: None };
     let mut copied_bytes = 0;
     for (n, (first, bytes)) in rest.iter().enumerate() {
         let done = copying.progress.bytes;
@@ -172,14 +173,14 @@ fn go_on(
     let copied_events = copying.progress.events;
     manifest.head = manifest.files.last().map_or(Position::START, |file| file.last);
     manifest.recorded_at = copying.last.filter(|_| manifest.head > Position::START);
-    if let Some(before) = before.filter(|before| before.head > manifest.head) {
-        let what = format!("reaches position {}, and the log {}", before.head, manifest.head);
+    if let Some(previous) = previous.filter(|previous| previous.head > manifest.head) {
+        let what = format!("reaches position {}, and the log only {}", previous.head, manifest.head);
         return Err(BackupError::OtherHistory { folder: to.path(), what });
     }
     to.sync()?;
     manifest.write(to)?;
-    // The backup is whole; what is left of the one before takes room, and does no other harm.
-    let _ = tidy(to, &[Some(&manifest)]);
+    // The backup is complete. Remaining files of the previous one only take space, so a failure here is ignored.
+    let _ = remove_unlisted(to, &[Some(&manifest)]);
     Ok(BackedUp {
         log: listing.identity,
         head: manifest.head,
@@ -191,34 +192,39 @@ fn go_on(
     })
 }
 
-/// The backup that is in the folder already; none in an empty one.
-fn look(to: &Disk) -> Result<Option<Manifest>, BackupError> {
-    if !to.is_there() {
+/// The manifest of the backup in the folder; `None` if the folder is empty.
+fn existing_manifest(to: &Disk) -> Result<Option<Manifest>, BackupError> {
+    if !to.exists() {
         return Ok(None);
     }
-    match to.list()?.into_iter().find(|name| !is_ours(name) && name != "lost+found") {
+    match to.list()?.into_iter().find(|name| !is_backup_file(name) && name != "lost+found") {
         Some(found) => Err(BackupError::NotEmpty { folder: to.path(), found }),
         None => Manifest::read(to),
     }
 }
 
-/// The files of an earlier backup that need no copying: those of segments that were full by then.
-fn kept(from: &Disk, to: &Disk, log: &Listing, manifest: &Manifest) -> Result<Vec<File>, BackupError> {
+/// The copies of the previous backup that can be reused: those of sealed segments.
+fn reusable_files(
+    from: &Disk,
+    to: &Disk,
+    log: &SegmentListing,
+    manifest: &Manifest,
+) -> Result<Vec<File>, BackupError> {
     let other = |what: String| BackupError::OtherHistory { folder: to.path(), what };
     if manifest.log != log.identity.id {
         return Err(other(format!("is of the log {}, and this is {}", manifest.log, log.identity.id)));
     }
     if manifest.epoch != log.identity.epoch {
         return Err(other(format!(
-            "was made in epoch {} of the log, which was restored since and is in epoch {}",
+            "was made in epoch {} of the log, which has been restored since and is in epoch {}",
             manifest.epoch, log.identity.epoch
         )));
     }
-    let mut keep = Vec::new();
+    let mut reusable = Vec::new();
     for (file, segments) in manifest.files.iter().zip(log.segments.windows(2)) {
         let [(first, _), (next, _)] = segments else { break };
         if file.first != *first {
-            return Err(other(format!("has a file {} that no segment of the log fits", file.name)));
+            return Err(other(format!("has a file {} without a segment in the log", file.name)));
         }
         if file.last.0 + 1 != next.0 {
             break;
@@ -226,19 +232,19 @@ fn kept(from: &Disk, to: &Disk, log: &Listing, manifest: &Manifest) -> Result<Ve
         if !same_end(from, to, file)? {
             return Err(other(format!("has in {} other events than the log", file.name)));
         }
-        keep.push(file.clone());
+        reusable.push(file.clone());
     }
     if manifest.files.len() > log.segments.len() {
         return Err(other("reaches further than the log".to_owned()));
     }
-    Ok(keep)
+    Ok(reusable)
 }
 
-/// Whether a copy and its segment end alike. The last group's trailer holds a checksum over those of its events.
+/// Whether a copy and its segment have the same end. The last group's trailer has a checksum over those of its events.
 fn same_end(from: &Disk, to: &Disk, file: &File) -> Result<bool, BackupError> {
-    let copy = to.open_to_read(&file.name).map_err(|fault| gone(to, file, &fault))?;
+    let copy = to.open_to_read(&file.name).map_err(|fault| unreadable(to, file, &fault))?;
     if copy.len()? != file.bytes {
-        return Err(manifest::damaged(to, &file.name, "its length is not that of the manifest".to_owned()));
+        return Err(manifest::damaged(to, &file.name, "its length differs from the manifest".to_owned()));
     }
     let start = file.bytes.saturating_sub(COMPARED_BYTES);
     let segment = from.open_to_read(&segment_name(file.first))?;
@@ -253,73 +259,74 @@ fn same_end(from: &Disk, to: &Disk, file: &File) -> Result<bool, BackupError> {
     Ok(ends[0] == ends[1])
 }
 
-fn gone(disk: &Disk, file: &File, fault: &Fault) -> BackupError {
+fn unreadable(disk: &Disk, file: &File, fault: &Fault) -> BackupError {
     manifest::damaged(disk, &file.name, fault.source.to_string())
 }
 
-fn not_locked(disk: &Disk, fault: LockFault) -> BackupError {
+fn lock_error(disk: &Disk, fault: LockFault) -> BackupError {
     match fault {
         LockFault::Held(pid) => BackupError::InUse { folder: disk.path(), pid },
         LockFault::Fault(fault) => BackupError::Io(fault),
     }
 }
 
-/// Removes the copies that none of the manifests speaks of.
-fn tidy(disk: &Disk, manifests: &[Option<&Manifest>]) -> Result<(), BackupError> {
-    let kept: Vec<&File> = manifests.iter().flatten().flat_map(|manifest| &manifest.files).collect();
-    for name in disk.list()?.iter().filter(|name| is_ours(name) && *name != manifest::MANIFEST_FILE) {
-        if !kept.iter().any(|file| file.name == *name) {
+/// Removes the copies that no manifest lists.
+fn remove_unlisted(disk: &Disk, manifests: &[Option<&Manifest>]) -> Result<(), BackupError> {
+    let listed: Vec<&File> = manifests.iter().flatten().flat_map(|manifest| &manifest.files).collect();
+    for name in disk.list()?.iter().filter(|name| is_backup_file(name) && *name != manifest::MANIFEST_FILE) {
+        if !listed.iter().any(|file| file.name == *name) {
             disk.remove(name)?;
         }
     }
     Ok(())
 }
 
-struct Copying<'d, W> {
+struct SegmentCopier<'d, W> {
     from: &'d Disk,
     to: &'d Disk,
     log: Identity,
     watch: W,
     progress: Progress,
-    /// When the last event was recorded.
+    /// The recorded time of the last event.
     last: Option<Timestamp>,
 }
 
-impl<W: FnMut(Progress)> Copying<'_, W> {
-    /// Copies a segment up to its last group. It must end where the `next` one begins.
+impl<W: FnMut(Progress)> SegmentCopier<'_, W> {
+    /// Copies a segment up to its last group. It must end where the `next` one starts.
     fn segment(&mut self, first: Position, next: Option<Position>) -> Result<File, BackupError> {
-        let made = format!("{}.tmp", file_name(first, Position::START));
-        let mut groups = walk::open_in(self.from, self.log, first).map_err(WalkError::Open)?;
-        let mut copy = Copy::new(self.to.create(&made)?);
+        let temporary = format!("{}.tmp", file_name(first, Position::START));
+        let mut groups =
+            offline_reader::open_segment(self.from, self.log, first).map_err(OfflineReadError::Open)?;
+        let mut copy = HashingWriter::new(self.to.create(&temporary)?);
         let mut header = vec![0; HEADER_BYTES as usize];
         self.from.open_to_read(&segment_name(first))?.read_exact_at(&mut header, 0)?;
         copy.push(&header)?;
         let done = self.progress.bytes;
-        while let Some(piece) = groups.next().map_err(WalkError::Open)? {
-            copy.push(&piece.bytes)?;
-            self.progress.events += piece.group.events.len() as u64;
+        while let Some(RawGroup { bytes, group }) = groups.next().map_err(OfflineReadError::Open)? {
+            copy.push(&bytes)?;
+            self.progress.events += group.events.len() as u64;
             self.progress.bytes = done + groups.end();
             (self.watch)(self.progress);
         }
-        walk::ended(&groups, next).map_err(WalkError::Open)?;
+        offline_reader::check_end(&groups, next).map_err(OfflineReadError::Open)?;
         self.last = Some(groups.recorded_at());
         let (bytes, sha256) = copy.finish()?;
         let last = Position(groups.next_position().0 - 1);
         let name = file_name(first, last);
-        self.to.rename(&made, &name)?;
+        self.to.rename(&temporary, &name)?;
         Ok(File { name, first, last, bytes, sha256 })
     }
 }
 
-/// A file that is written from its start to its end, with its hash.
-struct Copy {
+/// A sequential writer of a file, which computes its hash.
+struct HashingWriter {
     file: DiskFile,
     hash: Context,
     pending: Vec<u8>,
     written: u64,
 }
 
-impl Copy {
+impl HashingWriter {
     fn new(file: DiskFile) -> Self {
         Self { file, hash: Context::new(&SHA256), pending: Vec::new(), written: 0 }
     }
@@ -338,7 +345,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Its length and its SHA-256.
+    /// Returns the length and the SHA-256.
     fn finish(mut self) -> Result<(u64, String), Fault> {
         self.flush()?;
         self.file.sync_all()?;

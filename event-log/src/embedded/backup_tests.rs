@@ -1,4 +1,4 @@
-//! Backups that are made while the log is written to, broken off anywhere, damaged, and put back.
+//! Backups during appends, interrupted backups, damaged backups, and restores.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::backup::{backup_on, restore_manifest_on};
 use super::disk::Disk;
-use super::disk::simulated::Trouble;
-use super::rig::{Lots, commit, event, open, read_all, settings};
+use super::disk::simulated::FaultKind;
+use super::harness::{SeededRng, commit, event, open, read_all, settings};
 use super::writer::Writer;
 use super::{
-    BackedUp, BackupError, EmbeddedLog, OpenError, Settings, SimDisk, Walk, WalkError, backup, check_backup,
-    restore,
+    BackedUp, BackupError, EmbeddedLog, OfflineReadError, OfflineReader, OpenError, Settings, SimDisk,
+    backup, check_backup, restore,
 };
 use crate::clock::Clock;
 use crate::{EventLog, Expected, Filter, Identity};
@@ -41,38 +41,38 @@ fn back_up(from: &SimDisk, to: &SimDisk) -> Result<BackedUp, BackupError> {
     backup_on(&sim(from), &sim(to), NOW, |_| {})
 }
 
-/// The events of a log that is made from the backup.
+/// The events of a log that is restored from the backup.
 fn restored(backup: &SimDisk) -> Result<Vec<Recorded>, BackupError> {
     let disk = SimDisk::new(99);
     restore_manifest_on(&sim(backup), &sim(&disk), NOW, |_| {})?;
     let (writer, opened) = open(&disk, &settings()).unwrap();
-    assert_eq!(opened.cut, None);
+    assert_eq!(opened.truncated, None);
     Ok(read_all(&writer).unwrap())
 }
 
-fn walked(disk: &SimDisk, after: Position) -> Vec<Recorded> {
-    let mut walk = Walk::open_on(sim(disk), after).unwrap();
+fn read_offline(disk: &SimDisk, after: Position) -> Vec<Recorded> {
+    let mut reader = OfflineReader::open_on(sim(disk), after).unwrap();
     let mut events = Vec::new();
-    while let Some(group) = walk.next_events().unwrap() {
+    while let Some(group) = reader.next_events().unwrap() {
         events.extend(group);
     }
     events
 }
 
 #[test]
-fn a_walk_sees_what_readers_see_from_any_position_on() {
+fn offline_reader_matches_the_log_from_any_position() {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..120);
     let events = read_all(&writer).unwrap();
     for after in 0..=events.len() {
-        assert_eq!(walked(&disk, Position(after as u64)), events[after..], "after {after}");
+        assert_eq!(read_offline(&disk, Position(after as u64)), events[after..], "after {after}");
     }
-    assert!(walked(&disk, Position(1_000)).is_empty());
+    assert!(read_offline(&disk, Position(1_000)).is_empty());
 }
 
 #[test]
-fn a_restored_log_has_the_events_of_the_backup_and_another_epoch() {
+fn restored_log_has_the_backup_s_events_and_a_higher_epoch() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..120);
@@ -86,11 +86,11 @@ fn a_restored_log_has_the_events_of_the_backup_and_another_epoch() {
     assert_eq!(read_all(&restored).unwrap(), read_all(&writer).unwrap());
     append(&mut restored, 120..240);
     assert_eq!(read_all(&restored).unwrap().len(), 240);
-    assert_eq!(restored.active.header.identity, log, "new segments are of the new epoch");
+    assert_eq!(restored.active.header.identity, log, "new segments belong to the new epoch");
 }
 
 #[test]
-fn two_restores_of_one_backup_are_never_in_one_epoch() {
+fn two_restores_of_one_backup_have_different_epochs() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..3);
@@ -98,11 +98,11 @@ fn two_restores_of_one_backup_are_never_in_one_epoch() {
     let epoch =
         |now| restore_manifest_on(&sim(&backup), &sim(&SimDisk::new(3)), now, |_| {}).unwrap().log.epoch;
     assert_ne!(epoch(NOW), epoch(Timestamp::from_micros(NOW.micros() + 1_000_000)));
-    assert_eq!(epoch(Timestamp::EPOCH), 1, "a clock that was set back still raises it");
+    assert_eq!(epoch(Timestamp::EPOCH), 1, "the epoch is raised even if the clock was set back");
 }
 
 #[test]
-fn a_second_backup_copies_only_what_is_new() {
+fn second_backup_is_incremental() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..120);
@@ -118,7 +118,7 @@ fn a_second_backup_copies_only_what_is_new() {
 }
 
 #[test]
-fn an_empty_log_can_be_backed_up_and_restored() {
+fn empty_log_is_backed_up_and_restored() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     assert_eq!(back_up(&disk, &backup).unwrap().head, Position::START);
@@ -129,7 +129,7 @@ fn an_empty_log_can_be_backed_up_and_restored() {
 }
 
 #[test]
-fn a_backup_that_breaks_off_at_any_call_leaves_the_one_before_it_or_is_whole() {
+fn backup_interrupted_at_any_call_leaves_a_valid_backup() {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..24);
@@ -138,21 +138,21 @@ fn a_backup_that_breaks_off_at_any_call_leaves_the_one_before_it_or_is_whole() {
     let before = restored(&backup).unwrap();
     append(&mut writer, 24..50);
     let after = read_all(&writer).unwrap();
-    for trouble in [Trouble::PowerCut, Trouble::Error, Trouble::Full] {
+    for kind in [FaultKind::PowerCut, FaultKind::Error, FaultKind::Full] {
         for call in 1.. {
             let target = backup.copy(call);
-            target.trouble_at(call, trouble);
+            target.inject_fault(call, kind);
             let outcome = back_up(&disk, &target);
-            let happened = !target.has_trouble();
+            let happened = !target.has_pending_fault();
             target.set_capacity(u64::MAX);
             target.restart();
             let found = restored(&target).unwrap();
-            assert!(found == before || found == after, "{trouble:?} at call {call}");
+            assert!(found == before || found == after, "{kind:?} at call {call}");
             if outcome.is_ok() {
-                assert!(found == after, "{trouble:?} at call {call}");
+                assert!(found == after, "{kind:?} at call {call}");
             }
             back_up(&disk, &target).unwrap();
-            assert_eq!(restored(&target).unwrap(), after, "{trouble:?} at call {call}");
+            assert_eq!(restored(&target).unwrap(), after, "{kind:?} at call {call}");
             if !happened {
                 break;
             }
@@ -161,21 +161,21 @@ fn a_backup_that_breaks_off_at_any_call_leaves_the_one_before_it_or_is_whole() {
 }
 
 #[test]
-fn a_changed_bit_in_a_backup_is_found_or_does_no_harm() {
+fn flipped_bit_in_a_backup_is_detected_or_harmless() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..60);
     back_up(&disk, &backup).unwrap();
     let events = read_all(&writer).unwrap();
-    let mut lots = Lots::new(5);
+    let mut rng = SeededRng::new(5);
     let mut found = 0;
     for _ in 0..300 {
         let names = sim(&backup).list().unwrap();
-        let name = &names[lots.below(names.len() as u64) as usize];
+        let name = &names[rng.below(names.len() as u64) as usize];
         let copy = backup.copy(1);
         let mut bytes = copy.contents(name).unwrap();
-        let at = lots.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << lots.below(8);
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
         copy.replace(name, bytes);
         match restored(&copy) {
             Ok(read) => assert_eq!(read, events, "{name} at byte {at}"),
@@ -186,27 +186,27 @@ fn a_changed_bit_in_a_backup_is_found_or_does_no_harm() {
 }
 
 #[test]
-fn a_damaged_log_is_not_backed_up_as_if_it_were_good() {
+fn backup_of_a_damaged_log_is_refused() {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..60);
     writer.mark().unwrap();
-    let sound = read_all(&writer).unwrap();
-    let mut lots = Lots::new(8);
+    let undamaged = read_all(&writer).unwrap();
+    let mut rng = SeededRng::new(8);
     for _ in 0..200 {
         let names = sim(&disk).list().unwrap();
         let segments: Vec<_> = names.iter().filter(|name| name.ends_with(".segment")).collect();
-        let name = segments[lots.below(segments.len() as u64) as usize];
+        let name = segments[rng.below(segments.len() as u64) as usize];
         let copy = disk.copy(1);
         let mut bytes = copy.contents(name).unwrap();
-        let at = lots.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << lots.below(8);
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
         copy.replace(name, bytes);
         let backup = SimDisk::new(3);
         match back_up(&copy, &backup) {
-            // A mark at the very end, and room behind it, may be damaged without a loss.
-            Ok(_) => assert_eq!(restored(&backup).unwrap(), sound, "{name} at byte {at}"),
-            Err(BackupError::Source(WalkError::Open(OpenError::Damaged { file, .. }))) => {
+            // Damage to the last mark or to the zeros after it loses no event.
+            Ok(_) => assert_eq!(restored(&backup).unwrap(), undamaged, "{name} at byte {at}"),
+            Err(BackupError::Source(OfflineReadError::Open(OpenError::Damaged { file, .. }))) => {
                 assert_eq!(file, *name);
             }
             Err(error) => panic!("{error}"),
@@ -215,7 +215,7 @@ fn a_damaged_log_is_not_backed_up_as_if_it_were_good() {
 }
 
 #[test]
-fn a_backup_of_another_history_is_not_gone_on_with() {
+fn backup_of_a_diverged_log_is_not_extended() {
     let (disk, backup) = (SimDisk::new(1), SimDisk::new(2));
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..60);
@@ -229,7 +229,7 @@ fn a_backup_of_another_history_is_not_gone_on_with() {
         assert!(error.to_string().contains(word), "{error}");
         assert!(sim(&backup).list().unwrap().iter().filter(|name| !name.ends_with(".tmp")).eq(&before));
     };
-    // The log as it was before, put back by hand: shorter, and later as long as the backup with other events.
+    // An older state of the log, restored manually: shorter, and later as long as the backup with other events.
     refused(&earlier, "reaches");
     let (mut other, _) = open(&earlier, &settings()).unwrap();
     append(&mut other, 1_060..1_130);
@@ -260,7 +260,7 @@ async fn all(log: &EmbeddedLog) -> Vec<Recorded> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn backups_made_while_appends_go_on_hold_everything_acknowledged_before_them() {
+async fn backup_during_appends_has_all_acknowledged_events() {
     let folder = tempfile::tempdir().unwrap();
     let (events, backups) = (folder.path().join("events"), folder.path().join("backup"));
     let (log, _) = EmbeddedLog::open(&real(&events), Clock::System).unwrap();
@@ -283,7 +283,7 @@ async fn backups_made_while_appends_go_on_hold_everything_acknowledged_before_th
     let mut made = Vec::new();
     for n in 0..12 {
         let acknowledged = *log.head().borrow();
-        // Every third is a new one, the others go on with it.
+        // Every third backup is a new one; the others extend it.
         let target = backups.join((n / 3).to_string());
         std::fs::create_dir_all(&backups).unwrap();
         let from = events.clone();
@@ -306,7 +306,7 @@ async fn backups_made_while_appends_go_on_hold_everything_acknowledged_before_th
     assert!(made.first().unwrap().0 < made.last().unwrap().0);
     for (head, folder) in made {
         let (log, opened) = EmbeddedLog::open(&real(&folder), Clock::System).unwrap();
-        assert_eq!(opened.cut, None);
+        assert_eq!(opened.truncated, None);
         assert_eq!(all(&log).await, events[..head.0 as usize]);
     }
 }
@@ -324,7 +324,7 @@ fn contents(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_refused_by_name_and_changes_nothing() {
+async fn invalid_folders_are_refused_by_name_without_changes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (log, _) = EmbeddedLog::open(&real(&at("events")), Clock::System).unwrap();
@@ -338,7 +338,7 @@ async fn what_cannot_be_done_is_refused_by_name_and_changes_nothing() {
     let before = contents(folder.path());
     let to = |from: &str, to: &str| backup(&at(from), &at(to), NOW, |_| {}).unwrap_err().to_string();
     let put = |from: &str, to: &str| restore(&at(from), &at(to), NOW, |_| {}).unwrap_err().to_string();
-    for (said, part) in [
+    for (error, part) in [
         (to("nowhere", "new"), "holds no event log"),
         (to("full", "new"), "holds no event log"),
         (to("events", "full"), "holiday.jpg"),
@@ -350,7 +350,7 @@ async fn what_cannot_be_done_is_refused_by_name_and_changes_nothing() {
         (put("backup", "events"), "name an empty folder"),
         (put("backup", "backup/new"), "lies within"),
     ] {
-        assert!(said.contains(part), "no {part} in {said}");
+        assert!(error.contains(part), "no {part} in {error}");
     }
     assert!(contents(folder.path()) == before, "something was changed");
     assert!(!at("new").exists());
@@ -374,7 +374,7 @@ async fn what_cannot_be_done_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
-fn what_a_broken_off_restore_left_is_made_anew() {
+fn leftovers_of_an_interrupted_restore_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (disk, simulated) = (SimDisk::new(1), SimDisk::new(2));
@@ -391,27 +391,27 @@ fn what_a_broken_off_restore_left_is_made_anew() {
     restore(&at("backup"), &at("new"), NOW, |_| {}).unwrap();
     assert!(!at("new.restoring").exists());
     let (writer, _) = open(&disk, &settings()).unwrap();
-    let mut walk = Walk::open(&at("new"), Position::START).unwrap();
+    let mut reader = OfflineReader::open(&at("new"), Position::START).unwrap();
     let mut events = Vec::new();
-    while let Some(group) = walk.next_events().unwrap() {
+    while let Some(group) = reader.next_events().unwrap() {
         events.extend(group);
     }
     assert_eq!(events, read_all(&writer).unwrap());
 
-    // Files that no restore makes stay.
+    // Other files stay.
     std::fs::create_dir(at("other.restoring")).unwrap();
     std::fs::write(at("other.restoring/holiday.jpg"), "sun").unwrap();
-    let said = restore(&at("backup"), &at("other"), NOW, |_| {}).unwrap_err().to_string();
-    assert!(said.contains("holiday.jpg"), "{said}");
+    let error = restore(&at("backup"), &at("other"), NOW, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("holiday.jpg"), "{error}");
     assert_eq!(std::fs::read(at("other.restoring/holiday.jpg")).unwrap(), b"sun");
 }
 
 #[test]
-fn a_walk_of_another_logs_segment_is_refused() {
+fn offline_reader_refuses_a_segment_of_another_log() {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &settings()).unwrap();
     append(&mut writer, 0..3);
     let other = Identity { id: LogId(Uuid::from_u128(7)), epoch: 0 };
-    let refused = super::walk::open_in(&sim(&disk), other, Position(1)).unwrap_err();
+    let refused = super::offline_reader::open_segment(&sim(&disk), other, Position(1)).unwrap_err();
     assert!(refused.to_string().contains("belongs to the log"), "{refused}");
 }

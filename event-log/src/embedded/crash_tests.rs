@@ -1,30 +1,30 @@
-//! Power cuts, failing calls and full disks, at every call.
+//! Power cuts, failed calls and full disks, at every call.
 
-use super::rig::{Lots, Witness, open, settings};
+use super::harness::{Oracle, SeededRng, open, settings};
 use super::writer::Writer;
-use super::{OpenError, SimDisk, Stopped, Tally, Trouble, torture};
+use super::{FaultKind, OpenError, SimDisk, SimulationStats, Stopped, simulate};
 
 const GROUPS: u64 = 12;
 
-/// A life of a log: opened, checked, appended to until the disk fails, and closed if it did not.
-fn live(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots) -> Result<Option<Writer>, OpenError> {
+/// One run of a log: opens it, checks it, and appends until the disk fails.
+fn run_log(disk: &SimDisk, oracle: &mut Oracle, rng: &mut SeededRng) -> Result<Option<Writer>, OpenError> {
     let (mut writer, _) = open(disk, &settings())?;
-    // A check reads as well, and would fail with the disk.
-    if !disk.has_trouble() && disk.is_powered() {
-        witness.check(&writer).unwrap();
+    // A check reads the disk, and would meet the injected fault.
+    if !disk.has_pending_fault() && disk.is_powered() {
+        oracle.check(&writer).unwrap();
     }
     for _ in 0..GROUPS {
-        if !witness.append(&mut writer, lots).unwrap() {
+        if !oracle.append(&mut writer, rng).unwrap() {
             return Ok(None);
         }
     }
     Ok(Some(writer))
 }
 
-/// How many calls a life of this seed makes when nothing goes wrong.
+/// The number of disk calls in a run of this seed without a fault.
 fn calls_of(seed: u64) -> u64 {
     let disk = SimDisk::new(seed);
-    live(&disk, &mut Witness::default(), &mut Lots::new(seed)).unwrap().unwrap();
+    run_log(&disk, &mut Oracle::default(), &mut SeededRng::new(seed)).unwrap().unwrap();
     disk.calls()
 }
 
@@ -34,75 +34,75 @@ fn a_seed_gives_the_same_run_every_time() {
 }
 
 #[test]
-fn a_power_cut_at_any_call_loses_nothing_acknowledged_and_makes_nothing_up() {
+fn power_cut_at_any_call_loses_and_invents_no_event() {
     for seed in 0..60 {
         let calls = calls_of(seed);
-        // Every call of the first seeds, and a part of those of the others.
+        // Every call of the first seeds, and a part of the calls of the others.
         let step = if seed < 2 { 1 } else { 17 };
         for call in (1 + seed % step..=calls).step_by(usize::try_from(step).unwrap()) {
             let disk = SimDisk::new(seed * 10_007 + call);
-            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
-            disk.trouble_at(call, Trouble::PowerCut);
-            // Not even opening may have been possible.
-            let _ = live(&disk, &mut witness, &mut lots);
+            let (mut oracle, mut rng) = (Oracle::default(), SeededRng::new(seed));
+            disk.inject_fault(call, FaultKind::PowerCut);
+            // Even opening may have failed.
+            let _ = run_log(&disk, &mut oracle, &mut rng);
             disk.restart();
-            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+            check_further_runs(&disk, &mut oracle, &mut rng, &format!("seed {seed}, call {call}"));
         }
     }
 }
 
-/// Two further lives, each of which begins with a power cut while it recovers.
-fn check_lives(disk: &SimDisk, witness: &mut Witness, lots: &mut Lots, what: &str) {
+/// Two further runs, each with a power cut during recovery.
+fn check_further_runs(disk: &SimDisk, oracle: &mut Oracle, rng: &mut SeededRng, what: &str) {
     for _ in 0..2 {
-        disk.trouble_at(1 + lots.below(40), Trouble::PowerCut);
-        let _ = live(disk, witness, lots);
+        disk.inject_fault(1 + rng.below(40), FaultKind::PowerCut);
+        let _ = run_log(disk, oracle, rng);
         disk.restart();
     }
-    match live(disk, witness, lots) {
-        Ok(Some(writer)) => witness.check(&writer).unwrap_or_else(|broken| panic!("{what}: {broken}")),
-        Ok(None) => panic!("{what}: the log stopped on a disk without fault"),
+    match run_log(disk, oracle, rng) {
+        Ok(Some(writer)) => oracle.check(&writer).unwrap_or_else(|violation| panic!("{what}: {violation}")),
+        Ok(None) => panic!("{what}: the log stopped on a disk without a fault"),
         Err(error) => panic!("{what}: {error}"),
     }
 }
 
 #[test]
-fn a_failing_call_is_final_and_loses_nothing_acknowledged() {
+fn failed_call_is_final_and_loses_no_acknowledged_event() {
     for seed in 0..3 {
         for call in 1..=calls_of(seed) {
             let disk = SimDisk::new(seed * 10_007 + call);
-            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
-            disk.trouble_at(call, Trouble::Error);
+            let (mut oracle, mut rng) = (Oracle::default(), SeededRng::new(seed));
+            disk.inject_fault(call, FaultKind::Error);
             match open(&disk, &settings()) {
                 Err(OpenError::Io(_)) => {}
                 Err(other) => panic!("seed {seed}, call {call}: {other}"),
                 Ok((mut writer, _)) => {
-                    while disk.has_trouble() && witness.append(&mut writer, &mut lots).unwrap() {}
-                    if !disk.has_trouble() {
-                        let stopped = writer.latch.stopped();
+                    while disk.has_pending_fault() && oracle.append(&mut writer, &mut rng).unwrap() {}
+                    if !disk.has_pending_fault() {
+                        let stopped = writer.shutdown.stopped();
                         assert!(matches!(stopped, Some(Stopped::Failed { .. })), "seed {seed}, call {call}");
                     }
                 }
             }
-            // The process starts again; what the disk kept back shows only when the power fails afterwards.
+            // The process restarts. Data that never reached the disk is missing only after a later power cut.
             let (writer, _) = open(&disk, &settings()).unwrap();
-            witness.check(&writer).unwrap();
+            oracle.check(&writer).unwrap();
             if call % 2 == 0 {
                 let mut writer = writer;
-                assert!(witness.append(&mut writer, &mut lots).unwrap());
+                assert!(oracle.append(&mut writer, &mut rng).unwrap());
             }
             disk.power_cycle();
-            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+            check_further_runs(&disk, &mut oracle, &mut rng, &format!("seed {seed}, call {call}"));
         }
     }
 }
 
 #[test]
-fn a_full_disk_refuses_appends_reads_on_and_comes_back_by_itself() {
+fn full_disk_refuses_appends_until_space_is_free() {
     let seed = 1;
     for call in 1..=calls_of(seed) {
         let disk = SimDisk::new(seed * 10_007 + call);
-        let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
-        disk.trouble_at(call, Trouble::Full);
+        let (mut oracle, mut rng) = (Oracle::default(), SeededRng::new(seed));
+        disk.inject_fault(call, FaultKind::Full);
         let mut writer = match open(&disk, &settings()) {
             Ok((writer, _)) => writer,
             Err(OpenError::Full { .. } | OpenError::Io(_)) => {
@@ -113,87 +113,87 @@ fn a_full_disk_refuses_appends_reads_on_and_comes_back_by_itself() {
         };
         for _ in 0..GROUPS {
             assert!(
-                witness.append(&mut writer, &mut lots).unwrap(),
+                oracle.append(&mut writer, &mut rng).unwrap(),
                 "call {call}: a full disk does not stop the log"
             );
-            witness.check(&writer).unwrap();
+            oracle.check(&writer).unwrap();
         }
-        let full = writer.shelf.durable();
+        let full = writer.view.durable();
         disk.set_capacity(u64::MAX);
         for _ in 0..GROUPS {
-            assert!(witness.append(&mut writer, &mut lots).unwrap());
+            assert!(oracle.append(&mut writer, &mut rng).unwrap());
         }
-        assert!(writer.shelf.durable() > full, "call {call}: appending came back");
-        witness.check(&writer).unwrap();
+        assert!(writer.view.durable() > full, "call {call}: appends succeed again");
+        oracle.check(&writer).unwrap();
         disk.power_cycle();
-        check_lives(&disk, &mut witness, &mut lots, &format!("call {call}"));
+        check_further_runs(&disk, &mut oracle, &mut rng, &format!("call {call}"));
     }
 }
 
 #[test]
-fn a_call_that_finds_no_room_once_is_final_or_passes_by_itself() {
-    let mut passed = 0;
+fn one_call_without_space_is_final_or_temporary() {
+    let mut temporary = 0;
     for seed in 0..2 {
         for call in 1..=calls_of(seed) {
             let disk = SimDisk::new(seed * 10_007 + call);
-            let (mut witness, mut lots) = (Witness::default(), Lots::new(seed));
-            disk.trouble_at(call, Trouble::NoRoom);
+            let (mut oracle, mut rng) = (Oracle::default(), SeededRng::new(seed));
+            disk.inject_fault(call, FaultKind::NoSpace);
             let Ok((mut writer, _)) = open(&disk, &settings()) else { continue };
-            while disk.has_trouble() && witness.append(&mut writer, &mut lots).unwrap() {}
-            if writer.latch.stopped().is_some() {
+            while disk.has_pending_fault() && oracle.append(&mut writer, &mut rng).unwrap() {}
+            if writer.shutdown.stopped().is_some() {
                 continue;
             }
-            passed += 1;
+            temporary += 1;
             for _ in 0..GROUPS {
-                let goes_on = witness.append(&mut writer, &mut lots).unwrap();
-                assert!(goes_on, "seed {seed}, call {call}: {:?}", writer.latch.stopped());
+                let running = oracle.append(&mut writer, &mut rng).unwrap();
+                assert!(running, "seed {seed}, call {call}: {:?}", writer.shutdown.stopped());
             }
-            witness.check(&writer).unwrap();
+            oracle.check(&writer).unwrap();
             disk.power_cycle();
-            check_lives(&disk, &mut witness, &mut lots, &format!("seed {seed}, call {call}"));
+            check_further_runs(&disk, &mut oracle, &mut rng, &format!("seed {seed}, call {call}"));
         }
     }
-    assert!(passed > 0);
+    assert!(temporary > 0);
 }
 
 #[test]
-fn a_mark_whose_sync_failed_leaves_no_hole_below_what_is_written_behind_it() {
-    // Whether the disk kept the mark is drawn by lot.
+fn failed_sync_of_a_mark_leaves_no_hole_before_later_events() {
+    // Whether the mark reached the disk is random.
     for seed in 0..20 {
         let disk = SimDisk::new(seed);
-        let (mut witness, mut lots) = (Witness::default(), Lots::new(1));
+        let (mut oracle, mut rng) = (Oracle::default(), SeededRng::new(1));
         let (mut writer, _) = open(&disk, &settings()).unwrap();
-        assert!(witness.append(&mut writer, &mut lots).unwrap());
+        assert!(oracle.append(&mut writer, &mut rng).unwrap());
         // The write of the mark is the first call, its sync the second.
-        disk.trouble_at(2, Trouble::Error);
-        assert!(writer.mark().is_err() && !disk.has_trouble());
+        disk.inject_fault(2, FaultKind::Error);
+        assert!(writer.mark().is_err() && !disk.has_pending_fault());
         drop(writer);
-        // The cache still has the mark when the process starts again, and has lost it once the power is gone.
+        // The cache still has the mark when the process restarts, and loses it in the power cut.
         let (mut writer, _) = open(&disk, &settings()).unwrap();
-        assert!(witness.append(&mut writer, &mut lots).unwrap());
+        assert!(oracle.append(&mut writer, &mut rng).unwrap());
         disk.power_cycle();
         let (writer, _) = open(&disk, &settings()).unwrap();
-        witness.check(&writer).unwrap();
+        oracle.check(&writer).unwrap();
     }
 }
 
 #[test]
-fn histories_that_once_broke_a_promise_keep_it() {
+fn histories_with_former_violations_pass() {
     for seed in
         [11_830, 22_479, 24_822, 16_609, 1_000_566, 2_008_334, 2_012_610, 2_014_471, 7_024_041, 7_034_087]
     {
-        torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        simulate(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
 }
 
 #[test]
-fn a_history_of_every_kind_of_trouble_keeps_every_promise() {
-    let mut sum = Tally::default();
+fn histories_with_every_kind_of_fault_have_no_violation() {
+    let mut sum = SimulationStats::default();
     for seed in 0..400 {
-        sum += torture(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        sum += simulate(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
-    assert_eq!(torture(7), torture(7), "a seed gives the same history every time");
-    // Each kind of trouble came up, and was met.
+    assert_eq!(simulate(7), simulate(7), "a seed gives the same history every time");
+    // Each kind of fault was injected, and each outcome occurred.
     for (what, count) in [
         ("acknowledged", sum.acknowledged),
         ("refused", sum.refused),
@@ -201,15 +201,15 @@ fn a_history_of_every_kind_of_trouble_keeps_every_promise() {
         ("power cuts", sum.power_cuts),
         ("failed calls", sum.failed_calls),
         ("full disks", sum.full_disks),
-        ("refused starts", sum.refused_starts),
-        ("cut writes", sum.cut_writes),
-        ("changed bits found", sum.changed_bits.found),
-        ("changed bits harmless", sum.changed_bits.harmless),
-        ("misdirected writes found", sum.misdirected_writes.found),
-        ("lost writes found", sum.lost_writes.found),
+        ("failed starts", sum.failed_starts),
+        ("truncated writes", sum.truncated_writes),
+        ("flipped bits detected", sum.flipped_bits.detected),
+        ("harmless flipped bits", sum.flipped_bits.harmless),
+        ("misdirected writes detected", sum.misdirected_writes.detected),
+        ("lost writes detected", sum.lost_writes.detected),
         ("repairs", sum.repairs),
         ("faults in repairs", sum.faults_in_repairs),
-        ("events set aside", sum.set_aside),
+        ("quarantined events", sum.quarantined),
     ] {
         assert!(count > 0, "no {what} in {sum:?}");
     }

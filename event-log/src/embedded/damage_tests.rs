@@ -1,19 +1,19 @@
-//! Bytes that are not as they were written: what is cut, what is refused, and what is made anew.
+//! Damaged files: what a start truncates, refuses and rebuilds.
 
 use event_schemas::ids::Position;
 
-use super::rig::{commit, event, open, read_all, settings};
+use super::harness::{commit, event, open, read_all, settings};
 use super::segment::{HEADER_BYTES, index_name, segment_name};
 use super::writer::{QUIET, Writer};
 use super::{OpenError, Settings, SimDisk};
 use crate::Expected;
 
-/// Room for all that these tests write in one segment.
+/// Settings with one segment for everything that these tests write.
 fn one_segment() -> Settings {
     Settings { segment_bytes: 1 << 16, ..settings() }
 }
 
-/// Three groups of two appends, and where the last group starts and ends.
+/// Writes three groups of two appends. Returns the offsets at which the last group starts and ends.
 fn three_groups(disk: &SimDisk) -> (usize, usize) {
     let (mut writer, _) = open(disk, &one_segment()).unwrap();
     let mut start = 0;
@@ -37,7 +37,7 @@ fn first_segment() -> String {
     segment_name(Position(1))
 }
 
-/// A copy of the disk whose first segment has other bytes.
+/// A copy of the disk with a changed first segment.
 fn with_segment(disk: &SimDisk, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
     let copy = disk.copy(7);
     let mut bytes = copy.contents(&first_segment()).unwrap();
@@ -46,30 +46,30 @@ fn with_segment(disk: &SimDisk, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
     copy
 }
 
-/// The log opens without the last group, which is kept aside, and takes new events in its place.
+/// Asserts that the log opens without the last group, whose bytes are kept in a file, and accepts new events.
 #[track_caller]
-fn assert_last_group_is_cut(disk: &SimDisk, what: &str) {
+fn assert_last_group_is_truncated(disk: &SimDisk, what: &str) {
     let (mut writer, opened) = open(disk, &one_segment()).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(opened.events, 8, "{what}");
-    let cut = opened.cut.unwrap_or_else(|| panic!("{what}: nothing was cut"));
-    assert_eq!(cut.position, Position(9));
-    assert_eq!(disk.contents(&cut.kept_in).unwrap().len() as u64, cut.bytes);
-    // Shorter than what was cut, so that nothing of that may be left behind it.
+    let truncated = opened.truncated.unwrap_or_else(|| panic!("{what}: nothing was truncated"));
+    assert_eq!(truncated.position, Position(9));
+    assert_eq!(disk.contents(&truncated.kept_in).unwrap().len() as u64, truncated.bytes);
+    // Shorter than the truncated bytes, so that leftovers after it would be noticed.
     let append = ("a-1".parse().unwrap(), Expected::Any, vec![event(100, 0)]);
     commit(&mut writer, vec![append]).remove(0).unwrap();
     drop(writer);
     let (writer, opened) = open(disk, &one_segment()).unwrap();
-    assert_eq!((opened.events, opened.cut), (9, None), "{what}: cut once only");
+    assert_eq!((opened.events, opened.truncated), (9, None), "{what}: truncated only once");
     assert_eq!(read_all(&writer).unwrap().len(), 9);
 }
 
 #[test]
-fn a_last_group_that_ends_early_is_cut_wherever_it_ends() {
+fn incomplete_last_group_is_truncated_at_any_length() {
     let disk = SimDisk::new(1);
     let (start, end) = three_groups(&disk);
     for kept in start..end {
         let zeroed = with_segment(&disk, |bytes| bytes[kept..].fill(0));
-        // A byte that was zero anyway does not end the group early.
+        // The remaining bytes were zero anyway.
         if zeroed.contents(&first_segment()) == disk.contents(&first_segment()) {
             continue;
         }
@@ -77,33 +77,33 @@ fn a_last_group_that_ends_early_is_cut_wherever_it_ends() {
             && zeroed.contents(&first_segment()).unwrap()[start..].iter().all(|byte| *byte == 0)
         {
             let (_, opened) = open(&zeroed, &one_segment()).unwrap();
-            assert_eq!((opened.events, opened.cut), (8, None), "nothing of the group was written");
+            assert_eq!((opened.events, opened.truncated), (8, None), "nothing of the group was written");
             continue;
         }
-        assert_last_group_is_cut(&zeroed, &format!("zeros from byte {kept} on"));
+        assert_last_group_is_truncated(&zeroed, &format!("zeros from byte {kept} on"));
     }
     for len in start + 8..end {
-        let cut_short = with_segment(&disk, |bytes| bytes.truncate(len));
-        let (writer, opened) = open(&cut_short, &one_segment()).unwrap();
+        let incomplete = with_segment(&disk, |bytes| bytes.truncate(len));
+        let (writer, opened) = open(&incomplete, &one_segment()).unwrap();
         assert_eq!(opened.events, 8, "a file of {len} bytes");
         assert_eq!(read_all(&writer).unwrap().len(), 8);
     }
 }
 
 #[test]
-fn a_last_group_with_any_byte_changed_is_cut() {
+fn last_group_with_any_changed_byte_is_truncated() {
     let disk = SimDisk::new(1);
     let (start, end) = three_groups(&disk);
     for at in start..end {
         for bit in [1, 0x80] {
             let flipped = with_segment(&disk, |bytes| bytes[at] ^= bit);
-            assert_last_group_is_cut(&flipped, &format!("byte {at} changed by {bit:#x}"));
+            assert_last_group_is_truncated(&flipped, &format!("byte {at} changed by {bit:#x}"));
         }
     }
 }
 
 #[test]
-fn any_byte_changed_below_the_durable_mark_is_refused_and_nothing_is_touched() {
+fn changed_byte_before_the_mark_is_refused_without_changes() {
     let disk = SimDisk::new(1);
     let (start, _) = three_groups(&disk);
     let header = 0..64;
@@ -125,7 +125,7 @@ fn any_byte_changed_below_the_durable_mark_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn the_refusal_names_the_place_and_the_position_of_the_damage() {
+fn refusal_names_file_offset_and_position() {
     let disk = SimDisk::new(1);
     let (mut writer, _) = open(&disk, &one_segment()).unwrap();
     append_two(&mut writer, 0);
@@ -142,7 +142,7 @@ fn the_refusal_names_the_place_and_the_position_of_the_damage() {
 }
 
 #[test]
-fn after_a_quiet_while_damage_to_the_last_events_is_refused_not_cut() {
+fn damage_to_the_last_group_is_refused_after_a_quiet_time() {
     for quiet in [false, true] {
         let disk = SimDisk::new(1);
         let (mut writer, _) = open(&disk, &one_segment()).unwrap();
@@ -154,24 +154,24 @@ fn after_a_quiet_while_damage_to_the_last_events_is_refused_not_cut() {
         writer.mark_if_quiet();
         match open(&with_segment(&disk, |bytes| bytes[at] ^= 1), &one_segment()) {
             Err(OpenError::Damaged { .. }) => assert!(quiet),
-            Ok((_, opened)) => assert!(!quiet && opened.cut.is_some()),
+            Ok((_, opened)) => assert!(!quiet && opened.truncated.is_some()),
             Err(other) => panic!("{other}"),
         }
     }
 }
 
 #[test]
-fn after_a_mark_damage_to_the_last_events_is_refused_not_cut() {
+fn damage_to_the_last_group_is_refused_after_a_mark() {
     let disk = SimDisk::new(1);
     let (start, _) = three_groups(&disk);
-    // Opening finds events that no mark confirms, and writes one; closing does the same.
+    // Opening writes a mark for unconfirmed events; closing does the same.
     drop(open(&disk, &one_segment()).unwrap());
     let flipped = with_segment(&disk, |bytes| bytes[start + 60] ^= 1);
     assert!(matches!(open(&flipped, &one_segment()), Err(OpenError::Damaged { .. })));
 }
 
 #[test]
-fn a_hole_before_good_groups_is_refused() {
+fn hole_before_valid_groups_is_refused() {
     let disk = SimDisk::new(1);
     let (start, _) = three_groups(&disk);
     let holed = with_segment(&disk, |bytes| bytes[usize::try_from(HEADER_BYTES).unwrap()..start].fill(0));
@@ -184,13 +184,13 @@ fn several_segments(disk: &SimDisk) -> Vec<Position> {
     for group in 0..60 {
         append_two(&mut writer, group * 10);
     }
-    let firsts: Vec<Position> = writer.shelf.segments().iter().map(|segment| segment.first()).collect();
+    let firsts: Vec<Position> = writer.view.segments().iter().map(|segment| segment.first()).collect();
     assert!(firsts.len() > 3);
     firsts
 }
 
 #[test]
-fn an_index_file_that_is_missing_or_damaged_is_made_anew() {
+fn missing_or_damaged_index_file_is_rebuilt() {
     let disk = SimDisk::new(1);
     let second = several_segments(&disk)[1];
     let name = index_name(second);
@@ -213,7 +213,7 @@ fn an_index_file_that_is_missing_or_damaged_is_made_anew() {
 }
 
 #[test]
-fn a_segment_that_is_missing_is_named() {
+fn missing_segment_is_named() {
     let disk = SimDisk::new(1);
     let firsts = several_segments(&disk);
     for missing in [firsts[0], firsts[2]] {
@@ -229,14 +229,14 @@ fn a_segment_that_is_missing_is_named() {
 }
 
 #[test]
-fn damage_in_a_sealed_segment_is_an_error_to_its_readers_and_to_nobody_else() {
+fn damage_in_a_sealed_segment_affects_only_its_readers() {
     let disk = SimDisk::new(1);
     several_segments(&disk);
     let damaged = with_segment(&disk, |bytes| bytes[usize::try_from(HEADER_BYTES).unwrap() + 100] ^= 1);
     let (mut writer, opened) = open(&damaged, &settings()).unwrap();
     assert_eq!(opened.events, 240);
-    let shelf = std::sync::Arc::clone(&writer.shelf);
-    let page = |after| shelf.page(after, &crate::Filter::All, 10, super::reader::Access::Disk);
+    let view = std::sync::Arc::clone(&writer.view);
+    let page = |after| view.page(after, &crate::Filter::All, 10, super::reader::Access::Disk);
     let error = page(Position::START).unwrap_err().to_string();
     assert!(error.contains(&first_segment()) && error.contains("checksum"), "{error}");
     assert_eq!(page(Position(230)).unwrap().events.len(), 10);
@@ -244,7 +244,7 @@ fn damage_in_a_sealed_segment_is_an_error_to_its_readers_and_to_nobody_else() {
 }
 
 #[test]
-fn a_log_of_a_newer_version_is_refused_with_a_way_out_and_not_touched() {
+fn newer_format_is_refused_with_a_remedy_without_changes() {
     let disk = SimDisk::new(1);
     three_groups(&disk);
     let text = String::from_utf8(disk.contents("log.json").unwrap()).unwrap();
@@ -260,7 +260,7 @@ fn a_log_of_a_newer_version_is_refused_with_a_way_out_and_not_touched() {
 }
 
 #[test]
-fn a_folder_of_something_else_is_not_taken_for_a_log() {
+fn folder_with_other_files_is_refused() {
     let disk = SimDisk::new(1);
     disk.replace("holiday.jpeg", vec![1, 2, 3]);
     match open(&disk, &one_segment()) {
@@ -274,7 +274,7 @@ fn a_folder_of_something_else_is_not_taken_for_a_log() {
 }
 
 #[test]
-fn a_segment_of_another_log_is_refused() {
+fn segment_of_another_log_is_refused() {
     let (one, other) = (SimDisk::new(1), SimDisk::new(2));
     three_groups(&one);
     three_groups(&other);

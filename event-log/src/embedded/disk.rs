@@ -1,7 +1,6 @@
-//! The one seam to the file system: a folder of flat files, real or simulated.
+//! The only access to the file system: a folder of flat files, real or simulated.
 //!
-//! Everything that the log asks of a disk is here, so that a simulated one can fail, fill up or lose its power at every
-//! single call.
+//! Every disk call of the log is here, so that a simulated disk can fail, fill up or lose its power at each single call.
 
 use std::fs::TryLockError;
 use std::io::{self, ErrorKind};
@@ -15,7 +14,7 @@ pub(super) mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 use simulated::{SimDisk, SimFile};
 
-/// A call to the disk that failed.
+/// A failed disk call.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {file}: {source}")]
 pub struct Fault {
@@ -25,18 +24,18 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Whether the disk has no room left, which passes; every other fault is final.
+    /// Whether the disk is full, which is a temporary fault. All other faults are final.
     pub(super) fn is_full(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
-    /// The fault, as one that does not pass even if the disk has room again.
-    pub(super) fn made_final(self) -> Self {
+    /// Turns the fault into a final one, even if the disk is only full.
+    pub(super) fn into_final(self) -> Self {
         Self { source: io::Error::other(self.source), ..self }
     }
 }
 
-/// The folder of a log. Clones are the same folder.
+/// The folder of a log. Clones refer to the same folder.
 #[derive(Clone, Debug)]
 pub(super) enum Disk {
     Real(PathBuf),
@@ -44,7 +43,7 @@ pub(super) enum Disk {
     Simulated(SimDisk),
 }
 
-/// An open file. Clones are the same file.
+/// An open file. Clones refer to the same file.
 #[derive(Clone, Debug)]
 pub(super) enum DiskFile {
     Real {
@@ -55,15 +54,15 @@ pub(super) enum DiskFile {
     Simulated(SimFile),
 }
 
-/// Why the folder cannot be had alone.
+/// The reason why the folder was not locked.
 #[derive(Debug)]
 pub(super) enum LockFault {
-    /// Another process holds it, with this id if it can be told.
+    /// Another process holds the lock, with this id if it is known.
     Held(Option<u32>),
     Fault(Fault),
 }
 
-/// The right to be the one process of a folder. Given back when dropped, also by the end of the process.
+/// The exclusive lock of a folder. It is released when it is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(
     #[expect(dead_code, reason = "the lock lasts as long as its file is open")] Option<std::fs::File>,
@@ -72,7 +71,7 @@ pub(super) struct Lock(
 const LOCK_FILE: &str = "lock";
 
 impl Disk {
-    /// The folder at `path`, which is made if it is not there.
+    /// The folder at `path`, which is created if it does not exist.
     pub(super) fn folder(path: &Path) -> Result<Self, Fault> {
         make_folder(path).map_err(|source| Fault {
             action: "create",
@@ -82,8 +81,8 @@ impl Disk {
         Ok(Self::Real(path.to_owned()))
     }
 
-    /// Makes the folder if it is not there.
-    pub(super) fn make(&self) -> Result<(), Fault> {
+    /// Creates the folder if it does not exist.
+    pub(super) fn create_folder(&self) -> Result<(), Fault> {
         match self {
             Self::Real(folder) => Self::folder(folder).map(drop),
             #[cfg(any(test, feature = "simulation"))]
@@ -91,7 +90,7 @@ impl Disk {
         }
     }
 
-    /// Removes the folder and its lock, if there is nothing else in it.
+    /// Removes the folder and its lock file if it contains nothing else.
     pub(super) fn remove_folder(&self) -> Result<(), Fault> {
         match self {
             Self::Real(folder) => {
@@ -107,7 +106,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         match self {
             Self::Real(folder) => folder.exists(),
             #[cfg(any(test, feature = "simulation"))]
@@ -115,7 +114,7 @@ impl Disk {
         }
     }
 
-    /// Where it is, for messages.
+    /// The path, for messages.
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Real(folder) => folder.clone(),
@@ -132,13 +131,13 @@ impl Disk {
         }
     }
 
-    /// As [`Self::lock`], and writes nothing: where no process has ever held the folder, there is nothing to take.
+    /// As [`Self::lock`], but writes nothing. If no process has ever locked the folder, there is nothing to lock.
     pub(super) fn lock_to_read(&self) -> Result<Lock, LockFault> {
         match self {
             Self::Real(folder) => {
                 let path = folder.join(LOCK_FILE);
                 match std::fs::File::open(&path) {
-                    Ok(file) => hold(&file, &path).map(|()| Lock(Some(file))),
+                    Ok(file) => try_lock(&file, &path).map(|()| Lock(Some(file))),
                     Err(source) if source.kind() == ErrorKind::NotFound => Ok(Lock(None)),
                     Err(source) => Err(LockFault::Fault(Fault {
                         action: "open",
@@ -152,7 +151,7 @@ impl Disk {
         }
     }
 
-    /// The names of all files but the lock, sorted.
+    /// The names of all files except the lock file, sorted.
     pub(super) fn list(&self) -> Result<Vec<String>, Fault> {
         match self {
             Self::Real(folder) => {
@@ -182,7 +181,7 @@ impl Disk {
         }
     }
 
-    /// As [`Self::open`], where nothing may be written, not even to a disk that allows it.
+    /// As [`Self::open`], but read-only.
     pub(super) fn open_to_read(&self, name: &str) -> Result<DiskFile, Fault> {
         match self {
             Self::Real(folder) => {
@@ -195,7 +194,7 @@ impl Disk {
         }
     }
 
-    /// A new file; one of that name is replaced.
+    /// Creates a file, or truncates an existing one.
     pub(super) fn create(&self, name: &str) -> Result<DiskFile, Fault> {
         match self {
             Self::Real(folder) => {
@@ -230,7 +229,7 @@ impl Disk {
         }
     }
 
-    /// Makes the names of the files durable.
+    /// Makes created, renamed and removed file names durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         match self {
             Self::Real(folder) => sync_folder(folder),
@@ -239,19 +238,21 @@ impl Disk {
         }
     }
 
-    /// A folder within this one, for what is not part of the log. Its files are named `folder/name`.
-    pub(super) fn make_folder(&self, name: &str) -> Result<(), Fault> {
+    /// Creates a folder within this one, for files that are not part of the log. Their names are `folder/name`.
+    pub(super) fn create_folder_within(&self, name: &str) -> Result<(), Fault> {
         match self {
             Self::Real(folder) => match std::fs::create_dir(folder.join(name)) {
                 Err(source) if source.kind() == ErrorKind::AlreadyExists => Ok(()),
-                made => made.map_err(|source| Fault { action: "create", file: name.to_owned(), source }),
+                created => {
+                    created.map_err(|source| Fault { action: "create", file: name.to_owned(), source })
+                }
             },
             #[cfg(any(test, feature = "simulation"))]
-            Self::Simulated(disk) => disk.make_folder(name),
+            Self::Simulated(disk) => disk.create_folder(name),
         }
     }
 
-    /// Makes the names of the files in a folder within this one durable.
+    /// As [`Self::sync`], for a folder within this one.
     pub(super) fn sync_within(&self, name: &str) -> Result<(), Fault> {
         match self {
             Self::Real(folder) => sync_folder(&folder.join(name)),
@@ -260,7 +261,7 @@ impl Disk {
         }
     }
 
-    /// Whether there is a file of this name.
+    /// Whether a file of this name exists.
     pub(super) fn has(&self, name: &str) -> Result<bool, Fault> {
         match self.open_to_read(name) {
             Ok(_) => Ok(true),
@@ -269,13 +270,13 @@ impl Disk {
         }
     }
 
-    /// Bytes that a file of ours could still take.
+    /// The free space on the disk, in bytes.
     pub(super) fn free_bytes(&self) -> Result<u64, Fault> {
         match self {
             Self::Real(folder) => rustix::fs::statvfs(folder)
                 .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
                 .map_err(|errno| Fault {
-                    action: "ask for the free space of",
+                    action: "get the free space of",
                     file: folder.display().to_string(),
                     source: errno.into(),
                 }),
@@ -284,7 +285,7 @@ impl Disk {
         }
     }
 
-    /// The whole of a small file; none if there is none.
+    /// Reads a small file; `None` if it does not exist.
     pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
         let file = match self.open_to_read(name) {
             Ok(file) => file,
@@ -296,13 +297,13 @@ impl Disk {
         Ok(Some(bytes))
     }
 
-    /// Puts a whole file in place: either all of it is there under its name, or nothing is.
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Fault> {
-        let made = format!("{name}.tmp");
-        let file = self.create(&made)?;
+    /// Writes a file atomically: under its name, either all of it is visible or the previous state is.
+    pub(super) fn write_atomically(&self, name: &str, bytes: &[u8]) -> Result<(), Fault> {
+        let temporary = format!("{name}.tmp");
+        let file = self.create(&temporary)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()?;
-        self.rename(&made, name)?;
+        self.rename(&temporary, name)?;
         self.sync()
     }
 }
@@ -315,7 +316,7 @@ impl DiskFile {
     pub(super) fn len(&self) -> Result<u64, Fault> {
         match self {
             Self::Real { file, path } => {
-                file.metadata().map(|data| data.len()).map_err(Self::fault(path, "ask for the length of"))
+                file.metadata().map(|data| data.len()).map_err(Self::fault(path, "get the length of"))
             }
             #[cfg(any(test, feature = "simulation"))]
             Self::Simulated(file) => file.len(),
@@ -338,7 +339,7 @@ impl DiskFile {
         }
     }
 
-    /// Makes what was written, and the length, durable.
+    /// Makes the written bytes and the length durable.
     pub(super) fn sync_data(&self) -> Result<(), Fault> {
         match self {
             Self::Real { file, path } => file.sync_data().map_err(Self::fault(path, "sync")),
@@ -355,14 +356,14 @@ impl DiskFile {
         }
     }
 
-    /// Asks for room up to `len` bytes in one piece, where the file system knows how.
+    /// Allocates contiguous space up to `len` bytes, if the file system supports it.
     pub(super) fn allocate(&self, len: u64) -> Result<(), Fault> {
         match self {
             Self::Real { file, path } => {
                 match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-                    // Some file systems cannot; the zeros that are written next take the room there.
+                    // On file systems without support, the zeros that are written next allocate the space.
                     Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
-                    Err(errno) => Err(Self::fault(path, "allocate room for")(errno.into())),
+                    Err(errno) => Err(Self::fault(path, "allocate space for")(errno.into())),
                 }
             }
             #[cfg(any(test, feature = "simulation"))]
@@ -371,12 +372,12 @@ impl DiskFile {
     }
 }
 
-/// Makes a folder, and those that it lies in, so that their names survive a loss of power as what is put there does.
+/// Creates a folder and its parents, and makes their names durable.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    let above = |path: &Path| match path.parent() {
+    let parent_of = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
         parent => parent.map(Path::to_owned),
     };
@@ -384,10 +385,10 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
     std::fs::create_dir_all(path)?;
-    // One that is there already may have been made by a process that had no time to sync its name.
-    for made in missing.into_iter().chain([path]).rev() {
-        if let Some(above) = above(made) {
-            sync(&above)?;
+    // An existing folder may have been created by a process that crashed before it synced its name.
+    for folder in missing.into_iter().chain([path]).rev() {
+        if let Some(parent) = parent_of(folder) {
+            sync(&parent)?;
         }
     }
     Ok(())
@@ -422,14 +423,14 @@ fn lock(path: &Path) -> Result<std::fs::File, LockFault> {
         .truncate(false)
         .open(path)
         .map_err(fault("open"))?;
-    hold(&file, path)?;
-    // The id only helps the message that another process will print, so it need not be durable.
+    try_lock(&file, path)?;
+    // The process id is only for the message of another process, so it need not be durable.
     file.set_len(0).map_err(fault("write"))?;
     file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0).map_err(fault("write"))?;
     Ok(file)
 }
 
-fn hold(file: &std::fs::File, path: &Path) -> Result<(), LockFault> {
+fn try_lock(file: &std::fs::File, path: &Path) -> Result<(), LockFault> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {

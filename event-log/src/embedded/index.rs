@@ -1,7 +1,6 @@
-//! Where the events of a segment are, by order and by stream: in memory while the segment is written to, in a file once
-//! it is sealed.
+//! The index of a segment, by ordinal and by stream: in memory while the segment is active, in a file once it is sealed.
 //!
-//! An index is derived: a missing or damaged file is made again from its segment.
+//! An index is derived data: a missing or damaged file is rebuilt from its segment.
 
 use std::collections::HashMap;
 
@@ -9,31 +8,31 @@ use event_schemas::ids::Revision;
 use event_schemas::stream::StreamId;
 use foldhash::fast::RandomState;
 
-use super::segment::Run;
+use super::segment::StreamRun;
 
 mod build;
 mod file;
 mod filter;
 
-pub(super) use build::image;
+pub(super) use build::build;
 pub(super) use file::IndexFile;
 
-/// The index of a segment that is written to. `O(events + streams of the segment)`.
+/// The index of an active segment. `O(events + streams of the segment)` memory.
 #[derive(Debug, Default)]
 pub(super) struct MemoryIndex {
-    /// Where each event starts in the file. A segment is far smaller than 4 GiB.
+    /// The offset of each event in the file. A segment is far smaller than 4 GiB.
     offsets: Vec<u32>,
     streams: HashMap<StreamId, Postings, RandomState>,
 }
 
-/// The events of one stream in one segment: their revisions are consecutive.
+/// The events of one stream in one segment. Their revisions are consecutive.
 #[derive(Debug)]
 struct Postings {
     first: Revision,
     ordinals: Ordinals,
 }
 
-/// Most streams have one event in a segment, which is kept without an allocation.
+/// The ordinals of a stream's events. Most streams have one event in a segment, which needs no allocation.
 #[derive(Debug)]
 enum Ordinals {
     One(u32),
@@ -57,11 +56,11 @@ impl Ordinals {
 }
 
 impl MemoryIndex {
-    /// Empty, with room for as much as `before` holds.
-    pub(super) fn like(before: &Self) -> Self {
+    /// An empty index with capacity for as many entries as `previous` has.
+    pub(super) fn with_capacity_of(previous: &Self) -> Self {
         Self {
-            offsets: Vec::with_capacity(before.offsets.len()),
-            streams: HashMap::with_capacity_and_hasher(before.streams.len(), RandomState::default()),
+            offsets: Vec::with_capacity(previous.offsets.len()),
+            streams: HashMap::with_capacity_and_hasher(previous.streams.len(), RandomState::default()),
         }
     }
 
@@ -70,7 +69,7 @@ impl MemoryIndex {
             .expect("a segment is smaller than 4 GiB, an event larger than a byte")
     }
 
-    /// Adds the event behind the last one; false if it does not continue its stream.
+    /// Adds the next event; returns false if it does not continue its stream.
     pub(super) fn push(&mut self, stream: &StreamId, revision: Revision, offset: u64) -> bool {
         let ordinal = self.count();
         if let Some(postings) = self.streams.get_mut(stream) {
@@ -86,7 +85,7 @@ impl MemoryIndex {
         true
     }
 
-    pub(super) fn run(&self, stream: &StreamId) -> Option<Run> {
+    pub(super) fn run(&self, stream: &StreamId) -> Option<StreamRun> {
         self.streams.get(stream).map(Postings::run)
     }
 
@@ -95,8 +94,8 @@ impl MemoryIndex {
         all.iter().skip(skip as usize).take(take).copied().collect()
     }
 
-    /// The streams in the order of their names, and what of each is here.
-    pub(super) fn into_streams(self) -> Vec<(Vec<u8>, Run)> {
+    /// The streams with their parts in this segment, sorted by name.
+    pub(super) fn into_streams(self) -> Vec<(Vec<u8>, StreamRun)> {
         let streams = self.streams.into_iter();
         let mut streams: Vec<_> =
             streams.map(|(stream, postings)| (stream.as_str().as_bytes().to_vec(), postings.run())).collect();
@@ -110,14 +109,14 @@ impl MemoryIndex {
 }
 
 impl Postings {
-    fn run(&self) -> Run {
+    fn run(&self) -> StreamRun {
         let count =
             u32::try_from(self.ordinals.as_slice().len()).expect("a segment has fewer than 2³² events");
-        Run { first: self.first, count }
+        StreamRun { first: self.first, count }
     }
 }
 
-/// A fixed hash of a stream's name: the index files hold it, so it must never change.
+/// A fixed hash of a stream's name. Index files contain it, so it must never change.
 fn stream_hash(name: &[u8]) -> u64 {
     let mut hash: u64 = 0x9e37_79b9_7f4a_7c15 ^ name.len() as u64;
     for chunk in name.chunks(8) {
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_of_a_name_never_changes() {
+    fn stream_hash_is_stable() {
         let hashes = ["", "job-1", "matching-00000000-0000-0000-0000-000000000001.15"]
             .map(|name| format!("{:016x}", stream_hash(name.as_bytes())));
         assert_eq!(hashes, ["877e2015a156cda7", "9398a5cad6472260", "10f4e7c828503732"]);

@@ -1,4 +1,4 @@
-//! The process is killed in the middle of its work, again and again, and nothing that it acknowledged is missing.
+//! A process that appends is killed repeatedly, and no acknowledged event is lost.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,12 +9,12 @@ use std::time::Duration;
 use event_schemas::ids::{Position, Revision};
 use uuid::Uuid;
 
-use super::rig::{Lots, event};
+use super::harness::{SeededRng, event};
 use super::{EmbeddedLog, Settings};
 use crate::clock::Clock;
 use crate::{EventLog, Expected, Filter};
 
-/// Set for the process that is to be killed: where its log is.
+/// The environment variable with the log's folder, set for the process to kill.
 const FOLDER: &str = "EVENT_LOG_KILL_TEST_FOLDER";
 
 const APPENDERS: u64 = 16;
@@ -24,10 +24,10 @@ fn settings(folder: &Path) -> Settings {
     Settings { segment_bytes: 256 << 10, reserve_bytes: 0, ..Settings::new(folder) }
 }
 
-/// The process that is killed: appends without end and prints what was acknowledged. Started by the test below; by
-/// itself it has nothing to do.
+/// The process to kill: appends in a loop and prints the acknowledged events. The test below starts it; otherwise it does
+/// nothing.
 #[test]
-fn an_appender_for_others_to_kill() {
+fn appender_process() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
@@ -35,7 +35,8 @@ fn an_appender_for_others_to_kill() {
         let mut appenders = Vec::new();
         for appender in 0..APPENDERS {
             let log = log.clone();
-            appenders.push(tokio::spawn(async move { append_for_ever(&log, appender, opened.events).await }));
+            appenders
+                .push(tokio::spawn(async move { append_in_a_loop(&log, appender, opened.events).await }));
         }
         for appender in appenders {
             appender.await.unwrap();
@@ -43,25 +44,25 @@ fn an_appender_for_others_to_kill() {
     });
 }
 
-async fn append_for_ever(log: &EmbeddedLog, appender: u64, life: u64) {
+async fn append_in_a_loop(log: &EmbeddedLog, appender: u64, run: u64) {
     let stream = format!("a-{appender}").parse().unwrap();
-    let mut lots = Lots::new(life * APPENDERS + appender);
+    let mut rng = SeededRng::new(run * APPENDERS + appender);
     loop {
-        // The first id says how many events the append has, so that half of one is noticed.
-        let count = 1 + lots.below(5);
+        // The ids contain the number of events of the append, so that a partial append is detected.
+        let count = 1 + rng.below(5);
         let first = Uuid::new_v4().as_u128() >> 8 << 8;
         let events = (0..count).map(|n| event(first | u128::from(count << 4 | n), 100)).collect();
         let appended = log.append(&stream, Expected::Any, events).await.unwrap();
         let line =
             format!("acked {} {:032x}\n", appended.position, first | u128::from(count << 4 | (count - 1)));
-        // The parent is gone when this fails; then so are we.
+        // This fails when the parent has ended, and then this process ends as well.
         std::io::stdout().write_all(line.as_bytes()).unwrap();
     }
 }
 
 fn start(folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "embedded::kill_tests::an_appender_for_others_to_kill", "--nocapture"])
+        .args(["--exact", "embedded::kill_tests::appender_process", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -70,17 +71,17 @@ fn start(folder: &Path) -> Child {
 }
 
 #[test]
-fn a_killed_process_loses_nothing_that_it_acknowledged() {
+fn killed_process_loses_no_acknowledged_event() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged: BTreeMap<Position, u128> = BTreeMap::new();
-    let mut lots = Lots::new(1);
+    let mut rng = SeededRng::new(1);
     for _ in 0..KILLS {
         let mut child = start(folder.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let wanted = 50 + lots.below(1500);
+        let wanted = 50 + rng.below(1500);
         let mut killed = false;
         let mut seen = 0;
-        // What was printed before the kill is still in the pipe, and read to its end.
+        // The output before the kill is still in the pipe, which is read to its end.
         while let Some(Ok(line)) = lines.next() {
             let mut words = line.split(' ').skip_while(|word| !word.ends_with("acked")).skip(1);
             if let (Some(position), Some(id)) = (words.next(), words.next())
@@ -91,19 +92,19 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
                 seen += 1;
             }
             if seen >= wanted && !killed {
-                std::thread::sleep(Duration::from_micros(lots.below(3000)));
+                std::thread::sleep(Duration::from_micros(rng.below(3000)));
                 child.kill().unwrap();
                 killed = true;
             }
         }
         child.wait().unwrap();
-        assert!(killed, "the appender ended by itself after {seen} appends");
+        assert!(killed, "the appender ended before it was killed, after {seen} appends");
         check(folder.path(), &acknowledged);
     }
     assert!(acknowledged.len() > 400);
 }
 
-/// Every acknowledged event at its position, no gap, no half append.
+/// Checks that every acknowledged event is at its position, and that there is no gap and no partial append.
 fn check(folder: &Path, acknowledged: &BTreeMap<Position, u128>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

@@ -1,7 +1,7 @@
-//! Reading: what writer and readers share, and how a question is answered from it.
+//! Reading: the state that writer and readers share, and the queries on it.
 //!
-//! Everything here is synchronous. A question is asked of memory first; one that needs the disk is asked again on a
-//! thread that may wait.
+//! Everything here is synchronous. A query runs on memory first; if it needs the disk, it runs again on a thread that
+//! may block.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,44 +12,44 @@ use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 
-use super::record::{self, Body, Names, NoEntry};
+use super::record::{self, EntryBody, EntryError, NameCache};
 use super::segment::{Segment, SegmentFault, Window};
 use super::tail::{Tail, TailGroup};
 use crate::{Filter, Page};
 
-mod back;
+mod backwards;
 
-/// The most bytes that one page reads from a segment, matching or not.
+/// The most bytes that one page reads from a segment, whether the events match or not.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
-/// The most events in memory that one page looks at.
-const PAGE_LOOKED_AT_MAX: u64 = 8192;
+/// The most events in memory that one page examines.
+const PAGE_EXAMINED_MAX: u64 = 8192;
 
-/// What is read around an event that is wanted by itself.
+/// The number of bytes that are read for a single event.
 const WINDOW_BYTES: usize = 4096;
 
-/// A filter that leaves over more than this part of a segment is applied to all of it in order.
-const SELECTIVE_PART: u32 = 8;
+/// A filter that matches more than one event in this many is applied to the whole segment in order.
+const SELECTIVITY: u32 = 8;
 
-/// Whether a question may wait for the disk.
+/// Whether a query may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Memory,
     Disk,
 }
 
-/// The log as readers see it. The writer alone changes it, and only behind a sync.
+/// The log as readers see it. Only the writer changes it, and only after a sync.
 #[derive(Debug)]
-pub(super) struct Shelf {
-    /// Oldest first, the last one is written to. Never empty.
+pub(super) struct LogView {
+    /// All segments, oldest first; the last one is the active one. Never empty.
     segments: RwLock<Arc<[Arc<Segment>]>>,
     tail: RwLock<Tail>,
     durable: AtomicU64,
-    /// Of the last durable event.
+    /// The recorded time of the last durable event.
     recorded_at: AtomicI64,
 }
 
-impl Shelf {
+impl LogView {
     pub(super) fn new(
         segments: Vec<Arc<Segment>>,
         durable: Position,
@@ -76,21 +76,21 @@ impl Shelf {
         Timestamp::from_micros(self.recorded_at.load(Ordering::Acquire))
     }
 
-    /// Puts an empty segment behind the last one.
-    pub(super) fn add(&self, segment: Arc<Segment>) {
+    /// Adds an empty segment after the last one.
+    pub(super) fn add_segment(&self, segment: Arc<Segment>) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         *segments = segments.iter().cloned().chain([segment]).collect();
     }
 
-    /// Shows a durable group to the readers. Its segment's index must hold it already.
+    /// Makes a durable group visible to readers. Its segment's index must contain it already.
     pub(super) fn publish(&self, group: TailGroup) {
         let Some(last) = group.events.last() else { return };
         let (position, recorded_at) = (last.position, last.recorded_at);
         let group = Arc::new(group);
-        let left = self.tail.write().unwrap_or_else(PoisonError::into_inner).push(group);
+        let evicted = self.tail.write().unwrap_or_else(PoisonError::into_inner).push(group);
         self.recorded_at.store(recorded_at.micros(), Ordering::Release);
         self.durable.store(position.0, Ordering::Release);
-        drop(left);
+        drop(evicted);
     }
 
     /// The last revision of a stream.
@@ -107,7 +107,7 @@ impl Shelf {
         Ok(None)
     }
 
-    /// The events of a stream, from a revision on.
+    /// The events of a stream from a revision on.
     pub(super) fn stream(
         &self,
         stream: &StreamId,
@@ -130,7 +130,7 @@ impl Shelf {
             }
         }
         let mut events = Vec::new();
-        let mut names = Names::new();
+        let mut names = NameCache::new();
         for (segment, run) in runs.into_iter().rev() {
             let skip = u32::try_from(from.0.saturating_sub(run.first.0)).unwrap_or(u32::MAX);
             let left = events_max - events.len();
@@ -144,7 +144,9 @@ impl Shelf {
             for (revision, event) in revisions.zip(&events[first..]) {
                 if event.stream != *stream || event.revision.0 != revision {
                     let ordinal = u32::try_from(event.position.0 - segment.first().0).unwrap_or(u32::MAX);
-                    return Err(segment.damaged(segment.offset(ordinal)?, "the event is not of its stream"));
+                    return Err(
+                        segment.damaged(segment.offset(ordinal)?, "the event does not belong to its stream")
+                    );
                 }
             }
         }
@@ -153,13 +155,13 @@ impl Shelf {
         Ok(events)
     }
 
-    /// Adds the segment's events at `ordinals`.
+    /// Appends the segment's events at `ordinals` to `events`.
     fn gather(
         &self,
         segment: &Segment,
         ordinals: &[u32],
         access: Access,
-        names: &mut Names,
+        names: &mut NameCache,
         events: &mut Vec<Recorded>,
     ) -> Result<(), SegmentFault> {
         let mut window = Window::new(WINDOW_BYTES);
@@ -175,7 +177,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// The events behind `after` that pass the filter.
+    /// The events after `after` that pass the filter.
     pub(super) fn page(
         &self,
         after: Position,
@@ -187,8 +189,8 @@ impl Shelf {
         if after >= durable || events_max == 0 {
             return Ok(Page { events: Vec::new(), next: after, at_head: after >= durable });
         }
-        let looked_at_max = usize::try_from(PAGE_LOOKED_AT_MAX).unwrap_or(usize::MAX).max(events_max);
-        let groups = self.tail.read().unwrap_or_else(PoisonError::into_inner).after(after, looked_at_max);
+        let examined_max = usize::try_from(PAGE_EXAMINED_MAX).unwrap_or(usize::MAX).max(events_max);
+        let groups = self.tail.read().unwrap_or_else(PoisonError::into_inner).after(after, examined_max);
         let (events, next) = match (groups, access) {
             (Some(groups), _) => page_of_groups(&groups, after, durable, filter, events_max),
             (None, Access::Memory) => return Err(SegmentFault::NeedsDisk),
@@ -205,15 +207,18 @@ impl Shelf {
         events_max: usize,
     ) -> Result<(Vec<Recorded>, Position), SegmentFault> {
         let segments = self.segments();
-        let mut search = Search { events: Vec::new(), events_max, next: after, durable, names: Names::new() };
+        let mut search =
+            Search { events: Vec::new(), events_max, next: after, durable, names: NameCache::new() };
         let start = segments.partition_point(|segment| segment.first() <= Position(after.0 + 1)) - 1;
         for segment in &segments[start..] {
             let whole = match (filter, segment.index_file()) {
-                (Filter::StreamPrefixes(prefixes), Some(index)) => match selected(&index, prefixes)? {
-                    Some(ordinals) => search.pick(segment, &ordinals, index.count())?,
-                    None => search.read_on(segment, filter)?,
-                },
-                _ => search.read_on(segment, filter)?,
+                (Filter::StreamPrefixes(prefixes), Some(index)) => {
+                    match select_by_prefix(&index, prefixes)? {
+                        Some(ordinals) => search.add_selected(segment, &ordinals, index.count())?,
+                        None => search.scan(segment, filter)?,
+                    }
+                }
+                _ => search.scan(segment, filter)?,
             };
             if !whole || search.next >= durable {
                 break;
@@ -222,7 +227,7 @@ impl Shelf {
         Ok((search.events, search.next))
     }
 
-    /// The last position recorded at or before `at`.
+    /// The last position that was recorded at or before `at`.
     pub(super) fn position_at(&self, at: Timestamp, access: Access) -> Result<Position, SegmentFault> {
         let durable = self.durable();
         if durable == Position::START || at >= self.recorded_at() {
@@ -232,11 +237,11 @@ impl Shelf {
             return Err(SegmentFault::NeedsDisk);
         }
         let segments = self.segments();
-        // The first segment began with nothing before it, whatever its header's time.
+        // No event precedes the first segment, whatever time its header has.
         let later = segments.partition_point(|segment| segment.header.recorded_before <= at).max(1);
         let segment = &segments[later - 1];
         let (mut low, mut high) = (0, segment.count());
-        let (mut window, mut names) = (Window::new(WINDOW_BYTES), Names::new());
+        let (mut window, mut names) = (Window::new(WINDOW_BYTES), NameCache::new());
         while low < high {
             let middle = u32::midpoint(low, high);
             if segment.event(middle, &mut window, &mut names)?.recorded_at <= at {
@@ -249,15 +254,17 @@ impl Shelf {
     }
 }
 
-/// The events of a sealed segment that are in streams with these prefixes; none if they are so many that reading all is
-/// better.
-fn selected(index: &super::index::IndexFile, prefixes: &[String]) -> Result<Option<Vec<u32>>, SegmentFault> {
+/// The events of a sealed segment whose streams have one of these prefixes; `None` if a full scan is cheaper.
+fn select_by_prefix(
+    index: &super::index::IndexFile,
+    prefixes: &[String],
+) -> Result<Option<Vec<u32>>, SegmentFault> {
     let mut ranges = Vec::new();
     for prefix in prefixes {
         ranges.push(index.with_prefix(prefix)?);
     }
     let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
-    if total > (index.count() / SELECTIVE_PART) as usize {
+    if total > (index.count() / SELECTIVITY) as usize {
         return Ok(None);
     }
     let mut ordinals = Vec::with_capacity(total);
@@ -277,13 +284,13 @@ fn page_of_groups(
     filter: &Filter,
     events_max: usize,
 ) -> (Vec<Recorded>, Position) {
-    let last_looked_at = Position(after.0 + PAGE_LOOKED_AT_MAX.max(events_max as u64)).min(durable);
+    let last_examined = Position(after.0 + PAGE_EXAMINED_MAX.max(events_max as u64)).min(durable);
     let mut events = Vec::new();
     for group in groups {
         let start = group.events.partition_point(|event| event.position <= after);
         for event in &group.events[start..] {
-            if event.position > last_looked_at {
-                return (events, last_looked_at);
+            if event.position > last_examined {
+                return (events, last_examined);
             }
             if filter.matches(&event.stream) {
                 events.push(event.clone());
@@ -293,22 +300,27 @@ fn page_of_groups(
             }
         }
     }
-    (events, last_looked_at)
+    (events, last_examined)
 }
 
-/// A page while it is being filled from segments.
+/// A page that is being filled from segments.
 struct Search {
     events: Vec<Recorded>,
     events_max: usize,
-    /// Everything up to here was looked at.
+    /// The position up to which events were examined.
     next: Position,
     durable: Position,
-    names: Names,
+    names: NameCache,
 }
 
 impl Search {
-    /// Takes the chosen events of a segment; whether all of it has been looked at.
-    fn pick(&mut self, segment: &Segment, ordinals: &[u32], count: u32) -> Result<bool, SegmentFault> {
+    /// Adds the selected events of a segment. Returns whether all of it was examined.
+    fn add_selected(
+        &mut self,
+        segment: &Segment,
+        ordinals: &[u32],
+        count: u32,
+    ) -> Result<bool, SegmentFault> {
         let base = segment.first().0;
         let start = ordinals.partition_point(|ordinal| base + u64::from(*ordinal) <= self.next.0);
         let mut window = Window::new(WINDOW_BYTES);
@@ -324,8 +336,8 @@ impl Search {
         Ok(true)
     }
 
-    /// Reads a segment in order from `next` on; whether to its end.
-    fn read_on(&mut self, segment: &Segment, filter: &Filter) -> Result<bool, SegmentFault> {
+    /// Scans a segment in order from `next` on. Returns whether its end was reached.
+    fn scan(&mut self, segment: &Segment, filter: &Filter) -> Result<bool, SegmentFault> {
         let count = segment.count();
         let ordinal = u32::try_from(self.next.0 + 1 - segment.first().0).unwrap_or(u32::MAX);
         if ordinal >= count {
@@ -334,30 +346,32 @@ impl Search {
         let mut offset = segment.offset(ordinal)?;
         let mut bytes = segment.read(offset, page_bytes(self.events_max))?;
         let mut at = 0;
-        let mut looked_at = 0;
+        let mut examined_bytes = 0;
         let last = Position(segment.first().0 + u64::from(count) - 1).min(self.durable);
         while self.next < last {
             let entry = match record::parse(segment.seed, &bytes[at..]) {
                 Ok(entry) => entry,
-                Err(NoEntry::Damaged(what)) => return Err(segment.damaged(offset, what)),
-                Err(NoEntry::Short(needed)) => {
-                    if looked_at > 0 && looked_at + needed > PAGE_BYTES_MAX {
+                Err(EntryError::Damaged(what)) => return Err(segment.damaged(offset, what)),
+                Err(EntryError::Short(needed)) => {
+                    if examined_bytes > 0 && examined_bytes + needed > PAGE_BYTES_MAX {
                         return Ok(false);
                     }
                     let more = segment.read(offset, page_bytes(self.events_max).max(needed))?;
                     if more.len() < needed {
-                        return Err(segment.damaged(offset, "the event goes beyond the end of the segment"));
+                        return Err(
+                            segment.damaged(offset, "the event extends beyond the end of the segment")
+                        );
                     }
                     (bytes, at) = (more, 0);
                     continue;
                 }
             };
-            if let Body::Event(view) = &entry.body {
+            if let EntryBody::Event(view) = &entry.body {
                 if view.position.0 != self.next.0 + 1 {
                     return Err(segment.damaged(offset, "the event is not at its position"));
                 }
                 let whole = bytes.slice(at..at + entry.length);
-                if let Some(event) = self.wanted(view, &whole, filter) {
+                if let Some(event) = self.filtered(view, &whole, filter) {
                     self.events.push(
                         event.ok_or_else(|| segment.damaged(offset, "the event's names are malformed"))?,
                     );
@@ -369,13 +383,13 @@ impl Search {
             }
             at += entry.length;
             offset += entry.length as u64;
-            looked_at += entry.length;
+            examined_bytes += entry.length;
         }
         Ok(true)
     }
 
-    /// The event, if the filter lets it through; within, none if it is malformed.
-    fn wanted(
+    /// The event if it passes the filter; the inner value is `None` if the event is malformed.
+    fn filtered(
         &mut self,
         view: &record::EventView,
         entry: &Bytes,
@@ -388,14 +402,14 @@ impl Search {
                 prefixes
                     .iter()
                     .any(|prefix| name.starts_with(prefix.as_bytes()))
-                    // A copy, so that one event does not keep a page of others in memory.
+                    // A copy, so that one event does not keep the whole page in memory.
                     .then(|| view.recorded(&Bytes::copy_from_slice(entry), &mut self.names))
             }
         }
     }
 }
 
-/// How much to read for so many events.
+/// The number of bytes to read for this many events.
 fn page_bytes(events_max: usize) -> usize {
     events_max.saturating_mul(512).clamp(WINDOW_BYTES, PAGE_BYTES_MAX)
 }

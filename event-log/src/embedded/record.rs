@@ -1,9 +1,9 @@
 //! The bytes of a segment's entries: group headers, events, group trailers.
 //!
 //! Every entry starts with `crc32c (4), length (4), position (8), kind (1)` and is padded with zeros to a multiple of
-//! eight bytes. The CRC covers all that follows it, and starts from the log's id and the segment's first position, so
-//! that a record which strayed here from elsewhere is not taken for one of ours. All numbers are little-endian.
-//! `docs/log-format.md` draws the layout.
+//! eight bytes. The CRC covers all bytes after it, and starts from the log's id and the segment's first position, so
+//! that a misdirected record from elsewhere does not pass the check. All numbers are little-endian.
+//! `docs/log-format.md` shows the layout.
 
 use std::ops::Range;
 
@@ -15,28 +15,28 @@ use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 mod group;
-mod names;
+mod name_cache;
 
-pub(super) use group::{Group, GroupWriter, Placed, parse_group};
-pub(super) use names::Names;
+pub(super) use group::{EventOffsets, Group, GroupWriter, parse_group};
+pub(super) use name_cache::NameCache;
 
-/// Entries start at multiples of this.
+/// The alignment of entries.
 pub(super) const ALIGN: usize = 8;
 pub(super) const GROUP_HEADER_BYTES: usize = 48;
 pub(super) const GROUP_TRAILER_BYTES: usize = 40;
 const EVENT_HEADER_BYTES: usize = 64;
-/// As much of an entry as tells its length and kind.
+/// The start of an entry, with its length and kind.
 const PREFIX_BYTES: usize = 24;
 
 const KIND_GROUP: u8 = 1;
 const KIND_EVENT: u8 = 2;
 const KIND_TRAILER: u8 = 3;
 
-/// What the CRCs of a segment start from.
+/// The start value of a segment's CRCs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seed(u32);
+pub(super) struct CrcSeed(u32);
 
-impl Seed {
+impl CrcSeed {
     pub(super) fn new(log: LogId, first: Position) -> Self {
         Self(crc32c::crc32c_append(crc32c::crc32c(log.0.as_bytes()), &first.0.to_le_bytes()))
     }
@@ -46,16 +46,16 @@ impl Seed {
     }
 }
 
-/// The start of a group: all appends that one sync makes durable.
+/// The header of a group: all appends that one sync makes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GroupHeader {
-    /// Of the group's first event; of the next event to come, if the group is an empty mark.
+    /// The position of the group's first event; in a mark, which has no events, the position of the next event.
     pub(super) first: Position,
     pub(super) count: u32,
-    /// All events up to here were durable before this group was written.
+    /// The position up to which events were durable before this group was written.
     pub(super) durable: Position,
     pub(super) recorded_at: Timestamp,
-    /// From the start of the header to the end of the trailer.
+    /// The length from the start of the header to the end of the trailer.
     pub(super) bytes: u32,
 }
 
@@ -65,11 +65,11 @@ pub(super) struct GroupTrailer {
     pub(super) count: u32,
     pub(super) durable: Position,
     pub(super) bytes: u32,
-    /// Over the CRCs of the header and of every event, in order.
+    /// The CRC over the CRCs of the header and of every event, in order.
     pub(super) crc_of_crcs: u32,
 }
 
-/// An event's fields, and where its texts lie, from the start of its entry.
+/// An event's fields, and the ranges of its texts from the start of its entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EventView {
     pub(super) position: Position,
@@ -84,74 +84,74 @@ pub(super) struct EventView {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum EntryBody {
     Group(GroupHeader),
     Event(EventView),
     Trailer(GroupTrailer),
 }
 
-/// One entry, checked.
+/// One valid entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) body: Body,
-    /// With its padding.
+    pub(super) body: EntryBody,
+    /// The length, with padding.
     pub(super) length: usize,
     pub(super) crc: u32,
 }
 
-/// Why there is no entry.
+/// The reason why bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoEntry {
-    /// More bytes are needed, this many in all.
+pub(super) enum EntryError {
+    /// More bytes are needed, this many in total.
     Short(usize),
     Damaged(&'static str),
 }
 
-/// The bytes that an event takes in a segment.
+/// The number of bytes that an event takes in a segment.
 pub(super) fn event_bytes(stream: &StreamId, event: &NewEvent) -> usize {
     let texts =
         stream.as_str().len() + event.event_type.as_str().len() + event.metadata.len() + event.data.len();
     (EVENT_HEADER_BYTES + texts).next_multiple_of(ALIGN)
 }
 
-/// Reads the entry at the start of `bytes`.
-pub(super) fn parse(seed: Seed, bytes: &[u8]) -> Result<Entry, NoEntry> {
+/// Parses the entry at the start of `bytes`.
+pub(super) fn parse(seed: CrcSeed, bytes: &[u8]) -> Result<Entry, EntryError> {
     let Some(prefix) = bytes.get(..PREFIX_BYTES) else {
-        return Err(NoEntry::Short(PREFIX_BYTES));
+        return Err(EntryError::Short(PREFIX_BYTES));
     };
     let length = u32_at(prefix, 4) as usize;
     if length < GROUP_TRAILER_BYTES || !length.is_multiple_of(ALIGN) {
-        return Err(NoEntry::Damaged("no entry starts here"));
+        return Err(EntryError::Damaged("no entry starts here"));
     }
     let Some(entry) = bytes.get(..length) else {
-        return Err(NoEntry::Short(length));
+        return Err(EntryError::Short(length));
     };
     let crc = u32_at(entry, 0);
     if seed.crc(&entry[4..]) != crc {
-        return Err(NoEntry::Damaged("the checksum does not fit"));
+        return Err(EntryError::Damaged("the checksum does not match"));
     }
     let body = match (entry[16], length) {
-        (KIND_GROUP, GROUP_HEADER_BYTES) => Body::Group(GroupHeader {
+        (KIND_GROUP, GROUP_HEADER_BYTES) => EntryBody::Group(GroupHeader {
             first: Position(u64_at(entry, 8)),
             count: u32_at(entry, 20),
             durable: Position(u64_at(entry, 24)),
             recorded_at: Timestamp::from_micros(u64_at(entry, 32).cast_signed()),
             bytes: u32_at(entry, 40),
         }),
-        (KIND_TRAILER, GROUP_TRAILER_BYTES) => Body::Trailer(GroupTrailer {
+        (KIND_TRAILER, GROUP_TRAILER_BYTES) => EntryBody::Trailer(GroupTrailer {
             last: Position(u64_at(entry, 8)),
             count: u32_at(entry, 20),
             durable: Position(u64_at(entry, 24)),
             bytes: u32_at(entry, 32),
             crc_of_crcs: u32_at(entry, 36),
         }),
-        (KIND_EVENT, EVENT_HEADER_BYTES..) => Body::Event(parse_event(entry)?),
-        _ => return Err(NoEntry::Damaged("the entry is of an unknown kind")),
+        (KIND_EVENT, EVENT_HEADER_BYTES..) => EntryBody::Event(parse_event(entry)?),
+        _ => return Err(EntryError::Damaged("the entry is of an unknown kind")),
     };
     Ok(Entry { body, length, crc })
 }
 
-fn parse_event(entry: &[u8]) -> Result<EventView, NoEntry> {
+fn parse_event(entry: &[u8]) -> Result<EventView, EntryError> {
     let mut end = EVENT_HEADER_BYTES;
     let mut part = |length: usize| {
         let start = end;
@@ -163,7 +163,7 @@ fn parse_event(entry: &[u8]) -> Result<EventView, NoEntry> {
     let metadata = part(u32_at(entry, 56) as usize);
     let data = part(u32_at(entry, 60) as usize);
     if end > entry.len() {
-        return Err(NoEntry::Damaged("the lengths within the event do not fit"));
+        return Err(EntryError::Damaged("the lengths within the event do not match"));
     }
     let mut id = [0; 16];
     id.copy_from_slice(&entry[40..56]);
@@ -180,7 +180,7 @@ fn parse_event(entry: &[u8]) -> Result<EventView, NoEntry> {
     })
 }
 
-/// Logs from before there was a choice have zero here, and hold JSON.
+/// Zero is JSON, because logs that predate this field have a zero there and contain JSON only.
 fn format_code(format: DataFormat) -> u8 {
     match format {
         DataFormat::Json => 0,
@@ -188,11 +188,11 @@ fn format_code(format: DataFormat) -> u8 {
     }
 }
 
-fn format_of(code: u8) -> Result<DataFormat, NoEntry> {
+fn format_of(code: u8) -> Result<DataFormat, EntryError> {
     match code {
         0 => Ok(DataFormat::Json),
         1 => Ok(DataFormat::Bytes),
-        _ => Err(NoEntry::Damaged("the event's data is of an unknown format")),
+        _ => Err(EntryError::Damaged("the event's data is of an unknown format")),
     }
 }
 
@@ -215,8 +215,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl EventView {
-    /// The event, whose bytes are slices of `entry`; none if its names are not what this log writes.
-    pub(super) fn recorded(&self, entry: &Bytes, names: &mut Names) -> Option<Recorded> {
+    /// The event, with slices of `entry` as its bytes; `None` if its names are invalid.
+    pub(super) fn recorded(&self, entry: &Bytes, names: &mut NameCache) -> Option<Recorded> {
         Some(Recorded {
             position: self.position,
             recorded_at: self.recorded_at,

@@ -1,6 +1,7 @@
-//! Opening: what is on the disk is made sure of, read, checked and, where a write was cut short, cut.
+//! Opening a log: the files are synced, read and checked, and an incomplete write at the end is truncated.
 //!
-//! The work is bounded: the last segment is read in full, of the others the header and the index file's ends.
+//! The work is bounded: the last segment is read in full; of the others, only the header and the index file's header and
+//! filter.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -13,25 +14,25 @@ use serde::{Deserialize, Serialize};
 use super::Limits;
 use super::disk::{Disk, DiskFile, Fault, LockFault};
 use super::index::{IndexFile, MemoryIndex};
-use super::keeper::seal;
+use super::maintenance::seal;
 use super::segment::{
-    FORMAT, HEADER_BYTES, Scanned, Segment, SegmentHeader, SegmentIndex, Tail, index_name, position_of_name,
-    scan, segment_name,
+    FORMAT, HEADER_BYTES, InvalidTail, ScannedSegment, Segment, SegmentHeader, SegmentIndex, index_name,
+    position_of_name, scan, segment_name,
 };
 use crate::Identity;
 
-mod begin;
+mod create;
 
-pub(super) use begin::lost_log_file;
-use begin::{begin, check_ours, is_leftover};
+pub(super) use create::missing_log_file;
+use create::{check_empty, create_log, is_leftover};
 
 pub(super) const LOG_FILE: &str = "log.json";
-/// What a start took out of the log.
-const CUT_PREFIX: &str = "cut-before-";
-/// What a repair is about to do, until it is done.
+/// The prefix of the files that keep the bytes of truncated writes.
+pub(super) const TRUNCATED_PREFIX: &str = "truncated-";
+/// The plan of a repair, while it runs.
 pub(super) const REPAIR_FILE: &str = "repair.json";
 
-/// Why the log was not opened. Nothing was changed, unless it says so.
+/// The reason why a log was not opened. No file was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
@@ -40,45 +41,45 @@ pub enum OpenError {
     )]
     Locked { folder: PathBuf, pid: Option<u32> },
     #[error(
-        "{file} has format {found}, and this build knows formats up to {known}; run the newer version of matchbook that wrote it"
+        "{file} has format {found}, and this version supports formats up to {known}; run the newer version of matchbook that wrote it"
     )]
     NewerFormat { file: String, found: u32, known: u32 },
     #[error("the event log is damaged: {file} at byte {offset}, position {position}: {what}; {remedy}")]
     Damaged { file: String, offset: u64, position: Position, what: String, remedy: &'static str },
     #[error(
-        "{} holds no event log but other files, such as {found}; name an empty folder, or one that does not exist yet",
+        "{} contains no event log but other files, such as {found}; name an empty folder, or one that does not exist yet",
         folder.display()
     )]
     NotALog { folder: PathBuf, found: String },
     #[error(
-        "the disk of {} has {free_bytes} bytes free, too few to begin a log that keeps {reserve_bytes} in reserve; make room, or lower the reserve",
+        "the disk of {} has {free_bytes} bytes free, too few for a new log with {reserve_bytes} in reserve; free disk space, or lower the reserve",
         folder.display()
     )]
     Full { folder: PathBuf, free_bytes: u64, reserve_bytes: u64 },
     #[error(
-        "a repair of the event log in {} was begun and not ended; run `matchbook events repair --apply` again, which goes on \
-         where it stopped", folder.display()
+        "a repair of the event log in {} was started and not finished; run `matchbook events repair --apply` again to resume it",
+        folder.display()
     )]
-    HalfRepaired { folder: PathBuf },
+    UnfinishedRepair { folder: PathBuf },
     #[error("{0}; check that the disk works and that this user may read and write the folder")]
     Io(#[from] Fault),
 }
 
-pub(super) const RESTORE: &str = "nothing was changed; put back this file from a backup, or see with `matchbook events repair` \
-                       what could be kept and what would be set aside";
+pub(super) const RESTORE: &str = "nothing was changed; restore this file from a backup, or run `matchbook events repair` to show \
+                       what it would keep and what it would quarantine";
 
-/// A write that was cut short, and was taken out of the log.
+/// An incomplete write that was truncated from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Where the bytes are kept.
+pub struct TruncatedWrite {
+    /// The file that keeps the bytes.
     pub kept_in: String,
-    /// How many there were.
+    /// The number of bytes.
     pub bytes: u64,
-    /// The position that their first event would have had.
+    /// The position that its first event would have had.
     pub position: Position,
 }
 
-/// `log.json`: which log this is, for people and programs.
+/// `log.json`: the identity of the log, readable for people and programs.
 #[derive(Debug, Serialize, Deserialize)]
 struct LogFile {
     format: u32,
@@ -86,55 +87,55 @@ struct LogFile {
     epoch: u32,
 }
 
-/// Of a `log.json` of any version.
+/// The part of `log.json` that is the same in every version.
 #[derive(Deserialize)]
 struct AnyLogFile {
     format: u32,
 }
 
-/// What opening found.
+/// The recovered state of a log.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) identity: Identity,
-    /// Oldest first; the last one is the one to write to.
+    /// All segments, oldest first; the last one is the active one.
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) active: Arc<Segment>,
-    /// Of the active segment's file.
+    /// The size of the active segment's file.
     pub(super) size: u64,
     pub(super) head: Position,
     pub(super) recorded_at: Timestamp,
-    /// Whether a mark says already that the last events are durable.
+    /// Whether a mark confirms that the last events are durable.
     pub(super) marked: bool,
-    pub(super) cut: Option<Cut>,
+    pub(super) truncated: Option<TruncatedWrite>,
 }
 
-/// Refuses what is not ours to write to, before even a lock is put there: a log of a newer version, and other files.
-pub(super) fn look(disk: &Disk) -> Result<(), OpenError> {
+/// Refuses a folder that must not be written to, even with a lock: a log of a newer version, or other files.
+pub(super) fn check_folder(disk: &Disk) -> Result<(), OpenError> {
     let identity = identify(disk)?;
     let names = disk.list()?;
-    refuse_half_repaired(disk, &names)?;
+    refuse_unfinished_repair(disk, &names)?;
     if identity.is_some() {
         return Ok(());
     }
-    if names.iter().any(|name| position_of_name(name).is_some()) { Ok(()) } else { check_ours(disk, &names) }
+    if names.iter().any(|name| position_of_name(name).is_some()) { Ok(()) } else { check_empty(disk, &names) }
 }
 
-/// Between the steps of a repair the folder is no log.
-pub(super) fn refuse_half_repaired(disk: &Disk, names: &[String]) -> Result<(), OpenError> {
+/// Refuses a log between the steps of a repair.
+pub(super) fn refuse_unfinished_repair(disk: &Disk, names: &[String]) -> Result<(), OpenError> {
     if names.iter().any(|name| name == REPAIR_FILE) {
-        return Err(OpenError::HalfRepaired { folder: disk.path() });
+        return Err(OpenError::UnfinishedRepair { folder: disk.path() });
     }
     Ok(())
 }
 
-/// Puts `log.json` in place.
-pub(super) fn put_log_file(disk: &Disk, identity: Identity) -> Result<(), Fault> {
+/// Writes `log.json` atomically.
+pub(super) fn write_log_file(disk: &Disk, identity: Identity) -> Result<(), Fault> {
     let text = serde_json::to_vec_pretty(&LogFile { format: FORMAT, id: identity.id, epoch: identity.epoch })
-        .expect("three plain fields can be written as JSON");
-    disk.put(LOG_FILE, &text)
+        .expect("three plain fields serialize as JSON");
+    disk.write_atomically(LOG_FILE, &text)
 }
 
-/// Looks which log is in the folder without changing anything; none if there is none yet.
+/// Reads the identity of the log in the folder without changing anything; `None` if there is no log yet.
 pub(super) fn identify(disk: &Disk) -> Result<Option<Identity>, OpenError> {
     let Some(bytes) = disk.read_small(LOG_FILE)? else { return Ok(None) };
     let damaged = |error: serde_json::Error| OpenError::Damaged {
@@ -157,7 +158,7 @@ fn check_format(file: &str, found: u32) -> Result<(), OpenError> {
     Ok(())
 }
 
-pub(super) fn not_locked(disk: &Disk, fault: LockFault) -> OpenError {
+pub(super) fn lock_error(disk: &Disk, fault: LockFault) -> OpenError {
     match fault {
         LockFault::Held(pid) => OpenError::Locked { folder: disk.path(), pid },
         LockFault::Fault(fault) => OpenError::Io(fault),
@@ -166,21 +167,21 @@ pub(super) fn not_locked(disk: &Disk, fault: LockFault) -> OpenError {
 
 /// Opens the folder, which must be locked.
 pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenError> {
-    // What an earlier process wrote last may be in memory only, names included.
+    // The last writes and renames of an earlier process may be in the cache only.
     disk.sync()?;
     let names = disk.list()?;
-    refuse_half_repaired(disk, &names)?;
+    refuse_unfinished_repair(disk, &names)?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
     let known = identify(disk)?;
     if known.is_none() && firsts.is_empty() {
-        check_ours(disk, &names)?;
+        check_empty(disk, &names)?;
     }
     for name in names.iter().filter(|name| is_leftover(name)) {
         disk.remove(name)?;
     }
     let identity = match known {
         Some(identity) => identity,
-        None => begin(disk, limits, &firsts)?,
+        None => create_log(disk, limits, &firsts)?,
     };
     let firsts = if firsts.is_empty() {
         disk.list()?.iter().filter_map(|name| position_of_name(name)).collect()
@@ -188,7 +189,7 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
         firsts
     };
     let Some((last, sealed)) = firsts.split_last() else {
-        return Err(lost(Position(1)));
+        return Err(missing_segment(Position(1)));
     };
     let mut segments = Vec::with_capacity(firsts.len());
     let mut next = Position(1);
@@ -199,9 +200,9 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
         segments.push(Arc::new(segment));
     }
     let (mut header, file) = open_segment(disk, identity, *last, next)?;
-    // Segments that follow one from before a restore are of the new epoch.
+    // Segments after a restored one belong to the new epoch.
     header.identity = identity;
-    let (active, scanned, cut) = open_active(disk, header, file)?;
+    let (active, scanned, truncated) = open_active(disk, header, file)?;
     let size = active.file.len()?;
     let active = Arc::new(active);
     segments.push(Arc::clone(&active));
@@ -214,11 +215,11 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
         head,
         recorded_at: scanned.recorded_at,
         marked: scanned.durable >= head,
-        cut,
+        truncated,
     })
 }
 
-pub(super) fn lost(position: Position) -> OpenError {
+pub(super) fn missing_segment(position: Position) -> OpenError {
     OpenError::Damaged {
         file: segment_name(position),
         offset: 0,
@@ -244,7 +245,7 @@ fn read_header(file: &DiskFile, first: Position) -> Result<SegmentHeader, OpenEr
         }
         Err(fault) => return Err(fault.into()),
     }
-    let header = SegmentHeader::decode(&bytes).ok_or_else(|| damaged("the segment's header is not whole"))?;
+    let header = SegmentHeader::decode(&bytes).ok_or_else(|| damaged("the segment's header is damaged"))?;
     check_format(&segment_name(first), header.format)?;
     if header.first != first {
         return Err(damaged("the segment's name is not that of its first position"));
@@ -252,7 +253,7 @@ fn read_header(file: &DiskFile, first: Position) -> Result<SegmentHeader, OpenEr
     Ok(header)
 }
 
-/// The header and file of the segment that must begin at `next`.
+/// The header and file of the segment that must start at `next`.
 fn open_segment(
     disk: &Disk,
     identity: Identity,
@@ -260,15 +261,15 @@ fn open_segment(
     next: Position,
 ) -> Result<(SegmentHeader, DiskFile), OpenError> {
     if first != next {
-        return Err(lost(next));
+        return Err(missing_segment(next));
     }
     let file = disk.open(&segment_name(first))?;
     let header = read_header_of(&file, Some(identity.id), first)?;
-    // Segments that are made from now on are of the log's present epoch.
+    // New segments belong to the log's current epoch.
     Ok((SegmentHeader { identity, ..header }, file))
 }
 
-/// The header of a segment, which must be one of this log, if it is known which one it is.
+/// The header of a segment, which must belong to the log `log` if that is known.
 pub(super) fn read_header_of(
     file: &DiskFile,
     log: Option<LogId>,
@@ -300,7 +301,7 @@ fn open_sealed(disk: &Disk, header: SegmentHeader, file: DiskFile) -> Result<Seg
         let index = SegmentIndex::File(Arc::new(opened.index));
         return Ok(Segment::new(header, file, opened.end, index));
     }
-    tracing::warn!(index = name, "the index file is missing or damaged; it is made anew from its segment");
+    tracing::warn!(index = name, "the index file is missing or damaged; rebuilding it from its segment");
     let (index, scanned) = scan_all(&file, &header)?;
     if let Some(tail) = &scanned.tail {
         return Err(damaged(&header, &scanned, tail));
@@ -308,21 +309,26 @@ fn open_sealed(disk: &Disk, header: SegmentHeader, file: DiskFile) -> Result<Seg
     let segment = Segment::new(header, file, scanned.end, SegmentIndex::Memory(index));
     match seal(disk, &segment) {
         Ok(()) => {}
-        // It works from memory too; the next start tries again.
-        Err(fault) if fault.is_full() => tracing::warn!(index = name, "no room for the index file"),
+        // The index in memory serves reads until the next start retries.
+        Err(fault) if fault.is_full() => {
+            tracing::warn!(index = name, "disk full: the index file is not written");
+        }
         Err(fault) => return Err(fault.into()),
     }
     Ok(segment)
 }
 
-pub(super) fn scan_all(file: &DiskFile, header: &SegmentHeader) -> Result<(MemoryIndex, Scanned), Fault> {
+pub(super) fn scan_all(
+    file: &DiskFile,
+    header: &SegmentHeader,
+) -> Result<(MemoryIndex, ScannedSegment), Fault> {
     let mut index = MemoryIndex::default();
-    let mut names = super::record::Names::new();
+    let mut names = super::record::NameCache::new();
     let scanned = scan(file, header, |offset, bytes, group| {
         for (at, event) in &group.events {
             let stream = names
                 .stream(&bytes[*at..][event.stream.clone()])
-                .ok_or("the event's stream has no proper name")?;
+                .ok_or("the event's stream has an invalid name")?;
             if !index.push(&stream, event.revision, offset + *at as u64) {
                 return Err("the event does not continue its stream");
             }
@@ -336,83 +342,83 @@ fn open_active(
     disk: &Disk,
     header: SegmentHeader,
     file: DiskFile,
-) -> Result<(Segment, Scanned, Option<Cut>), OpenError> {
+) -> Result<(Segment, ScannedSegment, Option<TruncatedWrite>), OpenError> {
     file.sync_all()?;
     let (index, scanned) = scan_all(&file, &header)?;
-    let cut = match &scanned.tail {
+    let truncated = match &scanned.tail {
         None => None,
         Some(tail) if tail.durable.max(scanned.durable) >= scanned.next => {
             return Err(damaged(&header, &scanned, tail));
         }
-        Some(tail) => Some(cut_tail(disk, &file, &header, &scanned, tail)?),
+        Some(tail) => Some(truncate(disk, &file, &header, &scanned, tail)?),
     };
-    clear_again(disk, &file, &scanned)?;
-    // The end may be in memory only: after a sync that failed, a later one can succeed although the bytes never reached
-    // the disk. Writing the same bytes again settles it, and harms nothing if power fails meanwhile. A mark confirms the
-    // last group, but nothing confirms the marks, and a hole among them would hide all that is written behind it.
-    let unsure = if scanned.durable.0 + 1 < scanned.next.0 { scanned.last_group } else { scanned.marks };
-    if unsure < scanned.end {
-        let mut bytes = vec![0; usize::try_from(scanned.end - unsure).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, unsure)?;
-        file.write_all_at(&bytes, unsure)?;
+    rewrite_zeros(disk, &file, &scanned)?;
+    // The end may be in the cache only: after a failed sync, a later one can succeed although the bytes never reached the
+    // disk. Writing the same bytes again makes them durable, and is safe if the power fails meanwhile. A mark confirms the
+    // last group, but nothing confirms the marks, and a hole among them would hide everything written after it.
+    let unconfirmed = if scanned.durable.0 + 1 < scanned.next.0 { scanned.last_group } else { scanned.marks };
+    if unconfirmed < scanned.end {
+        let mut bytes = vec![0; usize::try_from(scanned.end - unconfirmed).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, unconfirmed)?;
+        file.write_all_at(&bytes, unconfirmed)?;
         file.sync_data()?;
     }
     let segment = Segment::new(header, file, scanned.end, SegmentIndex::Memory(index));
-    Ok((segment, scanned, cut))
+    Ok((segment, scanned, truncated))
 }
 
-fn damaged(header: &SegmentHeader, scanned: &Scanned, tail: &Tail) -> OpenError {
+fn damaged(header: &SegmentHeader, scanned: &ScannedSegment, tail: &InvalidTail) -> OpenError {
     OpenError::Damaged {
         file: segment_name(header.first),
         offset: scanned.end,
         position: scanned.next,
-        what: format!("{}, below events that were durable", tail.what),
+        what: format!("{}, before events that were durable", tail.what),
         remedy: RESTORE,
     }
 }
 
-/// Writes the zeros again that took the place of what was cut off at this very end, as long as nothing is behind it. Their
-/// sync may have failed, and the cache alone have them: then what was cut off would be back after a loss of power, and stand
-/// behind good groups for ever.
-fn clear_again(disk: &Disk, file: &DiskFile, scanned: &Scanned) -> Result<(), Fault> {
-    let cut_here = format!("{}{:020}-", CUT_PREFIX, scanned.next.0);
+/// Writes the zeros again that replaced a write truncated at this position, as long as nothing follows it. Their sync may
+/// have failed, so that only the cache has them: after a loss of power the truncated bytes would be back, and would remain
+/// behind valid groups.
+fn rewrite_zeros(disk: &Disk, file: &DiskFile, scanned: &ScannedSegment) -> Result<(), Fault> {
+    let truncated_here = format!("{}{:020}-", TRUNCATED_PREFIX, scanned.next.0);
     let mut cleared = 0;
-    for name in disk.list()?.iter().filter(|name| name.starts_with(&cut_here)) {
+    for name in disk.list()?.iter().filter(|name| name.starts_with(&truncated_here)) {
         cleared = disk.open_to_read(name)?.len()?.max(cleared);
     }
-    let room = file.len()?.saturating_sub(scanned.end);
-    if cleared.min(room) > 0 {
-        file.write_all_at(&vec![0; usize::try_from(cleared.min(room)).unwrap_or(0)], scanned.end)?;
+    let zeros = cleared.min(file.len()?.saturating_sub(scanned.end));
+    if zeros > 0 {
+        file.write_all_at(&vec![0; usize::try_from(zeros).unwrap_or(0)], scanned.end)?;
         file.sync_data()?;
     }
     Ok(())
 }
 
-/// Takes a write that was cut short out of the segment. Its bytes are put aside first, durably.
-fn cut_tail(
+/// Truncates an incomplete write from the segment. Its bytes are first kept in a file, durably.
+fn truncate(
     disk: &Disk,
     file: &DiskFile,
     header: &SegmentHeader,
-    scanned: &Scanned,
-    tail: &Tail,
-) -> Result<Cut, OpenError> {
-    let taken = disk.list()?;
+    scanned: &ScannedSegment,
+    tail: &InvalidTail,
+) -> Result<TruncatedWrite, OpenError> {
+    let names = disk.list()?;
     let kept_in = (1_u32..)
-        .map(|n| format!("{CUT_PREFIX}{:020}-{n}.bytes", scanned.next.0))
-        .find(|name| !taken.contains(name))
+        .map(|n| format!("{TRUNCATED_PREFIX}{:020}-{n}.bytes", scanned.next.0))
+        .find(|name| !names.contains(name))
         .expect("a folder holds fewer than 2³² files");
-    disk.put(&kept_in, &tail.bytes)?;
+    disk.write_atomically(&kept_in, &tail.bytes)?;
     file.write_all_at(&vec![0; tail.bytes.len()], scanned.end)?;
     file.sync_data()?;
-    let cut = Cut { kept_in, bytes: tail.bytes.len() as u64, position: scanned.next };
+    let truncated = TruncatedWrite { kept_in, bytes: tail.bytes.len() as u64, position: scanned.next };
     tracing::warn!(
         segment = segment_name(header.first),
         offset = scanned.end,
-        position = cut.position.0,
-        bytes = cut.bytes,
-        kept_in = cut.kept_in,
+        position = truncated.position.0,
+        bytes = truncated.bytes,
+        kept_in = truncated.kept_in,
         what = tail.what,
-        "a write was cut short before it was acknowledged; it was taken out of the log and kept aside"
+        "truncated an incomplete write, which was never acknowledged; its bytes are kept in a file"
     );
-    Ok(cut)
+    Ok(truncated)
 }

@@ -1,16 +1,18 @@
-//! What a repair keeps, sets aside and says, at every place that can be damaged and every call that can fail.
+//! Repairs of any damage, with faults at any disk call: what they keep, quarantine and report.
 
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::Position;
 
 use super::disk::Disk;
-use super::mending::{mend, mend_as, repair_once};
+use super::harness::{SeededRng, commit, event, open, read_all, settings};
 use super::repair::plan_on;
-use super::rig::{Lots, commit, event, open, read_all, settings};
+use super::repair_simulation::{repair_once, repair_planned_with_faults, repair_with_faults};
 use super::segment::{HEADER_BYTES, index_name, segment_name};
 use super::verify::{Extent, verify_on};
 use super::verify_tests::{firsts, of_groups, several_segments};
-use super::{EmbeddedLog, OpenError, Plan, Settings, SimDisk, Tally, Trouble, VerifyError, repair};
+use super::{
+    EmbeddedLog, FaultKind, OpenError, RepairPlan, Settings, SimDisk, SimulationStats, VerifyError, repair,
+};
 use crate::clock::Clock;
 use crate::{EventLog, Expected, Filter};
 
@@ -22,29 +24,29 @@ fn change(disk: &SimDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> SimD
     copy
 }
 
-fn planned(disk: &SimDisk) -> Plan {
+fn planned(disk: &SimDisk) -> RepairPlan {
     plan_on(&Disk::Simulated(disk.clone()), |_| {}).unwrap()
 }
 
-fn set_aside(plan: &Plan) -> Vec<&str> {
-    plan.set_aside.iter().map(|aside| aside.file.as_str()).collect()
+fn quarantined(plan: &RepairPlan) -> Vec<&str> {
+    plan.quarantined.iter().map(|moved| moved.file.as_str()).collect()
 }
 
-fn events(sound: &SimDisk) -> Vec<Recorded> {
-    let (writer, _) = open(&sound.copy(1), &settings()).unwrap();
+fn events(undamaged: &SimDisk) -> Vec<Recorded> {
+    let (writer, _) = open(&undamaged.copy(1), &settings()).unwrap();
     read_all(&writer).unwrap()
 }
 
-/// Repairs under faults drawn from a seed, and holds the outcome to everything that a repair promises.
-fn mended(disk: &SimDisk, sound: &SimDisk, seed: u64) -> Tally {
-    let mut tally = Tally::default();
-    mend(disk, &events(sound), &mut Lots::new(seed), &mut tally)
-        .unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
-    tally
+/// Repairs with faults from a seed, and checks the result.
+fn repaired_with_faults(disk: &SimDisk, undamaged: &SimDisk, seed: u64) -> SimulationStats {
+    let mut stats = SimulationStats::default();
+    repair_with_faults(disk, &events(undamaged), &mut SeededRng::new(seed), &mut stats)
+        .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    stats
 }
 
 #[test]
-fn a_log_without_damage_is_left_as_it_is() {
+fn undamaged_log_stays_unchanged() {
     let disk = several_segments();
     assert!(!planned(&disk).is_needed());
     let before: Vec<_> = disk.names().iter().map(|name| disk.contents(name)).collect();
@@ -53,7 +55,7 @@ fn a_log_without_damage_is_left_as_it_is() {
 }
 
 #[test]
-fn the_log_is_cut_before_the_damaged_group_and_all_behind_it_is_set_aside() {
+fn log_is_truncated_at_damage_and_the_rest_is_quarantined() {
     let disk = several_segments();
     let firsts = firsts(&disk);
     let damaged = change(&disk, &segment_name(firsts[1]), |bytes| bytes[6000] ^= 1);
@@ -62,8 +64,8 @@ fn the_log_is_cut_before_the_damaged_group_and_all_behind_it_is_set_aside() {
     let mut expected: Vec<String> = firsts[1..].iter().map(|first| segment_name(*first)).collect();
     let indexes = firsts[1..].iter().map(|first| index_name(*first));
     expected.extend(indexes.filter(|index| disk.names().contains(index)));
-    assert_eq!(set_aside(&plan), expected);
-    // Of the damaged group one event's checksum is wrong; all others are right.
+    assert_eq!(quarantined(&plan), expected);
+    // One event of the damaged group has a wrong checksum; all others are valid.
     assert_eq!((plan.salvaged.readable, plan.salvaged.lost()), (180 - plan.kept.0 - 1, 1));
     assert_eq!(plan.salvaged.unreadable.len(), 1);
     let streams = &plan.salvaged.streams;
@@ -72,28 +74,28 @@ fn the_log_is_cut_before_the_damaged_group_and_all_behind_it_is_set_aside() {
         streams.iter().map(|stream| stream.stream.as_str()).collect::<Vec<_>>(),
         ["a-1", "a-2", "b-1"]
     );
-    let tally = mended(&damaged, &disk, 1);
-    assert_eq!((tally.repairs, tally.set_aside), (1, plan.salvaged.readable));
+    let stats = repaired_with_faults(&damaged, &disk, 1);
+    assert_eq!((stats.repairs, stats.quarantined), (1, plan.salvaged.readable));
 }
 
 #[test]
-fn any_changed_bit_can_be_repaired_under_any_fault() {
+fn any_flipped_bit_is_repaired_under_any_fault() {
     let disk = of_groups(14);
-    let (mut met, mut aside) = (0, 0);
+    let (mut faults, mut quarantined) = (0, 0);
     for (n, name) in disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).enumerate() {
         let len = disk.contents(&name).unwrap().len();
         for at in (n % 13..len).step_by(if len > 4096 { 787 } else { 11 }) {
             let damaged = change(&disk, &name, |bytes| bytes[at] ^= 4);
-            let tally = mended(&damaged, &disk, at as u64);
-            met += tally.faults_in_repairs;
-            aside += tally.set_aside;
+            let stats = repaired_with_faults(&damaged, &disk, at as u64);
+            faults += stats.faults_in_repairs;
+            quarantined += stats.quarantined;
         }
     }
-    assert!(met > 40 && aside > 500, "{met} faults, {aside} events set aside");
+    assert!(faults > 40 && quarantined > 500, "{faults} faults, {quarantined} events quarantined");
 }
 
 #[test]
-fn a_fault_at_any_call_of_a_repair_is_gone_on_from() {
+fn repair_is_resumed_after_a_fault_at_any_call() {
     let disk = of_groups(11);
     let firsts = firsts(&disk);
     let damaged = change(&disk, &segment_name(firsts[1]), |bytes| bytes[6000] ^= 1);
@@ -104,35 +106,35 @@ fn a_fault_at_any_call_of_a_repair_is_gone_on_from() {
         repair_once(&disk).unwrap().unwrap();
         disk.calls() - before
     };
-    for trouble in [Trouble::PowerCut, Trouble::Error, Trouble::NoRoom] {
+    for kind in [FaultKind::PowerCut, FaultKind::Error, FaultKind::NoSpace] {
         let mut refused = 0;
         for call in 1..=calls {
             let disk = damaged.copy(call);
-            disk.trouble_at(call, trouble);
-            let broke_off = repair_once(&disk).is_err();
+            disk.inject_fault(call, kind);
+            let interrupted = repair_once(&disk).is_err();
             disk.restart();
-            if broke_off && disk.names().contains(&"repair.json".to_owned()) {
+            if interrupted && disk.names().contains(&"repair.json".to_owned()) {
                 refused += 1;
-                assert!(matches!(open(&disk, &settings()), Err(OpenError::HalfRepaired { .. })));
+                assert!(matches!(open(&disk, &settings()), Err(OpenError::UnfinishedRepair { .. })));
             }
-            // Most repairs that go on meet further faults.
-            let mut lots = Lots::new(call);
-            mend_as(&plan, &disk, &written, &mut lots, &mut Tally::default())
-                .unwrap_or_else(|broken| panic!("{trouble:?} at call {call}: {broken}"));
+            // Most resumed repairs meet further faults.
+            let mut rng = SeededRng::new(call);
+            repair_planned_with_faults(&plan, &disk, &written, &mut rng, &mut SimulationStats::default())
+                .unwrap_or_else(|violation| panic!("{kind:?} at call {call}: {violation}"));
         }
-        assert!(refused > 3, "{trouble:?} never came between its steps");
+        assert!(refused > 3, "{kind:?} never interrupted a repair between its steps");
     }
 }
 
 #[test]
-fn a_missing_segment_ends_the_log_and_those_behind_it_stay_readable() {
+fn missing_segment_ends_the_log_and_later_ones_stay_readable() {
     let disk = several_segments();
     let firsts = firsts(&disk);
     for gone in 0..firsts.len() {
         let damaged = disk.copy(3);
         damaged.delete(&segment_name(firsts[gone]));
         let plan = planned(&damaged);
-        // Nothing is left that says that the last one was ever there.
+        // No file shows that the last segment ever existed.
         if gone + 1 == firsts.len() {
             assert!(!plan.is_needed());
             continue;
@@ -147,21 +149,21 @@ fn a_missing_segment_ends_the_log_and_those_behind_it_stay_readable() {
 }
 
 #[test]
-fn a_header_that_is_not_whole_takes_its_segment_out_of_the_log() {
+fn segment_with_a_damaged_header_is_quarantined() {
     let disk = several_segments();
     for first in firsts(&disk) {
         let damaged = change(&disk, &segment_name(first), |bytes| bytes[20] ^= 1);
         let plan = planned(&damaged);
         assert_eq!((plan.kept.0 + 1, plan.salvaged.lost()), (first.0, 0));
-        mended(&damaged, &disk, first.0);
+        repaired_with_faults(&damaged, &disk, first.0);
     }
 }
 
 #[test]
-fn a_stream_that_does_not_go_on_where_it_should_is_cut_off_there() {
+fn log_is_truncated_at_a_revision_gap() {
     let disk = several_segments();
     let firsts = firsts(&disk);
-    // The same log, whose streams are others from the second segment on.
+    // The same log with other streams from the second segment on.
     let other = SimDisk::new(1);
     for name in ["log.json".to_owned(), segment_name(firsts[0])] {
         other.replace(&name, disk.contents(&name).unwrap());
@@ -188,13 +190,13 @@ fn a_stream_that_does_not_go_on_where_it_should_is_cut_off_there() {
         broken.replace(&name, other.contents(&name).unwrap());
     }
     let plan = planned(&broken);
-    assert_eq!(plan.kept.0 + 1, third.0, "{:?}", plan.found.damages);
+    assert_eq!(plan.kept.0 + 1, third.0, "{:?}", plan.verified.damages);
     repair_once(&broken).unwrap().unwrap();
     assert_eq!(open(&broken, &settings()).unwrap().1.events, plan.kept.0);
 }
 
 #[test]
-fn an_index_file_is_made_anew_and_nothing_is_set_aside() {
+fn index_file_is_rebuilt_without_quarantine() {
     let disk = several_segments();
     let name = index_name(firsts(&disk)[1]);
     let damaged = change(&disk, &name, |bytes| bytes[90] ^= 1);
@@ -206,11 +208,11 @@ fn an_index_file_is_made_anew_and_nothing_is_set_aside() {
 }
 
 #[test]
-fn the_file_that_names_the_log_is_made_anew_from_what_the_segments_say() {
+fn log_file_is_rebuilt_from_segment_headers() {
     let disk = several_segments();
-    let sound = disk.contents("log.json").unwrap();
+    let undamaged = disk.contents("log.json").unwrap();
     for broken in
-        [None, Some(b"{".to_vec()), Some(String::from_utf8(sound).unwrap().replace('a', "b").into())]
+        [None, Some(b"{".to_vec()), Some(String::from_utf8(undamaged).unwrap().replace('a', "b").into())]
     {
         let damaged = disk.copy(4);
         damaged.delete("log.json");
@@ -221,14 +223,14 @@ fn the_file_that_names_the_log_is_made_anew_from_what_the_segments_say() {
         assert!(plan.log_file && plan.kept == Position(180), "{plan:?}");
         let repaired = repair_once(&damaged).unwrap().unwrap();
         let report = repaired.report.unwrap();
-        // Nothing says how many restores there had been.
+        // The number of previous restores is not known.
         assert_eq!((report.epoch_before, report.epoch), (0, 1_900_000_000));
         assert_eq!(open(&damaged, &settings()).unwrap().1.events, 180);
     }
 }
 
 #[test]
-fn what_says_nowhere_which_log_it_is_cannot_be_repaired() {
+fn log_without_any_identity_cannot_be_repaired() {
     let disk = several_segments();
     disk.delete("log.json");
     for first in firsts(&disk) {
@@ -239,7 +241,7 @@ fn what_says_nowhere_which_log_it_is_cannot_be_repaired() {
 }
 
 #[tokio::test]
-async fn a_folder_is_repaired_reopened_and_repaired_again() {
+async fn folder_is_repaired_reopened_and_repaired_again() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
         Settings { reserve_bytes: 0, segment_bytes: 8 << 10, ..Settings::new(folder.path().join("events")) };

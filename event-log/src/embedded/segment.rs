@@ -1,4 +1,4 @@
-//! A segment: one file with a header and groups behind it, and its index.
+//! A segment: one file with a header followed by groups, and its index.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,34 +12,34 @@ use uuid::Uuid;
 
 use super::disk::{DiskFile, Fault};
 use super::index::{IndexFile, MemoryIndex};
-use super::record::{self, Body, Names, NoEntry, Seed};
+use super::record::{self, CrcSeed, EntryBody, EntryError, NameCache};
 use crate::{Identity, ReadError};
 
 mod scan;
 
-pub(super) use scan::{Scanned, Tail, read_tail, scan};
+pub(super) use scan::{InvalidTail, ScannedSegment, read_invalid_tail, scan};
 
-/// The version of all files of the folder. A log of a newer one is refused.
+/// The format version of all files of the folder. A log of a newer version is refused.
 pub(super) const FORMAT: u32 = 1;
 
-/// Groups start behind this many bytes.
+/// The offset of the first group.
 pub(super) const HEADER_BYTES: u64 = 4096;
 
 const MAGIC: &[u8; 8] = b"MBLOGSEG";
 const HEADER_USED_BYTES: usize = 64;
 
-/// The suffix of a segment's file; the name before it is its first position.
+/// The suffix of a segment's file; its stem is the first position.
 pub(super) const SEGMENT_SUFFIX: &str = ".segment";
 pub(super) const INDEX_SUFFIX: &str = ".index";
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) format: u32,
     pub(super) identity: Identity,
-    /// All events before this one were durable before the segment was made.
+    /// The position of the first event. All earlier events were durable before the segment was created.
     pub(super) first: Position,
-    /// Of the last event before the segment.
+    /// The recorded time of the last event before the segment.
     pub(super) recorded_before: Timestamp,
 }
 
@@ -57,16 +57,16 @@ impl SegmentHeader {
         bytes
     }
 
-    /// None if the bytes are no whole header.
+    /// Decodes a header; `None` if the bytes are not a valid one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let used = bytes.get(..HEADER_USED_BYTES)?;
-        let (said, crc) = used.split_at(HEADER_USED_BYTES - 4);
-        if &said[..8] != MAGIC || crc32c::crc32c(said).to_le_bytes() != crc {
+        let (fields, crc) = used.split_at(HEADER_USED_BYTES - 4);
+        if &fields[..8] != MAGIC || crc32c::crc32c(fields).to_le_bytes() != crc {
             return None;
         }
-        let u32_at = |at: usize| said[at..at + 4].try_into().ok().map(u32::from_le_bytes);
-        let u64_at = |at: usize| said[at..at + 8].try_into().ok().map(u64::from_le_bytes);
-        let id = LogId(Uuid::from_slice(&said[16..32]).ok()?);
+        let u32_at = |at: usize| fields[at..at + 4].try_into().ok().map(u32::from_le_bytes);
+        let u64_at = |at: usize| fields[at..at + 8].try_into().ok().map(u64::from_le_bytes);
+        let id = LogId(Uuid::from_slice(&fields[16..32]).ok()?);
         Some(Self {
             format: u32_at(8)?,
             identity: Identity { id, epoch: u32_at(12)? },
@@ -76,7 +76,7 @@ impl SegmentHeader {
     }
 }
 
-/// A segment's name on disk, so that the names sort as the positions do.
+/// The file name of a segment. NameCache sort in position order.
 pub(super) fn segment_name(first: Position) -> String {
     format!("{:020}{SEGMENT_SUFFIX}", first.0)
 }
@@ -85,56 +85,56 @@ pub(super) fn index_name(first: Position) -> String {
     format!("{:020}{INDEX_SUFFIX}", first.0)
 }
 
-/// The first position that a segment's name says; none if it is not the name of one.
+/// The first position in a segment's file name; `None` if it is not the name of a segment.
 pub(super) fn position_of_name(name: &str) -> Option<Position> {
     let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
     let first = Position(digits.parse().ok()?);
     (segment_name(first) == name).then_some(first)
 }
 
-/// Where a segment's events are.
+/// The index of a segment's events.
 #[derive(Debug)]
 pub(super) enum SegmentIndex {
-    /// Of the segment that is written to, and of one that was just sealed.
+    /// The index of the active segment, and of one that was just filled.
     Memory(MemoryIndex),
-    /// Of a sealed segment.
+    /// The index of a sealed segment.
     File(Arc<IndexFile>),
 }
 
-/// An open segment. Shared by the writer, who alone adds to it, and all readers.
+/// An open segment, shared by the writer, which alone adds to it, and all readers.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) name: String,
     pub(super) header: SegmentHeader,
-    pub(super) seed: Seed,
+    pub(super) seed: CrcSeed,
     pub(super) file: DiskFile,
-    /// The end of its durable groups in the file.
+    /// The offset in the file at which its durable groups end.
     end: AtomicU64,
     pub(super) index: RwLock<SegmentIndex>,
 }
 
-/// The part of a stream that lies in one segment.
+/// The part of a stream that is in one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct StreamRun {
     pub(super) first: Revision,
     pub(super) count: u32,
 }
 
-impl Run {
+impl StreamRun {
     pub(super) fn last(self) -> Revision {
         Revision(self.first.0 + u64::from(self.count) - 1)
     }
 }
 
-/// Why a part of a segment could not be read.
+/// The reason why a part of a segment could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SegmentFault {
     #[error(transparent)]
     Disk(#[from] Fault),
     #[error("{0}")]
     Damaged(String),
-    /// Not an error: the caller wanted an answer from memory alone.
-    #[error("the disk is needed")]
+    /// Not an error: the caller asked for an answer from memory only.
+    #[error("the answer needs the disk")]
     NeedsDisk,
 }
 
@@ -153,7 +153,7 @@ impl Segment {
         Self {
             name: segment_name(header.first),
             header,
-            seed: Seed::new(header.identity.id, header.first),
+            seed: CrcSeed::new(header.identity.id, header.first),
             file,
             end: AtomicU64::new(end),
             index: RwLock::new(index),
@@ -168,12 +168,12 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Only the writer calls it, once the bytes before `end` are durable.
+    /// Called only by the writer, after the bytes before `end` are durable.
     pub(super) fn set_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);
     }
 
-    /// The events that are durable in it.
+    /// The number of its durable events.
     pub(super) fn count(&self) -> u32 {
         match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
             SegmentIndex::Memory(index) => index.count(),
@@ -181,7 +181,7 @@ impl Segment {
         }
     }
 
-    /// The sealed segment's index; none while it is in memory.
+    /// The index file of a sealed segment; `None` while the index is in memory.
     pub(super) fn index_file(&self) -> Option<Arc<IndexFile>> {
         match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
             SegmentIndex::Memory(_) => None,
@@ -189,8 +189,8 @@ impl Segment {
         }
     }
 
-    /// What it has of a stream. Asks the disk only if the stream is likely to be there.
-    pub(super) fn run(&self, stream: &StreamId, disk: bool) -> Result<Option<Run>, SegmentFault> {
+    /// The part of a stream that is in this segment. Reads the disk only if the filter does not exclude the stream.
+    pub(super) fn run(&self, stream: &StreamId, disk: bool) -> Result<Option<StreamRun>, SegmentFault> {
         match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
             SegmentIndex::Memory(index) => return Ok(index.run(stream)),
             SegmentIndex::File(index) if !index.may_contain(stream) => return Ok(None),
@@ -202,7 +202,7 @@ impl Segment {
         }
     }
 
-    /// The places in the segment of a stream's events, `skip` of its run left out and at most `take`.
+    /// The ordinals of a stream's events in the segment, at most `take`, without the first `skip`.
     pub(super) fn ordinals(
         &self,
         stream: &StreamId,
@@ -217,7 +217,7 @@ impl Segment {
         index.ordinals(found.postings.start + skip..found.postings.end, take)
     }
 
-    /// Where the event at `ordinal` starts in the file.
+    /// The offset in the file of the event at `ordinal`.
     pub(super) fn offset(&self, ordinal: u32) -> Result<u64, SegmentFault> {
         let index = match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
             SegmentIndex::Memory(index) => return index.offset(ordinal).ok_or_else(|| self.no_such(ordinal)),
@@ -230,12 +230,12 @@ impl Segment {
         SegmentFault::Damaged(format!("{} has no event {ordinal}", self.name))
     }
 
-    /// The event at `ordinal`, by itself or out of the window that the last one came from.
+    /// The event at `ordinal`, from the window of the previous read if it is there.
     pub(super) fn event(
         &self,
         ordinal: u32,
         window: &mut Window,
-        names: &mut Names,
+        names: &mut NameCache,
     ) -> Result<Recorded, SegmentFault> {
         let offset = self.offset(ordinal)?;
         let (at, view, length) = window.entry(self, offset)?;
@@ -251,7 +251,7 @@ impl Segment {
         SegmentFault::Damaged(format!("{} at byte {offset}: {what}", self.name))
     }
 
-    /// The bytes from `offset` on, at most `len` and not beyond what is durable.
+    /// The durable bytes from `offset` on, at most `len`.
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, SegmentFault> {
         let left = self.end().saturating_sub(offset);
         let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
@@ -260,12 +260,12 @@ impl Segment {
     }
 }
 
-/// The bytes that were read last, so that neighbours are not read twice.
+/// The bytes of the last read, so that adjacent events are not read twice.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: Bytes,
     start: u64,
-    /// How much to read at once.
+    /// The number of bytes to read at once.
     size: usize,
 }
 
@@ -274,7 +274,7 @@ impl Window {
         Self { bytes: Bytes::new(), start: 0, size }
     }
 
-    /// The event at `offset`: where it is in the window's bytes, its fields and its length.
+    /// The event at `offset`: its offset in the window, its fields and its length.
     fn entry(
         &mut self,
         segment: &Segment,
@@ -286,23 +286,23 @@ impl Window {
             if let Some((at, bytes)) = at.and_then(|at| Some((at, self.bytes.get(at..)?))) {
                 match record::parse(segment.seed, bytes) {
                     Ok(entry) => match entry.body {
-                        Body::Event(view) => return Ok((at, view, entry.length)),
-                        Body::Group(_) | Body::Trailer(_) => {
+                        EntryBody::Event(view) => return Ok((at, view, entry.length)),
+                        EntryBody::Group(_) | EntryBody::Trailer(_) => {
                             return Err(segment.damaged(offset, "no event starts here"));
                         }
                     },
-                    Err(NoEntry::Damaged(what)) => return Err(segment.damaged(offset, what)),
-                    Err(NoEntry::Short(needed)) => size = size.max(needed),
+                    Err(EntryError::Damaged(what)) => return Err(segment.damaged(offset, what)),
+                    Err(EntryError::Short(needed)) => size = size.max(needed),
                 }
             }
             self.bytes = segment.read(offset, size)?;
             self.start = offset;
-            if let Err(NoEntry::Short(needed)) = record::parse(segment.seed, &self.bytes)
+            if let Err(EntryError::Short(needed)) = record::parse(segment.seed, &self.bytes)
                 && needed > self.bytes.len()
             {
                 self.bytes = segment.read(offset, needed)?;
             }
         }
-        Err(segment.damaged(offset, "the event goes beyond the end of the segment"))
+        Err(segment.damaged(offset, "the event extends beyond the end of the segment"))
     }
 }

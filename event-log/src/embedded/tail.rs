@@ -1,4 +1,4 @@
-//! The events that were appended last, in memory, so that whoever follows the log reads no file.
+//! A cache of the newest events, so that subscribers that follow the log read no file.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::Position;
 
-/// What an event takes beside its bytes.
+/// The memory that an event uses in addition to its bytes.
 const EVENT_OVERHEAD_BYTES: usize = size_of::<Recorded>() + 32;
 
-/// The latest groups, up to a number of bytes.
+/// The newest groups, up to a number of bytes.
 #[derive(Debug)]
 pub(super) struct Tail {
     groups: VecDeque<Arc<TailGroup>>,
@@ -44,21 +44,21 @@ impl Tail {
         Self { groups: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// Adds the newest group and gives back what had to leave for it, to be dropped where nobody waits.
+    /// Adds the newest group and returns the evicted ones, so that the caller can drop them outside the lock.
     pub(super) fn push(&mut self, group: Arc<TailGroup>) -> Vec<Arc<TailGroup>> {
         self.bytes += group.bytes;
         self.groups.push_back(group);
-        let mut left = Vec::new();
+        let mut evicted = Vec::new();
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.groups.pop_front()
         {
             self.bytes -= oldest.bytes;
-            left.push(oldest);
+            evicted.push(oldest);
         }
-        left
+        evicted
     }
 
-    /// The groups with the `events_max` events behind `after`; none if it does not reach back that far.
+    /// The groups with the `events_max` events after `after`; `None` if the first of these was evicted.
     pub(super) fn after(&self, after: Position, events_max: usize) -> Option<Vec<Arc<TailGroup>>> {
         if self.groups.front()?.first().0 > after.0 + 1 {
             return None;
@@ -75,7 +75,7 @@ impl Tail {
         Some(groups)
     }
 
-    /// The event at `position`, if it is here.
+    /// The event at `position`, if it is in the cache.
     pub(super) fn at(&self, position: Position) -> Option<Recorded> {
         let group = self.groups.get(self.groups.partition_point(|group| group.last() < position))?;
         let index = position.0.checked_sub(group.first().0)?;

@@ -1,4 +1,4 @@
-//! What the log counts.
+//! The metrics of the log.
 
 use std::time::Duration;
 

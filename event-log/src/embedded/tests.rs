@@ -1,4 +1,4 @@
-//! The log as its callers see it, in a real folder.
+//! Tests of the log's public interface, in a real folder.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use futures_util::FutureExt;
 
-use super::rig::event;
-use super::{EmbeddedLog, OpenError, SEGMENT_BYTES_MIN, Settings, SimDisk, Stopped, Trouble};
+use super::harness::event;
+use super::{EmbeddedLog, FaultKind, OpenError, SEGMENT_BYTES_MIN, Settings, SimDisk, Stopped};
 use crate::clock::Clock;
 use crate::conformance::START;
 use crate::{AppendError, EventLog, Expected, Filter, Log};
 
-/// Segments so small that nearly every test fills several, and hardly anything in memory, so that files are read.
+/// Settings with segments so small that nearly every test fills several, and a small tail, so that files are read.
 fn small(folder: &Path) -> Settings {
     Settings {
         segment_bytes: SEGMENT_BYTES_MIN,
@@ -31,7 +31,7 @@ fn make(clock: Clock) -> (Log, tempfile::TempDir) {
 
 crate::conformance_tests!(make);
 
-/// The same contract where all that is read is in memory.
+/// The same contract with all reads from the tail in memory.
 mod in_memory {
     use super::*;
 
@@ -64,7 +64,7 @@ async fn fill(log: &EmbeddedLog, streams: u128, appends: u128) {
 }
 
 #[tokio::test]
-async fn a_closed_log_opens_again_as_it_was() {
+async fn reopened_log_has_the_same_events() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     fill(&log, 7, 200).await;
@@ -72,7 +72,7 @@ async fn a_closed_log_opens_again_as_it_was() {
     let identity = log.identity();
     log.close().await;
     let (log, opened) = EmbeddedLog::open(&small(folder.path()), Clock::manual(START)).unwrap();
-    assert_eq!((opened.events, opened.cut), (400, None));
+    assert_eq!((opened.events, opened.truncated), (400, None));
     assert!(opened.segments > 5);
     assert_eq!(log.identity(), identity);
     let mut after = Position::START;
@@ -91,7 +91,7 @@ async fn a_closed_log_opens_again_as_it_was() {
 }
 
 #[tokio::test]
-async fn time_does_not_go_back_over_a_restart() {
+async fn recorded_at_never_decreases_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     fill(&log, 1, 3).await;
@@ -102,7 +102,7 @@ async fn time_does_not_go_back_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_retried_append_is_recognised_after_a_restart() {
+async fn retried_append_is_recognised_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     fill(&log, 3, 100).await;
@@ -119,7 +119,7 @@ async fn a_retried_append_is_recognised_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_told_who_holds_the_folder() {
+async fn second_open_names_the_process_with_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     match EmbeddedLog::open(&small(folder.path()), Clock::System) {
@@ -133,7 +133,7 @@ async fn a_second_process_is_told_who_holds_the_folder() {
 }
 
 #[tokio::test]
-async fn a_closed_log_refuses_appends_and_reads_on() {
+async fn closed_log_refuses_appends_but_serves_reads() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     fill(&log, 2, 20).await;
@@ -149,7 +149,7 @@ async fn a_closed_log_refuses_appends_and_reads_on() {
 }
 
 #[tokio::test]
-async fn appends_that_wait_when_the_log_is_closed_are_finished() {
+async fn queued_appends_are_committed_on_close() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&small(folder.path()));
     let name = stream("a-1");
@@ -162,14 +162,14 @@ async fn appends_that_wait_when_the_log_is_closed_are_finished() {
 }
 
 #[tokio::test]
-async fn after_a_disk_error_the_pending_are_unknown_the_later_closed_and_everyone_hears_of_it() {
+async fn disk_error_makes_pending_appends_unknown_and_closes() {
     let disk = SimDisk::new(1);
-    let settings = super::rig::settings();
+    let settings = super::harness::settings();
     let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
     fill(&log, 2, 3).await;
     let mut subscription = Log::Embedded(log.clone()).subscribe(Position(6), Filter::All);
     // The next sync of a group: free space, write, sync.
-    disk.trouble_at(3, Trouble::Error);
+    disk.inject_fault(3, FaultKind::Error);
     let pending = log.append(&stream("a-1"), Expected::Any, events(50..51)).await;
     assert!(
         matches!(&pending, Err(AppendError::Unknown { reason }) if reason.contains("sync")),
@@ -183,13 +183,13 @@ async fn after_a_disk_error_the_pending_are_unknown_the_later_closed_and_everyon
 }
 
 #[tokio::test]
-async fn a_thread_of_the_log_that_panics_stops_it_for_good() {
+async fn panic_of_a_thread_stops_the_log() {
     let disk = SimDisk::new(1);
-    let settings = super::rig::settings();
+    let settings = super::harness::settings();
     let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
     fill(&log, 1, 1).await;
-    disk.trouble_at(1, Trouble::Panic);
-    // Whether the writer meets it or the thread that works ahead: soon after, nothing is taken any more.
+    disk.inject_fault(1, FaultKind::Panic);
+    // Either the writer or the maintenance thread panics. Soon after that, appends are refused.
     let mut refused = None;
     for n in 50..1000 {
         refused = log.append(&stream("a-1"), Expected::Any, events(n..n + 1)).await.err();
@@ -204,9 +204,9 @@ async fn a_thread_of_the_log_that_panics_stops_it_for_good() {
 }
 
 #[tokio::test]
-async fn a_few_streams_among_many_are_found_without_reading_the_rest() {
+async fn selective_filter_reads_few_index_blocks() {
     let disk = SimDisk::new(1);
-    let settings = super::rig::settings();
+    let settings = super::harness::settings();
     let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
     for n in 0..600_u128 {
         let name = if n % 150 == 75 { stream("job-1") } else { stream(&format!("a-{n}")) };
@@ -220,16 +220,16 @@ async fn a_few_streams_among_many_are_found_without_reading_the_rest() {
     let page = log.read_all(Position::START, &filter, 100).await.unwrap();
     assert_eq!((page.events.len(), page.at_head), (4, true));
     let per_segment = (disk.calls() - calls) / opened.segments as u64;
-    assert!(per_segment < 40, "{per_segment} reads a segment");
+    assert!(per_segment < 40, "{per_segment} reads per segment");
     let calls = disk.calls();
     assert_eq!(log.read_stream(&stream("job-1"), Revision(0), 100).await.unwrap().len(), 4);
     assert!(disk.calls() - calls < 60, "{} reads", disk.calls() - calls);
 }
 
 #[tokio::test]
-async fn below_the_reserve_appends_are_refused_and_come_back_by_themselves() {
+async fn appends_are_refused_below_the_reserve_until_space_is_free() {
     let disk = SimDisk::new(1);
-    let settings = Settings { reserve_bytes: 1 << 20, ..super::rig::settings() };
+    let settings = Settings { reserve_bytes: 1 << 20, ..super::harness::settings() };
     let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, Clock::manual(START)).unwrap();
     let name = stream("a-1");
     let first = log.append(&name, Expected::NoStream, events(0..2)).await.unwrap();
@@ -238,7 +238,7 @@ async fn below_the_reserve_appends_are_refused_and_come_back_by_themselves() {
         Err(error @ AppendError::Full { free_bytes, reserve_bytes }) => {
             assert_eq!(reserve_bytes, 1 << 20);
             assert!(free_bytes < reserve_bytes);
-            assert!(error.to_string().contains("make room"), "{error}");
+            assert!(error.to_string().contains("free disk space"), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -253,13 +253,15 @@ async fn below_the_reserve_appends_are_refused_and_come_back_by_themselves() {
 }
 
 #[tokio::test]
-async fn a_new_log_is_not_begun_on_a_full_disk() {
+async fn new_log_is_not_created_on_a_full_disk() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { reserve_bytes: u64::MAX / 2, ..small(folder.path()) };
     match EmbeddedLog::open(&settings, Clock::System) {
-        Err(error @ OpenError::Full { .. }) => assert!(error.to_string().contains("make room"), "{error}"),
+        Err(error @ OpenError::Full { .. }) => {
+            assert!(error.to_string().contains("free disk space"), "{error}")
+        }
         other => panic!("{other:?}"),
     }
-    // What was begun is no obstacle later.
+    // The leftovers do not prevent a later start.
     open(&small(folder.path()));
 }

@@ -1,17 +1,17 @@
-//! What verifying finds, and that it leaves everything as it was.
+//! Verification detects damage and changes nothing.
 
 use event_schemas::ids::Position;
 use proptest::prelude::*;
 
 use super::disk::Disk;
-use super::rig::{commit, event, open, settings};
+use super::harness::{commit, event, open, settings};
 use super::segment::{HEADER_BYTES, index_name, position_of_name, segment_name};
 use super::verify::verify_on;
 use super::{EmbeddedLog, Extent, OpenError, Settings, SimDisk, Verified, VerifyError, verify};
 use crate::clock::Clock;
 use crate::{EventLog, Expected};
 
-/// A log of several segments, most of them with an index file, closed as a server closes it.
+/// A log of several segments, most of them with an index file, with a final mark as after a close.
 pub(super) fn several_segments() -> SimDisk {
     of_groups(30)
 }
@@ -32,7 +32,7 @@ pub(super) fn of_groups(groups: u128) -> SimDisk {
     disk
 }
 
-/// Where the segments begin.
+/// The first positions of the segments.
 pub(super) fn firsts(disk: &SimDisk) -> Vec<Position> {
     disk.names().iter().filter_map(|name| position_of_name(name)).collect()
 }
@@ -44,7 +44,7 @@ fn verified(disk: &SimDisk, extent: Extent) -> Verified {
     };
     let before = contents(disk);
     let verified = verify_on(&Disk::Simulated(disk.clone()), extent, |_| {}).unwrap();
-    assert_eq!(contents(disk), before, "verifying changes no byte");
+    assert_eq!(contents(disk), before, "verification changes no byte");
     verified
 }
 
@@ -57,13 +57,13 @@ fn change(disk: &SimDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> SimD
 }
 
 #[test]
-fn a_log_without_damage_is_read_to_its_end() {
+fn undamaged_log_is_verified_to_its_end() {
     let disk = several_segments();
     let mut seen = Vec::new();
     let found =
         verify_on(&Disk::Simulated(disk.clone()), Extent::First, |progress| seen.push(progress)).unwrap();
     assert_eq!((found.events, found.damages.len(), found.unfinished), (180, 0, None));
-    assert!(found.segments > 3 && found.revisions_followed);
+    assert!(found.segments > 3 && found.revisions_checked);
     assert!(seen.is_sorted_by_key(|progress| (progress.bytes, progress.events)));
     let last = seen.last().unwrap();
     assert_eq!((last.bytes, last.events), (last.bytes_total, 180));
@@ -71,7 +71,7 @@ fn a_log_without_damage_is_read_to_its_end() {
 }
 
 #[test]
-fn any_bit_changed_in_a_group_of_any_segment_is_found_in_its_file_at_its_group() {
+fn flipped_bit_in_any_group_is_detected_with_file_and_offset() {
     let disk = several_segments();
     let firsts = firsts(&disk);
     for (n, first) in firsts.iter().enumerate() {
@@ -80,7 +80,7 @@ fn any_bit_changed_in_a_group_of_any_segment_is_found_in_its_file_at_its_group()
         for at in (usize::try_from(HEADER_BYTES).unwrap()..used).step_by(97) {
             let damaged = change(&disk, &name, |bytes| bytes[at] ^= 4);
             let found = verified(&damaged, Extent::First);
-            // The very last group is a mark that nothing behind it confirms: without it nothing is missing.
+            // The last group is a mark, which no later mark confirms: without it no event is missing.
             if n + 1 == firsts.len() && found.damages.is_empty() {
                 assert!(found.unfinished.is_some() && found.events == 180, "byte {at} of {name}");
                 continue;
@@ -94,7 +94,7 @@ fn any_bit_changed_in_a_group_of_any_segment_is_found_in_its_file_at_its_group()
 }
 
 #[test]
-fn an_index_file_that_says_anything_else_than_its_segment_is_found() {
+fn index_file_that_differs_from_its_segment_is_detected() {
     let disk = several_segments();
     let first = firsts(&disk)[1];
     let name = index_name(first);
@@ -105,11 +105,11 @@ fn an_index_file_that_says_anything_else_than_its_segment_is_found() {
     }
     disk.delete(&name);
     let found = verified(&disk, Extent::First);
-    assert!(found.damages.is_empty() && found.revisions_followed, "a missing one is made at the next start");
+    assert!(found.damages.is_empty() && found.revisions_checked, "the next start rebuilds a missing one");
 }
 
 #[test]
-fn everything_that_is_damaged_is_listed_if_that_is_wanted() {
+fn full_extent_lists_all_damage() {
     let disk = several_segments();
     let firsts = firsts(&disk);
     let damaged = change(&disk, &segment_name(firsts[0]), |bytes| bytes[5000] ^= 1);
@@ -119,16 +119,16 @@ fn everything_that_is_damaged_is_listed_if_that_is_wanted() {
     let files: Vec<&str> = found.damages.iter().map(|damage| damage.file.as_str()).collect();
     let expected = [segment_name(firsts[0]), index_name(firsts[1]), segment_name(firsts[2])];
     assert_eq!(files, expected.each_ref().map(String::as_str));
-    assert!(!found.revisions_followed);
+    assert!(!found.revisions_checked);
     assert_eq!(verified(&damaged, Extent::First).damages.len(), 1);
 }
 
 #[test]
-fn a_segment_that_does_not_continue_a_stream_is_found_although_all_its_checksums_are_right() {
+fn revision_gap_is_detected_in_a_segment_with_valid_checksums() {
     let disk = several_segments();
-    // The second segment again, whole and right by itself, in a log whose streams ended elsewhere.
+    // The second segment comes from another log: it is valid, but the streams end at other revisions before it.
     let [_, second, third, ..] = firsts(&disk)[..] else { panic!("a log of at least three segments") };
-    let other = several_segments_of_one_stream(&disk);
+    let other = with_other_streams(&disk);
     let broken = disk.copy(3);
     for name in [segment_name(second), index_name(second)] {
         broken.replace(&name, other.contents(&name).unwrap());
@@ -139,8 +139,8 @@ fn a_segment_that_does_not_continue_a_stream_is_found_although_all_its_checksums
     assert!([second, third].map(segment_name).contains(&found.damages[0].file));
 }
 
-/// The same log with the names of two streams exchanged from the second segment on.
-fn several_segments_of_one_stream(disk: &SimDisk) -> SimDisk {
+/// The same log, in which one stream replaces another from the second segment on.
+fn with_other_streams(disk: &SimDisk) -> SimDisk {
     let other = SimDisk::new(1);
     let first = firsts(disk)[0];
     other.replace("log.json", disk.contents("log.json").unwrap());
@@ -161,7 +161,7 @@ fn several_segments_of_one_stream(disk: &SimDisk) -> SimDisk {
 }
 
 #[test]
-fn a_folder_without_a_log_is_no_log_and_nothing_is_made_in_it() {
+fn folder_without_a_log_is_refused_and_stays_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().to_owned(), folder.path().join("nowhere")] {
         let refused = verify(&Settings::new(path), Extent::First, |_| {});
@@ -171,7 +171,7 @@ fn a_folder_without_a_log_is_no_log_and_nothing_is_made_in_it() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_open_is_left_alone_and_a_closed_one_is_read() {
+async fn open_log_is_refused_and_closed_log_is_verified() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path()) };
     let (log, _) = EmbeddedLog::open(&settings, Clock::System).unwrap();
@@ -190,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_global_rejects: 10_000, ..ProptestConfig::with_cases(64) })]
 
     #[test]
-    fn bytes_from_anywhere_in_a_segment_are_an_answer_and_no_panic(
+    fn random_bytes_in_a_segment_never_panic(
         at in 0_usize..20_000, bytes in proptest::collection::vec(any::<u8>(), 1..200), segment in 0_usize..3,
     ) {
         let disk = several_segments();

@@ -1,6 +1,6 @@
-//! The one writer: drains its queue into groups, decides each append, writes and syncs a group at once, then answers.
+//! The single writer: drains its queue into groups, checks each append, writes and syncs a group at once, then replies.
 //!
-//! [`Writer::commit`] is a plain function of what is in the queue; the thread around it only waits.
+//! [`Writer::commit`] is a synchronous function of the queue; the thread around it only waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
@@ -13,34 +13,34 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-use super::client::Claim;
 use super::disk::{Disk, Fault};
-use super::heads::{Head, Heads, Ids, Pending};
-use super::keeper::Keeper;
-use super::reader::Shelf;
-use super::record::{self, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter, Placed};
+use super::external_append::AppendExpectation;
+use super::maintenance::MaintenanceThread;
+use super::reader::LogView;
+use super::record::{self, EventOffsets, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter};
 use super::segment::{Segment, SegmentFault, SegmentIndex};
-use super::stop::Latch;
+use super::shutdown::Shutdown;
+use super::stream_heads::{PendingLocation, RecentEventIds, StreamHead, StreamHeadCache};
 use super::tail::TailGroup;
 use super::{Limits, telemetry};
 use crate::clock::Clock;
 use crate::{AppendError, Appended};
 
+mod check_expected;
 mod import;
-mod judge;
-mod room;
+mod preallocate;
 mod run;
 
+use check_expected::AppendDecision;
 pub(super) use import::Import;
-use judge::Verdict;
-use room::Room;
+use preallocate::Space;
 pub(super) use run::QUIET;
 
-/// One append on its way.
+/// An append in the writer's queue.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct AppendRequest {
     pub(super) stream: StreamId,
-    pub(super) claim: Claim,
+    pub(super) expectation: AppendExpectation,
     pub(super) events: Vec<NewEvent>,
     pub(super) answer: Answer,
 }
@@ -48,7 +48,7 @@ pub(super) struct Request {
 pub(super) type Outcome = Result<Appended, AppendError>;
 type Answer = oneshot::Sender<Outcome>;
 
-/// What the appends of a group are to be told.
+/// The outcomes of a group's appends, and the channels to send them on.
 #[derive(Debug)]
 pub(super) struct Answers(Vec<(Answer, Outcome)>);
 
@@ -57,30 +57,30 @@ impl Answers {
         self.0.len()
     }
 
-    pub(super) fn give(self) {
+    pub(super) fn send(self) {
         for (answer, outcome) in self.0 {
-            // A caller that went away needs no answer.
+            // A cancelled caller needs no answer.
             let _ = answer.send(outcome);
         }
     }
 }
 
-impl Request {
-    /// What its events take in a segment.
+impl AppendRequest {
+    /// The bytes that its events take in a segment.
     fn bytes(&self) -> usize {
         self.events.iter().map(|event| record::event_bytes(&self.stream, event)).sum()
     }
 }
 
 #[derive(Debug)]
-pub(super) enum Message {
-    Append(Request),
-    /// Nobody has appended for a while: say on disk that all is durable.
+pub(super) enum WriterMessage {
+    Append(AppendRequest),
+    /// The time of a scheduled mark has come.
     Mark,
-    /// Say when all that was queued before is done.
-    Settle(oneshot::Sender<()>),
+    /// Sends a reply when all previously enqueued appends are committed or refused.
+    Flush(oneshot::Sender<()>),
     Import(Import),
-    /// Finish what is queued, and end.
+    /// Commit the queued appends, and end.
     Close,
 }
 
@@ -89,27 +89,27 @@ pub(super) struct Writer {
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) keeper: Keeper,
-    pub(super) latch: Latch,
+    pub(super) view: Arc<LogView>,
+    pub(super) maintenance: MaintenanceThread,
+    pub(super) shutdown: Shutdown,
     pub(super) head: watch::Sender<Position>,
-    /// The segment that is written to, its size and where the next group goes.
+    /// The segment that is written to, its size, and the offset of the next group.
     pub(super) active: Arc<Segment>,
     pub(super) size: u64,
     pub(super) end: u64,
-    pub(super) heads: Heads,
-    /// Of events that clients appended lately.
-    pub(super) ids: Ids,
-    /// How many groups were begun: tells pending events of this group from those of earlier ones.
+    pub(super) heads: StreamHeadCache,
+    /// The ids of recent appends of protocol clients.
+    pub(super) recent_ids: RecentEventIds,
+    /// The number of groups so far, which distinguishes pending events of this group from those of earlier ones.
     pub(super) groups: u64,
-    /// Whether the last group with events is below a later mark already.
+    /// Whether a mark already confirms the last group with events.
     pub(super) marked: bool,
-    /// When the last group was.
+    /// The time of the last group.
     pub(super) written: Instant,
 }
 
 /// The group that is being filled.
-struct Group {
+struct OpenGroup {
     number: u64,
     bytes: GroupWriter,
     events: Vec<PendingEvent>,
@@ -122,39 +122,39 @@ struct PendingEvent {
     stream: StreamId,
     event: NewEvent,
     revision: Revision,
-    placed: Placed,
-    /// The stream's event before it, if it is in the same group.
+    offsets: EventOffsets,
+    /// The index of the stream's previous event, if it is in the same group.
     previous: Option<usize>,
 }
 
-/// A fault that ends the log.
+/// An error that stops the log permanently.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Final(String);
+pub(super) struct FatalError(String);
 
-impl From<Fault> for Final {
+impl From<Fault> for FatalError {
     fn from(fault: Fault) -> Self {
         Self(fault.to_string())
     }
 }
 
-impl From<SegmentFault> for Final {
+impl From<SegmentFault> for FatalError {
     fn from(fault: SegmentFault) -> Self {
         Self(fault.to_string())
     }
 }
 
 impl Writer {
-    /// Makes one group of appends from the front of the queue, as many as fit. When the queue is empty, `more` is told
-    /// how many the group has and may add to the queue. A failing disk trips the latch.
+    /// Commits one group of appends from the front of the queue, as many as fit. When the queue is empty, `more` is called
+    /// with their number and may add to the queue. A disk fault stops the log.
     pub(super) fn commit(
         &mut self,
-        queue: &mut VecDeque<Request>,
-        more: impl FnMut(&mut VecDeque<Request>, usize) -> bool,
+        queue: &mut VecDeque<AppendRequest>,
+        more: impl FnMut(&mut VecDeque<AppendRequest>, usize) -> bool,
     ) -> Answers {
         let mut answers = Vec::with_capacity(queue.len().min(self.limits.group_appends_max));
         if let Err(fault) = self.write_group(queue, more, &mut answers) {
-            self.latch.fail(&fault.0);
+            self.shutdown.fail(&fault.0);
             for (_, outcome) in &mut answers {
                 *outcome = Err(AppendError::Unknown { reason: fault.0.clone() });
             }
@@ -162,8 +162,8 @@ impl Writer {
         Answers(answers)
     }
 
-    /// The bytes of a group with the appends at the front of the queue, of one at least.
-    fn bytes_of_group(&self, queue: &VecDeque<Request>) -> usize {
+    /// The size of a group with the appends at the front of the queue, at least with the first.
+    fn bytes_of_group(&self, queue: &VecDeque<AppendRequest>) -> usize {
         let mut bytes = GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES;
         for (n, request) in queue.iter().take(self.limits.group_appends_max).enumerate() {
             let more = request.bytes();
@@ -175,42 +175,44 @@ impl Writer {
         bytes
     }
 
-    /// Decides, writes, syncs and publishes. Puts an answer for every append into `answers`, to be given only once this
-    /// returns: even a refusal may tell of an event that is not durable before.
+    /// Checks, writes, syncs and publishes. Adds the outcome of every append to `answers`, which must be sent only after
+    /// this returns: even a refusal may depend on an event that is not durable earlier.
     fn write_group(
         &mut self,
-        queue: &mut VecDeque<Request>,
-        mut more: impl FnMut(&mut VecDeque<Request>, usize) -> bool,
+        queue: &mut VecDeque<AppendRequest>,
+        mut more: impl FnMut(&mut VecDeque<AppendRequest>, usize) -> bool,
         answers: &mut Vec<(Answer, Outcome)>,
-    ) -> Result<(), Final> {
+    ) -> Result<(), FatalError> {
         let unknown = || AppendError::Unknown { reason: "the log has stopped".to_owned() };
         let bytes = self.bytes_of_group(queue);
-        let room = self.make_room(bytes)?;
+        let space = self.ensure_space(bytes)?;
         let left = usize::try_from(self.size - self.end).unwrap_or(usize::MAX);
         let bytes_max = left.min(self.limits.group_bytes_max.max(bytes));
         self.groups += 1;
-        let mut group = Group {
+        let mut group = OpenGroup {
             number: self.groups,
             bytes: GroupWriter::new(self.active.seed, bytes),
             events: Vec::with_capacity(queue.len()),
-            first: Position(self.shelf.durable().0 + 1),
-            recorded_at: self.clock.now().max(self.shelf.recorded_at()),
+            first: Position(self.view.durable().0 + 1),
+            recorded_at: self.clock.now().max(self.view.recorded_at()),
         };
         loop {
             while let Some(request) = queue.front() {
-                let fits = room != Room::Ready
+                let fits = space != Space::Ready
                     || group.bytes.len() + request.bytes() + GROUP_TRAILER_BYTES <= bytes_max;
                 if !fits || answers.len() == self.limits.group_appends_max {
                     break;
                 }
-                let Some(Request { stream, claim, events, answer }) = queue.pop_front() else { break };
+                let Some(AppendRequest { stream, expectation, events, answer }) = queue.pop_front() else {
+                    break;
+                };
                 answers.push((answer, Err(unknown())));
-                let outcome = self.decide(&mut group, stream, claim, events, room)?;
+                let outcome = self.decide(&mut group, stream, expectation, events, space)?;
                 if let Some(last) = answers.last_mut() {
                     last.1 = outcome;
                 }
             }
-            // A refusal waits for nobody, unless it tells of an event in the group.
+            // Refusals alone do not wait for more appends, unless they depend on an event in the group.
             if !queue.is_empty() || group.events.is_empty() || !more(queue, answers.len()) {
                 break;
             }
@@ -223,35 +225,35 @@ impl Writer {
 
     fn decide(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenGroup,
         stream: StreamId,
-        claim: Claim,
+        expectation: AppendExpectation,
         events: Vec<NewEvent>,
-        room: Room,
-    ) -> Result<Outcome, Final> {
-        Ok(match self.judge(group, &stream, claim, &events)? {
-            Verdict::Earlier(appended) => Ok(appended),
-            Verdict::Conflict(actual) => Err(AppendError::Conflict { actual }),
-            Verdict::Append(head) => match room {
-                Room::Ready => {
-                    if let Claim::Client(_) = claim {
-                        self.ids.add(&stream, head.map(|head| head.revision), &events);
+        space: Space,
+    ) -> Result<Outcome, FatalError> {
+        Ok(match self.check_expected(group, &stream, expectation, &events)? {
+            AppendDecision::Duplicate(appended) => Ok(appended),
+            AppendDecision::Conflict(actual) => Err(AppendError::Conflict { actual }),
+            AppendDecision::Append(head) => match space {
+                Space::Ready => {
+                    if let AppendExpectation::Client(_) = expectation {
+                        self.recent_ids.add(&stream, head.map(|head| head.revision), &events);
                     }
                     Ok(self.accept(group, stream, head, events))
                 }
-                Room::Full { free_bytes } => {
+                Space::Full { free_bytes } => {
                     Err(AppendError::Full { free_bytes, reserve_bytes: self.limits.reserve_bytes })
                 }
             },
         })
     }
 
-    /// Puts the events into the group. They will be durable with it, or the log stops.
+    /// Adds the events to the group. They become durable with it, or the log stops.
     fn accept(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenGroup,
         stream: StreamId,
-        head: Option<Head>,
+        head: Option<StreamHead>,
         events: Vec<NewEvent>,
     ) -> Appended {
         let mut revision = head.map_or(Revision(0), |head| head.revision.next());
@@ -263,15 +265,15 @@ impl Writer {
         for event in events {
             let index = group.events.len();
             let position = Position(group.first.0 + index as u64);
-            let placed = group.bytes.push(&stream, position, revision, group.recorded_at, &event);
+            let offsets = group.bytes.push(&stream, position, revision, group.recorded_at, &event);
             id = Some(event.id);
-            group.events.push(PendingEvent { stream: stream.clone(), event, revision, placed, previous });
+            group.events.push(PendingEvent { stream: stream.clone(), event, revision, offsets, previous });
             previous = Some(index);
             revision = revision.next();
         }
         let last = Revision(revision.0 - 1);
-        let pending = previous.map(|index| Pending { group: group.number, index });
-        self.heads.set(stream, Some(Head { revision: last, id, pending }));
+        let pending = previous.map(|index| PendingLocation { group: group.number, index });
+        self.heads.set(stream, Some(StreamHead { revision: last, id, pending }));
         Appended {
             position: Position(group.first.0 + group.events.len() as u64 - 1),
             revision: last,
@@ -279,18 +281,18 @@ impl Writer {
         }
     }
 
-    /// One write, one sync; then the readers see the group.
-    fn write(&mut self, group: Group) -> Result<(), Final> {
+    /// Writes and syncs the group, and then publishes it to readers.
+    fn write(&mut self, group: OpenGroup) -> Result<(), FatalError> {
         let count = group.bytes.count();
         let durable = Position(group.first.0 - 1);
         let bytes = Bytes::from(group.bytes.finish(group.first, durable, group.recorded_at));
-        let start = self.put(&bytes, count)?;
+        let start = self.write_and_sync(&bytes, count)?;
         let mut events = Vec::with_capacity(group.events.len());
         {
             let mut index = self.active.index.write().unwrap_or_else(PoisonError::into_inner);
             if let SegmentIndex::Memory(index) = &mut *index {
                 for pending in &group.events {
-                    index.push(&pending.stream, pending.revision, start + pending.placed.offset as u64);
+                    index.push(&pending.stream, pending.revision, start + pending.offsets.offset as u64);
                 }
             }
         }
@@ -303,16 +305,16 @@ impl Writer {
                 id: pending.event.id,
                 event_type: pending.event.event_type,
                 format: pending.event.format,
-                metadata: bytes.slice(pending.placed.metadata),
-                data: bytes.slice(pending.placed.data),
+                metadata: bytes.slice(pending.offsets.metadata),
+                data: bytes.slice(pending.offsets.data),
             });
         }
-        self.show(events, bytes.len());
+        self.publish(events, bytes.len());
         Ok(())
     }
 
-    /// Makes a group durable, and answers where it starts. Nobody sees it yet.
-    fn put(&mut self, bytes: &[u8], events: u32) -> Result<u64, Final> {
+    /// Makes a group durable and returns its offset. Readers do not see it yet.
+    fn write_and_sync(&mut self, bytes: &[u8], events: u32) -> Result<u64, FatalError> {
         self.active.file.write_all_at(bytes, self.end)?;
         let started = Instant::now();
         self.active.file.sync_data()?;
@@ -321,26 +323,26 @@ impl Writer {
         self.end += bytes.len() as u64;
         self.written = started;
         if std::mem::replace(&mut self.marked, false) {
-            self.keeper.remind();
+            self.maintenance.schedule_mark();
         }
         Ok(start)
     }
 
-    /// Shows the events of a durable group to the readers. The index must hold them already.
-    fn show(&mut self, events: Vec<Recorded>, bytes: usize) {
+    /// Publishes the events of a durable group to readers. The index must contain them already.
+    fn publish(&mut self, events: Vec<Recorded>, bytes: usize) {
         self.active.set_end(self.end);
-        self.shelf.publish(TailGroup::new(events, bytes));
-        let head = self.shelf.durable();
+        self.view.publish(TailGroup::new(events, bytes));
+        let head = self.view.durable();
         self.head.send_replace(head);
         telemetry::head(head);
     }
 
-    /// Writes an empty group that says that all before it is durable, so that damage to the last events will not be
-    /// taken for a write that was cut short.
+    /// Writes an empty group, which confirms that all previous groups are durable, so that later damage to them is not
+    /// mistaken for an incomplete write.
     pub(super) fn mark(&mut self) -> Result<(), Fault> {
         let bytes = GroupWriter::new(self.active.seed, GROUP_HEADER_BYTES);
-        let durable = self.shelf.durable();
-        let bytes = bytes.finish(Position(durable.0 + 1), durable, self.shelf.recorded_at());
+        let durable = self.view.durable();
+        let bytes = bytes.finish(Position(durable.0 + 1), durable, self.view.recorded_at());
         if !self.marked && self.end + bytes.len() as u64 <= self.size {
             self.active.file.write_all_at(&bytes, self.end)?;
             self.active.file.sync_data()?;

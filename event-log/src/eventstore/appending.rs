@@ -1,9 +1,9 @@
-//! Appending through a connection that may break: each try is safe to repeat, and none is repeated blindly.
+//! Appending through a connection that may fail, with retries that never append twice.
 //!
-//! The cluster recognises a repeated append by its ids where the expected revision says where they must be; so one whose
-//! answer was lost is sent again. With [`Expected::Any`] it recognises it wherever in the stream it was, which the contract
-//! does not want, or, after a change of the leader, not for sure; so the stream's end is looked at, and the append then made
-//! with the revision that was found there.
+//! With an expected revision, the cluster recognises a repeated append by its event ids at that revision, so an append whose
+//! response was lost is sent again. With [`Expected::Any`], it recognises one anywhere in the stream, which the contract does
+//! not allow, and after a change of leader not reliably; so the end of the stream is read, and the append is made with the
+//! revision that was found there.
 
 use std::time::Instant;
 
@@ -12,23 +12,23 @@ use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
 use super::backoff::Backoff;
-use super::client::{Fault, ReadFrom, Written};
-use super::{EventStoreLog, REVISION_MAX, event};
+use super::client::{CallError, ReadFrom, WriteResult};
+use super::{EventStoreLog, REVISION_MAX, user_event};
 use crate::{AppendError, Appended, EventLog, Expected};
 
-/// What the end of a stream says about events that are to be there.
-enum End {
-    /// They are its latest.
-    These(Recorded),
-    Others(Option<Revision>),
+/// The end of a stream, compared with the events to append.
+enum StreamEnd {
+    /// The stream ends with exactly these events; this is the last one.
+    Appended(Recorded),
+    Other(Option<Revision>),
 }
 
-/// What to try next.
+/// The next step of an append.
 #[derive(Clone, Copy)]
-enum Next {
+enum NextStep {
     Append(Expected),
-    /// Look at the stream's end, and append behind it what is not there.
-    Look,
+    /// Read the stream's end, and append after it if the events are not there.
+    CheckEnd,
 }
 
 pub(super) async fn append(
@@ -37,123 +37,126 @@ pub(super) async fn append(
     expected: Expected,
     events: &[NewEvent],
 ) -> Result<Appended, AppendError> {
-    let append = Append { log, stream, expected, events, head_before: *log.head().borrow() };
-    let until = Instant::now() + log.patience();
+    let append = AppendCall { log, stream, expected, events, head_before: *log.head().borrow() };
+    let until = Instant::now() + log.retry_timeout();
     let mut backoff = Backoff::new();
     let mut unknown = None;
     let mut next = match expected {
-        Expected::At(Revision(revision)) if revision > REVISION_MAX => Next::Look,
-        asked => Next::Append(asked),
+        Expected::At(Revision(revision)) if revision > REVISION_MAX => NextStep::CheckEnd,
+        expected => NextStep::Append(expected),
     };
     loop {
-        let fault = match append.step(&mut next, until).await {
+        let error = match append.attempt(&mut next, until).await {
             Ok(Some(outcome)) => return outcome,
             Ok(None) => continue,
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        match &fault {
-            Fault::Broken(reason) => {
-                if matches!(next, Next::Append(_)) {
+        match &error {
+            CallError::Interrupted(reason) => {
+                if matches!(next, NextStep::Append(_)) {
                     unknown = Some(reason.clone());
                 }
                 if expected == Expected::Any {
-                    next = Next::Look;
+                    next = NextStep::CheckEnd;
                 }
             }
-            Fault::Unreachable(_) | Fault::NotLeader => {}
-            // What has not happened yet will not: the cluster says so itself.
-            _ if unknown.is_none() => return Err(AppendError::Closed { reason: fault.to_string() }),
-            _ => return Err(AppendError::Unknown { reason: fault.to_string() }),
+            CallError::Unreachable(_) | CallError::NotLeader => {}
+            // The cluster rejects the call, so a retry would not succeed.
+            _ if unknown.is_none() => return Err(AppendError::Closed { reason: error.to_string() }),
+            _ => return Err(AppendError::Unknown { reason: error.to_string() }),
         }
         if Instant::now() >= until {
             return Err(match unknown {
                 Some(reason) => AppendError::Unknown { reason },
-                None => AppendError::Unavailable { reason: fault.to_string() },
+                None => AppendError::Unavailable { reason: error.to_string() },
             });
         }
         backoff.wait().await;
     }
 }
 
-struct Append<'a> {
+struct AppendCall<'a> {
     log: &'a EventStoreLog,
     stream: &'a StreamId,
     expected: Expected,
     events: &'a [NewEvent],
-    /// What was durable before.
+    /// The durable head before the call.
     head_before: Position,
 }
 
-impl Append<'_> {
-    /// The outcome, if this try found one.
-    async fn step(
+impl AppendCall<'_> {
+    /// One attempt; returns the outcome if it is known now.
+    async fn attempt(
         &self,
-        next: &mut Next,
+        next: &mut NextStep,
         until: Instant,
-    ) -> Result<Option<Result<Appended, AppendError>>, Fault> {
+    ) -> Result<Option<Result<Appended, AppendError>>, CallError> {
         match *next {
-            Next::Append(expected) => {
+            NextStep::Append(expected) => {
                 match self.log.connection().append(self.stream.as_str(), expected, self.events).await {
-                    // An event of long ago has the same id, and the cluster took it for this one.
+                    // The cluster recognised an older append with the same ids.
                     Ok(written) if expected == Expected::Any && written.position <= self.head_before => {
-                        *next = Next::Look;
+                        *next = NextStep::CheckEnd;
                         Ok(None)
                     }
-                    Ok(written) => Ok(Some(self.written(written, until).await)),
-                    Err(Fault::Conflict(_)) if self.expected == Expected::Any => {
-                        *next = Next::Look;
+                    Ok(written) => Ok(Some(self.acknowledged(written, until).await)),
+                    Err(CallError::Conflict(_)) if self.expected == Expected::Any => {
+                        *next = NextStep::CheckEnd;
                         Ok(None)
                     }
-                    Err(Fault::Conflict(actual)) => Ok(Some(Err(AppendError::Conflict { actual }))),
-                    Err(fault) => Err(fault),
+                    Err(CallError::Conflict(actual)) => Ok(Some(Err(AppendError::Conflict { actual }))),
+                    Err(error) => Err(error),
                 }
             }
-            Next::Look => Ok(match (self.look().await?, self.expected) {
-                (End::These(last), Expected::Any) => Some(self.shown(&last, until).await),
-                (End::Others(last), Expected::Any) => {
-                    *next = Next::Append(Expected::after(last));
+            NextStep::CheckEnd => Ok(match (self.read_end().await?, self.expected) {
+                (StreamEnd::Appended(last), Expected::Any) => Some(self.appended(&last, until).await),
+                (StreamEnd::Other(last), Expected::Any) => {
+                    *next = NextStep::Append(Expected::after(last));
                     None
                 }
-                (End::These(last), _) => Some(Err(AppendError::Conflict { actual: Some(last.revision) })),
-                (End::Others(actual), _) => Some(Err(AppendError::Conflict { actual })),
+                (StreamEnd::Appended(last), _) => {
+                    Some(Err(AppendError::Conflict { actual: Some(last.revision) }))
+                }
+                (StreamEnd::Other(actual), _) => Some(Err(AppendError::Conflict { actual })),
             }),
         }
     }
 
-    async fn look(&self) -> Result<End, Fault> {
+    async fn read_end(&self) -> Result<StreamEnd, CallError> {
         let count = self.events.len();
         let read = match self.log.connection().read_stream(self.stream.as_str(), ReadFrom::End, count).await {
             Ok(found) => found,
-            Err(Fault::Missing) => return Ok(End::Others(None)),
-            Err(fault) => return Err(fault),
+            Err(CallError::StreamNotFound) => return Ok(StreamEnd::Other(None)),
+            Err(error) => return Err(error),
         };
-        let mut latest: Vec<Recorded> = read.into_iter().filter_map(event).collect();
+        let mut latest: Vec<Recorded> = read.into_iter().filter_map(user_event).collect();
         let same = latest.iter().rev().map(|event| event.id).eq(self.events.iter().map(|event| event.id));
         let newest = if latest.is_empty() { None } else { Some(latest.swap_remove(0)) };
         Ok(match newest {
-            Some(newest) if same => End::These(newest),
-            newest => End::Others(newest.map(|event| event.revision)),
+            Some(newest) if same => StreamEnd::Appended(newest),
+            newest => StreamEnd::Other(newest.map(|event| event.revision)),
         })
     }
 
-    /// The cluster has it; the log's reader, who knows the time that it is shown with, comes to it at once.
-    async fn written(&self, written: Written, until: Instant) -> Result<Appended, AppendError> {
-        let Written { position, revision } = written;
+    /// The outcome of an append that the cluster acknowledged. The subscriber, which has the recorded times, receives it
+    /// immediately.
+    async fn acknowledged(&self, written: WriteResult, until: Instant) -> Result<Appended, AppendError> {
+        let WriteResult { position, revision } = written;
         if position > Position::START
-            && self.log.seen(position, until).await
-            && let Some(recorded_at) = self.log.time_of_recent(position)
+            && self.log.wait_reached(position, until).await
+            && let Some(recorded_at) = self.log.recent_recorded_at(position)
         {
             return Ok(Appended { position, revision, recorded_at });
         }
-        // One of long ago, whose place the cluster need not say.
+        // An older append, whose position the cluster may not return.
         let mut backoff = Backoff::new();
         loop {
             let read =
                 self.log.connection().read_stream(self.stream.as_str(), ReadFrom::At(revision), 1).await;
-            let reason = match read.map(|found| found.into_iter().find_map(event)) {
-                Ok(Some(event)) => return self.shown(&event, until).await,
-                Ok(None) => "what was appended is not there".to_owned(),
-                Err(fault) => fault.to_string(),
+            let reason = match read.map(|found| found.into_iter().find_map(user_event)) {
+                Ok(Some(event)) => return self.appended(&event, until).await,
+                Ok(None) => "the appended event is not in the stream".to_owned(),
+                Err(error) => error.to_string(),
             };
             if Instant::now() >= until {
                 return Err(AppendError::Unknown { reason });
@@ -162,10 +165,10 @@ impl Append<'_> {
         }
     }
 
-    async fn shown(&self, last: &Recorded, until: Instant) -> Result<Appended, AppendError> {
-        // If the reader is late, the event is there all the same.
-        self.log.seen(last.position, until).await;
-        let recorded_at = self.log.shown(last.position, last.recorded_at);
+    async fn appended(&self, last: &Recorded, until: Instant) -> Result<Appended, AppendError> {
+        // The event is in the log even if the subscriber does not reach it in time.
+        self.log.wait_reached(last.position, until).await;
+        let recorded_at = self.log.recorded_at(last.position, last.recorded_at);
         Ok(Appended { position: last.position, revision: last.revision, recorded_at })
     }
 }

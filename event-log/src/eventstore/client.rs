@@ -1,19 +1,18 @@
-//! The client library, and everything that has to be known about it: nothing else of this crate names it.
+//! The client library and the workarounds for its defects. No other part of this crate uses it directly.
 //!
 //! It is the crate `eventstore` 4.0.0, the frozen predecessor of `kurrentdb`. To move there: change the imports,
-//! `ExpectedRevision` to `StreamState` with its `StreamRevision`, and see which of the measures below are still needed.
-//! They are:
+//! `ExpectedRevision` to `StreamState` with its `StreamRevision`, and check which workarounds are still needed. The defects:
 //!
-//! - a client whose first connection failed answers nothing any more: a new one takes its place ([`Connection::renew`]);
-//! - after a node's failure it stays with that node for ever: who follows the log renews it then;
-//! - it panics where certificates are missing, even without TLS, and where another part has chosen the cryptography: both
-//!   are looked at before, and without TLS it is given an empty file of certificates;
-//! - it panics at answers that lack a part, and at some that it does not expect: calls are made where that is caught;
-//! - its subscriptions turn for ever, and never yield, when a server ends one in order: `following` gets them out;
-//! - it sets no `TCP_NODELAY` (`nodelay`), and cuts times to seconds (`translation`);
-//! - it waits before its first connection, half a second by default: the URL says less ([`DISCOVERY_INTERVAL`]);
+//! - a client whose first connection failed stays broken: it is replaced ([`Connection::renew`]);
+//! - after a node's failure it never leaves that node: the subscriber replaces it then;
+//! - it panics if certificates are missing, even without TLS, and if another part of the process installed a cryptography
+//!   provider: both are checked first, and without TLS it gets an empty certificate file;
+//! - it panics at incomplete and at some unexpected responses: calls run under `catch_unwind`;
+//! - its subscriptions spin for ever without yielding when a server ends one normally: `subscription` unwinds them;
+//! - it does not set `TCP_NODELAY` (`nodelay`), and truncates times to seconds (`translation`);
+//! - it waits before its first connection, half a second by default: the URL sets less ([`DISCOVERY_INTERVAL`]);
 //! - it does not decode user names and passwords of the URL: `url` does;
-//! - a deadline is told to the server only: the time is kept here, too.
+//! - it only sends deadlines to the server: they are enforced here, too.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,25 +30,25 @@ use futures_util::FutureExt;
 use tracing::subscriber::NoSubscriber;
 
 use super::nodelay::{self, Ports};
-use super::tls::{self, TlsFault};
-use super::url::{ClusterUrl, NotACluster};
+use super::tls::{self, TlsError};
+use super::url::{ClusterUrl, InvalidClusterUrl};
 use crate::Expected;
 
-mod following;
+mod subscription;
 mod translation;
 
-pub(super) use following::{Following, Heard};
-pub(super) use translation::{Fault, Found, ReadFrom, Written};
-use translation::{fault, proposed, read, start};
+pub(super) use subscription::{AllSubscription, SubscriptionMessage};
+pub(super) use translation::{CallError, ClusterEvent, ReadFrom, WriteResult};
+use translation::{call_error, cluster_event, event_data, stream_position};
 
-/// How long one call may take, if the URL does not say.
+/// The default deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long the library waits between two looks for a node, if the URL does not say. It does so before the first
-/// connection as well; the waits that grow are ours.
+/// The default interval at which the library looks for a node. It waits as long before the first connection; the
+/// exponential backoff is ours.
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Where the connection has no certificates to check, so that the library need not load those of the system.
+/// The certificate file for connections without TLS, so that the library does not load those of the system.
 const NO_CERTIFICATES: &str = "/dev/null";
 
 /// The one connection to the cluster.
@@ -57,13 +56,13 @@ pub(super) struct Connection {
     url: ClusterUrl,
     settings: ClientSettings,
     deadline: Duration,
-    held: Mutex<Held>,
-    /// The generation whose connection has got its options.
+    current: Mutex<CurrentClient>,
+    /// The generation of the client whose connection has its socket options.
     tuned: AtomicU64,
-    untuned_told: AtomicBool,
+    tuning_failure_logged: AtomicBool,
 }
 
-struct Held {
+struct CurrentClient {
     generation: u64,
     client: Option<Client>,
 }
@@ -74,12 +73,12 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Whether the library understands the URL.
-pub(super) fn check(url: &ClusterUrl) -> Result<(), NotACluster> {
+/// Checks that the library accepts the URL.
+pub(super) fn check(url: &ClusterUrl) -> Result<(), InvalidClusterUrl> {
     settings(url).map(|_| ())
 }
 
-fn settings(url: &ClusterUrl) -> Result<ClientSettings, NotACluster> {
+fn settings(url: &ClusterUrl) -> Result<ClientSettings, InvalidClusterUrl> {
     let mut text = url.plain().to_owned();
     let mut add = |option: &str| {
         text.push(if text.contains('?') { '&' } else { '?' });
@@ -94,49 +93,49 @@ fn settings(url: &ClusterUrl) -> Result<ClientSettings, NotACluster> {
     if url.option("discoveryinterval").is_none() {
         add(&format!("discoveryInterval={}", DISCOVERY_INTERVAL.as_millis()));
     }
-    // What the library would warn of here is told by us, once.
+    // The library's warnings are suppressed: unknown options are logged once, when the log is opened.
     let parsed =
         tracing::subscriber::with_default(NoSubscriber::default(), || text.parse::<ClientSettings>());
     parsed.map_err(|error| match error.error() {
-        Some(cause) => NotACluster(cause.to_string()),
-        None => NotACluster(error.message().to_owned()),
+        Some(cause) => InvalidClusterUrl(cause.to_string()),
+        None => InvalidClusterUrl(error.message().to_owned()),
     })
 }
 
-/// The library's first client in a process chooses the cryptography, and panics if another part was faster; then all of
-/// its clients are dead. One that connects to nobody shows how it is.
-async fn be_first() -> Result<(), TlsFault> {
-    static FIRST: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    let first = FIRST.get_or_try_init(async || {
+/// Creates the library's first client in the process, which connects to nothing. It installs the cryptography provider, and
+/// panics if one is installed already; after that all clients of the library are broken.
+async fn install_provider() -> Result<(), TlsError> {
+    static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let installed = INSTALLED.get_or_try_init(async || {
         let url = format!("esdb://localhost?tls=false&tlsCaFile={NO_CERTIFICATES}&maxDiscoverAttempts=0");
         let settings = tracing::subscriber::with_default(NoSubscriber::default(), || url.parse());
         let settings: ClientSettings = settings.expect("the library reads its own URLs");
         match Client::new(settings) {
             Ok(client) => match client.server_info().await {
-                Err(Error::ConnectionClosed) => Err(TlsFault::Provider),
+                Err(Error::ConnectionClosed) => Err(TlsError::Provider),
                 _ => Ok(()),
             },
-            Err(_) => Err(TlsFault::Provider),
+            Err(_) => Err(TlsError::Provider),
         }
     });
-    first.await.copied()
+    installed.await.copied()
 }
 
 impl Connection {
-    /// Makes no connection yet.
-    pub(super) async fn new(url: ClusterUrl) -> Result<Self, TlsFault> {
-        be_first().await?;
+    /// Does not connect yet.
+    pub(super) async fn new(url: ClusterUrl) -> Result<Self, TlsError> {
+        install_provider().await?;
         tls::check(&url)?;
         let settings = settings(&url).expect("it was checked when the URL was read");
         let deadline = url.deadline().unwrap_or(DEADLINE);
-        let held = Mutex::new(Held { generation: 1, client: None });
+        let current = Mutex::new(CurrentClient { generation: 1, client: None });
         Ok(Self {
             url,
             settings,
             deadline,
-            held,
+            current,
             tuned: AtomicU64::new(0),
-            untuned_told: AtomicBool::new(false),
+            tuning_failure_logged: AtomicBool::new(false),
         })
     }
 
@@ -148,53 +147,53 @@ impl Connection {
         self.deadline
     }
 
-    fn client(&self) -> Result<(u64, Client), Fault> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = &held.client {
-            return Ok((held.generation, client.clone()));
+    fn client(&self) -> Result<(u64, Client), CallError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &current.client {
+            return Ok((current.generation, client.clone()));
         }
         tls::check(&self.url)?;
         let client =
-            Client::new(self.settings.clone()).map_err(|error| Fault::Unreachable(error.to_string()))?;
-        held.client = Some(client.clone());
-        Ok((held.generation, client))
+            Client::new(self.settings.clone()).map_err(|error| CallError::Unreachable(error.to_string()))?;
+        current.client = Some(client.clone());
+        Ok((current.generation, client))
     }
 
-    /// The next call makes a new client, unless one was made since `generation`.
+    /// Drops the client of `generation`, so that the next call creates a new one.
     pub(super) fn renew(&self, generation: u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.generation == generation {
-            held.generation += 1;
-            held.client = None;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.generation == generation {
+            current.generation += 1;
+            current.client = None;
         }
     }
 
-    /// Makes one call, in the time that it may take, and survives whatever the library does.
-    async fn call<T, F>(&self, make: impl FnOnce(Client) -> F) -> Result<T, Fault>
+    /// Makes one call with the deadline, and catches panics of the library.
+    async fn call<T, F>(&self, make: impl FnOnce(Client) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
         let (generation, client) = self.client()?;
-        let calling = Box::pin(AssertUnwindSafe(make(client)).catch_unwind());
-        let fault = match tokio::time::timeout(self.deadline, calling).await {
+        let call = Box::pin(AssertUnwindSafe(make(client)).catch_unwind());
+        let error = match tokio::time::timeout(self.deadline, call).await {
             Ok(Ok(Ok(answer))) => {
                 self.tune(generation).await;
                 return Ok(answer);
             }
-            Ok(Ok(Err(error))) => fault(error),
-            Ok(Err(_)) => Fault::Broken("the client library panicked at the answer".to_owned()),
-            Err(_) => Fault::Broken(format!("nothing came within {:?}", self.deadline)),
+            Ok(Ok(Err(error))) => call_error(error),
+            Ok(Err(_)) => CallError::Interrupted("the client library panicked at the response".to_owned()),
+            Err(_) => CallError::Interrupted(format!("no response within {:?}", self.deadline)),
         };
-        match fault {
-            Fault::Unreachable(_) => self.renew(generation),
-            // The next connection will be another.
-            Fault::NotLeader | Fault::Broken(_) => self.tuned.store(0, Ordering::Relaxed),
+        match error {
+            CallError::Unreachable(_) => self.renew(generation),
+            // The next call uses another connection.
+            CallError::NotLeader | CallError::Interrupted(_) => self.tuned.store(0, Ordering::Relaxed),
             _ => {}
         }
-        Err(fault)
+        Err(error)
     }
 
-    /// Gives the connection its options, unless it has them.
+    /// Sets the socket options of the connection, unless they are set.
     async fn tune(&self, generation: u64) {
         if self.tuned.swap(generation, Ordering::Relaxed) == generation {
             return;
@@ -202,21 +201,21 @@ impl Connection {
         let hosts = self.settings.hosts();
         let ports = match self.url.is_cluster() {
             true => Ports::All,
-            false => Ports::These(hosts.iter().filter_map(|host| u16::try_from(host.port).ok()).collect()),
+            false => Ports::Only(hosts.iter().filter_map(|host| u16::try_from(host.port).ok()).collect()),
         };
         let set = tokio::task::spawn_blocking(move || nodelay::set(&ports)).await;
         if let Ok(Err(error)) = set
-            && !self.untuned_told.swap(true, Ordering::Relaxed)
+            && !self.tuning_failure_logged.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 %error,
-                "cannot set TCP_NODELAY on the connection to the cluster: a lone call may take 40 ms longer; allow the \
+                "cannot set TCP_NODELAY on the connection to the cluster: a single call may take 40 ms longer; allow the \
                  system call pidfd_getfd to change that"
             );
         }
     }
 
-    /// The credentials of the URL, as the library takes them.
+    /// The credentials of the URL, in the library's form.
     fn login(&self) -> Option<Credentials> {
         let login = self.url.credentials()?;
         Some(Credentials::new(login.user.clone(), login.password.clone()))
@@ -227,13 +226,13 @@ impl Connection {
         stream: &str,
         expected: Expected,
         events: &[NewEvent],
-    ) -> Result<Written, Fault> {
+    ) -> Result<WriteResult, CallError> {
         let expected = match expected {
             Expected::NoStream => ExpectedRevision::NoStream,
             Expected::At(revision) => ExpectedRevision::Exact(revision.0),
             Expected::Any => ExpectedRevision::Any,
         };
-        let events: Vec<EventData> = events.iter().map(proposed).collect();
+        let events: Vec<EventData> = events.iter().map(event_data).collect();
         let options = AppendToStreamOptions::default();
         let options = options.expected_revision(expected).deadline(self.deadline).requires_leader(true);
         let options = match self.login() {
@@ -243,18 +242,18 @@ impl Connection {
         let appended =
             self.call(|client| async move { client.append_to_stream(stream, &options, events).await }).await;
         match appended {
-            Ok(written) => Ok(Written {
+            Ok(written) => Ok(WriteResult {
                 position: Position(written.position.commit),
                 revision: Revision(written.next_expected_version),
             }),
-            // A node that knows no leader to name.
-            Err(Fault::Missing) => Err(Fault::NotLeader),
-            Err(fault) => Err(fault),
+            // A node that does not know the leader.
+            Err(CallError::StreamNotFound) => Err(CallError::NotLeader),
+            Err(error) => Err(error),
         }
     }
 
-    /// The data of a stream's last event, whatever it is.
-    pub(super) async fn read_last(&self, stream: &str) -> Result<Option<Bytes>, Fault> {
+    /// The data of a stream's last event of any type.
+    pub(super) async fn read_last(&self, stream: &str) -> Result<Option<Bytes>, CallError> {
         let options =
             ReadStreamOptions::default().position(StreamPosition::End).max_count(1).deadline(self.deadline);
         let options = match self.login() {
@@ -274,7 +273,7 @@ impl Connection {
         stream: &str,
         from: ReadFrom<Revision>,
         events_max: usize,
-    ) -> Result<Vec<Found>, Fault> {
+    ) -> Result<Vec<ClusterEvent>, CallError> {
         let position = match from {
             ReadFrom::Start => StreamPosition::Start,
             ReadFrom::At(revision) => StreamPosition::Position(revision.0),
@@ -290,7 +289,7 @@ impl Connection {
             let mut reading = client.read_stream(stream, &options).await?;
             let mut found = Vec::new();
             while let Some(event) = reading.next().await? {
-                found.extend(event.event.map(read));
+                found.extend(event.event.map(cluster_event));
             }
             Ok(found)
         })
@@ -302,9 +301,11 @@ impl Connection {
         &self,
         from: ReadFrom<Position>,
         events_max: usize,
-    ) -> Result<Vec<Found>, Fault> {
-        let options =
-            ReadAllOptions::default().position(start(from)).max_count(events_max).deadline(self.deadline);
+    ) -> Result<Vec<ClusterEvent>, CallError> {
+        let options = ReadAllOptions::default()
+            .position(stream_position(from))
+            .max_count(events_max)
+            .deadline(self.deadline);
         let options = match self.login() {
             Some(login) => options.authenticated(login),
             None => options,
@@ -313,27 +314,27 @@ impl Connection {
             let mut reading = client.read_all(&options).await?;
             let mut found = Vec::new();
             while let Some(event) = reading.next().await? {
-                found.extend(event.event.map(read));
+                found.extend(event.event.map(cluster_event));
             }
             Ok(found)
         })
         .await
     }
 
-    /// All events behind a position, then those that come.
-    pub(super) async fn follow(&self, after: Position) -> Result<Following, Fault> {
+    /// Subscribes to the whole log: all events after a position, then new ones.
+    pub(super) async fn subscribe(&self, after: Position) -> Result<AllSubscription, CallError> {
         let (generation, client) = self.client()?;
         let from = if after == Position::START { ReadFrom::Start } else { ReadFrom::At(after) };
-        let options = SubscribeToAllOptions::default().position(start(from));
+        let options = SubscribeToAllOptions::default().position(stream_position(from));
         let options = match self.login() {
             Some(login) => options.authenticated(login),
             None => options,
         };
         let subscription = client.subscribe_to_all(&options).await;
-        Ok(Following::new(subscription, generation, self.deadline))
+        Ok(AllSubscription::new(subscription, generation, self.deadline))
     }
 
-    /// What is to be done once a subscription is known to live.
+    /// Sets the socket options again after a subscription was confirmed, possibly on a new connection.
     pub(super) async fn confirmed(&self, generation: u64) {
         self.tuned.store(0, Ordering::Relaxed);
         self.tune(generation).await;

@@ -1,6 +1,6 @@
-//! A node of a cluster for tests, with what makes a real one harder to live with than the embedded log: positions with
-//! gaps that are read from only where an event is, events of its own, appends with `Any` that are recognised wherever they
-//! were, delayed acknowledgements, and whatever [`Mood`] it is put into.
+//! A fake cluster node for tests, with the properties that make a real one harder to use than the embedded log: positions
+//! with gaps, of which only those of events can be read from; system events; appends with `Any` that are recognised anywhere
+//! in a stream; delayed acknowledgements; and a [`FaultMode`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -39,52 +39,52 @@ use crate::wire::proto::event_store::client::{Empty, StreamIdentifier, Uuid, uui
 
 mod cluster;
 
-pub(super) use cluster::{Cluster, Kept, open, open_forgetful};
+pub(super) use cluster::{Cluster, RuntimeGuard, open, open_without_tail};
 
-/// What is wrong with the node.
+/// The fault that the node simulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
-    Well,
-    /// It confirms subscriptions and ends them in order.
+pub(super) enum FaultMode {
+    Healthy,
+    /// It confirms subscriptions and ends them normally.
     EndsSubscriptions,
-    /// It says in a subscription that there is no such stream.
-    SubscribesToNothing,
-    /// Its events lack their ids.
-    ForgetsIds,
-    /// It appends and answers without saying what became of it.
-    SaysNothing,
-    /// It appends and is gone before it answers.
-    DiesAfterAppending,
-    /// It takes calls and never answers.
+    /// It reports in a subscription that the stream does not exist.
+    SubscriptionStreamNotFound,
+    /// Its events have no ids.
+    OmitsEventIds,
+    /// It appends and responds without a result.
+    OmitsAppendResult,
+    /// It appends and fails before it responds.
+    CrashesAfterAppend,
+    /// It accepts calls and never responds.
     Hangs,
-    /// It does nothing and is not available.
+    /// It does nothing and responds with `UNAVAILABLE`.
     Unavailable,
-    /// It says that the node at this port leads.
+    /// It names the node at this port as the leader.
     FollowerOf(u16),
-    /// It does not know the user.
-    Denies,
+    /// It rejects the user.
+    DeniesAccess,
 }
 
 #[derive(Clone, Debug)]
-struct Stored {
+struct StoredEvent {
     stream: Bytes,
     revision: u64,
     message: ProposedMessage,
     created: Timestamp,
 }
 
-/// A node. Clones are the same node; it ends with its [`Cluster`].
+/// A node. Clones share its state; it ends with its [`Cluster`].
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     clock: Clock,
-    mood: Arc<Mutex<Mood>>,
-    stored: Arc<Mutex<Vec<Stored>>>,
+    mode: Arc<Mutex<FaultMode>>,
+    stored: Arc<Mutex<Vec<StoredEvent>>>,
     changed: watch::Sender<usize>,
-    /// How often it was asked what.
-    pub(super) asked: Arc<Mutex<HashMap<&'static str, usize>>>,
+    /// The number of calls, by method.
+    pub(super) calls: Arc<Mutex<HashMap<&'static str, usize>>>,
 }
 
-/// Events lie as far apart as if they had bodies, and the first does not lie at the start.
+/// Positions are as far apart as if they were byte offsets, and the first is not at the start.
 fn position(index: usize) -> u64 {
     (index as u64 + 1) * 1000 + 7
 }
@@ -93,30 +93,30 @@ impl Node {
     pub(super) fn new(clock: Clock) -> Self {
         let node = Self {
             clock,
-            mood: Arc::new(Mutex::new(Mood::Well)),
+            mode: Arc::new(Mutex::new(FaultMode::Healthy)),
             stored: Arc::default(),
             changed: watch::Sender::new(0),
-            asked: Arc::default(),
+            calls: Arc::default(),
         };
         node.system_event();
         node
     }
 
-    pub(super) fn put_into(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-        // Subscriptions under way notice it.
+    pub(super) fn set_mode(&self, mode: FaultMode) {
+        *self.mode.lock().unwrap() = mode;
+        // Wakes the running subscriptions.
         self.changed.send_modify(|_| {});
     }
 
-    fn mood(&self) -> Mood {
-        *self.mood.lock().unwrap()
+    fn mode(&self) -> FaultMode {
+        *self.mode.lock().unwrap()
     }
 
-    pub(super) fn times_asked(&self, what: &str) -> usize {
-        self.asked.lock().unwrap().get(what).copied().unwrap_or(0)
+    pub(super) fn call_count(&self, method: &str) -> usize {
+        self.calls.lock().unwrap().get(method).copied().unwrap_or(0)
     }
 
-    /// How many events it has, its own apart.
+    /// The number of its events without system events.
     pub(super) fn events(&self) -> usize {
         self.stored.lock().unwrap().iter().filter(|stored| stored.stream.starts_with(b"a-")).count()
     }
@@ -126,16 +126,17 @@ impl Node {
         let message = ProposedMessage { id: Some(Uuid::default()), metadata, ..ProposedMessage::default() };
         let mut stored = self.stored.lock().unwrap();
         let created = self.clock.now();
-        stored.push(Stored { stream: Bytes::from_static(b"$stats"), revision: 0, message, created });
+        stored.push(StoredEvent { stream: Bytes::from_static(b"$stats"), revision: 0, message, created });
     }
 
-    async fn greet(&self, what: &'static str) -> Result<(), Status> {
-        *self.asked.lock().unwrap().entry(what).or_default() += 1;
-        match self.mood() {
-            Mood::Unavailable => Err(Status::unavailable("it is not ready")),
-            Mood::Denies => Err(Status::unauthenticated("who are you")),
-            Mood::Hangs => std::future::pending().await,
-            Mood::FollowerOf(port) => {
+    /// Counts the call, and simulates the faults that concern all calls.
+    async fn accept_call(&self, method: &'static str) -> Result<(), Status> {
+        *self.calls.lock().unwrap().entry(method).or_default() += 1;
+        match self.mode() {
+            FaultMode::Unavailable => Err(Status::unavailable("it is not ready")),
+            FaultMode::DeniesAccess => Err(Status::unauthenticated("unknown user")),
+            FaultMode::Hangs => std::future::pending().await,
+            FaultMode::FollowerOf(port) => {
                 let mut status = Status::new(Code::NotFound, "not the leader");
                 let trailers = status.metadata_mut();
                 trailers.insert("exception", "not-leader".parse().unwrap());
@@ -147,11 +148,11 @@ impl Node {
         }
     }
 
-    fn shown(&self, index: usize, stored: &Stored) -> ReadResp {
+    fn read_response(&self, index: usize, stored: &StoredEvent) -> ReadResp {
         let mut metadata = stored.message.metadata.clone();
         metadata.insert("created".to_owned(), (stored.created.micros() * 10).to_string());
         let event = RecordedEvent {
-            id: if self.mood() == Mood::ForgetsIds { None } else { stored.message.id.clone() },
+            id: if self.mode() == FaultMode::OmitsEventIds { None } else { stored.message.id.clone() },
             stream_identifier: Some(StreamIdentifier { stream_name: stored.stream.clone() }),
             stream_revision: stored.revision,
             prepare_position: position(index),
@@ -164,12 +165,12 @@ impl Node {
         answer(Content::Event(ReadEvent { event: Some(event), link: None, position }))
     }
 
-    fn of_stream(&self, name: &[u8]) -> Vec<(usize, Stored)> {
+    fn stream_events(&self, name: &[u8]) -> Vec<(usize, StoredEvent)> {
         let stored = self.stored.lock().unwrap();
         stored.iter().cloned().enumerate().filter(|(_, event)| event.stream == name).collect()
     }
 
-    /// The index of the event at a position; a real node reads from no other.
+    /// The index of the event at a position; a real node cannot read from other positions.
     fn index_at(&self, wanted: u64) -> Result<usize, Status> {
         let count = self.stored.lock().unwrap().len();
         let found = (0..count).find(|index| position(*index) == wanted);
@@ -177,10 +178,10 @@ impl Node {
     }
 
     fn read_count(&self, from: StreamOption, count: u64, backwards: bool) -> Result<Vec<ReadResp>, Status> {
-        let chosen: Vec<(usize, Stored)> = match from {
+        let chosen: Vec<(usize, StoredEvent)> = match from {
             StreamOption::Stream(stream) => {
                 let name = stream.stream_identifier.unwrap().stream_name;
-                let events = self.of_stream(&name);
+                let events = self.stream_events(&name);
                 if events.is_empty() {
                     return Ok(vec![answer(Content::StreamNotFound(StreamNotFound {
                         stream_identifier: None,
@@ -201,11 +202,11 @@ impl Node {
             }
         };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let shown = |(index, event): &(usize, Stored)| self.shown(*index, event);
+        let response = |(index, event): &(usize, StoredEvent)| self.read_response(*index, event);
         Ok(if backwards {
-            chosen.iter().rev().take(count).map(shown).collect()
+            chosen.iter().rev().take(count).map(response).collect()
         } else {
-            chosen.iter().take(count).map(shown).collect()
+            chosen.iter().take(count).map(response).collect()
         })
     }
 
@@ -218,9 +219,9 @@ impl Node {
         };
         let confirmation = SubscriptionConfirmation { subscription_id: "s".to_owned() };
         let confirmed = futures_util::stream::iter([Ok(answer(Content::Confirmation(confirmation)))]);
-        match self.mood() {
-            Mood::EndsSubscriptions => return Ok(confirmed.boxed()),
-            Mood::SubscribesToNothing => {
+        match self.mode() {
+            FaultMode::EndsSubscriptions => return Ok(confirmed.boxed()),
+            FaultMode::SubscriptionStreamNotFound => {
                 let nothing = answer(Content::StreamNotFound(StreamNotFound { stream_identifier: None }));
                 return Ok(confirmed.chain(futures_util::stream::iter([Ok(nothing)])).boxed());
             }
@@ -230,33 +231,38 @@ impl Node {
         let events =
             futures_util::stream::unfold((node, changed, next), async |(node, mut changed, next)| {
                 loop {
-                    if node.mood() == Mood::Unavailable || node.mood() == Mood::EndsSubscriptions {
+                    if node.mode() == FaultMode::Unavailable || node.mode() == FaultMode::EndsSubscriptions {
                         return None;
                     }
                     let stored = node.stored.lock().unwrap().get(next).cloned();
                     if let Some(stored) = stored {
-                        return Some((Ok(node.shown(next, &stored)), (node, changed, next + 1)));
+                        return Some((Ok(node.read_response(next, &stored)), (node, changed, next + 1)));
                     }
                     changed.changed().await.ok()?;
                 }
             });
         let node = self.clone();
         let end = async move {
-            match node.mood() {
-                Mood::Unavailable => Some(Err(Status::unavailable("it is not ready"))),
+            match node.mode() {
+                FaultMode::Unavailable => Some(Err(Status::unavailable("it is not ready"))),
                 _ => None,
             }
         };
         Ok(confirmed.chain(events).chain(end.into_stream().filter_map(async |end| end)).boxed())
     }
 
-    /// As a cluster does it: with `Any` a first id that is in the stream already makes it a repetition.
-    fn take(&self, name: &Bytes, expected: ExpectedStreamRevision, events: Vec<ProposedMessage>) -> Outcome {
-        let there = self.of_stream(name);
-        let last = there.last().map(|(_, event)| event.revision);
-        let count = there.len();
+    /// Appends as a cluster does: with `Any`, a first id that is in the stream already makes it a repeated append.
+    fn append_events(
+        &self,
+        name: &Bytes,
+        expected: ExpectedStreamRevision,
+        events: Vec<ProposedMessage>,
+    ) -> Outcome {
+        let existing = self.stream_events(name);
+        let last = existing.last().map(|(_, event)| event.revision);
+        let count = existing.len();
         let repeated = |first: usize| {
-            let ids = there.iter().skip(first).map(|(_, event)| &event.message.id);
+            let ids = existing.iter().skip(first).map(|(_, event)| &event.message.id);
             events.len() <= count.saturating_sub(first)
                 && ids.take(events.len()).eq(events.iter().map(|event| &event.id))
         };
@@ -267,12 +273,12 @@ impl Node {
             }
             ExpectedStreamRevision::NoStream(_) => 0,
             ExpectedStreamRevision::Any(_) | ExpectedStreamRevision::StreamExists(_) => {
-                let known = |(_, event): &(usize, Stored)| event.message.id == events[0].id;
-                there.iter().position(known).unwrap_or(count)
+                let known = |(_, event): &(usize, StoredEvent)| event.message.id == events[0].id;
+                existing.iter().position(known).unwrap_or(count)
             }
         };
         if first < count && repeated(first) {
-            let (index, event) = &there[first + events.len() - 1];
+            let (index, event) = &existing[first + events.len() - 1];
             return success(event.revision, position(*index));
         }
         if first != count {
@@ -286,12 +292,12 @@ impl Node {
         let mut stored = self.stored.lock().unwrap();
         for (revision, message) in (count as u64..).zip(events) {
             let created = self.clock.now();
-            stored.push(Stored { stream: name.clone(), revision, message, created });
+            stored.push(StoredEvent { stream: name.clone(), revision, message, created });
         }
         let end = stored.len();
         let revision = stored[end - 1].revision;
         drop(stored);
-        // Whoever follows sees an event of the node's own as well.
+        // Subscribers receive system events as well.
         if end.is_multiple_of(5) {
             self.system_event();
         }
@@ -301,10 +307,10 @@ impl Node {
 }
 
 fn success(revision: u64, commit: u64) -> Outcome {
-    let place = Position { commit_position: commit, prepare_position: commit };
+    let position = Position { commit_position: commit, prepare_position: commit };
     Outcome::Success(Success {
         current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision)),
-        position_option: Some(success::PositionOption::Position(place)),
+        position_option: Some(success::PositionOption::Position(position)),
     })
 }
 
@@ -312,7 +318,7 @@ fn answer(content: Content) -> ReadResp {
     ReadResp { content: Some(content) }
 }
 
-/// The library sends ids in one form and asks for them in another.
+/// Converts an id to text: the library sends ids in one form and requests them in the other.
 fn as_text(id: Option<Uuid>) -> Option<Uuid> {
     let value = match id?.value? {
         uuid::Value::Structured(parts) => {
@@ -327,10 +333,10 @@ fn as_text(id: Option<Uuid>) -> Option<Uuid> {
 #[tonic::async_trait]
 impl ServerFeatures for Node {
     async fn get_supported_methods(&self, _: Request<Empty>) -> Result<Response<SupportedMethods>, Status> {
-        match self.mood() {
-            // Any node tells what it knows.
-            Mood::FollowerOf(_) | Mood::Denies => {}
-            _ => self.greet("features").await?,
+        match self.mode() {
+            // Every node reports its features, without authentication.
+            FaultMode::FollowerOf(_) | FaultMode::DeniesAccess => {}
+            _ => self.accept_call("features").await?,
         }
         let version = "25.0.0".to_owned();
         Ok(Response::new(SupportedMethods { event_store_server_version: version, methods: Vec::new() }))
@@ -346,21 +352,21 @@ impl Streams for Node {
         let options = request.into_inner().options.unwrap();
         let from = options.stream_option.unwrap();
         let CountOption::Count(count) = options.count_option.unwrap() else {
-            self.greet("subscribe").await?;
+            self.accept_call("subscribe").await?;
             return Ok(Response::new(self.subscribe(&from)?));
         };
-        self.greet("read").await?;
+        self.accept_call("read").await?;
         let read = self.read_count(from, count, options.read_direction == 1)?;
         Ok(Response::new(futures_util::stream::iter(read.into_iter().map(Ok)).boxed()))
     }
 
     async fn append(&self, request: Request<Streaming<AppendReq>>) -> Result<Response<AppendResp>, Status> {
-        self.greet("append").await?;
+        self.accept_call("append").await?;
         let mut sent = request.into_inner();
         let (mut options, mut events) = (None, Vec::new());
         while let Some(part) = sent.message().await? {
             match part.content {
-                Some(Sent::Options(said)) => options = Some(said),
+                Some(Sent::Options(received)) => options = Some(received),
                 Some(Sent::ProposedMessage(event)) => {
                     events.push(ProposedMessage { id: as_text(event.id), ..event });
                 }
@@ -369,10 +375,10 @@ impl Streams for Node {
         }
         let options = options.unwrap();
         let name = options.stream_identifier.unwrap().stream_name;
-        let outcome = self.take(&name, options.expected_stream_revision.unwrap(), events);
-        match self.mood() {
-            Mood::SaysNothing => Ok(Response::new(AppendResp { result: None })),
-            Mood::DiesAfterAppending => Err(Status::unavailable("the node was stopped")),
+        let outcome = self.append_events(&name, options.expected_stream_revision.unwrap(), events);
+        match self.mode() {
+            FaultMode::OmitsAppendResult => Ok(Response::new(AppendResp { result: None })),
+            FaultMode::CrashesAfterAppend => Err(Status::unavailable("the node was stopped")),
             _ => Ok(Response::new(AppendResp { result: Some(outcome) })),
         }
     }

@@ -1,10 +1,10 @@
-//! The client library opens its connections without `TCP_NODELAY` and keeps them to itself. Every call is written in two
-//! pieces, the second of which then waits for the other side's delayed acknowledgement: 44 ms for a lone caller.
+//! Sets `TCP_NODELAY` on the connections of the client library, which opens them without it and does not expose them. It
+//! writes every call in two parts, the second of which then waits for the peer's delayed acknowledgement: 44 ms if there is
+//! one call at a time.
 //!
-//! So the option is set from outside. The system lends a process a second handle to any descriptor of its own
-//! (`pidfd_getfd`), which, unlike a number, is safe to use whatever happens to the first; options belong to the connection
-//! behind both. Where that call is not allowed, as under Docker's default profile, all goes on as it was: correct, and
-//! slower for lone callers.
+//! The option is set through a duplicate of each socket's descriptor (`pidfd_getfd`), which, unlike its number, stays valid
+//! if the library closes the original; options belong to the connection behind both. Where that system call is not allowed,
+//! as under Docker's default profile, the connections work without the option: correctly, but slower for single calls.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,21 +12,21 @@ use std::os::fd::OwnedFd;
 use rustix::net::{SocketType, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// Which connections are meant: by the port on the other side. With discovery any port may be.
+/// The connections to set the option on, by the port of the peer. With discovery any port is possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ports {
     All,
-    These(Vec<u16>),
+    Only(Vec<u16>),
 }
 
 /// Sets `TCP_NODELAY` on this process's connections to the ports. Returns how many lacked it.
 ///
 /// # Errors
-/// The system does not lend the handles, or does not say which there are.
+/// The system refuses to duplicate the descriptors, or to list them.
 pub(super) fn set(ports: &Ports) -> io::Result<usize> {
     let mut set = 0;
     for socket in connections(ports)? {
-        // A connection that ended meanwhile needs nothing.
+        // A connection that ended meanwhile is skipped.
         if sockopt::tcp_nodelay(&socket).is_ok_and(|on| !on)
             && sockopt::set_tcp_nodelay(&socket, true).is_ok()
         {
@@ -48,8 +48,8 @@ fn connections(ports: &Ports) -> io::Result<Vec<OwnedFd>> {
             continue;
         }
         match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
-            Ok(socket) if is_meant(&socket, ports) => found.push(socket),
-            // Another one, or it was closed while we looked.
+            Ok(socket) if matches(&socket, ports) => found.push(socket),
+            // Another connection, or one that was closed meanwhile.
             Ok(_) | Err(rustix::io::Errno::BADF) => {}
             Err(error) => return Err(error.into()),
         }
@@ -57,7 +57,7 @@ fn connections(ports: &Ports) -> io::Result<Vec<OwnedFd>> {
     Ok(found)
 }
 
-fn is_meant(socket: &OwnedFd, ports: &Ports) -> bool {
+fn matches(socket: &OwnedFd, ports: &Ports) -> bool {
     if sockopt::socket_type(socket) != Ok(SocketType::STREAM) {
         return false;
     }
@@ -65,14 +65,14 @@ fn is_meant(socket: &OwnedFd, ports: &Ports) -> bool {
     let Some(peer) = peer.and_then(|peer| std::net::SocketAddr::try_from(peer).ok()) else { return false };
     match ports {
         Ports::All => true,
-        Ports::These(ports) => ports.contains(&peer.port()),
+        Ports::Only(ports) => ports.contains(&peer.port()),
     }
 }
 
-/// Whether all connections to the port have the option, and how many they are.
+/// Whether all connections to the port have the option, and their number.
 #[cfg(test)]
 pub(super) fn is_set(port: u16) -> (bool, usize) {
-    let sockets = connections(&Ports::These(vec![port])).expect("handles are lent here");
+    let sockets = connections(&Ports::Only(vec![port])).expect("descriptors can be duplicated here");
     let set = sockets.iter().all(|socket| sockopt::tcp_nodelay(socket).expect("it is a connection"));
     (set, sockets.len())
 }
@@ -82,16 +82,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_to_a_port_get_the_option_and_others_do_not() {
+    fn only_connections_to_the_given_port_get_the_option() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let meant = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let left = std::net::TcpStream::connect(other.local_addr().unwrap()).unwrap();
+        let selected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let unselected = std::net::TcpStream::connect(other.local_addr().unwrap()).unwrap();
         assert_eq!(is_set(port), (false, 1));
-        assert_eq!(set(&Ports::These(vec![port])).unwrap(), 1);
+        assert_eq!(set(&Ports::Only(vec![port])).unwrap(), 1);
         assert_eq!(is_set(port), (true, 1));
-        assert!(meant.nodelay().unwrap() && !left.nodelay().unwrap());
-        assert_eq!(set(&Ports::These(vec![port])).unwrap(), 0);
+        assert!(selected.nodelay().unwrap() && !unselected.nodelay().unwrap());
+        assert_eq!(set(&Ports::Only(vec![port])).unwrap(), 0);
     }
 }

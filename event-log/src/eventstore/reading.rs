@@ -1,4 +1,4 @@
-//! Reading: what the cluster has, as it is shown, and no further than the log's reader has seen.
+//! Reads from the cluster, with recorded times, and no further than the subscriber has read.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -9,26 +9,26 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 
 use super::backoff::Backoff;
-use super::client::{Fault, Found, ReadFrom};
-use super::times::Place;
-use super::{EventStoreLog, REVISION_MAX, event};
+use super::client::{CallError, ClusterEvent, ReadFrom};
+use super::recorded_times::PositionLookup;
+use super::{EventStoreLog, REVISION_MAX, user_event};
 use crate::{Filter, Page, ReadError};
 
-/// The most events that one call reads of a stream, or of the whole log.
+/// The most events that one call reads, of a stream or of the whole log.
 const READ_EVENTS_MAX: usize = 4096;
 
-/// So many events are read at least where some of them are to be passed over.
+/// The fewest events that one call reads where some of them will be skipped.
 const SKIP_EVENTS: usize = 1024;
 
-/// Of so many places where pages ended it is remembered that one can read on there.
-const ENDS_MAX: usize = 256;
+/// The number of recent page ends that are kept; the next page can start exactly there.
+const PAGE_ENDS_MAX: usize = 256;
 
-/// What one call brought.
-struct Looked {
+/// The result of one read call.
+struct ScannedPage {
     events: Vec<Recorded>,
-    /// The last event that was looked at, of whatever kind.
+    /// The position of the last event that was scanned, of any kind.
     last: Option<Position>,
-    /// Whether there may be more behind it.
+    /// Whether there may be more events after it.
     full: bool,
 }
 
@@ -43,28 +43,28 @@ impl EventStoreLog {
             return Ok(Vec::new());
         }
         let count = events_max.min(READ_EVENTS_MAX);
-        let read = self.ask(|| async {
+        let read = self.retry(|| async {
             match self.connection().read_stream(stream.as_str(), ReadFrom::At(from), count).await {
-                Err(Fault::Missing) => Ok(Vec::new()),
+                Err(CallError::StreamNotFound) => Ok(Vec::new()),
                 read => read,
             }
         });
-        let mut events: Vec<Recorded> = read.await?.into_iter().filter_map(event).collect();
+        let mut events: Vec<Recorded> = read.await?.into_iter().filter_map(user_event).collect();
         if let Some(last) = events.last() {
             if last.position.0 == u64::MAX {
                 return Err(ReadError::Unavailable(
-                    "the cluster does not say where a stream's events are; it must be of version 22.6 or later".to_owned(),
+                    "the cluster does not return the positions of a stream's events; use version 22.6 or later".to_owned(),
                 ));
             }
-            if !self.seen(last.position, Instant::now() + self.patience()).await {
+            if !self.wait_reached(last.position, Instant::now() + self.retry_timeout()).await {
                 return Err(ReadError::Unavailable(
-                    "the connection to the cluster is not back yet".to_owned(),
+                    "the connection to the cluster is not restored yet".to_owned(),
                 ));
             }
         }
         let times = self.times();
         for event in &mut events {
-            event.recorded_at = times.shown(event.position, event.recorded_at);
+            event.recorded_at = times.recorded_at(event.position, event.recorded_at);
         }
         Ok(events)
     }
@@ -76,10 +76,10 @@ impl EventStoreLog {
         events_max: usize,
     ) -> Result<Page, ReadError> {
         let head = *self.0.head.borrow();
-        if let Some(page) = self.of_tail(after, head, filter, events_max) {
+        if let Some(page) = self.tail_page(after, head, filter, events_max) {
             return Ok(page);
         }
-        let until = Instant::now() + self.patience();
+        let until = Instant::now() + self.retry_timeout();
         let mut backoff = Backoff::new();
         let mut from = self.start_for(after);
         loop {
@@ -87,21 +87,21 @@ impl EventStoreLog {
                 return Ok(Page { events: Vec::new(), next: after, at_head: true });
             }
             let count = match from {
-                // The event at the start is one that was seen already.
+                // The event at the start was returned before.
                 ReadFrom::At(start) if start == after && *filter == Filter::All => {
                     events_max.saturating_add(1)
                 }
                 _ => events_max.max(SKIP_EVENTS),
             };
             let count = count.min(READ_EVENTS_MAX);
-            let Looked { mut events, last, full } = self.page(from, count, head).await?;
+            let ScannedPage { mut events, last, full } = self.scan_page(from, count, head).await?;
             let last = last.unwrap_or(after);
             if last <= after && full {
                 from = ReadFrom::At(last);
                 continue;
             }
             if last <= after || (!full && last < head) {
-                // The node that answered is behind the one whose events the reader has seen.
+                // The node that answered is behind the one that the subscriber reads from.
                 if Instant::now() >= until {
                     return Err(ReadError::Unavailable("the node is behind the cluster".to_owned()));
                 }
@@ -114,95 +114,97 @@ impl EventStoreLog {
                 events.truncate(events_max);
                 next = events.last().map_or(after, |event| event.position);
             }
-            self.remember_end(next);
+            self.remember_page_end(next);
             return Ok(Page { events, next, at_head: next >= head });
         }
     }
 
-    /// The position of the last event by an instant.
+    /// The position of the last event at or before an instant.
     pub(super) async fn last_by(&self, at: Timestamp) -> Result<Position, ReadError> {
-        let (place, head) = (self.times().place_at(at), *self.0.head.borrow());
-        let mut found = match place {
-            Place::Here(position) => return Ok(position.min(head)),
-            Place::From(position) => position,
+        let (lookup, head) = (self.times().position_at(at), *self.0.head.borrow());
+        let mut found = match lookup {
+            PositionLookup::Exact(position) => return Ok(position.min(head)),
+            PositionLookup::ScanFrom(position) => position,
         };
         loop {
-            let looked = self.page(ReadFrom::At(found), READ_EVENTS_MAX, head).await?;
-            let by_then = looked.events.iter().take_while(|event| event.recorded_at <= at).count();
-            let last = by_then.checked_sub(1).and_then(|index| looked.events.get(index));
+            let page = self.scan_page(ReadFrom::At(found), READ_EVENTS_MAX, head).await?;
+            let by_then = page.events.iter().take_while(|event| event.recorded_at <= at).count();
+            let last = by_then.checked_sub(1).and_then(|index| page.events.get(index));
             let further = last.is_some_and(|last| last.position > found);
             found = last.map_or(found, |last| last.position);
-            if by_then < looked.events.len() || !looked.full || !further {
+            if by_then < page.events.len() || !page.full || !further {
                 return Ok(found);
             }
         }
     }
 
-    /// Asks until there is an answer or patience ends.
-    async fn ask<T, F>(&self, ask: impl Fn() -> F) -> Result<T, ReadError>
+    /// Retries a call until it succeeds or the timeout is reached.
+    async fn retry<T, F>(&self, call: impl Fn() -> F) -> Result<T, ReadError>
     where
-        F: Future<Output = Result<T, Fault>> + Send,
+        F: Future<Output = Result<T, CallError>> + Send,
     {
-        let until = Instant::now() + self.patience();
+        let until = Instant::now() + self.retry_timeout();
         let mut backoff = Backoff::new();
         loop {
-            match ask().await {
+            match call().await {
                 Ok(answer) => return Ok(answer),
-                Err(fault @ Fault::Deleted) => {
-                    return Err(ReadError::Corrupt(format!("in the cluster at {}: {fault}", self.url())));
+                Err(error @ CallError::StreamDeleted) => {
+                    return Err(ReadError::Corrupt(format!("in the cluster at {}: {error}", self.url())));
                 }
-                Err(fault @ (Fault::Unreachable(_) | Fault::Broken(_) | Fault::NotLeader)) => {
+                Err(
+                    error @ (CallError::Unreachable(_) | CallError::Interrupted(_) | CallError::NotLeader),
+                ) => {
                     if Instant::now() >= until {
-                        return Err(ReadError::Unavailable(fault.to_string()));
+                        return Err(ReadError::Unavailable(error.to_string()));
                     }
                 }
-                Err(fault) => return Err(ReadError::Unavailable(fault.to_string())),
+                Err(error) => return Err(ReadError::Unavailable(error.to_string())),
             }
             backoff.wait().await;
         }
     }
 
-    fn of_tail(&self, after: Position, head: Position, filter: &Filter, events_max: usize) -> Option<Page> {
-        let tail = self.0.seen.tail.read().unwrap_or_else(PoisonError::into_inner);
+    fn tail_page(&self, after: Position, head: Position, filter: &Filter, events_max: usize) -> Option<Page> {
+        let tail = self.0.state.tail.read().unwrap_or_else(PoisonError::into_inner);
         tail.page(after, head, filter, events_max)
     }
 
-    /// From where to read what is behind `after`: from there, if that is known to be the place of an event; a cluster
-    /// reads from no other. Else from one before.
+    /// Where to start reading the events after `after`: there, if it is known to be the position of an event, because a
+    /// cluster reads from no other position; otherwise at a known event before it.
     fn start_for(&self, after: Position) -> ReadFrom<Position> {
-        let ends = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.0.page_ends.lock().unwrap_or_else(PoisonError::into_inner);
         if ends.contains(&after) {
             return ReadFrom::At(after);
         }
         self.times().start_for(after).map_or(ReadFrom::Start, ReadFrom::At)
     }
 
-    fn remember_end(&self, end: Position) {
-        let mut ends = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remember_page_end(&self, end: Position) {
+        let mut ends = self.0.page_ends.lock().unwrap_or_else(PoisonError::into_inner);
         if ends.back() != Some(&end) {
             ends.push_back(end);
         }
-        if ends.len() > ENDS_MAX {
+        if ends.len() > PAGE_ENDS_MAX {
             ends.pop_front();
         }
     }
 
-    /// Events of the whole log from a place on, as they are shown, up to `head`.
-    async fn page(
+    /// Reads events of the whole log from a position on, with recorded times, up to `head`.
+    async fn scan_page(
         &self,
         from: ReadFrom<Position>,
         count: usize,
         head: Position,
-    ) -> Result<Looked, ReadError> {
-        let found = self.ask(|| self.connection().read_all(from, count)).await?;
-        let last = found.last().map(Found::position);
+    ) -> Result<ScannedPage, ReadError> {
+        let found = self.retry(|| self.connection().read_all(from, count)).await?;
+        let last = found.last().map(ClusterEvent::position);
         let full = found.len() >= count;
-        let mut events: Vec<Recorded> = found.into_iter().filter_map(event).collect();
+        let mut events: Vec<Recorded> = found.into_iter().filter_map(user_event).collect();
         events.retain(|event| event.position <= head);
         let times = self.times();
         for event in &mut events {
-            event.recorded_at = times.shown(event.position, event.recorded_at);
+            event.recorded_at = times.recorded_at(event.position, event.recorded_at);
         }
-        Ok(Looked { events, last, full })
+        Ok(ScannedPage { events, last, full })
     }
 }

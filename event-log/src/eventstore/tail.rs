@@ -1,4 +1,4 @@
-//! The log's latest events, as its reader has seen them, so that whoever follows the log asks the cluster for nothing.
+//! The latest events of the log, kept in memory, so that following the log does not read from the cluster.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,10 @@ use event_schemas::ids::Position;
 
 use crate::{Filter, Page};
 
-/// What an event takes beside its bytes.
+/// The memory that an event takes in addition to its bytes.
 const EVENT_OVERHEAD_BYTES: usize = size_of::<Recorded>() + 64;
 
-/// Without a gap: every event behind `after` that the reader has seen.
+/// Every event after `after` that the subscriber has received, without a gap.
 #[derive(Debug)]
 pub(super) struct Tail {
     bytes_max: usize,
@@ -28,7 +28,7 @@ impl Tail {
         Self { bytes_max, after: Position::START, events: VecDeque::new(), bytes: 0 }
     }
 
-    /// Takes in the next event of the log.
+    /// Adds the next event of the log.
     pub(super) fn push(&mut self, event: Recorded) {
         self.bytes += bytes(&event);
         self.events.push_back(event);
@@ -40,7 +40,7 @@ impl Tail {
         }
     }
 
-    /// The events behind `after` up to `head`, as the log reads them; none if they are not all here.
+    /// The page of events after `after` up to `head`; `None` if the tail does not have all of them.
     pub(super) fn page(
         &self,
         after: Position,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_longer_is_here_in_full_is_not_answered() {
+    fn a_page_that_was_partly_evicted_is_not_returned() {
         let mut tail = Tail::new(16_000);
         for n in 1..=40 {
             tail.push(event(n * 10, 1_000));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_beyond_the_head() {
+    fn no_event_beyond_the_head_is_returned() {
         let mut tail = Tail::new(16_000);
         (1..=3).for_each(|n| tail.push(event(n * 10, 1)));
         let page = tail.page(Position(5), Position(20), &Filter::All, 100).unwrap();

@@ -1,4 +1,4 @@
-//! The contract, and what may go wrong on the way to a cluster.
+//! The conformance suite, and failures of the connection to a cluster.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
-use super::fake::{Cluster, Kept, Mood, open, open_forgetful};
-use super::{ConnectError, EventStoreLog, Standing, Unreached, nodelay};
+use super::fake::{Cluster, FaultMode, RuntimeGuard, open, open_without_tail};
+use super::{ConnectError, ConnectionState, EventStoreLog, WhenUnreachable, nodelay};
 use crate::clock::Clock;
 use crate::conformance::START;
 use crate::{AppendError, EventLog, Expected, Filter, Log, ReadError};
@@ -18,23 +18,23 @@ mod outages;
 mod over_the_wire;
 mod panics;
 
-/// Against a node with positions that have gaps, and events of its own between ours.
+/// Runs against a node with gaps between positions, and with system events.
 mod on_a_node_with_gaps {
     use super::*;
 
-    fn make(clock: Clock) -> (Log, (Cluster, Kept)) {
+    fn make(clock: Clock) -> (Log, (Cluster, RuntimeGuard)) {
         let cluster = Cluster::start(clock);
-        let (log, kept) = open_forgetful(cluster.url(""));
-        (Log::EventStore(log), (cluster, kept))
+        let (log, runtime) = open_without_tail(cluster.url(""));
+        (Log::EventStore(log), (cluster, runtime))
     }
 
     crate::conformance_tests!(make);
 }
 
-/// For calls that nobody answers. Those that are answered must have time for it on a machine that is busy with others.
+/// The deadline of calls that are not answered.
 const SHORT: &str = "defaultDeadline=2000";
 
-/// For calls that are answered.
+/// The deadline of calls that are answered, with enough time on a busy machine.
 const LONG: &str = "defaultDeadline=20000";
 
 fn stream(name: &str) -> StreamId {
@@ -52,10 +52,10 @@ fn events(numbers: std::ops::Range<u128>) -> Vec<NewEvent> {
     numbers.map(event).collect()
 }
 
-/// Until something holds, which must be soon.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+/// Waits until a condition holds; panics after 20 seconds.
+async fn until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
-    while !holds() {
+    while !condition() {
         assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -66,7 +66,7 @@ fn clock() -> Clock {
 }
 
 #[tokio::test]
-async fn two_nodes_agree_which_log_it_is_and_see_each_others_events() {
+async fn two_servers_agree_on_the_identity_and_share_events() {
     let cluster = Cluster::start(clock());
     let ((one, _one), (other, _other)) = (cluster.log(""), cluster.log(""));
     assert_eq!(one.identity(), other.identity());
@@ -80,9 +80,9 @@ async fn two_nodes_agree_which_log_it_is_and_see_each_others_events() {
 }
 
 #[tokio::test]
-async fn data_comes_back_to_the_byte_whether_it_is_json_or_not() {
+async fn data_round_trips_exactly_as_json_or_binary() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log("");
+    let (log, _runtime) = cluster.log("");
     let mut new = events(0..4);
     new[0].data = Bytes::from_static(br#"{"a":1.50,"b":"\u00e4"}"#);
     new[2].format = DataFormat::Bytes;
@@ -93,26 +93,26 @@ async fn data_comes_back_to_the_byte_whether_it_is_json_or_not() {
     assert_eq!((read[0].format, read[2].format), (DataFormat::Json, DataFormat::Bytes));
 }
 
-/// The client library cuts them to seconds.
+/// The client library truncates them to seconds.
 #[tokio::test]
-async fn times_are_kept_to_the_microsecond() {
+async fn times_keep_microseconds() {
     let at = START.after(Duration::from_micros(123_456));
     let cluster = Cluster::start(Clock::manual(at));
-    let (log, _kept) = cluster.log("");
+    let (log, _runtime) = cluster.log("");
     let appended = log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
     let read = log.read_stream(&stream("a-1"), Revision(0), 1).await.unwrap();
     assert_eq!((appended.recorded_at, read[0].recorded_at), (at, at));
 }
 
 #[tokio::test]
-async fn one_can_read_from_behind_any_number_although_a_cluster_reads_only_from_events() {
+async fn reads_can_start_after_any_position() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log("");
+    let (log, _runtime) = cluster.log("");
     for n in 0..30 {
         log.append(&stream("a-1"), Expected::Any, events(n * 100..n * 100 + 100)).await.unwrap();
     }
-    // Another process that opens the log knows none of the places where pages ended.
-    let (other, _other) = open_forgetful(cluster.url(""));
+    // Another process that opens the log does not have the page ends.
+    let (other, _other) = open_without_tail(cluster.url(""));
     let all = log.read_stream(&stream("a-1"), Revision(0), 4096).await.unwrap();
     let head = *other.head().borrow();
     for after in (0..head.0 + 2000).step_by(99_991) {
@@ -123,9 +123,9 @@ async fn one_can_read_from_behind_any_number_although_a_cluster_reads_only_from_
 }
 
 #[tokio::test]
-async fn the_connection_sends_at_once() {
+async fn the_connection_has_tcp_nodelay() {
     let mut cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log("");
+    let (log, _runtime) = cluster.log("");
     log.append(&stream("a-1"), Expected::Any, events(0..1)).await.unwrap();
     // The node's own ends of the connections have it set already.
     let all_set = |port| nodelay::is_set(port) == (true, nodelay::is_set(port).1);
@@ -133,7 +133,7 @@ async fn the_connection_sends_at_once() {
     cluster.restart();
     log.append(&stream("a-1"), Expected::Any, events(1..2)).await.unwrap();
     until("the new connection has the option", || {
-        log.standing() == Standing::Following && all_set(cluster.port())
+        log.connection_state() == ConnectionState::Live && all_set(cluster.port())
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! What the client library would panic at, looked at before: certificates, keys, and who provides the cryptography.
+//! Checks before connecting what the client library would panic at: certificates, keys, and the cryptography provider.
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -7,50 +7,51 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::url::ClusterUrl;
 
-/// Why no secure connection can be made.
+/// An error that prevents a TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsFault {
+pub enum TlsError {
     #[error(
-        "the certificates in {file} (tlsCaFile) cannot be used: {reason}; it holds PEM certificates of those who sign the cluster's"
+        "the certificates in {file} (tlsCaFile) cannot be used: {reason}; the file must hold the PEM certificates of the authority that signed the cluster's"
     )]
     Authority { file: String, reason: String },
     #[error(
-        "the certificates of this system cannot be used: {0}; name a PEM file by tlsCaFile in the URL, or by the variable SSL_CERT_FILE"
+        "the certificates of this system cannot be used: {0}; name a PEM file with tlsCaFile in the URL, or in the variable SSL_CERT_FILE"
     )]
     System(String),
     #[error(
         "the client's certificate {file} (userCertFile) or its key (userKeyFile) cannot be used: {reason}"
     )]
     Client { file: String, reason: String },
-    /// The client library insists on being first, once in the life of a process.
+    /// The client library must install its provider first, once per process.
     #[error(
-        "another part of this program has chosen the cryptography before the client of the cluster could; open the log before anything else uses TLS"
+        "another part of this program installed a cryptography provider before the client of the cluster; open the log before anything else uses TLS"
     )]
     Provider,
 }
 
-/// Whether the client library will find what it needs.
-pub(super) fn check(url: &ClusterUrl) -> Result<(), TlsFault> {
+/// Checks that the client library will be able to load the certificates and keys that the URL names.
+pub(super) fn check(url: &ClusterUrl) -> Result<(), TlsError> {
     if !url.tls() {
         return Ok(());
     }
     let roots = match url.option("tlscafile") {
         Some(file) => {
-            of_file(file).map_err(|reason| TlsFault::Authority { file: file.to_owned(), reason })?
+            roots_from_file(file).map_err(|reason| TlsError::Authority { file: file.to_owned(), reason })?
         }
-        None => of_system().map_err(TlsFault::System)?,
+        None => system_roots().map_err(TlsError::System)?,
     };
     if let Some((file, key)) = url.option("usercertfile").zip(url.option("userkeyfile")) {
-        client(roots, file, key).map_err(|reason| TlsFault::Client { file: file.to_owned(), reason })?;
+        check_client_certificate(roots, file, key)
+            .map_err(|reason| TlsError::Client { file: file.to_owned(), reason })?;
     }
     Ok(())
 }
 
-fn of_file(file: &str) -> Result<RootCertStore, String> {
+fn roots_from_file(file: &str) -> Result<RootCertStore, String> {
     roots(certificates(file)?)
 }
 
-fn of_system() -> Result<RootCertStore, String> {
+fn system_roots() -> Result<RootCertStore, String> {
     let loaded = rustls_native_certs::load_native_certs();
     if let Some(error) = loaded.errors.first() {
         return Err(error.to_string());
@@ -71,7 +72,7 @@ fn roots(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, St
     if roots.is_empty() { Err("there are none".to_owned()) } else { Ok(roots) }
 }
 
-fn client(roots: RootCertStore, certificate: &str, key: &str) -> Result<(), String> {
+fn check_client_certificate(roots: RootCertStore, certificate: &str, key: &str) -> Result<(), String> {
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| error.to_string())?;
     ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
@@ -86,20 +87,20 @@ fn client(roots: RootCertStore, certificate: &str, key: &str) -> Result<(), Stri
 mod tests {
     use super::*;
 
-    fn with(options: &str) -> Result<(), TlsFault> {
+    fn check_options(options: &str) -> Result<(), TlsError> {
         check(&format!("esdb://localhost?{options}").parse().unwrap())
     }
 
     #[test]
-    fn files_that_hold_no_certificate_are_named() {
+    fn a_file_without_certificates_is_named_in_the_error() {
         let empty = tempfile::NamedTempFile::new().unwrap();
         let broken = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&broken, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         for file in [empty.path(), broken.path(), std::path::Path::new("/nonexistent")] {
-            let fault = with(&format!("tlsCaFile={}", file.display())).unwrap_err();
-            assert!(fault.to_string().contains(&file.display().to_string()), "{fault}");
-            // Without TLS nobody looks at it.
-            assert_eq!(with(&format!("tls=false&tlsCaFile={}", file.display())), Ok(()));
+            let error = check_options(&format!("tlsCaFile={}", file.display())).unwrap_err();
+            assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+            // Without TLS the file is not read.
+            assert_eq!(check_options(&format!("tls=false&tlsCaFile={}", file.display())), Ok(()));
         }
     }
 }

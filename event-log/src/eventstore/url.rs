@@ -1,10 +1,10 @@
-//! The URL of a cluster: what it may say, and how it is shown without its secrets.
+//! The URL of a cluster: its options, and its display form without secrets.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The options that mean something here, in lower case as they are compared.
+/// The supported options, in lower case for comparison.
 const KNOWN_OPTIONS: [&str; 14] = [
     "tls",
     "tlsverifycert",
@@ -22,10 +22,10 @@ const KNOWN_OPTIONS: [&str; 14] = [
     "throwonappendfailure",
 ];
 
-/// Where a cluster is and how to talk to it. Shown without user name and password, wherever it is shown.
+/// The address of a cluster and the options of the connection. `Display` and `Debug` omit user name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterUrl {
-    /// As the client library reads it: its own scheme, no credentials.
+    /// The form that the client library reads: with its own scheme, without credentials.
     plain: String,
     credentials: Option<Credentials>,
     options: Vec<(String, String)>,
@@ -38,12 +38,12 @@ pub(super) struct Credentials {
     pub(super) password: String,
 }
 
-/// The text names no cluster. Never shows what it was, because there may be a password in it.
+/// The text is not the URL of a cluster. The message never contains the text, because there may be a password in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not the URL of a cluster: {0}; write it as esdb://HOST:2113, esdb://HOST1,HOST2,HOST3 or esdb+discover://NAME, with ?tls=false for a server without TLS and USER:PASSWORD@ before the host if it asks for them"
+    "not the URL of a cluster: {0}; write it as esdb://HOST:2113, esdb://HOST1,HOST2,HOST3 or esdb+discover://NAME, with ?tls=false for a server without TLS and USER:PASSWORD@ before the host if it requires them"
 )]
-pub struct NotACluster(pub(super) String);
+pub struct InvalidClusterUrl(pub(super) String);
 
 impl ClusterUrl {
     pub(super) fn plain(&self) -> &str {
@@ -54,7 +54,7 @@ impl ClusterUrl {
         self.credentials.as_ref()
     }
 
-    /// Whether it names several nodes, or a name that stands for several.
+    /// Whether it names several nodes, or a DNS name of several.
     pub(super) fn is_cluster(&self) -> bool {
         self.plain.starts_with("esdb+discover:") || self.hosts().contains(',')
     }
@@ -73,24 +73,24 @@ impl ClusterUrl {
         self.option("tls") != Some("false")
     }
 
-    /// How long one call may take, if the URL says so.
+    /// The deadline of one call, if the URL sets it.
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.option("defaultdeadline")?.parse().ok().map(Duration::from_millis)
     }
 
-    /// Options that this program does not know, and passes over as all clients of such clusters do.
+    /// Options that this program does not support, and ignores as other clients do.
     pub fn unknown_options(&self) -> impl Iterator<Item = &str> {
         self.options.iter().map(|(key, _)| key.as_str()).filter(|key| !KNOWN_OPTIONS.contains(key))
     }
 
-    /// Whether a text is meant to be the URL of a cluster.
-    pub fn is_meant_by(text: &str) -> bool {
-        text.split_once("://").is_some_and(|(scheme, _)| own_scheme(scheme).is_some())
+    /// Whether a text has the scheme of a cluster URL.
+    pub fn has_cluster_scheme(text: &str) -> bool {
+        text.split_once("://").is_some_and(|(scheme, _)| library_scheme(scheme).is_some())
     }
 }
 
-/// The client library's scheme for one that is in use for such clusters.
-fn own_scheme(scheme: &str) -> Option<&'static str> {
+/// The client library's scheme for any of the schemes that such clusters use.
+fn library_scheme(scheme: &str) -> Option<&'static str> {
     match scheme.to_ascii_lowercase().as_str() {
         "esdb" | "kurrentdb" | "kurrent" | "kdb" => Some("esdb"),
         "esdb+discover" | "kurrentdb+discover" | "kurrent+discover" | "kdb+discover" => Some("esdb+discover"),
@@ -99,12 +99,12 @@ fn own_scheme(scheme: &str) -> Option<&'static str> {
 }
 
 impl FromStr for ClusterUrl {
-    type Err = NotACluster;
+    type Err = InvalidClusterUrl;
 
-    fn from_str(text: &str) -> Result<Self, NotACluster> {
-        let wrong = |what: &str| NotACluster(what.to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
-        let scheme = own_scheme(scheme).ok_or_else(|| wrong("its scheme is not esdb"))?;
+    fn from_str(text: &str) -> Result<Self, InvalidClusterUrl> {
+        let invalid = |reason: &str| InvalidClusterUrl(reason.to_owned());
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| invalid("it has no scheme"))?;
+        let scheme = library_scheme(scheme).ok_or_else(|| invalid("its scheme is not esdb"))?;
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (credentials, hosts) = match address.rsplit_once('@') {
             Some((login, hosts)) => (Some(credentials(login)?), hosts),
@@ -116,30 +116,32 @@ impl FromStr for ClusterUrl {
         }
         let mut options = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(|| wrong("an option has no value"))?;
-            let value = decode(value).ok_or_else(|| wrong("an option is not properly escaped"))?;
+            let (key, value) = pair.split_once('=').ok_or_else(|| invalid("an option has no value"))?;
+            let value = decode(value).ok_or_else(|| invalid("an option is not percent-encoded correctly"))?;
             options.push((key.to_ascii_lowercase(), value));
         }
         let question = if query.is_empty() { "" } else { "?" };
         let url = Self { plain: format!("{scheme}://{hosts}{question}{query}"), credentials, options };
         if let Some(tls) = url.option("tls").filter(|tls| !matches!(*tls, "true" | "false")) {
-            return Err(NotACluster(format!("tls is true or false, not {tls:?}")));
+            return Err(InvalidClusterUrl(format!("tls must be true or false, not {tls:?}")));
         }
         super::client::check(&url)?;
         Ok(url)
     }
 }
 
-fn credentials(login: &str) -> Result<Credentials, NotACluster> {
+fn credentials(login: &str) -> Result<Credentials, InvalidClusterUrl> {
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
     let decoded = |text: &str| {
-        decode(text).ok_or_else(|| NotACluster("user name or password are not properly escaped".to_owned()))
+        decode(text).ok_or_else(|| {
+            InvalidClusterUrl("the user name or password is not percent-encoded correctly".to_owned())
+        })
     };
     Ok(Credentials { user: decoded(user)?, password: decoded(password)? })
 }
 
-/// A name or an address, and perhaps a port. The client library panics later on what is neither.
-fn check_host(host: &str) -> Result<(), NotACluster> {
+/// Checks a name or address with an optional port. The client library would panic later on anything else.
+fn check_host(host: &str) -> Result<(), InvalidClusterUrl> {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
         _ => (host, None),
@@ -147,20 +149,24 @@ fn check_host(host: &str) -> Result<(), NotACluster> {
     if let Some(port) = port
         && !port.parse::<u16>().is_ok_and(|port| port > 0)
     {
-        return Err(NotACluster("a port is a number from 1 to 65535".to_owned()));
+        return Err(InvalidClusterUrl("a port must be a number from 1 to 65535".to_owned()));
     }
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let proper = match bare {
+    let is_valid = match bare {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !name.is_empty()
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         }
     };
-    if proper { Ok(()) } else { Err(NotACluster("a host is missing, or is no name or address".to_owned())) }
+    if is_valid {
+        Ok(())
+    } else {
+        Err(InvalidClusterUrl("a host is missing, or is not a name or address".to_owned()))
+    }
 }
 
-/// Undoes percent-encoding; none if it is none.
+/// Undoes percent-encoding; `None` if the text is not percent-encoded correctly.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -192,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_shown_without_who_may_come_in() {
+    fn a_url_is_shown_without_credentials() {
         let url: ClusterUrl = "esdb://ann:s%3Acret@db1:2113,db2?tls=false".parse().unwrap();
         let login = url.credentials().unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("ann", "s:cret"));
@@ -202,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_who_may_come_in() {
+    fn errors_explain_the_url_without_credentials() {
         for wrong in [
             "esdb://",
             "esdb://ann:se/cret@",
@@ -221,21 +227,21 @@ mod tests {
             "http://ann:secret@host",
             "secret",
         ] {
-            let said = wrong.parse::<ClusterUrl>().unwrap_err().to_string();
-            assert!(said.contains("write it as esdb://HOST:2113"), "{said}");
-            assert!(!said.contains("secret"), "{said}");
+            let message = wrong.parse::<ClusterUrl>().unwrap_err().to_string();
+            assert!(message.contains("write it as esdb://HOST:2113"), "{message}");
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 
     #[test]
-    fn the_schemes_of_the_successor_mean_the_same() {
+    fn kurrentdb_schemes_are_equivalent() {
         let urls = ["esdb+discover://db", "kurrentdb+discover://db", "kdb+discover://db"];
         let urls = urls.map(|url| url.parse::<ClusterUrl>().unwrap());
         assert!(urls.iter().all(|url| *url == urls[0] && url.is_cluster() && url.tls()));
     }
 
     #[test]
-    fn options_are_known_or_named() {
+    fn unknown_options_are_listed() {
         let url: ClusterUrl = "esdb://[::1]:2113?tlsVerifyCerts=false&defaultDeadline=500".parse().unwrap();
         assert_eq!(url.unknown_options().collect::<Vec<_>>(), ["tlsverifycerts"]);
         assert_eq!(url.deadline(), Some(Duration::from_millis(500)));

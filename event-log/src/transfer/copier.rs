@@ -1,82 +1,82 @@
-//! Adding to a log what it does not hold yet.
+//! Appends the events to a log that it does not have yet.
 
 use std::collections::VecDeque;
 
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::Position;
 
-use super::{PAGE_EVENTS, Sum, Summing, TransferError};
+use super::{LogDigest, LogDigestBuilder, PAGE_EVENTS, TransferError};
 use crate::{EventLog, Filter, Log};
 
-/// As much is given to the log at once, in bytes of metadata and data.
+/// The size of one import, in bytes of metadata and data.
 const BATCH_BYTES: usize = 2 << 20;
 const BATCH_EVENTS: usize = 4_096;
 
-/// Puts events into a log in the order in which it is given them. Those that the log holds already are compared.
+/// Appends events to a log in the order of [`Self::push`]. Events that the log has already are compared.
 #[derive(Debug)]
-pub struct Copier {
+pub struct LogCopier {
     target: Log,
-    state: State,
-    /// Behind this position the target has the first event that was given.
-    begin: Option<Position>,
+    phase: CopyPhase,
+    /// The position in the target before the first pushed event.
+    start: Option<Position>,
     pending: Vec<Recorded>,
     pending_bytes: usize,
     found: u64,
     added: u64,
-    summing: Summing,
+    digest: LogDigestBuilder,
 }
 
 #[derive(Debug)]
-enum State {
+enum CopyPhase {
     /// Before the first event.
-    Begun,
-    /// The target has been read up to a position, and these of it not been compared.
+    New,
+    /// Pushed events are compared with those of the target, which was read up to `after`; `ahead` is not compared yet.
     Comparing { after: Position, ahead: VecDeque<Recorded> },
-    /// The target holds nothing that was not given.
-    Adding,
+    /// The target has no more events to compare.
+    Appending,
 }
 
-/// What came of a copying.
+/// The result of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Copied {
-    /// Of all events that were given.
-    pub sum: Sum,
-    /// That the log held before.
+pub struct CopyReport {
+    /// The digest of all pushed events.
+    pub digest: LogDigest,
+    /// The number of events that the target had already.
     pub found: u64,
     pub added: u64,
-    /// Behind this position the target has them all.
-    pub begin: Position,
+    /// The position in the target before the first of the events.
+    pub start: Position,
 }
 
-impl Copier {
+impl LogCopier {
     pub fn new(target: Log) -> Self {
         Self {
             target,
-            state: State::Begun,
-            begin: None,
+            phase: CopyPhase::New,
+            start: None,
             pending: Vec::new(),
             pending_bytes: 0,
             found: 0,
             added: 0,
-            summing: Summing::default(),
+            digest: LogDigestBuilder::default(),
         }
     }
 
-    /// Events that were given so far.
+    /// The number of events pushed so far.
     pub fn events(&self) -> u64 {
-        self.summing.events()
+        self.digest.events()
     }
 
-    /// Takes the next event. It is in the log once [`Self::finish`] has answered.
+    /// Adds the next event. It is durable once [`Self::finish`] has returned.
     ///
     /// # Errors
-    /// [`TransferError`] if it, or one that was given shortly before, cannot be put into the log.
-    pub async fn give(&mut self, event: Recorded) -> Result<(), TransferError> {
-        self.summing.add(&event)?;
-        if matches!(self.state, State::Begun) {
-            self.state = self.begin(&event).await?;
+    /// [`TransferError`] if it, or one that was pushed shortly before, cannot be imported.
+    pub async fn push(&mut self, event: Recorded) -> Result<(), TransferError> {
+        self.digest.add(&event)?;
+        if matches!(self.phase, CopyPhase::New) {
+            self.phase = self.find_start(&event).await?;
         }
-        if !self.is_there(&event).await? {
+        if !self.is_in_target(&event).await? {
             self.pending_bytes += event.metadata.len() + event.data.len();
             self.pending.push(event);
             if self.pending_bytes >= BATCH_BYTES || self.pending.len() >= BATCH_EVENTS {
@@ -86,47 +86,47 @@ impl Copier {
         Ok(())
     }
 
-    /// Waits until all is in the log.
+    /// Waits until all events are in the log.
     ///
     /// # Errors
-    /// [`TransferError`] if the last events cannot be put into the log.
-    pub async fn finish(mut self) -> Result<Copied, TransferError> {
+    /// [`TransferError`] if the last events cannot be imported.
+    pub async fn finish(mut self) -> Result<CopyReport, TransferError> {
         self.flush().await?;
-        Ok(Copied {
-            sum: self.summing.sum(),
+        Ok(CopyReport {
+            digest: self.digest.finish(),
             found: self.found,
             added: self.added,
-            begin: self.begin.unwrap_or(Position::START),
+            start: self.start.unwrap_or(Position::START),
         })
     }
 
-    /// Looks where the first event is in the target, if it is there.
-    async fn begin(&mut self, event: &Recorded) -> Result<State, TransferError> {
+    /// Looks up the first event in the target.
+    async fn find_start(&mut self, event: &Recorded) -> Result<CopyPhase, TransferError> {
         let head = *self.target.head().borrow();
         if let Some(known) =
             self.target.read_stream(&event.stream, event.revision, 1).await?.into_iter().next()
         {
             let after = Position(known.position.0.saturating_sub(1));
-            self.begin = Some(after);
-            return Ok(State::Comparing { after, ahead: VecDeque::new() });
+            self.start = Some(after);
+            return Ok(CopyPhase::Comparing { after, ahead: VecDeque::new() });
         }
-        // Whether it goes on from the log's end can be told where positions have no gaps.
+        // Whether the event continues the target is only known if positions have no gaps.
         if head > Position::START && event.position.0 != head.0 + 1 {
             return Err(TransferError::NotEmpty { head });
         }
-        self.begin = Some(head);
-        Ok(State::Adding)
+        self.start = Some(head);
+        Ok(CopyPhase::Appending)
     }
 
-    /// Whether the target has the event at this place.
-    async fn is_there(&mut self, event: &Recorded) -> Result<bool, TransferError> {
-        let State::Comparing { after, ahead } = &mut self.state else { return Ok(false) };
+    /// Whether the target has the event as its next one.
+    async fn is_in_target(&mut self, event: &Recorded) -> Result<bool, TransferError> {
+        let CopyPhase::Comparing { after, ahead } = &mut self.phase else { return Ok(false) };
         while ahead.is_empty() {
             let page = self.target.read_all(*after, &Filter::All, PAGE_EVENTS).await?;
             *after = page.next;
             ahead.extend(page.events);
             if ahead.is_empty() && page.at_head {
-                self.state = State::Adding;
+                self.phase = CopyPhase::Appending;
                 return Ok(false);
             }
         }
@@ -156,7 +156,7 @@ impl Copier {
     }
 }
 
-/// Whether two logs hold the same event.
+/// Whether the events of two logs are the same, except for their positions.
 fn same(one: &Recorded, other: &Recorded) -> bool {
     (&one.stream, one.revision, one.id, &one.event_type)
         == (&other.stream, other.revision, other.id, &other.event_type)

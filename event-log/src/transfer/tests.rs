@@ -21,7 +21,7 @@ fn new(number: u128) -> NewEvent {
     }
 }
 
-/// A log in memory with so many events, in a few streams and at times that go on.
+/// A log in memory with so many events in a few streams, at increasing times.
 async fn filled(events: u128) -> Log {
     let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
     let log = MemoryLog::new(clock.clone());
@@ -34,12 +34,12 @@ async fn filled(events: u128) -> Log {
 }
 
 fn empty() -> Log {
-    // Its clock is far from that of the events.
+    // Its clock is far behind the times of the events.
     Log::Memory(MemoryLog::new(Clock::manual(Timestamp::EPOCH)))
 }
 
 async fn all(log: &Log) -> Vec<Recorded> {
-    let mut source = Source::log(log.clone(), Position::START);
+    let mut source = TransferSource::log(log.clone(), Position::START);
     let mut events = Vec::new();
     while let Some(page) = source.next_events().await.unwrap() {
         events.extend(page);
@@ -47,20 +47,20 @@ async fn all(log: &Log) -> Vec<Recorded> {
     events
 }
 
-async fn copy(events: &[Recorded], target: &Log) -> Result<Copied, TransferError> {
-    let mut copier = Copier::new(target.clone());
+async fn copy(events: &[Recorded], target: &Log) -> Result<CopyReport, TransferError> {
+    let mut copier = LogCopier::new(target.clone());
     for event in events {
-        copier.give(event.clone()).await?;
+        copier.push(event.clone()).await?;
     }
     copier.finish().await
 }
 
-fn sum(events: &[Recorded]) -> Sum {
-    let mut summing = Summing::default();
+fn digest_of(events: &[Recorded]) -> LogDigest {
+    let mut digest = LogDigestBuilder::default();
     for event in events {
-        summing.add(event).unwrap();
+        digest.add(event).unwrap();
     }
-    summing.sum()
+    digest.finish()
 }
 
 #[tokio::test]
@@ -68,39 +68,39 @@ async fn a_copy_has_the_same_events_with_the_same_times() {
     let (source, target) = (filled(100).await, empty());
     let events = all(&source).await;
     let copied = copy(&events, &target).await.unwrap();
-    assert_eq!((copied.found, copied.added, copied.sum.streams), (0, 100, 7));
+    assert_eq!((copied.found, copied.added, copied.digest.streams), (0, 100, 7));
     assert_eq!(all(&target).await, events);
-    assert_eq!(copied.sum, sum(&all(&target).await));
+    assert_eq!(copied.digest, digest_of(&all(&target).await));
 }
 
 #[tokio::test]
-async fn a_copy_that_was_broken_off_goes_on_where_it_was() {
+async fn an_interrupted_copy_is_resumed() {
     let events = all(&filled(60).await).await;
-    for broken_off in [0, 1, 30, 59, 60] {
+    for interrupted in [0, 1, 30, 59, 60] {
         let target = empty();
-        copy(&events[..broken_off], &target).await.unwrap();
+        copy(&events[..interrupted], &target).await.unwrap();
         let copied = copy(&events, &target).await.unwrap();
-        assert_eq!((copied.found, copied.added), (broken_off as u64, 60 - broken_off as u64));
-        assert_eq!(all(&target).await, events, "broken off after {broken_off}");
+        assert_eq!((copied.found, copied.added), (interrupted as u64, 60 - interrupted as u64));
+        assert_eq!(all(&target).await, events, "interrupted after {interrupted}");
     }
 }
 
 #[tokio::test]
-async fn a_part_goes_on_from_a_log_that_holds_what_came_before_it() {
+async fn a_partial_copy_continues_a_log_with_the_earlier_events() {
     let events = all(&filled(60).await).await;
     let target = empty();
     copy(&events[..40], &target).await.unwrap();
-    // With an overlap and without.
+    // With an overlap and without one.
     copy(&events[30..50], &target).await.unwrap();
     let copied = copy(&events[50..], &target).await.unwrap();
-    assert_eq!((copied.begin, copied.added), (Position(50), 10));
+    assert_eq!((copied.start, copied.added), (Position(50), 10));
     assert_eq!(all(&target).await, events);
     let gap = copy(&events[55..], &empty()).await.unwrap_err();
     assert!(matches!(gap, TransferError::Import(ImportError::Revision { .. })), "{gap}");
 }
 
 #[tokio::test]
-async fn a_log_with_other_events_is_left_as_it_is() {
+async fn a_log_with_other_events_is_unchanged() {
     let events = all(&filled(60).await).await;
     let target = filled(3).await;
     let mut other = events.clone();
@@ -111,15 +111,15 @@ async fn a_log_with_other_events_is_left_as_it_is() {
     let differs = copy(&events, &full).await.unwrap_err();
     assert!(matches!(differs, TransferError::Differs { target: Position(21), .. }), "{differs}");
     assert_eq!(all(&full).await, before);
-    let stranger: Vec<Recorded> =
+    let unrelated: Vec<Recorded> =
         events.into_iter().map(|event| Recorded { stream: "b-1".parse().unwrap(), ..event }).collect();
-    let refused = copy(&stranger[..1], &target).await.unwrap_err();
+    let refused = copy(&unrelated[..1], &target).await.unwrap_err();
     assert!(matches!(refused, TransferError::NotEmpty { head: Position(3) }), "{refused}");
     assert_eq!(all(&target).await.len(), 3);
 }
 
 #[tokio::test]
-async fn a_gap_in_a_stream_and_time_that_goes_back_are_refused_before_anything_is_added() {
+async fn stream_gaps_and_decreasing_times_are_refused() {
     let events = all(&filled(20).await).await;
     let (on_disk, _folder) = embedded();
     for target in [empty(), on_disk] {
@@ -142,7 +142,7 @@ fn embedded() -> (Log, tempfile::TempDir) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_log_keeps_times_and_revisions_over_a_restart_and_goes_on_from_them() {
+async fn imported_times_and_revisions_survive_a_restart() {
     let events = all(&filled(9_000).await).await;
     let (log, folder) = embedded();
     copy(&events, &log).await.unwrap();
@@ -168,8 +168,8 @@ async fn the_embedded_log_keeps_times_and_revisions_over_a_restart_and_goes_on_f
     opened.close().await;
     let folder = Settings::new(folder.path());
     let verified = crate::embedded::verify(&folder, crate::embedded::Extent::All, |_| {}).unwrap();
-    assert_eq!((verified.damages, verified.revisions_followed), (vec![], true));
-    let mut walked = Source::folder(&folder.folder, Position(8_990)).unwrap();
+    assert_eq!((verified.damages, verified.revisions_checked), (vec![], true));
+    let mut walked = TransferSource::folder(&folder.folder, Position(8_990)).unwrap();
     let mut seen = Vec::new();
     while let Some(some) = walked.next_events().await.unwrap() {
         seen.extend(some);
@@ -179,7 +179,7 @@ async fn the_embedded_log_keeps_times_and_revisions_over_a_restart_and_goes_on_f
 
 proptest! {
     #[test]
-    fn two_logs_have_one_sum_only_if_they_hold_the_same(at in 0..30_usize, what in 0..7_u8) {
+    fn digests_are_equal_only_for_equal_events(at in 0..30_usize, what in 0..7_u8) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let events = runtime.block_on(async { all(&filled(30).await).await });
         let mut other = events.clone();
@@ -193,7 +193,7 @@ proptest! {
             5 => event.position = Position(99),
             _ => { let data = event.data.split_off(2); event.metadata = [&event.metadata[..], &event.data].concat().into(); event.data = data; }
         }
-        let same = sum(&events) == sum(&other);
-        prop_assert_eq!(same, what == 5, "positions alone are a log's own");
+        let same = digest_of(&events) == digest_of(&other);
+        prop_assert_eq!(same, what == 5, "only positions differ between logs");
     }
 }

@@ -1,7 +1,7 @@
-//! Who may do what.
+//! Authentication and authorization of clients.
 //!
-//! The names of this program's own streams are reserved: a client that could append to them could forge what the program
-//! decides on, or stop its read models with what they cannot read.
+//! The names of this program's own streams are reserved: a client that could append to them could forge the events that the
+//! program decides on, or stop its read models with events that they cannot decode.
 
 use std::fmt;
 
@@ -15,21 +15,21 @@ use event_schemas::time::Timestamp;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::refusal::Refusal;
-use super::stream_state::TOMBSTONE;
+use super::stream_metadata::TOMBSTONE;
 
-/// Where a log on a cluster says which log it is. Whoever could write there could make it another one.
+/// The stream with the identity of a log on a cluster. It is protected, because an event there changes the identity.
 const IDENTITY: &str = "matchbook.log";
 
-/// What a caller may do beside reading.
+/// The rights of a user in addition to reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Append to streams of its own, and delete them.
+    /// Append to clients' streams, and delete them.
     Clients,
-    /// Also append events of this program to the program's streams, as its own adapter does.
+    /// Also append events of this program to the program's streams, as the cluster adapter does.
     Domain,
 }
 
-/// Someone with a password.
+/// A user with a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
@@ -43,29 +43,29 @@ impl fmt::Debug for User {
     }
 }
 
-/// Who may come in.
+/// The users, and the rights of anonymous clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     pub users: Vec<User>,
-    /// What those without a name and password may do; none: they are refused.
+    /// The right of clients without credentials; they are refused if `None`.
     pub anonymous: Option<Right>,
 }
 
 impl Access {
-    /// What the caller may do.
+    /// The right of the caller.
     pub(super) fn right(&self, request: &MetadataMap) -> Result<Right, Refusal> {
         let header = match (request.get("authorization"), self.anonymous) {
-            // Where there is nobody to be, clients say the name that they would say elsewhere.
+            // Without users, credentials are ignored: clients may send those of another server.
             (_, Some(right)) if self.users.is_empty() => return Ok(right),
             (None, anonymous) => return anonymous.ok_or(Refusal::NotAuthenticated),
             (Some(header), _) => header,
         };
-        let given = credentials(header).ok_or(Refusal::NotAuthenticated)?;
-        // Each is compared, and in full, so that the time says nothing.
+        let received = credentials(header).ok_or(Refusal::NotAuthenticated)?;
+        // All users are compared, in constant time, against timing attacks.
         let mut found = None;
         for user in &self.users {
-            let known = format!("{}:{}", user.name, user.password);
-            if verify_slices_are_equal(known.as_bytes(), &given).is_ok() {
+            let expected = format!("{}:{}", user.name, user.password);
+            if verify_slices_are_equal(expected.as_bytes(), &received).is_ok() {
                 found = Some(user.right);
             }
         }
@@ -82,34 +82,33 @@ fn credentials(header: &MetadataValue<Ascii>) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(encoded.trim()).ok()
 }
 
-/// Who the caller says it is.
+/// The user name of the caller, not verified.
 pub(super) fn user_name(request: &MetadataMap) -> Option<String> {
-    let given = credentials(request.get("authorization")?)?;
-    let (name, _) = std::str::from_utf8(&given).ok()?.split_once(':')?;
+    let received = credentials(request.get("authorization")?)?;
+    let (name, _) = std::str::from_utf8(&received).ok()?.split_once(':')?;
     Some(name.to_owned())
 }
 
-/// Whose stream it is.
+/// The owner of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A client's.
     Client,
-    /// A client's too: the settings of the stream of this name.
-    SettingsOf(StreamId),
-    /// This program's.
+    /// A client: the metadata stream of the stream with this name.
+    MetadataOf(StreamId),
+    /// This program.
     Domain,
-    /// Where this program keeps which log it is.
+    /// This program: the stream with the identity of the log.
     Identity,
-    /// The log's own, or settings that nobody may change.
+    /// The log itself, or metadata that must not change.
     System,
 }
 
-/// Tells from the name.
+/// The owner, from the name of the stream.
 pub(super) fn owner(stream: &StreamId) -> Owner {
     let name = stream.as_str();
     if let Some(of) = name.strip_prefix("$$") {
         return match of.parse::<StreamId>() {
-            Ok(of) if matches!(owner(&of), Owner::Client) => Owner::SettingsOf(of),
+            Ok(of) if matches!(owner(&of), Owner::Client) => Owner::MetadataOf(of),
             _ => Owner::System,
         };
     }
@@ -125,7 +124,7 @@ pub(super) fn owner(stream: &StreamId) -> Owner {
     }
 }
 
-/// Whether the caller may append these events there.
+/// Checks that the caller may append these events to the stream.
 pub(super) fn check_append(
     right: Right,
     stream: &StreamId,
@@ -133,25 +132,27 @@ pub(super) fn check_append(
     events: &[NewEvent],
 ) -> Result<(), Refusal> {
     if events.iter().any(|event| event.event_type.as_str() == TOMBSTONE) {
-        return Err(Refusal::AccessDenied("a stream is ended by deleting it, not by an event".to_owned()));
+        return Err(Refusal::AccessDenied(
+            "a tombstone is written by deleting the stream, not by appending an event".to_owned(),
+        ));
     }
     match (owner, right) {
-        (Owner::Client | Owner::SettingsOf(_), _) => Ok(()),
+        (Owner::Client | Owner::MetadataOf(_), _) => Ok(()),
         (Owner::Domain, Right::Domain) => {
             events.iter().try_for_each(|event| check_domain_event(stream, event))
         }
         (Owner::Identity, Right::Domain) => Ok(()),
         (Owner::Domain | Owner::Identity, Right::Clients) => Err(Refusal::AccessDenied(format!(
-            "streams with names such as {stream} are the program's own; choose another name, or use the name and \
+            "stream names such as {stream} are reserved for the program; choose another name, or use the name and \
              password of a trusted user"
         ))),
         (Owner::System, _) => {
-            Err(Refusal::AccessDenied(format!("{stream} is a stream of the system that nobody appends to")))
+            Err(Refusal::AccessDenied(format!("{stream} is a system stream that cannot be appended to")))
         }
     }
 }
 
-/// Whether this program can make sense of the event. One that it cannot would stop its read models.
+/// Checks that this program can decode the event. Any other event would stop its read models.
 fn check_domain_event(stream: &StreamId, event: &NewEvent) -> Result<(), Refusal> {
     let recorded = Recorded {
         position: Position::START,
@@ -164,12 +165,13 @@ fn check_domain_event(stream: &StreamId, event: &NewEvent) -> Result<(), Refusal
         metadata: event.metadata.clone(),
         data: event.data.clone(),
     };
-    let denied =
-        |why: String| Refusal::AccessDenied(format!("{} is no event for {stream}: {why}", event.event_type));
+    let denied = |reason: String| {
+        Refusal::AccessDenied(format!("{} is not an event for {stream}: {reason}", event.event_type))
+    };
     let envelope = recorded.decode().map_err(|error| denied(error.to_string()))?;
     if stream.category() == Some(envelope.event.category()) {
         Ok(())
     } else {
-        Err(denied(format!("it belongs into streams of the category {}", envelope.event.category().as_str())))
+        Err(denied(format!("it belongs in streams of the category {}", envelope.event.category().as_str())))
     }
 }

@@ -1,4 +1,4 @@
-//! Appending: one call an append, or many over one call.
+//! Appends: one per call (`single`), or many over one call (`batch`).
 
 use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{Position, Revision};
@@ -7,33 +7,33 @@ use event_schemas::stream::StreamId;
 use super::access::{self, Owner, Right};
 use super::node::Node;
 use super::refusal::Refusal;
-use super::stream_state::State;
+use super::stream_metadata::StreamStatus;
 use crate::AppendError;
-use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected, Pending};
+use crate::embedded::{CLIENT_APPEND_BYTES_MAX, ClientExpected, PendingAppend};
 
-/// The most events of one append, so that empty ones have a bound as well.
+/// The most events of one append, which also limits appends of empty events.
 const EVENTS_MAX: usize = 65_536;
 
 pub(super) mod batch;
 pub(super) mod single;
 
-/// What a client asks for, complete.
+/// A complete append request of a client.
 #[derive(Debug)]
-pub(super) struct Append {
+pub(super) struct AppendRequest {
     pub(super) stream: StreamId,
     pub(super) expected: ClientExpected,
-    pub(super) events: Proposed,
+    pub(super) events: ProposedEvents,
 }
 
-/// Events while they come in. Those of an append that is too large are not kept.
+/// The events of an append while they are received. They are dropped if the append is too large.
 #[derive(Debug, Default)]
-pub(super) struct Proposed {
+pub(super) struct ProposedEvents {
     events: Vec<NewEvent>,
     bytes: usize,
     count: usize,
 }
 
-impl Proposed {
+impl ProposedEvents {
     pub(super) fn push(&mut self, event: NewEvent) {
         self.bytes = self
             .bytes
@@ -54,20 +54,20 @@ impl Proposed {
         if self.is_too_large() { 0 } else { self.bytes }
     }
 
-    fn take(self) -> Result<Vec<NewEvent>, Refusal> {
+    fn into_events(self) -> Result<Vec<NewEvent>, Refusal> {
         if self.is_too_large() { Err(Refusal::TooLarge) } else { Ok(self.events) }
     }
 }
 
-/// What became of an append that was not refused otherwise.
+/// The outcome of an append that was not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AppendOutcome {
     Appended {
         revision: Revision,
         position: Position,
     },
-    /// There were no events, and the stream is as expected.
-    Nothing {
+    /// The append had no events, and the stream is as expected.
+    NoEvents {
         last: Option<Revision>,
     },
     Conflict {
@@ -76,22 +76,22 @@ pub(super) enum Outcome {
     },
 }
 
-/// An append on its way: its place in the log's order is taken.
+/// An append whose place in the order of the log is decided.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Queued { pending: Pending, expected: ClientExpected },
-    Over(Outcome),
+pub(super) enum SubmittedAppend {
+    Queued { pending: PendingAppend, expected: ClientExpected },
+    Finished(AppendOutcome),
 }
 
-impl Begun {
-    pub(super) async fn outcome(self) -> Result<Outcome, Refusal> {
+impl SubmittedAppend {
+    pub(super) async fn outcome(self) -> Result<AppendOutcome, Refusal> {
         match self {
-            Self::Over(outcome) => Ok(outcome),
+            Self::Finished(outcome) => Ok(outcome),
             Self::Queued { pending, expected } => match pending.outcome().await {
                 Ok(appended) => {
-                    Ok(Outcome::Appended { revision: appended.revision, position: appended.position })
+                    Ok(AppendOutcome::Appended { revision: appended.revision, position: appended.position })
                 }
-                Err(AppendError::Conflict { actual }) => Ok(Outcome::Conflict { expected, actual }),
+                Err(AppendError::Conflict { actual }) => Ok(AppendOutcome::Conflict { expected, actual }),
                 Err(error) => Err(error.into()),
             },
         }
@@ -99,64 +99,72 @@ impl Begun {
 }
 
 impl Node {
-    /// Checks an append and gives it to the log. Appends come into the log in the order in which this was called.
-    pub(super) async fn begin(&self, right: Right, append: Append) -> Result<Begun, Refusal> {
-        let Append { stream, expected, events } = append;
-        let events = events.take()?;
+    /// Checks an append and submits it to the log. Appends enter the log in the order of these calls.
+    pub(super) async fn submit_append(
+        &self,
+        right: Right,
+        append: AppendRequest,
+    ) -> Result<SubmittedAppend, Refusal> {
+        let AppendRequest { stream, expected, events } = append;
+        let events = events.into_events()?;
         let owner = access::owner(&stream);
         access::check_append(right, &stream, &owner, &events)?;
         match owner {
             Owner::Client => {
-                let shared = self.states.lock(&stream).read().await;
-                match self.state_under_lock(&stream).await? {
-                    State::Plain | State::Limited(_) => self.submit(&stream, expected, events).await,
-                    State::Tombstoned => Err(Refusal::Deleted(stream)),
-                    State::Deleted => {
+                let shared = self.statuses.lock(&stream).read().await;
+                match self.status_under_lock(&stream).await? {
+                    StreamStatus::Unlimited | StreamStatus::Limited(_) => {
+                        self.submit(&stream, expected, events).await
+                    }
+                    StreamStatus::Tombstoned => Err(Refusal::Deleted(stream)),
+                    StreamStatus::Deleted => {
                         drop(shared);
-                        self.begin_anew(stream, expected, events).await
+                        self.append_to_deleted(stream, expected, events).await
                     }
                 }
             }
-            Owner::SettingsOf(of) => {
-                let _alone = self.states.lock(&of).write().await;
-                let begun = self.submit(&stream, expected, events).await?;
-                let outcome = begun.outcome().await;
-                self.states.forget(&of);
-                Ok(Begun::Over(outcome?))
+            Owner::MetadataOf(of) => {
+                let _exclusive = self.statuses.lock(&of).write().await;
+                let submitted = self.submit(&stream, expected, events).await?;
+                let outcome = submitted.outcome().await;
+                self.statuses.invalidate(&of);
+                Ok(SubmittedAppend::Finished(outcome?))
             }
             Owner::Domain | Owner::Identity | Owner::System => self.submit(&stream, expected, events).await,
         }
     }
 
-    /// Appends to a stream that was deleted: its revisions go on, and what it had stays hidden.
-    async fn begin_anew(
+    /// Appends to a deleted stream: the revisions continue, and the deleted events stay hidden.
+    async fn append_to_deleted(
         &self,
         stream: StreamId,
         expected: ClientExpected,
         events: Vec<NewEvent>,
-    ) -> Result<Begun, Refusal> {
-        let _alone = self.states.lock(&stream).write().await;
-        self.log.settle().await?;
-        // Somebody may have been faster.
-        match self.state_under_lock(&stream).await? {
-            State::Plain | State::Limited(_) => return self.submit(&stream, expected, events).await,
-            State::Tombstoned => return Err(Refusal::Deleted(stream)),
-            State::Deleted => {}
+    ) -> Result<SubmittedAppend, Refusal> {
+        let _exclusive = self.statuses.lock(&stream).write().await;
+        self.log.flush().await?;
+        // Another append may have been faster.
+        match self.status_under_lock(&stream).await? {
+            StreamStatus::Unlimited | StreamStatus::Limited(_) => {
+                return self.submit(&stream, expected, events).await;
+            }
+            StreamStatus::Tombstoned => return Err(Refusal::Deleted(stream)),
+            StreamStatus::Deleted => {}
         }
-        let last = self.log.last_of(&stream).await?.map(|event| event.revision);
+        let last = self.log.last_event(&stream).await?.map(|event| event.revision);
         let expected = match (expected, last) {
             (ClientExpected::Exists, _) => return Err(Refusal::Deleted(stream)),
             (ClientExpected::At(revision), last) if last != Some(revision) => {
-                return Ok(Begun::Over(Outcome::Conflict { expected, actual: last }));
+                return Ok(SubmittedAppend::Finished(AppendOutcome::Conflict { expected, actual: last }));
             }
             (ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
             (expected, _) => expected,
         };
         if !events.is_empty() {
-            // If only this happens, the stream is as empty as before.
-            let settings = self.settings_of(&stream).await?.unwrap_or_default();
+            // If the server stops after this event, the stream is still empty.
+            let metadata = self.metadata_of(&stream).await?.unwrap_or_default();
             let next = last.map_or(Revision(0), Revision::next);
-            self.truncate(&stream, settings, next.0).await?;
+            self.truncate(&stream, metadata, next.0).await?;
         }
         self.submit(&stream, expected, events).await
     }
@@ -166,23 +174,23 @@ impl Node {
         stream: &StreamId,
         expected: ClientExpected,
         events: Vec<NewEvent>,
-    ) -> Result<Begun, Refusal> {
+    ) -> Result<SubmittedAppend, Refusal> {
         if !events.is_empty() {
             let pending = self.log.submit(stream, expected, events).await?;
-            return Ok(Begun::Queued { pending, expected });
+            return Ok(SubmittedAppend::Queued { pending, expected });
         }
-        self.log.settle().await?;
-        let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        self.log.flush().await?;
+        let last = self.log.last_event(stream).await?.map(|event| event.revision);
         let as_expected = match expected {
             ClientExpected::Any => true,
             ClientExpected::Exists => last.is_some(),
             ClientExpected::NoStream => last.is_none(),
             ClientExpected::At(revision) => last == Some(revision),
         };
-        Ok(Begun::Over(if as_expected {
-            Outcome::Nothing { last }
+        Ok(SubmittedAppend::Finished(if as_expected {
+            AppendOutcome::NoEvents { last }
         } else {
-            Outcome::Conflict { expected, actual: last }
+            AppendOutcome::Conflict { expected, actual: last }
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Connections: accepted up to a number, answered without delay, and told apart for their limits.
+//! Connections: accepted up to a limit, without delayed acknowledgements, with per-connection limits.
 
 use std::io;
 use std::pin::Pin;
@@ -17,10 +17,10 @@ mod socket;
 
 use socket::Socket;
 
-/// How long a client may take to agree on the encryption.
+/// The timeout of the TLS handshake.
 const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// How long to wait when the system cannot accept: it will not be better at once.
+/// The pause after a failed `accept`, which is unlikely to succeed immediately.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A connection, with TLS or without.
@@ -30,33 +30,33 @@ pub(super) enum Connection {
     Secure(Box<TlsStream<Socket>>),
 }
 
-/// What all calls of one connection share.
+/// The state that all calls of one connection share.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// How many more subscriptions it may have.
+    /// The permits for further subscriptions.
     pub(super) subscriptions: Arc<Semaphore>,
 }
 
-/// The places for connections.
+/// The permits for connections.
 #[derive(Clone, Debug)]
 pub struct Connections {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     max: usize,
 }
 
 impl Connections {
     pub(super) fn new(max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(max)), max }
+        Self { permits: Arc::new(Semaphore::new(max)), max }
     }
 
-    /// How many are open.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
-        // One place is held for the connection that is waited for.
-        self.max.saturating_sub(self.places.available_permits() + 1)
+        // One permit is held for the connection that is accepted next.
+        self.max.saturating_sub(self.permits.available_permits() + 1)
     }
 }
 
-/// The connections that come in, as many at a time as there are places. Never ends.
+/// Accepts connections, as many at a time as there are permits. The stream never ends.
 pub(super) fn accept(
     listener: TcpListener,
     connections: Connections,
@@ -65,11 +65,11 @@ pub(super) fn accept(
 ) -> impl Stream<Item = io::Result<Connection>> {
     let handshakes_max = connections.max;
     let sockets = stream::unfold((listener, connections), move |(listener, connections)| async move {
-        let place = Arc::clone(&connections.places).acquire_owned().await.ok()?;
+        let permit = Arc::clone(&connections.permits).acquire_owned().await.ok()?;
         let accepted = match listener.accept().await {
             Ok((stream, _)) => stream.set_nodelay(true).map(|()| {
                 let peer = Peer { subscriptions: Arc::new(Semaphore::new(subscriptions_max)) };
-                Socket::new(stream, peer, place)
+                Socket::new(stream, peer, permit)
             }),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection of the EventStoreDB protocol");
@@ -79,7 +79,7 @@ pub(super) fn accept(
         };
         Some((accepted, (listener, connections)))
     });
-    // Those who take their time over the handshake do not keep the others waiting.
+    // A slow handshake does not delay other connections.
     sockets.map(move |socket| secure(socket, tls.clone())).buffer_unordered(handshakes_max)
 }
 

@@ -1,29 +1,29 @@
-//! Deleting streams: so that they can be begun anew, or for good. Only streams of clients: those of the program are its
-//! memory.
+//! Deleting streams of clients: soft deletion, after which a stream can be appended to again, and tombstones. Streams of the
+//! program cannot be deleted.
 
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
 use super::access::{self, Owner};
-use super::message::stream_id;
+use super::event_conversion::stream_id;
 use super::node::Node;
 use super::proto::event_store::client::streams::{
     DeleteReq, DeleteResp, TombstoneReq, TombstoneResp, delete_req, delete_resp, tombstone_req,
     tombstone_resp,
 };
 use super::refusal::Refusal;
-use super::stream_state::{State, TOMBSTONE, system_event};
+use super::stream_metadata::{StreamStatus, TOMBSTONE, system_event};
 use crate::AppendError;
 use crate::embedded::ClientExpected;
 
-/// A stream, and what the client believes of it.
+/// The stream to delete, and its expected state.
 #[derive(Debug)]
 pub(super) struct Deletion {
     pub(super) stream: StreamId,
     pub(super) expected: ClientExpected,
 }
 
-const NO_EXPECTATION: Refusal = Refusal::Malformed("the deletion does not say which revision it expects");
+const NO_EXPECTATION: Refusal = Refusal::Malformed("the deletion has no expected revision");
 
 impl TryFrom<DeleteReq> for Deletion {
     type Error = Refusal;
@@ -72,12 +72,13 @@ impl Deletion {
         match access::owner(&self.stream) {
             Owner::Client => Ok(()),
             Owner::Domain | Owner::Identity => Err(Refusal::AccessDenied(format!(
-                "{} is a stream of the program; what it holds stays",
+                "{} is a stream of the program, which cannot be deleted",
                 self.stream
             ))),
-            Owner::SettingsOf(_) | Owner::System => {
-                Err(Refusal::AccessDenied(format!("{} is a stream of the system; it stays", self.stream)))
-            }
+            Owner::MetadataOf(_) | Owner::System => Err(Refusal::AccessDenied(format!(
+                "{} is a system stream, which cannot be deleted",
+                self.stream
+            ))),
         }
     }
 
@@ -86,23 +87,24 @@ impl Deletion {
     }
 }
 
-/// Whether clients are told that the stream is deleted, and not that it is elsewhere than they believe.
-fn is_gone(state: &State, expected: ClientExpected) -> bool {
-    *state == State::Tombstoned || (*state == State::Deleted && expected == ClientExpected::Exists)
+/// Whether the error is "stream deleted", and not "wrong expected version".
+fn is_gone(status: &StreamStatus, expected: ClientExpected) -> bool {
+    *status == StreamStatus::Tombstoned
+        || (*status == StreamStatus::Deleted && expected == ClientExpected::Exists)
 }
 
 impl Node {
-    /// Hides the events of a stream, until it is appended to again.
+    /// Deletes a stream softly: hides its events. It can be appended to again.
     pub(super) async fn delete(&self, deletion: Deletion) -> Result<Position, Refusal> {
         deletion.check()?;
         let Deletion { stream, expected } = &deletion;
-        let _alone = self.states.lock(stream).write().await;
-        self.log.settle().await?;
-        let state = self.state_under_lock(stream).await?;
-        if is_gone(&state, *expected) {
+        let _exclusive = self.statuses.lock(stream).write().await;
+        self.log.flush().await?;
+        let status = self.status_under_lock(stream).await?;
+        if is_gone(&status, *expected) {
             return Err(Refusal::Deleted(deletion.stream));
         }
-        let last = self.log.last_of(stream).await?.map(|event| event.revision);
+        let last = self.log.last_event(stream).await?.map(|event| event.revision);
         let as_expected = match expected {
             ClientExpected::Any | ClientExpected::Exists => last.is_some(),
             ClientExpected::At(revision) => last == Some(*revision),
@@ -114,25 +116,25 @@ impl Node {
         Ok(self.truncate_all(stream).await?.position)
     }
 
-    /// Ends a stream for good.
+    /// Deletes a stream permanently, with a tombstone.
     pub(super) async fn tombstone(&self, deletion: Deletion) -> Result<Position, Refusal> {
         deletion.check()?;
         let Deletion { stream, expected } = &deletion;
-        let _alone = self.states.lock(stream).write().await;
-        self.log.settle().await?;
-        let state = self.state_under_lock(stream).await?;
-        let last = self.log.last_of(stream).await?.map(|event| event.revision);
-        if is_gone(&state, *expected) {
+        let _exclusive = self.statuses.lock(stream).write().await;
+        self.log.flush().await?;
+        let status = self.status_under_lock(stream).await?;
+        let last = self.log.last_event(stream).await?.map(|event| event.revision);
+        if is_gone(&status, *expected) {
             return Err(Refusal::Deleted(deletion.stream));
         }
-        let expected = match (&state, expected, last) {
-            // As if it were not there.
-            (State::Deleted, ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
+        let expected = match (&status, expected, last) {
+            // A deleted stream counts as missing.
+            (StreamStatus::Deleted, ClientExpected::NoStream, Some(last)) => ClientExpected::At(last),
             (_, expected, _) => *expected,
         };
         let pending =
             self.log.submit(stream, expected, vec![system_event(TOMBSTONE, "{}".to_owned())]).await?;
-        self.states.forget(stream);
+        self.statuses.invalidate(stream);
         match pending.outcome().await {
             Ok(appended) => Ok(appended.position),
             Err(AppendError::Conflict { actual }) => Err(deletion.conflict(actual)),

@@ -1,10 +1,10 @@
-//! How clients find out what the server is: its features, and the members of its cluster, which is itself.
+//! Discovery: the features of the server, and the members of its cluster, of which it is the only one.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::message::IdForm;
+use super::event_conversion::UuidFormat;
 use super::node::Node;
 use super::proto::event_store::client::Empty;
 use super::proto::event_store::client::gossip::gossip_server::Gossip;
@@ -14,12 +14,12 @@ use super::proto::event_store::client::server_features::server_features_server::
 use super::proto::event_store::client::server_features::{SupportedMethod, SupportedMethods};
 use crate::EventLog;
 
-/// The version of EventStoreDB whose behaviour clients may expect. They compare it, so it must be one of its numbers.
+/// The version of EventStoreDB whose behaviour clients can expect. They compare it, so it must be an existing version.
 const PROTOCOL_VERSION: &str = "25.0.0";
 
 const GROUPS: &str = "event_store.client.persistent_subscriptions.persistentsubscriptions";
 
-/// Methods with features of their own, by service. Clients compare the names in lower case.
+/// The supported methods with their features, by service. Clients compare the names in lower case.
 const METHODS: [(&str, &str, &[&str]); 13] = [
     ("event_store.client.streams.streams", "append", &[]),
     ("event_store.client.streams.streams", "batchappend", &["deadline_duration"]),
@@ -36,14 +36,14 @@ const METHODS: [(&str, &str, &[&str]); 13] = [
     ("event_store.client.server_features.serverfeatures", "getsupportedmethods", &[]),
 ];
 
-/// Answers anyone: clients ask before they say who they are.
+/// The services for discovery. They need no authentication, because clients call them before they authenticate.
 #[derive(Clone, Debug)]
 pub(super) struct Discovery(pub(super) Arc<Node>);
 
 #[tonic::async_trait]
 impl ServerFeatures for Discovery {
     async fn get_supported_methods(&self, _: Request<Empty>) -> Result<Response<SupportedMethods>, Status> {
-        self.0.observer.check()?;
+        self.0.server_state.check()?;
         let methods = METHODS
             .map(|(service, method, features)| SupportedMethod {
                 method_name: method.to_owned(),
@@ -59,9 +59,9 @@ impl ServerFeatures for Discovery {
 #[tonic::async_trait]
 impl Gossip for Discovery {
     async fn read(&self, _: Request<Empty>) -> Result<Response<ClusterInfo>, Status> {
-        self.0.observer.check()?;
+        self.0.server_state.check()?;
         let member = MemberInfo {
-            instance_id: Some(IdForm::Text.write(self.0.log.identity().id.0)),
+            instance_id: Some(UuidFormat::Text.write(self.0.log.identity().id.0)),
             time_stamp: self.0.clock.now().micros().saturating_mul(10),
             state: VNodeState::Leader.into(),
             is_alive: true,

@@ -1,4 +1,4 @@
-//! Which events of the whole log a client wants.
+//! Filters of reads and subscriptions of the whole log.
 
 use event_schemas::envelope::Recorded;
 use event_schemas::stream::STREAM_NAME_MAX;
@@ -13,13 +13,13 @@ const EXPRESSION_BYTES_MAX: usize = 4096;
 
 const PREFIXES_MAX: usize = 256;
 
-/// How often a match may go back before it is given up. Expressions look ahead, so their cost is bounded by this alone.
+/// The most backtracking steps of one match. Expressions may have look-ahead, so only this limit bounds their cost.
 const BACKTRACKS_MAX: usize = 5_000;
 
-/// What a compiled expression may take, in bytes.
+/// The memory limit of a compiled expression, in bytes.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
-/// What is looked at, and what it must be.
+/// A filter by stream name or event type.
 #[derive(Clone, Debug)]
 pub(super) enum Filter {
     All,
@@ -40,12 +40,12 @@ impl Filter {
                 Ok(Self::Stream(Pattern::new(expression)?))
             }
             Some(filter_options::Filter::EventType(expression)) => Ok(Self::Type(Pattern::new(expression)?)),
-            None => Err(Refusal::Malformed("the filter says neither stream nor type")),
+            None => Err(Refusal::Malformed("the filter has neither stream names nor event types")),
         }
     }
 
-    /// As much of it as the log's own index can do.
-    pub(super) fn of_log(&self) -> crate::Filter {
+    /// The part of the filter that the log can apply itself.
+    pub(super) fn log_filter(&self) -> crate::Filter {
         match self {
             Self::Stream(Pattern::Prefixes(prefixes)) => crate::Filter::StreamPrefixes(prefixes.clone()),
             Self::Stream(Pattern::Expression(_)) | Self::Type(_) | Self::All => crate::Filter::All,
@@ -53,7 +53,7 @@ impl Filter {
     }
 
     /// # Errors
-    /// The expression goes back too often on this event's name.
+    /// The expression exceeds the backtracking limit on this event's name.
     pub(super) fn matches(&self, event: &Recorded) -> Result<bool, Refusal> {
         match self {
             Self::All => Ok(true),

@@ -1,30 +1,30 @@
-//! What all services of a server share.
+//! The state that all services of a server share.
 
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::access::{Access, Right};
-use super::condition::{EndPoint, Observer};
-use super::stream_state::States;
+use super::server_state::{EndPoint, ServerStateWatch};
+use super::stream_metadata::StreamStatusCache;
 use crate::clock::Clock;
 use crate::embedded::EmbeddedLog;
 
-/// The log, and the rules under which it is served.
+/// The log, and the settings with which it is served.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) log: EmbeddedLog,
     pub(super) clock: Clock,
     pub(super) access: Access,
-    pub(super) observer: Observer,
-    pub(super) states: States,
-    /// How clients reach this server.
+    pub(super) server_state: ServerStateWatch,
+    pub(super) statuses: StreamStatusCache,
+    /// The address of this server in gossip responses.
     pub(super) advertised: EndPoint,
 }
 
 impl Node {
-    /// What the caller may do, if calls are answered at all.
+    /// Checks that the server accepts calls, and returns the right of the caller.
     pub(super) fn admit(&self, request: &MetadataMap) -> Result<Right, Status> {
-        self.observer.check()?;
+        self.server_state.check()?;
         Ok(self.access.right(request)?)
     }
 }

@@ -1,19 +1,19 @@
 //! Persistent subscriptions: groups of consumers that share the events of a stream or of the whole log.
 //!
-//! A group gives each event to one consumer, again if that fails, and parks it if it fails too often. Which groups there
-//! are, how far each is and what it has parked are events of the log, so that a group goes on after a restart; events that
-//! were done after its last checkpoint are given out again.
+//! A group delivers each event to one consumer, retries it if that fails, and parks it if it fails too often. The groups, their
+//! checkpoints and their parked events are stored in the log, so that a group resumes after a restart; events that were
+//! acknowledged after its last checkpoint are delivered again.
 //!
-//! - `settings` is what a group follows and how, `record` what of it is kept;
-//! - `flow` knows where each event is, `group` does what follows from it, `groups` knows all of them;
-//! - `service` is what clients call, `message`, `info` and `refusal` translate.
+//! - `settings` has the source and settings of a group, `group_events` its events in the log;
+//! - `delivery_state` tracks the state of each event, `group` is the task of a group, `groups` manages all groups;
+//! - `service` implements the calls; `group_conversion`, `info` and `refusal` convert messages.
 
-mod flow;
+mod delivery_state;
 mod group;
+mod group_conversion;
+mod group_events;
 mod groups;
 mod info;
-mod message;
-mod record;
 mod refusal;
 mod service;
 mod settings;

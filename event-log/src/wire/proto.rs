@@ -2,7 +2,7 @@
 //! A test compares them with their definitions; with `UPDATE_PROTOCOL=1` it writes them.
 //!
 //! The definitions come from the `kurrentdb` crate (MIT, Kurrent Inc.). The modules follow the packages, because the
-//! generated code refers to itself by them.
+//! generated code uses these paths.
 #![allow(clippy::all, unreachable_pub, missing_debug_implementations)]
 
 pub mod google {

@@ -1,4 +1,4 @@
-//! Reading: streams or the whole log, a number of events or for ever, forwards or backwards, all or some.
+//! Reads and subscriptions: of a stream or the whole log, forwards or backwards, filtered or not.
 
 use event_schemas::envelope::Recorded;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -9,8 +9,8 @@ use super::proto::event_store::client::streams::ReadResp;
 mod all;
 mod follow_all;
 mod follow_stream;
-pub(super) mod form;
 pub(super) mod plan;
+pub(super) mod read_format;
 mod stream_events;
 
 pub(super) use all::AllEvents;
@@ -18,17 +18,17 @@ pub(super) use follow_all::FollowAll;
 pub(super) use follow_stream::FollowStream;
 pub(super) use stream_events::StreamEvents;
 
-/// The answers of a call, as they are read.
+/// The answers of a call, read on demand.
 pub(super) type Answers = BoxStream<'static, Result<ReadResp, Status>>;
 
-/// Something that gives its answers in parts.
+/// A source of answers, which returns them in batches.
 pub(super) trait Reader: Sized + Send + 'static {
-    /// The next answers, which may be none; nothing once all are given. It is not called again after that.
+    /// The next batch of answers, which may be empty; `None` at the end. It is not called again after that.
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<ReadResp>>, Status>> + Send;
 
     fn answers(self) -> Answers {
         let parts = stream::try_unfold(self, |mut reader| async move {
-            // A reader that finds all in memory never waits; others want to run as well.
+            // A reader that finds everything in memory never waits; this yields to other tasks.
             tokio::task::consume_budget().await;
             let part = reader.next().await?;
             Ok::<_, Status>(part.map(|part| (part, reader)))
@@ -37,13 +37,13 @@ pub(super) trait Reader: Sized + Send + 'static {
     }
 }
 
-/// The most events that are read at once.
+/// The most events in one page.
 const PAGE_EVENTS_MAX: usize = 512;
 
-/// About how many bytes are read at once.
+/// The target size of a page, in bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// How many events to read at once: few where they are large.
+/// The number of events in a page: fewer if events are large.
 #[derive(Debug)]
 struct PageSize(usize);
 
@@ -52,12 +52,12 @@ impl PageSize {
         Self(32)
     }
 
-    /// At most `left` events.
+    /// The size of the next page, at most `left` events.
     fn events(&self, left: u64) -> usize {
         usize::try_from(left).unwrap_or(usize::MAX).min(self.0)
     }
 
-    fn learn(&mut self, events: &[Recorded]) {
+    fn adapt(&mut self, events: &[Recorded]) {
         let bytes: usize = events.iter().map(|event| event.metadata.len() + event.data.len() + 128).sum();
         if let Some(each) = bytes.checked_div(events.len()) {
             self.0 = (PAGE_BYTES / each).clamp(1, PAGE_EVENTS_MAX).min(self.0 * 4);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_events_are_read_few_at_a_time() {
+    fn pages_of_large_events_are_short() {
         let mut size = PageSize::new();
         let event = |bytes: usize| {
             let new = crate::conformance::event(1);
@@ -86,11 +86,11 @@ mod tests {
                 data: vec![0; bytes].into(),
             }
         };
-        size.learn(&[event(10)]);
+        size.adapt(&[event(10)]);
         assert_eq!((size.events(1000), size.events(7)), (128, 7));
-        size.learn(&[event(10)]);
+        size.adapt(&[event(10)]);
         assert_eq!(size.events(1000), PAGE_EVENTS_MAX);
-        size.learn(&[event(1 << 20)]);
+        size.adapt(&[event(1 << 20)]);
         assert_eq!(size.events(1000), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Why a call is not done, as clients of the protocol expect to be told: a status, and trailers that name the reason.
+//! Errors of calls in the form that clients of the protocol expect: a status, and trailers with the reason.
 
 use event_schemas::ids::Revision;
 use event_schemas::stream::StreamId;
@@ -17,11 +17,11 @@ use crate::{AppendError, ReadError};
 pub(super) enum Refusal {
     #[error("{0}")]
     Malformed(&'static str),
-    #[error("the filter's expression is not understood: {0}")]
+    #[error("the filter's expression is invalid: {0}")]
     Expression(String),
     #[error("Required Metadata Property '{0}' is missing")]
     MissingProperty(&'static str),
-    #[error("the name or password is wrong, or there is none")]
+    #[error("the name or password is wrong or missing")]
     NotAuthenticated,
     #[error("Access Denied: {0}")]
     AccessDenied(String),
@@ -31,7 +31,7 @@ pub(super) enum Refusal {
     Deleted(StreamId),
     #[error("{0}")]
     TooMany(&'static str),
-    #[error("the deadline had passed before the append was begun")]
+    #[error("the deadline had passed before the append started")]
     TooLate,
     #[error(
         "Delete failed due to WrongExpectedVersion. Stream: {stream}, Expected version: {}, Actual version: {}",
@@ -44,7 +44,7 @@ pub(super) enum Refusal {
     Read(#[from] ReadError),
 }
 
-/// How the protocol's texts write an expectation.
+/// The number of an expected revision in texts of the protocol.
 pub(super) fn expected_number(expected: ClientExpected) -> i64 {
     match expected {
         ClientExpected::NoStream => -1,
@@ -72,7 +72,7 @@ impl Refusal {
             Self::Append(AppendError::Conflict { .. }) => Code::FailedPrecondition,
             Self::Append(AppendError::Size { .. }) => Code::InvalidArgument,
             Self::Append(AppendError::Full { .. }) => Code::ResourceExhausted,
-            // Clients take it for what it is: the append may have happened.
+            // Clients understand that the append may have happened.
             Self::Append(AppendError::Unknown { .. }) => Code::DeadlineExceeded,
             Self::Append(AppendError::Unavailable { .. } | AppendError::Closed { .. })
             | Self::Read(ReadError::Unavailable(_)) => Code::Unavailable,
@@ -108,12 +108,12 @@ impl Refusal {
         trailers.0
     }
 
-    /// The same in the answer to a batch, where refusing one append does not end the call.
+    /// The status in the answer to a batch call, where refusing one append does not end the call.
     pub(super) fn in_batch(&self) -> rpc::Status {
         let (code, details) = match self {
             Self::NotDeleted { expected, actual, .. } => return conflict_in_batch(*expected, *actual),
             Self::Deleted(stream) => {
-                let stream_identifier = Some(super::message::stream_identifier(stream));
+                let stream_identifier = Some(super::event_conversion::stream_identifier(stream));
                 (rpc::Code::NotFound, details(&shared::StreamDeleted { stream_identifier }))
             }
             Self::AccessDenied(_) | Self::NotAuthenticated => {
@@ -144,11 +144,11 @@ impl From<Refusal> for Status {
     }
 }
 
-/// An append of a batch whose expectation was not met.
+/// The status of an append in a batch whose expected revision does not match.
 pub(super) fn conflict_in_batch(expected: ClientExpected, actual: Option<Revision>) -> rpc::Status {
     rpc::Status {
         code: rpc::Code::AlreadyExists.into(),
-        // What clients look for.
+        // Clients compare this text.
         message: "WrongExpectedVersion".to_owned(),
         details: Some(details(&wrong_version(expected, actual))),
     }
@@ -170,7 +170,7 @@ fn wrong_version(expected: ClientExpected, actual: Option<Revision>) -> shared::
     }
 }
 
-/// A message with its name, as the protocol packs details: one, not a list of them.
+/// Packs a message with its name as the details of a status. The protocol has one message there, not a list.
 fn details<M: Message + Named>(message: &M) -> Any {
     Any {
         type_url: format!("type.googleapis.com/event_store.client.{}", M::NAME),
@@ -178,7 +178,7 @@ fn details<M: Message + Named>(message: &M) -> Any {
     }
 }
 
-/// The messages that details consist of, under the names that clients know them by.
+/// The messages for details, with their names in the protocol.
 trait Named {
     const NAME: &'static str;
 }
@@ -210,7 +210,7 @@ impl Trailers {
         self.0.insert("exception", MetadataValue::from_static(name));
     }
 
-    /// Leaves out what a header cannot carry: the message says it as well.
+    /// Adds a trailer. A value that a header cannot contain is omitted; the message has it as well.
     pub(super) fn add(&mut self, name: &'static str, value: &str) {
         if let Ok(value) = MetadataValue::try_from(value) {
             self.0.insert(name, value);

@@ -1,4 +1,4 @@
-//! The service through which streams are appended to and read.
+//! The service for appending to and reading streams.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::access::Right;
-use super::append::Begun;
-use super::append::batch::{self, Complete, Label, Open};
+use super::append::SubmittedAppend;
+use super::append::batch::{self, AppendLabel, CompleteAppend, IncompleteAppends};
 use super::append::single;
 use super::connection::Peer;
 use super::delete;
@@ -18,11 +18,11 @@ use super::proto::event_store::client::streams::{
     AppendReq, AppendResp, BatchAppendReq, BatchAppendResp, DeleteReq, DeleteResp, ReadReq, TombstoneReq,
     TombstoneResp,
 };
-use super::read::plan::{Plan, What};
+use super::read::plan::{ReadPlan, ReadTarget};
 use super::read::{AllEvents, Answers, FollowAll, FollowStream, Reader, StreamEvents};
 use super::refusal::Refusal;
 
-/// How many appends of one batch call are on their way at a time.
+/// The most appends of one batch call that are in progress at a time.
 const IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Clone, Debug)]
@@ -36,20 +36,23 @@ impl Streams for StreamsService {
     async fn read(&self, request: Request<ReadReq>) -> Result<Response<Answers>, Status> {
         self.0.admit(request.metadata())?;
         let peer = request.extensions().get::<Peer>().cloned();
-        let Plan { what, form, tells_ends } = Plan::new(request.into_inner())?;
+        let ReadPlan { target, format, reports_stream_ends } = ReadPlan::new(request.into_inner())?;
         let node = Arc::clone(&self.0);
-        Ok(Response::new(match what {
-            What::Stream { stream, from, direction, count } => {
-                StreamEvents::begin(node, stream, from, direction, count, form, tells_ends).await?.answers()
+        Ok(Response::new(match target {
+            ReadTarget::Stream { stream, from, direction, count } => {
+                StreamEvents::open(node, stream, from, direction, count, format, reports_stream_ends)
+                    .await?
+                    .answers()
             }
-            What::All { from, direction, count, filter } => {
-                AllEvents::new(node, form, from, direction, count, filter).answers()
+            ReadTarget::All { from, direction, count, filter } => {
+                AllEvents::new(node, format, from, direction, count, filter).answers()
             }
-            What::FollowStream { stream, after } => {
-                FollowStream::new(node, form, stream, after, place(peer)?).answers()
+            ReadTarget::FollowStream { stream, after } => {
+                FollowStream::new(node, format, stream, after, subscription_permit(peer)?).answers()
             }
-            What::FollowAll { after, filter, checkpoint_every } => {
-                FollowAll::new(node, form, after, filter, checkpoint_every, place(peer)?).answers()
+            ReadTarget::FollowAll { after, filter, checkpoint_every } => {
+                let permit = subscription_permit(peer)?;
+                FollowAll::new(node, format, after, filter, checkpoint_every, permit).answers()
             }
         }))
     }
@@ -57,7 +60,7 @@ impl Streams for StreamsService {
     async fn append(&self, request: Request<Streaming<AppendReq>>) -> Result<Response<AppendResp>, Status> {
         let right = self.0.admit(request.metadata())?;
         let append = single::receive(request.into_inner()).await?;
-        let outcome = self.0.begin(right, append).await?.outcome().await?;
+        let outcome = self.0.submit_append(right, append).await?.outcome().await?;
         Ok(Response::new(single::answer(outcome)))
     }
 
@@ -66,7 +69,7 @@ impl Streams for StreamsService {
         request: Request<Streaming<BatchAppendReq>>,
     ) -> Result<Response<Self::BatchAppendStream>, Status> {
         let right = self.0.admit(request.metadata())?;
-        Ok(Response::new(appends(Arc::clone(&self.0), right, request.into_inner())))
+        Ok(Response::new(batch_appends(Arc::clone(&self.0), right, request.into_inner())))
     }
 
     async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
@@ -82,51 +85,52 @@ impl Streams for StreamsService {
     }
 }
 
-/// A place among the subscriptions of the connection.
-fn place(peer: Option<Peer>) -> Result<OwnedSemaphorePermit, Status> {
-    let peer = peer.ok_or_else(|| Status::internal("the call belongs to no connection"))?;
+/// Acquires a permit for a subscription on the connection.
+fn subscription_permit(peer: Option<Peer>) -> Result<OwnedSemaphorePermit, Status> {
+    let peer = peer.ok_or_else(|| Status::internal("the call has no connection"))?;
     peer.subscriptions.try_acquire_owned().map_err(|_| {
         Refusal::TooMany(
-            "the connection has as many subscriptions as it may; end one, or use another connection",
+            "the connection has the maximum number of subscriptions; end one, or use another connection",
         )
         .into()
     })
 }
 
-/// Does the appends of a batch call: several are on their way at a time, and come into the log and are answered in
-/// the order in which they came in.
-fn appends(
+/// Executes the appends of a batch call. Several are in progress at a time; they enter the log and are answered in the order
+/// in which they were received.
+fn batch_appends(
     node: Arc<Node>,
     right: Right,
     messages: Streaming<BatchAppendReq>,
 ) -> BoxStream<'static, Result<BatchAppendResp, Status>> {
     let ended = {
-        let mut observer = node.observer.clone();
-        async move { observer.call_ended().await }
+        let mut server_state = node.server_state.clone();
+        async move { server_state.call_ended().await }
     };
-    let complete = stream::try_unfold((messages, Open::default(), Arc::clone(&node)), async |state| {
-        let (mut messages, mut open, node) = state;
-        while let Some(message) = messages.message().await? {
-            node.observer.check()?;
-            if let Some(complete) = open.take(message, node.clock.now())? {
-                return Ok(Some((complete, (messages, open, node))));
+    let complete =
+        stream::try_unfold((messages, IncompleteAppends::default(), Arc::clone(&node)), async |state| {
+            let (mut messages, mut open, node) = state;
+            while let Some(message) = messages.message().await? {
+                node.server_state.check()?;
+                if let Some(complete) = open.add_message(message, node.clock.now())? {
+                    return Ok(Some((complete, (messages, open, node))));
+                }
             }
-        }
-        Ok::<_, Status>(None)
-    });
-    let begun = complete.then(move |complete| {
+            Ok::<_, Status>(None)
+        });
+    let submitted = complete.then(move |complete| {
         let node = Arc::clone(&node);
         async move {
-            let Complete { label, append } = complete?;
-            let begun = match append {
-                Ok(append) => node.begin(right, append).await,
+            let CompleteAppend { label, append } = complete?;
+            let submitted = match append {
+                Ok(append) => node.submit_append(right, append).await,
                 Err(refusal) => Err(refusal),
             };
-            Ok::<_, Status>((label, begun))
+            Ok::<_, Status>((label, submitted))
         }
     });
-    let answers = begun.map(finish).buffered(IN_FLIGHT_MAX).map(Some);
-    // The end of the server ends the call, whatever its client still means to send.
+    let answers = submitted.map(finish).buffered(IN_FLIGHT_MAX).map(Some);
+    // The shutdown of the server ends the call, even if its client wants to send more.
     let end = stream::once(ended).map(|status| Some(Err(status))).chain(stream::once(async { None }));
     stream::select(answers.chain(stream::once(async { None })), end)
         .take_while(|answer| std::future::ready(answer.is_some()))
@@ -134,10 +138,12 @@ fn appends(
         .boxed()
 }
 
-async fn finish(begun: Result<(Label, Result<Begun, Refusal>), Status>) -> Result<BatchAppendResp, Status> {
-    let (label, begun) = begun?;
-    let outcome = match begun {
-        Ok(begun) => begun.outcome().await,
+async fn finish(
+    submitted: Result<(AppendLabel, Result<SubmittedAppend, Refusal>), Status>,
+) -> Result<BatchAppendResp, Status> {
+    let (label, submitted) = submitted?;
+    let outcome = match submitted {
+        Ok(submitted) => submitted.outcome().await,
         Err(refusal) => Err(refusal),
     };
     Ok(batch::answer(label, outcome))

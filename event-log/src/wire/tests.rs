@@ -1,4 +1,4 @@
-//! A server over a real log, and the `eventstore` crate as its client.
+//! A server over an embedded log, with the `eventstore` crate as its client.
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use crate::clock::Clock;
 use crate::embedded;
 use crate::{EmbeddedLog, EventLog};
 
-mod anything;
+mod access_and_faults;
 mod appending;
 mod deleting;
 mod following;
+mod random_messages;
 mod reading;
-mod safety;
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_123_456);
 
-/// A log, served to whoever connects.
-struct Bench {
+/// A log and its server, without authentication.
+struct ServerFixture {
     log: EmbeddedLog,
     clock: Clock,
     server: Server,
     _folder: TempDir,
 }
 
-impl Bench {
+impl ServerFixture {
     async fn new() -> Self {
         Self::with(settings()).await
     }
 
     async fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let of_log = embedded::Settings { reserve_bytes: 0, ..embedded::Settings::new(folder.path()) };
+        let log_settings = embedded::Settings { reserve_bytes: 0, ..embedded::Settings::new(folder.path()) };
         let clock = Clock::manual(START);
-        let (log, _) = EmbeddedLog::open(&of_log, clock.clone()).unwrap();
+        let (log, _) = EmbeddedLog::open(&log_settings, clock.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, log.clone(), clock.clone(), settings).unwrap();
         Self { log, clock, server, _folder: folder }
@@ -60,7 +60,7 @@ fn client(url: &str) -> Client {
     Client::new(settings).unwrap()
 }
 
-/// Everyone may append to streams of their own.
+/// Settings by which anonymous clients may append to clients' streams.
 fn settings() -> Settings {
     let access = Access { users: Vec::new(), anonymous: Some(Right::Clients) };
     Settings { access, ..Settings::default() }
@@ -75,7 +75,9 @@ fn events(numbers: std::ops::Range<u128>) -> Vec<EventData> {
     numbers.map(event).collect()
 }
 
-/// What should come at once comes, or the test ends.
+/// Waits for a future; panics after 20 seconds.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it should have happened by now")
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("it did not complete within 20 seconds")
 }

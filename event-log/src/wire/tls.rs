@@ -1,4 +1,4 @@
-//! The certificate that the server shows to its clients.
+//! The TLS certificate of the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Where the server's certificate and its key are: PEM files, read when the server starts.
+/// The PEM files of the server's certificate and key, which are read at the start of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The server's certificate first, then those that it is signed by.
+pub struct TlsIdentity {
+    /// The server's certificate first, then the chain that signed it.
     pub certificates: PathBuf,
     pub key: PathBuf,
 }
 
-/// The files hold nothing to show.
+/// The certificate or the key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate or its key in {} cannot be used: {reason}; both are PEM files, and belong together", file.display())]
-pub struct NotAnIdentity {
+#[error("the certificate or its key in {} cannot be used: {reason}; both must be PEM files that belong together", file.display())]
+pub struct InvalidTlsIdentity {
     file: PathBuf,
     reason: String,
 }
 
-impl Identity {
-    /// What agrees with a client on the encryption.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, NotAnIdentity> {
+impl TlsIdentity {
+    /// The acceptor for TLS connections.
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, InvalidTlsIdentity> {
         let certificates: Vec<_> = CertificateDer::pem_file_iter(&self.certificates)
             .and_then(Iterator::collect)
             .map_err(|error| unusable(&self.certificates, &error))?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unusable(&self.key, &error))?;
-        // Named here, not installed for the whole process: the client of a cluster insists on installing its own.
+        // Not installed for the whole process, because the client of a cluster must install its own.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -43,6 +43,6 @@ impl Identity {
     }
 }
 
-fn unusable(file: &Path, error: &dyn std::error::Error) -> NotAnIdentity {
-    NotAnIdentity { file: file.to_owned(), reason: error.to_string() }
+fn unusable(file: &Path, error: &dyn std::error::Error) -> InvalidTlsIdentity {
+    InvalidTlsIdentity { file: file.to_owned(), reason: error.to_string() }
 }

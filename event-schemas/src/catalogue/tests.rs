@@ -1,4 +1,4 @@
-//! Holds the stored forms still: every type has its published schema and a stored sample of every version.
+//! Protects the stored forms: every type has a published schema and a stored sample of every version.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::envelope::{DataFormat, Envelope, EventType, Metadata, Recorded, Unrea
 use crate::ids::{EventId, Position, Revision};
 use crate::time::Timestamp;
 
-/// Set to write the published schemas anew.
+/// The environment variable that makes the test write the published schemas.
 const UPDATE: &str = "UPDATE_SCHEMAS";
 
 /// A stored event: the bytes of its metadata and of its data.
@@ -59,7 +59,7 @@ fn names_in(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn names_are_unique_and_found_again() {
+fn event_types_have_unique_names() {
     let names: BTreeSet<&str> = all().iter().map(|kind| kind.name).collect();
     assert_eq!(names.len(), all().len());
     assert!(names.iter().all(|name| find(name).is_some_and(|kind| kind.name == *name)));
@@ -67,7 +67,7 @@ fn names_are_unique_and_found_again() {
 }
 
 #[test]
-fn a_stored_sample_of_every_version_is_read_and_written_again_byte_for_byte() {
+fn stored_samples_round_trip_byte_for_byte() {
     for kind in all() {
         for version in 1..=kind.version {
             let text = fixture(kind, version);
@@ -87,7 +87,7 @@ fn a_stored_sample_of_every_version_is_read_and_written_again_byte_for_byte() {
 }
 
 #[test]
-fn a_version_newer_than_the_known_one_is_not_guessed_at() {
+fn newer_schema_version_is_rejected() {
     let kind = find("JobCreated").unwrap();
     let text = fixture(kind, kind.version);
     let sample: Sample<'_> = serde_json::from_str(&text).unwrap();
@@ -99,9 +99,9 @@ fn a_version_newer_than_the_known_one_is_not_guessed_at() {
     assert!(matches!(newer.decode(), Err(Unreadable::UnknownType { .. })));
 }
 
-/// Otherwise a renamed optional field would go unnoticed.
+/// Without this, a renamed optional field would go unnoticed.
 #[test]
-fn a_stored_sample_says_something_in_every_field() {
+fn stored_sample_has_every_field() {
     for kind in all() {
         let text = fixture(kind, kind.version);
         let sample: Sample<'_> = serde_json::from_str(&text).unwrap();
@@ -115,7 +115,7 @@ fn a_stored_sample_says_something_in_every_field() {
 }
 
 #[test]
-fn every_published_schema_is_that_of_its_type_and_none_breaks_what_was_published() {
+fn published_schemas_match_types_and_stay_compatible() {
     for kind in all() {
         let path = folder("schemas").join(format!("{}.v{}.json", kind.name, kind.version));
         let present = serde_json::to_string_pretty(&schema(kind)).unwrap() + "\n";
@@ -127,38 +127,38 @@ fn every_published_schema_is_that_of_its_type_and_none_breaks_what_was_published
             let broken = breaks(&serde_json::from_str(published).unwrap(), &schema(kind));
             assert!(
                 broken.is_empty(),
-                "{} would break what is stored ({}): give it a new version and read the old one on, or take the change back",
+                "{} would break stored data ({}): give it a new version and keep the old one readable, or undo the change",
                 kind.name,
                 broken.join("; ")
             );
         }
         assert!(
             std::env::var_os(UPDATE).is_some(),
-            "{} differs from its type; the change is compatible, so publish it: {UPDATE}=1 cargo test -p event-schemas",
+            "{} differs from its type; the change is compatible, publish it with {UPDATE}=1 cargo test -p event-schemas",
             path.display()
         );
         fs::write(&path, present).unwrap();
     }
     let versions = all().iter().flat_map(|kind| (1..=kind.version).map(move |version| (kind.name, version)));
     let schemas = versions.map(|(name, version)| format!("{name}.v{version}.json")).collect();
-    assert_eq!(names_in(&folder("schemas")), schemas, "nothing is published of types that do not exist");
+    assert_eq!(names_in(&folder("schemas")), schemas, "schemas are published for existing types only");
 }
 
 #[test]
-fn nothing_is_stored_of_types_that_do_not_exist() {
+fn fixtures_exist_for_known_types_only() {
     let types: BTreeSet<String> = all().iter().map(|kind| kind.name.to_owned()).collect();
     assert_eq!(names_in(&folder("fixtures")), types);
 }
 
-/// What in `new` would make data or readers of `old` fail. Structural and strict: what it does not know to be harmless it
-/// reports.
+/// The changes in `new` that would break data or readers of `old`. Structural and strict: every change that
+/// is not known to be harmless is reported.
 fn breaks(old: &Value, new: &Value) -> Vec<String> {
     let mut broken = Vec::new();
     compare(old, new, "", &mut broken);
     broken
 }
 
-/// Keywords that only explain.
+/// Keywords without an effect on validation.
 const WORDS: [&str; 5] = ["description", "title", "$schema", "default", "examples"];
 
 fn compare(old: &Value, new: &Value, path: &str, broken: &mut Vec<String>) {
@@ -201,8 +201,8 @@ fn compare(old: &Value, new: &Value, path: &str, broken: &mut Vec<String>) {
                 }
             }
             (_, Some(before), Some(now)) => compare(before, now, &here, broken),
-            (_, Some(_), None) => broken.push(format!("{here} is gone")),
-            (_, None, _) => broken.push(format!("{here} is new, and may refuse what was fine")),
+            (_, Some(_), None) => broken.push(format!("{here} was removed")),
+            (_, None, _) => broken.push(format!("{here} is new, and may reject data that was valid")),
         }
     }
 }
@@ -212,7 +212,7 @@ fn members(before: Option<&Value>, now: &Value, path: &str, broken: &mut Vec<Str
     for (name, before) in before.and_then(Value::as_object).into_iter().flatten() {
         match now.get(name) {
             Some(now) => compare(before, now, &format!("{path}/{name}"), broken),
-            None => broken.push(format!("{path}/{name} is gone")),
+            None => broken.push(format!("{path}/{name} was removed")),
         }
     }
 }
@@ -247,7 +247,7 @@ mod compatibility {
     }
 
     #[test]
-    fn an_optional_field_a_new_value_and_another_description_are_compatible() {
+    fn optional_field_new_value_or_description_is_compatible() {
         assert_eq!(changed(|schema| schema["properties"]["more"] = json!({"type": "integer"})), [""; 0]);
         assert_eq!(
             changed(|schema| schema["$defs"]["Phase"]["enum"] = json!(["queued", "done", "x"])),
@@ -257,17 +257,17 @@ mod compatibility {
     }
 
     #[test]
-    fn a_field_or_a_value_that_vanishes_is_not() {
+    fn removed_field_or_value_is_incompatible() {
         let gone = changed(|schema| {
             schema["properties"].as_object_mut().unwrap().remove("note");
         });
-        assert_eq!(gone, ["/properties/note is gone"]);
+        assert_eq!(gone, ["/properties/note was removed"]);
         let lost = changed(|schema| schema["$defs"]["Phase"]["enum"] = json!(["queued"]));
         assert_eq!(lost, ["/$defs/Phase/enum lost \"done\""]);
     }
 
     #[test]
-    fn neither_is_anything_that_becomes_stricter_or_other() {
+    fn stricter_or_changed_keyword_is_incompatible() {
         assert_eq!(changed(|schema| schema["required"] = json!(["id", "phase", "note"])).len(), 1);
         assert_eq!(changed(|schema| schema["required"] = json!(["id"])).len(), 1);
         assert_eq!(changed(|schema| schema["properties"]["id"]["maxLength"] = json!(64)).len(), 1);
@@ -277,7 +277,7 @@ mod compatibility {
     }
 
     #[test]
-    fn a_variant_may_come_and_not_go() {
+    fn variant_may_be_added_but_not_removed() {
         let one = json!({"oneOf": [{"const": "a"}]});
         let two = json!({"oneOf": [{"const": "b", "description": "B."}, {"const": "a"}]});
         assert_eq!(breaks(&one, &two), [""; 0]);

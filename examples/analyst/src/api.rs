@@ -1,4 +1,4 @@
-//! Matchbook's HTTP API as this worker uses it. A server that is away or busy is waited for, however long.
+//! The client of Matchbook's HTTP API for this worker. Calls to an unreachable or busy server are retried without limit.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::fault::{Stage, Trouble};
+use crate::fault::{FailureReport, Stage};
 
-const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// A piece of work under a lease.
+/// A leased work item.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Item {
     pub lease_id: String,
@@ -26,7 +26,7 @@ pub struct Item {
     pub source: Option<Source>,
 }
 
-/// The video that a job is about.
+/// The video of a job.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Source {
     pub video_id: String,
@@ -39,7 +39,7 @@ struct Claimed {
     items: Vec<Item>,
 }
 
-/// How far a stage is.
+/// The progress of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
     pub stage: Stage,
@@ -48,7 +48,7 @@ pub struct Progress {
     pub items_total: Option<u64>,
 }
 
-/// The server refused, and would again.
+/// The server refused the request; a retry would not help.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} was refused with {status}: {problem}")]
 pub struct Refused {
@@ -58,13 +58,13 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Whether it says that the work is no longer this worker's.
-    pub fn is_lost_work(&self) -> bool {
+    /// Whether the lease is lost.
+    pub fn is_lost_lease(&self) -> bool {
         matches!(self.status, StatusCode::CONFLICT | StatusCode::NOT_FOUND)
     }
 }
 
-/// A server, as one worker reaches it.
+/// A client that sends requests as one worker.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: Client,
@@ -75,18 +75,18 @@ pub struct Api {
 
 impl Api {
     /// # Errors
-    /// If the system lets no client be made.
+    /// If the system does not allow to create a client.
     pub fn new(server: &str, worker_id: String, token: Option<String>) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(3))
             .user_agent(concat!("matchbook-analyst/", env!("CARGO_PKG_VERSION")))
-            // The one server is named by a flag; a proxy meant for the web is not on the way to it.
+            // The server is set by a flag; a proxy for web access is not used for it.
             .no_proxy()
             .build()?;
         Ok(Self { client, server: server.trim_end_matches('/').to_owned(), worker_id, token })
     }
 
-    /// Waits at the server up to `wait` for an analysis to work on.
+    /// Claims an analysis, with a long poll of up to `wait`.
     ///
     /// # Errors
     /// [`Refused`].
@@ -95,63 +95,63 @@ impl Api {
         let body =
             json!({"kinds": ["video_analysis"], "worker_id": self.worker_id, "max": 1, "wait_ms": wait_ms});
         let path = "/internal/work/claim".to_owned();
-        let answer = self.call(path.clone(), &body, TRY_TIMEOUT + wait).await?;
+        let answer = self.call(path.clone(), &body, ATTEMPT_TIMEOUT + wait).await?;
         let claimed: Claimed = serde_json::from_slice(&answer).map_err(|error| Refused {
             path,
             status: StatusCode::OK,
-            problem: format!("the answer makes no sense ({error}); is --server a matchbook?"),
+            problem: format!("the response cannot be parsed ({error}); is --server a matchbook server?"),
         })?;
         Ok(claimed.items.into_iter().next())
     }
 
     /// # Errors
-    /// [`Refused`], as when the lease has ended.
+    /// [`Refused`], for example if the lease is lost.
     pub async fn heartbeat(&self, lease: &str) -> Result<(), Refused> {
         self.report(lease, "heartbeat", &json!({})).await
     }
 
     /// # Errors
-    /// [`Refused`], as when the lease has ended.
+    /// [`Refused`], for example if the lease is lost.
     pub async fn progress(&self, lease: &str, progress: Progress) -> Result<(), Refused> {
         self.report(lease, "progress", &json!(progress)).await
     }
 
     /// # Errors
-    /// [`Refused`], as when the lease has ended.
+    /// [`Refused`], for example if the lease is lost.
     pub async fn complete(&self, lease: &str, result: Value) -> Result<(), Refused> {
         self.report(lease, "complete", &json!({"result": result})).await
     }
 
     /// # Errors
-    /// [`Refused`], as when the lease has ended.
+    /// [`Refused`], for example if the lease is lost.
     pub async fn fail(&self, lease: &str, error: &str) -> Result<(), Refused> {
         self.report(lease, "fail", &json!({"error": error})).await
     }
 
     /// # Errors
-    /// [`Refused`], as when the lease has ended.
-    pub async fn fail_of(&self, lease: &str, trouble: Trouble) -> Result<(), Refused> {
-        let Trouble { message, exit_code, retry_after_seconds } = trouble;
+    /// [`Refused`], for example if the lease is lost.
+    pub async fn fail_with(&self, lease: &str, report: FailureReport) -> Result<(), Refused> {
+        let FailureReport { message, exit_code, retry_after_seconds } = report;
         let body =
             json!({"error": message, "exit_code": exit_code, "retry_after_seconds": retry_after_seconds});
         self.report(lease, "fail", &body).await
     }
 
-    /// Says goodbye in order.
+    /// Reports the exit of the worker.
     ///
     /// # Errors
     /// [`Refused`].
     pub async fn exit(&self, reason: &str) -> Result<(), Refused> {
         let path = format!("/internal/workers/{}/exit", self.worker_id);
-        self.call(path, &json!({"exit_code": 0, "reason": reason}), TRY_TIMEOUT).await.map(drop)
+        self.call(path, &json!({"exit_code": 0, "reason": reason}), ATTEMPT_TIMEOUT).await.map(drop)
     }
 
     async fn report(&self, lease: &str, action: &str, body: &Value) -> Result<(), Refused> {
-        self.call(format!("/internal/work/{lease}/{action}"), body, TRY_TIMEOUT).await.map(drop)
+        self.call(format!("/internal/work/{lease}/{action}"), body, ATTEMPT_TIMEOUT).await.map(drop)
     }
 
-    /// Tries until the server answers for good. All tries carry one key, so that a report whose answer was lost counts
-    /// once.
+    /// Retries until the server succeeds or refuses. All attempts have the same idempotency key, so that a report whose
+    /// response was lost counts once.
     async fn call(&self, path: String, body: &Value, timeout: Duration) -> Result<Vec<u8>, Refused> {
         let key = Uuid::new_v4().to_string();
         let mut pause = PAUSE_FIRST;
@@ -161,10 +161,10 @@ impl Api {
                 request = request.bearer_auth(token);
             }
             let sent = request.header("idempotency-key", &key).json(body).send().await;
-            let (what, told) = match sent {
+            let (error, delay) = match sent {
                 Ok(response) => {
                     let status = response.status();
-                    let told = retry_after(&response);
+                    let delay = retry_after(&response);
                     match response.bytes().await {
                         Ok(bytes) if status.is_success() => return Ok(bytes.to_vec()),
                         Ok(bytes) => {
@@ -172,21 +172,21 @@ impl Api {
                             if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
                                 return Err(Refused { path, status, problem });
                             }
-                            (format!("{status}: {problem}"), told)
+                            (format!("{status}: {problem}"), delay)
                         }
                         Err(error) => (error.to_string(), None),
                     }
                 }
                 Err(error) => (error.to_string(), None),
             };
-            tracing::warn!(path, trouble = what, "trying again");
-            tokio::time::sleep(pause.max(told.unwrap_or_default())).await;
+            tracing::warn!(path, error, "retrying");
+            tokio::time::sleep(pause.max(delay.unwrap_or_default())).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
-/// What a problem document says, or the text as it is.
+/// The message of a problem document, or the text itself.
 fn problem(bytes: &[u8]) -> String {
     let detail = serde_json::from_slice::<Value>(bytes).ok().and_then(|problem| {
         let detail = problem.get("detail").or_else(|| problem.get("title"))?;

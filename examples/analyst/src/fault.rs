@@ -1,8 +1,8 @@
-//! Faults on request: each makes a job fail as the real trouble would, so that a server's handling of it can be seen.
+//! Faults on request: each makes a job fail like a real error, to test how a server handles it.
 
 use serde::{Deserialize, Serialize};
 
-/// A trouble, and where in a job it strikes.
+/// A fault of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
@@ -25,11 +25,11 @@ pub enum Fault {
     CorruptMedia,
     WorkerStopped,
     Unknown,
-    /// The worker goes away without a word.
+    /// The worker vanishes without a report.
     WorkerLost,
 }
 
-/// A stage that a fault can strike in, as the API names it.
+/// A stage of a job, with its name in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -39,9 +39,9 @@ pub enum Stage {
     FindingHighlights,
 }
 
-/// What a worker reports of a fault.
+/// The report of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct FailureReport {
     pub message: &'static str,
     pub exit_code: Option<i32>,
     pub retry_after_seconds: Option<u32>,
@@ -71,7 +71,7 @@ impl Fault {
         Self::WorkerLost,
     ];
 
-    /// Where it strikes.
+    /// The stage in which it occurs.
     pub fn stage(self) -> Stage {
         match self {
             Self::SpeechToTextService => Stage::Transcribing,
@@ -85,8 +85,8 @@ impl Fault {
         }
     }
 
-    /// What is reported, in the words of real programs; none for a worker that says nothing any more.
-    pub fn trouble(self) -> Option<Trouble> {
+    /// The report, with error messages of real programs; none for a worker that vanishes.
+    pub fn report(self) -> Option<FailureReport> {
         let message = match self {
             Self::NetworkTimeout => "error sending request for url: operation timed out",
             Self::ConnectionFailed => "[Errno 111] Connection refused",
@@ -109,7 +109,7 @@ impl Fault {
             Self::Unknown => "index out of range: the len is 3 but the index is 7",
             Self::WorkerLost => return None,
         };
-        Some(Trouble {
+        Some(FailureReport {
             message,
             exit_code: (self == Self::OutOfMemory).then_some(137),
             retry_after_seconds: (self == Self::RateLimited).then_some(2),
@@ -117,21 +117,21 @@ impl Fault {
     }
 }
 
-/// What a job's options ask of a worker that lets faults be asked for.
+/// A fault in a job's options, for a worker with `--faults`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Wish {
+pub struct FaultRequest {
     pub fault: Fault,
-    /// In how many attempts it strikes, the first ones; in all of them, unless said otherwise.
+    /// The number of attempts, from the first, in which it occurs; all by default.
     pub fault_attempts: Option<u32>,
 }
 
-impl Wish {
-    /// The wish in a job's options, if there is one.
+impl FaultRequest {
+    /// The fault in a job's options, if there is one.
     pub fn of(options: &serde_json::Value) -> Option<Self> {
         Self::deserialize(options).ok()
     }
 
-    pub fn strikes(self, attempt: u32, stage: Stage) -> bool {
+    pub fn applies_to(self, attempt: u32, stage: Stage) -> bool {
         self.fault.stage() == stage && self.fault_attempts.is_none_or(|attempts| attempt <= attempts)
     }
 }
@@ -143,22 +143,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_strikes_in_its_stage_and_in_as_many_attempts_as_asked_for() {
-        let wish =
-            Wish::of(&json!({"fault": "speech_to_text_service", "fault_attempts": 2, "other": 1})).unwrap();
-        assert!(wish.strikes(2, Stage::Transcribing));
-        assert!(!wish.strikes(3, Stage::Transcribing) && !wish.strikes(1, Stage::Downloading));
-        let always = Wish::of(&json!({"fault": "out_of_memory"})).unwrap();
-        assert!(always.strikes(99, Stage::Analyzing));
+    fn fault_occurs_in_its_stage_and_attempts() {
+        let request =
+            FaultRequest::of(&json!({"fault": "speech_to_text_service", "fault_attempts": 2, "other": 1}))
+                .unwrap();
+        assert!(request.applies_to(2, Stage::Transcribing));
+        assert!(!request.applies_to(3, Stage::Transcribing) && !request.applies_to(1, Stage::Downloading));
+        let always = FaultRequest::of(&json!({"fault": "out_of_memory"})).unwrap();
+        assert!(always.applies_to(99, Stage::Analyzing));
         for options in [json!({}), json!({"fault": "flat_tyre"}), json!(null)] {
-            assert_eq!(Wish::of(&options), None);
+            assert_eq!(FaultRequest::of(&options), None);
         }
     }
 
     #[test]
-    fn each_fault_but_a_silent_end_says_something() {
+    fn every_fault_but_a_lost_worker_has_a_report() {
         for fault in Fault::ALL {
-            assert_eq!(fault.trouble().is_none(), fault == Fault::WorkerLost);
+            assert_eq!(fault.report().is_none(), fault == Fault::WorkerLost);
         }
     }
 }

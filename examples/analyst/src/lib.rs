@@ -1,9 +1,9 @@
-//! A worker that analyses videos for a Matchbook server: it reads a video, decodes every frame of it, and finds where
-//! scenes change and where most is moving.
+//! A worker that analyses videos for a Matchbook server: it reads a video, decodes all frames, and finds scene cuts and the
+//! parts with the most motion.
 //!
-//! What it has no service for it says plainly: it downloads from nowhere but a folder, and knows neither chat nor speech.
-//! Start reading at [`analysis`], which is one job from its claim to its end. This crate refuses to know Matchbook's
-//! types: it speaks its HTTP API, as a worker in any language would.
+//! Parts without a service are reported as unsupported: it reads videos from a folder only, and supports neither chat nor
+//! speech. Start reading at [`analysis`], which processes one job. This crate does not depend on Matchbook's crates: it uses
+//! the HTTP API, like a worker in any language.
 
 pub mod analysis;
 pub mod api;

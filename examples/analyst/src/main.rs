@@ -1,39 +1,39 @@
-//! The program: flags and environment, logs, signals, exit codes.
+//! The program: flags, environment, logging, signals and exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use matchbook_analyst::analysis::Bench;
+use matchbook_analyst::analysis::WorkContext;
 use matchbook_analyst::api::{Api, Refused};
-use matchbook_analyst::worker::{Ended, Worker};
+use matchbook_analyst::worker::{StopReason, Worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Finds the highlights of videos, for a Matchbook server.
+/// A Matchbook worker that finds the highlights of videos.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     /// The Matchbook server.
     #[arg(long, env = "ANALYST_SERVER", default_value = "http://127.0.0.1:8080")]
     server: String,
-    /// This worker's name at the server; the host's name and the process id unless given.
+    /// The worker id; the host name and the process id by default.
     #[arg(long, env = "ANALYST_WORKER_ID")]
     worker_id: Option<String>,
-    /// The folder that holds the videos, named by their numbers: 2039.mp4. Nothing is downloaded.
+    /// The folder of the videos, named by their ids: 2039.mp4. Nothing is downloaded.
     #[arg(long, env = "ANALYST_MEDIA", default_value = "examples/data/analysis")]
     media: PathBuf,
-    /// A bearer token with the role `worker`, if the server wants one.
+    /// A bearer token with the role `worker`, if the server requires one.
     #[arg(long, env = "MATCHBOOK_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Leave once no work has come for so many seconds; without it, stay.
+    /// Exit after this many seconds without work; without it, keep running.
     #[arg(long, env = "ANALYST_UNTIL_IDLE", value_name = "SECONDS")]
     until_idle: Option<u64>,
-    /// Pause after each frame, in milliseconds, to watch a job go.
+    /// Pause after each frame, in milliseconds, for demonstrations.
     #[arg(long, env = "ANALYST_PACE_MS", default_value_t = 0)]
     pace_ms: u64,
-    /// Let jobs ask for faults: `{"options": {"fault": "network_timeout", "fault_attempts": 2}}`.
+    /// Allow faults in job options: `{"options": {"fault": "network_timeout", "fault_attempts": 2}}`.
     #[arg(long, env = "ANALYST_FAULTS")]
     faults: bool,
 }
@@ -42,7 +42,7 @@ struct Cli {
 enum Failure {
     #[error("cannot set up the http client: {0}")]
     Client(#[from] reqwest::Error),
-    #[error("the server does not want this worker: {0}")]
+    #[error("the server refused this worker: {0}")]
     Refused(#[from] Refused),
     #[error("cannot set up signals and timers: {0}")]
     System(#[from] std::io::Error),
@@ -55,23 +55,23 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from).and_then(
             |runtime| {
                 let ended = runtime.block_on(work(Cli::parse()));
-                // A frame that is being decoded is not waited for.
+                // A running decoder is not waited for.
                 runtime.shutdown_background();
                 ended
             },
         );
     match ended {
-        Ok(Ended::Idle | Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Vanished) => ExitCode::from(137),
+        Ok(StopReason::Idle | StopReason::Stopped) => ExitCode::SUCCESS,
+        Ok(StopReason::Vanished) => ExitCode::from(137),
         Err(error) => {
-            tracing::error!(%error, "the worker ends");
+            tracing::error!(%error, "the worker failed");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn work(cli: Cli) -> Result<Ended, Failure> {
-    // Listened for before anything is claimed, so that no signal finds the worker holding work without its handler.
+async fn work(cli: Cli) -> Result<StopReason, Failure> {
+    // The handlers are installed before the first claim, so that no signal is missed while the worker has a lease.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
         tokio::select! {
@@ -81,8 +81,9 @@ async fn work(cli: Cli) -> Result<Ended, Failure> {
     };
     let worker_id = cli.worker_id.unwrap_or_else(default_worker_id);
     let api = Api::new(&cli.server, worker_id, cli.token)?;
-    let bench = Bench { media: cli.media, pace: Duration::from_millis(cli.pace_ms), faults: cli.faults };
-    let worker = Worker { api, bench, until_idle: cli.until_idle.map(Duration::from_secs) };
+    let context =
+        WorkContext { media: cli.media, pace: Duration::from_millis(cli.pace_ms), faults: cli.faults };
+    let worker = Worker { api, context, until_idle: cli.until_idle.map(Duration::from_secs) };
     Ok(worker.run(stop).await?)
 }
 

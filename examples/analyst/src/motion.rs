@@ -1,46 +1,46 @@
-//! Where scenes change and where most is moving, from how much each frame differs from the one before.
+//! Finds scene cuts and motion from the differences between consecutive frames.
 
 use serde::Serialize;
 
-/// Frames are compared as grids of brightness, so that noise in single pixels says nothing.
+/// Frames are compared as grids of brightness, so that noise of single pixels does not matter.
 pub const COLUMNS: usize = 64;
 pub const ROWS: usize = 36;
 
-/// A cut changes a frame by at least this much, of 255, …
+/// The least difference of a scene cut, of 255, …
 const CUT_MIN: f64 = 18.0;
-/// … and by this many times what frames around it change by.
+/// … and its least ratio to the typical difference nearby.
 const CUT_TIMES: f64 = 4.0;
-/// How many frames around a frame are around it, on either side.
+/// The number of frames on either side for the typical difference.
 const AROUND: usize = 12;
-/// Motion is averaged over this long, so that a highlight is no flicker.
+/// The time over which motion is averaged.
 const SMOOTH_SECONDS: f64 = 0.4;
-/// How long a highlight is, on either side of its peak.
+/// The length of a highlight on either side of its peak.
 const REACH_SECONDS: f64 = 0.6;
 
-/// A frame's brightness, cell by cell.
+/// The brightness of a frame by cells.
 pub type Grid = [u8; COLUMNS * ROWS];
 
-/// How much a frame differs from the one before it: the mean over all cells, from 0 to 255.
+/// The difference of two consecutive frames: the mean over all cells, from 0 to 255.
 pub fn difference(before: &Grid, after: &Grid) -> f64 {
     let sum: u64 = before.iter().zip(after).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
     sum as f64 / before.len() as f64
 }
 
-/// What was found in a video.
+/// The scene cuts and highlights of a video.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Found {
-    /// When a new scene begins, in seconds.
+pub struct Findings {
+    /// The starts of new scenes, in seconds.
     pub scene_cuts: Vec<f64>,
-    /// The best first.
+    /// Sorted by score, the best first.
     pub highlights: Vec<Highlight>,
 }
 
-/// A part of a video that is worth a look.
+/// An interesting part of a video.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Highlight {
     pub start_seconds: f64,
     pub end_seconds: f64,
-    /// From 0, as much motion as on average, to 1, the most in the video.
+    /// From 0 (average motion) to 1 (the most motion in the video).
     pub score: f64,
     pub reasons: Vec<Reason>,
 }
@@ -52,11 +52,11 @@ pub enum Reason {
     SceneCut,
 }
 
-/// Looks for cuts and peaks of motion. `differences` has one value a frame, 0 for the first, and `at` the frames' times in
-/// seconds.
-pub fn find(differences: &[f64], at: &[f64], highlights_max: usize) -> Found {
+/// Finds scene cuts and peaks of motion. `differences` has one value per frame, 0 for the first; `at` has the times of the
+/// frames in seconds.
+pub fn find(differences: &[f64], at: &[f64], highlights_max: usize) -> Findings {
     let cuts: Vec<usize> = (1..differences.len()).filter(|frame| is_cut(differences, *frame)).collect();
-    // A cut is no motion; it would drown what is.
+    // A cut is not motion, and would dominate it.
     let mut motion = differences.to_vec();
     for cut in &cuts {
         motion[*cut] = typical(differences, *cut);
@@ -86,7 +86,7 @@ pub fn find(differences: &[f64], at: &[f64], highlights_max: usize) -> Found {
             reasons: std::iter::once(Reason::MotionPeak).chain(has_cut.then_some(Reason::SceneCut)).collect(),
         }
     };
-    Found {
+    Findings {
         scene_cuts: cuts.iter().map(|cut| round(at[*cut])).collect(),
         highlights: chosen.into_iter().map(highlight).collect(),
     }
@@ -96,7 +96,7 @@ fn is_cut(differences: &[f64], frame: usize) -> bool {
     differences[frame] >= CUT_MIN && differences[frame] >= CUT_TIMES * typical(differences, frame).max(1.0)
 }
 
-/// The median of what the frames around this one change by.
+/// The median difference of the frames around this one.
 fn typical(differences: &[f64], frame: usize) -> f64 {
     let (from, to) = (frame.saturating_sub(AROUND), (frame + AROUND + 1).min(differences.len()));
     let mut around: Vec<f64> =
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn equal_frames_do_not_differ_and_black_from_white_differs_most() {
+    fn difference_is_0_for_equal_frames_and_255_at_most() {
         let (black, white) = ([0; COLUMNS * ROWS], [255; COLUMNS * ROWS]);
         assert_eq!(difference(&black, &black), 0.0);
         assert_eq!(difference(&black, &white), 255.0);
     }
 
     #[test]
-    fn a_sudden_change_is_a_cut_and_no_motion() {
+    fn sudden_change_is_a_cut_and_not_motion() {
         let mut differences = vec![2.0; 100];
         differences[0] = 0.0;
         differences[50] = 80.0;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_motion_is_the_first_highlight_and_they_do_not_overlap() {
+    fn highlights_are_sorted_by_motion_and_do_not_overlap() {
         let bump = |frame: usize, at: usize, height: f64| {
             height * (-((frame as f64 - at as f64) / 5.0).powi(2)).exp()
         };
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_found_where_nothing_moves() {
+    fn video_without_motion_has_no_highlights() {
         assert_eq!(find(&[0.0; 50], &times(50), 5).highlights, []);
-        assert_eq!(find(&[], &[], 5), Found { scene_cuts: vec![], highlights: vec![] });
+        assert_eq!(find(&[], &[], 5), Findings { scene_cuts: vec![], highlights: vec![] });
     }
 
     proptest! {
         #[test]
-        fn highlights_are_never_more_than_asked_for_and_lie_within_the_video(
+        fn highlights_respect_the_limit_and_the_video(
             differences in prop::collection::vec(0.0_f64..120.0, 1..300), max in 0_usize..8,
         ) {
             let at = times(differences.len());

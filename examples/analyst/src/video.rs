@@ -1,4 +1,4 @@
-//! Taking an MP4 file apart and decoding its H.264 frames.
+//! Parses MP4 files and decodes their H.264 frames.
 
 use openh264::decoder::{DecodeOptions, DecodedYUV, Decoder, Flush};
 use openh264::formats::YUVSource;
@@ -6,17 +6,17 @@ use re_mp4::{Mp4, StsdBoxContent, TrackKind};
 
 use crate::motion::{COLUMNS, Grid, ROWS};
 
-/// Longer videos are refused: a worker that takes hours for one job is of no use to anybody.
+/// The longest supported video.
 const SECONDS_MAX: f64 = 3.0 * 3600.0;
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
-/// Why a video cannot be analysed. The words are those by which the server recognises what went wrong.
+/// Why a video cannot be analysed. The server classifies errors by these messages.
 #[derive(Debug, thiserror::Error)]
 pub enum VideoError {
-    #[error("invalid data found: the file is no MP4 file, or a damaged one ({0})")]
+    #[error("invalid data found: the file is not an MP4 file, or is damaged ({0})")]
     NotMp4(String),
-    #[error("the file does not contain any stream of pictures")]
+    #[error("the file does not contain any stream of images")]
     NoPictures,
     #[error("unsupported codec {0}: this worker decodes H.264 only")]
     Codec(String),
@@ -30,23 +30,23 @@ pub enum VideoError {
 #[derive(Debug)]
 pub struct Video {
     bytes: Vec<u8>,
-    /// What a decoder has to know before the first frame.
+    /// The parameter sets for the decoder.
     parameters: Vec<u8>,
-    /// How many bytes say how long a piece of a frame is.
+    /// The number of bytes of a length prefix.
     length_bytes: usize,
-    frames: Vec<Packed>,
+    frames: Vec<EncodedFrame>,
     pub width: u16,
     pub height: u16,
     pub seconds: f64,
 }
 
 #[derive(Debug)]
-struct Packed {
+struct EncodedFrame {
     range: std::ops::Range<usize>,
     shown_at: f64,
 }
 
-/// A decoded frame, as far as the analysis looks at it.
+/// A decoded frame, reduced for the analysis.
 #[derive(Debug)]
 pub struct Frame {
     pub shown_at: f64,
@@ -54,10 +54,10 @@ pub struct Frame {
 }
 
 impl Video {
-    /// Takes a file apart; nothing is decoded yet.
+    /// Parses a file without decoding it.
     ///
     /// # Errors
-    /// [`VideoError`] if it holds no video that can be decoded here.
+    /// [`VideoError`] if it has no supported video.
     pub fn open(bytes: Vec<u8>) -> Result<Self, VideoError> {
         let mp4 = Mp4::read_bytes(&bytes).map_err(|error| VideoError::NotMp4(error.to_string()))?;
         let pictures = mp4.tracks().values().find(|track| track.kind == Some(TrackKind::Video));
@@ -72,10 +72,10 @@ impl Video {
         }
         let sets = codec.avcc.sequence_parameter_sets.iter().chain(&codec.avcc.picture_parameter_sets);
         let parameters = sets.flat_map(|set| START_CODE.iter().chain(&set.bytes).copied()).collect();
-        let frames: Vec<Packed> = track
+        let frames: Vec<EncodedFrame> = track
             .samples
             .iter()
-            .map(|sample| Packed {
+            .map(|sample| EncodedFrame {
                 range: sample.byte_range(),
                 shown_at: seconds(sample.composition_timestamp),
             })
@@ -91,7 +91,7 @@ impl Video {
         })
     }
 
-    /// How many frames there are.
+    /// The number of frames.
     pub fn len(&self) -> usize {
         self.frames.len()
     }
@@ -100,8 +100,8 @@ impl Video {
         self.frames.is_empty()
     }
 
-    /// Decodes all frames, in the order in which they are shown; `done` hears how many of them were looked at, and says
-    /// whether to go on.
+    /// Decodes all frames, in presentation order. `done` is called with the number of decoded frames, and returns whether to
+    /// continue.
     ///
     /// # Errors
     /// [`VideoError::Damaged`] at the first frame that cannot be decoded.
@@ -109,18 +109,17 @@ impl Video {
         let damaged =
             |frame: usize, error: &openh264::Error| VideoError::Damaged { frame, reason: error.to_string() };
         let mut decoder = Decoder::new().map_err(|error| damaged(0, &error))?;
-        // Parameters alone make no picture, so there is nothing to look at.
+        // Parameter sets alone produce no image.
         let _ = decoder.decode(&self.parameters).map_err(|error| damaged(0, &error))?;
-        // Frames come out in the order in which they are shown, whatever order they were stored in.
+        // The decoder returns frames in presentation order, independent of the stored order.
         let mut shown: Vec<f64> = self.frames.iter().map(|frame| frame.shown_at).collect();
         shown.sort_by(f64::total_cmp);
         let mut decoded: Vec<Grid> = Vec::with_capacity(self.frames.len());
         let options = || DecodeOptions::new().flush_after_decode(Flush::NoFlush);
-        for (index, packed) in self.frames.iter().enumerate() {
-            let stream = self.with_start_codes(packed.range.clone()).ok_or_else(|| VideoError::Damaged {
-                frame: index,
-                reason: "it ends before it should".to_owned(),
-            })?;
+        for (index, encoded) in self.frames.iter().enumerate() {
+            let stream = self
+                .with_start_codes(encoded.range.clone())
+                .ok_or_else(|| VideoError::Damaged { frame: index, reason: "it is truncated".to_owned() })?;
             if let Some(picture) =
                 decoder.decode_with_options(&stream, options()).map_err(|error| damaged(index, &error))?
             {
@@ -136,7 +135,7 @@ impl Video {
         Ok(shown.into_iter().zip(decoded).map(|(shown_at, grid)| Frame { shown_at, grid }).collect())
     }
 
-    /// A stored frame as a decoder takes it. None if it says that it is longer than it is.
+    /// A stored frame in the format of the decoder. None if a length prefix exceeds the data.
     fn with_start_codes(&self, range: std::ops::Range<usize>) -> Option<Vec<u8>> {
         let mut rest = self.bytes.get(range)?;
         let mut stream = Vec::with_capacity(rest.len() + 16);
@@ -152,7 +151,7 @@ impl Video {
     }
 }
 
-/// The mean brightness of each cell of the picture.
+/// The mean brightness of each cell of the image.
 fn grid(picture: &DecodedYUV<'_>) -> Grid {
     let ((width, height), (stride, ..), luma) = (picture.dimensions(), picture.strides(), picture.y());
     let mut grid = [0; COLUMNS * ROWS];
@@ -184,56 +183,56 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_of_a_real_video_is_decoded_in_order() {
+    fn all_frames_of_a_real_video_are_decoded_in_order() {
         let video = Video::open(clip()).unwrap();
         assert_eq!((video.width, video.height, video.len()), (1280, 720, 132));
         assert!((video.seconds - 5.28).abs() < 0.01);
-        let mut heard = Vec::new();
+        let mut calls = Vec::new();
         let frames = video
             .decode(|done| {
-                heard.push(done);
+                calls.push(done);
                 true
             })
             .unwrap();
-        assert_eq!(heard, (1..=132).collect::<Vec<_>>());
+        assert_eq!(calls, (1..=132).collect::<Vec<_>>());
         assert_eq!(frames.len(), 132);
         assert!(frames.is_sorted_by(|a, b| a.shown_at < b.shown_at));
         let moved: Vec<f64> =
             frames.windows(2).map(|pair| motion::difference(&pair[0].grid, &pair[1].grid)).collect();
         assert!(moved.iter().all(|moved| (0.0..40.0).contains(moved)), "{moved:?}");
-        assert!(moved.iter().any(|moved| *moved > 0.5), "something moves");
+        assert!(moved.iter().any(|moved| *moved > 0.5), "there is motion");
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_told_in_words_that_are_recognised() {
-        let told = |bytes: Vec<u8>| match Video::open(bytes) {
+    fn decoding_errors_have_recognised_messages() {
+        let error_of = |bytes: Vec<u8>| match Video::open(bytes) {
             Ok(video) => video.decode(|_| true).map(|_| ()).unwrap_err().to_string(),
             Err(error) => error.to_string(),
         };
-        assert!(told(b"no video at all".to_vec()).starts_with("invalid data found"));
+        assert!(error_of(b"no video at all".to_vec()).starts_with("invalid data found"));
         let mut cut = clip();
         cut.truncate(600_000);
-        assert!(told(cut).contains("invalid data found"));
+        assert!(error_of(cut).contains("invalid data found"));
         let mut damaged = clip();
         for byte in &mut damaged[200_000..210_000] {
             *byte ^= 0x5a;
         }
-        assert!(told(damaged).starts_with("corrupt media: frame"));
+        assert!(error_of(damaged).starts_with("corrupt media: frame"));
         let mut other = clip();
         let at = other.windows(4).position(|word| word == b"avc1").unwrap();
         other[at..at + 4].copy_from_slice(b"xxxx");
         let at = other.windows(4).rposition(|word| word == b"avc1").unwrap();
         other[at..at + 4].copy_from_slice(b"xxxx");
-        assert!(told(other).contains("does not contain any stream"));
+        assert!(error_of(other).contains("does not contain any stream"));
     }
 
     #[test]
-    fn decoding_stops_when_nobody_wants_it_any_more() {
-        let mut heard = 0;
+    fn decoding_stops_when_the_callback_returns_false() {
+        let mut last = 0;
         let frames = Video::open(clip()).unwrap().decode(|done| {
-            heard = done;
+            last = done;
             done < 10
         });
-        assert_eq!((frames.unwrap().len(), heard), (0, 10));
+        assert_eq!((frames.unwrap().len(), last), (0, 10));
     }
 }

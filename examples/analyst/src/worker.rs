@@ -1,95 +1,95 @@
-//! The worker's life: claim, work, hand in, and leave in order.
+//! The main loop of the worker: claim, process, complete, and stop gracefully.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::analysis::{Bench, Unfinished, analyse};
+use crate::analysis::{AnalysisError, WorkContext, analyse};
 use crate::api::{Api, Item, Refused};
 use crate::fault::Fault;
 
-/// The shortest pause between two heartbeats, whatever the server asks for.
+/// The shortest pause between two heartbeats.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 const CLAIM_WAIT: Duration = Duration::from_secs(10);
-/// A server that answers "nothing" at once, instead of waiting, is asked again after this.
+/// The pause after an empty response that came without a wait.
 const EMPTY_ANSWER_PAUSE: Duration = Duration::from_millis(250);
-/// How long leaving may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// The timeout of each call of a shutdown.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a worker left.
+/// Why a worker stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// No work came for as long as it was told to stay.
+pub enum StopReason {
+    /// There was no work for `until_idle`.
     Idle,
     Stopped,
-    /// A fault asked for it to go away without a word.
+    /// A fault made it vanish without a report.
     Vanished,
 }
 
-/// A process that takes analyses.
+/// A worker for analyses.
 #[derive(Debug)]
 pub struct Worker {
     pub api: Api,
-    pub bench: Bench,
-    /// Leave once no work has come for so long; without it, stay.
+    pub context: WorkContext,
+    /// The time without work after which to stop; without it, keep running.
     pub until_idle: Option<Duration>,
 }
 
-/// What became of a piece of work.
-enum Done {
-    /// It was handed in, one way or another, or is no longer ours.
-    With,
+/// The outcome of a work item.
+enum ItemOutcome {
+    /// It was completed or failed, or its lease was lost.
+    Finished,
     Vanish,
 }
 
 impl Worker {
-    /// Works until told to stop, idle for long enough, or refused for good.
+    /// Runs until it is stopped, is idle for long enough, or is refused.
     ///
     /// # Errors
-    /// [`Refused`], if the server does not want this worker.
-    pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<Ended, Refused> {
+    /// [`Refused`], if the server refuses this worker.
+    pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<StopReason, Refused> {
         tokio::pin!(stop);
         let mut idle_since = Instant::now();
         let ended = loop {
             if self.until_idle.is_some_and(|until| idle_since.elapsed() >= until) {
-                break Ended::Idle;
+                break StopReason::Idle;
             }
             let left = self.until_idle.map_or(CLAIM_WAIT, |until| until.saturating_sub(idle_since.elapsed()));
-            let asked_at = Instant::now();
+            let claimed_at = Instant::now();
             let item = tokio::select! {
-                () = &mut stop => break Ended::Stopped,
+                () = &mut stop => break StopReason::Stopped,
                 item = self.api.claim(left.min(CLAIM_WAIT)) => item?,
             };
             let Some(item) = item else {
-                if asked_at.elapsed() < EMPTY_ANSWER_PAUSE {
+                if claimed_at.elapsed() < EMPTY_ANSWER_PAUSE {
                     tokio::time::sleep(EMPTY_ANSWER_PAUSE).await;
                 }
                 continue;
             };
             tokio::select! {
                 () = &mut stop => {
-                    let given_back = self.api.fail(&item.lease_id, "the worker is shutting down");
-                    if tokio::time::timeout(FAREWELL, given_back).await.is_err() {
-                        tracing::warn!(job = item.job_id, "not given back: its lease will run out");
+                    let release = self.api.fail(&item.lease_id, "the worker is shutting down");
+                    if tokio::time::timeout(EXIT_TIMEOUT, release).await.is_err() {
+                        tracing::warn!(job = item.job_id, "lease not released: it will expire");
                     }
-                    break Ended::Stopped;
+                    break StopReason::Stopped;
                 }
-                done = self.work_on(&item) => if matches!(done?, Done::Vanish) { return Ok(Ended::Vanished) },
+                done = self.work_on(&item) => if matches!(done?, ItemOutcome::Vanish) { return Ok(StopReason::Vanished) },
             }
             idle_since = Instant::now();
         };
-        let _ = tokio::time::timeout(FAREWELL, self.api.exit("no work is left, or told to stop")).await;
+        let _ = tokio::time::timeout(EXIT_TIMEOUT, self.api.exit("no work, or stopped")).await;
         Ok(ended)
     }
 
-    async fn work_on(&self, item: &Item) -> Result<Done, Refused> {
+    async fn work_on(&self, item: &Item) -> Result<ItemOutcome, Refused> {
         let started = Instant::now();
-        tracing::info!(job = item.job_id, attempt = item.attempt, "taken");
+        tracing::info!(job = item.job_id, attempt = item.attempt, "claimed");
         let result = tokio::select! {
-            result = analyse(&self.api, &self.bench, item) => result,
-            refused = self.keep(item) => Err(refused.into()),
+            result = analyse(&self.api, &self.context, item) => result,
+            refused = self.keep_lease(item) => Err(refused.into()),
         };
-        let taken = match result {
+        let reported = match result {
             Ok(result) => {
                 let found = result.get("highlights").and_then(Value::as_array).map_or(0, Vec::len);
                 tracing::info!(
@@ -100,27 +100,27 @@ impl Worker {
                 );
                 self.api.complete(&item.lease_id, result).await
             }
-            Err(Unfinished::Fault(Fault::WorkerLost)) => return Ok(Done::Vanish),
-            Err(Unfinished::Refused(refused)) if refused.is_lost_work() => {
+            Err(AnalysisError::Fault(Fault::WorkerLost)) => return Ok(ItemOutcome::Vanish),
+            Err(AnalysisError::Refused(refused)) if refused.is_lost_lease() => {
                 tracing::info!(job = item.job_id, %refused, "dropped");
-                return Ok(Done::With);
+                return Ok(ItemOutcome::Finished);
             }
             Err(error) => {
                 tracing::warn!(job = item.job_id, %error, "failed");
-                match error.trouble() {
-                    Some(trouble) => self.api.fail_of(&item.lease_id, trouble).await,
+                match error.report() {
+                    Some(report) => self.api.fail_with(&item.lease_id, report).await,
                     None => self.api.fail(&item.lease_id, &error.to_string()).await,
                 }
             }
         };
-        match taken {
-            Err(refused) if !refused.is_lost_work() => Err(refused),
-            _ => Ok(Done::With),
+        match reported {
+            Err(refused) if !refused.is_lost_lease() => Err(refused),
+            _ => Ok(ItemOutcome::Finished),
         }
     }
 
-    /// Keeps the lease alive; ends only when that is refused.
-    async fn keep(&self, item: &Item) -> Refused {
+    /// Sends heartbeats for the lease; returns only if one is refused.
+    async fn keep_lease(&self, item: &Item) -> Refused {
         let pause =
             Duration::try_from_secs_f64(item.heartbeat_seconds).unwrap_or_default().max(HEARTBEAT_MIN);
         loop {

@@ -1,4 +1,4 @@
-//! Matchbook's HTTP API as a game server and a player use it. A server that is away or busy is waited for.
+//! The client of Matchbook's HTTP API for a game server and players. Calls to an unreachable or busy server are retried.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A server that asks for more is asked again after this much all the same.
+/// The limit on a server's `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// A server.
+/// A client of a server.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: Client,
@@ -22,7 +22,7 @@ pub struct Api {
     token: Option<String>,
 }
 
-/// A server, as one caller reaches it.
+/// A client that sends requests as one user.
 #[derive(Clone, Debug)]
 pub struct Caller {
     api: Api,
@@ -30,30 +30,30 @@ pub struct Caller {
     user: String,
 }
 
-/// What the server answered for good: neither that it fails, nor that it is asked too much.
+/// A final response of the server: neither a server error nor a rate limit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct ApiResponse {
     pub status: StatusCode,
-    /// Null if the answer is empty or no JSON.
+    /// Null if the response is empty or not JSON.
     pub body: Value,
 }
 
-/// The server gave no answer for good in time.
+/// The server sent no final response in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {trouble}")]
-pub struct Away {
+#[error("{path}: {error}")]
+pub struct Unreachable {
     pub path: String,
-    pub trouble: String,
+    pub error: String,
 }
 
-impl Answer {
-    /// What a problem document says.
+impl ApiResponse {
+    /// The message of a problem document.
     pub fn problem(&self) -> String {
-        let said = ["detail", "title"].iter().find_map(|member| self.body.get(member)?.as_str());
-        said.map_or_else(|| self.status.to_string(), str::to_owned)
+        let message = ["detail", "title"].iter().find_map(|member| self.body.get(member)?.as_str());
+        message.map_or_else(|| self.status.to_string(), str::to_owned)
     }
 
-    /// A member of the answer that is a text.
+    /// A string member of the response.
     pub fn text(&self, pointer: &str) -> Option<&str> {
         self.body.pointer(pointer)?.as_str()
     }
@@ -61,18 +61,18 @@ impl Answer {
 
 impl Api {
     /// # Errors
-    /// If the system lets no client be made.
+    /// If the system does not allow to create a client.
     pub fn new(server: &str, token: Option<String>) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(3))
             .user_agent(concat!("matchbook-arena/", env!("CARGO_PKG_VERSION")))
-            // The one server is named by a flag; a proxy meant for the web is not on the way to it.
+            // The server is set by a flag; a proxy for web access is not used for it.
             .no_proxy()
             .build()?;
         Ok(Self { client, server: server.trim_end_matches('/').to_owned(), token })
     }
 
-    /// Where a server without keys takes the caller's word for who they are.
+    /// A caller with this tenant and user, for a server without keys.
     pub fn caller(&self, tenant: &str, user: &str) -> Caller {
         Caller { api: self.clone(), tenant: tenant.to_owned(), user: user.to_owned() }
     }
@@ -83,7 +83,7 @@ impl Caller {
         &self.user
     }
 
-    /// A request that is sent by whoever asks for it.
+    /// Builds a request, which the caller sends.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.api.client.request(method, format!("{}{path}", self.api.server));
         let request = request.header("x-tenant", &self.tenant).header("x-user", &self.user);
@@ -93,69 +93,71 @@ impl Caller {
         }
     }
 
-    /// Tries until the server answers for good, as long as `patience` lasts. All tries carry one key, so that a command
-    /// whose answer was lost counts once.
+    /// Retries until the server sends a final response, for at most `timeout`. All attempts have the same idempotency key, so
+    /// that a command whose response was lost takes effect once.
     ///
     /// # Errors
-    /// [`Away`], with the last trouble.
-    pub async fn ask(
+    /// [`Unreachable`], with the last error.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
-        patience: Duration,
-    ) -> Result<Answer, Away> {
-        self.ask_as(Uuid::new_v4(), method, path, body, patience).await
+        timeout: Duration,
+    ) -> Result<ApiResponse, Unreachable> {
+        self.send_with_key(Uuid::new_v4(), method, path, body, timeout).await
     }
 
-    /// As [`Self::ask`], under a key that the caller keeps: asked again with it, even later, the same command is answered
-    /// as it was.
+    /// As [`Self::send`], with a key from the caller: the same command with the same key returns the same response, even
+    /// later.
     ///
     /// # Errors
-    /// [`Away`], with the last trouble.
-    pub async fn ask_as(
+    /// [`Unreachable`], with the last error.
+    pub async fn send_with_key(
         &self,
         key: Uuid,
         method: Method,
         path: &str,
         body: Option<&Value>,
-        patience: Duration,
-    ) -> Result<Answer, Away> {
-        let (key, until) = (key.to_string(), Instant::now() + patience);
+        timeout: Duration,
+    ) -> Result<ApiResponse, Unreachable> {
+        let (key, until) = (key.to_string(), Instant::now() + timeout);
         let mut pause = PAUSE_FIRST;
         loop {
-            let mut request = self.request(method.clone(), path).timeout(TRY_TIMEOUT);
+            let mut request = self.request(method.clone(), path).timeout(ATTEMPT_TIMEOUT);
             if method != Method::GET {
                 request = request.header("idempotency-key", &key);
             }
             if let Some(body) = body {
                 request = request.json(body);
             }
-            let (trouble, told) = match attempt(request).await {
-                Ok((answer, _)) if is_for_good(answer.status) => return Ok(answer),
-                Ok((answer, told)) => (format!("{}: {}", answer.status, answer.problem()), told),
+            let (error, retry_after) = match attempt(request).await {
+                Ok((answer, _)) if is_final(answer.status) => return Ok(answer),
+                Ok((answer, retry_after)) => {
+                    (format!("{}: {}", answer.status, answer.problem()), retry_after)
+                }
                 Err(error) => (describe(&error), None),
             };
-            let wait = jittered(pause).max(told.unwrap_or_default());
+            let wait = jittered(pause).max(retry_after.unwrap_or_default());
             if Instant::now() + wait > until {
-                return Err(Away { path: path.to_owned(), trouble });
+                return Err(Unreachable { path: path.to_owned(), error });
             }
-            tracing::debug!(user = self.user, path, trouble, "trying again");
+            tracing::debug!(user = self.user, path, error, "retrying");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
-fn is_for_good(status: StatusCode) -> bool {
+fn is_final(status: StatusCode) -> bool {
     !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-async fn attempt(request: RequestBuilder) -> Result<(Answer, Option<Duration>), reqwest::Error> {
+async fn attempt(request: RequestBuilder) -> Result<(ApiResponse, Option<Duration>), reqwest::Error> {
     let response = request.send().await?;
-    let (status, told) = (response.status(), retry_after(&response));
+    let (status, delay) = (response.status(), retry_after(&response));
     let body = response.bytes().await?;
-    Ok((Answer { status, body: serde_json::from_slice(&body).unwrap_or_default() }, told))
+    Ok((ApiResponse { status, body: serde_json::from_slice(&body).unwrap_or_default() }, delay))
 }
 
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
@@ -163,16 +165,16 @@ fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// Half to whole of a pause, so that those who lost the server together do not come back together.
+/// Half to all of a pause, so that players that lost the server at the same time do not retry at the same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
 fn describe(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
-        "no answer in time"
+        "timeout"
     } else if error.is_connect() {
-        "the server cannot be reached"
+        "the server is unreachable"
     } else {
         "the connection broke"
     };

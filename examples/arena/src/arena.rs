@@ -1,4 +1,4 @@
-//! The stand-in game server without its HTTP: games are made, played by themselves after a while, and reported.
+//! The simulated game server without its HTTP layer: creates games, simulates them, and reports the results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use futures_util::StreamExt;
 use uuid::Uuid;
 
 use crate::fault::Faults;
-use crate::game::{Games, Made, NotAGame, Order, Outcome, State};
+use crate::game::{CreateGame, Creation, Games, InvalidGame, Outcome, State};
 use crate::report::Reporter;
 use crate::strength::Strengths;
 
-/// So many results are reported at once when the server stops.
-const FAREWELLS_AT_ONCE: usize = 16;
+/// The number of concurrent reports when the server stops.
+const REPORTS_IN_FLIGHT: usize = 16;
 
-/// How games go.
+/// The rules of simulated games.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Play {
+pub struct GameRules {
     pub strengths: Strengths,
-    /// A game takes half of this to one and a half.
+    /// The average length; a game takes 0.5 to 1.5 of it.
     pub length: Duration,
-    /// Of the games, this share is not played to an end.
+    /// The share of games that are aborted.
     pub aborted_share: f64,
 }
 
@@ -29,32 +29,32 @@ pub struct Play {
 pub struct Arena {
     pub games: Games,
     pub faults: Faults,
-    play: Play,
-    /// Without one, games are played and nobody hears of it.
+    rules: GameRules,
+    /// Without one, results are not reported.
     reporter: Option<Reporter>,
 }
 
 impl Arena {
-    pub fn new(play: Play, reporter: Option<Reporter>) -> Self {
-        let faults = Faults::new(play.strengths.chance("faults", ""));
-        Self { games: Games::default(), faults, play, reporter }
+    pub fn new(rules: GameRules, reporter: Option<Reporter>) -> Self {
+        let faults = Faults::new(rules.strengths.rng("faults", ""));
+        Self { games: Games::default(), faults, rules, reporter }
     }
 
-    /// Makes the game of a match and lets it be played, or answers the one that is there.
+    /// Creates and starts the game of a match, or returns the existing one.
     ///
     /// # Errors
-    /// [`NotAGame`].
-    pub fn make(self: &Arc<Self>, order: &Order) -> Result<(String, Made), NotAGame> {
-        let (first, second) = order.sides()?;
-        let (game_id, made) = self.games.make(order);
-        let id = order.match_id;
-        match made {
-            Made::New => {
-                let strengths = self.play.strengths;
-                let outcome = strengths.outcome(&id.to_string(), first, second, self.play.aborted_share);
-                let part = 0.5 + strengths.chance("length", &id.to_string()).f64();
-                let length = self.play.length.mul_f64(part);
-                tracing::info!(game = game_id, pool = order.pool_key, first, second, "made");
+    /// [`InvalidGame`].
+    pub fn create_game(self: &Arc<Self>, request: &CreateGame) -> Result<(String, Creation), InvalidGame> {
+        let (first, second) = request.sides()?;
+        let (game_id, creation) = self.games.create(request);
+        let id = request.match_id;
+        match creation {
+            Creation::New => {
+                let strengths = self.rules.strengths;
+                let outcome = strengths.outcome(&id.to_string(), first, second, self.rules.aborted_share);
+                let part = 0.5 + strengths.rng("length", &id.to_string()).f64();
+                let length = self.rules.length.mul_f64(part);
+                tracing::info!(game = game_id, pool = request.pool_key, first, second, "game created");
                 let arena = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(length).await;
@@ -63,30 +63,30 @@ impl Arena {
                     }
                 });
             }
-            Made::Unwanted => {
+            Creation::Rejected => {
                 let arena = Arc::clone(self);
                 tokio::spawn(async move { arena.report(id).await });
             }
-            Made::Again => {}
+            Creation::Existing => {}
         }
-        Ok((game_id, made))
+        Ok((game_id, creation))
     }
 
-    /// Ends all games that are played, as aborted, and reports that: their players need not wait for a game server that
-    /// has gone. Results that are on their way are reported once more, as their way may end here.
+    /// Aborts all running games and reports this, so that players do not wait for a stopped game server. Results that are
+    /// being reported are reported once more, because the reports may be cancelled by the shutdown.
     pub async fn stop(&self) {
         let games = self.games.all().into_iter();
         let open = games.filter(|game| match game.state {
             State::Playing => self.games.end(game.match_id, Outcome::Aborted),
             State::Reporting => true,
-            State::Reported | State::Unwanted => false,
+            State::Reported | State::Rejected => false,
         });
         let open: Vec<Uuid> = open.map(|game| game.match_id).collect();
         if !open.is_empty() {
-            tracing::info!(games = open.len(), "ending the games that are played");
+            tracing::info!(games = open.len(), "aborting the running games");
         }
         let reports = futures_util::stream::iter(open).map(|id| self.report(id));
-        reports.buffer_unordered(FAREWELLS_AT_ONCE).collect::<()>().await;
+        reports.buffer_unordered(REPORTS_IN_FLIGHT).collect::<()>().await;
     }
 
     async fn report(&self, id: Uuid) {
@@ -100,8 +100,8 @@ impl Arena {
         };
         self.games.reported(id, reported.is_ok());
         match reported {
-            Ok(()) => tracing::info!(game = game.game_id, ?result, "over"),
-            Err(refused) => tracing::info!(game = game.game_id, %refused, "over, and nobody wants to know"),
+            Ok(()) => tracing::info!(game = game.game_id, ?result, "game over"),
+            Err(error) => tracing::info!(game = game.game_id, %error, "game over, result rejected"),
         }
     }
 }

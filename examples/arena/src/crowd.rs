@@ -1,5 +1,5 @@
-//! Many players: who they are, and when each wants to play. They come as people do, independently of each other, so that
-//! the pauses between arrivals are exponential; how many come in a minute is what was asked for, however many there are.
+//! Many simulated players and their arrivals. Arrivals are independent, so the pauses between them are exponentially
+//! distributed; the rate is as configured, independent of the number of players.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::api::Api;
-use crate::bot::{Bot, Open};
+use crate::bot::{Bot, OpenItem};
 use crate::habits::Habits;
 use crate::strength::{Strengths, exponential};
 
-/// How often a player who does nothing looks for challenges.
-const LOOK_EVERY: Duration = Duration::from_secs(6);
+/// The interval at which an idle player checks for challenges.
+const CHECK_EVERY: Duration = Duration::from_secs(6);
 
 const NAMES: [&str; 40] = [
     "ada", "ben", "cleo", "dan", "eve", "finn", "gina", "hal", "iris", "jon", "kim", "leo", "mia", "ned",
@@ -22,39 +22,39 @@ const NAMES: [&str; 40] = [
     "bea", "carl", "dora", "emil", "fay", "gus", "hana", "ivan", "jade", "karl", "lena", "max", "nora",
 ];
 
-/// Who plays, where, and how often.
+/// The settings of the simulated players.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct CrowdSettings {
     pub tenant: String,
     pub players: usize,
     pub pools: Vec<String>,
-    /// How many want to play in a minute, of all together.
-    pub arrivals_a_minute: f64,
+    /// The arrivals per minute of all players together.
+    pub arrivals_per_minute: f64,
     pub strengths: Strengths,
 }
 
-/// Those who have nothing to do, by number.
+/// The numbers of the idle players.
 #[derive(Debug, Default)]
-struct Idle {
+struct IdlePlayers {
     players: Mutex<BTreeSet<usize>>,
 }
 
-impl Idle {
+impl IdlePlayers {
     fn add(&self, player: usize) {
         self.lock().insert(player);
     }
 
-    /// If they were called meanwhile, the call waits for them.
+    /// A call that was sent meanwhile is handled later.
     fn remove(&self, player: usize) {
         self.lock().remove(&player);
     }
 
-    fn take_any(&self, chance: &mut fastrand::Rng) -> Option<usize> {
+    fn take_any(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let mut players = self.lock();
         if players.is_empty() {
             return None;
         }
-        let player = *players.iter().nth(chance.usize(..players.len()))?;
+        let player = *players.iter().nth(rng.usize(..players.len()))?;
         players.remove(&player);
         Some(player)
     }
@@ -64,7 +64,7 @@ impl Idle {
     }
 }
 
-/// The players' ids: short names first.
+/// The ids of the players, short names first.
 pub fn users(count: usize) -> Vec<String> {
     (0..count)
         .map(|number| {
@@ -77,75 +77,75 @@ pub fn users(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// Lets the players play until `stop`, and then lets each take back what is open.
-pub async fn play(plan: &Plan, api: &Api, stop: impl Future<Output = ()>) {
-    let everybody: Arc<[String]> = users(plan.players).into();
-    let idle = Arc::new(Idle::default());
+/// Runs the players until `stop`, and then lets each cancel its open item.
+pub async fn play(settings: &CrowdSettings, api: &Api, stop: impl Future<Output = ()>) {
+    let all_users: Arc<[String]> = users(settings.players).into();
+    let idle = Arc::new(IdlePlayers::default());
     let (stopping, stopped) = watch::channel(false);
     let (mut bots, mut calls) = (JoinSet::new(), Vec::new());
-    for (number, user) in everybody.iter().enumerate() {
+    for (number, user) in all_users.iter().enumerate() {
         let (call, called) = mpsc::channel(1);
         calls.push(call);
         let bot = Bot {
-            caller: api.caller(&plan.tenant, user),
-            habits: Habits::of(plan.strengths, user, &plan.pools),
-            strengths: plan.strengths,
-            everybody: Arc::clone(&everybody),
-            chance: plan.strengths.chance("days", user),
-            open: Open::Nothing,
+            caller: api.caller(&settings.tenant, user),
+            habits: Habits::of(settings.strengths, user, &settings.pools),
+            strengths: settings.strengths,
+            all_users: Arc::clone(&all_users),
+            rng: settings.strengths.rng("days", user),
+            open: OpenItem::Nothing,
         };
-        bots.spawn(live(bot, number, Arc::clone(&idle), called, stopped.clone()));
+        bots.spawn(run_bot(bot, number, Arc::clone(&idle), called, stopped.clone()));
     }
     tokio::select! {
-        () = arrivals(plan, &idle, &calls) => {}
+        () = arrivals(settings, &idle, &calls) => {}
         () = stop => {}
     }
-    // If nobody listens, there is nobody to stop.
+    // An error means that no player is running.
     let _ = stopping.send(true);
     while bots.join_next().await.is_some() {}
 }
 
-/// Calls somebody who has nothing to do, again and again.
-async fn arrivals(plan: &Plan, idle: &Idle, calls: &[mpsc::Sender<()>]) {
-    let mut chance = plan.strengths.chance("arrivals", "");
+/// Calls random idle players to play.
+async fn arrivals(settings: &CrowdSettings, idle: &IdlePlayers, calls: &[mpsc::Sender<()>]) {
+    let mut rng = settings.strengths.rng("arrivals", "");
     let mut is_short = false;
     loop {
-        let pause = exponential(&mut chance, 60.0 / plan.arrivals_a_minute);
+        let pause = exponential(&mut rng, 60.0 / settings.arrivals_per_minute);
         tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-        match idle.take_any(&mut chance) {
-            // A player who has been called already comes anyway.
+        match idle.take_any(&mut rng) {
+            // A player with a pending call plays anyway.
             Some(player) => drop(calls[player].try_send(())),
             None if !is_short => {
                 is_short = true;
-                tracing::info!("everybody waits or plays; with more players more would come");
+                tracing::info!("no player is idle; more players are needed for this rate");
             }
             None => {}
         }
     }
 }
 
-async fn live(
+async fn run_bot(
     mut bot: Bot,
     number: usize,
-    idle: Arc<Idle>,
+    idle: Arc<IdlePlayers>,
     mut called: mpsc::Receiver<()>,
     mut stopped: watch::Receiver<bool>,
 ) {
     tokio::select! {
-        () = days(&mut bot, number, &idle, &mut called) => {}
+        () = run_loop(&mut bot, number, &idle, &mut called) => {}
         _ = stopped.wait_for(|stopped| *stopped) => {}
     }
-    bot.leave().await;
+    bot.shut_down().await;
 }
 
-async fn days(bot: &mut Bot, number: usize, idle: &Idle, called: &mut mpsc::Receiver<()>) {
-    bot.settle().await;
+async fn run_loop(bot: &mut Bot, number: usize, idle: &IdlePlayers, called: &mut mpsc::Receiver<()>) {
+    bot.wait_until_free().await;
     loop {
         if bot.answer_challenges().await {
-            bot.settle().await;
+            bot.wait_until_free().await;
         }
         idle.add(number);
-        let look = LOOK_EVERY.mul_f64(0.5 + bot.chance.f64());
+        let pause = CHECK_EVERY.mul_f64(0.5 + bot.rng.f64());
         tokio::select! {
             call = called.recv() => {
                 if call.is_none() {
@@ -153,7 +153,7 @@ async fn days(bot: &mut Bot, number: usize, idle: &Idle, called: &mut mpsc::Rece
                 }
                 bot.play().await;
             }
-            () = tokio::time::sleep(look) => {
+            () = tokio::time::sleep(pause) => {
                 idle.remove(number);
             }
         }
@@ -165,20 +165,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_has_a_name_of_their_own() {
+    fn every_player_has_a_unique_name() {
         let users = users(1_000);
         assert_eq!((users[0].as_str(), users[40].as_str()), ("ada", "ada-2"));
         assert_eq!(users.iter().collect::<BTreeSet<_>>().len(), 1_000);
     }
 
     #[test]
-    fn whoever_has_nothing_to_do_is_called_once() {
-        let (idle, mut chance) = (Idle::default(), fastrand::Rng::with_seed(1));
+    fn idle_player_is_called_once() {
+        let (idle, mut rng) = (IdlePlayers::default(), fastrand::Rng::with_seed(1));
         (0..50).for_each(|player| idle.add(player));
-        let called: BTreeSet<usize> = std::iter::from_fn(|| idle.take_any(&mut chance)).collect();
+        let called: BTreeSet<usize> = std::iter::from_fn(|| idle.take_any(&mut rng)).collect();
         assert_eq!(called.len(), 50);
         idle.add(7);
         idle.remove(7);
-        assert_eq!(idle.take_any(&mut chance), None, "who has something to do is left alone");
+        assert_eq!(idle.take_any(&mut rng), None, "a busy player is not called");
     }
 }

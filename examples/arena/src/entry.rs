@@ -1,4 +1,4 @@
-//! Waiting for what becomes of a queue entry: pushed as server-sent events, or asked for again and again.
+//! Follows a queue entry until it ends, by server-sent events or by polling.
 
 use std::time::Duration;
 
@@ -8,63 +8,63 @@ use reqwest::{Method, StatusCode};
 use crate::api::Caller;
 
 const POLL_EVERY: Duration = Duration::from_secs(2);
-/// A server that is away is waited for so long at a time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time for which a call to an unreachable server is retried.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
-/// A stream that says nothing for so long, not even that it is alive, is opened anew.
+/// A stream without events and heartbeats for this time is reopened.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// An event of the stream is never longer.
+/// The longest line of the stream.
 const EVENT_BYTES_MAX: usize = 64 * 1024;
-/// An entry that was just made may not be there yet for those who read.
-const UNKNOWN_MAX: u32 = 5;
+/// The most 404 responses for an entry: a read model may be behind.
+const NOT_FOUND_MAX: u32 = 5;
 
-/// How a player learns what becomes of their entry.
+/// The way in which a player follows its queue entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follows {
+pub enum FollowMode {
     Stream,
     Poll,
 }
 
-/// What became of an entry.
+/// The end of a queue entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum EntryOutcome {
     Matched,
     Cancelled,
     Expired,
-    /// The server does not know it.
+    /// The entry does not exist.
     Unknown,
 }
 
-/// Waits until an entry is over, however long.
-pub async fn fate(caller: &Caller, id: &str, follows: Follows) -> Fate {
-    let mut unknown = 0;
+/// Waits until an entry ends.
+pub async fn wait_for_outcome(caller: &Caller, id: &str, follow_mode: FollowMode) -> EntryOutcome {
+    let mut not_found = 0;
     loop {
-        if follows == Follows::Stream {
-            // However the stream ends, the entry says how it stands.
-            told(caller, id).await;
+        if follow_mode == FollowMode::Stream {
+            // The entry is read after the stream, however it ended.
+            follow_stream(caller, id).await;
         }
-        match caller.ask(Method::GET, &format!("/v1/matchmaking/queue/{id}"), None, PATIENCE).await {
+        match caller.send(Method::GET, &format!("/v1/matchmaking/queue/{id}"), None, RETRY_TIMEOUT).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-                unknown += 1;
-                if unknown > UNKNOWN_MAX {
-                    return Fate::Unknown;
+                not_found += 1;
+                if not_found > NOT_FOUND_MAX {
+                    return EntryOutcome::Unknown;
                 }
             }
             Ok(answer) => match answer.text("/status") {
-                Some("matched") => return Fate::Matched,
-                Some("cancelled") => return Fate::Cancelled,
-                Some("expired") => return Fate::Expired,
+                Some("matched") => return EntryOutcome::Matched,
+                Some("cancelled") => return EntryOutcome::Cancelled,
+                Some("expired") => return EntryOutcome::Expired,
                 _ => {}
             },
-            Err(away) => tracing::debug!(user = caller.user(), %away, "the server is away"),
+            Err(error) => tracing::debug!(user = caller.user(), %error, "the server is unreachable"),
         }
-        let pause = if follows == Follows::Poll { POLL_EVERY } else { PAUSE };
+        let pause = if follow_mode == FollowMode::Poll { POLL_EVERY } else { PAUSE };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Reads the stream of an entry until it says that the entry is over, ends or breaks.
-async fn told(caller: &Caller, id: &str) {
+/// Reads the stream of an entry until the entry or the stream ends.
+async fn follow_stream(caller: &Caller, id: &str) {
     let request = caller.request(Method::GET, &format!("/v1/matchmaking/queue/{id}/stream"));
     let Ok(response) = request.header("accept", "text/event-stream").send().await else { return };
     if response.status() != StatusCode::OK {
@@ -73,7 +73,7 @@ async fn told(caller: &Caller, id: &str) {
     let (mut body, mut events) = (response.bytes_stream(), Events::default());
     while let Ok(Some(Ok(bytes))) = tokio::time::timeout(SILENCE_MAX, body.next()).await {
         for name in events.read(&bytes) {
-            tracing::debug!(user = caller.user(), event = name, "told");
+            tracing::debug!(user = caller.user(), event = name, "event received");
             if matches!(name.as_str(), "matched" | "cancelled" | "expired" | "stream_ended") {
                 return;
             }
@@ -81,7 +81,7 @@ async fn told(caller: &Caller, id: &str) {
     }
 }
 
-/// The names of events out of pieces of a stream. What they hold is not needed: the entry itself is read.
+/// Parses the names of events from chunks of a stream. Their data is not needed, because the entry itself is read.
 #[derive(Debug, Default)]
 struct Events {
     line: Vec<u8>,
@@ -111,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_events_are_read_however_the_stream_is_cut() {
+    fn event_names_are_parsed_from_chunks_of_any_size() {
         let stream = b": hello\nevent: connected\ndata: {}\n\nevent: searching\nid: 7\ndata: {\"a\": 1}\n\nevent: matched\n";
         for size in 1..stream.len() {
             let mut events = Events::default();
             let names: Vec<String> = stream.chunks(size).flat_map(|piece| events.read(piece)).collect();
-            assert_eq!(names, ["connected", "searching", "matched"], "in pieces of {size}");
+            assert_eq!(names, ["connected", "searching", "matched"], "in chunks of {size}");
         }
     }
 }

@@ -1,34 +1,34 @@
-//! What the game server does wrong when it is told to, so that a caller's way out of it can be seen.
+//! Injected faults of the game server, for tests of its callers.
 
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// The most faults that stand at once.
+/// The most active faults.
 const FAULTS_MAX: usize = 32;
 
-/// A way to fail.
+/// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// 422: it understood, and will not make this game.
+pub enum FaultKind {
+    /// 422: the request is refused.
     Refuse,
     /// 500, and no game.
     Error,
-    /// No answer, and no game.
+    /// No response, and no game.
     Hang,
-    /// A game, but the answer takes its time.
+    /// A game, with a slow response.
     Slow,
-    /// A game, but the connection breaks before the answer.
+    /// A game, but the connection is closed before the response.
     LostAnswer,
-    /// 201 with something that names no game, and no game.
+    /// 201 without a game id, and no game.
     Garbage,
-    /// The connection breaks at once, and no game.
+    /// The connection is closed immediately, and no game.
     Down,
 }
 
-impl Kind {
+impl FaultKind {
     pub const ALL: [Self; 7] =
         [Self::Refuse, Self::Error, Self::Hang, Self::Slow, Self::LostAnswer, Self::Garbage, Self::Down];
 
@@ -45,57 +45,59 @@ impl Kind {
     }
 }
 
-/// A fault, and which calls it strikes: every one, unless it says otherwise.
+/// A fault and the calls that it affects, by default all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    pub kind: Kind,
-    /// It is gone after so many calls.
+    pub kind: FaultKind,
+    /// The number of calls after which it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// Of the calls, this share is struck: above 0, at most 1.
+    /// The share of affected calls: above 0, at most 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
 }
 
-/// Why something is no fault.
+/// Why a fault is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAFault {
-    #[error("{0:?} is no kind of fault; there are refuse, error, hang, slow, lost_answer, garbage and down")]
-    Kind(String),
-    #[error("times is at least 1")]
+pub enum InvalidFault {
+    #[error(
+        "unknown kind of fault {0:?}; the kinds are refuse, error, hang, slow, lost_answer, garbage and down"
+    )]
+    FaultKind(String),
+    #[error("times must be at least 1")]
     Times,
-    #[error("share is above 0 and at most 1 (or 100 %)")]
+    #[error("share must be above 0 and at most 1 (or 100 %)")]
     Share,
     #[error("{0:?} is neither a number of times (error:3) nor a share (error:20%)")]
     Bound(String),
-    #[error("{FAULTS_MAX} faults stand already; DELETE /faults takes them away")]
+    #[error("{FAULTS_MAX} faults are active already; DELETE /faults removes them")]
     TooMany,
 }
 
 impl Fault {
-    pub fn every(kind: Kind) -> Self {
+    pub fn every(kind: FaultKind) -> Self {
         Self { kind, times: None, share: None }
     }
 
-    fn check(self) -> Result<Self, NotAFault> {
+    fn check(self) -> Result<Self, InvalidFault> {
         if self.times == Some(0) {
-            return Err(NotAFault::Times);
+            return Err(InvalidFault::Times);
         }
         let is_share = |share: f64| share > 0.0 && share <= 1.0;
-        if self.share.is_some_and(|share| !is_share(share)) { Err(NotAFault::Share) } else { Ok(self) }
+        if self.share.is_some_and(|share| !is_share(share)) { Err(InvalidFault::Share) } else { Ok(self) }
     }
 }
 
 impl FromStr for Fault {
-    type Err = NotAFault;
+    type Err = InvalidFault;
 
     /// `error`, `error:3` (three times) or `error:20%` (a fifth of the calls).
-    fn from_str(text: &str) -> Result<Self, NotAFault> {
+    fn from_str(text: &str) -> Result<Self, InvalidFault> {
         let (name, bound) = text.split_once(':').map_or((text, None), |(name, bound)| (name, Some(bound)));
-        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-        let mut fault = Self::every(kind.ok_or_else(|| NotAFault::Kind(name.to_owned()))?);
+        let kind = FaultKind::ALL.into_iter().find(|kind| kind.name() == name);
+        let mut fault = Self::every(kind.ok_or_else(|| InvalidFault::FaultKind(name.to_owned()))?);
         if let Some(bound) = bound {
-            let wrong = || NotAFault::Bound(bound.to_owned());
+            let wrong = || InvalidFault::Bound(bound.to_owned());
             match bound.strip_suffix('%') {
                 Some(percent) => fault.share = Some(percent.parse::<f64>().map_err(|_| wrong())? / 100.0),
                 None => fault.times = Some(bound.parse().map_err(|_| wrong())?),
@@ -105,32 +107,32 @@ impl FromStr for Fault {
     }
 }
 
-/// The faults that stand. The first one that strikes a call decides.
+/// The active faults. The first one that affects a call is injected.
 #[derive(Debug)]
 pub struct Faults {
-    standing: Mutex<Standing>,
+    state: Mutex<FaultState>,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct FaultState {
     faults: Vec<Fault>,
-    chance: fastrand::Rng,
+    rng: fastrand::Rng,
 }
 
 impl Faults {
-    pub fn new(chance: fastrand::Rng) -> Self {
-        Self { standing: Mutex::new(Standing { faults: Vec::new(), chance }) }
+    pub fn new(rng: fastrand::Rng) -> Self {
+        Self { state: Mutex::new(FaultState { faults: Vec::new(), rng }) }
     }
 
     /// # Errors
-    /// [`NotAFault`].
-    pub fn add(&self, fault: Fault) -> Result<(), NotAFault> {
+    /// [`InvalidFault`].
+    pub fn add(&self, fault: Fault) -> Result<(), InvalidFault> {
         let fault = fault.check()?;
-        let mut standing = self.lock();
-        if standing.faults.len() >= FAULTS_MAX {
-            return Err(NotAFault::TooMany);
+        let mut state = self.lock();
+        if state.faults.len() >= FAULTS_MAX {
+            return Err(InvalidFault::TooMany);
         }
-        standing.faults.push(fault);
+        state.faults.push(fault);
         Ok(())
     }
 
@@ -142,10 +144,10 @@ impl Faults {
         self.lock().faults.clone()
     }
 
-    /// What is to go wrong with the next call, if anything.
-    pub fn strike(&self) -> Option<Kind> {
-        let Standing { faults, chance } = &mut *self.lock();
-        let index = faults.iter().position(|fault| fault.share.is_none_or(|share| chance.f64() < share))?;
+    /// The fault to inject into the next call, if any.
+    pub fn next_fault(&self) -> Option<FaultKind> {
+        let FaultState { faults, rng } = &mut *self.lock();
+        let index = faults.iter().position(|fault| fault.share.is_none_or(|share| rng.f64() < share))?;
         let fault = faults.get_mut(index)?;
         let kind = fault.kind;
         if let Some(left) = &mut fault.times {
@@ -157,9 +159,9 @@ impl Faults {
         Some(kind)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Standing> {
-        // Whoever panicked in here left a list and a generator, both whole.
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FaultState> {
+        // A panic cannot leave the state inconsistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,40 +178,40 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_every_call_until_it_is_taken_away() {
+    fn fault_affects_every_call_until_it_is_removed() {
         let faults = faults(&["hang"]);
-        assert_eq!([faults.strike(), faults.strike()], [Some(Kind::Hang); 2]);
+        assert_eq!([faults.next_fault(), faults.next_fault()], [Some(FaultKind::Hang); 2]);
         faults.clear();
-        assert_eq!(faults.strike(), None);
+        assert_eq!(faults.next_fault(), None);
     }
 
     #[test]
-    fn a_counted_fault_is_gone_after_so_many_calls_and_the_next_one_strikes() {
+    fn counted_fault_is_removed_and_the_next_one_applies() {
         let faults = faults(&["error:2", "down:1"]);
-        let struck: Vec<Option<Kind>> = (0..4).map(|_| faults.strike()).collect();
-        assert_eq!(struck, [Some(Kind::Error), Some(Kind::Error), Some(Kind::Down), None]);
+        let injected: Vec<Option<FaultKind>> = (0..4).map(|_| faults.next_fault()).collect();
+        assert_eq!(injected, [Some(FaultKind::Error), Some(FaultKind::Error), Some(FaultKind::Down), None]);
         assert_eq!(faults.all(), []);
     }
 
     #[test]
-    fn a_share_of_the_calls_is_struck() {
+    fn share_of_calls_is_affected() {
         let faults = faults(&["lost_answer:20%"]);
-        let struck = (0..10_000).filter(|_| faults.strike().is_some()).count();
-        assert!((1_850..2_150).contains(&struck), "{struck}");
+        let injected = (0..10_000).filter(|_| faults.next_fault().is_some()).count();
+        assert!((1_850..2_150).contains(&injected), "{injected}");
     }
 
     #[test]
-    fn what_is_no_fault_says_why() {
+    fn invalid_fault_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<Fault>().unwrap_err();
-        assert_eq!(refused("boom"), NotAFault::Kind("boom".to_owned()));
-        assert_eq!(refused("error:0"), NotAFault::Times);
-        assert_eq!(refused("error:101%"), NotAFault::Share);
-        assert_eq!(refused("error:often"), NotAFault::Bound("often".to_owned()));
+        assert_eq!(refused("boom"), InvalidFault::FaultKind("boom".to_owned()));
+        assert_eq!(refused("error:0"), InvalidFault::Times);
+        assert_eq!(refused("error:101%"), InvalidFault::Share);
+        assert_eq!(refused("error:often"), InvalidFault::Bound("often".to_owned()));
     }
 
     #[test]
-    fn the_names_are_those_on_the_wire() {
-        for kind in Kind::ALL {
+    fn names_match_the_json_values() {
+        for kind in FaultKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

@@ -1,4 +1,4 @@
-//! Games, and the one of each match: asking again for the same match gives the same game.
+//! The games by their matches: creating a game is idempotent by the match id.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Games that are over are forgotten beyond so many.
-const KEPT_MAX: usize = 10_000;
+/// The most finished games that are kept.
+const FINISHED_MAX: usize = 10_000;
 
-/// Who moves first.
+/// The side of a player: who moves first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
@@ -17,7 +17,7 @@ pub enum Side {
     Second,
 }
 
-/// How a game ended.
+/// The result of a game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -34,26 +34,26 @@ pub struct Player {
     pub side: Side,
 }
 
-/// What Matchbook asks for.
+/// A request of Matchbook to create a game.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Order {
+pub struct CreateGame {
     pub match_id: Uuid,
     pub tenant: String,
     pub pool_key: String,
     pub players: [Player; 2],
 }
 
-/// Where a game stands.
+/// The state of a game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Playing,
-    /// It is over; its result is on its way to Matchbook.
+    /// It is over; its result is being reported to Matchbook.
     Reporting,
-    /// Matchbook has the result.
+    /// Matchbook has accepted the result.
     Reported,
-    /// Matchbook did not want the result.
-    Unwanted,
+    /// Matchbook has rejected the result.
+    Rejected,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,110 +64,111 @@ pub struct Game {
     pub pool_key: String,
     pub players: [Player; 2],
     pub state: State,
-    /// None while it is played.
+    /// None while the game is running.
     pub result: Option<Outcome>,
 }
 
-/// Why an order cannot be played.
+/// Why a request is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAGame {
-    #[error("one of the players moves first, the other second")]
+pub enum InvalidGame {
+    #[error("one player must have the side first, the other second")]
     Sides,
-    #[error("nobody plays against themselves")]
-    Oneself,
+    #[error("a player cannot play against itself")]
+    SelfPlay,
 }
 
-impl Order {
-    /// Who moves first, and who second.
+impl CreateGame {
+    /// The players with the sides first and second.
     ///
     /// # Errors
-    /// [`NotAGame`].
-    pub fn sides(&self) -> Result<(&str, &str), NotAGame> {
+    /// [`InvalidGame`].
+    pub fn sides(&self) -> Result<(&str, &str), InvalidGame> {
         let [one, other] = &self.players;
         if one.user_id == other.user_id {
-            return Err(NotAGame::Oneself);
+            return Err(InvalidGame::SelfPlay);
         }
         match (one.side, other.side) {
             (Side::First, Side::Second) => Ok((&one.user_id, &other.user_id)),
             (Side::Second, Side::First) => Ok((&other.user_id, &one.user_id)),
-            _ => Err(NotAGame::Sides),
+            _ => Err(InvalidGame::Sides),
         }
     }
 
-    /// The game's id follows from the match's, so that even a game server that was started anew gives the same.
+    /// The game id is derived from the match id, so that it is the same after a restart of the game server.
     fn game_id(&self) -> String {
         format!("game-{}", Uuid::new_v5(&self.match_id, b"game"))
     }
 }
 
-/// What came of an order.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum Creation {
     New,
-    /// It is there already.
-    Again,
-    /// It is there, it is over, and its result had not been wanted.
-    Unwanted,
+    /// The game exists already.
+    Existing,
+    /// The game exists and is over, and its result was rejected.
+    Rejected,
 }
 
 /// All games of a server, by their matches.
 #[derive(Debug, Default)]
 pub struct Games {
-    kept: Mutex<Kept>,
+    table: Mutex<GameTable>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct GameTable {
     games: HashMap<Uuid, Game>,
-    /// Games that are over, in the order in which they ended.
-    over: VecDeque<Uuid>,
+    /// The finished games, in the order in which they ended.
+    finished: VecDeque<Uuid>,
 }
 
 impl Games {
-    /// Makes the game of a match, unless it is there.
-    pub fn make(&self, order: &Order) -> (String, Made) {
-        let mut kept = self.lock();
-        if let Some(game) = kept.games.get_mut(&order.match_id) {
-            let made = if game.state == State::Unwanted { Made::Unwanted } else { Made::Again };
-            if made == Made::Unwanted {
+    /// Creates the game of a match, unless it exists.
+    pub fn create(&self, request: &CreateGame) -> (String, Creation) {
+        let mut table = self.lock();
+        if let Some(game) = table.games.get_mut(&request.match_id) {
+            let creation =
+                if game.state == State::Rejected { Creation::Rejected } else { Creation::Existing };
+            if creation == Creation::Rejected {
                 game.state = State::Reporting;
             }
-            return (game.game_id.clone(), made);
+            return (game.game_id.clone(), creation);
         }
         let game = Game {
-            game_id: order.game_id(),
-            match_id: order.match_id,
-            tenant: order.tenant.clone(),
-            pool_key: order.pool_key.clone(),
-            players: order.players.clone(),
+            game_id: request.game_id(),
+            match_id: request.match_id,
+            tenant: request.tenant.clone(),
+            pool_key: request.pool_key.clone(),
+            players: request.players.clone(),
             state: State::Playing,
             result: None,
         };
         let id = game.game_id.clone();
-        kept.games.insert(order.match_id, game);
-        (id, Made::New)
+        table.games.insert(request.match_id, game);
+        (id, Creation::New)
     }
 
-    /// Ends a game that is played. False if it is over already.
+    /// Ends a running game. Returns false if it is over already.
     pub fn end(&self, match_id: Uuid, result: Outcome) -> bool {
-        let mut kept = self.lock();
-        let Some(game) = kept.games.get_mut(&match_id).filter(|game| game.state == State::Playing) else {
+        let mut table = self.lock();
+        let Some(game) = table.games.get_mut(&match_id).filter(|game| game.state == State::Playing) else {
             return false;
         };
         (game.state, game.result) = (State::Reporting, Some(result));
-        kept.over.push_back(match_id);
-        while kept.over.len() > KEPT_MAX {
-            if let Some(oldest) = kept.over.pop_front() {
-                kept.games.remove(&oldest);
+        table.finished.push_back(match_id);
+        while table.finished.len() > FINISHED_MAX {
+            if let Some(oldest) = table.finished.pop_front() {
+                table.games.remove(&oldest);
             }
         }
         true
     }
 
-    /// What Matchbook said to the result.
-    pub fn reported(&self, match_id: Uuid, wanted: bool) {
+    /// Records whether Matchbook accepted the result.
+    pub fn reported(&self, match_id: Uuid, is_accepted: bool) {
         if let Some(game) = self.lock().games.get_mut(&match_id) {
-            game.state = if wanted { State::Reported } else { State::Unwanted };
+            game.state = if is_accepted { State::Reported } else { State::Rejected };
         }
     }
 
@@ -179,9 +180,9 @@ impl Games {
         self.lock().games.values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in here can panic halfway through a change.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, GameTable> {
+        // A panic cannot leave the table inconsistent.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,8 +194,8 @@ mod tests {
         Player { user_id: user.to_owned(), rating: 1500.0, side }
     }
 
-    fn order(number: u128) -> Order {
-        Order {
+    fn order(number: u128) -> CreateGame {
+        CreateGame {
             match_id: Uuid::from_u128(number),
             tenant: "acme".to_owned(),
             pool_key: "blitz".to_owned(),
@@ -203,54 +204,54 @@ mod tests {
     }
 
     #[test]
-    fn a_match_has_one_game_however_often_it_is_asked_for() {
+    fn match_has_one_game() {
         let games = Games::default();
-        let (id, made) = games.make(&order(1));
-        assert_eq!((games.make(&order(1)), made), ((id.clone(), Made::Again), Made::New));
-        assert_ne!(games.make(&order(2)).0, id);
-        assert_eq!(Games::default().make(&order(1)).0, id, "also on a server that was started anew");
+        let (id, creation) = games.create(&order(1));
+        assert_eq!((games.create(&order(1)), creation), ((id.clone(), Creation::Existing), Creation::New));
+        assert_ne!(games.create(&order(2)).0, id);
+        assert_eq!(Games::default().create(&order(1)).0, id, "also after a restart");
     }
 
     #[test]
-    fn a_game_ends_once() {
+    fn game_ends_once() {
         let games = Games::default();
-        games.make(&order(1));
+        games.create(&order(1));
         assert!(games.end(Uuid::from_u128(1), Outcome::Draw));
         assert!(!games.end(Uuid::from_u128(1), Outcome::First));
         assert_eq!(games.get(Uuid::from_u128(1)).unwrap().result, Some(Outcome::Draw));
     }
 
     #[test]
-    fn a_result_that_was_not_wanted_is_reported_again_once_the_game_is_asked_for_again() {
+    fn rejected_result_is_reported_again_after_a_new_request() {
         let games = Games::default();
-        games.make(&order(1));
+        games.create(&order(1));
         games.end(Uuid::from_u128(1), Outcome::Draw);
         games.reported(Uuid::from_u128(1), false);
-        assert_eq!(games.make(&order(1)).1, Made::Unwanted);
-        assert_eq!(games.make(&order(1)).1, Made::Again, "it is on its way");
+        assert_eq!(games.create(&order(1)).1, Creation::Rejected);
+        assert_eq!(games.create(&order(1)).1, Creation::Existing, "it is being reported");
     }
 
     #[test]
-    fn one_moves_first_and_the_other_second() {
+    fn players_must_have_different_sides() {
         assert_eq!(order(1).sides(), Ok(("ada", "ben")));
         let mut wrong = order(1);
         wrong.players[0].side = Side::First;
-        assert_eq!(wrong.sides(), Err(NotAGame::Sides));
+        assert_eq!(wrong.sides(), Err(InvalidGame::Sides));
         let mut alone = order(1);
         alone.players[0].user_id = "ada".to_owned();
-        assert_eq!(alone.sides(), Err(NotAGame::Oneself));
+        assert_eq!(alone.sides(), Err(InvalidGame::SelfPlay));
     }
 
     #[test]
-    fn old_games_are_forgotten_and_those_that_are_played_are_not() {
+    fn old_finished_games_are_evicted() {
         let games = Games::default();
-        games.make(&order(0));
-        for number in 1..=u128::try_from(KEPT_MAX).unwrap() + 1 {
-            games.make(&order(number));
+        games.create(&order(0));
+        for number in 1..=u128::try_from(FINISHED_MAX).unwrap() + 1 {
+            games.create(&order(number));
             games.end(Uuid::from_u128(number), Outcome::Draw);
         }
         assert!(games.get(Uuid::from_u128(0)).is_some());
         assert!(games.get(Uuid::from_u128(1)).is_none());
-        assert_eq!(games.all().len(), KEPT_MAX + 1);
+        assert_eq!(games.all().len(), FINISHED_MAX + 1);
     }
 }

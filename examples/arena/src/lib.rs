@@ -1,10 +1,9 @@
-//! A stand-in game server and players, for trying matchmaking out: the server makes a game for each match, plays it by
-//! itself after a while and reports the result to Matchbook; the players queue, challenge each other, and queue again.
+//! A simulated game server and players, for tests and demonstrations of matchmaking: the server creates a game for each
+//! match, simulates it and reports the result to Matchbook; the players join queues and challenge each other.
 //!
-//! Start reading at [`arena`] for the one and at [`bot`] for the other. How strong each player really is, both know from
-//! the seed ([`strength`]), and Matchbook has to find out from results. The game server can be told to fail ([`fault`]).
-//! This crate refuses to know Matchbook's types: it speaks its HTTP API, as a game server in any language would. Nothing
-//! of it is stored.
+//! Start reading at [`arena`] for the server and at [`bot`] for the players. Both derive the true strength of each player
+//! from the seed ([`strength`]); Matchbook estimates it from the results. Faults can be injected ([`fault`]). This crate
+//! does not depend on Matchbook's crates: it uses the HTTP API, like a game server in any language. Nothing is stored.
 
 pub mod api;
 pub mod arena;
@@ -14,7 +13,7 @@ pub mod entry;
 pub mod fault;
 pub mod game;
 pub mod habits;
+pub mod player_view;
 pub mod report;
-pub mod seats;
 pub mod service;
 pub mod strength;

@@ -1,4 +1,4 @@
-//! Results on their way to Matchbook.
+//! Reports results to Matchbook.
 
 use std::time::Duration;
 
@@ -9,25 +9,25 @@ use uuid::Uuid;
 use crate::api::Api;
 use crate::game::Outcome;
 
-/// The name under which results are reported where a server takes the caller's word for it.
+/// The user of reports on a server without keys.
 const USER: &str = "arena";
-/// A server that is away is waited for so long, and then again.
-const ROUND: Duration = Duration::from_secs(60);
-/// A match whose game was made and whose answer was lost is not there yet for Matchbook: it asks again, and until then it
-/// refuses the result. So often a refused result is reported again.
+/// The time for which a call to an unreachable server is retried before a warning.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most retries of a rejected result. If the response to the creation of a game was lost, Matchbook repeats the
+/// request, and rejects the result until then.
 const REFUSALS_MAX: u32 = 8;
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// Matchbook does not want a result.
+/// Matchbook rejected a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the result was refused with {status}: {problem}")]
-pub struct Refused {
+#[error("the result was rejected with {status}: {problem}")]
+pub struct ReportRejected {
     pub status: StatusCode,
     pub problem: String,
 }
 
-/// Where results go.
+/// Reports results to a server.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     api: Api,
@@ -38,20 +38,20 @@ impl Reporter {
         Self { api }
     }
 
-    /// Reports until Matchbook has the result, or refused it for good.
+    /// Retries until Matchbook accepts or rejects the result.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub async fn report(&self, tenant: &str, match_id: Uuid, result: Outcome) -> Result<(), Refused> {
+    /// [`ReportRejected`].
+    pub async fn report(&self, tenant: &str, match_id: Uuid, result: Outcome) -> Result<(), ReportRejected> {
         let caller = self.api.caller(tenant, USER);
         let path = format!("/internal/matches/{match_id}/result");
         let body = json!({ "result": result });
         let (mut refusals, mut pause) = (0, REFUSED_PAUSE);
         loop {
-            let answer = match caller.ask(Method::POST, &path, Some(&body), ROUND).await {
+            let answer = match caller.send(Method::POST, &path, Some(&body), RETRY_TIMEOUT).await {
                 Ok(answer) => answer,
-                Err(away) => {
-                    tracing::warn!(%match_id, %away, "a result waits for the server");
+                Err(error) => {
+                    tracing::warn!(%match_id, %error, "a result waits for an unreachable server");
                     continue;
                 }
             };
@@ -59,9 +59,9 @@ impl Reporter {
                 return Ok(());
             }
             refusals += 1;
-            let may_pass = matches!(answer.status, StatusCode::CONFLICT | StatusCode::NOT_FOUND);
-            if !may_pass || refusals > REFUSALS_MAX {
-                return Err(Refused { status: answer.status, problem: answer.problem() });
+            let is_transient = matches!(answer.status, StatusCode::CONFLICT | StatusCode::NOT_FOUND);
+            if !is_transient || refusals > REFUSALS_MAX {
+                return Err(ReportRejected { status: answer.status, problem: answer.problem() });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(REFUSED_PAUSE_MAX);

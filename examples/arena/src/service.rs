@@ -1,5 +1,5 @@
-//! The game server's HTTP: games for Matchbook, faults for whoever tries it out. Plain hyper, because breaking a connection
-//! instead of answering is what frameworks keep one from.
+//! The HTTP layer of the game server: games for Matchbook, and fault injection. It uses plain hyper, because frameworks do
+//! not allow to close a connection without a response.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,38 +16,38 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::arena::Arena;
-use crate::fault::{Fault, Kind};
-use crate::game::{Made, Order};
+use crate::fault::{Fault, FaultKind};
+use crate::game::{CreateGame, Creation};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long a slow answer takes: long, but not too long for a caller that waits 3 s.
+/// The delay of a slow response, below the usual timeout of 3 s.
 const SLOW: Duration = Duration::from_millis(1500);
-/// How long a connection that hangs is kept.
+/// The time for which a hanging connection is kept open.
 const HANG: Duration = Duration::from_secs(120);
 
-/// The connection is to break instead of an answer.
+/// The connection is closed instead of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the connection is broken on purpose")]
-struct Broken;
+#[error("the connection is closed on purpose")]
+struct DropConnection;
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
-/// Serves for ever.
+/// Serves without end.
 pub async fn serve(arena: Arc<Arena>, listener: TcpListener) -> Infallible {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // As when there are too many open files: others must close theirs first.
+                // For example too many open files: other connections must be closed first.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let arena = Arc::clone(&arena);
-        let answering = service_fn(move |request| answer(Arc::clone(&arena), request));
+        let service = service_fn(move |request| respond(Arc::clone(&arena), request));
         let connection =
-            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answering);
+            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended");
@@ -56,10 +56,10 @@ pub async fn serve(arena: Arc<Arena>, listener: TcpListener) -> Infallible {
     }
 }
 
-async fn answer(arena: Arc<Arena>, request: Request<Incoming>) -> Result<Answer, Broken> {
+async fn respond(arena: Arc<Arena>, request: Request<Incoming>) -> Result<HttpResponse, DropConnection> {
     let (parts, body) = request.into_parts();
     Ok(match (&parts.method, parts.uri.path()) {
-        (&Method::POST, "/games") => return make(&arena, body).await,
+        (&Method::POST, "/games") => return create_game(&arena, body).await,
         (&Method::GET, "/games") => json(StatusCode::OK, &json!({ "items": arena.games.all() })),
         (&Method::GET, "/faults") => json(StatusCode::OK, &json!({ "items": arena.faults.all() })),
         (&Method::POST, "/faults") => match read::<Fault>(body).await {
@@ -69,7 +69,7 @@ async fn answer(arena: Arc<Arena>, request: Request<Incoming>) -> Result<Answer,
                         kind = fault.kind.name(),
                         times = fault.times,
                         share = fault.share,
-                        "failing"
+                        "fault injected"
                     );
                     json(StatusCode::CREATED, &fault)
                 }
@@ -79,66 +79,68 @@ async fn answer(arena: Arc<Arena>, request: Request<Incoming>) -> Result<Answer,
         },
         (&Method::DELETE, "/faults") => {
             arena.faults.clear();
-            tracing::warn!("no longer failing");
+            tracing::warn!("faults removed");
             json(StatusCode::OK, &json!({ "items": [] }))
         }
         (&Method::GET, "/health") => json(StatusCode::OK, &json!({ "status": "ok" })),
         (_, "/games" | "/faults" | "/health") => refuse(
             StatusCode::METHOD_NOT_ALLOWED,
-            "there are GET and POST /games, and GET, POST and DELETE /faults",
+            "the methods are GET and POST /games, and GET, POST and DELETE /faults",
         ),
-        _ => refuse(StatusCode::NOT_FOUND, "there are /games, /faults and /health"),
+        _ => refuse(StatusCode::NOT_FOUND, "the paths are /games, /faults and /health"),
     })
 }
 
-/// `POST /games`, or what goes wrong with it.
-async fn make(arena: &Arc<Arena>, body: Incoming) -> Result<Answer, Broken> {
-    let order: Order = match read(body).await {
-        Ok(order) => order,
+/// `POST /games`, with injected faults.
+async fn create_game(arena: &Arc<Arena>, body: Incoming) -> Result<HttpResponse, DropConnection> {
+    let request: CreateGame = match read(body).await {
+        Ok(request) => request,
         Err(refusal) => return Ok(refusal),
     };
-    let fault = arena.faults.strike();
+    let fault = arena.faults.next_fault();
     match fault {
-        Some(Kind::Refuse) => {
-            return Ok(refuse(StatusCode::UNPROCESSABLE_ENTITY, "this match is not played here"));
+        Some(FaultKind::Refuse) => {
+            return Ok(refuse(StatusCode::UNPROCESSABLE_ENTITY, "this match is refused"));
         }
-        Some(Kind::Error) => return Ok(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the game server failed")),
-        Some(Kind::Garbage) => {
+        Some(FaultKind::Error) => {
+            return Ok(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the game server failed"));
+        }
+        Some(FaultKind::Garbage) => {
             return Ok(Response::builder()
                 .status(StatusCode::CREATED)
                 .body(Full::from("<html>the game is on its way</html>"))
                 .expect("a status and a body make a response"));
         }
-        Some(Kind::Down) => return Err(Broken),
-        Some(Kind::Hang) => {
+        Some(FaultKind::Down) => return Err(DropConnection),
+        Some(FaultKind::Hang) => {
             tokio::time::sleep(HANG).await;
-            return Err(Broken);
+            return Err(DropConnection);
         }
-        Some(Kind::Slow | Kind::LostAnswer) | None => {}
+        Some(FaultKind::Slow | FaultKind::LostAnswer) | None => {}
     }
-    let made = arena.make(&order);
+    let created = arena.create_game(&request);
     match fault {
-        Some(Kind::LostAnswer) => return Err(Broken),
-        Some(Kind::Slow) => tokio::time::sleep(SLOW).await,
+        Some(FaultKind::LostAnswer) => return Err(DropConnection),
+        Some(FaultKind::Slow) => tokio::time::sleep(SLOW).await,
         _ => {}
     }
-    Ok(match made {
-        Ok((game_id, made)) => {
-            let status = if made == Made::New { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(match created {
+        Ok((game_id, creation)) => {
+            let status = if creation == Creation::New { StatusCode::CREATED } else { StatusCode::OK };
             json(status, &json!({ "game_id": game_id }))
         }
         Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     })
 }
 
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Answer> {
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, HttpResponse> {
     let bad = |error: String| refuse(StatusCode::BAD_REQUEST, &error);
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| bad(error.to_string()))?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    let text = serde_json::to_vec(value).expect("plain structures have a JSON form");
+fn json(status: StatusCode, value: &impl Serialize) -> HttpResponse {
+    let text = serde_json::to_vec(value).expect("plain structures serialize to JSON");
     Response::builder()
         .status(status)
         .header("content-type", "application/json")
@@ -146,6 +148,6 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
         .expect("a status, a header and a body make a response")
 }
 
-fn refuse(status: StatusCode, detail: &str) -> Answer {
+fn refuse(status: StatusCode, detail: &str) -> HttpResponse {
     json(status, &json!({ "status": status.as_u16(), "detail": detail }))
 }

@@ -1,18 +1,18 @@
-//! How strong players really are, and how games between them end: a function of the seed, so that a run can be repeated
-//! and the game server need not be told.
+//! The true strengths of players and the results of their games, as functions of the seed, so that a run can be repeated and
+//! the game server needs no configuration of players.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::game::Outcome;
 
-/// Strengths are spread like ratings: around this, in points.
+/// The mean and deviation of strengths, in rating points.
 const MEAN: f64 = 1500.0;
 const DEVIATION: f64 = 300.0;
 const LOWEST: f64 = 600.0;
 const HIGHEST: f64 = 2600.0;
-/// Of two who are equally strong, so many games are drawn; of others, fewer.
+/// The share of draws between equal players; between others it is smaller.
 const DRAWS_OF_EQUALS: f64 = 0.16;
-/// How far off the rating is that a player brings along from elsewhere, as a standard deviation.
+/// The standard deviation of the error in a new player's own estimate.
 const GUESS_DEVIATION: f64 = 90.0;
 
 /// The strengths of all players under one seed.
@@ -28,34 +28,34 @@ impl Strengths {
 
     /// The true strength of a player, in rating points.
     pub fn of(self, user: &str) -> f64 {
-        let mut chance = self.chance("strength", user);
-        (MEAN + DEVIATION * normal(&mut chance)).clamp(LOWEST, HIGHEST)
+        let mut rng = self.rng("strength", user);
+        (MEAN + DEVIATION * normal(&mut rng)).clamp(LOWEST, HIGHEST)
     }
 
-    /// What a player who comes from elsewhere takes their strength for, in whole points.
+    /// A new player's own estimate of its strength, in whole points.
     pub fn guess(self, user: &str) -> u16 {
-        let mut chance = self.chance("guess", user);
-        (self.of(user) + GUESS_DEVIATION * normal(&mut chance)).clamp(LOWEST, HIGHEST).round() as u16
+        let mut rng = self.rng("guess", user);
+        (self.of(user) + GUESS_DEVIATION * normal(&mut rng)).clamp(LOWEST, HIGHEST).round() as u16
     }
 
-    /// How the game of a match ends. The same match always ends alike.
+    /// The result of the game of a match. Deterministic.
     pub fn outcome(self, match_id: &str, first: &str, second: &str, aborted_share: f64) -> Outcome {
-        let mut chance = self.chance("game", match_id);
-        if chance.f64() < aborted_share {
+        let mut rng = self.rng("game", match_id);
+        if rng.f64() < aborted_share {
             return Outcome::Aborted;
         }
         let expected = expectation(self.of(first), self.of(second));
         let drawn = 2.0 * DRAWS_OF_EQUALS * expected.min(1.0 - expected);
-        match chance.f64() {
-            // A draw is half a point to each, so half of it comes off either side's wins.
+        match rng.f64() {
+            // A draw is half a point for each, so half of the draws is subtracted from each side's wins.
             roll if roll < expected - drawn / 2.0 => Outcome::First,
             roll if roll < expected + drawn / 2.0 => Outcome::Draw,
             _ => Outcome::Second,
         }
     }
 
-    /// Chance that depends on the seed, what it is for, and a name.
-    pub fn chance(self, purpose: &str, name: &str) -> fastrand::Rng {
+    /// A random number generator that depends on the seed, a purpose, and a name.
+    pub fn rng(self, purpose: &str, name: &str) -> fastrand::Rng {
         let mut hasher = DefaultHasher::new();
         (self.seed, purpose, name).hash(&mut hasher);
         fastrand::Rng::with_seed(hasher.finish())
@@ -68,14 +68,14 @@ pub fn expectation(first: f64, second: f64) -> f64 {
 }
 
 /// Standard normal, by Box and Muller.
-fn normal(chance: &mut fastrand::Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - chance.f64()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * chance.f64()).cos()
+fn normal(rng: &mut fastrand::Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.f64()).cos()
 }
 
-/// Exponential with this mean: the pauses of arrivals that know nothing of each other.
-pub fn exponential(chance: &mut fastrand::Rng, mean: f64) -> f64 {
-    -mean * (1.0 - chance.f64()).ln()
+/// Exponentially distributed with this mean, like the pauses of independent arrivals.
+pub fn exponential(rng: &mut fastrand::Rng, mean: f64) -> f64 {
+    -mean * (1.0 - rng.f64()).ln()
 }
 
 #[cfg(test)]
@@ -99,13 +99,16 @@ mod tests {
         let strengths = Strengths::new(7);
         for (first, second) in [("ada", "ben"), ("ben", "ada"), ("cleo", "dan"), ("eve", "eve")] {
             let expected = expectation(strengths.of(first), strengths.of(second));
-            let seen = points(strengths, first, second);
-            assert!((seen - expected).abs() < 0.015, "{first} against {second}: {seen}, expected {expected}");
+            let actual = points(strengths, first, second);
+            assert!(
+                (actual - expected).abs() < 0.015,
+                "{first} against {second}: {actual}, expected {expected}"
+            );
         }
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_players_and_games() {
+    fn same_seed_gives_the_same_players_and_games() {
         let (one, same, other) = (Strengths::new(1), Strengths::new(1), Strengths::new(2));
         assert_eq!(one.of("ada").to_bits(), same.of("ada").to_bits());
         assert_ne!(one.of("ada").to_bits(), other.of("ada").to_bits());
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_games_is_aborted() {
+    fn share_of_games_is_aborted() {
         let strengths = Strengths::new(3);
         let aborted = (0..10_000)
             .filter(|game| strengths.outcome(&game.to_string(), "ada", "ben", 0.05) == Outcome::Aborted)
@@ -123,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn pauses_have_the_mean_that_was_asked_for() {
-        let mut chance = fastrand::Rng::with_seed(1);
-        let mean = (0..20_000).map(|_| exponential(&mut chance, 3.0)).sum::<f64>() / 20_000.0;
+    fn pauses_have_the_given_mean() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mean = (0..20_000).map(|_| exponential(&mut rng, 3.0)).sum::<f64>() / 20_000.0;
         assert!((2.9..3.1).contains(&mean), "{mean}");
     }
 }

@@ -1,5 +1,5 @@
-//! Matchbook's HTTP API as a worker uses it. A server that is away or busy is waited for, however long: it may be
-//! stopped and started again at any moment, and the work goes on.
+//! The client of Matchbook's HTTP API for workers. While the server is unreachable or busy, calls are retried without
+//! limit: the server may be restarted at any time, and the work continues.
 
 use std::time::Duration;
 
@@ -12,34 +12,32 @@ use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::wire::{
-    Claim, Claimed, Exit, Failure, Item, LeaseId, Match, MatchesTaken, Nothing, Problem, Progress,
+    Claim, Claimed, EmptyBody, Exit, Failure, Item, LeaseId, Match, MatchesReported, Problem, Progress,
     Registration, WorkKind, WorkerId,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For one try; a claim's long wait comes on top.
-const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of one attempt, without the wait of a long poll.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("`{0}` is no server address: give --server as http://host:port")]
+    #[error("`{0}` is not a server address: write --server as http://host:port")]
     Address(String),
-    #[error("the token holds characters that a header cannot: give --token as it was minted")]
+    #[error("the token contains characters that a header cannot: use --token as it was minted")]
     Token,
-    #[error("the worker id `{0}` does not fit a path: use letters, digits, `-`, `_` and `.`")]
+    #[error("the worker id `{0}` is not valid in a path: use letters, digits, `-`, `_` and `.`")]
     WorkerId(String),
     #[error("cannot set up the http client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Why a call ended without its answer. Trouble that may pass is no such reason, but waited out.
+/// Why a call failed. Transient errors are not included, because they are retried.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("{call} was refused with {status}: {problem}")]
     Refused { call: String, status: StatusCode, problem: Box<Problem> },
-    #[error(
-        "{call} was answered with something else than the api promises ({source}); is --server a matchbook?"
-    )]
+    #[error("the response to {call} does not follow the api ({source}); is --server a matchbook server?")]
     Unreadable { call: String, source: serde_json::Error },
 }
 
@@ -52,10 +50,10 @@ impl CallError {
     }
 }
 
-/// How one try ended, if not well.
+/// The error of one attempt.
 #[derive(Debug)]
-enum TryError {
-    Passing { what: String, retry_after: Option<Duration> },
+enum AttemptError {
+    Transient { error: String, retry_after: Option<Duration> },
     Final(CallError),
 }
 
@@ -66,22 +64,22 @@ pub struct Api {
     worker_id: WorkerId,
 }
 
-/// A claim's answer, and whether the server was away meanwhile: then silence says nothing about its queue.
+/// The response to a claim. If the server was unreachable meanwhile, an empty response does not mean that it had no work.
 #[derive(Debug)]
 pub struct ClaimAnswer {
     pub items: Vec<Item>,
-    pub was_away: bool,
+    pub was_unreachable: bool,
 }
 
 impl Api {
     pub fn new(server: &str, worker_id: WorkerId, token: Option<&str>) -> Result<Self, SetupError> {
         let server = server.trim_end_matches('/').to_owned();
-        // Built without TLS: a worker stands beside its server, or behind a proxy that speaks TLS for it.
+        // Built without TLS: a worker runs next to its server, or behind a proxy for TLS.
         if !server.starts_with("http://") || reqwest::Url::parse(&server).is_err() {
             return Err(SetupError::Address(server));
         }
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~:".contains(c);
-        if worker_id.0.is_empty() || !worker_id.0.chars().all(fits) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.~:".contains(c);
+        if worker_id.0.is_empty() || !worker_id.0.chars().all(is_allowed) {
             return Err(SetupError::WorkerId(worker_id.0));
         }
         let mut headers = HeaderMap::new();
@@ -95,7 +93,7 @@ impl Api {
             .connect_timeout(CONNECT_TIMEOUT)
             .default_headers(headers)
             .user_agent(concat!("matchbook-matcher/", env!("CARGO_PKG_VERSION")))
-            // The one server is named by a flag; a proxy meant for the web is not on the way to it.
+            // The server is set by a flag; a proxy for web access is not used for it.
             .no_proxy()
             .build()?;
         Ok(Self { client, server, worker_id })
@@ -111,34 +109,34 @@ impl Api {
     }
 
     pub async fn heartbeat(&self) -> Result<(), CallError> {
-        self.command(Method::POST, &self.worker_path("/heartbeat"), &Nothing {}).await
+        self.command(Method::POST, &self.worker_path("/heartbeat"), &EmptyBody {}).await
     }
 
     pub async fn exit(&self, exit: &Exit) -> Result<(), CallError> {
         self.command(Method::POST, &self.worker_path("/exit"), exit).await
     }
 
-    /// Waits at the server up to `wait` for a request to work on.
+    /// Claims a match request, with a long poll of up to `wait`.
     pub async fn claim(&self, wait: Duration) -> Result<ClaimAnswer, CallError> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let body = Claim { kinds: [WorkKind::MatchRequest], worker_id: &self.worker_id, max: 1, wait_ms };
-        let (bytes, tries) =
-            self.call(Method::POST, "/internal/work/claim", &body, TRY_TIMEOUT + wait).await?;
+        let (bytes, attempts) =
+            self.call(Method::POST, "/internal/work/claim", &body, ATTEMPT_TIMEOUT + wait).await?;
         let claimed: Claimed = decoded("claim", &bytes)?;
-        Ok(ClaimAnswer { items: claimed.items, was_away: tries > 0 })
+        Ok(ClaimAnswer { items: claimed.items, was_unreachable: attempts > 0 })
     }
 
     pub async fn extend_lease(&self, lease: &LeaseId) -> Result<(), CallError> {
-        self.command(Method::POST, &lease_path(lease, "heartbeat"), &Nothing {}).await
+        self.command(Method::POST, &lease_path(lease, "heartbeat"), &EmptyBody {}).await
     }
 
     pub async fn fail(&self, lease: &LeaseId, error: &str) -> Result<(), CallError> {
         self.command(Method::POST, &lease_path(lease, "fail"), &Failure { error }).await
     }
 
-    pub async fn report_matches(&self, job: Uuid, found: &[Match]) -> Result<MatchesTaken, CallError> {
+    pub async fn report_matches(&self, job: Uuid, found: &[Match]) -> Result<MatchesReported, CallError> {
         let path = format!("/jobs/{job}/matches");
-        let (bytes, _) = self.call(Method::POST, &path, found, TRY_TIMEOUT).await?;
+        let (bytes, _) = self.call(Method::POST, &path, found, ATTEMPT_TIMEOUT).await?;
         decoded(&path, &bytes)
     }
 
@@ -150,16 +148,16 @@ impl Api {
         format!("/internal/workers/{}{rest}", self.worker_id.0)
     }
 
-    /// A call whose answer holds nothing that the worker needs.
+    /// A call whose response the worker does not need.
     async fn command<B>(&self, method: Method, path: &str, body: &B) -> Result<(), CallError>
     where
         B: Serialize + ?Sized + Sync,
     {
-        self.call(method, path, body, TRY_TIMEOUT).await.map(drop)
+        self.call(method, path, body, ATTEMPT_TIMEOUT).await.map(drop)
     }
 
-    /// Tries until the server answers for good; also says how many tries failed before. All tries carry the same
-    /// idempotency key, so that a report whose answer was lost counts once.
+    /// Retries until the server succeeds or refuses; also returns the number of failed attempts. All attempts have the same
+    /// idempotency key, so that a report whose response was lost counts once.
     async fn call<B>(
         &self,
         method: Method,
@@ -182,15 +180,15 @@ impl Api {
                 .json(body);
             match attempt(&call, request).await {
                 Ok(bytes) => {
-                    if backoff.tries() > 0 {
-                        info!(%call, tries = backoff.tries() + 1, "the server answers again");
+                    if backoff.attempts() > 0 {
+                        info!(%call, attempts = backoff.attempts() + 1, "the server responds again");
                     }
-                    return Ok((bytes, backoff.tries()));
+                    return Ok((bytes, backoff.attempts()));
                 }
-                Err(TryError::Final(error)) => return Err(error),
-                Err(TryError::Passing { what, retry_after }) => {
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Transient { error, retry_after }) => {
                     let wait = backoff.next(retry_after);
-                    warn!(%call, trouble = %what, wait_ms = wait.as_millis() as u64, "trying again");
+                    warn!(%call, %error, wait_ms = wait.as_millis() as u64, "retrying");
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -202,39 +200,40 @@ fn lease_path(lease: &LeaseId, action: &str) -> String {
     format!("/internal/work/{}/{action}", lease.0)
 }
 
-async fn attempt(call: &str, request: RequestBuilder) -> Result<Vec<u8>, TryError> {
-    let passing = |error: &reqwest::Error| TryError::Passing { what: causes(error), retry_after: None };
-    let response = request.send().await.map_err(|error| passing(&error))?;
+async fn attempt(call: &str, request: RequestBuilder) -> Result<Vec<u8>, AttemptError> {
+    let transient =
+        |error: &reqwest::Error| AttemptError::Transient { error: causes(error), retry_after: None };
+    let response = request.send().await.map_err(|error| transient(&error))?;
     let status = response.status();
     let retry_after = retry_after(&response);
-    let bytes = response.bytes().await.map_err(|error| passing(&error))?;
+    let bytes = response.bytes().await.map_err(|error| transient(&error))?;
     if status.is_success() {
         return Ok(bytes.to_vec());
     }
     let problem = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-        let title = status.canonical_reason().unwrap_or("no reason given").to_lowercase();
+        let title = status.canonical_reason().unwrap_or("unknown reason").to_lowercase();
         Box::new(Problem { title, ..Problem::default() })
     });
-    // 507, a full disk at the server, is among the server errors: it passes once someone makes room.
-    let passes = status.is_server_error()
+    // 507, a full disk of the server, is also transient: it ends when space is freed.
+    let is_transient = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    if passes {
-        return Err(TryError::Passing { what: format!("{status}: {problem}"), retry_after });
+    if is_transient {
+        return Err(AttemptError::Transient { error: format!("{status}: {problem}"), retry_after });
     }
-    Err(TryError::Final(CallError::Refused { call: call.to_owned(), status, problem }))
+    Err(AttemptError::Final(CallError::Refused { call: call.to_owned(), status, problem }))
 }
 
 fn decoded<T: DeserializeOwned>(call: &str, bytes: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(bytes).map_err(|source| CallError::Unreadable { call: call.to_owned(), source })
 }
 
-/// `Retry-After` in seconds; the form with a date would need both clocks to agree.
+/// `Retry-After` in seconds; the form with a date would need synchronized clocks.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// The error with what lies under it: alone it says no more than "error sending request".
+/// The error with its causes; its own message is only "error sending request".
 fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! How long to wait before the next try.
+//! The delay before the next attempt.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use crate::splitmix::SplitMix64;
 
 const FIRST: Duration = Duration::from_millis(200);
 const CAP: Duration = Duration::from_secs(5);
-/// A server that asks for more is asked again after this much all the same.
+/// The limit on a server's `Retry-After`.
 const RETRY_AFTER_CAP: Duration = Duration::from_secs(120);
 
-/// Exponential back-off with jitter, so that workers that lost the server together do not come back together.
+/// Exponential backoff with jitter, so that workers that lost the server at the same time do not retry at the same time.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    tries: u32,
+    attempts: u32,
     random: SplitMix64,
 }
 
 impl Backoff {
     pub fn new(seed: u64) -> Self {
-        Self { tries: 0, random: SplitMix64::new(seed) }
+        Self { attempts: 0, random: SplitMix64::new(seed) }
     }
 
-    /// The wait before the next try, half to whole of a doubling delay, and never less than the server asked for.
+    /// The delay before the next attempt: half to all of a doubling delay, and never less than `Retry-After`.
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let doubled = FIRST.saturating_mul(1 << self.tries.min(16)).min(CAP);
-        self.tries += 1;
-        let jittered = doubled.mul_f64(0.5 + 0.5 * self.random.unit());
+        let delay = FIRST.saturating_mul(1 << self.attempts.min(16)).min(CAP);
+        self.attempts += 1;
+        let jittered = delay.mul_f64(0.5 + 0.5 * self.random.unit());
         jittered.max(retry_after.unwrap_or_default().min(RETRY_AFTER_CAP))
     }
 
-    pub fn tries(&self) -> u32 {
-        self.tries
+    pub fn attempts(&self) -> u32 {
+        self.attempts
     }
 }
 
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_cap_and_are_jittered_downwards() {
+    fn delays_double_up_to_the_cap_with_jitter() {
         let mut backoff = Backoff::new(7);
         for full in [200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
             let wait = backoff.next(None).as_millis();
@@ -48,12 +48,12 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_never_asked_sooner_than_it_said() {
+    fn retry_after_is_respected() {
         assert_eq!(Backoff::new(1).next(Some(Duration::from_secs(30))), Duration::from_secs(30));
     }
 
     #[test]
-    fn workers_with_different_seeds_come_back_apart() {
+    fn different_seeds_give_different_delays() {
         assert_ne!(Backoff::new(1).next(None), Backoff::new(2).next(None));
     }
 }

@@ -1,4 +1,4 @@
-//! All product images against all frames of a folder, without a server: what the vision finds, as a table.
+//! Compares all product images with all frames of a folder, without a server, and prints the result as a table.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -41,7 +41,7 @@ pub struct FrameMatch {
     pub outline: Option<[(f64, f64); 4]>,
 }
 
-/// Compares each of `images` with each of `frames`, by ids, on all cores.
+/// Compares each of `images` with each of `frames` (ids), on all cores.
 pub fn check(media: &Media, images: &[String], frames: &[String]) -> Result<Check, MediaError> {
     let started = Instant::now();
     let next = AtomicUsize::new(0);

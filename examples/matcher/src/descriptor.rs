@@ -1,4 +1,4 @@
-//! What a keypoint looks like: 256 brightness comparisons inside its patch, turned by the keypoint's angle (rBRIEF).
+//! The descriptor of a keypoint: 256 brightness comparisons inside its patch, rotated by the keypoint's angle (rBRIEF).
 
 use std::sync::LazyLock;
 
@@ -7,17 +7,17 @@ use image::GrayImage;
 use crate::keypoint::{Keypoint, PATCH_RADIUS};
 use crate::splitmix::SplitMix64;
 
-/// Bits of a descriptor.
+/// The number of bits of a descriptor.
 pub const BITS: u32 = 256;
 /// The seed of the pattern. Changing it changes every descriptor.
 const PATTERN_SEED: u64 = 0x6d61_7463_6862_6f6f;
 
-/// 256 bits; near descriptors differ in few of them.
+/// 256 bits; similar descriptors differ in few of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor([u64; 4]);
 
 impl Descriptor {
-    /// `level` must be the blurred picture of the keypoint's level: single pixels are too noisy to compare.
+    /// The descriptor of a keypoint. `level` must be the blurred image of its level: single pixels are too noisy to compare.
     pub fn of(level: &GrayImage, keypoint: &Keypoint) -> Self {
         let (sin, cos) = keypoint.angle.sin_cos();
         let value = |(u, v): (f32, f32)| {
@@ -32,7 +32,7 @@ impl Descriptor {
         Self(words)
     }
 
-    /// In how many of the 256 bits the two differ.
+    /// The Hamming distance: the number of different bits.
     pub fn distance(&self, other: &Self) -> u32 {
         self.0.iter().zip(&other.0).map(|(a, b)| (a ^ b).count_ones()).sum()
     }
@@ -46,8 +46,8 @@ impl From<[u64; 4]> for Descriptor {
 
 type Offset = (f32, f32);
 
-/// Pairs of offsets, drawn normally about the keypoint as BRIEF's authors found best, with every
-/// point inside the round patch, so that no turn takes it outside.
+/// Pairs of offsets, normally distributed around the keypoint, which the authors of BRIEF found best. Every point is
+/// inside the round patch, so that no rotation moves it outside.
 static PATTERN: LazyLock<Vec<(Offset, Offset)>> = LazyLock::new(|| {
     let mut random = SplitMix64::new(PATTERN_SEED);
     let radius = PATCH_RADIUS as f32;
@@ -60,7 +60,7 @@ static PATTERN: LazyLock<Vec<(Offset, Offset)>> = LazyLock::new(|| {
     let mut pairs = Vec::with_capacity(BITS as usize);
     while pairs.len() < BITS as usize {
         let (first, second) = (offset(), offset());
-        // Points that are near each other are nearly always equally bright after the blur: such a bit is noise.
+        // Close points have nearly the same brightness after the blur: such a bit would be noise.
         if (first.0 - second.0).hypot(first.1 - second.1) >= 4.0 {
             pairs.push((first, second));
         }
@@ -75,25 +75,25 @@ mod tests {
     use image::Luma;
 
     #[test]
-    fn every_point_of_the_pattern_is_inside_the_patch() {
+    fn pattern_is_inside_the_patch() {
         let radius = PATCH_RADIUS as f32;
         assert_eq!(PATTERN.len(), BITS as usize);
         assert!(PATTERN.iter().all(|(a, b)| a.0.hypot(a.1) <= radius && b.0.hypot(b.1) <= radius));
     }
 
     #[test]
-    fn a_quarter_turn_of_the_picture_changes_few_bits() {
+    fn quarter_rotation_changes_few_bits() {
         let mut random = SplitMix64::new(5);
         let noise = GrayImage::from_fn(80, 80, |_, _| Luma([random.below(256) as u8]));
         let picture = imageproc::filter::gaussian_blur_f32(&noise, 2.5);
         let turned = image::imageops::rotate90(&picture);
         let (upright, other) = (keypoints(&picture, 10), keypoints(&turned, 10));
         let keypoint = upright[0];
-        // A pixel (x, y) of a picture turned clockwise lies at (height - 1 - y, x).
+        // A pixel (x, y) of an image rotated clockwise is at (height - 1 - y, x).
         let (x, y) = (79 - keypoint.y, keypoint.x);
         let same = other.iter().find(|k| k.x.abs_diff(x) <= 1 && k.y.abs_diff(y) <= 1).unwrap();
         let near = Descriptor::of(&picture, &keypoint).distance(&Descriptor::of(&turned, same));
         let far = Descriptor::of(&picture, &keypoint).distance(&Descriptor::of(&picture, &upright[1]));
-        assert!(near < 30 && far > 80, "turned differs in {near} bits, another place in {far}");
+        assert!(near < 30 && far > 80, "turned differs in {near} bits, another keypoint in {far}");
     }
 }

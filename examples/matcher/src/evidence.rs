@@ -1,5 +1,5 @@
-//! The evidence picture: product image and frame side by side, a line for each inlier, and the product's outline
-//! where it was found. Someone who doubts a match looks at it and knows.
+//! The evidence image: product image and frame side by side, a line for each inlier, and the product's outline in the
+//! frame, so that a match can be checked by eye.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,24 +15,24 @@ use imageproc::point::Point;
 use nalgebra::Point2;
 use uuid::Uuid;
 
-use crate::verdict::Found;
+use crate::verdict::Detection;
 
 const JPEG_QUALITY: u8 = 88;
-/// Room around and between the two pictures.
+/// The margin around and between the two images.
 const MARGIN: u32 = 16;
 const BACKGROUND: Rgb<u8> = Rgb([24, 26, 31]);
 const OUTLINE: Rgb<u8> = Rgb([255, 255, 255]);
 const OUTLINE_SHADOW: Rgb<u8> = Rgb([0, 0, 0]);
-/// Lines let the picture under them show.
+/// Lines are slightly transparent.
 const LINE_WEIGHT: f32 = 0.85;
-/// File systems take names of 255 bytes; the rest is for the ending.
+/// File systems allow names of 255 bytes; the rest is for the extension.
 const FILE_NAME_MAX: usize = 200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    #[error("cannot write evidence to {path}: {source}; point --evidence at a folder that can be written")]
+    #[error("cannot write evidence to {path}: {source}; set --evidence to a writable folder")]
     Write { path: PathBuf, source: std::io::Error },
-    #[error("cannot encode the evidence picture {path}: {source}")]
+    #[error("cannot encode the evidence image {path}: {source}")]
     Encode { path: PathBuf, source: image::ImageError },
 }
 
@@ -41,12 +41,12 @@ pub fn evidence_path(dir: &Path, job: Uuid, match_id: &str) -> PathBuf {
     dir.join(job.to_string()).join(format!("{}.jpg", file_name(match_id)))
 }
 
-/// Letters, digits, `-`, `_` and `.` stay; any other byte becomes `=` and two hex digits, so that no two ids share
-/// a name and none leaves its folder. A name too long for a file system ends in a hash instead.
+/// Letters, digits, `-`, `_` and `.` are kept; any other byte becomes `=` and two hex digits, so that names are unique and
+/// stay in their folder. A name that is too long for a file system ends in a hash instead.
 fn file_name(match_id: &str) -> String {
     let mut name = String::with_capacity(match_id.len());
     for byte in match_id.bytes() {
-        // A leading dot would hide the file, or climb.
+        // A leading dot would hide the file, or name a parent folder.
         let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if plain || (byte == b'.' && !name.is_empty()) {
             name.push(char::from(byte));
@@ -62,9 +62,14 @@ fn file_name(match_id: &str) -> String {
     name
 }
 
-/// Draws and writes the picture. It appears whole or not at all: a worker killed in mid-write leaves no torn file
-/// under the final name.
-pub fn write(path: &Path, product: &RgbImage, frame: &RgbImage, found: &Found) -> Result<(), EvidenceError> {
+/// Draws and writes the image atomically: a worker that is killed during the write leaves no partial file under the final
+/// name.
+pub fn write(
+    path: &Path,
+    product: &RgbImage,
+    frame: &RgbImage,
+    found: &Detection,
+) -> Result<(), EvidenceError> {
     let failed = |source| EvidenceError::Write { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
@@ -73,14 +78,14 @@ pub fn write(path: &Path, product: &RgbImage, frame: &RgbImage, found: &Found) -
     JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
         .encode_image(&draw(product, frame, found))
         .map_err(|source| EvidenceError::Encode { path: path.to_owned(), source })?;
-    // The process id keeps two workers that redo the same request out of each other's file.
+    // The process id separates the files of workers that process the same request.
     let unfinished = path.with_extension(format!("{}.part", std::process::id()));
     fs::write(&unfinished, bytes).map_err(failed)?;
     fs::rename(&unfinished, path).map_err(failed)
 }
 
-/// The picture itself.
-pub fn draw(product: &RgbImage, frame: &RgbImage, found: &Found) -> RgbImage {
+/// Draws the image.
+pub fn draw(product: &RgbImage, frame: &RgbImage, found: &Detection) -> RgbImage {
     let inner_height = product.height().max(frame.height());
     let width = product.width() + frame.width() + 3 * MARGIN;
     let mut canvas = RgbImage::from_pixel(width, inner_height + 2 * MARGIN, BACKGROUND);
@@ -93,7 +98,7 @@ pub fn draw(product: &RgbImage, frame: &RgbImage, found: &Found) -> RgbImage {
     for (index, pair) in found.inliers.iter().enumerate() {
         let colour = distinct_colour(index);
         let (from, to) = (placed(pair.product, product_at), placed(pair.frame, frame_at));
-        // Dots mark the exact places; their dark rims keep them apart where they crowd.
+        // Dots mark the exact points; their dark rims separate them where they are dense.
         draw_antialiased_line_segment_mut(&mut canvas, from, to, colour, |line, under, weight| {
             interpolate(line, under, weight * LINE_WEIGHT)
         });
@@ -105,14 +110,13 @@ pub fn draw(product: &RgbImage, frame: &RgbImage, found: &Found) -> RgbImage {
     canvas
 }
 
-/// Draws the outline onto a copy of the frame first, so that a product that reaches out of the frame is cut at its
-/// edge rather than drawn over the neighbour.
+/// Draws the outline onto a copy of the frame, so that a product that extends beyond the frame is clipped at its edge.
 fn draw_outline(
     canvas: &mut RgbImage,
     frame: &RgbImage,
     frame_at: (u32, u32),
     product: &RgbImage,
-    found: &Found,
+    found: &Detection,
 ) {
     let Some(corners) = found.homography.outline(product.width(), product.height()) else { return };
     let mut outlined = frame.clone();
@@ -137,11 +141,11 @@ fn draw_thick_line(
     }
     let along = along.normalize() * half_width;
     let aside = nalgebra::Vector2::new(-along.y, along.x);
-    // Running past both ends by the half width closes the corners.
+    // Extending both ends by the half width closes the corners.
     let quad = [from - along + aside, to + along + aside, to + along - aside, from - along - aside];
     let mut quad = quad.map(|p| Point::new(p.x.round() as i32, p.y.round() as i32)).to_vec();
     quad.dedup();
-    // A polygon may not end where it begins.
+    // The last point of a polygon must differ from the first.
     if quad.len() >= 3 && quad.first() != quad.last() {
         draw_antialiased_polygon_mut(picture, &quad, colour, interpolate);
     }
@@ -151,7 +155,7 @@ fn placed(point: Point2<f64>, at: (u32, u32)) -> (i32, i32) {
     (point.x.round() as i32 + at.0 as i32, point.y.round() as i32 + at.1 as i32)
 }
 
-/// Hues a golden angle apart: however many, neighbours in the list stay far apart on the colour wheel.
+/// Hues at multiples of the golden angle, so that neighbours in the list always have very different hues.
 fn distinct_colour(index: usize) -> Rgb<u8> {
     let hue = (index as f32 * 137.508) % 360.0 / 60.0;
     let (high, low) = (255.0, 70.0);
@@ -173,21 +177,21 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn an_id_becomes_a_file_name_that_stays_in_its_folder() {
+    fn file_name_stays_in_its_folder() {
         assert_eq!(file_name("hedge-1:clip:f000"), "hedge-1=3Aclip=3Af000");
         assert_eq!(file_name("../../etc/passwd"), "=2E.=2F..=2Fetc=2Fpasswd");
         assert_ne!(file_name("a:b"), file_name("a=3Ab"));
     }
 
     #[test]
-    fn an_id_too_long_for_a_file_name_keeps_its_own() {
+    fn long_ids_have_distinct_file_names() {
         let (one, other) = (format!("{}x", "ü".repeat(120)), format!("{}y", "ü".repeat(120)));
         assert!(file_name(&one).len() <= FILE_NAME_MAX);
         assert_ne!(file_name(&one), file_name(&other));
     }
 
     #[test]
-    fn neighbouring_lines_have_colours_of_their_own() {
+    fn lines_have_distinct_colours() {
         let colours: HashSet<_> = (0..60).map(|index| distinct_colour(index).0).collect();
         assert_eq!(colours.len(), 60);
     }

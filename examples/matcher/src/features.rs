@@ -1,4 +1,4 @@
-//! The features of one picture: keypoints over all levels of its pyramid, each with its descriptor.
+//! The features of an image: keypoints on all levels of its pyramid, with their descriptors.
 
 use image::GrayImage;
 use imageproc::filter::gaussian_blur_f32;
@@ -8,13 +8,13 @@ use crate::descriptor::Descriptor;
 use crate::keypoint::{BORDER, keypoints};
 use crate::pyramid::{LEVELS_MAX, STEP, pyramid};
 
-/// At most so many features a picture, shared out over the levels by their area.
+/// The most features of an image, distributed over its levels.
 pub const FEATURES_MAX: usize = 1_500;
 const BLUR_SIGMA: f32 = 2.0;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Feature {
-    /// Position in pixels of the full picture.
+    /// The position in pixels of the full image.
     pub at: Point2<f64>,
     pub descriptor: Descriptor,
 }
@@ -37,7 +37,7 @@ impl Features {
             }
             let blurred = gaussian_blur_f32(&level.picture, BLUR_SIGMA);
             list.extend(found.iter().map(|keypoint| Feature {
-                // Pixel centres are at halves, which a change of size keeps; corners of pixels are not.
+                // Scaling maps pixel centres, which are at half coordinates.
                 at: Point2::new(
                     (f64::from(keypoint.x) + 0.5) * level.scale_x - 0.5,
                     (f64::from(keypoint.y) + 0.5) * level.scale_y - 0.5,
@@ -49,7 +49,7 @@ impl Features {
     }
 }
 
-/// How many of `FEATURES_MAX` a level may have: falling as its sides do, so that small levels still have a say.
+/// The most features of a level: proportional to its sides, so that small levels still count.
 fn share(index: usize) -> usize {
     let all: f64 = (0..LEVELS_MAX).map(|level| STEP.powi(-(level as i32))).sum();
     (FEATURES_MAX as f64 * STEP.powi(-(index as i32)) / all).round() as usize

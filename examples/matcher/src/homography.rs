@@ -1,14 +1,14 @@
-//! The projective map from product image to frame: found from point pairs, and refused where no camera could see it.
+//! The projective map from product image to frame: fitted to point pairs, and refused if no camera could produce it.
 
 use nalgebra::{Matrix3, Point2, SMatrix, SVector, Vector3};
 
 use crate::matching::Correspondence;
 
-/// How many times longer or shorter than in the product image a length may appear in the frame.
+/// The largest change of a length between product image and frame, as a factor.
 const STRETCH_MAX: f64 = 6.0;
-/// How much more a patch may be stretched one way than the other: beyond, a surface is seen almost edge on.
+/// The largest ratio of the stretch in two directions: beyond it, a surface is seen almost edge on.
 const SKEW_MAX: f64 = 3.0;
-/// Two points nearer than this, in pixels, count as one when a map is drawn through four.
+/// The smallest distance of two points, in pixels, for a map through four points.
 const APART_MIN: f64 = 4.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,18 +21,18 @@ impl Homography {
         (matrix.iter().all(|v| v.is_finite()) && last.abs() > 1e-12).then(|| Self(matrix / last))
     }
 
-    /// Where a point of the product image lies in the frame; none beyond the horizon.
+    /// The position of a product image point in the frame; none beyond the horizon.
     pub fn project(&self, point: Point2<f64>) -> Option<Point2<f64>> {
         let mapped = self.0 * Vector3::new(point.x, point.y, 1.0);
         (mapped.z > 1e-9).then(|| Point2::new(mapped.x / mapped.z, mapped.y / mapped.z))
     }
 
-    /// Distance in frame pixels between where a correspondence's product point maps to and where it was seen.
+    /// The distance in frame pixels between the mapped product point of a correspondence and its frame point.
     pub fn error(&self, pair: &Correspondence) -> f64 {
         self.project(pair.product).map_or(f64::INFINITY, |at| nalgebra::distance(&at, &pair.frame))
     }
 
-    /// The exact map through four pairs; none where they are too near each other, on a line, or mirrored.
+    /// The exact map through four pairs; none if they are too close, collinear, or mirrored.
     pub fn through_four(pairs: [&Correspondence; 4]) -> Option<Self> {
         if !spread_alike(pairs) {
             return None;
@@ -56,8 +56,8 @@ impl Homography {
     }
 
     /// The least-squares map over four or more pairs: the normalised direct linear transform
-    /// (Hartley and Zisserman, algorithm 4.2). `tilt_damping` draws it to a map without tilt as strongly as about
-    /// so many correspondences would; with 0 it is the plain least squares. O(pairs).
+    /// (Hartley and Zisserman, algorithm 4.2). `tilt_damping` pulls it towards a map without tilt, about as
+    /// strongly as this number of correspondences; 0 is plain least squares. O(pairs).
     pub fn fit(pairs: &[Correspondence], tilt_damping: f64) -> Option<Self> {
         if pairs.len() < 4 {
             return None;
@@ -92,8 +92,8 @@ impl Homography {
         ])
     }
 
-    /// Whether a camera could see a flat product image so: not mirrored, nowhere folded over the horizon,
-    /// nowhere stretched, shrunk or squeezed past belief.
+    /// Whether a camera could produce this map of a flat product image: not mirrored, not folded over the horizon, and not
+    /// stretched, shrunk or squeezed beyond the limits.
     pub fn is_plausible(&self, width: u32, height: u32) -> bool {
         let (right, bottom) = (f64::from(width) - 1.0, f64::from(height) - 1.0);
         [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom), (right / 2.0, bottom / 2.0)]
@@ -108,7 +108,7 @@ impl Homography {
         // The derivative of the map at the point.
         let (a, b) = ((h[(0, 0)] - at.x * h[(2, 0)]) / w, (h[(0, 1)] - at.x * h[(2, 1)]) / w);
         let (c, d) = ((h[(1, 0)] - at.y * h[(2, 0)]) / w, (h[(1, 1)] - at.y * h[(2, 1)]) / w);
-        // Singular values of a 2×2 matrix, in closed form; a negative determinant mirrors.
+        // The singular values of a 2×2 matrix in closed form; a negative determinant means a mirrored map.
         let (determinant, squares) = (a * d - b * c, a * a + b * b + c * c + d * d);
         let root = (squares * squares - 4.0 * determinant * determinant).max(0.0).sqrt();
         let (long, short) = (((squares + root) / 2.0).sqrt(), ((squares - root) / 2.0).max(0.0).sqrt());
@@ -116,8 +116,8 @@ impl Homography {
     }
 }
 
-/// Whether the four points are apart and off any common line on both sides, and run round the same way:
-/// only then does an unmirrored map go through them.
+/// Whether the four points are distinct and not collinear on both sides, and have the same orientation: only then an
+/// unmirrored map through them exists.
 fn spread_alike(pairs: [&Correspondence; 4]) -> bool {
     let turn = |a: Point2<f64>, b: Point2<f64>, c: Point2<f64>| (b - a).perp(&(c - a));
     [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]].into_iter().all(|[i, j, k]| {
@@ -128,8 +128,8 @@ fn spread_alike(pairs: [&Correspondence; 4]) -> bool {
     })
 }
 
-/// Moves the points' centre to the origin and their mean distance from it to √2, without which the
-/// normal equations lose their digits; none if all points are one.
+/// Moves the centre of the points to the origin and scales their mean distance to √2; without it, the normal equations
+/// lose precision. None if all points are equal.
 fn normalisation(points: impl Iterator<Item = Point2<f64>> + Clone) -> Option<Matrix3<f64>> {
     let count = points.clone().count() as f64;
     let centre = points.clone().fold(SVector::<f64, 2>::zeros(), |sum, p| sum + p.coords) / count;
@@ -155,13 +155,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_fit_recovers_the_map_that_made_its_points(
+        fn fit_recovers_the_original_map(
             angle in -3.1_f64..3.1, scale in 0.2_f64..3.0, x in -200.0_f64..400.0, y in -200.0_f64..400.0,
             tilt_x in -5e-4_f64..5e-4, tilt_y in -5e-4_f64..5e-4,
         ) {
             let (sin, cos) = (scale * angle.sin(), scale * angle.cos());
             let truth = matrix([cos, -sin, x, sin, cos, y, tilt_x, tilt_y, 1.0]);
-            // Far from the origin even a mild tilt can mirror: such maps are refused, not recovered.
+            // Far from the origin even a small tilt can mirror: such maps are refused, not recovered.
             prop_assume!(truth.is_plausible(281, 201));
             let grid = (0..25).map(|i| (f64::from(i % 5) * 70.0, f64::from(i / 5) * 50.0));
             let pairs: Vec<_> =
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirrored_product_is_refused() {
+    fn mirrored_product_is_refused() {
         assert!(!matrix([-1.0, 0.0, 300.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
         let corners = [(0.0, 0.0), (100.0, 0.0), (0.0, 100.0), (100.0, 100.0)];
         let mirrored = corners.map(|(x, y)| pair((x, y), Point2::new(300.0 - x, y)));
@@ -185,23 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn a_product_shrunk_to_a_spot_or_squeezed_to_a_line_is_refused() {
+    fn extremely_shrunk_or_squeezed_product_is_refused() {
         assert!(!matrix([0.05, 0.0, 300.0, 0.0, 0.05, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
         assert!(!matrix([1.0, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0, 0.0, 1.0]).is_plausible(200, 100));
     }
 
     #[test]
-    fn a_product_folded_over_the_horizon_is_refused() {
+    fn product_folded_over_the_horizon_is_refused() {
         assert!(!matrix([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, -0.01, 0.0, 1.0]).is_plausible(200, 100));
     }
 
     #[test]
-    fn a_turned_and_tilted_product_is_plausible() {
+    fn rotated_and_tilted_product_is_plausible() {
         assert!(matrix([0.4, -0.4, 100.0, 0.4, 0.4, 20.0, 1e-4, -2e-4, 1.0]).is_plausible(400, 300));
     }
 
     #[test]
-    fn points_on_a_line_give_no_map() {
+    fn collinear_points_give_no_map() {
         let line = [0.0, 30.0, 60.0, 90.0].map(|x| pair((x, x), Point2::new(x, 10.0)));
         assert_eq!(Homography::through_four([&line[0], &line[1], &line[2], &line[3]]), None);
     }

@@ -1,33 +1,33 @@
-//! Where to look: FAST corners of one pyramid level, ranked by Harris' measure, each with an orientation.
+//! Keypoint detection: FAST corners of one pyramid level, ranked by Harris' measure, with orientation.
 
 use image::GrayImage;
 use imageproc::corners::{Corner, corners_fast9};
 use imageproc::suppress::local_maxima;
 
-/// Radius of the patch that orientation and descriptor are taken from, in pixels of the level.
+/// The radius of the patch for orientation and descriptor, in pixels of the level.
 pub const PATCH_RADIUS: i32 = 15;
-/// No keypoint lies nearer to an edge: its whole patch, turned any way, with the blur's reach, is inside the level.
+/// The smallest distance of a keypoint to an edge, so that its rotated patch, with the radius of the blur, is inside the
+/// level.
 pub const BORDER: u32 = 18;
-/// A rim pixel must differ from the centre by this many grey levels. Low, because shade and haze flatten a scene;
-/// the ranking takes the strongest first anyway.
+/// The least difference in grey levels between a rim pixel and the centre. Low, because shade and haze reduce contrast;
+/// the ranking selects the strongest corners anyway.
 const FAST_THRESHOLD: u8 = 7;
-/// Half the side of the window over which Harris' measure sums gradients.
+/// Half the side of the window for Harris' measure.
 const HARRIS_RADIUS: i32 = 3;
-/// Harris' usual constant: how much an edge, strong one way only, is marked down.
+/// The usual constant of Harris' measure, which penalises edges.
 const HARRIS_K: f32 = 0.04;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Keypoint {
-    /// Position in pixels of its level.
+    /// The position in pixels of its level.
     pub x: u32,
     pub y: u32,
-    /// Direction of the patch's centre of brightness, in radians: it turns with the picture.
+    /// The direction of the patch's intensity centroid in radians, which rotates with the image.
     pub angle: f32,
     pub strength: f32,
 }
 
-/// The `count_max` strongest corners that are the best within their neighbourhood, strongest first.
-/// O(pixels) for the corner test and O(corners) for the rest.
+/// The `count_max` strongest local maxima, strongest first. O(pixels) for the corner test and O(corners) for the rest.
 pub fn keypoints(level: &GrayImage, count_max: usize) -> Vec<Keypoint> {
     let (width, height) = level.dimensions();
     let inside = |corner: &Corner| {
@@ -41,7 +41,7 @@ pub fn keypoints(level: &GrayImage, count_max: usize) -> Vec<Keypoint> {
         .filter(|corner| corner.score > 0.0)
         .collect();
     let mut best = local_maxima(&ranked, 2);
-    // Position breaks ties, so the choice never depends on the order of a sort.
+    // Ties are broken by position, so that the selection is deterministic.
     best.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.y, a.x).cmp(&(b.y, b.x))));
     best.truncate(count_max);
     best.into_iter()
@@ -74,7 +74,7 @@ fn harris(level: &GrayImage, x: u32, y: u32) -> f32 {
     xx * yy - xy * xy - HARRIS_K * (xx + yy) * (xx + yy)
 }
 
-/// Direction from the centre of a round patch to its centre of brightness (Rosin's intensity centroid).
+/// The direction from the centre of a round patch to its intensity centroid (Rosin).
 fn orientation(level: &GrayImage, x: u32, y: u32) -> f32 {
     let (mut across, mut down) = (0_i32, 0_i32);
     for v in -PATCH_RADIUS..=PATCH_RADIUS {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_corners_of_a_square_are_found_and_its_sides_are_not() {
+    fn corners_of_a_square_are_found() {
         let found = keypoints(&bright_square(), 4);
         assert_eq!(found.len(), 4);
         for (x, y) in [(40, 40), (79, 40), (40, 79), (79, 79)] {
@@ -113,19 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn a_corner_points_towards_its_bright_side() {
+    fn orientation_points_towards_the_bright_side() {
         let found = keypoints(&bright_square(), 4);
         let top_left = found.iter().find(|k| k.x < 60 && k.y < 60).unwrap();
         assert!((top_left.angle - std::f32::consts::FRAC_PI_4).abs() < 0.2, "{top_left:?}");
     }
 
     #[test]
-    fn a_flat_picture_has_no_keypoint() {
+    fn flat_image_has_no_keypoint() {
         assert!(keypoints(&GrayImage::from_pixel(100, 100, Luma([90])), 10).is_empty());
     }
 
     #[test]
-    fn a_picture_smaller_than_the_border_has_no_keypoint() {
+    fn image_smaller_than_the_border_has_no_keypoint() {
         assert!(keypoints(&GrayImage::new(20, 20), 10).is_empty());
     }
 }

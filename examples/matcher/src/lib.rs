@@ -1,12 +1,12 @@
 //! A worker that finds product images in video frames.
 //!
-//! It claims match requests from a Matchbook server, looks for the product's pictures in the video's frames, and
-//! reports progress, matches and evidence pictures. [`worker`] is its life, [`request`] one request's, [`verdict`]
-//! one candidate's; the vision below is pure: `pyramid` → `keypoint` → `descriptor` → [`features`], then
-//! [`matching`] (the vector pass) and [`ransac`] over a [`homography`].
+//! It claims match requests from a Matchbook server, searches the product's images in the video's frames, and reports
+//! progress, matches and evidence images. [`worker`] is the main loop, [`request`] processes one match request, and
+//! [`verdict`] one candidate. The vision code is pure: `pyramid` → `keypoint` → `descriptor` → [`features`], then
+//! [`matching`] (the vector pass) and [`ransac`] with a [`homography`].
 //!
-//! It refuses to know how the server works: nothing of Matchbook's own crates is imported, and what passes between
-//! the two is in [`wire`], in the words of the HTTP API. The vision knows neither network nor files.
+//! It does not depend on Matchbook's crates: the messages in [`wire`] follow the HTTP API. The vision code uses neither the
+//! network nor files.
 
 pub mod api;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! The program: flags and environment, logs, signals, exit codes.
+//! The program: flags, environment, logging, signals and exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,19 +9,19 @@ use clap::{Args, Parser, Subcommand};
 use matchbook_matcher::api::{Api, CallError, SetupError};
 use matchbook_matcher::check::check;
 use matchbook_matcher::media::{Folder, Media, MediaError};
-use matchbook_matcher::request::Bench;
+use matchbook_matcher::request::WorkContext;
 use matchbook_matcher::wire::{Exit, WorkerId};
-use matchbook_matcher::worker::{Ended, Signal, Worker};
+use matchbook_matcher::worker::{Signal, StopReason, Worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// A lease lasts 45 s; three heartbeats fit in it.
+/// A lease lasts 45 s, which is three heartbeats.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
-/// A comparison that is still running when the worker leaves is not waited for longer than this.
+/// The longest wait of a stopping worker for a running comparison.
 const VISION_GRACE: Duration = Duration::from_millis(500);
 
-/// Finds product images in video frames, for a Matchbook server.
+/// A Matchbook worker that finds product images in video frames.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare every product image with every frame of a folder, without a server, and print what is found.
+    /// Compare every product image with every frame of a folder, without a server, and print the result.
     Check(CheckArgs),
 }
 
@@ -42,32 +42,32 @@ struct WorkArgs {
     /// The Matchbook server.
     #[arg(long, env = "MATCHER_SERVER", default_value = "http://127.0.0.1:8080")]
     server: String,
-    /// This worker's name at the server; the host's name and the process id unless given.
+    /// The worker id; the host name and the process id by default.
     #[arg(long, env = "MATCHER_WORKER_ID")]
     worker_id: Option<String>,
-    /// The folder that holds products/ and frames/.
+    /// The folder with products/ and frames/.
     #[arg(long, env = "MATCHER_MEDIA", default_value = "examples/data/matching")]
     media: PathBuf,
-    /// Where evidence pictures go, in a folder for each job.
+    /// The folder for evidence images, with a subfolder for each job.
     #[arg(long, env = "MATCHER_EVIDENCE", default_value = "./evidence")]
     evidence: PathBuf,
-    /// A bearer token with the role `worker`, if the server wants one.
+    /// A bearer token with the role `worker`, if the server requires one.
     #[arg(long, env = "MATCHBOOK_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Leave once no work has come for so many seconds; without it, stay.
+    /// Exit after this many seconds without work; without it, keep running.
     #[arg(long, env = "MATCHER_UNTIL_IDLE", value_name = "SECONDS")]
     until_idle: Option<u64>,
-    /// Pause after each candidate, in milliseconds, to watch a job go.
+    /// Pause after each candidate, in milliseconds, for demonstrations.
     #[arg(long, env = "MATCHER_PACE_MS", default_value_t = 0)]
     pace_ms: u64,
-    /// Log as JSON, one object a line.
+    /// Log as JSON, one object per line.
     #[arg(long, env = "MATCHER_JSON")]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// The folder that holds products/ and frames/.
+    /// The folder with products/ and frames/.
     #[arg(long, env = "MATCHER_MEDIA", default_value = "examples/data/matching")]
     media: PathBuf,
     /// Print JSON, with every match.
@@ -96,7 +96,7 @@ enum Failure {
     Setup(#[from] SetupError),
     #[error(transparent)]
     Media(#[from] MediaError),
-    #[error("the server does not want this worker: {0}")]
+    #[error("the server refused this worker: {0}")]
     Refused(#[from] CallError),
     #[error("the worker panicked; its log has the message")]
     Panicked,
@@ -120,7 +120,7 @@ fn run_check(args: &CheckArgs) -> Result<(), Failure> {
 
 fn run_worker(args: WorkArgs) -> Result<(), Failure> {
     start_logging(args.json);
-    // One thread for the calls; comparisons have threads of their own.
+    // One thread for the calls; comparisons run on their own threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(work(args));
     runtime.shutdown_timeout(VISION_GRACE);
@@ -128,7 +128,7 @@ fn run_worker(args: WorkArgs) -> Result<(), Failure> {
 }
 
 async fn work(args: WorkArgs) -> Result<(), Failure> {
-    // Listened for before anything is claimed, so that no signal finds the worker holding work without its handler.
+    // The handlers are installed before the first claim, so that no signal is missed while the worker has a lease.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stop = async move {
         tokio::select! {
@@ -138,23 +138,23 @@ async fn work(args: WorkArgs) -> Result<(), Failure> {
     };
     let worker_id = WorkerId(args.worker_id.unwrap_or_else(default_worker_id));
     let api = Api::new(&args.server, worker_id, args.token.as_deref())?;
-    let bench = Bench {
+    let context = WorkContext {
         media: Arc::new(Media::new(args.media)),
         evidence: args.evidence,
         pace: Duration::from_millis(args.pace_ms),
     };
     let until_idle = args.until_idle.map(Duration::from_secs);
-    let worker = Arc::new(Worker::new(api, bench, until_idle, HEARTBEAT_EVERY));
-    // A task of its own, so that even a panic in it is reported.
+    let worker = Arc::new(Worker::new(api, context, until_idle, HEARTBEAT_EVERY));
+    // A separate task, so that a panic is reported as well.
     let running = Arc::clone(&worker);
     match tokio::spawn(async move { running.run(stop).await }).await {
-        Ok(Ok(Ended::Idle)) => info!("no work is left"),
-        Ok(Ok(Ended::Signalled(signal))) => info!(?signal, "left as told"),
+        Ok(Ok(StopReason::Idle)) => info!("stopped: no work"),
+        Ok(Ok(StopReason::Signalled(signal))) => info!(?signal, "stopped by a signal"),
         Ok(Err(refused)) => return Err(refused.into()),
         Err(panic) => {
             error!(%panic, "the worker panicked");
             let exit = Exit { exit_code: 101, signal: None, reason: format!("panic: {panic}") };
-            worker.say_goodbye(&exit).await;
+            worker.report_exit(&exit).await;
             return Err(Failure::Panicked);
         }
     }
@@ -167,7 +167,7 @@ fn default_worker_id() -> String {
     format!("{}-{}", host.chars().map(plain).collect::<String>(), std::process::id())
 }
 
-/// To standard error; standard output is for answers. `RUST_LOG` chooses what is told.
+/// Logs to standard error; standard output is for results. `RUST_LOG` sets the filter.
 fn start_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -1,28 +1,27 @@
-//! The vector pass: which feature of a product image looks like which feature of a frame.
+//! The vector pass: pairs features of a product image with similar features of a frame.
 
 use nalgebra::Point2;
 
 use crate::features::{Feature, Features};
 
-/// The best candidate must be nearer than this share of the second best: a look that many places
-/// have says nothing about where.
+/// The ratio test: the distance of the best candidate must be below this share of the second best, because ambiguous
+/// features do not identify a position.
 pub const RATIO_MAX: f64 = 0.8;
-/// A best candidate with more differing bits than this is no likeness, however lonely. Unrelated patches
-/// differ in about 128.
+/// The largest distance of a correspondence in bits. Unrelated patches differ in about 128.
 pub const DISTANCE_MAX: u32 = 80;
 
-/// A place in the product image and the place in the frame that looks like it.
+/// A point in the product image and the similar point in the frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Correspondence {
     pub product: Point2<f64>,
     pub frame: Point2<f64>,
-    /// Differing bits of the two descriptors.
+    /// The Hamming distance of the two descriptors.
     pub distance: u32,
 }
 
 /// At most one correspondence for each feature, on both sides. O(product features × frame features).
 pub fn correspondences(product: &Features, frame: &Features) -> Vec<Correspondence> {
-    // For each frame feature the nearest product feature that chose it: several may, and only one can be right.
+    // For each frame feature, the nearest of the product features that selected it: only one can be correct.
     let mut chosen: Vec<Option<Correspondence>> = vec![None; frame.list.len()];
     for feature in &product.list {
         let Some((index, distance)) = nearest(feature, &frame.list) else { continue };
@@ -34,7 +33,7 @@ pub fn correspondences(product: &Features, frame: &Features) -> Vec<Corresponden
     chosen.into_iter().flatten().collect()
 }
 
-/// The nearest by Hamming distance, if it is near and clearly nearer than the next elsewhere.
+/// The nearest feature by Hamming distance, if it is below both limits.
 fn nearest(feature: &Feature, among: &[Feature]) -> Option<(usize, u32)> {
     let (mut best, mut best_index, mut second) = (u32::MAX, 0, u32::MAX);
     for (index, other) in among.iter().enumerate() {
@@ -47,8 +46,8 @@ fn nearest(feature: &Feature, among: &[Feature]) -> Option<(usize, u32)> {
             second = distance;
         }
     }
-    let clear = second != u32::MAX && f64::from(best) < RATIO_MAX * f64::from(second);
-    (best <= DISTANCE_MAX && clear).then_some((best_index, best))
+    let is_unambiguous = second != u32::MAX && f64::from(best) < RATIO_MAX * f64::from(second);
+    (best <= DISTANCE_MAX && is_unambiguous).then_some((best_index, best))
 }
 
 #[cfg(test)]
@@ -61,7 +60,7 @@ mod tests {
     use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};
     use imageproc::rect::Rect;
 
-    /// Overlapping rectangles of random greys: corners everywhere, no two places alike.
+    /// Overlapping rectangles of random greys: an image with many distinct corners.
     fn texture(seed: u64) -> GrayImage {
         let mut random = SplitMix64::new(seed);
         let mut picture = GrayImage::from_pixel(300, 300, Luma([128]));
@@ -74,7 +73,7 @@ mod tests {
         imageproc::filter::gaussian_blur_f32(&picture, 0.8)
     }
 
-    /// Asserts that nearly all correspondences from `texture` to `changed` are where `moved` says.
+    /// Asserts that nearly all correspondences from `texture` to `changed` follow the map `moved`.
     #[track_caller]
     fn check(changed: &GrayImage, moved: impl Fn(Point2<f64>) -> Point2<f64>) {
         let found = correspondences(&Features::of(&texture(1)), &Features::of(changed));
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turned_picture_is_recognised() {
+    fn rotated_image_is_recognised() {
         for degrees in [20.0_f32, 90.0, 137.0] {
             let angle = degrees.to_radians();
             let border = Border::Constant(Luma([128]));
@@ -98,20 +97,20 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_half_the_size_is_recognised() {
+    fn image_at_half_size_is_recognised() {
         let small = resize(&texture(1), 150, 150, FilterType::Triangle);
         check(&small, |p| Point2::new(p.x / 2.0, p.y / 2.0));
     }
 
     #[test]
-    fn a_darker_picture_is_recognised() {
+    fn darker_image_is_recognised() {
         let mut dark = texture(1);
         dark.pixels_mut().for_each(|pixel| pixel.0[0] = (f32::from(pixel.0[0]) * 0.6) as u8);
         check(&dark, |p| p);
     }
 
     #[test]
-    fn unrelated_pictures_share_next_to_nothing() {
+    fn unrelated_images_have_few_correspondences() {
         let (one, other) = (Features::of(&texture(1)), Features::of(&texture(2)));
         let found = correspondences(&one, &other).len();
         assert!(found * 10 < one.list.len(), "{found} correspondences of {} features", one.list.len());
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_the_frame_goes_to_the_product_feature_most_like_it() {
+    fn frame_feature_goes_to_the_most_similar_product_feature() {
         let product = features(&[(1.0, [0b111, 0, 0, 0]), (2.0, [0b1, 0, 0, 0]), (3.0, [0b11, 0, 0, 0])]);
         let frame = features(&[(50.0, [0; 4]), (60.0, [u64::MAX; 4])]);
         let [only] = correspondences(&product, &frame)[..] else { panic!("one place, one correspondence") };
@@ -132,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_two_places_have_is_no_correspondence() {
+    fn ambiguous_feature_is_not_a_correspondence() {
         let product = features(&[(1.0, [0; 4])]);
         let frame = features(&[(50.0, [0xff, 0, 0, 0]), (60.0, [0x1ff, 0, 0, 0])]);
         assert!(correspondences(&product, &frame).is_empty());
     }
 
     #[test]
-    fn a_lone_candidate_has_no_rival_and_proves_nothing() {
+    fn single_candidate_is_not_a_correspondence() {
         let one = features(&[(1.0, [0; 4])]);
         assert!(correspondences(&one, &one).is_empty());
     }

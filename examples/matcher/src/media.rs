@@ -1,5 +1,5 @@
-//! Where pictures are: `products/` and `frames/` under one folder, by id or by the file name a url ends in. Features
-//! are computed once a process, for a request compares each of its pictures many times.
+//! The image files: `products/` and `frames/` in one folder, found by id or by the file name at the end of a url. Features
+//! are cached, because a request compares each image many times.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use image::{DynamicImage, ImageError, ImageReader};
 
 use crate::features::Features;
 
-/// Longer sides are shrunk to this before anything else: more pixels cost time and find nothing more.
+/// Larger images are scaled down to this side: more pixels cost time without better results.
 const SIDE_MAX: u32 = 1_600;
-/// About 80 MB of features at most; the oldest go first.
+/// The most cached features, about 80 MB; the oldest are evicted first.
 const FEATURES_CACHED_MAX: usize = 1_024;
-const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
+const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Folder {
@@ -34,12 +34,12 @@ impl Folder {
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     #[error(
-        "no picture for `{id}`: {expected} is not there; add it, or point --media at the folder that has it"
+        "no image for `{id}`: {expected} does not exist; add it, or set --media to the folder that contains it"
     )]
     Missing { id: String, expected: PathBuf },
-    #[error("cannot decode {path}: {source}; replace it by a sound JPEG or PNG")]
+    #[error("cannot decode {path}: {source}; replace it by a valid JPEG or PNG")]
     Unreadable { path: PathBuf, source: ImageError },
-    #[error("cannot list {path}: {source}; point --media at a folder with products/ and frames/ in it")]
+    #[error("cannot list {path}: {source}; set --media to a folder with products/ and frames/")]
     Unlistable { path: PathBuf, source: std::io::Error },
 }
 
@@ -60,11 +60,11 @@ impl Media {
         Self { dir, cache: Mutex::default() }
     }
 
-    /// The file of a picture. A url counts by its last segment alone, and only if that file is there.
+    /// The file of an image. Only the last segment of a url is used, and only if this file exists.
     pub fn find(&self, folder: Folder, id: &str, url: Option<&str>) -> Result<PathBuf, MediaError> {
         let folder = self.dir.join(folder.name());
         let by_url = url.and_then(last_segment).into_iter().map(str::to_owned);
-        let by_id = is_file_name(id).then(|| ENDINGS.map(|ending| format!("{id}.{ending}")));
+        let by_id = is_file_name(id).then(|| EXTENSIONS.map(|extension| format!("{id}.{extension}")));
         by_url
             .chain(by_id.into_iter().flatten())
             .map(|name| folder.join(name))
@@ -75,12 +75,12 @@ impl Media {
             })
     }
 
-    /// The features of a picture file. Blocks while they are computed, about a tenth of a second for the first time.
+    /// The features of an image file. Blocks while they are computed the first time, about a tenth of a second.
     pub fn features(&self, path: &Path) -> Result<Arc<Features>, MediaError> {
         if let Some(features) = self.lock().features.get(path) {
             return Ok(Arc::clone(features));
         }
-        // Computed outside the lock: two threads may do it twice, which costs time and nothing else.
+        // Computed outside the lock: two threads may compute the same features, which only costs time.
         let features = Arc::new(Features::of(&load(path)?.to_luma8()));
         let mut cache = self.lock();
         if cache.features.insert(path.to_owned(), Arc::clone(&features)).is_none() {
@@ -94,15 +94,15 @@ impl Media {
         Ok(features)
     }
 
-    /// The ids of all pictures of a folder, in order.
+    /// The sorted ids of all images of a folder.
     pub fn ids(&self, folder: Folder) -> Result<Vec<String>, MediaError> {
         let path = self.dir.join(folder.name());
         let failed = |source| MediaError::Unlistable { path: path.clone(), source };
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(&path).map_err(failed)? {
             let file = entry.map_err(failed)?.path();
-            let ending = file.extension().and_then(|ending| ending.to_str());
-            if ending.is_some_and(|ending| ENDINGS.contains(&ending))
+            let extension = file.extension().and_then(|extension| extension.to_str());
+            if extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
                 && let Some(id) = file.file_stem().and_then(|stem| stem.to_str())
             {
                 ids.push(id.to_owned());
@@ -117,7 +117,7 @@ impl Media {
     }
 }
 
-/// Decodes a picture file, whatever its ending says it is, and shrinks it if it is very large.
+/// Decodes an image file, independent of its extension, and scales it down if it is very large.
 pub fn load(path: &Path) -> Result<DynamicImage, MediaError> {
     let unreadable = |source| MediaError::Unreadable { path: path.to_owned(), source };
     let picture = ImageReader::open(path)
@@ -137,7 +137,7 @@ fn last_segment(url: &str) -> Option<&str> {
     is_file_name(name).then_some(name)
 }
 
-/// Ids come from outside: none may name a file elsewhere.
+/// Ids come from requests: they must not name a file in another folder.
 fn is_file_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_found_by_its_id_and_by_the_file_name_of_its_url() {
+    fn image_is_found_by_id_and_by_file_name_of_its_url() {
         let (_dir, media) = media_with(&["products/a.jpg", "products/b.png"]);
         let by_id = media.find(Folder::Products, "b", None).unwrap();
         assert_eq!(found_name(&by_id), "b.png");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_cannot_reach_outside_its_folder() {
+    fn id_cannot_name_a_file_outside_its_folder() {
         let (_dir, media) = media_with(&["products/a.jpg"]);
         for id in ["../products/a", "..", "/etc/passwd", ""] {
             assert!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_picture_says_which_file_is_wanted() {
+    fn missing_image_error_names_the_expected_file() {
         let (_dir, media) = media_with(&[]);
         let error = media.find(Folder::Frames, "f004", None).unwrap_err().to_string();
         assert!(error.contains("frames/f004.jpg") && error.contains("--media"), "{error}");
@@ -201,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_picture_is_an_error_that_names_it() {
+    fn invalid_image_error_names_the_file() {
         let (dir, media) = media_with(&[]);
         let path = dir.path().join("frames/f.jpg");
-        std::fs::write(&path, "no picture").unwrap();
+        std::fs::write(&path, "not an image").unwrap();
         assert!(media.features(&path).unwrap_err().to_string().contains("f.jpg"));
     }
 }

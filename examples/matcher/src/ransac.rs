@@ -4,26 +4,26 @@ use crate::homography::Homography;
 use crate::matching::Correspondence;
 use crate::splitmix::SplitMix64;
 
-/// A correspondence agrees with a map that takes it this near, in frame pixels.
+/// The largest error of an inlier, in frame pixels.
 pub const INLIER_ERROR_MAX: f64 = 4.0;
 const SAMPLES_MAX: usize = 5_000;
-/// Sampling ends once a better map would have been met with this probability.
+/// Sampling ends when a better map would have been found with this probability.
 const CONFIDENCE: f64 = 0.999;
 const REFINEMENTS_MAX: usize = 10;
-/// A dozen inliers in one corner of a picture leave its far corners loose, for their noise passes as tilt. With this
-/// damping, once the inliers are known, the worst corner on the sample pictures wanders by 2.2 pixels from
-/// frame to frame instead of 11.6, and the inliers fit no worse.
+/// The damping of tilt. A dozen inliers in one corner of an image determine the far corners badly, because noise looks like
+/// tilt. With this damping, applied once the inliers are known, the worst corner on the sample images moves by 2.2 pixels
+/// from frame to frame instead of 11.6, and the inliers fit as well.
 const TILT_DAMPING: f64 = 3.0;
 
-/// A map and the correspondences that agree with it.
+/// A map and its inliers.
 #[derive(Debug, Clone)]
 pub struct Consensus {
     pub homography: Homography,
     pub inliers: Vec<Correspondence>,
 }
 
-/// The plausible map with the most inliers, refined on them; none without one. The same input and seed
-/// give the same answer. `width` and `height` are the product image's.
+/// The plausible map with the most inliers, refined on them, if there is one. Deterministic for the same input and seed.
+/// `width` and `height` are the size of the product image.
 pub fn consensus(
     pairs: &[Correspondence],
     width: u32,
@@ -45,19 +45,19 @@ pub fn consensus(
         if agreeing <= held || !homography.is_plausible(width, height) {
             continue;
         }
-        // Refining each new best at once, not only the last, reaches the full consensus in far fewer samples.
+        // Refining each new best map, not only the last, needs far fewer samples.
         let found = refined(homography, pairs, width, height);
         samples = samples.min(samples_needed(found.inliers.len(), pairs.len()));
         best = Some(found);
     }
-    best.map(|best| steadied(best, width, height))
+    best.map(|best| damped(best, width, height))
 }
 
-/// The same consensus under the damped map, if all its inliers still agree.
-fn steadied(found: Consensus, width: u32, height: u32) -> Consensus {
+/// The same consensus with the damped map, if all its inliers still agree.
+fn damped(found: Consensus, width: u32, height: u32) -> Consensus {
     match Homography::fit(&found.inliers, TILT_DAMPING) {
-        Some(steady) if steady.is_plausible(width, height) && agree(&steady, &found.inliers) => {
-            Consensus { homography: steady, ..found }
+        Some(damped) if damped.is_plausible(width, height) && agree(&damped, &found.inliers) => {
+            Consensus { homography: damped, ..found }
         }
         _ => found,
     }
@@ -67,7 +67,7 @@ fn agree(homography: &Homography, pairs: &[Correspondence]) -> bool {
     pairs.iter().all(|pair| homography.error(pair) <= INLIER_ERROR_MAX)
 }
 
-/// Fits the map to its inliers for as long as that gains inliers.
+/// Fits the map to its inliers as long as their number grows.
 fn refined(homography: Homography, pairs: &[Correspondence], width: u32, height: u32) -> Consensus {
     let mut best = Consensus { homography, inliers: inliers(&homography, pairs) };
     for _ in 0..REFINEMENTS_MAX {
@@ -76,9 +76,9 @@ fn refined(homography: Homography, pairs: &[Correspondence], width: u32, height:
         if agreeing.len() < best.inliers.len() || !fitted.is_plausible(width, height) {
             break;
         }
-        let settled = agreeing.len() == best.inliers.len();
+        let has_converged = agreeing.len() == best.inliers.len();
         best = Consensus { homography: fitted, inliers: agreeing };
-        if settled {
+        if has_converged {
             break;
         }
     }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use nalgebra::{Matrix3, Point2};
 
-    /// `right` correspondences of one known map with up to a pixel of noise, and `wrong` ones from anywhere to anywhere.
+    /// `right` correspondences of a known map with up to a pixel of noise, and `wrong` random ones.
     fn scene(right: usize, wrong: usize) -> (Homography, Vec<Correspondence>) {
         let matrix = Matrix3::new(0.5, -0.1, 220.0, 0.08, 0.55, 60.0, 1e-4, -1e-4, 1.0);
         let truth = Homography::from_matrix(matrix).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_map_is_recovered_among_three_outliers_to_each_inlier() {
+    fn map_is_recovered_among_three_outliers_per_inlier() {
         let (truth, pairs) = scene(30, 90);
         let found = consensus(&pairs, 400, 300, SplitMix64::new(1)).unwrap();
         assert!(found.inliers.iter().filter(|pair| pair.distance < 30).count() >= 29);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_answer_to_the_last_bit() {
+    fn same_seed_gives_the_identical_result() {
         let (_, pairs) = scene(20, 60);
         let [one, other] = [0, 1].map(|_| consensus(&pairs, 400, 300, SplitMix64::new(9)).unwrap());
         assert_eq!(one.homography, other.homography);
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn chance_alone_reaches_no_match() {
+    fn random_correspondences_give_no_match() {
         let (_, pairs) = scene(0, 120);
         let found = consensus(&pairs, 400, 300, SplitMix64::new(3));
         assert!(found.is_none_or(|found| found.inliers.len() < crate::verdict::INLIERS_MIN));
     }
 
     #[test]
-    fn inliers_in_a_narrow_band_leave_the_far_corner_near_its_place() {
+    fn damping_stabilises_the_far_corner() {
         let matrix = Matrix3::new(0.5, 0.0, 200.0, 0.0, 0.5, 60.0, 0.0, 0.0, 1.0);
         let truth = Homography::from_matrix(matrix).unwrap();
         let far = Point2::new(415.0, 179.0);
@@ -183,7 +183,7 @@ mod tests {
             }));
             let homography = Homography::fit(&inliers, 0.0).unwrap();
             plain += off(&homography) / 20.0;
-            steady += off(&steadied(Consensus { homography, inliers }, 416, 180).homography) / 20.0;
+            steady += off(&damped(Consensus { homography, inliers }, 416, 180).homography) / 20.0;
         }
         assert!(
             steady < 0.9 * plain,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn three_correspondences_prove_nothing() {
+    fn three_correspondences_are_not_enough() {
         let (_, pairs) = scene(3, 0);
         assert!(consensus(&pairs, 400, 300, SplitMix64::new(1)).is_none());
     }

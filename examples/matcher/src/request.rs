@@ -1,5 +1,5 @@
-//! One match request from claim to completion: every image of the product against every frame of the video, in an
-//! order that every worker keeps, so that one can go on where another died.
+//! Processes one match request: compares every image of the product with every frame of the video, in a fixed order, so that
+//! another worker can resume after a crash.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,84 +14,84 @@ use crate::media::{Folder, Media, MediaError};
 use crate::verdict::verdict;
 use crate::wire::{Frame, Image, Item, Match, MatchId, Progress, Totals};
 
-/// A report goes out after so many candidates, or after `REPORT_EVERY`, whichever comes first.
+/// Progress is reported after this many candidates, or after `REPORT_EVERY`, whichever is first.
 const CANDIDATES_PER_REPORT: u64 = 8;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// What became of a request that was worked through.
+/// The outcome of a completed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
+pub struct RequestOutcome {
     pub totals: Totals,
-    /// Matches found in this attempt, and how many of them the server had not known.
+    /// The matches found in this attempt, and the number that were new to the server.
     pub found: u64,
     pub accepted: u64,
-    /// Candidates compared in this attempt.
+    /// The candidates compared in this attempt.
     pub compared: u64,
 }
 
-/// Why a request was not worked through.
+/// Why a request was not completed.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfinished {
+pub enum RequestError {
     #[error(transparent)]
     Media(#[from] MediaError),
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    #[error("the request names no {0}; register them with the job before asking for matches")]
+    #[error("the request has no {0}; register them with the job before requesting matches")]
     Empty(&'static str),
     #[error("comparing {image} with {frame} panicked; the worker's log has the message")]
     Panicked { image: String, frame: String },
-    /// The lease went to someone else, or ran out while the server was away.
+    /// The lease belongs to another worker, or expired while the server was unreachable.
     #[error("the lease is lost")]
     LeaseLost,
-    #[error("the job takes no more matches")]
+    #[error("the job accepts no more matches")]
     JobEnded,
     #[error(transparent)]
     Call(CallError),
 }
 
-/// Where a worker reads and writes, and how fast it goes.
+/// The folders of a worker, and its pace.
 #[derive(Debug, Clone)]
-pub struct Bench {
+pub struct WorkContext {
     pub media: Arc<Media>,
     pub evidence: PathBuf,
     /// A pause after each candidate, for demonstrations.
     pub pace: Duration,
 }
 
-/// Works a request through, from where its totals say that earlier attempts stopped.
-pub async fn process(api: &Api, bench: &Bench, item: &Item) -> Result<Finished, Unfinished> {
+/// Processes a request, starting after the candidates that earlier attempts have processed.
+pub async fn process(api: &Api, context: &WorkContext, item: &Item) -> Result<RequestOutcome, RequestError> {
     let candidates = candidates(item)?;
     if item.candidates != candidates.len() as u64 {
         tracing::warn!(
             request = item.request_id.0,
             announced = item.candidates,
-            given = candidates.len(),
-            "the request announced another number of candidates than it has"
+            actual = candidates.len(),
+            "the request announced a different number of candidates than it has"
         );
     }
     let mut report = Report::new(api, item);
     let done = usize::try_from(item.totals.candidates_processed).unwrap_or(usize::MAX);
     for (image, frame) in candidates.into_iter().skip(done) {
-        let compared = compare_elsewhere(bench, item, image, frame).await?;
-        report.add(compared);
+        let result = compare_in_background(context, item, image, frame).await?;
+        report.add(result);
         if report.is_due() {
             report.send(false).await?;
         }
-        if !bench.pace.is_zero() {
-            tokio::time::sleep(bench.pace).await;
+        if !context.pace.is_zero() {
+            tokio::time::sleep(context.pace).await;
         }
     }
     report.send(true).await?;
     Ok(report.finished)
 }
 
-/// All pairs, by ids: the order of the lists is the server's affair, and resuming rests on one order.
-fn candidates(item: &Item) -> Result<Vec<(Image, Frame)>, Unfinished> {
+/// All pairs, sorted by ids: the server may list them in any order, and resuming needs a fixed one.
+fn candidates(item: &Item) -> Result<Vec<(Image, Frame)>, RequestError> {
     if item.images.is_empty() {
-        return Err(Unfinished::Empty("product images"));
+        return Err(RequestError::Empty("product images"));
     }
     if item.frames.is_empty() {
-        return Err(Unfinished::Empty("video frames"));
+        return Err(RequestError::Empty("video frames"));
     }
     let (mut images, mut frames) = (item.images.clone(), item.frames.clone());
     images.sort_by(|a, b| a.img_id.cmp(&b.img_id));
@@ -101,25 +101,25 @@ fn candidates(item: &Item) -> Result<Vec<(Image, Frame)>, Unfinished> {
     Ok(pairs.collect())
 }
 
-/// What one candidate gave.
+/// The result of one candidate.
 #[derive(Debug)]
-struct Compared {
+struct CandidateResult {
     ransac_checked: bool,
     found: Option<Match>,
 }
 
-async fn compare_elsewhere(
-    bench: &Bench,
+async fn compare_in_background(
+    context: &WorkContext,
     item: &Item,
     image: Image,
     frame: Frame,
-) -> Result<Compared, Unfinished> {
+) -> Result<CandidateResult, RequestError> {
     let names = (image.img_id.0.clone(), frame.frame_id.0.clone());
-    let (media, evidence, item) = (Arc::clone(&bench.media), bench.evidence.clone(), item.clone());
-    // Off the async thread, so that heartbeats go on.
+    let (media, evidence, item) = (Arc::clone(&context.media), context.evidence.clone(), item.clone());
+    // Not on the async thread, so that heartbeats continue.
     tokio::task::spawn_blocking(move || compare(&media, &evidence, &item, &image, &frame))
         .await
-        .map_err(|_| Unfinished::Panicked { image: names.0, frame: names.1 })?
+        .map_err(|_| RequestError::Panicked { image: names.0, frame: names.1 })?
 }
 
 fn compare(
@@ -128,13 +128,13 @@ fn compare(
     item: &Item,
     image: &Image,
     frame: &Frame,
-) -> Result<Compared, Unfinished> {
+) -> Result<CandidateResult, RequestError> {
     let product_path = media.find(Folder::Products, &image.img_id.0, image.url.as_deref())?;
     let frame_path = media.find(Folder::Frames, &frame.frame_id.0, None)?;
     let (product, scene) = (media.features(&product_path)?, media.features(&frame_path)?);
     let verdict = verdict(&product, &scene, &[&image.img_id.0, &frame.frame_id.0]);
     let Some(found) = verdict.found else {
-        return Ok(Compared { ransac_checked: verdict.ransac_checked, found: None });
+        return Ok(CandidateResult { ransac_checked: verdict.ransac_checked, found: None });
     };
     let match_id = MatchId::of(&image.img_id, &item.video_id, &frame.frame_id);
     let path = evidence::evidence_path(evidence, item.job_id, &match_id.0);
@@ -149,10 +149,10 @@ fn compare(
         score: found.score,
         evidence_path: path.to_string_lossy().into_owned(),
     };
-    Ok(Compared { ransac_checked: verdict.ransac_checked, found: Some(found) })
+    Ok(CandidateResult { ransac_checked: verdict.ransac_checked, found: Some(found) })
 }
 
-/// What is known and not yet told to the server.
+/// The results that are not yet reported to the server.
 struct Report<'a> {
     api: &'a Api,
     item: &'a Item,
@@ -160,12 +160,12 @@ struct Report<'a> {
     unreported: Vec<Match>,
     candidates_unreported: u64,
     last_sent: Instant,
-    finished: Finished,
+    finished: RequestOutcome,
 }
 
 impl<'a> Report<'a> {
     fn new(api: &'a Api, item: &'a Item) -> Self {
-        let finished = Finished { totals: item.totals, found: 0, accepted: 0, compared: 0 };
+        let finished = RequestOutcome { totals: item.totals, found: 0, accepted: 0, compared: 0 };
         Self {
             api,
             item,
@@ -177,34 +177,37 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add(&mut self, compared: Compared) {
+    fn add(&mut self, result: CandidateResult) {
         let totals = &mut self.finished.totals;
         totals.candidates_processed += 1;
         totals.vector_pass_done += 1;
-        totals.ransac_checked += u64::from(compared.ransac_checked);
+        totals.ransac_checked += u64::from(result.ransac_checked);
         self.finished.compared += 1;
-        self.finished.found += u64::from(compared.found.is_some());
+        self.finished.found += u64::from(result.found.is_some());
         self.candidates_unreported += 1;
-        self.unreported.extend(compared.found);
+        self.unreported.extend(result.found);
     }
 
     fn is_due(&self) -> bool {
         self.candidates_unreported >= CANDIDATES_PER_REPORT || self.last_sent.elapsed() >= REPORT_EVERY
     }
 
-    /// Matches first: progress that counts a candidate promises that its match is recorded, or a worker that goes
-    /// on from there would leave it out for ever.
-    async fn send(&mut self, completed: bool) -> Result<(), Unfinished> {
+    /// Matches are sent first: a worker that resumes from the reported progress would otherwise skip a match that was not
+    /// reported.
+    async fn send(&mut self, completed: bool) -> Result<(), RequestError> {
         if !self.unreported.is_empty() {
-            let taken =
-                self.api.report_matches(self.job, &self.unreported).await.map_err(|error| {
-                    match error.status() {
-                        Some(StatusCode::CONFLICT) => Unfinished::JobEnded,
-                        _ => Unfinished::Call(error),
-                    }
-                })?;
-            tracing::debug!(accepted = taken.accepted, duplicates = taken.duplicates, "matches reported");
-            self.finished.accepted += taken.accepted;
+            let reported = self.api.report_matches(self.job, &self.unreported).await.map_err(|error| {
+                match error.status() {
+                    Some(StatusCode::CONFLICT) => RequestError::JobEnded,
+                    _ => RequestError::Call(error),
+                }
+            })?;
+            tracing::debug!(
+                accepted = reported.accepted,
+                duplicates = reported.duplicates,
+                "matches reported"
+            );
+            self.finished.accepted += reported.accepted;
             self.unreported.clear();
         }
         let progress = Progress {
@@ -214,8 +217,8 @@ impl<'a> Report<'a> {
             completed,
         };
         self.api.report_progress(self.job, &progress).await.map_err(|error| match error.status() {
-            Some(StatusCode::CONFLICT | StatusCode::NOT_FOUND) => Unfinished::LeaseLost,
-            _ => Unfinished::Call(error),
+            Some(StatusCode::CONFLICT | StatusCode::NOT_FOUND) => RequestError::LeaseLost,
+            _ => RequestError::Call(error),
         })?;
         self.candidates_unreported = 0;
         self.last_sent = Instant::now();

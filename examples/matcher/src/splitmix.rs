@@ -1,5 +1,5 @@
-//! A seeded generator whose numbers are the same on every machine and in every release: descriptors and verdicts
-//! depend on it, so a library's generator, free to change with its version, would not do.
+//! A seeded random number generator with the same numbers on every machine and in every release. Descriptors and verdicts
+//! depend on it, so a library's generator, which may change between versions, is not suitable.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ impl SplitMix64 {
         Self(seed)
     }
 
-    /// Seeds from names, by 64-bit FNV-1a; a zero byte between them keeps `ab`, `c` apart from `a`, `bc`.
+    /// Seeds from names, by 64-bit FNV-1a; a zero byte between them distinguishes `ab`, `c` from `a`, `bc`.
     pub fn from_names(names: &[&str]) -> Self {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for name in names {

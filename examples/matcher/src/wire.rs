@@ -1,4 +1,4 @@
-//! What goes over the wire, in the words of Matchbook's HTTP API.
+//! The request and response bodies of Matchbook's HTTP API.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -36,7 +36,7 @@ pub struct FrameId(pub String);
 pub struct MatchId(pub String);
 
 impl MatchId {
-    /// The same for the same picture in the same frame, so that redone work reports the same match.
+    /// Deterministic, so that repeated work reports the same match.
     pub fn of(image: &ImageId, video: &VideoId, frame: &FrameId) -> Self {
         Self(format!("{}:{}:{}", image.0, video.0, frame.0))
     }
@@ -67,7 +67,7 @@ pub struct Claimed {
     pub items: Vec<Item>,
 }
 
-/// One match request under a lease: every image of a product against every frame of a video.
+/// One leased match request: compare every image of a product with every frame of a video.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Item {
     pub lease_id: LeaseId,
@@ -81,7 +81,7 @@ pub struct Item {
     pub candidates: u64,
     pub images: Vec<Image>,
     pub frames: Vec<Frame>,
-    /// What earlier attempts have reported already.
+    /// The totals that earlier attempts have reported.
     #[serde(default)]
     pub totals: Totals,
 }
@@ -97,7 +97,7 @@ pub struct Frame {
     pub frame_id: FrameId,
 }
 
-/// Candidates of one request so far, over all attempts.
+/// The candidate counts of one request over all attempts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub candidates_processed: u64,
@@ -127,7 +127,7 @@ pub struct Match {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct MatchesTaken {
+pub struct MatchesReported {
     pub accepted: u64,
     pub duplicates: u64,
 }
@@ -147,9 +147,9 @@ pub struct Exit {
 
 /// The body of an empty command.
 #[derive(Debug, Serialize)]
-pub struct Nothing {}
+pub struct EmptyBody {}
 
-/// An RFC 9457 problem, as far as a person reading the log wants it.
+/// An RFC 9457 problem, for log messages.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Problem {

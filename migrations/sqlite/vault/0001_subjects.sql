@@ -1,5 +1,5 @@
--- Who the subjects in the log are. Erasing a person clears user_id and key and keeps the row, so that the subject can
--- still be told to have been erased, and not to be unknown.
+-- The users behind the subjects in the log. Erasing a user clears user_id and key and keeps the row, so that an erased
+-- subject can be distinguished from an unknown one.
 CREATE TABLE subjects (
     subject_id BLOB NOT NULL PRIMARY KEY,
     tenant TEXT NOT NULL,

@@ -1,26 +1,26 @@
-//! A making of a read model beside the live one, in a task of its own.
+//! The build of a generation alongside the live one, in its own task.
 
 use futures_util::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::Parts;
+use super::RunnerContext;
+use crate::files::OpenGeneration;
 use crate::projection::Projection;
-use crate::rebuild::Opened;
-use crate::status::Stop;
-use crate::writer::{Halt, Rush, Writer};
+use crate::status::Failure;
+use crate::writer::{ApplyError, Mode, Writer};
 
-/// The task, and what it makes.
+/// The task, and the number of the generation that it builds.
 #[derive(Debug)]
 pub(crate) struct Build<P: Projection> {
     number: u64,
-    task: JoinHandle<Result<Writer<P>, Stop>>,
+    task: JoinHandle<Result<Writer<P>, Failure>>,
 }
 
 impl<P: Projection> Build<P> {
-    pub(crate) fn start(parts: &Parts<P>, opened: Opened) -> Self {
+    pub(crate) fn start(context: &RunnerContext<P>, opened: OpenGeneration) -> Self {
         let number = opened.number;
-        parts.board.rebuild_started(number, opened.checkpoint.position, parts.clock.now());
-        Self { number, task: tokio::spawn(build(parts.clone(), opened).boxed()) }
+        context.tracker.rebuild_started(number, opened.checkpoint.position, context.clock.now());
+        Self { number, task: tokio::spawn(build(context.clone(), opened).boxed()) }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -28,14 +28,14 @@ impl<P: Projection> Build<P> {
     }
 
     /// Waits for the end. Cancel safe.
-    pub(crate) async fn done(&mut self) -> Result<Writer<P>, Stop> {
-        (&mut self.task).await.unwrap_or_else(|error| Err(broken_off(&error)))
+    pub(crate) async fn done(&mut self) -> Result<Writer<P>, Failure> {
+        (&mut self.task).await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
-    /// Lets the file lie where it is, to be gone on with when it is opened again.
+    /// Aborts the build. Its file stays, and is continued when it is opened again.
     pub(crate) async fn abandon(mut self) {
         self.task.abort();
-        // Only once the task is gone may others open the file.
+        // The file may be opened again only after the task has ended.
         let _ = (&mut self.task).await;
     }
 }
@@ -46,42 +46,49 @@ impl<P: Projection> Drop for Build<P> {
     }
 }
 
-fn broken_off(error: &JoinError) -> Stop {
-    Stop::of_store(event_schemas::ids::Position::START, format!("the rebuild broke off: {error}"))
+fn panicked(error: &JoinError) -> Failure {
+    Failure::storage(event_schemas::ids::Position::START, format!("the rebuild panicked: {error}"))
 }
 
-async fn build<P: Projection>(parts: Parts<P>, opened: Opened) -> Result<Writer<P>, Stop> {
+async fn build<P: Projection>(
+    context: RunnerContext<P>,
+    opened: OpenGeneration,
+) -> Result<Writer<P>, Failure> {
     let from = opened.checkpoint.position;
-    let writer = Writer::open(opened, &parts.shared, parts.clock.clone())
+    let writer = Writer::open(opened, &context.shared, context.clock.clone())
         .await
-        .map_err(|error| Stop::of_store(from, error.to_string()))?;
-    catch_up(&parts, writer).await
+        .map_err(|error| Failure::storage(from, error.to_string()))?;
+    catch_up(&context, writer).await
 }
 
-/// Takes in everything up to the log's head. What cannot be finished is removed.
+/// Applies all events up to the log's head. A generation that cannot be finished is removed.
 pub(crate) async fn catch_up<P: Projection>(
-    parts: &Parts<P>,
+    context: &RunnerContext<P>,
     mut writer: Writer<P>,
-) -> Result<Writer<P>, Stop> {
-    let mut pages = parts.feed.read(writer.position(), P::CATEGORIES);
+) -> Result<Writer<P>, Failure> {
+    let mut pages = context.feed.read(writer.position(), P::CATEGORIES);
     while let Some(page) = pages.recv().await {
         let applied = match page {
-            Ok(page) => writer.apply(&[page], Rush::CatchingUp, &parts.slot).await,
-            Err(error) => Err(Halt::Poison(Stop::of_log(writer.position(), error.to_string()))),
+            Ok(page) => writer.apply(&[page], Mode::CatchUp, &context.slot).await,
+            Err(error) => Err(ApplyError::Unreadable(Failure::log(writer.position(), error.to_string()))),
         };
-        let stop = match applied {
+        let failure = match applied {
             Ok(()) => {
-                parts.board.rebuild_moved(writer.position(), writer.recorded_at(), parts.clock.now());
+                context.tracker.rebuild_advanced(
+                    writer.position(),
+                    writer.recorded_at(),
+                    context.clock.now(),
+                );
                 continue;
             }
-            Err(Halt::Poison(stop)) => stop,
-            Err(Halt::Store(error)) => Stop::of_store(writer.position(), error.to_string()),
+            Err(ApplyError::Unreadable(failure)) => failure,
+            Err(ApplyError::Storage(error)) => Failure::storage(writer.position(), error.to_string()),
         };
         writer.generation.db.retire();
-        return Err(stop);
+        return Err(failure);
     }
-    match writer.store(&parts.slot).await {
+    match writer.store(&context.slot).await {
         Ok(()) => Ok(writer),
-        Err(error) => Err(Stop::of_store(writer.position(), error.to_string())),
+        Err(error) => Err(Failure::storage(writer.position(), error.to_string())),
     }
 }

@@ -1,8 +1,8 @@
-//! One fold, many uses: they agree at every position, and so do the counts of the lists.
+//! The live fold, the replay, the manual fold and the lists agree at every position.
 
 use std::sync::Arc;
 
-use domain::matching::summary::JobFold;
+use domain::image_matching::summary::JobFold;
 use event_log::{EventLog, Filter};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
@@ -11,34 +11,34 @@ use proptest::test_runner::TestCaseError;
 
 use super::history::{self, History, job, match_id, tenant};
 use super::recovery::World;
-use super::summary::folded_by_hand;
+use super::summary::manual_fold;
 use super::{open, reach};
 use crate::matching_summary::{SNAPSHOT_EVENTS, Snapshots, UpTo};
 
-async fn agree(happenings: &[(u8, u8, u8)]) -> Result<(), TestCaseError> {
+async fn agree(actions: &[(u8, u8, u8)]) -> Result<(), TestCaseError> {
     let (folder, history, mut world) = (tempfile::tempdir().unwrap(), History::new(), World::default());
     let models = open(&folder, &history).await;
     let summaries = models.matching_summary();
     let id = job(1);
     let mut live = Vec::new();
-    for (what, of, n) in happenings {
-        world.happen(&history, *what, *of, *n).await;
+    for (action, of, n) in actions {
+        world.act(&history, *action, *of, *n).await;
         reach(&models, history.head()).await;
-        let held = summaries.summary(&tenant(), id).await.unwrap();
-        live.push((history.head(), held));
+        let current = summaries.summary(&tenant(), id).await.unwrap();
+        live.push((history.head(), current));
     }
-    for (position, held) in live {
-        let refolded =
-            summaries.refold(&tenant(), id, UpTo::Position(position), Snapshots::Use).await.unwrap();
-        prop_assert_eq!(refolded.map(|refolded| refolded.folded), held.clone());
-        if let Some(held) = held {
-            prop_assert_eq!(held, folded_by_hand(&history, id, position).await);
+    for (position, current) in live {
+        let replayed =
+            summaries.replay(&tenant(), id, UpTo::Position(position), Snapshots::Use).await.unwrap();
+        prop_assert_eq!(replayed.map(|replayed| replayed.folded), current.clone());
+        if let Some(current) = current {
+            prop_assert_eq!(current, manual_fold(&history, id, position).await);
         }
     }
     for of in 1..4 {
-        let Some(held) = summaries.summary(&tenant(), job(of)).await.unwrap() else { continue };
+        let Some(current) = summaries.summary(&tenant(), job(of)).await.unwrap() else { continue };
         let (view, _) = models.jobs().get(&tenant(), job(of)).await.unwrap().unwrap();
-        let of_fold = domain::job::view::view(&held.fold, history.clock.now()).unwrap();
+        let of_fold = domain::job::view::view(&current.fold, history.clock.now()).unwrap();
         prop_assert_eq!(view, of_fold);
     }
     Ok(())
@@ -48,19 +48,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_live_fold_the_refold_and_plain_arithmetic_agree_at_every_position(
-        happenings in proptest::collection::vec((0..11_u8, 1..4_u8, 0..6_u8), 1..50),
+    fn live_fold_replay_and_manual_fold_agree_at_every_position(
+        actions in proptest::collection::vec((0..11_u8, 1..4_u8, 0..6_u8), 1..50),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(agree(&happenings))?;
+        runtime.block_on(agree(&actions))?;
     }
 }
 
 /// A job with enough matches for two snapshots.
-async fn a_large_job() -> History {
+async fn large_job() -> History {
     let history = History::new();
     history.job_created(job(1), None).await;
-    let shard = StreamId::matches(job(1), &match_id(0));
+    let shard = StreamId::image_match(job(1), &match_id(0));
     let matches = u32::try_from(2 * SNAPSHOT_EVENTS + 1000).unwrap();
     let all: Vec<u32> = (0..matches).collect();
     for chunk in all.chunks(2000) {
@@ -72,8 +72,8 @@ async fn a_large_job() -> History {
 }
 
 #[tokio::test]
-async fn a_snapshot_saves_time_and_changes_nothing() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), a_large_job().await);
+async fn replay_with_snapshots_equals_full_replay() {
+    let (folder, history) = (tempfile::tempdir().unwrap(), large_job().await);
     let models = open(&folder, &history).await;
     reach(&models, history.head()).await;
     models.shutdown().await;
@@ -82,13 +82,13 @@ async fn a_snapshot_saves_time_and_changes_nothing() {
     let summaries = models.matching_summary();
     for position in [SNAPSHOT_EVENTS - 1, SNAPSHOT_EVENTS, SNAPSHOT_EVENTS + 1, history.head().0] {
         let upto = UpTo::Position(Position(position));
-        let quick = summaries.refold(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
-        let full = summaries.refold(&tenant(), job(1), upto, Snapshots::Ignore).await.unwrap().unwrap();
+        let quick = summaries.replay(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
+        let full = summaries.replay(&tenant(), job(1), upto, Snapshots::Ignore).await.unwrap().unwrap();
         assert_eq!(quick, full);
     }
-    let held = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
-    assert_eq!(held.fold.scores.count(), 2 * SNAPSHOT_EVENTS + 1000);
-    // A snapshot that is not what it says is passed over.
+    let current = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(current.fold.scores.count(), 2 * SNAPSHOT_EVENTS + 1000);
+    // An invalid snapshot is ignored.
     let generation = summaries.slot.live().unwrap();
     let mut tx = generation.db.begin().await.unwrap();
     tx.run("UPDATE snapshots SET fold = '{}' WHERE position < 60000").await.unwrap();
@@ -96,9 +96,9 @@ async fn a_snapshot_saves_time_and_changes_nothing() {
     tx.commit().await.unwrap();
     for position in [SNAPSHOT_EVENTS + 1, history.head().0] {
         let upto = UpTo::Position(Position(position));
-        let refolded = summaries.refold(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
-        let by_hand = folded_up_to(&history, Position(position)).await;
-        assert_eq!(*refolded.folded.fold, *by_hand);
+        let replayed = summaries.replay(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
+        let expected = folded_up_to(&history, Position(position)).await;
+        assert_eq!(*replayed.folded.fold, *expected);
     }
 }
 
@@ -112,7 +112,7 @@ async fn folded_up_to(history: &History, upto: Position) -> Arc<JobFold> {
 }
 
 #[tokio::test]
-async fn jobs_that_left_memory_are_read_from_their_rows_and_folded_on() {
+async fn evicted_jobs_are_reloaded_from_their_rows() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
     let jobs = 400;
@@ -122,14 +122,14 @@ async fn jobs_that_left_memory_are_read_from_their_rows_and_folded_on() {
     }
     for n in 1..=jobs {
         history.found(job(n), 2, 0.75).await;
-        // Enough time passes for what came before to be stored, so that jobs may leave.
+        // Enough time passes for previous changes to be stored, so that jobs can be evicted.
         reach(&models, history.head()).await;
     }
     for n in 1..=jobs {
-        let held = models.matching_summary().summary(&tenant(), job(n)).await.unwrap().unwrap();
-        assert_eq!((held.fold.scores.count(), held.position), (2, history.head()), "{n}");
+        let current = models.matching_summary().summary(&tenant(), job(n)).await.unwrap().unwrap();
+        assert_eq!((current.fold.scores.count(), current.position), (2, history.head()), "{n}");
     }
     let generation = models.matching_summary().slot.live().unwrap();
-    let in_memory = (1..=jobs).filter(|n| generation.view.read().unwrap().has(job(*n))).count();
+    let in_memory = (1..=jobs).filter(|n| generation.view.read().unwrap().contains(job(*n))).count();
     assert!(in_memory <= 128, "{in_memory}");
 }

@@ -1,4 +1,4 @@
-//! Events to test with, appended as the write side would.
+//! Test events, appended as the write side appends them.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
 use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::{
-    CommandId, CorrelationId, JobId, LeaseId, MatchId, Position, ProductId, RequestId, Score, Tenant,
+    CommandId, CorrelationId, ImageMatchId, JobId, LeaseId, Position, ProductId, RequestId, Score, Tenant,
     VideoId, WorkerId,
+};
+use event_schemas::image_match::{
+    Frames, MatchEvidenceAttached, MatchFound, MatchProgressReported, MatchRequestClaimed,
+    MatchRequestCompleted, MatchRequested, ProductImage, ProductImagesRegistered, Totals,
+    VideoFramesRegistered,
 };
 use event_schemas::job::{
     JobCancelled, JobCompleted, JobCreated, JobFailed, JobKind, JobPhaseChanged, JobRetryScheduled, Phase,
     RetryReason, RetryState,
-};
-use event_schemas::matching::{
-    Frames, MatchEvidenceAttached, MatchFound, MatchProgressReported, MatchRequestClaimed,
-    MatchRequestCompleted, MatchRequested, ProductImage, ProductImagesRegistered, Totals,
-    VideoFramesRegistered,
 };
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -26,7 +26,7 @@ use event_schemas::worker::{
 };
 use uuid::Uuid;
 
-/// A log in memory and who writes to it.
+/// A log in memory, its clock and its writer.
 pub(crate) struct History {
     pub(crate) clock: Clock,
     memory: MemoryLog,
@@ -57,7 +57,7 @@ pub(crate) fn request(n: u32) -> RequestId {
     format!("request-{n}").parse().unwrap()
 }
 
-pub(crate) fn match_id(n: u32) -> MatchId {
+pub(crate) fn match_id(n: u32) -> ImageMatchId {
     format!("match-{n}").parse().unwrap()
 }
 
@@ -76,7 +76,7 @@ impl History {
         *self.memory.head().borrow()
     }
 
-    /// Appends one command's events; a second passes.
+    /// Appends the events of one command, and advances the clock by one second.
     pub(crate) async fn append(&self, stream: StreamId, events: &[Event]) -> Position {
         self.append_for(&tenant(), stream, events).await
     }
@@ -105,18 +105,18 @@ impl History {
         appended.position
     }
 
-    /// An event that nobody can read, in a stream of ours.
-    pub(crate) async fn append_poison(&self, stream: StreamId) -> Position {
+    /// Appends an event of an unknown type.
+    pub(crate) async fn append_unreadable(&self, stream: StreamId) -> Position {
         let command = self.commands.get();
         self.commands.set(command + 1);
-        let poison = NewEvent {
+        let unreadable = NewEvent {
             id: event_schemas::ids::EventId(Uuid::from_u128(command)),
-            event_type: event_schemas::envelope::EventType::new("NobodyKnows"),
+            event_type: event_schemas::envelope::EventType::new("UnknownEvent"),
             format: event_schemas::envelope::DataFormat::Json,
             metadata: "{}".into(),
             data: "{}".into(),
         };
-        self.memory.append(&stream, Expected::Any, vec![poison]).await.unwrap().position
+        self.memory.append(&stream, Expected::Any, vec![unreadable]).await.unwrap().position
     }
 
     pub(crate) async fn job_created(&self, id: JobId, name: Option<&str>) -> Position {
@@ -129,7 +129,7 @@ impl History {
 
     pub(crate) async fn found(&self, id: JobId, n: u32, score: f64) -> Position {
         let found = found(n, score, None);
-        self.append(StreamId::matches(id, &match_id(n)), &[found]).await
+        self.append(StreamId::image_match(id, &match_id(n)), &[found]).await
     }
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn failed(code: FailureCode, retry_state: RetryState) -> Event {
         category: FailureCategory::Network,
         message: "it broke".to_owned(),
         user_message: "It broke.".to_owned(),
-        suggested_actions: vec!["Mend it.".to_owned()],
+        suggested_actions: vec!["Repair it.".to_owned()],
         retryable: true,
         retry_after_seconds: None,
         support_reference: "MB-0000-0000".to_owned(),
@@ -172,7 +172,7 @@ pub(crate) fn retried(attempt: u32, due_at: Timestamp, reason: RetryReason) -> E
     Event::Job(JobRetryScheduled { attempt, due_at, reason: Some(reason) }.into())
 }
 
-/// A failure that is tried again after three seconds.
+/// A failure with a retry after three seconds.
 pub(crate) fn failed_and_retried(code: FailureCode, now: Timestamp) -> [Event; 2] {
     let due_at = now.after(Duration::from_secs(3));
     [failed(code, RetryState::InProgress), retried(2, due_at, RetryReason::Backoff)]
@@ -183,7 +183,7 @@ pub(crate) fn cancelled() -> Event {
 }
 
 pub(crate) fn found(n: u32, score: f64, evidence: Option<&str>) -> Event {
-    Event::Matching(
+    Event::ImageMatch(
         MatchFound {
             match_id: match_id(n),
             product_id: "hedge".parse().unwrap(),
@@ -199,7 +199,7 @@ pub(crate) fn found(n: u32, score: f64, evidence: Option<&str>) -> Event {
 
 pub(crate) fn attached(n: u32, path: &str, replaces: bool) -> Event {
     let attached = MatchEvidenceAttached { match_id: match_id(n), evidence_path: path.to_owned(), replaces };
-    Event::Matching(attached.into())
+    Event::ImageMatch(attached.into())
 }
 
 pub(crate) fn images(product: &str, from: u32, count: u32) -> Event {
@@ -207,16 +207,16 @@ pub(crate) fn images(product: &str, from: u32, count: u32) -> Event {
     let images = (from..from + count)
         .map(|n| ProductImage { img_id: format!("{product}-{n}").parse().unwrap(), url: None })
         .collect();
-    Event::Matching(ProductImagesRegistered { product_id, images }.into())
+    Event::ImageMatch(ProductImagesRegistered { product_id, images }.into())
 }
 
 pub(crate) fn frames(video: &str, count: u64) -> Event {
     let video_id: VideoId = video.parse().unwrap();
-    Event::Matching(VideoFramesRegistered { video_id, frames: Frames::Counted(count) }.into())
+    Event::ImageMatch(VideoFramesRegistered { video_id, frames: Frames::Counted(count) }.into())
 }
 
 pub(crate) fn requested(n: u32, candidates: u64) -> Event {
-    Event::Matching(
+    Event::ImageMatch(
         MatchRequested {
             request_id: request(n),
             product_id: "hedge".parse().unwrap(),
@@ -228,7 +228,7 @@ pub(crate) fn requested(n: u32, candidates: u64) -> Event {
 }
 
 pub(crate) fn claimed(n: u32, by: u32, until: Timestamp) -> Event {
-    Event::Matching(
+    Event::ImageMatch(
         MatchRequestClaimed {
             request_id: request(n),
             lease_id: lease(u128::from(n)),
@@ -250,7 +250,7 @@ pub(crate) fn progress(n: u32, done: u64) -> Event {
         lease_id: Some(lease(u128::from(n))),
         totals: totals(done),
     };
-    Event::Matching(reported.into())
+    Event::ImageMatch(reported.into())
 }
 
 pub(crate) fn request_completed(n: u32, done: u64) -> Event {
@@ -259,7 +259,7 @@ pub(crate) fn request_completed(n: u32, done: u64) -> Event {
         lease_id: Some(lease(u128::from(n))),
         totals: totals(done),
     };
-    Event::Matching(completed.into())
+    Event::ImageMatch(completed.into())
 }
 
 pub(crate) fn registered(n: u32) -> Event {

@@ -1,4 +1,4 @@
-//! Restarts, kills, damaged files, other logs: the rows come to what one clean replay gives.
+//! After restarts, kills, damaged files and a change of the log, the rows equal those of a clean replay.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,11 +16,11 @@ use super::history::{
     self, History, attached, claimed, completed, exited, failed_and_retried, found, frames, images, job,
     lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
 };
-use super::lobby::{HAPPENINGS, Lobby};
-use super::meetings::Meetings;
+use super::match_history::MatchHistory;
+use super::queue_history::{QUEUE_ACTIONS, QueueHistory};
 use super::{open, reach};
 use crate::sql::{Db, dump};
-use crate::status::State;
+use crate::status::ReportedState;
 use crate::{Name, ReadModels, Settings};
 
 const TABLES: [(&str, &[&str]); 9] = [
@@ -39,17 +39,17 @@ impl ReadModels {
     /// Ends all tasks where they are, as a kill of the process would.
     pub(super) async fn kill(self) {
         self.0.feed_task.abort();
-        for handle in self.0.handles.values() {
-            let task = handle.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for runner in self.0.runners.values() {
+            let task = runner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
             task.unwrap().abort();
         }
-        // Each task has a hand on the board until it is gone.
-        let is_gone = |handle: &crate::Handle| std::sync::Arc::strong_count(&handle.board) == 1;
-        super::until(async || self.0.handles.values().all(is_gone)).await;
+        // Each task holds its tracker until it has ended.
+        let has_ended = |runner: &crate::RunnerHandle| std::sync::Arc::strong_count(&runner.tracker) == 1;
+        super::until(async || self.0.runners.values().all(has_ended)).await;
     }
 }
 
-/// All rows of all tables, from the files of models that were shut down.
+/// All rows of all tables, from the files of read models after a shutdown.
 async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
     for (model, tables) in TABLES {
@@ -69,63 +69,63 @@ async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// What the models hold once they have caught up with everything.
-async fn settled(folder: &tempfile::TempDir, history: &History) -> BTreeMap<String, Vec<String>> {
+/// All rows after the read models have caught up.
+async fn rows_after_catch_up(folder: &tempfile::TempDir, history: &History) -> BTreeMap<String, Vec<String>> {
     let models = open(folder, history).await;
     reach(&models, history.head()).await;
-    // A rebuild that was broken off goes on, and ends.
+    // An interrupted rebuild is resumed and finished.
     super::until(async || models.status().iter().all(|status| status.rebuild.is_none())).await;
     models.shutdown().await;
     dump_all(folder.path()).await
 }
 
 async fn clean_replay(history: &History) -> BTreeMap<String, Vec<String>> {
-    settled(&tempfile::tempdir().unwrap(), history).await
+    rows_after_catch_up(&tempfile::tempdir().unwrap(), history).await
 }
 
-/// What happens to jobs and workers; above it, what happens to players.
-const JOB_HAPPENINGS: u8 = 13;
+/// The number of actions on jobs and workers. Higher numbers are actions on players.
+const JOB_ACTIONS: u8 = 13;
 
-/// Something that happens to a job, a worker or a player, or to the process.
+/// An action on a job, a worker or a player, or an operation on the process.
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    Happens { what: u8, job: u8, n: u8 },
-    Meets { what: u8, of: u8, n: u8 },
+enum Operation {
+    Act { action: u8, job: u8, n: u8 },
+    MatchAct { action: u8, of: u8, n: u8 },
     Shutdown,
     Kill,
     Rebuild(Name),
     CatchUp,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        18 => (0..JOB_HAPPENINGS + HAPPENINGS, 1..4_u8, 0..6_u8).prop_map(|(what, job, n)| Step::Happens { what, job, n }),
-        12 => (0..17_u8, 1..4_u8, 0..4_u8).prop_map(|(what, of, n)| Step::Meets { what, of, n }),
-        1 => Just(Step::Shutdown),
-        1 => Just(Step::Kill),
-        1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Step::Rebuild),
-        1 => Just(Step::CatchUp),
+        18 => (0..JOB_ACTIONS + QUEUE_ACTIONS, 1..4_u8, 0..6_u8).prop_map(|(action, job, n)| Operation::Act { action, job, n }),
+        12 => (0..17_u8, 1..4_u8, 0..4_u8).prop_map(|(action, of, n)| Operation::MatchAct { action, of, n }),
+        1 => Just(Operation::Shutdown),
+        1 => Just(Operation::Kill),
+        1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Operation::Rebuild),
+        1 => Just(Operation::CatchUp),
     ]
 }
 
-/// What has happened so far, so that nothing happens that no decider would let happen.
+/// The state after all appended events, so that only events that the deciders allow are appended.
 #[derive(Default)]
 pub(super) struct World {
     created: BTreeMap<u8, Phase>,
-    /// By job and request, whether it is completed.
+    /// The requests of each job, and whether they are completed.
     requests: BTreeMap<(u8, u8), bool>,
-    /// By job and match, whether it has evidence.
+    /// The matches of each job, and whether they have evidence.
     found: BTreeMap<(u8, u8), bool>,
     workers: BTreeMap<u8, bool>,
-    lobby: Lobby,
+    queue_history: QueueHistory,
     counter: u32,
 }
 
 impl World {
-    pub(super) async fn happen(&mut self, history: &History, what: u8, of: u8, n: u8) {
+    pub(super) async fn act(&mut self, history: &History, action: u8, of: u8, n: u8) {
         self.counter += 1;
-        if let Some(what) = what.checked_sub(JOB_HAPPENINGS) {
-            return self.lobby.happen(history, what, n).await;
+        if let Some(action) = action.checked_sub(JOB_ACTIONS) {
+            return self.queue_history.act(history, action, n).await;
         }
         let id = job(u128::from(of));
         let number = u32::from(n);
@@ -134,8 +134,8 @@ impl World {
             history.job_created(id, Some("some job")).await;
             return;
         };
-        let matching = StreamId::matching(id);
-        match what {
+        let matching = StreamId::image_matching(id);
+        match action {
             0 => {
                 history.append(matching, &[images("hedge", self.counter * 10, number + 1)]).await;
             }
@@ -156,16 +156,16 @@ impl World {
                 history.append(matching, &[progress(number, 9), request_completed(number, 100)]).await;
             }
             5 | 6 if !self.found.contains_key(&(of, n)) => {
-                let path = (what == 6).then_some("evidence/0.jpg");
+                let path = (action == 6).then_some("evidence/0.jpg");
                 self.found.insert((of, n), path.is_some());
                 let event = found(number, f64::from(n) / 7.0, path);
-                history.append(StreamId::matches(id, &match_id(number)), &[event]).await;
+                history.append(StreamId::image_match(id, &match_id(number)), &[event]).await;
             }
             7 => {
                 if let Some(has) = self.found.get_mut(&(of, n)) {
                     let event = attached(number, &format!("evidence/{}.jpg", self.counter), *has);
                     *has = true;
-                    history.append(StreamId::matches(id, &match_id(number)), &[event]).await;
+                    history.append(StreamId::image_match(id, &match_id(number)), &[event]).await;
                 }
             }
             8 => {
@@ -206,28 +206,28 @@ impl World {
     }
 }
 
-async fn survive(steps: &[Step]) -> Result<(), TestCaseError> {
+async fn survive(operations: &[Operation]) -> Result<(), TestCaseError> {
     let (folder, history, mut world) = (tempfile::tempdir().unwrap(), History::new(), World::default());
-    let mut meetings = Meetings::default();
+    let mut match_history = MatchHistory::default();
     let mut models = open(&folder, &history).await;
-    for step in steps {
-        match *step {
-            Step::Happens { what, job, n } => world.happen(&history, what, job, n).await,
-            Step::Meets { what, of, n } => meetings.happen(&history, what, of, n).await,
-            Step::CatchUp => reach(&models, history.head()).await,
-            Step::Rebuild(name) => drop(models.rebuild(name).await.unwrap()),
-            Step::Shutdown => {
+    for operation in operations {
+        match *operation {
+            Operation::Act { action, job, n } => world.act(&history, action, job, n).await,
+            Operation::MatchAct { action, of, n } => match_history.act(&history, action, of, n).await,
+            Operation::CatchUp => reach(&models, history.head()).await,
+            Operation::Rebuild(name) => drop(models.rebuild(name).await.unwrap()),
+            Operation::Shutdown => {
                 models.shutdown().await;
                 models = open(&folder, &history).await;
             }
-            Step::Kill => {
+            Operation::Kill => {
                 models.kill().await;
                 models = open(&folder, &history).await;
             }
         }
     }
     models.kill().await;
-    prop_assert_eq!(settled(&folder, &history).await, clean_replay(&history).await);
+    prop_assert_eq!(rows_after_catch_up(&folder, &history).await, clean_replay(&history).await);
     Ok(())
 }
 
@@ -235,25 +235,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn after_any_mix_of_restarts_kills_and_rebuilds_the_rows_are_those_of_one_clean_replay(
-        steps in proptest::collection::vec(step(), 1..60),
+    fn restarts_kills_and_rebuilds_yield_rows_of_clean_replay(
+        operations in proptest::collection::vec(operation(), 1..60),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(survive(&steps))?;
+        runtime.block_on(survive(&operations))?;
     }
 }
 
 async fn some_history() -> History {
-    let (history, mut world, mut meetings) = (History::new(), World::default(), Meetings::default());
+    let (history, mut world, mut match_history) = (History::new(), World::default(), MatchHistory::default());
     for n in 0..120_u8 {
-        world.happen(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
-        world.happen(&history, JOB_HAPPENINGS + n % HAPPENINGS * 7 % HAPPENINGS, 1, n % 6).await;
-        meetings.happen(&history, n % 17, n % 3 + 1, n / 17 % 4).await;
+        world.act(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
+        world.act(&history, JOB_ACTIONS + n % QUEUE_ACTIONS * 7 % QUEUE_ACTIONS, 1, n % 6).await;
+        match_history.act(&history, n % 17, n % 3 + 1, n / 17 % 4).await;
     }
     history
 }
 
-/// Makes one statement on a table fail, as a full disk would.
+/// Makes inserts into a table fail.
 async fn break_table(models: &ReadModels, table: &str) {
     let db = &models.0.jobs.slot.live().unwrap();
     let mut tx = db.db.begin().await.unwrap();
@@ -265,19 +265,19 @@ async fn break_table(models: &ReadModels, table: &str) {
     tx.commit().await.unwrap();
 }
 
-async fn mend(models: &ReadModels) {
+async fn repair_table(models: &ReadModels) {
     let db = &models.0.jobs.slot.live().unwrap();
     let mut tx = db.db.begin().await.unwrap();
     tx.run("DROP TRIGGER fault").await.unwrap();
     tx.commit().await.unwrap();
 }
 
-fn state(models: &ReadModels, name: Name) -> State {
+fn state(models: &ReadModels, name: Name) -> ReportedState {
     models.status().into_iter().find(|status| status.name == name.as_str()).unwrap().state
 }
 
 #[tokio::test]
-async fn a_failure_between_two_statements_leaves_neither_rows_nor_checkpoint() {
+async fn failed_statement_leaves_neither_rows_nor_checkpoint() {
     for table in ["jobs", "job_parts", "checkpoint"] {
         let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
         let models = open(&folder, &history).await;
@@ -285,14 +285,14 @@ async fn a_failure_between_two_statements_leaves_neither_rows_nor_checkpoint() {
         reach(&models, before).await;
         break_table(&models, table).await;
         let events = [frames("clip", 33), requested(1, 99), progress(1, 9)];
-        let position = history.append(StreamId::matching(job(1)), &events).await;
-        // The others do not care.
-        let others = [Name::Matches, Name::Workers, Name::MatchingSummary, Name::Queues];
-        models.wait_for(&others, position, super::SOON).await.unwrap();
-        super::until(async || matches!(state(&models, Name::Jobs), State::Retrying(_))).await;
+        let position = history.append(StreamId::image_matching(job(1)), &events).await;
+        // The other projections are not affected.
+        let others = [Name::ImageMatches, Name::Workers, Name::MatchingSummary, Name::Queues];
+        models.wait_for(&others, position, super::TIMEOUT).await.unwrap();
+        super::until(async || matches!(state(&models, Name::Jobs), ReportedState::Retrying(_))).await;
         let (view, _) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
         assert_eq!(view.counters.video_frames, 0, "{table}");
-        mend(&models).await;
+        repair_table(&models).await;
         models.resume(Name::Jobs).await.unwrap();
         reach(&models, position).await;
         models.shutdown().await;
@@ -301,42 +301,42 @@ async fn a_failure_between_two_statements_leaves_neither_rows_nor_checkpoint() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_beyond_the_head_or_of_another_log_is_not_gone_on_from() {
+async fn checkpoint_of_other_log_causes_rebuild() {
     let folder = tempfile::tempdir().unwrap();
     let long = some_history().await;
-    settled(&folder, &long).await;
-    // A restored backup, or another folder of events: a log with another id and a lower head.
+    rows_after_catch_up(&folder, &long).await;
+    // A log with another id and a lower head, as after a restore from a backup.
     let short = History::new();
     short.job_created(job(7), None).await;
-    assert_eq!(settled(&folder, &short).await, clean_replay(&short).await);
+    assert_eq!(rows_after_catch_up(&folder, &short).await, clean_replay(&short).await);
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_made_again() {
+async fn damaged_file_is_rebuilt() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
-    let expected = settled(&folder, &history).await;
+    let expected = rows_after_catch_up(&folder, &history).await;
     let file = folder.path().join("jobs.1.sqlite");
     let mut bytes = std::fs::read(&file).unwrap();
     for page in bytes.chunks_mut(4096).skip(1) {
         page[..64].fill(0xff);
     }
     std::fs::write(&file, &bytes).unwrap();
-    assert_eq!(settled(&folder, &history).await, expected);
-    std::fs::write(&file, "this is no database").unwrap();
-    assert_eq!(settled(&folder, &history).await, expected);
+    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
+    std::fs::write(&file, "this is not a database").unwrap();
+    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
 }
 
 #[tokio::test]
-async fn deleted_files_are_made_again_at_the_next_start() {
+async fn deleted_files_are_rebuilt_at_next_start() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
-    let expected = settled(&folder, &history).await;
+    let expected = rows_after_catch_up(&folder, &history).await;
     assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 9);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(settled(&folder, &history).await, expected);
+    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_named() {
+async fn error_names_folder_that_cannot_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();

@@ -1,4 +1,4 @@
-//! What became of failures, class by class.
+//! Retries and outcomes of failures by error class.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn fails(history: &History, id: JobId) {
 }
 
 #[tokio::test]
-async fn attempts_pauses_and_outcomes_are_counted_for_each_class_of_error() {
+async fn attempts_delays_and_outcomes_are_counted_per_error_class() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let mut models = open(&folder, &history).await;
     for n in 1..=5 {
@@ -34,13 +34,13 @@ async fn attempts_pauses_and_outcomes_are_counted_for_each_class_of_error() {
     }
     history.append(StreamId::job(job(1)), &[completed(Phase::Matching)]).await;
     history.append(StreamId::job(job(2)), &[cancelled()]).await;
-    // What was counted before a restart is counted on from there.
+    // The counts continue after a restart.
     classes(&models, &history, &tenant()).await;
     models.shutdown().await;
     models = open(&folder, &history).await;
     let due = history.clock.now().after(Duration::from_secs(9));
-    let told = [failed(NetworkTimeout, RetryState::InProgress), retried(3, due, RetryReason::Parked)];
-    history.append(StreamId::job(job(3)), &told).await;
+    let events = [failed(NetworkTimeout, RetryState::InProgress), retried(3, due, RetryReason::Parked)];
+    history.append(StreamId::job(job(3)), &events).await;
     history.append(StreamId::job(job(3)), &[failed(OutOfMemory, RetryState::CrashLoop)]).await;
     history.append(StreamId::job(job(4)), &[failed(NetworkTimeout, RetryState::MaximumAttempts)]).await;
     history.append(StreamId::job(job(5)), &[failed(PrivateVideo, RetryState::NonRetryable)]).await;
@@ -58,7 +58,7 @@ async fn attempts_pauses_and_outcomes_are_counted_for_each_class_of_error() {
 }
 
 #[tokio::test]
-async fn a_job_that_went_well_at_once_and_another_tenants_count_nowhere() {
+async fn jobs_without_failure_and_of_other_tenants_are_not_counted() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
     history.job_created(job(1), None).await;

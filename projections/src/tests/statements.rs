@@ -1,23 +1,23 @@
-//! That the database understands every statement, and another one would, too.
+//! Checks that every statement is valid and portable.
 
 use crate::projection::Projection;
 use crate::sql::{Db, prepare};
 use crate::{
-    challenge, checkpoint, found_match, job, match_record, matching_summary, player, queue, retry, worker,
+    challenge, checkpoint, game_match, image_match, job, matching_summary, player, queue, retry, worker,
 };
 
-/// Every statement there is, by the tables that it needs.
+/// All statements, by the DDL of their tables.
 fn statements() -> Vec<(&'static str, Vec<String>)> {
     let of = |statements: &[&str]| statements.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut matches = of(&[
-        found_match::ATTACH,
-        found_match::SCORES,
-        found_match::LIST_SCORE_DESC,
-        found_match::LIST_SCORE_ASC,
-        found_match::LIST_NEWEST,
-        found_match::LIST_OLDEST,
+        image_match::ATTACH,
+        image_match::SCORES,
+        image_match::LIST_SCORE_DESC,
+        image_match::LIST_SCORE_ASC,
+        image_match::LIST_NEWEST,
+        image_match::LIST_OLDEST,
     ]);
-    matches.extend_from_slice(found_match::INSERT.texts());
+    matches.extend_from_slice(image_match::INSERT.texts());
     let summaries = of(&[
         matching_summary::UPSERT,
         matching_summary::ONE,
@@ -43,26 +43,25 @@ fn statements() -> Vec<(&'static str, Vec<String>)> {
     let retries =
         of(&[retry::UPSERT, retry::ONE, retry::LIST, retry::UPSERT_JOB, retry::DROP_JOB, retry::JOB]);
     let challenges = of(&[challenge::UPSERT, challenge::ONE, challenge::INCOMING, challenge::OUTGOING]);
-    let match_records =
-        of(&[match_record::UPSERT, match_record::ONE, match_record::LIST, match_record::LIST_ALL]);
+    let game_matches = of(&[game_match::UPSERT, game_match::ONE, game_match::LIST, game_match::LIST_ALL]);
     let players =
         of(&[player::UPSERT, player::ONE, player::RATINGS, player::BLOCK, player::UNBLOCK, player::BLOCKS]);
     vec![
         (challenge::ChallengeRows::DDL, challenges),
-        (match_record::MatchRecordRows::DDL, match_records),
+        (game_match::GameMatchRows::DDL, game_matches),
         (player::PlayerRows::DDL, players),
-        (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_SEEN])),
+        (checkpoint::DDL, of(&[checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_LAST_EVENT])),
         (job::JobRows::DDL, of(&[job::UPSERT, job::UPSERT_PART, job::ONE, job::PART, job::LIST])),
         (worker::WorkerRows::DDL, of(&[worker::UPSERT, worker::ONE, worker::LIST])),
         (queue::QueueRows::DDL, queues),
         (retry::RetryRows::DDL, retries),
-        (found_match::FoundMatches::DDL, matches),
-        (matching_summary::Summaries::DDL, summaries),
+        (image_match::ImageMatchRows::DDL, matches),
+        (matching_summary::SummaryRows::DDL, summaries),
     ]
 }
 
 #[tokio::test]
-async fn the_database_understands_every_statement() {
+async fn database_prepares_every_statement() {
     let folder = tempfile::tempdir().unwrap();
     for (number, (ddl, statements)) in statements().into_iter().enumerate() {
         let db = Db::open(&folder.path().join(number.to_string()), &[ddl]).await.unwrap();
@@ -72,12 +71,12 @@ async fn the_database_understands_every_statement() {
     }
 }
 
-/// What one database takes and the other refuses, or understands differently.
+/// Syntax that SQLite and PostgreSQL do not share, or interpret differently.
 const FORBIDDEN: [&str; 8] =
     ["?", "NOW()", "ANY(", "UNNEST", "FOR UPDATE", "OR REPLACE", "OR IGNORE", "ROWID"];
 
 #[test]
-fn no_statement_is_of_one_database_only() {
+fn statements_use_only_portable_sql() {
     for statement in statements().into_iter().flat_map(|(_, statements)| statements) {
         let text = statement.to_uppercase();
         for word in FORBIDDEN {

@@ -1,9 +1,9 @@
-//! That the summary says the same, whoever folds it.
+//! The summary from memory, from a replay and from a manual fold.
 
 use std::sync::Arc;
 
-use domain::matching::blockers::Thresholds;
-use domain::matching::summary::JobFold;
+use domain::image_matching::blockers::Thresholds;
+use domain::image_matching::summary::JobFold;
 use domain::worker::presence::Presence;
 use event_log::{EventLog, Filter};
 use event_schemas::ids::Position;
@@ -14,14 +14,14 @@ use super::history::{
     self, History, completed, frames, images, job, progress, registered, requested, tenant, worker,
 };
 use super::{open, reach};
-use crate::matching_summary::{Folded, ScoresFrom, Snapshots, Subject, UpTo};
+use crate::matching_summary::{ChangeScope, FoldedJob, ScoresFrom, Snapshots, UpTo};
 
-/// The plain arithmetic: every event of the log, applied one by one.
-pub(super) async fn folded_by_hand(
+/// The expected fold: every event of the log, applied one by one.
+pub(super) async fn manual_fold(
     history: &History,
     id: event_schemas::ids::JobId,
     upto: Position,
-) -> Folded {
+) -> FoldedJob {
     let page = history.log().read_all(Position::START, &Filter::All, usize::MAX).await.unwrap();
     let (mut fold, mut presence) = (JobFold::default(), Presence::default());
     for event in page.events.iter().filter(|event| event.position <= upto) {
@@ -33,29 +33,29 @@ pub(super) async fn folded_by_hand(
             presence.apply(&envelope);
         }
     }
-    Folded { fold: Arc::new(fold), presence: Arc::new(presence), position: upto }
+    FoldedJob { fold: Arc::new(fold), presence: Arc::new(presence), position: upto }
 }
 
-async fn a_running_job(history: &History) -> Position {
+async fn running_job(history: &History) -> Position {
     history.job_created(job(1), Some("Hedges")).await;
     history.append(StreamId::worker(&tenant(), &worker(1)), &[registered(1)]).await;
-    history.append(StreamId::matching(job(1)), &[images("hedge", 0, 3), frames("clip", 33)]).await;
-    history.append(StreamId::matching(job(1)), &[requested(1, 99)]).await;
+    history.append(StreamId::image_matching(job(1)), &[images("hedge", 0, 3), frames("clip", 33)]).await;
+    history.append(StreamId::image_matching(job(1)), &[requested(1, 99)]).await;
     history.phase(job(1), Phase::Queued, Phase::Matching).await;
-    history.append(StreamId::matching(job(1)), &[progress(1, 40)]).await;
+    history.append(StreamId::image_matching(job(1)), &[progress(1, 40)]).await;
     history.found(job(1), 1, 0.5).await;
     history.found(job(1), 2, 0.75).await
 }
 
 #[tokio::test]
-async fn the_live_summary_is_served_from_memory_at_the_position_that_is_waited_for() {
+async fn live_summary_reflects_awaited_position() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
-    let position = a_running_job(&history).await;
+    let position = running_job(&history).await;
     reach(&models, position).await;
     let summaries = models.matching_summary();
     let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
-    assert_eq!(folded, folded_by_hand(&history, job(1), position).await);
+    assert_eq!(folded, manual_fold(&history, job(1), position).await);
     let now = history.clock.now();
     let summary = summaries
         .summarise(job(1), &folded, now, &Thresholds::default(), ScoresFrom::ReadModel)
@@ -69,12 +69,12 @@ async fn the_live_summary_is_served_from_memory_at_the_position_that_is_waited_f
 }
 
 #[tokio::test]
-async fn the_past_is_told_as_it_was_told_then() {
+async fn historical_summary_equals_summary_of_that_time() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
     let summaries = models.matching_summary();
     let thresholds = Thresholds::default();
-    let mut told = Vec::new();
+    let mut summaries_then = Vec::new();
     history.job_created(job(1), None).await;
     for n in 1..30 {
         let instant = history.clock.now();
@@ -88,91 +88,91 @@ async fn the_past_is_told_as_it_was_told_then() {
         reach(&models, position).await;
         let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
         let from = ScoresFrom::ReadModel;
-        told.push((
+        summaries_then.push((
             position,
             instant,
             summaries.summarise(job(1), &folded, instant, &thresholds, from).await.unwrap(),
         ));
     }
-    for (position, instant, then) in told {
+    for (position, instant, then) in summaries_then {
         for upto in [UpTo::Position(position), UpTo::Instant(instant)] {
-            let refolded = summaries.refold(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
-            assert_eq!((refolded.folded.position, refolded.instant), (position, instant));
+            let replayed = summaries.replay(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
+            assert_eq!((replayed.folded.position, replayed.instant), (position, instant));
             let again = summaries
-                .summarise(job(1), &refolded.folded, refolded.instant, &thresholds, ScoresFrom::Log)
+                .summarise(job(1), &replayed.folded, replayed.instant, &thresholds, ScoresFrom::Log)
                 .await
                 .unwrap();
             assert_eq!(again, then, "{upto:?}");
         }
     }
     let before = UpTo::Position(Position::START);
-    assert_eq!(summaries.refold(&tenant(), job(1), before, Snapshots::Use).await.unwrap(), None);
+    assert_eq!(summaries.replay(&tenant(), job(1), before, Snapshots::Use).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_listener_hears_of_each_job_that_changed() {
+async fn subscriber_is_notified_of_each_changed_job() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
     let mut changes = models.matching_summary().changes();
     let created = history.job_created(job(1), None).await;
     let changed = changes.recv().await.unwrap();
-    assert_eq!((changed.what, changed.position >= created), (Subject::Job(job(1)), true));
+    assert_eq!((changed.scope, changed.position >= created), (ChangeScope::Job(job(1)), true));
     let folded = models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap();
     assert!(folded.position >= changed.position);
     history.append(StreamId::worker(&tenant(), &worker(1)), &[registered(1)]).await;
-    assert_eq!(changes.recv().await.unwrap().what, Subject::Workers(tenant()));
+    assert_eq!(changes.recv().await.unwrap().scope, ChangeScope::Workers(tenant()));
 }
 
 #[tokio::test]
-async fn a_forced_refresh_of_a_sound_summary_finds_nothing_to_repair() {
+async fn forced_refresh_of_intact_summary_repairs_nothing() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
-    let position = a_running_job(&history).await;
-    let refolded = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
-    assert_eq!(refolded.folded, folded_by_hand(&history, job(1), position).await);
+    let position = running_job(&history).await;
+    let replayed = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(replayed.folded, manual_fold(&history, job(1), position).await);
     assert_eq!(models.matching_summary().repair(job(1)).await, Some(false));
 }
 
 #[tokio::test]
-async fn a_forced_refresh_repairs_what_the_projector_holds() {
+async fn forced_refresh_repairs_corrupt_fold() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     let models = open(&folder, &history).await;
-    let position = a_running_job(&history).await;
+    let position = running_job(&history).await;
     reach(&models, position).await;
-    // Nothing in the program can bring a fold out of step, so the test does.
+    // The server itself cannot corrupt a fold, so the test does.
     let generation = models.matching_summary().slot.live().unwrap();
-    let other = history::found(9, 1.0, None);
-    generation.view.write().unwrap().disturb(job(1), &other);
-    let truth = folded_by_hand(&history, job(1), position).await;
-    assert_ne!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
-    let refolded = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
-    assert_eq!(refolded.folded, truth);
-    assert_eq!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
+    let unrecorded = history::found(9, 1.0, None);
+    generation.view.write().unwrap().corrupt(job(1), &unrecorded);
+    let expected = manual_fold(&history, job(1), position).await;
+    assert_ne!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), expected);
+    let replayed = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
+    assert_eq!(replayed.folded, expected);
+    assert_eq!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), expected);
     models.shutdown().await;
     let reopened = open(&folder, &history).await;
-    assert_eq!(reopened.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), truth);
+    assert_eq!(reopened.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), expected);
 }
 
 #[tokio::test]
-async fn a_percentile_at_an_edge_of_rounding_is_settled_by_the_scores_themselves() {
+async fn ambiguous_percentile_is_resolved_by_exact_scores() {
     let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
     history.job_created(job(1), None).await;
-    // So many that the fold only counts them, and the percentile is among those that lie within 1/65536 of 0.945: the
-    // 4,499th and 4,500th of 7,500 that rise evenly from 0.944995 to 0.945005.
+    // There are so many scores that the fold only counts them, and the percentile is among those within 1/65536 of
+    // 0.945: the 4,499th and 4,500th of 7,500 scores that rise evenly from 0.944995 to 0.945005.
     let edge = |n: u32| 0.944_995 + f64::from(n) * 1e-5 / 7500.0;
     let scores: Vec<f64> = (0..22_500).map(|_| 0.1).chain((0..7500).map(edge)).collect();
     for (start, chunk) in (0_u32..).step_by(2500).zip(scores.chunks(2500)) {
         let events: Vec<_> = (start..).zip(chunk).map(|(n, score)| history::found(n, *score, None)).collect();
-        history.append(StreamId::matches(job(1), &history::match_id(0)), &events).await;
+        history.append(StreamId::image_match(job(1), &history::match_id(0)), &events).await;
     }
     let models = open(&folder, &history).await;
     reach(&models, history.head()).await;
     let summaries = models.matching_summary();
     let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();
-    assert!(matches!(folded.fold.scores.p90(), domain::matching::percentile::Percentile::Undecided(_)));
-    // What is found later must not count for this position.
+    assert!(matches!(folded.fold.scores.p90(), domain::image_matching::percentile::Percentile::Ambiguous(_)));
+    // A later match must not count at this position.
     history
-        .append(StreamId::matches(job(1), &history::match_id(0)), &[history::found(99_999, 0.945, None)])
+        .append(StreamId::image_match(job(1), &history::match_id(0)), &[history::found(99_999, 0.945, None)])
         .await;
     reach(&models, history.head()).await;
     for from in [ScoresFrom::ReadModel, ScoresFrom::Log] {

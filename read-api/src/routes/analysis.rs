@@ -1,6 +1,6 @@
-//! Analyses of videos: the list, one, how far it is, and its live stream.
+//! Analyses of videos: the list, one analysis, its status, and its live stream.
 
-mod object;
+mod dto;
 
 use std::sync::Arc;
 
@@ -14,18 +14,19 @@ use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::sse::{self, Answer};
-use web::value::Pos;
+use web::sse::{self, StreamResponse};
+use web::value::ApiPosition;
 
 use super::Tag;
 use super::job::{RUNNING_TIMES, Status};
 use crate::ReadApi;
-use crate::answer::{MinPosition, no_such_job, unanswered};
-use crate::stream::{AnalysisMessage, FollowAnalysis};
+use crate::errors::{from_query_error, no_such_job};
+use crate::min_position::MinPosition;
+use crate::stream::{AnalysisStream, AnalysisUpdate};
 
-pub use object::{Analysis, AnalysisStatus, Stage};
+pub use dto::{Analysis, AnalysisStage, AnalysisStatus};
 
-/// Routes over analyses.
+/// Routes for analyses.
 #[derive(Clone, Debug)]
 pub struct AnalysisRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -33,7 +34,7 @@ pub struct AnalysisRoutes {
 
 #[OpenApi(tag = "Tag::Analysis")]
 impl AnalysisRoutes {
-    /// The tenant's analyses, the newest first
+    /// List analyses, newest first
     #[oai(path = "/api/v1/jobs", method = "get", operation_id = "list_analyses")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
@@ -45,15 +46,15 @@ impl AnalysisRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Analysis>>, Problem> {
-        self.api.models_reached(&[Name::Jobs], min).await?;
-        // A cursor is only good where the same analyses stand in the list.
+        self.api.wait_for_models(&[Name::Jobs], min).await?;
+        // A cursor is valid only for the list that it was issued for.
         let list = format!("analyses {:?}", status.0);
         let after: Option<JobCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
         let (limit, stalled_after) = (limit.0.get() as u32, self.api.server.thresholds.stalled_after);
         let status = status.0.map(Into::into);
         let jobs = self.api.models.jobs();
         let page = jobs.analyses(&caller.tenant, status, after, limit, stalled_after).await;
-        let page = page.map_err(|error| unanswered(&error))?;
+        let page = page.map_err(|error| from_query_error(&error))?;
         let page = Page {
             items: page.items.into_iter().map(Analysis::from).collect(),
             next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()),
@@ -61,7 +62,7 @@ impl AnalysisRoutes {
         Ok(Cached::without(&page, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// One analysis, with its stages and attempts
+    /// Get an analysis, with its stages and attempts
     #[oai(path = "/api/v1/analysis/:job_id", method = "get", operation_id = "read_analysis")]
     async fn read(
         &self,
@@ -74,7 +75,7 @@ impl AnalysisRoutes {
         Ok(Cached::without(&Analysis::from(view), RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// How far an analysis is
+    /// Get the status of an analysis
     #[oai(path = "/api/v1/analysis/:job_id/status", method = "get", operation_id = "read_analysis_status")]
     async fn status(
         &self,
@@ -87,41 +88,43 @@ impl AnalysisRoutes {
         Ok(Cached::without(&AnalysisStatus::from(view), RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// An analysis as it goes on, as server-sent events
+    /// Stream an analysis as server-sent events
     ///
-    /// `connected` comes first, then how the job stands, then `progress` and `retrying` as it goes on, and at its end
-    /// `completed`, `failed` (for good) or `cancelled`, and `stream_ended`. Each has the log position as its id. Progress is
-    /// told at most four times a second, changes of state always. A reader that comes back with the last id
-    /// (`Last-Event-ID`, or `?last_event_id=`) goes on there without a gap or a repeat; one that has seen the end gets 204.
-    /// A reader that is too slow is told `lagged`, and comes back.
+    /// `connected` comes first, then the current state, then `progress` and `retrying` on changes, and finally
+    /// `completed`, `failed` (permanently) or `cancelled`, and `stream_ended`. The id of an update is its log
+    /// position. Progress is sent at most four times a second, every state change is sent. A client that reconnects
+    /// with the last id (`Last-Event-ID`, or `?last_event_id=`) resumes there without a gap or a duplicate; one that
+    /// has received the last update gets 204. A client that is too slow receives `lagged` and should reconnect.
     #[oai(path = "/api/v1/analysis/:job_id/stream", method = "get", operation_id = "stream_analysis")]
     async fn stream(
         &self,
         caller: Caller,
         job_id: Path<String>,
-        #[oai(name = "Last-Event-ID")] last_event_id: Header<Option<Pos>>,
-        #[oai(name = "last_event_id")] resume_after: Query<Option<Pos>>,
+        #[oai(name = "Last-Event-ID")] last_event_id: Header<Option<ApiPosition>>,
+        #[oai(name = "last_event_id")] resume_after: Query<Option<ApiPosition>>,
         /// From `POST /v1/stream-tickets`, for a browser's EventSource, which sends no headers
         #[oai(name = "ticket", validator(max_length = 128))]
         _ticket: Query<Option<String>>,
-    ) -> Result<Answer<AnalysisMessage>, Problem> {
+    ) -> Result<StreamResponse<AnalysisUpdate>, Problem> {
         let job = path::job_id(&job_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        let Some(follow) = FollowAnalysis::open(&self.api, &caller.tenant, job, after).await? else {
-            return Ok(Answer::Ended);
+        let Some(stream) = AnalysisStream::open(&self.api, &caller.tenant, job, after).await? else {
+            return Ok(StreamResponse::Ended);
         };
-        let greeting = follow.greeting();
-        Ok(Answer::Open(sse::stream(&greeting, &self.api.shutdown, |sender| follow.run(sender))))
+        let connected_event = stream.connected_event();
+        Ok(StreamResponse::Open(sse::stream(&connected_event, &self.api.shutdown, |sender| {
+            stream.run(sender)
+        })))
     }
 }
 
 impl AnalysisRoutes {
     async fn view(&self, caller: &Caller, job_id: &str, min: MinPosition) -> Result<AnalysisView, Problem> {
         let id = path::job_id(job_id)?;
-        self.api.models_reached(&[Name::Jobs], min).await?;
+        self.api.wait_for_models(&[Name::Jobs], min).await?;
         let stalled_after = self.api.server.thresholds.stalled_after;
         let found = self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await;
-        let (view, _) = found.map_err(|error| unanswered(&error))?.ok_or_else(no_such_job)?;
+        let (view, _) = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
         Ok(view)
     }
 }

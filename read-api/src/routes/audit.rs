@@ -1,4 +1,4 @@
-//! The whole log for auditors: in pages, or as lines that go on as long as events come.
+//! The whole log for auditors: in pages, or as an endless stream of lines.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,22 +25,22 @@ use web::problem::Problem;
 use web::shutdown::Shutdown;
 
 use super::Tag;
-use super::history::EventObject;
+use super::history::EventDto;
 use crate::ReadApi;
-use crate::answer::unread;
+use crate::errors::from_read_error;
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// How many events of the log are looked at to fill a page, before it is answered short with a cursor.
-const LOOK_AT_MAX: usize = 100_000;
+/// The number of events scanned to fill a page, after which a shorter page with a cursor is returned.
+const SCAN_MAX: usize = 100_000;
 
-/// How many events are read from the log at a time.
+/// The number of events read from the log at a time.
 const CHUNK_EVENTS: usize = 1000;
 
-/// Which category of streams.
+/// A category of streams.
 #[derive(Clone, Copy, Debug, Enum)]
 #[oai(rename = "EventCategory", rename_all = "snake_case")]
-pub enum CategoryWord {
+pub enum EventCategory {
     Job,
     Matching,
     Worker,
@@ -50,39 +50,39 @@ pub enum CategoryWord {
     Challenge,
 }
 
-impl From<CategoryWord> for Category {
-    fn from(word: CategoryWord) -> Self {
+impl From<EventCategory> for Category {
+    fn from(word: EventCategory) -> Self {
         match word {
-            CategoryWord::Job => Self::Job,
-            CategoryWord::Matching => Self::Matching,
-            CategoryWord::Worker => Self::Worker,
-            CategoryWord::Player => Self::Player,
-            CategoryWord::Pool => Self::Pool,
-            CategoryWord::MatchRecord => Self::MatchRecord,
-            CategoryWord::Challenge => Self::Challenge,
+            EventCategory::Job => Self::Job,
+            EventCategory::Matching => Self::ImageMatch,
+            EventCategory::Worker => Self::Worker,
+            EventCategory::Player => Self::Player,
+            EventCategory::Pool => Self::Pool,
+            EventCategory::MatchRecord => Self::GameMatch,
+            EventCategory::Challenge => Self::Challenge,
         }
     }
 }
 
-/// How an event is written on a line.
+/// The format of an event on a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
 #[oai(rename = "EventLineFormat", rename_all = "lowercase")]
 pub enum LineFormat {
-    /// As in a page.
+    /// The same as in a page.
     #[default]
     Envelope,
-    /// As `matchbook events export` does: CloudEvents 1.0, from which every byte of the event comes back.
+    /// CloudEvents 1.0 as written by `matchbook events export`, from which every byte of the event can be restored.
     CloudEvents,
 }
 
 /// A page of events, or a stream of lines.
 #[derive(Debug)]
-pub enum Events {
-    Page(Page<EventObject>),
+pub enum EventsResponse {
+    Page(Page<EventDto>),
     Lines(Body),
 }
 
-impl IntoResponse for Events {
+impl IntoResponse for EventsResponse {
     fn into_response(self) -> Response {
         match self {
             Self::Page(page) => Json(page).into_response(),
@@ -95,16 +95,16 @@ impl IntoResponse for Events {
     }
 }
 
-impl ApiResponse for Events {
+impl ApiResponse for EventsResponse {
     fn meta() -> MetaResponses {
         let page = MetaMediaType {
-            content_type: Json::<Page<EventObject>>::CONTENT_TYPE,
-            schema: Page::<EventObject>::schema_ref(),
+            content_type: Json::<Page<EventDto>>::CONTENT_TYPE,
+            schema: Page::<EventDto>::schema_ref(),
         };
-        let lines = MetaMediaType { content_type: NDJSON, schema: EventObject::schema_ref() };
+        let lines = MetaMediaType { content_type: NDJSON, schema: EventDto::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
-                description: "A page; for `Accept: application/x-ndjson` one event a line",
+                description: "A page; for `Accept: application/x-ndjson` one event per line",
                 status: Some(StatusCode::OK.as_u16()),
                 status_range: None,
                 content: vec![page, lines],
@@ -114,11 +114,11 @@ impl ApiResponse for Events {
     }
 
     fn register(registry: &mut Registry) {
-        Page::<EventObject>::register(registry);
+        Page::<EventDto>::register(registry);
     }
 }
 
-/// A place in the log, as a caller names it.
+/// A bound of the requested range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bound {
     Position(Position),
@@ -136,27 +136,27 @@ impl FromStr for Bound {
     }
 }
 
-/// What an auditor wants to see.
+/// The filter of the requested events.
 #[derive(Clone, Debug)]
-struct Wanted {
-    filter: Filter,
+struct EventFilter {
+    log_filter: Filter,
     stream: Option<StreamId>,
     event_type: Option<String>,
     /// None for all tenants.
     tenant: Option<Tenant>,
-    /// Nothing behind it is shown.
+    /// The last position of the range.
     last: Option<Position>,
     format: LineFormat,
 }
 
-impl Wanted {
-    fn takes(&self, event: &Recorded) -> Result<bool, Problem> {
+impl EventFilter {
+    fn matches(&self, event: &Recorded) -> Result<bool, Problem> {
         if self.stream.as_ref().is_some_and(|stream| *stream != event.stream)
-            || self.event_type.as_ref().is_some_and(|wanted| wanted != event.event_type.as_str())
+            || self.event_type.as_ref().is_some_and(|name| name != event.event_type.as_str())
         {
             return Ok(false);
         }
-        // Events of other programs say nothing of tenants, and have no envelope.
+        // Events of other programs have no tenant and no envelope.
         if !event.stream.is_reserved() {
             return Ok(self.tenant.is_none() && self.format == LineFormat::CloudEvents);
         }
@@ -170,7 +170,7 @@ impl Wanted {
     }
 }
 
-/// Routes over the whole log.
+/// Routes for the whole log.
 #[derive(Clone, Debug)]
 pub struct AuditRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -178,77 +178,78 @@ pub struct AuditRoutes {
 
 #[OpenApi(tag = "Tag::Audit")]
 impl AuditRoutes {
-    /// Every event of the tenant, in the log's order
+    /// List the events of the tenant, in the order of the log
     ///
-    /// `Accept: application/x-ndjson` answers one event a line: up to `to`, or without it for as long as the connection
-    /// lasts. With it, `format=cloudevents` writes CloudEvents. An auditor of the tenant `*` sees all tenants; as
-    /// CloudEvents also the events that other programs appended over the EventStoreDB protocol, which have no envelope.
+    /// `Accept: application/x-ndjson` returns one event per line: up to `to`, or without `to` until the connection
+    /// closes. Its lines are CloudEvents with `format=cloudevents`. An auditor of the tenant `*` sees all tenants; as
+    /// CloudEvents also the events that other programs appended over the EventStoreDB protocol, which have no
+    /// envelope.
     #[allow(clippy::too_many_arguments, reason = "one argument for each parameter of the query")]
     #[oai(path = "/audit/events", method = "get", operation_id = "list_events")]
     async fn events(
         &self,
         caller: Caller,
-        /// The first position or instant wanted.
+        /// The first position or instant of the range.
         #[oai(validator(max_length = 64))]
         from: Query<Option<String>>,
-        /// The last position or instant wanted.
+        /// The last position or instant of the range.
         #[oai(validator(max_length = 64))]
         to: Query<Option<String>>,
         /// Only this stream.
         #[oai(validator(max_length = 512))]
         stream: Query<Option<String>>,
-        category: Query<Option<CategoryWord>>,
+        category: Query<Option<EventCategory>>,
         /// Only this type, such as `MatchFound`.
         #[oai(name = "type", validator(max_length = 128))]
         event_type: Query<Option<String>>,
-        /// How lines are written. Pages have one form alone.
+        /// The format of lines. Pages have only one format.
         #[oai(default)]
         format: Query<LineFormat>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         #[oai(name = "Accept")] accept: Header<Option<String>>,
-    ) -> Result<Events, Problem> {
+    ) -> Result<EventsResponse, Problem> {
         caller.require(Role::Auditor)?;
         let stream: Option<StreamId> = stream
             .0
-            .map(|text| text.parse().map_err(|_| Problem::invalid("stream", "is no name of a stream")))
+            .map(|text| text.parse().map_err(|_| Problem::invalid("stream", "is not a valid stream name")))
             .transpose()?;
-        let wanted = Wanted {
-            filter: filter(stream.as_ref(), category.0),
+        let filter = EventFilter {
+            log_filter: log_filter(stream.as_ref(), category.0),
             stream,
             event_type: event_type.0,
-            tenant: (!caller.sees_all_tenants()).then(|| caller.tenant.clone()),
+            tenant: (!caller.can_access_all_tenants()).then(|| caller.tenant.clone()),
             last: self.last(to.0.as_deref()).await?,
             format: format.0,
         };
         let after = self.after(from.0.as_deref()).await?;
         if accept.0.is_some_and(|accept| accept.contains(NDJSON)) {
-            let lines = lines(&self.api.log, after, wanted, self.api.shutdown.clone());
-            return Ok(Events::Lines(Body::from_bytes_stream(lines)));
+            let lines = lines(&self.api.log, after, filter, self.api.shutdown.clone());
+            return Ok(EventsResponse::Lines(Body::from_bytes_stream(lines)));
         }
         if format.0 != LineFormat::Envelope {
             return Err(Problem::invalid(
                 "format",
-                "is of lines: ask for them with `Accept: application/x-ndjson`",
+                "applies to lines only: send `Accept: application/x-ndjson`",
             ));
         }
-        // Positions of before a restore are not those of now.
+        // Positions from before a restore are not valid any more.
         let list = format!("audit of {} in epoch {}", caller.tenant, self.api.log.identity().epoch);
         let after = match cursor.0 {
             Some(cursor) => after.max(Position(cursor.key(&list)?)),
             None => after,
         };
-        self.page(after, &wanted, limit.0, &list).await.map(Events::Page)
+        self.page(after, &filter, limit.0, &list).await.map(EventsResponse::Page)
     }
 }
 
 impl AuditRoutes {
-    /// The position after which to begin.
+    /// The position after which the range starts.
     async fn after(&self, from: Option<&str>) -> Result<Position, Problem> {
         Ok(match bound("from", from)? {
             None => Position::START,
             Some(Bound::Position(position)) => Position(position.0.saturating_sub(1)),
-            // Everything before the instant is over; what was recorded at it is wanted.
+            // Events recorded exactly at the instant are included.
             Some(Bound::Instant(at)) => self.position_at(Timestamp::from_micros(at.micros() - 1)).await?,
         })
     }
@@ -262,43 +263,43 @@ impl AuditRoutes {
     }
 
     async fn position_at(&self, at: Timestamp) -> Result<Position, Problem> {
-        self.api.log.position_at(at).await.map_err(|error| unread(&error))
+        self.api.log.position_at(at).await.map_err(|error| from_read_error(&error))
     }
 
-    /// Costs as many events as have to be looked at, at most [`LOOK_AT_MAX`].
+    /// Reads a page. The cost is the number of scanned events, at most [`SCAN_MAX`].
     async fn page(
         &self,
         mut after: Position,
-        wanted: &Wanted,
+        filter: &EventFilter,
         limit: Limit,
         list: &str,
-    ) -> Result<Page<EventObject>, Problem> {
+    ) -> Result<Page<EventDto>, Problem> {
         let mut items = Vec::new();
-        let mut looked_at = 0;
+        let mut scanned = 0;
         loop {
-            let page = self.api.log.read_all(after, &wanted.filter, CHUNK_EVENTS).await;
-            let page = page.map_err(|error| unread(&error))?;
-            looked_at += page.events.len().max(1);
+            let page = self.api.log.read_all(after, &filter.log_filter, CHUNK_EVENTS).await;
+            let page = page.map_err(|error| from_read_error(&error))?;
+            scanned += page.events.len().max(1);
             for event in &page.events {
-                if wanted.is_beyond(event.position) {
+                if filter.is_beyond(event.position) {
                     return Ok(Page { items, next_cursor: None });
                 }
-                if wanted.takes(event)? {
+                if filter.matches(event)? {
                     if items.len() == limit.get() {
                         return Ok(Page {
                             items,
                             next_cursor: Some(Cursor::new(list, &after.0).to_string()),
                         });
                     }
-                    items.push(EventObject::new(event)?);
+                    items.push(EventDto::new(event)?);
                 }
                 after = event.position;
             }
             after = after.max(page.next);
-            if page.at_head || wanted.is_beyond(after) {
+            if page.at_head || filter.is_beyond(after) {
                 return Ok(Page { items, next_cursor: None });
             }
-            if looked_at >= LOOK_AT_MAX {
+            if scanned >= SCAN_MAX {
                 return Ok(Page { items, next_cursor: Some(Cursor::new(list, &after.0).to_string()) });
             }
         }
@@ -310,7 +311,7 @@ fn bound(name: &'static str, text: Option<&str>) -> Result<Option<Bound>, Proble
     text.map(|text| text.parse().map_err(|()| refused())).transpose()
 }
 
-fn filter(stream: Option<&StreamId>, category: Option<CategoryWord>) -> Filter {
+fn log_filter(stream: Option<&StreamId>, category: Option<EventCategory>) -> Filter {
     match (stream, category) {
         (Some(stream), _) => Filter::StreamPrefixes(vec![stream.as_str().to_owned()]),
         (None, Some(category)) => {
@@ -320,51 +321,51 @@ fn filter(stream: Option<&StreamId>, category: Option<CategoryWord>) -> Filter {
     }
 }
 
-/// The events as lines, a chunk of the log at a time: the connection asks for the next when it has sent the last, so that
-/// a slow reader holds nothing but its place.
+/// The events as lines, a chunk of the log at a time. The next chunk is read when the previous one was sent, so a
+/// slow client costs no memory.
 fn lines(
     log: &Log,
     after: Position,
-    wanted: Wanted,
+    filter: EventFilter,
     shutdown: Shutdown,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
-    let subscription = log.subscribe(after, wanted.filter.clone());
+    let subscription = log.subscribe(after, filter.log_filter.clone());
     stream::try_unfold(Some(subscription), move |subscription| {
-        let (wanted, shutdown) = (wanted.clone(), shutdown.clone());
+        let (filter, shutdown) = (filter.clone(), shutdown.clone());
         async move {
             let Some(mut subscription) = subscription else { return Ok(None) };
-            if wanted.last.is_some_and(|last| subscription.position() >= last) {
+            if filter.last.is_some_and(|last| subscription.position() >= last) {
                 return Ok(None);
             }
             let page = tokio::select! {
                 page = subscription.next() => page.map_err(std::io::Error::other)?,
-                // A reader who wants a part of the log must not take less for all of it.
-                () = shutdown.begun() => return match wanted.last {
+                // A bounded range must not look complete if it was cut short.
+                () = shutdown.requested() => return match filter.last {
                     Some(_) => Err(std::io::Error::other("the server is stopping")),
                     None => Ok(None),
                 },
             };
-            let (text, ended) = write_lines(&page.events, &wanted).map_err(std::io::Error::other)?;
-            let goes_on = (!ended).then_some(subscription);
-            Ok(Some((Bytes::from(text), goes_on)))
+            let (text, ended) = write_lines(&page.events, &filter).map_err(std::io::Error::other)?;
+            let next = (!ended).then_some(subscription);
+            Ok(Some((Bytes::from(text), next)))
         }
     })
 }
 
-/// The wanted events of a page, and whether the last wanted one has been passed.
-fn write_lines(events: &[Recorded], wanted: &Wanted) -> Result<(Vec<u8>, bool), Problem> {
+/// Writes the matching events of a page. Returns the lines, and whether the end of the range was reached.
+fn write_lines(events: &[Recorded], filter: &EventFilter) -> Result<(Vec<u8>, bool), Problem> {
     let mut text = Vec::new();
     for event in events {
-        if wanted.is_beyond(event.position) {
+        if filter.is_beyond(event.position) {
             return Ok((text, true));
         }
-        if !wanted.takes(event)? {
+        if !filter.matches(event)? {
             continue;
         }
-        match wanted.format {
+        match filter.format {
             LineFormat::CloudEvents => cloud_event::write_line(event, &mut text),
             LineFormat::Envelope => {
-                text.extend_from_slice(EventObject::new(event)?.to_json_string().as_bytes());
+                text.extend_from_slice(EventDto::new(event)?.to_json_string().as_bytes());
                 text.push(b'\n');
             }
         }

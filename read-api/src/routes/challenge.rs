@@ -1,70 +1,71 @@
-//! Challenges: those that one was asked, those that one made, and one of them.
+//! Challenges: the incoming and outgoing lists, and one challenge.
 
 use std::sync::Arc;
 
-use event_schemas::ids::{ChallengeId, GameId, MatchRecordId, PoolKey, Tenant, UserId};
-use event_schemas::sealed::Place;
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Tenant, UserId};
+use event_schemas::sealed::SealedField;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use projections::challenge::{
-    ChallengeCursor, ChallengeStatus as Stored, ChallengeView, Direction, PlacingFailure,
+    ChallengeCursor, ChallengeStatus as Stored, ChallengeView, Direction, PlacementFailure,
 };
 use web::caller::Caller;
+use web::enums::{AbandonReason, ChallengeStatus};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{AbandonReason, ChallengeStatus};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::{Tag, players};
+use super::{Tag, player_roles};
 use crate::ReadApi;
-use crate::answer::{MinPosition, unanswered};
-use crate::people::Names;
+use crate::errors::from_query_error;
+use crate::min_position::MinPosition;
+use crate::subjects::UserIds;
 
-/// Why the game of an accepted challenge could not be made when that was last tried.
+/// The latest failure to create the game of an accepted challenge.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct ChallengeFailure {
-    pub at: At,
+    pub at: ApiTimestamp,
     pub reason: AbandonReason,
-    /// What the game service said, if that was why.
+    /// The error of the game service, if it was the reason.
     pub detail: Option<String>,
 }
 
-/// One player's asking another for a match.
+/// A player's request for a match with a particular opponent.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct Challenge {
-    pub id: Uid<ChallengeId>,
-    pub challenge_id: Uid<ChallengeId>,
-    pub pool_key: Text<PoolKey>,
-    /// Null for somebody who was erased.
-    pub challenger_id: Option<Text<UserId>>,
-    /// Who is challenged; null for somebody who was erased.
-    pub opponent_id: Option<Text<UserId>>,
+    pub id: UuidParam<ChallengeId>,
+    pub challenge_id: UuidParam<ChallengeId>,
+    pub pool_key: TextId<PoolKey>,
+    /// Null for an erased user.
+    pub challenger_id: Option<TextId<UserId>>,
+    /// The challenged player; null for an erased user.
+    pub opponent_id: Option<TextId<UserId>>,
     pub status: ChallengeStatus,
-    /// Whether it was accepted and its game is being made. Until that is there it is pending.
+    /// Whether it was accepted and its game is being created; its status is `pending` until then.
     pub placing: bool,
-    /// The challenger's.
+    /// The challenger's rating.
     pub rating: u16,
-    /// From the challenger; null also where they were erased.
+    /// The challenger's message; null also for an erased challenger.
     pub message: Option<String>,
-    /// The match that it leads to, once it was accepted.
-    pub match_id: Option<Uid<MatchRecordId>>,
-    pub game_id: Option<Text<GameId>>,
-    /// How often it was accepted.
+    /// The match, once the challenge was accepted.
+    pub match_id: Option<UuidParam<GameMatchId>>,
+    pub game_id: Option<TextId<GameId>>,
+    /// The number of times that it was accepted.
     pub attempts: u32,
     pub last_failure: Option<ChallengeFailure>,
-    pub created_at: At,
-    pub expires_at: At,
-    pub ended_at: Option<At>,
-    /// Of the event that changed it last.
-    pub position: Pos,
+    pub created_at: ApiTimestamp,
+    pub expires_at: ApiTimestamp,
+    pub ended_at: Option<ApiTimestamp>,
+    /// Log position of the last event that changed this resource.
+    pub position: ApiPosition,
 }
 
-impl From<PlacingFailure> for ChallengeFailure {
-    fn from(failure: PlacingFailure) -> Self {
-        Self { at: At(failure.at), reason: failure.reason.into(), detail: failure.detail }
+impl From<PlacementFailure> for ChallengeFailure {
+    fn from(failure: PlacementFailure) -> Self {
+        Self { at: ApiTimestamp(failure.at), reason: failure.reason.into(), detail: failure.detail }
     }
 }
 
@@ -78,7 +79,7 @@ fn status(stored: Stored) -> ChallengeStatus {
     }
 }
 
-fn asked(status: ChallengeStatus) -> Stored {
+fn stored_status(status: ChallengeStatus) -> Stored {
     match status {
         ChallengeStatus::Pending => Stored::Pending,
         ChallengeStatus::Accepted => Stored::Accepted,
@@ -89,32 +90,32 @@ fn asked(status: ChallengeStatus) -> Stored {
 }
 
 impl Challenge {
-    fn new(view: ChallengeView, message: Option<String>, names: &Names) -> Self {
+    fn new(view: ChallengeView, message: Option<String>, user_ids: &UserIds) -> Self {
         Self {
-            id: Uid(view.challenge_id),
-            challenge_id: Uid(view.challenge_id),
-            pool_key: Text(view.pool_key),
-            challenger_id: names.of(view.challenger).map(Text),
-            opponent_id: names.of(view.challenged).map(Text),
+            id: UuidParam(view.challenge_id),
+            challenge_id: UuidParam(view.challenge_id),
+            pool_key: TextId(view.pool_key),
+            challenger_id: user_ids.user_id(view.challenger).map(TextId),
+            opponent_id: user_ids.user_id(view.challenged).map(TextId),
             status: status(view.status),
             placing: view.placing,
             rating: view.rating,
             message,
-            match_id: view.match_id.map(Uid),
-            game_id: view.game_id.map(Text),
+            match_id: view.match_id.map(UuidParam),
+            game_id: view.game_id.map(TextId),
             attempts: view.attempts,
             last_failure: view.last_failure.map(Into::into),
-            created_at: At(view.created_at),
-            expires_at: At(view.expires_at),
-            ended_at: view.ended_at.map(At),
-            position: Pos(view.position),
+            created_at: ApiTimestamp(view.created_at),
+            expires_at: ApiTimestamp(view.expires_at),
+            ended_at: view.ended_at.map(ApiTimestamp),
+            position: ApiPosition(view.position),
         }
     }
 }
 
-/// Which of one's challenges are asked for.
+/// The parameters of a list of challenges.
 #[derive(Debug)]
-struct Asking {
+struct ListParams {
     direction: Direction,
     status: Option<ChallengeStatus>,
     limit: Limit,
@@ -123,7 +124,7 @@ struct Asking {
     if_none_match: Option<String>,
 }
 
-/// Routes over challenges.
+/// Routes for challenges.
 #[derive(Clone, Debug)]
 pub struct ChallengeRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -131,7 +132,7 @@ pub struct ChallengeRoutes {
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl ChallengeRoutes {
-    /// The challenges that one was asked, the newest first
+    /// List my incoming challenges, newest first
     ///
     /// Needs the role `user`, `service` or `admin`.
     #[oai(
@@ -151,10 +152,10 @@ impl ChallengeRoutes {
     ) -> Result<Cached<Page<Challenge>>, Problem> {
         let direction = Direction::Incoming;
         let (status, limit, cursor, if_none_match) = (status.0, limit.0, cursor.0, if_none_match.0);
-        self.list(&caller, Asking { direction, status, limit, cursor, min, if_none_match }).await
+        self.list(&caller, ListParams { direction, status, limit, cursor, min, if_none_match }).await
     }
 
-    /// The challenges that one made, the newest first
+    /// List my outgoing challenges, newest first
     ///
     /// Needs the role `user`, `service` or `admin`.
     #[oai(
@@ -174,12 +175,12 @@ impl ChallengeRoutes {
     ) -> Result<Cached<Page<Challenge>>, Problem> {
         let direction = Direction::Outgoing;
         let (status, limit, cursor, if_none_match) = (status.0, limit.0, cursor.0, if_none_match.0);
-        self.list(&caller, Asking { direction, status, limit, cursor, min, if_none_match }).await
+        self.list(&caller, ListParams { direction, status, limit, cursor, min, if_none_match }).await
     }
 
-    /// A challenge, for its two players
+    /// Get a challenge
     ///
-    /// Whoever has the role `service` or `admin` sees all of the tenant's.
+    /// Its two players may read it, and the roles `service` and `admin` of the tenant.
     #[oai(path = "/v1/matchmaking/challenges/:challenge_id", method = "get", operation_id = "read_challenge")]
     async fn read(
         &self,
@@ -188,64 +189,64 @@ impl ChallengeRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Challenge>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let id = path::challenge_id(&challenge_id)?;
-        self.api.models_reached(&[Name::Challenges], min).await?;
+        self.api.wait_for_models(&[Name::Challenges], min).await?;
         let found = self.api.models.challenges().get(&caller.tenant, id).await;
-        let view = found.map_err(|error| unanswered(&error))?;
+        let view = found.map_err(|error| from_query_error(&error))?;
         let visible = match view {
             Some(view) if self.api.may_see(&caller, |subject| view.concerns(subject)).await? => view,
             _ => return Err(Problem::not_found("no such challenge")),
         };
-        let shown = self.api.shown_challenges(&caller.tenant, vec![visible]).await?;
-        let shown = shown.first().ok_or_else(|| Problem::not_found("no such challenge"))?;
-        Ok(Cached::new(shown, if_none_match.as_deref()))
+        let rendered = self.api.render_challenges(&caller.tenant, vec![visible]).await?;
+        let challenge = rendered.first().ok_or_else(|| Problem::not_found("no such challenge"))?;
+        Ok(Cached::new(challenge, if_none_match.as_deref()))
     }
 }
 
 impl ChallengeRoutes {
-    async fn list(&self, caller: &Caller, asking: Asking) -> Result<Cached<Page<Challenge>>, Problem> {
-        caller.require(players())?;
-        // A cursor is only good where the same challenges stand in the list.
-        let list = format!("challenges {} {:?} {:?}", caller.user()?, asking.direction, asking.status);
-        let after: Option<ChallengeCursor> = asking.cursor.map(|cursor| cursor.key(&list)).transpose()?;
-        self.api.models_reached(&[Name::Challenges], asking.min).await?;
-        let if_none_match = asking.if_none_match.as_deref();
+    async fn list(&self, caller: &Caller, params: ListParams) -> Result<Cached<Page<Challenge>>, Problem> {
+        caller.require(player_roles())?;
+        // A cursor is valid only for the list that it was issued for.
+        let list = format!("challenges {} {:?} {:?}", caller.user()?, params.direction, params.status);
+        let after: Option<ChallengeCursor> = params.cursor.map(|cursor| cursor.key(&list)).transpose()?;
+        self.api.wait_for_models(&[Name::Challenges], params.min).await?;
+        let if_none_match = params.if_none_match.as_deref();
         let Some(subject) = self.api.own_subject(caller).await? else {
             return Ok(Cached::new(&Page { items: Vec::new(), next_cursor: None }, if_none_match));
         };
-        let (status, limit) = (asking.status.map(asked), asking.limit.get() as u32);
+        let (status, limit) = (params.status.map(stored_status), params.limit.get() as u32);
         let challenges = self.api.models.challenges();
-        let page = challenges.list(&caller.tenant, subject, asking.direction, status, after, limit).await;
-        let page = page.map_err(|error| unanswered(&error))?;
+        let page = challenges.list(&caller.tenant, subject, params.direction, status, after, limit).await;
+        let page = page.map_err(|error| from_query_error(&error))?;
         let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
-        let items = self.api.shown_challenges(&caller.tenant, page.items).await?;
+        let items = self.api.render_challenges(&caller.tenant, page.items).await?;
         Ok(Cached::new(&Page { items, next_cursor }, if_none_match))
     }
 }
 
 impl ReadApi {
-    /// Challenges with the names of their players and what they say to each other.
+    /// Challenges with the user ids of their players and the challengers' messages.
     ///
     /// # Errors
-    /// 503 if the vault cannot be asked.
-    pub(crate) async fn shown_challenges(
+    /// 503 if the vault is unavailable.
+    pub(crate) async fn render_challenges(
         &self,
         tenant: &Tenant,
         views: Vec<ChallengeView>,
     ) -> Result<Vec<Challenge>, Problem> {
-        let people = &self.server.people;
+        let directory = &self.server.subjects;
         let subjects = views.iter().flat_map(|view| [view.challenger, view.challenged]);
-        let names = people.names(tenant, subjects).await?;
-        let mut shown = Vec::with_capacity(views.len());
+        let user_ids = directory.user_ids(tenant, subjects).await?;
+        let mut rendered = Vec::with_capacity(views.len());
         for view in views {
-            let place = Place::ChallengeMessage(view.challenge_id);
+            let field = SealedField::ChallengeMessage(view.challenge_id);
             let message = match &view.message {
-                Some(sealed) => people.open(tenant, view.challenger, place, sealed).await?,
+                Some(sealed) => directory.unseal(tenant, view.challenger, field, sealed).await?,
                 None => None,
             };
-            shown.push(Challenge::new(view, message, &names));
+            rendered.push(Challenge::new(view, message, &user_ids));
         }
-        Ok(shown)
+        Ok(rendered)
     }
 }

@@ -1,9 +1,9 @@
-//! A job's past: its course for drawing, and its events. Both come straight from the log, so no read model can be behind.
+//! A job's history: its timeline and its events. Both are read from the log, so they are never behind.
 
 use std::sync::Arc;
 
-use domain::job::timeline::{PhaseStay, Timeline, TimelineError, timeline};
-use domain::matching::summary::JobFold;
+use domain::image_matching::summary::JobFold;
+use domain::job::timeline::{PhasePeriod, Timeline, TimelineError, timeline};
 use event_log::EventLog;
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::{CorrelationId, EventId, JobId, Position, RequestId, SubjectId};
@@ -17,51 +17,52 @@ use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{At, Pos, Text, Uid};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use super::Tag;
-use super::job::{Attempt, ErrorObject, RUNNING_TIMES, Status};
+use super::job::{Attempt, ClassifiedErrorDto, RUNNING_TIMES, Status};
 use crate::ReadApi;
-use crate::answer::{MinPosition, no_such_job, unread};
-use crate::history::{History, Place};
-use web::vocabulary::{JobKind, Phase};
+use crate::errors::{from_read_error, no_such_job};
+use crate::job_events::{JobEventReader, JobEventsCursor};
+use crate::min_position::MinPosition;
+use web::enums::{JobKind, Phase};
 
-/// An event with all that is known about it.
+/// An event with its metadata.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "Event", skip_serializing_if_is_none)]
-pub struct EventObject {
-    pub id: Uid<EventId>,
+pub struct EventDto {
+    pub id: UuidParam<EventId>,
     #[oai(rename = "type")]
     pub event_type: String,
     pub schema_version: u16,
     pub stream: String,
-    /// Its place in the stream, from 0.
+    /// The position in its stream, from 0.
     pub revision: u64,
-    /// Its place in the whole log.
-    pub position: Pos,
-    /// When it happened, as its producer says.
-    pub occurred_at: At,
+    /// The position in the log.
+    pub position: ApiPosition,
+    /// When it happened, according to its producer.
+    pub occurred_at: ApiTimestamp,
     /// When the log accepted it.
-    pub recorded_at: At,
+    pub recorded_at: ApiTimestamp,
     pub tenant: String,
     /// `subject:<id>`, `worker:<id>`, `service:<id>` or `system:<process>`.
     pub actor: String,
     /// The first command of the chain.
-    pub correlation_id: Uid<CorrelationId>,
+    pub correlation_id: UuidParam<CorrelationId>,
     /// The command or event that caused it.
     pub causation_id: Uuid,
-    /// Whose data it is, if a person's.
-    pub subject: Option<Uid<SubjectId>>,
-    pub idempotency: Option<IdempotencyObject>,
+    /// The subject of personal data, if it contains any.
+    pub subject: Option<UuidParam<SubjectId>>,
+    pub idempotency: Option<IdempotencyDto>,
     pub traceparent: Option<String>,
-    /// What happened, by the JSON Schema of its type and version.
+    /// The payload, valid by the JSON Schema of its type and version.
     pub data: Any<Value>,
 }
 
-/// Under which key a command came, and the hash of its body.
+/// The idempotency key of a command and the hash of its body.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "EventIdempotency")]
-pub struct IdempotencyObject {
+pub struct IdempotencyDto {
     pub key: Uuid,
     pub body: String,
 }
@@ -69,109 +70,109 @@ pub struct IdempotencyObject {
 /// A stay in a phase.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "TimelinePhase")]
-pub struct StayObject {
+pub struct TimelinePhaseDto {
     pub phase: Phase,
     pub attempt: u32,
-    pub started_at: At,
+    pub started_at: ApiTimestamp,
     /// Null while the job is in it.
-    pub ended_at: Option<At>,
-    /// Up to now, while the job is in it.
+    pub ended_at: Option<ApiTimestamp>,
+    /// Until now, while the job is in it.
     pub duration_seconds: f64,
 }
 
-/// What went wrong, and when.
+/// An error and its time.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "TimelineError")]
-pub struct FailureObject {
-    pub at: At,
-    /// Of the job, or of the request if there is one.
+pub struct TimelineErrorDto {
+    pub at: ApiTimestamp,
+    /// The attempt of the job, or of the request if there is one.
     pub attempt: u32,
-    /// The match request that failed; null where it was the whole job.
-    pub request_id: Option<Text<RequestId>>,
-    pub error: ErrorObject,
+    /// The match request that failed; null if the whole job did.
+    pub request_id: Option<TextId<RequestId>>,
+    pub error: ClassifiedErrorDto,
 }
 
-/// A job's course.
+/// A job's timeline.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "Timeline")]
-pub struct TimelineObject {
-    pub job_id: Uid<JobId>,
+pub struct TimelineDto {
+    pub job_id: UuidParam<JobId>,
     pub kind: JobKind,
     pub phase: Phase,
     pub status: Status,
     pub attempt: u32,
-    pub created_at: At,
-    /// Null while the job goes on.
-    pub ended_at: Option<At>,
-    /// Every stay in a phase, in order; the ends are no phases to stay in.
-    pub phases: Vec<StayObject>,
+    pub created_at: ApiTimestamp,
+    /// Null until the job ends.
+    pub ended_at: Option<ApiTimestamp>,
+    /// Every stay in a phase, in order, without the final phases.
+    pub phases: Vec<TimelinePhaseDto>,
     pub attempts: Vec<Attempt>,
-    /// What went wrong, in order: whole attempts, and the latest of the requests that a worker could not do.
-    pub errors: Vec<FailureObject>,
-    /// The log position that the answer reflects.
-    pub position: Pos,
+    /// The errors in order: of whole attempts, and the latest of failed match requests.
+    pub errors: Vec<TimelineErrorDto>,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
 }
 
-impl From<PhaseStay> for StayObject {
-    fn from(stay: PhaseStay) -> Self {
+impl From<PhasePeriod> for TimelinePhaseDto {
+    fn from(period: PhasePeriod) -> Self {
         Self {
-            phase: stay.phase.into(),
-            attempt: stay.attempt,
-            started_at: At(stay.started_at),
-            ended_at: stay.ended_at.map(At),
-            duration_seconds: stay.duration_seconds,
+            phase: period.phase.into(),
+            attempt: period.attempt,
+            started_at: ApiTimestamp(period.started_at),
+            ended_at: period.ended_at.map(ApiTimestamp),
+            duration_seconds: period.duration_seconds,
         }
     }
 }
 
-impl From<TimelineError> for FailureObject {
+impl From<TimelineError> for TimelineErrorDto {
     fn from(failure: TimelineError) -> Self {
         Self {
-            at: At(failure.at),
+            at: ApiTimestamp(failure.at),
             attempt: failure.attempt,
-            request_id: failure.request_id.map(Text),
+            request_id: failure.request_id.map(TextId),
             error: failure.error.into(),
         }
     }
 }
 
-impl TimelineObject {
+impl TimelineDto {
     fn new(timeline: Timeline, position: Position) -> Self {
         Self {
-            job_id: Uid(timeline.job_id),
+            job_id: UuidParam(timeline.job_id),
             kind: timeline.kind.into(),
             phase: timeline.phase.into(),
             status: timeline.status.into(),
             attempt: timeline.attempt,
-            created_at: At(timeline.created_at),
-            ended_at: timeline.ended_at.map(At),
+            created_at: ApiTimestamp(timeline.created_at),
+            ended_at: timeline.ended_at.map(ApiTimestamp),
             phases: timeline.phases.into_iter().map(Into::into).collect(),
             attempts: timeline.attempts.into_iter().map(Into::into).collect(),
             errors: timeline.errors.into_iter().map(Into::into).collect(),
-            position: Pos(position),
+            position: ApiPosition(position),
         }
     }
 }
 
-impl EventObject {
+impl EventDto {
     pub(crate) fn new(event: &Recorded) -> Result<Self, Problem> {
         let metadata = event.metadata().map_err(|error| Problem::internal(&error))?;
         let data = serde_json::from_slice(&event.data).map_err(|error| Problem::internal(&error))?;
         Ok(Self {
-            id: Uid(event.id),
+            id: UuidParam(event.id),
             event_type: event.event_type.as_str().to_owned(),
             schema_version: metadata.schema_version,
             stream: event.stream.as_str().to_owned(),
             revision: event.revision.0,
-            position: Pos(event.position),
-            occurred_at: At(metadata.occurred_at),
-            recorded_at: At(event.recorded_at),
+            position: ApiPosition(event.position),
+            occurred_at: ApiTimestamp(metadata.occurred_at),
+            recorded_at: ApiTimestamp(event.recorded_at),
             tenant: metadata.tenant.to_string(),
             actor: metadata.actor.to_string(),
-            correlation_id: Uid(metadata.correlation_id),
+            correlation_id: UuidParam(metadata.correlation_id),
             causation_id: metadata.causation_id,
-            subject: metadata.subject.map(Uid),
-            idempotency: metadata.idempotency.map(|idempotency| IdempotencyObject {
+            subject: metadata.subject.map(UuidParam),
+            idempotency: metadata.idempotency.map(|idempotency| IdempotencyDto {
                 key: idempotency.key,
                 body: format!("{:032x}", u128::from_be_bytes(idempotency.body.0)),
             }),
@@ -181,7 +182,7 @@ impl EventObject {
     }
 }
 
-/// Routes over a job's past.
+/// Routes for a job's history.
 #[derive(Clone, Debug)]
 pub struct HistoryRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -189,7 +190,9 @@ pub struct HistoryRoutes {
 
 #[OpenApi(tag = "Tag::Jobs")]
 impl HistoryRoutes {
-    /// A job's phases, attempts and errors, made for drawing.
+    /// Get a job's timeline
+    ///
+    /// Its phases, attempts and errors, in a form suited to drawing.
     #[oai(path = "/jobs/:job_id/timeline", method = "get", operation_id = "read_job_timeline")]
     async fn timeline(
         &self,
@@ -197,15 +200,17 @@ impl HistoryRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<TimelineObject>, Problem> {
+    ) -> Result<Cached<TimelineDto>, Problem> {
         let job = path::job_id(&job_id)?;
-        self.api.log_reached(min).await?;
+        self.api.wait_for_log(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
-        let (timeline, position) = self.course(job).await?;
-        Ok(Cached::without(&TimelineObject::new(timeline, position), RUNNING_TIMES, if_none_match.as_deref()))
+        let (timeline, position) = self.job_timeline(job).await?;
+        Ok(Cached::without(&TimelineDto::new(timeline, position), RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// A job's events, oldest first: those of all its streams in the log's order.
+    /// List a job's events, oldest first
+    ///
+    /// The events of all its streams, in the order of the log.
     #[oai(path = "/jobs/:job_id/events", method = "get", operation_id = "list_job_events")]
     async fn events(
         &self,
@@ -215,9 +220,9 @@ impl HistoryRoutes {
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Page<EventObject>>, Problem> {
+    ) -> Result<Cached<Page<EventDto>>, Problem> {
         let job = path::job_id(&job_id)?;
-        self.api.log_reached(min).await?;
+        self.api.wait_for_log(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
         let page = self.page(job, limit.0, cursor.0.as_ref()).await?;
         Ok(Cached::new(&page, if_none_match.as_deref()))
@@ -225,11 +230,11 @@ impl HistoryRoutes {
 }
 
 impl HistoryRoutes {
-    /// The course of the job, with the position up to which it was read.
-    async fn course(&self, job: JobId) -> Result<(Timeline, Position), Problem> {
-        let mut history = History::course(&self.api.log, job);
+    /// The timeline of the job, with the position that it reflects.
+    async fn job_timeline(&self, job: JobId) -> Result<(Timeline, Position), Problem> {
+        let mut reader = JobEventReader::without_matches(&self.api.log, job);
         let mut fold = JobFold::default();
-        while let Some(event) = history.next().await.map_err(|error| unread(&error))? {
+        while let Some(event) = reader.next().await.map_err(|error| from_read_error(&error))? {
             fold.apply(&event.decode().map_err(|error| Problem::internal(&error))?);
         }
         let timeline = timeline(&fold, self.api.clock.now()).ok_or_else(no_such_job)?;
@@ -241,27 +246,27 @@ impl HistoryRoutes {
         job: JobId,
         limit: Limit,
         cursor: Option<&Cursor>,
-    ) -> Result<Page<EventObject>, Problem> {
-        // Places of before a restore are not those of now.
+    ) -> Result<Page<EventDto>, Problem> {
+        // Cursors from before a restore are not valid: revisions may differ.
         let list = format!("events of {job} in epoch {}", self.api.log.identity().epoch);
-        let place = match cursor {
+        let position = match cursor {
             Some(cursor) => {
                 let text: String = cursor.key(&list)?;
-                Place::from_text(&text)
-                    .ok_or_else(|| Problem::invalid("cursor", "is damaged; begin again without"))?
+                JobEventsCursor::from_text(&text)
+                    .ok_or_else(|| Problem::invalid("cursor", "is damaged; start again without a cursor"))?
             }
-            None => Place::default(),
+            None => JobEventsCursor::default(),
         };
-        let mut history = History::from(&self.api.log, job, place);
+        let mut reader = JobEventReader::resume(&self.api.log, job, position);
         let mut items = Vec::new();
         while items.len() < limit.get()
-            && let Some(event) = history.next().await.map_err(|error| unread(&error))?
+            && let Some(event) = reader.next().await.map_err(|error| from_read_error(&error))?
         {
-            items.push(EventObject::new(&event)?);
+            items.push(EventDto::new(&event)?);
         }
-        let place = history.place();
-        let more = history.next().await.map_err(|error| unread(&error))?.is_some();
-        let next_cursor = more.then(|| Cursor::new(&list, &place.to_text()).to_string());
+        let position = reader.cursor();
+        let more = reader.next().await.map_err(|error| from_read_error(&error))?.is_some();
+        let next_cursor = more.then(|| Cursor::new(&list, &position.to_text()).to_string());
         Ok(Page { items, next_cursor })
     }
 }

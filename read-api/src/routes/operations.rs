@@ -1,4 +1,4 @@
-//! Whether the server is well, in as much detail as the caller may see.
+//! Health, status and metrics, in as much detail as the caller may see.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, Enum, ExtractParamOptions, Object, OpenApi};
-use projections::status::State;
+use projections::status::ReportedState;
 use web::caller::{Caller, Role};
 use web::json::Json;
 use web::problem::Problem;
-use web::value::{At, Pos, Uid};
+use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
 use super::Tag;
-use super::projection::{ProjectionObject, StateWord};
+use super::projection::{ProjectionDto, ProjectionStateDto};
 use crate::ReadApi;
 use crate::latency::{self, Distribution};
 use crate::server;
 
-/// The media type of Prometheus' text.
+/// The media type of the Prometheus text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The process answers.
+/// The process responds.
 #[derive(Clone, Debug, Object)]
 pub struct Live {
     pub live: bool,
 }
 
-/// One thing that has to be so before the server can do its work.
+/// One condition for readiness.
 #[derive(Clone, Debug, Object)]
 pub struct Check {
     pub name: String,
@@ -42,32 +42,32 @@ pub struct Check {
     pub detail: String,
 }
 
-/// Whether the server can do its work.
+/// Server readiness.
 #[derive(Clone, Debug, Object)]
 pub struct Ready {
     pub ready: bool,
     pub checks: Vec<Check>,
 }
 
-/// How the server is.
+/// The state of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-pub enum HealthWord {
+pub enum HealthStatus {
     Ok,
-    /// It answers, and something is behind or stopped; `checks` says what.
+    /// It responds, but something is behind or stopped; see `checks`.
     Degraded,
 }
 
-/// How the server is, at a glance.
+/// Server health.
 #[derive(Clone, Debug, Object)]
 pub struct Health {
-    pub status: HealthWord,
+    pub status: HealthStatus,
     pub version: String,
     pub uptime_seconds: f64,
     pub checks: Vec<Check>,
 }
 
-/// Who may come in.
+/// How callers are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case", remote = "server::Access")]
 pub enum Access {
@@ -78,42 +78,42 @@ pub enum Access {
 /// The event log.
 #[derive(Clone, Debug, Object)]
 pub struct LogStatus {
-    /// As configured.
+    /// The configured location.
     pub location: String,
-    pub id: Uid<LogId>,
+    pub id: UuidParam<LogId>,
     /// Raised by a restore from a backup.
     pub epoch: u32,
     /// The position of the last durable event.
-    pub head: Pos,
-    /// Whether it still takes and gives events.
+    pub head: ApiPosition,
+    /// Whether it still accepts and serves events.
     pub open: bool,
 }
 
-/// A part of the server beside the log and the read models.
+/// A component of the server other than the log and the projections.
 #[derive(Clone, Debug, Object)]
-pub struct PartStatus {
+pub struct ComponentStatus {
     pub name: String,
     pub ready: bool,
-    /// How far it has followed the log, if it does.
-    pub position: Option<Pos>,
+    /// The log position that it has reached, if it follows the log.
+    pub position: Option<ApiPosition>,
     pub detail: String,
 }
 
-/// Every part of the server.
+/// The status of every component of the server.
 #[derive(Clone, Debug, Object)]
 pub struct Status {
     pub version: String,
-    pub started_at: At,
+    pub started_at: ApiTimestamp,
     pub uptime_seconds: f64,
     pub access: Access,
-    /// What an operator should know before anything else.
+    /// Problems that an operator should look at first.
     pub warnings: Vec<String>,
     pub log: LogStatus,
-    pub projections: Vec<ProjectionObject>,
-    pub parts: Vec<PartStatus>,
+    pub projections: Vec<ProjectionDto>,
+    pub components: Vec<ComponentStatus>,
 }
 
-/// One distribution of latencies, in the unit that the metric's name says.
+/// One distribution of latencies, in the unit that the metric's name gives.
 #[derive(Clone, Debug, Object)]
 pub struct Latency {
     pub metric: String,
@@ -150,10 +150,10 @@ impl From<Distribution> for Latency {
 /// `/ready`: 200, or 503 with the same body.
 #[derive(Debug, ApiResponse)]
 pub enum Readiness {
-    /// It can do its work
+    /// Ready
     #[oai(status = 200)]
     Yes(Json<Ready>),
-    /// Not yet, or not any more; `checks` says why
+    /// Not ready; see `checks`
     #[oai(status = 503)]
     No(Json<Ready>),
 }
@@ -186,7 +186,7 @@ impl ApiResponse for Metrics {
             MetaMediaType { content_type: Json::<Latencies>::CONTENT_TYPE, schema: Latencies::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
-                description: "Prometheus' text; for `Accept: application/json` the latencies alone",
+                description: "The Prometheus text format; for `Accept: application/json` the latencies only",
                 status: Some(StatusCode::OK.as_u16()),
                 status_range: None,
                 content: vec![text, json],
@@ -200,7 +200,7 @@ impl ApiResponse for Metrics {
     }
 }
 
-/// The caller of `/metrics`, who may be anyone if the configuration says so.
+/// The caller of `/metrics`, for which the configuration may require no credentials.
 #[derive(Debug)]
 struct Scraper(Result<Caller, Problem>);
 
@@ -228,7 +228,7 @@ impl<'a> ApiExtractor<'a> for Scraper {
     }
 }
 
-/// Routes for operators and for whatever watches over the process.
+/// Routes for operators and monitoring.
 #[derive(Clone, Debug)]
 pub struct OperationRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -236,13 +236,15 @@ pub struct OperationRoutes {
 
 #[OpenApi(tag = "Tag::Operations")]
 impl OperationRoutes {
-    /// Whether the process answers at all.
+    /// Check that the process responds
     #[oai(path = "/live", method = "get", operation_id = "live")]
     async fn live(&self) -> Json<Live> {
         Json(Live { live: true })
     }
 
-    /// Whether the server can do its work: the log is open, and everything that follows it has caught up.
+    /// Check readiness
+    ///
+    /// The server is ready when the log is open and everything that follows it has caught up.
     #[oai(path = "/ready", method = "get", operation_id = "ready")]
     async fn ready(&self) -> Readiness {
         let checks = self.checks();
@@ -251,21 +253,21 @@ impl OperationRoutes {
         if ready { Readiness::Yes(body) } else { Readiness::No(body) }
     }
 
-    /// How the server is, at a glance.
+    /// Get the server health
     #[oai(path = "/health", method = "get", operation_id = "health")]
     async fn health(&self) -> Json<Health> {
         let checks = self.checks();
-        let paused = self.api.models.status().into_iter().any(|status| status.state == State::Paused);
-        let well = checks.iter().all(|check| check.ok) && !paused;
+        let paused = self.api.models.status().into_iter().any(|status| status.state == ReportedState::Paused);
+        let is_healthy = checks.iter().all(|check| check.ok) && !paused;
         Json(Health {
-            status: if well { HealthWord::Ok } else { HealthWord::Degraded },
+            status: if is_healthy { HealthStatus::Ok } else { HealthStatus::Degraded },
             version: self.api.server.version.to_owned(),
             uptime_seconds: self.uptime(),
             checks,
         })
     }
 
-    /// Every part of the server, with how far it is.
+    /// Get the status of every component
     #[oai(path = "/status", method = "get", operation_id = "status")]
     async fn status(&self, caller: Caller) -> Result<Json<Status>, Problem> {
         caller.require(Role::Admin | Role::Service)?;
@@ -274,23 +276,25 @@ impl OperationRoutes {
         let projections = self.api.models.status();
         Ok(Json(Status {
             version: server.version.to_owned(),
-            started_at: At(server.started_at),
+            started_at: ApiTimestamp(server.started_at),
             uptime_seconds: self.uptime(),
             access: server.access.into(),
             warnings: self.warnings(),
             log: LogStatus {
                 location: server.log.clone(),
-                id: Uid(identity.id),
+                id: UuidParam(identity.id),
                 epoch: identity.epoch,
-                head: Pos(self.api.head()),
+                head: ApiPosition(self.api.head()),
                 open: self.api.log_is_open(),
             },
             projections: projections.into_iter().map(Into::into).collect(),
-            parts: server.parts.iter().map(part_status).collect(),
+            components: server.components.iter().map(component_status).collect(),
         }))
     }
 
-    /// Counters and latencies: Prometheus' text, or for `Accept: application/json` the latencies.
+    /// Get the metrics
+    ///
+    /// In the Prometheus text format, or the latencies as JSON for `Accept: application/json`.
     #[oai(path = "/metrics", method = "get", operation_id = "metrics")]
     async fn metrics(
         &self,
@@ -319,7 +323,8 @@ impl OperationRoutes {
         let mut warnings = Vec::new();
         if self.api.server.access == server::Access::Open {
             warnings.push(
-                "no keys are configured: whoever reaches this address has every role; set MATCHBOOK_JWT_SECRET to close it"
+                "no keys are configured: every caller that reaches this address has every role; set MATCHBOOK_JWT_SECRET \
+                 to require credentials"
                     .to_owned(),
             );
         }
@@ -336,43 +341,43 @@ impl OperationRoutes {
             detail: if open {
                 "open".to_owned()
             } else {
-                "it has stopped for good; restart the server".to_owned()
+                "it has stopped permanently; restart the server".to_owned()
             },
         };
         let projections = self.api.models.status().into_iter().map(|status| {
-            let status = ProjectionObject::from(status);
-            // A pause is an operator's decision, which a restart or another node would not mend.
-            let ok =
-                status.generation.is_some() && matches!(status.state, StateWord::Live | StateWord::Paused);
+            let status = ProjectionDto::from(status);
+            // A pause is an operator's decision, which a restart would not undo.
+            let ok = status.generation.is_some()
+                && matches!(status.state, ProjectionStateDto::Live | ProjectionStateDto::Paused);
             Check { ok, detail: describe(&status), name: status.name }
         });
-        let parts = self.api.server.parts.iter().map(|part| {
-            let standing = part.standing();
-            Check { name: part.name().to_owned(), ok: standing.ready, detail: standing.detail }
+        let components = self.api.server.components.iter().map(|component| {
+            let health = component.health();
+            Check { name: component.name().to_owned(), ok: health.ready, detail: health.detail }
         });
-        std::iter::once(log).chain(projections).chain(parts).collect()
+        std::iter::once(log).chain(projections).chain(components).collect()
     }
 }
 
-/// What a read model is doing, in a sentence.
-fn describe(status: &ProjectionObject) -> String {
+/// The state of a projection in one sentence.
+fn describe(status: &ProjectionDto) -> String {
     if let Some(stop) = &status.stop {
-        return format!("stopped at position {}: {}; {}", stop.position.0, stop.error, stop.way_out);
+        return format!("stopped at position {}: {}; {}", stop.position.0, stop.error, stop.remedy);
     }
     match (status.state, status.generation) {
-        (StateWord::Paused, _) => "paused by an operator; resume it".to_owned(),
+        (ProjectionStateDto::Paused, _) => "paused by an operator; resume it to continue".to_owned(),
         (_, None) => format!("being built, {} events to go", status.lag_events),
-        (StateWord::CatchingUp, _) => format!("catching up, {} events to go", status.lag_events),
+        (ProjectionStateDto::CatchingUp, _) => format!("catching up, {} events to go", status.lag_events),
         (_, Some(_)) => "up to date".to_owned(),
     }
 }
 
-fn part_status(part: &server::Part) -> PartStatus {
-    let standing = part.standing();
-    PartStatus {
-        name: part.name().to_owned(),
-        ready: standing.ready,
-        position: standing.position.map(Pos),
-        detail: standing.detail,
+fn component_status(component: &server::Component) -> ComponentStatus {
+    let health = component.health();
+    ComponentStatus {
+        name: component.name().to_owned(),
+        ready: health.ready,
+        position: health.position.map(ApiPosition),
+        detail: health.detail,
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of a player: their ratings, and whom they block.
+//! The ratings and blocks of a player.
 
 use std::sync::Arc;
 
@@ -11,47 +11,48 @@ use web::caller::Caller;
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
-use web::value::{At, Text};
+use web::value::{ApiTimestamp, TextId};
 
-use super::{Tag, players};
+use super::{Tag, player_roles};
 use crate::ReadApi;
-use crate::answer::{MinPosition, unanswered};
+use crate::errors::from_query_error;
+use crate::min_position::MinPosition;
 
-/// What results say of a player in a pool.
+/// A player's rating in a pool, computed from results.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct PlayerRating {
-    pub pool_key: Text<PoolKey>,
+    pub pool_key: TextId<PoolKey>,
     pub rating: f64,
     /// The standard deviation of the rating, in the same points.
     pub deviation: f64,
     /// How much the player's strength is expected to fluctuate.
     pub volatility: f64,
-    /// How many results it rests on.
+    /// The number of results that it is based on.
     pub games: u64,
-    pub last_rated_at: At,
+    pub last_rated_at: ApiTimestamp,
 }
 
-/// Somebody whom the caller does not want to meet.
+/// A player that the caller has blocked.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct Block {
-    pub user_id: Text<UserId>,
-    pub blocked_at: At,
+    pub user_id: TextId<UserId>,
+    pub blocked_at: ApiTimestamp,
 }
 
 impl From<RatingView> for PlayerRating {
     fn from(view: RatingView) -> Self {
         Self {
-            pool_key: Text(view.pool_key),
+            pool_key: TextId(view.pool_key),
             rating: view.skill.rating,
             deviation: view.skill.deviation,
             volatility: view.skill.volatility,
             games: view.games,
-            last_rated_at: At(view.last_rated_at),
+            last_rated_at: ApiTimestamp(view.last_rated_at),
         }
     }
 }
 
-/// Routes over the caller as a player.
+/// Routes for the caller as a player.
 #[derive(Clone, Debug)]
 pub struct PlayerRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -59,9 +60,9 @@ pub struct PlayerRoutes {
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl PlayerRoutes {
-    /// One's own ratings by pool, as results have made them
+    /// List my ratings by pool
     ///
-    /// A pool in which no result was reported is not there. Needs the role `user`, `service` or `admin`.
+    /// Pools without a reported result are omitted. Needs the role `user`, `service` or `admin`.
     #[oai(path = "/v1/matchmaking/ratings", method = "get", operation_id = "list_ratings")]
     async fn ratings(
         &self,
@@ -71,15 +72,15 @@ impl PlayerRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<PlayerRating>>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let list = format!("ratings {}", caller.user()?);
         let after: Option<PoolKey> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
-        self.api.models_reached(&[Name::Players], min).await?;
+        self.api.wait_for_models(&[Name::Players], min).await?;
         let (ratings, next) = match self.api.own_subject(&caller).await? {
             Some(subject) => {
                 let limit = limit.0.get() as u32;
                 let read = self.api.models.players().ratings(&caller.tenant, subject, after.as_ref(), limit);
-                read.await.map_err(|error| unanswered(&error))?
+                read.await.map_err(|error| from_query_error(&error))?
             }
             None => (Vec::new(), None),
         };
@@ -90,9 +91,9 @@ impl PlayerRoutes {
         Ok(Cached::new(&page, if_none_match.as_deref()))
     }
 
-    /// Whom one blocks, the newest first
+    /// List the players I have blocked, newest first
     ///
-    /// Who was erased is left out. Needs the role `user`, `service` or `admin`.
+    /// Erased users are omitted. Needs the role `user`, `service` or `admin`.
     #[oai(path = "/v1/matchmaking/blocks", method = "get", operation_id = "list_blocks")]
     async fn blocks(
         &self,
@@ -102,22 +103,25 @@ impl PlayerRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Block>>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let list = format!("blocks {}", caller.user()?);
         let after: Option<BlockCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
-        self.api.models_reached(&[Name::Players], min).await?;
+        self.api.wait_for_models(&[Name::Players], min).await?;
         let (blocks, next) = match self.api.own_subject(&caller).await? {
             Some(subject) => {
                 let limit = limit.0.get() as u32;
                 let read = self.api.models.players().blocks(&caller.tenant, subject, after, limit);
-                read.await.map_err(|error| unanswered(&error))?
+                read.await.map_err(|error| from_query_error(&error))?
             }
             None => (Vec::new(), None),
         };
         let blocked = blocks.iter().map(|block| block.blocked);
-        let names = self.api.server.people.names(&caller.tenant, blocked).await?;
+        let user_ids = self.api.server.subjects.user_ids(&caller.tenant, blocked).await?;
         let named = |block: &projections::player::BlockView| {
-            Some(Block { user_id: Text(names.of(block.blocked)?), blocked_at: At(block.blocked_at) })
+            Some(Block {
+                user_id: TextId(user_ids.user_id(block.blocked)?),
+                blocked_at: ApiTimestamp(block.blocked_at),
+            })
         };
         let page = Page {
             items: blocks.iter().filter_map(named).collect(),

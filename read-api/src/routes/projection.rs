@@ -1,132 +1,132 @@
-//! The read models as an operator sees and steers them.
+//! The status and control of the projections.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
-use projections::status::{Progress, ProjectionStatus, RebuildStatus, State, Stop};
+use projections::status::{Failure, Progress, ProjectionStatus, RebuildStatus, ReportedState};
 use projections::{ControlError, Name, NoSuchProjection};
 use web::caller::{Caller, Role};
 use web::etag::Cached;
 use web::json::Json;
 use web::problem::Problem;
-use web::value::Pos;
+use web::value::ApiPosition;
 
 use super::Tag;
 use crate::ReadApi;
 
-/// What a projection is doing.
+/// The state of a projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename = "ProjectionState", rename_all = "snake_case")]
-pub enum StateWord {
+pub enum ProjectionStateDto {
     CatchingUp,
     Live,
     Paused,
-    /// It goes no further by itself.
+    /// It failed and does not continue automatically.
     Stopped,
-    /// Its store failed; it is tried again by itself.
+    /// Its store failed; it is retried automatically.
     Retrying,
 }
 
-/// How far something long is.
+/// The progress towards a position.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "Progress")]
-pub struct ProgressObject {
-    pub at: Pos,
-    pub target: Pos,
+pub struct ProgressDto {
+    pub at: ApiPosition,
+    pub target: ApiPosition,
     /// From 0 to 1.
     pub fraction: f64,
-    /// Null until something has been done.
+    /// Null until there is progress.
     pub eta_seconds: Option<f64>,
 }
 
-/// Why a projection went no further.
+/// The failure of a projection.
 #[derive(Clone, Debug, Object)]
-#[oai(rename = "ProjectionStop")]
-pub struct StopObject {
-    /// Of the event that it could not apply, or the last that it reached.
-    pub position: Pos,
+#[oai(rename = "ProjectionFailure")]
+pub struct ProjectionFailureDto {
+    /// The position of the event that it could not apply, or the last position that it reached.
+    pub position: ApiPosition,
     pub event_type: Option<String>,
     pub error: String,
-    /// What an operator can do.
-    pub way_out: String,
+    /// The remedy for an operator.
+    pub remedy: String,
 }
 
-/// A making that is built beside the one that is read.
+/// A generation under construction.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "ProjectionRebuild")]
-pub struct RebuildObject {
+pub struct RebuildDto {
     pub generation: u64,
-    pub progress: ProgressObject,
-    /// Why it was given up, if it was; the one that is read is untouched.
-    pub failed: Option<StopObject>,
+    pub progress: ProgressDto,
+    /// Why the rebuild failed, if it did; the live generation is not affected.
+    pub failed: Option<ProjectionFailureDto>,
 }
 
-/// One read model.
+/// One projection.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "Projection")]
-pub struct ProjectionObject {
+pub struct ProjectionDto {
     pub name: String,
-    /// Of the code that makes it; raising it makes it anew.
+    /// The revision of the projection's code; a higher one triggers a rebuild.
     pub revision: u32,
-    /// Which making of it is read; null while the first is being built.
+    /// The live generation; null while the first is being built.
     pub generation: Option<u64>,
-    pub state: StateWord,
-    /// Reads reflect everything up to here.
-    pub position: Pos,
-    /// The durable end of the log.
-    pub head: Pos,
-    /// How many positions it is behind.
+    pub state: ProjectionStateDto,
+    /// The position that reads reflect.
+    pub position: ApiPosition,
+    /// The durable head of the log.
+    pub head: ApiPosition,
+    /// The number of positions that it is behind.
     pub lag_events: u64,
-    /// How long ago the event was recorded that it reflects last; 0 at the head.
+    /// The time since the last reflected event was recorded; 0 at the head.
     pub lag_seconds: f64,
     pub events_per_second: f64,
-    /// While it catches up.
-    pub progress: Option<ProgressObject>,
-    /// Why it stopped, or is being retried.
-    pub stop: Option<StopObject>,
-    pub rebuild: Option<RebuildObject>,
+    /// The progress of the catch-up, while it catches up.
+    pub progress: Option<ProgressDto>,
+    /// Why it stopped or is retried.
+    pub stop: Option<ProjectionFailureDto>,
+    pub rebuild: Option<RebuildDto>,
 }
 
-/// All read models.
+/// All projections.
 #[derive(Clone, Debug, Object)]
 pub struct ProjectionList {
-    pub items: Vec<ProjectionObject>,
+    pub items: Vec<ProjectionDto>,
 }
 
-/// What was asked of a projection, and that it was taken.
+/// The acceptance of a command to a projection.
 #[derive(Clone, Debug, Object)]
-#[oai(rename = "ProjectionAnswer")]
-pub struct Steered {
+#[oai(rename = "ProjectionCommandAccepted")]
+pub struct ProjectionCommandAccepted {
     pub name: String,
-    /// A sentence: what happens now.
+    /// A sentence that describes what happens next.
     pub detail: String,
 }
 
-impl From<Progress> for ProgressObject {
+impl From<Progress> for ProgressDto {
     fn from(progress: Progress) -> Self {
         Self {
-            at: Pos(progress.at),
-            target: Pos(progress.target),
+            at: ApiPosition(progress.at),
+            target: ApiPosition(progress.target),
             fraction: progress.fraction,
             eta_seconds: progress.eta_seconds,
         }
     }
 }
 
-impl From<Stop> for StopObject {
-    fn from(stop: Stop) -> Self {
+impl From<Failure> for ProjectionFailureDto {
+    fn from(failure: Failure) -> Self {
         Self {
-            position: Pos(stop.position),
-            event_type: stop.event_type.map(|name| name.to_string()),
-            error: stop.error,
-            way_out: stop.way_out.to_owned(),
+            position: ApiPosition(failure.position),
+            event_type: failure.event_type.map(|name| name.to_string()),
+            error: failure.error,
+            remedy: failure.remedy.to_owned(),
         }
     }
 }
 
-impl From<RebuildStatus> for RebuildObject {
+impl From<RebuildStatus> for RebuildDto {
     fn from(rebuild: RebuildStatus) -> Self {
         Self {
             generation: rebuild.generation,
@@ -136,22 +136,22 @@ impl From<RebuildStatus> for RebuildObject {
     }
 }
 
-impl From<ProjectionStatus> for ProjectionObject {
+impl From<ProjectionStatus> for ProjectionDto {
     fn from(status: ProjectionStatus) -> Self {
         let (state, progress, stop) = match status.state {
-            State::CatchingUp(progress) => (StateWord::CatchingUp, Some(progress), None),
-            State::Live => (StateWord::Live, None, None),
-            State::Paused => (StateWord::Paused, None, None),
-            State::Stopped(stop) => (StateWord::Stopped, None, Some(stop)),
-            State::Retrying(stop) => (StateWord::Retrying, None, Some(stop)),
+            ReportedState::CatchingUp(progress) => (ProjectionStateDto::CatchingUp, Some(progress), None),
+            ReportedState::Live => (ProjectionStateDto::Live, None, None),
+            ReportedState::Paused => (ProjectionStateDto::Paused, None, None),
+            ReportedState::Stopped(stop) => (ProjectionStateDto::Stopped, None, Some(stop)),
+            ReportedState::Retrying(stop) => (ProjectionStateDto::Retrying, None, Some(stop)),
         };
         Self {
             name: status.name.to_owned(),
             revision: status.revision,
             generation: status.generation,
             state,
-            position: Pos(status.position),
-            head: Pos(status.head),
+            position: ApiPosition(status.position),
+            head: ApiPosition(status.head),
             lag_events: status.lag_events,
             lag_seconds: status.lag_seconds,
             events_per_second: status.events_per_second,
@@ -162,7 +162,7 @@ impl From<ProjectionStatus> for ProjectionObject {
     }
 }
 
-/// Routes over read models.
+/// Routes for projections.
 #[derive(Clone, Debug)]
 pub struct ProjectionRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -170,7 +170,7 @@ pub struct ProjectionRoutes {
 
 #[OpenApi(tag = "Tag::Operations")]
 impl ProjectionRoutes {
-    /// All read models, with how far they are
+    /// List the projections with their state and lag
     ///
     /// Needs the role `admin`.
     #[oai(path = "/internal/projections", method = "get", operation_id = "list_projections")]
@@ -184,55 +184,68 @@ impl ProjectionRoutes {
         Ok(Cached::without(&ProjectionList { items }, &["lag_seconds"], if_none_match.as_deref()))
     }
 
-    /// Make a read model anew from the log
+    /// Rebuild a read model from the log
     ///
-    /// It is built beside the one that is read, which is replaced once the new one has caught up. Needs the role `admin`.
+    /// A new generation is built alongside the live one (blue/green), and replaces it once it has caught up. Needs
+    /// the role `admin`.
     #[oai(path = "/internal/projections/:name/rebuild", method = "post", operation_id = "rebuild_projection")]
-    async fn rebuild(&self, caller: Caller, name: Path<String>) -> Result<Json<Steered>, Problem> {
-        let name = admitted(&caller, &name)?;
-        let generation = self.api.models.rebuild(name).await.map_err(|error| refused(&error))?;
-        tracing::info!(projection = %name, generation, tenant = %caller.tenant, "a rebuild was asked for");
-        Ok(steered(name, format!("generation {generation} is being built beside the live one")))
+    async fn rebuild(
+        &self,
+        caller: Caller,
+        name: Path<String>,
+    ) -> Result<Json<ProjectionCommandAccepted>, Problem> {
+        let name = authorize(&caller, &name)?;
+        let generation = self.api.models.rebuild(name).await.map_err(|error| from_control_error(&error))?;
+        tracing::info!(projection = %name, generation, tenant = %caller.tenant, "rebuild requested");
+        Ok(accepted(name, format!("generation {generation} is being built alongside the live one")))
     }
 
-    /// Let a projection rest where it is
+    /// Pause a projection
     ///
-    /// Reads go on. Needs the role `admin`.
+    /// Reads continue. Needs the role `admin`.
     #[oai(path = "/internal/projections/:name/pause", method = "post", operation_id = "pause_projection")]
-    async fn pause(&self, caller: Caller, name: Path<String>) -> Result<Json<Steered>, Problem> {
-        let name = admitted(&caller, &name)?;
-        self.api.models.pause(name).await.map_err(|error| refused(&error))?;
-        tracing::info!(projection = %name, tenant = %caller.tenant, "a projection was paused");
-        Ok(steered(name, "it rests where it is until it is resumed; reads go on".to_owned()))
+    async fn pause(
+        &self,
+        caller: Caller,
+        name: Path<String>,
+    ) -> Result<Json<ProjectionCommandAccepted>, Problem> {
+        let name = authorize(&caller, &name)?;
+        self.api.models.pause(name).await.map_err(|error| from_control_error(&error))?;
+        tracing::info!(projection = %name, tenant = %caller.tenant, "projection paused");
+        Ok(accepted(name, "it is paused until it is resumed; reads continue".to_owned()))
     }
 
-    /// Let a projection go on
+    /// Resume a projection
     ///
-    /// After a pause, or to try again what it stopped at. Needs the role `admin`.
+    /// After a pause, or to retry the event at which it stopped. Needs the role `admin`.
     #[oai(path = "/internal/projections/:name/resume", method = "post", operation_id = "resume_projection")]
-    async fn resume(&self, caller: Caller, name: Path<String>) -> Result<Json<Steered>, Problem> {
-        let name = admitted(&caller, &name)?;
-        self.api.models.resume(name).await.map_err(|error| refused(&error))?;
-        tracing::info!(projection = %name, tenant = %caller.tenant, "a projection was resumed");
-        Ok(steered(name, "it goes on from where it was".to_owned()))
+    async fn resume(
+        &self,
+        caller: Caller,
+        name: Path<String>,
+    ) -> Result<Json<ProjectionCommandAccepted>, Problem> {
+        let name = authorize(&caller, &name)?;
+        self.api.models.resume(name).await.map_err(|error| from_control_error(&error))?;
+        tracing::info!(projection = %name, tenant = %caller.tenant, "projection resumed");
+        Ok(accepted(name, "it resumes from its position".to_owned()))
     }
 }
 
-fn admitted(caller: &Caller, name: &str) -> Result<Name, Problem> {
+fn authorize(caller: &Caller, name: &str) -> Result<Name, Problem> {
     caller.require(Role::Admin)?;
     name.parse().map_err(|error: NoSuchProjection| Problem::not_found(error.to_string()))
 }
 
-fn refused(error: &ControlError) -> Problem {
+fn from_control_error(error: &ControlError) -> Problem {
     match error {
-        ControlError::Gone(_) => Problem::unavailable(error.to_string(), Duration::from_secs(5)),
+        ControlError::NotRunning(_) => Problem::unavailable(error.to_string(), Duration::from_secs(5)),
         ControlError::Files(files) if files.is_full() => Problem::insufficient_storage(
-            "there is no room to build it beside the live one, which is untouched",
+            "the disk is too full for a new generation; free some space and retry; the live one is not affected",
         ),
         ControlError::Files(_) => Problem::internal(error),
     }
 }
 
-fn steered(name: Name, detail: String) -> Json<Steered> {
-    Json(Steered { name: name.to_string(), detail })
+fn accepted(name: Name, detail: String) -> Json<ProjectionCommandAccepted> {
+    Json(ProjectionCommandAccepted { name: name.to_string(), detail })
 }

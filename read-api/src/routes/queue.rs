@@ -1,4 +1,4 @@
-//! Who waits: one's own entry, and all of them in numbers.
+//! Queue entries, the caller's current activity, pools and queue statistics.
 
 mod entry;
 mod summary;
@@ -6,51 +6,52 @@ mod summary;
 use std::sync::Arc;
 
 use event_schemas::ids::{SubjectId, Tenant};
-use event_schemas::sealed::Place;
+use event_schemas::sealed::SealedField;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use projections::challenge::{ChallengeStatus, Direction};
-use projections::match_record::MatchStatus;
+use projections::game_match::GameMatchStatus;
 use projections::queue::{EntryStatus, EntryView};
 use web::caller::{Caller, Role, Roles};
 use web::etag::Cached;
 use web::path;
 use web::problem::Problem;
-use web::sse::{self, Answer};
-use web::value::Pos;
+use web::sse::{self, StreamResponse};
+use web::value::ApiPosition;
 
 use super::challenge::Challenge;
-use super::match_record::MatchRecord;
-use super::{Tag, players};
+use super::game_match::GameMatch;
+use super::{Tag, player_roles};
 use crate::ReadApi;
-use crate::answer::{MinPosition, unanswered};
-use crate::stream::FollowQueues;
+use crate::errors::from_query_error;
+use crate::min_position::MinPosition;
+use crate::stream::QueueSummaryStream;
 
-pub use entry::{EstimatedWait, NobodyYet, QueueEntry, QueueEntryPool};
+pub use entry::{EstimatedWait, NoMatchReason, QueueEntry, QueueEntryPool};
 pub use summary::{
     EntryCounts, MatchQuality, Pool, PoolSummary, QueueSummary, RatingBucket, WaitPercentiles, WaitingPoint,
     WaitingSample,
 };
 
-/// How many challenges to and from a player are told with all that they are in. There are lists of them all.
+/// The greatest number of challenges per direction in the current activity. The challenge lists have all of them.
 const CHALLENGES_MAX: u32 = 100;
 
-/// What a player is in at present.
+/// The current activity of a player.
 #[derive(Clone, Debug, PartialEq, Object)]
-pub struct ActivePlay {
-    /// The entry that waits, or is taken for a match whose game is being made.
+pub struct CurrentActivity {
+    /// The entry that is searching or being placed.
     pub entry: Option<QueueEntry>,
-    /// The match that is played, or whose game is being made.
+    /// The match that is being placed or played.
     #[oai(rename = "match")]
-    pub playing: Option<MatchRecord>,
-    /// Those that are pending: first those that the player was asked, then those that they made, the newest first.
+    pub playing: Option<GameMatch>,
+    /// The pending challenges: incoming ones first, then outgoing ones, each newest first.
     pub challenges: Vec<Challenge>,
-    /// The log position that the answer reflects.
-    pub position: Pos,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
 }
 
-/// Routes over queues and pools.
+/// Routes for queues and pools.
 #[derive(Clone, Debug)]
 pub struct QueueRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -58,9 +59,10 @@ pub struct QueueRoutes {
 
 #[OpenApi(tag = "Tag::Matchmaking")]
 impl QueueRoutes {
-    /// One's own queue entry: how long it has waited, how far its window reaches, and why nobody was found yet
+    /// Get my queue entry
     ///
-    /// Needs the role `user`, `service` or `admin`.
+    /// With its waiting time, its rating window, and why no match was found yet. Needs the role `user`, `service` or
+    /// `admin`.
     #[oai(path = "/v1/matchmaking/queue/:entry_id", method = "get", operation_id = "read_queue_entry")]
     async fn entry(
         &self,
@@ -69,48 +71,51 @@ impl QueueRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<QueueEntry>, Problem> {
-        caller.require(players())?;
+        caller.require(player_roles())?;
         let id = path::entry_id(&entry_id)?;
-        self.api.models_reached(&[Name::Queues], min).await?;
+        self.api.wait_for_models(&[Name::Queues], min).await?;
         let subject = self.api.own_subject(&caller).await?;
         let found = self.api.models.queues().entry(&caller.tenant, id).await;
-        let found = found.map_err(|error| unanswered(&error))?;
+        let found = found.map_err(|error| from_query_error(&error))?;
         let own = found.filter(|view| Some(view.entry.entry.queued.subject_id) == subject);
         let view = own.ok_or_else(|| Problem::not_found("no such queue entry"))?;
-        let entry = self.shown(&caller.tenant, &view).await?;
+        let entry = self.render_entry(&caller.tenant, &view).await?;
         Ok(Cached::without(&entry, entry::RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// What the caller is in at present: the entry, the match, and open challenges
+    /// Get my current activity
     ///
-    /// Needs the role `user`, `service` or `admin`.
-    #[oai(path = "/v1/matchmaking/active", method = "get", operation_id = "read_active_play")]
+    /// The queue entry, the match, and the pending challenges. Needs the role `user`, `service` or `admin`.
+    #[oai(path = "/v1/matchmaking/active", method = "get", operation_id = "read_current_activity")]
     async fn active(
         &self,
         caller: Caller,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<ActivePlay>, Problem> {
-        caller.require(players())?;
-        self.api.models_reached(&[Name::Queues, Name::MatchRecords, Name::Challenges], min).await?;
-        let position = self.api.models.queues().position().map_err(|error| unanswered(&error))?;
+    ) -> Result<Cached<CurrentActivity>, Problem> {
+        caller.require(player_roles())?;
+        self.api.wait_for_models(&[Name::Queues, Name::GameMatches, Name::Challenges], min).await?;
+        let position = self.api.models.queues().position().map_err(|error| from_query_error(&error))?;
         let active = match self.api.own_subject(&caller).await? {
-            Some(subject) => ActivePlay {
-                entry: self.waiting(&caller.tenant, subject).await?,
-                playing: self.playing(&caller.tenant, subject).await?,
-                challenges: self.challenges(&caller.tenant, subject).await?,
-                position: Pos(position),
+            Some(subject) => CurrentActivity {
+                entry: self.active_entry(&caller.tenant, subject).await?,
+                playing: self.active_match(&caller.tenant, subject).await?,
+                challenges: self.pending_challenges(&caller.tenant, subject).await?,
+                position: ApiPosition(position),
             },
-            None => {
-                ActivePlay { entry: None, playing: None, challenges: Vec::new(), position: Pos(position) }
-            }
+            None => CurrentActivity {
+                entry: None,
+                playing: None,
+                challenges: Vec::new(),
+                position: ApiPosition(position),
+            },
         };
         Ok(Cached::without(&active, entry::RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// How a pool matches its players
+    /// Get a pool
     ///
-    /// Every key names a pool; one that nobody configured has the defaults. Needs the role `admin`.
+    /// Every key names a pool; one that is not configured has the default settings. Needs the role `admin`.
     #[oai(path = "/internal/pools/:pool_key", method = "get", operation_id = "read_pool")]
     async fn pool(
         &self,
@@ -121,15 +126,16 @@ impl QueueRoutes {
     ) -> Result<Cached<Pool>, Problem> {
         caller.require(Role::Admin)?;
         let key = path::pool_key(&pool_key)?;
-        self.api.models_reached(&[Name::Queues], min).await?;
+        self.api.wait_for_models(&[Name::Queues], min).await?;
         let view = self.api.models.queues().pool(&caller.tenant, &key);
-        let pool = Pool::new(key, &view.map_err(|error| unanswered(&error))?);
+        let pool = Pool::new(key, &view.map_err(|error| from_query_error(&error))?);
         Ok(Cached::without(&pool, &["position"], if_none_match.as_deref()))
     }
 
-    /// The tenant's pools in numbers: who waits, how long, how strong, and what the latest matches were like
+    /// Get the queue statistics of the tenant's pools
     ///
-    /// Needs the role `worker`, `service`, `auditor` or `admin`. Credentials of the tenant `*` see all tenants.
+    /// Waiting times, ratings, and the quality of recent matches. Needs the role `worker`, `service`, `auditor` or
+    /// `admin`. Credentials of the tenant `*` see all tenants.
     #[oai(path = "/internal/queues/summary", method = "get", operation_id = "read_queue_summary")]
     async fn summary(
         &self,
@@ -137,17 +143,17 @@ impl QueueRoutes {
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<QueueSummary>, Problem> {
-        caller.require(observers())?;
-        self.api.models_reached(&[Name::Queues], min).await?;
-        let summary = self.api.queue_summary(seen(&caller).as_ref()).await?;
+        caller.require(observer_roles())?;
+        self.api.wait_for_models(&[Name::Queues], min).await?;
+        let summary = self.api.queue_summary(visible_tenant(&caller).as_ref()).await?;
         Ok(Cached::without(&summary, summary::RUNNING_TIMES, if_none_match.as_deref()))
     }
 
-    /// The tenant's pools in numbers, whenever they change, as server-sent events
+    /// Stream the queue statistics of the tenant's pools as server-sent events
     ///
-    /// `connected` comes first, then `summary` with all numbers: at once, after changes at most four times a second, and
-    /// once a second while somebody waits. Whoever comes back is told the newest. Needs the role `worker`, `service`,
-    /// `auditor` or `admin`. Credentials of the tenant `*` see all tenants.
+    /// `connected` comes first, then `summary` with all statistics: immediately, after changes at most four times a
+    /// second, and once a second while players wait. A client that reconnects receives the latest. Needs the role
+    /// `worker`, `service`, `auditor` or `admin`. Credentials of the tenant `*` see all tenants.
     #[oai(path = "/internal/queues/stream", method = "get", operation_id = "stream_queue_summary")]
     async fn stream(
         &self,
@@ -155,67 +161,74 @@ impl QueueRoutes {
         /// From `POST /v1/stream-tickets`, for a browser's EventSource, which sends no headers
         #[oai(name = "ticket", validator(max_length = 128))]
         _ticket: Query<Option<String>>,
-    ) -> Result<Answer<QueueSummary>, Problem> {
-        caller.require(observers())?;
-        let follow = FollowQueues::new(&self.api, seen(&caller));
-        Ok(Answer::Open(sse::stream(&None::<Pos>, &self.api.shutdown, |sender| follow.run(sender))))
+    ) -> Result<StreamResponse<QueueSummary>, Problem> {
+        caller.require(observer_roles())?;
+        let stream = QueueSummaryStream::new(&self.api, visible_tenant(&caller));
+        Ok(StreamResponse::Open(sse::stream(&None::<ApiPosition>, &self.api.shutdown, |sender| {
+            stream.run(sender)
+        })))
     }
 }
 
-/// Who may see everyone who waits in numbers.
-fn observers() -> Roles {
+/// The roles that may see queue statistics.
+fn observer_roles() -> Roles {
     Role::Worker | Role::Service | Role::Auditor | Role::Admin
 }
 
-/// Whose queues the caller sees; none if all.
-fn seen(caller: &Caller) -> Option<Tenant> {
-    (!caller.sees_all_tenants()).then(|| caller.tenant.clone())
+/// The tenant whose queues the caller sees; none for all tenants.
+fn visible_tenant(caller: &Caller) -> Option<Tenant> {
+    (!caller.can_access_all_tenants()).then(|| caller.tenant.clone())
 }
 
 impl QueueRoutes {
-    async fn waiting(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<QueueEntry>, Problem> {
+    async fn active_entry(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<QueueEntry>, Problem> {
         let view = self.api.models.queues().entry_of(tenant, subject).await;
-        match view.map_err(|error| unanswered(&error))? {
-            Some(view) => Ok(Some(self.shown(tenant, &view).await?)),
+        match view.map_err(|error| from_query_error(&error))? {
+            Some(view) => Ok(Some(self.render_entry(tenant, &view).await?)),
             None => Ok(None),
         }
     }
 
-    async fn playing(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<MatchRecord>, Problem> {
-        for status in [MatchStatus::Playing, MatchStatus::Placing] {
-            let page = self.api.models.match_records().list(tenant, subject, Some(status), None, 1).await;
-            let found = page.map_err(|error| unanswered(&error))?.items;
-            if let Some(own) = self.api.shown_matches(tenant, found).await?.pop() {
+    async fn active_match(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<GameMatch>, Problem> {
+        for status in [GameMatchStatus::Playing, GameMatchStatus::Placing] {
+            let page = self.api.models.game_matches().list(tenant, subject, Some(status), None, 1).await;
+            let found = page.map_err(|error| from_query_error(&error))?.items;
+            if let Some(own) = self.api.render_matches(tenant, found).await?.pop() {
                 return Ok(Some(own));
             }
         }
         Ok(None)
     }
 
-    async fn challenges(&self, tenant: &Tenant, subject: SubjectId) -> Result<Vec<Challenge>, Problem> {
+    async fn pending_challenges(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+    ) -> Result<Vec<Challenge>, Problem> {
         let mut pending = Vec::new();
         for direction in [Direction::Incoming, Direction::Outgoing] {
             let status = Some(ChallengeStatus::Pending);
             let challenges = self.api.models.challenges();
             let page = challenges.list(tenant, subject, direction, status, None, CHALLENGES_MAX).await;
-            pending.extend(page.map_err(|error| unanswered(&error))?.items);
+            pending.extend(page.map_err(|error| from_query_error(&error))?.items);
         }
-        self.api.shown_challenges(tenant, pending).await
+        self.api.render_challenges(tenant, pending).await
     }
 
-    /// The entry with its opponent's name, and with what its player wrote to it.
-    async fn shown(&self, tenant: &Tenant, view: &EntryView) -> Result<QueueEntry, Problem> {
-        let people = &self.api.server.people;
-        // Until the game is there the two may part again, and need not know of each other.
-        let taken = view.entry.taken.as_ref().filter(|_| view.entry.status == EntryStatus::Matched);
-        let opponent = match taken {
-            Some(taken) => people.names(tenant, [taken.opponent]).await?.of(taken.opponent),
+    /// The entry with its opponent's user id and its player's metadata.
+    async fn render_entry(&self, tenant: &Tenant, view: &EntryView) -> Result<QueueEntry, Problem> {
+        let directory = &self.api.server.subjects;
+        // Until the game is created the match may fail, so the players do not learn of each other.
+        let reservation =
+            view.entry.reservation.as_ref().filter(|_| view.entry.status == EntryStatus::Matched);
+        let opponent = match reservation {
+            Some(held) => directory.user_ids(tenant, [held.opponent]).await?.user_id(held.opponent),
             None => None,
         };
         let queued = &view.entry.entry.queued;
-        let place = Place::QueueMetadata(queued.entry_id);
+        let field = SealedField::QueueMetadata(queued.entry_id);
         let metadata = match &queued.metadata {
-            Some(sealed) => people.open(tenant, queued.subject_id, place, sealed).await?,
+            Some(sealed) => directory.unseal(tenant, queued.subject_id, field, sealed).await?,
             None => None,
         };
         let metadata = metadata.map(|text| serde_json::from_str(&text)).transpose();
@@ -224,12 +237,12 @@ impl QueueRoutes {
 }
 
 impl ReadApi {
-    /// The queues of a tenant, or of all, in numbers.
+    /// The queue statistics of one tenant, or of all.
     ///
     /// # Errors
     /// 503 while the read model cannot be read.
     pub(crate) async fn queue_summary(&self, tenant: Option<&Tenant>) -> Result<QueueSummary, Problem> {
         let counted = self.models.queues().count(tenant).await;
-        Ok(counted.map_err(|error| unanswered(&error))?.into())
+        Ok(counted.map_err(|error| from_query_error(&error))?.into())
     }
 }

@@ -9,30 +9,30 @@ use web::caller::{Auth, Caller};
 use web::json::Json;
 use web::path;
 use web::problem::Problem;
-use web::sse::{self, Answer};
-use web::value::{At, Pos};
+use web::sse::{self, StreamResponse};
+use web::value::{ApiPosition, ApiTimestamp};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::stream::{Follow, Message};
+use crate::stream::{MatchingUpdate, SummaryStream};
 
-/// A right to open one stream.
+/// A ticket that opens one stream.
 #[derive(Clone, Debug, Object)]
 pub struct StreamTicket {
     /// Send it as `?ticket=`.
     pub ticket: String,
-    pub expires_at: At,
+    pub expires_at: ApiTimestamp,
 }
 
-/// What a request for a ticket is answered with.
+/// The response to a request for a ticket.
 #[derive(Debug, ApiResponse)]
-pub enum Issued {
-    /// Good once, within a minute
+pub enum TicketResponse {
+    /// Valid once, within a minute
     #[oai(status = 201)]
     Ticket(Json<StreamTicket>),
 }
 
-/// Routes that stream.
+/// Routes for streams of summaries and for tickets.
 #[derive(Clone, Debug)]
 pub struct StreamRoutes {
     pub(crate) api: Arc<ReadApi>,
@@ -40,44 +40,49 @@ pub struct StreamRoutes {
 
 #[OpenApi(tag = "Tag::Matching")]
 impl StreamRoutes {
-    /// A job's summary whenever it changes, as server-sent events
+    /// Stream a job's summary as server-sent events
     ///
-    /// `connected` comes first, then `progress` with how the job stands, then `progress` and `retrying` as it goes on, and
-    /// at its end `completed`, `failed` or `cancelled`, and `stream_ended`. Each has the log position as its id. A reader
-    /// that comes back with the last id (`Last-Event-ID`, or `?last_event_id=`) goes on there without a gap or a repeat;
-    /// one that has seen the end gets 204.
+    /// `connected` comes first, then `progress` with the current summary, then `progress` and `retrying` on changes,
+    /// and finally `completed`, `failed` or `cancelled`, and `stream_ended`. The id of an update is its log position.
+    /// A client that reconnects with the last id (`Last-Event-ID`, or `?last_event_id=`) resumes there without a gap
+    /// or a duplicate; one that has received the last update gets 204.
     ///
-    /// The same messages come as JSON text frames over a WebSocket at `/jobs/{job_id}/matching/ws`, with the same
+    /// The same updates are sent as JSON text frames over a WebSocket at `/jobs/{job_id}/matching/ws`, with the same
     /// `?last_event_id=` and `?ticket=`; at the end it is closed with code 1000.
     #[oai(path = "/jobs/:job_id/matching/stream", method = "get", operation_id = "stream_matching_summary")]
     async fn summary(
         &self,
         caller: Caller,
         job_id: Path<String>,
-        #[oai(name = "Last-Event-ID")] last_event_id: Header<Option<Pos>>,
-        #[oai(name = "last_event_id")] resume_after: Query<Option<Pos>>,
+        #[oai(name = "Last-Event-ID")] last_event_id: Header<Option<ApiPosition>>,
+        #[oai(name = "last_event_id")] resume_after: Query<Option<ApiPosition>>,
         /// From `POST /v1/stream-tickets`, for a browser's EventSource, which sends no headers
         #[oai(name = "ticket", validator(max_length = 128))]
         _ticket: Query<Option<String>>,
-    ) -> Result<Answer<Message>, Problem> {
+    ) -> Result<StreamResponse<MatchingUpdate>, Problem> {
         let job = path::job_id(&job_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        let Some(follow) = Follow::open(&self.api, &caller.tenant, job, after).await? else {
-            return Ok(Answer::Ended);
+        let Some(stream) = SummaryStream::open(&self.api, &caller.tenant, job, after).await? else {
+            return Ok(StreamResponse::Ended);
         };
-        let greeting = follow.greeting();
-        Ok(Answer::Open(sse::stream(&greeting, &self.api.shutdown, |sender| follow.run(sender))))
+        let connected_event = stream.connected_event();
+        Ok(StreamResponse::Open(sse::stream(&connected_event, &self.api.shutdown, |sender| {
+            stream.run(sender)
+        })))
     }
 
-    /// A ticket for one stream
+    /// Create a ticket for one stream
     ///
-    /// A browser's EventSource cannot send headers: it opens the stream with `?ticket=` instead.
+    /// A browser's EventSource cannot send headers; it opens the stream with `?ticket=` instead.
     #[oai(path = "/v1/stream-tickets", method = "post", operation_id = "create_stream_ticket")]
-    async fn ticket(&self, caller: Caller, request: &Request) -> Result<Issued, Problem> {
+    async fn ticket(&self, caller: Caller, request: &Request) -> Result<TicketResponse, Problem> {
         let auth = request
             .data::<Auth>()
             .ok_or_else(|| Problem::internal(&"tickets are served outside web::serve::layers"))?;
         let ticket = auth.ticket(caller)?;
-        Ok(Issued::Ticket(Json(StreamTicket { ticket: ticket.ticket, expires_at: At(ticket.expires_at) })))
+        Ok(TicketResponse::Ticket(Json(StreamTicket {
+            ticket: ticket.ticket,
+            expires_at: ApiTimestamp(ticket.expires_at),
+        })))
     }
 }

@@ -1,15 +1,15 @@
-//! Following one analysis: what a reader of its stream is told, and when.
+//! The live stream of one analysis.
 //!
-//! An analysis has all that happens to it in its own stream, so that is what is read and folded: every change of state is
-//! told as the job was then, and of progress the newest. An update's id is the position of the event that it tells of:
-//! whoever comes back with it goes on behind that event.
+//! All events of an analysis are in its own stream, which is read and folded here: every state change is sent with
+//! the job as it was then, and only the latest progress is sent. An update's id is the position of its event: a
+//! client that reconnects with this id resumes after that event.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::job::analysis::{self, AnalysisView};
-use domain::job::history::{History, Latest};
+use domain::job::history::{History, LastActivity};
 use domain::job::pipeline;
 use event_log::EventLog;
 use event_schemas::envelope::{Envelope, Event};
@@ -19,114 +19,118 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use poem_openapi::Object;
 use tokio::sync::watch;
+use web::enums::{Phase, RetryState};
 use web::problem::Problem;
 use web::sse::{Sender, Update};
-use web::value::{Pos, Uid};
-use web::vocabulary::{Phase, RetryState};
+use web::value::{ApiPosition, UuidParam};
 
-use super::{CHUNK_EVENTS, Halt, Kind, LOOK_EVERY};
+use super::{CHUNK_EVENTS, ChangeKind, POLL_INTERVAL, StopReason};
 use crate::ReadApi;
-use crate::answer::{no_such_job, unread};
-use crate::routes::job::{ErrorObject, Retry, Status};
+use crate::errors::{from_read_error, no_such_job};
+use crate::routes::job::{ClassifiedErrorDto, Retry, Status};
 use crate::routes::matching::Eta;
 
-/// After something was told: much that happens is then read at once, and a change of state is still told within 50 ms.
-const REST: Duration = Duration::from_millis(20);
+/// The shortest time between two reads: long enough to read many events at once, short enough to send a state change
+/// within 50 ms.
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How far an analysis is.
+/// The progress of an analysis.
 #[derive(Clone, Debug, Object)]
 pub(crate) struct AnalysisProgress {
-    /// From 0 to 100; never going down within an attempt.
+    /// From 0 to 100; never decreases within an attempt.
     pub percentage: f64,
-    /// As people read it: `Transcribing`.
+    /// The display name of the stage, such as `Transcribing`.
     pub current_stage: String,
     pub estimated_completion_seconds: Option<u64>,
 }
 
-/// What an update of an analysis says, beside `event`, `connection_id` and `update_count`.
+/// An update of an analysis, in addition to `event`, `connection_id` and `update_count`.
 #[derive(Clone, Debug, Object)]
 #[oai(rename = "AnalysisUpdate", skip_serializing_if_is_none)]
-pub(crate) struct Message {
-    pub job_id: Uid<JobId>,
-    /// Of the event that the update tells of; the update's id.
-    pub position: Option<Pos>,
+pub(crate) struct AnalysisUpdate {
+    pub job_id: UuidParam<JobId>,
+    /// The log position of the update's event, which is also the update's id.
+    pub position: Option<ApiPosition>,
     pub status: Option<Status>,
     pub phase: Option<Phase>,
     pub attempt: Option<u32>,
     pub progress: Option<AnalysisProgress>,
     pub eta: Option<Eta>,
-    /// What went wrong last, while the job stands in it or waits to be tried again.
-    pub error: Option<ErrorObject>,
+    /// The latest error, while the job is failed or waits for a retry.
+    pub error: Option<ClassifiedErrorDto>,
     pub retry_state: Option<RetryState>,
-    /// The retry that is waited for.
+    /// The scheduled retry.
     pub retry: Option<Retry>,
 }
 
-/// One reader's way along an analysis.
+/// The stream of one analysis to one client.
 #[derive(Debug)]
-pub(crate) struct FollowAnalysis {
+pub(crate) struct AnalysisStream {
     api: Arc<ReadApi>,
     job: JobId,
-    /// Everything up to here has been told; none before the first update.
-    told: Option<Position>,
+    /// The position up to which everything was sent; none before the first update.
+    last_sent: Option<Position>,
     history: History,
-    latest: Latest,
-    /// Read, and not looked at.
-    ahead: VecDeque<Envelope>,
-    /// Of the first event that has not been read.
+    latest: LastActivity,
+    /// Events that were read but not folded.
+    unprocessed: VecDeque<Envelope>,
+    /// The revision of the first event that has not been read.
     next: Revision,
-    pulse: watch::Receiver<u64>,
+    job_changes: watch::Receiver<u64>,
 }
 
-/// What an event that was looked at means for a reader.
+/// The effect of an event on the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    Change(Kind),
+enum Delta {
+    State(ChangeKind),
     Progress,
-    Nothing,
+    None,
 }
 
-impl FollowAnalysis {
-    /// A reader who has seen everything up to `after`. None if that is the job's end.
+impl AnalysisStream {
+    /// Opens a stream for a client that has received everything up to `after`. None if that includes the job's end.
     ///
     /// # Errors
-    /// 404 if there is no such analysis, or it is another tenant's.
+    /// 404 if the analysis does not exist or belongs to another tenant.
     pub(crate) async fn open(
         api: &Arc<ReadApi>,
         tenant: &Tenant,
         job: JobId,
         after: Option<Position>,
     ) -> Result<Option<Self>, Problem> {
-        // Listening begins before reading, so that nothing falls in between.
-        let pulse = api.pulses.job(job);
-        // A position that this log has not come to is of another log, or of one that was restored.
-        let told = after.filter(|after| *after <= api.head());
-        let mut ahead = VecDeque::new();
+        // The subscription starts before the first read, so that no event is missed.
+        let job_changes = api.notifier.job(job);
+        // A position beyond the head comes from another log or from before a restore.
+        let last_sent = after.filter(|after| *after <= api.head());
+        let mut unprocessed = VecDeque::new();
         let mut next = Revision(0);
-        read(api, job, &mut next, &mut ahead).await?;
-        let first = ahead.pop_front().ok_or_else(no_such_job)?;
+        read(api, job, &mut next, &mut unprocessed).await?;
+        let first = unprocessed.pop_front().ok_or_else(no_such_job)?;
         let Event::Job(JobEvent::JobCreated(created)) = &first.event else { return Err(no_such_job()) };
         if first.metadata.tenant != *tenant || created.kind != JobKind::VideoAnalysis {
             return Err(no_such_job());
         }
-        let history = History::begin(created, tenant.clone(), first.metadata.occurred_at);
-        let mut latest = Latest::default();
-        latest.see(&first);
-        let mut follow = Self { api: Arc::clone(api), job, told, history, latest, ahead, next, pulse };
-        let seen_until = told.unwrap_or(Position(u64::MAX));
-        while let Some(envelope) = follow.ahead.pop_front_if(|envelope| envelope.position <= seen_until) {
-            follow.take(&envelope);
+        let history = History::new(created, tenant.clone(), first.metadata.occurred_at);
+        let mut latest = LastActivity::default();
+        latest.observe(&first);
+        let mut stream =
+            Self { api: Arc::clone(api), job, last_sent, history, latest, unprocessed, next, job_changes };
+        let received_until = last_sent.unwrap_or(Position(u64::MAX));
+        while let Some(envelope) =
+            stream.unprocessed.pop_front_if(|envelope| envelope.position <= received_until)
+        {
+            stream.apply(&envelope);
         }
-        let is_end = pipeline::is_end(follow.history.phase);
-        let goes_on = follow.ahead.iter().any(|envelope| change(envelope).is_some());
-        Ok(if told.is_some() && is_end && !goes_on { None } else { Some(follow) })
+        let is_end = pipeline::is_end(stream.history.phase);
+        let has_more = stream.unprocessed.iter().any(|envelope| change(envelope).is_some());
+        Ok(if last_sent.is_some() && is_end && !has_more { None } else { Some(stream) })
     }
 
     /// The data of `connected`.
-    pub(crate) fn greeting(&self) -> Message {
-        Message {
-            job_id: Uid(self.job),
-            position: self.told.map(Pos),
+    pub(crate) fn connected_event(&self) -> AnalysisUpdate {
+        AnalysisUpdate {
+            job_id: UuidParam(self.job),
+            position: self.last_sent.map(ApiPosition),
             status: None,
             phase: None,
             attempt: None,
@@ -138,111 +142,111 @@ impl FollowAnalysis {
         }
     }
 
-    /// Tells all that happens, until the job has ended or nobody listens any more.
+    /// Sends all changes, until the job has ended or the client has disconnected.
     pub(crate) async fn run(mut self, sender: Sender) {
         match self.follow(&sender).await {
-            Ok(()) | Err(Halt::Closed) => {}
-            // The stream breaks off; the reader comes back and goes on where it was.
-            Err(Halt::Failed(problem)) => {
-                tracing::warn!(job = %self.job, %problem, "a stream of an analysis broke off");
+            Ok(()) | Err(StopReason::Closed) => {}
+            // The stream is closed; the client reconnects and resumes after the last id.
+            Err(StopReason::Failed(problem)) => {
+                tracing::warn!(job = %self.job, %problem, "the stream of an analysis failed");
             }
         }
     }
 
-    async fn follow(&mut self, sender: &Sender) -> Result<(), Halt> {
-        if self.told.is_none() && self.tell_standing(sender)? {
+    async fn follow(&mut self, sender: &Sender) -> Result<(), StopReason> {
+        if self.last_sent.is_none() && self.send_current_state(sender)? {
             return Ok(());
         }
         loop {
-            self.pulse.mark_unchanged();
-            let look_at = self.api.clock.now().after(LOOK_EVERY);
-            if self.tell_news(sender).await? {
+            self.job_changes.mark_unchanged();
+            let poll_at = self.api.clock.now().after(POLL_INTERVAL);
+            if self.send_new_events(sender).await? {
                 return Ok(());
             }
-            tokio::time::sleep(REST).await;
+            tokio::time::sleep(MIN_INTERVAL).await;
             tokio::select! {
-                Ok(()) = self.pulse.changed() => {}
-                () = self.api.clock.sleep_until(look_at) => {}
-                () = sender.closed() => return Err(Halt::Closed),
+                Ok(()) = self.job_changes.changed() => {}
+                () = self.api.clock.sleep_until(poll_at) => {}
+                () = sender.closed() => return Err(StopReason::Closed),
             }
         }
     }
 
-    /// Whoever comes without a position is told how the job stands, not how it came there. Answers whether that is its end.
-    fn tell_standing(&mut self, sender: &Sender) -> Result<bool, Halt> {
-        let kind = match Kind::of_end(self.history.phase) {
+    /// Sends the current state to a client without a position. Returns whether the job has ended.
+    fn send_current_state(&mut self, sender: &Sender) -> Result<bool, StopReason> {
+        let kind = match ChangeKind::terminal(self.history.phase) {
             Some(end) => end,
-            None if self.history.waiting_retry().is_some() => Kind::Retrying,
-            None => Kind::Progress,
+            None if self.history.pending_retry().is_some() => ChangeKind::Retrying,
+            None => ChangeKind::Progress,
         };
-        self.tell(sender, kind)?;
+        self.send_state(sender, kind)?;
         Ok(kind.is_end())
     }
 
-    /// Tells what has not been told. Answers whether the job has ended.
-    async fn tell_news(&mut self, sender: &Sender) -> Result<bool, Halt> {
-        let mut has_moved = false;
+    /// Sends what has not been sent. Returns whether the job has ended.
+    async fn send_new_events(&mut self, sender: &Sender) -> Result<bool, StopReason> {
+        let mut has_progress = false;
         loop {
-            while let Some(envelope) = self.ahead.pop_front() {
-                let news = self.take(&envelope);
-                match news {
-                    _ if self.told.is_some_and(|told| envelope.position <= told) => {}
-                    News::Change(kind) => {
-                        has_moved = false;
-                        let message = self.message(envelope.recorded_at);
-                        sender.replay(update(kind, envelope.position, &message)).await?;
-                        self.told = Some(envelope.position);
+            while let Some(envelope) = self.unprocessed.pop_front() {
+                let delta = self.apply(&envelope);
+                match delta {
+                    _ if self.last_sent.is_some_and(|last_sent| envelope.position <= last_sent) => {}
+                    Delta::State(kind) => {
+                        has_progress = false;
+                        let data = self.update_data(envelope.recorded_at);
+                        sender.replay(update(kind, envelope.position, &data)).await?;
+                        self.last_sent = Some(envelope.position);
                         if kind.is_end() {
                             return Ok(true);
                         }
                     }
-                    News::Progress => has_moved = true,
-                    News::Nothing => {}
+                    Delta::Progress => has_progress = true,
+                    Delta::None => {}
                 }
             }
-            read(&self.api, self.job, &mut self.next, &mut self.ahead).await?;
-            if self.ahead.is_empty() {
+            read(&self.api, self.job, &mut self.next, &mut self.unprocessed).await?;
+            if self.unprocessed.is_empty() {
                 break;
             }
         }
-        if has_moved {
-            let (position, message) = (self.latest.position, self.message(self.api.clock.now()));
-            sender.send(Update::progress("progress", Some(position), &message))?;
-            self.told = Some(position);
+        if has_progress {
+            let (position, data) = (self.latest.position, self.update_data(self.api.clock.now()));
+            sender.send(Update::progress("progress", Some(position), &data))?;
+            self.last_sent = Some(position);
         }
         Ok(false)
     }
 
-    fn tell(&mut self, sender: &Sender, kind: Kind) -> Result<(), Halt> {
+    fn send_state(&mut self, sender: &Sender, kind: ChangeKind) -> Result<(), StopReason> {
         let position = self.latest.position;
-        let message = self.message(self.api.clock.now());
-        sender.send(update(kind, position, &message))?;
-        self.told = Some(position);
+        let data = self.update_data(self.api.clock.now());
+        sender.send(update(kind, position, &data))?;
+        self.last_sent = Some(position);
         Ok(())
     }
 
-    fn take(&mut self, envelope: &Envelope) -> News {
-        let Event::Job(event) = &envelope.event else { return News::Nothing };
+    fn apply(&mut self, envelope: &Envelope) -> Delta {
+        let Event::Job(event) = &envelope.event else { return Delta::None };
         self.history.apply(event, envelope.metadata.occurred_at, envelope.recorded_at);
-        self.latest.see(envelope);
+        self.latest.observe(envelope);
         match (change(envelope), event) {
-            (Some(kind), _) => News::Change(kind),
+            (Some(kind), _) => Delta::State(kind),
             (
                 None,
                 JobEvent::JobProgressReported(_) | JobEvent::JobClaimed(_) | JobEvent::JobLeaseExpired(_),
-            ) => News::Progress,
-            (None, _) => News::Nothing,
+            ) => Delta::Progress,
+            (None, _) => Delta::None,
         }
     }
 
-    /// The job as the fold has it, at an instant.
-    fn message(&self, at: Timestamp) -> Message {
+    /// The update for the fold's state at an instant.
+    fn update_data(&self, at: Timestamp) -> AnalysisUpdate {
         let stalled_after = self.api.server.thresholds.stalled_after;
         let view = analysis::view(&self.history, &self.latest, at, stalled_after);
         let progress = progress(&view);
-        Message {
-            job_id: Uid(self.job),
-            position: Some(Pos(self.latest.position)),
+        AnalysisUpdate {
+            job_id: UuidParam(self.job),
+            position: Some(ApiPosition(self.latest.position)),
             status: Some(view.status.into()),
             phase: Some(view.phase.into()),
             attempt: Some(view.attempt),
@@ -263,24 +267,24 @@ fn progress(view: &AnalysisView) -> AnalysisProgress {
     }
 }
 
-fn change(envelope: &Envelope) -> Option<Kind> {
+fn change(envelope: &Envelope) -> Option<ChangeKind> {
     match &envelope.event {
-        Event::Job(event) => Kind::of(event),
+        Event::Job(event) => ChangeKind::of(event),
         _ => None,
     }
 }
 
-fn update(kind: Kind, id: Position, message: &Message) -> Update {
+fn update(kind: ChangeKind, id: Position, data: &AnalysisUpdate) -> Update {
     match kind {
-        Kind::Progress => Update::state("progress", Some(id), message),
-        Kind::Retrying => Update::state("retrying", Some(id), message),
-        Kind::Completed => Update::last("completed", Some(id), message),
-        Kind::Failed => Update::last("failed", Some(id), message),
-        Kind::Cancelled => Update::last("cancelled", Some(id), message),
+        ChangeKind::Progress => Update::state("progress", Some(id), data),
+        ChangeKind::Retrying => Update::state("retrying", Some(id), data),
+        ChangeKind::Completed => Update::last("completed", Some(id), data),
+        ChangeKind::Failed => Update::last("failed", Some(id), data),
+        ChangeKind::Cancelled => Update::last("cancelled", Some(id), data),
     }
 }
 
-/// Reads on in the job's own stream, to its end.
+/// Reads the rest of the job's own stream.
 async fn read(
     api: &ReadApi,
     job: JobId,
@@ -290,7 +294,7 @@ async fn read(
     let stream = StreamId::job(job);
     loop {
         let events = api.log.read_stream(&stream, *next, CHUNK_EVENTS).await;
-        let events = events.map_err(|error| unread(&error))?;
+        let events = events.map_err(|error| from_read_error(&error))?;
         for event in &events {
             into.push_back(event.decode().map_err(|error| Problem::internal(&error))?);
             *next = event.revision.next();

@@ -1,4 +1,4 @@
-//! The stream of a job over a WebSocket: each update's data as one text frame.
+//! The stream of a job over a WebSocket, with each update's data as one text frame.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use web::caller::Authenticated;
 use web::path;
 use web::problem::Problem;
 use web::sse::{self, Events};
-use web::value::Pos;
+use web::value::ApiPosition;
 
-use super::{Follow, Message};
+use super::{MatchingUpdate, SummaryStream};
 use crate::ReadApi;
 
-/// Nothing that a client sends here has a meaning, so nothing large is taken.
+/// Messages from the client are ignored, so large ones are refused.
 const RECEIVED_BYTES_MAX: usize = 1024;
 
 /// `GET /jobs/{job_id}/matching/ws`.
@@ -35,14 +35,16 @@ impl Endpoint for Socket {
         let Path(job) = Path::<String>::from_request(&request, &mut body).await?;
         let job = path::job_id(&job)?;
         let after = last_event_id(&request)?;
-        let Some(follow) =
-            Follow::open(&self.api, &caller.tenant, job, after.map(|Pos(after)| after)).await?
+        let Some(stream) =
+            SummaryStream::open(&self.api, &caller.tenant, job, after.map(|ApiPosition(after)| after))
+                .await?
         else {
             return Ok(StatusCode::NO_CONTENT.into_response());
         };
         let socket = WebSocket::from_request(&request, &mut body).await?;
-        let greeting = follow.greeting();
-        let events: Events<Message> = sse::stream(&greeting, &self.api.shutdown, |sender| follow.run(sender));
+        let connected_event = stream.connected_event();
+        let events: Events<MatchingUpdate> =
+            sse::stream(&connected_event, &self.api.shutdown, |sender| stream.run(sender));
         let config = WebSocketConfig::default()
             .max_message_size(Some(RECEIVED_BYTES_MAX))
             .max_frame_size(Some(RECEIVED_BYTES_MAX));
@@ -51,8 +53,8 @@ impl Endpoint for Socket {
     }
 }
 
-/// A page of another site could open a WebSocket to an open server in its reader's name, and unlike with `fetch` no CORS
-/// rule would keep it from reading. Programs send no `Origin`.
+/// Refuses pages of other origins: they could open a WebSocket to an open server, and unlike with `fetch` no CORS rule
+/// would prevent them from reading it. Clients that are not browsers send no `Origin`.
 fn same_origin(request: &Request) -> Result<(), Problem> {
     let Some(origin) = request.header(header::ORIGIN) else { return Ok(()) };
     let host = request.header(header::HOST).unwrap_or_default();
@@ -62,21 +64,21 @@ fn same_origin(request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// `?last_event_id=`, as a WebSocket's opener cannot set headers either.
-fn last_event_id(request: &Request) -> Result<Option<Pos>, Problem> {
+/// `?last_event_id=` or the header: a browser cannot set headers for a WebSocket.
+fn last_event_id(request: &Request) -> Result<Option<ApiPosition>, Problem> {
     use poem_openapi::types::ParseFromParameter;
     let query = request.uri().query().unwrap_or_default();
     let given = query.split('&').find_map(|pair| pair.strip_prefix("last_event_id="));
     let header = request.header("last-event-id");
     let parse = |text| {
-        Pos::parse_from_parameter(text)
+        ApiPosition::parse_from_parameter(text)
             .map_err(|_| Problem::invalid("last_event_id", "must be a position: a whole number from 0"))
     };
     header.or(given).map(parse).transpose()
 }
 
-/// Writes what the stream says until one of both is at its end.
-async fn forward(socket: WebSocketStream, events: Events<Message>) {
+/// Forwards the stream to the socket until either ends.
+async fn forward(socket: WebSocketStream, events: Events<MatchingUpdate>) {
     let (mut sink, mut received) = socket.split();
     let mut frames = Box::pin(events.into_response().into_body().into_bytes_stream());
     loop {
@@ -93,7 +95,7 @@ async fn forward(socket: WebSocketStream, events: Events<Message>) {
             },
             // Reading also answers pings.
             message = received.next() => match message {
-                // The answer to the close has been made, and waits to be written.
+                // The close frame of the reply is queued and must be flushed.
                 Some(Ok(Frame::Close(_))) => {
                     let _ = sink.close().await;
                     return;
@@ -103,11 +105,11 @@ async fn forward(socket: WebSocketStream, events: Events<Message>) {
             },
         }
     }
-    // The other side may have gone already.
+    // The client may have disconnected already.
     let _ = sink.send(Frame::Close(Some((CloseCode::Normal, "the stream has ended".to_owned())))).await;
 }
 
-/// The frames of some events: their data, or a ping for a sign of life.
+/// The frames of some events: their data, or a ping for a keep-alive comment.
 fn texts(events: &str) -> Vec<Frame> {
     events
         .lines()
@@ -123,22 +125,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_event_becomes_a_frame_of_its_data() {
+    fn each_event_becomes_a_text_frame() {
         let frames =
             texts("retry: 3000\nevent: connected\ndata: {\"a\":1}\n\n:\n\nevent: x\nid: 7\ndata: {}\n\n");
         assert_eq!(frames, [Frame::text("{\"a\":1}"), Frame::ping(Vec::new()), Frame::text("{}")]);
     }
 
     #[test]
-    fn a_page_of_another_origin_is_refused() {
-        let asked = |origin: &str| {
+    fn page_of_another_origin_is_refused() {
+        let check = |origin: &str| {
             same_origin(
                 &Request::builder().header("host", "127.0.0.1:8080").header("origin", origin).finish(),
             )
         };
-        assert!(asked("http://127.0.0.1:8080").is_ok());
+        assert!(check("http://127.0.0.1:8080").is_ok());
         for other in ["http://evil.example", "http://127.0.0.1:8081", "null"] {
-            assert!(asked(other).is_err(), "{other}");
+            assert!(check(other).is_err(), "{other}");
         }
         assert!(same_origin(&Request::builder().header("host", "a").finish()).is_ok());
     }

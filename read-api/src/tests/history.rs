@@ -1,4 +1,4 @@
-//! A job's events and its course.
+//! A job's events and its timeline.
 
 use std::time::Duration;
 
@@ -8,65 +8,65 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::script::{completed, created, failed, found, job, match_id, phase};
-use super::stage::Stage;
+use super::events::{completed, created, failed, job, match_found, match_id, phase};
+use super::fixture::ReadApiFixture;
 
 fn positions(page: &Value) -> Vec<u64> {
     page["items"].as_array().unwrap().iter().map(|event| event["position"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn events_are_told_with_all_that_is_known_about_them() {
-    let stage = Stage::open().await;
-    stage.running_job(job(1)).await;
-    let answer = stage.get(&format!("/jobs/{}/events?limit=2", job(1))).await.json();
+async fn events_have_their_metadata() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.running_job(job(1)).await;
+    let answer = fixture.get(&format!("/jobs/{}/events?limit=2", job(1))).await.json();
     assert_snapshot!(format!("{:#}", answer["items"]));
 }
 
 #[tokio::test]
-async fn events_of_all_streams_come_in_the_order_of_the_log() {
-    let stage = Stage::open().await;
-    stage.running_job(job(1)).await;
-    stage.running_job(job(2)).await;
-    let answer = stage.get(&format!("/jobs/{}/events", job(1))).await.json();
+async fn events_of_all_streams_are_in_log_order() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.running_job(job(1)).await;
+    fixture.running_job(job(2)).await;
+    let answer = fixture.get(&format!("/jobs/{}/events", job(1))).await.json();
     assert_eq!(positions(&answer), (1..=12).collect::<Vec<u64>>());
     assert_eq!(answer["next_cursor"], Value::Null);
 }
 
 #[tokio::test]
-async fn a_jobs_course_is_told_by_phases_attempts_and_errors() {
-    let stage = Stage::open().await;
-    stage.running_job(job(1)).await;
-    stage.job_event(job(1), failed()).await;
-    stage.clock.advance(Duration::from_secs(30));
-    stage.job_event(job(1), phase(Phase::Failed, Phase::Queued)).await;
-    stage.job_event(job(1), phase(Phase::Queued, Phase::Matching)).await;
-    stage.job_event(job(1), phase(Phase::Matching, Phase::Evidence)).await;
-    stage.job_event(job(1), completed()).await;
-    assert_snapshot!(stage.get(&format!("/jobs/{}/timeline", job(1))).await.whole());
+async fn timeline_has_phases_attempts_and_errors() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.running_job(job(1)).await;
+    fixture.job_event(job(1), failed()).await;
+    fixture.clock.advance(Duration::from_secs(30));
+    fixture.job_event(job(1), phase(Phase::Failed, Phase::Queued)).await;
+    fixture.job_event(job(1), phase(Phase::Queued, Phase::Matching)).await;
+    fixture.job_event(job(1), phase(Phase::Matching, Phase::Evidence)).await;
+    fixture.job_event(job(1), completed()).await;
+    assert_snapshot!(fixture.get(&format!("/jobs/{}/timeline", job(1))).await.snapshot());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever the sizes of the pages, and wherever the events are, all come once and in order.
+    /// Every event is returned once and in order, for any page size and distribution over streams.
     #[test]
-    fn pages_of_events_have_no_gap_and_no_repeat(
+    fn event_pages_have_no_gap_or_duplicate(
         matches in prop::collection::vec(0_u32..40, 0..150),
         limit in 1_usize..60,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let stage = Stage::open().await;
+            let fixture = ReadApiFixture::open().await;
             let id = job(1);
-            stage.job_event(id, created(id, "a")).await;
+            fixture.job_event(id, created(id, "a")).await;
             for n in &matches {
-                stage.append(StreamId::matches(id, &match_id(*n)), &[found(*n, 0.5, None)]).await;
+                fixture.append(StreamId::image_match(id, &match_id(*n)), &[match_found(*n, 0.5, None)]).await;
             }
             let mut seen = Vec::new();
             let mut path = format!("/jobs/{id}/events?limit={limit}");
             loop {
-                let page = stage.get(&path).await.json();
+                let page = fixture.get(&path).await.json();
                 seen.extend(positions(&page));
                 let Some(cursor) = page["next_cursor"].as_str() else { break };
                 path = format!("/jobs/{id}/events?limit={limit}&cursor={cursor}");

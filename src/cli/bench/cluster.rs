@@ -1,4 +1,4 @@
-//! `matchbook bench cluster`: what the log on a cluster does as its callers meet it. It leaves its events there.
+//! `matchbook bench cluster`: measures the log on a cluster. The appended events stay there.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +17,26 @@ use crate::cli::{Failure, print};
 use crate::cluster;
 use crate::config::EventLogUrl;
 
-/// Callers at a time, and events in each append.
+/// The numbers of concurrent callers, and of events in each append.
 const LEVELS: [(usize, u64); 4] = [(1, 1), (64, 1), (512, 1), (64, 100)];
 
 #[derive(Args, Debug)]
 pub(crate) struct Cluster {
-    /// The cluster: one for tests, because the events stay there
+    /// The cluster; use one for tests, because the events stay there
     #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
     log: EventLogUrl,
-    /// How long each level is measured in a round
+    /// The duration of each level in a round
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     level: Duration,
-    /// How often each level is measured; the levels take turns
+    /// The number of rounds; the levels take turns
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     rounds: u32,
 }
 
-/// One level, all rounds.
+/// The results of one level over all rounds.
 #[derive(Default)]
 struct Level {
-    /// Milliseconds that an append took.
+    /// The durations of appends, in milliseconds.
     took: Vec<f64>,
     events_per_second: Vec<f64>,
 }
@@ -44,11 +44,9 @@ struct Level {
 impl Cluster {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
         let EventLogUrl::Cluster(url) = self.log else {
-            return Err(Failure::Usage(
-                "--log: for an embedded log there is `matchbook bench log`".to_owned(),
-            ));
+            return Err(Failure::Usage("--log: for an embedded log use `matchbook bench log`".to_owned()));
         };
-        let log = cluster::reach(url).await?;
+        let log = cluster::connect(url).await?;
         let mut levels: [Level; LEVELS.len()] = Default::default();
         for round in 0..self.rounds {
             for (measured, level) in levels.iter_mut().zip(LEVELS) {
@@ -88,7 +86,7 @@ impl Cluster {
     }
 }
 
-/// Appends to a stream of its own, one after the other. Answers how long each took, in milliseconds.
+/// Appends sequentially to its own stream. Returns the duration of each append in milliseconds.
 async fn append(log: &Log, batch: u64, until: Instant) -> Result<Vec<f64>, Failure> {
     let stream: StreamId = format!("bench-{}", Uuid::new_v4().simple()).parse().expect("letters and digits");
     let (mut revision, mut took) = (None, Vec::new());
@@ -113,7 +111,7 @@ fn event(n: u64) -> NewEvent {
     }
 }
 
-/// Reads all there is. Answers how many events that is, and how many a second.
+/// Reads all events. Returns their number, and the events per second.
 async fn read(log: &Log) -> Result<(u64, f64), Failure> {
     let (started, mut after, mut events) = (Instant::now(), Position::START, 0);
     loop {

@@ -1,6 +1,6 @@
-//! `matchbook bench log`: what the embedded log does on this machine's disk, beside other stores and the bare disk.
+//! `matchbook bench log`: measures the embedded log on this machine's disk, compared with other stores and the bare disk.
 //!
-//! The stores and the bare disk take turns within every round, so that what else the machine does meets all of them.
+//! The stores and the bare disk take turns within every round, so that other load on the machine affects all of them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -31,30 +31,30 @@ use stores::{Name, Store};
 
 #[derive(Args, Debug)]
 pub(crate) struct Log {
-    /// Where a folder for the run is made, and removed at its end: on the disk that is to be measured
+    /// The parent of a temporary folder for the run, on the disk to measure
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     folder: PathBuf,
-    /// How many events the log is filled up to before it is opened and read
+    /// The number of events in the log before it is opened and read
     #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000)]
     events: u64,
-    /// Over how many streams the events go
+    /// The number of streams of these events
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
     streams: u64,
     /// Appends in flight, and events in each
     #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_value = "1x1,64x1,1024x1,64x100")]
     levels: Vec<Level>,
-    /// The stores that take turns; all that this build has, if none is named
+    /// The stores to measure; all stores of this build by default
     #[arg(long, value_name = "STORES", value_delimiter = ',')]
     stores: Vec<Name>,
-    /// How long each store appends at each level of a round
+    /// The duration of each level of a round, for each store
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     level: Duration,
-    /// How often each level is measured
+    /// The number of rounds
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     rounds: u32,
 }
 
-/// One level of one round.
+/// The results of one level in one round.
 struct Turn {
     level: Level,
     bare_syncs_per_second: f64,
@@ -67,7 +67,7 @@ impl Turn {
     }
 }
 
-/// What opening and reading took.
+/// The results of opening and reading.
 struct Reading {
     events: u64,
     open_milliseconds: f64,
@@ -77,7 +77,7 @@ struct Reading {
 impl Log {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
         let folder = tempfile::tempdir_in(&self.folder).map_err(|error| {
-            Failure::Disk(format!("cannot make a folder in {}: {error}", self.folder.display()))
+            Failure::Disk(format!("cannot create a folder in {}: {error}", self.folder.display()))
         })?;
         let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path().join("events")) };
         let (log, _) = open(&settings)?;
@@ -127,7 +127,7 @@ fn open(settings: &Settings) -> Result<(EmbeddedLog, Duration), Failure> {
     Ok((log, opened.duration))
 }
 
-/// Opens the closed log and reads all its envelopes, twice; the second time counts.
+/// Opens the closed log and reads all its envelopes twice; the second time is measured.
 async fn read(settings: &Settings) -> Result<Reading, Failure> {
     let (log, opening) = open(settings)?;
     let (mut events, mut rate) = (0, 0.0);
@@ -149,7 +149,7 @@ async fn read(settings: &Settings) -> Result<Reading, Failure> {
     Ok(Reading { events, open_milliseconds: opening.as_secs_f64() * 1e3, read_events_per_second: rate })
 }
 
-/// How often a second 400 bytes can be written over zeros and synced.
+/// The number of times per second that 400 bytes can be written over zeros and synced.
 fn bare_syncs(folder: &Path) -> std::io::Result<f64> {
     let path = folder.join("probe");
     let file = File::create(&path)?;

@@ -1,5 +1,4 @@
-//! `matchbook bench matchmaking`: how fast players are put together, how fast they are taken in, and how fast those who ever
-//! waited are read again.
+//! `matchbook bench matchmaking`: measures pairing, queue joins, and replay of a long history of queue entries.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,55 +20,55 @@ mod replay;
 
 #[derive(Args, Debug)]
 pub(crate) struct Matchmaking {
-    /// Where folders for the runs are made, and removed at their end: on the disk that is to be measured
+    /// The parent of temporary folders for the runs, on the disk to measure
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     folder: PathBuf,
-    /// What is measured; everything, if nothing is named
+    /// The parts to measure; all by default
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     parts: Vec<Part>,
-    /// How many players wait when they are put together
+    /// The number of queued players for the pairing pass
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
     waiting: u64,
-    /// How many players join in a second, over HTTP
+    /// The number of joins per second, over HTTP
     #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// For how long they join
+    /// The duration of the joins
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     lasts: Duration,
-    /// How many queue entries, each of which has ended in a match, are read again
+    /// The number of matched queue entries to replay
     #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000)]
     entries: u64,
-    /// How often each part is measured
+    /// The number of rounds
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
 
-/// What can be measured.
+/// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Putting everyone together who waits: deciding it, and recording it
+    /// Pairing all queued players: deciding and recording the pairs
     Pass,
-    /// Joining over HTTP at a fixed rate, and meeting somebody
+    /// Joining over HTTP at a fixed rate until matched
     Joins,
-    /// Reading a long history again
+    /// Replaying a long history
     Replay,
 }
 
-/// One figure: what it is of, and its unit.
+/// The name and the unit of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct What {
-    /// In JSON.
+struct Metric {
+    /// The name in JSON.
     name: &'static str,
-    /// For people.
+    /// The text output.
     text: &'static str,
 }
 
-const fn what(name: &'static str, text: &'static str) -> What {
-    What { name, text }
+const fn metric(name: &'static str, text: &'static str) -> Metric {
+    Metric { name, text }
 }
 
-/// The figures of one round, in the order in which they are shown.
-type Figures = Vec<(What, f64)>;
+/// The results of one round, in the order of the output.
+type Figures = Vec<(Metric, f64)>;
 
 impl Matchmaking {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
@@ -102,7 +101,7 @@ impl Matchmaking {
 
     fn fresh(&self) -> Result<TempDir, Failure> {
         tempfile::tempdir_in(&self.folder).map_err(|error| {
-            Failure::Disk(format!("cannot make a folder in {}: {error}", self.folder.display()))
+            Failure::Disk(format!("cannot create a folder in {}: {error}", self.folder.display()))
         })
     }
 }
@@ -111,28 +110,28 @@ impl Matchmaking {
 async fn open(folder: &TempDir) -> Result<EmbeddedLog, Failure> {
     let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path().join("events")) };
     event_log::embedded::make_folder(&folder.path().join("events"))
-        .map_err(|error| Failure::Disk(format!("cannot make the log's folder: {error}")))?;
+        .map_err(|error| Failure::Disk(format!("cannot create the log's folder: {error}")))?;
     let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, Clock::System)).await;
-    let opened = opening.map_err(|error| Failure::Failed(format!("opening the log broke off: {error}")))?;
+    let opened = opening.map_err(|error| Failure::Failed(format!("opening the log failed: {error}")))?;
     Ok(opened.map_err(|error| open_failure(&error))?.0)
 }
 
-/// The median of each figure over the rounds, with the least and the most.
+/// Prints the median of each result over the rounds, with minimum and maximum.
 fn report(bench: &str, rounds: &[Figures], json: bool) -> Result<(), Failure> {
     let mut line = serde_json::Map::new();
     line.insert("bench".to_owned(), bench.into());
     line.insert("rounds".to_owned(), rounds.len().into());
     if !json {
-        print(&format_args!("{bench}, {} rounds: median [least..most]", rounds.len()))?;
+        print(&format_args!("{bench}, {} rounds: median [min..max]", rounds.len()))?;
     }
-    for (index, (what, _)) in rounds.first().into_iter().flatten().enumerate() {
+    for (index, (metric, _)) in rounds.first().into_iter().flatten().enumerate() {
         let mut values: Vec<f64> =
             rounds.iter().filter_map(|round| round.get(index)).map(|(_, value)| *value).collect();
         values.sort_by(f64::total_cmp);
-        let [least, median, most] = [0.0, 0.5, 1.0].map(|share| percentile(&values, share));
-        line.insert(what.name.to_owned(), Value::from(median));
+        let [min, median, max] = [0.0, 0.5, 1.0].map(|share| percentile(&values, share));
+        line.insert(metric.name.to_owned(), Value::from(median));
         if !json {
-            print(&format_args!("  {:<60} {median:>12.3} [{least:.3}..{most:.3}]", what.text))?;
+            print(&format_args!("  {:<60} {median:>12.3} [{min:.3}..{max:.3}]", metric.text))?;
         }
     }
     if json { print(&Value::Object(line)) } else { Ok(()) }

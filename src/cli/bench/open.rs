@@ -1,6 +1,6 @@
-//! `matchbook bench open`: what a large log costs to open, to hold open, and to ask about streams nobody knows yet.
+//! `matchbook bench open`: measures opening a large log, its memory, and the first access to its streams.
 //!
-//! It measures in a process that did nothing before, so that memory which filling the log left behind is not counted.
+//! It measures in a fresh process, so that memory from filling the log is not counted.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -26,18 +26,18 @@ use crate::wiring::open_failure;
 
 /// Appends in flight while the log is filled.
 const IN_FLIGHT: u64 = 2048;
-/// Streams that are asked about, of each kind of question.
-const QUESTIONS: u64 = 10_000;
+/// The number of streams that are accessed, for each kind of operation.
+const OPERATIONS: u64 = 10_000;
 
 #[derive(Args, Debug)]
 pub(crate) struct Open {
-    /// The log's folder, which stays: the next run finds it filled
+    /// The log's folder, which is kept: the next run reuses it
     #[arg(long, value_name = "FOLDER")]
     log: PathBuf,
-    /// How many events the log is filled up to
+    /// The number of events in the log
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000_000)]
     events: u64,
-    /// Over how many streams the events go, one after the other
+    /// The number of streams, to which events are appended in turn
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     streams: u64,
 }
@@ -55,9 +55,9 @@ impl Open {
         }
         let mut lines = vec![
             ("opening", vec![opening.as_secs_f64() * 1e3]),
-            ("reading a stream", self.ask(&log, Question::Read).await?),
-            ("refusing an append", self.ask(&log, Question::Conflict).await?),
-            ("appending", self.ask(&log, Question::Append).await?),
+            ("reading a stream", self.time(&log, Operation::Read).await?),
+            ("refusing an append", self.time(&log, Operation::Conflict).await?),
+            ("appending", self.time(&log, Operation::Append).await?),
         ];
         let (at_end, events) = (memory_bytes().saturating_sub(before), opened.events as f64);
         log.close().await;
@@ -78,12 +78,12 @@ impl Open {
             }));
         }
         print(&format_args!(
-            "{} events, {} streams, {} segments: {held:.1} bytes of memory an event once open, {at_end:.1} at the end",
+            "{} events, {} streams, {} segments: {held:.1} bytes of memory per event once open, {at_end:.1} at the end",
             opened.events, self.streams, opened.segments,
         ))
     }
 
-    /// Appends what is missing, and starts this command again in its process.
+    /// Appends the missing events, and executes this command again in the same process.
     async fn fill(&self, log: EmbeddedLog, from: u64) -> Result<(), Failure> {
         let (next, last) = (Arc::new(AtomicU64::new(from)), self.events);
         let started = Instant::now();
@@ -107,35 +107,35 @@ impl Open {
         }
         for appender in appenders {
             let appended = appender.await;
-            appended.map_err(|error| Failure::Failed(format!("an appender broke off: {error}")))??;
+            appended.map_err(|error| Failure::Failed(format!("an appender failed: {error}")))??;
         }
         log.close().await;
         drop(log);
         let failed = |error: &std::io::Error| Failure::Failed(format!("cannot start again: {error}"));
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
-        // It returns only if it failed.
+        // `exec` returns only if it fails.
         Err(failed(&Command::new(program).args(std::env::args_os().skip(1)).exec()))
     }
 
-    /// How long each of some questions took, in milliseconds, one at a time.
-    async fn ask(&self, log: &EmbeddedLog, question: Question) -> Result<Vec<f64>, Failure> {
+    /// The durations of an operation on random streams, in milliseconds, one at a time.
+    async fn time(&self, log: &EmbeddedLog, operation: Operation) -> Result<Vec<f64>, Failure> {
         let mut random = Uuid::new_v4().as_u64_pair().1;
         let mut times = Vec::new();
-        for _ in 0..QUESTIONS {
+        for _ in 0..OPERATIONS {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let stream = stream((random >> 24) % self.streams);
             let started = Instant::now();
-            let answered = match question {
-                Question::Read => match log.read_stream(&stream, Revision(0), 100).await {
+            let answered = match operation {
+                Operation::Read => match log.read_stream(&stream, Revision(0), 100).await {
                     Ok(events) if events.is_empty() => Err(format!("{stream} has no events")),
                     Ok(_) => Ok(()),
                     Err(error) => Err(error.to_string()),
                 },
-                Question::Conflict => match log.append(&stream, Expected::NoStream, vec![event()]).await {
+                Operation::Conflict => match log.append(&stream, Expected::NoStream, vec![event()]).await {
                     Err(AppendError::Conflict { actual: Some(_) }) => Ok(()),
                     other => Err(format!("{stream} exists, but: {other:?}")),
                 },
-                Question::Append => {
+                Operation::Append => {
                     let appended = log.append(&stream, Expected::Any, vec![event()]).await;
                     appended.map(|_| ()).map_err(|error| error.to_string())
                 }
@@ -148,12 +148,12 @@ impl Open {
 }
 
 #[derive(Clone, Copy)]
-enum Question {
-    /// The stream from its start, at most a hundred events.
+enum Operation {
+    /// Reads a stream from its start, at most a hundred events.
     Read,
-    /// An append that believes the stream to be new.
+    /// An append that expects a new stream, and is refused.
     Conflict,
-    /// An append that is durable before its answer.
+    /// An append that is durable before it is acknowledged.
     Append,
 }
 
@@ -161,7 +161,7 @@ fn stream(number: u64) -> StreamId {
     format!("matching-{number:032x}").parse().expect("a category, a hyphen and hexadecimal digits")
 }
 
-/// About 330 bytes with its names, as a match has.
+/// About 330 bytes with its names, like a match.
 fn event() -> NewEvent {
     NewEvent {
         id: EventId(Uuid::new_v4()),
@@ -172,7 +172,7 @@ fn event() -> NewEvent {
     }
 }
 
-/// What this process holds in memory that is of no file; zero where the system does not say it.
+/// The anonymous memory of this process in bytes; zero if the system does not report it.
 fn memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));

@@ -1,16 +1,16 @@
-//! `matchbook events backup` and `restore`: the log's files, copied while a server writes to them, and put back.
+//! `matchbook events backup` and `restore`: copies the log's files, also while a server writes to them, and restores them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::{self, BackedUp, BackupError, Restored, WalkError};
+use event_log::embedded::{self, BackedUp, BackupError, OfflineReadError, Restored};
 use event_schemas::time::Timestamp;
 use serde_json::json;
 
 use super::events_folder;
-use super::pace::Pace;
+use super::progress::ProgressReporter;
 use crate::cli::{Failure, print};
 use crate::wiring::open_failure;
 
@@ -19,7 +19,7 @@ pub(crate) struct Backup {
     /// The data folder of the server, which may be running
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// The backup: a new folder, or one of before, to which what is new is added
+    /// The backup: a new folder, or an existing backup to update
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
 }
@@ -29,13 +29,13 @@ pub(crate) struct Restore {
     /// The backup
     #[arg(long, value_name = "FOLDER")]
     from: PathBuf,
-    /// The data folder of the server, which must have no events
+    /// The data folder of the server, which must not have events
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
     /// The folder of the events, if it is not `events` in the data folder
     #[arg(long, value_name = "FOLDER")]
     events: Option<PathBuf>,
-    /// Only read the whole backup, and tell whether it can be restored
+    /// Only verify the backup, without restoring it
     #[arg(long)]
     check: bool,
 }
@@ -44,11 +44,11 @@ impl Backup {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
         let (from, to) = (events_folder(&self.data), self.to.clone());
         let copying = tokio::task::spawn_blocking(move || {
-            let mut pace = Pace::new("backed up");
+            let mut reporter = ProgressReporter::new("backed up");
             let backed_up = embedded::backup(&from, &to, Clock::System.now(), |progress| {
-                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
+                reporter.bytes(progress.events, progress.bytes, progress.bytes_total);
             });
-            backed_up.map(|backed_up| (backed_up, pace.took()))
+            backed_up.map(|backed_up| (backed_up, reporter.elapsed()))
         });
         let (backed_up, took) = finished(copying).await?;
         self.report(&backed_up, took, json)
@@ -64,7 +64,7 @@ impl Backup {
             }));
         }
         print(&format_args!(
-            "{} holds all events up to position {head}{}: {} in {files} files; {copied_events} events copied, {}, in {:.1} s",
+            "{} contains all events up to position {head}{}: {} in {files} files; {copied_events} events copied, {}, in {:.1} s",
             self.to.display(),
             recorded(*recorded_at),
             size(*bytes),
@@ -72,7 +72,7 @@ impl Backup {
             took.as_secs_f64(),
         ))?;
         print(
-            &"the names of people are not in it: copy them with `matchbook vault backup`, or a restored log knows nobody's name",
+            &"it does not include the names of users: back them up with `matchbook vault backup`, or a restored log has no names",
         )
     }
 }
@@ -82,16 +82,16 @@ impl Restore {
         let to = self.events.clone().unwrap_or_else(|| self.data.join("events"));
         let (from, check, target) = (self.from.clone(), self.check, to.clone());
         let copying = tokio::task::spawn_blocking(move || {
-            let mut pace = Pace::new(if check { "checked" } else { "restored" });
+            let mut reporter = ProgressReporter::new(if check { "checked" } else { "restored" });
             let mut watch = |progress: embedded::Progress| {
-                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
+                reporter.bytes(progress.events, progress.bytes, progress.bytes_total);
             };
             let restored = if check {
                 embedded::check_backup(&from, &mut watch)
             } else {
                 embedded::restore(&from, &target, Clock::System.now(), &mut watch)
             };
-            restored.map(|restored| (restored, pace.took()))
+            restored.map(|restored| (restored, reporter.elapsed()))
         });
         let (restored, took) = finished(copying).await?;
         let Restored { log, head, recorded_at, segments, bytes } = restored;
@@ -105,32 +105,32 @@ impl Restore {
         let seconds = took.as_secs_f64();
         let what = format!("all events up to position {head}{}, {}", recorded(recorded_at), size(bytes));
         if check {
-            return print(&format_args!("the backup is whole: {what}; read in {seconds:.1} s"));
+            return print(&format_args!("the backup is complete: {what}; verified in {seconds:.1} s"));
         }
         print(&format_args!(
-            "{} holds {what}; restored and verified in {seconds:.1} s, in epoch {}",
+            "{} contains {what}; restored and verified in {seconds:.1} s, in epoch {}",
             to.display(),
             log.epoch
         ))?;
         if !vault.exists() {
             print(&format_args!(
-                "no names of people are here: put your copy of the vault at {} before the start, or nobody of before has a name",
+                "the vault is missing: copy its backup to {} before the start, or previous users have no names",
                 vault.display()
             ))?;
         }
-        print(&"start the server: read models are made again by themselves")
+        print(&"start the server: read models are rebuilt automatically")
     }
 }
 
 async fn finished<T>(work: tokio::task::JoinHandle<Result<T, BackupError>>) -> Result<T, Failure> {
-    let outcome = work.await.map_err(|error| Failure::Failed(format!("copying broke off: {error}")))?;
+    let outcome = work.await.map_err(|error| Failure::Failed(format!("copying failed: {error}")))?;
     outcome.map_err(|error| failure(&error))
 }
 
 fn failure(error: &BackupError) -> Failure {
     let message = error.to_string();
     match error {
-        BackupError::Source(error) => walk_failure(error),
+        BackupError::Source(error) => offline_read_failure(error),
         BackupError::InUse { .. } => Failure::InUse(message),
         BackupError::NotEmpty { .. }
         | BackupError::Within { .. }
@@ -142,10 +142,10 @@ fn failure(error: &BackupError) -> Failure {
     }
 }
 
-pub(super) fn walk_failure(error: &WalkError) -> Failure {
+pub(super) fn offline_read_failure(error: &OfflineReadError) -> Failure {
     match error {
-        WalkError::NoLog(_) => Failure::Usage(error.to_string()),
-        WalkError::Open(error) => open_failure(error),
+        OfflineReadError::NoLog(_) => Failure::Usage(error.to_string()),
+        OfflineReadError::Open(error) => open_failure(error),
     }
 }
 

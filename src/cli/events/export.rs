@@ -1,4 +1,4 @@
-//! `matchbook events export`: the log as lines, in a file that a later export goes on with.
+//! `matchbook events export`: writes the log as lines to a file, which a later export continues.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -6,35 +6,35 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use event_log::cloud_event;
-use event_log::transfer::Source;
+use event_log::transfer::TransferSource;
 use event_schemas::ids::Position;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::backup::walk_failure;
+use super::backup::offline_read_failure;
 use super::import::transfer_failure;
-use super::pace::Pace;
+use super::progress::ProgressReporter;
 use super::{Selection, copy, events_folder, head};
 use crate::cli::client::Client;
-use crate::cli::{Failure, print, written};
+use crate::cli::{Failure, output_failure, print};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {
     #[command(flatten)]
     selection: Selection,
-    /// Read the log in this data folder, of a stopped server or a running one, instead of asking a server
+    /// Read the log in this data folder, of a stopped or running server, instead of a server's API
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["stream", "category", "event_type", "format"])]
     data: Option<PathBuf>,
     /// Start after this position
     #[arg(long, value_name = "POSITION", default_value_t = 0)]
     from: u64,
-    /// End with this position, and not with the last event
+    /// End with this position instead of the last event
     #[arg(long, value_name = "POSITION")]
     to: Option<u64>,
-    /// How an event is written: as a CloudEvent, which can be imported, or as the API shows it
+    /// The format of an event: a CloudEvent, which can be imported, or the envelope of the API
     #[arg(long, value_name = "FORMAT", default_value = "cloudevents", value_enum)]
     format: Format,
-    /// The file to write to; standard output otherwise. A file that was begun by an earlier export is gone on with
+    /// The output file; standard output by default. An earlier export in it is continued
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -56,12 +56,12 @@ impl Export {
             (Some(client), None) => head(client).await?,
             (None, None) => u64::MAX,
         };
-        // Looked for before a file is made.
+        // Opened before the output file is created.
         let source = match &self.data {
             Some(data) => Some(open(data, Position(self.from))?),
             None => None,
         };
-        let mut lines = Lines::open(self.output.as_deref(), self.from, end)?;
+        let mut lines = ExportOutput::open(self.output.as_deref(), self.from, end)?;
         let from = Position(lines.after());
         if end > from.0 {
             match (&client, &self.data) {
@@ -79,28 +79,36 @@ impl Export {
         lines.finish(json)
     }
 
-    async fn ask(&self, client: &Client, from: Position, end: u64, lines: &mut Lines) -> Result<(), Failure> {
+    async fn ask(
+        &self,
+        client: &Client,
+        from: Position,
+        end: u64,
+        lines: &mut ExportOutput,
+    ) -> Result<(), Failure> {
         let mut query = self.selection.query(from.0, Some(end));
         if self.format == Format::Cloudevents {
             query.push_str("&format=cloudevents");
         }
         copy(client, &query, |line| {
             let position = position_of(line).ok_or_else(|| {
-                Failure::Failed("the server's answer is no line with an event; is it a matchbook?".to_owned())
+                Failure::Failed(
+                    "the server's response is not a line with an event; is it a matchbook server?".to_owned(),
+                )
             })?;
             lines.push(position, line)?;
-            lines.pace.share("events", lines.events, position - from.0, end - from.0);
+            lines.reporter.share("events", lines.events, position - from.0, end - from.0);
             Ok(())
         })
         .await
     }
 }
 
-fn open(data: &Path, after: Position) -> Result<Source, Failure> {
-    Source::folder(&events_folder(data), after).map_err(|error| walk_failure(&error))
+fn open(data: &Path, after: Position) -> Result<TransferSource, Failure> {
+    TransferSource::folder(&events_folder(data), after).map_err(|error| offline_read_failure(&error))
 }
 
-async fn read(mut source: Source, end: u64, lines: &mut Lines) -> Result<(), Failure> {
+async fn read(mut source: TransferSource, end: u64, lines: &mut ExportOutput) -> Result<(), Failure> {
     let mut line = Vec::new();
     while let Some(events) = source.next_events().await.map_err(|error| transfer_failure(&error))? {
         for event in events {
@@ -112,37 +120,37 @@ async fn read(mut source: Source, end: u64, lines: &mut Lines) -> Result<(), Fai
             lines.push(event.position.0, &line)?;
         }
         let (done, total) = source.progress();
-        lines.pace.share("events", lines.events, done, total);
+        lines.reporter.share("events", lines.events, done, total);
     }
     Ok(())
 }
 
-/// Of a line in either format.
+/// The position members of a line in either format.
 #[derive(Deserialize)]
-struct Placed<'a> {
+struct LinePosition<'a> {
     sequence: Option<&'a str>,
     position: Option<u64>,
 }
 
 fn position_of(line: &[u8]) -> Option<u64> {
-    let Placed { sequence, position } = serde_json::from_slice(line).ok()?;
+    let LinePosition { sequence, position } = serde_json::from_slice(line).ok()?;
     position.or_else(|| sequence?.parse().ok())
 }
 
-/// Where the lines go.
-struct Lines {
+/// The output of an export.
+struct ExportOutput {
     out: Out,
-    /// The last line that an earlier export wrote, which must come first again.
+    /// The last line of an earlier export, which must be the first line of this one.
     last: Option<LastLine>,
     from: u64,
     position: u64,
     events: u64,
-    pace: Pace,
+    reporter: ProgressReporter,
 }
 
 struct LastLine {
     position: u64,
-    /// With its end.
+    /// Including the line break.
     bytes: Vec<u8>,
 }
 
@@ -151,12 +159,12 @@ enum Out {
     Standard(BufWriter<std::io::Stdout>),
 }
 
-impl Lines {
+impl ExportOutput {
     fn open(path: Option<&Path>, from: u64, end: u64) -> Result<Self, Failure> {
         let (out, last) = match path {
             None => (Out::Standard(BufWriter::new(std::io::stdout())), None),
             Some(path) => {
-                let (file, last) = begin_or_go_on(path)?;
+                let (file, last) = create_or_resume(path)?;
                 (Out::File(BufWriter::new(file), path.to_owned()), last)
             }
         };
@@ -164,14 +172,14 @@ impl Lines {
             && *position > end
         {
             return Err(Failure::Usage(format!(
-                "{} reaches position {position} already, beyond {end}; name a new file",
+                "{} reaches position {position} already, beyond {end}; choose a new file",
                 path.display()
             )));
         }
-        Ok(Self { out, last, from, position: from, events: 0, pace: Pace::new("exported") })
+        Ok(Self { out, last, from, position: from, events: 0, reporter: ProgressReporter::new("exported") })
     }
 
-    /// What is wanted begins behind this position. The last line of before is asked for again, and compared.
+    /// The position after which to read. The last line of an earlier export is read again, and compared.
     fn after(&self) -> u64 {
         self.last.as_ref().map_or(self.from, |last| last.position - 1)
     }
@@ -179,34 +187,34 @@ impl Lines {
     fn push(&mut self, position: u64, line: &[u8]) -> Result<(), Failure> {
         self.position = position;
         if let Some(last) = self.last.take() {
-            return if last.bytes == line { Ok(()) } else { Err(self.other()) };
+            return if last.bytes == line { Ok(()) } else { Err(self.different_log()) };
         }
         self.events += 1;
         match &mut self.out {
             Out::File(file, path) => {
                 file.write_all(line).map_err(|error| file_failure("write", path, &error))
             }
-            Out::Standard(out) => out.write_all(line).map_err(|error| written(&error)),
+            Out::Standard(out) => out.write_all(line).map_err(|error| output_failure(&error)),
         }
     }
 
-    fn other(&self) -> Failure {
+    fn different_log(&self) -> Failure {
         let path = match &self.out {
             Out::File(_, path) => path.display().to_string(),
             Out::Standard(_) => "the output".to_owned(),
         };
         Failure::Usage(format!(
-            "{path} was exported from another log, or in another format: its last line is not what this log has there; \
-             name a new file"
+            "{path} was exported from another log, or in another format: its last line differs from this log; \
+             choose a new file"
         ))
     }
 
     fn finish(mut self, json: bool) -> Result<(), Failure> {
         if self.last.is_some() {
-            // The log does not reach as far as the file.
-            return Err(self.other());
+            // The log ends before the file.
+            return Err(self.different_log());
         }
-        let (events, position, seconds) = (self.events, self.position, self.pace.took().as_secs_f64());
+        let (events, position, seconds) = (self.events, self.position, self.reporter.elapsed().as_secs_f64());
         match &mut self.out {
             Out::File(file, path) => {
                 let synced = file.flush().and_then(|()| file.get_ref().sync_all());
@@ -217,19 +225,19 @@ impl Lines {
                     )?;
                 }
             }
-            Out::Standard(out) => out.flush().map_err(|error| written(&error))?,
+            Out::Standard(out) => out.flush().map_err(|error| output_failure(&error))?,
         }
         eprintln!("exported {events} events up to position {position} in {seconds:.1} s");
         Ok(())
     }
 }
 
-/// How much of a file's end is read at once to find its last line.
+/// The size of the blocks in which a file is read backwards to find its last line.
 const BLOCK_BYTES: u64 = 1 << 16;
 
-/// The file, to be written to behind its last whole line, and that line with its position. What an export that was broken
-/// off has left of a line is cut off.
-fn begin_or_go_on(path: &Path) -> Result<(File, Option<LastLine>), Failure> {
+/// Opens or creates the file, to append after its last complete line, and returns this line with its position. An
+/// incomplete line of an interrupted export is truncated.
+fn create_or_resume(path: &Path) -> Result<(File, Option<LastLine>), Failure> {
     let failed = |action| move |error| file_failure(action, path, &error);
     let mut file = File::options()
         .read(true)
@@ -248,31 +256,31 @@ fn begin_or_go_on(path: &Path) -> Result<(File, Option<LastLine>), Failure> {
         tail.clear();
         Read::by_ref(&mut file).take(length - start).read_to_end(&mut tail).map_err(failed("read"))?;
     }
-    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let before = tail.get(..whole.saturating_sub(1)).unwrap_or_default();
+    let complete = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let before = tail.get(..complete.saturating_sub(1)).unwrap_or_default();
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let line = tail.get(line_start..whole).unwrap_or_default().to_vec();
+    let line = tail.get(line_start..complete).unwrap_or_default().to_vec();
     let position = if line.is_empty() { None } else { position_of(&line) };
-    let begun = match position {
+    let last = match position {
         Some(position) if position > 0 => Some(LastLine { position, bytes: line }),
-        // A first line that was cut short begins as every line of this program does.
-        _ if whole == 0 && tail.iter().zip(b"{\"").all(|(found, ours)| found == ours) => None,
+        // An incomplete first line starts like every line of this program.
+        _ if complete == 0 && tail.iter().zip(b"{\"").all(|(actual, expected)| actual == expected) => None,
         _ => {
             return Err(Failure::Usage(format!(
-                "{} holds something else than exported events; name a new file",
+                "{} contains something else than exported events; choose a new file",
                 path.display()
             )));
         }
     };
-    let end = start + whole as u64;
+    let end = start + complete as u64;
     file.set_len(end).map_err(failed("write"))?;
     file.seek(SeekFrom::Start(end)).map_err(failed("write"))?;
-    Ok((file, begun))
+    Ok((file, last))
 }
 
 fn file_failure(action: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::Disk(format!(
-        "cannot {action} {}: {error}; check that there is room and that this user may write there",
+        "cannot {action} {}: {error}; check that there is space and that this user may write there",
         path.display()
     ))
 }

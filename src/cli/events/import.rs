@@ -1,4 +1,4 @@
-//! `matchbook events import`: exported lines into a log, which nobody can tell from the one they came from.
+//! `matchbook events import`: imports exported lines into a log, which is then equal to the original.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use event_log::cloud_event;
-use event_log::transfer::{Copied, Copier, TransferError};
+use event_log::transfer::{CopyReport, LogCopier, TransferError};
 use event_log::{AppendError, ImportError, ReadError};
 use serde_json::json;
 
-use super::backup::walk_failure;
-use super::pace::Pace;
-use super::place::{self, Making};
+use super::backup::offline_read_failure;
+use super::log_location::{self, NewLogOptions};
+use super::progress::ProgressReporter;
 use crate::cli::{Failure, print};
 use crate::config::EventLogUrl;
 
@@ -21,35 +21,35 @@ pub(crate) struct Import {
     /// The exported events; `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The log, which no server may be using: embedded:FOLDER, or the URL of a cluster. It must be new, or hold the first
-    /// events of the file
+    /// The log, which must not be in use by a server: embedded:FOLDER, or the URL of a cluster. It must be new, or contain
+    /// the first events of the file
     #[arg(long, value_name = "URL")]
     to: EventLogUrl,
     #[command(flatten)]
-    making: Making,
+    options: NewLogOptions,
 }
 
 impl Import {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
-        let mut lines = Lines::open(&self.file)?;
-        // The first line is looked at before a log is made.
+        let mut lines = LineReader::open(&self.file)?;
+        // The first line is parsed before a log is created.
         let mut next = lines.next_event()?;
-        let log = place::target(&self.to, &self.making).await?;
-        let mut pace = Pace::new("imported");
-        let mut copier = Copier::new(log.clone());
+        let log = log_location::target(&self.to, &self.options).await?;
+        let mut reporter = ProgressReporter::new("imported");
+        let mut copier = LogCopier::new(log.clone());
         let copied = async {
             while let Some(event) = next {
-                copier.give(event).await.map_err(|error| lines.failure(&error))?;
-                pace.share("events", copier.events(), lines.bytes, lines.bytes_total);
+                copier.push(event).await.map_err(|error| lines.failure(&error))?;
+                reporter.share("events", copier.events(), lines.bytes, lines.bytes_total);
                 next = lines.next_event()?;
             }
             copier.finish().await.map_err(|error| lines.failure(&error))
         }
         .await;
-        let head = place::head(&log);
-        place::close(log).await;
-        let Copied { sum, found, added, .. } = copied?;
-        let seconds = pace.took().as_secs_f64();
+        let head = log_location::head(&log);
+        log_location::close(log).await;
+        let CopyReport { digest: sum, found, added, .. } = copied?;
+        let seconds = reporter.elapsed().as_secs_f64();
         if json {
             return print(&json!({
                 "events": sum.events, "added": added, "found": found, "streams": sum.streams, "head": head,
@@ -57,18 +57,18 @@ impl Import {
             }));
         }
         print(&format_args!(
-            "imported {added} events in {seconds:.1} s; {found} were there before; the log ends at position {head}"
+            "imported {added} events in {seconds:.1} s; {found} existed already; the log ends at position {head}"
         ))
     }
 }
 
 /// A file of exported lines.
-struct Lines {
+struct LineReader {
     name: String,
     input: Input,
     number: u64,
     bytes: u64,
-    /// Not known of standard input.
+    /// Zero for standard input.
     bytes_total: u64,
     line: Vec<u8>,
 }
@@ -78,14 +78,14 @@ enum Input {
     Standard(BufReader<Stdin>),
 }
 
-impl Lines {
+impl LineReader {
     fn open(path: &Path) -> Result<Self, Failure> {
         let (input, bytes_total) = if path == Path::new("-") {
             (Input::Standard(BufReader::new(std::io::stdin())), 0)
         } else {
             let failed = |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::NotFound => {
-                    Failure::Usage(format!("{} is not there; name a file that was exported", path.display()))
+                    Failure::Usage(format!("{} does not exist; name an exported file", path.display()))
                 }
                 _ => Failure::Disk(format!("cannot read {}: {error}", path.display())),
             };
@@ -110,11 +110,13 @@ impl Lines {
         }
         self.bytes += read as u64;
         let Some(line) = self.line.strip_suffix(b"\n") else {
-            return Err(self.refused("it is cut short; export again into this file, which goes on with it"));
+            return Err(
+                self.refused("it is incomplete; export again into this file, which resumes the export")
+            );
         };
         cloud_event::read_line(line).map(Some).map_err(|error| {
             self.refused(&format!(
-                "{error}; export again, or repair the line. What came before it is in the log"
+                "{error}; export again, or repair the line. The lines before it are in the log"
             ))
         })
     }
@@ -123,8 +125,8 @@ impl Lines {
         Failure::Damaged(format!("line {} of {}: {why}", self.number, self.name))
     }
 
-    /// With the number of the line at which it was noticed. Events are put into the log some at a time, so it may have come
-    /// from a line a little earlier; the message names the event.
+    /// The failure with the current line number. Events are appended in batches, so an earlier line may have caused it; the
+    /// message names the event.
     fn failure(&self, error: &TransferError) -> Failure {
         let at = |failure: String| format!("up to line {} of {}: {failure}", self.number, self.name);
         match transfer_failure(error) {
@@ -137,20 +139,20 @@ impl Lines {
 
 pub(super) fn transfer_failure(error: &TransferError) -> Failure {
     let message = error.to_string();
-    let again = || format!("{message}. Run it again: it goes on where it stopped");
+    let resumable = || format!("{message}. Run the command again: it resumes where it stopped");
     match error {
-        TransferError::Folder(error) => walk_failure(error),
+        TransferError::Folder(error) => offline_read_failure(error),
         TransferError::Read(ReadError::Corrupt(_))
         | TransferError::Import(ImportError::Revision { .. } | ImportError::Time { .. }) => {
             Failure::Damaged(message)
         }
         TransferError::Read(ReadError::Unavailable(_))
         | TransferError::Import(ImportError::Append(AppendError::Unavailable { .. })) => {
-            Failure::Unreachable(again())
+            Failure::Unreachable(resumable())
         }
         TransferError::Import(ImportError::Append(
             AppendError::Full { .. } | AppendError::Unknown { .. },
-        )) => Failure::Disk(again()),
+        )) => Failure::Disk(resumable()),
         TransferError::Import(ImportError::Append(_)) => Failure::Failed(message),
         TransferError::Import(ImportError::System { .. })
         | TransferError::Differs { .. }

@@ -1,14 +1,14 @@
-//! `matchbook events repair`: what can be kept of a damaged log, and what is set aside.
+//! `matchbook events repair`: repairs a damaged log, and quarantines what cannot be kept.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::{self, Plan, Repaired, Report, Salvaged, SetAside, Settings};
+use event_log::embedded::{self, QuarantinedFile, RepairPlan, RepairReport, Repaired, Salvaged, Settings};
 use serde_json::{Value, json};
 
 use super::events_folder;
-use super::pace::Pace;
+use super::progress::ProgressReporter;
 use super::verify::failure;
 use crate::cli::{Failure, print};
 
@@ -17,13 +17,13 @@ pub(crate) struct Repair {
     /// The data folder of the server, which must be stopped
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// Do it, instead of showing what would be done. The log ends before the first damage from then on; everything behind it
-    /// is moved, whole, into a folder beside it
+    /// Repair the log instead of showing the plan. It then ends before the first damage; everything after the damage is moved,
+    /// unchanged, into a quarantine folder
     #[arg(long)]
     apply: bool,
 }
 
-/// Streams that are named on the screen; the report names all.
+/// The most streams that are printed; the report lists all of them.
 const STREAMS_SHOWN: usize = 10;
 
 impl Repair {
@@ -32,20 +32,20 @@ impl Repair {
         let folder = settings.folder.clone();
         let apply = self.apply;
         let working = tokio::task::spawn_blocking(move || {
-            let mut pace = Pace::new("verified");
+            let mut reporter = ProgressReporter::new("verified");
             let watch = |progress: embedded::Progress| {
-                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
+                reporter.bytes(progress.events, progress.bytes, progress.bytes_total);
             };
             if apply {
                 embedded::repair(&settings, &Clock::System, watch)
                     .map(|done| Outcome::Done(done.map(Box::new)))
             } else {
-                embedded::plan(&settings, watch).map(|plan| Outcome::Planned(Box::new(plan)))
+                embedded::plan_repair(&settings, watch).map(|plan| Outcome::Planned(Box::new(plan)))
             }
         });
         let outcome = working
             .await
-            .map_err(|error| Failure::Failed(format!("repairing broke off: {error}")))?
+            .map_err(|error| Failure::Failed(format!("repairing failed: {error}")))?
             .map_err(|error| failure(&error))?;
         match outcome {
             Outcome::Planned(plan) => show_plan(&plan, &folder, json),
@@ -57,24 +57,25 @@ impl Repair {
 }
 
 enum Outcome {
-    Planned(Box<Plan>),
+    Planned(Box<RepairPlan>),
     Done(Option<Box<Repaired>>),
 }
 
-fn show_plan(plan: &Plan, folder: &Path, json: bool) -> Result<(), Failure> {
+fn show_plan(plan: &RepairPlan, folder: &Path, json: bool) -> Result<(), Failure> {
     if json {
         print(&plan_as_json(plan))?;
     } else {
-        say_plan(plan, folder)?;
+        print_plan(plan, folder)?;
     }
-    if plan.half_done {
+    if plan.unfinished {
         return Err(Failure::Damaged(
-            "a repair was begun and not ended; end it with `matchbook events repair --apply`".to_owned(),
+            "a repair was started and not finished; finish it with `matchbook events repair --apply`"
+                .to_owned(),
         ));
     }
     if plan.is_needed() {
         return Err(Failure::Damaged(
-            "the event log is damaged, and nothing was changed; put back what is damaged from a backup if there is one: then \
+            "the event log is damaged, and nothing was changed; restore the damaged files from a backup if you have one, so that \
              nothing is lost. Otherwise run `matchbook events repair --apply`"
                 .to_owned(),
         ));
@@ -82,40 +83,43 @@ fn show_plan(plan: &Plan, folder: &Path, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn say_plan(plan: &Plan, folder: &Path) -> Result<(), Failure> {
-    for damage in &plan.found.damages {
+fn print_plan(plan: &RepairPlan, folder: &Path) -> Result<(), Failure> {
+    for damage in &plan.verified.damages {
         let embedded::Damage { file, offset, position, what, .. } = damage;
         print(&format_args!("damaged: {file} at byte {offset}, position {position}: {what}"))?;
     }
     if !plan.is_needed() {
-        return print(&format_args!("no damage in {} events: there is nothing to repair", plan.found.events));
+        return print(&format_args!(
+            "no damage in {} events: there is nothing to repair",
+            plan.verified.events
+        ));
     }
-    print(&format_args!("would stay: events 1 to {}", plan.kept))?;
+    print(&format_args!("would be kept: events 1 to {}", plan.kept))?;
     for index in &plan.indexes {
-        print(&format_args!("would be made anew: {index}"))?;
+        print(&format_args!("would be rebuilt: {index}"))?;
     }
     if plan.log_file {
-        print(&"would be made anew: log.json, from what the segments say")?;
+        print(&"would be rebuilt: log.json, from the segments")?;
     }
-    if !plan.set_aside.is_empty() {
-        let aside = folder.join(plan.folder());
-        print(&format_args!("would be moved into {}:", aside.display()))?;
-        say_files(&plan.set_aside)?;
-        say_salvaged(&plan.salvaged)?;
+    if !plan.quarantined.is_empty() {
+        let quarantine = folder.join(plan.folder());
+        print(&format_args!("would be moved into {}:", quarantine.display()))?;
+        print_files(&plan.quarantined)?;
+        print_salvaged(&plan.salvaged)?;
     }
     Ok(())
 }
 
-fn say_files(files: &[SetAside]) -> Result<(), Failure> {
-    for SetAside { file, bytes } in files {
+fn print_files(files: &[QuarantinedFile]) -> Result<(), Failure> {
+    for QuarantinedFile { file, bytes } in files {
         print(&format_args!("  {file}  {bytes} bytes"))?;
     }
     Ok(())
 }
 
-fn say_salvaged(salvaged: &Salvaged) -> Result<(), Failure> {
+fn print_salvaged(salvaged: &Salvaged) -> Result<(), Failure> {
     print(&format_args!(
-        "of what is moved, {} events can be read, of {} streams, and {} cannot",
+        "of the moved events, {} in {} streams are readable, and {} are not",
         salvaged.readable,
         salvaged.streams.len(),
         salvaged.lost(),
@@ -124,11 +128,11 @@ fn say_salvaged(salvaged: &Salvaged) -> Result<(), Failure> {
         print(&format_args!("  unreadable: positions {from} to {to}"))?;
     }
     for stream in salvaged.streams.iter().take(STREAMS_SHOWN) {
-        let embedded::StreamSetAside { stream, first, last, events } = stream;
+        let embedded::QuarantinedStream { stream, first, last, events } = stream;
         print(&format_args!("  {stream}: {events} events, revisions {first} to {last}"))?;
     }
     if let Some(more) = salvaged.streams.len().checked_sub(STREAMS_SHOWN).filter(|more| *more > 0) {
-        print(&format_args!("  and {more} streams more"))?;
+        print(&format_args!("  and {more} more streams"))?;
     }
     Ok(())
 }
@@ -140,25 +144,25 @@ fn show_repaired(repaired: &Repaired, folder: &Path, json: bool) -> Result<(), F
         }));
     }
     for index in &repaired.indexes {
-        print(&format_args!("made anew: {index}"))?;
+        print(&format_args!("rebuilt: {index}"))?;
     }
-    let Some(Report { folder: aside, kept, epoch, set_aside, salvaged, .. }) = &repaired.report else {
-        return print(&"the log is as it was; start the server");
+    let Some(RepairReport { folder: name, kept, epoch, quarantined, salvaged, .. }) = &repaired.report else {
+        return print(&"the log is unchanged; start the server");
     };
-    let aside = folder.join(aside);
-    print(&format_args!("moved into {}:", aside.display()))?;
-    say_files(set_aside)?;
-    say_salvaged(salvaged)?;
+    let quarantine = folder.join(name);
+    print(&format_args!("moved into {}:", quarantine.display()))?;
+    print_files(quarantined)?;
+    print_salvaged(salvaged)?;
     print(&format_args!(
-        "the log holds events 1 to {kept} and is in epoch {epoch}; the read models are made anew at the next start\n\
-         {} lists what can be read of the rest, and report.json says what was done; nothing was deleted",
-        aside.join("events.ndjson").display(),
+        "the log contains events 1 to {kept} and is in epoch {epoch}; the read models are rebuilt at the next start\n\
+         {} lists the readable events of the rest, and report.json describes the repair; nothing was deleted",
+        quarantine.join("events.ndjson").display(),
     ))
 }
 
-fn plan_as_json(plan: &Plan) -> Value {
+fn plan_as_json(plan: &RepairPlan) -> Value {
     let damages: Vec<Value> = plan
-        .found
+        .verified
         .damages
         .iter()
         .map(|embedded::Damage { file, offset, position, what, .. }| {
@@ -167,11 +171,11 @@ fn plan_as_json(plan: &Plan) -> Value {
         .collect();
     json!({
         "needed": plan.is_needed(),
-        "half_done": plan.half_done,
+        "unfinished": plan.unfinished,
         "damages": damages,
         "kept": plan.kept,
         "folder": plan.folder(),
-        "set_aside": plan.set_aside,
+        "quarantined": plan.quarantined,
         "salvaged": plan.salvaged,
         "indexes": plan.indexes,
         "log_file": plan.log_file,

@@ -1,4 +1,4 @@
-//! `matchbook events verify`: whether every byte of a stopped server's log is right.
+//! `matchbook events verify`: verifies all checksums of a stopped server's log.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use event_log::embedded::{self, Damage, Extent, Settings, Verified, VerifyError}
 use serde_json::{Value, json};
 
 use super::events_folder;
-use super::pace::Pace;
+use super::progress::ProgressReporter;
 use crate::cli::{Failure, print};
 use crate::wiring::open_failure;
 
@@ -17,7 +17,7 @@ pub(crate) struct Verify {
     /// The data folder of the server, which must be stopped
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// List all damage, one place for each file, instead of stopping at the first
+    /// List all damage, one location per file, instead of stopping at the first
     #[arg(long)]
     all: bool,
 }
@@ -27,15 +27,15 @@ impl Verify {
         let settings = Settings::new(events_folder(&self.data));
         let extent = if self.all { Extent::All } else { Extent::First };
         let verifying = tokio::task::spawn_blocking(move || {
-            let mut pace = Pace::new("verified");
+            let mut reporter = ProgressReporter::new("verified");
             let found = embedded::verify(&settings, extent, |progress| {
-                pace.bytes(progress.events, progress.bytes, progress.bytes_total);
+                reporter.bytes(progress.events, progress.bytes, progress.bytes_total);
             });
-            found.map(|found| (found, pace.took()))
+            found.map(|found| (found, reporter.elapsed()))
         });
         let (found, took) = verifying
             .await
-            .map_err(|error| Failure::Failed(format!("verifying broke off: {error}")))?
+            .map_err(|error| Failure::Failed(format!("verifying failed: {error}")))?
             .map_err(|error| failure(&error))?;
         report(&found, took, json)
     }
@@ -52,13 +52,13 @@ fn report(found: &Verified, took: Duration, json: bool) -> Result<(), Failure> {
     if json {
         print(&as_json(found, took))?;
     } else {
-        // One alone is told as the reason why the command fails.
+        // A single damage is printed as the error of the command.
         for damage in found.damages.iter().filter(|_| found.damages.len() > 1) {
             print(&format_args!("{}", as_text(damage)))?;
         }
         if let Some(unfinished) = &found.unfinished {
             print(&format_args!(
-                "{} at byte {}: {} bytes of a write that was cut short and never acknowledged; the next start keeps them aside",
+                "{} at byte {}: {} bytes of an incomplete write that was never acknowledged; the next start quarantines them",
                 unfinished.file, unfinished.offset, unfinished.bytes,
             ))?;
         }
@@ -72,7 +72,7 @@ fn report(found: &Verified, took: Duration, json: bool) -> Result<(), Failure> {
     }
     match &found.damages[..] {
         [] if json => Ok(()),
-        [] => print(&"no damage: checksums, positions, revisions, times and index files are right"),
+        [] => print(&"no damage: checksums, positions, revisions, times and index files are correct"),
         [damage] => Err(Failure::Damaged(format!("the event log is damaged: {}", as_text(damage)))),
         [first, ..] => Err(Failure::Damaged(format!(
             "the event log is damaged in {} places, the first: {}",
@@ -101,7 +101,7 @@ fn as_json(found: &Verified, took: Duration) -> Value {
         "segments": found.segments,
         "bytes": found.bytes,
         "seconds": took.as_secs_f64(),
-        "revisions_followed": found.revisions_followed,
+        "revisions_checked": found.revisions_checked,
         "damages": damages,
         "unfinished": unfinished.map(|write| json!({ "file": write.file, "offset": write.offset, "bytes": write.bytes })),
     })

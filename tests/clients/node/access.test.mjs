@@ -1,4 +1,4 @@
-// Names, passwords and certificates, by the Node client.
+// Authentication and certificates, with the Node client.
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -22,10 +22,10 @@ const connect = (t, user, options = `tls=true&tlsCAFile=${join(tls, "ca.pem")}`)
   return client;
 };
 
-test("who knows the password appends, reads and subscribes", async (t) => {
+test("a user with the right password appends, reads and subscribes", async (t) => {
   const [client, given] = [connect(t, "ann:secret@"), events(3)];
   await client.appendToStream("order-1", given.slice(0, 2));
-  // Credentials of a call go by the unary call.
+  // With credentials of its own, an append uses the unary call.
   await client.appendToStream("order-1", given[2], { credentials: { username: "ann", password: "secret" } });
   assert.deepEqual(ids(await all(client.readStream("order-1"))), ids(given));
   const subscription = client.subscribeToStream("order-1");
@@ -33,7 +33,7 @@ test("who knows the password appends, reads and subscribes", async (t) => {
   await subscription.unsubscribe();
 });
 
-test("who does not is refused", async (t) => {
+test("wrong or missing credentials are refused", async (t) => {
   for (const user of ["", "ann:wrong@", "eve:secret@"]) {
     const client = connect(t, user);
     await assert.rejects(client.appendToStream("order-2", event()), kurrent.AccessDeniedError);
@@ -45,6 +45,6 @@ test("who does not is refused", async (t) => {
   await assert.rejects(connect(t, "ann:secret@").appendToStream("order-2", event(), wrong), kurrent.AccessDeniedError);
 });
 
-test("a certificate of nobody known is no way in", async (t) => {
+test("a certificate of an unknown authority is refused", async (t) => {
   await assert.rejects(connect(t, "ann:secret@", "tls=true&defaultDeadline=2000").appendToStream("order-3", event()));
 });

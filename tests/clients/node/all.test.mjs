@@ -1,4 +1,4 @@
-// Reading the whole log, by the Node client.
+// Reads of the whole log, with the Node client.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -19,7 +19,7 @@ await at.client.setStreamMetadata("cart-0", { maxAge: 1_000_000 });
 
 const read = async (options) => ids(await all(at.client.readAll({ filter: excludeSystemEvents(), ...options })));
 
-test("the log has one order which is read both ways", async () => {
+test("the log is read in the same order in both directions", async () => {
   const events = await all(at.client.readAll({ filter: excludeSystemEvents() }));
   assert.deepEqual(ids(events), ids(given));
   assert.deepEqual(events.map(({ position }) => position), given.map(({ position }) => position));
@@ -36,11 +36,11 @@ test("a position is included forwards and excluded backwards", async () => {
 });
 
 const filters = {
-  "a stream's beginning": [streamNameFilter({ prefixes: ["cart-"] }), ({ stream }) => stream.startsWith("cart-")],
-  "several beginnings": [streamNameFilter({ prefixes: ["cart-", "par"] }), ({ stream }) => !stream.startsWith("cartoon")],
-  "a stream's pattern": [streamNameFilter({ regex: "^[a-z]+-[135]$" }), ({ stream }) => /[135]$/.test(stream)],
-  "a type's beginning": [eventTypeFilter({ prefixes: ["Op"] }), ({ type }) => type === "Opened"],
-  "a type's pattern": [eventTypeFilter({ regex: "^(?!Opened|\\$)" }), ({ type }) => type === "Closed"],
+  "a stream prefix": [streamNameFilter({ prefixes: ["cart-"] }), ({ stream }) => stream.startsWith("cart-")],
+  "several stream prefixes": [streamNameFilter({ prefixes: ["cart-", "par"] }), ({ stream }) => !stream.startsWith("cartoon")],
+  "a stream pattern": [streamNameFilter({ regex: "^[a-z]+-[135]$" }), ({ stream }) => /[135]$/.test(stream)],
+  "a type prefix": [eventTypeFilter({ prefixes: ["Op"] }), ({ type }) => type === "Opened"],
+  "a type pattern": [eventTypeFilter({ regex: "^(?!Opened|\\$)" }), ({ type }) => type === "Closed"],
 };
 for (const [what, [filter, keep]] of Object.entries(filters)) {
   test(`the log is filtered by ${what}`, async () => {

@@ -1,4 +1,4 @@
-// Deleting streams, and what is said about them, by the Node client.
+// Stream deletion and stream metadata, with the Node client.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -15,7 +15,7 @@ const written = async (count = 3) => {
   return stream;
 };
 
-test("a deleted stream is not found and goes on where it was", async () => {
+test("a deleted stream is not found, and its revisions continue", async () => {
   for (const expectedRevision of [2n, ANY]) {
     const stream = await written();
     const { position } = await at.client.deleteStream(stream, { expectedRevision });
@@ -38,7 +38,7 @@ test("deleting at a wrong revision is refused", async () => {
   assert.deepEqual(revisions(await all(at.client.readStream(stream))), [0, 1, 2]);
 });
 
-test("a tombstone is for ever", async () => {
+test("a tombstone is permanent", async () => {
   const stream = await written();
   await at.client.tombstoneStream(stream, { expectedRevision: 2n });
   for (const options of [batch, unary]) {
@@ -52,7 +52,7 @@ test("a tombstone is for ever", async () => {
   await assert.rejects(at.client.deleteStream(stream), kurrent.StreamDeletedError);
 });
 
-test("metadata is kept and its revision is checked", async () => {
+test("metadata is stored and its revision is checked", async () => {
   const stream = fresh();
   assert.equal((await at.client.getStreamMetadata(stream)).metadata, undefined);
   await at.client.setStreamMetadata(stream, { maxCount: 4, by: "ann" }, { streamState: NO_STREAM });
@@ -62,7 +62,7 @@ test("metadata is kept and its revision is checked", async () => {
   await assert.rejects(stale, kurrent.WrongExpectedVersionError);
 });
 
-test("a stream shows no more than its metadata allows", async () => {
+test("stream metadata limits the visible events", async () => {
   const stream = await written(10);
   await at.client.setStreamMetadata(stream, { maxCount: 4 });
   assert.deepEqual(revisions(await all(at.client.readStream(stream))), [6, 7, 8, 9]);
@@ -72,7 +72,7 @@ test("a stream shows no more than its metadata allows", async () => {
   assert.deepEqual(revisions(await all(at.client.readStream(stream))).length, 10);
 });
 
-test("no client can remove an event of the domain", async () => {
+test("clients cannot delete domain events", async () => {
   for (const stream of [`job-${randomUUID()}`, `matching-${randomUUID()}.3`, "worker-default.w1"]) {
     await assert.rejects(at.client.setStreamMetadata(stream, { maxCount: 1 }), kurrent.AccessDeniedError);
     await assert.rejects(at.client.deleteStream(stream), kurrent.AccessDeniedError);

@@ -1,4 +1,4 @@
-// Persistent subscriptions, by the Node client.
+// Persistent subscriptions, with the Node client.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ const { PARK, START, persistentSubscriptionToAllSettingsFromDefaults, persistent
 const at = await withServer();
 const settings = (more) => persistentSubscriptionToStreamSettingsFromDefaults({ startFrom: START, ...more });
 
-/** The next events of a group, each answered as `answer` says. */
+/** Receives the next events of a group, and answers each with `answer`. */
 async function consume(subscription, count, answer = (each) => subscription.ack(each)) {
   const found = [];
   for await (const each of subscription) {
@@ -21,7 +21,7 @@ async function consume(subscription, count, answer = (each) => subscription.ack(
   return found;
 }
 
-test("what was there and what comes is given out in order", async () => {
+test("existing and new events are delivered in order", async () => {
   const [stream, given] = [fresh(), events(40)];
   await at.client.appendToStream(stream, given.slice(0, 30));
   await at.client.createPersistentSubscriptionToStream(stream, "g", settings());
@@ -45,7 +45,7 @@ test("an event is parked and replayed", async () => {
   assert.equal(replayed.event.id, given.id);
 });
 
-test("groups of the whole log are made once, changed, listed and deleted", async () => {
+test("groups of the whole log are created once, updated, listed and deleted", async () => {
   const group = fresh("group");
   await at.client.createPersistentSubscriptionToAll(group, persistentSubscriptionToAllSettingsFromDefaults({ startFrom: START }));
   const again = at.client.createPersistentSubscriptionToAll(group, persistentSubscriptionToAllSettingsFromDefaults());

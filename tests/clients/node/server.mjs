@@ -1,4 +1,4 @@
-// The real program, started on free ports over a folder of its own.
+// The built program, started on free ports with a data folder of its own.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,8 +10,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const program = resolve(import.meta.dirname, "../../../target/debug/matchbook");
 
-// A generous bound on what takes milliseconds on an idle machine.
-const PATIENCE = 60_000;
+// A generous timeout for operations that take milliseconds on an idle machine.
+const TIMEOUT = 60_000;
 
 /** A running `matchbook serve`. */
 export class Server {
@@ -27,14 +27,14 @@ export class Server {
       `--data=${join(server.folder, "data")}`,
       ...flags,
     ];
-    await server.again();
+    await server.restart();
     return server;
   }
 
-  /** Starts over the same folder, on the same ports. */
-  async again() {
+  /** Starts again with the same folder and ports. */
+  async restart() {
     const log = await open(join(this.folder, "server.log"), "a");
-    // Tests share the disk with whatever else is on it.
+    // The tests share the disk with other programs.
     const env = { ...process.env, MATCHBOOK_RESERVE_BYTES: "1000000", MATCHBOOK_SEGMENT_BYTES: "8000000" };
     this.process = spawn(program, this.arguments, { env, stdio: ["ignore", log.fd, log.fd] });
     this.ended = once(this.process, "exit");
@@ -45,7 +45,7 @@ export class Server {
     });
   }
 
-  /** SIGKILL by default: the process has no chance to say goodbye. Answers its exit code. */
+  /** Sends a signal, by default SIGKILL, and returns the exit code. */
   async stop(signal = "SIGKILL") {
     this.process.kill(signal);
     const [code] = await this.ended;
@@ -62,7 +62,7 @@ export class Server {
   }
 }
 
-/** They are free now; nothing else on this machine asks for them by number. */
+/** Finds free ports. No other program on this machine requests them by number. */
 async function freePorts(count) {
   const listeners = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
   await Promise.all(listeners.map((listener) => once(listener, "listening")));
@@ -71,11 +71,11 @@ async function freePorts(count) {
   return ports;
 }
 
-/** Waits until something is so. */
-export async function until(what, isSo) {
-  const end = Date.now() + PATIENCE;
-  while (!(await isSo())) {
-    if (Date.now() > end) throw new Error(`waited in vain until ${what}`);
+/** Waits until a condition holds. */
+export async function until(what, condition) {
+  const end = Date.now() + TIMEOUT;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`timeout waiting until ${what}`);
     await sleep(10);
   }
 }

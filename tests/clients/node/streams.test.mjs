@@ -1,4 +1,4 @@
-// Appending to streams and reading them, by the Node client.
+// Appends to streams and reads of them, with the Node client.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -9,7 +9,7 @@ import { all, batch, blob, event, events, fresh, ids, kurrent, range, revisions,
 const { ANY, BACKWARDS, END, NO_STREAM, START, STREAM_EXISTS } = kurrent;
 const at = await withServer();
 
-test("an event comes back as it was given", async () => {
+test("an event round-trips exactly", async () => {
   const [stream, given] = [fresh("Übergrößen 100 %"), event(7, "Größe", { metadata: { by: "ann" } })];
   const { position, nextExpectedRevision } = await at.client.appendToStream(stream, given, { streamState: NO_STREAM });
   assert.equal(nextExpectedRevision, 0n);
@@ -22,14 +22,14 @@ test("an event comes back as it was given", async () => {
   assert.ok(Math.abs(Date.now() - read.created) < 60_000);
 });
 
-test("bytes that are no text come back as they were given", async () => {
+test("binary data round-trips exactly", async () => {
   const [stream, bytes] = [fresh(), range(0, 256)];
   await at.client.appendToStream(stream, [blob(bytes), blob([])]);
   const read = await all(at.client.readStream(stream));
   assert.deepEqual(read.map(({ data, isJson }) => [[...data], isJson]), [[bytes, false], [[], false]]);
 });
 
-test("a stream is read both ways and from anywhere", async () => {
+test("a stream is read in both directions from any revision", async () => {
   const [stream, given] = [fresh(), events(10)];
   await at.client.appendToStream(stream, given);
   const read = async (options) => revisions(await all(at.client.readStream(stream, options)));
@@ -42,14 +42,14 @@ test("a stream is read both ways and from anywhere", async () => {
   assert.deepEqual(await read({ fromRevision: 10n }), []);
 });
 
-test("a stream that nobody wrote is not found", async () => {
+test("a stream without events is not found", async () => {
   const reading = all(at.client.readStream(fresh()));
   await assert.rejects(reading, kurrent.StreamNotFoundError);
 });
 
-// The client appends by one long-lived stream, or, with credentials of the call, by the unary call.
+// The client appends over one long-lived stream, or, with credentials of the call, with the unary call.
 for (const [way, options] of [["batch", batch], ["unary", unary]]) {
-  test(`a wrong expected revision is refused and says what is there (${way})`, async () => {
+  test(`a wrong expected revision reports the actual one (${way})`, async () => {
     const stream = fresh();
     await at.client.appendToStream(stream, events(3), { streamState: NO_STREAM, ...options });
     for (const streamState of [NO_STREAM, 0n, 1n, 3n]) {
@@ -73,7 +73,7 @@ for (const [way, options] of [["batch", batch], ["unary", unary]]) {
     }
   });
 
-  test(`a retried append is answered as the first and appended once (${way})`, async () => {
+  test(`a retried append is appended once with the same answer (${way})`, async () => {
     const [stream, given] = [fresh(), events(3)];
     const first = await at.client.appendToStream(stream, given, { streamState: NO_STREAM, ...options });
     for (const streamState of [NO_STREAM, ANY]) {
@@ -82,7 +82,7 @@ for (const [way, options] of [["batch", batch], ["unary", unary]]) {
     assert.deepEqual(ids(await all(at.client.readStream(stream))), ids(given));
   });
 
-  test(`an append that is too large leaves nothing (${way})`, async () => {
+  test(`a too large append writes nothing (${way})`, async () => {
     const stream = fresh();
     await at.client.appendToStream(stream, range(0, 90).map(() => blob(Array(10_000).fill(7))), options);
     const huge = [range(0, 20).map(() => blob(Array(110_000).fill(7))), [blob(Array(4_000_000).fill(7))]];
@@ -93,12 +93,12 @@ for (const [way, options] of [["batch", batch], ["unary", unary]]) {
         return true;
       });
     }
-    // The connection lives on, and so does the server.
+    // The connection and the server still work.
     const { nextExpectedRevision } = await at.client.appendToStream(stream, event(), { streamState: 89n, ...options });
     assert.equal(nextExpectedRevision, 90n);
   });
 
-  test(`no client can forge an event of the domain (${way})`, async () => {
+  test(`clients cannot append domain events (${way})`, async () => {
     for (const stream of [`job-${randomUUID()}`, `matching-${randomUUID()}.3`, "worker-default.w1"]) {
       await assert.rejects(at.client.appendToStream(stream, event(0, "JobCreated"), options), kurrent.AccessDeniedError);
       await assert.rejects(all(at.client.readStream(stream)), kurrent.StreamNotFoundError);
@@ -106,7 +106,7 @@ for (const [way, options] of [["batch", batch], ["unary", unary]]) {
   });
 }
 
-test("many appends at once on one connection are each answered", async () => {
+test("concurrent appends on one connection are each answered", async () => {
   const streams = range(0, 20).map(() => fresh());
   const appends = range(0, 400).map((number) => at.client.appendToStream(streams[number % 20], event(number)));
   const positions = (await Promise.all(appends)).map(({ position }) => position.commit);
@@ -116,7 +116,7 @@ test("many appends at once on one connection are each answered", async () => {
   }
 });
 
-test("what belongs to a newer server is said to be missing", async () => {
+test("a call of newer servers is reported as unsupported", async () => {
   const appending = at.client.multiStreamAppend([{ streamName: fresh(), events: [event()], expectedState: ANY }]);
   await assert.rejects(appending, kurrent.UnsupportedError);
 });

@@ -1,4 +1,4 @@
-// Catch-up subscriptions, by the Node client.
+// Catch-up subscriptions, with the Node client.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ import { all, event, events, fresh, ids, kurrent, range, revisions, take, withSe
 const { END, START, streamNameFilter } = kurrent;
 const at = await withServer();
 
-test("history comes first, then word that it is over, then what is new", async () => {
+test("history comes first, then caughtUp, then new events", async () => {
   const [stream, old, fresher] = [fresh(), events(300), events(3)];
   await at.client.appendToStream(stream, old);
   const subscription = at.client.subscribeToStream(stream, { fromRevision: START });
@@ -25,7 +25,7 @@ test("history comes first, then word that it is over, then what is new", async (
   await subscription.unsubscribe();
 });
 
-test("a revision to go on from is left out", async () => {
+test("the revision to resume from is excluded", async () => {
   const stream = fresh();
   await at.client.appendToStream(stream, events(10));
   const subscription = at.client.subscribeToStream(stream, { fromRevision: 6n });
@@ -33,7 +33,7 @@ test("a revision to go on from is left out", async () => {
   await subscription.unsubscribe();
 });
 
-test("one may begin at the end, also of a stream that nobody wrote yet", async () => {
+test("a subscription can start at the end, also of a missing stream", async () => {
   for (const before of [events(5), []]) {
     const [stream, fresher] = [fresh(), events(2)];
     if (before.length > 0) await at.client.appendToStream(stream, before);
@@ -45,7 +45,7 @@ test("one may begin at the end, also of a stream that nobody wrote yet", async (
   }
 });
 
-test("nothing is missed or doubled where history meets what is new", async () => {
+test("no event is missed or duplicated between history and new events", async () => {
   const [stream, total] = [fresh(), 400];
   const writing = (async () => {
     for (const number of range(0, total)) await at.client.appendToStream(stream, event(number));
@@ -58,7 +58,7 @@ test("nothing is missed or doubled where history meets what is new", async () =>
   await writing;
 });
 
-test("a filtered subscription says how far it is and can go on from there", async () => {
+test("a filtered subscription resumes from its checkpoints", async () => {
   const [marked, other] = [fresh("marked"), fresh("other")];
   for (const number of range(0, 300)) await at.client.appendToStream(number % 100 === 99 ? marked : other, event(number));
   const wanted = await all(at.client.readStream(marked));
@@ -81,7 +81,7 @@ test("a filtered subscription says how far it is and can go on from there", asyn
   }
 });
 
-test("every event comes in order from before and after", async () => {
+test("existing and new events arrive in order", async () => {
   const subscription = at.client.subscribeToAll();
   const before = await all(at.client.readAll());
   for (const number of range(0, 30)) await at.client.appendToStream(`late-${number % 3}`, event(number));
@@ -90,7 +90,7 @@ test("every event comes in order from before and after", async () => {
   await subscription.unsubscribe();
 });
 
-test("after a kill a client goes on where it was, and misses nothing", async () => {
+test("after a kill a client resumes and misses nothing", async () => {
   const server = await Server.start();
   try {
     const client = kurrent.KurrentDBClient.connectionString(server.url);
@@ -103,9 +103,9 @@ test("after a kill a client goes on where it was, and misses nothing", async () 
     await server.stop();
     assert.ok((await failed)[0] instanceof Error);
     assert.ok((await reading) instanceof Error);
-    await server.again();
+    await server.restart();
     const again = kurrent.KurrentDBClient.connectionString(server.url);
-    // The last of before is sent once more, as by a client that did not hear its answer.
+    // The last event is sent again, as after a lost response.
     for (const each of given.slice(9)) await again.appendToStream("order-1", each);
     subscription = again.subscribeToAll({ fromPosition: seen.at(-1).position, filter: kurrent.excludeSystemEvents() });
     seen.push(...(await take(subscription, 14)));

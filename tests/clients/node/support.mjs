@@ -1,4 +1,4 @@
-// What the tests of the Node client share.
+// Helpers for the tests of the Node client.
 
 import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
@@ -7,14 +7,14 @@ import { after } from "node:test";
 
 import { Server } from "./server.mjs";
 
-// The packages lie beside the build, not beside the tests.
+// The packages are in the build folder, not next to the tests.
 const require = createRequire(resolve(import.meta.dirname, "../../../target/clients/node/package.json"));
 
 export const kurrent = require("@kurrent/kurrentdb-client");
 
 let numbers = 0;
 
-/** One server and one client for all tests of a file; each test names streams of its own. */
+/** One server and one client for all tests of a file; each test uses streams of its own. */
 export async function withServer() {
   const server = await Server.start();
   const client = kurrent.KurrentDBClient.connectionString(server.url);
@@ -25,7 +25,7 @@ export async function withServer() {
   return { server, client };
 }
 
-/** A stream that no other test has. */
+/** A stream name that no other test uses. */
 export const fresh = (name = "order") => `${name}-${numbers++}`;
 
 export const event = (number = 0, type = "OrderPlaced", more = {}) =>
@@ -35,7 +35,7 @@ export const events = (count, type) => Array.from({ length: count }, (_, number)
 
 export const blob = (bytes) => kurrent.binaryEvent({ type: "Blob", data: new Uint8Array(bytes) });
 
-/** Everything that a read answers. */
+/** All events that a read returns. */
 export async function all(read) {
   const found = [];
   for await (const { event } of read) found.push(event);
@@ -44,7 +44,7 @@ export async function all(read) {
 
 const iterators = new WeakMap();
 
-/** The next events of a subscription, which goes on. */
+/** Receives the next events of a subscription, which stays open. */
 export async function take(subscription, count) {
   if (!iterators.has(subscription)) iterators.set(subscription, subscription[Symbol.asyncIterator]());
   const iterator = iterators.get(subscription);
@@ -61,6 +61,6 @@ export const ids = (some) => some.map(({ id }) => id);
 export const revisions = (some) => some.map(({ revision }) => Number(revision));
 export const range = (from, to) => Array.from({ length: to - from }, (_, index) => from + index);
 
-// Without TLS the client sends no credentials; that there are some makes it append by the unary call.
+// Without TLS the client sends no credentials, but with them it appends with the unary call.
 export const unary = { credentials: { username: "ann", password: "secret" } };
 export const batch = {};

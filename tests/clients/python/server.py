@@ -1,4 +1,4 @@
-"""The real program, started on free ports over a folder of its own."""
+"""The built program, started on free ports with a data folder of its own."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = ROOT / "target" / "debug" / "matchbook"
 
-# A generous bound on what takes milliseconds on an idle machine.
-PATIENCE = 60
+# A generous timeout for operations that take milliseconds on an idle machine.
+TIMEOUT = 60
 
 
 class Server:
-    """A running `matchbook serve`. Its folder goes with it."""
+    """A running `matchbook serve`. `close` removes its folder."""
 
     def __init__(self, *arguments, scheme="kurrentdb://", options="?tls=false"):
         self.folder = Path(tempfile.mkdtemp(prefix="matchbook-clients-"))
@@ -36,7 +36,7 @@ class Server:
         self.start()
 
     def start(self):
-        # Tests share the disk with whatever else is on it.
+        # The tests share the disk with other programs.
         settings = {"MATCHBOOK_RESERVE_BYTES": "1000000", "MATCHBOOK_SEGMENT_BYTES": "8000000"}
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
@@ -54,14 +54,14 @@ class Server:
             return False
 
     def kill(self):
-        """SIGKILL: the process has no chance to say goodbye."""
+        """Sends SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
 
     def terminate(self):
-        """SIGTERM, and the exit code."""
+        """Sends SIGTERM, and returns the exit code."""
         self.process.terminate()
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
     def log(self):
         return (self.folder / "server.log").read_text(errors="replace")
@@ -73,7 +73,7 @@ class Server:
 
 
 def free_ports(count):
-    """They are free now; nothing else on this machine asks for them by number."""
+    """Finds free ports. No other program on this machine requests them by number."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -84,10 +84,10 @@ def free_ports(count):
             each.close()
 
 
-def until(what, is_so):
-    """Waits until something is so."""
-    end = time.monotonic() + PATIENCE
-    while not is_so():
+def until(what, condition):
+    """Waits until a condition holds."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"waited in vain until {what}")
+            raise AssertionError(f"timeout waiting until {what}")
         time.sleep(0.01)

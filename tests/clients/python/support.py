@@ -1,4 +1,4 @@
-"""What the tests of the Python client share."""
+"""Helpers for the tests of the Python client."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ numbers = itertools.count()
 
 
 class ClientTest(unittest.TestCase):
-    """One server and one client for all tests of a class; each test names streams of its own."""
+    """One server and one client for all tests of a class; each test uses streams of its own."""
 
     @classmethod
     def setUpClass(cls):
@@ -28,7 +28,7 @@ class ClientTest(unittest.TestCase):
         return result
 
     def fresh(self, name="order"):
-        """A stream that no other test has."""
+        """A stream name that no other test uses."""
         return f"{name}-{next(numbers)}"
 
 
@@ -49,7 +49,7 @@ def revisions(some):
 
 
 def take(subscription, count):
-    """The next events of a subscription, without what only says how far it is."""
+    """Receives the next events of a subscription, without checkpoints and status messages."""
     taken = []
     while len(taken) < count:
         each = next(subscription)

@@ -1,4 +1,4 @@
-"""Names, passwords and certificates, by the Python client."""
+"""Authentication and certificates, with the Python client."""
 
 import os
 import unittest
@@ -20,11 +20,11 @@ NONE = StreamState.NO_STREAM
 
 
 class Secured(unittest.TestCase):
-    """The client sends a name and a password only where TLS keeps them secret."""
+    """The client sends credentials only over TLS."""
 
     @classmethod
     def setUpClass(cls):
-        # A text of secrets is better set by the environment than by a flag; here both are as good.
+        # Secrets are better set in the environment than by a flag; in a test it does not matter.
         cls.server = Server(
             f"--esdb-tls-cert={TLS / 'server.pem'}",
             f"--esdb-tls-key={TLS / 'server.key'}",
@@ -39,7 +39,7 @@ class Secured(unittest.TestCase):
         self.addCleanup(client.close)
         return client
 
-    def test_who_knows_the_password_appends_reads_and_subscribes(self):
+    def test_a_user_with_the_right_password_appends_reads_and_subscribes(self):
         client, given = self.client("ann:secret@"), events(3)
         client.append_to_stream("order-1", current_version=NONE, events=given[0])
         client.append_to_stream("order-1", current_version=0, events=given[1:])
@@ -47,7 +47,7 @@ class Secured(unittest.TestCase):
         with client.subscribe_to_stream("order-1") as subscription:
             self.assertEqual(ids(take(subscription, 3)), ids(given))
 
-    def test_who_does_not_is_refused_everything(self):
+    def test_wrong_credentials_are_refused_in_every_call(self):
         for user in "ann:wrong@", "eve:secret@", "ann:trusted@":
             client = self.client(user)
             calls = {
@@ -65,14 +65,14 @@ class Secured(unittest.TestCase):
                 with self.subTest(user=user, call=name), self.assertRaises((UnauthenticatedError, AccessDeniedError)):
                     call()
 
-    def test_not_even_a_trusted_user_appends_what_is_no_event_of_the_domain(self):
+    def test_a_trusted_user_cannot_append_invalid_domain_events(self):
         client = self.client("bob:trusted@")
         stream = "job-018f0000-0000-7000-8000-000000000001"
         for some in event(kind="JobCreated"), events(2, kind="NeverHeardOf"):
             with self.assertRaises(AccessDeniedError):
                 client.append_to_stream(stream, current_version=NONE, events=some)
 
-    def test_a_certificate_of_nobody_known_and_a_connection_in_the_open_are_no_way_in(self):
+    def test_unknown_certificates_and_plain_connections_are_refused(self):
         for client in self.client("ann:secret@", ca=None), self.client(options="tls=false"):
             with self.assertRaises((ServiceUnavailableError, DiscoveryFailedError)):
                 client.append_to_stream("order-3", current_version=NONE, events=event())

@@ -1,4 +1,4 @@
-"""Reading the whole log, by the Python client."""
+"""Reads of the whole log, with the Python client."""
 
 import json
 import urllib.request
@@ -29,7 +29,7 @@ class All(ClientTest):
     def read(self, **options):
         return ids(self.client.read_all(**options))
 
-    def test_the_log_has_one_order_which_is_read_both_ways(self):
+    def test_the_log_is_read_in_the_same_order_in_both_directions(self):
         read = list(self.client.read_all())
         self.assertEqual(ids(read), self.wanted())
         positions = [each.commit_position for each in read]
@@ -68,14 +68,14 @@ class All(ClientTest):
                 self.assertEqual(self.read(**options), wanted)
                 self.assertEqual(self.read(backwards=True, **options), wanted[::-1])
 
-    def test_a_pattern_that_is_none_is_refused_and_harms_nobody(self):
+    def test_an_invalid_pattern_is_refused(self):
         with self.assertRaises(KurrentDBClientError):
             self.read(filter_include=["("])
         self.assertEqual(self.read(), self.wanted())
 
 
 class System(ClientTest):
-    def test_events_of_the_system_are_left_out_unless_asked_for(self):
+    def test_system_events_are_excluded_by_default(self):
         stream = self.fresh("annotated")
         self.client.append_to_stream(stream, current_version=NONE, events=event(kind="Annotated"))
         self.client.set_stream_metadata(stream, metadata={"by": "ann"})
@@ -84,7 +84,7 @@ class System(ClientTest):
         self.assertIn("Annotated", shown)
         self.assertNotIn("$metadata", shown)
 
-    def test_what_the_server_itself_records_can_be_read(self):
+    def test_events_of_the_server_can_be_read(self):
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.server.http}/jobs", data=b"{}", headers={"content-type": "application/json"}
         )

@@ -1,4 +1,4 @@
-"""Deleting streams, and what is said about them, by the Python client."""
+"""Stream deletion and stream metadata, with the Python client."""
 
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ class Deleting(ClientTest):
         self.client.append_to_stream(stream, current_version=NONE, events=events(count))
         return stream
 
-    def test_a_deleted_stream_is_not_found_and_goes_on_where_it_was(self):
+    def test_a_deleted_stream_is_not_found_and_its_revisions_continue(self):
         for delete_at in 2, ANY, EXISTS:
             for append_at in NONE, 2, ANY:
                 stream = self.written()
@@ -37,12 +37,12 @@ class Deleting(ClientTest):
                 self.client.tombstone_stream(stream, current_version=state)
         self.assertEqual(revisions(self.client.get_stream(stream)), [0, 1, 2])
 
-    def test_what_nobody_wrote_cannot_be_deleted(self):
+    def test_a_stream_without_events_cannot_be_deleted(self):
         for state in ANY, EXISTS, 0:
             with self.subTest(state=state), self.assertRaises(NotFoundError):
                 self.client.delete_stream(self.fresh(), current_version=state)
 
-    def test_a_tombstone_is_for_ever(self):
+    def test_a_tombstone_is_permanent(self):
         stream = self.written()
         self.client.tombstone_stream(stream, current_version=2)
         for state in NONE, ANY, EXISTS, 2:
@@ -64,7 +64,7 @@ class Deleting(ClientTest):
         self.client.delete_stream(stream, current_version=0)
         self.assertIn(each.id, ids(self.client.read_all()))
 
-    def test_no_client_can_remove_an_event_of_the_domain(self):
+    def test_clients_cannot_delete_domain_events(self):
         for stream in f"job-{uuid4()}", f"matching-{uuid4()}.3", "worker-default.w1":
             with self.subTest(metadata=stream), self.assertRaises(AccessDeniedError):
                 self.client.set_stream_metadata(stream, metadata={"$maxCount": 1})
@@ -75,7 +75,7 @@ class Deleting(ClientTest):
 
 
 class Metadata(ClientTest):
-    def test_metadata_is_kept_and_its_revision_is_checked(self):
+    def test_metadata_is_stored_and_its_revision_is_checked(self):
         stream = self.fresh()
         self.assertEqual(self.client.get_stream_metadata(stream), ({}, NONE))
         self.client.set_stream_metadata(stream, metadata={"by": "ann"}, current_version=NONE)
@@ -86,7 +86,7 @@ class Metadata(ClientTest):
             self.client.set_stream_metadata(stream, metadata={"by": "eve"}, current_version=0)
         self.assertEqual(self.client.get_stream_metadata(stream), ({"by": "bob"}, 1))
 
-    def test_a_stream_shows_no_more_than_its_metadata_allows(self):
+    def test_stream_metadata_limits_the_visible_events(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(10))
         self.client.set_stream_metadata(stream, metadata={"$maxCount": 4})
@@ -100,7 +100,7 @@ class Metadata(ClientTest):
         self.client.set_stream_metadata(stream, metadata={"$maxAge": 3600})
         self.assertEqual(revisions(self.client.get_stream(stream)), list(range(11)))
 
-    def test_a_deletion_is_said_in_the_metadata_which_can_be_set_again(self):
+    def test_a_deletion_is_in_the_metadata_which_can_be_set_again(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(3))
         self.client.delete_stream(stream, current_version=2)

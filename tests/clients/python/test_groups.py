@@ -1,4 +1,4 @@
-"""Persistent subscriptions, by the Python client."""
+"""Persistent subscriptions, with the Python client."""
 
 from kurrentdbclient import KurrentDBClient, StreamState
 from kurrentdbclient.exceptions import (
@@ -14,9 +14,9 @@ NONE, ANY = StreamState.NO_STREAM, StreamState.ANY
 
 
 def settled(client, group, stream=None):
-    """Waits until every event that the group gave out was answered."""
+    """Waits until every delivered event of the group was answered."""
     info = lambda: client.get_subscription_info(group, stream_name=stream)
-    until("the group is at rest", lambda: info().total_in_flight_messages == 0)
+    until("the group is idle", lambda: info().total_in_flight_messages == 0)
     return info()
 
 
@@ -31,7 +31,7 @@ def consume(subscription, count, answer=lambda subscription, each: subscription.
 
 
 class Groups(ClientTest):
-    def test_a_group_is_made_once_changed_listed_and_deleted(self):
+    def test_a_group_is_created_once_updated_listed_and_deleted(self):
         stream, client = self.fresh(), self.client
         client.create_subscription_to_stream("g", stream, message_timeout=5, max_retry_count=3)
         with self.assertRaises(AlreadyExistsError):
@@ -47,7 +47,7 @@ class Groups(ClientTest):
         with self.assertRaises(KurrentDBClientError):
             client.read_subscription_to_stream("g", stream)
 
-    def test_what_was_there_and_what_comes_is_given_out_in_order(self):
+    def test_existing_and_new_events_are_delivered_in_order(self):
         stream, old, new = self.fresh(), events(300), events(50)
         self.client.append_to_stream(stream, current_version=NONE, events=old)
         self.client.create_subscription_to_stream("g", stream)
@@ -57,7 +57,7 @@ class Groups(ClientTest):
             seen += consume(subscription, 50)
         self.assertEqual(ids(seen), ids([*old, *new]))
 
-    def test_a_group_begins_where_it_was_told_to(self):
+    def test_a_group_starts_at_the_requested_revision(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(10))
         self.client.create_subscription_to_stream("end", stream, from_end=True)
@@ -69,7 +69,7 @@ class Groups(ClientTest):
         with self.client.read_subscription_to_stream("seven", stream) as subscription:
             self.assertEqual([each.stream_position for each in consume(subscription, 4)], [7, 8, 9, 10])
 
-    def test_a_group_of_the_whole_log_gets_what_passes_its_filter(self):
+    def test_a_group_of_the_whole_log_gets_filtered_events(self):
         wanted, other = self.fresh("parcel"), self.fresh("letter")
         self.client.create_subscription_to_all(
             "g", filter_include=[r"parcel-.+"], filter_by_stream_name=True, from_end=True
@@ -82,7 +82,7 @@ class Groups(ClientTest):
         with self.client.read_subscription_to_all("g") as subscription:
             self.assertEqual(ids(consume(subscription, 3)), given)
 
-    def test_consumers_share_the_events_and_no_more_of_them_come_than_may(self):
+    def test_consumers_share_the_events_and_their_number_is_limited(self):
         stream, given = self.fresh(), events(40)
         self.client.create_subscription_to_stream("g", stream, consumer_strategy="RoundRobin", max_subscriber_count=2)
         both = [self.client.read_subscription_to_stream("g", stream) for _ in range(2)]
@@ -123,7 +123,7 @@ class Groups(ClientTest):
             (again,) = consume(other, 1)
             self.assertEqual((again.id, again.retry_count), (given.id, 1))
 
-    def test_consumers_are_told_when_their_group_is_deleted(self):
+    def test_deleting_a_group_ends_the_calls_of_its_consumers(self):
         stream = self.fresh()
         self.client.create_subscription_to_stream("g", stream)
         subscription = self.client.read_subscription_to_stream("g", stream)
@@ -131,7 +131,7 @@ class Groups(ClientTest):
         with self.assertRaises(KurrentDBClientError):
             next(subscription)
 
-    def test_a_new_group_of_an_old_name_begins_anew(self):
+    def test_a_new_group_with_an_old_name_starts_from_the_beginning(self):
         stream, given = self.fresh(), events(30)
         self.client.append_to_stream(stream, current_version=NONE, events=given)
         for _ in range(2):
@@ -151,7 +151,7 @@ class Groups(ClientTest):
 
 
 class Killed(ClientTest):
-    def test_a_group_goes_on_after_a_kill_and_keeps_what_it_parked(self):
+    def test_a_group_resumes_after_a_kill_and_keeps_parked_events(self):
         server = Server()
         self.addCleanup(server.close)
         stream, given = "order-1", events(90)
@@ -172,7 +172,7 @@ class Killed(ClientTest):
                 rest = []
                 while not rest or rest[-1].id != given[-1].id:
                     rest += consume(subscription, 1)
-                # Nothing is left out; what was done behind the checkpoint may come again.
+                # No event is missing; events after the checkpoint may be delivered again.
                 seen = {each.id for each in [*done, *rest]}
                 self.assertEqual(seen, {each.id for each in given})
                 self.assertLessEqual(len(rest), 60 + 5)

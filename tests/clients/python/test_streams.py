@@ -1,4 +1,4 @@
-"""Appending to streams and reading them, by the Python client."""
+"""Appends to streams and reads of them, with the Python client."""
 
 import threading
 from datetime import datetime, timedelta, timezone
@@ -18,7 +18,7 @@ NONE, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS
 
 
 class Reading(ClientTest):
-    def test_an_event_comes_back_as_it_was_given(self):
+    def test_an_event_round_trips_exactly(self):
         stream, given = self.fresh(), event(7, metadata=b'{"by":"ann"}')
         position = self.client.append_to_stream(stream, current_version=NONE, events=given)
         (read,) = self.client.get_stream(stream)
@@ -28,7 +28,7 @@ class Reading(ClientTest):
         self.assertEqual(read.content_type, "application/json")
         self.assertLess(abs(datetime.now(timezone.utc) - read.recorded_at), timedelta(minutes=1))
 
-    def test_bytes_that_are_no_text_come_back_as_they_were_given(self):
+    def test_binary_data_round_trips_exactly(self):
         stream = self.fresh("Übergrößen 100 %")
         given = [
             NewEvent(type="Blob", data=bytes(range(256)), metadata=bytes(range(255, -1, -1)), content_type="application/octet-stream"),
@@ -39,7 +39,7 @@ class Reading(ClientTest):
         read = self.client.get_stream(stream)
         self.assertEqual([(e.type, e.data, e.metadata, e.content_type) for e in given], [(e.type, e.data, e.metadata, e.content_type) for e in read])
 
-    def test_a_stream_is_read_both_ways_and_from_anywhere(self):
+    def test_a_stream_is_read_in_both_directions_from_any_revision(self):
         stream, given = self.fresh(), events(10)
         self.client.append_to_stream(stream, current_version=NONE, events=given)
         read = self.client.get_stream
@@ -54,7 +54,7 @@ class Reading(ClientTest):
         self.assertEqual(revisions(read(stream, stream_position=10)), [])
         self.assertEqual(revisions(read(stream, stream_position=2**62, backwards=True, limit=1)), [9])
 
-    def test_a_stream_that_is_longer_than_a_page_is_read_whole(self):
+    def test_a_stream_longer_than_a_page_is_read_completely(self):
         stream, given = self.fresh(), events(5000)
         for first in range(0, len(given), 1000):
             state = NONE if first == 0 else first - 1
@@ -62,7 +62,7 @@ class Reading(ClientTest):
         self.assertEqual(ids(self.client.read_stream(stream)), ids(given))
         self.assertEqual(ids(self.client.read_stream(stream, backwards=True)), ids(given)[::-1])
 
-    def test_a_stream_that_nobody_wrote_is_not_found(self):
+    def test_a_stream_without_events_is_not_found(self):
         stream = self.fresh()
         with self.assertRaises(NotFoundError):
             self.client.get_stream(stream)
@@ -70,7 +70,7 @@ class Reading(ClientTest):
             self.client.get_stream(stream, backwards=True)
         self.assertEqual(self.client.get_current_version(stream), NONE)
 
-    def test_a_reader_may_leave_in_the_middle(self):
+    def test_a_read_can_be_cancelled(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(2000))
         with self.client.read_stream(stream) as response:
@@ -79,7 +79,7 @@ class Reading(ClientTest):
 
 
 class Appending(ClientTest):
-    def test_positions_and_revisions_go_up(self):
+    def test_positions_and_revisions_increase(self):
         stream, positions = self.fresh(), []
         for number in range(5):
             state = NONE if number == 0 else number - 1
@@ -89,10 +89,10 @@ class Appending(ClientTest):
         self.assertEqual(self.client.get_current_version(stream), 4)
         self.assertEqual(self.client.get_commit_position(), positions[-1])
 
-    def test_a_wrong_expected_revision_is_refused_and_says_what_is_there(self):
+    def test_a_wrong_expected_revision_reports_the_actual_one(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(3))
-        # One event goes by the unary call, a list by the batch call.
+        # A single event uses the unary call, a list the batch call.
         for some in event(), [event()], events(2):
             for state in NONE, 0, 1, 3, 2**40:
                 with self.subTest(state=state), self.assertRaises(WrongCurrentVersionError) as refused:
@@ -105,7 +105,7 @@ class Appending(ClientTest):
                 self.assertEqual(refused.exception.actual_version, NONE)
         self.assertEqual(self.client.get_current_version(stream), 2)
 
-    def test_what_is_expected_rightly_or_not_at_all_is_appended(self):
+    def test_a_right_or_missing_expectation_is_accepted(self):
         stream = self.fresh()
         for state in NONE, 0, ANY, EXISTS:
             self.client.append_to_stream(stream, current_version=state, events=event())
@@ -113,7 +113,7 @@ class Appending(ClientTest):
             self.client.append_to_stream(stream, current_version=state, events=events(2))
         self.assertEqual(revisions(self.client.get_stream(stream)), list(range(10)))
 
-    def test_a_retried_append_is_answered_as_the_first_and_appended_once(self):
+    def test_a_retried_append_is_appended_once_with_the_same_answer(self):
         for state_of in (lambda _: ANY, lambda n: NONE if n == 0 else n - 1):
             for count in 1, 3:
                 stream = self.fresh()
@@ -124,7 +124,7 @@ class Appending(ClientTest):
                     self.assertEqual(len(answers), 1)
                 self.assertEqual(self.client.get_current_version(stream), 2 * count - 1)
 
-    def test_an_append_that_overlaps_an_older_one_is_no_retry(self):
+    def test_an_append_that_overlaps_an_older_one_is_a_conflict(self):
         stream, given = self.fresh(), events(3)
         self.client.append_to_stream(stream, current_version=NONE, events=given)
         for some in [given[0], event()], [event(), given[1]], [*given, event()]:
@@ -132,7 +132,7 @@ class Appending(ClientTest):
                 self.client.append_to_stream(stream, current_version=NONE, events=some)
         self.assertEqual(ids(self.client.get_stream(stream)), ids(given))
 
-    def test_of_many_who_expect_the_same_revision_one_wins(self):
+    def test_one_of_many_appends_with_the_same_expectation_wins(self):
         stream, outcomes, gate = self.fresh(), [], threading.Barrier(16)
 
         def run(number):
@@ -151,7 +151,7 @@ class Appending(ClientTest):
 
 
 class Limits(ClientTest):
-    def test_a_large_append_is_whole_and_one_too_large_leaves_nothing(self):
+    def test_a_large_append_is_complete_and_a_too_large_one_writes_nothing(self):
         stream = self.fresh()
         large = [NewEvent(type="Large", data=b"x" * 9_000, content_type="application/octet-stream") for _ in range(100)]
         self.client.append_to_stream(stream, current_version=NONE, events=large)
@@ -166,7 +166,7 @@ class Limits(ClientTest):
         with self.assertRaises(MaximumAppendSizeExceededError):
             self.client.append_to_stream(stream, current_version=99, events=spread)
         self.assertEqual(self.client.get_current_version(stream), 99)
-        # The connection lives on, and so does the server.
+        # The connection and the server still work.
         self.client.append_to_stream(stream, current_version=99, events=event())
 
     def test_many_small_events_are_one_append(self):
@@ -176,7 +176,7 @@ class Limits(ClientTest):
 
 
 class Reserved(ClientTest):
-    def test_no_client_can_forge_an_event_of_the_domain(self):
+    def test_clients_cannot_append_domain_events(self):
         for stream in f"job-{uuid4()}", f"matching-{uuid4()}", f"matching-{uuid4()}.3", "worker-default.w1":
             for some in event(kind="JobCreated"), events(2, kind="JobCreated"):
                 for state in NONE, ANY:
@@ -184,6 +184,6 @@ class Reserved(ClientTest):
                         self.client.append_to_stream(stream, current_version=state, events=some)
             self.assertEqual(self.client.get_current_version(stream), NONE)
 
-    def test_a_name_that_only_looks_like_one_of_the_domain_is_free(self):
+    def test_similar_names_are_not_reserved(self):
         for stream in "jobs-1", "my-job-1", "Worker-1", "workers":
             self.client.append_to_stream(stream, current_version=NONE, events=event())

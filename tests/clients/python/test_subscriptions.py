@@ -1,4 +1,4 @@
-"""Catch-up subscriptions, by the Python client."""
+"""Catch-up subscriptions, with the Python client."""
 
 import threading
 
@@ -11,7 +11,7 @@ NONE, ANY = StreamState.NO_STREAM, StreamState.ANY
 
 
 class ToStream(ClientTest):
-    def test_history_comes_first_then_word_that_it_is_over_then_what_is_new(self):
+    def test_history_comes_first_then_caught_up_then_new_events(self):
         stream, old, new = self.fresh(), events(300), events(3)
         self.client.append_to_stream(stream, current_version=NONE, events=old)
         with self.client.subscribe_to_stream(stream, include_caught_up=True) as subscription:
@@ -22,27 +22,27 @@ class ToStream(ClientTest):
             self.client.append_to_stream(stream, current_version=299, events=new)
             self.assertEqual(ids(take(subscription, 3)), ids(new))
 
-    def test_a_revision_to_go_on_from_is_left_out(self):
+    def test_the_revision_to_resume_from_is_excluded(self):
         stream = self.fresh()
         self.client.append_to_stream(stream, current_version=NONE, events=events(10))
         with self.client.subscribe_to_stream(stream, stream_position=6) as subscription:
             self.assertEqual(revisions(take(subscription, 3)), [7, 8, 9])
 
-    def test_one_may_begin_at_the_end(self):
+    def test_a_subscription_can_start_at_the_end(self):
         stream, new = self.fresh(), events(2)
         self.client.append_to_stream(stream, current_version=NONE, events=events(10))
         with self.client.subscribe_to_stream(stream, from_end=True) as subscription:
             self.client.append_to_stream(stream, current_version=9, events=new)
             self.assertEqual(ids(take(subscription, 2)), ids(new))
 
-    def test_a_stream_that_nobody_wrote_yet_is_waited_for(self):
+    def test_a_missing_stream_can_be_subscribed_to(self):
         stream, new = self.fresh(), events(2)
         with self.client.subscribe_to_stream(stream) as subscription:
             self.client.append_to_stream(self.fresh(), current_version=NONE, events=events(5))
             self.client.append_to_stream(stream, current_version=NONE, events=new)
             self.assertEqual(ids(take(subscription, 2)), ids(new))
 
-    def test_nothing_is_missed_or_doubled_where_history_meets_what_is_new(self):
+    def test_no_event_is_missed_or_duplicated_between_history_and_new_ones(self):
         stream, total = self.fresh(), 400
 
         def write():
@@ -59,7 +59,7 @@ class ToStream(ClientTest):
 
 
 class Everything(ClientTest):
-    def test_every_event_comes_in_order_from_before_and_after(self):
+    def test_existing_and_new_events_arrive_in_order(self):
         for number in range(30):
             self.client.append_to_stream(f"early-{number % 3}", current_version=ANY, events=event(number))
         with self.client.subscribe_to_all() as subscription:
@@ -73,7 +73,7 @@ class Everything(ClientTest):
 
 
 class ToAll(ClientTest):
-    def test_a_filtered_subscription_says_how_far_it_is_and_can_go_on_from_there(self):
+    def test_a_filtered_subscription_resumes_from_its_checkpoints(self):
         marked = []
         for number in range(500):
             stream = "marked-1" if number % 100 == 99 else "other-1"
@@ -100,9 +100,9 @@ class ToAll(ClientTest):
         self.assertGreaterEqual(len(checkpoints), 5)
         positions = [each.commit_position for each in checkpoints]
         self.assertEqual(positions, sorted(positions))
-        # Never more than it asked for behind what was looked at.
+        # The last checkpoint is at most one interval behind the end.
         self.assertLess(end - positions[-1], 20)
-        # From any checkpoint on, exactly what lies behind it is still to come.
+        # A subscription from a checkpoint gets exactly the events after it.
         for checkpoint in checkpoints:
             rest = [each.id for each in seen if each.commit_position > checkpoint.commit_position]
             extra = event(0)
@@ -111,7 +111,7 @@ class ToAll(ClientTest):
             with self.client.subscribe_to_all(commit_position=checkpoint.commit_position, **options) as subscription:
                 self.assertEqual(ids(take(subscription, len(rest) + 1)), [*rest, extra.id])
 
-    def test_checkpoints_go_on_while_nothing_passes_the_filter(self):
+    def test_checkpoints_continue_while_no_event_passes_the_filter(self):
         options = {"filter_include": ["Never"], "include_checkpoints": True, "window_size": 10}
         with self.client.subscribe_to_all(from_end=True, checkpoint_interval_multiplier=1, **options) as subscription:
             first = None
@@ -134,7 +134,7 @@ class ToAll(ClientTest):
 
 class AtTheEnd(ClientTest):
     def test_a_subscription_ends_with_an_error_when_the_server_stops(self):
-        # A client that is told of an end in order believes that there is nothing more to come.
+        # A client takes a normal end of the stream for the end of all events.
         server = Server()
         self.addCleanup(server.close)
         with KurrentDBClient(server.url) as client:

@@ -1,4 +1,4 @@
-"""Clients of a server that is killed, by the Python client."""
+"""Kills of the server, with the Python client."""
 
 import threading
 import unittest
@@ -14,13 +14,13 @@ WRITERS = 4
 
 
 class Killed(unittest.TestCase):
-    def test_what_was_acknowledged_is_there_once_and_subscribers_miss_nothing(self):
+    def test_kills_lose_no_acknowledged_append_and_no_delivery(self):
         server = Server()
         self.addCleanup(server.close)
         acknowledged, seen, stop = [], [], threading.Event()
 
         def write(number):
-            """Appends, and sends each event again until it knows that it is there."""
+            """Appends, and sends each event again until it is acknowledged."""
             client, stream = KurrentDBClient(server.url), f"order-{number}"
             while not stop.is_set():
                 each = event(number)
@@ -35,7 +35,7 @@ class Killed(unittest.TestCase):
             client.close()
 
         def follow():
-            """Subscribes, and goes on from the last event that it saw."""
+            """Subscribes, and resumes from the last event that it received."""
             client, last = KurrentDBClient(server.url), None
             while True:
                 try:

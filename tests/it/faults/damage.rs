@@ -1,17 +1,17 @@
-//! Folders that are not as the server left them.
+//! Data folders that were damaged or changed while the server was stopped.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::folder::{copy_folder, flip};
+use crate::support::folder::{copy_folder, flip_bit};
 use crate::support::server::Server;
 
 const JOBS: usize = 20;
 
-/// A server that has written a few segments and was stopped.
-async fn stopped() -> Server {
+/// A stopped server that has written a few segments.
+async fn stopped_server() -> Server {
     let mut server = Server::start(&["--segment-bytes=60000"]).await;
     for n in 0..JOBS {
         create(&server, &format!("job-{n:02}")).await;
@@ -45,7 +45,7 @@ fn segments(server: &Server) -> Vec<std::path::PathBuf> {
     segments
 }
 
-/// All files of the log but its lock, with what is in them.
+/// The content of all files of the log except its lock.
 fn contents(server: &Server) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(server.data().join("events")).unwrap().map(|entry| entry.unwrap());
     let named =
@@ -54,44 +54,44 @@ fn contents(server: &Server) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_is_refused_by_name_and_nothing_is_changed() {
-    let mut server = stopped().await;
+async fn damaged_record_is_named_and_nothing_is_changed() {
+    let mut server = stopped_server().await;
     let last = segments(&server).pop().unwrap();
-    flip(&last, 6_000);
+    flip_bit(&last, 6_000);
     let before = contents(&server);
-    let (code, said) = server.refused();
-    assert_eq!(code, Some(65), "{said}");
+    let (code, message) = server.start_refused();
+    assert_eq!(code, Some(65), "{message}");
     for part in [last.file_name().unwrap().to_str().unwrap(), "at byte", "position", "backup"] {
-        assert!(said.contains(part), "no {part} in {said}");
+        assert!(message.contains(part), "no {part} in {message}");
     }
     assert!(contents(&server) == before, "the log was changed");
-    flip(&last, 6_000);
+    flip_bit(&last, 6_000);
     server.restart().await;
     assert_eq!(names(&server).await.len(), JOBS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_later_is_named_in_the_answers_on_readiness() {
-    let mut server = stopped().await;
-    // Of the sealed segments a start reads the ends alone.
-    flip(&segments(&server)[0], 6_000);
+async fn readiness_names_damage_found_after_the_start() {
+    let mut server = stopped_server().await;
+    // A start reads only the ends of the sealed segments.
+    flip_bit(&segments(&server)[0], 6_000);
     server.spawn_under(&[]);
-    crate::support::until("it says what is damaged", async || {
-        let answer = server.http.get(format!("{}/ready", server.url)).send().await;
-        let Ok(answer) = answer else { return false };
-        answer.status() == 503
-            && answer.text().await.unwrap().contains("00000000000000000001.segment at byte")
+    crate::support::wait_until("readiness names the damage", async || {
+        let response = server.http.get(format!("{}/ready", server.url)).send().await;
+        let Ok(response) = response else { return false };
+        response.status() == 503
+            && response.text().await.unwrap().contains("00000000000000000001.segment at byte")
     })
     .await;
     assert_eq!(names(&server).await.len(), JOBS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_a_crash_cut_short_is_cut_off_and_said() {
-    let mut server = stopped().await;
+async fn torn_write_is_truncated_and_logged() {
+    let mut server = stopped_server().await;
     server.restart().await;
     let whole = names(&server).await;
-    // After a kill nothing says on the disk that the last write is durable: it may have been cut short anywhere.
+    // After a kill the last write is not marked as durable on the disk, so it may be torn anywhere.
     let before = fs::read(segments(&server).pop().unwrap()).unwrap();
     create(&server, "last").await;
     server.kill();
@@ -102,45 +102,45 @@ async fn a_write_that_a_crash_cut_short_is_cut_off_and_said() {
     fs::write(&last, bytes).unwrap();
     server.restart().await;
     assert_eq!(names(&server).await, whole);
-    assert!(server.log().contains("cut off a write"), "{}", server.log());
+    assert!(server.log().contains("truncated a write"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_is_not_to_be_used_is_told_from_one_that_is_damaged() {
-    let mut server = stopped().await;
+async fn unusable_folder_is_distinguished_from_a_damaged_one() {
+    let mut server = stopped_server().await;
     let file = server.data().join("events/log.json");
     let sound = fs::read_to_string(&file).unwrap();
     let mut newer: Value = serde_json::from_str(&sound).unwrap();
     newer["format"] = json!(99);
     fs::write(&file, newer.to_string()).unwrap();
-    let (code, said) = server.refused();
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("format 99") && said.contains("newer version"), "{said}");
+    let (code, message) = server.start_refused();
+    assert_eq!(code, Some(2), "{message}");
+    assert!(message.contains("format 99") && message.contains("newer version"), "{message}");
     fs::write(&file, sound).unwrap();
 
     let events = server.data().join("events");
     fs::rename(&events, server.data().join("kept")).unwrap();
     fs::create_dir(&events).unwrap();
     fs::write(events.join("holiday.jpg"), "sun").unwrap();
-    let (code, said) = server.refused();
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("holiday.jpg"), "{said}");
-    assert_eq!(fs::read_dir(&events).unwrap().count(), 1, "something was put beside it");
+    let (code, message) = server.start_refused();
+    assert_eq!(code, Some(2), "{message}");
+    assert!(message.contains("holiday.jpg"), "{message}");
+    assert_eq!(fs::read_dir(&events).unwrap().count(), 1, "files were added to the folder");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_never_have_one_folder() {
+async fn second_process_on_a_data_folder_is_refused() {
     let server = Server::start(&[]).await;
     let folder = format!("--data={}", server.data().display());
     let second = server.cli(&["serve", "--listen=127.0.0.1:0", &folder]);
     assert_eq!(second.status.code(), Some(75));
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains(&format!("process {}", server.pid())), "{said}");
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(message.contains(&format!("process {}", server.pid())), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn read_models_that_are_gone_damaged_or_of_another_time_are_made_again() {
-    let mut server = stopped().await;
+async fn missing_damaged_or_stale_read_models_are_rebuilt() {
+    let mut server = stopped_server().await;
     let (read, events) = (server.data().join("read"), server.data().join("events"));
     fs::remove_file(read.join("jobs.1.sqlite")).unwrap();
     fs::write(read.join("matches.1.sqlite"), [7; 9_000]).unwrap();
@@ -162,17 +162,17 @@ async fn read_models_that_are_gone_damaged_or_of_another_time_are_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vault_that_is_gone_is_said_and_one_that_is_damaged_refused() {
-    let mut server = stopped().await;
+async fn missing_vault_is_logged_and_damaged_vault_refused() {
+    let mut server = stopped_server().await;
     let vault = server.data().join("vault.sqlite");
     fs::remove_file(&vault).unwrap();
     server.restart().await;
     assert_eq!(names(&server).await.len(), JOBS);
-    create(&server, "by a stranger").await;
-    assert!(server.log().contains("the vault is gone"), "{}", server.log());
+    create(&server, "by a new user").await;
+    assert!(server.log().contains("the vault is missing"), "{}", server.log());
     server.kill();
     fs::write(&vault, [7; 9_000]).unwrap();
-    let (code, said) = server.refused();
-    assert_eq!(code, Some(65), "{said}");
-    assert!(said.contains("vault.sqlite") && said.contains("backup"), "{said}");
+    let (code, message) = server.start_refused();
+    assert_eq!(code, Some(65), "{message}");
+    assert!(message.contains("vault.sqlite") && message.contains("backup"), "{message}");
 }

@@ -1,33 +1,33 @@
-//! SIGKILL at any moment, under load.
+//! SIGKILL at random moments, under load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::answers::{answers, exported};
-use crate::support::figures::Figures;
-use crate::support::job::{assert_adds_up, events, phase, running, summary};
-use crate::support::load::{Dice, Load, Outcome, traces};
+use crate::support::fault_report::FaultReport;
+use crate::support::job::{assert_summary_matches_events, events, running_job, set_phase, summary};
+use crate::support::load::{Load, Outcome, SeededRng, count_effects};
 use crate::support::server::Server;
-use crate::support::{setting, until};
+use crate::support::server_state::{exported_events, read_model_responses};
+use crate::support::{setting, wait_until};
 
 pub(super) const CALLERS: usize = 6;
-/// Candidates a request: a caller's progress ends there.
+/// The candidates per match request, which limit a caller's progress reports.
 pub(super) const FRAMES: usize = 1_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_killed() {
+async fn acknowledged_commands_survive_kills_exactly_once() {
     let (kills, seed) = (setting("MATCHBOOK_TEST_KILLS", 4), setting("MATCHBOOK_TEST_SEED", 7));
     let mut server = Server::start(&["--segment-bytes=200000"]).await;
-    let job = running(&server, CALLERS, FRAMES).await;
+    let job = running_job(&server, CALLERS, FRAMES).await;
     let load = Load::start(&server, &job, CALLERS, FRAMES, seed);
-    let mut dice = Dice(seed);
+    let mut rng = SeededRng(seed);
     let mut recoveries = Vec::new();
     for _ in 0..kills {
-        let enough = load.acknowledged() + 1 + dice.below(60);
-        until("commands are acknowledged", async || load.acknowledged() >= enough).await;
-        tokio::time::sleep(Duration::from_micros(dice.below(30_000))).await;
+        let enough = load.acknowledged() + 1 + rng.below(60);
+        wait_until("commands are acknowledged", async || load.acknowledged() >= enough).await;
+        tokio::time::sleep(Duration::from_micros(rng.below(30_000))).await;
         server.kill();
         let start = Instant::now();
         server.restart().await;
@@ -35,19 +35,20 @@ async fn what_was_acknowledged_is_in_the_log_once_however_often_the_server_is_ki
     }
     let (acknowledged, resent) = (load.acknowledged(), load.resent());
     let outcomes = load.finish().await;
-    phase(&server, &job, "completed").await;
+    set_phase(&server, &job, "completed").await;
 
-    let log = exported(&server);
-    assert_sound(&log, server.has_gaps());
-    assert_once(&outcomes, &log);
-    assert_answers_add_up(&server, &job).await;
-    assert_a_clean_rebuild_answers_the_same(&server, &job).await;
-    eprintln!("kills {kills}, seed {seed}, sent again {resent}, events {}", log.len());
-    Figures { fault: "kill -9 under load".to_owned(), times: kills, acknowledged, recoveries }.print();
+    let log = exported_events(&server);
+    assert_log_is_consistent(&log, server.has_gaps());
+    assert_recorded_once(&outcomes, &log);
+    assert_summary_is_exact(&server, &job).await;
+    assert_rebuild_gives_same_answers(&server, &job).await;
+    eprintln!("kills {kills}, seed {seed}, resent {resent}, events {}", log.len());
+    FaultReport { fault: "kill -9 under load".to_owned(), count: kills, acknowledged, recoveries }.print();
 }
 
-/// Revisions have no gap, nor have positions on a log of our own; time does not go back, and no event is there twice.
-pub(crate) fn assert_sound(log: &[Value], has_gaps: bool) {
+/// Asserts that revisions have no gaps (nor positions, unless `has_gaps`), that `recorded_at` never decreases, and that
+/// event ids are unique.
+pub(crate) fn assert_log_is_consistent(log: &[Value], has_gaps: bool) {
     let mut position = 0;
     let mut revisions: BTreeMap<&str, u64> = BTreeMap::new();
     let mut ids = BTreeSet::new();
@@ -66,32 +67,32 @@ pub(crate) fn assert_sound(log: &[Value], has_gaps: bool) {
     }
 }
 
-/// Each acknowledged command is there once, each of unknown outcome at most once, and nothing that nobody asked for.
-pub(crate) fn assert_once(outcomes: &BTreeMap<String, Outcome>, log: &[Value]) {
-    let mut seen = traces(log);
-    // The job that the callers work on was there before them.
-    seen.remove("job a job");
-    for (trace, outcome) in outcomes {
-        let times = seen.remove(trace).unwrap_or(0);
+/// Asserts that each acknowledged command was recorded once, each one of unknown outcome at most once, and nothing else.
+pub(crate) fn assert_recorded_once(outcomes: &BTreeMap<String, Outcome>, log: &[Value]) {
+    let mut counts = count_effects(log);
+    // This job was created before the load started.
+    counts.remove("job a job");
+    for (effect, outcome) in outcomes {
+        let times = counts.remove(effect).unwrap_or(0);
         match outcome {
-            Outcome::Acknowledged => assert_eq!(times, 1, "{trace}"),
-            Outcome::Unknown => assert!(times <= 1, "{trace}: {times}"),
+            Outcome::Acknowledged => assert_eq!(times, 1, "{effect}"),
+            Outcome::Unknown => assert!(times <= 1, "{effect}: {times}"),
         }
     }
-    assert!(seen.is_empty(), "nobody asked for {seen:?}");
+    assert!(counts.is_empty(), "no caller requested {counts:?}");
 }
 
-pub(crate) async fn assert_answers_add_up(server: &Server, job: &str) {
-    let said = summary(server, job, "").await;
-    assert_eq!(said, summary(server, job, "?force_refresh=true").await);
-    assert_adds_up(&said, &events(server, job).await);
+pub(crate) async fn assert_summary_is_exact(server: &Server, job: &str) {
+    let shown = summary(server, job, "").await;
+    assert_eq!(shown, summary(server, job, "?force_refresh=true").await);
+    assert_summary_matches_events(&shown, &events(server, job).await);
     let metrics = server.get("/metrics").await.text;
     let repairs = metrics.lines().find(|line| line.starts_with("matching_summary_repairs_total"));
     assert!(repairs.is_none_or(|line| line.ends_with(" 0")), "{repairs:?}");
 }
 
-pub(crate) async fn assert_a_clean_rebuild_answers_the_same(server: &Server, job: &str) {
-    let before = answers(server, job).await;
+pub(crate) async fn assert_rebuild_gives_same_answers(server: &Server, job: &str) {
+    let before = read_model_responses(server, job).await;
     for name in [
         "challenges",
         "jobs",
@@ -106,5 +107,5 @@ pub(crate) async fn assert_a_clean_rebuild_answers_the_same(server: &Server, job
         let rebuilt = server.cli(&["projections", "rebuild", name]);
         assert!(rebuilt.status.success(), "{rebuilt:?}");
     }
-    assert_eq!(answers(server, job).await, before);
+    assert_eq!(read_model_responses(server, job).await, before);
 }

@@ -1,10 +1,10 @@
-//! Workers that die in the middle of their work.
+//! Workers that die while they hold a lease.
 
 use serde_json::{Value, json};
 
-use crate::support::job::{assert_adds_up, events, phase, running, summary};
+use crate::support::job::{assert_summary_matches_events, events, running_job, set_phase, summary};
 use crate::support::server::Server;
-use crate::support::until;
+use crate::support::wait_until;
 
 async fn claim(server: &Server, worker: &str) -> Option<Value> {
     let body = json!({ "kinds": ["match_request"], "worker_id": worker, "max": 1, "wait_ms": 0 });
@@ -13,8 +13,8 @@ async fn claim(server: &Server, worker: &str) -> Option<Value> {
 }
 
 async fn blockers(server: &Server, job: &str) -> Vec<String> {
-    let said = summary(server, job, "").await;
-    said["blockers"].as_array().unwrap().iter().map(|blocker| blocker.as_str().unwrap().to_owned()).collect()
+    let shown = summary(server, job, "").await;
+    shown["blockers"].as_array().unwrap().iter().map(|blocker| blocker.as_str().unwrap().to_owned()).collect()
 }
 
 async fn is_lost(server: &Server, job: &str) -> bool {
@@ -22,9 +22,9 @@ async fn is_lost(server: &Server, job: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_of_a_worker_that_died_is_done_by_another_and_counted_once() {
+async fn work_of_a_dead_worker_is_done_once_by_another() {
     let server = Server::start(&["--lease-term=5s"]).await;
-    let job = running(&server, 1, 10).await;
+    let job = running_job(&server, 1, 10).await;
     for worker in ["ann", "bob", "cid"] {
         let mut item = None;
         while item.is_none() {
@@ -38,8 +38,7 @@ async fn work_of_a_worker_that_died_is_done_by_another_and_counted_once() {
         let found = json!([{ "match_id": "m", "product_id": "p0", "video_id": "v", "img_id": "p0-1",
                              "frame_id": "f1", "score": 0.5 }]);
         server.post(&format!("/jobs/{job}/matches"), &found).await.expect(200);
-        // And is never heard of again.
-        until("the worker is missed", async || is_lost(&server, &job).await).await;
+        wait_until("the worker is reported as lost", async || is_lost(&server, &job).await).await;
         let late = server.post(&format!("/jobs/{job}/match-progress"), &report).await;
         late.problem(409);
     }
@@ -51,10 +50,10 @@ async fn work_of_a_worker_that_died_is_done_by_another_and_counted_once() {
                         "vector_pass_done": 10, "ransac_checked": 10, "completed": true }]);
     server.post(&format!("/jobs/{job}/match-progress"), &done).await.expect(200);
     assert!(!is_lost(&server, &job).await);
-    phase(&server, &job, "completed").await;
-    let said = summary(&server, &job, "").await;
-    assert_eq!((&said["candidates_processed"], &said["matches_found"]), (&json!(10), &json!(1)));
+    set_phase(&server, &job, "completed").await;
+    let shown = summary(&server, &job, "").await;
+    assert_eq!((&shown["candidates_processed"], &shown["matches_found"]), (&json!(10), &json!(1)));
     let all = events(&server, &job).await;
-    assert_adds_up(&said, &all);
+    assert_summary_matches_events(&shown, &all);
     assert_eq!(all.iter().filter(|event| event["type"] == "MatchRequestLeaseExpired").count(), 3);
 }

@@ -1,4 +1,4 @@
-//! `matchbook events repair`: it goes on wherever it was killed, and nothing is lost by it.
+//! `matchbook events repair`: it resumes after a kill at any point, and deletes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -6,29 +6,35 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::folder::{contents, copy_folder, flip, matchbook, said, segments, stopped};
+use crate::support::folder::{
+    contents, copy_folder, flip_bit, matchbook, output_text, segments, stopped_server,
+};
 use crate::support::server::program;
 
 const VERIFY: &[&str] = &["events", "verify"];
 const REPAIR: &[&str] = &["events", "repair", "--apply"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repaired_folder_starts_says_less_and_has_lost_no_byte() {
-    let mut server = stopped().await;
+async fn repaired_folder_starts_and_keeps_every_byte() {
+    let mut server = stopped_server().await;
     let events = server.data().join("events");
-    flip(&segments(&server.data())[1], 6_000);
+    flip_bit(&segments(&server.data())[1], 6_000);
     let before = contents(&events);
     let output = matchbook(REPAIR, &server.data());
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(said(&output).contains("nothing was deleted"), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", output_text(&output));
+    assert!(output_text(&output).contains("nothing was deleted"), "{}", output_text(&output));
     let after = contents(&events);
     for (path, bytes) in before.iter().filter(|(path, _)| !path.ends_with("lock")) {
         let kept = after.iter().any(|(there, now)| there.file_name() == path.file_name() && now == bytes);
-        assert!(kept || path.ends_with("room.tmp"), "{} is gone", path.display());
+        assert!(kept || path.ends_with("next.tmp"), "{} is missing", path.display());
     }
     assert_eq!(matchbook(VERIFY, &server.data()).status.code(), Some(0));
-    let again = matchbook(REPAIR, &server.data());
-    assert!(again.status.success() && said(&again).contains("nothing to repair"), "{}", said(&again));
+    let second = matchbook(REPAIR, &server.data());
+    assert!(
+        second.status.success() && output_text(&second).contains("nothing to repair"),
+        "{}",
+        output_text(&second)
+    );
 
     server.restart().await;
     let status = server.get("/status").await.expect(200);
@@ -42,7 +48,7 @@ async fn a_repaired_folder_starts_says_less_and_has_lost_no_byte() {
     server.post("/jobs", &json!({ "name": "after the repair" })).await.expect(201);
 }
 
-/// Repairs, and dies at the nth call of a kind; whether it came to that.
+/// Runs a repair that is killed at the nth call of a kind. Returns false if it ended before that call.
 fn killed_at(call: &str, nth: u32, data: &Path) -> bool {
     let status = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
@@ -54,22 +60,22 @@ fn killed_at(call: &str, nth: u32, data: &Path) -> bool {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
-        .expect("strace is there: ./test installs it");
+        .expect("strace is installed by ./test");
     !status.success()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_is_killed_anywhere_is_ended_by_the_next() {
-    let server = stopped().await;
-    flip(&segments(&server.data())[1], 6_000);
+async fn repair_killed_at_any_call_is_completed_by_the_next() {
+    let server = stopped_server().await;
+    flip_bit(&segments(&server.data())[1], 6_000);
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     copy_folder(&server.data(), &whole);
     assert!(matchbook(REPAIR, &whole).status.success());
-    let wanted = |data: &Path| {
+    let repaired = |data: &Path| {
         let files = contents(&data.join("events")).into_iter();
         let named = files.map(|(path, bytes)| (path.strip_prefix(data).unwrap().to_owned(), bytes));
-        // The report says when it was made.
+        // The report contains the time of the repair.
         named
             .filter(|(path, _)| !path.ends_with("lock") && !path.ends_with("report.json"))
             .collect::<Vec<_>>()
@@ -84,8 +90,8 @@ async fn a_repair_that_is_killed_anywhere_is_ended_by_the_next() {
             }
             kills += 1;
             let output = matchbook(REPAIR, &data);
-            assert!(output.status.success(), "{call} {nth}: {}", said(&output));
-            assert!(wanted(&data) == wanted(&whole), "{call} {nth}");
+            assert!(output.status.success(), "{call} {nth}: {}", output_text(&output));
+            assert!(repaired(&data) == repaired(&whole), "{call} {nth}");
         }
     }
     assert!(kills > 10, "{kills}");

@@ -1,4 +1,4 @@
-//! A server that is asked to stop, while everyone is busy.
+//! The shutdown of a server with requests, streams and long polls in progress.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::job::running;
-use crate::support::load::{Load, Outcome, traces};
+use crate::support::job::running_job;
+use crate::support::load::{Load, Outcome, count_effects};
 use crate::support::server::Server;
-use crate::support::{setting, until};
+use crate::support::{setting, wait_until};
 
 const CALLERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_asked_to_stop_leaves_nobody_waiting_and_nothing_undone() {
+async fn shutdown_ends_waiters_in_order_and_loses_nothing() {
     let (mut acknowledged, mut unknown) = (0, 0);
     let stops = setting("MATCHBOOK_TEST_STOPS", 2);
-    for name in (0..stops).map(|turn| if turn % 2 == 0 { "TERM" } else { "INT" }) {
+    for name in (0..stops).map(|stop| if stop % 2 == 0 { "TERM" } else { "INT" }) {
         let mut server = Server::start(&[]).await;
-        let job = running(&server, CALLERS, 100).await;
+        let job = running_job(&server, CALLERS, 100).await;
         let stream =
             server.http.get(format!("{}/jobs/{job}/matching/stream", server.url)).send().await.unwrap();
         let socket_url = format!("{}/jobs/{job}/matching/ws", server.url.replace("http", "ws"));
@@ -29,27 +29,27 @@ async fn a_server_that_is_asked_to_stop_leaves_nobody_waiting_and_nothing_undone
         let claim = json!({ "kinds": ["video_analysis"], "worker_id": "w", "max": 1, "wait_ms": 30_000 });
         let claim = server.http.post(format!("{}/internal/work/claim", server.url)).json(&claim).send();
         let claim = tokio::spawn(claim);
-        until("the worker waits for work", async || {
+        wait_until("the worker waits for work", async || {
             server.get("/internal/workers").await.expect(200)["items"] != json!([])
         })
         .await;
         let load = Load::start(&server, &job, CALLERS, 100, 3);
-        until("commands are acknowledged", async || load.acknowledged() > 50).await;
+        wait_until("commands are acknowledged", async || load.acknowledged() > 50).await;
 
-        let asked = Instant::now();
+        let signalled = Instant::now();
         server.signal(name);
-        assert_eq!(server.ended(), Some(0), "{}", server.log());
-        // It does not wait for the 30 s of the long poll.
-        assert!(asked.elapsed() < Duration::from_secs(25), "it took {:?}", asked.elapsed());
-        let nothing = claim.await.unwrap().unwrap();
-        assert_eq!(nothing.status(), 200);
-        assert_eq!(nothing.text().await.unwrap(), r#"{"items":[]}"#);
-        stream.text().await.expect("the stream ends in order");
-        let mut said_goodbye = false;
+        assert_eq!(server.wait_for_exit(), Some(0), "{}", server.log());
+        // The shutdown does not wait for the 30 s of the long poll.
+        assert!(signalled.elapsed() < Duration::from_secs(25), "it took {:?}", signalled.elapsed());
+        let claimed = claim.await.unwrap().unwrap();
+        assert_eq!(claimed.status(), 200);
+        assert_eq!(claimed.text().await.unwrap(), r#"{"items":[]}"#);
+        stream.text().await.expect("the stream ends properly");
+        let mut closed = false;
         while let Some(Ok(message)) = socket.next().await {
-            said_goodbye |= matches!(message, Message::Close(Some(_)));
+            closed |= matches!(message, Message::Close(Some(_)));
         }
-        assert!(said_goodbye, "the socket was not closed in order");
+        assert!(closed, "the WebSocket was closed without a close frame");
 
         server.restart().await;
         let outcomes = load.finish().await;
@@ -59,18 +59,18 @@ async fn a_server_that_is_asked_to_stop_leaves_nobody_waiting_and_nothing_undone
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        let seen = traces(&log);
-        for (trace, outcome) in &outcomes {
+        let counts = count_effects(&log);
+        for (effect, outcome) in &outcomes {
             *if *outcome == Outcome::Unknown { &mut unknown } else { &mut acknowledged } += 1;
-            let times = seen.get(trace).copied().unwrap_or(0);
-            assert!(times == 1 || (*outcome == Outcome::Unknown && times == 0), "{trace}: {times} times");
+            let times = counts.get(effect).copied().unwrap_or(0);
+            assert!(times == 1 || (*outcome == Outcome::Unknown && times == 0), "{effect}: {times} times");
         }
     }
-    eprintln!("stops {stops}, things acknowledged {acknowledged}, unknown {unknown}");
+    eprintln!("stops {stops}, effects acknowledged {acknowledged}, unknown {unknown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_twice_does_not_wait_for_others() {
+async fn second_signal_does_not_wait_for_requests() {
     let mut server = Server::start(&["--shutdown-grace=1h"]).await;
     let address = server.url.strip_prefix("http://").unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
@@ -78,10 +78,10 @@ async fn who_asks_twice_does_not_wait_for_others() {
     slow.write_all(format!("{head}expect: 100-continue\r\ncontent-length: 2\r\n\r\n").as_bytes())
         .await
         .unwrap();
-    // Asked to go on, it knows that its request is under way.
+    // The response "100 Continue" shows that the request is in progress.
     assert_ne!(slow.read(&mut [0; 100]).await.unwrap(), 0);
     server.signal("TERM");
-    until("it has heard", async || server.log().contains("asked to stop")).await;
+    wait_until("the first signal is handled", async || server.log().contains("stopping on SIG")).await;
     server.signal("INT");
-    assert_eq!(server.ended(), Some(0), "{}", server.log());
+    assert_eq!(server.wait_for_exit(), Some(0), "{}", server.log());
 }

@@ -1,27 +1,27 @@
-//! What the log says of players and matches, by plain bookkeeping that shares no code with the server.
+//! The history of players and matches in the log, folded without any code of the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Where a player is.
+/// The state of a player.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Place {
+pub(super) enum PlayerState {
     #[default]
-    Free,
+    Idle,
     Searching(String),
-    /// In a match, with the entry that they waited in.
-    Taken(String, String),
+    /// The match and the queue entry.
+    InMatch(String, String),
 }
 
-/// All that has happened; to take in an event that cannot follow on what was before fails.
+/// The fold of all events. Applying an event that contradicts the earlier ones panics.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    places: BTreeMap<String, Place>,
-    /// The two players of each match that was proposed.
+    player_states: BTreeMap<String, PlayerState>,
+    /// The two players of each proposed match.
     proposed: BTreeMap<String, [String; 2]>,
     pub(super) abandoned: BTreeSet<String>,
-    /// The game of each match that has one.
+    /// The game of each confirmed match.
     pub(super) games: BTreeMap<String, String>,
     pub(super) queued: BTreeSet<String>,
     pub(super) cancelled: BTreeSet<String>,
@@ -31,41 +31,42 @@ pub(super) struct History {
 impl History {
     pub(super) fn of(events: &[Value]) -> Self {
         let mut history = Self::default();
-        events.iter().for_each(|event| history.take_in(event));
+        events.iter().for_each(|event| history.apply(event));
         history
     }
 
-    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
-        self.places.values()
+    pub(super) fn player_states(&self) -> impl Iterator<Item = &PlayerState> {
+        self.player_states.values()
     }
 
-    fn take_in(&mut self, event: &Value) {
+    fn apply(&mut self, event: &Value) {
         let data = &event["data"];
         let text = |member: &str| data[member].as_str().unwrap_or_default().to_owned();
         let in_match = || event["stream"].as_str().unwrap().trim_start_matches("match_record-").to_owned();
         let (entry, of_match) = (text("entry_id"), text("match_id"));
-        let searching = Place::Searching(entry.clone());
+        let searching = PlayerState::Searching(entry.clone());
         match event["type"].as_str().unwrap() {
             "PlayerQueued" => {
-                assert!(self.queued.insert(entry), "an entry is made once: {event}");
-                self.moves(event, |place| *place == Place::Free, searching);
+                assert!(self.queued.insert(entry), "an entry is created once: {event}");
+                self.transition(event, |state| *state == PlayerState::Idle, searching);
             }
             "QueueEntryCancelled" => {
                 self.cancelled.insert(entry);
-                self.moves(event, |place| *place == searching, Place::Free);
+                self.transition(event, |state| *state == searching, PlayerState::Idle);
             }
             "QueueEntryMatched" => {
-                self.moves(event, |place| *place == searching, Place::Taken(of_match, entry));
+                self.transition(event, |state| *state == searching, PlayerState::InMatch(of_match, entry));
             }
             "QueueEntryReleased" => {
                 self.released += 1;
-                assert!(self.abandoned.contains(&of_match), "only of a match that came to nothing: {event}");
-                self.moves(event, |place| *place == Place::Taken(of_match, entry), searching);
+                assert!(self.abandoned.contains(&of_match), "only by an abandoned match: {event}");
+                self.transition(event, |state| *state == PlayerState::InMatch(of_match, entry), searching);
             }
-            "PlayerFreed" => {
-                assert!(self.games.contains_key(&of_match), "only from a game: {event}");
-                let held = |place: &Place| matches!(place, Place::Taken(held, _) if *held == of_match);
-                self.moves(event, held, Place::Free);
+            "PlayerReleased" => {
+                assert!(self.games.contains_key(&of_match), "only after a game: {event}");
+                let held =
+                    |state: &PlayerState| matches!(state, PlayerState::InMatch(held, _) if *held == of_match);
+                self.transition(event, held, PlayerState::Idle);
             }
             "MatchProposed" => {
                 let player = |side: &str| data[side]["subject_id"].as_str().unwrap().to_owned();
@@ -76,24 +77,27 @@ impl History {
             "MatchConfirmed" => {
                 let id = in_match();
                 for player in &self.proposed[&id] {
-                    let place = &self.places[player];
-                    assert!(matches!(place, Place::Taken(held, _) if *held == id), "{place:?}: {event}");
+                    let state = &self.player_states[player];
+                    assert!(
+                        matches!(state, PlayerState::InMatch(held, _) if *held == id),
+                        "{state:?}: {event}"
+                    );
                 }
                 assert!(self.games.insert(id, text("game_id")).is_none(), "confirmed once: {event}");
             }
             "MatchAbandoned" => {
                 let id = in_match();
-                assert!(!self.games.contains_key(&id), "not what was confirmed: {event}");
+                assert!(!self.games.contains_key(&id), "not after its confirmation: {event}");
                 self.abandoned.insert(id);
             }
             _ => {}
         }
     }
 
-    fn moves(&mut self, event: &Value, from: impl FnOnce(&Place) -> bool, to: Place) {
+    fn transition(&mut self, event: &Value, from: impl FnOnce(&PlayerState) -> bool, to: PlayerState) {
         let player = event["data"]["subject_id"].as_str().unwrap();
-        let place = self.places.entry(player.to_owned()).or_default();
-        assert!(from(place), "the player was {place:?}: {event}");
-        *place = to;
+        let state = self.player_states.entry(player.to_owned()).or_default();
+        assert!(from(state), "the player was {state:?}: {event}");
+        *state = to;
     }
 }

@@ -1,4 +1,4 @@
-//! The stream of a queue entry, followed over connections that break off.
+//! The stream of a queue entry, read over connections that are interrupted.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -6,76 +6,76 @@ use serde_json::{Value, json};
 
 use super::games::GameService;
 use super::{Player, QUEUE, id};
-use crate::support::load::Dice;
-use crate::support::reader::{Reader, Told};
+use crate::support::load::SeededRng;
 use crate::support::server::Server;
 use crate::support::setting;
+use crate::support::sse_client::{SseClient, SseEvent};
 
-/// What an update says, without what is of the connection.
-fn plain(told: &Told) -> (String, Option<u64>, Value) {
-    let mut data = told.data.clone();
+/// The parts of an event that do not depend on the connection.
+fn without_connection(received: &SseEvent) -> (String, Option<u64>, Value) {
+    let mut data = received.data.clone();
     for member in ["connection_id", "update_count"] {
         data.as_object_mut().unwrap().remove(member);
     }
-    (told.event.clone(), told.id, data)
+    (received.event.clone(), received.id, data)
 }
 
-fn changes(told: &[Told]) -> Vec<(String, Option<u64>, Value)> {
-    told.iter().filter(|told| told.id.is_some()).map(plain).collect()
+fn changes(received: &[SseEvent]) -> Vec<(String, Option<u64>, Value)> {
+    received.iter().filter(|received| received.id.is_some()).map(without_connection).collect()
 }
 
 fn path(entry: &str) -> String {
     format!("{QUEUE}/{entry}/stream")
 }
 
-/// Follows an entry to its end over one connection.
-async fn follow(server: &Server, entry: &str) -> Vec<Told> {
-    Reader::open(server, &path(entry), Some(0)).await.unwrap().rest().await
+/// Reads an entry's stream to its end over one connection.
+async fn read_uninterrupted(server: &Server, entry: &str) -> Vec<SseEvent> {
+    SseClient::open(server, &path(entry), Some(0)).await.unwrap().read_to_end().await
 }
 
-/// Follows an entry to its end over connections that break off after a few updates.
-async fn follow_in_pieces(server: &Server, entry: &str, mut dice: Dice) -> Vec<Told> {
+/// Reads an entry's stream to its end over connections that are closed after a few events.
+async fn read_in_pieces(server: &Server, entry: &str, mut rng: SeededRng) -> Vec<SseEvent> {
     let (mut all, mut last) = (Vec::new(), Some(0));
     loop {
-        let mut reader = match Reader::open(server, &path(entry), last).await {
-            Ok(reader) => reader,
-            // It broke off between the last change and the end of the stream.
+        let mut subscriber = match SseClient::open(server, &path(entry), last).await {
+            Ok(subscriber) => subscriber,
+            // The last connection was closed between the last change and the end of the stream.
             Err(status) => {
                 assert_eq!(status, 204);
                 return all;
             }
         };
-        for _ in 0..=dice.below(4) {
-            let Some(told) = reader.next().await else { return all };
-            last = told.id.or(last);
-            all.push(told);
+        for _ in 0..=rng.below(4) {
+            let Some(received) = subscriber.next().await else { return all };
+            last = received.id.or(last);
+            all.push(received);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_breaks_off_anywhere_tells_exactly_what_one_does_that_never_breaks_off() {
+async fn resumed_stream_equals_uninterrupted_stream() {
     let seed = setting("MATCHBOOK_TEST_SEED", 7);
-    let (service, _begun) = GameService::start(seed, 40).await;
+    let (service, _started) = GameService::start(seed, 40).await;
     let server = Server::start(&[&format!("--game-service-url={}", service.url)]).await;
     let players = (0..setting("MATCHBOOK_TEST_STREAMS", 4)).map(async |n| {
         let (status, joined) = Player::new(&server, format!("player-{n}")).join(None).await;
         assert_eq!(status, 201, "{joined}");
         let entry = id(&joined);
-        let dice = |salt| Dice(seed ^ (n * 1_000 + salt));
-        let (uncut, one, other) = tokio::join!(
-            follow(&server, &entry),
-            follow_in_pieces(&server, &entry, dice(1)),
-            follow_in_pieces(&server, &entry, dice(2)),
+        let rng = |salt| SeededRng(seed ^ (n * 1_000 + salt));
+        let (uninterrupted, first, second) = tokio::join!(
+            read_uninterrupted(&server, &entry),
+            read_in_pieces(&server, &entry, rng(1)),
+            read_in_pieces(&server, &entry, rng(2)),
         );
-        let all = changes(&uncut);
-        assert_eq!(changes(&one), all);
-        assert_eq!(changes(&other), all);
+        let all = changes(&uninterrupted);
+        assert_eq!(changes(&first), all);
+        assert_eq!(changes(&second), all);
         let (end, position, data) = all.last().unwrap();
         assert_eq!((end.as_str(), data["opponent_id"].is_string()), ("matched", true), "{data}");
         assert_eq!(data["game_id"], json!(service.games()[data["match_id"].as_str().unwrap()]));
-        assert_eq!(uncut.last().unwrap().event, "stream_ended");
-        assert_eq!(Reader::open(&server, &path(&entry), *position).await.err(), Some(204));
+        assert_eq!(uninterrupted.last().unwrap().event, "stream_ended");
+        assert_eq!(SseClient::open(&server, &path(&entry), *position).await.err(), Some(204));
         all
     });
     let all: Vec<_> = join_all(players).await;
@@ -89,37 +89,37 @@ async fn a_stream_that_breaks_off_anywhere_tells_exactly_what_one_does_that_neve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_goes_on_after_the_server_was_killed_and_is_told_of_the_challenge_that_took_the_player_along()
- {
+async fn stream_resumes_after_kill_and_reports_challenge_match() {
     let mut server = Server::start(&[]).await;
     let (ann, bob) = (Player::new(&server, "ann"), Player::new(&server, "bob"));
     let (_, joined) = ann.join(None).await;
     let entry = id(&joined);
-    let mut reader = Reader::open(&server, &path(&entry), None).await.unwrap();
-    assert_eq!(reader.next().await.unwrap().event, "connected");
-    let searching = reader.next().await.unwrap();
+    let mut subscriber = SseClient::open(&server, &path(&entry), None).await.unwrap();
+    assert_eq!(subscriber.next().await.unwrap().event, "connected");
+    let searching = subscriber.next().await.unwrap();
     assert_eq!((searching.event.as_str(), &searching.data["pool_keys"]), ("searching", &json!(["blitz"])));
     server.kill();
     server.restart().await;
-    let mut reader = Reader::open(&server, &path(&entry), searching.id).await.unwrap();
+    let mut subscriber = SseClient::open(&server, &path(&entry), searching.id).await.unwrap();
     let challenge = json!({"opponent_id": "ann", "pool_key": "rapid"});
-    let (status, made) = bob.call(Method::POST, "/v1/matchmaking/challenges", None, Some(&challenge)).await;
-    assert_eq!(status, 201, "{made}");
-    let made = made["challenge_id"].as_str().unwrap();
-    let accept = format!("/v1/matchmaking/challenges/{made}/accept");
+    let (status, created) =
+        bob.call(Method::POST, "/v1/matchmaking/challenges", None, Some(&challenge)).await;
+    assert_eq!(status, 201, "{created}");
+    let challenge = created["challenge_id"].as_str().unwrap();
+    let accept = format!("/v1/matchmaking/challenges/{challenge}/accept");
     assert_eq!(ann.call(Method::POST, &accept, None, None).await.0, 200);
-    let told = changes(&reader.rest().await);
-    let events: Vec<&str> = told.iter().map(|(event, ..)| event.as_str()).collect();
+    let received = changes(&subscriber.read_to_end().await);
+    let events: Vec<&str> = received.iter().map(|(event, ..)| event.as_str()).collect();
     assert_eq!(events, ["placing", "matched"]);
-    let matched = &told[1].2;
-    assert_eq!((&matched["challenge_id"], &matched["opponent_id"]), (&json!(made), &json!("bob")));
+    let matched = &received[1].2;
+    assert_eq!((&matched["challenge_id"], &matched["opponent_id"]), (&json!(challenge), &json!("bob")));
     assert_eq!(matched["pool_key"], "rapid");
-    // Both lists, the match and the entry tell the same afterwards.
+    // The match and the list of matches agree with the stream.
     let shown = format!("/v1/matchmaking/matches/{}", matched["match_id"].as_str().unwrap());
-    let position = told[1].1.unwrap().to_string();
+    let position = received[1].1.unwrap().to_string();
     let headers = [("X-Min-Position", position.as_str()), ("X-User", "ann")];
     let shown = server.send(Method::GET, &shown, &headers, None).await.expect(200);
-    assert_eq!((&shown["status"], &shown["challenge_id"]), (&json!("playing"), &json!(made)));
+    assert_eq!((&shown["status"], &shown["challenge_id"]), (&json!("playing"), &json!(challenge)));
     let matches = server.send(Method::GET, "/v1/matchmaking/matches", &headers, None).await.expect(200);
     assert_eq!(matches["items"], json!([shown]));
     let stranger = [("X-User", "carol")];

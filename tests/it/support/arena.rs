@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::server::{Server, example, free_port, terminate};
-use super::until;
+use super::wait_until;
 
 /// A running `matchbook-arena serve`. It is killed when dropped.
 pub(crate) struct Arena {
@@ -14,8 +14,8 @@ pub(crate) struct Arena {
     http: reqwest::Client,
 }
 
-/// Where an arena will listen, for a server that is started before it.
-pub(crate) fn address() -> String {
+/// A free address for an arena, so that a server can be started before it.
+pub(crate) fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
@@ -23,29 +23,29 @@ impl Arena {
     pub(crate) async fn start(server: &Server, address: &str, arguments: &[&str]) -> Self {
         let child = spawn(&["serve", "--server", &server.url, "--listen", address], arguments);
         let arena = Self { child, url: format!("http://{address}"), http: reqwest::Client::new() };
-        let answers = async || arena.http.get(format!("{}/health", arena.url)).send().await.is_ok();
-        until("the game server answers", answers).await;
+        let is_ready = async || arena.http.get(format!("{}/health", arena.url)).send().await.is_ok();
+        wait_until("the game server is ready", is_ready).await;
         arena
     }
 
-    pub(crate) async fn fail(&self, fault: &Value) {
-        let answer = self.http.post(format!("{}/faults", self.url)).json(fault).send().await.unwrap();
-        assert_eq!(answer.status(), 201);
+    pub(crate) async fn inject_fault(&self, fault: &Value) {
+        let response = self.http.post(format!("{}/faults", self.url)).json(fault).send().await.unwrap();
+        assert_eq!(response.status(), 201);
     }
 
-    pub(crate) async fn recover(&self) {
-        let answer = self.http.delete(format!("{}/faults", self.url)).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
+    pub(crate) async fn clear_faults(&self) {
+        let response = self.http.delete(format!("{}/faults", self.url)).send().await.unwrap();
+        assert_eq!(response.status(), 200);
     }
 
-    /// What is listed there: `games`, or the `faults` that still stand.
-    pub(crate) async fn list(&self, what: &str) -> Vec<Value> {
-        let answer = self.http.get(format!("{}/{what}", self.url)).send().await.unwrap();
-        let body: Value = answer.json().await.unwrap();
+    /// The items of one of its lists: `games`, or the active `faults`.
+    pub(crate) async fn list(&self, list: &str) -> Vec<Value> {
+        let response = self.http.get(format!("{}/{list}", self.url)).send().await.unwrap();
+        let body: Value = response.json().await.unwrap();
         body["items"].as_array().unwrap().clone()
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         terminate(&mut self.child)
     }
@@ -53,7 +53,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // It may be gone already, which is as well.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -67,7 +67,7 @@ impl Players {
         Self(spawn(&["bots", "--server", &server.url], arguments))
     }
 
-    /// SIGTERM, and the exit code: each takes back what is open.
+    /// Sends SIGTERM, on which the players cancel their entries and challenges, and returns the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         terminate(&mut self.0)
     }
@@ -80,9 +80,9 @@ impl Drop for Players {
     }
 }
 
-fn spawn(first: &[&str], arguments: &[&str]) -> Child {
+fn spawn(command: &[&str], arguments: &[&str]) -> Child {
     Command::new(example("matchbook-arena"))
-        .args(first)
+        .args(command)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,4 +1,5 @@
-//! A process whose log others have as theirs, over the EventStoreDB protocol; and which log the tests are run on.
+//! A process that serves its log to other servers over the EventStoreDB protocol, and the choice of the log that the
+//! tests run on.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -7,11 +8,11 @@ use tempfile::TempDir;
 
 use super::server::{free_port, spawn};
 
-/// Set to `esdb`, every server of the tests has its log in another process, as on a cluster.
+/// With the value `esdb`, every server of the tests has its log in another process, as on a cluster.
 const VARIABLE: &str = "MATCHBOOK_TEST_LOG";
 
-/// Whether the tests are run on a log in another process.
-pub(crate) fn is_asked_for() -> bool {
+/// True if the tests run on a log in another process.
+pub(crate) fn runs_on_remote_log() -> bool {
     match std::env::var(VARIABLE).as_deref() {
         Ok("esdb") => true,
         Ok("embedded") | Err(_) => false,
@@ -33,12 +34,12 @@ impl Cluster {
         Self { child, port, folder }
     }
 
-    /// With the password of who may append everything.
+    /// The connection string, with the password of the user that may append everything.
     pub(crate) fn url(&self) -> String {
         format!("esdb://matchbook:p%40ssword@127.0.0.1:{}?tls=false", self.port)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -58,8 +59,8 @@ impl Cluster {
     }
 }
 
-/// It has processes of its own, which must leave the leases to the server under test, because it hears no heartbeats; and the
-/// players, because it knows no names.
+/// Its own background processes must not act on the leases of the server under test, because it receives no heartbeats, nor
+/// on the players, because its vault does not contain their user ids.
 fn serve(port: u16, folder: &Path) -> Child {
     let arguments = [
         "serve".to_owned(),
@@ -78,7 +79,7 @@ impl Drop for Cluster {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the log of the log's server ---\n{}", self.log());
+            eprintln!("--- the server log of the process with the event log ---\n{}", self.log());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Data folders as files: what is in them, and what is done to them behind the server's back.
+//! Data folders as files: reading, copying and damaging them while no server runs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::server::{Server, program};
 
 /// A stopped server's data folder with a few sealed segments.
-pub(crate) async fn stopped() -> Server {
+pub(crate) async fn stopped_server() -> Server {
     let mut server = Server::start(&["--segment-bytes=60000"]).await;
     for n in 0..20 {
         let body = json!({ "name": format!("job-{n}"), "metadata": { "text": "x".repeat(8_000) } });
@@ -20,7 +20,7 @@ pub(crate) async fn stopped() -> Server {
     server
 }
 
-/// What every file of a folder and of those within it holds.
+/// The content of every file of a folder and its subfolders.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -59,13 +59,13 @@ pub(crate) fn matchbook(arguments: &[&str], data: &Path) -> Output {
     output.unwrap()
 }
 
-/// All that a command has said.
-pub(crate) fn said(output: &Output) -> String {
+/// Everything that a command has printed.
+pub(crate) fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Changes one bit.
-pub(crate) fn flip(path: &Path, offset: usize) {
+/// Flips one bit.
+pub(crate) fn flip_bit(path: &Path, offset: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[offset] ^= 1;
     fs::write(path, bytes).unwrap();

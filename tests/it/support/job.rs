@@ -1,4 +1,4 @@
-//! A matching job, as a caller makes one.
+//! Matching jobs, created over HTTP like those of any client.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::server::Server;
 
 /// A job in `matching`, with `products` of one image each, `frames` frames and a request for each product.
-pub(crate) async fn running(server: &Server, products: usize, frames: usize) -> String {
+pub(crate) async fn running_job(server: &Server, products: usize, frames: usize) -> String {
     let created = server.post("/jobs", &json!({ "name": "a job" })).await.expect(201);
     let id = created["job_id"].as_str().unwrap().to_owned();
     let images: Vec<Value> = (0..products)
@@ -16,7 +16,7 @@ pub(crate) async fn running(server: &Server, products: usize, frames: usize) -> 
     let listed: Vec<Value> = (0..frames).map(|n| json!({ "frame_id": format!("f{n}") })).collect();
     let videos = json!([{ "video_id": "v", "frames": listed }]);
     server.post(&format!("/jobs/{id}/videos"), &videos).await.expect(200);
-    phase(server, &id, "matching").await;
+    set_phase(server, &id, "matching").await;
     let requests: Vec<Value> = (0..products)
         .map(|n| {
             json!({ "request_id": format!("r{n}"), "product_id": format!("p{n}"), "video_id": "v",
@@ -27,11 +27,11 @@ pub(crate) async fn running(server: &Server, products: usize, frames: usize) -> 
     id
 }
 
-pub(crate) async fn phase(server: &Server, id: &str, phase: &str) -> Value {
+pub(crate) async fn set_phase(server: &Server, id: &str, phase: &str) -> Value {
     server.put(&format!("/jobs/{id}/phase"), &json!({ "phase": phase })).await.expect(200)
 }
 
-/// The summary once it reflects everything that is in the log.
+/// The summary, once it reflects all events in the log.
 pub(crate) async fn summary(server: &Server, id: &str, query: &str) -> Value {
     let head = server.get("/status").await.expect(200)["log"]["head"].to_string();
     let path = format!("/jobs/{id}/matching/summary{query}");
@@ -52,8 +52,8 @@ pub(crate) async fn events(server: &Server, id: &str) -> Vec<Value> {
     }
 }
 
-/// The summary's figures by plain arithmetic over the job's events, sharing no code with the server.
-pub(crate) fn arithmetic(events: &[Value]) -> Value {
+/// The figures of the summary, by plain arithmetic over the job's events without any code of the server.
+pub(crate) fn expected_summary(events: &[Value]) -> Value {
     use std::collections::{BTreeMap, BTreeSet};
     let of_type = |name: &'static str| {
         events.iter().filter(move |event| event["type"] == name).map(|event| &event["data"])
@@ -119,15 +119,15 @@ fn two_decimals(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// Asserts that a summary says what the events add up to.
+/// Asserts that the figures of a summary are those of the events.
 #[track_caller]
-pub(crate) fn assert_adds_up(summary: &Value, events: &[Value]) {
-    for (member, value) in arithmetic(events).as_object().unwrap() {
+pub(crate) fn assert_summary_matches_events(summary: &Value, events: &[Value]) {
+    for (member, value) in expected_summary(events).as_object().unwrap() {
         match (value.as_f64(), summary[member].as_f64()) {
-            (Some(expected), Some(said)) => {
-                assert!((expected - said).abs() < 1e-9, "{member}: {said}, not {expected}");
+            (Some(expected), Some(actual)) => {
+                assert!((expected - actual).abs() < 1e-9, "{member}: {actual}, not {expected}");
             }
-            (expected, said) => assert_eq!(expected, said, "{member}"),
+            (expected, actual) => assert_eq!(expected, actual, "{member}"),
         }
     }
 }

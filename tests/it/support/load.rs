@@ -1,4 +1,4 @@
-//! Callers who send commands again until they know the outcome, and remember what they were told.
+//! Callers that resend commands until their outcome is known, and record it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 
 use super::server::Server;
 
-/// A caller waits so long before it sends a command again.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The pause of a caller before it resends a command.
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 
-/// What became of a command.
+/// The outcome of a command, as its caller knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Acknowledged,
-    /// The caller never heard, and did not ask again.
+    /// The caller received no response and did not resend the command.
     Unknown,
 }
 
-/// Callers at work on one job.
+/// Callers that send commands to one job.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     callers: Vec<tokio::task::JoinHandle<()>>,
@@ -35,7 +35,7 @@ struct Shared {
     acknowledged: AtomicU64,
     resent: AtomicU64,
     refused: Mutex<Vec<String>>,
-    /// By what the command alone has brought about.
+    /// The outcomes by the effect that identifies each command in the log.
     outcomes: Mutex<BTreeMap<String, Outcome>>,
 }
 
@@ -56,8 +56,8 @@ impl Load {
         });
         let callers = (0..callers)
             .map(|caller| {
-                let dice = Dice(seed ^ caller as u64);
-                tokio::spawn(Arc::clone(&shared).call(caller, dice))
+                let rng = SeededRng(seed ^ caller as u64);
+                tokio::spawn(Arc::clone(&shared).call(caller, rng))
             })
             .collect();
         Self { shared, callers }
@@ -67,12 +67,12 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// How often a command was sent again because its outcome was not known.
+    /// The number of commands that were resent because their outcome was not known.
     pub(crate) fn resent(&self) -> u64 {
         self.shared.resent.load(Ordering::Relaxed)
     }
 
-    /// Lets every caller end the command that it is at, and answers what became of all of them.
+    /// Lets every caller finish its current command, and returns the outcomes of all commands.
     pub(crate) async fn finish(self) -> BTreeMap<String, Outcome> {
         self.shared.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
@@ -85,20 +85,20 @@ impl Load {
 }
 
 impl Shared {
-    async fn call(self: Arc<Self>, caller: usize, mut dice: Dice) {
+    async fn call(self: Arc<Self>, caller: usize, mut rng: SeededRng) {
         let mut turn = 0_u64;
         while !self.stop.load(Ordering::Relaxed) {
             turn += 1;
             let name = format!("{caller}-{turn}");
-            let (path, body, traces) = match dice.below(8) {
+            let (path, body, effects) = match rng.below(8) {
                 0 => ("/jobs".to_owned(), json!({ "name": name }), vec![format!("job {name}")]),
                 1..4 if turn <= self.frames as u64 => self.progress(caller, turn),
-                _ => self.matches(caller, &name, 1 + dice.below(5)),
+                _ => self.matches(caller, &name, 1 + rng.below(5)),
             };
-            // Some callers give up when they do not hear; then it must have happened once or not at all.
-            let patient = dice.below(8) > 0;
+            // Some callers give up without a response; their command must then have happened once or not at all.
+            let patient = rng.below(8) > 0;
             let outcome = self.send(&path, &body, &name, patient).await;
-            self.outcomes.lock().unwrap().extend(traces.into_iter().map(|trace| (trace, outcome)));
+            self.outcomes.lock().unwrap().extend(effects.into_iter().map(|effect| (effect, outcome)));
         }
     }
 
@@ -116,8 +116,8 @@ impl Shared {
                         "frame_id": format!("f{}", n as usize % self.frames), "score": n as f64 / 7.0 })
             })
             .collect();
-        let traces = (0..count).map(|n| format!("match m-{name}-{n}")).collect();
-        (format!("/jobs/{}/matches", self.job), found.into(), traces)
+        let effects = (0..count).map(|n| format!("match m-{name}-{n}")).collect();
+        (format!("/jobs/{}/matches", self.job), found.into(), effects)
     }
 
     async fn send(&self, path: &str, body: &Value, key: &str, patient: bool) -> Outcome {
@@ -125,15 +125,15 @@ impl Shared {
             let request =
                 self.http.post(format!("{}{path}", self.url)).header("Idempotency-Key", key).json(body);
             match request.send().await {
-                Ok(answer) if answer.status().is_success() => {
-                    // The head of an answer may arrive where its body does not; what counts is the head.
+                Ok(response) if response.status().is_success() => {
+                    // The status counts, even if the body of the response does not arrive.
                     self.acknowledged.fetch_add(1, Ordering::Relaxed);
                     return Outcome::Acknowledged;
                 }
-                Ok(answer) if matches!(answer.status().as_u16(), 503 | 507) => {}
-                Ok(answer) => {
-                    let status = answer.status();
-                    let text = answer.text().await.unwrap_or_default();
+                Ok(response) if matches!(response.status().as_u16(), 503 | 507) => {}
+                Ok(response) => {
+                    let status = response.status();
+                    let text = response.text().await.unwrap_or_default();
                     self.refused.lock().unwrap().push(format!("{path} {body}: {status} {text}"));
                     return Outcome::Unknown;
                 }
@@ -142,16 +142,16 @@ impl Shared {
                 Err(_) => {}
             }
             self.resent.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 }
 
-/// Chance that can be repeated: SplitMix64.
+/// A repeatable random number generator: SplitMix64.
 #[derive(Debug)]
-pub(crate) struct Dice(pub(crate) u64);
+pub(crate) struct SeededRng(pub(crate) u64);
 
-impl Dice {
+impl SeededRng {
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -161,12 +161,12 @@ impl Dice {
     }
 }
 
-/// How often each command, known by its trace, is in the log.
-pub(crate) fn traces(events: &[Value]) -> BTreeMap<String, u64> {
-    let mut seen = BTreeMap::new();
+/// The number of times that the effect of each command is in the log.
+pub(crate) fn count_effects(events: &[Value]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
     for event in events {
         let data = &event["data"];
-        let trace = match event["type"].as_str().unwrap() {
+        let effect = match event["type"].as_str().unwrap() {
             "JobCreated" => format!("job {}", data["name"].as_str().unwrap()),
             "MatchFound" => format!("match {}", data["match_id"].as_str().unwrap()),
             "MatchProgressReported" => {
@@ -174,7 +174,7 @@ pub(crate) fn traces(events: &[Value]) -> BTreeMap<String, u64> {
             }
             _ => continue,
         };
-        *seen.entry(trace).or_insert(0) += 1;
+        *counts.entry(effect).or_insert(0) += 1;
     }
-    seen
+    counts
 }

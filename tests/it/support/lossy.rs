@@ -1,8 +1,9 @@
-//! A file system in memory that forgets what was not synced when its power fails, as a mounted folder.
+//! A file system in memory, mounted as a folder, that loses unsynced data in a power cut.
 //!
-//! Every file has a live image and the writes since its last sync, every folder live names and the changes since its last
-//! sync. A power cut keeps of each sector the state after any of those writes, and of the names any of those changes, drawn by
-//! lot. It is harsher than most real file systems, which keep the order of names and write a new file's name with its content.
+//! Every file has its current content and the writes since its last sync; every folder has its current names and the changes
+//! since its last sync. A power cut keeps, chosen at random, the state of each sector after any of those writes, and any subset
+//! of the name changes. This is harsher than most real file systems, which keep the order of name changes and write the name
+//! of a new file together with its content.
 
 mod mount;
 
@@ -10,16 +11,16 @@ use std::collections::BTreeMap;
 
 pub(crate) use mount::Mount;
 
-use super::load::Dice;
+use super::load::SeededRng;
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR_BYTES: u64 = 512;
-/// What the file system says is free.
+/// The capacity that the file system reports.
 const CAPACITY_BYTES: u64 = 8 << 30;
 
 const ROOT: u64 = 1;
 
-/// Which calls can fail.
+/// The system calls that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Write,
@@ -29,16 +30,16 @@ pub(crate) enum Call {
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Of a sync: what it should have kept is forgotten, and the next sync knows nothing of it. That is what Linux does.
+    /// A failed sync also drops the unsynced data, so that the next sync succeeds without it. This is what Linux does.
     Io,
     NoSpace,
-    /// From this call on, whatever changes something fails.
+    /// This call and all later changes fail.
     ReadOnly,
 }
 
-/// A failure that is to come at the nth call to files of a name.
+/// A failure of the nth call to a file whose name ends with the suffix.
 #[derive(Clone, Debug)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedFailure {
     pub(crate) call: Call,
     pub(crate) suffix: &'static str,
     pub(crate) nth: u64,
@@ -49,15 +50,15 @@ pub(crate) struct Planned {
 struct Files {
     nodes: BTreeMap<u64, Node>,
     next: u64,
-    /// Names by folder and name: what is there, and what is durable.
+    /// The current inode number by folder and name.
     names: BTreeMap<(u64, String), u64>,
     durable_names: BTreeMap<(u64, String), u64>,
     unsynced: Vec<NameChange>,
     powered: bool,
     read_only: bool,
-    planned: Option<Planned>,
-    met: u64,
-    dice: Dice,
+    planned: Option<PlannedFailure>,
+    failures_injected: u64,
+    rng: SeededRng,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +67,7 @@ struct Node {
     mode: u16,
     live: Vec<u8>,
     durable: Vec<u8>,
-    /// Since the last sync, in their order.
+    /// The changes since the last sync, in order.
     changes: Vec<Change>,
 }
 
@@ -78,25 +79,25 @@ enum Change {
 
 #[derive(Clone, Debug)]
 enum NameChange {
-    Made { at: (u64, String), node: u64 },
-    Moved { from: (u64, String), to: (u64, String), node: u64 },
+    Created { at: (u64, String), node: u64 },
+    Renamed { from: (u64, String), to: (u64, String), node: u64 },
     Removed { at: (u64, String) },
 }
 
 impl NameChange {
     fn touches(&self, folder: u64) -> bool {
         match self {
-            Self::Made { at, .. } | Self::Removed { at } => at.0 == folder,
-            Self::Moved { from, to, .. } => from.0 == folder || to.0 == folder,
+            Self::Created { at, .. } | Self::Removed { at } => at.0 == folder,
+            Self::Renamed { from, to, .. } => from.0 == folder || to.0 == folder,
         }
     }
 
     fn apply(self, names: &mut BTreeMap<(u64, String), u64>) {
         match self {
-            Self::Made { at, node } => {
+            Self::Created { at, node } => {
                 names.insert(at, node);
             }
-            Self::Moved { from, to, node } => {
+            Self::Renamed { from, to, node } => {
                 if names.get(&from) == Some(&node) {
                     names.remove(&from);
                     names.insert(to, node);
@@ -111,7 +112,7 @@ impl NameChange {
 
 impl Node {
     fn write(&mut self, offset: u64, bytes: &[u8]) {
-        put(&mut self.live, offset, bytes);
+        write_at(&mut self.live, offset, bytes);
         self.changes.push(Change::Written { offset, bytes: bytes.to_vec() });
     }
 
@@ -123,15 +124,15 @@ impl Node {
     fn sync(&mut self) {
         for change in std::mem::take(&mut self.changes) {
             match change {
-                // Not all that is live: what an earlier sync failed to keep stays lost.
-                Change::Written { offset, bytes } => put(&mut self.durable, offset, &bytes),
+                // Only the changes, not the current content: data that a failed sync dropped stays lost.
+                Change::Written { offset, bytes } => write_at(&mut self.durable, offset, &bytes),
                 Change::Resized(len) => self.durable.resize(len as usize, 0),
             }
         }
     }
 
-    /// What is left if the power fails: of each sector the state after any of the changes, and likewise the length.
-    fn torn(&mut self, dice: &mut Dice) -> Vec<u8> {
+    /// The content after a power cut: each sector in the state after any of the changes, and likewise the length.
+    fn after_power_cut(&mut self, rng: &mut SeededRng) -> Vec<u8> {
         let mut lengths = vec![self.durable.len() as u64];
         for change in &self.changes {
             let before = *lengths.last().unwrap();
@@ -152,21 +153,21 @@ impl Node {
             *sectors.entry(sector).or_insert(0) += 1;
         }
         for (sector, count) in sectors {
-            let kept = dice.below(count + 1);
+            let kept = rng.below(count + 1);
             let here = self.changes.iter().filter(|change| touched(change).contains(&sector));
             for change in here.take(kept as usize) {
                 let Change::Written { offset, bytes } = change else { continue };
                 let start = (sector * SECTOR_BYTES).max(*offset);
                 let end = ((sector + 1) * SECTOR_BYTES).min(offset + bytes.len() as u64);
-                put(&mut torn, start, &bytes[(start - offset) as usize..(end - offset) as usize]);
+                write_at(&mut torn, start, &bytes[(start - offset) as usize..(end - offset) as usize]);
             }
         }
-        torn.resize(lengths[dice.below(lengths.len() as u64) as usize] as usize, 0);
+        torn.resize(lengths[rng.below(lengths.len() as u64) as usize] as usize, 0);
         torn
     }
 }
 
-fn put(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+fn write_at(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     let (start, end) = (offset as usize, offset as usize + bytes.len());
     if image.len() < end {
         image.resize(end, 0);
@@ -186,13 +187,13 @@ impl Files {
             powered: true,
             read_only: false,
             planned: None,
-            met: 0,
-            dice: Dice(seed),
+            failures_injected: 0,
+            rng: SeededRng(seed),
         }
     }
 
-    /// The planned failure, if this is the call for it.
-    fn fails(&mut self, call: Call, node: u64) -> Option<Failure> {
+    /// The planned failure, if it is due at this call.
+    fn take_failure(&mut self, call: Call, node: u64) -> Option<Failure> {
         if self.read_only {
             return Some(Failure::ReadOnly);
         }
@@ -204,30 +205,30 @@ impl Files {
         }
         let failure = planned.failure;
         self.planned = None;
-        self.met += 1;
+        self.failures_injected += 1;
         self.read_only = failure == Failure::ReadOnly;
         if call == Call::Sync && failure == Failure::Io {
-            // Some sectors may have reached the disk; none will be tried again.
+            // Some sectors may have reached the disk; the others are not written again.
             let node = self.nodes.get_mut(&node)?;
-            node.durable = node.torn(&mut self.dice);
+            node.durable = node.after_power_cut(&mut self.rng);
             node.changes.clear();
         }
         Some(failure)
     }
 
-    fn make(&mut self, folder: u64, name: &str, is_folder: bool, mode: u16) -> u64 {
+    fn create(&mut self, folder: u64, name: &str, is_folder: bool, mode: u16) -> u64 {
         let number = self.next;
         self.next += 1;
         self.nodes.insert(number, Node { is_folder, mode, ..Node::default() });
         self.names.insert((folder, name.to_owned()), number);
-        self.unsynced.push(NameChange::Made { at: (folder, name.to_owned()), node: number });
+        self.unsynced.push(NameChange::Created { at: (folder, name.to_owned()), node: number });
         number
     }
 
     fn rename(&mut self, from: (u64, String), to: (u64, String)) -> bool {
         let Some(node) = self.names.remove(&from) else { return false };
         self.names.insert(to.clone(), node);
-        self.unsynced.push(NameChange::Moved { from, to, node });
+        self.unsynced.push(NameChange::Renamed { from, to, node });
         true
     }
 
@@ -249,15 +250,15 @@ impl Files {
         self.durable_names.extend(live.map(|(at, node)| (at.clone(), *node)));
     }
 
-    /// Leaves what is durable, and some of the rest by lot.
+    /// Keeps what is durable, and a random part of the rest.
     fn lose_power(&mut self) {
         let mut names = std::mem::take(&mut self.durable_names);
         for change in std::mem::take(&mut self.unsynced) {
-            if self.dice.below(2) == 0 {
+            if self.rng.below(2) == 0 {
                 change.apply(&mut names);
             }
         }
-        // Without its folder nothing can be found.
+        // A file whose folder is lost cannot be reached.
         loop {
             let reachable: Vec<u64> = names.values().copied().chain([ROOT]).collect();
             let before = names.len();
@@ -268,7 +269,7 @@ impl Files {
         }
         self.nodes.retain(|number, _| *number == ROOT || names.values().any(|named| named == number));
         for node in self.nodes.values_mut() {
-            let left = node.torn(&mut self.dice);
+            let left = node.after_power_cut(&mut self.rng);
             *node = Node { live: left.clone(), durable: left, changes: Vec::new(), ..*node };
         }
         self.names.clone_from(&names);

@@ -9,10 +9,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::cluster::{self, Cluster};
 
-/// Who sets these says itself where the log is.
+/// The arguments with which a test chooses the log itself.
 const LOG_SETTINGS: [&str; 2] = ["--event-log", "--esdb-listen"];
 
 /// A running `matchbook serve`. It is killed when dropped, and its folder removed.
@@ -22,20 +22,20 @@ pub(crate) struct Server {
     pub(crate) folder: TempDir,
     data: PathBuf,
     arguments: Vec<String>,
-    /// Where its log is, if the tests are run so.
+    /// The process with its log, if the tests run on a remote log.
     cluster: Option<Cluster>,
     pub(crate) http: reqwest::Client,
 }
 
-/// An answer, read whole.
+/// A response, with its whole body.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl Response {
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
@@ -47,7 +47,7 @@ impl Answer {
         self.json()
     }
 
-    /// A refusal as every refusal must be.
+    /// Asserts that the response is a complete problem document with the status, and returns it.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -68,11 +68,11 @@ impl Server {
 
     pub(crate) async fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let data = folder.path().join("data");
-        Self::start_over(data, folder, arguments).await
+        Self::start_with_data(data, folder, arguments).await
     }
 
-    /// Over a data folder that lies elsewhere than its log.
-    pub(crate) async fn start_over(data: PathBuf, folder: TempDir, arguments: &[&str]) -> Self {
+    /// Starts a server whose data folder is not in `folder`, where its server log is written.
+    pub(crate) async fn start_with_data(data: PathBuf, folder: TempDir, arguments: &[&str]) -> Self {
         let port = free_port();
         let mut all = vec![
             "serve".to_owned(),
@@ -81,55 +81,54 @@ impl Server {
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let has_log = arguments.iter().any(|given| LOG_SETTINGS.iter().any(|flag| given.starts_with(flag)));
-        let cluster = (cluster::is_asked_for() && !has_log).then(Cluster::start);
+        let cluster = (cluster::runs_on_remote_log() && !has_log).then(Cluster::start);
         all.extend(cluster.iter().map(|cluster| format!("--event-log={}", cluster.url())));
         let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
         let mut server =
             Self { child, url, folder, data, arguments: all, cluster, http: reqwest::Client::new() };
-        server.ready().await;
+        server.wait_until_ready().await;
         server
     }
 
-    /// SIGKILL: the process has no chance to say goodbye.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self) {
-        // One that has ended by itself is as dead.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         terminate(&mut self.child)
     }
 
-    /// Starts again over the same folder, on the same port.
+    /// Restarts the server with the same folder and port.
     pub(crate) async fn restart(&mut self) {
         self.restart_under(&[]).await;
     }
 
-    /// Starts again, as the last arguments of another command.
+    /// Restarts the server as the child of another command, which receives it as its last arguments.
     pub(crate) async fn restart_under(&mut self, command: &[String]) {
         self.spawn_under(command);
-        self.ready().await;
+        self.wait_until_ready().await;
     }
 
-    /// Starts again without waiting until it is ready.
+    /// Restarts the server without waiting until it is ready.
     pub(crate) fn spawn_under(&mut self, command: &[String]) {
         self.child = spawn(command, &self.arguments, self.folder.path());
     }
 
-    /// Starts again what refuses to start: its exit code, and what it says at last.
-    pub(crate) fn refused(&mut self) -> (Option<i32>, String) {
+    /// Restarts a server that refuses to start: its exit code, and the last line of its log.
+    pub(crate) fn start_refused(&mut self) -> (Option<i32>, String) {
         self.spawn_under(&[]);
-        let code = self.ended();
+        let code = self.wait_for_exit();
         (code, self.log().lines().last().unwrap_or_default().to_owned())
     }
 
-    /// Waits until the process ends by itself, and answers its exit code.
-    pub(crate) fn ended(&mut self) -> Option<i32> {
+    /// Waits until the process ends, and returns its exit code.
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < TIMEOUT {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
@@ -146,13 +145,13 @@ impl Server {
         self.child.id()
     }
 
-    /// The folder of the log that it is on, in whichever process.
+    /// The folder of its event log, also if that is in another process.
     pub(crate) fn events_folder(&self) -> PathBuf {
         let data = self.cluster.as_ref().map_or_else(|| self.data(), Cluster::data);
         data.join("events")
     }
 
-    /// Whether other events lie between those of the program, as in the log of a cluster.
+    /// True if its log can contain other events between those of the program, as on a cluster.
     pub(crate) fn has_gaps(&self) -> bool {
         self.arguments.iter().any(|given| given.starts_with("--event-log=esdb:"))
     }
@@ -165,28 +164,28 @@ impl Server {
         std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
     }
 
-    async fn ready(&mut self) {
+    async fn wait_until_ready(&mut self) {
         let start = Instant::now();
-        while start.elapsed() < PATIENCE && self.child.try_wait().unwrap().is_none() {
-            if let Ok(answer) = self.http.get(format!("{}/ready", self.url)).send().await
-                && answer.status().is_success()
+        while start.elapsed() < TIMEOUT && self.child.try_wait().unwrap().is_none() {
+            if let Ok(response) = self.http.get(format!("{}/ready", self.url)).send().await
+                && response.status().is_success()
             {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the server did not get ready:\n{}", self.log());
+        panic!("the server did not become ready:\n{}", self.log());
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(Method::GET, path, &[], None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(Method::POST, path, &[], Some(body.to_string())).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Response {
         self.send(Method::PUT, path, &[], Some(body.to_string())).await
     }
 
@@ -196,7 +195,7 @@ impl Server {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<String>,
-    ) -> Answer {
+    ) -> Response {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         let mut typed = false;
         for (name, value) in headers {
@@ -209,9 +208,9 @@ impl Server {
             }
             request = request.body(body);
         }
-        let answer = request.send().await.unwrap();
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        Answer { status, headers, text: answer.text().await.unwrap() }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Response { status, headers, text: response.text().await.unwrap() }
     }
 
     /// Runs another command of the program against this server.
@@ -219,7 +218,7 @@ impl Server {
         self.command(arguments).output().unwrap()
     }
 
-    /// As [`Self::cli`], to be started otherwise.
+    /// The command that [`Self::cli`] runs.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matchbook"));
         let data = self.data();
@@ -234,7 +233,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be dead already, which is as well.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -243,12 +242,12 @@ impl Drop for Server {
     }
 }
 
-/// A port that is free now; nothing else on this machine asks for it by number.
+/// A port that is free now. A race is unlikely, because other programs do not choose a port of this range by number.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The program that is tested: the one that was built with the tests, or another build of it.
+/// The program under test: the one that was built with the tests, or the one of `MATCHBOOK_TEST_PROGRAM`.
 pub(crate) fn program() -> String {
     std::env::var("MATCHBOOK_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_matchbook").to_owned())
 }
@@ -259,7 +258,7 @@ pub(super) fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Ch
     let mut words = under.iter().chain([&program]).chain(arguments);
     Command::new(words.next().unwrap())
         .args(words)
-        // Tests share the disk with whatever else is on it. A flag of the test wins over these.
+        // Tests share the disk with other programs. A flag of the test overrides these.
         .env("MATCHBOOK_RESERVE_BYTES", "1000000")
         .env("MATCHBOOK_SEGMENT_BYTES", "8000000")
         .stdin(Stdio::null())
@@ -269,7 +268,7 @@ pub(super) fn spawn(under: &[String], arguments: &[String], folder: &Path) -> Ch
         .unwrap()
 }
 
-/// SIGTERM, and the exit code.
+/// Sends SIGTERM and returns the exit code.
 pub(crate) fn terminate(child: &mut Child) -> Option<i32> {
     signal(child.id(), "TERM");
     child.wait().unwrap().code()
@@ -280,7 +279,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.success());
 }
 
-/// The example worker for matching. `./test` builds it before it runs the tests.
+/// The example worker for matching, which `./test` builds before it runs the tests.
 pub(crate) fn matcher() -> PathBuf {
     example("matchbook-matcher")
 }
@@ -308,24 +307,24 @@ impl Analyst {
         Self(child)
     }
 
-    /// Waits until it ends by itself, and answers its exit code.
-    pub(crate) fn ended(&mut self) -> Option<i32> {
+    /// Waits until it ends, and returns its exit code.
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
         self.0.wait().unwrap().code()
     }
 }
 
 impl Drop for Analyst {
     fn drop(&mut self) {
-        // It may be gone already, which is as well.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 /// A running worker for matching. It is killed when dropped.
-pub(crate) struct Worker(Child);
+pub(crate) struct Matcher(Child);
 
-impl Worker {
+impl Matcher {
     pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
         let child = Command::new(matcher())
             .args(["--server", &server.url, "--worker-id", id, "--media"])
@@ -347,7 +346,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for Matcher {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

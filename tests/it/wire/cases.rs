@@ -1,4 +1,4 @@
-//! What must hold with either crate; `super` says how the crate at hand calls things.
+//! Test cases for both crates. `super` adapts the names of the crate.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::{Certificates, State, serving};
+use super::super::{Certificates, ExpectedState, serving};
 use super::crates::{
     Client, Error, EventData, Position, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent,
     RetryOptions, StreamPosition, SubscribeToAllOptions, SubscribeToStreamOptions, Subscription,
@@ -32,7 +32,7 @@ pub(super) fn events(count: usize) -> Vec<EventData> {
 pub(super) async fn everything(mut reading: ReadStream) -> Result<Vec<RecordedEvent>, Error> {
     let mut events = Vec::new();
     while let Some(event) = reading.next().await? {
-        events.push(event.event.expect("no link was asked for"));
+        events.push(event.event.expect("links are not resolved"));
     }
     Ok(events)
 }
@@ -46,7 +46,7 @@ pub(super) async fn forwards(client: &Client, stream: &str) -> Result<Vec<u64>, 
     read(client, stream, ReadStreamOptions::default()).await
 }
 
-/// The ids of the next events of a subscription.
+/// Receives the next events of a subscription and returns their ids.
 async fn take(subscription: &mut Subscription, count: usize) -> Vec<Uuid> {
     let mut ids = Vec::new();
     while ids.len() < count {
@@ -56,7 +56,7 @@ async fn take(subscription: &mut Subscription, count: usize) -> Vec<Uuid> {
 }
 
 #[tokio::test]
-async fn an_event_comes_back_as_it_was_given() {
+async fn an_event_round_trips_exactly() {
     let (_server, client) = serving_with_client().await;
     let (text, blob) = (Uuid::new_v4(), Uuid::new_v4());
     let bytes = Bytes::from_iter(0..=255);
@@ -67,7 +67,8 @@ async fn an_event_comes_back_as_it_was_given() {
             .metadata(Bytes::from_static(b"{\"by\":1}")),
         EventData::binary("Blob", bytes.clone()).id(blob).metadata(bytes.slice(128..)),
     ];
-    let written = client.append_to_stream("order 100 %", &appending(State::NoStream), given).await.unwrap();
+    let written =
+        client.append_to_stream("order 100 %", &appending(ExpectedState::NoStream), given).await.unwrap();
     assert_eq!(written.next_expected_version, 1);
     assert_eq!(written.position.commit, written.position.prepare);
 
@@ -87,9 +88,9 @@ async fn an_event_comes_back_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_stream_is_read_both_ways_and_from_anywhere() {
+async fn a_stream_is_read_in_both_directions_from_any_revision() {
     let (_server, client) = serving_with_client().await;
-    client.append_to_stream("order-1", &appending(State::NoStream), events(10)).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::NoStream), events(10)).await.unwrap();
     let at = |position| ReadStreamOptions::default().position(position);
     let all: Vec<u64> = (0..10).collect();
     assert_eq!(forwards(&client, "order-1").await.unwrap(), all);
@@ -103,13 +104,14 @@ async fn a_stream_is_read_both_ways_and_from_anywhere() {
 }
 
 #[tokio::test]
-async fn the_whole_log_is_read_both_ways_in_one_order() {
+async fn the_log_is_read_in_both_directions_in_the_same_order() {
     let (_server, client) = serving_with_client().await;
     let mut positions = Vec::new();
     for number in 0..20 {
         let stream = format!("order-{}", number % 3);
-        let written =
-            client.append_to_stream(stream, &appending(State::Any), event("OrderPlaced", number)).await;
+        let written = client
+            .append_to_stream(stream, &appending(ExpectedState::Any), event("OrderPlaced", number))
+            .await;
         positions.push(written.unwrap().position);
     }
     let all = async |options: ReadAllOptions| {
@@ -123,34 +125,34 @@ async fn the_whole_log_is_read_both_ways_in_one_order() {
     positions.reverse();
     let end = ReadAllOptions::default().position(StreamPosition::End).backwards();
     assert_eq!(all(end.clone()).await, positions);
-    // A position is left out backwards.
+    // The start position is exclusive backwards.
     assert_eq!(all(end.position(middle).max_count(3)).await, positions[8..11]);
 }
 
 #[tokio::test]
-async fn a_wrong_expected_revision_is_refused_and_says_what_is_there() {
+async fn a_wrong_expected_revision_reports_the_actual_one() {
     let (_server, client) = serving_with_client().await;
-    client.append_to_stream("order-1", &appending(State::NoStream), events(3)).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::NoStream), events(3)).await.unwrap();
     for (stream, state, there) in [
-        ("order-1", State::NoStream, Some(2)),
-        ("order-1", State::At(0), Some(2)),
-        ("order-1", State::At(3), Some(2)),
-        ("order-2", State::At(0), None),
-        ("order-2", State::Exists, None),
+        ("order-1", ExpectedState::NoStream, Some(2)),
+        ("order-1", ExpectedState::At(0), Some(2)),
+        ("order-1", ExpectedState::At(3), Some(2)),
+        ("order-2", ExpectedState::At(0), None),
+        ("order-2", ExpectedState::Exists, None),
     ] {
         let refused = client.append_to_stream(stream, &appending(state), events(1)).await.unwrap_err();
         assert_eq!(wrong(&refused), Some((expected(state), there)), "{refused}");
     }
-    for (state, next) in [(State::At(2), 3), (State::Exists, 4), (State::Any, 5)] {
+    for (state, next) in [(ExpectedState::At(2), 3), (ExpectedState::Exists, 4), (ExpectedState::Any, 5)] {
         let written = client.append_to_stream("order-1", &appending(state), events(1)).await.unwrap();
         assert_eq!(written.next_expected_version, next);
     }
 }
 
 #[tokio::test]
-async fn a_retried_append_is_answered_as_the_first_and_appended_once() {
+async fn a_retried_append_is_appended_once_with_the_same_answer() {
     let (_server, client) = serving_with_client().await;
-    for (stream, state) in [("order-1", State::NoStream), ("order-2", State::Any)] {
+    for (stream, state) in [("order-1", ExpectedState::NoStream), ("order-2", ExpectedState::Any)] {
         let ids: Vec<_> = (0..3).map(|_| Uuid::new_v4()).collect();
         let batch = || ids.iter().map(|id| event("OrderPlaced", 0).id(*id)).collect::<Vec<_>>();
         let first = client.append_to_stream(stream, &appending(state), batch()).await.unwrap();
@@ -164,12 +166,12 @@ async fn a_retried_append_is_answered_as_the_first_and_appended_once() {
 }
 
 #[tokio::test]
-async fn batch_appends_at_once_on_one_stream_of_messages_are_each_answered() {
+async fn concurrent_batch_appends_are_each_answered() {
     let (_server, client) = serving_with_client().await;
     let batch = client.batch_append(&Default::default()).await.unwrap();
     let one = async |number: usize| {
         let stream = format!("order-{}", number % 5);
-        let written = batch.append_to_stream(&stream, expected(State::Any), events(4)).await.unwrap();
+        let written = batch.append_to_stream(&stream, expected(ExpectedState::Any), events(4)).await.unwrap();
         assert_eq!(written.stream_name(), stream);
         written.current_position().unwrap().commit
     };
@@ -183,23 +185,25 @@ async fn batch_appends_at_once_on_one_stream_of_messages_are_each_answered() {
 }
 
 #[tokio::test]
-async fn an_append_that_is_too_large_leaves_nothing() {
+async fn a_too_large_append_writes_nothing() {
     let (_server, client) = serving_with_client().await;
     let blobs =
         |count, size| (0..count).map(|_| EventData::binary("Blob", vec![7; size].into())).collect::<Vec<_>>();
-    client.append_to_stream("order-1", &appending(State::NoStream), blobs(90, 10_000)).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::NoStream), blobs(90, 10_000)).await.unwrap();
     for huge in [blobs(1, 1_100_000), blobs(20, 110_000), blobs(1, 4_500_000)] {
-        let refused = client.append_to_stream("order-1", &appending(State::Any), huge).await.unwrap_err();
+        let refused =
+            client.append_to_stream("order-1", &appending(ExpectedState::Any), huge).await.unwrap_err();
         assert!(refused.to_string().contains("ize"), "{refused}");
     }
-    let written = client.append_to_stream("order-1", &appending(State::At(89)), events(1)).await.unwrap();
+    let written =
+        client.append_to_stream("order-1", &appending(ExpectedState::At(89)), events(1)).await.unwrap();
     assert_eq!(written.next_expected_version, 90);
 }
 
 #[tokio::test]
-async fn a_subscription_tells_what_was_then_that_it_is_at_the_end_then_what_comes() {
+async fn a_subscription_catches_up_and_then_gets_new_events() {
     let (_server, client) = serving_with_client().await;
-    client.append_to_stream("order-1", &appending(State::NoStream), events(100)).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::NoStream), events(100)).await.unwrap();
     let options = SubscribeToStreamOptions::default().start_from(StreamPosition::Position(49));
     let mut subscription = client.subscribe_to_stream("order-1", &options).await;
     let confirmed = subscription.next_subscription_event().await.unwrap();
@@ -211,19 +215,19 @@ async fn a_subscription_tells_what_was_then_that_it_is_at_the_end_then_what_come
     while !is_caught_up(&subscription.next_subscription_event().await.unwrap()) {}
     let id = Uuid::new_v4();
     let late = event("OrderPlaced", 100).id(id);
-    client.append_to_stream("order-1", &appending(State::At(99)), late).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::At(99)), late).await.unwrap();
     assert_eq!(take(&mut subscription, 1).await, [id]);
 }
 
 #[tokio::test]
-async fn a_filtered_subscription_says_how_far_it_is_and_goes_on_from_there() {
+async fn a_filtered_subscription_resumes_from_its_checkpoints() {
     let (_server, client) = serving_with_client().await;
     let mut marked = Vec::new();
     for number in 0..200 {
         let stream = if number % 50 == 49 { "marked-1" } else { "other-1" };
         let id = Uuid::new_v4();
         let given = event("OrderPlaced", number).id(id);
-        let written = client.append_to_stream(stream, &appending(State::Any), given).await.unwrap();
+        let written = client.append_to_stream(stream, &appending(ExpectedState::Any), given).await.unwrap();
         if stream == "marked-1" {
             marked.push((written.position, id));
         }
@@ -252,28 +256,28 @@ async fn a_filtered_subscription_says_how_far_it_is_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn no_client_can_forge_an_event_of_the_domain() {
+async fn clients_cannot_append_domain_events() {
     let (_server, client) = serving_with_client().await;
     for stream in [format!("job-{}", Uuid::new_v4()), format!("matching-{}.3", Uuid::new_v4())] {
         let name = stream.as_str();
-        let refused = client.append_to_stream(name, &appending(State::NoStream), events(1)).await;
+        let refused = client.append_to_stream(name, &appending(ExpectedState::NoStream), events(1)).await;
         assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
         let batch = client.batch_append(&Default::default()).await.unwrap();
-        assert!(batch.append_to_stream(name, expected(State::NoStream), events(1)).await.is_err());
+        assert!(batch.append_to_stream(name, expected(ExpectedState::NoStream), events(1)).await.is_err());
         assert!(matches!(forwards(&client, name).await, Err(Error::ResourceNotFound)));
     }
 }
 
 #[tokio::test]
-async fn a_client_that_looks_for_a_cluster_finds_the_server() {
+async fn cluster_discovery_finds_the_server() {
     let (_server, port) = serving(&[]).await;
     let client = connect(&format!("{SCHEME}+discover://127.0.0.1:{port}?tls=false&nodePreference=leader"));
-    client.append_to_stream("order-1", &appending(State::NoStream), events(2)).await.unwrap();
+    client.append_to_stream("order-1", &appending(ExpectedState::NoStream), events(2)).await.unwrap();
     assert_eq!(forwards(&client, "order-1").await.unwrap(), [0, 1]);
 }
 
 #[tokio::test]
-async fn over_tls_who_knows_the_password_comes_in_and_nobody_else() {
+async fn tls_clients_need_the_right_password() {
     let certificates = Certificates::new();
     let (certificate, key) = (certificates.path("server.pem"), certificates.path("server.key"));
     let tls = [format!("--esdb-tls-cert={certificate}"), format!("--esdb-tls-key={key}")];
@@ -281,22 +285,22 @@ async fn over_tls_who_knows_the_password_comes_in_and_nobody_else() {
     let authority = certificates.path("ca.pem");
     let client = |user: &str| connect(&format!("{SCHEME}://{user}localhost:{port}?tlsCaFile={authority}"));
     let ann = client("ann:secret@");
-    ann.append_to_stream("order-1", &appending(State::NoStream), events(2)).await.unwrap();
+    ann.append_to_stream("order-1", &appending(ExpectedState::NoStream), events(2)).await.unwrap();
     assert_eq!(forwards(&ann, "order-1").await.unwrap(), [0, 1]);
-    for stranger in [client(""), client("ann:wrong@"), client("eve:secret@")] {
-        let refused = stranger.append_to_stream("order-1", &appending(State::Any), events(1)).await;
+    for client in [client(""), client("ann:wrong@"), client("eve:secret@")] {
+        let refused = client.append_to_stream("order-1", &appending(ExpectedState::Any), events(1)).await;
         assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
-        assert!(matches!(forwards(&stranger, "order-1").await, Err(Error::AccessDenied)));
+        assert!(matches!(forwards(&client, "order-1").await, Err(Error::AccessDenied)));
     }
 }
 
-/// An append whose answer was lost is sent again with the same ids; the subscription goes on by itself.
+/// An append whose response was lost is sent again with the same ids; the subscription resumes automatically.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_kills_what_was_acknowledged_is_there_once_and_a_subscription_misses_nothing() {
+async fn kills_lose_no_acknowledged_append_and_no_delivery() {
     let (mut server, client) = serving_with_client().await;
     let ids: Vec<_> = (0..90).map(|_| Uuid::new_v4()).collect();
     client
-        .append_to_stream("order-1", &appending(State::Any), event("OrderPlaced", 0).id(ids[0]))
+        .append_to_stream("order-1", &appending(ExpectedState::Any), event("OrderPlaced", 0).id(ids[0]))
         .await
         .unwrap();
     let retry = RetryOptions::default().retry_forever().retry_delay(Duration::from_millis(20));
@@ -313,7 +317,7 @@ async fn after_kills_what_was_acknowledged_is_there_once_and_a_subscription_miss
             server.restart().await;
         }
         while client
-            .append_to_stream("order-1", &appending(State::Any), event("OrderPlaced", number).id(*id))
+            .append_to_stream("order-1", &appending(ExpectedState::Any), event("OrderPlaced", number).id(*id))
             .await
             .is_err()
         {

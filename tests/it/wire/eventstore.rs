@@ -1,4 +1,4 @@
-//! The crate `eventstore`.
+//! Tests with the crate `eventstore`.
 
 use ::eventstore as crates;
 use crates::{
@@ -6,7 +6,7 @@ use crates::{
     RecordedEvent, SubscriptionEvent, TombstoneStreamOptions,
 };
 
-use super::State;
+use super::ExpectedState;
 
 #[path = "cases.rs"]
 mod cases;
@@ -21,28 +21,28 @@ fn connect(url: &str) -> Client {
     Client::new(url.parse().unwrap()).unwrap()
 }
 
-fn expected(state: State) -> ExpectedRevision {
+fn expected(state: ExpectedState) -> ExpectedRevision {
     match state {
-        State::Any => ExpectedRevision::Any,
-        State::Exists => ExpectedRevision::StreamExists,
-        State::NoStream => ExpectedRevision::NoStream,
-        State::At(revision) => ExpectedRevision::Exact(revision),
+        ExpectedState::Any => ExpectedRevision::Any,
+        ExpectedState::Exists => ExpectedRevision::StreamExists,
+        ExpectedState::NoStream => ExpectedRevision::NoStream,
+        ExpectedState::At(revision) => ExpectedRevision::Exact(revision),
     }
 }
 
-fn appending(state: State) -> AppendToStreamOptions {
+fn appending(state: ExpectedState) -> AppendToStreamOptions {
     AppendToStreamOptions::default().expected_revision(expected(state))
 }
 
-fn deleting(state: State) -> DeleteStreamOptions {
+fn deleting(state: ExpectedState) -> DeleteStreamOptions {
     DeleteStreamOptions::default().expected_revision(expected(state))
 }
 
-fn tombstoning(state: State) -> TombstoneStreamOptions {
+fn tombstoning(state: ExpectedState) -> TombstoneStreamOptions {
     TombstoneStreamOptions::default().expected_revision(expected(state))
 }
 
-/// What was expected and where the stream is, if that is what the error is about.
+/// The expected and the actual revision of a wrong expected version error.
 fn wrong(error: &Error) -> Option<(ExpectedRevision, Option<u64>)> {
     match error {
         Error::WrongExpectedVersion { expected, current: CurrentRevision::NoStream } => {

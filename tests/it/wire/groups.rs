@@ -1,21 +1,21 @@
-//! Persistent subscriptions, with either crate.
+//! Persistent subscriptions, with both crates.
 
 use uuid::Uuid;
 
-use super::super::State;
+use super::super::ExpectedState;
 use super::appending;
 use super::cases::{event, serving_with_client};
 use super::crates::{
     Client, Error, NakAction, PersistentSubscription, PersistentSubscriptionOptions, StreamPosition,
 };
-use crate::support::until;
+use crate::support::wait_until;
 
 async fn append(client: &Client, stream: &str, ids: &[Uuid]) {
     let events: Vec<_> = ids.iter().map(|id| event("OrderPlaced", 0).id(*id)).collect();
-    client.append_to_stream(stream, &appending(State::Any), events).await.unwrap();
+    client.append_to_stream(stream, &appending(ExpectedState::Any), events).await.unwrap();
 }
 
-/// The ids of the next events, which are acknowledged.
+/// Receives and acknowledges the next events, and returns their ids.
 async fn take(subscription: &mut PersistentSubscription, count: usize) -> Vec<Uuid> {
     let mut ids = Vec::new();
     while ids.len() < count {
@@ -31,7 +31,7 @@ fn from_the_start() -> PersistentSubscriptionOptions {
 }
 
 #[tokio::test]
-async fn a_group_gives_out_what_was_there_and_what_comes_and_ends_with_an_error_when_it_is_deleted() {
+async fn a_group_delivers_all_events_and_ends_when_deleted() {
     let (_server, client) = serving_with_client().await;
     let ids: Vec<_> = (0..30).map(|_| Uuid::new_v4()).collect();
     append(&client, "order-1", &ids[..20]).await;
@@ -50,7 +50,7 @@ async fn a_group_gives_out_what_was_there_and_what_comes_and_ends_with_an_error_
 }
 
 #[tokio::test]
-async fn after_a_kill_a_group_gives_out_all_that_was_not_done_and_keeps_what_it_parked() {
+async fn a_killed_group_redelivers_events_and_keeps_parked_ones() {
     let (mut server, client) = serving_with_client().await;
     let ids: Vec<_> = (0..20).map(|_| Uuid::new_v4()).collect();
     append(&client, "order-1", &ids).await;
@@ -64,7 +64,7 @@ async fn after_a_kill_a_group_gives_out_all_that_was_not_done_and_keeps_what_it_
         let info = client.get_persistent_subscription_info("order-1", "g", &Default::default()).await;
         info.ok().map(|info| info.stats.parked_message_count)
     };
-    until("the event is parked", async || parked(&client).await == Some(1)).await;
+    wait_until("the event is parked", async || parked(&client).await == Some(1)).await;
     server.kill();
     server.restart().await;
 
@@ -72,7 +72,7 @@ async fn after_a_kill_a_group_gives_out_all_that_was_not_done_and_keeps_what_it_
     assert_eq!(parked(&client).await, Some(1));
     let mut subscription =
         client.subscribe_to_persistent_subscription("order-1", "g", &Default::default()).await.unwrap();
-    // What was done behind the last checkpoint comes again.
+    // Events acknowledged after the last checkpoint are delivered again.
     let mut seen = take(&mut subscription, 1).await;
     while *seen.last().unwrap() != ids[19] {
         seen.extend(take(&mut subscription, 1).await);

@@ -1,4 +1,4 @@
-//! The crate `kurrentdb`.
+//! Tests with the crate `kurrentdb`.
 
 use ::kurrentdb as crates;
 use crates::{
@@ -7,7 +7,7 @@ use crates::{
     TombstoneStreamOptions,
 };
 
-use super::{State, serving};
+use super::{ExpectedState, serving};
 
 #[path = "cases.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, compiled against another client")]
@@ -25,28 +25,28 @@ fn connect(url: &str) -> Client {
     Client::new(url.parse().unwrap()).unwrap()
 }
 
-fn expected(state: State) -> StreamState {
+fn expected(state: ExpectedState) -> StreamState {
     match state {
-        State::Any => StreamState::Any,
-        State::Exists => StreamState::StreamExists,
-        State::NoStream => StreamState::NoStream,
-        State::At(revision) => StreamState::StreamRevision(revision),
+        ExpectedState::Any => StreamState::Any,
+        ExpectedState::Exists => StreamState::StreamExists,
+        ExpectedState::NoStream => StreamState::NoStream,
+        ExpectedState::At(revision) => StreamState::StreamRevision(revision),
     }
 }
 
-fn appending(state: State) -> AppendToStreamOptions {
+fn appending(state: ExpectedState) -> AppendToStreamOptions {
     AppendToStreamOptions::default().stream_state(expected(state))
 }
 
-fn deleting(state: State) -> DeleteStreamOptions {
+fn deleting(state: ExpectedState) -> DeleteStreamOptions {
     DeleteStreamOptions::default().stream_state(expected(state))
 }
 
-fn tombstoning(state: State) -> TombstoneStreamOptions {
+fn tombstoning(state: ExpectedState) -> TombstoneStreamOptions {
     TombstoneStreamOptions::default().stream_state(expected(state))
 }
 
-/// What was expected and where the stream is, if that is what the error is about.
+/// The expected and the actual revision of a wrong expected version error.
 fn wrong(error: &Error) -> Option<(StreamState, Option<u64>)> {
     match error {
         Error::WrongExpectedVersion { expected, current: CurrentRevision::NoStream } => {
@@ -67,9 +67,9 @@ fn is_caught_up(event: &SubscriptionEvent) -> bool {
     matches!(event, SubscriptionEvent::CaughtUp(Some(_)))
 }
 
-/// The other crate cannot ask for it.
+/// The other crate does not support filtered reads.
 #[tokio::test]
-async fn the_log_is_read_through_filters_of_streams_and_types_both_ways() {
+async fn filtered_log_reads_work_in_both_directions() {
     let (_server, port) = serving(&[]).await;
     let client = connect(&format!("{SCHEME}://127.0.0.1:{port}?tls=false"));
     let mut all = Vec::new();
@@ -78,7 +78,7 @@ async fn the_log_is_read_through_filters_of_streams_and_types_both_ways() {
         let kind = ["Opened", "Closed"][number % 2];
         let event = cases::event(kind, number);
         all.push((stream.clone(), kind));
-        client.append_to_stream(stream, &appending(State::Any), event).await.unwrap();
+        client.append_to_stream(stream, &appending(ExpectedState::Any), event).await.unwrap();
     }
     type Keep = fn(&(String, &str)) -> bool;
     let filters: [(SubscriptionFilter, Keep); 4] = [

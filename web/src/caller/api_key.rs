@@ -1,11 +1,11 @@
-//! API keys: configured as hashes, compared in constant time.
+//! API keys, configured as hashes and compared in constant time.
 
 use aws_lc_rs::{constant_time, digest};
 use event_schemas::ids::{Tenant, UserId};
 
 use super::{Caller, Credential, Roles};
 
-/// A key that may be sent as `X-API-Key`. The key itself is not kept.
+/// A key that may be sent as `X-API-Key`. Only its hash is stored.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     id: String,
@@ -15,16 +15,16 @@ pub struct ApiKey {
     roles: Roles,
 }
 
-/// The hash in the configuration is none.
+/// The configured hash of an API key is not a SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the sha256 of the API key `{id}` must be 64 hexadecimal digits, as `printf %s \"$KEY\" | sha256sum` prints"
 )]
-pub struct NotAnApiKey {
+pub struct InvalidApiKeyHash {
     pub id: String,
 }
 
-/// The hash of a key as the configuration takes it.
+/// The hash of a key, in the form of the configuration.
 pub fn hash_of(key: &str) -> String {
     let digest = digest::digest(&digest::SHA256, key.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -34,15 +34,15 @@ impl ApiKey {
     /// `sha256` is the key's SHA-256 in hexadecimal; `id` names the key in logs.
     ///
     /// # Errors
-    /// If `sha256` is no such text.
+    /// If `sha256` is not 64 hexadecimal digits.
     pub fn new(
         id: &str,
         sha256: &str,
         tenant: Tenant,
         user: Option<UserId>,
         roles: Roles,
-    ) -> Result<Self, NotAnApiKey> {
-        let sha256 = from_hex(sha256).ok_or_else(|| NotAnApiKey { id: id.to_owned() })?;
+    ) -> Result<Self, InvalidApiKeyHash> {
+        let sha256 = from_hex(sha256).ok_or_else(|| InvalidApiKeyHash { id: id.to_owned() })?;
         Ok(Self { id: id.to_owned(), sha256, tenant, user, roles })
     }
 
@@ -57,11 +57,11 @@ impl ApiKey {
     }
 }
 
-/// The caller a presented key belongs to. Looks at every key, so that time tells nothing of which came close.
+/// The caller of a presented key. All keys are compared, so that the time does not depend on which one matches.
 pub(super) fn find(keys: &[ApiKey], presented: &str) -> Option<Caller> {
     let digest = digest::digest(&digest::SHA256, presented.as_bytes());
-    let fits = |key: &ApiKey| constant_time::verify_slices_are_equal(&key.sha256, digest.as_ref()).is_ok();
-    let found = keys.iter().fold(None, |found, key| if fits(key) { Some(key) } else { found });
+    let matches = |key: &ApiKey| constant_time::verify_slices_are_equal(&key.sha256, digest.as_ref()).is_ok();
+    let found = keys.iter().fold(None, |found, key| if matches(key) { Some(key) } else { found });
     found.map(ApiKey::caller)
 }
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_by_its_text_alone() {
+    fn key_is_found_by_its_text_only() {
         let keys = [key("a", "first"), key("b", "second")];
         assert_eq!(find(&keys, "second").unwrap().via, Credential::ApiKey("b".into()));
         assert_eq!(find(&keys, &hash_of("second")), None);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_that_is_none_is_refused_with_its_id() {
+    fn invalid_hash_is_refused_with_the_id_of_its_key() {
         let refused = ApiKey::new("ci", "abc", "acme".parse().unwrap(), None, Roles::NONE).unwrap_err();
         assert_eq!(refused.id, "ci");
     }

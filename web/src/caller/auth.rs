@@ -1,4 +1,4 @@
-//! What a server believes.
+//! Authentication of requests.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ const API_KEY: &str = "x-api-key";
 const TENANT: &str = "x-tenant";
 const USER: &str = "x-user";
 
-/// The user of an open server who does not say who they are.
+/// The user of a request to an open server that names none.
 pub(super) const LOCAL_USER: &str = "local";
 
-/// Where the present comes from: the system, or a test.
+/// The source of the current time: the system clock, or a test's.
 #[derive(Clone)]
 pub struct Now(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Now {
 
 #[derive(Debug)]
 enum Trust {
-    /// No keys: everybody is who they say, with every role.
+    /// No keys: the caller is the user that it names, with every role.
     Open,
     Keys {
         tokens: Keys,
@@ -56,7 +56,7 @@ enum Trust {
     },
 }
 
-/// Decides who a request comes from. Cheap to clone.
+/// Authenticates requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Auth {
     trust: Arc<Trust>,
@@ -65,12 +65,12 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Everybody has every role, and says who they are. For loopback only.
+    /// Every caller has every role, and names its tenant and user itself. For loopback only.
     pub fn open(now: Now) -> Self {
         Self { trust: Arc::new(Trust::Open), tickets: Arc::default(), now }
     }
 
-    /// Tokens signed with one of `tokens`, and API keys. Without any of either nobody gets in.
+    /// Accepts tokens signed with one of `tokens`, and API keys. With neither, every request is refused.
     pub fn with_keys(tokens: Keys, api_keys: Vec<ApiKey>, now: Now) -> Self {
         Self { trust: Arc::new(Trust::Keys { tokens, api_keys }), tickets: Arc::default(), now }
     }
@@ -79,11 +79,11 @@ impl Auth {
         matches!(*self.trust, Trust::Open)
     }
 
-    /// Who sent the request.
+    /// Authenticates a request.
     ///
     /// # Errors
-    /// 401 for missing or bad credentials; on an open server 400 for a tenant or user that cannot be one, and 403 for a
-    /// foreign host name.
+    /// 401 for missing or invalid credentials; on an open server 400 for an invalid tenant or user, and 403 for a foreign
+    /// host name.
     pub fn caller(&self, request: &Request) -> Result<Caller, Problem> {
         if let Some(ticket) = query_value(request, "ticket") {
             return self.tickets.redeem(&ticket, self.now.get()).ok_or_else(bad_credentials);
@@ -97,10 +97,10 @@ impl Auth {
         }
     }
 
-    /// A ticket for one stream, for a browser's `EventSource`, which cannot send headers.
+    /// Issues a ticket for one stream, for a browser's `EventSource`, which cannot send headers.
     ///
     /// # Errors
-    /// 429 if too many tickets wait to be used.
+    /// 429 if too many tickets are unused.
     pub fn ticket(&self, caller: Caller) -> Result<Ticket, Problem> {
         self.tickets.issue(caller, self.now.get())
     }
@@ -140,8 +140,8 @@ fn query_value(request: &Request, name: &str) -> Option<String> {
         .map(|(_, v)| v.into())
 }
 
-/// A web page can give its own name the address 127.0.0.1 and then read what an open server answers to it. It cannot do so
-/// under `localhost` or an address.
+/// Protects an open server against DNS rebinding: a web page can resolve its own host name to 127.0.0.1 and read the
+/// responses. It cannot do so with `localhost` or an address.
 fn check_host(request: &Request) -> Result<(), Problem> {
     let host = request.header(header::HOST).or_else(|| request.uri().authority().map(|host| host.as_str()));
     let Some(host) = host else { return Ok(()) };
@@ -151,9 +151,7 @@ fn check_host(request: &Request) -> Result<(), Problem> {
     if address || name == "localhost" || name.ends_with(".localhost") {
         return Ok(());
     }
-    Err(Problem::forbidden(
-        "a server without keys answers to localhost and addresses only, not to other names",
-    ))
+    Err(Problem::forbidden("a server without keys accepts the host names localhost and IP addresses only"))
 }
 
 fn open_caller(headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_server_answers_to_no_foreign_name() {
+    fn open_server_refuses_foreign_host_names() {
         let auth = Auth::open(Now::new(now));
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "a.localhost:1"]
         {
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_key_lets_its_owner_in() {
+    fn api_key_authenticates_its_owner() {
         let key = ApiKey::new("ci", &api_key_hash("k"), "acme".parse().unwrap(), None, Role::Service.into());
         let auth = Auth::with_keys(Keys::default(), vec![key.unwrap()], Now::new(now));
         let caller = auth.caller(&request("x-api-key", "k")).unwrap();
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_with_no_key_at_all_lets_nobody_in() {
+    fn server_without_any_key_refuses_all_requests() {
         let auth = Auth::with_keys(Keys::default(), vec![], Now::new(now));
         assert!(auth.caller(&Request::default()).is_err());
         assert!(auth.caller(&request("x-user", "ann")).is_err());

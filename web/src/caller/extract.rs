@@ -10,8 +10,8 @@ use crate::problem::Problem;
 const BEARER: &str = "Bearer";
 const API_KEY: &str = "ApiKey";
 
-/// Written by hand because the derived scheme refuses a request without credentials before anyone is asked whether the
-/// server is open.
+/// Written by hand because the derived scheme refuses a request without credentials before it is known whether the server
+/// is open.
 impl<'a> ApiExtractor<'a> for Caller {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
 
@@ -73,7 +73,7 @@ fn authenticate(request: &Request) -> Result<Caller, Problem> {
     }
 }
 
-/// The caller, for plain poem handlers outside the OpenAPI document, as those of WebSockets.
+/// The caller, for plain poem handlers outside the OpenAPI document, such as those of WebSockets.
 #[derive(Clone, Debug)]
 pub struct Authenticated(pub Caller);
 

@@ -1,25 +1,25 @@
-//! Roles, and small sets of them.
+//! Roles and sets of roles.
 
 use std::fmt;
 use std::ops::BitOr;
 use std::str::FromStr;
 
-/// What a caller may be.
+/// A role of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// A person, or an application acting for one.
+    /// A person, or an application that acts for one.
     User,
-    /// A process that takes work and reports it.
+    /// A process that claims work and reports its results.
     Worker,
     /// A trusted program.
     Service,
-    /// May read the whole history of its tenant.
+    /// May read the complete history of its tenant.
     Auditor,
-    /// May change the server itself.
+    /// May administer the server.
     Admin,
 }
 
-/// No such role.
+/// The role does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such role: {0}; the roles are user, worker, service, auditor, admin")]
 pub struct UnknownRole(pub String);
@@ -138,14 +138,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_of_roles_reads_as_a_sentence() {
+    fn set_of_roles_is_displayed_as_a_list() {
         assert_eq!((Role::Worker | Role::Service).to_string(), "worker or service");
         assert_eq!((Role::User | Role::Admin | Role::Service).to_string(), "user, service or admin");
         assert_eq!(Roles::NONE.to_string(), "none");
     }
 
     #[test]
-    fn roles_are_known_by_their_names() {
+    fn roles_are_parsed_from_their_names() {
         for role in Role::ALL {
             assert_eq!(role.as_str().parse(), Ok(role));
         }

@@ -1,4 +1,4 @@
-//! Tickets: a right to open one stream, good once and for a minute, because a browser's `EventSource` sends no headers.
+//! Stream tickets: each opens one stream, once, within a minute, because a browser's `EventSource` cannot send headers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,13 +12,13 @@ use event_schemas::time::Timestamp;
 use super::Caller;
 use crate::problem::Problem;
 
-/// How long a ticket is good for.
+/// The lifetime of a ticket.
 pub const TICKET_TTL: Duration = Duration::from_secs(60);
 
-/// Tickets issued and not yet used. Reached only by a caller who asks and never comes.
-const WAITING_MAX: usize = 10_000;
+/// The most tickets that are issued and unused. Reached only by a caller that requests tickets and does not use them.
+const PENDING_MAX: usize = 10_000;
 
-/// To be sent as `?ticket=`.
+/// A ticket, to be sent as `?ticket=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub ticket: String,
@@ -26,16 +26,16 @@ pub struct Ticket {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingTicket {
     caller: Caller,
     expires_at: Timestamp,
 }
 
-/// Kept in memory: after a restart a browser asks for a new one, as it does after a minute.
+/// The unused tickets. Kept in memory: after a restart a browser requests a new one, as it does after a minute.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
-    /// By the hash of the ticket, so that looking one up takes the same time whatever was sent.
-    waiting: Mutex<HashMap<[u8; 32], Waiting>>,
+    /// Keyed by the hash of the ticket, so that the time of a lookup does not depend on what was sent.
+    pending: Mutex<HashMap<[u8; 32], PendingTicket>>,
 }
 
 fn hash(ticket: &str) -> [u8; 32] {
@@ -46,23 +46,23 @@ fn hash(ticket: &str) -> [u8; 32] {
 impl Tickets {
     pub(super) fn issue(&self, caller: Caller, now: Timestamp) -> Result<Ticket, Problem> {
         let mut bytes = [0; 32];
-        rand::fill(&mut bytes).map_err(|_| Problem::internal(&"the system gives no random bytes"))?;
+        rand::fill(&mut bytes).map_err(|_| Problem::internal(&"the system provides no random bytes"))?;
         let ticket = URL_SAFE_NO_PAD.encode(bytes);
         let expires_at = now.after(TICKET_TTL);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= WAITING_MAX {
-            waiting.retain(|_, ticket| now < ticket.expires_at);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.len() >= PENDING_MAX {
+            pending.retain(|_, ticket| now < ticket.expires_at);
         }
-        if waiting.len() >= WAITING_MAX {
-            return Err(Problem::rate_limited("too many stream tickets wait to be used", TICKET_TTL));
+        if pending.len() >= PENDING_MAX {
+            return Err(Problem::rate_limited("too many stream tickets are unused", TICKET_TTL));
         }
-        waiting.insert(hash(&ticket), Waiting { caller, expires_at });
+        pending.insert(hash(&ticket), PendingTicket { caller, expires_at });
         Ok(Ticket { ticket, expires_at })
     }
 
     pub(super) fn redeem(&self, ticket: &str, now: Timestamp) -> Option<Caller> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(&hash(ticket)).filter(|ticket| now < ticket.expires_at).map(|ticket| ticket.caller)
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.remove(&hash(ticket)).filter(|ticket| now < ticket.expires_at).map(|ticket| ticket.caller)
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_once() {
+    fn ticket_is_valid_once() {
         let tickets = Tickets::default();
         let ticket = tickets.issue(caller(), Timestamp::EPOCH).unwrap().ticket;
         assert_eq!(tickets.redeem(&ticket, Timestamp::EPOCH), Some(caller()));
@@ -90,16 +90,16 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_for_a_minute() {
+    fn ticket_expires_after_a_minute() {
         let tickets = Tickets::default();
         let ticket = tickets.issue(caller(), Timestamp::EPOCH).unwrap();
         assert_eq!(tickets.redeem(&ticket.ticket, Timestamp::EPOCH.after(TICKET_TTL)), None);
     }
 
     #[test]
-    fn tickets_nobody_uses_make_room_when_they_expire() {
+    fn expired_tickets_free_their_slots() {
         let tickets = Tickets::default();
-        for _ in 0..WAITING_MAX {
+        for _ in 0..PENDING_MAX {
             tickets.issue(caller(), Timestamp::EPOCH).unwrap();
         }
         assert!(tickets.issue(caller(), Timestamp::EPOCH).is_err());

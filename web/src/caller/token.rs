@@ -1,7 +1,7 @@
-//! JSON Web Tokens: verified, and minted for the command line.
+//! JSON Web Tokens: verification, and minting for the command line.
 //!
-//! The library checks the signature; what the claims say is checked here, against an instant that is passed in, because
-//! the library reads the system clock and takes a mistyped `nbf` for an absent one.
+//! The library checks the signature. The claims are checked here, against a time that is passed in, because the library
+//! reads the system clock and treats a mistyped `nbf` as absent.
 
 use std::collections::BTreeMap;
 
@@ -13,45 +13,45 @@ use serde_json::Number;
 
 use super::{Caller, Credential, DEFAULT_TENANT, Role, Roles};
 
-/// A shared secret is at least as long as the hash it keys.
+/// The shortest shared secret: as long as the output of the hash.
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// How far the clocks of issuer and server may differ, in seconds.
+/// The tolerated difference between the clocks of issuer and server, in seconds.
 const LEEWAY_SECONDS: f64 = 60.0;
 
-/// A longer token is refused before anything is computed from it.
+/// A longer token is refused before it is parsed.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Who issues tokens, and for whom, unless configured.
+/// The default issuer and audience of tokens.
 const DEFAULT_NAME: &str = "matchbook";
 
-/// The keys are of no use.
+/// A key that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error(
-        "the token secret has {0} bytes; it needs {SECRET_BYTES_MIN} or more, as `openssl rand -hex 32` makes"
+        "the token secret has {0} bytes; it needs {SECRET_BYTES_MIN} or more, as `openssl rand -hex 32` prints"
     )]
     ShortSecret(usize),
     #[error(
-        "the key is no PEM public key of a kind taken here: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA)"
+        "the key is not a PEM public key of a supported kind: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA)"
     )]
     UnknownPem,
     #[error("the token cannot be signed: {0}")]
     Signing(jsonwebtoken::errors::Error),
 }
 
-/// Why a token is not believed. For the server's log alone.
+/// Why a token is refused. For the server's log only.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadToken {
     #[error("it is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
     #[error("it is malformed: {0}")]
     Malformed(jsonwebtoken::errors::Error),
-    #[error("it names critical extensions, and none is known here")]
+    #[error("it has critical extensions, and none is supported")]
     CriticalExtension,
-    #[error("no key here is for its algorithm")]
+    #[error("no configured key is for its algorithm")]
     NoKey,
-    #[error("no key here has signed it")]
+    #[error("its signature matches no configured key")]
     Signature,
     #[error("it has expired")]
     Expired,
@@ -59,17 +59,17 @@ pub(super) enum BadToken {
     NotYetValid,
     #[error("it was issued in the future")]
     IssuedInTheFuture,
-    #[error("its issuer is another")]
+    #[error("unexpected issuer")]
     Issuer,
-    #[error("its audience is another")]
+    #[error("unexpected audience")]
     Audience,
-    #[error("its subject or tenant cannot be a name: {0}")]
+    #[error("invalid subject or tenant: {0}")]
     Name(event_schemas::ids::InvalidId),
-    #[error("a rating is no number")]
+    #[error("a rating is not a number")]
     Rating,
 }
 
-/// One or many, as the standard allows for `aud`.
+/// One audience or several, as the standard allows for `aud`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -86,20 +86,20 @@ impl Audience {
     }
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
     sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
-    /// A token without roles is a user's: what an identity provider that knows nothing of roles issues.
+    /// A token without roles has the role `user`: identity providers without roles issue such tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     ratings: BTreeMap<String, f64>,
     iss: String,
     aud: Audience,
-    /// Seconds since 1970. A text instead of a number does not parse, and is refused with that.
+    /// Seconds since 1970. A text instead of a number does not parse, and the token is refused.
     exp: Number,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<Number>,
@@ -108,7 +108,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// For `user`, from `now` on for `ttl`, issued by and for `matchbook`.
+    /// Claims for `user`, valid from `now` for `ttl`, issued by and for `matchbook`.
     pub fn new(tenant: &Tenant, user: &str, roles: Roles, now: Timestamp, ttl: std::time::Duration) -> Self {
         let whole_seconds = |at: Timestamp| Number::from(at.micros().div_euclid(1_000_000));
         Self {
@@ -124,7 +124,7 @@ impl Claims {
         }
     }
 
-    /// The user's rating in a pool.
+    /// Adds the user's rating in a pool.
     #[must_use]
     pub fn rating(mut self, pool: &str, rating: f64) -> Self {
         self.ratings.insert(pool.to_owned(), rating);
@@ -133,16 +133,16 @@ impl Claims {
 
     fn check(&self, keys: &Keys, now: Timestamp) -> Result<(), BadToken> {
         let now = seconds(now);
-        let begun = |at: &Option<Number>| {
+        let has_passed = |at: &Option<Number>| {
             at.as_ref().is_none_or(|at| at.as_f64().is_some_and(|at| at <= now + LEEWAY_SECONDS))
         };
         if !self.exp.as_f64().is_some_and(|exp| now < exp + LEEWAY_SECONDS) {
             return Err(BadToken::Expired);
         }
-        if !begun(&self.nbf) {
+        if !has_passed(&self.nbf) {
             return Err(BadToken::NotYetValid);
         }
-        if !begun(&self.iat) {
+        if !has_passed(&self.iat) {
             return Err(BadToken::IssuedInTheFuture);
         }
         if self.iss != keys.issuer {
@@ -158,7 +158,7 @@ impl Claims {
         if self.ratings.values().any(|rating| !rating.is_finite()) {
             return Err(BadToken::Rating);
         }
-        // A role this version does not know gives no right, and does not spoil the others.
+        // An unknown role is ignored; the others still count.
         let roles = match &self.roles {
             Some(roles) => roles.iter().filter_map(|role| role.parse::<Role>().ok()).collect(),
             None => Role::User.into(),
@@ -184,9 +184,9 @@ struct Key {
     decoding: DecodingKey,
 }
 
-/// The keys that tokens are verified with, and whom they must be issued by and for.
+/// The keys that tokens are verified with, and the required issuer and audience.
 ///
-/// A key fixes the one algorithm it is used with: a public key can never be taken for a shared secret.
+/// Each key is used with one algorithm only: a public key is never used as a shared secret.
 #[derive(Debug)]
 pub struct Keys {
     keys: Vec<Key>,
@@ -205,7 +205,7 @@ impl Keys {
         self.keys.is_empty()
     }
 
-    /// A shared secret, for HS256.
+    /// Adds a shared secret, for HS256.
     ///
     /// # Errors
     /// If it is shorter than [`SECRET_BYTES_MIN`].
@@ -215,7 +215,7 @@ impl Keys {
         Ok(self)
     }
 
-    /// A public key as PEM: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
+    /// Adds a public key as PEM: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
     ///
     /// # Errors
     /// If it is none of these.
@@ -251,11 +251,11 @@ impl Keys {
         if header.crit.is_some() {
             return Err(BadToken::CriticalExtension);
         }
-        let mut fitting = self.keys.iter().filter(|key| key.algorithm == header.alg).peekable();
-        if fitting.peek().is_none() {
+        let mut candidates = self.keys.iter().filter(|key| key.algorithm == header.alg).peekable();
+        if candidates.peek().is_none() {
             return Err(BadToken::NoKey);
         }
-        for key in fitting {
+        for key in candidates {
             let mut signature_only = Validation::new(key.algorithm);
             signature_only.validate_exp = false;
             signature_only.validate_aud = false;
@@ -281,7 +281,7 @@ fn check_secret(secret: &[u8]) -> Result<(), KeyError> {
     if secret.len() < SECRET_BYTES_MIN { Err(KeyError::ShortSecret(secret.len())) } else { Ok(()) }
 }
 
-/// A token signed with the shared secret (HS256).
+/// Mints a token, signed with the shared secret (HS256).
 ///
 /// # Errors
 /// If the secret is too short.

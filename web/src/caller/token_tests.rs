@@ -56,7 +56,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 #[test]
-fn a_minted_token_says_who_and_what_it_was_minted_for() {
+fn minted_token_names_its_caller_and_roles() {
     let claims = Claims::new(&acme(), "ann", Role::User | Role::Worker, now(), HOUR).rating("blitz", 1610.5);
     let caller = keys().verify(&mint(SECRET, &claims).unwrap(), now()).unwrap();
     assert_eq!(caller.tenant, acme());
@@ -67,7 +67,7 @@ fn a_minted_token_says_who_and_what_it_was_minted_for() {
 }
 
 #[test]
-fn a_token_without_tenant_and_roles_is_a_users_of_the_default_tenant() {
+fn token_without_tenant_and_roles_gets_the_defaults() {
     let caller = verify(&json!({})).unwrap();
     assert_eq!((caller.tenant.as_str(), caller.roles), (DEFAULT_TENANT, Role::User.into()));
     assert_eq!(verify(&json!({"roles": []})).unwrap().roles, Roles::NONE);
@@ -75,14 +75,14 @@ fn a_token_without_tenant_and_roles_is_a_users_of_the_default_tenant() {
 }
 
 #[test]
-fn a_token_is_good_until_a_minute_after_it_expires() {
+fn token_is_valid_until_a_minute_after_its_expiry() {
     let at = |seconds| keys().verify(&minted(), now().after(HOUR + Duration::from_secs(seconds)));
     assert!(at(59).is_ok());
     assert!(matches!(at(60), Err(BadToken::Expired)));
 }
 
 #[test]
-fn claims_that_do_not_hold_are_refused() {
+fn invalid_claims_are_refused() {
     let second = now().micros() / 1_000_000;
     for (case, refused) in [
         ("no exp", json!({"exp": null})),
@@ -98,7 +98,7 @@ fn claims_that_do_not_hold_are_refused() {
         ("no sub", json!({"sub": null})),
         ("sub as number", json!({"sub": 5})),
         ("empty sub", json!({"sub": ""})),
-        ("tenant that cannot be one", json!({"tenant": "a\nb"})),
+        ("invalid tenant", json!({"tenant": "a\nb"})),
         ("roles as text", json!({"roles": "admin"})),
         ("rating as text", json!({"ratings": {"blitz": "9999"}})),
     ] {
@@ -107,12 +107,12 @@ fn claims_that_do_not_hold_are_refused() {
 }
 
 #[test]
-fn one_audience_of_several_is_enough() {
+fn one_matching_audience_is_enough() {
     assert!(verify(&json!({"aud": ["other", "matchbook"], "nbf": 1, "iat": 1})).is_ok());
 }
 
 #[test]
-fn a_claim_that_comes_twice_is_refused() {
+fn duplicate_claim_is_refused() {
     let second = now().micros() / 1_000_000 + 60;
     let payload =
         format!(r#"{{"sub":"ann","sub":"bob","iss":"matchbook","aud":"matchbook","exp":{second}}}"#);
@@ -124,7 +124,7 @@ fn a_claim_that_comes_twice_is_refused() {
 }
 
 #[test]
-fn a_token_that_nobody_here_signed_is_refused() {
+fn token_with_a_foreign_signature_is_refused() {
     let token = minted();
     let (message, signature) = token.rsplit_once('.').unwrap();
     let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
@@ -149,7 +149,7 @@ fn a_token_that_nobody_here_signed_is_refused() {
 }
 
 #[test]
-fn headers_that_point_at_keys_are_ignored_and_critical_ones_refused() {
+fn key_headers_are_ignored_and_critical_ones_refused() {
     let key = EncodingKey::from_secret(SECRET);
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("../../dev/null".into());
@@ -162,7 +162,7 @@ fn headers_that_point_at_keys_are_ignored_and_critical_ones_refused() {
 }
 
 #[test]
-fn keys_of_every_kind_verify_their_own_algorithm() {
+fn each_key_verifies_its_own_algorithm_only() {
     let ed = Ed25519KeyPair::generate().unwrap();
     let ed_public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(ed.public_key()).unwrap();
     let ed_private = EncodingKey::from_ed_der(ed.to_pkcs8v1().unwrap().as_ref());
@@ -192,7 +192,7 @@ fn keys_of_every_kind_verify_their_own_algorithm() {
 }
 
 #[test]
-fn a_public_key_is_never_taken_for_a_shared_secret() {
+fn public_key_is_never_used_as_a_shared_secret() {
     let ed = Ed25519KeyPair::generate().unwrap();
     let public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(ed.public_key()).unwrap();
     let public = pem(public.as_ref());
@@ -202,7 +202,7 @@ fn a_public_key_is_never_taken_for_a_shared_secret() {
 }
 
 #[test]
-fn a_short_secret_and_a_file_that_is_no_key_are_refused() {
+fn short_secret_and_unknown_key_file_are_refused() {
     assert!(matches!(Keys::default().secret(b"short"), Err(KeyError::ShortSecret(5))));
     assert!(matches!(Keys::default().pem(b"hello"), Err(KeyError::UnknownPem)));
 }

@@ -1,4 +1,4 @@
-//! Many things in one body: a JSON array, or one thing a line.
+//! Many items in one body: a JSON array, or one item per line.
 
 use std::ops::Deref;
 
@@ -13,7 +13,7 @@ use crate::problem::{Code, Problem};
 
 const LINES: &str = "application/x-ndjson";
 
-/// Up to `MAX` things, as a JSON array or as NDJSON: one JSON value a line.
+/// Up to `MAX` items, as a JSON array or as NDJSON: one JSON value per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch<T, const MAX: usize = 10_000>(pub Vec<T>);
 
@@ -49,10 +49,10 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Batc
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let content_type = request.content_type().ok_or_else(|| other_type("no type"))?;
+        let content_type = request.content_type().ok_or_else(|| unsupported_type("no type"))?;
         let lines = essence(content_type) == LINES;
         if !lines && !<Json<Vec<T>> as Payload>::check_content_type(content_type) {
-            return Err(other_type(&format!("type `{content_type}`")).into());
+            return Err(unsupported_type(&format!("type `{content_type}`")).into());
         }
         let bytes = body.take()?.into_bytes().await?;
         let items = if lines { parse_lines(&bytes, MAX)? } else { parse::<Vec<T>>(&bytes)? };
@@ -67,18 +67,18 @@ fn schema_of<T: Type>() -> MetaSchema {
     MetaSchema { items: Some(Box::new(T::schema_ref())), ..MetaSchema::new("array") }
 }
 
-fn other_type(what: &str) -> Problem {
+fn unsupported_type(what: &str) -> Problem {
     let detail = format!(
-        "this path does not take a body of {what}; send {MEDIA_TYPE}, or {LINES} with an item a line"
+        "this path does not accept a body of {what}; send {MEDIA_TYPE}, or {LINES} with one item per line"
     );
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 fn too_many(max: usize) -> Problem {
-    Problem::invalid("body", format!("has at most {max} items; send the others in another request"))
+    Problem::invalid("body", format!("must have at most {max} items; send the others in another request"))
 }
 
-/// Empty lines mean nothing, so that a trailing line break does no harm.
+/// Empty lines are ignored, so a trailing line break is fine.
 fn parse_lines<T: ParseFromJSON + 'static>(text: &[u8], max: usize) -> Result<Vec<T>, Problem> {
     let mut items = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -105,22 +105,22 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_one_thing() {
+    fn every_line_is_one_item() {
         assert_eq!(lines("1\n2\r\n\n3\n"), Ok(vec![1, 2, 3]));
         assert_eq!(lines(""), Ok(vec![]));
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn invalid_line_is_named() {
         assert_eq!(lines("1\n\"x\"\n"), Err(("line 2".into(), "must be an integer, not a string".into())));
         assert_eq!(lines("1\n{\n").unwrap_err().0, "line 2");
     }
 
     #[test]
-    fn more_than_may_come_at_once_is_refused() {
+    fn too_many_items_are_refused() {
         assert_eq!(
             lines("1\n2\n3\n4").unwrap_err().1,
-            "has at most 3 items; send the others in another request"
+            "must have at most 3 items; send the others in another request"
         );
     }
 }

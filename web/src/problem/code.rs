@@ -1,8 +1,8 @@
-//! The codes a client may match on. `docs/problems.md` is this table as text; a test holds the two together.
+//! The error codes that clients may match on. `docs/problems.md` is this table as text; a test compares the two.
 
 use poem::http::StatusCode;
 
-/// Why a request was refused, for programs. Codes are added, never changed.
+/// A machine-readable error code. Codes are added, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     InvalidRequest,
@@ -26,13 +26,13 @@ pub enum Code {
     InsufficientStorage,
 }
 
-/// What is known of a code.
-struct Entry {
+/// The description of a code.
+struct CodeInfo {
     name: &'static str,
     status: StatusCode,
     title: &'static str,
     meaning: &'static str,
-    way_out: &'static str,
+    remedy: &'static str,
 }
 
 impl Code {
@@ -59,28 +59,28 @@ impl Code {
     ];
 
     pub fn as_str(self) -> &'static str {
-        self.entry().name
+        self.info().name
     }
 
     pub fn status(self) -> StatusCode {
-        self.entry().status
+        self.info().status
     }
 
     pub fn title(self) -> &'static str {
-        self.entry().title
+        self.info().title
     }
 
-    /// What it means, in a sentence.
+    /// The meaning, in a sentence.
     pub fn meaning(self) -> &'static str {
-        self.entry().meaning
+        self.info().meaning
     }
 
-    /// What the caller can do.
-    pub fn way_out(self) -> &'static str {
-        self.entry().way_out
+    /// The remedy for the caller.
+    pub fn remedy(self) -> &'static str {
+        self.info().remedy
     }
 
-    /// `/docs/problems#not-found`: a relative reference, so that it leads to the server that answered.
+    /// `/docs/problems#not-found`: a relative reference, so that it leads to the server that responded.
     pub fn type_uri(self) -> String {
         format!("/docs/problems#{}", self.anchor())
     }
@@ -89,147 +89,147 @@ impl Code {
         self.as_str().to_ascii_lowercase().replace('_', "-")
     }
 
-    fn entry(self) -> Entry {
-        let entry = |name, status, title, meaning, way_out| Entry { name, status, title, meaning, way_out };
+    fn info(self) -> CodeInfo {
+        let info = |name, status, title, meaning, remedy| CodeInfo { name, status, title, meaning, remedy };
         match self {
-            Self::InvalidRequest => entry(
+            Self::InvalidRequest => info(
                 "INVALID_REQUEST",
                 StatusCode::BAD_REQUEST,
-                "The request cannot be read",
+                "The request is not valid",
                 "The JSON is malformed, or a field or parameter is missing, of another type, unknown or out of range.",
-                "Correct what `errors` names; `/openapi.json` has the schema of every request.",
+                "Correct the fields in `errors`; `/openapi.json` has the schema of every request.",
             ),
-            Self::Unauthorized => entry(
+            Self::Unauthorized => info(
                 "UNAUTHORIZED",
                 StatusCode::UNAUTHORIZED,
                 "Credentials are missing or not valid",
                 "There is no token or API key, or it is expired, not yet valid, not for this server, or not signed by a known key.",
                 "Send `Authorization: Bearer <JWT>` or `X-API-Key`; `matchbook token` mints a token from the shared secret.",
             ),
-            Self::Forbidden => entry(
+            Self::Forbidden => info(
                 "FORBIDDEN",
                 StatusCode::FORBIDDEN,
-                "The caller lacks a right",
-                "The credentials are valid and none of their roles may do this.",
+                "The caller lacks a role",
+                "The credentials are valid, and none of their roles allows this.",
                 "Use credentials with one of the roles that `detail` names.",
             ),
-            Self::NotFound => entry(
+            Self::NotFound => info(
                 "NOT_FOUND",
                 StatusCode::NOT_FOUND,
-                "There is no such thing",
-                "The path is unknown, or the thing is not there, or it belongs to another tenant or user; the answer is the same.",
+                "Not found",
+                "The path is unknown, or the resource does not exist, or it belongs to another tenant or user; the response is the same.",
                 "Check the id and the tenant of the credentials. Just created it? Send its `position` as `X-Min-Position`.",
             ),
-            Self::MethodNotAllowed => entry(
+            Self::MethodNotAllowed => info(
                 "METHOD_NOT_ALLOWED",
                 StatusCode::METHOD_NOT_ALLOWED,
-                "The path takes other methods",
-                "The path exists, and not with this method.",
+                "The path has other methods",
+                "The path exists, but not with this method.",
                 "Use a method of the `Allow` header.",
             ),
-            Self::NotAcceptable => entry(
+            Self::NotAcceptable => info(
                 "NOT_ACCEPTABLE",
                 StatusCode::NOT_ACCEPTABLE,
-                "The answer cannot be given in that form",
-                "The `Accept` header admits none of the forms this path can answer in.",
+                "No acceptable media type",
+                "The `Accept` header allows none of the media types of this path.",
                 "Accept one of the media types that `/openapi.json` lists for it.",
             ),
-            Self::RequestTimeout => entry(
+            Self::RequestTimeout => info(
                 "REQUEST_TIMEOUT",
                 StatusCode::REQUEST_TIMEOUT,
                 "The request took too long to arrive",
                 "The body was not complete in time; nothing was done.",
                 "Send it again, in smaller parts if the connection is slow.",
             ),
-            Self::Conflict => entry(
+            Self::Conflict => info(
                 "CONFLICT",
                 StatusCode::CONFLICT,
-                "The state of the thing forbids it",
-                "It can be read and would be allowed in another state: it has ended, is held by another, or exists already.",
-                "Read the thing again and decide anew; `existing`, where given, is what stands in the way.",
+                "The state of the resource does not allow it",
+                "The request is valid, and the resource is in a state that does not allow it: it has ended, is leased by another worker, or exists already.",
+                "Read the resource again and decide again; `existing`, if present, is the conflicting resource.",
             ),
-            Self::Gone => entry(
+            Self::Gone => info(
                 "GONE",
                 StatusCode::GONE,
-                "It is no longer there",
-                "It was there and has expired or was removed.",
-                "Make a new one.",
+                "It no longer exists",
+                "It existed, and has expired or was removed.",
+                "Create a new one.",
             ),
-            Self::PayloadTooLarge => entry(
+            Self::PayloadTooLarge => info(
                 "PAYLOAD_TOO_LARGE",
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request is too large",
-                "The body is larger than this path takes: 1 MiB, or 16 MiB on batch paths.",
+                "The body is larger than the limit of this path: 1 MiB, or 16 MiB on batch paths.",
                 "Split it into several requests.",
             ),
-            Self::UnsupportedMediaType => entry(
+            Self::UnsupportedMediaType => info(
                 "UNSUPPORTED_MEDIA_TYPE",
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "The body has a form this path does not take",
-                "The `Content-Type` is missing or not one of those the path takes, or the body is compressed.",
+                "The media type is not supported",
+                "The `Content-Type` is missing or not supported by this path, or the body is compressed.",
                 "Send `Content-Type: application/json`, uncompressed.",
             ),
-            Self::RangeNotSatisfiable => entry(
+            Self::RangeNotSatisfiable => info(
                 "RANGE_NOT_SATISFIABLE",
                 StatusCode::RANGE_NOT_SATISFIABLE,
-                "There are no such bytes",
-                "The `Range` header asks for bytes past the end of the file.",
-                "Ask for a range within the size that `Content-Range` names.",
+                "The range is not satisfiable",
+                "The `Range` header requests bytes after the end of the file.",
+                "Request a range within the size in `Content-Range`.",
             ),
-            Self::Unprocessable => entry(
+            Self::Unprocessable => info(
                 "UNPROCESSABLE",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The content is refused",
-                "The request can be read, and what it says is not taken: a vector of another dimension, an address that is not supported.",
-                "Correct what `errors` names.",
+                "The request is well-formed, and its content is refused: a vector of another dimension, a URL that is not supported.",
+                "Correct the fields in `errors`.",
             ),
-            Self::IdempotencyKeyReused => entry(
+            Self::IdempotencyKeyReused => info(
                 "IDEMPOTENCY_KEY_REUSED",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The idempotency key belongs to another request",
                 "The same caller sent this key before on the same path, with another body.",
-                "Repeat the first request as it was, or take a new key for the new one.",
+                "Repeat the first request unchanged, or use a new key for the new one.",
             ),
-            Self::RateLimited => entry(
+            Self::RateLimited => info(
                 "RATE_LIMITED",
                 StatusCode::TOO_MANY_REQUESTS,
-                "Too much at once",
-                "The caller or its tenant has used up what it may ask for at present; nothing was done.",
+                "Too many requests",
+                "The caller or its tenant has reached a limit; nothing was done.",
                 "Wait for `Retry-After` seconds.",
             ),
-            Self::Internal => entry(
+            Self::Internal => info(
                 "INTERNAL",
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server failed",
-                "Something went wrong that is not the caller's doing.",
-                "Report the `request_id`: it finds the cause in the server's log.",
+                "An error in the server, not in the request.",
+                "Report the `request_id`: the server's log has the cause under it.",
             ),
-            Self::Unavailable => entry(
+            Self::Unavailable => info(
                 "UNAVAILABLE",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "Not available at present",
-                "A part that is needed is starting, stopping, behind or not reachable; nothing was done.",
-                "Try again after `Retry-After` seconds; `/status` says which part it is.",
+                "Temporarily unavailable",
+                "A required component is starting, stopping, behind or not reachable; nothing was done.",
+                "Retry after `Retry-After` seconds; `/status` names the component.",
             ),
-            Self::OutcomeUnknown => entry(
+            Self::OutcomeUnknown => info(
                 "OUTCOME_UNKNOWN",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "It may or may not have been done",
-                "The connection to the log broke, or time ran out, while the command was being stored.",
-                "Repeat the request with the same `Idempotency-Key`: it is done once, whatever happened before.",
+                "The outcome is unknown",
+                "The connection to the log broke, or the deadline passed, while the command was being stored.",
+                "Repeat the request with the same `Idempotency-Key`: it takes effect once, whatever happened before.",
             ),
-            Self::InsufficientStorage => entry(
+            Self::InsufficientStorage => info(
                 "INSUFFICIENT_STORAGE",
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The disk is full",
-                "There is no room to store the command; nothing was done. Reads go on.",
-                "Free space on the log's disk; the server goes on by itself.",
+                "There is no space to store the command; nothing was done. Reads still work.",
+                "Free space on the log's disk; the server resumes automatically.",
             ),
         }
     }
 }
 
-/// The table of all codes as a page: what [`Code::type_uri`] leads to.
+/// The table of all codes as an HTML page, the target of [`Code::type_uri`].
 pub fn page() -> String {
     let mut text = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Problems</title>\
@@ -238,15 +238,15 @@ pub fn page() -> String {
          :target{outline:2px solid;outline-offset:.5rem}</style><h1>Problems</h1>",
     );
     for code in Code::ALL {
-        let entry = code.entry();
+        let info = code.info();
         text += &format!(
             "<section id=\"{}\"><h2>{} <small><code>{}</code> {}</small></h2><p>{}</p><p>{}</p></section>",
             code.anchor(),
-            entry.title,
-            entry.name,
-            entry.status.as_u16(),
-            entry.meaning,
-            entry.way_out.replace('<', "&lt;"),
+            info.title,
+            info.name,
+            info.status.as_u16(),
+            info.meaning,
+            info.remedy.replace('<', "&lt;"),
         );
     }
     text
@@ -255,26 +255,26 @@ pub fn page() -> String {
 /// The table of all codes as Markdown: the text of `docs/problems.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
-        "# Problems\n\nA refused request is answered with `application/problem+json` (RFC 9457):\n\n\
+        "# Problems\n\nEvery error is an `application/problem+json` response (RFC 9457):\n\n\
          | member | |\n|---|---|\n\
          | `type` | a link to the section below |\n\
          | `title`, `status` | the same for every problem of a code |\n\
-         | `code` | what a program matches on |\n\
+         | `code` | the machine-readable code |\n\
          | `detail` | a sentence about this request |\n\
-         | `errors` | what is wrong with which `field`, and the `reason`, where it can be named |\n\
+         | `errors` | the invalid fields, each with a `reason`, where they are known |\n\
          | `request_id` | as in the `X-Request-Id` header and in the server's log |\n\
-         | `existing` | with some conflicts: the thing in the way |\n\n\
-         `Retry-After` says after how many seconds the same request may work.\n",
+         | `existing` | for some conflicts: the conflicting resource |\n\n\
+         `Retry-After` is the number of seconds after which to retry the same request.\n",
     );
     for code in Code::ALL {
-        let entry = code.entry();
+        let info = code.info();
         text += &format!(
             "\n## {}\n\n`{}`, {}. {}\n\n{}\n",
             code.anchor(),
-            entry.name,
-            entry.status.as_u16(),
-            entry.meaning,
-            entry.way_out,
+            info.name,
+            info.status.as_u16(),
+            info.meaning,
+            info.remedy,
         );
     }
     text
@@ -284,9 +284,9 @@ pub fn markdown() -> String {
 mod tests {
     use super::*;
 
-    /// Set `MATCHBOOK_BLESS=1` to write the file anew after a change of the table.
+    /// Set `MATCHBOOK_BLESS=1` to write the file after a change of the table.
     #[test]
-    fn the_documentation_says_what_the_code_says() {
+    fn documentation_matches_the_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/problems.md");
         if std::env::var_os("MATCHBOOK_BLESS").is_some() {
             std::fs::write(path, markdown()).unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_leads_to_a_section_of_its_own() {
+    fn every_code_has_its_own_section() {
         let anchors: std::collections::BTreeSet<_> = Code::ALL.into_iter().map(Code::anchor).collect();
         assert_eq!(anchors.len(), Code::ALL.len());
     }

@@ -8,21 +8,21 @@ use poem_openapi::types::Type;
 
 use super::{Code, MEDIA_TYPE, Problem};
 
-/// What any operation may answer. [`crate::openapi::document`] takes away what an operation without a body cannot.
-const ANSWERS: [(u16, &str); 14] = [
-    (400, "The request cannot be read"),
+/// The error responses of an operation. [`crate::openapi::document`] removes those that an operation cannot return.
+const RESPONSES: [(u16, &str); 14] = [
+    (400, "The request is not valid"),
     (401, "Credentials are missing or not valid"),
-    (403, "The caller lacks a right"),
-    (404, "There is no such thing"),
+    (403, "The caller lacks a role"),
+    (404, "Not found"),
     (408, "The request took too long to arrive"),
-    (409, "The state of the thing forbids it"),
-    (410, "It is no longer there"),
+    (409, "The state of the resource does not allow it"),
+    (410, "It no longer exists"),
     (413, "The request is too large"),
-    (415, "The body has a form this path does not take"),
+    (415, "The media type is not supported"),
     (422, "The content is refused"),
-    (429, "Too much at once"),
+    (429, "Too many requests"),
     (500, "The server failed"),
-    (503, "Not available at present, or the outcome is not known"),
+    (503, "Temporarily unavailable, or the outcome is unknown"),
     (507, "The disk is full"),
 ];
 
@@ -56,22 +56,25 @@ fn schema() -> MetaSchema {
         ..MetaSchema::new("array")
     };
     MetaSchema {
-        description: Some("Why a request was refused (RFC 9457)."),
+        description: Some("An error (RFC 9457)."),
         required: vec!["type", "title", "status", "code", "detail"],
         properties: vec![
-            ("type", described(MetaSchema::new("string"), "A link to what the code means.")),
+            ("type", described(MetaSchema::new("string"), "A link to the description of the code.")),
             ("title", string()),
             ("status", described(MetaSchema::new("integer"), "The HTTP status.")),
             (
                 "code",
                 described(
                     MetaSchema { enum_items: codes, ..MetaSchema::new("string") },
-                    "What a program matches on.",
+                    "The machine-readable code.",
                 ),
             ),
             ("detail", described(MetaSchema::new("string"), "A sentence about this request.")),
-            ("errors", described(errors, "What is wrong, by field.")),
-            ("request_id", described(MetaSchema::new("string"), "Finds the request in the server's log.")),
+            ("errors", described(errors, "The invalid fields.")),
+            (
+                "request_id",
+                described(MetaSchema::new("string"), "The id of the request in the server's log."),
+            ),
         ],
         ..MetaSchema::new("object")
     }
@@ -79,16 +82,16 @@ fn schema() -> MetaSchema {
 
 impl ApiResponse for Problem {
     fn meta() -> MetaResponses {
-        let answer = |(status, description)| {
+        let response = |(status, description)| {
             let mut headers =
-                vec![header("X-REQUEST-ID", string(), "Finds the request in the server's log.")];
+                vec![header("X-REQUEST-ID", string(), "The id of the request in the server's log.")];
             if matches!(status, 429 | 503 | 507) {
                 let seconds = MetaSchema { minimum: Some(1.0), ..MetaSchema::new("integer") };
                 let seconds = MetaSchemaRef::Inline(Box::new(seconds));
-                headers.push(header("RETRY-AFTER", seconds, "After how many seconds to try again."));
+                headers.push(header("RETRY-AFTER", seconds, "The number of seconds after which to retry."));
             }
             if status == 401 {
-                headers.push(header("WWW-AUTHENTICATE", string(), "What to authenticate with."));
+                headers.push(header("WWW-AUTHENTICATE", string(), "The authentication scheme."));
             }
             MetaResponse {
                 description,
@@ -101,7 +104,7 @@ impl ApiResponse for Problem {
                 headers,
             }
         };
-        MetaResponses { responses: ANSWERS.into_iter().map(answer).collect() }
+        MetaResponses { responses: RESPONSES.into_iter().map(response).collect() }
     }
 
     fn register(registry: &mut Registry) {

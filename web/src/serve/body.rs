@@ -1,4 +1,4 @@
-//! The limit of a body, whether its length was announced or not.
+//! The size limit of a request body, with or without a `Content-Length`.
 
 use std::io;
 use std::sync::Arc;
@@ -12,57 +12,58 @@ use poem::{Body, Request};
 
 use crate::problem::{BodyTooLarge, Code, Problem};
 
-/// How much of a body that is too large is read to its end, and for how long.
-const POURED_AWAY_MAX: usize = 64 << 20;
-const POURING_MAX: Duration = Duration::from_secs(2);
+/// The most bytes of a body over the limit that are discarded, and the longest time for it.
+const DRAIN_BYTES_MAX: usize = 64 << 20;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Tells whether the whole body has been read.
+/// Reports whether the body has been read completely.
 #[derive(Clone, Debug)]
-pub(super) struct Arrived(Arc<AtomicBool>);
+pub(super) struct BodyArrival(Arc<AtomicBool>);
 
-impl Arrived {
+impl BodyArrival {
     pub(super) fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Reads what nobody wants, for a while: a client that is still sending when the connection closes may never see why.
-async fn pour_away(mut body: impl Stream<Item = io::Result<Bytes>> + Unpin) {
+/// Reads and discards the rest of a body, within limits: a client that is still sending when the connection closes may
+/// not receive the response.
+async fn drain_body(mut body: impl Stream<Item = io::Result<Bytes>> + Unpin) {
     let all = async {
-        let mut left = POURED_AWAY_MAX;
+        let mut left = DRAIN_BYTES_MAX;
         while let Some(Ok(chunk)) = body.next().await
             && chunk.len() <= left
         {
             left -= chunk.len();
         }
     };
-    // Whoever sends on and on has had the time to look for an answer.
-    let _ = tokio::time::timeout(POURING_MAX, all).await;
+    // A client that still sends after this has had the time to read the response.
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, all).await;
 }
 
-/// The same for a whole body that has been refused. One whose client waits for `100 Continue` is not asked for.
-pub(super) async fn refuse(body: Body, is_waiting: bool) {
-    if !is_waiting {
-        pour_away(body.into_bytes_stream().boxed()).await;
+/// Drains a refused body, unless its client waits for `100 Continue` and has not sent it.
+pub(super) async fn refuse(body: Body, expects_continue: bool) {
+    if !expects_continue {
+        drain_body(body.into_bytes_stream().boxed()).await;
     }
 }
 
-/// Refuses a body that announces more than `limit` bytes, and ends one that turns out to have more.
+/// Refuses a body whose `Content-Length` is over `limit`, and aborts one without a length that exceeds it.
 ///
 /// # Errors
-/// 413 for a length over the limit; 415 for a compressed body, as unpacking has no limit that could be checked beforehand.
-pub(super) fn limit(request: &mut Request, limit: usize) -> Result<Arrived, Problem> {
+/// 413 for a length over the limit; 415 for a compressed body, because its decompressed size cannot be checked in advance.
+pub(super) fn limit(request: &mut Request, limit: usize) -> Result<BodyArrival, Problem> {
     if let Some(coding) = request.header(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
-        let detail = format!("bodies are taken uncompressed, not as {coding}");
+        let detail = format!("bodies must be uncompressed, not {coding}");
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
     let too_large = BodyTooLarge { limit };
-    let announced = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    let content_length = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if content_length.is_some_and(|length| length > limit as u64) {
         return Err(Problem::new(Code::PayloadTooLarge, too_large.to_string()));
     }
     let body = request.take_body();
-    let arrived = Arrived(Arc::new(AtomicBool::new(body.is_empty())));
+    let arrived = BodyArrival(Arc::new(AtomicBool::new(body.is_empty())));
     if arrived.is_complete() {
         return Ok(arrived);
     }
@@ -75,7 +76,7 @@ pub(super) fn limit(request: &mut Request, limit: usize) -> Result<Arrived, Prob
         };
         let read = read + chunk.len();
         if read > limit {
-            pour_away(body).await;
+            drain_body(body).await;
             return Some((Err(io::Error::other(too_large)), None));
         }
         Some((Ok(chunk), Some((body, read))))

@@ -1,13 +1,13 @@
-//! Compression of answers: gzip or zstd, for text of a known length above 1 KiB.
+//! Compression of responses: gzip or zstd, for text of a known length above 1 KiB.
 //!
-//! A stream has no known length, so none is ever held back in a compressor.
+//! Streams have no known length, so they are never delayed by a compressor.
 
 use hyper::body::Body as _;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::web::{Compress, CompressionAlgo};
 use poem::{Body, IntoResponse, Response};
 
-/// Below this, the headers weigh more than what is saved.
+/// Below this, compression saves less than its headers cost.
 const BYTES_MIN: u64 = 1024;
 
 type BoxBody = http_body_util::combinators::BoxBody<bytes::Bytes, std::io::Error>;
@@ -22,7 +22,7 @@ pub(super) fn apply(mut response: Response, accept_encoding: Option<&str>) -> Re
     if response.status() == StatusCode::PARTIAL_CONTENT || length.is_none_or(|length| length <= BYTES_MIN) {
         return response;
     }
-    // Said of the uncompressed answer as well: a cache must not give it to one who asked for less.
+    // Set on the uncompressed response as well: a cache must not return a compressed one to a client that did not ask for it.
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
     let Some(coding) = accept_encoding.and_then(best) else { return response };
     weaken_etag(&mut response);
@@ -39,7 +39,7 @@ fn is_text(response: &Response) -> bool {
             || essence == "application/javascript")
 }
 
-/// The compressed bytes are others, so that a strong tag would not be true of them.
+/// The compressed bytes differ, so a strong tag would be wrong for them.
 fn weaken_etag(response: &mut Response) {
     let weak = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).and_then(|etag| {
         let strong = !etag.starts_with("W/");
@@ -50,7 +50,7 @@ fn weaken_etag(response: &mut Response) {
     }
 }
 
-/// What the caller likes best of what there is; zstd where it likes both equally.
+/// The supported coding that the caller prefers; zstd if it accepts both equally.
 fn best(accept_encoding: &str) -> Option<CompressionAlgo> {
     let mut zstd = None;
     let mut gzip = None;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caller_chooses_the_coding() {
+    fn caller_chooses_the_coding() {
         for (accept, coding) in [
             ("gzip", Some(CompressionAlgo::GZIP)),
             ("gzip, deflate, br, zstd", Some(CompressionAlgo::ZSTD)),

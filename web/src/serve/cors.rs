@@ -1,23 +1,23 @@
-//! Which pages of other origins may read answers. None unless configured.
+//! Cross-origin requests (CORS). No origin is allowed unless configured.
 
 use poem::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use poem::{Request, Response};
 
-/// What a page may send.
+/// The request headers that a page may send.
 const ALLOW_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, last-event-id, traceparent, x-api-key, x-min-position, x-request-id, x-tenant, x-user";
 
-/// What a page may read beside the body.
+/// The response headers that a page may read.
 const EXPOSE_HEADERS: &str = "allow, content-range, etag, location, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id";
 
-/// Browsers keep a preflight's answer this long, in seconds.
+/// The time that browsers cache the response to a preflight, in seconds.
 const MAX_AGE: &str = "600";
 
-/// The text is no origin.
+/// The text is not a valid origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no origin; write it as browsers do: https://console.example.org, without a path")]
-pub struct NotAnOrigin(pub String);
+#[error("`{0}` is not a valid origin; write it as browsers do: https://console.example.org, without a path")]
+pub struct InvalidOrigin(pub String);
 
-/// The origins whose pages are let in.
+/// The allowed origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cors {
     origins: Vec<String>,
@@ -25,8 +25,8 @@ pub struct Cors {
 
 impl Cors {
     /// # Errors
-    /// If one is no `http` or `https` origin. `*` is none: with credentials, browsers ignore it.
-    pub fn new<O: AsRef<str>>(origins: &[O]) -> Result<Self, NotAnOrigin> {
+    /// If one is not an `http` or `https` origin. `*` is refused: with credentials, browsers ignore it.
+    pub fn new<O: AsRef<str>>(origins: &[O]) -> Result<Self, InvalidOrigin> {
         let origins = origins.iter().map(|origin| checked(origin.as_ref())).collect::<Result<_, _>>()?;
         Ok(Self { origins })
     }
@@ -35,7 +35,7 @@ impl Cors {
         origin.filter(|origin| self.origins.iter().any(|allowed| allowed == origin))
     }
 
-    /// Headers of any answer.
+    /// Adds the headers of every response.
     pub(super) fn add(&self, response: &mut Response, origin: Option<&str>) {
         if self.origins.is_empty() {
             return;
@@ -48,7 +48,7 @@ impl Cors {
         }
     }
 
-    /// Headers of the answer to a preflight.
+    /// Adds the headers of the response to a preflight.
     pub(super) fn preflight(
         &self,
         response: &mut Response,
@@ -56,8 +56,8 @@ impl Cors {
         origin: Option<&str>,
         allow: HeaderValue,
     ) {
-        let asks = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if asks && request.method() == Method::OPTIONS && self.allowed(origin).is_some() {
+        let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if is_preflight && request.method() == Method::OPTIONS && self.allowed(origin).is_some() {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow);
             set(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
@@ -70,14 +70,14 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
 }
 
-fn checked(origin: &str) -> Result<String, NotAnOrigin> {
-    let refused = || NotAnOrigin(origin.to_owned());
+fn checked(origin: &str) -> Result<String, InvalidOrigin> {
+    let refused = || InvalidOrigin(origin.to_owned());
     let uri: Uri = origin.parse().map_err(|_| refused())?;
     let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(refused());
     };
-    let written_as_browsers_do = origin == format!("{}://{authority}", uri.scheme_str().unwrap_or_default());
-    if written_as_browsers_do { Ok(origin.to_owned()) } else { Err(refused()) }
+    let is_canonical = origin == format!("{}://{authority}", uri.scheme_str().unwrap_or_default());
+    if is_canonical { Ok(origin.to_owned()) } else { Err(refused()) }
 }
 
 #[cfg(test)]
@@ -85,10 +85,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_a_scheme_and_a_host() {
+    fn origin_is_a_scheme_and_a_host() {
         assert!(Cors::new(&["https://console.example.org", "http://localhost:5173"]).is_ok());
         for refused in ["*", "null", "example.org", "https://example.org/", "ftp://example.org"] {
-            assert_eq!(Cors::new(&[refused]), Err(NotAnOrigin(refused.into())), "{refused}");
+            assert_eq!(Cors::new(&[refused]), Err(InvalidOrigin(refused.into())), "{refused}");
         }
     }
 }

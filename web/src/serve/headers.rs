@@ -1,4 +1,4 @@
-//! Headers of requests that must be readable, and those that every answer has unless its route says otherwise.
+//! Request headers that must be valid, and the default headers of responses.
 
 use poem::Response;
 use poem::http::{HeaderMap, HeaderValue, header};
@@ -6,7 +6,7 @@ use poem::http::{HeaderMap, HeaderValue, header};
 use crate::problem::Problem;
 use crate::request::{REQUEST_ID, RequestId};
 
-/// Headers that mean something here. poem takes one that is not ASCII for one that is not there.
+/// Headers that the server uses. poem treats one that is not ASCII as absent.
 const READ: [&str; 7] = [
     "idempotency-key",
     "if-none-match",
@@ -18,7 +18,7 @@ const READ: [&str; 7] = [
 ];
 
 /// # Errors
-/// 400 for a header that means something and cannot be read.
+/// 400 for a header that the server uses and that is not ASCII.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     let unreadable = |name: &&&str| headers.get_all(**name).iter().any(|value| value.to_str().is_err());
     match READ.iter().find(unreadable) {
@@ -27,10 +27,10 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// An answer of the API is no page: nothing in it may run or be framed.
+/// API responses are not pages: they must not run scripts or be framed.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Pages (the console, the documents) hold their scripts and styles inside, and load from this server alone.
+/// Pages (the console, the documentation) have inline scripts and styles, and load from this server only.
 const PAGE_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub(super) fn add(response: &mut Response, id: &RequestId) {

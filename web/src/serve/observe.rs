@@ -1,4 +1,4 @@
-//! What is told of each request: a span, a duration, and how many are under way.
+//! A span and metrics for each request: its duration, and the number of active requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,22 +9,22 @@ use tracing::Span;
 use crate::request::RequestId;
 use crate::routes::Route;
 
-/// Histogram, seconds until the answer begins, by `method`, `route` (its template) and `status`.
+/// Histogram: seconds until the response starts, by `method`, `route` (its template) and `status`.
 pub const DURATION: &str = "http_server_request_duration_seconds";
 
-/// Gauge, requests whose answer has not begun.
+/// Gauge: requests whose response has not started.
 pub const ACTIVE: &str = "http_server_active_requests";
 
-/// Paths that nobody serves share a name, so that a scanner cannot fill the metrics.
+/// Unknown paths share a label, so that a scanner cannot create many time series.
 const UNMATCHED: &str = "unmatched";
 
-pub(super) struct Observed {
+pub(super) struct RequestMetrics {
     method: &'static str,
     route: Arc<str>,
     since: Instant,
 }
 
-impl Observed {
+impl RequestMetrics {
     pub(super) fn start(method: &Method, route: Option<&Route>) -> Self {
         metrics::gauge!(ACTIVE).increment(1.0);
         let route = route.map_or_else(|| UNMATCHED.into(), |route| route.template.clone());
@@ -35,7 +35,7 @@ impl Observed {
         tracing::info_span!("request", method = self.method, route = &*self.route, request_id = %id.0)
     }
 
-    /// The answer begins.
+    /// The response starts.
     pub(super) fn end(self, status: StatusCode) {
         let elapsed = self.since.elapsed();
         let labels = [
@@ -46,21 +46,21 @@ impl Observed {
         metrics::histogram!(DURATION, &labels).record(elapsed.as_secs_f64());
         let (status, elapsed_us) = (status.as_u16(), elapsed.as_micros());
         match status {
-            500.. => tracing::warn!(status, elapsed_us, "answered"),
-            401 | 403 => tracing::info!(status, elapsed_us, "answered"),
-            _ => tracing::debug!(status, elapsed_us, "answered"),
+            500.. => tracing::warn!(status, elapsed_us, "responded"),
+            401 | 403 => tracing::info!(status, elapsed_us, "responded"),
+            _ => tracing::debug!(status, elapsed_us, "responded"),
         }
     }
 }
 
-/// Also where the caller went away before the answer.
-impl Drop for Observed {
+/// Also runs if the caller disconnects before the response.
+impl Drop for RequestMetrics {
     fn drop(&mut self) {
         metrics::gauge!(ACTIVE).decrement(1.0);
     }
 }
 
-/// A method can be any word; those that are not ours share a name.
+/// A method can be any token; unknown ones share a label.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

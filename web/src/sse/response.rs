@@ -1,4 +1,4 @@
-//! A stream as an answer.
+//! A stream as a response.
 
 use std::marker::PhantomData;
 
@@ -14,7 +14,7 @@ use super::Reader;
 
 const MEDIA_TYPE: &str = "text/event-stream";
 
-/// An open stream whose data is a `T` with `event`, `connection_id` and `update_count` beside.
+/// An open stream whose data is a `T` with the additional members `event`, `connection_id` and `update_count`.
 #[derive(Debug)]
 pub struct Events<T> {
     pub(super) reader: Reader,
@@ -37,15 +37,15 @@ impl<T> IntoResponse for Events<T> {
     }
 }
 
-/// What a stream's route answers.
+/// The response of a stream route.
 #[derive(Debug)]
-pub enum Answer<T> {
+pub enum StreamResponse<T> {
     Open(Events<T>),
-    /// 204: the reader has seen the last event already; a browser then stops coming back.
+    /// 204: the subscriber has received the last event already; a browser then stops reconnecting.
     Ended,
 }
 
-impl<T> IntoResponse for Answer<T> {
+impl<T> IntoResponse for StreamResponse<T> {
     fn into_response(self) -> Response {
         match self {
             Self::Open(events) => events.into_response(),
@@ -59,25 +59,25 @@ fn described(ty: &'static str, description: &'static str) -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-/// One event of the stream. Its data is text on the way, and a `T` once that is read as JSON.
+/// One event of the stream. Its data is JSON text of a `T`.
 fn event<T: Type>() -> MetaSchemaRef {
     let data = MetaSchema {
-        description: Some("JSON text; read, it is the object described here."),
+        description: Some("JSON text of the object described here."),
         any_of: vec![MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))), T::schema_ref()],
         ..MetaSchema::ANY
     };
     let properties = vec![
         ("event", described("string", "The event's name.")),
-        ("id", described("string", "The log position; send the last one as Last-Event-ID to go on.")),
+        ("id", described("string", "The log position; send the last one as Last-Event-ID to resume.")),
         ("data", MetaSchemaRef::Inline(Box::new(data))),
-        ("retry", described("integer", "After how many milliseconds to come back.")),
+        ("retry", described("integer", "The number of milliseconds after which to reconnect.")),
     ];
     let schema =
         MetaSchema { properties, description: Some("One event of the stream."), ..MetaSchema::new("object") };
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-impl<T: Type> ApiResponse for Answer<T> {
+impl<T: Type> ApiResponse for StreamResponse<T> {
     fn meta() -> MetaResponses {
         let header = |name: &str, value: &str| MetaHeader {
             name: name.into(),
@@ -87,7 +87,7 @@ impl<T: Type> ApiResponse for Answer<T> {
             schema: String::schema_ref(),
         };
         let open = MetaResponse {
-            description: "Events until the end, each with its name, its position as id, and data as described",
+            description: "OK: a stream of events, each with its name, its log position as id, and data",
             status: Some(200),
             status_range: None,
             content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema: event::<T>() }],
@@ -97,7 +97,7 @@ impl<T: Type> ApiResponse for Answer<T> {
             ],
         };
         let ended = MetaResponse {
-            description: "The reader has seen the last event",
+            description: "No content: the subscriber has received the last event",
             status: Some(204),
             status_range: None,
             content: vec![],

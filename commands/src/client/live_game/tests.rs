@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::*;
 
-/// A service that gives these answers, one a connection, and keeps what it was asked. Without an answer it is silent.
+/// A service that sends these responses, one per connection, and keeps the requests. Without a response it is silent.
 async fn service(answers: Vec<Option<&'static str>>) -> (Settings, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = asked.clone();
+    let requested = Arc::new(Mutex::new(Vec::new()));
+    let log = requested.clone();
     tokio::spawn(async move {
         let mut silent = Vec::new();
         for answer in answers {
@@ -30,7 +30,7 @@ async fn service(answers: Vec<Option<&'static str>>) -> (Settings, Arc<Mutex<Vec
     });
     let settings =
         Settings { timeout: Duration::from_millis(200), ..Settings::at(format!("http://{address}/")) };
-    (settings, asked)
+    (settings, requested)
 }
 
 fn request() -> GameRequest {
@@ -40,7 +40,7 @@ fn request() -> GameRequest {
         side,
     };
     GameRequest {
-        match_id: MatchRecordId(Uuid::from_u128(7)),
+        match_id: GameMatchId(Uuid::from_u128(7)),
         tenant: "arena".parse().unwrap(),
         pool_key: "blitz".parse().unwrap(),
         players: [player("ann", Side::First), player("bob", Side::Second)],
@@ -53,20 +53,20 @@ async fn ask(answer: Option<&'static str>) -> Result<GameId, CallError> {
 }
 
 #[tokio::test]
-async fn a_game_is_asked_for_by_its_match_and_named_by_the_service() {
+async fn request_names_the_match_and_response_names_the_game() {
     let made = "HTTP/1.1 201 Created\r\ncontent-length: 16\r\n\r\n{\"game_id\":\"g1\"}";
-    let (settings, asked) = service(vec![Some(made)]).await;
+    let (settings, requested) = service(vec![Some(made)]).await;
     let game = LiveGame::new(&settings).unwrap().create(&request()).await;
     assert_eq!(game, Ok("g1".parse().unwrap()));
-    let asked = asked.lock().unwrap()[0].clone();
-    assert!(asked.starts_with("POST /games HTTP/1.1"), "{asked}");
-    assert!(asked.contains("idempotency-key: 00000000-0000-0000-0000-000000000007"), "{asked}");
+    let requested = requested.lock().unwrap()[0].clone();
+    assert!(requested.starts_with("POST /games HTTP/1.1"), "{requested}");
+    assert!(requested.contains("idempotency-key: 00000000-0000-0000-0000-000000000007"), "{requested}");
     let body = r#"{"match_id":"00000000-0000-0000-0000-000000000007","tenant":"arena","pool_key":"blitz","players":[{"user_id":"ann","rating":1500,"side":"first"},{"user_id":"bob","rating":1500,"side":"second"}]}"#;
-    assert!(asked.ends_with(body), "{asked}");
+    assert!(requested.ends_with(body), "{requested}");
 }
 
 #[tokio::test]
-async fn a_service_that_fails_or_is_silent_may_be_asked_again_and_one_that_refuses_may_not() {
+async fn failure_and_silence_are_retryable_refusal_is_not() {
     for answer in [
         Some("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"),
         Some("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"),
@@ -83,7 +83,7 @@ async fn a_service_that_fails_or_is_silent_may_be_asked_again_and_one_that_refus
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_a_failure_that_names_no_address() {
+async fn unreachable_service_is_a_failure_without_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = Settings::at(format!("http://{}", listener.local_addr().unwrap()));
     drop(listener);
@@ -92,7 +92,7 @@ async fn a_service_that_is_not_there_is_a_failure_that_names_no_address() {
 }
 
 #[test]
-fn an_address_is_checked_when_it_is_set() {
+fn invalid_address_is_refused() {
     for url in ["", "games.example", "https://games.example", "ftp://games.example", "http://"] {
         assert!(matches!(LiveGame::new(&Settings::at(url)), Err(InvalidService::Address)), "{url}");
     }

@@ -5,12 +5,12 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A service that gives this answer, and keeps what it was asked. Without an answer it is silent.
+/// A service that sends this response, and keeps the request. Without a response it is silent.
 async fn service(answer: Option<&'static str>) -> (Settings, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let asked = Arc::new(Mutex::new(String::new()));
-    let log = asked.clone();
+    let requested = Arc::new(Mutex::new(String::new()));
+    let log = requested.clone();
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 4096];
@@ -24,9 +24,9 @@ async fn service(answer: Option<&'static str>) -> (Settings, Arc<Mutex<String>>)
             None => std::future::pending().await,
         }
     });
-    // A service that answers does so at once; the limit is long for the sake of a machine that is busy.
+    // A service that responds does so at once; the timeout is long for the sake of a busy machine.
     let timeout = if answer.is_some() { Duration::from_secs(60) } else { Duration::from_millis(100) };
-    (Settings { url: format!("http://{address}/v2/"), timeout }, asked)
+    (Settings { url: format!("http://{address}/v2/"), timeout }, requested)
 }
 
 async fn ask(answer: Option<&'static str>) -> Result<Option<Rating>, CallError> {
@@ -40,31 +40,31 @@ async fn rating_of(settings: &Settings, user: &str) -> Result<Option<Rating>, Ca
 }
 
 #[tokio::test]
-async fn a_player_is_asked_for_by_tenant_name_and_pool_and_fractions_are_rounded() {
+async fn request_names_tenant_user_and_pool_and_rating_is_rounded() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{\"rating\":1640.5}";
-    let (settings, asked) = service(Some(answer)).await;
+    let (settings, requested) = service(Some(answer)).await;
     assert_eq!(rating_of(&settings, "ann/?#é").await, Ok(Some(Rating::nearest(1641.0))));
-    let asked = asked.lock().unwrap().clone();
+    let requested = requested.lock().unwrap().clone();
     let line = "GET /v2/ratings/arena/ann%2F%3F%23%C3%A9?pool_key=blitz+3%2B2 HTTP/1.1";
-    assert!(asked.starts_with(line), "{asked}");
+    assert!(requested.starts_with(line), "{requested}");
 }
 
 #[tokio::test]
-async fn a_player_whom_the_service_does_not_know_has_no_rating_there() {
+async fn unknown_player_has_no_rating() {
     assert_eq!(ask(Some("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")).await, Ok(None));
 }
 
 #[tokio::test]
-async fn whoever_has_a_name_that_no_path_can_hold_is_not_asked_for() {
-    let (settings, asked) = service(Some("HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n")).await;
+async fn name_that_is_not_a_path_segment_is_not_requested() {
+    let (settings, requested) = service(Some("HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n")).await;
     for name in [".", ".."] {
         assert_eq!(rating_of(&settings, name).await, Ok(None));
     }
-    assert_eq!(*asked.lock().unwrap(), "");
+    assert_eq!(*requested.lock().unwrap(), "");
 }
 
 #[tokio::test]
-async fn what_is_no_rating_is_a_failure_and_not_a_guess() {
+async fn invalid_rating_is_a_failure() {
     for answer in [
         "HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
@@ -80,8 +80,8 @@ async fn what_is_no_rating_is_a_failure_and_not_a_guess() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_silent_or_not_there_is_a_failure_that_names_no_address() {
-    let late = CallError::Failed("the rating service did not answer in time".to_owned());
+async fn unreachable_service_is_a_failure_without_its_address() {
+    let late = CallError::Failed("the rating service did not respond in time".to_owned());
     assert_eq!(ask(None).await, Err(late));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -92,13 +92,13 @@ async fn a_service_that_is_silent_or_not_there_is_a_failure_that_names_no_addres
 }
 
 #[tokio::test]
-async fn a_question_that_the_service_refuses_is_told_from_a_failure() {
+async fn refused_request_is_not_a_failure() {
     let refused = ask(Some("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")).await;
     assert!(matches!(&refused, Err(CallError::Refused(detail)) if detail.contains("400")), "{refused:?}");
 }
 
 #[test]
-fn an_address_is_checked_when_it_is_set_and_never_shown() {
+fn invalid_address_is_refused_and_never_shown() {
     for url in
         ["", "ratings.example", "https://ann:secret@ratings.example", "ftp://ratings.example", "http://"]
     {

@@ -1,23 +1,24 @@
-//! What players, and their games, ask of a server. Refusals are answers like any other.
+//! The commands of players and of their games. A refusal is a valid outcome.
 
 use std::time::Duration;
 
 use domain::challenge as challenges;
-use domain::match_record as records;
-use domain::player::{self, Queueing, Wish};
+use domain::game_match as records;
+use domain::player::{self, JoinQueue, PoolRequest};
 use domain::pool as pools;
 use domain::rating::unproven;
 use event_schemas::challenge::{ChallengeCreated, Strength};
 use event_schemas::envelope::Actor;
-use event_schemas::ids::{ChallengeId, CorrelationId, EntryId, MatchRecordId, PoolKey, SubjectId, Tenant};
-use event_schemas::match_record::GameResult;
+use event_schemas::game_match::GameResult;
+use event_schemas::ids::{ChallengeId, CorrelationId, EntryId, GameMatchId, PoolKey, SubjectId, Tenant};
 use event_schemas::pool::PoolSettings;
 use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
+use crate::command_context::CommandContext;
 use crate::execute::ExecuteError;
-use crate::matchmaking::{Chain, Matchmaking, Step};
+use crate::matchmaking::{Matchmaking, SagaStep};
 
 pub(crate) fn tenant() -> Tenant {
     "arena".parse().unwrap()
@@ -27,8 +28,8 @@ pub(crate) fn person(n: u64) -> SubjectId {
     SubjectId(Uuid::from_u128(0x1000 + u128::from(n)))
 }
 
-fn chain() -> Chain {
-    Chain {
+fn context() -> CommandContext {
+    CommandContext {
         tenant: tenant(),
         correlation_id: CorrelationId(Uuid::nil()),
         event_id: None,
@@ -42,60 +43,69 @@ fn strength() -> Strength {
     Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
 }
 
-async fn act(matchmaking: &Matchmaking, who: SubjectId, thing: Uuid, action: player::Action) -> Answer {
-    let chain = chain();
-    answered(&matchmaking.on_player(who, Step { thing, name: "ask", chain: &chain }, action).await)
+async fn act(
+    matchmaking: &Matchmaking,
+    player: SubjectId,
+    target: Uuid,
+    action: player::Action,
+) -> CommandOutcome {
+    let context = context();
+    outcome_of(
+        &matchmaking
+            .execute_player_step(player, SagaStep { target, name: "ask", context: &context }, action)
+            .await,
+    )
 }
 
-/// What a player is told.
+/// The outcome of a command, as its caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum CommandOutcome {
     Done,
     Refused,
-    /// The log was not to be had, so nobody knows.
+    /// The log failed, so the outcome is unknown.
     Unknown,
 }
 
-fn answered<T, R: std::fmt::Display>(outcome: &Result<T, ExecuteError<R>>) -> Answer {
+fn outcome_of<T, R: std::fmt::Display>(outcome: &Result<T, ExecuteError<R>>) -> CommandOutcome {
     match outcome {
-        Ok(_) => Answer::Done,
-        Err(ExecuteError::Refused(_)) => Answer::Refused,
-        Err(_) => Answer::Unknown,
+        Ok(_) => CommandOutcome::Done,
+        Err(ExecuteError::Refused(_)) => CommandOutcome::Refused,
+        Err(_) => CommandOutcome::Unknown,
     }
 }
 
 pub(crate) async fn queue(
     matchmaking: Matchmaking,
-    who: SubjectId,
+    player: SubjectId,
     entry_id: EntryId,
     rating: f64,
     both: bool,
-) -> Answer {
+) -> CommandOutcome {
     let keys: &[&str] = if both { &["blitz", "rapid"] } else { &["blitz"] };
     let rating = Some((Rating::nearest(rating), RatingSource::Token));
-    let queueing = Queueing {
+    let join = JoinQueue {
         entry_id,
-        pools: keys.iter().map(|key| Wish { pool_key: key.parse().unwrap(), rating }).collect(),
+        pools: keys.iter().map(|key| PoolRequest { pool_key: key.parse().unwrap(), rating }).collect(),
         max_rating_gap: None,
         expires_at: matchmaking.clock().now().after(Duration::from_secs(600)),
         metadata: None,
     };
-    act(&matchmaking, who, entry_id.0, player::Action::Queue(queueing)).await
+    act(&matchmaking, player, entry_id.0, player::Action::JoinQueue(join)).await
 }
 
-pub(crate) async fn cancel(matchmaking: Matchmaking, entry: Option<(SubjectId, EntryId)>) -> Answer {
-    let Some((who, entry_id)) = entry else { return Answer::Refused };
-    act(&matchmaking, who, entry_id.0, player::Action::Cancel { entry_id }).await
+pub(crate) async fn cancel(matchmaking: Matchmaking, entry: Option<(SubjectId, EntryId)>) -> CommandOutcome {
+    let Some((player, entry_id)) = entry else { return CommandOutcome::Refused };
+    act(&matchmaking, player, entry_id.0, player::Action::Cancel { entry_id }).await
 }
 
 pub(crate) async fn block(
     matchmaking: Matchmaking,
-    who: SubjectId,
+    player: SubjectId,
     other: SubjectId,
     blocks: bool,
-) -> Answer {
+) -> CommandOutcome {
     let action = if blocks { player::Action::Block { other } } else { player::Action::Unblock { other } };
-    act(&matchmaking, who, other.0, action).await
+    act(&matchmaking, player, other.0, action).await
 }
 
 pub(crate) async fn challenge(
@@ -103,7 +113,7 @@ pub(crate) async fn challenge(
     id: ChallengeId,
     challenger: SubjectId,
     challenged: SubjectId,
-) -> Answer {
+) -> CommandOutcome {
     let created = ChallengeCreated {
         challenge_id: id,
         pool_key: "blitz".parse().unwrap(),
@@ -114,7 +124,7 @@ pub(crate) async fn challenge(
         message: None,
     };
     let action = challenges::Action::Create(created);
-    answered(&matchmaking.on_challenge(id, "ask", &chain(), action).await)
+    outcome_of(&matchmaking.execute_challenge_step(id, "ask", &context(), action).await)
 }
 
 pub(crate) async fn answer(
@@ -122,37 +132,38 @@ pub(crate) async fn answer(
     id: Option<ChallengeId>,
     by: SubjectId,
     how: usize,
-) -> Answer {
-    let Some(id) = id else { return Answer::Refused };
+) -> CommandOutcome {
+    let Some(id) = id else { return CommandOutcome::Refused };
     let action = match how {
         0 => challenges::Action::Decline { by },
         1 => challenges::Action::Cancel { by },
         _ => challenges::Action::Accept { by, strength: strength() },
     };
-    let answer = answered(&matchmaking.on_challenge(id, "ask", &chain(), action).await);
-    if answer == Answer::Done && how > 1 {
-        let _ = matchmaking.finish_challenge(id, &chain()).await;
+    let outcome = outcome_of(&matchmaking.execute_challenge_step(id, "ask", &context(), action).await);
+    if outcome == CommandOutcome::Done && how > 1 {
+        let _ = matchmaking.finish_challenge(id, &context()).await;
     }
-    answer
+    outcome
 }
 
-pub(crate) async fn report(matchmaking: Matchmaking, id: Option<MatchRecordId>, how: usize) -> Answer {
-    let Some(id) = id else { return Answer::Refused };
+pub(crate) async fn report(matchmaking: Matchmaking, id: Option<GameMatchId>, how: usize) -> CommandOutcome {
+    let Some(id) = id else { return CommandOutcome::Refused };
     let result = [GameResult::First, GameResult::Second, GameResult::Draw, GameResult::Aborted][how];
-    let answer =
-        answered(&matchmaking.on_match(id, &chain(), "report", records::Action::Report(result)).await);
-    if answer == Answer::Done {
-        let _ = matchmaking.finish_match(id, &chain()).await;
+    let outcome = outcome_of(
+        &matchmaking.execute_match_step(id, &context(), "report", records::Action::Report(result)).await,
+    );
+    if outcome == CommandOutcome::Done {
+        let _ = matchmaking.finish_match(id, &context()).await;
     }
-    answer
+    outcome
 }
 
-/// Sets how a pool matches.
-pub(crate) async fn configure(matchmaking: Matchmaking, key: &str, settings: PoolSettings) -> Answer {
+/// Sets the settings of a pool.
+pub(crate) async fn configure(matchmaking: Matchmaking, key: &str, settings: PoolSettings) -> CommandOutcome {
     let pool_key: PoolKey = key.parse().unwrap();
     let stream = StreamId::pool(&tenant(), &pool_key);
     let at = matchmaking.clock().now();
-    let step = Step { thing: Uuid::nil(), name: "configure", chain: &chain() };
+    let step = SagaStep { target: Uuid::nil(), name: "configure", context: &context() };
     let command = pools::Command { pool_key, at, settings };
-    answered(&matchmaking.0.pools.execute(&stream, &step.cause(at, None, &command), command).await)
+    outcome_of(&matchmaking.0.pools.execute(&stream, &step.cause(at, None, &command), command).await)
 }

@@ -1,4 +1,4 @@
-//! Servers on one log, one game service, and a clock: and what happens to them next, as the seed has it.
+//! Servers on one log, a game service and a clock, with steps drawn from the seed.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -10,28 +10,28 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::{ChallengeId, EntryId, GameId, MatchRecordId, Position, SubjectId};
+use event_schemas::ids::{ChallengeId, EntryId, GameId, GameMatchId, Position, SubjectId};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::players::{self, Answer, person};
+use super::players::{self, CommandOutcome, person};
 use crate::client::live_game::CallError;
 use crate::matchmaking::Matchmaking;
-use crate::matchmaking::games::{Desk, Maker, Order};
+use crate::matchmaking::games::{CreateGame, GameBackend, GameServiceClient};
 use crate::process::{expiry, matchmaker, reconciler};
 
 const PLAYERS: u64 = 7;
 const SERVERS: usize = 2;
-/// How often everybody may be let run until nothing happens any more. A few dozen times are usual.
+/// The most rounds over all tasks until nothing happens any more. A few dozen are usual.
 const ROUNDS_MAX: usize = 3_000;
-/// So many steps are told when something is wrong.
-const STEPS_TOLD: usize = 12;
+/// The number of steps that a failure prints.
+const TRACE_STEPS: usize = 12;
 
-/// Numbers that a seed determines.
+/// A deterministic random number generator.
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(pub(crate) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
-impl Chance {
+impl Rng {
     pub(crate) fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -45,53 +45,53 @@ impl Chance {
         self.next() % limit
     }
 
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
     }
 }
 
-/// A game service that all servers ask.
+/// A simulated game service that all servers call.
 #[derive(Clone, Debug)]
-pub struct Script(Arc<Mutex<Service>>);
+pub struct SimulatedGameService(Arc<Mutex<GameServiceState>>);
 
 #[derive(Debug)]
-struct Service {
-    chance: Chance,
-    /// In a hundred calls.
+struct GameServiceState {
+    rng: Rng,
+    /// The failure rate, in percent of the calls.
     failures: u64,
-    /// How long a call takes at most, if it takes time, by this clock.
+    /// The longest duration of a call by this clock, if calls take time.
     slow: Option<(Clock, Duration)>,
-    games: HashMap<MatchRecordId, GameId>,
+    games: HashMap<GameMatchId, GameId>,
 }
 
-impl Script {
-    /// A service that fails in so many of a hundred calls.
+impl SimulatedGameService {
+    /// A service with this failure rate, in percent.
     pub(crate) fn new(seed: u64, failures: u64) -> Self {
-        let service = Service { chance: Chance(seed), failures, slow: None, games: HashMap::new() };
+        let service = GameServiceState { rng: Rng(seed), failures, slow: None, games: HashMap::new() };
         Self(Arc::new(Mutex::new(service)))
     }
 
-    /// From now on it fails in so many of a hundred calls.
+    /// Sets the failure rate, in percent.
     pub(crate) fn fail(&self, failures: u64) {
         self.0.lock().unwrap().failures = failures;
     }
 
-    /// From now on a call takes up to so long.
+    /// Sets the longest duration of a call.
     pub(crate) fn slow_down(&self, clock: &Clock, most: Duration) {
         self.0.lock().unwrap().slow = Some((clock.clone(), most));
     }
 
-    /// The games that it has made.
-    pub(crate) fn games(&self) -> HashMap<MatchRecordId, GameId> {
+    /// The games that it has created.
+    pub(crate) fn games(&self) -> HashMap<GameMatchId, GameId> {
         self.0.lock().unwrap().games.clone()
     }
 
-    /// Half of the time that a call takes.
+    /// Waits for half of a call's duration.
     async fn take_time(&self) {
         let wait = {
             let mut service = self.0.lock().unwrap();
             let most = service.slow.clone();
-            most.map(|(clock, most)| (clock, service.chance.below(most.as_micros() as u64 / 2 + 1)))
+            most.map(|(clock, most)| (clock, service.rng.below(most.as_micros() as u64 / 2 + 1)))
         };
         match wait {
             Some((clock, micros)) => clock.sleep(Duration::from_micros(micros)).await,
@@ -99,69 +99,69 @@ impl Script {
         }
     }
 
-    pub(crate) async fn call(&self, order: &Order) -> Result<GameId, CallError> {
+    pub(crate) async fn call(&self, request: &CreateGame) -> Result<GameId, CallError> {
         self.take_time().await;
-        let answer = {
+        let response = {
             let mut service = self.0.lock().unwrap();
             let failures = service.failures;
-            let (fails, answer_is_lost) = (service.chance.percent(failures), service.chance.percent(50));
-            if fails && !answer_is_lost {
-                Err(if service.chance.percent(20) {
+            let (fails, response_is_lost) = (service.rng.percent(failures), service.rng.percent(50));
+            if fails && !response_is_lost {
+                Err(if service.rng.percent(20) {
                     CallError::Refused("not this one".to_owned())
                 } else {
                     CallError::Failed("down".to_owned())
                 })
             } else {
-                // The same match makes the same game.
-                let made: GameId = format!("game-of-{}", order.match_id).parse().unwrap();
-                let game = service.games.entry(order.match_id).or_insert(made).clone();
+                // The same match gets the same game.
+                let created: GameId = format!("game-of-{}", request.match_id).parse().unwrap();
+                let game = service.games.entry(request.match_id).or_insert(created).clone();
                 if fails { Err(CallError::Failed("timed out".to_owned())) } else { Ok(game) }
             }
         };
         self.take_time().await;
-        answer
+        response
     }
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A server: its processes, and the requests that it is answering.
+/// A server: its background processes and its requests in progress.
 pub(super) struct Server {
     pub(super) matchmaking: Matchmaking,
     pub(super) tasks: Vec<Task>,
 }
 
-/// What happened in a step.
+/// A step of the simulation.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "told when something is wrong")]
-pub(super) enum Happened {
-    Ran { server: usize, task: usize },
-    Asked { server: usize },
-    Passed { milliseconds: u64 },
-    Died { server: usize },
-    Rested { seconds: u64, round: usize },
+#[expect(dead_code, reason = "printed on a failure")]
+pub(super) enum Step {
+    TaskPolled { server: usize, task: usize },
+    RequestSent { server: usize },
+    TimePassed { milliseconds: u64 },
+    Crashed { server: usize },
+    Settled { seconds: u64, round: usize },
 }
 
-/// The latest steps of a seed: told when something is wrong, and by whom a step never ends.
-pub(super) type Trail = Arc<Mutex<VecDeque<Happened>>>;
+/// The latest steps of a seed, printed on a failure or an endless step.
+pub(super) type Trace = Arc<Mutex<VecDeque<Step>>>;
 
 pub(super) struct World {
     seed: u64,
-    chance: Chance,
+    rng: Rng,
     clock: Clock,
     log: MemoryLog,
-    service: Script,
+    service: SimulatedGameService,
     pub(super) servers: Vec<Server>,
     ids: u64,
-    /// What was recorded, as far as somebody looked.
+    /// The recorded events that were read so far.
     events: Vec<Envelope>,
-    pub(super) trail: Trail,
-    /// Things that players know of, which they act on.
+    pub(super) trace: Trace,
+    /// The resources that players know and act on.
     entries: Arc<Mutex<Vec<(SubjectId, EntryId)>>>,
     challenges: Arc<Mutex<Vec<ChallengeId>>>,
 }
 
-fn ask(request: impl Future<Output = Answer> + Send + 'static) -> Task {
+fn ask(request: impl Future<Output = CommandOutcome> + Send + 'static) -> Task {
     Box::pin(async {
         request.await;
     })
@@ -173,19 +173,19 @@ fn poll(task: &mut Task) -> bool {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        let mut chance = Chance(seed);
+        let mut rng = Rng(seed);
         let clock = Clock::manual(Timestamp::EPOCH);
-        let service = Script::new(seed ^ 0xabcd, chance.below(70));
+        let service = SimulatedGameService::new(seed ^ 0xabcd, rng.below(70));
         let mut world = Self {
             seed,
-            chance,
-            log: MemoryLog::pausing(clock.clone()),
+            rng,
+            log: MemoryLog::yielding(clock.clone()),
             clock,
             service,
             servers: Vec::new(),
             ids: 0,
             events: Vec::new(),
-            trail: Trail::default(),
+            trace: Trace::default(),
             entries: Arc::default(),
             challenges: Arc::default(),
         };
@@ -196,10 +196,12 @@ impl World {
         world
     }
 
-    /// A server that has just started and knows nothing.
+    /// A server that has just started, without any state.
     fn server(&self) -> Server {
-        let desk = Desk::new(Maker::Scripted(self.service.clone()), self.clock.clone());
-        let matchmaking = Matchmaking::new(Log::Memory(self.log.clone()), self.clock.clone(), 10_000, desk);
+        let game_service =
+            GameServiceClient::new(GameBackend::Simulated(self.service.clone()), self.clock.clone());
+        let matchmaking =
+            Matchmaking::new(Log::Memory(self.log.clone()), self.clock.clone(), 10_000, game_service);
         let tasks: Vec<Task> = vec![
             Box::pin(matchmaker::run(matchmaking.clone())),
             Box::pin(reconciler::follow(matchmaking.clone())),
@@ -214,57 +216,57 @@ impl World {
         Uuid::from_u128(0x9000_0000 + u128::from(self.ids))
     }
 
-    /// Lets the next thing happen.
+    /// Runs the next step.
     pub(super) fn step(&mut self) {
-        let server = self.chance.below(SERVERS as u64) as usize;
-        match self.chance.below(1_000) {
+        let server = self.rng.below(SERVERS as u64) as usize;
+        match self.rng.below(1_000) {
             0..880 => {
-                let task = self.chance.below(self.servers[server].tasks.len() as u64) as usize;
-                self.happens(Happened::Ran { server, task });
+                let task = self.rng.below(self.servers[server].tasks.len() as u64) as usize;
+                self.record(Step::TaskPolled { server, task });
                 let tasks = &mut self.servers[server].tasks;
                 if poll(&mut tasks[task]) {
                     drop(tasks.remove(task));
                 }
             }
             880..960 => {
-                self.happens(Happened::Asked { server });
+                self.record(Step::RequestSent { server });
                 let request = self.request(server);
                 self.servers[server].tasks.push(request);
             }
             960..992 => {
-                let jump = if self.chance.percent(3) { 400_000 } else { 3_000 };
-                let milliseconds = self.chance.below(jump);
-                self.happens(Happened::Passed { milliseconds });
+                let jump = if self.rng.percent(3) { 400_000 } else { 3_000 };
+                let milliseconds = self.rng.below(jump);
+                self.record(Step::TimePassed { milliseconds });
                 self.clock.advance(Duration::from_millis(milliseconds));
             }
-            // It dies, whatever it was at, and another takes its place.
+            // The server crashes, and another replaces it.
             _ => {
-                self.happens(Happened::Died { server });
+                self.record(Step::Crashed { server });
                 self.servers[server] = self.server();
             }
         }
     }
 
-    fn happens(&self, happened: Happened) {
-        let mut trail = self.trail.lock().unwrap();
-        if trail.len() == STEPS_TOLD {
-            trail.pop_front();
+    fn record(&self, step: Step) {
+        let mut trace = self.trace.lock().unwrap();
+        if trace.len() == TRACE_STEPS {
+            trace.pop_front();
         }
-        trail.push_back(happened);
+        trace.push_back(step);
     }
 
-    /// What a player, or the game, asks of a server.
+    /// A request of a player or of a game to a server.
     fn request(&mut self, server: usize) -> Task {
         let matchmaking = self.servers[server].matchmaking.clone();
-        let who = person(self.chance.below(PLAYERS));
-        let other = person(self.chance.below(PLAYERS));
+        let who = person(self.rng.below(PLAYERS));
+        let other = person(self.rng.below(PLAYERS));
         let id = self.id();
-        let known = self.chance.next() as usize;
-        match self.chance.below(16) {
+        let known = self.rng.next() as usize;
+        match self.rng.below(16) {
             0..6 => {
                 self.entries.lock().unwrap().push((who, EntryId(id)));
-                let rating = 1400 + self.chance.below(400);
-                let both = self.chance.percent(30);
+                let rating = 1400 + self.rng.below(400);
+                let both = self.rng.percent(30);
                 ask(players::queue(matchmaking, who, EntryId(id), rating as f64, both))
             }
             6..9 => {
@@ -290,13 +292,13 @@ impl World {
         }
     }
 
-    /// Everything that was recorded.
+    /// All recorded events.
     pub(super) fn events(&mut self) -> &[Envelope] {
         let log = Log::Memory(self.log.clone());
         loop {
             let after = self.events.last().map_or(Position::START, |last| last.position);
             let mut read = Box::pin(log.read_all(after, &Filter::All, 4096));
-            // A log in memory answers when it is asked for the second time at the latest.
+            // A log in memory is ready at the second poll at the latest.
             let page =
                 (0..3).find_map(|_| match read.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(page) => Some(page.unwrap()),
@@ -310,24 +312,24 @@ impl World {
         }
     }
 
-    fn matches(&mut self) -> Vec<MatchRecordId> {
-        self.events().iter().filter_map(|event| event.stream.match_record_id()).collect()
+    fn matches(&mut self) -> Vec<GameMatchId> {
+        self.events().iter().filter_map(|event| event.stream.game_match_id()).collect()
     }
 
-    /// The games that the service has made.
-    pub(super) fn games(&self) -> HashMap<MatchRecordId, GameId> {
+    /// The games that the service has created.
+    pub(super) fn games(&self) -> HashMap<GameMatchId, GameId> {
         self.service.games()
     }
 
-    /// Nobody asks for anything more, the game service is well, and nobody dies: everything comes to its end.
-    pub(super) fn come_to_rest(&mut self) {
+    /// Runs without new requests, failures and crashes, so that everything ends.
+    pub(super) fn settle(&mut self) {
         self.service.fail(0);
         for seconds in [0, 6, 6, 60, 300, 300, 700, 700, 7_300, 60, 7_300, 60] {
             self.clock.advance(Duration::from_secs(seconds));
             let mut quiet = 0;
             for round in 0.. {
-                assert!(round < ROUNDS_MAX, "seed {}: it never comes to rest", self.seed);
-                self.happens(Happened::Rested { seconds, round });
+                assert!(round < ROUNDS_MAX, "seed {}: it never settles", self.seed);
+                self.record(Step::Settled { seconds, round });
                 let before = *self.log.head().borrow();
                 for server in &mut self.servers {
                     server.tasks.retain_mut(|task| !poll(task));
@@ -344,12 +346,12 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tell(self.seed, &self.trail);
+            print_trace(self.seed, &self.trace);
         }
     }
 }
 
-/// Says where a seed has come to.
-pub(super) fn tell(seed: u64, trail: &Trail) {
-    eprintln!("seed {seed}; the last steps: {:#?}", trail.lock().unwrap());
+/// Prints the trace of a seed.
+pub(super) fn print_trace(seed: u64, trace: &Trace) {
+    eprintln!("seed {seed}; the last steps: {:#?}", trace.lock().unwrap());
 }

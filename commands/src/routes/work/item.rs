@@ -1,34 +1,34 @@
-//! Work, as a claim's answer shows it.
+//! Work items in the response of a claim.
 
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
-use event_schemas::matching::{ProductImage, Totals, VideoFrame};
+use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
 use poem_openapi::Object;
 use serde_json::{Map, Value};
-use web::value::{At, Text, Uid};
-use web::vocabulary::WorkKind;
+use web::enums::WorkKind;
+use web::value::{ApiTimestamp, TextId, UuidParam};
 
-use crate::claim::{Item, Request, Task};
+use crate::claim::{ClaimedItem, MatchRequestPayload, Payload};
 
-/// A piece of work. Of a match request it has the request, of any other kind the job.
+/// A work item: the request of a match request, the job of any other kind.
 #[derive(Debug, Object)]
 pub(super) struct WorkItem {
-    /// To be named in all reports.
-    lease_id: Uid<LeaseId>,
-    /// When the lease runs out, unless a heartbeat comes before.
-    lease_until: At,
+    /// Required in all reports.
+    lease_id: UuidParam<LeaseId>,
+    /// The time at which the lease expires without a heartbeat.
+    lease_until: ApiTimestamp,
     /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
     heartbeat_seconds: f64,
     kind: WorkKind,
-    job_id: Uid<JobId>,
-    /// From 1.
+    job_id: UuidParam<JobId>,
+    /// The number of the attempt, from 1.
     attempt: u32,
     #[oai(skip_serializing_if_is_none)]
-    request_id: Option<Text<RequestId>>,
+    request_id: Option<TextId<RequestId>>,
     #[oai(skip_serializing_if_is_none)]
-    product_id: Option<Text<ProductId>>,
+    product_id: Option<TextId<ProductId>>,
     #[oai(skip_serializing_if_is_none)]
-    video_id: Option<Text<VideoId>>,
-    /// How many pairs of image and frame there are to compare.
+    video_id: Option<TextId<VideoId>>,
+    /// The number of pairs of image and frame to compare.
     #[oai(skip_serializing_if_is_none)]
     candidates: Option<u64>,
     #[oai(skip_serializing_if_is_none)]
@@ -38,16 +38,16 @@ pub(super) struct WorkItem {
     frames: Option<Vec<WorkFrame>>,
     #[oai(skip_serializing_if_is_none)]
     frame_count: Option<u64>,
-    /// What earlier attempts have reported already.
+    /// The totals that earlier attempts have reported.
     #[oai(skip_serializing_if_is_none)]
     totals: Option<WorkTotals>,
     /// The job's name.
     #[oai(skip_serializing_if_is_none)]
     name: Option<String>,
-    /// What the job's creator noted.
+    /// The metadata of the job.
     #[oai(skip_serializing_if_is_none)]
     metadata: Option<Value>,
-    /// What the job is about.
+    /// The source of the job.
     #[oai(skip_serializing_if_is_none)]
     source: Option<Value>,
 }
@@ -55,7 +55,7 @@ pub(super) struct WorkItem {
 /// An image of the product.
 #[derive(Debug, Object)]
 struct WorkImage {
-    img_id: Text<ImageId>,
+    img_id: TextId<ImageId>,
     #[oai(skip_serializing_if_is_none)]
     url: Option<String>,
 }
@@ -63,7 +63,7 @@ struct WorkImage {
 /// A frame of the video.
 #[derive(Debug, Object)]
 struct WorkFrame {
-    frame_id: Text<FrameId>,
+    frame_id: TextId<FrameId>,
     #[oai(skip_serializing_if_is_none)]
     timestamp_ms: Option<u64>,
 }
@@ -76,9 +76,9 @@ struct WorkTotals {
     ransac_checked: u64,
 }
 
-impl From<Item> for WorkItem {
-    fn from(item: Item) -> Self {
-        let shown = Self {
+impl From<ClaimedItem> for WorkItem {
+    fn from(item: ClaimedItem) -> Self {
+        let base = Self {
             lease_id: item.lease_id.into(),
             lease_until: item.lease_until.into(),
             heartbeat_seconds: item.heartbeat.as_secs_f64(),
@@ -97,20 +97,20 @@ impl From<Item> for WorkItem {
             metadata: None,
             source: None,
         };
-        match item.task {
-            Task::Job(created) => Self {
+        match item.payload {
+            Payload::Job(created) => Self {
                 name: created.name,
                 metadata: some_object(created.metadata),
                 source: created.source.and_then(|source| serde_json::to_value(source).ok()),
-                ..shown
+                ..base
             },
-            Task::Request(request) => shown.with_request(*request),
+            Payload::MatchRequest(request) => base.with_request(*request),
         }
     }
 }
 
 impl WorkItem {
-    fn with_request(self, request: Request) -> Self {
+    fn with_request(self, request: MatchRequestPayload) -> Self {
         Self {
             request_id: Some(request.request_id.into()),
             product_id: Some(request.product_id.into()),

@@ -5,15 +5,15 @@ use event_schemas::job::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::matching::eta::Basis;
+use crate::image_matching::eta::Basis;
 use crate::scenario::{at, created, error, id, lease};
 
 const STALLED_AFTER: Duration = Duration::from_secs(300);
 
-/// An analysis, event by event.
+/// An analysis, built event by event.
 struct Analysis {
     history: History,
-    latest: Latest,
+    latest: LastActivity,
 }
 
 impl Analysis {
@@ -22,8 +22,8 @@ impl Analysis {
         let source = JobSource::Video { video_id: id("2039"), url, options: serde_json::Map::new() };
         let created =
             event_schemas::job::JobCreated { source: Some(source), ..created(JobKind::VideoAnalysis) };
-        let history = History::begin(&created, id("default"), at(0.0));
-        Self { history, latest: Latest { occurred_at: at(0.0), ..Latest::default() } }
+        let history = History::new(&created, id("default"), at(0.0));
+        Self { history, latest: LastActivity { occurred_at: at(0.0), ..LastActivity::default() } }
     }
 
     fn at(mut self, seconds: f64, event: impl Into<JobEvent>) -> Self {
@@ -63,7 +63,7 @@ impl Analysis {
     }
 }
 
-/// What each stage took in earlier jobs.
+/// The durations of the stages in earlier jobs.
 fn priors(seconds: f64) -> Vec<PhasePrior> {
     use Phase::{Analyzing, Downloading, FetchingChat, FindingHighlights, Transcribing};
     [Downloading, FetchingChat, Transcribing, Analyzing, FindingHighlights]
@@ -72,7 +72,7 @@ fn priors(seconds: f64) -> Vec<PhasePrior> {
 }
 
 #[test]
-fn progress_is_the_stages_start_and_its_share_of_what_is_done() {
+fn progress_is_the_stage_start_plus_its_completed_share() {
     for (stage, fraction, percentage) in [
         (Phase::Downloading, 0.0, 0.0),
         (Phase::Downloading, 0.25, 7.5),
@@ -93,7 +93,7 @@ fn progress_is_the_stages_start_and_its_share_of_what_is_done() {
 
 proptest! {
     #[test]
-    fn progress_never_goes_down_within_an_attempt(
+    fn progress_never_decreases_within_an_attempt(
         reports in prop::collection::vec((1_usize..6, 0.0_f64..=1.0), 1..40),
     ) {
         let mut state = crate::job::State::default();
@@ -101,9 +101,9 @@ proptest! {
         let act = |state: &mut crate::job::State, action| {
             use crate::decider::Decider;
             let command = crate::job::Command { at: at(1.0), action };
-            let events = crate::job::Job::decide(&command, state).unwrap();
+            let events = crate::job::JobDecider::decide(&command, state).unwrap();
             for new in &events {
-                *state = crate::job::Job::evolve(std::mem::take(state), &new.event, new.at);
+                *state = crate::job::JobDecider::evolve(std::mem::take(state), &new.event, new.at);
             }
             events.into_iter().map(|new| new.event).collect::<Vec<_>>()
         };
@@ -127,18 +127,18 @@ proptest! {
 }
 
 #[test]
-fn a_job_is_named_by_its_tenant_its_video_and_how_often_it_was_analysed_before() {
+fn job_id_is_derived_from_tenant_video_and_number() {
     let name = |tenant: &str, video: &str, number| job_id(&id(tenant), &id(video), number);
     assert_eq!(name("a", "1", 0), name("a", "1", 0));
     let all =
         [name("a", "1", 0), name("a", "1", 1), name("a", "2", 0), name("b", "1", 0), name("a1", "1", 0)];
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
-    // It must be the same for ever: the log holds jobs under such names.
+    // These ids must never change: the log contains jobs under them.
     assert_eq!(name("default", "2039", 0).to_string(), "787fb8b6-8cd0-5b3c-a989-ea5ff43ada48");
 }
 
 #[test]
-fn the_stages_show_what_is_done_what_is_under_way_and_what_was_skipped() {
+fn stages_are_done_in_progress_or_skipped() {
     let analysis = Analysis::new()
         .claimed(1.0)
         .enters(2.0, Phase::Downloading, &[])
@@ -161,7 +161,7 @@ fn the_stages_show_what_is_done_what_is_under_way_and_what_was_skipped() {
 }
 
 #[test]
-fn a_retry_begins_its_stages_anew_and_shows_what_it_is_tried_again_after() {
+fn retry_resets_the_stages_and_shows_the_previous_error() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Transcribing, &[]).fails(10.0, 40.0);
     let shown = analysis.shown(20.0);
     assert!(shown.stages.iter().all(|stage| stage.fraction == 0.0 && stage.started_at.is_none()));
@@ -177,14 +177,14 @@ fn a_retry_begins_its_stages_anew_and_shows_what_it_is_tried_again_after() {
 }
 
 #[test]
-fn before_anything_is_known_nobody_says_how_long_it_takes() {
+fn no_eta_without_any_information() {
     assert_eq!(Analysis::new().seconds_left(10.0), None);
     let begun = Analysis::new().claimed(1.0).enters(2.0, Phase::Downloading, &[]);
     assert_eq!(begun.seconds_left(10.0), None);
 }
 
 #[test]
-fn what_stages_took_in_earlier_jobs_says_how_long_the_job_will_take() {
+fn eta_uses_stage_durations_of_earlier_jobs() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Downloading, &priors(60.0));
     let eta = analysis.shown(2.0).eta.unwrap();
     assert_eq!((eta.seconds, eta.basis, eta.samples), (300, Basis::StageHistory, 8));
@@ -194,7 +194,7 @@ fn what_stages_took_in_earlier_jobs_says_how_long_the_job_will_take() {
 }
 
 #[test]
-fn a_stage_that_is_half_done_says_by_itself_how_long_it_will_take() {
+fn eta_uses_the_speed_of_a_half_done_stage() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::FindingHighlights, &[]).reports(
         62.0,
         Phase::FindingHighlights,
@@ -205,7 +205,7 @@ fn a_stage_that_is_half_done_says_by_itself_how_long_it_will_take() {
 }
 
 #[test]
-fn a_retry_takes_as_long_as_the_whole_from_when_it_is_due() {
+fn eta_of_a_pending_retry_counts_from_its_due_time() {
     let analysis =
         Analysis::new().claimed(1.0).enters(2.0, Phase::Downloading, &priors(60.0)).fails(10.0, 40.0);
     assert_eq!(analysis.seconds_left(20.0), Some(320));
@@ -214,7 +214,7 @@ fn a_retry_takes_as_long_as_the_whole_from_when_it_is_due() {
 }
 
 #[test]
-fn a_job_that_stalls_or_has_ended_says_nothing_of_how_long_it_takes() {
+fn no_eta_for_stalled_or_ended_jobs() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Downloading, &priors(600.0));
     assert!(analysis.seconds_left(301.9).is_some());
     assert_eq!(analysis.seconds_left(302.0), None);

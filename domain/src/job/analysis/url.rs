@@ -1,22 +1,22 @@
-//! Which URLs name a video that can be analysed: recordings of Twitch, as `https://www.twitch.tv/videos/<digits>`.
+//! The URLs of supported videos: recordings on Twitch, as `https://www.twitch.tv/videos/<digits>`.
 
 use event_schemas::ids::VideoId;
 
-/// The longest number that a video may have, in digits.
+/// The maximum number of digits of a video's number.
 const DIGITS_MAX: usize = 20;
 
-/// Why a URL names no video that can be analysed.
+/// The reason why a URL does not name a supported video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrongUrl {
-    #[error("must begin with https://")]
+    #[error("must start with https://")]
     Scheme,
-    #[error("must be of the host www.twitch.tv or twitch.tv; no other place is supported")]
+    #[error("must have the host www.twitch.tv or twitch.tv; other hosts are not supported")]
     Host,
     #[error(
         "must name a recording, as https://www.twitch.tv/videos/2039; clips and channels are not supported"
     )]
     NotAVideo,
-    #[error("must end with the video's number; leave out what comes behind it")]
+    #[error("must end with the video's number; remove the rest")]
     TooMuch,
     #[error("must name the video by its number, in at most {DIGITS_MAX} digits")]
     Number,
@@ -25,7 +25,7 @@ pub enum WrongUrl {
 /// The video that the URL names.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is not supported.
 pub fn video_id(url: &str) -> Result<VideoId, WrongUrl> {
     let rest = url.strip_prefix("https://").ok_or(WrongUrl::Scheme)?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -51,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recording_is_named_by_its_number_with_or_without_www() {
+    fn recording_is_identified_with_or_without_www() {
         for url in ["https://www.twitch.tv/videos/2039", "https://twitch.tv/videos/2039"] {
             assert_eq!(video_id(url).map(|video| video.to_string()), Ok("2039".to_owned()));
         }
     }
 
     #[test]
-    fn any_other_url_is_told_what_is_wrong_with_it() {
+    fn unsupported_url_is_refused_with_a_reason() {
         for (url, wrong) in [
             ("", WrongUrl::Scheme),
             ("http://www.twitch.tv/videos/2039", WrongUrl::Scheme),
@@ -71,8 +71,8 @@ mod tests {
             ("https://www.twitch.tv:443/videos/2039", WrongUrl::Host),
             ("https://m.twitch.tv/videos/2039", WrongUrl::Host),
             ("https://www.twitch.tv", WrongUrl::NotAVideo),
-            ("https://www.twitch.tv/somebody", WrongUrl::NotAVideo),
-            ("https://www.twitch.tv/somebody/clip/Funny", WrongUrl::NotAVideo),
+            ("https://www.twitch.tv/a_channel", WrongUrl::NotAVideo),
+            ("https://www.twitch.tv/a_channel/clip/Funny", WrongUrl::NotAVideo),
             ("https://www.twitch.tv//videos/2039", WrongUrl::NotAVideo),
             ("https://www.twitch.tv/videos/", WrongUrl::Number),
             ("https://www.twitch.tv/videos/v2039", WrongUrl::Number),
@@ -89,7 +89,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_but_digits_becomes_a_video(url in r"https://(www\.)?twitch\.tv/videos/\PC{0,24}") {
+        fn video_ids_consist_of_digits_only(url in r"https://(www\.)?twitch\.tv/videos/\PC{0,24}") {
             if let Ok(video) = video_id(&url) {
                 prop_assert!(video.as_str().bytes().all(|byte| byte.is_ascii_digit()));
                 prop_assert_eq!(url.rsplit('/').next(), Some(video.as_str()));

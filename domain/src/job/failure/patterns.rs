@@ -1,27 +1,28 @@
-//! The table of recognised failures, tried from top to bottom.
+//! The table of recognised errors, tried from top to bottom.
 
 use event_schemas::failure::{FailureCategory, FailureCode};
 
-/// Whether it may go well another time.
+/// Whether a retry may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum Retry {
     Never,
     /// After this many seconds.
     After(u32),
-    /// Once only, after this many seconds.
+    /// Only once, after this many seconds.
     OnceAfter(u32),
 }
 
 pub(super) struct Pattern {
     pub(super) code: FailureCode,
     pub(super) category: FailureCategory,
-    /// Lower-case phrases, one of which occurs in the message. Numbers and names in quotes between words do not matter.
+    /// Lower-case phrases, one of which occurs in the message. Numbers and quoted names between the words are
+    /// ignored.
     pub(super) phrases: &'static [&'static str],
-    /// Exit codes that say it without words.
+    /// Exit codes that identify the error without a message.
     pub(super) exit_codes: &'static [i32],
     pub(super) user_message: &'static str,
     pub(super) suggested_actions: &'static [&'static str],
-    pub(super) again: Again,
+    pub(super) retry: Retry,
 }
 
 pub(super) const PATTERNS: &[Pattern] = &[
@@ -42,7 +43,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "Try again in a moment.",
             "If it keeps happening, check the network of the worker.",
         ],
-        again: Again::After(2),
+        retry: Retry::After(2),
     },
     Pattern {
         code: FailureCode::ConnectionFailed,
@@ -65,12 +66,12 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "no route to host",
         ],
         exit_codes: &[],
-        user_message: "The connection to a service could not be made, or broke off.",
+        user_message: "The connection to a service failed or was interrupted.",
         suggested_actions: &[
             "Try again in a moment.",
             "Check that the service runs and can be reached from the worker.",
         ],
-        again: Again::After(2),
+        retry: Retry::After(2),
     },
     Pattern {
         code: FailureCode::DnsFailure,
@@ -94,7 +95,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "Check the host's name for a typing mistake.",
             "Check the worker's DNS settings.",
         ],
-        again: Again::After(2),
+        retry: Retry::After(2),
     },
     Pattern {
         code: FailureCode::InvalidUrl,
@@ -113,7 +114,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "The URL cannot be used.",
         suggested_actions: &["Check the URL and send it again."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::VideoNotFound,
@@ -133,9 +134,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "http error 404",
         ],
         exit_codes: &[],
-        user_message: "The video is not there, or no longer.",
+        user_message: "The video does not exist, or no longer exists.",
         suggested_actions: &["Check that the video can be watched under its URL."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::PrivateVideo,
@@ -157,7 +158,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "The video is private, or only for some viewers.",
         suggested_actions: &["Make the video public, or choose another."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::UnsupportedVideo,
@@ -179,7 +180,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "The video is too long, or of a format that is not supported.",
         suggested_actions: &["Choose a shorter video.", "Convert it to H.264 in MP4."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::OutOfMemory,
@@ -199,7 +200,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[137],
         user_message: "The worker ran out of memory.",
         suggested_actions: &["Give the worker more memory.", "Split the work into smaller parts."],
-        again: Again::After(30),
+        retry: Retry::After(30),
     },
     Pattern {
         code: FailureCode::InsufficientStorage,
@@ -217,8 +218,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
         ],
         exit_codes: &[],
         user_message: "The worker ran out of disk space.",
-        suggested_actions: &["Make room on the worker's disk, then try again."],
-        again: Again::After(60),
+        suggested_actions: &["Free space on the worker's disk, then try again."],
+        retry: Retry::After(60),
     },
     Pattern {
         code: FailureCode::SpeechToTextService,
@@ -237,7 +238,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "The speech-to-text service failed.",
         suggested_actions: &["Try again in a few minutes.", "Check the state of the speech-to-text service."],
-        again: Again::After(1),
+        retry: Retry::After(1),
     },
     Pattern {
         code: FailureCode::DatabaseService,
@@ -256,7 +257,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "A database that the worker needs failed.",
         suggested_actions: &["Try again in a few minutes.", "Check the state of the database."],
-        again: Again::After(1),
+        retry: Retry::After(1),
     },
     Pattern {
         code: FailureCode::ObjectStorageService,
@@ -281,7 +282,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "Try again in a few minutes.",
             "Check the bucket's name and the state of the storage.",
         ],
-        again: Again::After(1),
+        retry: Retry::After(1),
     },
     Pattern {
         code: FailureCode::RateLimited,
@@ -301,9 +302,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "slow down",
         ],
         exit_codes: &[],
-        user_message: "A service asks us to send fewer requests.",
+        user_message: "A service limits the rate of our requests.",
         suggested_actions: &["Wait a minute, then try again.", "More workers will not help."],
-        again: Again::After(60),
+        retry: Retry::After(60),
     },
     Pattern {
         code: FailureCode::ServiceAuthentication,
@@ -327,7 +328,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "A service refused our credentials.",
         suggested_actions: &["Renew the credentials that the worker uses for the service."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::FileNotFound,
@@ -342,9 +343,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "path does not exist",
         ],
         exit_codes: &[],
-        user_message: "A file that an earlier step should have left is not there.",
+        user_message: "A file from an earlier step is missing.",
         suggested_actions: &["Try again: the earlier steps are then repeated."],
-        again: Again::After(5),
+        retry: Retry::After(5),
     },
     Pattern {
         code: FailureCode::PermissionDenied,
@@ -360,8 +361,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
         ],
         exit_codes: &[126],
         user_message: "The worker may not read or write a file that it needs.",
-        suggested_actions: &["Correct the rights of the worker's folders, then try again."],
-        again: Again::Never,
+        suggested_actions: &["Correct the permissions of the worker's folders, then try again."],
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::CorruptMedia,
@@ -384,7 +385,7 @@ pub(super) const PATTERNS: &[Pattern] = &[
         exit_codes: &[],
         user_message: "A media file is damaged.",
         suggested_actions: &["Upload the file again.", "Check that it plays elsewhere."],
-        again: Again::Never,
+        retry: Retry::Never,
     },
     Pattern {
         code: FailureCode::WorkerStopped,
@@ -398,18 +399,21 @@ pub(super) const PATTERNS: &[Pattern] = &[
             "(sigterm)",
         ],
         exit_codes: &[143],
-        user_message: "The worker was stopped before it was done.",
-        suggested_actions: &["Nothing: another worker takes it up by itself."],
-        again: Again::After(0),
+        user_message: "The worker was stopped before it finished.",
+        suggested_actions: &["No action needed: another worker resumes it automatically."],
+        retry: Retry::After(0),
     },
     Pattern {
         code: FailureCode::WorkerLost,
         category: FailureCategory::Processing,
         phrases: &["worker lost", "worker was lost", "lease ran out", "lease expired"],
         exit_codes: &[],
-        user_message: "The worker that had the work went away.",
-        suggested_actions: &["Nothing: another worker takes it up by itself.", "Check that a worker runs."],
-        again: Again::After(1),
+        user_message: "The worker stopped responding.",
+        suggested_actions: &[
+            "No action needed: another worker resumes it automatically.",
+            "Check that a worker runs.",
+        ],
+        retry: Retry::After(1),
     },
 ];
 
@@ -418,10 +422,10 @@ pub(super) const UNKNOWN: Pattern = Pattern {
     category: FailureCategory::Unknown,
     phrases: &[],
     exit_codes: &[],
-    user_message: "Something went wrong that is not known yet.",
+    user_message: "An unknown error occurred.",
     suggested_actions: &[
         "Try again once.",
         "If it fails again, ask for help and quote the support reference.",
     ],
-    again: Again::OnceAfter(5),
+    retry: Retry::OnceAfter(5),
 };

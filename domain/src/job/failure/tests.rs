@@ -12,7 +12,7 @@ fn check(code: FailureCode, messages: &[&str]) {
 }
 
 #[test]
-fn real_messages_are_recognised() {
+fn real_messages_of_input_errors_are_recognised() {
     check(
         FailureCode::NetworkTimeout,
         &[
@@ -72,7 +72,7 @@ fn real_messages_are_recognised() {
 }
 
 #[test]
-fn real_messages_about_resources_and_services_are_recognised() {
+fn real_messages_of_resource_and_service_errors_are_recognised() {
     check(
         FailureCode::OutOfMemory,
         &[
@@ -126,19 +126,19 @@ fn real_messages_about_resources_and_services_are_recognised() {
 }
 
 #[test]
-fn the_first_pattern_that_matches_wins() {
+fn first_matching_pattern_wins() {
     check(FailureCode::NetworkTimeout, &["whisper: connection timed out"]);
     check(FailureCode::InsufficientStorage, &["postgres: no space left on device"]);
 }
 
 #[test]
-fn exit_code_137_is_out_of_memory_without_words() {
+fn exit_code_137_is_out_of_memory() {
     assert_eq!(classify("Killed", Some(137), None, JOB, 1).code, FailureCode::OutOfMemory);
     assert_eq!(classify("Killed", Some(1), None, JOB, 1).code, FailureCode::Unknown);
 }
 
 #[test]
-fn an_unknown_error_is_retryable_once() {
+fn unknown_error_is_retryable_once() {
     assert!(classify("?", None, None, JOB, 1).retryable);
     let second = classify("?", None, None, JOB, 2);
     assert!(!second.retryable);
@@ -146,14 +146,14 @@ fn an_unknown_error_is_retryable_once() {
 }
 
 #[test]
-fn what_cannot_go_well_another_time_is_not_retryable() {
+fn permanent_errors_are_not_retryable() {
     for message in ["invalid url", "video not found", "private video", "unsupported codec", "unauthorized"] {
         assert!(!classify(message, None, None, JOB, 1).retryable, "{message}");
     }
 }
 
 #[test]
-fn a_rate_limited_call_says_how_long_to_wait() {
+fn rate_limit_delay_comes_from_header_or_message() {
     let after = |message, told| classify(message, None, told, JOB, 1).retry_after_seconds;
     assert_eq!(after("too many requests", None), Some(60));
     assert_eq!(after("too many requests, retry after 7 s", None), Some(7));
@@ -162,7 +162,7 @@ fn a_rate_limited_call_says_how_long_to_wait() {
 }
 
 #[test]
-fn the_support_reference_is_the_same_for_the_same_job_and_attempt() {
+fn support_reference_is_stable_per_job_and_attempt() {
     let reference = |job, attempt| classify("x", None, None, job, attempt).support_reference;
     assert_eq!(reference(JOB, 1), reference(JOB, 1));
     assert_ne!(reference(JOB, 1), reference(JOB, 2));
@@ -170,7 +170,7 @@ fn the_support_reference_is_the_same_for_the_same_job_and_attempt() {
 }
 
 #[test]
-fn there_is_a_pattern_for_every_code_and_each_helps() {
+fn every_code_has_a_pattern_with_suggestions() {
     assert!(PATTERNS.len() >= 17);
     for pattern in PATTERNS.iter().chain([&UNKNOWN]) {
         assert!(pattern.user_message.ends_with('.'));

@@ -10,7 +10,7 @@ use crate::job::view::view;
 use crate::scenario::{World, at, created, error, id, lease};
 
 fn history(events: &[(f64, JobEvent)]) -> History {
-    let mut history = History::begin(&created(JobKind::VideoAnalysis), id("default"), at(0.0));
+    let mut history = History::new(&created(JobKind::VideoAnalysis), id("default"), at(0.0));
     for (seconds, event) in events {
         history.apply(event, at(*seconds), at(*seconds));
     }
@@ -30,32 +30,32 @@ fn progress(stage: Phase, fraction: f64) -> JobEvent {
 }
 
 #[test]
-fn a_scheduled_retry_begins_the_attempt_that_it_names() {
+fn scheduled_retry_starts_the_named_attempt() {
     let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0), reason: Some(RetryReason::Backoff) };
     let mut history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, scheduled.into())]);
     assert_eq!((history.attempt, history.phase), (2, Phase::Queued));
     let waited_for = Retry { due_at: at(30.0), reason: Some(RetryReason::Backoff) };
-    assert_eq!(history.waiting_retry(), Some(waited_for));
+    assert_eq!(history.pending_retry(), Some(waited_for));
     assert_eq!((history.failure.is_none(), history.ended_at()), (true, None));
     assert_eq!(history.attempts[0].ended_at, Some(at(10.0)));
     assert_eq!(history.attempts[1].queued_at, at(11.0));
     history.apply(&claimed(2), at(31.0), at(31.0));
-    assert_eq!((history.waiting_retry(), history.retry), (None, Some(waited_for)));
+    assert_eq!((history.pending_retry(), history.retry), (None, Some(waited_for)));
 }
 
 #[test]
-fn a_retry_that_is_wanted_sooner_is_the_same_attempt_with_less_to_wait_for() {
+fn retry_made_due_earlier_keeps_the_attempt() {
     let retry = |due, reason| JobRetryScheduled { attempt: 2, due_at: at(due), reason: Some(reason) }.into();
     let (backoff, asked) = (retry(60.0, RetryReason::Backoff), retry(20.0, RetryReason::Asked));
     let history = history(&[(1.0, claimed(1)), (10.0, failed()), (11.0, backoff), (20.0, asked)]);
     assert_eq!((history.attempts.len(), history.attempts[1].queued_at), (2, at(11.0)));
-    assert_eq!(history.waiting_retry(), Some(Retry { due_at: at(20.0), reason: Some(RetryReason::Asked) }));
+    assert_eq!(history.pending_retry(), Some(Retry { due_at: at(20.0), reason: Some(RetryReason::Asked) }));
     assert_eq!(history.spans.iter().filter(|span| span.attempt == 2).count(), 1);
-    assert_eq!(history.attempts[1].queue_seconds(at(25.0)), 5.0, "what was waited before is a pause");
+    assert_eq!(history.attempts[1].queue_seconds(at(25.0)), 5.0, "the delay before does not count");
 }
 
 #[test]
-fn waiting_for_a_worker_is_told_from_a_pause_and_from_time_that_somebody_worked() {
+fn queue_time_excludes_delays_and_run_time() {
     let scheduled = JobRetryScheduled { attempt: 2, due_at: at(30.0), reason: None };
     let lost = |n| JobLeaseExpired { lease_id: lease(n), worker_id: id("w"), end: Some(WorkerEnd::Lost) };
     let history = history(&[
@@ -73,7 +73,7 @@ fn waiting_for_a_worker_is_told_from_a_pause_and_from_time_that_somebody_worked(
 }
 
 #[test]
-fn progress_within_a_stage_never_goes_down_and_a_new_attempt_begins_without() {
+fn new_attempt_resets_the_progress() {
     let mut history = history(&[
         (1.0, claimed(1)),
         (2.0, progress(Phase::Downloading, 0.5)),
@@ -87,7 +87,7 @@ fn progress_within_a_stage_never_goes_down_and_a_new_attempt_begins_without() {
 }
 
 #[test]
-fn a_result_is_kept_until_it_expires() {
+fn result_is_kept_until_it_expires() {
     let mut world = World::empty();
     world.job(job::Action::Create(created(JobKind::VideoAnalysis)));
     world.job(job::Action::Complete { lease_id: None, result: Some(json!({"highlights": 3})) });
@@ -98,14 +98,14 @@ fn a_result_is_kept_until_it_expires() {
 }
 
 #[test]
-fn an_analysis_runs_between_its_queue_and_its_end() {
+fn analysis_is_running_between_queue_and_end() {
     assert_eq!(Status::of(JobKind::VideoAnalysis, Phase::Queued), Status::Pending);
     assert_eq!(Status::of(JobKind::VideoAnalysis, Phase::Transcribing), Status::Running);
     assert_eq!(Status::of(JobKind::ModelTraining, Phase::Processing), Status::Running);
 }
 
 #[test]
-fn the_percentage_is_the_phases_share_and_stays_where_a_job_failed() {
+fn failed_job_keeps_its_percentage() {
     let mut world = World::matching(1, 100);
     let shown = |world: &World| view(&world.fold(), world.now).unwrap().progress_percentage;
     assert_eq!(shown(&world), 15.0);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decider::Decider;
-use crate::job::{Action, Command, Job, Refusal, State, failure};
+use crate::job::{Action, Command, JobDecider, Refusal, State, failure};
 use crate::scenario::{JOB, at, created, id, lease};
 
 const TIMEOUT: &str = "read timed out";
@@ -16,26 +16,26 @@ const MISSING: &str = "No such file or directory";
 const OOM: &str = "out of memory";
 const ODD: &str = "index out of range";
 
-/// An analysis that workers take and lose, in simulated time.
-struct Tried {
+/// An analysis that workers claim and lose, in simulated time.
+struct RetryScenario {
     now: f64,
     state: State,
     events: Vec<JobEvent>,
     leases: u128,
 }
 
-impl Tried {
+impl RetryScenario {
     fn new() -> Self {
-        let mut tried = Self { now: 0.0, state: State::default(), events: Vec::new(), leases: 0 };
-        tried.act(Action::Create(created(JobKind::VideoAnalysis))).unwrap();
-        tried
+        let mut scenario = Self { now: 0.0, state: State::default(), events: Vec::new(), leases: 0 };
+        scenario.act(Action::Create(created(JobKind::VideoAnalysis))).unwrap();
+        scenario
     }
 
     fn act(&mut self, action: Action) -> Result<Vec<JobEvent>, Refusal> {
-        let decided = Job::decide(&Command { at: at(self.now), action }, &self.state)?;
+        let decided = JobDecider::decide(&Command { at: at(self.now), action }, &self.state)?;
         let mut events = Vec::new();
         for new in decided {
-            self.state = Job::evolve(std::mem::take(&mut self.state), &new.event, new.at);
+            self.state = JobDecider::evolve(std::mem::take(&mut self.state), &new.event, new.at);
             events.push(new.event);
         }
         self.events.extend(events.iter().cloned());
@@ -46,49 +46,49 @@ impl Tried {
         lease(self.leases)
     }
 
-    /// Somebody takes the job as soon as it is due.
+    /// A worker claims the job as soon as it is due.
     fn claim(&mut self) {
         self.leases += 1;
-        let due = self.state.life().unwrap().due_at;
+        let due = self.state.details().unwrap().due_at;
         self.now = due.map_or(self.now, |due| due.seconds_since(at(0.0)));
         let action = Action::Claim { lease_id: self.lease(), worker_id: id("w"), lease_until: at(1e9) };
         self.act(action).unwrap();
     }
 
-    /// Somebody takes the job and fails; answers what was recorded.
+    /// A worker claims the job and fails; returns the recorded events.
     fn fail(&mut self, message: &str) -> Vec<JobEvent> {
         self.fail_while(message, None)
     }
 
-    fn fail_while(&mut self, message: &str, left_alone_until: Option<Timestamp>) -> Vec<JobEvent> {
+    fn fail_while(&mut self, message: &str, circuit_open_until: Option<Timestamp>) -> Vec<JobEvent> {
         self.claim();
-        let attempt = self.state.life().unwrap().attempt;
+        let attempt = self.state.details().unwrap().attempt;
         let error = failure::classify(message, None, None, JOB, attempt);
-        self.act(Action::Fail { lease_id: Some(self.lease()), error, left_alone_until }).unwrap()
+        self.act(Action::Fail { lease_id: Some(self.lease()), error, circuit_open_until }).unwrap()
     }
 
-    /// Somebody takes the job and goes away.
+    /// A worker claims the job and ends without a report.
     fn leave(&mut self, end: WorkerEnd) -> Vec<JobEvent> {
         self.claim();
         self.act(Action::ExpireLease { lease_id: self.lease(), end }).unwrap()
     }
 
-    /// Fails with this message until the job is not tried again; answers the pauses and why it stopped.
+    /// Fails with this message until the job is not retried any more; returns the delays and the retry state.
     fn fail_until_it_stops(&mut self, message: &str) -> (Vec<f64>, RetryState) {
-        let mut pauses = Vec::new();
+        let mut delays = Vec::new();
         loop {
             let events = self.fail(message);
             match outcome(&events) {
                 (RetryState::InProgress, Some(retry)) => {
-                    pauses.push(retry.due_at.seconds_since(at(self.now)));
+                    delays.push(retry.due_at.seconds_since(at(self.now)));
                 }
-                (state, _) => return (pauses, state),
+                (state, _) => return (delays, state),
             }
         }
     }
 }
 
-/// Why it is, or is not, tried again, and the retry.
+/// The retry state of the failure, and the scheduled retry.
 #[track_caller]
 fn outcome(events: &[JobEvent]) -> (RetryState, Option<JobRetryScheduled>) {
     let failed = events.iter().find_map(|event| match event {
@@ -103,34 +103,34 @@ fn outcome(events: &[JobEvent]) -> (RetryState, Option<JobRetryScheduled>) {
 }
 
 #[track_caller]
-fn check_pauses(message: &str, full: &[f64], state: RetryState) {
-    let (pauses, stopped) = Tried::new().fail_until_it_stops(message);
+fn check_delays(message: &str, full: &[f64], state: RetryState) {
+    let (delays, stopped) = RetryScenario::new().fail_until_it_stops(message);
     assert_eq!(stopped, state, "{message}");
-    assert_eq!(pauses.len(), full.len(), "{message}: {pauses:?}");
-    for (pause, full) in pauses.iter().zip(full) {
-        assert!((full / 2.0..=*full).contains(pause), "{message}: {pauses:?} of {full:?}");
+    assert_eq!(delays.len(), full.len(), "{message}: {delays:?}");
+    for (delay, full) in delays.iter().zip(full) {
+        assert!((full / 2.0..=*full).contains(delay), "{message}: {delays:?} of {full:?}");
     }
 }
 
 #[test]
-fn each_class_of_error_is_tried_again_as_often_and_after_as_long_as_its_policy_says() {
-    check_pauses(TIMEOUT, &[2.0, 4.0, 8.0], RetryState::MaximumAttempts);
-    check_pauses(MISSING, &[5.0, 10.0], RetryState::MaximumAttempts);
-    check_pauses(CORRUPT_STORE, &[1.0, 2.0, 4.0, 8.0], RetryState::MaximumAttempts);
-    check_pauses("no space left on device", &[60.0, 120.0], RetryState::MaximumAttempts);
-    check_pauses(ODD, &[5.0], RetryState::MaximumAttempts);
+fn each_category_follows_its_policy() {
+    check_delays(TIMEOUT, &[2.0, 4.0, 8.0], RetryState::MaximumAttempts);
+    check_delays(MISSING, &[5.0, 10.0], RetryState::MaximumAttempts);
+    check_delays(CORRUPT_STORE, &[1.0, 2.0, 4.0, 8.0], RetryState::MaximumAttempts);
+    check_delays("no space left on device", &[60.0, 120.0], RetryState::MaximumAttempts);
+    check_delays(ODD, &[5.0], RetryState::MaximumAttempts);
 }
 
 #[test]
-fn what_cannot_go_well_another_time_is_not_tried_again() {
+fn permanent_errors_are_not_retried() {
     for message in ["invalid url", "video not found", "private video", "unsupported codec", "invalid api key"]
     {
-        check_pauses(message, &[], RetryState::NonRetryable);
+        check_delays(message, &[], RetryState::NonRetryable);
     }
 }
 
 #[test]
-fn pauses_double_grow_or_stay_and_never_pass_their_cap() {
+fn delays_grow_by_the_backoff_up_to_the_cap() {
     let policy = |backoff| Policy { backoff, ..NETWORK };
     let full = |backoff, n| {
         let delay = policy(backoff).delay(JOB, n).as_secs_f64();
@@ -144,7 +144,7 @@ fn pauses_double_grow_or_stay_and_never_pass_their_cap() {
 }
 
 #[test]
-fn the_policies_are_those_of_the_contract() {
+fn policies_are_the_documented_ones() {
     let of = |message| Policy::of(&failure::classify(message, None, None, JOB, 1));
     let told = |policy: Policy| (policy.retries, policy.base.as_secs(), policy.cap.as_secs(), policy.backoff);
     assert_eq!(told(of(TIMEOUT)), (3, 2, 30, Backoff::Exponential));
@@ -157,18 +157,18 @@ fn the_policies_are_those_of_the_contract() {
 
 proptest! {
     #[test]
-    fn a_replay_draws_the_same_pause_between_half_and_all_of_it(job: u128, n in 1_u32..50) {
+    fn delay_is_deterministic_between_half_and_all(job: u128, n in 1_u32..50) {
         let job = JobId(Uuid::from_u128(job));
-        let pause = NETWORK.delay(job, n);
-        prop_assert_eq!(pause, NETWORK.delay(job, n));
+        let delay = NETWORK.delay(job, n);
+        prop_assert_eq!(delay, NETWORK.delay(job, n));
         let full = Policy { base: NETWORK.base, ..NETWORK };
         let all = full.base.saturating_mul(2_u32.saturating_pow(n - 1)).min(full.cap);
-        prop_assert!(pause >= all / 2 && pause <= all);
+        prop_assert!(delay >= all / 2 && delay <= all);
     }
 }
 
 #[test]
-fn jobs_that_failed_together_come_back_spread_out() {
+fn retries_of_simultaneous_failures_are_spread() {
     let mut drawn: Vec<f64> = (0..1000).map(|n| hash(JobId(Uuid::from_u128(n)), 1)).collect();
     drawn.sort_by(f64::total_cmp);
     for (index, drawn) in drawn.iter().enumerate() {
@@ -177,83 +177,83 @@ fn jobs_that_failed_together_come_back_spread_out() {
 }
 
 #[test]
-fn each_class_has_tries_of_its_own() {
-    let mut tried = Tried::new();
+fn each_category_has_its_own_retries() {
+    let mut scenario = RetryScenario::new();
     for message in [TIMEOUT, MISSING, TIMEOUT, ODD, MISSING, TIMEOUT] {
-        assert_eq!(outcome(&tried.fail(message)).0, RetryState::InProgress, "{message}");
+        assert_eq!(outcome(&scenario.fail(message)).0, RetryState::InProgress, "{message}");
     }
-    assert_eq!(outcome(&tried.fail(TIMEOUT)).0, RetryState::MaximumAttempts);
+    assert_eq!(outcome(&scenario.fail(TIMEOUT)).0, RetryState::MaximumAttempts);
 }
 
 #[test]
-fn what_is_not_known_is_tried_again_once_whichever_attempt_it_was() {
-    let mut tried = Tried::new();
-    tried.fail(TIMEOUT);
-    let events = tried.fail(ODD);
+fn unknown_error_is_retried_once_at_any_attempt() {
+    let mut scenario = RetryScenario::new();
+    scenario.fail(TIMEOUT);
+    let events = scenario.fail(ODD);
     assert_eq!(outcome(&events).0, RetryState::InProgress);
     let JobEvent::JobFailed(failed) = &events[0] else { panic!("{events:?}") };
     assert!(failed.error.retryable);
-    let events = tried.fail(ODD);
+    let events = scenario.fail(ODD);
     assert_eq!(outcome(&events).0, RetryState::MaximumAttempts);
     let JobEvent::JobFailed(failed) = &events[0] else { panic!("{events:?}") };
     assert!(!failed.error.retryable);
 }
 
 #[test]
-fn a_rate_limited_attempt_waits_as_told_and_uses_no_try() {
-    let mut tried = Tried::new();
+fn rate_limited_attempt_uses_no_retry() {
+    let mut scenario = RetryScenario::new();
     for _ in 0..20 {
-        let (_, retry) = outcome(&tried.fail("HTTP 429, retry after 17 s"));
+        let (_, retry) = outcome(&scenario.fail("HTTP 429, retry after 17 s"));
         let retry = retry.unwrap();
         assert_eq!(retry.reason, Some(RetryReason::RateLimited));
-        assert_eq!(retry.due_at, at(tried.now + 17.0));
+        assert_eq!(retry.due_at, at(scenario.now + 17.0));
     }
-    assert_eq!(tried.fail_until_it_stops(CORRUPT_STORE).0.len(), 4);
+    assert_eq!(scenario.fail_until_it_stops(CORRUPT_STORE).0.len(), 4);
 }
 
 #[test]
-fn what_fails_at_a_service_that_is_left_alone_is_parked_and_uses_no_try() {
-    let mut tried = Tried::new();
+fn failure_with_open_circuit_is_postponed_and_uses_no_retry() {
+    let mut scenario = RetryScenario::new();
     for n in 1..=10 {
         let until = at(300.0 * f64::from(n));
-        let (state, retry) = outcome(&tried.fail_while(CORRUPT_STORE, Some(until)));
+        let (state, retry) = outcome(&scenario.fail_while(CORRUPT_STORE, Some(until)));
         let retry = retry.unwrap();
         assert_eq!((state, retry.reason), (RetryState::InProgress, Some(RetryReason::Parked)));
         assert_eq!(retry.due_at, until);
     }
-    assert_eq!(tried.fail_until_it_stops(CORRUPT_STORE).0.len(), 4);
-    let mut too_late = Tried::new();
+    assert_eq!(scenario.fail_until_it_stops(CORRUPT_STORE).0.len(), 4);
+    let mut too_late = RetryScenario::new();
     let (_, retry) = outcome(&too_late.fail_while(CORRUPT_STORE, Some(at(0.0))));
     assert_eq!(retry.unwrap().reason, Some(RetryReason::Backoff));
 }
 
 #[test]
-fn a_worker_that_was_stopped_uses_no_try_and_is_no_crash() {
-    let mut tried = Tried::new();
+fn stopped_worker_uses_no_retry_and_is_no_crash() {
+    let mut scenario = RetryScenario::new();
     for _ in 0..10 {
-        let (_, retry) = outcome(&tried.fail("the worker is shutting down"));
+        let (_, retry) = outcome(&scenario.fail("the worker is shutting down"));
         let retry = retry.unwrap();
-        assert_eq!((retry.reason, retry.due_at), (Some(RetryReason::Interrupted), at(tried.now)));
-        let events = tried.leave(WorkerEnd::Stopped);
+        assert_eq!((retry.reason, retry.due_at), (Some(RetryReason::Interrupted), at(scenario.now)));
+        let events = scenario.leave(WorkerEnd::Stopped);
         assert!(matches!(events.as_slice(), [JobEvent::JobLeaseExpired(_)]), "{events:?}");
     }
-    assert_eq!(tried.fail_until_it_stops(TIMEOUT).0.len(), 3);
+    assert_eq!(scenario.fail_until_it_stops(TIMEOUT).0.len(), 3);
 }
 
 #[test]
-fn a_lost_worker_uses_no_attempt() {
-    let mut tried = Tried::new();
-    let events = tried.leave(WorkerEnd::Lost);
+fn lost_worker_uses_no_attempt() {
+    let mut scenario = RetryScenario::new();
+    let events = scenario.leave(WorkerEnd::Lost);
     assert!(matches!(events.as_slice(), [JobEvent::JobLeaseExpired(_)]), "{events:?}");
-    assert_eq!(tried.state.life().unwrap().attempt, 1);
-    assert_eq!(tried.fail_until_it_stops(TIMEOUT).0.len(), 3);
+    assert_eq!(scenario.state.details().unwrap().attempt, 1);
+    assert_eq!(scenario.fail_until_it_stops(TIMEOUT).0.len(), 3);
 }
 
 #[test]
-fn a_worker_that_is_stopped_after_another_was_lost_does_not_make_it_two() {
-    let mut tried = Tried::new();
-    tried.leave(WorkerEnd::Lost);
-    let events = tried.leave(WorkerEnd::Stopped);
+fn stopped_worker_after_a_lost_one_is_no_crash_loop() {
+    let mut scenario = RetryScenario::new();
+    scenario.leave(WorkerEnd::Lost);
+    let events = scenario.leave(WorkerEnd::Stopped);
     assert!(matches!(events.as_slice(), [JobEvent::JobLeaseExpired(_)]), "{events:?}");
 }
 
@@ -262,9 +262,9 @@ fn two_crashes_in_a_row_quarantine_the_job() {
     let quarantined: JobEvent = JobQuarantined { reason: QuarantineReason::CrashLoop }.into();
     for first in [WorkerEnd::Lost, WorkerEnd::OutOfMemory, WorkerEnd::Crashed] {
         for second in [WorkerEnd::Lost, WorkerEnd::OutOfMemory, WorkerEnd::Crashed] {
-            let mut tried = Tried::new();
-            tried.leave(first);
-            let events = tried.leave(second);
+            let mut scenario = RetryScenario::new();
+            scenario.leave(first);
+            let events = scenario.leave(second);
             let [JobEvent::JobLeaseExpired(JobLeaseExpired { end, .. }), JobEvent::JobFailed(failed), last] =
                 events.as_slice()
             else {
@@ -278,60 +278,61 @@ fn two_crashes_in_a_row_quarantine_the_job() {
             assert_eq!((failed.error.code, last), (code, &quarantined));
         }
     }
-    let mut tried = Tried::new();
-    assert_eq!(outcome(&tried.fail(OOM)).0, RetryState::InProgress);
-    let events = tried.fail(OOM);
+    let mut scenario = RetryScenario::new();
+    assert_eq!(outcome(&scenario.fail(OOM)).0, RetryState::InProgress);
+    let events = scenario.fail(OOM);
     assert_eq!((outcome(&events).0, events.last()), (RetryState::CrashLoop, Some(&quarantined)));
-    let mut mixed = Tried::new();
+    let mut mixed = RetryScenario::new();
     mixed.leave(WorkerEnd::Lost);
     assert_eq!(outcome(&mixed.fail(OOM)).0, RetryState::CrashLoop);
 }
 
 #[test]
-fn crashes_with_another_end_between_them_quarantine_nothing() {
-    let mut tried = Tried::new();
+fn separated_crashes_do_not_quarantine_the_job() {
+    let mut scenario = RetryScenario::new();
     for _ in 0..2 {
-        tried.leave(WorkerEnd::Lost);
-        assert_eq!(outcome(&tried.fail(TIMEOUT)).0, RetryState::InProgress);
+        scenario.leave(WorkerEnd::Lost);
+        assert_eq!(outcome(&scenario.fail(TIMEOUT)).0, RetryState::InProgress);
     }
 }
 
 #[test]
-fn taking_a_job_up_by_hand_gives_it_all_its_tries_again() {
-    let mut tried = Tried::new();
-    tried.leave(WorkerEnd::Lost);
-    tried.leave(WorkerEnd::Lost);
-    let events = tried.act(Action::Retry { eta_priors: Vec::new() }).unwrap();
+fn manual_retry_resets_the_retry_counts() {
+    let mut scenario = RetryScenario::new();
+    scenario.leave(WorkerEnd::Lost);
+    scenario.leave(WorkerEnd::Lost);
+    let events = scenario.act(Action::Retry { eta_priors: Vec::new() }).unwrap();
     assert!(matches!(
         events.as_slice(),
         [JobEvent::JobPhaseChanged(JobPhaseChanged { to: Phase::Queued, .. })]
     ));
-    tried.leave(WorkerEnd::Lost);
-    assert_eq!(tried.fail_until_it_stops(TIMEOUT).0.len(), 3);
-    tried.act(Action::Retry { eta_priors: Vec::new() }).unwrap();
-    assert_eq!(tried.fail_until_it_stops(TIMEOUT).0.len(), 3);
+    scenario.leave(WorkerEnd::Lost);
+    assert_eq!(scenario.fail_until_it_stops(TIMEOUT).0.len(), 3);
+    scenario.act(Action::Retry { eta_priors: Vec::new() }).unwrap();
+    assert_eq!(scenario.fail_until_it_stops(TIMEOUT).0.len(), 3);
 }
 
 #[test]
-fn a_failure_that_is_reported_again_after_its_retry_was_scheduled_records_nothing() {
-    let mut tried = Tried::new();
-    tried.fail(TIMEOUT);
-    let again = |tried: &mut Tried, n| {
+fn repeated_failure_after_its_retry_records_nothing() {
+    let mut scenario = RetryScenario::new();
+    scenario.fail(TIMEOUT);
+    let again = |scenario: &mut RetryScenario, n| {
         let error = failure::classify(TIMEOUT, None, None, JOB, 1);
-        tried.act(Action::Fail { lease_id: Some(lease(n)), error, left_alone_until: None })
+        scenario.act(Action::Fail { lease_id: Some(lease(n)), error, circuit_open_until: None })
     };
-    assert_eq!(again(&mut tried, 1), Ok(Vec::new()));
-    tried.claim();
-    assert_eq!(again(&mut tried, 1), Ok(Vec::new()));
-    let claims = tried.events.iter().filter(|event| matches!(event, JobEvent::JobClaimed(JobClaimed { .. })));
+    assert_eq!(again(&mut scenario, 1), Ok(Vec::new()));
+    scenario.claim();
+    assert_eq!(again(&mut scenario, 1), Ok(Vec::new()));
+    let claims =
+        scenario.events.iter().filter(|event| matches!(event, JobEvent::JobClaimed(JobClaimed { .. })));
     assert_eq!(claims.count(), 2);
-    assert_eq!(again(&mut tried, 7), Err(Refusal::LeaseLost));
+    assert_eq!(again(&mut scenario, 7), Err(Refusal::LeaseLost));
 }
 
 #[test]
-fn who_leads_a_job_without_a_lease_says_whether_it_is_tried_again() {
-    let mut tried = Tried::new();
+fn failure_without_lease_has_no_automatic_retry() {
+    let mut scenario = RetryScenario::new();
     let error = failure::classify(TIMEOUT, None, None, JOB, 1);
-    let events = tried.act(Action::Fail { lease_id: None, error, left_alone_until: None }).unwrap();
+    let events = scenario.act(Action::Fail { lease_id: None, error, circuit_open_until: None }).unwrap();
     assert_eq!(outcome(&events), (RetryState::NoPolicy, None));
 }

@@ -25,7 +25,7 @@ impl Calls {
         self.services.apply(job, &event.into(), at(self.now));
     }
 
-    /// A new job of the kind that somebody has claimed.
+    /// A new and claimed job of this kind.
     fn claimed_of(&mut self, kind: JobKind) -> JobId {
         self.jobs += 1;
         let job = JobId(Uuid::from_u128(self.jobs));
@@ -43,7 +43,7 @@ impl Calls {
         self.event(job, claimed);
     }
 
-    fn enter(&mut self, job: JobId, from: Stage, to: Stage) {
+    fn enter(&mut self, job: JobId, from: Phase, to: Phase) {
         self.event(job, JobPhaseChanged { from, to, reason: None, eta_priors: Vec::new() });
     }
 
@@ -52,7 +52,7 @@ impl Calls {
         self.event(job, JobFailed { attempt: 1, lease_id: None, error, retry_state: None });
     }
 
-    /// So many jobs that fail of speech-to-text.
+    /// Lets this many jobs fail because of speech-to-text.
     fn fail_of_speech(&mut self, count: usize) {
         for _ in 0..count {
             let job = self.claimed();
@@ -62,26 +62,26 @@ impl Calls {
 
     fn succeed_at_speech(&mut self) {
         let job = self.claimed();
-        self.enter(job, Stage::Queued, Stage::Transcribing);
-        self.enter(job, Stage::Transcribing, Stage::Analyzing);
+        self.enter(job, Phase::Queued, Phase::Transcribing);
+        self.enter(job, Phase::Transcribing, Phase::Analyzing);
     }
 
     fn admission(&self) -> Admission {
         self.services.admission(JobKind::VideoAnalysis, at(self.now))
     }
 
-    fn phase(&self, service: Service) -> Phase {
-        let mut standing = self.services.standing(at(self.now));
-        standing.find(|(of, ..)| *of == service).unwrap().1
+    fn circuit(&self, service: Service) -> CircuitState {
+        let mut circuits = self.services.circuits(at(self.now));
+        circuits.find(|(of, ..)| *of == service).unwrap().1
     }
 }
 
 fn parked(service: Service, until: f64) -> Admission {
-    Admission::Parked { service, until: at(until) }
+    Admission::CircuitOpen { service, until: at(until) }
 }
 
 #[test]
-fn ten_failures_of_a_service_park_what_needs_it_for_thirty_seconds() {
+fn ten_failures_open_the_circuit_for_thirty_seconds() {
     let mut calls = Calls::new();
     calls.fail_of_speech(9);
     assert_eq!(calls.admission(), Admission::All);
@@ -94,7 +94,7 @@ fn ten_failures_of_a_service_park_what_needs_it_for_thirty_seconds() {
 }
 
 #[test]
-fn three_jobs_find_out_whether_a_service_is_back() {
+fn three_jobs_probe_a_half_open_circuit() {
     let mut calls = Calls::new();
     calls.fail_of_speech(10);
     calls.now = 30.0;
@@ -106,20 +106,20 @@ fn three_jobs_find_out_whether_a_service_is_back() {
         .collect();
     assert_eq!(calls.admission(), Admission::Probes(0));
     for probe in probes {
-        calls.enter(probe, Stage::Queued, Stage::Transcribing);
+        calls.enter(probe, Phase::Queued, Phase::Transcribing);
         assert_ne!(calls.admission(), Admission::All);
-        calls.enter(probe, Stage::Transcribing, Stage::Analyzing);
+        calls.enter(probe, Phase::Transcribing, Phase::Analyzing);
     }
     assert_eq!(calls.admission(), Admission::All);
 }
 
 #[test]
-fn a_probe_that_fails_of_the_service_doubles_the_pause_and_one_that_ends_otherwise_is_given_out_again() {
+fn failed_probe_doubles_the_open_time() {
     let mut calls = Calls::new();
     calls.fail_of_speech(10);
     calls.now = 30.0;
     let probes: Vec<JobId> = (0..3).map(|_| calls.claimed()).collect();
-    calls.event(probes[0], JobCancelled { from: Stage::Queued, reason: None });
+    calls.event(probes[0], JobCancelled { from: Phase::Queued, reason: None });
     assert_eq!(calls.admission(), Admission::Probes(1));
     calls.event(probes[1], JobLeaseExpired { lease_id: lease(1), worker_id: id("w"), end: None });
     assert_eq!(calls.admission(), Admission::Probes(2));
@@ -130,19 +130,19 @@ fn a_probe_that_fails_of_the_service_doubles_the_pause_and_one_that_ends_otherwi
 }
 
 #[test]
-fn each_service_is_blamed_for_what_is_its_own() {
+fn failures_count_for_the_responsible_service() {
     for (stage, message, service) in [
-        (Stage::Transcribing, STT, Service::SpeechToText),
-        (Stage::Downloading, "read timed out", Service::VideoSource),
-        (Stage::FetchingChat, "connection refused", Service::Chat),
-        (Stage::Transcribing, "could not resolve host", Service::SpeechToText),
-        (Stage::Analyzing, "postgres: the database system is starting up", Service::Database),
-        (Stage::Analyzing, "minio: internal error", Service::ObjectStorage),
+        (Phase::Transcribing, STT, Service::SpeechToText),
+        (Phase::Downloading, "read timed out", Service::VideoSource),
+        (Phase::FetchingChat, "connection refused", Service::Chat),
+        (Phase::Transcribing, "could not resolve host", Service::SpeechToText),
+        (Phase::Analyzing, "postgres: the database system is starting up", Service::Database),
+        (Phase::Analyzing, "minio: internal error", Service::ObjectStorage),
     ] {
         let mut calls = Calls::new();
         for _ in 0..10 {
             let job = calls.claimed();
-            calls.enter(job, Stage::Queued, stage);
+            calls.enter(job, Phase::Queued, stage);
             calls.fail(job, message);
         }
         assert_eq!(calls.admission(), parked(service, 30.0), "{message} in {stage}");
@@ -150,19 +150,19 @@ fn each_service_is_blamed_for_what_is_its_own() {
 }
 
 #[test]
-fn what_is_no_services_fault_parks_nothing() {
+fn other_failures_open_no_circuit() {
     for (stage, message) in [
-        (Stage::Analyzing, "read timed out"),
-        (Stage::Downloading, "video not found"),
-        (Stage::Transcribing, "out of memory"),
-        (Stage::Transcribing, "HTTP 429 too many requests"),
-        (Stage::Downloading, "invalid api key"),
-        (Stage::Transcribing, "index out of range"),
+        (Phase::Analyzing, "read timed out"),
+        (Phase::Downloading, "video not found"),
+        (Phase::Transcribing, "out of memory"),
+        (Phase::Transcribing, "HTTP 429 too many requests"),
+        (Phase::Downloading, "invalid api key"),
+        (Phase::Transcribing, "index out of range"),
     ] {
         let mut calls = Calls::new();
         for _ in 0..20 {
             let job = calls.claimed();
-            calls.enter(job, Stage::Queued, stage);
+            calls.enter(job, Phase::Queued, stage);
             calls.fail(job, message);
         }
         assert_eq!(calls.admission(), Admission::All, "{message} in {stage}");
@@ -170,51 +170,51 @@ fn what_is_no_services_fault_parks_nothing() {
 }
 
 #[test]
-fn stages_that_are_left_behind_count_as_calls_that_went_well() {
+fn completed_stages_count_as_successful_calls() {
     let mut calls = Calls::new();
     for _ in 0..11 {
         calls.succeed_at_speech();
     }
     calls.fail_of_speech(9);
-    assert_eq!(calls.phase(Service::SpeechToText), Phase::Closed, "9 of the last 20 failed");
+    assert_eq!(calls.circuit(Service::SpeechToText), CircuitState::Closed, "9 of the last 20 failed");
     calls.fail_of_speech(1);
-    assert_eq!(calls.phase(Service::SpeechToText), Phase::Open { until: at(30.0) });
+    assert_eq!(calls.circuit(Service::SpeechToText), CircuitState::Open { until: at(30.0) });
     let mut stored = Calls::new();
     for _ in 0..11 {
         let job = stored.claimed_of(JobKind::ExtractCutouts);
-        stored.event(job, JobCompleted { from: Stage::Processing, lease_id: None, result: None });
+        stored.event(job, JobCompleted { from: Phase::Processing, lease_id: None, result: None });
     }
     for _ in 0..9 {
         let job = stored.claimed_of(JobKind::ExtractCutouts);
         stored.fail(job, "minio: internal error");
     }
-    assert_eq!(stored.phase(Service::ObjectStorage), Phase::Closed);
+    assert_eq!(stored.circuit(Service::ObjectStorage), CircuitState::Closed);
 }
 
 #[test]
-fn what_fails_of_a_service_is_parked_until_it_is_asked_again() {
+fn failed_work_is_postponed_until_the_circuit_is_half_open() {
     let mut calls = Calls::new();
     let under_way: Vec<JobId> = (0..4).map(|_| calls.claimed()).collect();
     let error = failure::classify(STT, None, None, under_way[0], 1);
-    assert_eq!(calls.services.left_alone_until(under_way[0], &error, at(0.0)), None);
+    assert_eq!(calls.services.circuit_open_until(under_way[0], &error, at(0.0)), None);
     calls.fail_of_speech(9);
-    // This failure is the one that opens it.
-    assert_eq!(calls.services.left_alone_until(under_way[0], &error, at(1.0)), Some(at(31.0)));
+    // This failure is the one that opens the circuit.
+    assert_eq!(calls.services.circuit_open_until(under_way[0], &error, at(1.0)), Some(at(31.0)));
     calls.fail_of_speech(1);
-    assert_eq!(calls.services.left_alone_until(under_way[1], &error, at(1.0)), Some(at(30.0)));
+    assert_eq!(calls.services.circuit_open_until(under_way[1], &error, at(1.0)), Some(at(30.0)));
     let other = failure::classify("minio: internal error", None, None, under_way[1], 1);
-    assert_eq!(calls.services.left_alone_until(under_way[1], &other, at(1.0)), None);
+    assert_eq!(calls.services.circuit_open_until(under_way[1], &other, at(1.0)), None);
     calls.now = 30.0;
     let probe = calls.claimed();
-    assert_eq!(calls.services.left_alone_until(probe, &error, at(31.0)), Some(at(91.0)));
+    assert_eq!(calls.services.circuit_open_until(probe, &error, at(31.0)), Some(at(91.0)));
 }
 
 #[test]
-fn a_retry_goes_through_its_stages_anew() {
+fn retry_goes_through_its_stages_again() {
     let mut calls = Calls::new();
     let job = calls.claimed();
     for _ in 0..10 {
-        calls.enter(job, Stage::Queued, Stage::Downloading);
+        calls.enter(job, Phase::Queued, Phase::Downloading);
         calls.fail(job, "read timed out");
         calls.event(job, JobRetryScheduled { attempt: 2, due_at: at(0.0), reason: None });
         calls.claim(job);

@@ -1,26 +1,26 @@
-//! The folds: who waits, what is left to do, what the latest matches say.
+//! Tests of the folds: queues, pending work and statistics.
 
 use std::collections::VecDeque;
 
 use event_schemas::envelope::{Actor, Envelope, Event, Metadata};
-use event_schemas::ids::{ChallengeId, CorrelationId, MatchRecordId, PoolKey, Position, Revision, Tenant};
-use event_schemas::match_record::{AbandonReason, MatchAbandoned, MatchConfirmed, MatchResultReported, Side};
+use event_schemas::game_match::{AbandonReason, MatchAbandoned, MatchConfirmed, MatchResultReported, Side};
+use event_schemas::ids::{ChallengeId, CorrelationId, GameMatchId, PoolKey, Position, Revision, Tenant};
 use event_schemas::player::{
-    FreedReason, PlayerEngaged, PlayerFreed, PlayerQueued, QueueEntryCancelled, QueueEntryMatched,
-    QueueEntryReleased, QueuedPool,
+    PlayerQueued, PlayerReleased, PlayerReserved, QueueEntryCancelled, QueueEntryMatched, QueueEntryReleased,
+    QueuedPool, ReleaseReason,
 };
 use event_schemas::rating::RatingSource;
 use event_schemas::stream::StreamId;
 
-use super::super::obligations::{Due, Obligations, Unfinished};
-use super::super::pass::Pair;
+use super::super::pass::Pairing;
+use super::super::pending_work::{Expiring, PendingSagas, UnfinishedSaga};
 use super::super::queues::{Queues, propose};
-use super::super::statistics::{Recent, percentiles};
+use super::super::statistics::{RecentMatches, percentiles};
 use super::*;
 use crate::scenario::id;
 
-pub(super) fn match_id(n: u128) -> MatchRecordId {
-    MatchRecordId(Uuid::from_u128(0xa00 + n))
+pub(super) fn match_id(n: u128) -> GameMatchId {
+    GameMatchId(Uuid::from_u128(0xa00 + n))
 }
 
 pub(super) fn entry_id(n: u128) -> EntryId {
@@ -58,12 +58,8 @@ pub(super) fn of_player<E: Into<event_schemas::player::PlayerEvent>>(
     envelope(StreamId::player(&id("default"), player(n)), second, event.into())
 }
 
-fn of_match<E: Into<event_schemas::match_record::MatchRecordEvent>>(
-    n: u128,
-    second: f64,
-    event: E,
-) -> Envelope {
-    envelope(StreamId::match_record(match_id(n)), second, event.into())
+fn of_match<E: Into<event_schemas::game_match::GameMatchEvent>>(n: u128, second: f64, event: E) -> Envelope {
+    envelope(StreamId::game_match(match_id(n)), second, event.into())
 }
 
 /// Player `n` joins with their entry `n`.
@@ -110,15 +106,18 @@ pub(super) fn released(n: u128, second: f64, of: u128, eligible: f64) -> Envelop
     of_player(n, second, released)
 }
 
-pub(super) fn freed(n: u128, second: f64, of: u128) -> Envelope {
-    let freed =
-        PlayerFreed { subject_id: player(n), match_id: match_id(of), reason: FreedReason::ResultReported };
-    of_player(n, second, freed)
+pub(super) fn player_released(n: u128, second: f64, of: u128) -> Envelope {
+    let player_released = PlayerReleased {
+        subject_id: player(n),
+        match_id: match_id(of),
+        reason: ReleaseReason::ResultReported,
+    };
+    of_player(n, second, player_released)
 }
 
 pub(super) fn proposed(of: u128, second: f64, players: [u128; 2]) -> Envelope {
     let [seed, partner] = players.map(|n| waiting(n, 0.0, 1500));
-    let mut proposed = propose(&id("blitz"), &Pair { seed: &seed, partner: &partner });
+    let mut proposed = propose(&id("blitz"), &Pairing { first: &seed, second: &partner });
     proposed.match_id = match_id(of);
     of_match(of, second, proposed)
 }
@@ -143,11 +142,11 @@ fn in_pool(queues: &Queues, key: &str) -> Vec<u128> {
     let pool: (Tenant, PoolKey) = (id("default"), id(key));
     queues
         .pool(&pool)
-        .map_or_else(Vec::new, |pool| pool.line().map(|waiting| waiting.entry_id.0.as_u128()).collect())
+        .map_or_else(Vec::new, |pool| pool.entries().map(|waiting| waiting.entry_id.0.as_u128()).collect())
 }
 
 #[test]
-fn an_entry_waits_in_all_its_pools_and_leaves_all_when_it_is_matched_in_one() {
+fn entry_matched_in_one_pool_leaves_all_pools() {
     let mut events = vec![queued(1, 0.0, &["blitz", "rapid"]), queued(2, 1.0, &["rapid"])];
     assert_eq!(
         (in_pool(&queues(&events), "blitz"), in_pool(&queues(&events), "rapid")),
@@ -158,7 +157,7 @@ fn an_entry_waits_in_all_its_pools_and_leaves_all_when_it_is_matched_in_one() {
 }
 
 #[test]
-fn a_released_entry_is_back_in_its_old_place() {
+fn released_entry_returns_to_its_old_position() {
     let events = [
         queued(1, 0.0, &["blitz"]),
         queued(2, 1.0, &["blitz"]),
@@ -168,13 +167,13 @@ fn a_released_entry_is_back_in_its_old_place() {
     let queues = queues(&events);
     assert_eq!(in_pool(&queues, "blitz"), [1, 2]);
     let waiting = queues.waiting(entry_id(1), &id("blitz")).unwrap();
-    assert_eq!((waiting.queued_at, waiting.eligible_at, waiting.round), (at(0.0), at(8.0), 1));
-    assert_eq!(waiting.turn, events[3].id);
+    assert_eq!((waiting.queued_at, waiting.eligible_at, waiting.release_count), (at(0.0), at(8.0), 1));
+    assert_eq!(waiting.searching_since_event, events[3].id);
 }
 
 #[test]
-fn a_challenge_takes_an_entry_out_and_a_failed_one_puts_it_back() {
-    let engaged = PlayerEngaged {
+fn failed_challenge_returns_the_entry_to_the_queue() {
+    let reserved = PlayerReserved {
         subject_id: player(1),
         match_id: match_id(1),
         attempt: 1,
@@ -183,14 +182,14 @@ fn a_challenge_takes_an_entry_out_and_a_failed_one_puts_it_back() {
         opponent: player(2),
         left_entry: Some(entry_id(1)),
     };
-    let mut events = vec![queued(1, 0.0, &["blitz"]), of_player(1, 1.0, engaged)];
+    let mut events = vec![queued(1, 0.0, &["blitz"]), of_player(1, 1.0, reserved)];
     assert_eq!(in_pool(&queues(&events), "blitz"), [] as [u128; 0]);
     events.push(released(1, 2.0, 1, 2.0));
     assert_eq!(in_pool(&queues(&events), "blitz"), [1]);
 }
 
 #[test]
-fn nobody_is_left_behind_in_memory_when_all_is_over() {
+fn finished_entries_and_matches_leave_no_memory() {
     let events = [
         queued(1, 0.0, &["blitz"]),
         queued(2, 0.0, &["blitz"]),
@@ -199,40 +198,41 @@ fn nobody_is_left_behind_in_memory_when_all_is_over() {
         matched(1, 1.0, 1),
         matched(2, 1.0, 1),
         confirmed(1, 1.0),
-        of_match(1, 9.0, MatchResultReported { result: event_schemas::match_record::GameResult::Draw }),
-        freed(1, 9.0, 1),
-        freed(2, 9.0, 1),
+        of_match(1, 9.0, MatchResultReported { result: event_schemas::game_match::GameResult::Draw }),
+        player_released(1, 9.0, 1),
+        player_released(2, 9.0, 1),
         of_player(3, 9.0, QueueEntryCancelled { subject_id: player(3), entry_id: entry_id(3) }),
     ];
     let queues = queues(&events);
     assert!((1..4).all(|n| queues.entry(entry_id(n)).is_none() && queues.entry_of(player(n)).is_none()));
     let pool: (Tenant, PoolKey) = (id("default"), id("blitz"));
     let pool = queues.pool(&pool).unwrap();
-    assert_eq!((pool.line().len(), pool.placing(), pool.recent().matches()), (0, 0, 1));
-    let mut left = Obligations::default();
+    assert_eq!((pool.entries().len(), pool.placing(), pool.recent().matches()), (0, 0, 1));
+    let mut left = PendingSagas::default();
     events.iter().for_each(|event| left.apply(event));
-    assert_eq!(left, Obligations::default());
+    assert_eq!(left, PendingSagas::default());
 }
 
 #[test]
-fn who_was_the_first_less_often_moves_first_and_both_matchmakers_find_the_same_match() {
-    let a = Waiting { side_balance: 2, ..waiting(1, 0.0, 1500) };
-    let b = Waiting { side_balance: -1, ..waiting(2, 0.0, 1500) };
-    let one = propose(&id("blitz"), &Pair { seed: &a, partner: &b });
+fn proposal_is_deterministic_and_balances_sides() {
+    let a = WaitingEntry { side_balance: 2, ..waiting(1, 0.0, 1500) };
+    let b = WaitingEntry { side_balance: -1, ..waiting(2, 0.0, 1500) };
+    let one = propose(&id("blitz"), &Pairing { first: &a, second: &b });
     assert_eq!(one.first.subject_id, b.player);
-    assert_eq!(propose(&id("blitz"), &Pair { seed: &b, partner: &a }), one);
-    let again = Waiting { turn: EventId(Uuid::from_u128(77)), round: 1, ..a.clone() };
-    let other = propose(&id("blitz"), &Pair { seed: &again, partner: &b });
-    assert_ne!(other.match_id, one.match_id, "another round is another match");
+    assert_eq!(propose(&id("blitz"), &Pairing { first: &b, second: &a }), one);
+    let again =
+        WaitingEntry { searching_since_event: EventId(Uuid::from_u128(77)), release_count: 1, ..a.clone() };
+    let other = propose(&id("blitz"), &Pairing { first: &again, second: &b });
+    assert_ne!(other.match_id, one.match_id, "another release count gives another match");
     let (c, d) = (waiting(3, 0.0, 1500), waiting(4, 0.0, 1500));
-    let drawn = propose(&id("blitz"), &Pair { seed: &c, partner: &d });
-    assert_eq!(propose(&id("blitz"), &Pair { seed: &d, partner: &c }), drawn);
+    let drawn = propose(&id("blitz"), &Pairing { first: &c, second: &d });
+    assert_eq!(propose(&id("blitz"), &Pairing { first: &d, second: &c }), drawn);
 }
 
 #[test]
-fn those_who_search_are_counted_once_each_however_often_they_are_taken_and_let_go() {
+fn searching_entries_are_counted_once_each() {
     let searching = |events: &[Envelope]| {
-        let mut left = Obligations::default();
+        let mut left = PendingSagas::default();
         events.iter().for_each(|event| left.apply(event));
         left.searching()
     };
@@ -242,41 +242,41 @@ fn those_who_search_are_counted_once_each_however_often_they_are_taken_and_let_g
     assert_eq!(searching(&events), 1);
     events.push(released(1, 2.0, 1, 2.0));
     assert_eq!(searching(&events), 2);
-    events.extend([matched(1, 3.0, 1), freed(1, 4.0, 1)]);
+    events.extend([matched(1, 3.0, 1), player_released(1, 4.0, 1)]);
     assert_eq!(searching(&events), 1);
 }
 
-fn left_to_do(events: &[Envelope]) -> Vec<Unfinished> {
-    let mut left = Obligations::default();
+fn unfinished_after(events: &[Envelope]) -> Vec<UnfinishedSaga> {
+    let mut left = PendingSagas::default();
     events.iter().for_each(|event| left.apply(event));
     left.unfinished().map(|(id, _)| id).collect()
 }
 
 #[test]
-fn a_proposal_is_unfinished_until_it_is_decided_and_until_whoever_it_holds_for_nothing_is_let_go() {
-    let ours = vec![Unfinished::Match(match_id(1))];
+fn proposal_is_unfinished_until_decided_and_released() {
+    let ours = vec![UnfinishedSaga::Match(match_id(1))];
     let mut events = vec![queued(1, 0.0, &["blitz"]), proposed(1, 1.0, [1, 2])];
-    assert_eq!(left_to_do(&events), ours);
+    assert_eq!(unfinished_after(&events), ours);
     events.push(matched(1, 1.0, 1));
-    assert_eq!(left_to_do(&events), ours);
+    assert_eq!(unfinished_after(&events), ours);
     let confirmed: Vec<_> = events.iter().cloned().chain([confirmed(1, 2.0)]).collect();
-    assert_eq!(left_to_do(&confirmed), []);
+    assert_eq!(unfinished_after(&confirmed), []);
     events.push(abandoned(1, 2.0));
-    assert_eq!(left_to_do(&events), ours, "the player is still held");
+    assert_eq!(unfinished_after(&events), ours, "the player is still reserved");
     events.push(released(1, 3.0, 1, 3.0));
-    assert_eq!(left_to_do(&events), []);
+    assert_eq!(unfinished_after(&events), []);
     events.push(matched(1, 4.0, 1));
-    assert_eq!(left_to_do(&events), ours, "a late taking for a match that is over");
+    assert_eq!(unfinished_after(&events), ours, "a late reservation for a match that is over");
 }
 
 #[test]
-fn what_falls_due_does_so_once_and_not_while_it_is_taken() {
+fn reserved_entry_does_not_expire() {
     let due = |events: &[Envelope], second: f64| {
-        let mut left = Obligations::default();
+        let mut left = PendingSagas::default();
         events.iter().for_each(|event| left.apply(event));
         left.due(at(second)).map(|(due, _)| due).collect::<Vec<_>>()
     };
-    let ours = Due::Entry(player(1), entry_id(1));
+    let ours = Expiring::Entry(player(1), entry_id(1));
     let mut events = vec![queued(1, 0.0, &["blitz"])];
     assert_eq!(due(&events, 599.9), []);
     assert_eq!(due(&events, 600.0), [ours]);
@@ -286,19 +286,19 @@ fn what_falls_due_does_so_once_and_not_while_it_is_taken() {
     assert_eq!(due(&events, 700.0), [ours]);
     let confirmed = [proposed(2, 0.0, [3, 4]), confirmed(2, 0.0)];
     assert_eq!(due(&confirmed, 7199.9), []);
-    assert_eq!(due(&confirmed, 7200.0), [Due::Match(match_id(2))]);
+    assert_eq!(due(&confirmed, 7200.0), [Expiring::Match(match_id(2))]);
 }
 
 #[test]
-fn percentiles_are_interpolated_as_postgresql_does() {
+fn percentiles_are_interpolated_like_postgresql() {
     let found = percentiles(vec![4.0, 1.0, 3.0, 2.0]).unwrap();
     assert!((found.p50 - 2.5).abs() < 1e-9 && (found.p90 - 3.7).abs() < 1e-9, "{found:?}");
     assert_eq!(percentiles(Vec::new()), None);
 }
 
 #[test]
-fn an_estimate_rests_on_waits_near_the_rating_if_there_are_enough_and_says_so() {
-    let mut recent = Recent::default();
+fn estimate_uses_waits_near_the_rating_if_enough() {
+    let mut recent = RecentMatches::default();
     assert_eq!(recent.estimate(Rating::new(1500).unwrap()), None);
     for n in 0..20 {
         let low = (Rating::new(1500).unwrap(), Duration::from_secs(10));
@@ -313,7 +313,7 @@ fn an_estimate_rests_on_waits_near_the_rating_if_there_are_enough_and_says_so() 
     assert_eq!(recent.gaps().unwrap().count, 20);
 }
 
-/// Each player's own events in their order; the players in any.
+/// Each player's events in order; the players in any order.
 fn histories() -> impl Strategy<Value = (Vec<Vec<Envelope>>, Vec<usize>)> {
     let history = |n: u128| {
         (0.0..100.0_f64, 0..5_usize).prop_map(move |(second, length)| {
@@ -336,7 +336,7 @@ fn histories() -> impl Strategy<Value = (Vec<Vec<Envelope>>, Vec<usize>)> {
 
 proptest! {
     #[test]
-    fn the_order_of_different_players_events_does_not_matter((histories, order) in histories()) {
+    fn events_of_different_players_commute((histories, order) in histories()) {
         let one_by_one: Vec<Envelope> = histories.iter().flatten().cloned().collect();
         let mut left: Vec<VecDeque<Envelope>> = histories.into_iter().map(VecDeque::from).collect();
         let mut mixed = Vec::new();

@@ -1,24 +1,25 @@
-//! That what events say of players and pools reaches those who put players together, and nobody else's.
+//! Tests that the settings and attributes in the events of players and pools reach the pairing of their own
+//! pool, and no other.
 
 use event_schemas::challenge::{
-    ChallengeAccepted, ChallengeCreated, ChallengePlacing, ChallengePlacingFailed, Strength,
+    ChallengeAccepted, ChallengeCreated, ChallengePlacementFailed, ChallengePlacementStarted, Strength,
 };
 use event_schemas::envelope::Envelope;
+use event_schemas::game_match::{AbandonReason, Side};
 use event_schemas::ids::ChallengeId;
-use event_schemas::match_record::{AbandonReason, Side};
 use event_schemas::player::{PlayerBlocked, PlayerEvent, PlayerUnblocked, QueueEntryExpired};
 use event_schemas::pool::PoolConfigured;
 use event_schemas::rating::RatingSource;
 use event_schemas::stream::StreamId;
 
-use super::super::obligations::{Due, Obligations};
-use super::super::pass::Pair;
+use super::super::pass::Pairing;
+use super::super::pending_work::{Expiring, PendingSagas};
 use super::super::queues::{PoolId, Queues, propose};
 use super::folds::{entry_id, envelope, match_id, matched, of_player, queued};
 use super::*;
 use crate::scenario::id;
 
-/// A fold, and the pool that its players wait in.
+/// The queues after these events.
 fn folded(events: &[Envelope]) -> Queues {
     let mut queues = Queues::default();
     events.iter().for_each(|event| queues.apply(event));
@@ -29,19 +30,19 @@ fn blitz() -> PoolId {
     (id("default"), id("blitz"))
 }
 
-/// Who is put together in the pool at a second, as the matchmaker does it.
+/// The number of pairings in the pool at a second, as the matchmaker computes them.
 fn found(queues: &Queues, second: f64) -> usize {
     let pool = queues.pool(&blitz()).unwrap();
     pool.pass(queues.blocks(), at(second), |_| false).finish().len()
 }
 
-/// The same entry, as it says something else of its player.
-fn saying(mut envelope: Envelope, say: impl Fn(&mut event_schemas::player::PlayerQueued)) -> Envelope {
+/// The same event with changed data.
+fn with_data(mut envelope: Envelope, change: impl Fn(&mut event_schemas::player::PlayerQueued)) -> Envelope {
     let event_schemas::envelope::Event::Player(PlayerEvent::PlayerQueued(queued)) = &mut envelope.event
     else {
         panic!("{envelope:?}")
     };
-    say(queued);
+    change(queued);
     envelope
 }
 
@@ -50,7 +51,7 @@ fn two() -> [Envelope; 2] {
 }
 
 #[test]
-fn players_of_two_tenants_or_two_pools_are_never_put_together() {
+fn players_of_other_tenants_or_pools_are_never_paired() {
     assert_eq!(found(&folded(&two()), 0.0), 1);
     let [one, mut other] = two();
     other.metadata.tenant = id("elsewhere");
@@ -60,7 +61,7 @@ fn players_of_two_tenants_or_two_pools_are_never_put_together() {
 }
 
 #[test]
-fn blocking_keeps_two_apart_until_it_is_taken_back_and_then_the_pool_is_looked_at_again() {
+fn unblocking_triggers_a_new_pass() {
     let blocked = PlayerBlocked { subject_id: player(2), blocked: player(1) };
     let [one, other] = two();
     let mut queues = folded(&[one, other, of_player(2, 1.0, blocked)]);
@@ -72,14 +73,14 @@ fn blocking_keeps_two_apart_until_it_is_taken_back_and_then_the_pool_is_looked_a
 }
 
 #[test]
-fn a_pools_settings_hold_from_their_event_on_and_the_pool_is_looked_at_again() {
+fn new_pool_settings_apply_and_trigger_a_new_pass() {
     let configured = PoolConfigured {
         pool_key: id("blitz"),
         settings: PoolSettings { window: 0, widen_by: 0, window_max: 0, ..DEFAULTS },
     };
     let stream = StreamId::pool(&id("default"), &id("blitz"));
     let [one, other] = two();
-    let other = saying(other, |queued| queued.pools[0].rating = Rating::new(1501).unwrap());
+    let other = with_data(other, |queued| queued.pools[0].rating = Rating::new(1501).unwrap());
     let mut queues = folded(&[one, other]);
     assert_eq!(found(&queues, 0.0), 1);
     queues.take_changed();
@@ -90,26 +91,26 @@ fn a_pools_settings_hold_from_their_event_on_and_the_pool_is_looked_at_again() {
 }
 
 #[test]
-fn what_an_entry_says_of_its_player_reaches_those_who_pair() {
+fn entry_attributes_are_used_for_pairing() {
     let [one, other] = two();
-    let far = saying(other.clone(), |queued| queued.pools[0].rating = Rating::new(1560).unwrap());
-    let shy = saying(one.clone(), |queued| queued.max_rating_gap = Some(50));
+    let far = with_data(other.clone(), |queued| queued.pools[0].rating = Rating::new(1560).unwrap());
+    let strict = with_data(one.clone(), |queued| queued.max_rating_gap = Some(50));
     assert_eq!(found(&folded(&[one.clone(), far.clone()]), 0.0), 1);
-    assert_eq!(found(&folded(&[shy, far]), 0.0), 0, "its own limit");
-    let again = saying(one.clone(), |queued| queued.last_opponent = Some(player(2)));
-    assert_eq!(found(&folded(&[again, other.clone()]), 0.0), 0, "whom it met last");
-    let hasty = saying(one.clone(), |queued| queued.expires_at = at(5.0));
-    assert_eq!(found(&folded(&[hasty, other.clone()]), 5.0), 0, "how long it waits");
-    let balanced = saying(one, |queued| queued.pools[0].side_balance = 3);
+    assert_eq!(found(&folded(&[strict, far]), 0.0), 0, "max_rating_gap");
+    let again = with_data(one.clone(), |queued| queued.last_opponent = Some(player(2)));
+    assert_eq!(found(&folded(&[again, other.clone()]), 0.0), 0, "last_opponent");
+    let hasty = with_data(one.clone(), |queued| queued.expires_at = at(5.0));
+    assert_eq!(found(&folded(&[hasty, other.clone()]), 5.0), 0, "expires_at");
+    let balanced = with_data(one, |queued| queued.pools[0].side_balance = 3);
     let queues = folded(&[balanced, other]);
     assert_eq!(queues.waiting(entry_id(1), &id("blitz")).unwrap().side_balance, 3);
     let pool = queues.pool(&blitz()).unwrap();
     let pairs = pool.pass(queues.blocks(), at(0.0), |_| false).finish();
-    assert_eq!(propose(&id("blitz"), &pairs[0]).first.subject_id, player(2), "who was the first more often");
+    assert_eq!(propose(&id("blitz"), &pairs[0]).first.subject_id, player(2), "side_balance");
 }
 
 #[test]
-fn an_entry_that_has_expired_waits_no_more() {
+fn expired_entry_leaves_the_queue() {
     let [one, other] = two();
     let expired = QueueEntryExpired { subject_id: player(1), entry_id: entry_id(1) };
     let queues = folded(&[one, other, of_player(1, 600.0, expired)]);
@@ -118,19 +119,20 @@ fn an_entry_that_has_expired_waits_no_more() {
 }
 
 #[test]
-fn between_two_who_were_the_first_equally_often_chance_decides_who_is_now() {
+fn match_id_decides_sides_of_equally_balanced_players() {
     let firsts = (0..200).filter(|n| {
         let (one, other) = (waiting(2 * n, 0.0, 1500), waiting(2 * n + 1, 0.0, 1500));
-        let proposed = propose(&id("blitz"), &Pair { seed: &one, partner: &other });
+        let proposed = propose(&id("blitz"), &Pairing { first: &one, second: &other });
         proposed.first.subject_id == one.player
     });
     assert!((70..130).contains(&firsts.count()));
 }
 
 #[test]
-fn two_who_may_meet_at_once_wait_for_nothing_but_the_later_ones_arrival() {
-    let found = meeting(&waiting(1, 0.0, 1500), &waiting(2, 5.0, 1500), &DEFAULTS, &Blocks::default());
-    assert_eq!(found.map(|found| found.behind), Ok(Behind::Arrival));
+fn immediate_pairing_is_delayed_by_arrival_only() {
+    let found =
+        earliest_pairing(&waiting(1, 0.0, 1500), &waiting(2, 5.0, 1500), &DEFAULTS, &Blocks::default());
+    assert_eq!(found.map(|found| found.delayed_by), Ok(DelayedBy::Arrival));
 }
 
 const CHALLENGE: ChallengeId = ChallengeId(Uuid::from_u128(0xc0));
@@ -145,9 +147,9 @@ fn strength() -> Strength {
 }
 
 #[test]
-fn a_challenge_falls_due_unless_its_game_is_being_made_and_again_once_that_has_failed() {
+fn challenge_expiry_is_suspended_during_placement() {
     let due = |events: &[Envelope]| {
-        let mut left = Obligations::default();
+        let mut left = PendingSagas::default();
         events.iter().for_each(|event| left.apply(event));
         left.next_due()
     };
@@ -161,8 +163,12 @@ fn a_challenge_falls_due_unless_its_game_is_being_made_and_again_once_that_has_f
         message: None,
     };
     let match_id = crate::challenge::match_id(CHALLENGE);
-    let placing =
-        ChallengePlacing { match_id, attempt: 1, strength: strength(), challenger_side: Side::First };
+    let placing = ChallengePlacementStarted {
+        match_id,
+        attempt: 1,
+        strength: strength(),
+        challenger_side: Side::First,
+    };
     let reason = AbandonReason::GameServiceFailed;
     let mut events = vec![of_challenge(0.0, created)];
     assert_eq!(due(&events), Some(at(300.0)));
@@ -170,13 +176,13 @@ fn a_challenge_falls_due_unless_its_game_is_being_made_and_again_once_that_has_f
     assert_eq!(due(&events), None);
     let accepted = of_challenge(2.0, ChallengeAccepted { match_id, game_id: None });
     assert_eq!(due(&[&events[..], &[accepted]].concat()), None);
-    events.push(of_challenge(2.0, ChallengePlacingFailed { match_id, reason, detail: None }));
+    events.push(of_challenge(2.0, ChallengePlacementFailed { match_id, reason, detail: None }));
     assert_eq!(due(&events), Some(at(300.0)));
 }
 
 #[test]
-fn an_entry_whose_player_is_engaged_for_a_challenge_does_not_fall_due() {
-    let engaged = event_schemas::player::PlayerEngaged {
+fn entry_of_a_player_in_a_challenge_does_not_expire() {
+    let reserved = event_schemas::player::PlayerReserved {
         subject_id: player(1),
         match_id: match_id(1),
         attempt: 1,
@@ -185,13 +191,16 @@ fn an_entry_whose_player_is_engaged_for_a_challenge_does_not_fall_due() {
         opponent: player(2),
         left_entry: Some(entry_id(1)),
     };
-    let mut left = Obligations::default();
+    let mut left = PendingSagas::default();
     left.apply(&queued(1, 0.0, &["blitz"]));
-    left.apply(&of_player(1, 1.0, engaged));
+    left.apply(&of_player(1, 1.0, reserved));
     assert_eq!((left.due(at(601.0)).count(), left.next_due()), (0, None));
-    let mut searching = Obligations::default();
+    let mut searching = PendingSagas::default();
     searching.apply(&queued(1, 0.0, &["blitz"]));
-    assert_eq!(searching.due(at(600.0)).map(|(due, _)| due).next(), Some(Due::Entry(player(1), entry_id(1))));
+    assert_eq!(
+        searching.due(at(600.0)).map(|(due, _)| due).next(),
+        Some(Expiring::Entry(player(1), entry_id(1)))
+    );
     searching.apply(&matched(1, 600.0, 1));
     assert_eq!(searching.next_due(), None);
 }

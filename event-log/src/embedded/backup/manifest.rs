@@ -1,4 +1,4 @@
-//! What is in a backup: the file that is written last, and makes it one.
+//! The manifest of a backup, which is written last and makes the backup valid.
 
 use event_schemas::ids::{LogId, Position};
 use event_schemas::time::Timestamp;
@@ -9,7 +9,7 @@ use crate::embedded::disk::Disk;
 
 pub(super) const MANIFEST_FILE: &str = "backup.json";
 
-/// The version of a backup's files.
+/// The format version of a backup.
 const FORMAT: u32 = 1;
 
 /// `backup.json`.
@@ -18,11 +18,11 @@ pub(super) struct Manifest {
     format: u32,
     pub(super) log: LogId,
     pub(super) epoch: u32,
-    /// Of the last event.
+    /// The position of the last event.
     pub(super) head: Position,
     pub(super) recorded_at: Option<Timestamp>,
     pub(super) made_at: Timestamp,
-    /// In the order of their events.
+    /// The copies, in the order of their events.
     pub(super) files: Vec<File>,
 }
 
@@ -31,14 +31,14 @@ pub(super) struct Manifest {
 pub(super) struct File {
     pub(super) name: String,
     pub(super) first: Position,
-    /// Of its last event; one before the first if it has none.
+    /// The position of its last event; `first` minus one if it has none.
     pub(super) last: Position,
     pub(super) bytes: u64,
-    /// In hexadecimal.
+    /// The SHA-256 in hexadecimal.
     pub(super) sha256: String,
 }
 
-/// Of a `backup.json` of any version.
+/// The part of `backup.json` that is the same in every version.
 #[derive(Deserialize)]
 struct AnyManifest {
     format: u32,
@@ -50,7 +50,7 @@ impl Manifest {
         Self { format: FORMAT, log, epoch, head, recorded_at: None, made_at, files: Vec::new() }
     }
 
-    /// That of the folder; none if it has none.
+    /// Reads the manifest of a folder; `None` if there is none.
     pub(super) fn read(disk: &Disk) -> Result<Option<Self>, BackupError> {
         let Some(bytes) = disk.read_small(MANIFEST_FILE)? else { return Ok(None) };
         let damaged = |what: String| damaged(disk, MANIFEST_FILE, what);
@@ -64,12 +64,12 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Whether the files follow each other from the first event to the head.
+    /// Checks that the files cover all events from the first to the head.
     fn check(&self) -> Result<(), &'static str> {
         let mut next = Position(1);
         for file in &self.files {
             if file.first != next || file.last.0 + 1 < file.first.0 {
-                return Err("its files do not follow each other");
+                return Err("its files are not consecutive");
             }
             if file.name != file_name(file.first, file.last) {
                 return Err("a file in it is not named after its events");
@@ -83,8 +83,8 @@ impl Manifest {
     }
 
     pub(super) fn write(&self, disk: &Disk) -> Result<(), BackupError> {
-        let text = serde_json::to_vec_pretty(self).expect("plain fields can be written as JSON");
-        Ok(disk.put(MANIFEST_FILE, &text)?)
+        let text = serde_json::to_vec_pretty(self).expect("plain fields serialize as JSON");
+        Ok(disk.write_atomically(MANIFEST_FILE, &text)?)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -98,13 +98,13 @@ pub(super) fn damaged(disk: &Disk, file: &str, what: String) -> BackupError {
 
 const FILE_SUFFIX: &str = ".copy";
 
-/// A copy that grew has another name, so that the one that a manifest speaks of is never written over.
+/// The file name of a copy. A longer copy has another name, so that a copy that a manifest lists is never overwritten.
 pub(super) fn file_name(first: Position, last: Position) -> String {
     format!("{:020}-{:020}{FILE_SUFFIX}", first.0, last.0)
 }
 
-/// Whether a backup may have put the file there.
-pub(super) fn is_ours(name: &str) -> bool {
+/// Whether the file may belong to a backup.
+pub(super) fn is_backup_file(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     let is_copy = || {
         let (first, last) = name.strip_suffix(FILE_SUFFIX)?.split_once('-')?;
@@ -114,8 +114,8 @@ pub(super) fn is_ours(name: &str) -> bool {
     name == MANIFEST_FILE || is_copy().unwrap_or(false)
 }
 
-/// The manifest of a folder that must be a backup.
+/// Reads the manifest of a folder that must be a backup.
 pub(super) fn require(disk: &Disk) -> Result<Manifest, BackupError> {
-    let manifest = if disk.is_there() { Manifest::read(disk)? } else { None };
+    let manifest = if disk.exists() { Manifest::read(disk)? } else { None };
     manifest.ok_or_else(|| BackupError::NoBackup(disk.path()))
 }

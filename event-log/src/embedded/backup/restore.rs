@@ -1,4 +1,4 @@
-//! A log from a backup: made beside its place, checked as a whole, and only then put there.
+//! Restoring a log from a backup: it is written to a temporary folder, verified, and then renamed to its target.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,59 +8,59 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
 use super::manifest::{self, File, Manifest};
-use super::{BackupError, SYNC_EVERY_BYTES, apart, gone, hex};
+use super::{BackupError, SYNC_EVERY_BYTES, check_not_within, hex, unreadable};
 use crate::Identity;
 use crate::embedded::disk::{Disk, DiskFile, Fault};
-use crate::embedded::keeper::extend;
-use crate::embedded::record::{GROUP_HEADER_BYTES, GroupWriter, Seed};
+use crate::embedded::maintenance::extend;
+use crate::embedded::offline_reader::{GroupReader, RawGroup};
+use crate::embedded::record::{CrcSeed, GROUP_HEADER_BYTES, GroupWriter};
 use crate::embedded::recovery::{self, LOG_FILE, OpenError};
 use crate::embedded::segment::{INDEX_SUFFIX, SEGMENT_SUFFIX, segment_name};
 use crate::embedded::verify::{Extent, Progress, VerifyError, verify_on};
-use crate::embedded::walk::Groups;
 use crate::embedded::{FIRST_SEGMENT_BYTES, Settings};
 
-/// A log that was made from a backup.
+/// The result of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// With the new epoch.
+    /// The identity, with the new epoch.
     pub log: Identity,
     pub head: Position,
-    /// Of the last event; none in an empty log.
+    /// The recorded time of the last event; `None` for an empty log.
     pub recorded_at: Option<Timestamp>,
     pub segments: usize,
     pub bytes: u64,
 }
 
-/// Makes a log in the folder `to`, which must be empty or not be there, from the backup in `from`. Every file is held to
-/// its hash, and every record to its checksum. The log's epoch is raised, so that positions given out after the backup
-/// was made are not taken for ones of the new log.
+/// Restores a log from the backup in `from` into the folder `to`, which must be empty or not exist. The hash of every file
+/// and the checksum of every record are verified. The log's epoch is raised, so that positions that were assigned after
+/// the backup are not mistaken for ones of the restored log.
 ///
 /// # Errors
-/// [`BackupError`]; then there is nothing in `to`.
+/// [`BackupError`]; then `to` is empty or does not exist.
 pub fn restore(
     from: &Path,
     to: &Path,
     now: Timestamp,
     watch: impl FnMut(Progress),
 ) -> Result<Restored, BackupError> {
-    apart(to, from)?;
+    check_not_within(to, from)?;
     let backup = Disk::Real(from.to_owned());
     let manifest = manifest::require(&backup)?;
     check_lengths(&backup, &manifest)?;
     check_empty(to)?;
-    let made = beside(to);
-    clear(&made)?;
-    let above = made.parent().filter(|above| !above.exists());
-    let disk = Disk::folder(&made)?;
-    let restored = restore_if_room(&backup, &manifest, &disk, now, watch);
+    let temporary = temporary_folder(to);
+    clear(&temporary)?;
+    let new_parent = temporary.parent().filter(|parent| !parent.exists());
+    let disk = Disk::folder(&temporary)?;
+    let restored = restore_if_space(&backup, &manifest, &disk, now, watch);
     if restored.is_err() {
-        // The first fault is the one that counts, so these may fail.
-        let _ = clear(&made);
-        let _ = above.map(std::fs::remove_dir);
+        // The first fault is the one to report, so these may fail.
+        let _ = clear(&temporary);
+        let _ = new_parent.map(std::fs::remove_dir);
         return restored;
     }
-    std::fs::rename(&made, to).map_err(|source| Fault {
-        action: "put the restored log in the place of",
+    std::fs::rename(&temporary, to).map_err(|source| Fault {
+        action: "rename the restored log to",
         file: to.display().to_string(),
         source,
     })?;
@@ -69,10 +69,10 @@ pub fn restore(
     restored
 }
 
-/// Reads a backup whole, and says what a restore would bring. Nothing is written.
+/// Verifies a whole backup, and returns what a restore would. Nothing is written.
 ///
 /// # Errors
-/// [`BackupError`] if it could not be restored.
+/// [`BackupError`] if the backup could not be restored.
 pub fn check(from: &Path, mut watch: impl FnMut(Progress)) -> Result<Restored, BackupError> {
     let backup = Disk::Real(from.to_owned());
     let manifest = manifest::require(&backup)?;
@@ -80,23 +80,25 @@ pub fn check(from: &Path, mut watch: impl FnMut(Progress)) -> Result<Restored, B
     let log = Identity { id: manifest.log, epoch: manifest.epoch };
     let mut progress = Progress { bytes_total: manifest.bytes(), ..Progress::default() };
     for file in &manifest.files {
-        let copy = backup.open_to_read(&file.name).map_err(|fault| gone(&backup, file, &fault))?;
+        let copy = backup.open_to_read(&file.name).map_err(|fault| unreadable(&backup, file, &fault))?;
         let mut hash = Context::new(&SHA256);
-        pieces(&copy, file, |bytes| {
+        for_each_chunk(&copy, file, |bytes| {
             hash.update(bytes);
             Ok(())
         })?;
-        hold_to_hash(&backup, file, hash)?;
-        let mut groups = Groups::open(file.name.clone(), copy, log, file.first)
-            .map_err(|error| of_backup(&backup, error))?;
+        verify_hash(&backup, file, hash)?;
+        let mut groups = GroupReader::open(file.name.clone(), copy, log, file.first)
+            .map_err(|error| backup_error(&backup, error))?;
         let done = progress;
-        while let Some(piece) = groups.next().map_err(|error| of_backup(&backup, error))? {
-            progress.events += piece.group.events.len() as u64;
+        while let Some(RawGroup { group, .. }) =
+            groups.next().map_err(|error| backup_error(&backup, error))?
+        {
+            progress.events += group.events.len() as u64;
             progress.bytes = done.bytes + groups.end();
             watch(progress);
         }
         if groups.end() != file.bytes || groups.next_position().0 != file.last.0 + 1 {
-            return Err(of_backup(&backup, groups.damaged("the copy does not end with its last event")));
+            return Err(backup_error(&backup, groups.damaged("the copy does not end with its last event")));
         }
     }
     Ok(as_restored(&manifest, log))
@@ -125,14 +127,14 @@ pub(in crate::embedded) fn restore_manifest_on(
     restore_on(backup, &manifest, disk, now, watch)
 }
 
-fn restore_if_room(
+fn restore_if_space(
     backup: &Disk,
     manifest: &Manifest,
     disk: &Disk,
     now: Timestamp,
     watch: impl FnMut(Progress),
 ) -> Result<Restored, BackupError> {
-    // The largest index files take about a tenth of their segments.
+    // Index files take at most about a tenth of the size of their segments.
     let needed_bytes = manifest.bytes() + manifest.bytes() / 8 + FIRST_SEGMENT_BYTES;
     let free_bytes = disk.free_bytes()?;
     if free_bytes < needed_bytes {
@@ -148,8 +150,8 @@ fn restore_on(
     now: Timestamp,
     mut watch: impl FnMut(Progress),
 ) -> Result<Restored, BackupError> {
-    let log = Identity { id: manifest.log, epoch: raised(manifest.epoch, now) };
-    // Every byte is copied, and then read again to be checked.
+    let log = Identity { id: manifest.log, epoch: raised_epoch(manifest.epoch, now) };
+    // Every byte is copied, and then read again for verification.
     let mut progress = Progress { bytes_total: manifest.bytes() * 2, ..Progress::default() };
     for (n, file) in manifest.files.iter().enumerate() {
         let segment = disk.create(&segment_name(file.first))?;
@@ -159,17 +161,17 @@ fn restore_on(
         }
         segment.sync_all()?;
     }
-    recovery::put_log_file(disk, log)?;
+    recovery::write_log_file(disk, log)?;
     let copied = progress.bytes;
-    // Makes the index files, and refuses what is no log.
-    recovery::recover(disk, &Settings::new("").limits()).map_err(|error| of_backup(backup, error))?;
+    // Builds the index files, and refuses an invalid log.
+    recovery::recover(disk, &Settings::new("").limits()).map_err(|error| backup_error(backup, error))?;
     let verified = verify_on(disk, Extent::First, |reading| {
         progress.events = reading.events;
         progress.bytes = copied + reading.bytes.min(manifest.bytes());
         watch(progress);
     });
     let verified = verified.map_err(|error| match error {
-        VerifyError::Open(error) => of_backup(backup, error),
+        VerifyError::Open(error) => backup_error(backup, error),
         VerifyError::NoLog(folder) => BackupError::NoBackup(folder),
     })?;
     if let Some(damage) = verified.damages.first() {
@@ -177,21 +179,21 @@ fn restore_on(
         return Err(manifest::damaged(backup, &damage.file, what));
     }
     if verified.events != manifest.head.0 {
-        let what = format!("it speaks of {} events, and there are {}", manifest.head, verified.events);
+        let what = format!("it lists {} events, and the copies contain {}", manifest.head, verified.events);
         return Err(manifest::damaged(backup, manifest::MANIFEST_FILE, what));
     }
     disk.sync()?;
     Ok(as_restored(manifest, log))
 }
 
-/// The seconds since 1970, if they are more than one more than before: two restores from one backup must not come to the
-/// same epoch, because their logs go on differently.
-fn raised(epoch: u32, now: Timestamp) -> u32 {
+/// The seconds since 1970, or the next epoch if that is higher: two restores from one backup must have different epochs,
+/// because their logs diverge.
+fn raised_epoch(epoch: u32, now: Timestamp) -> u32 {
     let seconds = u32::try_from(now.micros() / 1_000_000).unwrap_or(0);
     seconds.max(epoch.saturating_add(1))
 }
 
-/// Copies a file of the backup and holds it to its hash; answers where it ends.
+/// Copies a file of the backup and verifies its hash. Returns its length.
 fn copy(
     backup: &Disk,
     file: &File,
@@ -199,10 +201,10 @@ fn copy(
     progress: &mut Progress,
     watch: &mut impl FnMut(Progress),
 ) -> Result<u64, BackupError> {
-    let source = backup.open_to_read(&file.name).map_err(|fault| gone(backup, file, &fault))?;
+    let source = backup.open_to_read(&file.name).map_err(|fault| unreadable(backup, file, &fault))?;
     let mut hash = Context::new(&SHA256);
     let mut offset = 0;
-    pieces(&source, file, |bytes| {
+    for_each_chunk(&source, file, |bytes| {
         hash.update(bytes);
         segment.write_all_at(bytes, offset)?;
         segment.sync_data()?;
@@ -211,35 +213,35 @@ fn copy(
         watch(*progress);
         Ok(())
     })?;
-    hold_to_hash(backup, file, hash)?;
+    verify_hash(backup, file, hash)?;
     Ok(offset)
 }
 
-fn pieces(
+fn for_each_chunk(
     source: &DiskFile,
     file: &File,
-    mut take: impl FnMut(&[u8]) -> Result<(), Fault>,
+    mut action: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut buffer = vec![0; SYNC_EVERY_BYTES];
     for offset in (0..file.bytes).step_by(SYNC_EVERY_BYTES) {
         let len = usize::try_from(file.bytes - offset).unwrap_or(usize::MAX).min(SYNC_EVERY_BYTES);
         source.read_exact_at(&mut buffer[..len], offset)?;
-        take(&buffer[..len])?;
+        action(&buffer[..len])?;
     }
     Ok(())
 }
 
-fn hold_to_hash(backup: &Disk, file: &File, hash: Context) -> Result<(), BackupError> {
+fn verify_hash(backup: &Disk, file: &File, hash: Context) -> Result<(), BackupError> {
     if hex(hash.finish().as_ref()) == file.sha256 {
         return Ok(());
     }
-    Err(manifest::damaged(backup, &file.name, "its bytes do not have the SHA-256 of the manifest".to_owned()))
+    Err(manifest::damaged(backup, &file.name, "its SHA-256 differs from the manifest".to_owned()))
 }
 
-/// Puts a mark behind the last event, which is durable by now, and room to write to.
+/// Writes a mark after the last event, which confirms it as durable, and extends the segment with zeros.
 fn make_writable(segment: &DiskFile, manifest: &Manifest, end: u64) -> Result<(), Fault> {
     let Some(last) = manifest.files.last() else { return Ok(()) };
-    let seed = Seed::new(manifest.log, last.first);
+    let seed = CrcSeed::new(manifest.log, last.first);
     let next = Position(manifest.head.0 + 1);
     let recorded_at = manifest.recorded_at.unwrap_or(Timestamp::from_micros(i64::MIN));
     let mark = GroupWriter::new(seed, GROUP_HEADER_BYTES).finish(next, manifest.head, recorded_at);
@@ -248,8 +250,8 @@ fn make_writable(segment: &DiskFile, manifest: &Manifest, end: u64) -> Result<()
     segment.write_all_at(&mark, end)
 }
 
-/// What is wrong with a restored file was wrong in the backup.
-fn of_backup(backup: &Disk, error: OpenError) -> BackupError {
+/// Reports an error in a restored file as an error in the backup.
+fn backup_error(backup: &Disk, error: OpenError) -> BackupError {
     match error {
         OpenError::Damaged { file, offset, position, what, .. } => {
             manifest::damaged(backup, &file, format!("at byte {offset}, position {position}: {what}"))
@@ -261,17 +263,17 @@ fn of_backup(backup: &Disk, error: OpenError) -> BackupError {
 
 fn check_lengths(backup: &Disk, manifest: &Manifest) -> Result<(), BackupError> {
     for file in &manifest.files {
-        let copy = backup.open_to_read(&file.name).map_err(|fault| gone(backup, file, &fault))?;
+        let copy = backup.open_to_read(&file.name).map_err(|fault| unreadable(backup, file, &fault))?;
         let found = copy.len()?;
         if found != file.bytes {
-            let what = format!("it has {found} bytes, and the manifest says {}", file.bytes);
+            let what = format!("it has {found} bytes, and {} in the manifest", file.bytes);
             return Err(manifest::damaged(backup, &file.name, what));
         }
     }
     Ok(())
 }
 
-/// Refuses a folder with anything in it.
+/// Refuses a folder that is not empty.
 fn check_empty(folder: &Path) -> Result<(), BackupError> {
     if !folder.exists() {
         return Ok(());
@@ -286,25 +288,25 @@ fn check_empty(folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Where the log is made, so that it comes into its place whole.
-fn beside(to: &Path) -> PathBuf {
+/// The temporary folder for a restore, beside the target.
+fn temporary_folder(to: &Path) -> PathBuf {
     let mut name = to.file_name().map_or_else(|| OsString::from("events"), OsString::from);
     name.push(".restoring");
     to.with_file_name(name)
 }
 
-/// Removes what a restore that was broken off left. Other files are not touched.
+/// Removes the leftovers of an interrupted restore. A folder with other files is refused.
 fn clear(folder: &Path) -> Result<(), BackupError> {
     if !folder.exists() {
         return Ok(());
     }
     let disk = Disk::Real(folder.to_owned());
-    let ours = |name: &str| {
+    let is_log_file = |name: &str| {
         let name = name.strip_suffix(".tmp").unwrap_or(name);
         name == LOG_FILE || name.ends_with(SEGMENT_SUFFIX) || name.ends_with(INDEX_SUFFIX)
     };
     let names = disk.list()?;
-    if let Some(found) = names.iter().find(|name| !ours(name)) {
+    if let Some(found) = names.iter().find(|name| !is_log_file(name)) {
         return Err(BackupError::NotEmpty { folder: folder.to_owned(), found: found.clone() });
     }
     for name in names {

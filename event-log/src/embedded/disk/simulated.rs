@@ -1,8 +1,8 @@
-//! A disk in memory that forgets what was not synced when its power fails, and fails where it is told to.
+//! A simulated disk in memory, which loses unsynced data in a power cut, and fails at injected calls.
 //!
-//! Every file has a live image, which reads see, and the writes since its last sync. A power cut keeps of each sector
-//! the state after any of those writes, drawn by lot; names that were not synced come and go likewise. A sync that
-//! fails leaves the live image as it is and forgets that it was never written, which is what Linux does.
+//! Every file has a live image, which reads see, and the writes since its last sync. After a power cut, each sector has
+//! the state after a random one of those writes; unsynced changes of names are kept or lost at random. A failed sync keeps
+//! the live image and discards the record of its unsynced writes, as Linux does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Fault;
 
-mod points;
+mod fault_points;
 mod power;
 
-pub use points::Points;
+pub use fault_points::FaultPoints;
 
-/// What a disk writes whole or not at all.
+/// The number of bytes that a disk writes atomically.
 pub(in super::super) const SECTOR_BYTES: usize = 512;
 
-/// A disk whose lots are drawn from a seed. Clones are the same disk.
+/// A disk whose random choices come from a seed. Clones refer to the same disk.
 #[derive(Clone, Debug)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Clone, Debug)]
 pub(in super::super) struct SimFile {
@@ -29,42 +29,42 @@ pub(in super::super) struct SimFile {
     name: String,
 }
 
-/// What goes wrong at a call.
+/// The kind of fault that is injected at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The power fails: this call and all later ones do nothing, until [`SimDisk::restart`].
+pub enum FaultKind {
+    /// The power fails: this call and all later ones have no effect, until [`SimDisk::restart`].
     PowerCut,
-    /// This call fails. A write may be done in part; a sync loses what it should have kept.
+    /// This call fails. A write may be partial; a sync loses unsynced data.
     Error,
-    /// No room is left, from this call on, until [`SimDisk::set_capacity`].
+    /// The disk is full from this call on, until [`SimDisk::set_capacity`].
     Full,
-    /// This call finds no room, whatever it asks for: file systems that copy what is written over may answer so.
-    NoRoom,
-    /// The thread that makes this call panics.
+    /// This call reports a full disk even if it needs no space, as copy-on-write file systems may do.
+    NoSpace,
+    /// The calling thread panics.
     Panic,
 }
 
 #[derive(Debug)]
-struct State {
-    files: HashMap<u64, Image>,
+struct DiskState {
+    files: HashMap<u64, FileImage>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
-    /// Changes of names since the last sync of the folder.
+    /// The changes of names since the last sync of the folder.
     unsynced: Vec<NameChange>,
     next_file: u64,
     calls: u64,
-    trouble: Option<(u64, Trouble)>,
+    fault: Option<(u64, FaultKind)>,
     powered: bool,
     capacity: u64,
     random: u64,
-    points: Points,
+    fault_points: FaultPoints,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Image {
+struct FileImage {
     live: Vec<u8>,
     durable: Vec<u8>,
-    /// Since the last sync.
+    /// The writes since the last sync.
     writes: Vec<(usize, Vec<u8>)>,
 }
 
@@ -77,51 +77,51 @@ enum NameChange {
 
 impl SimDisk {
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(DiskState {
             files: HashMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced: Vec::new(),
             next_file: 0,
             calls: 0,
-            trouble: None,
+            fault: None,
             powered: true,
             capacity: u64::MAX,
             random: seed.wrapping_mul(2).wrapping_add(1),
-            points: Points::default(),
+            fault_points: FaultPoints::default(),
         })))
     }
 
-    /// Which kinds of calls were made, and what came at them.
-    pub fn points(&self) -> Points {
-        self.locked().points
+    /// The kinds of calls so far, and the faults that were injected at them.
+    pub fn fault_points(&self) -> FaultPoints {
+        self.locked().fault_points
     }
 
-    /// Lets something go wrong at the `call`th call from now, counted from 1.
-    pub fn trouble_at(&self, call: u64, trouble: Trouble) {
+    /// Injects a fault at the `call`th call from now, counted from 1.
+    pub fn inject_fault(&self, call: u64, kind: FaultKind) {
         let mut state = self.locked();
-        state.trouble = Some((state.calls + call, trouble));
+        state.fault = Some((state.calls + call, kind));
     }
 
-    /// Calls so far.
+    /// The number of calls so far.
     pub fn calls(&self) -> u64 {
         self.locked().calls
     }
 
-    /// The power comes back. After a power cut only what is durable is left, and some of the rest by lot.
+    /// Restores the power. After a power cut, durable data is left, and a random part of the rest.
     pub fn restart(&self) {
         let mut state = self.locked();
-        state.trouble = None;
+        state.fault = None;
         if !state.powered {
             state.powered = true;
             state.lose_power();
         }
     }
 
-    /// Cuts the power now and brings it back.
+    /// Cuts the power now and restores it.
     pub fn power_cycle(&self) {
         let mut state = self.locked();
-        state.trouble = None;
+        state.fault = None;
         state.powered = true;
         state.lose_power();
     }
@@ -130,48 +130,48 @@ impl SimDisk {
         self.locked().powered
     }
 
-    /// Whether the trouble that was asked for is still to come.
-    pub fn has_trouble(&self) -> bool {
+    /// Whether an injected fault has not happened yet.
+    pub fn has_pending_fault(&self) -> bool {
         let state = self.locked();
-        state.trouble.is_some_and(|(at, _)| at > state.calls)
+        state.fault.is_some_and(|(at, _)| at > state.calls)
     }
 
-    /// How many bytes all files may have together.
+    /// Sets the total number of bytes that all files may have.
     pub fn set_capacity(&self, bytes: u64) {
         self.locked().capacity = bytes;
     }
 
-    /// The names of all files, wherever they are.
+    /// The names of all files, in all folders.
     pub fn names(&self) -> Vec<String> {
         self.locked().names.keys().cloned().collect()
     }
 
-    /// The bytes of a file, as a reader sees them.
+    /// The bytes of a file, as reads see them.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.locked();
         state.names.get(name).and_then(|number| state.files.get(number)).map(|image| image.live.clone())
     }
 
-    /// Puts other bytes into a file, durably: damage, or what someone restored.
+    /// Replaces the bytes of a file, durably: simulates damage, or a restored file.
     pub fn replace(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.locked();
         let number = state.names.get(name).copied();
         let number = number.unwrap_or_else(|| state.new_file(name));
         state.durable_names.insert(name.to_owned(), number);
-        state.files.insert(number, Image { live: bytes.clone(), durable: bytes, writes: Vec::new() });
+        state.files.insert(number, FileImage { live: bytes.clone(), durable: bytes, writes: Vec::new() });
     }
 
-    /// Takes a file away, durably.
+    /// Deletes a file, durably.
     pub fn delete(&self, name: &str) {
         let mut state = self.locked();
         state.names.remove(name);
         state.durable_names.remove(name);
     }
 
-    /// A disk with the same durable and live contents and lots of its own.
+    /// A disk with the same durable and live contents and a seed of its own.
     pub fn copy(&self, seed: u64) -> Self {
         let state = self.locked();
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(DiskState {
             files: state.files.clone(),
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
@@ -181,16 +181,16 @@ impl SimDisk {
         })))
     }
 
-    fn locked(&self) -> MutexGuard<'_, State> {
+    fn locked(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call; an error if it is the one that fails.
+    /// Counts a call; returns an error if a fault is injected at it.
     fn call(
         &self,
         action: &'static str,
         file: &str,
-    ) -> Result<MutexGuard<'_, State>, (Fault, MutexGuard<'_, State>)> {
+    ) -> Result<MutexGuard<'_, DiskState>, (Fault, MutexGuard<'_, DiskState>)> {
         let mut state = self.locked();
         state.calls += 1;
         let fault = |kind: ErrorKind, text: &str| Fault {
@@ -201,22 +201,22 @@ impl SimDisk {
         if !state.powered {
             return Err((fault(ErrorKind::Other, "the power is off"), state));
         }
-        state.points.call(action, file);
-        match state.trouble {
-            Some((at, trouble)) if at == state.calls => {
-                state.points.meet(action, file, trouble);
-                match trouble {
-                    Trouble::PowerCut => {
+        state.fault_points.reach(action, file);
+        match state.fault {
+            Some((at, kind)) if at == state.calls => {
+                state.fault_points.inject(action, file, kind);
+                match kind {
+                    FaultKind::PowerCut => {
                         state.powered = false;
                         Err((fault(ErrorKind::Other, "the power fails"), state))
                     }
-                    Trouble::Error => Err((fault(ErrorKind::Other, "input/output error"), state)),
-                    Trouble::Panic => panic!("as it was told to"),
-                    Trouble::NoRoom => {
+                    FaultKind::Error => Err((fault(ErrorKind::Other, "input/output error"), state)),
+                    FaultKind::Panic => panic!("an injected panic"),
+                    FaultKind::NoSpace => {
                         Err((fault(ErrorKind::StorageFull, "no space left on the disk"), state))
                     }
-                    Trouble::Full => {
-                        // Only what asks for room will notice.
+                    FaultKind::Full => {
+                        // Affects only calls that need space.
                         state.capacity = state.used();
                         Ok(state)
                     }
@@ -226,7 +226,7 @@ impl SimDisk {
         }
     }
 
-    fn plain(&self, action: &'static str, file: &str) -> Result<MutexGuard<'_, State>, Fault> {
+    fn plain(&self, action: &'static str, file: &str) -> Result<MutexGuard<'_, DiskState>, Fault> {
         self.call(action, file).map_err(|(fault, _)| fault)
     }
 
@@ -238,7 +238,7 @@ impl SimDisk {
     pub(super) fn open(&self, name: &str) -> Result<SimFile, Fault> {
         let state = self.plain("open", name)?;
         match state.names.get(name) {
-            Some(number) => Ok(self.file(name, *number)),
+            Some(number) => Ok(self.open_file(name, *number)),
             None => Err(missing("open", name)),
         }
     }
@@ -246,10 +246,10 @@ impl SimDisk {
     pub(super) fn create(&self, name: &str) -> Result<SimFile, Fault> {
         let mut state = self.plain("create", name)?;
         let number = state.new_file(name);
-        Ok(self.file(name, number))
+        Ok(self.open_file(name, number))
     }
 
-    fn file(&self, name: &str, number: u64) -> SimFile {
+    fn open_file(&self, name: &str, number: u64) -> SimFile {
         SimFile { disk: self.clone(), number, name: name.to_owned() }
     }
 
@@ -268,14 +268,14 @@ impl SimDisk {
         Ok(())
     }
 
-    /// Makes the names in a folder durable; the empty name is that of the one that holds all others.
+    /// Makes the names in a folder durable; the empty name is the root folder.
     pub(super) fn sync(&self, folder: &str) -> Result<(), Fault> {
         let mut state = self.plain("sync", "the folder")?;
         state.sync_names(folder);
         Ok(())
     }
 
-    pub(super) fn make_folder(&self, name: &str) -> Result<(), Fault> {
+    pub(super) fn create_folder(&self, name: &str) -> Result<(), Fault> {
         let mut state = self.plain("create", name)?;
         if !state.names.contains_key(name) {
             state.new_file(name);
@@ -284,12 +284,12 @@ impl SimDisk {
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, Fault> {
-        let state = self.plain("ask for the free space of", "the folder")?;
+        let state = self.plain("get the free space of", "the folder")?;
         Ok(state.capacity.saturating_sub(state.used()))
     }
 }
 
-/// Where a file is: `a` for `a/b`, and the empty name for one that lies in no other folder.
+/// The folder of a file: `a` for `a/b`, and the empty name for a file in the root folder.
 fn folder_of(name: &str) -> &str {
     name.split_once('/').map_or("", |(folder, _)| folder)
 }
@@ -304,7 +304,7 @@ impl SimFile {
     }
 
     pub(super) fn len(&self) -> Result<u64, Fault> {
-        let mut state = self.disk.plain("ask for the length of", &self.name)?;
+        let mut state = self.disk.plain("get the length of", &self.name)?;
         Ok(state.image(self.number).live.len() as u64)
     }
 
@@ -329,7 +329,7 @@ impl SimFile {
                 Ok(())
             }
             Err((fault, mut state)) => {
-                let part = usize::try_from(state.lot(bytes.len() as u64 + 1)).unwrap_or(0);
+                let part = usize::try_from(state.random_below(bytes.len() as u64 + 1)).unwrap_or(0);
                 if part > 0 {
                     state.image(self.number).write(offset, &bytes[..part]);
                 }
@@ -342,7 +342,7 @@ impl SimFile {
         match self.disk.call("sync", &self.name) {
             Ok(mut state) => {
                 let image = state.image(self.number);
-                // Not all that is live: what an earlier sync failed to keep stays lost.
+                // Not the whole live image: data that an earlier failed sync lost stays lost.
                 for (offset, bytes) in std::mem::take(&mut image.writes) {
                     put(&mut image.durable, offset, &bytes);
                 }
@@ -350,7 +350,7 @@ impl SimFile {
             }
             Err((fault, mut state)) => {
                 if state.powered {
-                    // Some sectors may have reached the disk; none will be tried again.
+                    // Some sectors may have reached the disk; none will be written again.
                     let mut kept = state.image(self.number).clone();
                     state.tear(&mut kept);
                     kept.live.clone_from(&state.image(self.number).live);
@@ -362,11 +362,11 @@ impl SimFile {
     }
 
     pub(super) fn allocate(&self, len: u64) -> Result<(), Fault> {
-        let mut state = self.disk.plain("allocate room for", &self.name)?;
+        let mut state = self.disk.plain("allocate space for", &self.name)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let had = state.image(self.number).live.len();
         if state.used() + len.saturating_sub(had) as u64 > state.capacity {
-            return Err(self.fault("allocate room for", ErrorKind::StorageFull));
+            return Err(self.fault("allocate space for", ErrorKind::StorageFull));
         }
         if len > had {
             state.image(self.number).write(had, &vec![0; len - had]);
@@ -375,7 +375,7 @@ impl SimFile {
     }
 }
 
-impl Image {
+impl FileImage {
     fn write(&mut self, offset: usize, bytes: &[u8]) {
         put(&mut self.live, offset, bytes);
         self.writes.push((offset, bytes.to_vec()));
@@ -389,15 +389,15 @@ fn put(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     image[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-impl State {
-    fn image(&mut self, number: u64) -> &mut Image {
+impl DiskState {
+    fn image(&mut self, number: u64) -> &mut FileImage {
         self.files.entry(number).or_default()
     }
 
     fn new_file(&mut self, name: &str) -> u64 {
         self.next_file += 1;
         let number = self.next_file;
-        self.files.insert(number, Image::default());
+        self.files.insert(number, FileImage::default());
         self.names.insert(name.to_owned(), number);
         self.unsynced.push(NameChange::Created(name.to_owned(), number));
         number
@@ -411,8 +411,8 @@ impl State {
             .sum()
     }
 
-    /// A number below `end`. SplitMix64.
-    fn lot(&mut self, end: u64) -> u64 {
+    /// A random number below `end`. SplitMix64.
+    fn random_below(&mut self, end: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

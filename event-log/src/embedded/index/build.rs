@@ -1,16 +1,16 @@
-//! Writing an index file. The layout is drawn in `docs/log-format.md`.
+//! Building an index file. `docs/log-format.md` shows the layout.
 
 use event_schemas::ids::Position;
 
 use super::file::{BLOCK_BYTES, BLOCK_PAYLOAD, Layout, STREAM_BYTES, block_crc};
-use super::filter::Filter;
+use super::filter::BloomFilter;
 use super::{MemoryIndex, stream_hash};
 
-/// The whole file for a sealed segment. `O(n log n)` in its streams.
-pub(in super::super) fn image(index: &MemoryIndex, first: Position, end: u64) -> Vec<u8> {
+/// The bytes of the index file for a sealed segment. `O(n log n)` in its streams.
+pub(in super::super) fn build(index: &MemoryIndex, first: Position, end: u64) -> Vec<u8> {
     let mut streams: Vec<_> = index.streams.iter().collect();
     streams.sort_unstable_by_key(|(stream, _)| *stream);
-    let mut filter = Filter::new(streams.len());
+    let mut filter = BloomFilter::new(streams.len());
     let names_bytes = streams.iter().map(|(stream, _)| stream.as_str().len()).sum();
     let layout = Layout::new(index.offsets.len(), streams.len(), names_bytes, filter.as_bytes().len());
 
@@ -48,7 +48,7 @@ pub(in super::super) fn image(index: &MemoryIndex, first: Position, end: u64) ->
     in_blocks(&bytes, first)
 }
 
-/// The content cut into blocks that each carry their CRC.
+/// Splits the content into blocks, each with its CRC.
 fn in_blocks(content: &[u8], first: Position) -> Vec<u8> {
     let mut file = Vec::with_capacity(content.len().div_ceil(BLOCK_PAYLOAD) * BLOCK_BYTES);
     for (number, payload) in content.chunks(BLOCK_PAYLOAD).enumerate() {

@@ -1,27 +1,27 @@
-//! Reading an index file: a few small reads a question, nothing of it kept in memory but the filter.
+//! Reading an index file: a few small reads per lookup; only the filter is kept in memory.
 
 use std::ops::Range;
 
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 
-use super::filter::Filter;
+use super::filter::BloomFilter;
 use super::stream_hash;
 use crate::embedded::disk::{DiskFile, Fault};
-use crate::embedded::segment::{Run, SegmentFault};
+use crate::embedded::segment::{SegmentFault, StreamRun};
 
-/// The file is made of blocks, so that a small read can be checked: this much content, a CRC, and zeros.
+/// The size of a block. The file consists of blocks, so that a small read can be verified: content, a CRC, and zeros.
 pub(super) const BLOCK_BYTES: usize = 4096;
-/// A multiple of every entry's size, so that none lies across two blocks.
+/// The content of a block. It is a multiple of every entry's size, so that no entry spans two blocks.
 pub(super) const BLOCK_PAYLOAD: usize = 4064;
-/// One stream: hash 8, first revision 8, name at 4, name length 4, first posting 4, postings 4.
+/// The size of a stream entry: hash 8, first revision 8, name offset 4, name length 4, first posting 4, postings 4.
 pub(super) const STREAM_BYTES: usize = 32;
 
 const MAGIC: &[u8; 8] = b"MBLOGIDX";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
 
-/// Where the parts of the content are.
+/// The offsets of the parts of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     events: usize,
@@ -80,7 +80,7 @@ impl Layout {
     }
 }
 
-/// A hash table at most half full.
+/// The size of the hash table, which is at most half full.
 fn slots_len(streams: usize) -> usize {
     (streams * 2).max(8)
 }
@@ -97,33 +97,33 @@ pub(in super::super) struct IndexFile {
     file: DiskFile,
     first: Position,
     layout: Layout,
-    filter: Filter,
+    filter: BloomFilter,
 }
 
-/// An index file that was found good, as far as it is read at the start.
+/// An index file whose header and filter are valid.
 #[derive(Debug)]
 pub(in super::super) struct OpenedIndex {
     pub(in super::super) index: IndexFile,
-    /// Where the segment's groups end.
+    /// The offset at which the segment's groups end.
     pub(in super::super) end: u64,
 }
 
-/// A stream in an index file.
+/// A stream that was found in an index file.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Found {
-    pub(in super::super) run: Run,
-    /// Which of the postings are its.
+pub(in super::super) struct IndexedStream {
+    pub(in super::super) run: StreamRun,
+    /// The stream's postings.
     pub(in super::super) postings: Range<u32>,
 }
 
 struct StreamEntry {
     hash: u64,
-    found: Found,
+    found: IndexedStream,
     name: Range<usize>,
 }
 
 impl IndexFile {
-    /// Reads the header and the filter; none if they are not whole.
+    /// Reads the header and the filter; `None` if they are not valid.
     pub(in super::super) fn open(
         name: String,
         file: DiskFile,
@@ -134,7 +134,7 @@ impl IndexFile {
             return Ok(None);
         }
         let none = Layout::new(0, 0, 0, 0);
-        let filter = Filter::new(0);
+        let filter = BloomFilter::new(0);
         let mut index = Self { name, file, first, layout: none, filter };
         let header = match index.content(0..HEADER_BYTES) {
             Ok(header) => header,
@@ -144,15 +144,15 @@ impl IndexFile {
         let number = |at: usize| u32_at(&header, at) as usize;
         let layout = Layout::new(number(32), number(36), number(40), number(44));
         let end = u64_at(&header, 24);
-        let fits = &header[..8] == MAGIC
+        let is_valid = &header[..8] == MAGIC
             && u32_at(&header, 8) == VERSION
             && Position(u64_at(&header, 16)) == first
             && layout.end.div_ceil(BLOCK_PAYLOAD) * BLOCK_BYTES == len;
-        if !fits {
+        if !is_valid {
             return Ok(None);
         }
         let filter = match index.content(layout.filter..layout.end) {
-            Ok(filter) => Filter::from_bytes(filter),
+            Ok(filter) => BloomFilter::from_bytes(filter),
             Err(SegmentFault::Disk(fault)) => return Err(fault),
             Err(SegmentFault::Damaged(_) | SegmentFault::NeedsDisk) => None,
         };
@@ -169,8 +169,8 @@ impl IndexFile {
         self.filter.may_contain(stream_hash(stream.as_str().as_bytes()))
     }
 
-    /// Expected `O(1)` small reads.
-    pub(in super::super) fn find(&self, stream: &StreamId) -> Result<Option<Found>, SegmentFault> {
+    /// Finds a stream with an expected `O(1)` small reads.
+    pub(in super::super) fn find(&self, stream: &StreamId) -> Result<Option<IndexedStream>, SegmentFault> {
         let name = stream.as_str().as_bytes();
         let hash = stream_hash(name);
         let slots = self.layout.slots_len();
@@ -190,7 +190,7 @@ impl IndexFile {
         Ok(None)
     }
 
-    /// The postings of all streams whose names begin with `prefix`. `O(log streams)` small reads.
+    /// The postings of all streams whose names start with `prefix`. `O(log streams)` small reads.
     pub(in super::super) fn with_prefix(&self, prefix: &str) -> Result<Range<u32>, SegmentFault> {
         let prefix = prefix.as_bytes();
         let start = self.partition_point(|name| name < prefix)?;
@@ -219,7 +219,7 @@ impl IndexFile {
         Ok(low)
     }
 
-    /// The events that some postings name, at most `take`.
+    /// The ordinals in the postings, at most `take`.
     pub(in super::super) fn ordinals(
         &self,
         postings: Range<u32>,
@@ -230,27 +230,27 @@ impl IndexFile {
         let bytes = self.content(start..start + len * 4)?;
         let ordinals: Vec<u32> = bytes.chunks_exact(4).map(|bytes| u32_at(bytes, 0)).collect();
         if ordinals.iter().any(|ordinal| *ordinal >= self.count()) {
-            return Err(self.damaged("names an event that is not there"));
+            return Err(self.damaged("refers to an event that does not exist"));
         }
         Ok(ordinals)
     }
 
-    /// Where an event starts in the segment.
+    /// The offset of an event in the segment.
     pub(in super::super) fn offset(&self, ordinal: u32) -> Result<u64, SegmentFault> {
         if ordinal >= self.count() {
-            return Err(self.damaged("has no such event"));
+            return Err(self.damaged("does not contain the event"));
         }
         let at = self.layout.offsets + ordinal as usize * 4;
         Ok(u64::from(u32_at(&self.content(at..at + 4)?, 0)))
     }
 
-    /// The streams from the one at `from` on in the order of their names, at most `take`, and what of each is here.
-    /// Two reads, however many they are.
+    /// The streams from number `from` on, at most `take`, sorted by name, with their parts in this segment. It takes two
+    /// reads for any number of streams.
     pub(in super::super) fn streams(
         &self,
         from: usize,
         take: usize,
-    ) -> Result<Vec<(Vec<u8>, Run)>, SegmentFault> {
+    ) -> Result<Vec<(Vec<u8>, StreamRun)>, SegmentFault> {
         let to = self.layout.streams_len.min(from.saturating_add(take));
         let bytes =
             self.content(self.layout.streams + from * STREAM_BYTES..self.layout.streams + to * STREAM_BYTES)?;
@@ -261,13 +261,13 @@ impl IndexFile {
         let names = self.content(start..last.name.end)?;
         let named = entries.iter().map(|entry| {
             let name = names.get(entry.name.start.wrapping_sub(start)..entry.name.end.wrapping_sub(start));
-            let name = name.ok_or_else(|| self.damaged("holds names that are not in their order"))?;
+            let name = name.ok_or_else(|| self.damaged("contains names that are not sorted"))?;
             Ok((name.to_vec(), entry.found.run))
         });
         named.collect()
     }
 
-    /// All of its bytes, unchecked.
+    /// All of its bytes, without verification.
     pub(in super::super) fn bytes(&self) -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; usize::try_from(self.file.len()?).unwrap_or(usize::MAX)];
         self.file.read_exact_at(&mut bytes, 0)?;
@@ -276,7 +276,7 @@ impl IndexFile {
 
     fn stream(&self, number: usize) -> Result<StreamEntry, SegmentFault> {
         if number >= self.layout.streams_len {
-            return Err(self.damaged("names a stream that is not there"));
+            return Err(self.damaged("refers to a stream that does not exist"));
         }
         let at = self.layout.streams + number * STREAM_BYTES;
         self.entry(&self.content(at..at + STREAM_BYTES)?)
@@ -289,20 +289,20 @@ impl IndexFile {
             && posting as usize + count as usize <= self.layout.events
             && count > 0;
         if !within {
-            return Err(self.damaged("holds a stream that goes beyond its end"));
+            return Err(self.damaged("contains a stream that extends beyond its end"));
         }
         let name = self.layout.names + name_at;
         Ok(StreamEntry {
             hash: u64_at(bytes, 0),
-            found: Found {
-                run: Run { first: Revision(u64_at(bytes, 8)), count },
+            found: IndexedStream {
+                run: StreamRun { first: Revision(u64_at(bytes, 8)), count },
                 postings: posting..posting + count,
             },
             name: name..name + name_len,
         })
     }
 
-    /// A part of the content, out of as many blocks as it touches, each checked.
+    /// Reads a part of the content and verifies each block that it touches.
     fn content(&self, range: Range<usize>) -> Result<Vec<u8>, SegmentFault> {
         if range.is_empty() {
             return Ok(Vec::new());
@@ -314,7 +314,7 @@ impl IndexFile {
         for (number, block) in blocks.zip(bytes.chunks_exact(BLOCK_BYTES)) {
             let (payload, rest) = block.split_at(BLOCK_PAYLOAD);
             if block_crc(self.first, number as u64, payload) != u32_at(rest, 0) {
-                return Err(self.damaged("has a block whose checksum does not fit"));
+                return Err(self.damaged("has a block whose checksum does not match"));
             }
             let start = number * BLOCK_PAYLOAD;
             let wanted = range.start.saturating_sub(start)..(range.end - start).min(BLOCK_PAYLOAD);
@@ -325,7 +325,7 @@ impl IndexFile {
 
     fn damaged(&self, what: &str) -> SegmentFault {
         SegmentFault::Damaged(format!(
-            "{} {what}; remove that file and start again, and it is made anew from its segment",
+            "{} {what}; remove that file and start again, and it is rebuilt from its segment",
             self.name
         ))
     }

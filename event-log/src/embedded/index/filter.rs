@@ -1,24 +1,24 @@
-//! A filter that says of most streams that a segment has nothing of them, without asking the disk.
+//! A Bloom filter, which excludes most streams that a segment does not contain, without a disk read.
 //!
-//! A Bloom filter in blocks of one cache line: looking costs one miss of the cache a segment.
+//! It consists of blocks of one cache line, so that a lookup costs one cache miss per segment.
 
-/// Bytes of one block: a cache line.
+/// The size of a block: one cache line.
 const BLOCK_BYTES: usize = 64;
-/// Twelve bits a stream let about one foreign stream in a hundred pass.
+/// Twelve bits per stream give a false positive rate of about one in a hundred.
 const BITS_PER_STREAM: usize = 12;
-/// Bits set for each stream in its block.
+/// The number of bits that are set for each stream in its block.
 const PROBES: u32 = 6;
 
 #[derive(Debug)]
-pub(super) struct Filter(Vec<u8>);
+pub(super) struct BloomFilter(Vec<u8>);
 
-impl Filter {
+impl BloomFilter {
     pub(super) fn new(streams: usize) -> Self {
         let blocks = (streams * BITS_PER_STREAM).div_ceil(BLOCK_BYTES * 8).max(1);
         Self(vec![0; blocks * BLOCK_BYTES])
     }
 
-    /// None if the bytes are no filter's.
+    /// `None` if the bytes are not a filter.
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
         (!bytes.is_empty() && bytes.len().is_multiple_of(BLOCK_BYTES)).then_some(Self(bytes))
     }
@@ -41,12 +41,12 @@ impl Filter {
 
     fn block(&self, hash: u64) -> usize {
         let blocks = (self.0.len() / BLOCK_BYTES) as u64;
-        // The high half picks the block, so that it does not depend on the bits that pick the probes.
+        // The high half selects the block, so that it does not depend on the bits that select the probes.
         (((hash >> 32) * blocks) >> 32) as usize * BLOCK_BYTES
     }
 }
 
-/// Which bits of its block a stream sets: byte and mask.
+/// The bits of its block that a stream sets, as byte and mask.
 fn probes(hash: u64) -> impl Iterator<Item = (usize, u8)> {
     let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (0..PROBES).map(move |probe| {
@@ -61,9 +61,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_is_never_denied_and_little_else_passes() {
+    fn contained_streams_always_pass_and_few_others_do() {
         let name = |n: u32| stream_hash(format!("matching-{n}").as_bytes());
-        let mut filter = Filter::new(10_000);
+        let mut filter = BloomFilter::new(10_000);
         (0..10_000).for_each(|n| filter.insert(name(n)));
         assert!((0..10_000).all(|n| filter.may_contain(name(n))));
         let passed = (10_000..110_000).filter(|n| filter.may_contain(name(*n))).count();

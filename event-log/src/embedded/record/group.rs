@@ -1,4 +1,4 @@
-//! Groups: written whole, and read whole or not at all.
+//! Groups, which are written as a whole and are valid only as a whole.
 
 use std::ops::Range;
 
@@ -8,30 +8,30 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 
 use super::{
-    Body, EVENT_HEADER_BYTES, EventView, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupHeader, KIND_EVENT,
-    KIND_GROUP, KIND_TRAILER, NoEntry, Seed, event_bytes, format_code, parse,
+    CrcSeed, EVENT_HEADER_BYTES, EntryBody, EntryError, EventView, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES,
+    GroupHeader, KIND_EVENT, KIND_GROUP, KIND_TRAILER, event_bytes, format_code, parse,
 };
 
-/// A group while it is being filled.
+/// A group that is being filled.
 #[derive(Debug)]
 pub(in crate::embedded) struct GroupWriter {
-    seed: Seed,
+    seed: CrcSeed,
     bytes: Vec<u8>,
     crcs: u32,
     count: u32,
 }
 
-/// Where an event's parts lie in the group's bytes.
+/// The offsets of an event's parts in the group's bytes.
 #[derive(Clone, Debug)]
-pub(in crate::embedded) struct Placed {
-    /// Of the entry, from the start of the group.
+pub(in crate::embedded) struct EventOffsets {
+    /// The offset of the entry from the start of the group.
     pub(in crate::embedded) offset: usize,
     pub(in crate::embedded) metadata: Range<usize>,
     pub(in crate::embedded) data: Range<usize>,
 }
 
 impl GroupWriter {
-    pub(in crate::embedded) fn new(seed: Seed, capacity: usize) -> Self {
+    pub(in crate::embedded) fn new(seed: CrcSeed, capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.resize(GROUP_HEADER_BYTES, 0);
         Self { seed, bytes, crcs: 0, count: 0 }
@@ -53,7 +53,7 @@ impl GroupWriter {
         revision: Revision,
         recorded_at: Timestamp,
         event: &NewEvent,
-    ) -> Placed {
+    ) -> EventOffsets {
         let offset = self.bytes.len();
         let (name, event_type) = (stream.as_str().as_bytes(), event.event_type.as_str().as_bytes());
         let length = event_bytes(stream, event);
@@ -81,17 +81,17 @@ impl GroupWriter {
         let crc = self.seal(offset);
         self.crcs = crc32c::crc32c_append(self.crcs, &crc.to_le_bytes());
         self.count += 1;
-        Placed { offset, metadata, data }
+        EventOffsets { offset, metadata, data }
     }
 
-    /// Writes the CRC of the entry that starts at `offset` and ends with the bytes.
+    /// Writes the CRC of the entry that starts at `offset` and ends at the end of the bytes.
     fn seal(&mut self, offset: usize) -> u32 {
         let crc = self.seed.crc(&self.bytes[offset + 4..]);
         self.bytes[offset..offset + 4].copy_from_slice(&crc.to_le_bytes());
         crc
     }
 
-    /// Header and trailer around the events.
+    /// Adds the header and the trailer.
     pub(in crate::embedded) fn finish(
         mut self,
         first: Position,
@@ -127,7 +127,7 @@ impl GroupWriter {
     }
 }
 
-/// What a trailer says about all entries before it: the CRC of the header, and the CRC over those of the events.
+/// The CRC in a trailer, over the CRCs of the events and of the header.
 fn crc_of_crcs(header: u32, events: u32) -> u32 {
     crc32c::crc32c_append(events, &header.to_le_bytes())
 }
@@ -137,55 +137,55 @@ fn as_u32(length: usize) -> u32 {
         .expect("an append is at most 18 MB with its stream's names, and a group a few of them")
 }
 
-/// A whole group at the start of some bytes.
+/// A valid group.
 #[derive(Debug)]
 pub(in crate::embedded) struct Group {
     pub(in crate::embedded) header: GroupHeader,
-    /// Each event, and where its entry starts, from the start of the group.
+    /// The events, each with the offset of its entry from the start of the group.
     pub(in crate::embedded) events: Vec<(usize, EventView)>,
 }
 
-/// Reads the group at the start of `bytes`: all of it is right, or there is none.
-pub(in crate::embedded) fn parse_group(seed: Seed, bytes: &[u8]) -> Result<Group, NoEntry> {
+/// Parses the group at the start of `bytes`. All of it must be valid.
+pub(in crate::embedded) fn parse_group(seed: CrcSeed, bytes: &[u8]) -> Result<Group, EntryError> {
     let start = parse(seed, bytes)?;
-    let Body::Group(header) = start.body else {
-        return Err(NoEntry::Damaged("a group does not start here"));
+    let EntryBody::Group(header) = start.body else {
+        return Err(EntryError::Damaged("a group does not start here"));
     };
     let Some(bytes) = bytes.get(..header.bytes as usize) else {
-        return Err(NoEntry::Short(header.bytes as usize));
+        return Err(EntryError::Short(header.bytes as usize));
     };
     let mut events = Vec::new();
     let mut crcs = 0;
     let mut at = start.length;
     loop {
-        let cut_short = |missing| match missing {
-            NoEntry::Short(_) => NoEntry::Damaged("the group ends in the middle of an entry"),
-            damaged @ NoEntry::Damaged(_) => damaged,
+        let incomplete = |error| match error {
+            EntryError::Short(_) => EntryError::Damaged("the group ends in the middle of an entry"),
+            damaged @ EntryError::Damaged(_) => damaged,
         };
-        let rest = bytes.get(at..).ok_or(NoEntry::Damaged("the group is shorter than its header"))?;
-        let entry = parse(seed, rest).map_err(cut_short)?;
+        let rest = bytes.get(at..).ok_or(EntryError::Damaged("the group is shorter than its header"))?;
+        let entry = parse(seed, rest).map_err(incomplete)?;
         match entry.body {
-            Body::Group(_) => return Err(NoEntry::Damaged("a group starts within a group")),
-            Body::Event(event) => {
+            EntryBody::Group(_) => return Err(EntryError::Damaged("a group starts within a group")),
+            EntryBody::Event(event) => {
                 if event.position.0 != header.first.0.wrapping_add(events.len() as u64) {
-                    return Err(NoEntry::Damaged("the event is not at its position"));
+                    return Err(EntryError::Damaged("the event is not at its position"));
                 }
                 crcs = crc32c::crc32c_append(crcs, &entry.crc.to_le_bytes());
                 events.push((at, event));
                 at += entry.length;
             }
-            Body::Trailer(trailer) => {
-                let fits = trailer.count == header.count
+            EntryBody::Trailer(trailer) => {
+                let matches = trailer.count == header.count
                     && trailer.count as usize == events.len()
                     && trailer.bytes == header.bytes
                     && at + entry.length == bytes.len()
                     && trailer.durable == header.durable
                     && trailer.last.0.wrapping_add(1) == header.first.0.wrapping_add(u64::from(header.count))
                     && trailer.crc_of_crcs == crc_of_crcs(start.crc, crcs);
-                return if fits {
+                return if matches {
                     Ok(Group { header, events })
                 } else {
-                    Err(NoEntry::Damaged("the group does not fit its trailer"))
+                    Err(EntryError::Damaged("the group does not match its trailer"))
                 };
             }
         }
@@ -201,14 +201,14 @@ mod tests {
 
     use uuid::Uuid;
 
-    use super::super::{ALIGN, Names};
+    use super::super::{ALIGN, NameCache};
     use super::*;
 
-    fn seed() -> Seed {
-        Seed::new(LogId(Uuid::from_u128(1)), Position(1))
+    fn seed() -> CrcSeed {
+        CrcSeed::new(LogId(Uuid::from_u128(1)), Position(1))
     }
 
-    fn group(seed: Seed, first: u64, texts: &[(String, Vec<u8>)]) -> (Vec<u8>, Vec<NewEvent>) {
+    fn group(seed: CrcSeed, first: u64, texts: &[(String, Vec<u8>)]) -> (Vec<u8>, Vec<NewEvent>) {
         let mut group = GroupWriter::new(seed, 0);
         let stream: StreamId = "a-1".parse().unwrap();
         let mut events = Vec::new();
@@ -233,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_group_comes_back_as_it_was(
+        fn group_is_read_back_unchanged(
             texts in proptest::collection::vec((".{0,20}", proptest::collection::vec(any::<u8>(), 0..200)), 0..8),
             behind in proptest::collection::vec(any::<u8>(), 0..50),
         ) {
@@ -243,7 +243,7 @@ mod tests {
             let parsed = parse_group(seed(), &bytes).unwrap();
             prop_assert_eq!(parsed.header.bytes as usize, length);
             prop_assert_eq!(parsed.header.count as usize, events.len());
-            let mut names = Names::new();
+            let mut names = NameCache::new();
             for ((at, view), event) in parsed.events.iter().zip(&events) {
                 let recorded = view.recorded(&Bytes::copy_from_slice(&bytes[*at..]), &mut names).unwrap();
                 prop_assert_eq!(
@@ -260,12 +260,12 @@ mod tests {
         }
 
         #[test]
-        fn bytes_from_anywhere_are_no_group_and_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn random_bytes_are_rejected_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             prop_assert!(parse_group(seed(), &bytes).is_err());
         }
 
         #[test]
-        fn bytes_with_a_right_checksum_are_no_panic(
+        fn random_bytes_with_a_valid_checksum_never_panic(
             mut bytes in proptest::collection::vec(any::<u8>(), 40..160),
             kind in 0_u8..5, bytes_of_group in 0_u32..200,
         ) {
@@ -282,8 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_group_at_the_same_place_is_noticed() {
-        // Both would be written at position 5; a torn write may leave a part of each.
+    fn a_record_of_another_group_at_the_same_offset_is_detected() {
+        // Both groups start at position 5; a torn write may leave a part of each.
         let (one, _) = group(seed(), 5, &texts(&["aaaa", "bbbb"]));
         let (mut other, _) = group(seed(), 5, &texts(&["cccc", "dddd"]));
         let second = parse_group(seed(), &one).unwrap().events[1].0;
@@ -291,23 +291,23 @@ mod tests {
         other[second..end].copy_from_slice(&one[second..end]);
         assert_eq!(
             parse_group(seed(), &other).unwrap_err(),
-            NoEntry::Damaged("the group does not fit its trailer")
+            EntryError::Damaged("the group does not match its trailer")
         );
     }
 
     #[test]
-    fn a_group_of_another_segment_or_log_is_none_of_ours() {
+    fn a_group_of_another_segment_or_log_is_rejected() {
         let (bytes, _) = group(seed(), 5, &texts(&["aaaa"]));
         for foreign in [
-            Seed::new(LogId(Uuid::from_u128(2)), Position(1)),
-            Seed::new(LogId(Uuid::from_u128(1)), Position(2)),
+            CrcSeed::new(LogId(Uuid::from_u128(2)), Position(1)),
+            CrcSeed::new(LogId(Uuid::from_u128(1)), Position(2)),
         ] {
-            assert!(matches!(parse_group(foreign, &bytes), Err(NoEntry::Damaged(_))));
+            assert!(matches!(parse_group(foreign, &bytes), Err(EntryError::Damaged(_))));
         }
     }
 
     #[test]
-    fn the_format_never_changes() {
+    fn group_format_is_stable() {
         let (bytes, _) = group(seed(), 5, &texts(&["aaaa"]));
         assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (168, 3_479_149_592));
     }

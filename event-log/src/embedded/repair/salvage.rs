@@ -1,4 +1,4 @@
-//! What can still be read of segments that are taken out of the log: every event whose own checksum is right.
+//! Salvaging events from quarantined segments: every event with a valid checksum.
 
 use std::collections::BTreeMap;
 
@@ -10,58 +10,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud_event;
 use crate::embedded::disk::{Disk, DiskFile, Fault};
-use crate::embedded::record::{self, ALIGN, Body, Seed};
+use crate::embedded::record::{self, ALIGN, CrcSeed, EntryBody};
 use crate::embedded::segment::{HEADER_BYTES, SegmentHeader, segment_name};
 
-/// Longer entries are never written: an append has at most a megabyte, and a stream's name 4 KiB.
+/// The most bytes of an entry: an append has at most a megabyte, and a stream's name 4 KiB.
 const ENTRY_BYTES_MAX: usize = 4 << 20;
-/// Lines are written in pieces of about this size.
+/// The approximate size of the chunks in which lines are written.
 const LINES_BYTES: usize = 1 << 20;
 
-/// What was read of what is set aside.
+/// The readable and unreadable events of the quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Salvaged {
-    /// Events that can be read.
+    /// The number of readable events.
     pub readable: u64,
-    /// Positions, from and to, of events that cannot, as far as anything left says that they were there.
+    /// The position ranges of unreadable events that are known to have existed.
     pub unreadable: Vec<(Position, Position)>,
-    /// Of the readable events, those up to here were durable; of later ones it cannot be told.
+    /// The position up to which readable events were durable; later ones may not have been.
     pub durable: Position,
-    /// Where the readable events belong.
-    pub streams: Vec<StreamSetAside>,
+    /// The streams of the readable events.
+    pub streams: Vec<QuarantinedStream>,
 }
 
 impl Salvaged {
-    /// How many events cannot be read.
+    /// The number of unreadable events.
     pub fn lost(&self) -> u64 {
         self.unreadable.iter().map(|(from, to)| to.0 - from.0 + 1).sum()
     }
 }
 
-/// What of a stream is set aside and readable.
+/// The readable part of a stream in the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamSetAside {
+pub struct QuarantinedStream {
     pub stream: StreamId,
     pub first: Revision,
     pub last: Revision,
-    /// Fewer than the revisions from first to last if some cannot be read.
+    /// The number of events, which is less than the number of revisions from `first` to `last` if some are unreadable.
     pub events: u64,
 }
 
-/// A reading of segments in their order.
-pub(super) struct Salvage {
+/// A reader that salvages events from damaged segments, in order.
+pub(super) struct SalvageReader {
     log: LogId,
-    /// Of the first event that is set aside.
+    /// The position of the first quarantined event.
     from: Position,
     durable: Position,
     events: u64,
-    /// Positions that were read, from and to, as they came.
+    /// The position ranges that were read, in file order.
     read: Vec<(u64, u64)>,
     streams: BTreeMap<StreamId, (Revision, Revision, u64)>,
-    names: record::Names,
+    names: record::NameCache,
 }
 
-impl Salvage {
+impl SalvageReader {
     pub(super) fn new(log: LogId, from: Position) -> Self {
         Self {
             log,
@@ -70,47 +70,47 @@ impl Salvage {
             events: 0,
             read: Vec::new(),
             streams: BTreeMap::new(),
-            names: record::Names::new(),
+            names: record::NameCache::new(),
         }
     }
 
-    /// Reads a segment's file from an offset on, whatever is damaged in it, and writes what it finds as lines.
-    pub(super) fn segment(
+    /// Reads the valid events of a segment's file from an offset on, and writes them as lines.
+    pub(super) fn read_segment(
         &mut self,
         disk: &Disk,
         first: Position,
         from: u64,
-        lines: &mut Option<Lines>,
+        lines: &mut Option<LineWriter>,
     ) -> Result<(), Fault> {
         let file = disk.open_to_read(&segment_name(first))?;
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
         file.read_exact_at(&mut bytes, 0)?;
-        // Entries are bound to the log and the segment that they were written to. Its name says one thing, and its header
-        // may say another; either may be wrong.
-        let named = Seed::new(self.log, first);
+        // The CRC of an entry includes its log and segment. The file's name and its header may name different segments,
+        // and either may be wrong, so both are tried.
+        let named = CrcSeed::new(self.log, first);
         let header = SegmentHeader::decode(&bytes);
         if let Some(header) = header.filter(|header| header.identity.id == self.log) {
-            // A segment is begun once all before it is durable. It may be all that is left to say so.
+            // A segment is created when all earlier events are durable. Its header may be the only remaining evidence.
             self.durable = self.durable.max(Position(header.first.0.saturating_sub(1)));
         }
-        let said = header.map(|header| Seed::new(header.identity.id, header.first));
+        let from_header = header.map(|header| CrcSeed::new(header.identity.id, header.first));
         let bytes = Bytes::from(bytes);
         let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let rest = &rest[..rest.len().min(ENTRY_BYTES_MAX)];
             let parsed = record::parse(named, rest).ok();
-            let other = said.filter(|said| *said != named);
+            let other = from_header.filter(|seed| *seed != named);
             let Some(entry) = parsed.or_else(|| record::parse(other?, rest).ok()) else {
                 at += ALIGN;
                 continue;
             };
             match entry.body {
-                Body::Group(header) => self.durable = self.durable.max(header.durable),
-                Body::Trailer(trailer) => self.durable = self.durable.max(trailer.durable),
-                Body::Event(view) => {
+                EntryBody::Group(header) => self.durable = self.durable.max(header.durable),
+                EntryBody::Trailer(trailer) => self.durable = self.durable.max(trailer.durable),
+                EntryBody::Event(view) => {
                     let entry = bytes.slice(at..at + entry.length);
                     if let Some(event) = view.recorded(&entry, &mut self.names) {
-                        self.event(&event);
+                        self.add(&event);
                         if let Some(lines) = lines {
                             lines.push(&event)?;
                         }
@@ -122,7 +122,7 @@ impl Salvage {
         Ok(())
     }
 
-    fn event(&mut self, event: &Recorded) {
+    fn add(&mut self, event: &Recorded) {
         self.events += 1;
         match self.read.last_mut() {
             Some((_, to)) if *to + 1 == event.position.0 => *to += 1,
@@ -133,13 +133,13 @@ impl Salvage {
         (*first, *last, *events) = ((*first).min(at), (*last).max(at), *events + 1);
     }
 
-    pub(super) fn end(mut self) -> Salvaged {
+    pub(super) fn finish(mut self) -> Salvaged {
         self.read.sort_unstable();
         let mut unreadable = Vec::new();
         let mut next = self.from.0;
-        // What was durable was there, even if nothing else is left of it.
-        let behind = self.durable.0 + 1;
-        for (from, to) in self.read.into_iter().chain([(behind, behind)]) {
+        // Durable events existed, even if nothing else is left of them.
+        let end = self.durable.0 + 1;
+        for (from, to) in self.read.into_iter().chain([(end, end)]) {
             if from > next {
                 unreadable.push((Position(next), Position(from - 1)));
             }
@@ -151,20 +151,20 @@ impl Salvage {
             unreadable,
             durable: self.durable,
             streams: streams
-                .map(|(stream, (first, last, events))| StreamSetAside { stream, first, last, events })
+                .map(|(stream, (first, last, events))| QuarantinedStream { stream, first, last, events })
                 .collect(),
         }
     }
 }
 
-/// A file of lines, written piece by piece.
-pub(super) struct Lines {
+/// A writer of a file of lines, in chunks.
+pub(super) struct LineWriter {
     file: DiskFile,
     offset: u64,
     pending: Vec<u8>,
 }
 
-impl Lines {
+impl LineWriter {
     pub(super) fn create(disk: &Disk, name: &str) -> Result<Self, Fault> {
         Ok(Self { file: disk.create(name)?, offset: 0, pending: Vec::new() })
     }
@@ -181,8 +181,8 @@ impl Lines {
         Ok(())
     }
 
-    /// All of them are durable.
-    pub(super) fn end(mut self) -> Result<(), Fault> {
+    /// Writes the rest and makes all lines durable.
+    pub(super) fn finish(mut self) -> Result<(), Fault> {
         self.write()?;
         self.file.sync_all()
     }

@@ -1,28 +1,28 @@
-//! Carrying a repair out: first everything that it needs is written down, then files move.
+//! The steps of a repair: first it writes its plan and all that it needs, then it moves files.
 
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
-use super::salvage::{Lines, Salvage};
-use super::{Found, Plan, Replaced, Report, SetAside};
+use super::salvage::{LineWriter, SalvageReader};
+use super::{QuarantinedFile, RepairPlan, RepairReport, ReplacedSegment, ReportedDamage};
 use crate::Identity;
 use crate::clock::Clock;
 use crate::embedded::Limits;
 use crate::embedded::disk::{Disk, Fault};
-use crate::embedded::keeper::extend;
-use crate::embedded::recovery::{LOG_FILE, OpenError, REPAIR_FILE, RESTORE, put_log_file};
+use crate::embedded::maintenance::extend;
+use crate::embedded::recovery::{LOG_FILE, OpenError, REPAIR_FILE, RESTORE, write_log_file};
 use crate::embedded::segment::{FORMAT, HEADER_BYTES, SegmentHeader, position_of_name, segment_name};
 use crate::embedded::verify::VerifyError;
 
-/// In the folder of what is set aside: the events that can be read there, one JSON object a line.
+/// The file in the quarantine folder with the readable events, one JSON object per line.
 const EVENTS_FILE: &str = "events.ndjson";
-/// Likewise: what was found and done.
+/// The file in the quarantine folder with the report.
 pub(super) const REPORT_FILE: &str = "report.json";
-/// Likewise, until it is put in place: what is kept of a segment.
+/// The file in the quarantine folder with the valid part of a segment, until it replaces the segment.
 const KEPT_FILE: &str = "kept.tmp";
 
-/// The repair that broke off.
-pub(super) fn begun(disk: &Disk) -> Result<Report, VerifyError> {
+/// The report of an interrupted repair.
+pub(super) fn read_unfinished(disk: &Disk) -> Result<RepairReport, VerifyError> {
     let bytes = disk.read_small(REPAIR_FILE)?.unwrap_or_default();
     serde_json::from_slice(&bytes).map_err(|error| {
         let damaged = OpenError::Damaged {
@@ -36,21 +36,21 @@ pub(super) fn begun(disk: &Disk) -> Result<Report, VerifyError> {
     })
 }
 
-/// Writes down all that the rest needs. Until its last step the log is what it was.
+/// Writes everything that the following steps need. Until the last write, the log is unchanged.
 pub(super) fn prepare(
     disk: &Disk,
     limits: &Limits,
     clock: &Clock,
-    plan: &Plan,
-) -> Result<Report, VerifyError> {
+    plan: &RepairPlan,
+) -> Result<RepairReport, VerifyError> {
     let folder = &plan.folder;
-    disk.make_folder(folder)?;
+    disk.create_folder_within(folder)?;
     disk.sync()?;
     let next = plan.identity.epoch.saturating_add(1);
-    // Where nothing says how far epochs had come, one that no number of restores can have reached.
+    // If the current epoch is not known, use one that no number of restores can have reached.
     let seconds = || u32::try_from(clock.now().micros() / 1_000_000).unwrap_or(0);
     let epoch = if plan.log_file { next.max(seconds()) } else { next };
-    let report = Report {
+    let report = RepairReport {
         format: FORMAT,
         log: plan.identity.id,
         epoch_before: plan.identity.epoch,
@@ -59,29 +59,29 @@ pub(super) fn prepare(
         folder: folder.clone(),
         kept: plan.kept,
         damages: plan
-            .found
+            .verified
             .damages
             .iter()
-            .map(|damage| Found {
+            .map(|damage| ReportedDamage {
                 file: damage.file.clone(),
                 offset: damage.offset,
                 position: damage.position,
                 what: damage.what.clone(),
             })
             .collect(),
-        set_aside: plan.set_aside.clone(),
+        quarantined: plan.quarantined.clone(),
         replaced: plan.replaced.map(|replaced| replaced.first),
         salvaged: plan.salvaged.clone(),
     };
-    let mut lines = Some(Lines::create(disk, &format!("{folder}/{EVENTS_FILE}"))?);
-    let mut salvage = Salvage::new(plan.identity.id, Position(plan.kept.0 + 1));
-    for first in plan.set_aside.iter().filter_map(|aside| position_of_name(&aside.file)) {
+    let mut lines = Some(LineWriter::create(disk, &format!("{folder}/{EVENTS_FILE}"))?);
+    let mut salvage = SalvageReader::new(plan.identity.id, Position(plan.kept.0 + 1));
+    for first in plan.quarantined.iter().filter_map(|moved| position_of_name(&moved.file)) {
         let within =
             plan.replaced.filter(|replaced| replaced.first == first).and_then(|replaced| replaced.kept);
-        salvage.segment(disk, first, within.unwrap_or(HEADER_BYTES), &mut lines)?;
+        salvage.read_segment(disk, first, within.unwrap_or(HEADER_BYTES), &mut lines)?;
     }
     if let Some(lines) = lines {
-        lines.end()?;
+        lines.finish()?;
     }
     if let Some(before) = disk.read_small(LOG_FILE)? {
         let copy = disk.create(&format!("{folder}/{LOG_FILE}"))?;
@@ -90,23 +90,23 @@ pub(super) fn prepare(
     }
     if let Some(replaced) = plan.replaced {
         let identity = Identity { epoch, ..plan.identity };
-        keep(disk, limits, &format!("{folder}/{KEPT_FILE}"), replaced, identity)?;
+        write_kept_segment(disk, limits, &format!("{folder}/{KEPT_FILE}"), replaced, identity)?;
     }
     disk.sync_within(folder)?;
     let text = serde_json::to_vec_pretty(&report).expect("a report is plain data with texts as keys");
-    disk.put(REPAIR_FILE, &text)?;
+    disk.write_atomically(REPAIR_FILE, &text)?;
     Ok(report)
 }
 
-/// Makes the file that takes a segment's place: its good groups and room behind them.
-fn keep(
+/// Writes the file that replaces a segment: its valid groups, followed by zeros.
+fn write_kept_segment(
     disk: &Disk,
     limits: &Limits,
     name: &str,
-    replaced: Replaced,
+    replaced: ReplacedSegment,
     identity: Identity,
 ) -> Result<(), Fault> {
-    const STEP_BYTES: u64 = 1 << 20;
+    const CHUNK_BYTES: u64 = 1 << 20;
     let file = disk.create(name)?;
     let Some(kept) = replaced.kept else {
         let recorded_before = Timestamp::from_micros(i64::MIN);
@@ -117,23 +117,23 @@ fn keep(
     };
     let source = disk.open_to_read(&segment_name(replaced.first))?;
     let len = source.len()?.max(kept);
-    for offset in (0..kept).step_by(STEP_BYTES as usize) {
-        let mut bytes = vec![0; usize::try_from((kept - offset).min(STEP_BYTES)).unwrap_or(0)];
+    for offset in (0..kept).step_by(CHUNK_BYTES as usize) {
+        let mut bytes = vec![0; usize::try_from((kept - offset).min(CHUNK_BYTES)).unwrap_or(0)];
         source.read_exact_at(&mut bytes, offset)?;
         file.write_all_at(&bytes, offset)?;
     }
     extend(&file, kept, len)
 }
 
-/// Does what is written down. Each step may have been done already.
-pub(super) fn finish(disk: &Disk, report: &Report) -> Result<(), VerifyError> {
+/// Carries out the plan in the report. Every step is idempotent.
+pub(super) fn finish(disk: &Disk, report: &RepairReport) -> Result<(), VerifyError> {
     let folder = &report.folder;
     let sync = || disk.sync_within(folder).and_then(|()| disk.sync());
-    for SetAside { file, .. } in &report.set_aside {
-        let aside = format!("{folder}/{file}");
+    for QuarantinedFile { file, .. } in &report.quarantined {
+        let target = format!("{folder}/{file}");
         // `log.json` was copied there, and is replaced below.
-        if file != LOG_FILE && !disk.has(&aside)? && disk.has(file)? {
-            disk.rename(file, &aside)?;
+        if file != LOG_FILE && !disk.has(&target)? && disk.has(file)? {
+            disk.rename(file, &target)?;
         }
     }
     sync()?;
@@ -144,8 +144,8 @@ pub(super) fn finish(disk: &Disk, report: &Report) -> Result<(), VerifyError> {
         disk.rename(&kept, &segment_name(first))?;
         sync()?;
     }
-    put_log_file(disk, Identity { id: report.log, epoch: report.epoch })?;
-    // Last of all: the log can be opened from here on.
+    write_log_file(disk, Identity { id: report.log, epoch: report.epoch })?;
+    // The last step: from here on the log can be opened.
     disk.rename(REPAIR_FILE, &format!("{folder}/{REPORT_FILE}"))?;
     Ok(sync()?)
 }

@@ -1,6 +1,6 @@
-//! Which log the files of a folder belong to.
+//! Verifying the identity of a folder's log.
 //!
-//! `log.json` has no checksum, and the headers of segments have one: where all of them agree on another log, they are right.
+//! `log.json` has no checksum, but the segments' headers have one: if all headers name the same other log, they are right.
 
 use event_schemas::ids::Position;
 
@@ -10,8 +10,8 @@ use crate::embedded::disk::Disk;
 use crate::embedded::recovery::{LOG_FILE, OpenError, RESTORE, identify, read_header_of};
 use crate::embedded::segment::segment_name;
 
-/// Which log it should be, none if nothing says so; and what is wrong with its file.
-pub(super) fn of(
+/// The identity of the log, `None` if no file contains it, and the damage to `log.json`.
+pub(super) fn verify_identity(
     disk: &Disk,
     firsts: &[Position],
 ) -> Result<(Option<Identity>, Option<Damage>), VerifyError> {
@@ -22,38 +22,38 @@ pub(super) fn of(
         what,
         remedy: RESTORE,
     };
-    let said = of_segments(disk, firsts)?;
-    let first = said.first().copied();
+    let identities = segment_identities(disk, firsts)?;
+    let first = identities.first().copied();
     match identify(disk) {
         Ok(Some(identity)) => match first {
-            Some(first) if said.iter().all(|said| said.id == first.id) && first.id != identity.id => {
+            Some(first) if identities.iter().all(|other| other.id == first.id) && first.id != identity.id => {
                 let what =
                     format!("it names the log {}, and all segments belong to {}", identity.id, first.id);
-                Ok((newest(&said), Some(damage(what))))
+                Ok((newest(&identities), Some(damage(what))))
             }
             _ => Ok((Some(identity), None)),
         },
-        Ok(None) => Ok((newest(&said), Some(damage("the file is missing".to_owned())))),
-        Err(error) => Ok((newest(&said), Some(damage_of(error)?))),
+        Ok(None) => Ok((newest(&identities), Some(damage("the file is missing".to_owned())))),
+        Err(error) => Ok((newest(&identities), Some(damage_of(error)?))),
     }
 }
 
-/// What the segments say whose headers are whole.
-fn of_segments(disk: &Disk, firsts: &[Position]) -> Result<Vec<Identity>, VerifyError> {
-    let mut said = Vec::new();
+/// The identities in the valid headers of the segments.
+fn segment_identities(disk: &Disk, firsts: &[Position]) -> Result<Vec<Identity>, VerifyError> {
+    let mut identities = Vec::new();
     for first in firsts {
         match read_header_of(&disk.open_to_read(&segment_name(*first))?, None, *first) {
-            Ok(header) => said.push(header.identity),
+            Ok(header) => identities.push(header.identity),
             Err(OpenError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(said)
+    Ok(identities)
 }
 
-/// The log of the first segment, in the latest epoch that one of its segments was made in.
-fn newest(said: &[Identity]) -> Option<Identity> {
-    let first = said.first()?;
-    let epochs = said.iter().filter(|said| said.id == first.id).map(|said| said.epoch);
+/// The log of the first segment, with the highest epoch of its segments.
+fn newest(identities: &[Identity]) -> Option<Identity> {
+    let first = identities.first()?;
+    let epochs = identities.iter().filter(|other| other.id == first.id).map(|other| other.epoch);
     Some(Identity { epoch: epochs.max()?, ..*first })
 }

@@ -1,7 +1,6 @@
-//! Following every stream's revisions over all segments, with a few of each segment's streams in memory at a time.
+//! Checking every stream's revisions over all segments, with a few of each segment's streams in memory at a time.
 //!
-//! Every index names its streams in the same order, so that reading them side by side meets each stream once, with all
-//! its parts.
+//! Every index has its streams sorted by name, so that a merge of all indexes sees all parts of a stream together.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,21 +12,21 @@ use super::{Damage, Extent, VerifyError};
 use crate::embedded::disk::{DiskFile, Fault};
 use crate::embedded::index::{IndexFile, MemoryIndex};
 use crate::embedded::recovery::RESTORE;
-use crate::embedded::segment::{Run, SegmentFault, SegmentHeader, scan, segment_name};
+use crate::embedded::segment::{SegmentFault, SegmentHeader, StreamRun, scan, segment_name};
 
-/// How many streams of an index file are read at once.
+/// The number of streams of an index file that are read at once.
 const STREAMS_AT_ONCE: usize = 512;
 
-/// The streams of one segment, in the order of their names.
-pub(super) struct Source {
+/// An iterator over the streams of one segment, sorted by name.
+pub(super) struct SegmentStreams {
     header: SegmentHeader,
     segment: DiskFile,
-    /// The file to read on in, and how many of its streams were read.
+    /// The index file with further streams, and the number of streams read from it.
     rest: Option<(IndexFile, usize)>,
-    ready: IntoIter<(Vec<u8>, Run)>,
+    ready: IntoIter<(Vec<u8>, StreamRun)>,
 }
 
-impl Source {
+impl SegmentStreams {
     pub(super) fn memory(header: SegmentHeader, segment: DiskFile, index: MemoryIndex) -> Self {
         Self { header, segment, rest: None, ready: index.into_streams().into_iter() }
     }
@@ -36,7 +35,7 @@ impl Source {
         Self { header, segment, rest: Some((index, 0)), ready: Vec::new().into_iter() }
     }
 
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Run)>, SegmentFault> {
+    fn next(&mut self) -> Result<Option<(Vec<u8>, StreamRun)>, SegmentFault> {
         if let Some(stream) = self.ready.next() {
             return Ok(Some(stream));
         }
@@ -47,27 +46,30 @@ impl Source {
         Ok(self.ready.next())
     }
 
-    /// Where a stream's first event of the segment is.
+    /// The offset and position of a stream's first event in the segment.
     fn first_of(&self, stream: &[u8]) -> Result<(u64, Position), Fault> {
-        let mut place = None;
+        let mut found = None;
         scan(&self.segment, &self.header, |offset, bytes, group| {
             for (at, event) in &group.events {
                 let name = bytes.get(*at..).and_then(|entry| entry.get(event.stream.clone()));
-                if place.is_none() && name == Some(stream) {
-                    place = Some((offset + *at as u64, event.position));
+                if found.is_none() && name == Some(stream) {
+                    found = Some((offset + *at as u64, event.position));
                 }
             }
             Ok(())
         })?;
-        Ok(place.unwrap_or((0, self.header.first)))
+        Ok(found.unwrap_or((0, self.header.first)))
     }
 }
 
-/// Holds each part of a stream to the end of the part before it. `O(n log s)` for the streams of `s` segments.
-pub(super) fn follow(mut sources: Vec<Source>, extent: Extent) -> Result<Vec<Damage>, VerifyError> {
+/// Checks that each part of a stream continues the previous part. `O(n log s)` for the streams of `s` segments.
+pub(super) fn check_continuity(
+    mut segments: Vec<SegmentStreams>,
+    extent: Extent,
+) -> Result<Vec<Damage>, VerifyError> {
     let mut heap = BinaryHeap::new();
-    for (number, source) in sources.iter_mut().enumerate() {
-        if let Some((name, run)) = source.next().map_err(unreadable)? {
+    for (number, streams) in segments.iter_mut().enumerate() {
+        if let Some((name, run)) = streams.next().map_err(unreadable)? {
             heap.push(Reverse((name, number, run.first, run.last())));
         }
     }
@@ -79,13 +81,13 @@ pub(super) fn follow(mut sources: Vec<Source>, extent: Extent) -> Result<Vec<Dam
             expected = Revision(0);
         }
         if first != expected {
-            let (offset, position) = sources[number].first_of(&name)?;
+            let (offset, position) = segments[number].first_of(&name)?;
             damages.push(Damage {
-                file: segment_name(sources[number].header.first),
+                file: segment_name(segments[number].header.first),
                 offset,
                 position,
                 what: format!(
-                    "the stream {} goes on at revision {first}, where {expected} should come",
+                    "the stream {} continues at revision {first} instead of {expected}",
                     String::from_utf8_lossy(&name)
                 ),
                 remedy: RESTORE,
@@ -96,14 +98,14 @@ pub(super) fn follow(mut sources: Vec<Source>, extent: Extent) -> Result<Vec<Dam
         }
         expected = Revision(last.0 + 1);
         stream = name;
-        if let Some((name, run)) = sources[number].next().map_err(unreadable)? {
+        if let Some((name, run)) = segments[number].next().map_err(unreadable)? {
             heap.push(Reverse((name, number, run.first, run.last())));
         }
     }
     Ok(damages)
 }
 
-/// The index files were just found to be right, so only the disk can be at fault.
+/// The index files were verified just before, so the error can only come from the disk.
 fn unreadable(fault: SegmentFault) -> Fault {
     match fault {
         SegmentFault::Disk(fault) => fault,

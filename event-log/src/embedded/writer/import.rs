@@ -1,4 +1,4 @@
-//! Taking over events of another log as they were recorded there.
+//! Importing events of another log as they were recorded there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -8,14 +8,14 @@ use event_schemas::envelope::{NewEvent, Recorded};
 use event_schemas::ids::{Position, Revision};
 use tokio::sync::oneshot;
 
-use super::room::Room;
-use super::{Final, GroupWriter, Writer, record};
-use crate::embedded::heads::Head;
+use super::preallocate::Space;
+use super::{FatalError, GroupWriter, Writer, record};
 use crate::embedded::record::{GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES};
 use crate::embedded::segment::SegmentIndex;
+use crate::embedded::stream_heads::StreamHead;
 use crate::{AppendError, ImportError};
 
-/// Events of another log on their way.
+/// A batch of imported events in the writer's queue.
 #[derive(Debug)]
 pub(in crate::embedded) struct Import {
     pub(in crate::embedded) events: Vec<Recorded>,
@@ -23,60 +23,60 @@ pub(in crate::embedded) struct Import {
 }
 
 impl Writer {
-    /// Writes the events as one group, and answers. A failing disk trips the latch.
+    /// Writes the events as one group and sends the outcome. A disk fault stops the log.
     pub(super) fn import(&mut self, Import { events, answer }: Import) {
-        let outcome = self.take_over(events).unwrap_or_else(|fault| {
-            self.latch.fail(&fault.to_string());
+        let outcome = self.import_events(events).unwrap_or_else(|fault| {
+            self.shutdown.fail(&fault.to_string());
             Err(AppendError::Unknown { reason: fault.to_string() }.into())
         });
-        // A caller that went away needs no answer.
+        // A cancelled caller needs no answer.
         let _ = answer.send(outcome);
     }
 
-    fn take_over(&mut self, events: Vec<Recorded>) -> Result<Result<(), ImportError>, Final> {
+    fn import_events(&mut self, events: Vec<Recorded>) -> Result<Result<(), ImportError>, FatalError> {
         let Some(last_recorded_at) = events.last().map(|event| event.recorded_at) else { return Ok(Ok(())) };
-        if let Err(unfit) = self.check(&events)? {
-            return Ok(Err(unfit));
+        if let Err(error) = self.check_import(&events)? {
+            return Ok(Err(error));
         }
-        let events: Vec<(Recorded, NewEvent)> = events.into_iter().map(with_texts).collect();
+        let events: Vec<(Recorded, NewEvent)> = events.into_iter().map(with_new_event).collect();
         let bytes = GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES;
         let bytes =
             bytes + events.iter().map(|(event, new)| record::event_bytes(&event.stream, new)).sum::<usize>();
-        if let Room::Full { free_bytes } = self.make_room(bytes)? {
+        if let Space::Full { free_bytes } = self.ensure_space(bytes)? {
             let reserve_bytes = self.limits.reserve_bytes;
             return Ok(Err(AppendError::Full { free_bytes, reserve_bytes }.into()));
         }
-        let durable = self.shelf.durable();
+        let durable = self.view.durable();
         let mut group = GroupWriter::new(self.active.seed, bytes);
-        let mut placed = Vec::with_capacity(events.len());
+        let mut offsets = Vec::with_capacity(events.len());
         for (position, (event, new)) in (durable.0 + 1..).map(Position).zip(&events) {
-            placed.push(group.push(&event.stream, position, event.revision, event.recorded_at, new));
+            offsets.push(group.push(&event.stream, position, event.revision, event.recorded_at, new));
         }
         let count = group.count();
         let bytes = Bytes::from(group.finish(Position(durable.0 + 1), durable, last_recorded_at));
-        let start = self.put(&bytes, count)?;
+        let start = self.write_and_sync(&bytes, count)?;
         let active = Arc::clone(&self.active);
         let mut index = active.index.write().unwrap_or_else(PoisonError::into_inner);
-        let mut shown = Vec::with_capacity(events.len());
-        for (position, ((event, _), placed)) in
-            (durable.0 + 1..).map(Position).zip(events.into_iter().zip(placed))
+        let mut published = Vec::with_capacity(events.len());
+        for (position, ((event, _), offsets)) in
+            (durable.0 + 1..).map(Position).zip(events.into_iter().zip(offsets))
         {
-            let head = Head { revision: event.revision, id: Some(event.id), pending: None };
+            let head = StreamHead { revision: event.revision, id: Some(event.id), pending: None };
             self.heads.set(event.stream.clone(), Some(head));
             if let SegmentIndex::Memory(index) = &mut *index {
-                index.push(&event.stream, event.revision, start + placed.offset as u64);
+                index.push(&event.stream, event.revision, start + offsets.offset as u64);
             }
-            let (metadata, data) = (bytes.slice(placed.metadata), bytes.slice(placed.data));
-            shown.push(Recorded { position, metadata, data, ..event });
+            let (metadata, data) = (bytes.slice(offsets.metadata), bytes.slice(offsets.data));
+            published.push(Recorded { position, metadata, data, ..event });
         }
         drop(index);
-        self.show(shown, bytes.len());
+        self.publish(published, bytes.len());
         Ok(Ok(()))
     }
 
-    /// Whether each event continues its stream, and time does not go back.
-    fn check(&mut self, events: &[Recorded]) -> Result<Result<(), ImportError>, Final> {
-        let mut last = self.shelf.recorded_at();
+    /// Checks that each event continues its stream, and that recorded times do not decrease.
+    fn check_import(&mut self, events: &[Recorded]) -> Result<Result<(), ImportError>, FatalError> {
+        let mut last = self.view.recorded_at();
         let mut ends: HashMap<&str, Option<Revision>> = HashMap::new();
         for event in events {
             if event.recorded_at < last {
@@ -101,8 +101,8 @@ impl Writer {
     }
 }
 
-/// What is written of an event.
-fn with_texts(event: Recorded) -> (Recorded, NewEvent) {
+/// Pairs the event with the part of it that is written.
+fn with_new_event(event: Recorded) -> (Recorded, NewEvent) {
     let new = NewEvent {
         id: event.id,
         event_type: event.event_type.clone(),

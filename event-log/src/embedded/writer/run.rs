@@ -1,4 +1,4 @@
-//! The writer's thread: what it waits for, and for how long.
+//! The writer's thread and its waits.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -7,152 +7,154 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Import, Message, Request, Writer};
+use super::{AppendRequest, Import, Writer, WriterMessage};
 use crate::AppendError;
 use crate::embedded::disk::Lock;
-use crate::embedded::keeper::ROOM_NAME;
-use crate::embedded::stop::Stopped;
+use crate::embedded::maintenance::NEXT_SEGMENT_FILE;
+use crate::embedded::shutdown::Stopped;
 
-/// The longest that a group waits for those who were just answered to append again.
+/// The longest time that a group waits for the callers of the previous group to append again.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// How long nobody appends before the last group is marked as durable.
+/// The time without appends after which a mark confirms the last group.
 pub(in crate::embedded) const QUIET: Duration = Duration::from_secs(1);
 
-/// A group that nobody has joined for about so long waits no longer.
+/// A group stops waiting after about this time without a further append.
 const GATHER_STEP: Duration = Duration::from_micros(20);
 
 impl Writer {
-    /// Until it is told to close, nobody can append any more, or the disk fails.
-    pub(in crate::embedded) fn run(mut self, queue: mpsc::Receiver<Message>, lock: Lock) {
+    /// Runs until the log is closed or its last clone is dropped, or the disk fails.
+    pub(in crate::embedded) fn run(mut self, queue: mpsc::Receiver<WriterMessage>, lock: Lock) {
         let mut inbox = Inbox::new(queue, self.limits.group_appends_max);
         let mut requests = VecDeque::new();
-        while self.latch.stopped().is_none() {
+        while self.shutdown.stopped().is_none() {
             inbox.wait(&mut requests);
-            while !requests.is_empty() && self.latch.stopped().is_none() {
+            while !requests.is_empty() && self.shutdown.stopped().is_none() {
                 let started = Instant::now();
-                let gather = |requests: &mut VecDeque<Request>, taken| {
+                let gather = |requests: &mut VecDeque<AppendRequest>, taken| {
                     started.elapsed() < GATHER_MAX && inbox.gather(requests, taken)
                 };
                 let answers = self.commit(&mut requests, gather);
                 inbox.in_flight = answers.len() + requests.len() + inbox.queue.len();
-                answers.give();
+                answers.send();
             }
             for import in inbox.imports.drain(..) {
-                if self.latch.stopped().is_none() {
+                if self.shutdown.stopped().is_none() {
                     self.import(import);
                 }
             }
-            for answer in inbox.settling.drain(..) {
-                // A caller that went away needs no answer.
+            for answer in inbox.flushes.drain(..) {
+                // A cancelled caller needs no answer.
                 let _ = answer.send(());
             }
             if inbox.closing {
                 self.mark_or_stop();
-            } else if std::mem::take(&mut inbox.reminded) {
+            } else if std::mem::take(&mut inbox.mark_due) {
                 self.mark_if_quiet();
             }
             if inbox.closing {
-                self.latch.stop(Stopped::Closed);
+                self.shutdown.stop(Stopped::Closed);
             }
         }
         inbox.queue.close();
         let reason = "the log has stopped".to_owned();
-        while inbox.take(&mut requests) {}
+        while inbox.drain(&mut requests) {}
         for request in requests {
-            // A caller that went away needs no answer.
+            // A cancelled caller needs no answer.
             let _ = request.answer.send(Err(AppendError::Closed { reason: reason.clone() }));
         }
-        self.keeper.end();
-        // What room was left is made anew at the next start.
-        let _ = self.disk.remove(ROOM_NAME);
+        self.maintenance.join();
+        // The next start preallocates it again.
+        let _ = self.disk.remove(NEXT_SEGMENT_FILE);
         drop(lock);
     }
 
-    /// Once nobody has appended for a while, damage to the last group is not to be taken for a write that was cut short.
+    /// Writes a mark after a time without appends, so that later damage to the last group is not mistaken for an incomplete
+    /// write.
     pub(in crate::embedded) fn mark_if_quiet(&mut self) {
         if self.written.elapsed() >= QUIET {
             self.mark_or_stop();
         } else {
-            self.keeper.remind();
+            self.maintenance.schedule_mark();
         }
     }
 
     pub(in crate::embedded) fn mark_or_stop(&mut self) {
-        if self.latch.stopped().is_none()
+        if self.shutdown.stopped().is_none()
             && let Err(fault) = self.mark()
         {
-            self.latch.fail(&fault.to_string());
+            self.shutdown.fail(&fault.to_string());
         }
     }
 }
 
-/// What comes in, and what is known of who sends it.
+/// The messages that the writer has received and not processed yet.
 #[derive(Debug)]
 struct Inbox {
-    queue: mpsc::Receiver<Message>,
-    messages: Vec<Message>,
+    queue: mpsc::Receiver<WriterMessage>,
+    messages: Vec<WriterMessage>,
     messages_max: usize,
-    /// How many appends were on their way when answers were given last.
+    /// The number of appends in flight when the last group was answered.
     in_flight: usize,
     imports: Vec<Import>,
-    /// Those who want to know when all appends before theirs are decided.
-    settling: Vec<oneshot::Sender<()>>,
+    /// The replies to send when all previously enqueued appends are committed or refused.
+    flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
-    reminded: bool,
+    mark_due: bool,
 }
 
 impl Inbox {
-    fn new(queue: mpsc::Receiver<Message>, messages_max: usize) -> Self {
+    fn new(queue: mpsc::Receiver<WriterMessage>, messages_max: usize) -> Self {
         Self {
             queue,
             messages: Vec::new(),
             messages_max,
             in_flight: 0,
             imports: Vec::new(),
-            settling: Vec::new(),
+            flushes: Vec::new(),
             closing: false,
-            reminded: false,
+            mark_due: false,
         }
     }
 
-    /// Waits for a message, and takes all that are there. Once the log is to close, takes what is left.
-    fn wait(&mut self, requests: &mut VecDeque<Request>) {
+    /// Waits for a message and receives all that are queued. When the log is closing, receives all that are left.
+    fn wait(&mut self, requests: &mut VecDeque<AppendRequest>) {
         let received = self.queue.blocking_recv_many(&mut self.messages, self.messages_max);
         self.closing |= received == 0;
         self.sort(requests);
         if self.closing {
             self.queue.close();
-            while self.take(requests) {}
+            while self.drain(requests) {}
         }
     }
 
-    /// Those who wait for an answer often append again as soon as they have it. If a group went without them, half of
-    /// them would wait for two syncs, so it waits a moment for as many as there were. False once nobody comes.
-    fn gather(&mut self, requests: &mut VecDeque<Request>, taken: usize) -> bool {
+    /// Waits for further appends to the group. Callers often append again as soon as they have an answer. Without this wait,
+    /// half of them would wait for two syncs, so the group waits briefly for as many as there were. Returns false when none
+    /// arrives.
+    fn gather(&mut self, requests: &mut VecDeque<AppendRequest>, taken: usize) -> bool {
         if self.closing || taken >= self.in_flight {
             return false;
         }
-        self.take(requests) || {
+        self.drain(requests) || {
             thread::sleep(GATHER_STEP);
-            self.take(requests)
+            self.drain(requests)
         }
     }
 
-    /// Takes what is there without waiting; false if that is nothing.
-    fn take(&mut self, requests: &mut VecDeque<Request>) -> bool {
+    /// Receives the queued messages without waiting. Returns false if there are none.
+    fn drain(&mut self, requests: &mut VecDeque<AppendRequest>) -> bool {
         let received = self.queue.recv_many(&mut self.messages, self.messages_max).now_or_never();
         self.sort(requests);
         received.is_some_and(|received| received > 0)
     }
 
-    fn sort(&mut self, requests: &mut VecDeque<Request>) {
+    fn sort(&mut self, requests: &mut VecDeque<AppendRequest>) {
         for message in self.messages.drain(..) {
             match message {
-                Message::Append(request) => requests.push_back(request),
-                Message::Import(import) => self.imports.push(import),
-                Message::Settle(answer) => self.settling.push(answer),
-                Message::Mark => self.reminded = true,
-                Message::Close => self.closing = true,
+                WriterMessage::Append(request) => requests.push_back(request),
+                WriterMessage::Import(import) => self.imports.push(import),
+                WriterMessage::Flush(answer) => self.flushes.push(answer),
+                WriterMessage::Mark => self.mark_due = true,
+                WriterMessage::Close => self.closing = true,
             }
         }
     }

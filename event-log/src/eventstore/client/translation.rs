@@ -1,90 +1,93 @@
-//! The library's events, places and errors, and ours.
+//! Conversions between the library's events, positions and errors and ours.
 
-use ::eventstore::{CurrentRevision, Error, EventData, Position as Place, RecordedEvent, StreamPosition};
+use ::eventstore::{
+    CurrentRevision, Error, EventData, Position as LibraryPosition, RecordedEvent, StreamPosition,
+};
 use event_schemas::envelope::{DataFormat, EventType, NewEvent, Recorded};
 use event_schemas::ids::{EventId, Position, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use serde_json::value::RawValue;
 
-use crate::eventstore::tls::TlsFault;
-use crate::eventstore::{carried, identity};
+use crate::eventstore::tls::TlsError;
+use crate::eventstore::{identity, recorded_time_metadata};
 
-/// Why a call brought nothing.
+/// The error of a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum Fault {
-    /// Nothing was sent: there is no connection.
+pub(in super::super) enum CallError {
+    /// Nothing was sent, because there is no connection.
     #[error("the cluster cannot be reached: {0}")]
     Unreachable(String),
-    /// It may have been done or not.
-    #[error("the cluster gave no answer: {0}")]
-    Broken(String),
-    /// Nothing was done; the connection goes over to the leader.
+    /// The call may or may not have been executed.
+    #[error("the cluster did not respond: {0}")]
+    Interrupted(String),
+    /// Nothing was done; the connection switches to the leader.
     #[error("the node is not the leader of the cluster")]
     NotLeader,
     #[error("the stream is at another revision")]
     Conflict(Option<Revision>),
     #[error("there is no such stream")]
-    Missing,
+    StreamNotFound,
     #[error("the stream was deleted in the cluster")]
-    Deleted,
+    StreamDeleted,
     #[error(
-        "the cluster refuses the user; set user name and password in the URL, and what the user may do in the cluster"
+        "the cluster refuses the user; set user name and password in the URL, and grant the user access in the cluster"
     )]
     Denied,
-    /// Nothing was done, and another try would end the same.
-    #[error("the cluster refuses the call: {0}")]
-    Refused(String),
+    /// Nothing was done, and a retry would fail in the same way.
+    #[error("the cluster rejects the call: {0}")]
+    Rejected(String),
     #[error(transparent)]
-    Tls(#[from] TlsFault),
+    Tls(#[from] TlsError),
 }
 
-/// Where an append ended up, as the cluster says.
+/// The position and revision of an append's last event, as the cluster returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Written {
+pub(in super::super) struct WriteResult {
     pub(in super::super) position: Position,
     pub(in super::super) revision: Revision,
 }
 
 /// An event of the cluster.
 #[derive(Clone, Debug)]
-pub(in super::super) enum Found {
-    /// With the time that the cluster gave it.
-    Event(Recorded),
-    /// One of the cluster's own, at this position.
+pub(in super::super) enum ClusterEvent {
+    /// An event of this log. `recorded_at` is the cluster's time, or the original one if it was imported.
+    User(Recorded),
+    /// A system event of the cluster, or the identity of the log, at this position.
     System(Position),
 }
 
-impl Found {
+impl ClusterEvent {
     pub(in super::super) fn position(&self) -> Position {
         match self {
-            Self::Event(event) => event.position,
+            Self::User(event) => event.position,
             Self::System(position) => *position,
         }
     }
 }
 
-/// From where to read.
+/// The start of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum ReadFrom<T> {
     Start,
-    /// This one is the first.
+    /// At this event, inclusive.
     At(T),
     End,
 }
 
-pub(super) fn start(from: ReadFrom<Position>) -> StreamPosition<Place> {
+pub(super) fn stream_position(from: ReadFrom<Position>) -> StreamPosition<LibraryPosition> {
     match from {
         ReadFrom::Start => StreamPosition::Start,
         ReadFrom::At(Position(position)) => {
-            StreamPosition::Position(Place { commit: position, prepare: position })
+            StreamPosition::Position(LibraryPosition { commit: position, prepare: position })
         }
         ReadFrom::End => StreamPosition::End,
     }
 }
 
-/// JSON goes as JSON, to the byte. The library takes no data for JSON that is none, whatever its appender says.
-pub(super) fn proposed(event: &NewEvent) -> EventData {
+/// Converts an event to append. JSON data is sent as JSON, byte for byte; data that claims to be JSON and is not is sent as
+/// binary, because the library accepts only valid JSON.
+pub(super) fn event_data(event: &NewEvent) -> EventData {
     let name = event.event_type.as_str();
     let claimed = (event.format == DataFormat::Json).then_some(&event.data);
     let json = claimed
@@ -96,20 +99,20 @@ pub(super) fn proposed(event: &NewEvent) -> EventData {
         .metadata(event.metadata.clone())
 }
 
-pub(super) fn read(event: RecordedEvent) -> Found {
+pub(super) fn cluster_event(event: RecordedEvent) -> ClusterEvent {
     let position = Position(event.position.commit);
-    let ours = !event.stream_id.starts_with('$')
+    let is_ours = !event.stream_id.starts_with('$')
         && !event.event_type.starts_with('$')
         && event.stream_id != identity::STREAM;
     match event.stream_id.parse::<StreamId>() {
-        Ok(stream) if ours => {
-            let (metadata, carried) = carried::apart(event.custom_metadata);
+        Ok(stream) if is_ours => {
+            let (metadata, original_time) = recorded_time_metadata::split(event.custom_metadata);
             let created = created(event.metadata.get("created").map(String::as_str));
-            Found::Event(Recorded {
+            ClusterEvent::User(Recorded {
                 position,
-                // Nothing can be taken over before it was recorded: a time to come, which would lift all that follow, is no such
-                // time.
-                recorded_at: carried.map_or(created, |carried| carried.min(created)),
+                // An imported event cannot be recorded later than it was imported. A later time is ignored, because it would
+                // raise the times of all following events.
+                recorded_at: original_time.map_or(created, |original| original.min(created)),
                 stream,
                 revision: Revision(event.revision),
                 id: EventId(event.id),
@@ -119,58 +122,61 @@ pub(super) fn read(event: RecordedEvent) -> Found {
                 data: event.data,
             })
         }
-        _ => Found::System(position),
+        _ => ClusterEvent::System(position),
     }
 }
 
-/// Ticks of 100 ns since 1970. An event without them is as old as it can be; those before it lift it.
+/// Converts ticks of 100 ns since 1970. An event without ticks gets the earliest time, which the times of the events before
+/// it raise.
 fn created(ticks: Option<&str>) -> Timestamp {
     let micros = ticks.and_then(|ticks| ticks.parse::<i64>().ok()).map_or(0, |ticks| ticks / 10);
     Timestamp::from_micros(micros)
 }
 
-pub(super) fn fault(error: Error) -> Fault {
+pub(super) fn call_error(error: Error) -> CallError {
     match error {
-        Error::ConnectionClosed => Fault::Unreachable("the client was closed".to_owned()),
-        Error::GrpcConnectionError(cause) => Fault::Unreachable(plain(&cause.to_string())),
-        Error::InitializationError(cause) => Fault::Unreachable(cause),
-        // The library says in its own words that it never came to a connection.
-        Error::ServerError(cause) if cause.contains(NO_CONNECTION) => Fault::Unreachable(plain(&cause)),
-        Error::ServerError(cause) => Fault::Broken(plain(&cause)),
-        Error::DeadlineExceeded => Fault::Broken("its deadline was over".to_owned()),
-        Error::NotLeaderException(_) => Fault::NotLeader,
-        Error::WrongExpectedVersion { current: CurrentRevision::NoStream, .. } => Fault::Conflict(None),
+        Error::ConnectionClosed => CallError::Unreachable("the client was closed".to_owned()),
+        Error::GrpcConnectionError(cause) => CallError::Unreachable(message_of(&cause.to_string())),
+        Error::InitializationError(cause) => CallError::Unreachable(cause),
+        // The library reports only in the text that it never connected.
+        Error::ServerError(cause) if cause.contains(NO_CONNECTION) => {
+            CallError::Unreachable(message_of(&cause))
+        }
+        Error::ServerError(cause) => CallError::Interrupted(message_of(&cause)),
+        Error::DeadlineExceeded => CallError::Interrupted("the deadline was exceeded".to_owned()),
+        Error::NotLeaderException(_) => CallError::NotLeader,
+        Error::WrongExpectedVersion { current: CurrentRevision::NoStream, .. } => CallError::Conflict(None),
         Error::WrongExpectedVersion { current: CurrentRevision::Current(revision), .. } => {
-            Fault::Conflict(Some(Revision(revision)))
+            CallError::Conflict(Some(Revision(revision)))
         }
-        Error::ResourceNotFound => Fault::Missing,
-        Error::ResourceDeleted => Fault::Deleted,
-        Error::AccessDenied => Fault::Denied,
+        Error::ResourceNotFound => CallError::StreamNotFound,
+        Error::ResourceDeleted => CallError::StreamDeleted,
+        Error::AccessDenied => CallError::Denied,
         Error::Grpc { code, message } if may_have_happened(&format!("{code:?}")) => {
-            Fault::Broken(format!("{code:?}: {message}"))
+            CallError::Interrupted(format!("{code:?}: {message}"))
         }
-        Error::Grpc { code, message } => Fault::Refused(format!("{code:?}: {message}")),
-        Error::UnsupportedFeature => Fault::Refused("the cluster does not know this call".to_owned()),
+        Error::Grpc { code, message } => CallError::Rejected(format!("{code:?}: {message}")),
+        Error::UnsupportedFeature => CallError::Rejected("the cluster does not support this call".to_owned()),
         Error::InternalParsingError(_)
         | Error::InternalClientError
         | Error::IllegalStateError(_)
-        | Error::ResourceAlreadyExists => Fault::Broken(error.to_string()),
+        | Error::ResourceAlreadyExists => CallError::Interrupted(error.to_string()),
     }
 }
 
-/// How the library says that it never came to a connection.
+/// The text by which the library reports that it never connected.
 const NO_CONNECTION: &str = "client error (Connect)";
 
-/// What a status says, without how the library shows one.
-fn plain(cause: &str) -> String {
+/// The message of a gRPC status, without the library's formatting around it.
+fn message_of(cause: &str) -> String {
     if cause.contains(NO_CONNECTION) {
-        return "no connection can be made".to_owned();
+        return "cannot connect".to_owned();
     }
     let message = cause.split_once("message: \"").and_then(|(_, rest)| rest.split_once("\", details:"));
     message.map_or(cause, |(message, _)| message).to_owned()
 }
 
-/// Whether a call with this gRPC status may have been carried out, or may yet succeed.
+/// Whether a call with this gRPC status may have been executed, or may succeed when retried.
 fn may_have_happened(code: &str) -> bool {
     matches!(code, "Cancelled" | "Aborted" | "ResourceExhausted")
 }

@@ -1,4 +1,4 @@
-//! A node behind an address, and a log on it.
+//! A fake node that listens on an address, and logs on it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tonic::transport::server::TcpIncoming;
 
 use super::Node;
 use crate::clock::Clock;
-use crate::eventstore::{ClusterUrl, EventStoreLog, Unreached};
+use crate::eventstore::{ClusterUrl, EventStoreLog, WhenUnreachable};
 use crate::wire::proto::event_store::client::server_features::server_features_server::ServerFeaturesServer;
 use crate::wire::proto::event_store::client::streams::streams_server::StreamsServer;
 
-/// A node that listens, on a runtime of its own.
+/// A node that listens on a port, on a runtime of its own.
 #[derive(Debug)]
 pub(in super::super) struct Cluster {
     pub(in super::super) node: Node,
@@ -44,18 +44,18 @@ impl Cluster {
         self.address.port()
     }
 
-    /// As a process ends: its connections break.
+    /// Stops the node as if its process ended: its connections break.
     pub(in super::super) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 
-    /// The same events under the same address.
+    /// Starts the node again, with the same events and the same address.
     pub(in super::super) fn restart(&mut self) {
         self.stop();
         let restarted = loop {
-            // The runtime before may still hold the port for an instant.
+            // The previous runtime may still hold the port for a moment.
             if std::net::TcpListener::bind(self.address).is_ok() {
                 break Self::serve(self.node.clone(), self.address);
             }
@@ -68,8 +68,8 @@ impl Cluster {
         format!("esdb://127.0.0.1:{}?tls=false&{options}", self.port()).parse().unwrap()
     }
 
-    /// A log on this node, whose tasks live on a runtime of their own.
-    pub(in super::super) fn log(&self, options: &str) -> (EventStoreLog, Kept) {
+    /// A log on this node, whose tasks run on a runtime of their own.
+    pub(in super::super) fn log(&self, options: &str) -> (EventStoreLog, RuntimeGuard) {
         open(self.url(options))
     }
 }
@@ -80,24 +80,24 @@ impl Drop for Cluster {
     }
 }
 
-/// A runtime of its own for what must live on, which is let go of where one must not wait.
+/// A separate runtime, which is shut down in the background when dropped, because an async context must not block.
 #[derive(Debug)]
-pub(in super::super) struct Kept(Option<Runtime>);
+pub(in super::super) struct RuntimeGuard(Option<Runtime>);
 
-impl Kept {
+impl RuntimeGuard {
     pub(in super::super) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Self(Some(runtime.unwrap()))
     }
 
-    /// Waits for a task there; on a thread of its own, because one runtime does not wait for another.
+    /// Runs a task there; on a thread of its own, because one runtime must not block on another.
     pub(in super::super) fn run<T: Send>(&self, task: impl Future<Output = T> + Send) -> T {
         let runtime = self.0.as_ref().unwrap();
         std::thread::scope(|scope| scope.spawn(|| runtime.block_on(task)).join().unwrap())
     }
 }
 
-impl Drop for Kept {
+impl Drop for RuntimeGuard {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -105,15 +105,15 @@ impl Drop for Kept {
     }
 }
 
-/// A log that keeps nothing in memory, so that all reading goes to the node.
-pub(in super::super) fn open_forgetful(url: ClusterUrl) -> (EventStoreLog, Kept) {
-    let kept = Kept::new();
-    let (log, _) = kept.run(EventStoreLog::open_with(url, Unreached::Refuse, 0)).unwrap();
-    (log, kept)
+/// Opens a log without a tail in memory, so that all reads go to the node.
+pub(in super::super) fn open_without_tail(url: ClusterUrl) -> (EventStoreLog, RuntimeGuard) {
+    let runtime = RuntimeGuard::new();
+    let (log, _) = runtime.run(EventStoreLog::open_with(url, WhenUnreachable::Fail, 0)).unwrap();
+    (log, runtime)
 }
 
-pub(in super::super) fn open(url: ClusterUrl) -> (EventStoreLog, Kept) {
-    let kept = Kept::new();
-    let (log, _) = kept.run(EventStoreLog::open(url, Unreached::Refuse)).unwrap();
-    (log, kept)
+pub(in super::super) fn open(url: ClusterUrl) -> (EventStoreLog, RuntimeGuard) {
+    let runtime = RuntimeGuard::new();
+    let (log, _) = runtime.run(EventStoreLog::open(url, WhenUnreachable::Fail)).unwrap();
+    (log, runtime)
 }

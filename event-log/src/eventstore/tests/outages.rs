@@ -1,11 +1,11 @@
-//! Nodes that go, come back, or do not do what they are there for.
+//! Nodes that stop, come back, or misbehave.
 
 use super::*;
 
 #[tokio::test]
-async fn a_log_survives_a_restart_of_its_node_without_losing_or_doubling_anything() {
+async fn restarts_of_the_node_lose_and_duplicate_nothing() {
     let mut cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(LONG);
+    let (log, _runtime) = cluster.log(LONG);
     let mut subscription = Log::EventStore(log.clone()).subscribe(Position::START, Filter::All);
     let mut seen = 0;
     for n in 0..6 {
@@ -23,33 +23,33 @@ async fn a_log_survives_a_restart_of_its_node_without_losing_or_doubling_anythin
 }
 
 #[tokio::test]
-async fn while_its_node_is_away_a_log_says_so_and_comes_back_by_itself() {
+async fn a_log_reports_a_lost_node_and_reconnects() {
     let mut cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(SHORT);
+    let (log, _runtime) = cluster.log(SHORT);
     log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
-    assert_eq!(log.standing(), Standing::Following);
+    assert_eq!(log.connection_state(), ConnectionState::Live);
     cluster.stop();
-    until("it notices", || matches!(log.standing(), Standing::Away(_))).await;
+    until("it is disconnected", || matches!(log.connection_state(), ConnectionState::Disconnected(_))).await;
     let refused = log.append(&stream("a-1"), Expected::At(Revision(0)), events(1..2)).await;
     assert!(matches!(refused, Err(AppendError::Unavailable { .. })), "{refused:?}");
     let unread = log.read_stream(&stream("a-1"), Revision(0), 1).await;
     assert!(matches!(unread, Err(ReadError::Unavailable(_))), "{unread:?}");
     cluster.restart();
-    until("it is back", || log.standing() == Standing::Following).await;
+    until("it is live again", || log.connection_state() == ConnectionState::Live).await;
     let appended = log.append(&stream("a-1"), Expected::At(Revision(0)), events(1..2)).await.unwrap();
     assert_eq!(*log.head().borrow(), appended.position);
 }
 
-/// The client library answers nothing any more after a first connection that failed.
+/// A client of the library stays broken after its first connection failed.
 #[tokio::test]
-async fn a_log_opens_on_a_node_that_comes_late() {
+async fn opening_waits_for_a_node_that_starts_late() {
     let mut cluster = Cluster::start(clock());
     let url = cluster.url(SHORT);
     cluster.stop();
-    let refused = EventStoreLog::open(url.clone(), Unreached::Refuse).await.unwrap_err();
-    assert!(matches!(&refused, ConnectError::Unreached { .. }), "{refused}");
-    assert!(refused.to_string().contains("whether the address is right"), "{refused}");
-    let opening = tokio::spawn(EventStoreLog::open(url, Unreached::Wait));
+    let refused = EventStoreLog::open(url.clone(), WhenUnreachable::Fail).await.unwrap_err();
+    assert!(matches!(&refused, ConnectError::Unreachable { .. }), "{refused}");
+    assert!(refused.to_string().contains("that the address is right"), "{refused}");
+    let opening = tokio::spawn(EventStoreLog::open(url, WhenUnreachable::Wait));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!opening.is_finished());
     cluster.restart();
@@ -58,16 +58,16 @@ async fn a_log_opens_on_a_node_that_comes_late() {
 }
 
 #[tokio::test]
-async fn an_append_whose_answer_was_lost_is_in_the_log_once() {
+async fn an_append_with_a_lost_response_is_in_the_log_once() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(LONG);
+    let (log, _runtime) = cluster.log(LONG);
     for (n, expected) in [(0, Expected::NoStream), (1, Expected::At(Revision(0))), (2, Expected::Any)] {
-        cluster.node.put_into(Mood::DiesAfterAppending);
+        cluster.node.set_mode(FaultMode::CrashesAfterAppend);
         let node = cluster.node.clone();
-        let before = node.times_asked("append");
+        let before = node.call_count("append");
         let recovering = tokio::spawn(async move {
-            until("it was tried", || node.times_asked("append") > before).await;
-            node.put_into(Mood::Well);
+            until("it was called", || node.call_count("append") > before).await;
+            node.set_mode(FaultMode::Healthy);
         });
         let appended = log.append(&stream("a-1"), expected, events(n..n + 1)).await.unwrap();
         recovering.await.unwrap();
@@ -76,15 +76,15 @@ async fn an_append_whose_answer_was_lost_is_in_the_log_once() {
 }
 
 #[tokio::test]
-async fn an_append_of_which_nobody_says_what_became_of_it_is_unknown() {
+async fn an_append_without_a_response_is_unknown() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(SHORT);
-    for (n, mood) in [(0, Mood::DiesAfterAppending), (1, Mood::Hangs)] {
-        cluster.node.put_into(mood);
+    let (log, _runtime) = cluster.log(SHORT);
+    for (n, mode) in [(0, FaultMode::CrashesAfterAppend), (1, FaultMode::Hangs)] {
+        cluster.node.set_mode(mode);
         let outcome = log.append(&stream(&format!("a-{n}")), Expected::NoStream, events(n..n + 1)).await;
-        assert!(matches!(outcome, Err(AppendError::Unknown { .. })), "{mood:?}: {outcome:?}");
+        assert!(matches!(outcome, Err(AppendError::Unknown { .. })), "{mode:?}: {outcome:?}");
     }
-    cluster.node.put_into(Mood::Well);
+    cluster.node.set_mode(FaultMode::Healthy);
     for n in 0..2 {
         log.append(&stream(&format!("a-{n}")), Expected::NoStream, events(n..n + 1)).await.unwrap();
     }
@@ -92,14 +92,14 @@ async fn an_append_of_which_nobody_says_what_became_of_it_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_available_has_recorded_nothing_for_sure_or_is_asked_again() {
+async fn an_append_to_an_unavailable_node_is_retried() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(LONG);
-    cluster.node.put_into(Mood::Unavailable);
+    let (log, _runtime) = cluster.log(LONG);
+    cluster.node.set_mode(FaultMode::Unavailable);
     let node = cluster.node.clone();
     let recovering = tokio::spawn(async move {
-        until("it was tried more than once", || node.times_asked("append") > 1).await;
-        node.put_into(Mood::Well);
+        until("it was called more than once", || node.call_count("append") > 1).await;
+        node.set_mode(FaultMode::Healthy);
     });
     log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
     recovering.await.unwrap();
@@ -107,23 +107,23 @@ async fn a_node_that_is_not_available_has_recorded_nothing_for_sure_or_is_asked_
 }
 
 #[tokio::test]
-async fn a_follower_sends_us_to_its_leader() {
+async fn a_follower_redirects_to_its_leader() {
     let (leader, follower) = (Cluster::start(clock()), Cluster::start(clock()));
-    follower.node.put_into(Mood::FollowerOf(leader.port()));
-    // The first calls are what sends it there.
-    let (log, _) = EventStoreLog::open(follower.url(LONG), Unreached::Wait).await.unwrap();
+    follower.node.set_mode(FaultMode::FollowerOf(leader.port()));
+    // The first calls redirect the client there.
+    let (log, _) = EventStoreLog::open(follower.url(LONG), WhenUnreachable::Wait).await.unwrap();
     log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
     assert_eq!((leader.node.events(), follower.node.events()), (1, 0));
 }
 
 #[tokio::test]
-async fn a_log_goes_over_to_the_new_leader() {
+async fn a_log_switches_to_a_new_leader() {
     let (one, other) = (Cluster::start(clock()), Cluster::start(clock()));
-    let (log, _kept) = one.log("defaultDeadline=3000");
+    let (log, _runtime) = one.log("defaultDeadline=3000");
     log.append(&stream("a-1"), Expected::NoStream, events(0..1)).await.unwrap();
-    one.node.put_into(Mood::FollowerOf(other.port()));
+    one.node.set_mode(FaultMode::FollowerOf(other.port()));
     log.append(&stream("a-2"), Expected::NoStream, events(1..2)).await.unwrap_or_else(|error| {
-        // The other has none of the first one's events, so the head cannot follow; the append went there all the same.
+        // The other node has none of the first one's events, so the head cannot advance, but the append went there.
         assert!(matches!(error, AppendError::Unknown { .. }), "{error}");
         crate::Appended { position: Position::START, revision: Revision(0), recorded_at: START }
     });
@@ -131,20 +131,20 @@ async fn a_log_goes_over_to_the_new_leader() {
 }
 
 #[tokio::test]
-async fn who_may_not_come_in_is_told_what_to_do() {
+async fn a_denied_user_gets_the_remedy_without_credentials() {
     let cluster = Cluster::start(clock());
-    cluster.node.put_into(Mood::Denies);
+    cluster.node.set_mode(FaultMode::DeniesAccess);
     let url = format!("esdb://ann:secret@127.0.0.1:{}?tls=false", cluster.port());
-    let denied = EventStoreLog::open(url.parse().unwrap(), Unreached::Wait).await.unwrap_err();
-    let said = format!("{denied} {denied:?}");
-    assert!(matches!(denied, ConnectError::Denied { .. }) && said.contains("USER:PASSWORD@"), "{said}");
-    assert!(!said.contains("secret") && !said.contains("ann"), "{said}");
+    let denied = EventStoreLog::open(url.parse().unwrap(), WhenUnreachable::Wait).await.unwrap_err();
+    let text = format!("{denied} {denied:?}");
+    assert!(matches!(denied, ConnectError::Denied { .. }) && text.contains("USER:PASSWORD@"), "{text}");
+    assert!(!text.contains("secret") && !text.contains("ann"), "{text}");
 }
 
 #[tokio::test]
-async fn after_its_end_a_log_takes_nothing_and_its_head_is_closed() {
+async fn a_closed_log_refuses_appends_and_its_head_is_closed() {
     let cluster = Cluster::start(clock());
-    let (log, _kept) = cluster.log(LONG);
+    let (log, _runtime) = cluster.log(LONG);
     let mut head = log.head();
     log.close().await;
     log.close().await;

@@ -1,14 +1,14 @@
-//! Through the protocol that this program serves itself, to an embedded log.
+//! The adapter against the protocol server of this program, over an embedded log.
 
 use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::embedded::{EmbeddedLog, Settings, SimDisk};
-use crate::wire::{self, Access, Identity, Right, Server};
+use crate::wire::{self, Access, Right, Server, TlsIdentity};
 
 /// A server, on a runtime of its own, and its port.
-fn serve(clock: Clock, tls: Option<Identity>) -> (Server, u16, Kept) {
-    let served = Kept::new();
+fn serve(clock: Clock, tls: Option<TlsIdentity>) -> (Server, u16, RuntimeGuard) {
+    let served = RuntimeGuard::new();
     let server = served.run(async {
         let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
@@ -21,15 +21,15 @@ fn serve(clock: Clock, tls: Option<Identity>) -> (Server, u16, Kept) {
     (server, port, served)
 }
 
-fn make(clock: Clock) -> (Log, (Kept, Server, Kept)) {
+fn make(clock: Clock) -> (Log, (RuntimeGuard, Server, RuntimeGuard)) {
     let (server, port, served) = serve(clock, None);
-    let (log, kept) = open(format!("esdb://127.0.0.1:{port}?tls=false").parse().unwrap());
-    (Log::EventStore(log), (kept, server, served))
+    let (log, runtime) = open(format!("esdb://127.0.0.1:{port}?tls=false").parse().unwrap());
+    (Log::EventStore(log), (runtime, server, served))
 }
 
 crate::conformance_tests!(make);
 
-/// A certificate for `localhost` that vouches for itself, and its key.
+/// Writes a self-signed certificate for `localhost` and its key.
 fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key.pem")));
@@ -39,22 +39,22 @@ fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
 }
 
 #[tokio::test]
-async fn a_log_behind_tls_is_believed_if_its_certificate_is() {
+async fn a_tls_connection_requires_a_trusted_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let (own, key) = certificate(folder.path(), "own");
     let (other, _) = certificate(folder.path(), "other");
-    let tls = Identity { certificates: own.clone(), key };
+    let tls = TlsIdentity { certificates: own.clone(), key };
     let (_server, port, _served) = serve(clock(), Some(tls));
     for (n, options) in
         [format!("tlsCaFile={}", own.display()), "tlsVerifyCert=false".to_owned()].iter().enumerate()
     {
-        let (log, _kept) = open(format!("esdb://localhost:{port}?{options}").parse().unwrap());
+        let (log, _runtime) = open(format!("esdb://localhost:{port}?{options}").parse().unwrap());
         let n = n as u128;
         log.append(&stream("a-1"), Expected::Any, events(n..n + 1)).await.unwrap();
     }
     for options in [format!("tlsCaFile={}", other.display()), "tls=false".to_owned()] {
         let url = format!("esdb://localhost:{port}?{options}&{SHORT}").parse().unwrap();
-        let refused = EventStoreLog::open(url, Unreached::Refuse).await.unwrap_err();
-        assert!(matches!(&refused, ConnectError::Unreached { .. }), "{refused:?}");
+        let refused = EventStoreLog::open(url, WhenUnreachable::Fail).await.unwrap_err();
+        assert!(matches!(&refused, ConnectError::Unreachable { .. }), "{refused:?}");
     }
 }

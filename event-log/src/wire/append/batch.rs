@@ -1,4 +1,4 @@
-//! `BatchAppend`: any number of appends over one call, each in one or more messages, answered as they are done.
+//! `BatchAppend`: any number of appends over one call, each in one or more messages, answered as they complete.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use event_schemas::ids::Revision;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::{Append, Outcome, Proposed};
+use super::{AppendOutcome, AppendRequest, ProposedEvents};
 use crate::embedded::ClientExpected;
-use crate::wire::message::{IdForm, proposed, stream_id, uuid};
+use crate::wire::event_conversion::{UuidFormat, proposed, stream_id, uuid};
 use crate::wire::proto::event_store::client::streams::batch_append_req::options::{
     DeadlineOption, ExpectedStreamPosition,
 };
@@ -19,57 +19,58 @@ use crate::wire::proto::event_store::client::streams::{BatchAppendReq, BatchAppe
 use crate::wire::proto::event_store::client::{self as shared, AllStreamPosition};
 use crate::wire::refusal::{Refusal, conflict_in_batch};
 
-/// The most appends of one call that have begun to come in and are not complete.
+/// The most incomplete appends of one call.
 const OPEN_MAX: usize = 64;
 
-/// The most bytes that they have together.
+/// The most bytes of the incomplete appends of one call together.
 const OPEN_BYTES_MAX: usize = 16 << 20;
 
-/// What an answer says of the append that it belongs to.
+/// The fields of an answer that identify its append.
 #[derive(Clone, Debug)]
-pub(in crate::wire) struct Label {
+pub(in crate::wire) struct AppendLabel {
     id: shared::Uuid,
     stream: Option<shared::StreamIdentifier>,
     expected: Option<ClientExpected>,
 }
 
-/// An append that has come in whole, or is refused already.
+/// An append that was received completely, or is refused already.
 #[derive(Debug)]
-pub(in crate::wire) struct Complete {
-    pub(in crate::wire) label: Label,
-    pub(in crate::wire) append: Result<Append, Refusal>,
+pub(in crate::wire) struct CompleteAppend {
+    pub(in crate::wire) label: AppendLabel,
+    pub(in crate::wire) append: Result<AppendRequest, Refusal>,
 }
 
-/// The appends of a call that are not complete, by their ids.
+/// The incomplete appends of a call, by their correlation ids.
 #[derive(Debug, Default)]
-pub(in crate::wire) struct Open(HashMap<Uuid, Part>);
+pub(in crate::wire) struct IncompleteAppends(HashMap<Uuid, IncompleteAppend>);
 
 #[derive(Debug)]
-struct Part {
-    label: Label,
-    append: Result<Append, Refusal>,
+struct IncompleteAppend {
+    label: AppendLabel,
+    append: Result<AppendRequest, Refusal>,
 }
 
-impl Open {
-    /// Takes a message; the append that it completes, if it does.
+impl IncompleteAppends {
+    /// Adds a message; returns the append if that completes it.
     ///
     /// # Errors
-    /// The call makes no sense any more.
-    pub(in crate::wire) fn take(
+    /// The message is invalid, which ends the call.
+    pub(in crate::wire) fn add_message(
         &mut self,
         message: BatchAppendReq,
         now: Timestamp,
-    ) -> Result<Option<Complete>, Refusal> {
+    ) -> Result<Option<CompleteAppend>, Refusal> {
         let key = uuid(message.correlation_id.as_ref())?;
         if let Some(options) = &message.options {
             if self.0.len() >= OPEN_MAX {
                 return Err(Refusal::TooMany("at most 64 appends of a call may be incomplete at a time"));
             }
-            let id = message.correlation_id.clone().unwrap_or_else(|| IdForm::Text.write(key));
-            let label = Label { id, stream: options.stream_identifier.clone(), expected: expected(options) };
-            let append = begin(options, label.expected, now);
-            if self.0.insert(key, Part { label, append }).is_some() {
-                return Err(Refusal::Malformed("two appends of the call have one correlation id"));
+            let id = message.correlation_id.clone().unwrap_or_else(|| UuidFormat::Text.write(key));
+            let label =
+                AppendLabel { id, stream: options.stream_identifier.clone(), expected: expected(options) };
+            let append = start_append(options, label.expected, now);
+            if self.0.insert(key, IncompleteAppend { label, append }).is_some() {
+                return Err(Refusal::Malformed("two appends of the call have the same correlation id"));
             }
         }
         let part = self
@@ -84,7 +85,8 @@ impl Open {
             }
         }
         if !message.is_final {
-            let held = |part: &Part| part.append.as_ref().map_or(0, |append| append.events.bytes());
+            let held =
+                |part: &IncompleteAppend| part.append.as_ref().map_or(0, |append| append.events.bytes());
             if self.0.values().map(held).sum::<usize>() > OPEN_BYTES_MAX {
                 return Err(Refusal::TooMany(
                     "the incomplete appends of a call have at most 16 MiB together",
@@ -93,7 +95,7 @@ impl Open {
             return Ok(None);
         }
         let part = self.0.remove(&key);
-        Ok(part.map(|Part { label, append }| Complete { label, append }))
+        Ok(part.map(|IncompleteAppend { label, append }| CompleteAppend { label, append }))
     }
 }
 
@@ -106,12 +108,12 @@ fn expected(options: &batch_append_req::Options) -> Option<ClientExpected> {
     })
 }
 
-fn begin(
+fn start_append(
     options: &batch_append_req::Options,
     expected: Option<ClientExpected>,
     now: Timestamp,
-) -> Result<Append, Refusal> {
-    let expected = expected.ok_or(Refusal::Malformed("the append does not say which revision it expects"))?;
+) -> Result<AppendRequest, Refusal> {
+    let expected = expected.ok_or(Refusal::Malformed("the append has no expected revision"))?;
     let too_late = match options.deadline_option {
         Some(DeadlineOption::Deadline21100(at)) => at.seconds < now.micros().div_euclid(1_000_000),
         Some(DeadlineOption::Deadline(left)) => left.seconds < 0 || left.nanos < 0,
@@ -121,27 +123,32 @@ fn begin(
         return Err(Refusal::TooLate);
     }
     let stream = stream_id(options.stream_identifier.as_ref())?;
-    Ok(Append { stream, expected, events: Proposed::default() })
+    Ok(AppendRequest { stream, expected, events: ProposedEvents::default() })
 }
 
 /// The answer to one append of the call.
-pub(in crate::wire) fn answer(label: Label, outcome: Result<Outcome, Refusal>) -> BatchAppendResp {
+pub(in crate::wire) fn answer(
+    label: AppendLabel,
+    outcome: Result<AppendOutcome, Refusal>,
+) -> BatchAppendResp {
     let result = match outcome {
-        Ok(Outcome::Appended { revision, position }) => Answer::Success(Success {
+        Ok(AppendOutcome::Appended { revision, position }) => Answer::Success(Success {
             current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision.0)),
             position_option: Some(success::PositionOption::Position(AllStreamPosition {
                 commit_position: position.0,
                 prepare_position: position.0,
             })),
         }),
-        Ok(Outcome::Nothing { last }) => Answer::Success(Success {
+        Ok(AppendOutcome::NoEvents { last }) => Answer::Success(Success {
             current_revision_option: Some(match last {
                 Some(revision) => success::CurrentRevisionOption::CurrentRevision(revision.0),
                 None => success::CurrentRevisionOption::NoStream(()),
             }),
             position_option: Some(success::PositionOption::NoPosition(())),
         }),
-        Ok(Outcome::Conflict { expected, actual }) => Answer::Error(conflict_in_batch(expected, actual)),
+        Ok(AppendOutcome::Conflict { expected, actual }) => {
+            Answer::Error(conflict_in_batch(expected, actual))
+        }
         Err(refusal) => Answer::Error(refusal.in_batch()),
     };
     let expected = label.expected.map(|expected| match expected {
@@ -152,7 +159,7 @@ pub(in crate::wire) fn answer(label: Label, outcome: Result<Outcome, Refusal>) -
     });
     BatchAppendResp {
         correlation_id: Some(label.id),
-        // Clients take it for granted.
+        // Clients require it.
         stream_identifier: Some(label.stream.unwrap_or_default()),
         expected_stream_position: expected,
         result: Some(result),

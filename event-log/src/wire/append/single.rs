@@ -1,10 +1,10 @@
-//! `Append`: the events of one append come one by one, and one answer follows.
+//! `Append`: one append per call, whose events are sent in separate messages.
 
 use tonic::Streaming;
 
-use super::{Append, Outcome, Proposed};
+use super::{AppendOutcome, AppendRequest, ProposedEvents};
 use crate::embedded::ClientExpected;
-use crate::wire::message::{proposed, stream_id};
+use crate::wire::event_conversion::{proposed, stream_id};
 use crate::wire::proto::event_store::client::Empty;
 use crate::wire::proto::event_store::client::streams::append_req::options::ExpectedStreamRevision;
 use crate::wire::proto::event_store::client::streams::append_resp::wrong_expected_version::{
@@ -17,20 +17,25 @@ use crate::wire::proto::event_store::client::streams::{AppendReq, AppendResp, ap
 use crate::wire::refusal::Refusal;
 use event_schemas::ids::Revision;
 
-/// Reads the messages of a call into an append.
-pub(in crate::wire) async fn receive(mut messages: Streaming<AppendReq>) -> Result<Append, tonic::Status> {
+/// Receives the messages of a call.
+pub(in crate::wire) async fn receive(
+    mut messages: Streaming<AppendReq>,
+) -> Result<AppendRequest, tonic::Status> {
     let mut append = None;
     while let Some(message) = messages.message().await? {
-        take(&mut append, message)?;
-        if append.as_ref().is_some_and(|append: &Append| append.events.is_too_large()) {
+        add_message(&mut append, message)?;
+        if append.as_ref().is_some_and(|append: &AppendRequest| append.events.is_too_large()) {
             return Err(Refusal::TooLarge.into());
         }
     }
     Ok(append.ok_or(Refusal::Malformed("the append has no options"))?)
 }
 
-/// Adds a message to what has come before it.
-pub(in crate::wire) fn take(append: &mut Option<Append>, message: AppendReq) -> Result<(), Refusal> {
+/// Adds a message to the append.
+pub(in crate::wire) fn add_message(
+    append: &mut Option<AppendRequest>,
+    message: AppendReq,
+) -> Result<(), Refusal> {
     match (message.content, append) {
         (Some(append_req::Content::Options(options)), append @ None) => {
             let expected = match options.expected_stream_revision {
@@ -38,10 +43,10 @@ pub(in crate::wire) fn take(append: &mut Option<Append>, message: AppendReq) -> 
                 Some(ExpectedStreamRevision::NoStream(_)) => ClientExpected::NoStream,
                 Some(ExpectedStreamRevision::Any(_)) => ClientExpected::Any,
                 Some(ExpectedStreamRevision::StreamExists(_)) => ClientExpected::Exists,
-                None => return Err(Refusal::Malformed("the append does not say which revision it expects")),
+                None => return Err(Refusal::Malformed("the append has no expected revision")),
             };
             let stream = stream_id(options.stream_identifier.as_ref())?;
-            *append = Some(Append { stream, expected, events: Proposed::default() });
+            *append = Some(AppendRequest { stream, expected, events: ProposedEvents::default() });
             Ok(())
         }
         (Some(append_req::Content::ProposedMessage(event)), Some(append)) => {
@@ -53,35 +58,37 @@ pub(in crate::wire) fn take(append: &mut Option<Append>, message: AppendReq) -> 
             Err(Refusal::Malformed("the append has its options twice"))
         }
         (Some(append_req::Content::ProposedMessage(_)), None) => {
-            Err(Refusal::Malformed("the append begins with an event, not with its options"))
+            Err(Refusal::Malformed("the append starts with an event, not with its options"))
         }
         (None, _) => Err(Refusal::Malformed("a message of the append is empty")),
     }
 }
 
-/// The answer; a conflict is one as well, not an error.
-pub(in crate::wire) fn answer(outcome: Outcome) -> AppendResp {
+/// The answer. A conflict is a regular answer, not an error.
+pub(in crate::wire) fn answer(outcome: AppendOutcome) -> AppendResp {
     let result = match outcome {
-        Outcome::Appended { revision, position } => Answer::Success(Success {
+        AppendOutcome::Appended { revision, position } => Answer::Success(Success {
             current_revision_option: Some(success::CurrentRevisionOption::CurrentRevision(revision.0)),
             position_option: Some(success::PositionOption::Position(Position {
                 commit_position: position.0,
                 prepare_position: position.0,
             })),
         }),
-        Outcome::Nothing { last } => Answer::Success(Success {
+        AppendOutcome::NoEvents { last } => Answer::Success(Success {
             current_revision_option: Some(match last {
                 Some(revision) => success::CurrentRevisionOption::CurrentRevision(revision.0),
                 None => success::CurrentRevisionOption::NoStream(Empty {}),
             }),
             position_option: Some(success::PositionOption::NoPosition(Empty {})),
         }),
-        Outcome::Conflict { expected, actual } => Answer::WrongExpectedVersion(conflict(expected, actual)),
+        AppendOutcome::Conflict { expected, actual } => {
+            Answer::WrongExpectedVersion(conflict(expected, actual))
+        }
     };
     AppendResp { result: Some(result) }
 }
 
-/// Both in the fields of today and in those of clients before 20.6.1.
+/// A conflict, in the current fields and in those for clients before 20.6.1.
 fn conflict(expected: ClientExpected, actual: Option<Revision>) -> WrongExpectedVersion {
     let none = Empty {};
     let (current, current_2060) = match actual {
@@ -103,7 +110,7 @@ fn conflict(expected: ClientExpected, actual: Option<Revision>) -> WrongExpected
             ExpectedRevisionOption::ExpectedStreamExists(none),
             ExpectedRevisionOption2060::StreamExists2060(none),
         ),
-        // The older fields had no word for it; the largest number is what servers wrote.
+        // The older fields have no value for it; servers wrote the largest number.
         ClientExpected::NoStream => (
             ExpectedRevisionOption::ExpectedNoStream(none),
             ExpectedRevisionOption2060::ExpectedRevision2060(u64::MAX),

@@ -1,4 +1,4 @@
-//! A TCP connection that acknowledges at once.
+//! A TCP connection without delayed acknowledgements.
 
 use std::io;
 use std::pin::Pin;
@@ -15,28 +15,28 @@ use super::Peer;
 pub(in crate::wire) struct Socket {
     stream: TcpStream,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _place: place }
+    pub(super) fn new(stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) -> Self {
+        Self { stream, peer, _permit: permit }
     }
 
     pub(super) fn peer(&self) -> Peer {
         self.peer.clone()
     }
 
-    /// Has the system acknowledge at once. Clients that write headers and body apart, and do not switch Nagle's algorithm
-    /// off, wait for that between the two: 40 ms a call without it. It must be asked for again after every read.
+    /// Makes the system acknowledge immediately. Clients that write headers and body separately, with Nagle's algorithm on,
+    /// wait for the acknowledgement between the two: 40 ms per call without this. It must be set again after every read.
     #[cfg(target_os = "linux")]
-    fn acknowledge_at_once(&self) {
-        // Without it, calls are slower and still right.
+    fn acknowledge_immediately(&self) {
+        // If it fails, calls are only slower.
         let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn acknowledge_at_once(&self) {}
+    fn acknowledge_immediately(&self) {}
 }
 
 impl AsyncRead for Socket {
@@ -47,7 +47,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = read {
-            self.acknowledge_at_once();
+            self.acknowledge_immediately();
         }
         read
     }

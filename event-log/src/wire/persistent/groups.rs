@@ -1,111 +1,114 @@
-//! All groups of a server: made, changed, deleted, found. What they are is in the log; the first who asks reads it.
+//! All groups of a server: creating, updating, deleting and finding them. They are loaded from the log at the first call.
 
-use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event_schemas::envelope::NewEvent;
 use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::group::{Command, Worker};
-use super::message::Wanted;
-use super::record::{self, Change, GROUPS, Group};
+use super::group::{GroupCommand, GroupTask};
+use super::group_conversion::GroupRequest;
+use super::group_events::{self, GROUPS, GroupChange, GroupDefinition};
 use super::refusal::GroupRefusal;
-use super::settings::{Beginning, Key, Place, Settings, Source};
+use super::settings::{GroupKey, GroupSource, GroupStart, Settings, SourcePosition};
 use crate::wire::node::Node;
 use crate::{EventLog, Expected};
 
 /// The most groups of a server.
 const GROUPS_MAX: usize = 10_000;
 
-/// How many commands may wait for a group.
+/// The capacity of a group's command queue.
 const COMMANDS_WAITING_MAX: usize = 1024;
 
-/// How many changes are read at once.
+/// The number of changes in one page.
 const PAGE: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct Groups {
     node: Arc<Node>,
-    /// None until somebody asks. Changes are made one after another.
-    running: Mutex<Option<BTreeMap<Key, Running>>>,
+    /// `None` until the groups are loaded. The lock serialises changes.
+    entries: Mutex<Option<BTreeMap<GroupKey, GroupEntry>>>,
 }
 
-/// A group, and its task once somebody asked for it.
+/// A group, and the command queue of its task once it was started.
 #[derive(Debug)]
-struct Running {
-    group: Group,
-    commands: Option<mpsc::Sender<Command>>,
+struct GroupEntry {
+    group: GroupDefinition,
+    commands: Option<mpsc::Sender<GroupCommand>>,
 }
 
 impl Groups {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, running: Mutex::new(None) }
+        Self { node, entries: Mutex::new(None) }
     }
 
-    pub(super) async fn create(&self, wanted: Wanted) -> Result<(), GroupRefusal> {
-        let Wanted { key, filter, settings } = wanted;
-        let mut running = self.running.lock().await;
-        let running = self.loaded(&mut running).await?;
-        if running.contains_key(&key) {
+    pub(super) async fn create(&self, request: GroupRequest) -> Result<(), GroupRefusal> {
+        let GroupRequest { key, filter, settings } = request;
+        let mut entries = self.entries.lock().await;
+        let entries = self.load_once(&mut entries).await?;
+        if entries.contains_key(&key) {
             return Err(GroupRefusal::Exists(key));
         }
-        if running.len() >= GROUPS_MAX {
+        if entries.len() >= GROUPS_MAX {
             return Err(GroupRefusal::TooMany);
         }
-        let begin = self.begin(&key.source, &settings).await?;
-        let mut group = Group::new(&key, filter, settings, begin);
-        if let Some((checkpoints, parked)) = record::streams(&key) {
+        let start = self.resolve_start(&key.source, &settings).await?;
+        let mut group = GroupDefinition::new(&key, filter, settings, start);
+        if let Some((checkpoints, parked)) = group_events::streams(&key) {
             group.checkpoints_from = self.end_of(&checkpoints).await?;
             group.parked_from = self.end_of(&parked).await?;
         }
         self.append(group.event()).await?;
-        running.insert(key, Running { group, commands: None });
+        entries.insert(key, GroupEntry { group, commands: None });
         Ok(())
     }
 
-    /// The group goes on from its checkpoint with other settings; from the start that they name if it has none.
-    pub(super) async fn update(&self, wanted: Wanted) -> Result<(), GroupRefusal> {
-        let Wanted { key, settings, .. } = wanted;
-        let mut running = self.running.lock().await;
-        let running = self.loaded(&mut running).await?;
-        let Some(old) = running.get_mut(&key) else { return Err(GroupRefusal::Missing(key)) };
-        let begin = self.begin(&key.source, &settings).await?;
+    /// Changes the settings. The group resumes from its checkpoint, or from the new start if it has none.
+    pub(super) async fn update(&self, request: GroupRequest) -> Result<(), GroupRefusal> {
+        let GroupRequest { key, settings, .. } = request;
+        let mut entries = self.entries.lock().await;
+        let entries = self.load_once(&mut entries).await?;
+        let Some(old) = entries.get_mut(&key) else { return Err(GroupRefusal::Missing(key)) };
+        let start = self.resolve_start(&key.source, &settings).await?;
         let mut group = old.group.clone();
-        (group.settings, group.begin) = (settings, begin);
+        (group.settings, group.begin) = (settings, start);
         self.append(group.event()).await?;
         old.group = group;
         stop(&mut old.commands, &key).await;
         Ok(())
     }
 
-    pub(super) async fn delete(&self, key: Key) -> Result<(), GroupRefusal> {
-        let mut running = self.running.lock().await;
-        let running = self.loaded(&mut running).await?;
-        let Some(old) = running.get_mut(&key) else { return Err(GroupRefusal::Missing(key)) };
-        self.append(record::deletion(&key)).await?;
+    pub(super) async fn delete(&self, key: GroupKey) -> Result<(), GroupRefusal> {
+        let mut entries = self.entries.lock().await;
+        let entries = self.load_once(&mut entries).await?;
+        let Some(old) = entries.get_mut(&key) else { return Err(GroupRefusal::Missing(key)) };
+        self.append(group_events::deletion(&key)).await?;
         stop(&mut old.commands, &key).await;
-        running.remove(&key);
+        entries.remove(&key);
         Ok(())
     }
 
-    /// How to reach the group.
-    pub(super) async fn find(&self, key: &Key) -> Result<mpsc::Sender<Command>, GroupRefusal> {
-        let mut running = self.running.lock().await;
-        let running = self.loaded(&mut running).await?;
-        let Some(running) = running.get_mut(key) else { return Err(GroupRefusal::Missing(key.clone())) };
-        self.started(key, running).await
+    /// The command queue of a group.
+    pub(super) async fn find(&self, key: &GroupKey) -> Result<mpsc::Sender<GroupCommand>, GroupRefusal> {
+        let mut entries = self.entries.lock().await;
+        let entries = self.load_once(&mut entries).await?;
+        let Some(entry) = entries.get_mut(key) else { return Err(GroupRefusal::Missing(key.clone())) };
+        self.ensure_started(key, entry).await
     }
 
-    /// How to reach all groups, or those of a source.
-    pub(super) async fn list(&self, of: Option<&Source>) -> Result<Vec<mpsc::Sender<Command>>, GroupRefusal> {
-        let mut running = self.running.lock().await;
-        let running = self.loaded(&mut running).await?;
+    /// The command queues of all groups, or of those of a source.
+    pub(super) async fn list(
+        &self,
+        of: Option<&GroupSource>,
+    ) -> Result<Vec<mpsc::Sender<GroupCommand>>, GroupRefusal> {
+        let mut entries = self.entries.lock().await;
+        let entries = self.load_once(&mut entries).await?;
         let mut found = Vec::new();
-        for (key, running) in running.iter_mut().filter(|(key, _)| of.is_none_or(|of| key.source == *of)) {
-            found.push(self.started(key, running).await?);
+        for (key, entry) in entries.iter_mut().filter(|(key, _)| of.is_none_or(|of| key.source == *of)) {
+            found.push(self.ensure_started(key, entry).await?);
         }
         match of {
             Some(source) if found.is_empty() => Err(GroupRefusal::NoneOf(source.clone())),
@@ -113,38 +116,43 @@ impl Groups {
         }
     }
 
-    /// Ends the work of all groups. They go on from their checkpoints with whoever comes next.
+    /// Stops the tasks of all groups. They resume from their checkpoints at the next call.
     pub(super) async fn restart(&self) {
-        if let Some(running) = self.running.lock().await.as_mut() {
-            for (key, running) in running.iter_mut() {
-                stop(&mut running.commands, key).await;
+        if let Some(entries) = self.entries.lock().await.as_mut() {
+            for (key, entry) in entries.iter_mut() {
+                stop(&mut entry.commands, key).await;
             }
         }
     }
 
-    async fn started(&self, key: &Key, running: &mut Running) -> Result<mpsc::Sender<Command>, GroupRefusal> {
-        if let Some(commands) = running.commands.as_ref().filter(|commands| !commands.is_closed()) {
+    async fn ensure_started(
+        &self,
+        key: &GroupKey,
+        entry: &mut GroupEntry,
+    ) -> Result<mpsc::Sender<GroupCommand>, GroupRefusal> {
+        if let Some(commands) = entry.commands.as_ref().filter(|commands| !commands.is_closed()) {
             return Ok(commands.clone());
         }
-        let worker = Worker::resume(Arc::clone(&self.node), key.clone(), running.group.clone()).await?;
-        let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
-        tokio::spawn(worker.run(waiting).boxed());
-        running.commands = Some(commands.clone());
+        let task = GroupTask::resume(Arc::clone(&self.node), key.clone(), entry.group.clone()).await?;
+        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
+        tokio::spawn(task.run(receiver).boxed());
+        entry.commands = Some(commands.clone());
         Ok(commands)
     }
 
-    async fn loaded<'a>(
+    /// Loads the groups from the log, unless they are loaded.
+    async fn load_once<'a>(
         &self,
-        running: &'a mut Option<BTreeMap<Key, Running>>,
-    ) -> Result<&'a mut BTreeMap<Key, Running>, GroupRefusal> {
-        let groups = match running.take() {
+        entries: &'a mut Option<BTreeMap<GroupKey, GroupEntry>>,
+    ) -> Result<&'a mut BTreeMap<GroupKey, GroupEntry>, GroupRefusal> {
+        let groups = match entries.take() {
             Some(groups) => groups,
             None => self.load().await?,
         };
-        Ok(running.insert(groups))
+        Ok(entries.insert(groups))
     }
 
-    async fn load(&self) -> Result<BTreeMap<Key, Running>, GroupRefusal> {
+    async fn load(&self) -> Result<BTreeMap<GroupKey, GroupEntry>, GroupRefusal> {
         let mut groups = BTreeMap::new();
         let mut from = Revision(0);
         loop {
@@ -152,31 +160,35 @@ impl Groups {
             let Some(last) = page.last() else { return Ok(groups) };
             from = last.revision.next();
             for event in &page {
-                match record::change(event) {
-                    Some(Change::Set(group)) => {
+                match group_events::change(event) {
+                    Some(GroupChange::Set(group)) => {
                         if let Some(key) = group.key() {
-                            groups.insert(key, Running { group: *group, commands: None });
+                            groups.insert(key, GroupEntry { group: *group, commands: None });
                         }
                     }
-                    Some(Change::Deleted(key)) => {
+                    Some(GroupChange::Deleted(key)) => {
                         groups.remove(&key);
                     }
                     None => tracing::warn!(
                         position = %event.position,
-                        "a change to a persistent subscription was made by a newer version, and is left out"
+                        "ignored a change to a persistent subscription that a newer version made"
                     ),
                 }
             }
         }
     }
 
-    /// Where a group with these settings begins: what "the end" is, is settled now.
-    async fn begin(&self, source: &Source, settings: &Settings) -> Result<Place, GroupRefusal> {
+    /// Resolves the start of a group with these settings; "the end" is the current end.
+    async fn resolve_start(
+        &self,
+        source: &GroupSource,
+        settings: &Settings,
+    ) -> Result<SourcePosition, GroupRefusal> {
         Ok(match (settings.start, source) {
-            (Beginning::First, _) => Place(0),
-            (Beginning::At(place), _) => place,
-            (Beginning::End, Source::All) => Place::from(self.head()).next(),
-            (Beginning::End, Source::Stream(stream)) => self.end_of(stream).await?.into(),
+            (GroupStart::First, _) => SourcePosition(0),
+            (GroupStart::At(position), _) => position,
+            (GroupStart::End, GroupSource::All) => SourcePosition::from(self.head()).next(),
+            (GroupStart::End, GroupSource::Stream(stream)) => self.end_of(stream).await?.into(),
         })
     }
 
@@ -184,9 +196,9 @@ impl Groups {
         *self.node.log.head().borrow()
     }
 
-    /// The revision of the stream's next event.
+    /// The next revision of the stream.
     async fn end_of(&self, stream: &StreamId) -> Result<Revision, GroupRefusal> {
-        Ok(self.node.log.last_of(stream).await?.map_or(Revision(0), |event| event.revision.next()))
+        Ok(self.node.log.last_event(stream).await?.map_or(Revision(0), |event| event.revision.next()))
     }
 
     async fn append(&self, change: NewEvent) -> Result<(), GroupRefusal> {
@@ -200,12 +212,12 @@ fn stream() -> StreamId {
 }
 
 /// Ends a group's task, and waits until it has.
-async fn stop(commands: &mut Option<mpsc::Sender<Command>>, key: &Key) {
+async fn stop(commands: &mut Option<mpsc::Sender<GroupCommand>>, key: &GroupKey) {
     let Some(commands) = commands.take() else { return };
-    let (ended, over) = oneshot::channel();
-    let why = GroupRefusal::Dropped(key.clone());
-    // If it has ended by itself, that is as well.
-    if commands.send(Command::End { why, ended }).await.is_ok() {
-        let _ = over.await;
+    let (ended, has_ended) = oneshot::channel();
+    let reason = GroupRefusal::Dropped(key.clone());
+    // The task may have ended already.
+    if commands.send(GroupCommand::End { reason, ended }).await.is_ok() {
+        let _ = has_ended.await;
     }
 }

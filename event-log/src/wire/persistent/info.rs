@@ -1,27 +1,27 @@
-//! What a group says of itself.
+//! The status report of a group.
 
-use super::flow::Standing;
-use super::message::{place_text, start};
-use super::settings::{Key, Place, Settings};
+use super::delivery_state::DeliveryStats;
+use super::group_conversion::{position_text, start_text};
+use super::settings::{GroupKey, Settings, SourcePosition};
 use crate::wire::proto::event_store::client::persistent_subscriptions::SubscriptionInfo;
 use crate::wire::proto::event_store::client::persistent_subscriptions::subscription_info::ConnectionInfo;
 
-/// A consumer's call, for whoever looks.
+/// The call of a consumer.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ConsumerConnection {
     pub(super) from: String,
     pub(super) user: String,
     pub(super) name: String,
-    pub(super) given: u64,
+    pub(super) delivered: u64,
 }
 
-impl Connection {
+impl ConsumerConnection {
     pub(super) fn info(&self, slots: usize, busy: usize) -> ConnectionInfo {
         ConnectionInfo {
             from: self.from.clone(),
             username: self.user.clone(),
             connection_name: self.name.clone(),
-            total_items: i64::try_from(self.given).unwrap_or(i64::MAX),
+            total_items: i64::try_from(self.delivered).unwrap_or(i64::MAX),
             available_slots: int(slots.saturating_sub(busy)),
             in_flight_messages: int(busy),
             ..ConnectionInfo::default()
@@ -29,32 +29,38 @@ impl Connection {
     }
 }
 
-/// What the flow of events does not know.
+/// The parts of the report that are not in [`DeliveryStats`].
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct GroupCounters {
     pub(super) connections: Vec<ConnectionInfo>,
-    pub(super) checkpoint: Option<Place>,
+    pub(super) checkpoint: Option<SourcePosition>,
     pub(super) last_known: Option<u64>,
     pub(super) parked: u64,
-    pub(super) given: u64,
+    pub(super) delivered: u64,
 }
 
-pub(super) fn of_group(key: &Key, settings: &Settings, standing: &Standing, rest: Rest) -> SubscriptionInfo {
-    let is_live = rest.last_known.is_none_or(|last| standing.next > Place(last));
-    let text =
-        |place: Option<u64>| place.map_or_else(String::new, |place| place_text(place.into(), &key.source));
-    // The last event that is done, not the next that is to be.
-    let checkpointed = rest.checkpoint.and_then(|place| place.0.checked_sub(1));
+pub(super) fn subscription_info(
+    key: &GroupKey,
+    settings: &Settings,
+    stats: &DeliveryStats,
+    counters: GroupCounters,
+) -> SubscriptionInfo {
+    let is_live = counters.last_known.is_none_or(|last| stats.next > SourcePosition(last));
+    let text = |position: Option<u64>| {
+        position.map_or_else(String::new, |position| position_text(position.into(), &key.source))
+    };
+    // The report has the last event that is done; the checkpoint is the next one.
+    let checkpointed = counters.checkpoint.and_then(|position| position.0.checked_sub(1));
     SubscriptionInfo {
         event_source: key.source.name().to_owned(),
         group_name: key.group.clone(),
         status: if is_live { "Live" } else { "Behind" }.to_owned(),
-        connections: rest.connections,
-        total_items: i64::try_from(rest.given).unwrap_or(i64::MAX),
+        connections: counters.connections,
+        total_items: i64::try_from(counters.delivered).unwrap_or(i64::MAX),
         last_checkpointed_event_position: text(checkpointed),
-        last_known_event_position: text(rest.last_known),
+        last_known_event_position: text(counters.last_known),
         resolve_link_tos: settings.resolve_links,
-        start_from: start(settings.start, &key.source),
+        start_from: start_text(settings.start, &key.source),
         message_timeout_milliseconds: int(settings.message_timeout.as_millis()),
         extra_statistics: settings.extra_statistics,
         max_retry_count: int(settings.max_retries),
@@ -64,14 +70,14 @@ pub(super) fn of_group(key: &Key, settings: &Settings, standing: &Standing, rest
         check_point_after_milliseconds: int(settings.checkpoint_after.as_millis()),
         min_check_point_count: int(settings.min_checkpoint_count),
         max_check_point_count: int(settings.max_checkpoint_count),
-        read_buffer_count: int(standing.waiting),
+        read_buffer_count: int(stats.read_buffer),
         live_buffer_count: 0,
-        retry_buffer_count: int(standing.again),
-        total_in_flight_messages: int(standing.out),
-        outstanding_messages_count: int(standing.out),
+        retry_buffer_count: int(stats.retry_buffer),
+        total_in_flight_messages: int(stats.in_flight),
+        outstanding_messages_count: int(stats.in_flight),
         named_consumer_strategy: settings.strategy.name().to_owned(),
         max_subscriber_count: int(settings.max_subscribers),
-        parked_message_count: i64::try_from(rest.parked).unwrap_or(i64::MAX),
+        parked_message_count: i64::try_from(counters.parked).unwrap_or(i64::MAX),
         ..SubscriptionInfo::default()
     }
 }

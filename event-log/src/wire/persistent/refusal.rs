@@ -1,27 +1,27 @@
-//! Why a call about a group is not done.
+//! Errors of calls about groups.
 
 use tonic::{Code, Status};
 
-use super::settings::{Key, Source, Unsound};
+use super::settings::{GroupKey, GroupSource, InvalidSettings};
 use crate::wire::refusal::{Refusal, Trailers};
 use crate::{AppendError, ReadError};
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum GroupRefusal {
     #[error("Subscription group {} on stream {} does not exist.", .0.group, .0.source.name())]
-    Missing(Key),
-    /// A stream has no group at all.
+    Missing(GroupKey),
+    /// The stream has no groups.
     #[error("Subscription group  on stream {} does not exist.", .0.name())]
-    NoneOf(Source),
+    NoneOf(GroupSource),
     #[error("Subscription group {} on stream {} exists.", .0.group, .0.source.name())]
-    Exists(Key),
-    #[error("Subscription group {} on stream {} failed: '{why}'", key.group, key.source.name())]
-    Unsound { key: Key, why: Unsound },
+    Exists(GroupKey),
+    #[error("Subscription group {} on stream {} failed: '{reason}'", key.group, key.source.name())]
+    InvalidSettings { key: GroupKey, reason: InvalidSettings },
     #[error("Maximum subscriptions reached for subscription group {} on stream {}.", .0.group, .0.source.name())]
-    Full(Key),
+    Full(GroupKey),
     #[error("Subscription group {} on stream {} was dropped.", .0.group, .0.source.name())]
-    Dropped(Key),
-    #[error("the server has as many groups as it may; delete one that nobody uses")]
+    Dropped(GroupKey),
+    #[error("the server has the maximum number of groups; delete an unused one")]
     TooMany,
     #[error(transparent)]
     Call(#[from] Refusal),
@@ -54,7 +54,7 @@ impl From<GroupRefusal> for Status {
             GroupRefusal::Exists(key) => {
                 (Code::AlreadyExists, "persistent-subscription-exists", &key.source, key.group.as_str())
             }
-            GroupRefusal::Unsound { key, .. } => {
+            GroupRefusal::InvalidSettings { key, .. } => {
                 (Code::Internal, "persistent-subscription-failed", &key.source, key.group.as_str())
             }
             GroupRefusal::Full(key) => {
@@ -68,8 +68,8 @@ impl From<GroupRefusal> for Status {
         trailers.exception(exception);
         trailers.add("stream-name", source.name());
         trailers.add("group-name", group);
-        if let GroupRefusal::Unsound { why, .. } = &refusal {
-            trailers.add("reason", &why.to_string());
+        if let GroupRefusal::InvalidSettings { reason, .. } = &refusal {
+            trailers.add("reason", &reason.to_string());
         }
         Status::with_metadata(code, message, trailers.0)
     }

@@ -1,4 +1,4 @@
-//! The service through which groups are managed and consumed.
+//! The service for managing and consuming groups.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::flow::{Action, ConsumerId};
-use super::group::{Command, NewConsumer, answers_max};
+use super::delivery_state::{ConsumerId, NackAction};
+use super::group::{GroupCommand, NewConsumer, answers_max};
+use super::group_conversion::{create, key, source, update};
 use super::groups::Groups;
-use super::message::{create, key, source, update};
 use super::refusal::GroupRefusal;
-use super::settings::{Key, Source};
+use super::settings::{GroupKey, GroupSource};
 use crate::wire::access::user_name;
-use crate::wire::message::{IdForm, uuid};
+use crate::wire::event_conversion::{UuidFormat, uuid};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::persistent_subscriptions::persistent_subscriptions_server::PersistentSubscriptions;
 use crate::wire::proto::event_store::client::persistent_subscriptions::{
@@ -39,10 +39,11 @@ impl GroupsService {
         Self { groups: Arc::new(Groups::new(Arc::clone(&node))), node }
     }
 
-    async fn ask<T>(
+    /// Sends a command to a group and waits for the answer.
+    async fn request<T>(
         &self,
-        key: &Key,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        key: &GroupKey,
+        command: impl FnOnce(oneshot::Sender<T>) -> GroupCommand,
     ) -> Result<T, GroupRefusal> {
         let commands = self.groups.find(key).await?;
         let (answer, answered) = oneshot::channel();
@@ -73,7 +74,7 @@ impl PersistentSubscriptions for GroupsService {
         self.node.admit(request.metadata())?;
         let options = request.into_inner().options.ok_or(NO_OPTIONS)?;
         let source = match &options.stream_option {
-            Some(StreamOption::All(_)) => Source::All,
+            Some(StreamOption::All(_)) => GroupSource::All,
             Some(StreamOption::StreamIdentifier(stream)) => source(Some(stream))?,
             None => source(None)?,
         };
@@ -90,19 +91,19 @@ impl PersistentSubscriptions for GroupsService {
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|message| message.content);
         let Some(read_req::Content::Options(options)) = first else { return Err(NO_OPTIONS.into()) };
-        let (key, ids) = consumed(&options)?;
+        let (key, ids) = consumer_options(&options)?;
         let slots = usize::try_from(options.buffer_size.clamp(1, SLOTS_MAX)).unwrap_or(1);
         let (answers, answered) = mpsc::channel(answers_max(slots));
         let consumer = NewConsumer { slots, ids, from, user, connection, answers };
-        let id = self.ask(&key, |joined| Command::Join { consumer, joined }).await??;
-        let consuming = Consuming { commands: self.groups.find(&key).await?, id };
-        tokio::spawn(listen(messages, Consuming { commands: consuming.commands.clone(), id }));
-        let answers = stream::unfold((answered, consuming), |(mut answered, consuming)| async move {
-            answered.recv().await.map(|answer| (answer, (answered, consuming)))
+        let id = self.request(&key, |joined| GroupCommand::Join { consumer, joined }).await??;
+        let consumer = ConsumerGuard { commands: self.groups.find(&key).await?, id };
+        tokio::spawn(forward_answers(messages, ConsumerGuard { commands: consumer.commands.clone(), id }));
+        let answers = stream::unfold((answered, consumer), |(mut answered, consumer)| async move {
+            answered.recv().await.map(|answer| (answer, (answered, consumer)))
         });
-        // A call ends with an error, or when its client ends it.
-        let over = Status::unavailable("the group gives out no more events; read it again");
-        Ok(Response::new(answers.chain(stream::once(std::future::ready(Err(over)))).boxed()))
+        // The server ends a call only with an error.
+        let ended = Status::unavailable("the group has stopped; subscribe again");
+        Ok(Response::new(answers.chain(stream::once(std::future::ready(Err(ended)))).boxed()))
     }
 
     async fn get_info(&self, request: Request<GetInfoReq>) -> Result<Response<GetInfoResp>, Status> {
@@ -110,11 +111,11 @@ impl PersistentSubscriptions for GroupsService {
         self.node.admit(request.metadata())?;
         let options = request.into_inner().options.ok_or(NO_OPTIONS)?;
         let source = match &options.stream_option {
-            Some(StreamOption::All(_)) => Source::All,
+            Some(StreamOption::All(_)) => GroupSource::All,
             Some(StreamOption::StreamIdentifier(stream)) => source(Some(stream))?,
             None => source(None)?,
         };
-        let info = self.ask(&key(source, options.group_name)?, Command::Info).await?;
+        let info = self.request(&key(source, options.group_name)?, GroupCommand::Info).await?;
         Ok(Response::new(GetInfoResp { subscription_info: Some(info) }))
     }
 
@@ -126,7 +127,7 @@ impl PersistentSubscriptions for GroupsService {
         self.node.admit(request.metadata())?;
         let options = request.into_inner().options.ok_or(NO_OPTIONS)?;
         let source = match &options.stream_option {
-            Some(StreamOption::All(_)) => Source::All,
+            Some(StreamOption::All(_)) => GroupSource::All,
             Some(StreamOption::StreamIdentifier(stream)) => source(Some(stream))?,
             None => source(None)?,
         };
@@ -135,7 +136,7 @@ impl PersistentSubscriptions for GroupsService {
             Some(StopAtOption::NoLimit(_)) | None => None,
         };
         let key = key(source, options.group_name)?;
-        self.ask(&key, |done| Command::Replay { stop_at, done }).await??;
+        self.request(&key, |done| GroupCommand::Replay { stop_at, done }).await??;
         Ok(Response::new(ReplayParkedResp {}))
     }
 
@@ -147,7 +148,7 @@ impl PersistentSubscriptions for GroupsService {
         let of = match options.list_option {
             Some(ListOption::ListAllSubscriptions(_)) | None => None,
             Some(ListOption::ListForStream(stream)) => Some(match &stream.stream_option {
-                Some(StreamOption::All(_)) => Source::All,
+                Some(StreamOption::All(_)) => GroupSource::All,
                 Some(StreamOption::Stream(stream)) => source(Some(stream))?,
                 None => source(None)?,
             }),
@@ -155,8 +156,8 @@ impl PersistentSubscriptions for GroupsService {
         let mut subscriptions: Vec<SubscriptionInfo> = Vec::new();
         for commands in self.groups.list(of.as_ref()).await? {
             let (answer, answered) = oneshot::channel();
-            // One that ends meanwhile is not there.
-            if commands.send(Command::Info(answer)).await.is_ok()
+            // A group that ends meanwhile is not listed.
+            if commands.send(GroupCommand::Info(answer)).await.is_ok()
                 && let Ok(info) = answered.await
             {
                 subscriptions.push(info);
@@ -174,69 +175,69 @@ impl PersistentSubscriptions for GroupsService {
 
 const NO_OPTIONS: Refusal = Refusal::Malformed("the call has no options");
 
-/// Which group a consumer wants, and how it wants to be told ids.
-fn consumed(options: &read_req::Options) -> Result<(Key, IdForm), Refusal> {
+/// The group that a consumer requests, and the form in which it wants ids.
+fn consumer_options(options: &read_req::Options) -> Result<(GroupKey, UuidFormat), Refusal> {
     use read_req::options::{StreamOption, uuid_option};
     let source = match &options.stream_option {
-        Some(StreamOption::All(_)) => Source::All,
+        Some(StreamOption::All(_)) => GroupSource::All,
         Some(StreamOption::StreamIdentifier(stream)) => source(Some(stream))?,
         None => source(None)?,
     };
     let ids = match options.uuid_option.as_ref().and_then(|option| option.content.as_ref()) {
-        Some(uuid_option::Content::Structured(_)) => IdForm::Structured,
-        Some(uuid_option::Content::String(_)) | None => IdForm::Text,
+        Some(uuid_option::Content::Structured(_)) => UuidFormat::Structured,
+        Some(uuid_option::Content::String(_)) | None => UuidFormat::Text,
     };
     Ok((key(source, options.group_name.clone())?, ids))
 }
 
-/// A consumer's place in its group, given up with this.
+/// Removes the consumer from its group when dropped.
 #[derive(Debug)]
-struct Consuming {
-    commands: mpsc::Sender<Command>,
+struct ConsumerGuard {
+    commands: mpsc::Sender<GroupCommand>,
     id: ConsumerId,
 }
 
-impl Drop for Consuming {
+impl Drop for ConsumerGuard {
     fn drop(&mut self) {
         let (commands, id) = (self.commands.clone(), self.id);
-        // Outside a runtime the group is gone as well.
+        // Without a runtime the group has ended as well.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let _ = commands.send(Command::Leave(id)).await;
+                let _ = commands.send(GroupCommand::Leave(id)).await;
             });
         }
     }
 }
 
-/// Passes on what a consumer says of the events that it got, until it says no more.
-async fn listen(mut messages: Streaming<ReadReq>, consuming: Consuming) {
+/// Forwards the answers of a consumer to its group, until its call ends.
+async fn forward_answers(mut messages: Streaming<ReadReq>, consumer: ConsumerGuard) {
     while let Ok(Some(message)) = messages.message().await {
         let command = match message.content {
-            Some(read_req::Content::Ack(ack)) => Command::Ack(event_ids(&ack.ids)),
-            Some(read_req::Content::Nack(nack)) => match action(nack.action) {
-                Some(action) => Command::Nack { ids: event_ids(&nack.ids), action, reason: nack.reason },
+            Some(read_req::Content::Ack(ack)) => GroupCommand::Ack(event_ids(&ack.ids)),
+            Some(read_req::Content::Nack(nack)) => match nack_action(nack.action) {
+                Some(action) => GroupCommand::Nack { ids: event_ids(&nack.ids), action, reason: nack.reason },
                 None => break,
             },
             Some(read_req::Content::Options(_)) | None => continue,
         };
-        if consuming.commands.send(command).await.is_err() {
+        if consumer.commands.send(command).await.is_err() {
             break;
         }
     }
 }
 
-/// What to do; none if the consumer wants no more.
-fn action(action: i32) -> Option<Action> {
-    use read_req::nack::Action as Wanted;
-    match Wanted::try_from(action) {
-        Ok(Wanted::Unknown | Wanted::Retry) | Err(_) => Some(Action::Retry),
-        Ok(Wanted::Park) => Some(Action::Park),
-        Ok(Wanted::Skip) => Some(Action::Skip),
-        Ok(Wanted::Stop) => None,
+/// The requested action; `None` if the consumer stops.
+fn nack_action(action: i32) -> Option<NackAction> {
+    use read_req::nack::Action;
+    match Action::try_from(action) {
+        Ok(Action::Unknown | Action::Retry) | Err(_) => Some(NackAction::Retry),
+        Ok(Action::Park) => Some(NackAction::Park),
+        Ok(Action::Skip) => Some(NackAction::Skip),
+        Ok(Action::Stop) => None,
     }
 }
 
-/// Those that are none are left out: nothing of that id is out.
+/// Parses event ids. Invalid ones are ignored, because no event in flight has them.
 fn event_ids(ids: &[shared::Uuid]) -> Vec<EventId> {
     ids.iter().filter_map(|id| uuid(Some(id)).ok()).map(EventId).collect()
 }

@@ -1,4 +1,4 @@
-//! What a group follows and how: made by a client, kept in the log.
+//! The source and settings of a group, as a client sets them and as they are stored in the log.
 
 use std::time::Duration;
 
@@ -6,38 +6,38 @@ use event_schemas::ids::{Position, Revision};
 use event_schemas::stream::StreamId;
 use serde::{Deserialize, Serialize};
 
-/// A number of the group's source: a revision of its stream, or a position of the log.
+/// A position in the source of a group: a revision of its stream, or a position of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Place(pub(super) u64);
+pub(super) struct SourcePosition(pub(super) u64);
 
-impl Place {
+impl SourcePosition {
     pub(super) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
-impl From<Revision> for Place {
+impl From<Revision> for SourcePosition {
     fn from(revision: Revision) -> Self {
         Self(revision.0)
     }
 }
 
-impl From<Position> for Place {
+impl From<Position> for SourcePosition {
     fn from(position: Position) -> Self {
         Self(position.0)
     }
 }
 
-/// What a group follows.
+/// The source of a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Source {
+pub(super) enum GroupSource {
     All,
     Stream(StreamId),
 }
 
-impl Source {
-    /// As clients write it.
+impl GroupSource {
+    /// The name in the protocol.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::All => "$all",
@@ -46,34 +46,34 @@ impl Source {
     }
 }
 
-/// A group's name, within what it follows.
+/// The key of a group: its source and its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
-    pub(super) source: Source,
+pub(super) struct GroupKey {
+    pub(super) source: GroupSource,
     pub(super) group: String,
 }
 
-/// Where a group begins before it has done anything.
+/// The start of a group without a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Beginning {
+pub(super) enum GroupStart {
     First,
-    /// That one included.
-    At(Place),
-    /// With what comes after the group was made.
+    /// At this position, inclusive.
+    At(SourcePosition),
+    /// With the first event after the group was created.
     End,
 }
 
-/// Which consumer gets an event.
+/// The strategy that assigns events to consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Strategy {
-    /// The first that has room.
+    /// The first consumer with a free slot.
     DispatchToSingle,
-    /// Each in turn.
+    /// Each consumer in turn.
     RoundRobin,
-    /// The same for all events of a stream, while the consumers stay the same.
+    /// The same consumer for all events of a stream, while the consumers stay the same.
     Pinned,
-    /// The same for all events of a correlation id.
+    /// The same consumer for all events with the same correlation id.
     PinnedByCorrelation,
 }
 
@@ -91,33 +91,33 @@ impl Strategy {
     }
 }
 
-/// How a group works.
+/// The settings of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
-    pub(super) start: Beginning,
+    pub(super) start: GroupStart,
     pub(super) resolve_links: bool,
     pub(super) extra_statistics: bool,
-    /// How long a consumer may take for an event before another gets it; for ever if none.
+    /// The time after which an unanswered event is retried; never if zero.
     #[serde(with = "millis")]
     pub(super) message_timeout: Duration,
-    /// After so many retries an event is parked.
+    /// The retries after which an event is parked.
     pub(super) max_retries: u32,
     #[serde(with = "millis")]
     pub(super) checkpoint_after: Duration,
     pub(super) min_checkpoint_count: u32,
     pub(super) max_checkpoint_count: u32,
-    /// Any number if 0.
+    /// Unlimited if 0.
     pub(super) max_subscribers: u32,
     pub(super) live_buffer_size: u32,
     pub(super) read_batch_size: u32,
-    /// The most events that are read and not yet with a consumer.
+    /// The most events that are read and not sent to a consumer yet.
     pub(super) history_buffer_size: u32,
     pub(super) strategy: Strategy,
 }
 
-/// Why settings are no settings.
+/// The settings are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unsound {
+pub(super) enum InvalidSettings {
     #[error("Read batch size must be greater than 0.")]
     ReadBatch,
     #[error("Buffer size must be greater than read batch size.")]
@@ -135,14 +135,14 @@ const BUFFER_MAX: u32 = 100_000;
 
 impl Settings {
     /// # Errors
-    /// What of them does not go together.
-    pub(super) fn check(&self) -> Result<(), Unsound> {
+    /// [`InvalidSettings`] if a value, or a combination of values, is not allowed.
+    pub(super) fn check(&self) -> Result<(), InvalidSettings> {
         if self.live_buffer_size == 0 {
-            Err(Unsound::LiveBuffer)
+            Err(InvalidSettings::LiveBuffer)
         } else if self.read_batch_size == 0 {
-            Err(Unsound::ReadBatch)
+            Err(InvalidSettings::ReadBatch)
         } else if self.history_buffer_size <= self.read_batch_size || self.history_buffer_size > BUFFER_MAX {
-            Err(Unsound::Buffer)
+            Err(InvalidSettings::Buffer)
         } else {
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! A number of events of the whole log.
+//! A limited read of the whole log.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use event_schemas::envelope::Recorded;
 use event_schemas::ids::Position;
 use tonic::Status;
 
-use super::form::Form;
-use super::plan::{Direction, From};
+use super::plan::{Direction, StartFrom};
+use super::read_format::ReadFormat;
 use super::{PageSize, Reader};
 use crate::EventLog;
 use crate::wire::filter::Filter;
@@ -15,18 +15,18 @@ use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::refusal::Refusal;
 
-/// Reads the log from a position on: forwards that one included, backwards not.
+/// Reads the log from a position: inclusive forwards, exclusive backwards.
 #[derive(Debug)]
 pub(in crate::wire) struct AllEvents {
     node: Arc<Node>,
-    form: Form,
+    format: ReadFormat,
     direction: Direction,
     filter: Filter,
-    of_log: crate::Filter,
+    log_filter: crate::Filter,
     left: u64,
-    /// Forwards: everything up to here was looked at. Backwards: everything from here on.
+    /// Forwards: events up to here were read. Backwards: events from here on were read.
     at: Position,
-    /// The last event when the reading began: what comes later is not part of it.
+    /// The head when the read started; later events are not included.
     end: Position,
     page: PageSize,
 }
@@ -34,23 +34,23 @@ pub(in crate::wire) struct AllEvents {
 impl AllEvents {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        form: Form,
-        from: From<Position>,
+        format: ReadFormat,
+        from: StartFrom<Position>,
         direction: Direction,
         count: u64,
         filter: Filter,
     ) -> Self {
         let end = *node.log.head().borrow();
         let at = match (direction, from) {
-            (Direction::Forwards, From::Start) => Position::START,
-            (Direction::Forwards, From::At(position)) => Position(position.0.saturating_sub(1)),
-            (Direction::Forwards, From::End) => end,
-            (Direction::Backwards, From::Start) => Position::START,
-            (Direction::Backwards, From::At(position)) => position.min(Position(end.0 + 1)),
-            (Direction::Backwards, From::End) => Position(end.0 + 1),
+            (Direction::Forwards, StartFrom::Start) => Position::START,
+            (Direction::Forwards, StartFrom::At(position)) => Position(position.0.saturating_sub(1)),
+            (Direction::Forwards, StartFrom::End) => end,
+            (Direction::Backwards, StartFrom::Start) => Position::START,
+            (Direction::Backwards, StartFrom::At(position)) => position.min(Position(end.0 + 1)),
+            (Direction::Backwards, StartFrom::End) => Position(end.0 + 1),
         };
-        let of_log = filter.of_log();
-        Self { node, form, direction, filter, of_log, left: count, at, end, page: PageSize::new() }
+        let log_filter = filter.log_filter();
+        Self { node, format, direction, filter, log_filter, left: count, at, end, page: PageSize::new() }
     }
 
     async fn page(&mut self) -> Result<Vec<Recorded>, Refusal> {
@@ -58,18 +58,18 @@ impl AllEvents {
         let events = match self.direction {
             Direction::Forwards => {
                 let events_max = self.page.events(self.end.0 - self.at.0);
-                let mut page = log.read_all(self.at, &self.of_log, events_max).await?;
+                let mut page = log.read_all(self.at, &self.log_filter, events_max).await?;
                 self.at = page.next.min(self.end);
                 page.events.retain(|event| event.position <= self.end);
                 page.events
             }
             Direction::Backwards => {
-                let events = log.read_all_back(self.at, self.page.events(u64::MAX)).await?;
+                let events = log.read_all_backwards(self.at, self.page.events(u64::MAX)).await?;
                 self.at = events.last().map_or(Position::START, |event| event.position);
                 events
             }
         };
-        self.page.learn(&events);
+        self.page.adapt(&events);
         Ok(events)
     }
 
@@ -84,7 +84,7 @@ impl AllEvents {
 
 impl Reader for AllEvents {
     async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
-        self.node.observer.check()?;
+        self.node.server_state.check()?;
         if self.is_over() {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl Reader for AllEvents {
         for recorded in self.page().await? {
             if self.left > 0 && self.filter.matches(&recorded)? {
                 self.left -= 1;
-                answers.push(self.form.tell(&self.node, recorded).await?);
+                answers.push(self.format.convert(&self.node, recorded).await?);
             }
         }
         Ok(Some(answers))

@@ -7,69 +7,69 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::form::Form;
-use super::plan::From;
+use super::plan::StartFrom;
+use super::read_format::ReadFormat;
 use super::{PageSize, Reader};
 use crate::EventLog;
-use crate::wire::condition::Observer;
+use crate::wire::event_conversion::{content, position, timestamp};
 use crate::wire::filter::Filter;
-use crate::wire::message::{content, position, timestamp};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{
     CaughtUp, Checkpoint, Content, SubscriptionConfirmation,
 };
+use crate::wire::server_state::ServerStateWatch;
 
-/// Follows the log from behind a position on, for ever.
+/// Sends the events after a position, and then new ones.
 #[derive(Debug)]
 pub(in crate::wire) struct FollowAll {
     node: Arc<Node>,
-    observer: Observer,
+    server_state: ServerStateWatch,
     head: watch::Receiver<Position>,
-    form: Form,
+    format: ReadFormat,
     filter: Filter,
-    of_log: crate::Filter,
-    /// After how many events that were looked at a checkpoint is due; none without a filter.
+    log_filter: crate::Filter,
+    /// The number of scanned events between checkpoints; `None` without a filter.
     checkpoint_every: Option<u64>,
-    /// Everything up to here was looked at.
+    /// Events up to here were scanned.
     after: Position,
-    /// Up to where the client knows that it has all: its last event or checkpoint.
-    told: Position,
+    /// The position of the last event or checkpoint that was sent.
+    last_sent: Position,
     is_confirmed: bool,
     is_live: bool,
     page: PageSize,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl FollowAll {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        form: Form,
-        after: From<Position>,
+        format: ReadFormat,
+        after: StartFrom<Position>,
         filter: Filter,
         checkpoint_every: Option<u64>,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let head = node.log.head();
         let after = match after {
-            From::Start => Position::START,
-            From::At(position) => position,
-            From::End => *head.borrow(),
+            StartFrom::Start => Position::START,
+            StartFrom::At(position) => position,
+            StartFrom::End => *head.borrow(),
         };
         Self {
-            observer: node.observer.clone(),
+            server_state: node.server_state.clone(),
             node,
             head,
-            form,
-            of_log: filter.of_log(),
+            format,
+            log_filter: filter.log_filter(),
             filter,
             checkpoint_every,
             after,
-            told: after,
+            last_sent: after,
             is_confirmed: false,
             is_live: false,
             page: PageSize::new(),
-            _place: place,
+            _permit: permit,
         }
     }
 
@@ -81,11 +81,11 @@ impl FollowAll {
         }))
     }
 
-    /// Says how far the subscription is, if that is due at this position.
+    /// The checkpoint at this position, if one is due.
     fn checkpoint(&mut self, at: Position) -> Option<ReadResp> {
         let every = self.checkpoint_every?;
-        (at.0.saturating_sub(self.told.0) >= every).then(|| {
-            self.told = at;
+        (at.0.saturating_sub(self.last_sent.0) >= every).then(|| {
+            self.last_sent = at;
             content(Content::Checkpoint(Checkpoint {
                 commit_position: at.0,
                 prepare_position: at.0,
@@ -95,14 +95,14 @@ impl FollowAll {
     }
 
     async fn read_on(&mut self) -> Result<Vec<ReadResp>, Status> {
-        let read = self.node.log.read_all(self.after, &self.of_log, self.page.events(u64::MAX)).await;
+        let read = self.node.log.read_all(self.after, &self.log_filter, self.page.events(u64::MAX)).await;
         let page = read.map_err(crate::wire::refusal::Refusal::from)?;
-        self.page.learn(&page.events);
+        self.page.adapt(&page.events);
         let mut answers = Vec::new();
         for recorded in page.events {
             let at = recorded.position;
             if self.filter.matches(&recorded)? {
-                answers.push(self.form.tell(&self.node, recorded).await?);
+                answers.push(self.format.convert(&self.node, recorded).await?);
             }
             answers.extend(self.checkpoint(at));
         }
@@ -114,7 +114,7 @@ impl FollowAll {
 
 impl Reader for FollowAll {
     async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
-        self.observer.check_subscription()?;
+        self.server_state.check_subscription()?;
         if !self.is_confirmed {
             self.is_confirmed = true;
             let subscription_id = Uuid::new_v4().to_string();
@@ -128,7 +128,7 @@ impl Reader for FollowAll {
             return Ok(Some(vec![self.caught_up()]));
         }
         tokio::select! {
-            status = self.observer.ended() => Err(status),
+            status = self.server_state.ended() => Err(status),
             moved = self.head.wait_for(|head| *head > after) => match moved {
                 Ok(_) => Ok(()),
                 Err(_) => Err(Status::unavailable("the log has stopped")),

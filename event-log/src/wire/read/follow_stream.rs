@@ -10,46 +10,47 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::form::Form;
-use super::plan::From;
+use super::plan::StartFrom;
+use super::read_format::ReadFormat;
 use super::{PageSize, Reader};
 use crate::EventLog;
-use crate::wire::condition::Observer;
-use crate::wire::message::{content, timestamp};
+use crate::wire::event_conversion::{content, timestamp};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::ReadResp;
 use crate::wire::proto::event_store::client::streams::read_resp::{
     CaughtUp, Content, SubscriptionConfirmation,
 };
 use crate::wire::refusal::Refusal;
-use crate::wire::stream_state::TOMBSTONE;
+use crate::wire::server_state::ServerStateWatch;
+use crate::wire::stream_metadata::TOMBSTONE;
 
-/// Follows a stream from behind a revision on, for ever. The stream need not exist yet.
+/// Sends the events after a revision, and then new ones. The stream need not exist yet.
 #[derive(Debug)]
 pub(in crate::wire) struct FollowStream {
     node: Arc<Node>,
-    observer: Observer,
+    server_state: ServerStateWatch,
     head: watch::Receiver<Position>,
-    form: Form,
+    format: ReadFormat,
     stream: StreamId,
-    of_log: crate::Filter,
-    /// Older events are hidden.
+    log_filter: crate::Filter,
+    /// Events recorded earlier are hidden.
     recorded_from: Option<Timestamp>,
-    stage: Stage,
+    phase: FollowPhase,
     page: PageSize,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
+/// The progress of the subscription.
 #[derive(Debug)]
-enum Stage {
+enum FollowPhase {
     New {
-        after: From<Revision>,
+        after: StartFrom<Revision>,
     },
-    /// Reading the stream by itself.
-    History {
+    /// Reads the stream.
+    CatchingUp {
         next: Revision,
     },
-    /// Reading the log, of which other streams are left out.
+    /// Reads the log, without other streams.
     Live {
         next: Revision,
         after: Position,
@@ -59,65 +60,65 @@ enum Stage {
 impl FollowStream {
     pub(in crate::wire) fn new(
         node: Arc<Node>,
-        form: Form,
+        format: ReadFormat,
         stream: StreamId,
-        after: From<Revision>,
-        place: OwnedSemaphorePermit,
+        after: StartFrom<Revision>,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
-        let of_log = crate::Filter::StreamPrefixes(vec![stream.as_str().to_owned()]);
+        let log_filter = crate::Filter::StreamPrefixes(vec![stream.as_str().to_owned()]);
         Self {
-            observer: node.observer.clone(),
+            server_state: node.server_state.clone(),
             head: node.log.head(),
             node,
-            form,
+            format,
             stream,
-            of_log,
+            log_filter,
             recorded_from: None,
-            stage: Stage::New { after },
+            phase: FollowPhase::New { after },
             page: PageSize::new(),
-            _place: place,
+            _permit: permit,
         }
     }
 
-    async fn begin(&mut self, after: From<Revision>) -> Result<ReadResp, Refusal> {
-        let (first, recorded_from) = self.node.begin_following(&self.stream).await?;
+    async fn start(&mut self, after: StartFrom<Revision>) -> Result<ReadResp, Refusal> {
+        let (first, recorded_from) = self.node.first_visible(&self.stream).await?;
         self.recorded_from = recorded_from;
         let next = match after {
-            From::Start => Revision(0),
-            From::At(revision) => Revision(revision.0.saturating_add(1)),
-            From::End => {
-                let last = self.node.log.last_of(&self.stream).await?;
+            StartFrom::Start => Revision(0),
+            StartFrom::At(revision) => Revision(revision.0.saturating_add(1)),
+            StartFrom::End => {
+                let last = self.node.log.last_event(&self.stream).await?;
                 last.map_or(Revision(0), |event| event.revision.next())
             }
         };
-        self.stage = Stage::History { next: next.max(first) };
+        self.phase = FollowPhase::CatchingUp { next: next.max(first) };
         let subscription_id = Uuid::new_v4().to_string();
         Ok(content(Content::Confirmation(SubscriptionConfirmation { subscription_id })))
     }
 
-    /// The next part of what was there, or the news that it was all.
-    async fn history(&mut self, next: Revision) -> Result<Vec<ReadResp>, Refusal> {
-        // What the stream has got up to here is read now; what comes behind it, from the log.
+    /// The next page of existing events, or `CaughtUp` after the last one.
+    async fn catch_up(&mut self, next: Revision) -> Result<Vec<ReadResp>, Refusal> {
+        // Events up to this head are read from the stream; later ones from the log.
         let head = *self.head.borrow();
         let events = self.node.log.read_stream(&self.stream, next, self.page.events(u64::MAX)).await?;
-        self.page.learn(&events);
+        self.page.adapt(&events);
         let Some(last) = events.last() else {
-            self.stage = Stage::Live { next, after: head };
+            self.phase = FollowPhase::Live { next, after: head };
             return Ok(vec![content(Content::CaughtUp(CaughtUp {
                 timestamp: Some(timestamp(self.node.clock.now())),
                 stream_revision: next.0.checked_sub(1).and_then(|last| i64::try_from(last).ok()),
                 position: None,
             }))]);
         };
-        self.stage = Stage::History { next: last.revision.next() };
+        self.phase = FollowPhase::CatchingUp { next: last.revision.next() };
         let is_hidden = |event: &Recorded| self.recorded_from.is_some_and(|from| event.recorded_at < from);
         let visible = events.into_iter().filter(|event| !is_hidden(event)).collect();
-        self.form.tell_all(&self.node, visible).await
+        self.format.convert_all(&self.node, visible).await
     }
 
     async fn live(&mut self, mut next: Revision, after: Position) -> Result<Vec<ReadResp>, Refusal> {
-        let page = self.node.log.read_all(after, &self.of_log, self.page.events(u64::MAX)).await?;
-        self.page.learn(&page.events);
+        let page = self.node.log.read_all(after, &self.log_filter, self.page.events(u64::MAX)).await?;
+        self.page.adapt(&page.events);
         let mut answers = Vec::new();
         for recorded in page.events {
             if recorded.stream == self.stream && recorded.revision >= next {
@@ -125,28 +126,28 @@ impl FollowStream {
                     if answers.is_empty() {
                         return Err(Refusal::Deleted(recorded.stream));
                     }
-                    // First what came before; the end is met again.
-                    self.stage = Stage::Live { next, after: Position(recorded.position.0 - 1) };
+                    // The earlier events are sent first; the tombstone is read again.
+                    self.phase = FollowPhase::Live { next, after: Position(recorded.position.0 - 1) };
                     return Ok(answers);
                 }
                 next = recorded.revision.next();
-                answers.push(self.form.tell(&self.node, recorded).await?);
+                answers.push(self.format.convert(&self.node, recorded).await?);
             }
         }
-        self.stage = Stage::Live { next, after: page.next };
+        self.phase = FollowPhase::Live { next, after: page.next };
         Ok(answers)
     }
 }
 
 impl Reader for FollowStream {
     async fn next(&mut self) -> Result<Option<Vec<ReadResp>>, Status> {
-        self.observer.check_subscription()?;
-        Ok(Some(match self.stage {
-            Stage::New { after } => vec![self.begin(after).await?],
-            Stage::History { next } => self.history(next).await?,
-            Stage::Live { next, after } => {
+        self.server_state.check_subscription()?;
+        Ok(Some(match self.phase {
+            FollowPhase::New { after } => vec![self.start(after).await?],
+            FollowPhase::CatchingUp { next } => self.catch_up(next).await?,
+            FollowPhase::Live { next, after } => {
                 tokio::select! {
-                    status = self.observer.ended() => Err(status),
+                    status = self.server_state.ended() => Err(status),
                     moved = self.head.wait_for(|head| *head > after) => match moved {
                         Ok(_) => Ok(()),
                         Err(_) => Err(Status::unavailable("the log has stopped")),

@@ -1,4 +1,4 @@
-//! Settings of streams, and deleting them.
+//! Stream metadata and deletion.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use eventstore::{
     TombstoneStreamOptions,
 };
 
-use super::{Bench, event, events, soon};
+use super::{ServerFixture, event, events, soon};
 use crate::EventLog;
 
 async fn append(
@@ -36,18 +36,18 @@ async fn all_visible(client: &Client) -> Result<Vec<u64>, Error> {
     let end = ReadStreamOptions::default().position(StreamPosition::End);
     let mut backwards = visible(client, &end).await?;
     backwards.reverse();
-    assert_eq!(forwards, backwards, "both ways show the same");
+    assert_eq!(forwards, backwards, "both directions return the same");
     Ok(forwards)
 }
 
-async fn set(client: &Client, settings: StreamMetadata) {
-    client.set_stream_metadata("a", &AppendToStreamOptions::default(), &settings).await.unwrap();
+async fn set(client: &Client, metadata: StreamMetadata) {
+    client.set_stream_metadata("a", &AppendToStreamOptions::default(), &metadata).await.unwrap();
 }
 
 #[tokio::test]
-async fn settings_hide_events_and_come_back_as_they_were_set() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn stream_metadata_hides_events_and_is_returned() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     append(&client, ExpectedRevision::Any, 0..10).await.unwrap();
     set(&client, StreamMetadata::builder().max_count(3).build()).await;
     assert_eq!(all_visible(&client).await.unwrap(), [7, 8, 9]);
@@ -57,9 +57,9 @@ async fn settings_hide_events_and_come_back_as_they_were_set() {
     assert_eq!(all_visible(&client).await.unwrap(), [6, 7, 8, 9, 10]);
     let from = ReadStreamOptions::default().position(StreamPosition::Position(2)).max_count(2);
     assert_eq!(visible(&client, &from).await.unwrap(), [6, 7]);
-    bench.clock.advance(Duration::from_secs(60));
+    fixture.clock.advance(Duration::from_secs(60));
     append(&client, ExpectedRevision::Any, 11..12).await.unwrap();
-    // This client would write milliseconds, where the protocol has seconds.
+    // This client would write milliseconds, but the protocol has seconds.
     let settings = serde_json::json!({"$maxAge": 30, "mine": "kept"});
     let settings = EventData::json("$metadata", &settings).unwrap();
     client.append_to_stream("$$a", &AppendToStreamOptions::default(), settings).await.unwrap();
@@ -67,17 +67,17 @@ async fn settings_hide_events_and_come_back_as_they_were_set() {
     let StreamMetadataResult::Success(kept) =
         client.get_stream_metadata("a", &ReadStreamOptions::default()).await.unwrap()
     else {
-        panic!("there are settings")
+        panic!("the stream has metadata")
     };
     assert_eq!(kept.metadata().custom_properties["mine"], "kept");
-    // Only the latest settings are kept.
+    // Only the latest metadata is visible.
     assert_eq!(kept.version(), 2);
 }
 
 #[tokio::test]
-async fn a_deleted_stream_is_gone_and_can_be_begun_anew() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_deleted_stream_is_gone_and_can_be_recreated() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     append(&client, ExpectedRevision::Any, 0..3).await.unwrap();
     let options = DeleteStreamOptions::default().expected_revision(ExpectedRevision::Exact(2));
     client.delete_stream("a", &options).await.unwrap();
@@ -92,14 +92,14 @@ async fn a_deleted_stream_is_gone_and_can_be_begun_anew() {
     assert_eq!(append(&client, ExpectedRevision::NoStream, 3..5).await.unwrap(), 4);
     assert_eq!(append(&client, ExpectedRevision::NoStream, 3..5).await.unwrap(), 4, "repeated");
     assert_eq!(all_visible(&client).await.unwrap(), [3, 4]);
-    // Nothing is lost to the log itself.
-    assert_eq!(bench.log.read_stream(&"a".parse().unwrap(), Revision(0), 10).await.unwrap().len(), 5);
+    // The log still has all events.
+    assert_eq!(fixture.log.read_stream(&"a".parse().unwrap(), Revision(0), 10).await.unwrap().len(), 5);
 }
 
 #[tokio::test]
-async fn those_who_follow_a_deleted_stream_see_what_comes_after_it() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_subscription_to_a_deleted_stream_gets_new_events() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     append(&client, ExpectedRevision::Any, 0..3).await.unwrap();
     client.delete_stream("a", &DeleteStreamOptions::default()).await.unwrap();
     let options = SubscribeToStreamOptions::default().start_from(StreamPosition::Start);
@@ -110,9 +110,9 @@ async fn those_who_follow_a_deleted_stream_see_what_comes_after_it() {
 }
 
 #[tokio::test]
-async fn a_stream_with_a_tombstone_is_never_read_or_appended_to_again() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_tombstoned_stream_cannot_be_read_or_appended_to() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     append(&client, ExpectedRevision::Any, 0..3).await.unwrap();
     let options = SubscribeToStreamOptions::default().start_from(StreamPosition::Position(1));
     let mut following = client.subscribe_to_stream("a", &options).await;
@@ -128,24 +128,24 @@ async fn a_stream_with_a_tombstone_is_never_read_or_appended_to_again() {
     assert!(matches!(again, Err(Error::ResourceDeleted)), "{again:?}");
     let settings = client.get_stream_metadata("a", &ReadStreamOptions::default()).await;
     assert!(matches!(settings, Err(Error::ResourceDeleted)));
-    // Its settings can still be written, as servers of this protocol allow.
+    // Its metadata can still be written, as with other servers of this protocol.
     set(&client, StreamMetadata::builder().max_count(3).build()).await;
-    let tombstone = bench.log.read_stream(&"a".parse().unwrap(), Revision(3), 1).await.unwrap();
+    let tombstone = fixture.log.read_stream(&"a".parse().unwrap(), Revision(3), 1).await.unwrap();
     assert_eq!(tombstone[0].event_type.as_str(), "$streamDeleted");
-    // Somebody else's tombstone.
+    // A client cannot append a tombstone as an event.
     let forged = EventData::binary("$streamDeleted", bytes::Bytes::new());
     let refused = client.append_to_stream("b", &Default::default(), forged).await;
     assert!(matches!(refused, Err(Error::AccessDenied)), "{refused:?}");
-    // What never was can be kept from ever being.
+    // A stream without events can be tombstoned as well.
     client.tombstone_stream("never", &TombstoneStreamOptions::default()).await.unwrap();
     let refused = client.append_to_stream("never", &Default::default(), event(1)).await;
     assert!(matches!(refused, Err(Error::ResourceDeleted)), "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_deletion_whose_expectation_is_not_met_says_so_in_the_words_that_clients_read() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_deletion_at_a_wrong_revision_has_the_text_clients_parse() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     append(&client, ExpectedRevision::Any, 0..3).await.unwrap();
     for (stream, expected, text) in [
         ("a", ExpectedRevision::Exact(1), "Stream: a, Expected version: 1, Actual version: 2"),
@@ -165,9 +165,9 @@ async fn a_deletion_whose_expectation_is_not_met_says_so_in_the_words_that_clien
 }
 
 #[tokio::test]
-async fn streams_of_the_program_and_of_the_system_cannot_be_deleted() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn reserved_and_system_streams_cannot_be_deleted() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     for name in ["worker-a.b", "job-1", "$$a", "$all"] {
         let deleted = client.delete_stream(name, &DeleteStreamOptions::default()).await;
         assert!(matches!(deleted, Err(Error::AccessDenied)), "{name}: {deleted:?}");

@@ -1,11 +1,11 @@
-//! Reading through the protocol.
+//! Reads through the protocol.
 
 use eventstore::{
     AppendToStreamOptions, Client, DeleteStreamOptions, Error, EventData, Position, ReadAllOptions,
     ReadStream, ReadStreamOptions, StreamPosition,
 };
 
-use super::{Bench, START, event, events};
+use super::{START, ServerFixture, event, events};
 
 async fn revisions(mut stream: ReadStream) -> Vec<u64> {
     let mut revisions = Vec::new();
@@ -33,9 +33,9 @@ async fn filled(client: &Client) {
 }
 
 #[tokio::test]
-async fn a_stream_is_read_from_a_revision_both_ways_that_event_included() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_stream_read_includes_its_start_in_both_directions() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     filled(&client).await;
     let options = ReadStreamOptions::default();
     for (options, expected) in [
@@ -53,16 +53,16 @@ async fn a_stream_is_read_from_a_revision_both_ways_that_event_included() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_there_is_told_apart_from_an_empty_answer() {
-    let bench = Bench::new().await;
-    let mut stream = bench.client().read_stream("none", &ReadStreamOptions::default()).await.unwrap();
+async fn a_missing_stream_is_not_found() {
+    let fixture = ServerFixture::new().await;
+    let mut stream = fixture.client().read_stream("none", &ReadStreamOptions::default()).await.unwrap();
     assert!(matches!(stream.next().await, Err(Error::ResourceNotFound)));
 }
 
 #[tokio::test]
-async fn the_whole_log_is_read_forwards_from_a_position_and_backwards_from_before_it() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_log_read_is_inclusive_forwards_exclusive_backwards() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     filled(&client).await;
     let at = |position| StreamPosition::Position(Position { commit: position, prepare: position });
     let options = ReadAllOptions::default();
@@ -82,9 +82,9 @@ async fn the_whole_log_is_read_forwards_from_a_position_and_backwards_from_befor
 }
 
 #[tokio::test]
-async fn a_read_larger_than_any_page_gives_everything_once() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn a_read_of_many_pages_returns_each_event_once() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     for n in 0..8 {
         let part = events(n * 300..(n + 1) * 300);
         client.append_to_stream("a", &AppendToStreamOptions::default(), part).await.unwrap();
@@ -101,10 +101,10 @@ async fn a_read_larger_than_any_page_gives_everything_once() {
 }
 
 #[tokio::test]
-async fn an_event_tells_when_it_was_recorded_and_what_its_data_is() {
-    let bench = Bench::new().await;
-    let client = bench.client();
-    bench.clock.advance(std::time::Duration::from_micros(7));
+async fn an_event_has_its_recorded_time_and_content_type() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
+    fixture.clock.advance(std::time::Duration::from_micros(7));
     client.append_to_stream("a", &AppendToStreamOptions::default(), event(1)).await.unwrap();
     let mut stream = client.read_stream("a", &ReadStreamOptions::default()).await.unwrap();
     let read = stream.next().await.unwrap().unwrap();
@@ -118,9 +118,9 @@ async fn an_event_tells_when_it_was_recorded_and_what_its_data_is() {
 }
 
 #[tokio::test]
-async fn a_link_is_followed_for_those_who_want_that_unless_what_it_names_is_gone() {
-    let bench = Bench::new().await;
-    let client = bench.client();
+async fn links_are_resolved_on_request_unless_the_target_is_gone() {
+    let fixture = ServerFixture::new().await;
+    let client = fixture.client();
     let any = AppendToStreamOptions::default();
     client.append_to_stream("a", &any, events(0..3)).await.unwrap();
     client.append_to_stream("gone", &any, events(3..4)).await.unwrap();
@@ -129,15 +129,15 @@ async fn a_link_is_followed_for_those_who_want_that_unless_what_it_names_is_gone
         let link = EventData::binary("$>", target.as_bytes().to_vec().into());
         client.append_to_stream("links", &any, link).await.unwrap();
     }
-    let mut told = Vec::new();
+    let mut targets = Vec::new();
     let mut stream =
         client.read_stream("links", &ReadStreamOptions::default().resolve_link_tos()).await.unwrap();
     while let Some(event) = stream.next().await.unwrap() {
         let link = event.link.unwrap();
         assert_eq!((link.event_type.as_str(), link.stream_id.as_str()), ("$>", "links"));
-        told.push(event.event.map(|event| (event.stream_id, event.revision)));
+        targets.push(event.event.map(|event| (event.stream_id, event.revision)));
     }
-    assert_eq!(told, [Some(("a".to_owned(), 2)), None, None, None, None]);
+    assert_eq!(targets, [Some(("a".to_owned(), 2)), None, None, None, None]);
     let mut stream = client.read_stream("links", &ReadStreamOptions::default()).await.unwrap();
     let plain = stream.next().await.unwrap().unwrap();
     assert!(plain.link.is_none());

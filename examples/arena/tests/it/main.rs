@@ -1,6 +1,6 @@
-//! The game server over real HTTP: games, faults, and results on their way to a Matchbook that is played by the test.
+//! Tests of the game server over HTTP: games, faults, and reports to a fake Matchbook.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 mod faults;
 mod results;
@@ -8,7 +8,7 @@ mod results;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matchbook_arena::arena::{Arena, Play};
+use matchbook_arena::arena::{Arena, GameRules};
 use matchbook_arena::report::Reporter;
 use matchbook_arena::service;
 use matchbook_arena::strength::Strengths;
@@ -17,44 +17,44 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// A generous bound on what takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// A generous timeout.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-struct Running {
+struct RunningArena {
     arena: Arc<Arena>,
     url: String,
     http: Client,
 }
 
-impl Running {
+impl RunningArena {
     async fn start(length: Duration, reporter: Option<Reporter>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let play = Play { strengths: Strengths::new(1), length, aborted_share: 0.0 };
-        let arena = Arc::new(Arena::new(play, reporter));
+        let rules = GameRules { strengths: Strengths::new(1), length, aborted_share: 0.0 };
+        let arena = Arc::new(Arena::new(rules, reporter));
         tokio::spawn(service::serve(Arc::clone(&arena), listener));
         Self { arena, url, http: Client::new() }
     }
 
-    /// The status and the body; none if the connection breaks.
-    async fn order(&self, match_id: Uuid) -> Option<(u16, Value)> {
+    /// The status and the body; none if the connection is closed.
+    async fn create_game(&self, match_id: Uuid) -> Option<(u16, Value)> {
         let answer =
-            self.http.post(format!("{}/games", self.url)).json(&order(match_id)).send().await.ok()?;
+            self.http.post(format!("{}/games", self.url)).json(&game_request(match_id)).send().await.ok()?;
         let status = answer.status().as_u16();
         Some((status, serde_json::from_slice(&answer.bytes().await.ok()?).unwrap_or_default()))
     }
 
-    async fn fail(&self, fault: Value) -> u16 {
+    async fn inject(&self, fault: Value) -> u16 {
         let answer = self.http.post(format!("{}/faults", self.url)).json(&fault).send().await.unwrap();
         answer.status().as_u16()
     }
 
-    async fn recover(&self) {
+    async fn clear_faults(&self) {
         self.http.delete(format!("{}/faults", self.url)).send().await.unwrap().error_for_status().unwrap();
     }
 }
 
-fn order(match_id: Uuid) -> Value {
+fn game_request(match_id: Uuid) -> Value {
     json!({
         "match_id": match_id,
         "tenant": "acme",

@@ -1,5 +1,5 @@
-//! As much of a Matchbook server as a worker sees: it hands out what it was given, remembers every call, and can be
-//! killed, with every open connection, and started again at the same address with its memory kept.
+//! A fake Matchbook server for workers: it returns the offered items, records every call, and can be killed with all open
+//! connections and restarted at the same address with its state.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// Generous: it only bounds how long a broken test hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A generous timeout for a test that hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Misbehaviour {
-    Answer(u16),
-    /// The call is remembered, its answer never sent.
-    TakeAndNeverAnswer,
+pub(crate) enum Fault {
+    Respond(u16),
+    /// The call is recorded, and never gets a response.
+    NeverRespond,
 }
 
 #[derive(Debug, Clone)]
@@ -32,16 +32,16 @@ pub(crate) struct Call {
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct ServerState {
     offered: Vec<Value>,
     calls: Vec<Call>,
-    /// Each is applied once, to the first call whose path ends so.
-    misbehaviours: Vec<(String, Misbehaviour)>,
+    /// Each is applied once, to the first call whose path has this suffix.
+    faults: Vec<(String, Fault)>,
 }
 
 pub(crate) struct FakeServer {
     address: SocketAddr,
-    memory: Arc<watch::Sender<Memory>>,
+    state: Arc<watch::Sender<ServerState>>,
     runtime: Option<Runtime>,
 }
 
@@ -49,9 +49,9 @@ impl FakeServer {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("some port is free");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let memory = Arc::new(watch::Sender::new(Memory::default()));
-        let runtime = Some(serve(listener, Arc::clone(&memory)));
-        Self { address, memory, runtime }
+        let state = Arc::new(watch::Sender::new(ServerState::default()));
+        let runtime = Some(serve(listener, Arc::clone(&state)));
+        Self { address, state, runtime }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -59,62 +59,61 @@ impl FakeServer {
     }
 
     pub(crate) fn offer(&self, item: Value) {
-        self.memory.send_modify(|memory| memory.offered.push(item));
+        self.state.send_modify(|state| state.offered.push(item));
     }
 
-    pub(crate) fn misbehave(&self, path_end: &str, how: Misbehaviour) {
-        self.memory.send_modify(|memory| memory.misbehaviours.push((path_end.to_owned(), how)));
+    pub(crate) fn inject(&self, path_end: &str, fault: Fault) {
+        self.state.send_modify(|state| state.faults.push((path_end.to_owned(), fault)));
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.memory.borrow().calls.clone()
+        self.state.borrow().calls.clone()
     }
 
-    /// The bodies of all calls whose path ends so, in order.
+    /// The bodies of all calls whose path has this suffix, in order.
     pub(crate) fn bodies(&self, path_end: &str) -> Vec<Value> {
         let calls = self.calls().into_iter().filter(|call| call.path.ends_with(path_end));
         calls.map(|call| call.body).collect()
     }
 
-    /// Waits until a call whose path ends so has come.
+    /// Waits for a call whose path has this suffix.
     pub(crate) fn called(&self, path_end: &'static str) -> impl Future<Output = ()> + use<> {
-        let mut memory = self.memory.subscribe();
+        let mut state = self.state.subscribe();
         async move {
-            let came =
-                memory.wait_for(|memory| memory.calls.iter().any(|call| call.path.ends_with(path_end)));
-            tokio::time::timeout(PATIENCE, came).await.expect("the call comes").expect("the memory is kept");
+            let called = state.wait_for(|state| state.calls.iter().any(|call| call.path.ends_with(path_end)));
+            tokio::time::timeout(TIMEOUT, called).await.expect("the call arrives").expect("the state exists");
         }
     }
 
-    /// Every task and connection ends at once, unanswered.
+    /// Ends all tasks and connections immediately, without responses.
     pub(crate) fn kill(&mut self) {
         self.runtime.take().expect("killed while running").shutdown_background();
     }
 
-    pub(crate) fn start_again(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        // The old listener closes in its own time after the kill.
+    pub(crate) fn restart(&mut self) {
+        let deadline = Instant::now() + TIMEOUT;
+        // The old listener closes some time after the kill.
         let listener = loop {
             match TcpListener::bind(self.address) {
                 Ok(listener) => break listener,
-                Err(error) => assert!(Instant::now() < deadline, "the port stays taken: {error}"),
+                Err(error) => assert!(Instant::now() < deadline, "the port is still in use: {error}"),
             }
             std::thread::yield_now();
         };
-        self.runtime = Some(serve(listener, Arc::clone(&self.memory)));
+        self.runtime = Some(serve(listener, Arc::clone(&self.state)));
     }
 }
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waiting for it to end, as a plain drop does, is forbidden inside another runtime.
+            // A plain drop would wait, which is not allowed inside another runtime.
             runtime.shutdown_background();
         }
     }
 }
 
-fn serve(listener: TcpListener, memory: Arc<watch::Sender<Memory>>) -> Runtime {
+fn serve(listener: TcpListener, state: Arc<watch::Sender<ServerState>>) -> Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -123,29 +122,29 @@ fn serve(listener: TcpListener, memory: Arc<watch::Sender<Memory>>) -> Runtime {
     listener.set_nonblocking(true).expect("sockets can be non-blocking");
     runtime.spawn(async move {
         let acceptor = TcpAcceptor::from_std(listener).expect("the listener is non-blocking");
-        let answers = endpoint::make(move |request: Request| answer(request, Arc::clone(&memory)));
+        let answers = endpoint::make(move |request: Request| answer(request, Arc::clone(&state)));
         Server::new_with_acceptor(acceptor).run(answers).await
     });
     runtime
 }
 
-async fn answer(mut request: Request, memory: Arc<watch::Sender<Memory>>) -> poem::Result<Response> {
+async fn answer(mut request: Request, state: Arc<watch::Sender<ServerState>>) -> poem::Result<Response> {
     let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
     let (key, token) = (header("idempotency-key"), header("authorization"));
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let body: Value = request.take_body().into_json().await?;
-    let (mut how, mut item) = (None, None);
-    memory.send_modify(|memory| {
-        memory.calls.push(Call { method, path: path.clone(), body: body.clone(), key, token });
-        let matching = memory.misbehaviours.iter().position(|(path_end, _)| path.ends_with(path_end));
-        how = matching.map(|index| memory.misbehaviours.remove(index).1);
-        if how.is_none() && path.ends_with("/claim") && !memory.offered.is_empty() {
-            item = Some(memory.offered.remove(0));
+    let (mut fault, mut item) = (None, None);
+    state.send_modify(|state| {
+        state.calls.push(Call { method, path: path.clone(), body: body.clone(), key, token });
+        let matching = state.faults.iter().position(|(path_end, _)| path.ends_with(path_end));
+        fault = matching.map(|index| state.faults.remove(index).1);
+        if fault.is_none() && path.ends_with("/claim") && !state.offered.is_empty() {
+            item = Some(state.offered.remove(0));
         }
     });
-    match how {
-        Some(Misbehaviour::Answer(status)) => return Ok(problem(status)),
-        Some(Misbehaviour::TakeAndNeverAnswer) => std::future::pending().await,
+    match fault {
+        Some(Fault::Respond(status)) => return Ok(problem(status)),
+        Some(Fault::NeverRespond) => std::future::pending().await,
         None => {}
     }
     let answer = if path.ends_with("/claim") {
@@ -160,11 +159,11 @@ async fn answer(mut request: Request, memory: Arc<watch::Sender<Memory>>) -> poe
 
 fn problem(status: u16) -> Response {
     let body = json!({
-        "type": "about:blank", "title": "as asked", "status": status, "detail": format!("the fake says {status}"),
-        "code": "AS_ASKED", "request_id": "0", "errors": [],
+        "type": "about:blank", "title": "injected", "status": status, "detail": format!("injected {status}"),
+        "code": "INJECTED", "request_id": "0", "errors": [],
     });
     Response::builder()
-        .status(StatusCode::from_u16(status).expect("tests ask for real statuses"))
+        .status(StatusCode::from_u16(status).expect("tests use valid statuses"))
         .header(header::RETRY_AFTER, "0")
         .content_type("application/problem+json")
         .body(body.to_string())

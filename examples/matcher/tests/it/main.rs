@@ -1,4 +1,4 @@
-//! The worker and its vision from outside.
+//! Integration tests of the worker and its vision code.
 
 mod fake_server;
 mod real_data;

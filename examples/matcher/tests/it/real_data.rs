@@ -1,4 +1,4 @@
-//! The vision on real pictures: what must be found is, what is not there is not.
+//! The vision code on real images: products in the frames are found, others are not.
 
 use std::path::PathBuf;
 
@@ -10,33 +10,32 @@ fn data() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/matching")
 }
 
-/// Some images against every fourth frame: few enough to run everywhere, from the clip's beginning to its end.
+/// Compares some images with every fourth frame, over the whole clip.
 fn check_images(wanted: impl Fn(&str) -> bool) -> Check {
     let media = Media::new(data());
     let images: Vec<_> = media
         .ids(Folder::Products)
-        .expect("products/ is there")
+        .expect("products/ exists")
         .into_iter()
         .filter(|image| wanted(image))
         .collect();
-    let frames: Vec<_> =
-        media.ids(Folder::Frames).expect("frames/ is there").into_iter().step_by(4).collect();
+    let frames: Vec<_> = media.ids(Folder::Frames).expect("frames/ exists").into_iter().step_by(4).collect();
     assert_eq!(frames.len(), 9);
-    check(&media, &images, &frames).expect("all pictures are sound")
+    check(&media, &images, &frames).expect("all images are valid")
 }
 
 #[test]
-fn what_is_in_every_frame_is_found_in_every_frame() {
+fn products_in_all_frames_are_found_in_all_frames() {
     let checked = check_images(|image| ["hedge-1", "yellow-bush-2"].contains(&image));
     let found: Vec<_> = checked.images.iter().map(|image| (image.img_id.as_str(), image.found)).collect();
     assert_eq!(found, [("hedge-1", 9), ("yellow-bush-2", 9)]);
-    // Well clear of the threshold of 12, so that no rounding tips a frame.
+    // Well above the threshold of 12, so that rounding does not matter.
     assert!(checked.images.iter().all(|image| image.inliers_min >= 20), "{checked}");
 }
 
 #[test]
-fn what_is_found_moves_with_the_camera_and_never_jumps() {
-    // The camera drifts down and left until f080 and then stands: the products drift up to 25 pixels the other way.
+fn outlines_move_with_the_camera_without_jumps() {
+    // The camera moves down and left until f080 and then stops: the products move up to 25 pixels the other way.
     let checked =
         check_images(|image| ["hedge-1", "stone-seat-2", "tree-root-2", "yellow-bush-2"].contains(&image));
     for image in &checked.images {
@@ -53,7 +52,7 @@ fn what_is_found_moves_with_the_camera_and_never_jumps() {
 }
 
 #[test]
-fn what_is_not_there_is_found_in_no_frame() {
+fn absent_products_are_found_in_no_frame() {
     let checked = check_images(|image| image.starts_with("not-there-"));
     assert_eq!(checked.images.len(), 4);
     assert_eq!(checked.matches, 0, "{checked}");
@@ -61,7 +60,7 @@ fn what_is_not_there_is_found_in_no_frame() {
 }
 
 #[test]
-fn whatever_the_reference_finds_is_found_here() {
+fn matches_of_the_reference_are_found() {
     let reference: Value =
         serde_json::from_str(&std::fs::read_to_string(data().join("orb-ransac-reference.json")).unwrap())
             .unwrap();

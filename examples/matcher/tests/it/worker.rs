@@ -1,4 +1,4 @@
-//! The worker against a server that hands out one request, remembers every report, and may misbehave.
+//! The worker with a fake server that returns requests, records every report, and injects faults.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use matchbook_matcher::api::{Api, CallError};
 use matchbook_matcher::media::Media;
-use matchbook_matcher::request::Bench;
+use matchbook_matcher::request::WorkContext;
 use matchbook_matcher::wire::WorkerId;
-use matchbook_matcher::worker::{Ended, Signal, Worker};
+use matchbook_matcher::worker::{Signal, StopReason, Worker};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fake_server::{FakeServer, Misbehaviour};
+use crate::fake_server::{FakeServer, Fault};
 
 const FRAMES: [&str; 5] = ["f000", "f004", "f008", "f012", "f016"];
 
@@ -29,38 +29,38 @@ fn request(lease: &str) -> Value {
     })
 }
 
-struct Setting {
+struct TestSetup {
     heartbeat_every: Duration,
     pace: Duration,
     evidence: TempDir,
 }
 
-impl Setting {
+impl TestSetup {
     fn new() -> Self {
         Self {
             heartbeat_every: Duration::from_secs(15),
             pace: Duration::ZERO,
-            evidence: tempfile::tempdir().expect("a folder can be made"),
+            evidence: tempfile::tempdir().expect("a folder can be created"),
         }
     }
 
-    /// A worker that leaves once there is no work for a moment.
+    /// A worker that stops after a moment without work.
     fn worker(&self, server: &FakeServer) -> Worker {
         let api = Api::new(&server.address(), WorkerId("w1".to_owned()), Some("secret"))
-            .expect("the address is one");
+            .expect("the address is valid");
         let media = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/matching");
-        let bench = Bench {
+        let context = WorkContext {
             media: Arc::new(Media::new(media)),
             evidence: self.evidence.path().to_owned(),
             pace: self.pace,
         };
-        Worker::new(api, bench, Some(Duration::from_millis(300)), self.heartbeat_every)
+        Worker::new(api, context, Some(Duration::from_millis(300)), self.heartbeat_every)
     }
 
     async fn work_until_idle(&self, server: &FakeServer) {
         let ended =
-            self.worker(server).run(std::future::pending()).await.expect("the server refuses nothing");
-        assert_eq!(ended, Ended::Idle);
+            self.worker(server).run(std::future::pending()).await.expect("the server accepts everything");
+        assert_eq!(ended, StopReason::Idle);
     }
 }
 
@@ -70,7 +70,7 @@ fn last_progress(server: &FakeServer) -> Value {
 
 fn match_ids(server: &FakeServer) -> Vec<String> {
     let reported = server.bodies("matches");
-    let all = reported.iter().flat_map(|body| body.as_array().expect("matches come in a list").clone());
+    let all = reported.iter().flat_map(|body| body.as_array().expect("matches are a list").clone());
     all.map(|found| found["match_id"].as_str().expect("a match has an id").to_owned()).collect()
 }
 
@@ -79,10 +79,10 @@ fn all_match_ids() -> HashSet<String> {
 }
 
 #[tokio::test]
-async fn a_request_is_worked_through_and_reported_to_its_end() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+async fn request_is_processed_and_reported() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     server.offer(request("l1"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     assert_eq!(match_ids(&server).into_iter().collect::<HashSet<_>>(), all_match_ids());
     let last = last_progress(&server);
@@ -102,31 +102,31 @@ async fn a_request_is_worked_through_and_reported_to_its_end() {
 }
 
 #[tokio::test]
-async fn every_match_has_a_score_and_an_evidence_picture() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+async fn match_has_a_score_and_an_evidence_image() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     server.offer(request("l1"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     for found in server.bodies("matches").iter().flat_map(|body| body.as_array().unwrap()) {
         assert!((0.4..1.0).contains(&found["score"].as_f64().unwrap()), "{found}");
         assert_eq!((&found["product_id"], &found["img_id"]), (&json!("hedge"), &json!("hedge-1")));
         let picture = image::open(found["evidence_path"].as_str().unwrap()).unwrap();
-        // Both pictures side by side: a product of 439 pixels, a frame of 640, and the room between.
+        // Both images side by side: a product of 439 pixels, a frame of 640, and the margins.
         assert!(picture.width() > 439 + 640 && picture.height() >= 360);
     }
-    let job = setting.evidence.path().join("0190a6c2-7d5e-7b11-8f00-6a9b1c2d3e4f");
+    let job = setup.evidence.path().join("0190a6c2-7d5e-7b11-8f00-6a9b1c2d3e4f");
     assert_eq!(
         std::fs::read_dir(job).unwrap().count(),
         5,
-        "pictures of the five matches, and nothing unfinished"
+        "images of the five matches, and no partial files"
     );
 }
 
 #[tokio::test]
 async fn progress_never_counts_a_candidate_whose_match_is_unreported() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     server.offer(request("l1"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     let mut reported = 0;
     for call in server.calls() {
@@ -142,35 +142,38 @@ async fn progress_never_counts_a_candidate_whose_match_is_unreported() {
 }
 
 #[tokio::test]
-async fn a_server_killed_in_mid_report_and_started_again_misses_nothing() {
+async fn server_killed_during_a_report_misses_nothing() {
     for report in ["/matches", "/match-progress"] {
-        let (mut server, setting) = (FakeServer::start(), Setting::new());
+        let (mut server, setup) = (FakeServer::start(), TestSetup::new());
         server.offer(request("l1"));
-        server.misbehave(report, Misbehaviour::TakeAndNeverAnswer);
-        let worker = setting.worker(&server);
+        server.inject(report, Fault::NeverRespond);
+        let worker = setup.worker(&server);
         let running = tokio::spawn(async move { worker.run(std::future::pending()).await });
         server.called(report).await;
         server.kill();
-        server.start_again();
-        assert_eq!(running.await.unwrap().unwrap(), Ended::Idle);
+        server.restart();
+        assert_eq!(running.await.unwrap().unwrap(), StopReason::Idle);
 
         assert_eq!(match_ids(&server).into_iter().collect::<HashSet<_>>(), all_match_ids());
         let last = last_progress(&server);
         assert_eq!((&last["completed"], &last["candidates_processed"]), (&json!(true), &json!(10)));
         let calls = server.calls();
-        let tries: Vec<_> = calls.iter().filter(|call| call.path.ends_with(report)).take(2).collect();
-        assert_eq!(tries[0].key, tries[1].key, "the second try of {report} must be known as the first");
-        assert_eq!(tries[0].body, tries[1].body);
+        let attempts: Vec<_> = calls.iter().filter(|call| call.path.ends_with(report)).take(2).collect();
+        assert_eq!(
+            attempts[0].key, attempts[1].key,
+            "the retry of {report} has the key of the first attempt"
+        );
+        assert_eq!(attempts[0].body, attempts[1].body);
     }
 }
 
 #[tokio::test]
-async fn a_worker_goes_on_where_another_stopped() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+async fn worker_resumes_where_another_stopped() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     let mut resumed = request("l2");
     resumed["totals"] = json!({"candidates_processed": 3, "vector_pass_done": 3, "ransac_checked": 2});
     server.offer(resumed);
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     assert_eq!(match_ids(&server), ["hedge-1:clip:f012", "hedge-1:clip:f016"]);
     let last = last_progress(&server);
@@ -182,12 +185,12 @@ async fn a_worker_goes_on_where_another_stopped() {
 }
 
 #[tokio::test]
-async fn a_lost_lease_is_dropped_without_a_word_and_work_goes_on() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
-    server.misbehave("/match-progress", Misbehaviour::Answer(409));
+async fn lost_lease_is_dropped_and_work_continues() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
+    server.inject("/match-progress", Fault::Respond(409));
     server.offer(request("l1"));
     server.offer(request("l2"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     assert!(server.bodies("fail").is_empty());
     let last = last_progress(&server);
@@ -195,14 +198,14 @@ async fn a_lost_lease_is_dropped_without_a_word_and_work_goes_on() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_that_finds_the_lease_lost_stops_the_request() {
-    let (server, mut setting) = (FakeServer::start(), Setting::new());
-    setting.heartbeat_every = Duration::from_millis(20);
-    setting.pace = Duration::from_secs(60);
-    server.misbehave("/internal/work/l1/heartbeat", Misbehaviour::Answer(404));
+async fn heartbeat_on_a_lost_lease_stops_the_request() {
+    let (server, mut setup) = (FakeServer::start(), TestSetup::new());
+    setup.heartbeat_every = Duration::from_millis(20);
+    setup.pace = Duration::from_secs(60);
+    server.inject("/internal/work/l1/heartbeat", Fault::Respond(404));
     server.offer(request("l1"));
-    // It ends at all only if the request, whose pace would take ten minutes, is dropped.
-    setting.work_until_idle(&server).await;
+    // This returns only if the request, which would take ten minutes, is dropped.
+    setup.work_until_idle(&server).await;
 
     assert!(server.bodies("match-progress").is_empty());
     assert!(server.bodies("fail").is_empty());
@@ -210,13 +213,13 @@ async fn a_heartbeat_that_finds_the_lease_lost_stops_the_request() {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_asked_again() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+async fn calls_to_a_busy_server_are_retried() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     for (path, status) in [("/claim", 503), ("/claim", 429), ("/matches", 507), ("/match-progress", 503)] {
-        server.misbehave(path, Misbehaviour::Answer(status));
+        server.inject(path, Fault::Respond(status));
     }
     server.offer(request("l1"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     assert_eq!(match_ids(&server).into_iter().collect::<HashSet<_>>(), all_match_ids());
     assert_eq!(last_progress(&server)["completed"], true);
@@ -224,44 +227,44 @@ async fn a_busy_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_missing_picture_fails_the_request_with_the_way_out() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
+async fn missing_image_fails_the_request_with_a_remedy() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
     let mut broken = request("l1");
-    broken["images"][0] = json!({"img_id": "a-picture-nobody-has"});
+    broken["images"][0] = json!({"img_id": "missing-image"});
     server.offer(broken);
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     let failures = server.bodies("fail");
     let [failure] = &failures[..] else { panic!("failed once, not {failures:?}") };
     let error = failure["error"].as_str().unwrap();
-    assert!(error.contains("a-picture-nobody-has.jpg") && error.contains("--media"), "{error}");
+    assert!(error.contains("missing-image.jpg") && error.contains("--media"), "{error}");
 }
 
 #[tokio::test]
-async fn a_refused_report_fails_the_request_with_the_servers_words() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
-    server.misbehave("/matches", Misbehaviour::Answer(400));
+async fn refused_report_fails_the_request_with_the_error() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
+    server.inject("/matches", Fault::Respond(400));
     server.offer(request("l1"));
-    setting.work_until_idle(&server).await;
+    setup.work_until_idle(&server).await;
 
     let error = server.bodies("fail")[0]["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("the fake says 400"), "{error}");
+    assert!(error.contains("injected 400"), "{error}");
 }
 
 #[tokio::test]
-async fn a_worker_told_to_leave_gives_its_request_back_and_says_goodbye() {
-    let (server, mut setting) = (FakeServer::start(), Setting::new());
-    setting.pace = Duration::from_secs(60);
-    setting.heartbeat_every = Duration::from_millis(20);
+async fn stopped_worker_releases_its_lease_and_reports_its_exit() {
+    let (server, mut setup) = (FakeServer::start(), TestSetup::new());
+    setup.pace = Duration::from_secs(60);
+    setup.heartbeat_every = Duration::from_millis(20);
     server.offer(request("l1"));
-    // A worker that heartbeats a lease is at work on it.
-    let at_work = server.called("/internal/work/l1/heartbeat");
+    // A heartbeat for the lease means that the worker processes the request.
+    let is_processing = server.called("/internal/work/l1/heartbeat");
     let stop = async {
-        at_work.await;
+        is_processing.await;
         Signal::Terminate
     };
-    let ended = setting.worker(&server).run(stop).await.unwrap();
-    assert_eq!(ended, Ended::Signalled(Signal::Terminate));
+    let ended = setup.worker(&server).run(stop).await.unwrap();
+    assert_eq!(ended, StopReason::Signalled(Signal::Terminate));
 
     assert_eq!(server.bodies("/internal/work/l1/fail")[0]["error"], "worker is shutting down");
     let exit = server.bodies("exit")[0].clone();
@@ -269,11 +272,11 @@ async fn a_worker_told_to_leave_gives_its_request_back_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_worker_that_may_not_claim_says_so_and_leaves() {
-    let (server, setting) = (FakeServer::start(), Setting::new());
-    server.misbehave("/claim", Misbehaviour::Answer(401));
-    let refused = setting.worker(&server).run(std::future::pending()).await.unwrap_err();
+async fn worker_that_may_not_claim_stops_with_the_error() {
+    let (server, setup) = (FakeServer::start(), TestSetup::new());
+    server.inject("/claim", Fault::Respond(401));
+    let refused = setup.worker(&server).run(std::future::pending()).await.unwrap_err();
     assert!(matches!(refused, CallError::Refused { .. }));
-    assert!(refused.to_string().contains("the fake says 401"), "{refused}");
+    assert!(refused.to_string().contains("injected 401"), "{refused}");
     assert_eq!(server.bodies("exit")[0]["exit_code"], 1);
 }

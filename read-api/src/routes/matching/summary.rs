@@ -1,44 +1,44 @@
-//! The summary as it is answered.
+//! The response objects of the matching summary.
 
-use domain::matching::blockers::{Blocker as DomainBlocker, BlockerCode};
-use domain::matching::eta::{Basis as DomainBasis, Eta as DomainEta};
-use domain::matching::summary::Summary as Summarised;
+use domain::image_matching::blockers::{Blocker as DomainBlocker, BlockerCode};
+use domain::image_matching::eta::{Basis as DomainBasis, Eta as DomainEta};
+use domain::image_matching::summary::Summary as DomainSummary;
 use event_schemas::ids::{JobId, Position, WorkerId};
 use event_schemas::time::Timestamp;
 use poem_openapi::{Enum, Object};
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::Phase;
+use web::enums::Phase;
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::routes::job::Status;
 
-/// What an estimate rests on.
+/// The basis of an estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename = "EtaBasis", rename_all = "snake_case", remote = "DomainBasis")]
 pub enum Basis {
-    /// How fast this stage has gone so far.
+    /// The rate of the current stage so far.
     Rate,
-    /// What stages cost in earlier jobs, and how this job compares with them.
+    /// The duration of stages in earlier jobs, scaled to this job.
     StageHistory,
 }
 
-/// How long it will still take.
+/// The estimated remaining time.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct Eta {
     /// The most likely time.
     pub seconds: u64,
-    /// In eight of ten cases it takes at least this long, …
+    /// The lower bound of the 80 % interval.
     pub low: u64,
-    /// … and at most this long.
+    /// The upper bound of the 80 % interval.
     pub high: u64,
     pub basis: Basis,
-    /// How many reports, or earlier jobs, it rests on.
+    /// The number of reports, or earlier jobs, that it is based on.
     pub samples: u32,
 }
 
-/// Kinds of blockers.
+/// The kind of a blocker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename = "BlockerCode", rename_all = "snake_case", remote = "BlockerCode")]
-pub enum BlockerWord {
+pub enum BlockerCodeDto {
     Failed,
     Stalled,
     NoConsumers,
@@ -48,42 +48,42 @@ pub enum BlockerWord {
     QueueLag,
 }
 
-/// Something that keeps a job from going on.
+/// A condition that prevents a job from continuing.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct Blocker {
-    pub code: BlockerWord,
-    /// A sentence for whoever waits for the job.
+    pub code: BlockerCodeDto,
+    /// A sentence for the user who waits for the job.
     pub message: String,
-    pub since: At,
+    pub since: ApiTimestamp,
     #[oai(skip_serializing_if_is_none)]
-    pub worker_id: Option<Text<WorkerId>>,
+    pub worker_id: Option<TextId<WorkerId>>,
 }
 
-/// The statistics and the health of a matching job.
+/// The statistics and blockers of a matching job.
 #[derive(Clone, Debug, PartialEq, Object)]
 #[oai(rename = "MatchingSummary")]
 pub struct Summary {
-    pub job_id: Uid<JobId>,
+    pub job_id: UuidParam<JobId>,
     pub phase: Phase,
-    /// From 1; a retry raises it.
+    /// From 1; incremented by each retry.
     pub attempt: u32,
     pub status: Status,
-    pub created_at: At,
-    /// When matching last began; null before.
-    pub started_at: Option<At>,
+    pub created_at: ApiTimestamp,
+    /// When matching started most recently; null before.
+    pub started_at: Option<ApiTimestamp>,
     /// When matching ended; null before, and after a failure.
-    pub completed_at: Option<At>,
-    /// The greatest instant that an event of the job says it happened at.
-    pub last_event_at: At,
+    pub completed_at: Option<ApiTimestamp>,
+    /// The latest instant of any event of the job.
+    pub last_event_at: ApiTimestamp,
     /// Product images × video frames registered for the job.
     pub candidates_total: u64,
-    /// Those that workers reported as processed.
+    /// The candidates that workers reported as processed.
     pub candidates_processed: u64,
     pub candidates_unprocessed: u64,
     /// The sum of the match requests' candidates.
     pub vector_pass_total: u64,
     pub vector_pass_done: u64,
-    /// Candidates that a worker has verified by geometry.
+    /// The candidates that workers have verified geometrically.
     pub ransac_checked: u64,
     pub matches_found: u64,
     pub matches_with_evidence: u64,
@@ -99,10 +99,10 @@ pub struct Summary {
     /// Each as `code: sentence`.
     pub blockers: Vec<String>,
     pub blocker_details: Vec<Blocker>,
-    /// The log position that the answer reflects.
-    pub position: Pos,
-    /// The instant asked for, if one was.
-    pub as_of: Option<At>,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
+    /// The requested instant, if there was one.
+    pub as_of: Option<ApiTimestamp>,
 }
 
 impl From<DomainEta> for Eta {
@@ -122,23 +122,23 @@ impl From<DomainBlocker> for Blocker {
         Self {
             code: blocker.code.into(),
             message: blocker.message,
-            since: At(blocker.since),
-            worker_id: blocker.worker_id.map(Text),
+            since: ApiTimestamp(blocker.since),
+            worker_id: blocker.worker_id.map(TextId),
         }
     }
 }
 
 impl Summary {
-    pub(crate) fn new(summary: Summarised, position: Position, as_of: Option<Timestamp>) -> Self {
+    pub(crate) fn new(summary: DomainSummary, position: Position, as_of: Option<Timestamp>) -> Self {
         Self {
-            job_id: Uid(summary.job_id),
+            job_id: UuidParam(summary.job_id),
             phase: summary.phase.into(),
             attempt: summary.attempt,
             status: summary.status.into(),
-            created_at: At(summary.created_at),
-            started_at: summary.started_at.map(At),
-            completed_at: summary.completed_at.map(At),
-            last_event_at: At(summary.last_event_at),
+            created_at: ApiTimestamp(summary.created_at),
+            started_at: summary.started_at.map(ApiTimestamp),
+            completed_at: summary.completed_at.map(ApiTimestamp),
+            last_event_at: ApiTimestamp(summary.last_event_at),
             candidates_total: summary.candidates_total,
             candidates_processed: summary.candidates_processed,
             candidates_unprocessed: summary.candidates_unprocessed,
@@ -154,8 +154,8 @@ impl Summary {
             eta: summary.eta.map(Into::into),
             blockers: summary.blockers,
             blocker_details: summary.blocker_details.into_iter().map(Into::into).collect(),
-            position: Pos(position),
-            as_of: as_of.map(At),
+            position: ApiPosition(position),
+            as_of: as_of.map(ApiTimestamp),
         }
     }
 }

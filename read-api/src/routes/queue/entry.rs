@@ -1,106 +1,107 @@
-//! A queue entry as it is shown to its player.
+//! The response object of a queue entry.
 
-use domain::matchmaking::standing::{Search, Standing, best};
+use domain::matchmaking::pool_status::{PoolStatus, SearchStatus, best};
 use domain::matchmaking::statistics::Estimate;
-use event_schemas::ids::{EntryId, MatchRecordId, PoolKey, UserId};
+use event_schemas::ids::{EntryId, GameMatchId, PoolKey, UserId};
 use poem_openapi::Object;
 use poem_openapi::types::Any;
 use projections::queue::{EntryStatus as Stored, EntryView};
 use serde_json::{Map, Value};
-use web::value::{At, Pos, Text, Uid};
-use web::vocabulary::{EntryStatus, RatingSource, Side};
+use web::enums::{EntryStatus, RatingSource, Side};
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-/// How long a wait is likely to be.
+/// The estimated waiting time.
 #[derive(Clone, Copy, Debug, PartialEq, Object)]
 pub struct EstimatedWait {
     pub p50_seconds: f64,
     pub p90_seconds: f64,
-    /// On how many of the pool's latest waits it rests.
+    /// The number of the pool's latest waits that it is based on.
     pub samples: u64,
-    /// Within how many points of the rating those were; null if all of the pool's count.
+    /// Only waits of ratings within this many points were used; null if all of the pool's were.
     pub within: Option<u16>,
 }
 
-/// Why nobody was found in a pool yet: how many of those who wait there are in each case.
+/// Why no match was found in a pool yet: the number of waiting players by reason.
 #[derive(Clone, Debug, PartialEq, Object)]
-pub struct NobodyYet {
+pub struct NoMatchReason {
     pub sentence: String,
-    /// They can be met now; a match is being made.
+    /// Compatible now; the pairing is in progress.
     pub ready: u64,
-    /// A window that counts will reach them.
+    /// Outside the window, until it widens.
     pub out_of_window: u64,
-    /// The last opponent, who is met again only after some waiting.
+    /// The previous opponent, who is paired again only after a while.
     pub rematch: u64,
-    /// A game could not be made just now, for one of the two.
-    pub held_back: u64,
+    /// One of the two is in the cooldown after a game that could not be created.
+    pub cooldown: u64,
+    /// One of the two has blocked the other.
     pub blocked: u64,
-    /// They are farther away than one of the two wants.
-    pub gap: u64,
-    /// No window reaches them before somebody's time is over.
-    pub never: u64,
+    /// The rating gap is above the limit of one of the two.
+    pub rating_gap: u64,
+    /// No window reaches them before one of the two entries expires.
+    pub unreachable: u64,
 }
 
-/// An entry in one of its pools. What is about the search is null unless the entry searches.
+/// An entry in one of its pools. The members about the search are null unless the entry is searching.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct QueueEntryPool {
-    pub pool_key: Text<PoolKey>,
-    /// What windows and distances are measured from.
+    pub pool_key: TextId<PoolKey>,
+    /// The rating from which windows and gaps are measured.
     pub rating: u16,
     pub rating_source: RatingSource,
-    /// How far the window reaches now, in points to either side.
+    /// The current width of the window, in points to either side.
     pub window: Option<u16>,
-    /// When it next reaches farther; null if it never does.
-    pub widens_at: Option<At>,
-    /// How many wait within the window.
+    /// When the window widens next; null if it does not widen any more.
+    pub widens_at: Option<ApiTimestamp>,
+    /// The number of players waiting within the window.
     pub candidates: Option<u64>,
-    /// From 1.
+    /// The place in the queue, from 1.
     pub place_in_line: Option<u64>,
-    /// How many wait in the pool, this entry included.
+    /// The number of entries waiting in the pool, this one included.
     pub waiting: Option<u64>,
-    /// When the entry may first meet somebody of those who wait now.
-    pub next_meeting_at: Option<At>,
-    /// Null also while nobody was matched in the pool.
+    /// The earliest possible pairing with an entry that is waiting now.
+    pub next_pairing_at: Option<ApiTimestamp>,
+    /// Null also before the first match of the pool.
     pub estimated_wait: Option<EstimatedWait>,
-    pub nobody_yet: Option<NobodyYet>,
+    pub no_match_reason: Option<NoMatchReason>,
 }
 
-/// A player's wish to be matched.
+/// A player's entry in the queue.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct QueueEntry {
-    pub id: Uid<EntryId>,
-    pub entry_id: Uid<EntryId>,
+    pub id: UuidParam<EntryId>,
+    pub entry_id: UuidParam<EntryId>,
     pub status: EntryStatus,
-    /// Since it was queued, also if it was taken for a match meanwhile that came to nothing; until it ended.
+    /// The time from queueing to now or to the end of the entry, failed matches in between included.
     pub waited_seconds: f64,
-    pub queued_at: At,
-    pub expires_at: At,
-    pub ended_at: Option<At>,
+    pub queued_at: ApiTimestamp,
+    pub expires_at: ApiTimestamp,
+    pub ended_at: Option<ApiTimestamp>,
     pub max_rating_gap: Option<u16>,
-    /// The pool in which somebody is likely to be found first; the next four, and the explanation, are as of it. Null
-    /// unless the entry searches.
-    pub pool_key: Option<Text<PoolKey>>,
+    /// The pool with the earliest possible pairing; the next four members and the explanation refer to it. Null
+    /// unless the entry is searching.
+    pub pool_key: Option<TextId<PoolKey>>,
     pub window: Option<u16>,
     pub candidates: Option<u64>,
     pub place_in_line: Option<u64>,
     pub estimated_wait: Option<EstimatedWait>,
-    /// Why nobody was found yet, in a sentence.
+    /// A sentence about why no match was found yet.
     pub explanation: Option<String>,
     pub pools: Vec<QueueEntryPool>,
-    /// The match that the entry is taken for.
-    pub match_id: Option<Uid<MatchRecordId>>,
+    /// The match that the entry is reserved for.
+    pub match_id: Option<UuidParam<GameMatchId>>,
     /// The pool of that match.
-    pub matched_pool_key: Option<Text<PoolKey>>,
-    /// Null also where a challenge took the player out of the queue: then the match says it.
+    pub matched_pool_key: Option<TextId<PoolKey>>,
+    /// Null also if the player was reserved by a challenge; see the match then.
     pub side: Option<Side>,
-    /// Once matched; null also for somebody who was erased.
-    pub opponent_id: Option<Text<UserId>>,
-    /// The caller's own notes, as they joined with them.
+    /// Once matched; null also for an erased user.
+    pub opponent_id: Option<TextId<UserId>>,
+    /// The metadata that the caller passed when joining.
     pub metadata: Option<Any<Map<String, Value>>>,
-    /// The log position that the answer reflects.
-    pub position: Pos,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
 }
 
-/// What passes without anything happening, and is left out of `ETag`.
+/// The members that change with time alone and are excluded from the `ETag`.
 pub(super) const RUNNING_TIMES: &[&str] = &["waited_seconds", "position"];
 
 fn count(count: usize) -> u64 {
@@ -118,38 +119,38 @@ impl From<Estimate> for EstimatedWait {
     }
 }
 
-impl From<&Search> for NobodyYet {
-    fn from(search: &Search) -> Self {
+impl From<&SearchStatus> for NoMatchReason {
+    fn from(search: &SearchStatus) -> Self {
         let found = &search.explanation;
         Self {
             sentence: found.sentence(),
             ready: count(found.ready),
             out_of_window: count(found.out_of_window),
             rematch: count(found.rematch),
-            held_back: count(found.held_back),
+            cooldown: count(found.cooldown),
             blocked: count(found.blocked),
-            gap: count(found.gap),
-            never: count(found.never),
+            rating_gap: count(found.rating_gap),
+            unreachable: count(found.unreachable),
         }
     }
 }
 
-impl From<&Standing> for QueueEntryPool {
-    fn from(standing: &Standing) -> Self {
-        let search = standing.search.as_ref();
+impl From<&PoolStatus> for QueueEntryPool {
+    fn from(status: &PoolStatus) -> Self {
+        let search = status.search.as_ref();
         let found = search.map(|search| &search.explanation);
         Self {
-            pool_key: Text(standing.pool_key.clone()),
-            rating: standing.rating.points(),
-            rating_source: standing.rating_source.into(),
+            pool_key: TextId(status.pool_key.clone()),
+            rating: status.rating.points(),
+            rating_source: status.rating_source.into(),
             window: found.map(|found| found.window),
-            widens_at: found.and_then(|found| found.widens_at).map(At),
+            widens_at: found.and_then(|found| found.widens_at).map(ApiTimestamp),
             candidates: found.map(|found| count(found.in_window)),
             place_in_line: found.map(|found| count(found.place_in_line)),
             waiting: found.map(|found| count(found.others + 1)),
-            next_meeting_at: found.and_then(|found| found.next_meeting_at).map(At),
+            next_pairing_at: found.and_then(|found| found.next_pairing_at).map(ApiTimestamp),
             estimated_wait: search.and_then(|search| search.estimate).map(Into::into),
-            nobody_yet: search.map(Into::into),
+            no_match_reason: search.map(Into::into),
         }
     }
 }
@@ -165,39 +166,39 @@ fn status(stored: Stored) -> EntryStatus {
 }
 
 impl QueueEntry {
-    /// The entry with its opponent's name and its player's notes, as far as they are known.
+    /// The entry with its opponent's user id and its player's metadata, if known.
     pub(super) fn new(
         view: &EntryView,
         opponent: Option<UserId>,
         metadata: Option<Map<String, Value>>,
     ) -> Self {
         let (entry, queued) = (&view.entry, &view.entry.entry.queued);
-        let best = best(&view.standings);
+        let best = best(&view.pool_statuses);
         let found = best.map(|(_, search)| &search.explanation);
         let waited = entry.ended_at.unwrap_or(view.at).since(entry.entry.queued_at);
-        let taken = entry.taken.as_ref();
+        let reservation = entry.reservation.as_ref();
         Self {
-            id: Uid(queued.entry_id),
-            entry_id: Uid(queued.entry_id),
+            id: UuidParam(queued.entry_id),
+            entry_id: UuidParam(queued.entry_id),
             status: status(entry.status),
             waited_seconds: waited.as_secs_f64(),
-            queued_at: At(entry.entry.queued_at),
-            expires_at: At(queued.expires_at),
-            ended_at: entry.ended_at.map(At),
+            queued_at: ApiTimestamp(entry.entry.queued_at),
+            expires_at: ApiTimestamp(queued.expires_at),
+            ended_at: entry.ended_at.map(ApiTimestamp),
             max_rating_gap: queued.max_rating_gap,
-            pool_key: best.map(|(standing, _)| Text(standing.pool_key.clone())),
+            pool_key: best.map(|(status, _)| TextId(status.pool_key.clone())),
             window: found.map(|found| found.window),
             candidates: found.map(|found| count(found.in_window)),
             place_in_line: found.map(|found| count(found.place_in_line)),
             estimated_wait: best.and_then(|(_, search)| search.estimate).map(Into::into),
             explanation: found.map(|found| found.sentence()),
-            pools: view.standings.iter().map(Into::into).collect(),
-            match_id: taken.map(|taken| Uid(taken.match_id)),
-            matched_pool_key: taken.map(|taken| Text(taken.pool_key.clone())),
-            side: taken.and_then(|taken| taken.side).map(Into::into),
-            opponent_id: opponent.map(Text),
+            pools: view.pool_statuses.iter().map(Into::into).collect(),
+            match_id: reservation.map(|held| UuidParam(held.match_id)),
+            matched_pool_key: reservation.map(|held| TextId(held.pool_key.clone())),
+            side: reservation.and_then(|held| held.side).map(Into::into),
+            opponent_id: opponent.map(TextId),
             metadata: metadata.map(Any),
-            position: Pos(view.position),
+            position: ApiPosition(view.position),
         }
     }
 }

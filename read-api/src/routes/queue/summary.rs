@@ -1,29 +1,29 @@
-//! Pools and queues as those see them who run them.
+//! The response objects of pools and queue statistics.
 
-use domain::matchmaking::census::BUCKET_POINTS;
+use domain::matchmaking::pool_stats::BUCKET_POINTS;
 use domain::matchmaking::statistics::Percentiles;
 use event_schemas::ids::{PoolKey, Tenant};
 use poem_openapi::Object;
 use projections::queue::{PoolCount, PoolView, QueueCount};
 use web::pool::PoolSettings;
-use web::value::{At, Pos, Text};
+use web::value::{ApiPosition, ApiTimestamp, TextId};
 
-/// How a pool matches its players, and how many wait there.
+/// The settings of a pool and the number of its entries.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct Pool {
-    pub pool_key: Text<PoolKey>,
-    /// Whether somebody said how it matches; it has the defaults otherwise.
+    pub pool_key: TextId<PoolKey>,
+    /// Whether it was configured; otherwise it has the default settings.
     pub configured: bool,
     pub settings: PoolSettings,
     pub waiting: u64,
-    /// Those for whom a game is being made.
+    /// The number of entries whose game is being created.
     pub placing: u64,
-    /// The log position that the answer reflects.
-    pub position: Pos,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
 }
 
-/// How many entries stand where; those that have ended are counted since ever. A matched entry counts in the pool where it
-/// was matched, another one in all its pools.
+/// The number of entries by status; ended entries are counted in total. A matched entry counts in the pool where it was
+/// matched, any other in all its pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Object)]
 pub struct EntryCounts {
     pub searching: u64,
@@ -33,7 +33,7 @@ pub struct EntryCounts {
     pub expired: u64,
 }
 
-/// How long waits are.
+/// The percentiles of waiting times.
 #[derive(Clone, Copy, Debug, PartialEq, Object)]
 pub struct WaitPercentiles {
     pub p50_seconds: f64,
@@ -41,16 +41,16 @@ pub struct WaitPercentiles {
     pub count: u64,
 }
 
-/// How many rating points apart those were who were matched lately.
+/// The rating gaps of recent matches.
 #[derive(Clone, Copy, Debug, PartialEq, Object)]
 pub struct MatchQuality {
     pub gap_p50: f64,
     pub gap_p95: f64,
-    /// On how many matches it rests.
+    /// The number of matches that it is based on.
     pub count: u64,
 }
 
-/// How many have a rating in this range.
+/// The number of entries with a rating in this range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Object)]
 pub struct RatingBucket {
     pub from: u16,
@@ -58,62 +58,62 @@ pub struct RatingBucket {
     pub count: u64,
 }
 
-/// One of those who wait.
+/// One queued player.
 #[derive(Clone, Copy, Debug, PartialEq, Object)]
 pub struct WaitingPoint {
     pub rating: u16,
     pub waited_seconds: f64,
 }
 
-/// Some of those who wait: all up to 500, else 500 of them taken evenly along the line, the longest waiting first.
+/// A sample of the queued players: all up to 500, otherwise 500 at even distances in the queue, longest waiting first.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct WaitingSample {
-    /// How many wait in all.
+    /// The number of queued players in total.
     pub of: u64,
     pub points: Vec<WaitingPoint>,
 }
 
-/// A pool in numbers.
+/// The statistics of a pool.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct PoolSummary {
-    pub tenant: Text<Tenant>,
-    pub pool_key: Text<PoolKey>,
+    pub tenant: TextId<Tenant>,
+    pub pool_key: TextId<PoolKey>,
     pub configured: bool,
     pub settings: PoolSettings,
     pub waiting: u64,
     pub placing: u64,
-    /// How long the first in line has waited; null if nobody waits.
+    /// The longest waiting time; null if the queue is empty.
     pub oldest_wait_seconds: Option<f64>,
     pub by_status: EntryCounts,
-    /// Of those who wait now.
+    /// The waiting times of the queued players.
     pub wait: Option<WaitPercentiles>,
-    /// Of those who were matched lately.
+    /// The waiting times of recently matched players.
     pub recent_wait: Option<WaitPercentiles>,
-    /// All that ever were.
+    /// The number of matches in total.
     pub matches: u64,
-    /// In the last 60 seconds.
+    /// The number of matches in the last 60 seconds.
     pub matches_a_minute: u64,
     pub match_quality: Option<MatchQuality>,
-    /// Of those who wait now, 100 points wide; only where there is somebody.
+    /// The ratings of the queued players in buckets of 100 points; empty buckets are omitted.
     pub rating_histogram: Vec<RatingBucket>,
     pub sample: WaitingSample,
 }
 
-/// All pools in numbers.
+/// The statistics of all pools.
 #[derive(Clone, Debug, PartialEq, Object)]
 pub struct QueueSummary {
-    /// The instant of the waits.
-    pub at: At,
-    /// The log position that the answer reflects.
-    pub position: Pos,
-    /// Entries; one in several pools counts once.
+    /// The instant at which waiting times were computed.
+    pub at: ApiTimestamp,
+    /// The log position that the response reflects.
+    pub position: ApiPosition,
+    /// The number of waiting entries; one in several pools counts once.
     pub waiting: u64,
     pub placing: u64,
-    /// By tenant and key.
+    /// Ordered by tenant and key.
     pub pools: Vec<PoolSummary>,
 }
 
-/// What passes without anything happening, and is left out of `ETag`.
+/// The members that change with time alone and are excluded from the `ETag`.
 pub(super) const RUNNING_TIMES: &[&str] =
     &["at", "position", "oldest_wait_seconds", "wait", "waited_seconds"];
 
@@ -124,12 +124,12 @@ fn count(count: usize) -> u64 {
 impl Pool {
     pub(super) fn new(pool_key: PoolKey, view: &PoolView) -> Self {
         Self {
-            pool_key: Text(pool_key),
+            pool_key: TextId(pool_key),
             configured: view.is_configured,
             settings: view.settings.into(),
             waiting: count(view.waiting),
             placing: count(view.placing),
-            position: Pos(view.position),
+            position: ApiPosition(view.position),
         }
     }
 }
@@ -148,35 +148,35 @@ impl From<Percentiles> for MatchQuality {
 
 impl From<PoolCount> for PoolSummary {
     fn from(pool: PoolCount) -> Self {
-        let census = pool.census;
+        let stats = pool.stats;
         let bucket =
             |(from, number)| RatingBucket { from, below: from + BUCKET_POINTS, count: count(number) };
-        let points = census.sample.into_iter().map(|(rating, waited)| WaitingPoint {
+        let points = stats.sample.into_iter().map(|(rating, waited)| WaitingPoint {
             rating: rating.points(),
             waited_seconds: waited.as_secs_f64(),
         });
         Self {
-            tenant: Text(pool.tenant),
-            pool_key: Text(pool.pool_key),
+            tenant: TextId(pool.tenant),
+            pool_key: TextId(pool.pool_key),
             configured: pool.is_configured,
             settings: pool.settings.into(),
-            waiting: count(census.waiting),
+            waiting: count(stats.waiting),
             placing: count(pool.placing),
-            oldest_wait_seconds: census.oldest.map(|oldest| oldest.as_secs_f64()),
+            oldest_wait_seconds: stats.oldest.map(|oldest| oldest.as_secs_f64()),
             by_status: EntryCounts {
-                searching: count(census.waiting),
+                searching: count(stats.waiting),
                 placing: count(pool.placing),
-                matched: pool.ends.matched,
-                cancelled: pool.ends.cancelled,
-                expired: pool.ends.expired,
+                matched: pool.outcomes.matched,
+                cancelled: pool.outcomes.cancelled,
+                expired: pool.outcomes.expired,
             },
-            wait: census.waits.map(Into::into),
+            wait: stats.waits.map(Into::into),
             recent_wait: pool.recent_waits.map(Into::into),
             matches: pool.matches,
             matches_a_minute: pool.matches_a_minute,
             match_quality: pool.recent_gaps.map(Into::into),
-            rating_histogram: census.histogram.into_iter().map(bucket).collect(),
-            sample: WaitingSample { of: count(census.waiting), points: points.collect() },
+            rating_histogram: stats.histogram.into_iter().map(bucket).collect(),
+            sample: WaitingSample { of: count(stats.waiting), points: points.collect() },
         }
     }
 }
@@ -184,8 +184,8 @@ impl From<PoolCount> for PoolSummary {
 impl From<QueueCount> for QueueSummary {
     fn from(counted: QueueCount) -> Self {
         Self {
-            at: At(counted.at),
-            position: Pos(counted.position),
+            at: ApiTimestamp(counted.at),
+            position: ApiPosition(counted.position),
             waiting: count(counted.waiting),
             placing: count(counted.placing),
             pools: counted.pools.into_iter().map(Into::into).collect(),

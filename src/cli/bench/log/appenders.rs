@@ -1,4 +1,4 @@
-//! Appenders in closed loops, and what they and the store took.
+//! Appenders in closed loops, and the measured throughput and CPU time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::stores::Store;
 use crate::cli::Failure;
 
-/// Different texts that events have.
+/// The number of different event texts.
 const TEXTS: u64 = 1024;
 
-/// How many appends are in flight, and how many events each has.
+/// The number of appends in flight, and of events in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Level {
     pub(super) in_flight: u64,
@@ -26,14 +26,15 @@ impl std::str::FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is no level: name appends in flight and events each, such as 1024x1");
+        let wrong =
+            || format!("{text} is not a level: write appends in flight and events each, such as 1024x1");
         let (in_flight, each) = text.split_once('x').ok_or_else(wrong)?;
         let number = |text: &str| text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong);
         Ok(Self { in_flight: number(in_flight)?, each: number(each)? })
     }
 }
 
-/// What is appended, made beforehand: appenders are to cost little.
+/// The events to append, prepared in advance, so that appenders cost little.
 pub(super) struct Material {
     streams: Vec<StreamId>,
     texts: Vec<Bytes>,
@@ -53,7 +54,7 @@ impl Material {
         })
     }
 
-    /// About 330 bytes with its names, as a match has.
+    /// About 330 bytes with its names, like a match.
     fn event(&self, random: u64, n: u64) -> NewEvent {
         NewEvent {
             id: EventId(Uuid::from_u64_pair(random, n)),
@@ -65,13 +66,13 @@ impl Material {
     }
 }
 
-/// One store at one level of one round.
+/// The result of one store at one level in one round.
 #[derive(Clone, Copy)]
 pub(super) struct Measured {
     pub(super) events_per_second: f64,
-    /// Of the process: appenders and store.
+    /// The CPU time of the process: appenders and store.
     pub(super) cpu_micros: f64,
-    /// Of the threads that the embedded log has.
+    /// The CPU time of the threads of the embedded log.
     pub(super) log_cpu_micros: f64,
 }
 
@@ -91,7 +92,7 @@ pub(super) async fn measure(
     })
 }
 
-/// Closed loops, each of which appends as soon as its last append is durable. Returns how many events were appended.
+/// Runs closed loops, each of which appends as soon as its last append is durable. Returns the number of appended events.
 pub(super) async fn append(
     store: &Store,
     material: &Arc<Material>,
@@ -120,18 +121,18 @@ pub(super) async fn append(
     let mut events = 0;
     for appender in appenders {
         let appended = appender.await;
-        events += appended.map_err(|error| Failure::Failed(format!("an appender broke off: {error}")))??;
+        events += appended.map_err(|error| Failure::Failed(format!("an appender failed: {error}")))??;
     }
     Ok(events)
 }
 
-/// Of this process, all threads.
+/// The CPU time of this process, all threads.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Of the log's own threads, told by their names; zero where the system does not say it.
+/// The CPU time of the log's own threads, identified by their names; zero if the system does not report it.
 fn cpu_time_of_log() -> Duration {
     let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
     let times = threads.flatten().filter_map(|thread| {
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_two_numbers() {
+    fn level_is_two_numbers() {
         assert_eq!("64x100".parse(), Ok(Level { in_flight: 64, each: 100 }));
         for wrong in ["", "64", "64x", "0x1", "1x0", "-1x1"] {
             assert!(wrong.parse::<Level>().is_err(), "{wrong}");

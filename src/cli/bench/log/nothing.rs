@@ -1,6 +1,6 @@
-//! The peer that stores nothing: what appenders, queue and answers cost by themselves.
+//! The baseline that stores nothing: the cost of appenders, queue and replies alone.
 //!
-//! Its queue, its thread and its answers are made as those of the log.
+//! Its queue, its thread and its replies are built like those of the log.
 
 use std::thread;
 
@@ -30,7 +30,7 @@ impl Nothing {
             while appends.blocking_recv_many(&mut group, 16_384) > 0 {
                 for Append { stream, events, answer } in group.drain(..) {
                     drop((stream, events));
-                    // Whoever asked may have gone.
+                    // The caller may have given up.
                     let _ = answer.send(());
                 }
             }

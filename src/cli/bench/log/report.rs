@@ -1,4 +1,4 @@
-//! The figures of a run as lines, for people or programs.
+//! Prints the results of a run as text or JSON.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{Reading, Turn};
 use crate::cli::bench::percentile;
 use crate::cli::{Failure, print};
 
-/// Least, median and most over the rounds.
+/// The minimum, median and maximum over the rounds.
 #[derive(Clone, Copy)]
 struct Spread {
     min: f64,
@@ -63,11 +63,11 @@ pub(super) fn turns(turns: &[Turn], levels: &[Level], stores: &[Name], json: boo
             let mut line = format!("  {store:<9}{:>9.0} events/s", rate.median);
             if let Some(ratio) = ratio.filter(|_| *store != Name::Log) {
                 line += &format!(
-                    "; the log makes {:.1} [{:.1}..{:.1}] times as many",
+                    "; the log has {:.1} [{:.1}..{:.1}] times the rate",
                     ratio.median, ratio.min, ratio.max
                 );
             }
-            line += &format!("; {:.2} us of CPU an event", cpu.median);
+            line += &format!("; {:.2} us of CPU per event", cpu.median);
             if let Some(own) = own.filter(|_| *store != Name::Nothing) {
                 line += &format!(", {:.2} above nothing", own.median);
             }

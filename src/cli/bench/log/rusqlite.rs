@@ -1,6 +1,6 @@
-//! The peer SQLite once more, bound directly: a thread of its own, prepared statements for one row each.
+//! SQLite with direct bindings: its own thread, and prepared statements for one row each.
 //!
-//! It is spared what the peer through sqlx is spared, and sqlx.
+//! It omits the same work as the variant with sqlx, and the overhead of sqlx.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Writes all that is queued in one transaction, then answers, until nobody can append any more.
+/// Writes all queued appends in one transaction, then replies, until the queue is closed.
 fn write(mut connection: Connection, mut appends: mpsc::Receiver<Append>) -> rusqlite::Result<()> {
     let mut heads: HashMap<StreamId, Head> = HashMap::new();
     let (mut position, mut group, mut answers) = (0, Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ fn write(mut connection: Connection, mut appends: mpsc::Receiver<Append>) -> rus
         drop((new_stream, new_event));
         transaction.commit()?;
         for answer in answers.drain(..) {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = answer.send(());
         }
     }

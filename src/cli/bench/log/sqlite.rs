@@ -1,7 +1,7 @@
-//! The peer: an event log in SQLite as a careful user would write it, with one writer that commits whatever is queued.
+//! An event log in SQLite for comparison, with one writer that commits all queued appends in a group.
 //!
-//! It is spared what the own log does besides: expected revisions come from a map that knows every stream, and a
-//! retried append is not recognised.
+//! It omits some work of our log: expected revisions come from a map of all streams, and retried appends are not
+//! detected.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::stores::stopped;
 use crate::cli::Failure;
 
-/// The most appends in one transaction, as in the own log.
+/// The most appends in one transaction, as in our log.
 pub(super) const GROUP_APPENDS_MAX: usize = 16_384;
-/// Rows of one statement: more at once is no faster, and few sizes keep the statements prepared.
+/// The most rows of one statement: more are not faster, and few sizes keep the statements prepared.
 const ROWS_MAX: usize = 128;
 
 struct Append {
@@ -39,7 +39,7 @@ struct Row {
     event: NewEvent,
 }
 
-/// What is known of a stream.
+/// The id and the next revision of a stream.
 pub(super) struct Head {
     pub(super) id: i64,
     pub(super) next: i64,
@@ -86,7 +86,7 @@ fn failed(error: &sqlx::Error) -> Failure {
     Failure::Failed(format!("SQLite: {error}"))
 }
 
-/// Writes all that is queued in one transaction, then answers, until nobody can append any more.
+/// Writes all queued appends in one transaction, then replies, until the queue is closed.
 async fn write(
     mut connection: SqliteConnection,
     mut appends: mpsc::UnboundedReceiver<Append>,
@@ -129,14 +129,14 @@ async fn write(
         }
         transaction.commit().await?;
         for answer in answers {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = answer.send(());
         }
     }
     Ok(())
 }
 
-/// Parts of [`ROWS_MAX`] rows, and then of powers of two.
+/// Splits rows into parts of [`ROWS_MAX`], and then of powers of two.
 fn parts<T>(mut rows: &[T]) -> Vec<&[T]> {
     let mut parts = Vec::new();
     while !rows.is_empty() {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_of_few_sizes_and_leave_nothing_out() {
+    fn parts_have_few_sizes_and_cover_all_rows() {
         let rows: Vec<u32> = (0..301).collect();
         let lengths: Vec<usize> = parts(&rows).iter().map(|part| part.len()).collect();
         assert_eq!(lengths, [128, 128, 32, 8, 4, 1]);

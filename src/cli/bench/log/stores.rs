@@ -1,4 +1,4 @@
-//! The stores that take turns.
+//! The measured stores.
 
 use std::fmt;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(super) enum Name {
     /// UmaDB's engine and writer
     #[cfg(feature = "peers")]
     Umadb,
-    /// Appenders, queue and answers alone
+    /// Appenders, queue and replies alone
     Nothing,
 }
 
@@ -73,7 +73,7 @@ pub(super) enum Store {
 }
 
 impl Store {
-    /// Each store has its files of its own in the folder; the log is open already.
+    /// Opens a store with its own files in the folder; the log is open already.
     pub(super) async fn open(name: Name, log: &EmbeddedLog, folder: &Path) -> Result<Self, Failure> {
         Ok(match name {
             Name::Log => Self::Log(log.clone()),

@@ -1,6 +1,6 @@
-//! The peer UmaDB, in this process: its engine and its own blocking writer thread, with its defaults.
+//! UmaDB in this process, for comparison: its engine and its own blocking writer thread, with its defaults.
 //!
-//! It is spared what the log does besides: no append has a condition, so nothing is looked up.
+//! It omits some work of our log: no append has a condition, so nothing is looked up.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Players who are in the log before anything is measured.
+//! Players whose events are in the log before the measurement.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::cli::Failure;
 
-/// Appends that share a sync.
+/// The appends in flight, which share a sync.
 const IN_FLIGHT: usize = 2_048;
 
 pub(super) fn tenant() -> Tenant {
@@ -27,7 +27,7 @@ pub(super) fn pool() -> PoolKey {
     "bench".parse().expect("a plain word is a pool")
 }
 
-/// A number that follows from another, and looks as if it did not.
+/// A pseudo-random number derived from another (SplitMix64).
 pub(super) fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +35,7 @@ pub(super) fn mixed(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Around 1,500, as ratings are: the mean of several draws, with a deviation of about 300.
+/// A rating around 1,500 with a deviation of about 300: the mean of several draws.
 pub(super) fn rating(number: u64) -> Rating {
     let draws = (0..4).map(|n| (mixed(number.wrapping_mul(4).wrapping_add(n)) % 2_080) as f64);
     Rating::nearest(460.0 + draws.sum::<f64>() / 4.0)
@@ -45,7 +45,7 @@ pub(super) fn player(number: u64) -> SubjectId {
     SubjectId(Uuid::from_u64_pair(0xbe_0000_0000, mixed(number)))
 }
 
-/// The `turn`th entry of a player.
+/// The `turn`th queue entry of a player.
 pub(super) fn entry(number: u64, turn: u64) -> EntryId {
     EntryId(Uuid::from_u64_pair(0xe0_0000_0000 + turn, mixed(number)))
 }
@@ -96,7 +96,7 @@ pub(super) async fn append(
     log.append(&stream, Expected::Any, events).await.map(|_| ())
 }
 
-/// Carries all of them out, many at a time.
+/// Executes all appends, many concurrently.
 pub(super) async fn all<F>(appends: impl Iterator<Item = F>) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), AppendError>>,
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratings_lie_around_1500_as_those_of_people_do() {
+    fn ratings_have_the_expected_mean_and_deviation() {
         let ratings: Vec<f64> = (0..10_000).map(|n| f64::from(rating(n).points())).collect();
         let mean = ratings.iter().sum::<f64>() / 10_000.0;
         let deviation = (ratings.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 10_000.0).sqrt();

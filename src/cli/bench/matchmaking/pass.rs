@@ -1,26 +1,26 @@
-//! Everyone who waits, put together at once: decided in memory, and recorded in the log.
+//! Measures a pairing pass over all queued players: decided in memory, and recorded in the log.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use commands::vault::Vault;
-use commands::{Commands, Outside, Settings};
+use commands::{Commands, ExternalServices, Settings};
 use domain::matchmaking::queues::Queues;
 use event_log::clock::{Clock, Ids};
 use event_log::{EmbeddedLog, EventLog, Filter, Log};
 use event_schemas::envelope::Event;
+use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::Position;
-use event_schemas::match_record::MatchRecordEvent;
 use event_schemas::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::{Figures, crowd, open, what};
+use super::{Figures, crowd, metric, open};
 use crate::cli::Failure;
 
-/// So many pick in a step, as in the server.
+/// The number of entries that are paired in a step, as in the server.
 const STEP_ENTRIES: usize = 8_192;
-/// Nobody is put together for so long: something is wrong.
+/// The timeout without a recorded pair.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) async fn measure(folder: &TempDir, waiting: u64, round: u64) -> Result<Figures, Failure> {
@@ -37,20 +37,17 @@ pub(super) async fn measure(folder: &TempDir, waiting: u64, round: u64) -> Resul
     let recorded = record(&log, decided.pairs).await?;
     log.close().await;
     Ok(vec![
-        (what("waiting", "players who wait"), waiting as f64),
-        (what("pairs", "pairs that were found"), decided.pairs as f64),
-        (what("decided_cpu_ms", "decided: CPU, ms"), decided.cpu.as_secs_f64() * 1e3),
+        (metric("waiting", "queued players"), waiting as f64),
+        (metric("pairs", "pairs found"), decided.pairs as f64),
+        (metric("decided_cpu_ms", "decided: CPU, ms"), decided.cpu.as_secs_f64() * 1e3),
+        (metric("longest_step_ms", "decided: the longest step, ms"), decided.step.as_secs_f64() * 1e3),
         (
-            what("longest_step_ms", "decided: the longest that others wait for their turn, ms"),
-            decided.step.as_secs_f64() * 1e3,
-        ),
-        (
-            what("recorded_s", "recorded: from the start of acting to the last game confirmed on disk, s"),
+            metric("recorded_s", "recorded: from the first pairing to the last match confirmed on disk, s"),
             recorded.all.as_secs_f64(),
         ),
-        (what("recorded_cpu_s", "recorded: CPU of the whole process, s"), recorded.cpu.as_secs_f64()),
+        (metric("recorded_cpu_s", "recorded: CPU of the whole process, s"), recorded.cpu.as_secs_f64()),
         (
-            what("ready_s", "before it: from the start of the server to acting, s"),
+            metric("ready_s", "before: from the start of the server to the first pairing, s"),
             recorded.ready.as_secs_f64(),
         ),
     ])
@@ -97,7 +94,7 @@ fn decide(queues: &Queues) -> Decided {
     decided
 }
 
-/// How much CPU time was used.
+/// The CPU time used so far.
 fn cpu(of: ClockId) -> Duration {
     let time = clock_gettime(of);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -109,7 +106,7 @@ struct Recorded {
     cpu: Duration,
 }
 
-/// Starts the write side on the log, and waits until so many games are confirmed.
+/// Starts the write side on the log, and waits until this number of matches is confirmed.
 async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
     let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
     let from = *log.head().borrow();
@@ -121,7 +118,7 @@ async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
         Clock::System,
         Ids::Random,
         vault,
-        Outside::default(),
+        ExternalServices::default(),
     );
     commands.start();
     let ready = {
@@ -142,10 +139,10 @@ async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
             page.map_err(|_| Failure::Failed(format!("only {confirmed} of {pairs} pairs were recorded")))?;
         for recorded in &page.map_err(|error| failed(&error))?.events {
             match recorded.decode().map_err(|error| failed(&error))?.event {
-                Event::MatchRecord(MatchRecordEvent::MatchProposed(_)) => {
+                Event::GameMatch(GameMatchEvent::MatchProposed(_)) => {
                     instants.entry("first proposed").or_insert(recorded.recorded_at);
                 }
-                Event::MatchRecord(MatchRecordEvent::MatchConfirmed(_)) => {
+                Event::GameMatch(GameMatchEvent::MatchConfirmed(_)) => {
                     confirmed += 1;
                     instants.insert("last confirmed", recorded.recorded_at);
                 }
@@ -157,7 +154,7 @@ async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
     let ready: Timestamp = ready.await.map_err(|error| failed(&error))?;
     commands.shutdown().await;
     let at = |name| instants.get(name).copied().unwrap_or(ready);
-    // It may act before it has said so.
+    // It may start pairing before it reports that it is ready.
     let acting = ready.min(at("first proposed"));
     Ok(Recorded { ready: acting.since(started), all: at("last confirmed").since(acting), cpu })
 }

@@ -1,4 +1,4 @@
-//! The file system as the kernel asks for it.
+//! The FUSE interface of the file system.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -12,13 +12,13 @@ use fuser::{
     WriteFlags,
 };
 
-use super::{CAPACITY_BYTES, Call, Failure, Files, Planned, ROOT};
+use super::{CAPACITY_BYTES, Call, Failure, Files, PlannedFailure, ROOT};
 
-/// All changes come through the kernel, so it may remember what it was told.
+/// All changes come through the kernel, so it may cache attributes and entries.
 const TTL: Duration = Duration::from_secs(3600);
 const BLOCK_BYTES: u32 = 4096;
 
-/// A mounted file system. It is unmounted when dropped, and its files are gone.
+/// A mounted file system. When it is dropped, it is unmounted and its files are lost.
 pub(crate) struct Mount {
     files: Shared,
     folder: tempfile::TempDir,
@@ -28,7 +28,7 @@ pub(crate) struct Mount {
 type Shared = Arc<Mutex<Files>>;
 
 impl Mount {
-    /// Mounts a new, empty file system; the reason if this machine does not let us.
+    /// Mounts a new, empty file system. The error is the reason why this machine does not allow it.
     pub(crate) fn new(seed: u64) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let files = Arc::new(Mutex::new(Files::new(seed)));
@@ -44,31 +44,31 @@ impl Mount {
         self.files.lock().unwrap()
     }
 
-    /// From now on nothing reaches the disk any more, until [`Self::power_on`]. Whoever asks is told of an error.
+    /// Lets every call fail until [`Self::power_on`].
     pub(crate) fn cut_power(&self) {
         self.files().powered = false;
     }
 
-    /// Loses what was not synced, and comes back as a machine comes back: with nothing in its caches. Nobody may have a
-    /// file open.
+    /// Drops unsynced data and mounts the file system again, so that the kernel's caches are empty too. No file may be
+    /// open.
     pub(crate) fn power_on(&mut self) {
         self.remount(Files::lose_power);
     }
 
-    /// Lets a call fail.
-    pub(crate) fn plan(&self, planned: Planned) {
+    /// Plans the failure of a call.
+    pub(crate) fn plan(&self, planned: PlannedFailure) {
         self.files().planned = Some(planned);
     }
 
-    /// How many planned failures have come.
-    pub(crate) fn met(&self) -> u64 {
-        self.files().met
+    /// The number of planned failures that have occurred.
+    pub(crate) fn failures_injected(&self) -> u64 {
+        self.files().failures_injected
     }
 
     fn remount(&mut self, meanwhile: impl FnOnce(&mut Files)) {
         if let Some(session) = self.session.take() {
             match session.umount_and_join() {
-                // Its thread may hear of the end by the failure of what it waits for.
+                // The session's thread may see the unmount as a failure of the read that it waits in.
                 Err(error) if error.kind() != std::io::ErrorKind::ConnectionAborted => panic!("{error}"),
                 Ok(()) | Err(_) => {}
             }
@@ -96,14 +96,14 @@ fn mount(files: &Shared, at: &Path) -> std::io::Result<BackgroundSession> {
 struct Lossy(Shared);
 
 impl Lossy {
-    /// The files, if there is power.
+    /// The files, if the power is on.
     fn files(&self) -> Result<MutexGuard<'_, Files>, Errno> {
         let files = self.0.lock().unwrap();
         if files.powered { Ok(files) } else { Err(Errno::EIO) }
     }
 
     /// The files, for a call that changes something other than the content of a file.
-    fn to_change(&self) -> Result<MutexGuard<'_, Files>, Errno> {
+    fn files_mut(&self) -> Result<MutexGuard<'_, Files>, Errno> {
         let files = self.files()?;
         if files.read_only { Err(Errno::EROFS) } else { Ok(files) }
     }
@@ -141,14 +141,14 @@ fn attributes(files: &Files, number: u64) -> Result<FileAttr, Errno> {
     })
 }
 
-fn place(folder: INodeNo, name: &OsStr) -> (u64, String) {
+fn entry_key(folder: INodeNo, name: &OsStr) -> (u64, String) {
     (folder.0, name.to_string_lossy().into_owned())
 }
 
 impl Filesystem for Lossy {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.files().and_then(|files| {
-            let number = files.names.get(&place(parent, name)).ok_or(Errno::ENOENT)?;
+            let number = files.names.get(&entry_key(parent, name)).ok_or(Errno::ENOENT)?;
             attributes(&files, *number)
         });
         match found {
@@ -182,7 +182,7 @@ impl Filesystem for Lossy {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = self.to_change().and_then(|mut files| {
+        let set = self.files_mut().and_then(|mut files| {
             let node = files.nodes.get_mut(&ino.0).ok_or(Errno::ENOENT)?;
             if let Some(mode) = mode {
                 node.mode = (mode & 0o7777) as u16;
@@ -199,13 +199,13 @@ impl Filesystem for Lossy {
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let made = self.to_change().and_then(|mut files| {
-            let (folder, name) = place(parent, name);
-            let number = files.make(folder, &name, true, (mode & !umask & 0o7777) as u16);
+        let created = self.files_mut().and_then(|mut files| {
+            let (folder, name) = entry_key(parent, name);
+            let number = files.create(folder, &name, true, (mode & !umask & 0o7777) as u16);
             attributes(&files, number)
         });
-        match made {
-            Ok(made) => reply.entry(&TTL, &made, Generation(0)),
+        match created {
+            Ok(created) => reply.entry(&TTL, &created, Generation(0)),
             Err(error) => reply.error(error),
         }
     }
@@ -220,25 +220,25 @@ impl Filesystem for Lossy {
         _: i32,
         reply: ReplyCreate,
     ) {
-        let made = self.to_change().and_then(|mut files| {
-            let (folder, name) = place(parent, name);
-            let number = files.make(folder, &name, false, (mode & !umask & 0o7777) as u16);
+        let created = self.files_mut().and_then(|mut files| {
+            let (folder, name) = entry_key(parent, name);
+            let number = files.create(folder, &name, false, (mode & !umask & 0o7777) as u16);
             attributes(&files, number)
         });
-        match made {
-            Ok(made) => {
-                reply.created(&TTL, &made, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        match created {
+            Ok(created) => {
+                reply.created(&TTL, &created, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(error) => reply.error(error),
         }
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(reply, self.to_change().map(|mut files| files.remove(place(parent, name))));
+        reply_with(reply, self.files_mut().map(|mut files| files.remove(entry_key(parent, name))));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(reply, self.to_change().map(|mut files| files.remove(place(parent, name))));
+        reply_with(reply, self.files_mut().map(|mut files| files.remove(entry_key(parent, name))));
     }
 
     fn rename(
@@ -251,12 +251,12 @@ impl Filesystem for Lossy {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (from, to) = (place(parent, name), place(newparent, newname));
-        answer(reply, self.to_change().map(|mut files| files.rename(from, to)));
+        let (from, to) = (entry_key(parent, name), entry_key(newparent, newname));
+        reply_with(reply, self.files_mut().map(|mut files| files.rename(from, to)));
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // SQLite shares memory by a mapped file, which must stay in the kernel's cache.
+        // SQLite shares memory through a mapped file, which must stay in the kernel's cache.
         reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
     }
 
@@ -294,10 +294,10 @@ impl Filesystem for Lossy {
         reply: ReplyWrite,
     ) {
         let written = self.files().and_then(|mut files| {
-            let failure = files.fails(Call::Write, ino.0);
+            let failure = files.take_failure(Call::Write, ino.0);
             let kept = match failure {
-                // A write may be done in part.
-                Some(Failure::Io) => files.dice.below(data.len() as u64 + 1) as usize,
+                // A failed write may be partial.
+                Some(Failure::Io) => files.rng.below(data.len() as u64 + 1) as usize,
                 Some(Failure::NoSpace | Failure::ReadOnly) => 0,
                 None => data.len(),
             };
@@ -323,14 +323,14 @@ impl Filesystem for Lossy {
         _: i32,
         reply: ReplyEmpty,
     ) {
-        let allocated = self.to_change().and_then(|mut files| {
+        let allocated = self.files_mut().and_then(|mut files| {
             let node = files.nodes.get_mut(&ino.0).ok_or(Errno::ENOENT)?;
             if offset + length > node.live.len() as u64 {
                 node.resize(offset + length);
             }
             Ok(true)
         });
-        answer(reply, allocated);
+        reply_with(reply, allocated);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -339,13 +339,13 @@ impl Filesystem for Lossy {
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let synced = self.files().and_then(|mut files| {
-            if let Some(failure) = files.fails(Call::Sync, ino.0) {
+            if let Some(failure) = files.take_failure(Call::Sync, ino.0) {
                 return Err(failure.into());
             }
             files.nodes.get_mut(&ino.0).ok_or(Errno::ENOENT)?.sync();
             Ok(true)
         });
-        answer(reply, synced);
+        reply_with(reply, synced);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -353,7 +353,7 @@ impl Filesystem for Lossy {
             files.sync_names(ino.0);
             true
         });
-        answer(reply, synced);
+        reply_with(reply, synced);
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -382,7 +382,7 @@ impl Filesystem for Lossy {
     }
 }
 
-fn answer(reply: ReplyEmpty, done: Result<bool, Errno>) {
+fn reply_with(reply: ReplyEmpty, done: Result<bool, Errno>) {
     match done {
         Ok(true) => reply.ok(),
         Ok(false) => reply.error(Errno::ENOENT),

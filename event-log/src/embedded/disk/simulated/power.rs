@@ -1,11 +1,11 @@
-//! What is left on a simulated disk when its power has failed.
+//! The state of a simulated disk after a power cut.
 
 use std::collections::BTreeMap;
 
-use super::{Image, NameChange, SECTOR_BYTES, State, folder_of};
+use super::{DiskState, FileImage, NameChange, SECTOR_BYTES, folder_of};
 
 impl NameChange {
-    /// A rename is whole or not at all, also between folders.
+    /// Applies the change. A rename is atomic, also between folders.
     fn apply(self, names: &mut BTreeMap<String, u64>) {
         match self {
             Self::Created(name, file) => {
@@ -31,8 +31,8 @@ impl NameChange {
     }
 }
 
-impl State {
-    /// Makes durable what changed in a folder, and both ends of what was moved into it or out of it.
+impl DiskState {
+    /// Makes the changes in a folder durable, with both ends of renames into it or out of it.
     pub(super) fn sync_names(&mut self, folder: &str) {
         let (synced, unsynced): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.unsynced).into_iter().partition(|change| change.touches(folder));
@@ -45,10 +45,10 @@ impl State {
         self.durable_names.extend(live.map(|(name, file)| (name.clone(), *file)));
     }
 
-    /// Leaves what is durable, and some of the rest by lot.
+    /// Keeps durable data and a random part of the rest.
     pub(super) fn lose_power(&mut self) {
         let mut files: Vec<u64> = self.files.keys().copied().collect();
-        // Lots are drawn in the same order at every run.
+        // A fixed order, so that every run makes the same random choices.
         files.sort_unstable();
         for number in files {
             let mut image = self.files.remove(&number).unwrap_or_default();
@@ -57,27 +57,27 @@ impl State {
         }
         let mut names = std::mem::take(&mut self.durable_names);
         for change in std::mem::take(&mut self.unsynced) {
-            if self.lot(2) == 0 {
+            if self.random_below(2) == 0 {
                 continue;
             }
             change.apply(&mut names);
         }
-        // Without its folder a file cannot be found.
+        // A file is lost with its folder.
         let folders = names.clone();
         names.retain(|name, _| folder_of(name).is_empty() || folders.contains_key(folder_of(name)));
         self.names.clone_from(&names);
         self.durable_names = names;
     }
 
-    /// Of each sector the state after any of the writes since the last sync, drawn by lot; likewise the length.
-    pub(super) fn tear(&mut self, image: &mut Image) {
+    /// Gives each sector the state after a random number of the writes since the last sync; likewise the length.
+    pub(super) fn tear(&mut self, image: &mut FileImage) {
         let writes = std::mem::take(&mut image.writes);
         let lengths = writes.iter().scan(image.durable.len(), |len, (offset, bytes)| {
             *len = (*len).max(offset + bytes.len());
             Some(*len)
         });
         let lengths: Vec<usize> = std::iter::once(image.durable.len()).chain(lengths).collect();
-        let length = lengths[usize::try_from(self.lot(lengths.len() as u64)).unwrap_or(0)];
+        let length = lengths[usize::try_from(self.random_below(lengths.len() as u64)).unwrap_or(0)];
         let mut torn = image.durable.clone();
         torn.resize(length, 0);
         for start in (0..length).step_by(SECTOR_BYTES) {
@@ -89,7 +89,7 @@ impl State {
             if touching.is_empty() {
                 continue;
             }
-            let kept = usize::try_from(self.lot(touching.len() as u64 + 1)).unwrap_or(0);
+            let kept = usize::try_from(self.random_below(touching.len() as u64 + 1)).unwrap_or(0);
             for (offset, bytes) in &touching[..kept] {
                 let from = sector.start.max(*offset);
                 let to = sector.end.min(offset + bytes.len());

@@ -1,0 +1,61 @@
+//! The analyses that each tenant has in progress, for the limit per tenant.
+
+use std::collections::{HashMap, HashSet};
+
+use event_schemas::envelope::Envelope;
+use event_schemas::ids::{JobId, Tenant};
+use event_schemas::job::{JobEvent, JobKind, Phase};
+
+#[derive(Debug, Default)]
+pub(super) struct AnalysesInProgress {
+    /// The analyses that are in progress, or have failed and may be resumed.
+    known: HashSet<JobId>,
+    in_progress: HashMap<Tenant, HashSet<JobId>>,
+}
+
+impl AnalysesInProgress {
+    pub(super) fn in_progress(&self, tenant: &Tenant) -> usize {
+        self.in_progress.get(tenant).map_or(0, HashSet::len)
+    }
+
+    pub(super) fn apply(&mut self, job: JobId, event: &JobEvent, envelope: &Envelope) {
+        let tenant = &envelope.metadata.tenant;
+        match event {
+            JobEvent::JobCreated(created) if created.kind == JobKind::VideoAnalysis => {
+                self.known.insert(job);
+                self.in_progress.entry(tenant.clone()).or_default().insert(job);
+            }
+            JobEvent::JobFailed(_) => self.set(job, tenant, false),
+            JobEvent::JobRetryScheduled(_) => self.set(job, tenant, true),
+            JobEvent::JobPhaseChanged(changed) if changed.from == Phase::Failed => {
+                self.set(job, tenant, true);
+            }
+            JobEvent::JobCompleted(_) | JobEvent::JobCancelled(_) => {
+                self.set(job, tenant, false);
+                self.known.remove(&job);
+            }
+            JobEvent::JobCreated(_)
+            | JobEvent::JobPhaseChanged(_)
+            | JobEvent::JobProgressReported(_)
+            | JobEvent::JobClaimed(_)
+            | JobEvent::JobLeaseExpired(_)
+            | JobEvent::JobQuarantined(_)
+            | JobEvent::JobResultExpired(_) => {}
+        }
+    }
+
+    fn set(&mut self, job: JobId, tenant: &Tenant, is_running: bool) {
+        if !self.known.contains(&job) {
+            return;
+        }
+        let in_progress = self.in_progress.entry(tenant.clone()).or_default();
+        if is_running {
+            in_progress.insert(job);
+        } else {
+            in_progress.remove(&job);
+        }
+        if in_progress.is_empty() {
+            self.in_progress.remove(tenant);
+        }
+    }
+}

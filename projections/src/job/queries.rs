@@ -1,0 +1,189 @@
+//! The queries of `jobs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::job::analysis::{self, AnalysisView};
+use domain::job::history::Status;
+use domain::job::view::JobView;
+use event_log::clock::Clock;
+use event_schemas::ids::{JobId, Position, Tenant};
+use event_schemas::job::{JobKind, Phase};
+use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::overview::JobOverview;
+use super::{LIST, Stored, read};
+use crate::generation::{QueryError, Slot};
+use crate::projection::Name;
+use crate::row::{parse_json, store_error, variant_name};
+use crate::sql::Statement;
+
+/// A filter for a tenant's jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    pub status: Option<Status>,
+    pub phase: Option<Phase>,
+    pub kind: Option<JobKind>,
+    /// The earliest creation time, inclusive.
+    pub since: Option<Timestamp>,
+    /// A part of the name or the id, case-insensitive.
+    pub search: Option<String>,
+}
+
+/// The last job of a page: the next page starts after it. New jobs do not shift the pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCursor {
+    pub created_at: Timestamp,
+    pub job_id: JobId,
+}
+
+/// A page of a tenant's jobs, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPage<T = JobView> {
+    pub items: Vec<T>,
+    /// None on the last page.
+    pub next: Option<JobCursor>,
+    /// The page reflects everything up to this position, and possibly more.
+    pub position: Position,
+}
+
+/// A page of a tenant's analyses, newest first.
+pub type AnalysisPage = JobPage<AnalysisView>;
+
+/// The queries of `jobs`.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    pub(crate) slot: Arc<Slot<()>>,
+    pub(crate) clock: Clock,
+}
+
+impl Jobs {
+    /// Lists at most `limit` of the tenant's jobs after the cursor, newest first, in their current state.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn list(
+        &self,
+        tenant: &Tenant,
+        filter: &JobFilter,
+        after: Option<JobCursor>,
+        limit: u32,
+    ) -> Result<JobPage, QueryError> {
+        let now = self.clock.now();
+        self.page(tenant, filter, after, limit, |overview| overview.view(now)).await
+    }
+
+    /// Lists at most `limit` of the tenant's analyses after the cursor, newest first, in their current state; with a
+    /// status, only those that have it. An analysis without an event for `stalled_after` is stalled.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn analyses(
+        &self,
+        tenant: &Tenant,
+        status: Option<Status>,
+        after: Option<JobCursor>,
+        limit: u32,
+        stalled_after: Duration,
+    ) -> Result<AnalysisPage, QueryError> {
+        let now = self.clock.now();
+        let filter = JobFilter { status, kind: Some(JobKind::VideoAnalysis), ..JobFilter::default() };
+        let view = |overview: JobOverview| {
+            Some(analysis::view(&overview.history, &overview.latest, now, stalled_after))
+        };
+        self.page(tenant, &filter, after, limit, view).await
+    }
+
+    async fn page<T>(
+        &self,
+        tenant: &Tenant,
+        filter: &JobFilter,
+        after: Option<JobCursor>,
+        limit: u32,
+        view: impl Fn(JobOverview) -> Option<T>,
+    ) -> Result<JobPage<T>, QueryError> {
+        let generation = self.slot.live()?;
+        let position = generation.position();
+        let (created_at, job_id) =
+            after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.created_at.micros(), cursor.job_id.0));
+        let statement = Statement::new(LIST)
+            .bind(tenant.as_str())
+            .bind(created_at)
+            .bind(job_id)
+            .bind(filter.since.map_or(i64::MIN, Timestamp::micros))
+            .bind(filter.status.as_ref().map(variant_name))
+            .bind(filter.phase.as_ref().map(variant_name))
+            .bind(filter.kind.as_ref().map(variant_name))
+            .bind(filter.search.as_deref().map(like))
+            // One more row than the limit shows whether there is a next page.
+            .bind(i64::from(limit) + 1);
+        let rows: Vec<Stored> =
+            generation.db.all(statement).await.map_err(|error| store_error(Name::Jobs, error))?;
+        let has_more = rows.len() > limit as usize;
+        let mut items = Vec::with_capacity(rows.len());
+        let mut last = None;
+        for row in rows.iter().take(limit as usize) {
+            let overview: JobOverview = parse_json(Name::Jobs, &row.overview)?;
+            let history = &overview.history;
+            last = Some(JobCursor { created_at: history.created_at, job_id: history.job_id() });
+            items.extend(view(overview));
+        }
+        let next = last.filter(|_| has_more);
+        Ok(JobPage { items, next, position })
+    }
+
+    /// The job in its current state, if it belongs to the tenant, and a position up to which the result is complete.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn get(&self, tenant: &Tenant, job: JobId) -> Result<Option<(JobView, Position)>, QueryError> {
+        let own = self.overview(tenant, job).await?;
+        Ok(own.and_then(|(overview, position)| Some((overview.view(self.clock.now())?, position))))
+    }
+
+    /// The analysis in its current state, if it exists and belongs to the tenant. Without an event for `stalled_after`
+    /// it is stalled.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn analysis(
+        &self,
+        tenant: &Tenant,
+        job: JobId,
+        stalled_after: Duration,
+    ) -> Result<Option<(AnalysisView, Position)>, QueryError> {
+        let own = self.overview(tenant, job).await?;
+        let own = own.filter(|(overview, _)| overview.history.kind() == JobKind::VideoAnalysis);
+        let now = self.clock.now();
+        let view =
+            |overview: &JobOverview| analysis::view(&overview.history, &overview.latest, now, stalled_after);
+        Ok(own.map(|(overview, position)| (view(&overview), position)))
+    }
+
+    async fn overview(
+        &self,
+        tenant: &Tenant,
+        job: JobId,
+    ) -> Result<Option<(JobOverview, Position)>, QueryError> {
+        let generation = self.slot.live()?;
+        let position = generation.position();
+        let overview = read(&generation.db, job).await.map_err(|error| store_error(Name::Jobs, error))?;
+        let own = overview.filter(|overview| overview.history.tenant == *tenant);
+        Ok(own.map(|overview| (overview, position)))
+    }
+}
+
+/// A `LIKE` pattern that finds the text literally and case-insensitively.
+fn like(search: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in search.to_lowercase().chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}

@@ -1,0 +1,66 @@
+//! Access to one job: the tenant check, its fold and its summary.
+
+use domain::image_matching::summary::Summary as DomainSummary;
+use event_log::EventLog;
+use event_schemas::ids::{JobId, Revision, Tenant};
+use event_schemas::job::JobKind;
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use projections::matching_summary::{FoldedJob, ScoresFrom};
+use web::problem::Problem;
+
+use crate::ReadApi;
+use crate::errors::{from_query_error, from_read_error, from_summary_error, no_such_job};
+
+impl ReadApi {
+    /// Restricts a read to the tenant that the first event of the job names.
+    ///
+    /// # Errors
+    /// 404 if the job does not exist or belongs to another tenant; both get the same response.
+    pub(crate) async fn check_tenant(&self, tenant: &Tenant, job: JobId) -> Result<(), Problem> {
+        let first = self.log.read_stream(&StreamId::job(job), Revision(0), 1).await;
+        let first = first.map_err(|error| from_read_error(&error))?;
+        let metadata = first.first().map(|event| event.metadata().map_err(|error| Problem::internal(&error)));
+        match metadata.transpose()? {
+            Some(metadata) if metadata.tenant == *tenant => Ok(()),
+            _ => Err(no_such_job()),
+        }
+    }
+
+    /// The job's fold from the read model.
+    ///
+    /// # Errors
+    /// 404 if there is no such matching job or it belongs to another tenant.
+    pub(crate) async fn job_fold(&self, tenant: &Tenant, job: JobId) -> Result<FoldedJob, Problem> {
+        let found = self.models.matching_summary().summary(tenant, job).await;
+        let folded = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
+        require_matching_job(&folded)?;
+        Ok(folded)
+    }
+
+    /// The summary of a fold at an instant.
+    ///
+    /// # Errors
+    /// 404 before the job's creation.
+    pub(crate) async fn summarize(
+        &self,
+        job: JobId,
+        folded: &FoldedJob,
+        instant: Timestamp,
+        scores: ScoresFrom,
+    ) -> Result<DomainSummary, Problem> {
+        let thresholds = &self.server.thresholds;
+        let summary =
+            self.models.matching_summary().summarise(job, folded, instant, thresholds, scores).await;
+        summary.map_err(|error| from_summary_error(&error))?.ok_or_else(no_such_job)
+    }
+}
+
+/// Refuses jobs of other kinds, which have no matching summary.
+pub(crate) fn require_matching_job(folded: &FoldedJob) -> Result<(), Problem> {
+    match &folded.fold.history {
+        Some(history) if history.kind() == JobKind::ProductVideoMatching => Ok(()),
+        Some(_) => Err(Problem::not_found("this job is of a kind that has no matching summary")),
+        None => Err(no_such_job()),
+    }
+}

@@ -1,0 +1,252 @@
+//! Game matches: the lists, and one match.
+
+use std::sync::Arc;
+
+use event_schemas::game_match::Side as StoredSide;
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, SubjectId, Tenant, UserId};
+use event_schemas::time::Timestamp;
+use poem_openapi::param::{Header, Path, Query};
+use poem_openapi::{Object, OpenApi};
+use projections::Name;
+use projections::game_match::{GameMatchCursor, GameMatchStatus as Stored, GameMatchView, MatchPlayerView};
+use web::caller::{Caller, Role};
+use web::enums::{AbandonReason, GameMatchStatus, GameResult, Side};
+use web::etag::Cached;
+use web::paging::{Cursor, Limit, Page};
+use web::path;
+use web::problem::Problem;
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+
+use super::{Tag, player_roles};
+use crate::ReadApi;
+use crate::errors::from_query_error;
+use crate::min_position::MinPosition;
+use crate::subjects::UserIds;
+
+/// A player of a match.
+#[derive(Clone, Debug, PartialEq, Object)]
+pub struct GameMatchPlayer {
+    /// Null for an erased user.
+    pub user_id: Option<TextId<UserId>>,
+    pub side: Side,
+    /// The rating by which the players were paired.
+    pub rating: u16,
+    /// The waiting time until the pairing; null for a challenge.
+    pub waited_seconds: Option<f64>,
+    /// The rating before the result; null until the result has changed it.
+    pub rating_before: Option<f64>,
+    pub rating_after: Option<f64>,
+}
+
+/// A match of two paired players.
+#[derive(Clone, Debug, PartialEq, Object)]
+pub struct GameMatch {
+    pub id: UuidParam<GameMatchId>,
+    pub match_id: UuidParam<GameMatchId>,
+    pub pool_key: TextId<PoolKey>,
+    pub status: GameMatchStatus,
+    /// The player on the first side comes first.
+    pub players: Vec<GameMatchPlayer>,
+    /// The challenge that led to the match.
+    pub challenge_id: Option<UuidParam<ChallengeId>>,
+    /// The id that the game service returned; null also if no game service is configured.
+    pub game_id: Option<TextId<GameId>>,
+    pub result: Option<GameResult>,
+    /// Why no game was created.
+    pub reason: Option<AbandonReason>,
+    /// The error of the game service, if it was the reason.
+    pub detail: Option<String>,
+    pub created_at: ApiTimestamp,
+    /// When the game was created.
+    pub confirmed_at: Option<ApiTimestamp>,
+    /// When the match ends automatically if no result is reported.
+    pub result_due_at: Option<ApiTimestamp>,
+    pub ended_at: Option<ApiTimestamp>,
+    /// Log position of the last event that changed this resource.
+    pub position: ApiPosition,
+}
+
+impl GameMatchPlayer {
+    fn new(player: &MatchPlayerView, side: StoredSide, paired_at: Timestamp, user_ids: &UserIds) -> Self {
+        Self {
+            user_id: user_ids.user_id(player.subject_id).map(TextId),
+            side: side.into(),
+            rating: player.rating,
+            waited_seconds: player.queued_at.map(|queued_at| paired_at.since(queued_at).as_secs_f64()),
+            rating_before: player.rated.map(|(before, _)| before),
+            rating_after: player.rated.map(|(_, after)| after),
+        }
+    }
+}
+
+fn status(stored: Stored) -> GameMatchStatus {
+    match stored {
+        Stored::Placing => GameMatchStatus::Placing,
+        Stored::Playing => GameMatchStatus::Playing,
+        Stored::Finished => GameMatchStatus::Finished,
+        Stored::Expired => GameMatchStatus::Expired,
+        Stored::Abandoned => GameMatchStatus::Abandoned,
+    }
+}
+
+fn stored_status(status: GameMatchStatus) -> Stored {
+    match status {
+        GameMatchStatus::Placing => Stored::Placing,
+        GameMatchStatus::Playing => Stored::Playing,
+        GameMatchStatus::Finished => Stored::Finished,
+        GameMatchStatus::Expired => Stored::Expired,
+        GameMatchStatus::Abandoned => Stored::Abandoned,
+    }
+}
+
+impl GameMatch {
+    fn new(view: GameMatchView, user_ids: &UserIds) -> Self {
+        let player = |player, side| GameMatchPlayer::new(player, side, view.created_at, user_ids);
+        Self {
+            id: UuidParam(view.match_id),
+            match_id: UuidParam(view.match_id),
+            status: status(view.status),
+            players: vec![player(&view.first, StoredSide::First), player(&view.second, StoredSide::Second)],
+            pool_key: TextId(view.pool_key),
+            challenge_id: view.challenge_id.map(UuidParam),
+            game_id: view.game_id.map(TextId),
+            result: view.result.map(Into::into),
+            reason: view.abandoned.map(Into::into),
+            detail: view.detail,
+            created_at: ApiTimestamp(view.created_at),
+            confirmed_at: view.confirmed_at.map(ApiTimestamp),
+            result_due_at: view.result_due_at.map(ApiTimestamp),
+            ended_at: view.ended_at.map(ApiTimestamp),
+            position: ApiPosition(view.position),
+        }
+    }
+}
+
+/// Routes for game matches.
+#[derive(Clone, Debug)]
+pub struct GameMatchRoutes {
+    pub(crate) api: Arc<ReadApi>,
+}
+
+#[OpenApi(tag = "Tag::Matchmaking")]
+impl GameMatchRoutes {
+    /// List my matches, newest first
+    ///
+    /// Needs the role `user`, `service` or `admin`.
+    #[oai(path = "/v1/matchmaking/matches", method = "get", operation_id = "list_game_matches")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
+    async fn list(
+        &self,
+        caller: Caller,
+        status: Query<Option<GameMatchStatus>>,
+        #[oai(default)] limit: Query<Limit>,
+        cursor: Query<Option<Cursor>>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Page<GameMatch>>, Problem> {
+        caller.require(player_roles())?;
+        // A cursor is valid only for the list that it was issued for.
+        let list = format!("match records {} {:?}", caller.user()?, status.0);
+        let after: Option<GameMatchCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
+        self.api.wait_for_models(&[Name::GameMatches], min).await?;
+        let Some(subject) = self.api.own_subject(&caller).await? else {
+            return Ok(Cached::new(&Page { items: Vec::new(), next_cursor: None }, if_none_match.as_deref()));
+        };
+        let (status, limit) = (status.0.map(stored_status), limit.0.get() as u32);
+        let matches = self.api.models.game_matches();
+        let page = matches.list(&caller.tenant, subject, status, after, limit).await;
+        let page = page.map_err(|error| from_query_error(&error))?;
+        let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
+        let items = self.api.render_matches(&caller.tenant, page.items).await?;
+        Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
+    }
+
+    /// List all matches of the tenant, newest first
+    ///
+    /// Needs the role `service` or `admin`.
+    #[oai(path = "/internal/matches", method = "get", operation_id = "list_all_game_matches")]
+    async fn list_all(
+        &self,
+        caller: Caller,
+        status: Query<Option<GameMatchStatus>>,
+        #[oai(default)] limit: Query<Limit>,
+        cursor: Query<Option<Cursor>>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Page<GameMatch>>, Problem> {
+        caller.require(Role::Service | Role::Admin)?;
+        let list = format!("all match records {:?}", status.0);
+        let after: Option<GameMatchCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
+        self.api.wait_for_models(&[Name::GameMatches], min).await?;
+        let (status, limit) = (status.0.map(stored_status), limit.0.get() as u32);
+        let page = self.api.models.game_matches().list_all(&caller.tenant, status, after, limit).await;
+        let page = page.map_err(|error| from_query_error(&error))?;
+        let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
+        let items = self.api.render_matches(&caller.tenant, page.items).await?;
+        Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
+    }
+
+    /// Get a match
+    ///
+    /// Its two players may read it, and the roles `service` and `admin` of the tenant.
+    #[oai(path = "/v1/matchmaking/matches/:match_id", method = "get", operation_id = "read_game_match")]
+    async fn read(
+        &self,
+        caller: Caller,
+        match_id: Path<String>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<GameMatch>, Problem> {
+        caller.require(player_roles())?;
+        let id = path::game_match_id(&match_id)?;
+        self.api.wait_for_models(&[Name::GameMatches], min).await?;
+        let found = self.api.models.game_matches().get(&caller.tenant, id).await;
+        let view = found.map_err(|error| from_query_error(&error))?;
+        let visible = match view {
+            Some(view) if self.api.may_see(&caller, |subject| view.side_of(subject).is_some()).await? => view,
+            _ => return Err(Problem::not_found("no such match")),
+        };
+        let rendered = self.api.render_matches(&caller.tenant, vec![visible]).await?;
+        let shown = rendered.first().ok_or_else(|| Problem::not_found("no such match"))?;
+        Ok(Cached::new(shown, if_none_match.as_deref()))
+    }
+}
+
+impl ReadApi {
+    /// The subject of the caller; none if the log has no events of that user.
+    ///
+    /// # Errors
+    /// 403 if the credentials name no user, 503 if the vault is unavailable.
+    pub(crate) async fn own_subject(&self, caller: &Caller) -> Result<Option<SubjectId>, Problem> {
+        self.server.subjects.subject(&caller.tenant, caller.user()?).await
+    }
+
+    /// Whether the caller may see a resource of its tenant: as a user that it concerns, or as a trusted caller.
+    ///
+    /// # Errors
+    /// 403 if the role needs a user and the credentials name none, 503 if the vault is unavailable.
+    pub(crate) async fn may_see(
+        &self,
+        caller: &Caller,
+        concerns: impl FnOnce(SubjectId) -> bool,
+    ) -> Result<bool, Problem> {
+        if caller.can_access_others() {
+            return Ok(true);
+        }
+        Ok(self.own_subject(caller).await?.is_some_and(concerns))
+    }
+
+    /// Matches with the user ids of their players.
+    ///
+    /// # Errors
+    /// 503 if the vault is unavailable.
+    pub(crate) async fn render_matches(
+        &self,
+        tenant: &Tenant,
+        views: Vec<GameMatchView>,
+    ) -> Result<Vec<GameMatch>, Problem> {
+        let subjects = views.iter().flat_map(|view| [view.first.subject_id, view.second.subject_id]);
+        let user_ids = self.server.subjects.user_ids(tenant, subjects).await?;
+        Ok(views.into_iter().map(|view| GameMatch::new(view, &user_ids)).collect())
+    }
+}

@@ -1,0 +1,287 @@
+//! A server in memory and a client for it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::breaker::CircuitState;
+use domain::image_matching::blockers::Thresholds;
+use domain::job::service::Service;
+use event_log::clock::Clock;
+use event_log::{EventLog, Expected, Log, MemoryLog};
+use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
+use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, SubjectId, Tenant, UserId};
+use event_schemas::job::Phase as JobPhase;
+use event_schemas::sealed::SealedField;
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use poem::Route;
+use poem::http::HeaderMap;
+use poem::test::TestClient;
+use poem_openapi::OpenApiService;
+use projections::{ReadModels, Settings as ModelSettings};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+use web::caller::{Auth, Now};
+use web::routes::Routes;
+use web::serve::{Layers, Settings, layers};
+use web::server::{self, Bounds};
+use web::shutdown::Shutdown;
+
+use super::events::{claimed, created, frames, images, match_found, match_id, phase, progress, requested};
+use crate::server::{Access, Breakers, Component, ComponentHealth, ServerInfo};
+use crate::subjects::SubjectDirectory;
+use crate::{RAW_PATHS, ReadApi, RootEndpoint};
+
+pub(crate) struct ReadApiFixture {
+    pub(crate) clock: Clock,
+    pub(super) log: Log,
+    pub(super) client: TestClient<Arc<Layers<RootEndpoint>>>,
+    pub(crate) api: Arc<ReadApi>,
+    endpoint: Arc<Layers<RootEndpoint>>,
+    commands: Cell<u128>,
+    /// The time that each append advances the clock by.
+    pub(super) pace: Cell<Duration>,
+    /// The time by which the producers' clocks are ahead of the server's.
+    pub(super) ahead: Cell<Duration>,
+    _folder: tempfile::TempDir,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct TestResponse {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl TestResponse {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{} {}", self.status, self.text))
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The status and body for a snapshot, without the random request id.
+    pub(super) fn snapshot(&self) -> String {
+        let mut body = self.json();
+        if let Some(id) = body.get_mut("request_id") {
+            *id = "…".into();
+        }
+        format!("{}\n{:#}", self.status, body)
+    }
+}
+
+pub(super) fn start() -> Timestamp {
+    "2026-11-20T10:00:00Z".parse().unwrap()
+}
+
+pub(crate) fn acme() -> Tenant {
+    "default".parse().unwrap()
+}
+
+impl ReadApiFixture {
+    pub(crate) async fn open() -> Self {
+        Self::with(|clock| Auth::open(now(clock)), Access::Open, Vec::new()).await
+    }
+
+    pub(super) async fn with(
+        auth: impl FnOnce(&Clock) -> Auth,
+        access: Access,
+        components: Vec<Component>,
+    ) -> Self {
+        let clock = Clock::manual(start());
+        let log = Log::Memory(MemoryLog::new(clock.clone()));
+        let folder = tempfile::tempdir().unwrap();
+        let settings = ModelSettings { folder: folder.path().to_owned() };
+        let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
+        let server = ServerInfo {
+            version: "0.1.0",
+            started_at: start(),
+            access,
+            log: "memory".to_owned(),
+            open_metrics: false,
+            components,
+            breakers: breakers(),
+            subjects: subject_directory(),
+            thresholds: Thresholds::default(),
+        };
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server, Shutdown::never());
+        let service = OpenApiService::new(api.routes(), "test", "1");
+        let document = web::openapi::document(&service.spec()).unwrap();
+        let routes = RAW_PATHS.iter().fold(Routes::from_document(&document), |routes, path| {
+            routes.with(path, &[poem::http::Method::GET])
+        });
+        let settings = Settings::new(auth(&clock), routes);
+        let endpoint = Arc::new(layers(api.mount(Route::new().nest("/", service)), settings));
+        Self {
+            clock,
+            log,
+            client: TestClient::new(Arc::clone(&endpoint)),
+            api,
+            endpoint,
+            commands: Cell::new(1),
+            pace: Cell::new(Duration::from_secs(1)),
+            ahead: Cell::new(Duration::ZERO),
+            _folder: folder,
+        }
+    }
+
+    pub(super) fn head(&self) -> Position {
+        *self.log.head().borrow()
+    }
+
+    /// Appends the events of one command, then advances the clock by `pace`.
+    pub(super) async fn append(&self, stream: StreamId, events: &[Event]) -> Position {
+        self.append_for(&acme(), stream, events).await
+    }
+
+    pub(super) async fn append_for(&self, tenant: &Tenant, stream: StreamId, events: &[Event]) -> Position {
+        let command = self.commands.get();
+        self.commands.set(command + 1);
+        let cause = Cause {
+            command_id: CommandId(Uuid::from_u128(command)),
+            correlation_id: CorrelationId(Uuid::from_u128(command)),
+            event_id: None,
+            tenant: tenant.clone(),
+            actor: Actor::Service("test".parse().unwrap()),
+            subject: None,
+            idempotency: None,
+            traceparent: None,
+        };
+        let occurred_at = self.clock.now().after(self.ahead.get());
+        let events = events
+            .iter()
+            .enumerate()
+            .map(|(index, event)| NewEvent::encode(&cause, &stream, index, occurred_at, event))
+            .collect();
+        let appended = self.log.append(&stream, Expected::Any, events).await.unwrap();
+        self.clock.advance(self.pace.get());
+        appended.position
+    }
+
+    pub(super) async fn job_event(&self, id: JobId, event: Event) -> Position {
+        self.append(StreamId::job(id), &[event]).await
+    }
+
+    pub(super) async fn matching_event(&self, id: JobId, event: Event) -> Position {
+        self.append(StreamId::image_matching(id), &[event]).await
+    }
+
+    pub(super) async fn match_found(
+        &self,
+        id: JobId,
+        n: u32,
+        score: f64,
+        evidence: Option<&str>,
+    ) -> Position {
+        self.append(StreamId::image_match(id, &match_id(n)), &[match_found(n, score, evidence)]).await
+    }
+
+    /// A job of 2 images × 10 frames, half of them processed, with three image matches.
+    pub(crate) async fn running_job(&self, id: JobId) {
+        self.job_event(id, created(id, "spring catalogue")).await;
+        self.job_event(id, phase(JobPhase::Queued, JobPhase::Collecting)).await;
+        self.append(StreamId::image_matching(id), &[images(2), frames(10)]).await;
+        self.job_event(id, phase(JobPhase::Collecting, JobPhase::Matching)).await;
+        self.append(StreamId::image_matching(id), &[requested(1, 10), requested(2, 10)]).await;
+        let lease_until = self.clock.now().after(Duration::from_secs(45));
+        self.matching_event(id, claimed(1, 1, lease_until)).await;
+        self.match_found(id, 1, 0.9, Some("evidence/1.jpg")).await;
+        self.match_found(id, 2, 0.75, None).await;
+        self.match_found(id, 3, 0.5, None).await;
+        self.matching_event(id, progress(1, 10)).await;
+    }
+
+    /// Serves on a local port, for WebSockets.
+    pub(super) async fn serve(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Arc::clone(&self.endpoint);
+        tokio::spawn(server::run(listener, endpoint, Bounds::default(), Shutdown::never()));
+        address
+    }
+
+    /// Sends a GET that waits for the read models.
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
+        self.get_with(path, &[]).await
+    }
+
+    pub(super) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> TestResponse {
+        let mut request = self.client.get(path).header("X-Min-Position", self.head().to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request.send().await.0).await
+    }
+
+    pub(super) async fn post(&self, path: &str) -> TestResponse {
+        read(self.client.post(path).send().await.0).await
+    }
+}
+
+pub(super) fn now(clock: &Clock) -> Now {
+    let clock = clock.clone();
+    Now::new(move || clock.now())
+}
+
+async fn read(mut response: poem::Response) -> TestResponse {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.take_body().into_string().await.unwrap();
+    TestResponse { status, headers, text }
+}
+
+/// One open circuit breaker, one half-open, and the others closed.
+fn breakers() -> Breakers {
+    Breakers::new(|| {
+        let until = start().after(Duration::from_secs(30));
+        let phase = |service| match service {
+            Service::SpeechToText => (CircuitState::Open { until }, 1),
+            Service::Chat => (CircuitState::HalfOpen, 2),
+            _ => (CircuitState::Closed, 0),
+        };
+        Service::ALL.map(|service| (service.as_str(), phase(service).0, phase(service).1)).into()
+    })
+}
+
+/// The subject of the user `player-<n>`; from 900 on, erased.
+pub(super) fn player(n: u128) -> SubjectId {
+    SubjectId(Uuid::from_u128(n))
+}
+
+const ERASED_FROM: u128 = 900;
+
+/// A directory of the users `player-<n>`, the same in every tenant.
+fn subject_directory() -> SubjectDirectory {
+    let find = |user: &UserId| user.as_str().strip_prefix("player-")?.parse().ok().map(player);
+    let name = |subject: SubjectId| {
+        let n = subject.0.as_u128();
+        (n < ERASED_FROM).then(|| (subject, format!("player-{n}").parse().unwrap()))
+    };
+    SubjectDirectory::new(
+        move |_, user| Box::pin(std::future::ready(Ok(find(&user)))),
+        move |_, subjects| Box::pin(std::future::ready(Ok(subjects.into_iter().filter_map(name).collect()))),
+        move |_, subject, field, sealed| {
+            let open = name(subject).map(|_| match field {
+                SealedField::ChallengeMessage(_) => format!("opened: {}", sealed.as_base64()),
+                SealedField::QueueMetadata(_) => format!(r#"{{"opened": "{}"}}"#, sealed.as_base64()),
+            });
+            Box::pin(std::future::ready(Ok(open)))
+        },
+    )
+}
+
+/// A component with the given health.
+pub(super) fn component(name: &'static str, ready: bool, detail: &'static str) -> Component {
+    Component::new(name, move || ComponentHealth {
+        ready,
+        position: Some(Position(1)),
+        detail: detail.to_owned(),
+    })
+}

@@ -1,0 +1,159 @@
+//! Converts the errors of poem and poem-openapi to problems.
+
+use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError};
+use poem::http::StatusCode;
+use poem_openapi::error::{
+    AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
+};
+
+use super::{Code, FieldError, Problem};
+
+/// The cause inside the I/O error of a body that is larger than its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is larger than the limit of this path, {limit} bytes")]
+pub struct BodyTooLarge {
+    pub limit: usize,
+}
+
+/// The message of poem-openapi for a parameter that is not one of its enum values.
+pub(super) const NOT_A_CHOICE: &str = "Expect a valid enumeration value";
+
+impl Problem {
+    /// Converts any error of poem to a problem. A [`Problem`] stays as it is.
+    pub fn from_error(error: poem::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(problem) => problem,
+            Err(error) => from_framework_error(&error),
+        }
+    }
+}
+
+fn from_framework_error(error: &poem::Error) -> Problem {
+    if error.is::<NotFoundError>() {
+        return Problem::not_found("unknown path; /openapi.json lists all paths");
+    }
+    if error.is::<MethodNotAllowedError>() {
+        return Problem::new(Code::MethodNotAllowed, "this path has other methods; see the Allow header");
+    }
+    if let Some(ReadBodyError::Io(cause)) = error.downcast_ref() {
+        return unreadable_body(cause);
+    }
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        return Problem::invalid(error.name, plain(&error.reason));
+    }
+    if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        return Problem::not_found(format!("no such path: {}", plain(&error.reason)));
+    }
+    if error.is::<poem::error::WebSocketError>() {
+        return Problem::new(
+            Code::InvalidRequest,
+            "this path is for WebSocket clients; connect with one (ws://…), or read the event stream instead",
+        );
+    }
+    if error.is::<poem::error::ParsePathError>() {
+        return Problem::not_found("no such path: its parts are not UTF-8 once they are percent-decoded");
+    }
+    if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
+        return Problem::new(
+            Code::InvalidRequest,
+            format!("the body cannot be read: {}", plain(&error.reason)),
+        )
+        .error(FieldError::new("body", plain(&error.reason)));
+    }
+    if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+        let detail = match error {
+            ContentTypeError::NotSupported { content_type } => {
+                format!("this path does not accept a body of type `{content_type}`; send application/json")
+            }
+            ContentTypeError::ExpectContentType => {
+                "the Content-Type header is missing; send application/json".to_owned()
+            }
+        };
+        return Problem::new(Code::UnsupportedMediaType, detail);
+    }
+    if error.is::<AuthorizationError>() {
+        return crate::caller::missing_credentials();
+    }
+    by_status(error)
+}
+
+/// The problem of a body that ended early or exceeded its limit.
+pub(crate) fn unreadable_body(cause: &std::io::Error) -> Problem {
+    match too_large(cause) {
+        Some(too_large) => Problem::new(Code::PayloadTooLarge, too_large.to_string()),
+        None => Problem::new(Code::InvalidRequest, "the body ended before it was complete"),
+    }
+}
+
+/// The cause may be below several layers of I/O errors, because each reader wraps the error it gets.
+fn too_large(cause: &std::io::Error) -> Option<BodyTooLarge> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = cause.get_ref().map(|inner| inner as _);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<BodyTooLarge>() {
+            return Some(*found);
+        }
+        next = match error.downcast_ref::<std::io::Error>() {
+            Some(wrapped) => wrapped.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn by_status(error: &poem::Error) -> Problem {
+    let status = error.status();
+    match Code::ALL.into_iter().find(|code| code.status() == status) {
+        Some(Code::Internal) | None if !status.is_client_error() => Problem::internal(error),
+        Some(code) if status.is_client_error() => Problem::new(code, plain(&error.to_string())),
+        Some(code) => {
+            tracing::error!(%error, "a request failed inside the server");
+            Problem::new(code, code.meaning())
+        }
+        None if status == StatusCode::UPGRADE_REQUIRED => {
+            Problem::new(Code::InvalidRequest, "this path is for WebSocket clients; send an Upgrade header")
+        }
+        None => Problem::new(Code::InvalidRequest, plain(&error.to_string())),
+    }
+}
+
+/// A message of poem-openapi without the names of its types, which are unknown to callers.
+fn plain(reason: &str) -> String {
+    let reason = reason.split(" (occurred while parsing").next().unwrap_or(reason);
+    let reason = match reason.split_once("\": ") {
+        Some((head, tail)) if head.starts_with("failed to parse \"") => tail,
+        _ => reason,
+    };
+    reason.trim_end_matches('.').replace("verification failed. ", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_names_are_removed_from_messages() {
+        assert_eq!(
+            plain(r#"failed to parse "integer(uint64)": invalid digit found in string"#),
+            "invalid digit found in string"
+        );
+        assert_eq!(
+            plain(r#"Expected input type "string", found 3. (occurred while parsing "Job")"#),
+            r#"Expected input type "string", found 3"#
+        );
+    }
+
+    #[test]
+    fn internal_errors_do_not_leak() {
+        let error = poem::error::InternalServerError(std::io::Error::other("/srv/secret: permission denied"));
+        let problem = Problem::from_error(error);
+        assert_eq!(problem.code, Code::Internal);
+        assert!(!problem.detail.contains("secret"));
+    }
+
+    #[test]
+    fn body_limit_is_found_below_other_errors() {
+        let inner = std::io::Error::other(BodyTooLarge { limit: 5 });
+        let problem = unreadable_body(&std::io::Error::other(std::io::Error::other(inner)));
+        assert_eq!(problem.code, Code::PayloadTooLarge);
+    }
+}

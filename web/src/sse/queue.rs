@@ -1,0 +1,278 @@
+//! The send queue of a stream and its rules, without tasks or clocks.
+//!
+//! - Progress is sent at most four times a second, always the newest. A change of state is never delayed or dropped, and
+//!   replaces older queued progress, because the new state includes it.
+//! - A subscriber more than 256 events or 1 MiB behind gets `lagged` and is disconnected. This event has no id, so that
+//!   the subscriber resumes at its last event.
+//! - After the last update comes `stream_ended`, and the stream ends.
+//! - A comment is sent after 15 s of silence, so that no proxy closes the connection as idle.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_schemas::ids::Position;
+use poem_openapi::types::ToJSON;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The shortest time between two progress events.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// The time of silence after which a heartbeat comment is sent.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+
+/// The limits of a subscriber's backlog, in events and bytes.
+pub const BEHIND_EVENTS_MAX: usize = 256;
+pub const BEHIND_BYTES_MAX: usize = 1 << 20;
+
+/// The approximate size up to which frames are written together.
+const WRITE_BYTES: usize = 16 * 1024;
+
+/// Subscribers wait about 3 s before they reconnect; spread, so that they do not all reconnect at once after a restart.
+const RETRY_MS_MIN: u128 = 2_500;
+const RETRY_MS_SPREAD: u128 = 1_001;
+
+/// The stream has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream has ended")]
+pub struct Closed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Progress,
+    State,
+    Last,
+}
+
+/// One event of a stream.
+#[derive(Clone, Debug)]
+pub struct Update {
+    kind: Kind,
+    event: &'static str,
+    id: Option<Position>,
+    /// The members of the data, as JSON without the braces.
+    members: String,
+}
+
+impl Update {
+    /// Progress. Only the newest of several within a quarter of a second is sent.
+    pub fn progress(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+        Self::new(Kind::Progress, event, id, data)
+    }
+
+    /// A change of state. Always sent, and in order.
+    pub fn state(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+        Self::new(Kind::State, event, id, data)
+    }
+
+    /// The last change of the stream's resource.
+    pub fn last(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+        Self::new(Kind::Last, event, id, data)
+    }
+
+    fn new(kind: Kind, event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+        let mut data = data.to_json().unwrap_or(Value::Null);
+        let members = match &mut data {
+            Value::Object(members) => {
+                for ours in ["event", "connection_id", "update_count"] {
+                    members.remove(ours);
+                }
+                let text = data.to_string();
+                text[1..text.len() - 1].to_owned()
+            }
+            Value::Null => String::new(),
+            other => format!("\"data\":{other}"),
+        };
+        Self { kind, event, id, members }
+    }
+
+    fn bytes(&self) -> usize {
+        self.members.len()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Queued updates are still sent.
+    Ending,
+    /// The subscriber has disconnected.
+    Abandoned,
+}
+
+/// The send queue of one connection.
+#[derive(Debug)]
+pub struct SseQueue {
+    connection: Uuid,
+    phase: Phase,
+    waiting: VecDeque<Update>,
+    waiting_bytes: usize,
+    /// The newest progress, until it may be sent.
+    progress: Option<Update>,
+    progress_sent_at: Option<Instant>,
+    written_at: Instant,
+    /// The number of progress events and changes sent so far.
+    update_count: u64,
+    is_started: bool,
+}
+
+impl SseQueue {
+    /// A queue with the event `connected`, which contains `data`.
+    pub fn new(connection: Uuid, data: &impl ToJSON, now: Instant) -> Self {
+        let connected = Update::state("connected", None, data);
+        Self {
+            connection,
+            phase: Phase::Open,
+            waiting_bytes: connected.bytes(),
+            waiting: VecDeque::from([connected]),
+            progress: None,
+            progress_sent_at: None,
+            written_at: now,
+            update_count: 0,
+            is_started: false,
+        }
+    }
+
+    /// Enqueues a new update.
+    ///
+    /// # Errors
+    /// If the stream has ended, or ends now because the subscriber is too far behind.
+    pub fn push(&mut self, update: Update) -> Result<(), Closed> {
+        if self.phase != Phase::Open {
+            return Err(Closed);
+        }
+        if update.kind == Kind::Progress {
+            self.progress = Some(update);
+            return Ok(());
+        }
+        self.enqueue(update);
+        if self.waiting.len() > BEHIND_EVENTS_MAX || self.waiting_bytes > BEHIND_BYTES_MAX {
+            self.waiting.clear();
+            self.waiting_bytes = 0;
+            self.enqueue(Update::state("lagged", None, &Value::Null));
+            self.phase = Phase::Ending;
+            return Err(Closed);
+        }
+        Ok(())
+    }
+
+    /// Enqueues an earlier update. Past progress is sent like a change, because there is no newer one to wait for.
+    ///
+    /// # Errors
+    /// If the stream has ended.
+    pub fn push_replayed(&mut self, update: Update) -> Result<(), Closed> {
+        if self.phase != Phase::Open {
+            return Err(Closed);
+        }
+        self.enqueue(update);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, update: Update) {
+        self.progress = None;
+        let last = update.kind == Kind::Last;
+        self.waiting_bytes += update.bytes();
+        self.waiting.push_back(update);
+        if last {
+            self.phase = Phase::Ending;
+            self.waiting.push_back(Update::state("stream_ended", None, &Value::Null));
+        }
+    }
+
+    /// Whether a replay may continue: half of the allowed backlog is kept free for new updates.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < BEHIND_EVENTS_MAX / 2 && self.waiting_bytes < BEHIND_BYTES_MAX / 2
+    }
+
+    /// Ends the stream; queued updates are still sent.
+    pub fn close(&mut self) {
+        if self.phase == Phase::Open {
+            let newest = self.progress.take();
+            self.waiting.extend(newest);
+            self.phase = Phase::Ending;
+        }
+    }
+
+    /// The subscriber has disconnected.
+    pub fn abandon(&mut self) {
+        self.phase = Phase::Abandoned;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.phase != Phase::Open
+    }
+
+    /// Whether the stream has ended and everything is written.
+    pub fn is_finished(&self) -> bool {
+        self.is_closed() && self.waiting.is_empty()
+    }
+
+    /// The time at which a heartbeat or delayed progress is due.
+    pub fn wake_at(&self) -> Instant {
+        let heartbeat = self.written_at + HEARTBEAT_EVERY;
+        match (&self.progress, self.progress_sent_at) {
+            (Some(_), Some(sent_at)) => heartbeat.min(sent_at + PROGRESS_EVERY),
+            (Some(_), None) => self.written_at,
+            (None, _) => heartbeat,
+        }
+    }
+
+    /// The bytes to write at `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<Bytes> {
+        let mut text = String::new();
+        if !self.is_started {
+            self.is_started = true;
+            let spread = self.connection.as_u128() % RETRY_MS_SPREAD;
+            write_line(&mut text, "retry", &(RETRY_MS_MIN + spread).to_string());
+        }
+        while text.len() < WRITE_BYTES
+            && let Some(update) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= update.bytes().min(self.waiting_bytes);
+            self.write(&mut text, &update);
+        }
+        let is_progress_due = self.progress_sent_at.is_none_or(|sent_at| now >= sent_at + PROGRESS_EVERY);
+        if self.waiting.is_empty()
+            && is_progress_due
+            && let Some(progress) = self.progress.take()
+        {
+            self.progress_sent_at = Some(now);
+            self.write(&mut text, &progress);
+        }
+        if text.is_empty() && now >= self.written_at + HEARTBEAT_EVERY && !self.is_closed() {
+            text.push_str(":\n\n");
+        }
+        if text.is_empty() {
+            return None;
+        }
+        self.written_at = now;
+        Some(text.into())
+    }
+
+    fn write(&mut self, text: &mut String, update: &Update) {
+        let is_counted = !matches!(update.event, "connected" | "lagged" | "stream_ended");
+        self.update_count += u64::from(is_counted);
+        write_line(text, "event", update.event);
+        if let Some(id) = update.id {
+            write_line(text, "id", &id.to_string());
+        }
+        let comma = if update.members.is_empty() { "" } else { "," };
+        let data = format!(
+            r#"{{"event":"{}","connection_id":"{}","update_count":{}{comma}{}}}"#,
+            update.event, self.connection, self.update_count, update.members
+        );
+        write_line(text, "data", &data);
+        text.push('\n');
+    }
+}
+
+/// JSON from serde has no line breaks, and neither have names and numbers.
+fn write_line(text: &mut String, field: &str, value: &str) {
+    writeln!(text, "{field}: {value}").expect("writing to a String cannot fail");
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
