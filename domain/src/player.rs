@@ -356,7 +356,7 @@ impl Decider for PlayerDecider {
             }
             PlayerEvent::PlayerReleased(_) => match std::mem::take(&mut state.activity) {
                 PlayerActivity::ReservedForMatch { entry, .. } => {
-                    state.end(entry.queued.entry_id, EntryEnd::Played)
+                    state.end(entry.queued.entry_id, EntryEnd::Played);
                 }
                 PlayerActivity::ReservedForChallenge { left: Some(entry), .. } => {
                     state.end(entry.queued.entry_id, EntryEnd::Left);

@@ -263,7 +263,7 @@ fn test_functions(text: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn test_names_have_at_most_60_letters() {
+fn names_of_tests_have_at_most_60_letters() {
     let mut count = 0;
     for file in rust_files(&root()) {
         let text = std::fs::read_to_string(&file).unwrap();

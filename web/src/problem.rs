@@ -154,7 +154,7 @@ impl Problem {
                 self.extras.members.insert(member.to_owned(), value);
             }
             Err(error) => {
-                tracing::error!(%error, member, "a member of a problem cannot be serialized as JSON")
+                tracing::error!(%error, member, "a member of a problem cannot be serialized as JSON");
             }
         }
         self

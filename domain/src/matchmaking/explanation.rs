@@ -130,7 +130,7 @@ impl Explanation {
             Err(Incompatible::Blocked) => self.blocked += 1,
             Err(Incompatible::Gap) => self.rating_gap += 1,
             Err(Incompatible::SamePlayer | Incompatible::Window | Incompatible::Expiry) => {
-                self.unreachable += 1
+                self.unreachable += 1;
             }
         }
     }

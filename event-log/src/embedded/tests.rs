@@ -258,7 +258,7 @@ async fn new_log_is_not_created_on_a_full_disk() {
     let settings = Settings { reserve_bytes: u64::MAX / 2, ..small(folder.path()) };
     match EmbeddedLog::open(&settings, Clock::System) {
         Err(error @ OpenError::Full { .. }) => {
-            assert!(error.to_string().contains("free disk space"), "{error}")
+            assert!(error.to_string().contains("free disk space"), "{error}");
         }
         other => panic!("{other:?}"),
     }

@@ -95,14 +95,14 @@ impl JobOverview {
                 counters.product_images += event.images.len() as u64;
             }
             ImageMatchEvent::VideoFramesRegistered(event) => {
-                count_frames(counters, last_report, &event.frames)
+                count_frames(counters, last_report, &event.frames);
             }
             ImageMatchEvent::MatchRequested(event) => {
                 counters.requests += 1;
                 counters.requested_candidates += event.candidates;
             }
             ImageMatchEvent::MatchProgressReported(event) => {
-                count_totals(counters, last_report, &event.totals)
+                count_totals(counters, last_report, &event.totals);
             }
             ImageMatchEvent::MatchRequestCompleted(event) => {
                 count_totals(counters, last_report, &event.totals);

@@ -34,7 +34,7 @@ impl QueueSummaryStream {
             Ok(()) | Err(StopReason::Closed) => {}
             // The stream is closed, and the client reconnects.
             Err(StopReason::Failed(problem)) => {
-                tracing::warn!(%problem, "the stream of queue statistics failed")
+                tracing::warn!(%problem, "the stream of queue statistics failed");
             }
         }
     }

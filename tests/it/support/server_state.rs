@@ -52,7 +52,7 @@ fn without_waiting_times(mut response: Value) -> Value {
             members.values_mut().for_each(|value| *value = without_waiting_times(value.take()));
         }
         Value::Array(items) => {
-            items.iter_mut().for_each(|value| *value = without_waiting_times(value.take()))
+            items.iter_mut().for_each(|value| *value = without_waiting_times(value.take()));
         }
         _ => {}
     }
