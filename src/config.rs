@@ -117,6 +117,14 @@ pub(crate) struct Config {
     #[arg(long, env = "MATCHBOOK_QUEUE_LAG_AFTER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) queue_lag_after: Duration,
 
+    /// The number of events behind the head of the log beyond which `/status` and `/health` warn of a read model
+    #[arg(long, env = "MATCHBOOK_READ_MODEL_LAG_WARN", value_name = "EVENTS", default_value_t = 10_000)]
+    pub(crate) read_model_lag_warn: u64,
+
+    /// The number of events behind the head of the log beyond which a read model makes the server not ready
+    #[arg(long, env = "MATCHBOOK_READ_MODEL_LAG_MAX", value_name = "EVENTS", default_value_t = 1_000_000)]
+    pub(crate) read_model_lag_max: u64,
+
     /// The most video analyses of a tenant in progress
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub(crate) analyses_max: usize,

@@ -19,7 +19,7 @@ use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
-use read_api::server::{Access, Breakers, Component, ComponentHealth, ServerInfo};
+use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use read_api::subjects::{DirectoryUnavailable, SubjectDirectory};
 use web::caller::Auth;
 use web::shutdown::Shutdown;
@@ -95,6 +95,7 @@ fn server(
             stalled_after: config.stalled_after,
             queue_lag_after: config.queue_lag_after,
         },
+        lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
         components,
         breakers: breakers(commands),
         subjects: subject_directory(vault),

@@ -389,7 +389,10 @@ async fn supervise(run: BoxFuture<'static, ()>, name: Name, tracker: Arc<StatusT
         && error.is_panic()
     {
         tracing::error!(projection = %name, %error, "a projection panicked");
-        tracker.set_state(ProjectionState::Stopped(Failure::panicked(tracker.position())));
+        let failure = Failure::panicked(tracker.position());
+        // A rebuild in progress ended with its runner.
+        tracker.rebuild_failed(failure.clone());
+        tracker.set_state(ProjectionState::Stopped(failure));
     }
 }
 

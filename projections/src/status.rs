@@ -255,6 +255,11 @@ impl StatusTracker {
         }
     }
 
+    /// Forgets a rebuild that is not continued. The error of a failed one stays.
+    pub(crate) fn rebuild_abandoned(&self) {
+        self.locked().rebuild.take_if(|(_, _, failed)| failed.is_none());
+    }
+
     pub(crate) fn rebuild_finished(&self) {
         self.locked().rebuild = None;
     }

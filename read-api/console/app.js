@@ -84,9 +84,9 @@ async function refreshStatus() {
 function showStatus(status) {
   byId("open-mode").hidden = status.access !== "open";
   setText(byId("head"), count(status.log.head));
-  const stopped = status.projections.filter((projection) => projection.state === "stopped");
+  const stopped = status.projections.filter((projection) => ["stopped", "retrying"].includes(projection.state));
   const behind = Math.max(0, ...status.projections.map((projection) => projection.lag_events));
-  const text = stopped.length > 0 ? `${stopped.map((projection) => projection.name).join(", ")} stopped` : behind === 0 ? "up to date" : `${count(behind)} events behind`;
+  const text = stopped.length > 0 ? stopped.map((projection) => `${projection.name} ${projection.state}`).join(", ") : behind === 0 ? "up to date" : `${count(behind)} events behind`;
   setText(byId("lag"), text);
 }
 

@@ -81,6 +81,15 @@ impl fmt::Debug for Breakers {
     }
 }
 
+/// The lags of a read model, in positions, beyond which the server reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LagLimits {
+    /// Beyond this, `/status` and `/health` warn.
+    pub warn: u64,
+    /// Beyond this, the server is not ready.
+    pub max: u64,
+}
+
 /// Facts about this run of the server.
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
@@ -96,4 +105,5 @@ pub struct ServerInfo {
     pub subjects: SubjectDirectory,
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,
+    pub lag_limits: LagLimits,
 }

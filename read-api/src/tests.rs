@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 mod game_matches;
 mod history;
 mod jobs;
+mod lag;
 mod operations;
 mod queues;
 mod sse_reader;

@@ -50,6 +50,7 @@ pub(super) async fn open_state<P: Projection>(
         context.slot.publish(&writer.generation);
         context.tracker.set_generation(Some(writer.generation.number));
     }
+    context.tracker.rebuild_abandoned();
     let state = start_running(context, writer);
     Ok((state, unfinished.map(|opened| Build::start(context, opened))))
 }

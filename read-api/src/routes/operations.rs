@@ -1,151 +1,30 @@
 //! Health, status and metrics, in as much detail as the caller may see.
 
-use std::collections::HashMap;
+pub mod dto;
+
 use std::sync::Arc;
 
 use event_log::EventLog;
-use event_schemas::ids::LogId;
 use poem::http::{StatusCode, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
 use poem_openapi::param::Header;
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, Enum, ExtractParamOptions, Object, OpenApi};
-use projections::status::ReportedState;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
 use web::caller::{Caller, Role};
 use web::json::Json;
 use web::problem::Problem;
 use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
 use super::Tag;
-use super::projection::{ProjectionDto, ProjectionStateDto};
 use crate::ReadApi;
-use crate::latency::{self, Distribution};
+use crate::latency;
 use crate::server;
+use dto::{Check, Health, HealthStatus, Latencies, Live, LogStatus, Ready, Status};
 
 /// The media type of the Prometheus text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The process responds.
-#[derive(Clone, Debug, Object)]
-pub struct Live {
-    pub live: bool,
-}
-
-/// One condition for readiness.
-#[derive(Clone, Debug, Object)]
-pub struct Check {
-    pub name: String,
-    pub ok: bool,
-    /// A sentence for an operator.
-    pub detail: String,
-}
-
-/// Server readiness.
-#[derive(Clone, Debug, Object)]
-pub struct Ready {
-    pub ready: bool,
-    pub checks: Vec<Check>,
-}
-
-/// The state of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-pub enum HealthStatus {
-    Ok,
-    /// It responds, but something is behind or stopped; see `checks`.
-    Degraded,
-}
-
-/// Server health.
-#[derive(Clone, Debug, Object)]
-pub struct Health {
-    pub status: HealthStatus,
-    pub version: String,
-    pub uptime_seconds: f64,
-    pub checks: Vec<Check>,
-}
-
-/// How callers are authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case", remote = "server::Access")]
-pub enum Access {
-    Open,
-    Keys,
-}
-
-/// The event log.
-#[derive(Clone, Debug, Object)]
-pub struct LogStatus {
-    /// The configured location.
-    pub location: String,
-    pub id: UuidParam<LogId>,
-    /// Raised by a restore from a backup.
-    pub epoch: u32,
-    /// The position of the last durable event.
-    pub head: ApiPosition,
-    /// Whether it still accepts and serves events.
-    pub open: bool,
-}
-
-/// A component of the server other than the log and the projections.
-#[derive(Clone, Debug, Object)]
-pub struct ComponentStatus {
-    pub name: String,
-    pub ready: bool,
-    /// The log position that it has reached, if it follows the log.
-    pub position: Option<ApiPosition>,
-    pub detail: String,
-}
-
-/// The status of every component of the server.
-#[derive(Clone, Debug, Object)]
-pub struct Status {
-    pub version: String,
-    pub started_at: ApiTimestamp,
-    pub uptime_seconds: f64,
-    pub access: Access,
-    /// Problems that an operator should look at first.
-    pub warnings: Vec<String>,
-    pub log: LogStatus,
-    pub projections: Vec<ProjectionDto>,
-    pub components: Vec<ComponentStatus>,
-}
-
-/// One distribution of latencies, in the unit that the metric's name gives.
-#[derive(Clone, Debug, Object)]
-pub struct Latency {
-    pub metric: String,
-    pub labels: HashMap<String, String>,
-    pub count: u64,
-    pub mean: Option<f64>,
-    pub p50: Option<f64>,
-    pub p95: Option<f64>,
-    pub p99: Option<f64>,
-    pub max: Option<f64>,
-}
-
-/// The latencies among the metrics.
-#[derive(Clone, Debug, Object)]
-pub struct Latencies {
-    pub latencies: Vec<Latency>,
-}
-
-impl From<Distribution> for Latency {
-    fn from(found: Distribution) -> Self {
-        Self {
-            metric: found.metric,
-            labels: found.labels.into_iter().collect(),
-            count: found.count,
-            mean: found.mean,
-            p50: found.p50,
-            p95: found.p95,
-            p99: found.p99,
-            max: found.max,
-        }
-    }
-}
 
 /// `/ready`: 200, or 503 with the same body.
 #[derive(Debug, ApiResponse)]
@@ -244,7 +123,8 @@ impl OperationRoutes {
 
     /// Check readiness
     ///
-    /// The server is ready when the log is open and everything that follows it has caught up.
+    /// The server is ready when the log is open, everything that follows it has caught up after the start, and no read
+    /// model is further behind than the settings allow.
     #[oai(path = "/ready", method = "get", operation_id = "ready")]
     async fn ready(&self) -> Readiness {
         let checks = self.checks();
@@ -257,8 +137,7 @@ impl OperationRoutes {
     #[oai(path = "/health", method = "get", operation_id = "health")]
     async fn health(&self) -> Json<Health> {
         let checks = self.checks();
-        let paused = self.api.models.status().into_iter().any(|status| status.state == ReportedState::Paused);
-        let is_healthy = checks.iter().all(|check| check.ok) && !paused;
+        let is_healthy = checks.iter().all(|check| check.ok && !check.warning);
         Json(Health {
             status: if is_healthy { HealthStatus::Ok } else { HealthStatus::Degraded },
             version: self.api.server.version.to_owned(),
@@ -273,7 +152,6 @@ impl OperationRoutes {
         caller.require(Role::Admin | Role::Service)?;
         let server = &self.api.server;
         let identity = self.api.log.identity();
-        let projections = self.api.models.status();
         Ok(Json(Status {
             version: server.version.to_owned(),
             started_at: ApiTimestamp(server.started_at),
@@ -287,8 +165,8 @@ impl OperationRoutes {
                 head: ApiPosition(self.api.head()),
                 open: self.api.log_is_open(),
             },
-            projections: projections.into_iter().map(Into::into).collect(),
-            components: server.components.iter().map(component_status).collect(),
+            projections: self.api.projections(),
+            components: server.components.iter().map(Into::into).collect(),
         }))
     }
 
@@ -328,56 +206,20 @@ impl OperationRoutes {
                     .to_owned(),
             );
         }
-        let failed = self.checks().into_iter().filter(|check| !check.ok);
-        warnings.extend(failed.map(|check| format!("{}: {}", check.name, check.detail)));
+        let notable = self.checks().into_iter().filter(|check| !check.ok || check.warning);
+        warnings.extend(notable.map(|check| format!("{}: {}", check.name, check.detail)));
         warnings
     }
 
     fn checks(&self) -> Vec<Check> {
         let open = self.api.log_is_open();
-        let log = Check {
-            name: "log".to_owned(),
-            ok: open,
-            detail: if open {
-                "open".to_owned()
-            } else {
-                "it has stopped permanently; restart the server".to_owned()
-            },
-        };
-        let projections = self.api.models.status().into_iter().map(|status| {
-            let status = ProjectionDto::from(status);
-            // A pause is an operator's decision, which a restart would not undo.
-            let ok = status.generation.is_some()
-                && matches!(status.state, ProjectionStateDto::Live | ProjectionStateDto::Paused);
-            Check { ok, detail: describe(&status), name: status.name }
-        });
+        let detail = if open { "open" } else { "it has stopped permanently; restart the server" };
+        let log = Check::new("log", open, detail.to_owned());
+        let projections = self.api.projections().into_iter().map(Into::into);
         let components = self.api.server.components.iter().map(|component| {
             let health = component.health();
-            Check { name: component.name().to_owned(), ok: health.ready, detail: health.detail }
+            Check::new(component.name(), health.ready, health.detail)
         });
         std::iter::once(log).chain(projections).chain(components).collect()
-    }
-}
-
-/// The state of a projection in one sentence.
-fn describe(status: &ProjectionDto) -> String {
-    if let Some(stop) = &status.stop {
-        return format!("stopped at position {}: {}; {}", stop.position.0, stop.error, stop.remedy);
-    }
-    match (status.state, status.generation) {
-        (ProjectionStateDto::Paused, _) => "paused by an operator; resume it to continue".to_owned(),
-        (_, None) => format!("being built, {} events to go", status.lag_events),
-        (ProjectionStateDto::CatchingUp, _) => format!("catching up, {} events to go", status.lag_events),
-        (_, Some(_)) => "up to date".to_owned(),
-    }
-}
-
-fn component_status(component: &server::Component) -> ComponentStatus {
-    let health = component.health();
-    ComponentStatus {
-        name: component.name().to_owned(),
-        ready: health.ready,
-        position: health.position.map(ApiPosition),
-        detail: health.detail,
     }
 }

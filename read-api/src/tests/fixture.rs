@@ -32,9 +32,12 @@ use web::server::{self, Bounds};
 use web::shutdown::Shutdown;
 
 use super::events::{claimed, created, frames, images, match_found, match_id, phase, progress, requested};
-use crate::server::{Access, Breakers, Component, ComponentHealth, ServerInfo};
+use crate::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use crate::subjects::SubjectDirectory;
 use crate::{RAW_PATHS, ReadApi, RootEndpoint};
+
+/// Small enough for a test to exceed them.
+pub(super) const LAG_LIMITS: LagLimits = LagLimits { warn: 3, max: 6 };
 
 pub(crate) struct ReadApiFixture {
     pub(crate) clock: Clock,
@@ -110,6 +113,7 @@ impl ReadApiFixture {
             breakers: breakers(),
             subjects: subject_directory(),
             thresholds: Thresholds::default(),
+            lag_limits: LAG_LIMITS,
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server, Shutdown::never());
