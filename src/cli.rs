@@ -12,7 +12,7 @@ mod simulate;
 mod token;
 mod vault;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -201,6 +201,16 @@ fn settings_file() -> Option<PathBuf> {
 /// [`Failure::BrokenPipe`], so that the command ends without a message; [`Failure::Disk`] if the output is a file on a full disk.
 pub(crate) fn print(line: &dyn std::fmt::Display) -> Result<(), Failure> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(|error| output_failure(&error))
+}
+
+/// Prints the progress of a command: on a terminal in the same line, elsewhere line by line.
+pub(crate) fn print_progress(line: &str) -> Result<(), Failure> {
+    if !std::io::stdout().is_terminal() {
+        return print(&line);
+    }
+    let mut out = std::io::stdout().lock();
+    let shown = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
+    shown.map_err(|error| output_failure(&error))
 }
 
 /// The failure for an error of writing the output.

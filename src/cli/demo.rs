@@ -3,15 +3,18 @@
 //! Workers claim and process the match requests that are issued here.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use poem_openapi::types::ToJSON;
+use read_api::routes::job::Status;
+use read_api::routes::matching::Summary;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::{Failure, print};
+use super::{Failure, print, print_progress};
 
 /// The frames per second of the clip that the frames were taken from.
 const FRAMES_PER_SECOND: u64 = 25;
@@ -51,15 +54,15 @@ impl Demo {
             let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
         }
         if json {
-            print(&client.get::<Value>(&format!("{job}/matching/summary")).await?)?;
+            let summary: Summary = client.get_object(&format!("{job}/matching/summary")).await?;
+            print(&summary.to_json_string())?;
         } else {
-            let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
             print(&format_args!(
                 "done: {} of {} candidates processed, {} matches found, {} with an evidence image",
-                number("candidates_processed"),
-                number("candidates_total"),
-                number("matches_found"),
-                number("matches_with_evidence"),
+                summary.candidates_processed,
+                summary.candidates_total,
+                summary.matches_found,
+                summary.matches_with_evidence,
             ))?;
         }
         Ok(())
@@ -132,26 +135,20 @@ impl Demo {
 }
 
 /// Polls the summary until every request is completed.
-async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> {
+async fn wait(client: &Client, job: &str, json: bool) -> Result<Summary, Failure> {
     let mut shown = String::new();
     loop {
-        let summary: Value = client.get(&format!("{job}/matching/summary")).await?;
-        let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
+        let summary: Summary = client.get_object(&format!("{job}/matching/summary")).await?;
         let line = progress_line(&summary);
         if !json && line != shown {
-            show(&line)?;
+            print_progress(&line)?;
             shown = line;
         }
-        match summary.get("status").and_then(Value::as_str) {
-            Some("running") => {}
-            status => {
-                return Err(Failure::Failed(format!(
-                    "the job ended early: it is {}",
-                    status.unwrap_or("without a status")
-                )));
-            }
+        if summary.status != Status::Running {
+            let status = summary.status.to_json_string();
+            return Err(Failure::Failed(format!("the job ended early: it is {status}")));
         }
-        if number("queue_depth") == 0 && number("candidates_unprocessed") == 0 {
+        if summary.queue_depth == 0 && summary.candidates_unprocessed == 0 {
             if !json && std::io::stdout().is_terminal() {
                 print(&"")?;
             }
@@ -161,39 +158,21 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Value, Failure> 
     }
 }
 
-fn progress_line(summary: &Value) -> String {
-    let number = |member: &str| summary.get(member).and_then(Value::as_u64).unwrap_or_default();
-    let (done, total) = (number("candidates_processed"), number("candidates_total").max(1));
+fn progress_line(summary: &Summary) -> String {
+    let (done, total) = (summary.candidates_processed, summary.candidates_total.max(1));
     let filled = usize::try_from(done * 30 / total).unwrap_or(0).min(30);
-    let eta = match summary.get("eta_seconds").and_then(Value::as_u64) {
+    let eta = match summary.eta_seconds {
         Some(seconds) => format!(", about {seconds} s left"),
         None => String::new(),
     };
-    let blockers: Vec<&str> = summary
-        .get("blockers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let blockers = &summary.blockers;
     let blockers = if blockers.is_empty() { String::new() } else { format!(" [{}]", blockers.join("; ")) };
     format!(
         "{}{} {done}/{total} candidates, {} matches{eta}{blockers}",
         "█".repeat(filled),
         "░".repeat(30 - filled),
-        number("matches_found"),
+        summary.matches_found,
     )
-}
-
-/// Prints the progress: on a terminal in the same line, elsewhere line by line.
-fn show(line: &str) -> Result<(), Failure> {
-    if std::io::stdout().is_terminal() {
-        let mut out = std::io::stdout().lock();
-        let shown = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
-        shown.map_err(|error| super::output_failure(&error))
-    } else {
-        print(&line)
-    }
 }
 
 fn print_job(id: &str, json: bool) -> Result<(), Failure> {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use read_api::routes::operations::dto::{Access, Ready, Status};
+use read_api::routes::projection::dto::{Condition, ProjectionDto};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, Server};
 use super::{Failure, print};
@@ -47,27 +49,29 @@ struct Finding {
     verdict: Verdict,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
 }
 
 fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     Finding { check, verdict: Verdict::Ok, found: found.into(), remedy: None }
 }
 
-fn warn(check: &'static str, found: impl Into<String>, remedy: &'static str) -> Finding {
-    Finding { check, verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy) }
+fn warn(check: &'static str, found: impl Into<String>, remedy: &str) -> Finding {
+    Finding { check, verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy.to_owned()) }
 }
 
-fn fail(check: &'static str, found: impl Into<String>, remedy: &'static str) -> Finding {
-    Finding { check, verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy) }
+fn fail(check: &'static str, found: impl Into<String>, remedy: &str) -> Finding {
+    Finding { check, verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy.to_owned()) }
 }
 
 impl Doctor {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server)?;
         if self.ready {
-            client.probe("/ready").await?;
-            return Ok(());
+            return match failed_checks(&client.ready().await?) {
+                None => Ok(()),
+                Some(failed) => Err(Failure::Failed(format!("the server is not ready: {failed}"))),
+            };
         }
         let mut findings = vec![folder(&self.data), space(&self.data), disk(&self.data), open_files()];
         findings.extend(server(&client).await);
@@ -93,7 +97,7 @@ fn show(finding: &Finding) -> Result<(), Failure> {
         Verdict::Fail => "FAIL",
     };
     print(&format_args!("{mark}  {:<14} {}", finding.check, finding.found))?;
-    if let Some(remedy) = finding.remedy {
+    if let Some(remedy) = &finding.remedy {
         print(&format_args!("                      → {remedy}"))?;
     }
     Ok(())
@@ -198,12 +202,13 @@ async fn server(client: &Client) -> Vec<Finding> {
         )];
     };
     let mut findings = vec![ok("server", format!("{} responds", client.url()))];
-    findings.push(match client.probe("/ready").await {
-        Ok(_) => ok("ready", "all components have caught up"),
-        Err(failure) => warn("ready", failure.to_string(), "wait, or check /status"),
+    findings.push(match client.ready().await.map(|ready| failed_checks(&ready)) {
+        Ok(None) => ok("ready", "all components have caught up"),
+        Ok(Some(failed)) => warn("ready", failed, "wait, or check /status"),
+        Err(failure) => warn("ready", failure.to_string(), "check the server's log"),
     });
     findings.push(clock(date));
-    match client.get::<Value>("/status").await {
+    match client.get_object::<Status>("/status").await {
         Ok(status) => findings.extend(components(&status)),
         Err(failure) => {
             findings.push(warn("status", failure.to_string(), "use a token with the role admin or service"));
@@ -230,29 +235,34 @@ fn clock(theirs: Option<std::time::SystemTime>) -> Finding {
     }
 }
 
-fn components(status: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if status.get("access").and_then(Value::as_str) == Some("open") {
-        findings.push(warn(
+/// The checks that keep the server from being ready; none if it is.
+fn failed_checks(ready: &Ready) -> Option<String> {
+    let failed = ready.checks.iter().filter(|check| !check.ok);
+    let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.name, check.detail)).collect();
+    (!ready.ready).then(|| failed.join("; "))
+}
+
+fn components(status: &Status) -> Vec<Finding> {
+    let access = match status.access {
+        Access::Open => warn(
             "access",
             "the server is open: every caller has every role",
             "fine for local use; otherwise set MATCHBOOK_JWT_SECRET",
-        ));
-    } else {
-        findings.push(ok("access", "callers need credentials"));
-    }
-    for projection in status.get("projections").and_then(Value::as_array).into_iter().flatten() {
-        let text = |member: &str| projection.get(member).and_then(Value::as_str).unwrap_or_default();
-        let found = format!("{} is {}", text("name"), text("state"));
-        findings.push(match text("state") {
-            "stopped" => fail(
-                "read model",
-                format!("{found}: {}", text("error")),
-                "run a version of matchbook that supports the event, then `matchbook projections rebuild`",
-            ),
-            "paused" => warn("read model", found, "resume it with POST /internal/projections/{name}/resume"),
-            _ => ok("read model", found),
-        });
-    }
-    findings
+        ),
+        Access::Keys => ok("access", "callers need credentials"),
+    };
+    std::iter::once(access).chain(status.projections.iter().map(read_model)).collect()
 }
+
+fn read_model(projection: &ProjectionDto) -> Finding {
+    let verdict = match projection.condition() {
+        Condition::Ok => Verdict::Ok,
+        Condition::Warning | Condition::Starting => Verdict::Warn,
+        Condition::Failed => Verdict::Fail,
+    };
+    let found = format!("{}: {}", projection.name, projection.detail());
+    Finding { check: "read model", verdict, found, remedy: projection.remedy() }
+}
+
+#[cfg(test)]
+mod tests;

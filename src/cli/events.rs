@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
+use read_api::routes::operations::dto::Status;
 use serde_json::Value;
 
 use super::client::{Client, Server};
@@ -115,11 +116,8 @@ fn percent_encoded(value: &str) -> String {
 
 /// The position of the newest event.
 async fn head(client: &Client) -> Result<u64, Failure> {
-    let status: Value = client.get("/status").await?;
-    status
-        .pointer("/log/head")
-        .and_then(Value::as_u64)
-        .ok_or_else(|| Failure::Failed("the server's status has no head of the log".to_owned()))
+    let status: Status = client.get_object("/status").await?;
+    Ok(status.log.head.0.0)
 }
 
 impl Tail {

@@ -1,20 +1,27 @@
 //! `matchbook projections`: the read models of a running server.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use poem_openapi::types::ToJSON;
+use read_api::routes::projection::dto::{
+    Condition, ProjectionDto, ProjectionList, ProjectionStateDto, RebuildAccepted, RebuildDto,
+};
+use serde_json::json;
 
-use super::client::{Client, Server};
-use super::{Failure, print};
+use super::client::{Client, Server, parse_object};
+use super::{Failure, print, print_progress};
 
+/// The first and the longest pause between two looks at a rebuild.
+const POLL_AFTER: Duration = Duration::from_millis(20);
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Projections {
-    /// List the read models, with their progress and errors
+    /// List the read models, with their lag, progress, rebuilds and errors
     List(List),
-    /// Rebuild a read model from the log alongside the live generation, and switch to it (blue/green)
+    /// Rebuild a read model from the log alongside the live generation, switch to it (blue/green), and wait for that
     Rebuild(Rebuild),
 }
 
@@ -44,40 +51,34 @@ impl Projections {
     }
 }
 
-async fn all(client: &Client) -> Result<Vec<Value>, Failure> {
-    let answer: Value = client.get("/internal/projections").await?;
-    Ok(answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
+async fn all(client: &Client) -> Result<Vec<ProjectionDto>, Failure> {
+    let list: ProjectionList = client.get_object("/internal/projections").await?;
+    Ok(list.items)
 }
 
-fn line(projection: &Value) -> String {
-    let text = |member: &str| projection.get(member).and_then(Value::as_str).unwrap_or_default();
-    let number = |member: &str| projection.get(member).and_then(Value::as_u64).unwrap_or_default();
-    let mut line = format!(
-        "{:<18} {:<11} position {:>10}  lag {:>8} events",
-        text("name"),
-        text("state"),
-        number("position"),
-        number("lag_events"),
+/// A projection on one line, and what an operator should know on the next ones.
+fn lines(projection: &ProjectionDto) -> String {
+    let generation = projection.generation.map_or("–".to_owned(), |number| number.to_string());
+    let mut lines = format!(
+        "{:<18} {:<11} generation {generation:>3}  position {:>10}  lag {:>8} events",
+        projection.name, projection.state, projection.position.0.0, projection.lag_events,
     );
-    if let Some(progress) = projection.get("progress").and_then(Value::as_f64) {
-        line.push_str(&format!("  {:.0} %", progress * 100.0));
+    if projection.condition() != Condition::Ok || projection.rebuild.is_some() {
+        lines.push_str(&format!("\n  {}", projection.detail()));
     }
-    if let Some(seconds) = projection.get("eta_seconds").and_then(Value::as_u64) {
-        line.push_str(&format!(", about {seconds} s left"));
+    if let Some(remedy) = projection.remedy() {
+        lines.push_str(&format!("\n  → {remedy}"));
     }
-    if !text("error").is_empty() {
-        line.push_str(&format!("\n  {}", text("error")));
-    }
-    line
+    lines
 }
 
 impl List {
     async fn run(self, json: bool) -> Result<(), Failure> {
         for projection in all(&Client::new(self.server)?).await? {
             if json {
-                print(&projection)?;
+                print(&projection.to_json_string())?;
             } else {
-                print(&line(&projection))?;
+                print(&lines(&projection))?;
             }
         }
         Ok(())
@@ -87,36 +88,79 @@ impl List {
 impl Rebuild {
     async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server.clone())?;
-        let mut answer: Value =
-            client.post(&format!("/internal/projections/{}/rebuild", self.name), &json!({})).await?;
-        if !self.no_wait {
-            answer = self.follow(&client, json).await?;
+        let path = format!("/internal/projections/{}/rebuild", self.name);
+        let accepted: RebuildAccepted = parse_object(client.post(&path, &json!({})).await?)?;
+        if self.no_wait {
+            return if json {
+                print(&accepted.to_json_string())
+            } else {
+                print(&format_args!("{}: {}", accepted.name, accepted.detail))
+            };
         }
-        if json {
-            print(&answer)?;
-        }
-        Ok(())
+        let rebuilt = self.wait(&client, accepted.generation, json).await?;
+        if json { print(&rebuilt.to_json_string()) } else { print(&lines(&rebuilt)) }
     }
 
-    /// Prints the progress of the rebuild until it is done.
-    async fn follow(&self, client: &Client, json: bool) -> Result<Value, Failure> {
-        let mut shown = String::new();
+    /// Shows the progress until the generation is live.
+    async fn wait(&self, client: &Client, generation: u64, json: bool) -> Result<ProjectionDto, Failure> {
+        let (mut shown, mut pause) = (String::new(), POLL_AFTER);
         loop {
-            let named =
-                |projection: &Value| projection.get("name").and_then(Value::as_str) == Some(&self.name);
-            let projection = all(client).await?.into_iter().find(named).unwrap_or_default();
-            let now = line(&projection);
-            if !json && now != shown {
-                print(&now)?;
-                shown = now;
+            let found = all(client).await?.into_iter().find(|projection| projection.name == self.name);
+            let projection =
+                found.ok_or_else(|| Failure::Failed(format!("the server no longer has {}", self.name)))?;
+            let done = is_done(&projection, generation);
+            let line = format!("{}: {}", self.name, projection.detail());
+            if !json && line != shown && !matches!(done, Ok(true)) {
+                print_progress(&line)?;
+                shown = line;
             }
-            match projection.get("state").and_then(Value::as_str) {
-                Some("live") => return Ok(projection),
-                Some("stopped") => {
-                    return Err(Failure::Failed(format!("the rebuild of {} stopped", self.name)));
-                }
-                _ => tokio::time::sleep(POLL_EVERY).await,
+            if !matches!(done, Ok(false)) && !shown.is_empty() && std::io::stdout().is_terminal() {
+                print(&"")?;
             }
+            if done? {
+                return Ok(projection);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(POLL_EVERY);
         }
     }
 }
+
+/// Reports whether the generation is live. A blue/green rebuild leaves the projection's state as it is, so the number of
+/// the live generation decides.
+///
+/// # Errors
+/// The rebuild failed, or is not in progress any more; with the reason and the remedy.
+fn is_done(projection: &ProjectionDto, generation: u64) -> Result<bool, Failure> {
+    if projection.generation.is_some_and(|live| live >= generation) {
+        return Ok(true);
+    }
+    let failure = match (&projection.rebuild, &projection.stop, projection.state) {
+        (Some(RebuildDto { failed: Some(failure), .. }), ..) => Some(failure),
+        // Its files are reopened, and the rebuild then continues.
+        (Some(_), ..) | (None, _, ProjectionStateDto::Retrying) => return Ok(false),
+        // After its live generation was lost, the one under construction became the first one.
+        (None, ..)
+            if projection.generation.is_none() && projection.state == ProjectionStateDto::CatchingUp =>
+        {
+            return Ok(false);
+        }
+        (None, stop, _) => stop.as_ref(),
+    };
+    let (reason, remedy) = match failure {
+        Some(failure) => {
+            (format!("at position {}: {}", failure.position.0, failure.error), failure.remedy.clone())
+        }
+        None => (
+            format!("it is not in progress any more, and the projection is {}", projection.state),
+            "see the server's log, and start the rebuild again".to_owned(),
+        ),
+    };
+    let name = &projection.name;
+    Err(Failure::Failed(format!(
+        "the rebuild of {name} as generation {generation} failed: {reason}; {remedy}"
+    )))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

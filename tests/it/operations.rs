@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::job::{running_job, set_phase, summary};
 use crate::support::server::Server;
+use crate::support::server_state::{READ_MODELS, lines, projection, rebuild};
+use crate::support::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebuilt_read_model_gives_the_same_answers() {
@@ -13,21 +15,8 @@ async fn rebuilt_read_model_gives_the_same_answers() {
     set_phase(&server, &id, "completed").await;
     let before = summary(&server, &id, "").await;
     let jobs = server.get("/jobs").await.expect(200);
-    for name in [
-        "challenges",
-        "jobs",
-        "match_records",
-        "matches",
-        "matching_summary",
-        "players",
-        "queues",
-        "retries",
-        "workers",
-    ] {
-        let rebuilt = server.cli(&["projections", "rebuild", name, "--json"]);
-        assert!(rebuilt.status.success(), "{rebuilt:?}");
-        let state: Value = serde_json::from_slice(&rebuilt.stdout).unwrap();
-        assert_eq!(state["state"], "live", "{state}");
+    for name in READ_MODELS {
+        rebuild(&server, name).await;
     }
     assert_eq!(summary(&server, &id, "").await, before);
     assert_eq!(server.get("/jobs").await.expect(200), jobs);
@@ -37,26 +26,36 @@ async fn rebuilt_read_model_gives_the_same_answers() {
 async fn projections_list_names_every_projection() {
     let server = Server::start(&[]).await;
     let list = server.cli(&["projections", "list", "--json"]);
-    let names: Vec<Value> = String::from_utf8(list.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].clone())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "challenges",
-            "jobs",
-            "match_records",
-            "matches",
-            "matching_summary",
-            "players",
-            "queues",
-            "retries",
-            "workers"
-        ]
-        .map(|name| json!(name))
-    );
+    let names: Vec<Value> = lines(&list).into_iter().map(|line| line["name"].clone()).collect();
+    assert_eq!(names, READ_MODELS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_model_beyond_the_lag_limits_is_reported() {
+    let server = Server::start(&["--read-model-lag-warn=1", "--read-model-lag-max=3"]).await;
+    let control = async |action: &str| {
+        server.post(&format!("/internal/projections/jobs/{action}"), &json!({})).await.expect(200)
+    };
+    control("pause").await;
+    while projection(&server, "jobs").await["lag_events"].as_u64().unwrap() <= 3 {
+        server.post("/jobs", &json!({ "name": "a job" })).await.expect(201);
+    }
+    assert_eq!(projection(&server, "jobs").await["lag_state"], "too_far_behind");
+    let ready = server.get("/ready").await.expect(503);
+    let jobs = ready["checks"].as_array().unwrap().iter().find(|check| check["name"] == "jobs").unwrap();
+    assert!(jobs["ok"] == false && jobs["lag_events"].as_u64() > Some(3), "{jobs}");
+    assert!(jobs["progress"]["target"].as_u64() > jobs["progress"]["at"].as_u64(), "{jobs}");
+    let warnings = server.get("/status").await.expect(200)["warnings"].to_string();
+    assert!(warnings.contains("jobs: paused by an operator, "), "{warnings}");
+    assert_eq!(server.get("/health").await.expect(200)["status"], "degraded");
+    let doctor = server.cli(&["doctor", "--ready"]);
+    let message = String::from_utf8_lossy(&doctor.stderr);
+    assert_eq!(doctor.status.code(), Some(1), "{message}");
+    assert!(message.contains("events behind the head"), "{message}");
+
+    control("resume").await;
+    wait_until("it is ready", async || server.get("/ready").await.status == 200).await;
+    wait_until("it is healthy", async || server.get("/health").await.expect(200)["status"] == "ok").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

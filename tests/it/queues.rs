@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
+use crate::support::server_state::rebuild;
 
 async fn get_as(server: &Server, user: &str, path: &str, reached: &Value) -> Value {
     let reached = reached.to_string();
@@ -67,7 +68,6 @@ async fn queue_answers_survive_a_kill_and_a_rebuild() {
     server.kill();
     server.restart().await;
     assert_eq!(responses(&server).await, before);
-    let rebuilt = server.cli(&["projections", "rebuild", "queues"]);
-    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    rebuild(&server, "queues").await;
     assert_eq!(responses(&server).await, before);
 }

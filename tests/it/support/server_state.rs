@@ -7,6 +7,38 @@ use serde_json::Value;
 use super::job::summary;
 use super::server::Server;
 
+/// The names of the read models, as `projections list` shows them.
+pub(crate) const READ_MODELS: [&str; 9] = [
+    "challenges",
+    "jobs",
+    "match_records",
+    "matches",
+    "matching_summary",
+    "players",
+    "queues",
+    "retries",
+    "workers",
+];
+
+/// The status of one read model.
+pub(crate) async fn projection(server: &Server, name: &str) -> Value {
+    let list = server.get("/internal/projections").await.expect(200);
+    list["items"].as_array().unwrap().iter().find(|projection| projection["name"] == name).unwrap().clone()
+}
+
+/// Rebuilds a read model, and asserts that the new generation answers when the command returns.
+pub(crate) async fn rebuild(server: &Server, name: &str) {
+    let before = projection(server, name).await["generation"].as_u64().unwrap();
+    let rebuilt = server.cli(&["projections", "rebuild", name, "--json"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    let printed = &lines(&rebuilt)[0];
+    let now = projection(server, name).await;
+    for status in [printed, &now] {
+        assert!(status["generation"].as_u64().unwrap() > before, "{status}");
+        assert!(status["rebuild"].is_null(), "{status}");
+    }
+}
+
 /// The whole log, as the command line exports it.
 pub(crate) fn exported_events(server: &Server) -> Vec<Value> {
     let export = server.cli(&["events", "export", "--format=envelope"]);
