@@ -1,15 +1,19 @@
 //! Stopped, paused, slow and rebuilt projections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
 
 use super::history::{History, job, registered, tenant, worker};
 use super::{TIMEOUT, open, reach, until};
+use crate::feed::Feed;
 use crate::generation::StillBehind;
 use crate::image_match::{ImageMatchFilter, ImageMatchOrder};
-use crate::status::{ProjectionStatus, ReportedState};
+use crate::status::{Failure, ProjectionStatus, ReportedState, StatusTracker};
 use crate::{Name, ReadModels};
 
 fn status(models: &ReadModels, name: Name) -> ProjectionStatus {
@@ -65,6 +69,38 @@ async fn failed_rebuild_keeps_live_generation() {
     until(async || status(&models, Name::Jobs).rebuild.is_some_and(|rebuild| rebuild.failed.is_some())).await;
     assert_eq!(status(&models, Name::Jobs).generation, Some(1));
     assert!(models.jobs().get(&tenant(), job(1)).await.unwrap().is_some());
+}
+
+/// The status of a projection whose rebuild was in progress when `end` happened.
+async fn status_after(end: impl AsyncFnOnce(&Arc<StatusTracker>)) -> ProjectionStatus {
+    let (history, now) = (History::new(), Timestamp::EPOCH);
+    let tracker = Arc::new(StatusTracker::new(Name::Jobs, 1, now));
+    tracker.rebuild_started(2, Position::START, now);
+    end(&tracker).await;
+    let (feed, _) = Feed::start(history.log(), Position::START);
+    tracker.status(&feed, Position(1), now)
+}
+
+#[tokio::test]
+async fn panic_of_a_projection_fails_its_rebuild() {
+    let panicked = status_after(async |tracker| {
+        let run = async { panic!("injected by the test") };
+        crate::supervise(run.boxed(), Name::Jobs, Arc::clone(tracker)).await;
+    });
+    let status = panicked.await;
+    assert!(matches!(status.state, ReportedState::Stopped(_)), "{status:?}");
+    assert!(status.rebuild.unwrap().failed.unwrap().error.contains("panicked"));
+}
+
+#[tokio::test]
+async fn abandoned_rebuild_is_forgotten_unless_it_failed() {
+    let abandoned = status_after(async |tracker| tracker.rebuild_abandoned()).await;
+    assert_eq!(abandoned.rebuild, None);
+    let failed = status_after(async |tracker| {
+        tracker.rebuild_failed(Failure::panicked(Position(1)));
+        tracker.rebuild_abandoned();
+    });
+    assert!(failed.await.rebuild.is_some());
 }
 
 #[tokio::test]
