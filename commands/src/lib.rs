@@ -197,7 +197,7 @@ impl Commands {
     /// opened.
     pub fn services(&self) -> Vec<(&'static str, CircuitState, u32)> {
         let of_jobs = self.0.board.services().into_iter();
-        let of_jobs = of_jobs.map(|(service, state, openings)| (service.as_str(), state, openings));
+        let of_jobs = of_jobs.map(|(service, state, openings)| (service.into_str(), state, openings));
         of_jobs.chain(self.0.matchmaking.services()).chain(self.0.ratings.breaker_state()).collect()
     }
 

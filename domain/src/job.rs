@@ -152,7 +152,7 @@ pub enum Refusal {
 fn ways(kind: JobKind, from: Phase) -> String {
     let later = pipeline::stages(kind).iter().map(|stage| stage.phase);
     let later = later.filter(|phase| pipeline::rank(kind, *phase) > pipeline::rank(kind, from));
-    let ways: Vec<&str> = later.chain([Phase::Failed]).map(Phase::as_str).collect();
+    let ways: Vec<&str> = later.chain([Phase::Failed]).map(Into::into).collect();
     format!("{} or {}", ways.join(", "), Phase::Cancelled)
 }
 

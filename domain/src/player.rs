@@ -169,25 +169,17 @@ pub struct PairingHistory {
 }
 
 /// The end of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum EntryEnd {
     Cancelled,
     Expired,
     /// Its match is over.
+    #[strum(serialize = "matched")]
     Played,
     /// Its player left the queue for the match of a challenge.
+    #[strum(serialize = "left for a challenge")]
     Left,
-}
-
-impl EntryEnd {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-            Self::Played => "matched",
-            Self::Left => "left for a challenge",
-        }
-    }
 }
 
 /// The state of a player.
@@ -272,7 +264,7 @@ pub enum Refusal {
         "the entry is matched, and its game is being created or has started; if the game is not created, the entry searches again and can be cancelled"
     )]
     EntryMatched,
-    #[error("the entry has ended: {how}; join the queue again", how = .0.as_str())]
+    #[error("the entry has ended: {0}; join the queue again")]
     EntryEnded(EntryEnd),
     #[error("an entry must have 1 to {POOLS_MAX} different pools")]
     Pools,

@@ -264,7 +264,7 @@ impl World {
 
     /// The codes of the blockers, in order.
     pub(crate) fn blockers(&self) -> Vec<&'static str> {
-        self.summary().blocker_details.iter().map(|blocker| blocker.code.as_str()).collect()
+        self.summary().blocker_details.iter().map(|blocker| blocker.code.into_str()).collect()
     }
 
     fn record<E: Into<Event>>(&mut self, stream: &StreamId, new: Vec<Occurred<E>>) -> usize {

@@ -2,8 +2,6 @@
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
-use std::fmt;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +13,9 @@ use crate::worker::WorkerEnd;
 
 /// The kind of work that a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum JobKind {
     ProductVideoMatching,
     VideoAnalysis,
@@ -27,7 +27,9 @@ pub enum JobKind {
 
 /// The phase of a job. The phases and their order depend on the job's kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Phase {
     Queued,
     Collecting,
@@ -44,54 +46,6 @@ pub enum Phase {
     Completed,
     Failed,
     Cancelled,
-}
-
-impl JobKind {
-    /// The stored and displayed name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ProductVideoMatching => "product_video_matching",
-            Self::VideoAnalysis => "video_analysis",
-            Self::ExtractCutouts => "extract_cutouts",
-            Self::ExtractProducts => "extract_products",
-            Self::ExtractSingleProduct => "extract_single_product",
-            Self::ModelTraining => "model_training",
-        }
-    }
-}
-
-impl fmt::Display for JobKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Phase {
-    /// The stored and displayed name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Collecting => "collecting",
-            Self::Extracting => "extracting",
-            Self::Matching => "matching",
-            Self::Evidence => "evidence",
-            Self::Downloading => "downloading",
-            Self::FetchingChat => "fetching_chat",
-            Self::Transcribing => "transcribing",
-            Self::Analyzing => "analyzing",
-            Self::FindingHighlights => "finding_highlights",
-            Self::Processing => "processing",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// The input of a job, where later events do not contain it.

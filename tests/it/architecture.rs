@@ -16,12 +16,12 @@ const CRATES: &[CrateRules] = &[
     CrateRules {
         folder: "event-schemas",
         internal: &[],
-        external: Some(&["bytes", "schemars", "serde", "serde_json", "thiserror", "time", "uuid"]),
+        external: Some(&["bytes", "schemars", "serde", "serde_json", "strum", "thiserror", "time", "uuid"]),
     },
     CrateRules {
         folder: "domain",
         internal: &["event-schemas"],
-        external: Some(&["serde", "serde_json", "thiserror", "uuid"]),
+        external: Some(&["serde", "serde_json", "strum", "thiserror", "uuid"]),
     },
     CrateRules { folder: "event-log", internal: &["event-schemas"], external: None },
     CrateRules { folder: "web", internal: &["event-schemas"], external: None },

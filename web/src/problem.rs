@@ -210,7 +210,7 @@ impl Problem {
         body.insert("type".into(), self.code.type_uri().into());
         body.insert("title".into(), self.code.title().into());
         body.insert("status".into(), self.status().as_u16().into());
-        body.insert("code".into(), self.code.as_str().into());
+        body.insert("code".into(), self.code.into_str().into());
         body.insert("detail".into(), self.detail.as_ref().into());
         if !self.errors.is_empty() {
             let errors = self
@@ -244,7 +244,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.as_str(), self.detail)
+        write!(f, "{}: {}", self.code.into_str(), self.detail)
     }
 }
 

@@ -34,7 +34,9 @@ impl Default for Thresholds {
 
 /// The kinds of blockers, in display order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum BlockerCode {
     Failed,
     Stalled,
@@ -43,20 +45,6 @@ pub enum BlockerCode {
     WorkerCrashed,
     WorkerLost,
     QueueLag,
-}
-
-impl BlockerCode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Stalled => "stalled",
-            Self::NoConsumers => "no_consumers",
-            Self::WorkerOom => "worker_oom",
-            Self::WorkerCrashed => "worker_crashed",
-            Self::WorkerLost => "worker_lost",
-            Self::QueueLag => "queue_lag",
-        }
-    }
 }
 
 /// A reason why a job makes no progress.
@@ -74,7 +62,7 @@ pub struct Blocker {
 impl Blocker {
     /// `code: sentence`.
     pub fn line(&self) -> String {
-        format!("{}: {}", self.code.as_str(), self.message)
+        format!("{}: {}", self.code, self.message)
     }
 }
 

@@ -103,8 +103,9 @@ pub struct Progress {
 }
 
 /// The status of a job, in the terms of the summary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Status {
     Pending,
     Running,
@@ -126,16 +127,6 @@ impl Status {
             (JobKind::ProductVideoMatching, Phase::Evidence) => Self::Completed,
             (JobKind::ProductVideoMatching, _) => Self::Pending,
             _ => Self::Running,
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -11,12 +11,15 @@ use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::JobId;
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::time::Timestamp;
+use strum::VariantArray;
 
 use super::pipeline;
 use crate::breaker::{Breaker, CircuitState, Outcome, Permit, Settings};
 
 /// An external service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Service {
     /// The source of the videos.
     VideoSource,
@@ -27,18 +30,7 @@ pub enum Service {
 }
 
 impl Service {
-    pub const ALL: [Self; 5] =
-        [Self::VideoSource, Self::Chat, Self::SpeechToText, Self::Database, Self::ObjectStorage];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::VideoSource => "video_source",
-            Self::Chat => "chat",
-            Self::SpeechToText => "speech_to_text",
-            Self::Database => "database",
-            Self::ObjectStorage => "object_storage",
-        }
-    }
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The service that a stage needs.
     fn of_stage(stage: Phase) -> Option<Self> {
@@ -53,7 +45,7 @@ impl Service {
     /// The services that jobs of a kind need.
     pub fn needed_by(kind: JobKind) -> &'static [Self] {
         match kind {
-            JobKind::VideoAnalysis => &Self::ALL,
+            JobKind::VideoAnalysis => Self::ALL,
             // Its requests are claimed one by one, and are retried on their own.
             JobKind::ProductVideoMatching => &[],
             JobKind::ExtractCutouts
@@ -118,8 +110,8 @@ impl Default for Services {
 
 impl Services {
     pub fn new(settings: Settings) -> Self {
-        let breakers = Service::ALL.map(|service| (service, Breaker::new(settings)));
-        Self { settings, breakers: breakers.into(), jobs: HashMap::new() }
+        let breakers = Service::ALL.iter().map(|service| (*service, Breaker::new(settings)));
+        Self { settings, breakers: breakers.collect(), jobs: HashMap::new() }
     }
 
     /// Applies the next event of a job, which the log accepted at `at`.
@@ -263,9 +255,9 @@ impl Services {
 
     /// The state of each service's circuit breaker, with its number of consecutive openings.
     pub fn circuits(&self, now: Timestamp) -> impl Iterator<Item = (Service, CircuitState, u32)> {
-        Service::ALL.into_iter().filter_map(move |service| {
-            let breaker = self.breakers.get(&service)?;
-            Some((service, breaker.state(now), breaker.openings()))
+        Service::ALL.iter().filter_map(move |service| {
+            let breaker = self.breakers.get(service)?;
+            Some((*service, breaker.state(now), breaker.openings()))
         })
     }
 }

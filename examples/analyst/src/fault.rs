@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A fault of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     NetworkTimeout,
@@ -48,29 +48,6 @@ pub struct FailureReport {
 }
 
 impl Fault {
-    pub const ALL: [Self; 20] = [
-        Self::NetworkTimeout,
-        Self::ConnectionFailed,
-        Self::DnsFailure,
-        Self::InvalidUrl,
-        Self::VideoNotFound,
-        Self::PrivateVideo,
-        Self::UnsupportedVideo,
-        Self::OutOfMemory,
-        Self::InsufficientStorage,
-        Self::SpeechToTextService,
-        Self::DatabaseService,
-        Self::ObjectStorageService,
-        Self::RateLimited,
-        Self::ServiceAuthentication,
-        Self::FileNotFound,
-        Self::PermissionDenied,
-        Self::CorruptMedia,
-        Self::WorkerStopped,
-        Self::Unknown,
-        Self::WorkerLost,
-    ];
-
     /// The stage in which it occurs.
     pub fn stage(self) -> Stage {
         match self {
@@ -139,6 +116,7 @@ impl FaultRequest {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use strum::VariantArray;
 
     use super::*;
 
@@ -158,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_fault_but_a_lost_worker_has_a_report() {
-        for fault in Fault::ALL {
+        for &fault in Fault::VARIANTS {
             assert_eq!(fault.report().is_none(), fault == Fault::WorkerLost);
         }
     }

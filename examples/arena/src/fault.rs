@@ -4,13 +4,16 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// The most active faults.
 const FAULTS_MAX: usize = 32;
 
 /// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum FaultKind {
     /// 422: the request is refused.
     Refuse,
@@ -26,23 +29,6 @@ pub enum FaultKind {
     Garbage,
     /// The connection is closed immediately, and no game.
     Down,
-}
-
-impl FaultKind {
-    pub const ALL: [Self; 7] =
-        [Self::Refuse, Self::Error, Self::Hang, Self::Slow, Self::LostAnswer, Self::Garbage, Self::Down];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Error => "error",
-            Self::Hang => "hang",
-            Self::Slow => "slow",
-            Self::LostAnswer => "lost_answer",
-            Self::Garbage => "garbage",
-            Self::Down => "down",
-        }
-    }
 }
 
 /// A fault and the calls that it affects, by default all of them.
@@ -61,7 +47,7 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFault {
     #[error(
-        "unknown kind of fault {0:?}; the kinds are refuse, error, hang, slow, lost_answer, garbage and down"
+        "unknown kind of fault {0:?}; the kinds are {kinds}", kinds = FaultKind::VARIANTS.iter().map(FaultKind::into_str).collect::<Vec<_>>().join(", ")
     )]
     FaultKind(String),
     #[error("times must be at least 1")]
@@ -94,8 +80,8 @@ impl FromStr for Fault {
     /// `error`, `error:3` (three times) or `error:20%` (a fifth of the calls).
     fn from_str(text: &str) -> Result<Self, InvalidFault> {
         let (name, bound) = text.split_once(':').map_or((text, None), |(name, bound)| (name, Some(bound)));
-        let kind = FaultKind::ALL.into_iter().find(|kind| kind.name() == name);
-        let mut fault = Self::every(kind.ok_or_else(|| InvalidFault::FaultKind(name.to_owned()))?);
+        let kind = name.parse().map_err(|_| InvalidFault::FaultKind(name.to_owned()))?;
+        let mut fault = Self::every(kind);
         if let Some(bound) = bound {
             let wrong = || InvalidFault::Bound(bound.to_owned());
             match bound.strip_suffix('%') {
@@ -211,8 +197,8 @@ mod tests {
 
     #[test]
     fn names_match_the_json_values() {
-        for kind in FaultKind::ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        for kind in FaultKind::VARIANTS {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.into_str());
         }
     }
 }

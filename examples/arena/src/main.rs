@@ -152,7 +152,12 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let arena = Arc::new(Arena::new(rules, Some(reporter)));
     for fault in args.fault {
         arena.faults.add(fault)?;
-        tracing::warn!(kind = fault.kind.name(), times = fault.times, share = fault.share, "fault injected");
+        tracing::warn!(
+            kind = fault.kind.into_str(),
+            times = fault.times,
+            share = fault.share,
+            "fault injected"
+        );
     }
     tracing::info!(listen = %listener.local_addr()?, server = args.common.server, "serving games");
     tokio::select! {

@@ -66,7 +66,7 @@ async fn respond(arena: Arc<Arena>, request: Request<Incoming>) -> Result<HttpRe
             Ok(fault) => match arena.faults.add(fault) {
                 Ok(()) => {
                     tracing::warn!(
-                        kind = fault.kind.name(),
+                        kind = fault.kind.into_str(),
                         times = fault.times,
                         share = fault.share,
                         "fault injected"

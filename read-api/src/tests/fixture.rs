@@ -250,7 +250,10 @@ fn breakers() -> Breakers {
             Service::Chat => (CircuitState::HalfOpen, 2),
             _ => (CircuitState::Closed, 0),
         };
-        Service::ALL.map(|service| (service.as_str(), phase(service).0, phase(service).1)).into()
+        Service::ALL
+            .iter()
+            .map(|service| (service.into_str(), phase(*service).0, phase(*service).1))
+            .collect()
     })
 }
 

@@ -116,7 +116,7 @@ async fn each_role_sees_only_its_routes() {
     let services = [Role::Admin, Role::Service];
     let observers = [Role::Worker, Role::Service, Role::Auditor, Role::Admin];
     let table: [(&str, &[Role]); 7] = [
-        ("/jobs", &anyone),
+        ("/jobs", anyone),
         ("/status", &services),
         ("/metrics", &services),
         ("/internal/projections", &operator),
@@ -126,7 +126,7 @@ async fn each_role_sees_only_its_routes() {
     ];
     for (path, allowed) in table {
         assert_eq!(fixture.get(path).await.status, 401, "{path} without credentials");
-        for role in Role::ALL {
+        for &role in Role::ALL {
             let answer = fixture.get_with(path, &[("Authorization", &token(role))]).await;
             let expected = if allowed.contains(&role) { 200 } else { 403 };
             assert_eq!(answer.status, expected, "{path} as {role}");

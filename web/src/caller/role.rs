@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::ops::BitOr;
-use std::str::FromStr;
+
+use strum::VariantArray;
 
 /// A role of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(strum::Display, strum::EnumString, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str, parse_err_ty = UnknownRole, parse_err_fn = unknown)]
 pub enum Role {
     /// A person, or an application that acts for one.
     User,
@@ -21,21 +24,11 @@ pub enum Role {
 
 /// The role does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no such role: {0}; the roles are user, worker, service, auditor, admin")]
+#[error("no such role: {0}; the roles are {all}", all = Role::ALL.iter().map(Role::into_str).collect::<Vec<_>>().join(", "))]
 pub struct UnknownRole(pub String);
 
 impl Role {
-    pub const ALL: [Self; 5] = [Self::User, Self::Worker, Self::Service, Self::Auditor, Self::Admin];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Worker => "worker",
-            Self::Service => "service",
-            Self::Auditor => "auditor",
-            Self::Admin => "admin",
-        }
-    }
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     fn bit(self) -> u8 {
         match self {
@@ -48,18 +41,8 @@ impl Role {
     }
 }
 
-impl FromStr for Role {
-    type Err = UnknownRole;
-
-    fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownRole(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+fn unknown(text: &str) -> UnknownRole {
+    UnknownRole(text.to_owned())
 }
 
 /// A set of roles.
@@ -70,7 +53,7 @@ impl Roles {
     pub const NONE: Self = Self(0);
 
     pub fn all() -> Self {
-        Role::ALL.into_iter().collect()
+        Role::ALL.iter().copied().collect()
     }
 
     pub fn contains(self, role: Role) -> bool {
@@ -83,7 +66,7 @@ impl Roles {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Role> {
-        Role::ALL.into_iter().filter(move |role| self.contains(*role))
+        Role::ALL.iter().copied().filter(move |role| self.contains(*role))
     }
 }
 
@@ -118,7 +101,7 @@ impl BitOr<Role> for Roles {
 impl fmt::Display for Roles {
     /// `worker or service`; `none` for the empty set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.iter().map(Role::as_str).collect();
+        let names: Vec<_> = self.iter().map(|role| role.into_str()).collect();
         match names.split_last() {
             None => f.write_str("none"),
             Some((last, [])) => f.write_str(last),
@@ -146,9 +129,8 @@ mod tests {
 
     #[test]
     fn roles_are_parsed_from_their_names() {
-        for role in Role::ALL {
-            assert_eq!(role.as_str().parse(), Ok(role));
-        }
+        let names = ["user", "worker", "service", "auditor", "admin"];
+        assert_eq!(names.map(|name| name.parse().unwrap()), Role::ALL);
         assert!("root".parse::<Role>().is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! The error codes that clients may match on. `docs/problems.md` is this table as text; a test compares the two.
 
 use poem::http::StatusCode;
+use strum::VariantArray;
 
 /// A machine-readable error code. Codes are added, never changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum Code {
     InvalidRequest,
     Unauthorized,
@@ -28,7 +30,6 @@ pub enum Code {
 
 /// The description of a code.
 struct CodeInfo {
-    name: &'static str,
     status: StatusCode,
     title: &'static str,
     meaning: &'static str,
@@ -36,31 +37,7 @@ struct CodeInfo {
 }
 
 impl Code {
-    pub const ALL: [Self; 19] = [
-        Self::InvalidRequest,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::NotAcceptable,
-        Self::RequestTimeout,
-        Self::Conflict,
-        Self::Gone,
-        Self::PayloadTooLarge,
-        Self::UnsupportedMediaType,
-        Self::RangeNotSatisfiable,
-        Self::Unprocessable,
-        Self::IdempotencyKeyReused,
-        Self::RateLimited,
-        Self::Internal,
-        Self::Unavailable,
-        Self::OutcomeUnknown,
-        Self::InsufficientStorage,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        self.info().name
-    }
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     pub fn status(self) -> StatusCode {
         self.info().status
@@ -86,140 +63,121 @@ impl Code {
     }
 
     pub fn anchor(self) -> String {
-        self.as_str().to_ascii_lowercase().replace('_', "-")
+        self.into_str().to_ascii_lowercase().replace('_', "-")
     }
 
     fn info(self) -> CodeInfo {
-        let info = |name, status, title, meaning, remedy| CodeInfo { name, status, title, meaning, remedy };
+        let info = |status, title, meaning, remedy| CodeInfo { status, title, meaning, remedy };
         match self {
             Self::InvalidRequest => info(
-                "INVALID_REQUEST",
                 StatusCode::BAD_REQUEST,
                 "The request is not valid",
                 "The JSON is malformed, or a field or parameter is missing, of another type, unknown or out of range.",
                 "Correct the fields in `errors`; `/openapi.json` has the schema of every request.",
             ),
             Self::Unauthorized => info(
-                "UNAUTHORIZED",
                 StatusCode::UNAUTHORIZED,
                 "Credentials are missing or not valid",
                 "There is no token or API key, or it is expired, not yet valid, not for this server, or not signed by a known key.",
                 "Send `Authorization: Bearer <JWT>` or `X-API-Key`; `matchbook token` mints a token from the shared secret.",
             ),
             Self::Forbidden => info(
-                "FORBIDDEN",
                 StatusCode::FORBIDDEN,
                 "The caller lacks a role",
                 "The credentials are valid, and none of their roles allows this.",
                 "Use credentials with one of the roles that `detail` names.",
             ),
             Self::NotFound => info(
-                "NOT_FOUND",
                 StatusCode::NOT_FOUND,
                 "Not found",
                 "The path is unknown, or the resource does not exist, or it belongs to another tenant or user; the response is the same.",
                 "Check the id and the tenant of the credentials. Just created it? Send its `position` as `X-Min-Position`.",
             ),
             Self::MethodNotAllowed => info(
-                "METHOD_NOT_ALLOWED",
                 StatusCode::METHOD_NOT_ALLOWED,
                 "The path has other methods",
                 "The path exists, but not with this method.",
                 "Use a method of the `Allow` header.",
             ),
             Self::NotAcceptable => info(
-                "NOT_ACCEPTABLE",
                 StatusCode::NOT_ACCEPTABLE,
                 "No acceptable media type",
                 "The `Accept` header allows none of the media types of this path.",
                 "Accept one of the media types that `/openapi.json` lists for it.",
             ),
             Self::RequestTimeout => info(
-                "REQUEST_TIMEOUT",
                 StatusCode::REQUEST_TIMEOUT,
                 "The request took too long to arrive",
                 "The body was not complete in time; nothing was done.",
                 "Send it again, in smaller parts if the connection is slow.",
             ),
             Self::Conflict => info(
-                "CONFLICT",
                 StatusCode::CONFLICT,
                 "The state of the resource does not allow it",
                 "The request is valid, and the resource is in a state that does not allow it: it has ended, is leased by another worker, or exists already.",
                 "Read the resource again and decide again; `existing`, if present, is the conflicting resource.",
             ),
             Self::Gone => info(
-                "GONE",
                 StatusCode::GONE,
                 "It no longer exists",
                 "It existed, and has expired or was removed.",
                 "Create a new one.",
             ),
             Self::PayloadTooLarge => info(
-                "PAYLOAD_TOO_LARGE",
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request is too large",
                 "The body is larger than the limit of this path: 1 MiB, or 16 MiB on batch paths.",
                 "Split it into several requests.",
             ),
             Self::UnsupportedMediaType => info(
-                "UNSUPPORTED_MEDIA_TYPE",
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The media type is not supported",
                 "The `Content-Type` is missing or not supported by this path, or the body is compressed.",
                 "Send `Content-Type: application/json`, uncompressed.",
             ),
             Self::RangeNotSatisfiable => info(
-                "RANGE_NOT_SATISFIABLE",
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "The range is not satisfiable",
                 "The `Range` header requests bytes after the end of the file.",
                 "Request a range within the size in `Content-Range`.",
             ),
             Self::Unprocessable => info(
-                "UNPROCESSABLE",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The content is refused",
                 "The request is well-formed, and its content is refused: a vector of another dimension, a URL that is not supported.",
                 "Correct the fields in `errors`.",
             ),
             Self::IdempotencyKeyReused => info(
-                "IDEMPOTENCY_KEY_REUSED",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The idempotency key belongs to another request",
                 "The same caller sent this key before on the same path, with another body.",
                 "Repeat the first request unchanged, or use a new key for the new one.",
             ),
             Self::RateLimited => info(
-                "RATE_LIMITED",
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
                 "The caller or its tenant has reached a limit; nothing was done.",
                 "Wait for `Retry-After` seconds.",
             ),
             Self::Internal => info(
-                "INTERNAL",
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The server failed",
                 "An error in the server, not in the request.",
                 "Report the `request_id`: the server's log has the cause under it.",
             ),
             Self::Unavailable => info(
-                "UNAVAILABLE",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Temporarily unavailable",
                 "A required component is starting, stopping, behind or not reachable; nothing was done.",
                 "Retry after `Retry-After` seconds; `/status` names the component.",
             ),
             Self::OutcomeUnknown => info(
-                "OUTCOME_UNKNOWN",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The outcome is unknown",
                 "The connection to the log broke, or the deadline passed, while the command was being stored.",
                 "Repeat the request with the same `Idempotency-Key`: it takes effect once, whatever happened before.",
             ),
             Self::InsufficientStorage => info(
-                "INSUFFICIENT_STORAGE",
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The disk is full",
                 "There is no space to store the command; nothing was done. Reads still work.",
@@ -237,13 +195,13 @@ pub fn page() -> String {
          <style>body{font:16px/1.5 system-ui;max-width:44rem;margin:2rem auto;padding:0 1rem}\
          :target{outline:2px solid;outline-offset:.5rem}</style><h1>Problems</h1>",
     );
-    for code in Code::ALL {
+    for &code in Code::ALL {
         let info = code.info();
         text += &format!(
             "<section id=\"{}\"><h2>{} <small><code>{}</code> {}</small></h2><p>{}</p><p>{}</p></section>",
             code.anchor(),
             info.title,
-            info.name,
+            code.into_str(),
             info.status.as_u16(),
             info.meaning,
             info.remedy.replace('<', "&lt;"),
@@ -266,12 +224,12 @@ pub fn markdown() -> String {
          | `existing` | for some conflicts: the conflicting resource |\n\n\
          `Retry-After` is the number of seconds after which to retry the same request.\n",
     );
-    for code in Code::ALL {
+    for &code in Code::ALL {
         let info = code.info();
         text += &format!(
             "\n## {}\n\n`{}`, {}. {}\n\n{}\n",
             code.anchor(),
-            info.name,
+            code.into_str(),
             info.status.as_u16(),
             info.meaning,
             info.remedy,
@@ -296,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_code_has_its_own_section() {
-        let anchors: std::collections::BTreeSet<_> = Code::ALL.into_iter().map(Code::anchor).collect();
+        let anchors: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.anchor()).collect();
         assert_eq!(anchors.len(), Code::ALL.len());
     }
 }

@@ -102,7 +102,7 @@ fn too_large(cause: &std::io::Error) -> Option<BodyTooLarge> {
 
 fn by_status(error: &poem::Error) -> Problem {
     let status = error.status();
-    match Code::ALL.into_iter().find(|code| code.status() == status) {
+    match Code::ALL.iter().copied().find(|code| code.status() == status) {
         Some(Code::Internal) | None if !status.is_client_error() => Problem::internal(error),
         Some(code) if status.is_client_error() => Problem::new(code, plain(&error.to_string())),
         Some(code) => {

@@ -45,7 +45,7 @@ fn header(name: &str, schema: MetaSchemaRef, description: &str) -> MetaHeader {
 }
 
 fn schema() -> MetaSchema {
-    let codes = Code::ALL.iter().map(|code| code.as_str().into()).collect();
+    let codes = Code::ALL.iter().map(|code| code.into_str().into()).collect();
     let error = MetaSchema {
         required: vec!["field", "reason"],
         properties: vec![("field", string()), ("reason", string())],

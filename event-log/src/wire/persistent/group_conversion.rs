@@ -68,7 +68,7 @@ fn strategy_by_number(strategy: i32) -> Result<Strategy, InvalidSettings> {
 }
 
 fn strategy_by_name(strategy: &str) -> Result<Strategy, InvalidSettings> {
-    Strategy::ALL.into_iter().find(|known| known.name() == strategy).ok_or(InvalidSettings::Strategy)
+    strategy.parse().map_err(|_| InvalidSettings::Strategy)
 }
 
 /// The start in the older form of a message, which has one number for all cases.

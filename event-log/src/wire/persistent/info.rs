@@ -75,7 +75,7 @@ pub(super) fn subscription_info(
         retry_buffer_count: int(stats.retry_buffer),
         total_in_flight_messages: int(stats.in_flight),
         outstanding_messages_count: int(stats.in_flight),
-        named_consumer_strategy: settings.strategy.name().to_owned(),
+        named_consumer_strategy: settings.strategy.to_string(),
         max_subscriber_count: int(settings.max_subscribers),
         parked_message_count: i64::try_from(counters.parked).unwrap_or(i64::MAX),
         ..SubscriptionInfo::default()

@@ -66,6 +66,7 @@ pub(super) enum GroupStart {
 
 /// The strategy that assigns events to consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(strum::Display, strum::EnumString, strum::VariantArray)]
 pub(super) enum Strategy {
     /// The first consumer with a free slot.
     DispatchToSingle,
@@ -75,20 +76,6 @@ pub(super) enum Strategy {
     Pinned,
     /// The same consumer for all events with the same correlation id.
     PinnedByCorrelation,
-}
-
-impl Strategy {
-    pub(super) const ALL: [Self; 4] =
-        [Self::DispatchToSingle, Self::RoundRobin, Self::Pinned, Self::PinnedByCorrelation];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::DispatchToSingle => "DispatchToSingle",
-            Self::RoundRobin => "RoundRobin",
-            Self::Pinned => "Pinned",
-            Self::PinnedByCorrelation => "PinnedByCorrelation",
-        }
-    }
 }
 
 /// The settings of a group.
