@@ -54,7 +54,7 @@ const CATEGORIES: [Category; 4] =
 
 /// The prefixes of their stream names.
 pub(crate) fn stream_prefixes() -> Vec<String> {
-    CATEGORIES.map(|category| format!("{}-", category.as_str())).into()
+    CATEGORIES.map(|category| category.stream_prefix().to_owned()).into()
 }
 
 /// The write side of matchmaking. Cheap to clone.

@@ -10,6 +10,7 @@ use crate::ids::{ChallengeId, GameId, GameMatchId, PoolKey, SubjectId};
 use crate::rating::{Rating, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
+use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 
 /// A player's rating and skill at the time of the challenge or of its acceptance.
@@ -70,6 +71,17 @@ pub struct ChallengeCancelled {}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChallengeExpired {}
+
+impl StreamId {
+    pub fn challenge(id: ChallengeId) -> Self {
+        Self::of_uuid(Category::Challenge, id.0)
+    }
+
+    /// The id of the challenge, if this is the stream of a challenge.
+    pub fn challenge_id(&self) -> Option<ChallengeId> {
+        self.id_in(Category::Challenge)
+    }
+}
 
 events! {
     /// The events of a challenge.

@@ -13,19 +13,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue;
-use crate::challenge::ChallengeEvent;
-use crate::game_match::GameMatchEvent;
 use crate::ids::{
     CommandId, CorrelationId, EventId, InvalidId, Position, ProcessId, Revision, ServiceId, SubjectId,
     Tenant, WorkerId,
 };
-use crate::image_match::ImageMatchEvent;
-use crate::job::JobEvent;
-use crate::player::PlayerEvent;
-use crate::pool::PoolEvent;
-use crate::stream::{Category, StreamId};
+use crate::stream::StreamId;
 use crate::time::Timestamp;
-use crate::worker::WorkerEvent;
+
+pub use crate::Event;
+pub use crate::catalogue::OtherCategory;
 
 /// The name of an event type. Names that this build knows are copied without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,79 +168,6 @@ pub struct Cause {
     pub idempotency: Option<Idempotency>,
     pub traceparent: Option<String>,
 }
-
-/// Defines [`Event`] and the conversions between it and the events of each category.
-macro_rules! categories {
-    ($($category:ident($events:ident)),* $(,)?) => {
-        /// An event of any category.
-        #[derive(Clone, Debug, PartialEq)]
-        pub enum Event {
-            $($category($events)),*
-        }
-
-        impl Event {
-            pub fn category(&self) -> Category {
-                match self {
-                    $(Self::$category(_) => Category::$category),*
-                }
-            }
-
-            pub fn event_type(&self) -> EventType {
-                match self {
-                    $(Self::$category(event) => event.event_type()),*
-                }
-            }
-
-            pub fn schema_version(&self) -> u16 {
-                match self {
-                    $(Self::$category(event) => event.schema_version()),*
-                }
-            }
-
-            /// The stored form of the data: JSON.
-            pub fn encode(&self) -> Bytes {
-                match self {
-                    $(Self::$category(event) => event.encode()),*
-                }
-            }
-
-            fn decode(name: &str, data: &[u8]) -> Option<serde_json::Result<Self>> {
-                None$(.or_else(|| $events::decode(name, data).map(|read| read.map(Self::$category))))*
-            }
-        }
-
-        $(
-            impl From<$events> for Event {
-                fn from(event: $events) -> Self {
-                    Self::$category(event)
-                }
-            }
-
-            impl TryFrom<Event> for $events {
-                type Error = OtherCategory;
-
-                fn try_from(event: Event) -> Result<Self, OtherCategory> {
-                    if let Event::$category(event) = event { Ok(event) } else { Err(OtherCategory(event.category())) }
-                }
-            }
-        )*
-    };
-}
-
-categories! {
-    Job(JobEvent),
-    ImageMatch(ImageMatchEvent),
-    Worker(WorkerEvent),
-    Player(PlayerEvent),
-    Pool(PoolEvent),
-    GameMatch(GameMatchEvent),
-    Challenge(ChallengeEvent),
-}
-
-/// The event is not of the requested category, but of this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event of the category {}", .0.as_str())]
-pub struct OtherCategory(pub Category);
 
 /// The format of an event's data, as declared by its appender. A log stores it without checking it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ChallengeId, EntryId, GameId, GameMatchId, PoolKey, SubjectId};
 use crate::rating::{Rating, Skill};
 use crate::registry::events;
+use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 
 /// The player who moves first or second.
@@ -118,6 +119,17 @@ pub struct MatchResultReported {
 /// No result was reported in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MatchExpired {}
+
+impl StreamId {
+    pub fn game_match(id: GameMatchId) -> Self {
+        Self::of_uuid(Category::GameMatch, id.0)
+    }
+
+    /// The id of the match, if this is the stream of a match.
+    pub fn game_match_id(&self) -> Option<GameMatchId> {
+        self.id_in(Category::GameMatch)
+    }
+}
 
 events! {
     /// The events of a match of two players.

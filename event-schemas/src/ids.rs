@@ -160,7 +160,18 @@ impl EventId {
 /// The position of an event in the whole log, from 1; 0 is the position before the first event. Opaque to
 /// callers: increasing, but with gaps on some logs.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema
 )]
 #[serde(transparent)]
 pub struct Position(pub u64);
@@ -188,7 +199,18 @@ impl fmt::Display for Position {
 
 /// The position of an event in its stream, from 0.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema
 )]
 #[serde(transparent)]
 pub struct Revision(pub u64);

@@ -7,10 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::ClassifiedError;
-use crate::ids::{FrameId, ImageId, ImageMatchId, LeaseId, ProductId, RequestId, Score, VideoId, WorkerId};
+use crate::ids::{
+    FrameId, ImageId, ImageMatchId, JobId, LeaseId, ProductId, RequestId, Score, VideoId, WorkerId,
+};
 use crate::registry::events;
+use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 use crate::worker::WorkerEnd;
+
+/// The number of streams over which a job's matches are spread, so that reporters do not wait for each other.
+pub const IMAGE_MATCH_SHARDS: u8 = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProductImage {
@@ -150,6 +156,41 @@ pub struct MatchEvidenceAttached {
     pub replaces: bool,
 }
 
+impl StreamId {
+    /// The stream of a job's registrations, match requests and progress.
+    pub fn image_matching(job: JobId) -> Self {
+        Self::of_uuid(Category::ImageMatch, job.0)
+    }
+
+    /// The stream that contains a job's image match with this id: one of [`IMAGE_MATCH_SHARDS`].
+    pub fn image_match(job: JobId, id: &ImageMatchId) -> Self {
+        Self::image_match_shard(job, image_match_shard(id))
+    }
+
+    /// One of the [`IMAGE_MATCH_SHARDS`] streams of a job's image matches.
+    pub fn image_match_shard(job: JobId, shard: u8) -> Self {
+        Self(format!("{}{job}.{shard}", Category::ImageMatch.stream_prefix()).into())
+    }
+
+    /// The shard, if this is a stream of a job's image matches.
+    pub fn shard(&self) -> Option<u8> {
+        if self.category()? != Category::ImageMatch {
+            return None;
+        }
+        self.0.split_once('.')?.1.parse().ok()
+    }
+}
+
+/// FNV-1a: fixed for ever, because it decides which stream contains a match.
+fn image_match_shard(id: &ImageMatchId) -> u8 {
+    let mut hash: u32 = 0x811c_9dc5;
+    for byte in id.as_str().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    // The low bits of FNV alone are weak, so the high half is mixed in.
+    ((hash ^ (hash >> 16)) % u32::from(IMAGE_MATCH_SHARDS)) as u8
+}
+
 events! {
     /// The events of a matching job.
     ImageMatchEvent {
@@ -165,5 +206,42 @@ events! {
         JobWorkerLost = 1,
         MatchFound = 1,
         MatchEvidenceAttached = 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn streams_of_a_job_contain_its_id() {
+        let job = JobId(Uuid::from_u128(1));
+        let id: ImageMatchId = "hedge-1:f000".parse().unwrap();
+        for stream in [StreamId::job(job), StreamId::image_matching(job), StreamId::image_match(job, &id)] {
+            assert_eq!(stream.job_id(), Some(job), "{stream}");
+        }
+        assert_eq!(StreamId::image_matching(job).shard(), None);
+        assert!(StreamId::image_match(job, &id).shard().is_some());
+    }
+
+    #[test]
+    fn shard_of_a_match_never_changes() {
+        let shards: Vec<u8> = ["a", "hedge-1:f000", "hedge-1:f004", "ä"]
+            .map(|id| image_match_shard(&id.parse().unwrap()))
+            .into();
+        assert_eq!(shards, GOLDEN_SHARDS);
+    }
+
+    const GOLDEN_SHARDS: [u8; 4] = [0, 0, 12, 15];
+
+    #[test]
+    fn matches_spread_evenly_over_the_shards() {
+        let mut counts = [0_u32; IMAGE_MATCH_SHARDS as usize];
+        for n in 0..16_000 {
+            counts[usize::from(image_match_shard(&format!("p{}:f{}", n % 40, n / 40).parse().unwrap()))] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 }

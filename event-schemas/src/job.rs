@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::ClassifiedError;
 use crate::ids::{JobId, LeaseId, VideoId, WorkerId};
 use crate::registry::events;
+use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 use crate::worker::WorkerEnd;
 
@@ -212,6 +213,21 @@ pub struct JobCancelled {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobResultExpired {}
+
+impl StreamId {
+    pub fn job(job: JobId) -> Self {
+        Self::of_uuid(Category::Job, job.0)
+    }
+
+    /// The job that a `job` or `matching` stream belongs to.
+    pub fn job_id(&self) -> Option<JobId> {
+        let (category, rest) = self.0.split_once('-')?;
+        if category != Category::Job.as_str() && category != Category::ImageMatch.as_str() {
+            return None;
+        }
+        rest.split('.').next()?.parse().ok()
+    }
+}
 
 events! {
     /// The events of a job.

@@ -2,7 +2,7 @@
 //!
 //! The types, the variant names and the field names here *are* the stored form. They are extended and never
 //! changed: a committed fixture of every version (`fixtures/`) and a committed JSON Schema (`schemas/`) protect
-//! them. Start reading at [`envelope`], then at one category such as [`job`].
+//! them. Start reading at the table of categories below, then at [`envelope`] and one category such as [`job`].
 //!
 //! This crate has no I/O, no clock and no rules: it does not know how events are stored, decided, folded or
 //! served.
@@ -23,3 +23,16 @@ pub mod sealed;
 pub mod stream;
 pub mod time;
 pub mod worker;
+
+catalogue::categories! {
+    // Names of planned categories, and names that other parts of the program use.
+    reserved: "user", "product", "cutout", "model", "projection";
+    // Category    stored name       events
+    Job         = "job":             job::JobEvent,
+    ImageMatch  = "matching":        image_match::ImageMatchEvent,
+    Worker      = "worker":          worker::WorkerEvent,
+    Player      = "player":          player::PlayerEvent,
+    Pool        = "pool":            pool::PoolEvent,
+    GameMatch   = "match_record":    game_match::GameMatchEvent,
+    Challenge   = "challenge":       challenge::ChallengeEvent,
+}

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::game_match::{AbandonReason, Side};
-use crate::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId};
+use crate::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId, Tenant};
 use crate::rating::{Rating, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
+use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 
 /// A pool that an entry waits in, with all of the player's own history that matters there, so that a pairing
@@ -135,6 +136,12 @@ pub struct PlayerBlocked {
 pub struct PlayerUnblocked {
     pub subject_id: SubjectId,
     pub unblocked: SubjectId,
+}
+
+impl StreamId {
+    pub fn player(tenant: &Tenant, subject: SubjectId) -> Self {
+        Self::of_tenant(Category::Player, tenant, &subject.to_string())
+    }
 }
 
 events! {

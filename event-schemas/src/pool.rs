@@ -5,8 +5,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::PoolKey;
+use crate::ids::{PoolKey, Tenant};
 use crate::registry::events;
+use crate::stream::{Category, StreamId, escape};
 
 /// The rule that decides whose rating window must cover the distance of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +43,12 @@ pub struct PoolSettings {
 pub struct PoolConfigured {
     pub pool_key: PoolKey,
     pub settings: PoolSettings,
+}
+
+impl StreamId {
+    pub fn pool(tenant: &Tenant, key: &PoolKey) -> Self {
+        Self::of_tenant(Category::Pool, tenant, &escape(key.as_str()))
+    }
 }
 
 events! {

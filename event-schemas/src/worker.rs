@@ -6,9 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::WorkerId;
+use crate::ids::{Tenant, WorkerId};
 use crate::job::JobKind;
 use crate::registry::events;
+use crate::stream::{Category, StreamId, escape};
 use crate::time::Timestamp;
 
 /// A kind of work that a worker can claim.
@@ -83,6 +84,17 @@ pub struct WorkerExited {
     pub signal: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl StreamId {
+    pub fn worker(tenant: &Tenant, worker: &WorkerId) -> Self {
+        Self(format!("{}{}", Self::workers_prefix(tenant), escape(worker.as_str())).into())
+    }
+
+    /// The common prefix of all worker streams of a tenant, which no other stream has.
+    pub fn workers_prefix(tenant: &Tenant) -> String {
+        format!("{}{}.", Category::Worker.stream_prefix(), escape(tenant.as_str()))
+    }
 }
 
 events! {

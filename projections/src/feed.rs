@@ -221,7 +221,7 @@ async fn read_ahead(
     categories: &'static [Category],
     sender: mpsc::Sender<Result<Arc<FeedPage>, ReadError>>,
 ) {
-    let prefixes = categories.iter().map(|category| format!("{}-", category.as_str())).collect();
+    let prefixes = categories.iter().map(|category| category.stream_prefix().to_owned()).collect();
     let filter = if categories == Category::ALL { Filter::All } else { Filter::StreamPrefixes(prefixes) };
     loop {
         let page = match log.read_all(after, &filter, BATCH_EVENTS_MAX).await {

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use event_log::{EventLog, Log, ReadError};
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::{JobId, Position, Revision};
-use event_schemas::stream::{IMAGE_MATCH_SHARDS, StreamId};
+use event_schemas::image_match::IMAGE_MATCH_SHARDS;
+use event_schemas::stream::StreamId;
 
 /// The number of events fetched from one stream at a time.
 const CHUNK_EVENTS: usize = 64;

@@ -13,7 +13,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use event_schemas::Category;
 use futures_util::StreamExt;
 use read_api::routes::operations::dto::Status;
 use serde_json::Value;
@@ -50,8 +52,8 @@ struct Selection {
     /// Only events of this stream
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
-    /// Only events of this category: job, matching, worker, player, pool, match_record, challenge
-    #[arg(long, value_name = "CATEGORY")]
+    /// Only events of this category
+    #[arg(long, value_name = "CATEGORY", value_parser = PossibleValuesParser::new(Category::NAMES))]
     category: Option<String>,
     /// Only events of this type, such as MatchFound
     #[arg(long = "type", value_name = "TYPE")]

@@ -7,6 +7,7 @@
 //! | [`UuidParam<JobId>`](UuidParam) | a UUID |
 //! | [`TextId<ImageMatchId>`](TextId) | an id of 1–128 printable characters |
 //! | [`LooseTextId<ProductId>`](LooseTextId) | the same, and an integer means its decimal text |
+//! | [`CategoryName`] | the name of a stream category |
 //! | [`ScoreValue`] | a score, 0–1 |
 //!
 //! All implement `Deref` and `From` for the wrapped type.
@@ -17,6 +18,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
 
+use event_schemas::Category;
 use event_schemas::ids::{Position, Score, TEXT_ID_MAX};
 use event_schemas::time::Timestamp;
 use poem::http::HeaderValue;
@@ -100,6 +102,21 @@ impl ParseFromParameter for ApiTimestamp {
 impl ToJSON for ApiTimestamp {
     fn to_json(&self) -> Option<Value> {
         Some(Value::String(self.0.to_string()))
+    }
+}
+
+/// A stream category, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CategoryName(pub Category);
+
+wrapper!(, CategoryName, Category, "category", MetaSchema {
+    enum_items: Category::NAMES.map(Value::from).into(),
+    ..MetaSchema::new("string")
+});
+
+impl ParseFromParameter for CategoryName {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        text.parse().map(Self).map_err(ParseError::custom)
     }
 }
 

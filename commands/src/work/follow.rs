@@ -13,7 +13,7 @@ const CATEGORIES: [Category; 3] = [Category::Job, Category::ImageMatch, Category
 /// Applies the log from its start, and then new events, until the log stops or an event cannot be read.
 pub(crate) async fn run(board: WorkBoard, log: Log) {
     let before_start = *log.head().borrow();
-    let prefixes = CATEGORIES.map(|category| format!("{}-", category.as_str()));
+    let prefixes = CATEGORIES.map(|category| category.stream_prefix().to_owned());
     let mut subscription = log.subscribe(Position::START, Filter::StreamPrefixes(prefixes.into()));
     let mut live = false;
     loop {

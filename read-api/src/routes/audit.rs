@@ -8,7 +8,7 @@ use event_log::cloud_event;
 use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::Recorded;
 use event_schemas::ids::{Position, Tenant};
-use event_schemas::stream::{Category, StreamId};
+use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use futures_util::{Stream, stream};
 use poem::http::StatusCode;
@@ -23,6 +23,7 @@ use web::json::Json;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
 use web::shutdown::Shutdown;
+use web::value::CategoryName;
 
 use super::Tag;
 use super::history::EventDto;
@@ -36,33 +37,6 @@ const SCAN_MAX: usize = 100_000;
 
 /// The number of events read from the log at a time.
 const CHUNK_EVENTS: usize = 1000;
-
-/// A category of streams.
-#[derive(Clone, Copy, Debug, Enum)]
-#[oai(rename = "EventCategory", rename_all = "snake_case")]
-pub enum EventCategory {
-    Job,
-    Matching,
-    Worker,
-    Player,
-    Pool,
-    MatchRecord,
-    Challenge,
-}
-
-impl From<EventCategory> for Category {
-    fn from(word: EventCategory) -> Self {
-        match word {
-            EventCategory::Job => Self::Job,
-            EventCategory::Matching => Self::ImageMatch,
-            EventCategory::Worker => Self::Worker,
-            EventCategory::Player => Self::Player,
-            EventCategory::Pool => Self::Pool,
-            EventCategory::MatchRecord => Self::GameMatch,
-            EventCategory::Challenge => Self::Challenge,
-        }
-    }
-}
 
 /// The format of an event on a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
@@ -198,7 +172,8 @@ impl AuditRoutes {
         /// Only this stream.
         #[oai(validator(max_length = 512))]
         stream: Query<Option<String>>,
-        category: Query<Option<EventCategory>>,
+        /// Only streams of this category.
+        category: Query<Option<CategoryName>>,
         /// Only this type, such as `MatchFound`.
         #[oai(name = "type", validator(max_length = 128))]
         event_type: Query<Option<String>>,
@@ -311,12 +286,10 @@ fn bound(name: &'static str, text: Option<&str>) -> Result<Option<Bound>, Proble
     text.map(|text| text.parse().map_err(|()| refused())).transpose()
 }
 
-fn log_filter(stream: Option<&StreamId>, category: Option<EventCategory>) -> Filter {
+fn log_filter(stream: Option<&StreamId>, category: Option<CategoryName>) -> Filter {
     match (stream, category) {
         (Some(stream), _) => Filter::StreamPrefixes(vec![stream.as_str().to_owned()]),
-        (None, Some(category)) => {
-            Filter::StreamPrefixes(vec![format!("{}-", Category::from(category).as_str())])
-        }
+        (None, Some(category)) => Filter::StreamPrefixes(vec![category.stream_prefix().to_owned()]),
         (None, None) => Filter::All,
     }
 }

@@ -117,7 +117,7 @@ async fn forward_changes(mut changes: broadcast::Receiver<SummaryChange>, notifi
 }
 
 async fn watch_streams(log: Log, notifier: Arc<ChangeNotifier>) {
-    let prefixes = NOTIFIED_CATEGORIES.map(|category| format!("{}-", category.as_str()));
+    let prefixes = NOTIFIED_CATEGORIES.map(|category| category.stream_prefix().to_owned());
     let mut events = log.subscribe(*log.head().borrow(), Filter::StreamPrefixes(prefixes.into()));
     loop {
         match events.next().await {
