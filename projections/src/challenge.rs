@@ -43,6 +43,11 @@ macro_rules! list {
 pub(crate) const INCOMING: &str = list!("challenged");
 pub(crate) const OUTGOING: &str = list!("challenger");
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, INCOMING, OUTGOING].map(str::to_owned).into()
+}
+
 /// The status of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -41,6 +41,11 @@ pub(crate) const LIST_ALL: &str = "SELECT view FROM match_records \
      WHERE tenant = $1 AND (created_at, match_id) < ($2, $3) AND ($4 IS NULL OR status = $4) \
      ORDER BY created_at DESC, match_id DESC LIMIT $5";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, LIST, LIST_ALL].map(str::to_owned).into()
+}
+
 /// The status of a game match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -49,6 +49,15 @@ pub(crate) const LIST_SCORE_ASC: &str = list!("(score, position) > ($2, $3)", "s
 pub(crate) const LIST_NEWEST: &str = list!("position < $3 AND $2 IS NOT NULL", "position DESC");
 pub(crate) const LIST_OLDEST: &str = list!("position > $3 AND $2 IS NOT NULL", "position");
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [ATTACH, SCORES, LIST_SCORE_DESC, LIST_SCORE_ASC, LIST_NEWEST, LIST_OLDEST]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(INSERT.texts().iter().cloned())
+        .collect()
+}
+
 /// The matches that are folded and not stored.
 #[derive(Debug, Default)]
 pub(crate) struct ImageMatchRows {

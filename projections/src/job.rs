@@ -34,6 +34,11 @@ pub(crate) const LIST: &str = "SELECT overview FROM jobs \
      AND ($8 IS NULL OR search LIKE $8 ESCAPE '\\') \
      ORDER BY created_at DESC, job_id DESC LIMIT $9";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, UPSERT_PART, ONE, PART, LIST].map(str::to_owned).into()
+}
+
 /// The numbers of jobs and of parts above which the caches are cleared between batches.
 const CACHED_MAX: usize = 10_000;
 

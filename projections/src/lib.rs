@@ -16,6 +16,7 @@ pub mod matching_summary;
 pub mod player;
 mod projection;
 pub mod queue;
+mod registry;
 pub mod retry;
 mod row;
 mod row_cache;
@@ -42,24 +43,28 @@ use tokio::task::JoinHandle;
 
 pub use files::{FilesError, delete_files};
 pub use generation::{QueryError, StillBehind};
-pub use projection::{Name, NoSuchProjection};
+pub use registry::NoSuchProjection;
 pub use sql::SqlError;
 
-use challenge::{ChallengeRows, Challenges};
 use feed::Feed;
 use files::GenerationFiles;
-use game_match::{GameMatchRows, GameMatches};
 use generation::Slot;
-use image_match::{ImageMatchRows, ImageMatches};
-use job::{JobRows, Jobs};
-use matching_summary::{MatchingSummary, SummaryChanges, SummaryRows};
-use player::{PlayerRows, Players};
 use projection::Projection;
-use queue::{QueueChanges, QueueRows, Queues};
-use retry::{Retries, RetryRows};
 use runner::{Control, Runner, RunnerContext};
 use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
-use worker::{WorkerRows, Workers};
+
+registry::read_models! {
+    // Variant         name                 projection                           queries
+    Challenges      = "challenges":       challenge::ChallengeRows        => challenges: Challenges { slot, clock },
+    Jobs            = "jobs":             job::JobRows                    => jobs: Jobs { slot, clock },
+    GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot },
+    ImageMatches    = "matches":          image_match::ImageMatchRows     => image_matches: ImageMatches { slot },
+    MatchingSummary = "matching_summary": matching_summary::SummaryRows   => matching_summary: MatchingSummary { slot, shared, requests, log, clock; image_matches },
+    Players         = "players":          player::PlayerRows              => players: Players { slot },
+    Queues          = "queues":           queue::QueueRows                => queues: Queues { slot, shared, clock },
+    Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
+    Workers         = "workers":          worker::WorkerRows              => workers: Workers { slot },
+}
 
 /// The number of requests that a runner's queue holds.
 const REQUESTS_MAX: usize = 16;
@@ -107,15 +112,7 @@ pub struct ReadModels(Arc<Inner>);
 struct Inner {
     log: Log,
     clock: Clock,
-    jobs: Jobs,
-    image_matches: ImageMatches,
-    workers: Workers,
-    queues: Queues,
-    retries: Retries,
-    game_matches: GameMatches,
-    challenges: Challenges,
-    players: Players,
-    matching_summary: MatchingSummary,
+    queries: Queries,
     runners: BTreeMap<Name, RunnerHandle>,
     feed: Feed,
     feed_task: JoinHandle<()>,
@@ -147,89 +144,9 @@ impl ReadModels {
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
         let starter = RunnerStarter { settings, log, clock, feed };
-        let (summary_changes, queue_changes) = (SummaryChanges::default(), QueueChanges::default());
-        let (jobs, jobs_runner, _) = starter.start::<JobRows>(()).await?;
-        let (image_matches, image_matches_runner, _) = starter.start::<ImageMatchRows>(()).await?;
-        let (workers, workers_runner, _) = starter.start::<WorkerRows>(()).await?;
-        let (retries, retries_runner, _) = starter.start::<RetryRows>(()).await?;
-        let (queues, queues_runner, _) = starter.start::<QueueRows>(queue_changes.clone()).await?;
-        let (game_matches, game_matches_runner, _) = starter.start::<GameMatchRows>(()).await?;
-        let (challenges, challenges_runner, _) = starter.start::<ChallengeRows>(()).await?;
-        let (players, players_runner, _) = starter.start::<PlayerRows>(()).await?;
-        let (summaries, summaries_runner, requests) =
-            starter.start::<SummaryRows>(summary_changes.clone()).await?;
-        let image_matches = ImageMatches { slot: image_matches };
-        let runners = BTreeMap::from([
-            (Name::Jobs, jobs_runner),
-            (Name::ImageMatches, image_matches_runner),
-            (Name::Workers, workers_runner),
-            (Name::Queues, queues_runner),
-            (Name::Retries, retries_runner),
-            (Name::GameMatches, game_matches_runner),
-            (Name::Challenges, challenges_runner),
-            (Name::Players, players_runner),
-            (Name::MatchingSummary, summaries_runner),
-        ]);
+        let (queries, runners) = starter.start_all().await?;
         let RunnerStarter { log, clock, feed, .. } = starter;
-        Ok(Self(Arc::new(Inner {
-            jobs: Jobs { slot: jobs, clock: clock.clone() },
-            matching_summary: MatchingSummary {
-                slot: summaries,
-                requests,
-                changes: summary_changes,
-                log: log.clone(),
-                clock: clock.clone(),
-                image_matches: image_matches.clone(),
-            },
-            image_matches,
-            workers: Workers { slot: workers },
-            queues: Queues { slot: queues, changes: queue_changes, clock: clock.clone() },
-            retries: Retries { slot: retries },
-            game_matches: GameMatches { slot: game_matches },
-            challenges: Challenges { slot: challenges, clock: clock.clone() },
-            players: Players { slot: players },
-            log,
-            clock,
-            runners,
-            feed,
-            feed_task,
-        })))
-    }
-
-    pub fn jobs(&self) -> &Jobs {
-        &self.0.jobs
-    }
-
-    pub fn image_matches(&self) -> &ImageMatches {
-        &self.0.image_matches
-    }
-
-    pub fn workers(&self) -> &Workers {
-        &self.0.workers
-    }
-
-    pub fn queues(&self) -> &Queues {
-        &self.0.queues
-    }
-
-    pub fn retries(&self) -> &Retries {
-        &self.0.retries
-    }
-
-    pub fn game_matches(&self) -> &GameMatches {
-        &self.0.game_matches
-    }
-
-    pub fn challenges(&self) -> &Challenges {
-        &self.0.challenges
-    }
-
-    pub fn players(&self) -> &Players {
-        &self.0.players
-    }
-
-    pub fn matching_summary(&self) -> &MatchingSummary {
-        &self.0.matching_summary
+        Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task })))
     }
 
     /// The status of each read model, by name.
@@ -354,13 +271,19 @@ struct RunnerStarter {
     feed: Feed,
 }
 
-/// Where readers find the live generation, the runner, and the sender of the projection's requests.
-type Started<P> =
-    (Arc<Slot<<P as Projection>::View>>, RunnerHandle, mpsc::Sender<<P as Projection>::Request>);
+/// What a started projection gives to the queries of its read model.
+struct Served<P: Projection> {
+    /// Where readers find the live generation.
+    slot: Arc<Slot<P::View>>,
+    shared: P::Shared,
+    requests: mpsc::Sender<P::Request>,
+    log: Log,
+    clock: Clock,
+}
 
 impl RunnerStarter {
-    async fn start<P: Projection>(&self, shared: P::Shared) -> Result<Started<P>, OpenError> {
-        let name = P::NAME;
+    async fn start<P: Projection>(&self) -> Result<(Served<P>, RunnerHandle), OpenError> {
+        let (name, shared) = (P::NAME, P::Shared::default());
         let slot = Arc::new(Slot::new(name));
         let tracker = Arc::new(StatusTracker::new(name, P::REVISION, self.clock.now()));
         let context = RunnerContext {
@@ -368,7 +291,7 @@ impl RunnerStarter {
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),
-            shared,
+            shared: shared.clone(),
             slot: Arc::clone(&slot),
             tracker: Arc::clone(&tracker),
         };
@@ -378,7 +301,8 @@ impl RunnerStarter {
         let run = runner.run(control_receiver, request_receiver).boxed();
         let task = Mutex::new(Some(tokio::spawn(supervise(run, name, Arc::clone(&tracker)))));
         let handle = RunnerHandle { controls, tracker, position: slot.watch(), task };
-        Ok((slot, handle, requests))
+        let served = Served { slot, shared, requests, log: self.log.clone(), clock: self.clock.clone() };
+        Ok((served, handle))
     }
 }
 

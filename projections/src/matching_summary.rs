@@ -47,6 +47,13 @@ pub(crate) const SNAPSHOT_BEFORE: &str = "SELECT events, position, fold FROM sna
      WHERE job_id = $1 AND position <= $2 ORDER BY position DESC LIMIT 1";
 pub(crate) const DROP_SNAPSHOTS: &str = "DELETE FROM snapshots WHERE job_id = $1";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, UPSERT_PRESENCE, PRESENCES, SNAPSHOT, SNAPSHOT_BEFORE, DROP_SNAPSHOTS]
+        .map(str::to_owned)
+        .into()
+}
+
 /// The number of events of a job after which a snapshot of its fold is stored, for historical queries.
 pub(crate) const SNAPSHOT_EVENTS: u64 = 50_000;
 /// The number of events that are folded before the lock is released for readers.

@@ -33,6 +33,11 @@ pub(crate) const UNBLOCK: &str = "DELETE FROM blocks WHERE tenant = $1 AND subje
 pub(crate) const BLOCKS: &str = "SELECT blocked, blocked_at FROM blocks WHERE tenant = $1 AND subject_id = $2 \
      AND (blocked_at, blocked) < ($3, $4) ORDER BY blocked_at DESC, blocked DESC LIMIT $5";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, RATINGS, BLOCK, UNBLOCK, BLOCKS].map(str::to_owned).into()
+}
+
 /// The rating of a player in a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatingView {

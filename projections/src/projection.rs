@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::str::FromStr;
 use std::time::Duration;
 
 use event_log::Log;
@@ -10,71 +9,8 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 
+pub(crate) use crate::Name;
 use crate::sql::{Db, SqlError, Tx};
-
-/// The name of a read model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Name {
-    Challenges,
-    Jobs,
-    GameMatches,
-    ImageMatches,
-    MatchingSummary,
-    Players,
-    Queues,
-    Retries,
-    Workers,
-}
-
-impl Name {
-    pub const ALL: [Self; 9] = [
-        Self::Challenges,
-        Self::Jobs,
-        Self::GameMatches,
-        Self::ImageMatches,
-        Self::MatchingSummary,
-        Self::Players,
-        Self::Queues,
-        Self::Retries,
-        Self::Workers,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Challenges => "challenges",
-            Self::Jobs => "jobs",
-            Self::GameMatches => "match_records",
-            Self::ImageMatches => "matches",
-            Self::MatchingSummary => "matching_summary",
-            Self::Players => "players",
-            Self::Queues => "queues",
-            Self::Retries => "retries",
-            Self::Workers => "workers",
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The text is not the name of a read model.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no read model is called {0:?}; there are {all}", all = Name::ALL.map(Name::as_str).join(", "))]
-pub struct NoSuchProjection(pub String);
-
-impl FromStr for Name {
-    type Err = NoSuchProjection;
-
-    fn from_str(text: &str) -> Result<Self, NoSuchProjection> {
-        Self::ALL
-            .into_iter()
-            .find(|name| name.as_str() == text)
-            .ok_or_else(|| NoSuchProjection(text.to_owned()))
-    }
-}
 
 /// When folded changes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

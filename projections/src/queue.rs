@@ -50,6 +50,15 @@ pub(crate) const PROPOSE: &str = "INSERT INTO proposed_matches (match_id, tenant
 pub(crate) const DECIDE: &str = "DELETE FROM proposed_matches WHERE match_id = $1";
 pub(crate) const PROPOSED: &str = "SELECT tenant, proposed FROM proposed_matches";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [ONE, OPEN, UPSERT_POOL, POOLS, BLOCK, UNBLOCK, BLOCKS, PROPOSE, DECIDE, PROPOSED]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(UPSERT.texts().iter().cloned())
+        .collect()
+}
+
 /// The number of events that are folded before the lock is released for readers.
 const LOCKED_EVENTS_MAX: usize = 256;
 

@@ -26,6 +26,11 @@ pub(crate) const UPSERT_JOB: &str = "INSERT INTO retried_jobs (job_id, code) VAL
 pub(crate) const DROP_JOB: &str = "DELETE FROM retried_jobs WHERE job_id = $1";
 pub(crate) const JOB: &str = "SELECT code FROM retried_jobs WHERE job_id = $1";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, LIST, UPSERT_JOB, DROP_JOB, JOB].map(str::to_owned).into()
+}
+
 /// The number of scheduled retries, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryCounts {

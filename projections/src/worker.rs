@@ -22,6 +22,11 @@ pub(crate) const ONE: &str = "SELECT worker FROM workers WHERE tenant = $1 AND w
 pub(crate) const LIST: &str =
     "SELECT worker FROM workers WHERE tenant = $1 AND worker_id > $2 ORDER BY worker_id LIMIT $3";
 
+#[cfg(test)]
+pub(crate) fn sql_texts() -> Vec<String> {
+    [UPSERT, ONE, LIST].map(str::to_owned).into()
+}
+
 /// The presence of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

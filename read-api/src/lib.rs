@@ -26,21 +26,7 @@ use poem::{Route, get};
 use projections::ReadModels;
 
 pub use console::RootEndpoint;
-use routes::analysis::AnalysisRoutes;
-use routes::audit::AuditRoutes;
-use routes::challenge::ChallengeRoutes;
-use routes::entry_stream::EntryStreamRoutes;
-use routes::game_match::GameMatchRoutes;
-use routes::history::HistoryRoutes;
-use routes::job::{JobRoutes, SummaryPreviewCache};
-use routes::matching::MatchingRoutes;
-use routes::operations::OperationRoutes;
-use routes::player::PlayerRoutes;
-use routes::projection::ProjectionRoutes;
-use routes::queue::QueueRoutes;
-use routes::retry::RetryRoutes;
-use routes::stream::StreamRoutes;
-use routes::worker::WorkerRoutes;
+use routes::job::SummaryPreviewCache;
 use server::{Access, ServerInfo};
 use stream::{ChangeNotifier, HistoricalSummaryCache, Socket};
 use web::shutdown::Shutdown;
@@ -59,25 +45,6 @@ pub struct ReadApi {
     historical_summaries: HistoricalSummaryCache,
     previews: SummaryPreviewCache,
 }
-
-/// The typed routes. The root combines them with those of the write side into one OpenAPI document.
-pub type Routes = (
-    JobRoutes,
-    AnalysisRoutes,
-    HistoryRoutes,
-    MatchingRoutes,
-    StreamRoutes,
-    QueueRoutes,
-    EntryStreamRoutes,
-    GameMatchRoutes,
-    ChallengeRoutes,
-    PlayerRoutes,
-    WorkerRoutes,
-    ProjectionRoutes,
-    RetryRoutes,
-    OperationRoutes,
-    AuditRoutes,
-);
 
 impl ReadApi {
     /// Must be called on the runtime that serves: it starts the tasks that notify the streams of changes.
@@ -106,28 +73,6 @@ impl ReadApi {
     /// Whether every caller has every role, because the server has no keys.
     pub fn is_open(&self) -> bool {
         self.server.access == Access::Open
-    }
-
-    /// The routes of the OpenAPI document.
-    pub fn routes(self: &Arc<Self>) -> Routes {
-        let api = || Arc::clone(self);
-        (
-            JobRoutes { api: api() },
-            AnalysisRoutes { api: api() },
-            HistoryRoutes { api: api() },
-            MatchingRoutes { api: api() },
-            StreamRoutes { api: api() },
-            QueueRoutes { api: api() },
-            EntryStreamRoutes { api: api() },
-            GameMatchRoutes { api: api() },
-            ChallengeRoutes { api: api() },
-            PlayerRoutes { api: api() },
-            WorkerRoutes { api: api() },
-            ProjectionRoutes { api: api() },
-            RetryRoutes { api: api() },
-            OperationRoutes { api: api() },
-            AuditRoutes { api: api() },
-        )
     }
 
     /// Adds the routes that an OpenAPI document cannot describe: `/`, the console's files and the WebSocket. See

@@ -16,9 +16,46 @@ pub mod retry;
 pub mod stream;
 pub mod worker;
 
+use std::sync::Arc;
+
 pub(crate) use web::enums::Tag;
 
 use web::caller::{Role, Roles};
+
+use crate::ReadApi;
+
+/// Lists the route groups once, for their type and their construction.
+macro_rules! route_groups {
+    ($($module:ident::$group:ident),* $(,)?) => {
+        /// The typed routes. The root combines them with those of the write side into one OpenAPI document.
+        pub type Routes = ($($module::$group,)*);
+
+        impl ReadApi {
+            /// The routes of the OpenAPI document.
+            pub fn routes(self: &Arc<Self>) -> Routes {
+                ($($module::$group { api: Arc::clone(self) },)*)
+            }
+        }
+    };
+}
+
+route_groups! {
+    job::JobRoutes,
+    analysis::AnalysisRoutes,
+    history::HistoryRoutes,
+    matching::MatchingRoutes,
+    stream::StreamRoutes,
+    queue::QueueRoutes,
+    entry_stream::EntryStreamRoutes,
+    game_match::GameMatchRoutes,
+    challenge::ChallengeRoutes,
+    player::PlayerRoutes,
+    worker::WorkerRoutes,
+    projection::ProjectionRoutes,
+    retry::RetryRoutes,
+    operations::OperationRoutes,
+    audit::AuditRoutes,
+}
 
 /// The roles that may use the matchmaking routes.
 pub(crate) fn player_roles() -> Roles {

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use poem_openapi::types::ToJSON;
+use projections::Name;
 use read_api::routes::projection::dto::{
     Condition, ProjectionDto, ProjectionList, ProjectionStateDto, RebuildAccepted, RebuildDto,
 };
@@ -35,7 +37,8 @@ pub(crate) struct List {
 pub(crate) struct Rebuild {
     #[command(flatten)]
     server: Server,
-    /// The name of the read model, as in `list`
+    /// The name of the read model
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(Name::NAMES))]
     name: String,
     /// Return immediately, without waiting for the rebuild
     #[arg(long)]

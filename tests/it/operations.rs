@@ -1,10 +1,11 @@
 //! Operator commands against a running server.
 
+use projections::Name;
 use serde_json::{Value, json};
 
 use crate::support::job::{running_job, set_phase, summary};
 use crate::support::server::Server;
-use crate::support::server_state::{READ_MODELS, lines, projection, rebuild};
+use crate::support::server_state::{lines, projection, rebuild};
 use crate::support::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +16,7 @@ async fn rebuilt_read_model_gives_the_same_answers() {
     set_phase(&server, &id, "completed").await;
     let before = summary(&server, &id, "").await;
     let jobs = server.get("/jobs").await.expect(200);
-    for name in READ_MODELS {
+    for name in Name::NAMES {
         rebuild(&server, name).await;
     }
     assert_eq!(summary(&server, &id, "").await, before);
@@ -27,7 +28,7 @@ async fn projections_list_names_every_projection() {
     let server = Server::start(&[]).await;
     let list = server.cli(&["projections", "list", "--json"]);
     let names: Vec<Value> = lines(&list).into_iter().map(|line| line["name"].clone()).collect();
-    assert_eq!(names, READ_MODELS);
+    assert_eq!(names, Name::NAMES.map(|name| json!(name)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

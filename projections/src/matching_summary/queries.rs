@@ -72,7 +72,7 @@ pub struct Replayed {
 pub struct MatchingSummary {
     pub(crate) slot: Arc<Slot<View>>,
     pub(crate) requests: mpsc::Sender<RepairRequest>,
-    pub(crate) changes: SummaryChanges,
+    pub(crate) shared: SummaryChanges,
     pub(crate) log: Log,
     pub(crate) clock: Clock,
     pub(crate) image_matches: ImageMatches,
@@ -92,7 +92,7 @@ impl MatchingSummary {
     /// Subscribes to the changes that readers can see. A subscriber that lags loses changes, and must read the
     /// summaries again.
     pub fn changes(&self) -> broadcast::Receiver<SummaryChange> {
-        self.changes.0.subscribe()
+        self.shared.0.subscribe()
     }
 
     /// Replays the job from the log, if it existed then and belongs to the tenant. O(events of the job), or of those

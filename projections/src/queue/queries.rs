@@ -82,7 +82,7 @@ pub struct QueueCount {
 #[derive(Clone, Debug)]
 pub struct Queues {
     pub(crate) slot: Arc<Slot<View>>,
-    pub(crate) changes: QueueChanges,
+    pub(crate) shared: QueueChanges,
     pub(crate) clock: Clock,
 }
 
@@ -175,7 +175,7 @@ impl Queues {
 
     /// Notifies subscribers of changes of any queue.
     pub fn changes(&self) -> watch::Receiver<Position> {
-        self.changes.0.subscribe()
+        self.shared.0.subscribe()
     }
 }
 

@@ -124,7 +124,7 @@ async fn slow_projection_delays_no_other_and_misses_no_event() {
     let models = open(&folder, &history).await;
     history.job_created(job(1), None).await;
     // While the test holds the write lock, `matches` cannot store.
-    let generation = models.0.image_matches.slot.live().unwrap();
+    let generation = models.0.queries.image_matches.slot.live().unwrap();
     let lock = generation.db.begin().await.unwrap();
     // More pages than the feed keeps for a slow subscriber.
     let mut position = Position::START;
@@ -187,7 +187,7 @@ async fn old_generation_file_is_removed_after_its_last_reader() {
     let models = open(&folder, &history).await;
     let position = history.job_created(job(1), None).await;
     reach(&models, position).await;
-    let reader = models.0.jobs.slot.live().unwrap();
+    let reader = models.0.queries.jobs.slot.live().unwrap();
     let number = models.rebuild(Name::Jobs).await.unwrap();
     until(async || status(&models, Name::Jobs).generation == Some(number)).await;
     assert!(folder.path().join("jobs.1.sqlite").exists());

@@ -23,17 +23,11 @@ use crate::sql::{Db, dump};
 use crate::status::ReportedState;
 use crate::{Name, ReadModels, Settings};
 
-const TABLES: [(&str, &[&str]); 9] = [
-    ("challenges", &["checkpoint", "challenges"]),
-    ("jobs", &["checkpoint", "jobs", "job_parts"]),
-    ("match_records", &["checkpoint", "match_records"]),
-    ("matches", &["checkpoint", "matches"]),
-    ("matching_summary", &["checkpoint", "summaries", "presences", "snapshots"]),
-    ("players", &["checkpoint", "ratings", "blocks"]),
-    ("queues", &["checkpoint", "queue_entries", "pools", "blocks", "proposed_matches"]),
-    ("retries", &["checkpoint", "retries", "retried_jobs"]),
-    ("workers", &["checkpoint", "workers"]),
-];
+/// The tables of a read model, in the order of its DDL.
+fn tables(name: Name) -> impl Iterator<Item = &'static str> {
+    let created = name.ddl().split("CREATE TABLE IF NOT EXISTS ").skip(1);
+    created.map(|rest| rest.split([' ', '(']).next().unwrap()).chain(["checkpoint"])
+}
 
 impl ReadModels {
     /// Ends all tasks where they are, as a kill of the process would.
@@ -52,7 +46,7 @@ impl ReadModels {
 /// All rows of all tables, from the files of read models after a shutdown.
 async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
-    for (model, tables) in TABLES {
+    for model in Name::ALL {
         let files: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -61,7 +55,7 @@ async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
             .collect();
         assert_eq!(files.len(), 1, "{files:?}");
         let db = Db::open(&files[0], &[]).await.unwrap();
-        for table in tables {
+        for table in tables(model) {
             all.insert(format!("{model}.{table}"), dump(&db, table).await.unwrap());
         }
         db.close().await;
@@ -255,7 +249,7 @@ async fn some_history() -> History {
 
 /// Makes inserts into a table fail.
 async fn break_table(models: &ReadModels, table: &str) {
-    let db = &models.0.jobs.slot.live().unwrap();
+    let db = &models.0.queries.jobs.slot.live().unwrap();
     let mut tx = db.db.begin().await.unwrap();
     tx.run(&format!(
         "CREATE TRIGGER fault BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'injected'); END"
@@ -266,7 +260,7 @@ async fn break_table(models: &ReadModels, table: &str) {
 }
 
 async fn repair_table(models: &ReadModels) {
-    let db = &models.0.jobs.slot.live().unwrap();
+    let db = &models.0.queries.jobs.slot.live().unwrap();
     let mut tx = db.db.begin().await.unwrap();
     tx.run("DROP TRIGGER fault").await.unwrap();
     tx.commit().await.unwrap();
@@ -330,7 +324,7 @@ async fn damaged_file_is_rebuilt() {
 async fn deleted_files_are_rebuilt_at_next_start() {
     let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
     let expected = rows_after_catch_up(&folder, &history).await;
-    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), 9);
+    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), Name::ALL.len());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
 }

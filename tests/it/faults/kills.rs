@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use projections::Name;
 use serde_json::Value;
 
 use crate::support::fault_report::FaultReport;
 use crate::support::job::{assert_summary_matches_events, events, running_job, set_phase, summary};
 use crate::support::load::{Load, Outcome, SeededRng, count_effects};
 use crate::support::server::Server;
-use crate::support::server_state::{READ_MODELS, exported_events, read_model_responses, rebuild};
+use crate::support::server_state::{exported_events, read_model_responses, rebuild};
 use crate::support::{setting, wait_until};
 
 pub(super) const CALLERS: usize = 6;
@@ -93,7 +94,7 @@ pub(crate) async fn assert_summary_is_exact(server: &Server, job: &str) {
 
 pub(crate) async fn assert_rebuild_gives_same_answers(server: &Server, job: &str) {
     let before = read_model_responses(server, job).await;
-    for name in READ_MODELS {
+    for name in Name::NAMES {
         rebuild(server, name).await;
     }
     assert_eq!(read_model_responses(server, job).await, before);

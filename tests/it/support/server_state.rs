@@ -7,19 +7,6 @@ use serde_json::Value;
 use super::job::summary;
 use super::server::Server;
 
-/// The names of the read models, as `projections list` shows them.
-pub(crate) const READ_MODELS: [&str; 9] = [
-    "challenges",
-    "jobs",
-    "match_records",
-    "matches",
-    "matching_summary",
-    "players",
-    "queues",
-    "retries",
-    "workers",
-];
-
 /// The status of one read model.
 pub(crate) async fn projection(server: &Server, name: &str) -> Value {
     let list = server.get("/internal/projections").await.expect(200);

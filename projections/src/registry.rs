@@ -1,0 +1,101 @@
+//! The registry of read models. Its table is in `lib.rs`; [`read_models!`] makes everything from it that names a read
+//! model.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Name;
+
+/// Defines [`Name`], the queries of [`ReadModels`](crate::ReadModels), and the start of all runners from one table: a line
+/// for each read model, with its name, its projection and its queries. The parts of the queries are fields of
+/// [`Served`](crate::Served); after a semicolon, a read model of an earlier line.
+macro_rules! read_models {
+    ($($variant:ident = $name:literal:
+        $module:ident::$projection:ident => $field:ident: $queries:ident { $($part:ident),* $(; $other:ident)? },
+    )*) => {
+        /// The name of a read model.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Name {
+            $($variant),*
+        }
+
+        impl Name {
+            pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$variant),*];
+
+            /// Their texts, in the same order.
+            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),*
+                }
+            }
+
+            /// The statements that create its tables.
+            #[cfg(test)]
+            pub(crate) fn ddl(self) -> &'static str {
+                match self {
+                    $(Self::$variant => <$module::$projection as Projection>::DDL),*
+                }
+            }
+
+            /// All other statements, of its projection and its queries.
+            #[cfg(test)]
+            pub(crate) fn sql_texts(self) -> Vec<String> {
+                match self {
+                    $(Self::$variant => $module::sql_texts()),*
+                }
+            }
+        }
+
+        /// The queries of each read model.
+        #[derive(Debug)]
+        struct Queries {
+            $($field: $module::$queries),*
+        }
+
+        impl ReadModels {
+            $(
+                #[doc = concat!("The queries of `", $name, "`.")]
+                pub fn $field(&self) -> &$module::$queries {
+                    &self.0.queries.$field
+                }
+            )*
+        }
+
+        impl RunnerStarter {
+            /// Starts the runners of all read models.
+            async fn start_all(&self) -> Result<(Queries, BTreeMap<Name, RunnerHandle>), OpenError> {
+                let mut runners = BTreeMap::new();
+                $(
+                    let (served, runner) = self.start::<$module::$projection>().await?;
+                    runners.insert(Name::$variant, runner);
+                    let $field = $module::$queries { $($part: served.$part,)* $($other: $other.clone(),)? };
+                )*
+                Ok((Queries { $($field),* }, runners))
+            }
+        }
+    };
+}
+
+pub(crate) use read_models;
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The text is not the name of a read model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no read model is called {0:?}; there are {all}", all = Name::NAMES.join(", "))]
+pub struct NoSuchProjection(pub String);
+
+impl FromStr for Name {
+    type Err = NoSuchProjection;
+
+    fn from_str(text: &str) -> Result<Self, NoSuchProjection> {
+        let named = Self::ALL.into_iter().find(|name| name.as_str() == text);
+        named.ok_or_else(|| NoSuchProjection(text.to_owned()))
+    }
+}
