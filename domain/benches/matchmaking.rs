@@ -25,30 +25,16 @@ const ROUNDS: usize = 21;
 /// The number of entries per step, after which other tasks get their turn.
 const STEP: usize = 4_096;
 
-/// Pseudo-random numbers, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
 fn entries(count: usize, max_rating_gap: Option<u16>) -> Vec<WaitingEntry> {
-    let mut numbers = Numbers(7);
+    let mut numbers = fastrand::Rng::with_seed(7);
     let mut entries: Vec<WaitingEntry> = (0..count as u128)
         .map(|n| {
             // The sum of six uniform numbers is nearly normal: mean 1500, deviation about 300.
-            let points: u64 = (0..6).map(|_| numbers.below(425)).sum::<u64>() + 225;
+            let points: u64 = (0..6).map(|_| numbers.u64(..425)).sum::<u64>() + 225;
             let rating = Rating::nearest(points as f64);
-            let queued_at = Timestamp::EPOCH.after(Duration::from_micros(numbers.below(300_000_000)));
+            let queued_at = Timestamp::EPOCH.after(Duration::from_micros(numbers.u64(..300_000_000)));
             WaitingEntry {
-                entry_id: EntryId(Uuid::from_u128(u128::from(numbers.next()) << 64 | n)),
+                entry_id: EntryId(Uuid::from_u128(u128::from(numbers.u64(..)) << 64 | n)),
                 player: SubjectId(Uuid::from_u128(n)),
                 queued_at,
                 eligible_at: queued_at,

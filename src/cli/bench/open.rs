@@ -119,11 +119,10 @@ impl Open {
 
     /// The durations of an operation on random streams, in milliseconds, one at a time.
     async fn time(&self, log: &EmbeddedLog, operation: Operation) -> Result<Vec<f64>, Failure> {
-        let mut random = Uuid::new_v4().as_u64_pair().1;
+        let mut random = fastrand::Rng::new();
         let mut times = Vec::new();
         for _ in 0..OPERATIONS {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let stream = stream((random >> 24) % self.streams);
+            let stream = stream(random.u64(..self.streams));
             let started = Instant::now();
             let answered = match operation {
                 Operation::Read => match log.read_stream(&stream, Revision(0), 100).await {

@@ -104,14 +104,13 @@ pub(super) async fn append(
     for _ in 0..level.in_flight {
         let (store, material) = (store.clone(), Arc::clone(material));
         appenders.push(tokio::spawn(async move {
-            let mut random = Uuid::new_v4().as_u64_pair().1;
+            let mut random = fastrand::Rng::new();
             let mut appended = 0;
             while until.is_none_or(|until| Instant::now() < until) && appended < events_max / level.in_flight
             {
-                random =
-                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let stream = &material.streams[(random >> 32) as usize % material.streams.len()];
-                let events = (0..level.each).map(|n| material.event(random, n)).collect();
+                let stream = &material.streams[random.usize(..material.streams.len())];
+                let id = random.u64(..);
+                let events = (0..level.each).map(|n| material.event(id, n)).collect();
                 store.append(stream.clone(), events).await?;
                 appended += level.each;
             }
