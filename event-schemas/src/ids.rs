@@ -24,28 +24,32 @@ pub enum InvalidId {
     NotAUuid,
 }
 
+/// Defines ids that are UUIDs: here those that several categories share, in the file of a category its own.
 macro_rules! uuid_id {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(pub Uuid);
+        pub struct $name(pub uuid::Uuid);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidId;
+        impl std::str::FromStr for $name {
+            type Err = $crate::ids::InvalidId;
 
-            fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::parse_str(text).map(Self).map_err(|_| InvalidId::NotAUuid)
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self).map_err(|_| $crate::ids::InvalidId::NotAUuid)
             }
         }
     )*};
 }
+
+pub(crate) use uuid_id;
 
 macro_rules! text_id {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
@@ -96,7 +100,7 @@ fn check_text(text: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
-uuid_id! {
+self::uuid_id! {
     /// An event. UUIDv5 of the command that caused it and its index, so that a retried append is recognised.
     EventId,
     /// A command, as named by its sender or the server.

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn roles_are_parsed_from_their_names() {
         let names = ["user", "worker", "service", "auditor", "admin"];
-        assert_eq!(names.map(|name| name.parse().unwrap()), Role::ALL);
+        assert_eq!(names.map(|name| name.parse::<Role>().unwrap()), Role::ALL);
         assert!("root".parse::<Role>().is_err());
     }
 }
