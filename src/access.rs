@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use web::caller::{ApiKey, Auth, Keys, Now, Role};
 
-use crate::cli::Failure;
 use crate::config::Config;
+use crate::failure::Failure;
 
 /// An entry of the file with API keys. The file contains only hashes of the keys.
 #[derive(Deserialize)]

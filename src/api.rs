@@ -13,7 +13,7 @@ use web::caller::Auth;
 use web::routes::Routes;
 use web::serve::{Cors, Layers, Settings, layers};
 
-use crate::cli::Failure;
+use crate::failure::Failure;
 
 const DESCRIPTION: &str = "An event-sourced backend for image matching, matchmaking and background jobs. Every change is an event in \
 one durable log, and every response is derived from these events. A command returns its log `position`; a read with \

@@ -1,25 +1,21 @@
 //! The commands of the program, and their errors and exit codes.
 
-mod bench;
-pub(crate) mod client;
 mod demo;
 mod doctor;
 mod events;
 mod projections;
-mod serve;
 #[cfg(feature = "simulation")]
 mod simulate;
 mod token;
 mod vault;
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use futures_util::FutureExt;
-
-use crate::config::{self, Config};
+use matchbook::config::{self, Config};
+use matchbook::failure::{self, Failure, print};
+use matchbook::serve;
 
 /// An event-sourced backend for image matching, matchmaking and background jobs
 #[derive(Parser, Debug)]
@@ -74,11 +70,6 @@ enum Command {
         #[command(subcommand)]
         command: projections::Projections,
     },
-    /// Measure a running server, or the event log on this machine
-    Bench {
-        #[command(subcommand)]
-        command: bench::Bench,
-    },
     /// Run fault simulations
     #[cfg(feature = "simulation")]
     Simulate {
@@ -93,56 +84,14 @@ enum Command {
     Openapi,
 }
 
-/// The error of a command. Each kind has its own exit code.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{0}")]
-    Usage(String),
-    #[error("{0}")]
-    Damaged(String),
-    #[error("{0}")]
-    Unreachable(String),
-    #[error("{0}")]
-    Disk(String),
-    #[error("{0}")]
-    InUse(String),
-    #[error("{0}")]
-    Failed(String),
-    /// The reader of the output has closed the pipe, as `head` does.
-    #[error("the output pipe was closed")]
-    BrokenPipe,
-}
-
-impl Failure {
-    /// The codes of sysexits.h, which service managers know.
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::BrokenPipe => 0,
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Damaged(_) => 65,
-            Self::Unreachable(_) => 69,
-            Self::Disk(_) => 74,
-            Self::InUse(_) => 75,
-        }
-    }
-}
-
 /// Parses the command line and runs the command.
 pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(failure) => return report(&failure, false),
+        Err(failure) => return failure::report(&failure, false),
     };
     let json = cli.json;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return report(&Failure::Failed(format!("cannot start threads: {error}")), json),
-    };
-    match runtime.block_on(run(cli).boxed_local()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure, json),
-    }
+    failure::run(run(cli), json)
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
@@ -153,7 +102,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Events { command } => command.run(cli.json).await,
         Command::Vault { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
-        Command::Bench { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,
         Command::Token(token) => token.run(cli.json),
@@ -193,45 +141,4 @@ fn settings_file() -> Option<PathBuf> {
         }
     }
     std::env::var_os("MATCHBOOK_CONFIG").map(PathBuf::from)
-}
-
-/// Writes a line to standard output.
-///
-/// # Errors
-/// [`Failure::BrokenPipe`], so that the command ends without a message; [`Failure::Disk`] if the output is a file on a full disk.
-pub(crate) fn print(line: &dyn std::fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{line}").map_err(|error| output_failure(&error))
-}
-
-/// Prints the progress of a command: on a terminal in the same line, elsewhere line by line.
-pub(crate) fn print_progress(line: &str) -> Result<(), Failure> {
-    if !std::io::stdout().is_terminal() {
-        return print(&line);
-    }
-    let mut out = std::io::stdout().lock();
-    let shown = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
-    shown.map_err(|error| output_failure(&error))
-}
-
-/// The failure for an error of writing the output.
-pub(crate) fn output_failure(error: &std::io::Error) -> Failure {
-    match error.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-        _ => Failure::Disk(format!("cannot write the output: {error}")),
-    }
-}
-
-fn report(failure: &Failure, json: bool) -> ExitCode {
-    if matches!(failure, Failure::BrokenPipe) {
-        return ExitCode::SUCCESS;
-    }
-    if json {
-        eprintln!(
-            "{}",
-            serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit_code() })
-        );
-    } else {
-        eprintln!("matchbook: {failure}");
-    }
-    ExitCode::from(failure.exit_code())
 }

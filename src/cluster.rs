@@ -4,19 +4,19 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
-pub(crate) use event_log::eventstore::ClusterUrl;
+pub use event_log::eventstore::ClusterUrl;
 
 use event_log::eventstore::{ConnectError, ConnectionState, EventStoreLog, WhenUnreachable};
 use event_log::{EventLog, Log};
 use read_api::server::{Component, ComponentHealth};
 
-use crate::cli::Failure;
+use crate::failure::Failure;
 
 /// Locks the data folder for this process. With the embedded log, the log's own folder is locked instead.
 ///
 /// # Errors
 /// Another process has the lock, or the disk fails.
-pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
+pub fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join("lock");
     let cannot = |error: std::io::Error| Failure::Disk(format!("cannot lock {}: {error}", path.display()));
     let mut file =
@@ -41,7 +41,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File, Failure> {
 ///
 /// # Errors
 /// Errors that waiting does not solve: credentials, certificates, an incompatible server.
-pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     for option in url.unknown_options() {
         tracing::warn!(option, "unknown option in the URL of the event log");
     }
@@ -60,12 +60,12 @@ pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
 ///
 /// # Errors
 /// The cluster cannot be reached or used.
-pub(crate) async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
     let opened = EventStoreLog::open(url, WhenUnreachable::Fail).await;
     opened.map(|(log, _)| Log::EventStore(log)).map_err(|error| failure(&error))
 }
 
-pub(crate) fn failure(error: &ConnectError) -> Failure {
+pub fn failure(error: &ConnectError) -> Failure {
     let message = error.to_string();
     match error {
         ConnectError::Unreachable { .. } => Failure::Unreachable(message),
@@ -76,13 +76,13 @@ pub(crate) fn failure(error: &ConnectError) -> Failure {
 }
 
 /// The URL of the log without its credentials; none if it is not on a cluster.
-pub(crate) fn url(log: &Log) -> Option<String> {
+pub fn url(log: &Log) -> Option<String> {
     let Log::EventStore(log) = log else { return None };
     Some(log.url().to_string())
 }
 
 /// The health of the connection to the cluster, for `/ready` and `/status`.
-pub(crate) fn component(log: &Log) -> Option<Component> {
+pub fn component(log: &Log) -> Option<Component> {
     let Log::EventStore(log) = log else { return None };
     let log = log.clone();
     Some(Component::new("event_log", move || {
@@ -100,7 +100,7 @@ pub(crate) fn component(log: &Log) -> Option<Component> {
     }))
 }
 
-pub(crate) async fn close(log: &Log) {
+pub async fn close(log: &Log) {
     if let Log::EventStore(log) = log {
         log.close().await;
     }

@@ -8,21 +8,21 @@ use std::str::FromStr;
 use event_log::Log;
 use read_api::server::Component;
 
-use crate::cli::Failure;
+use crate::failure::Failure;
 
 /// The URL of a cluster, which this program does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ClusterUrl {}
+pub enum ClusterUrl {}
 
 impl ClusterUrl {
-    pub(crate) fn has_cluster_scheme(text: &str) -> bool {
+    pub fn has_cluster_scheme(text: &str) -> bool {
         text.contains("://")
     }
 }
 
 /// The error of a program without this feature.
 #[derive(Clone, Debug)]
-pub(crate) struct NotBuilt;
+pub struct NotBuilt;
 
 impl fmt::Display for NotBuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,24 +40,24 @@ impl FromStr for ClusterUrl {
     }
 }
 
-pub(crate) fn lock(_: &Path) -> Result<File, Failure> {
+pub fn lock(_: &Path) -> Result<File, Failure> {
     Err(Failure::Usage(NotBuilt.to_string()))
 }
 
-pub(crate) async fn open(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
 
-pub(crate) async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
 
-pub(crate) fn url(_: &Log) -> Option<String> {
+pub fn url(_: &Log) -> Option<String> {
     None
 }
 
-pub(crate) fn component(_: &Log) -> Option<Component> {
+pub fn component(_: &Log) -> Option<Component> {
     None
 }
 
-pub(crate) async fn close(_: &Log) {}
+pub async fn close(_: &Log) {}

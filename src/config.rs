@@ -16,62 +16,62 @@ use crate::cluster::ClusterUrl;
 
 /// The settings of `matchbook serve`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// The address to listen on for HTTP
     #[arg(long, env = "MATCHBOOK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
 
     /// The folder of all data: events, read models, and the subject vault
     #[arg(long, env = "MATCHBOOK_DATA", value_name = "FOLDER", default_value = "./data")]
-    pub(crate) data: PathBuf,
+    pub data: PathBuf,
 
     /// The event log: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; prefer the environment if it contains a password. Default: the folder `events` in the data folder
     #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
-    pub(crate) event_log: Option<EventLogUrl>,
+    pub event_log: Option<EventLogUrl>,
 
     /// The size of a segment of the embedded log, in bytes
     #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
-    pub(crate) segment_bytes: u64,
+    pub segment_bytes: u64,
 
     /// Free disk space below which the embedded log is read-only until there is more space, in bytes
     #[arg(long, env = "MATCHBOOK_RESERVE_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
-    pub(crate) reserve_bytes: u64,
+    pub reserve_bytes: u64,
 
     /// Shared secret (HS256, at least 32 bytes) for the tokens of callers; prefer the environment
     #[arg(long, env = "MATCHBOOK_JWT_SECRET", value_name = "SECRET", hide_env_values = true)]
-    pub(crate) jwt_secret: Option<String>,
+    pub jwt_secret: Option<String>,
 
     /// PEM file with a public key (RSA, EC or Ed25519) that verifies the tokens of callers; may be repeated
     #[arg(long, env = "MATCHBOOK_JWT_KEY_FILES", value_name = "FILE", value_delimiter = ',')]
-    pub(crate) jwt_key_files: Vec<PathBuf>,
+    pub jwt_key_files: Vec<PathBuf>,
 
     /// The required `iss` of tokens
     #[arg(long, env = "MATCHBOOK_JWT_ISSUER", value_name = "TEXT", default_value = "matchbook")]
-    pub(crate) jwt_issuer: String,
+    pub jwt_issuer: String,
 
     /// The required `aud` of tokens
     #[arg(long, env = "MATCHBOOK_JWT_AUDIENCE", value_name = "TEXT", default_value = "matchbook")]
-    pub(crate) jwt_audience: String,
+    pub jwt_audience: String,
 
     /// JSON file with hashed API keys: `[{"id", "sha256", "tenant", "user", "roles"}]`
     #[arg(long, env = "MATCHBOOK_API_KEYS_FILE", value_name = "FILE")]
-    pub(crate) api_keys_file: Option<PathBuf>,
+    pub api_keys_file: Option<PathBuf>,
 
     /// Web origins that may call the API from a browser; none by default
     #[arg(long, env = "MATCHBOOK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
-    pub(crate) cors_origins: Vec<String>,
+    pub cors_origins: Vec<String>,
 
     /// Serve `/metrics` without authentication
     #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) metrics_open: bool,
+    pub metrics_open: bool,
 
     /// The address to serve the embedded log on over the EventStoreDB protocol (gRPC); disabled by default
     #[arg(long, env = "MATCHBOOK_ESDB_LISTEN", value_name = "ADDRESS")]
-    pub(crate) esdb_listen: Option<SocketAddr>,
+    pub esdb_listen: Option<SocketAddr>,
 
     /// The host and port that gossip advertises to clients of the EventStoreDB protocol. Default: the listen address
     #[arg(long, env = "MATCHBOOK_ESDB_ADVERTISE", value_name = "HOST:PORT")]
-    pub(crate) esdb_advertise: Option<String>,
+    pub esdb_advertise: Option<String>,
 
     /// The users of the EventStoreDB protocol: names and passwords; prefer the environment. Without any, every user of this machine has access
     #[arg(
@@ -81,7 +81,7 @@ pub(crate) struct Config {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    pub(crate) esdb_users: Vec<Login>,
+    pub esdb_users: Vec<Login>,
 
     /// The users of the protocol that may also append the program's own events, as its adapter does
     #[arg(
@@ -91,31 +91,31 @@ pub(crate) struct Config {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    pub(crate) esdb_trusted_users: Vec<Login>,
+    pub esdb_trusted_users: Vec<Login>,
 
     /// PEM file with the TLS certificate of the EventStoreDB protocol, and its chain
     #[arg(long, env = "MATCHBOOK_ESDB_TLS_CERT", value_name = "FILE", requires = "esdb_tls_key")]
-    pub(crate) esdb_tls_cert: Option<PathBuf>,
+    pub esdb_tls_cert: Option<PathBuf>,
 
     /// PEM file with the key of that certificate
     #[arg(long, env = "MATCHBOOK_ESDB_TLS_KEY", value_name = "FILE", requires = "esdb_tls_cert")]
-    pub(crate) esdb_tls_key: Option<PathBuf>,
+    pub esdb_tls_key: Option<PathBuf>,
 
     /// For tests of clients: at every SIGUSR1 the fault in this file, or none, is injected. See docs/testing.md
     #[arg(long, value_name = "FILE", hide = true)]
-    pub(crate) esdb_faults: Option<PathBuf>,
+    pub esdb_faults: Option<PathBuf>,
 
     /// The time without a heartbeat after which a lease expires and a worker counts as lost
     #[arg(long, env = "MATCHBOOK_LEASE_TERM", value_name = "DURATION", default_value = "45s", value_parser = duration)]
-    pub(crate) lease_term: Duration,
+    pub lease_term: Duration,
 
     /// The time without an event after which a running job is shown as stalled
     #[arg(long, env = "MATCHBOOK_STALLED_AFTER", value_name = "DURATION", default_value = "5m", value_parser = duration)]
-    pub(crate) stalled_after: Duration,
+    pub stalled_after: Duration,
 
     /// The waiting time of a match request after which queue lag is shown
     #[arg(long, env = "MATCHBOOK_QUEUE_LAG_AFTER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    pub(crate) queue_lag_after: Duration,
+    pub queue_lag_after: Duration,
 
     /// The number of events behind the head of the log beyond which `/status` and `/health` warn of a read model
     #[arg(long, env = "MATCHBOOK_READ_MODEL_LAG_WARN", value_name = "EVENTS", default_value_t = 10_000)]
@@ -127,54 +127,54 @@ pub(crate) struct Config {
 
     /// The most video analyses of a tenant in progress
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
-    pub(crate) analyses_max: usize,
+    pub analyses_max: usize,
 
     /// Run the matchmaker, which pairs players; `false` leaves it to another process on the same log, with its own vault
     #[arg(long, env = "MATCHBOOK_MATCHMAKING", value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) matchmaking: bool,
+    pub matchmaking: bool,
 
     /// The service that creates the games of matches, such as `http://games:9000`: it is called by `POST {url}/games`. https is not supported: put a proxy in front of a service that needs it. Without a service, matches have no game
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_URL", value_name = "URL", hide_env_values = true)]
-    pub(crate) game_service_url: Option<String>,
+    pub game_service_url: Option<String>,
 
     /// The timeout of a call to the game service
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "3s", value_parser = duration)]
-    pub(crate) game_service_timeout: Duration,
+    pub game_service_timeout: Duration,
 
     /// The rating service of the tenants, such as `http://ratings:9000`: it is called by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which returns `{"rating": 1640}`, or 404 for an unknown player. https is not supported: put a proxy in front of a service that needs it. Without a service, and if it fails, ratings come from the results of the players
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_URL", value_name = "URL", hide_env_values = true)]
-    pub(crate) rating_service_url: Option<String>,
+    pub rating_service_url: Option<String>,
 
     /// The timeout of a call to the rating service; joining a queue waits for it
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
-    pub(crate) rating_service_timeout: Duration,
+    pub rating_service_timeout: Duration,
 
     /// The most open connections
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
-    pub(crate) connections_max: u32,
+    pub connections_max: u32,
 
     /// The time that active requests have to finish when the server stops
     #[arg(long, env = "MATCHBOOK_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(crate) shutdown_grace: Duration,
+    pub shutdown_grace: Duration,
 
     /// The log filter: a level, or directives such as `info,projections=debug`
     #[arg(long, env = "MATCHBOOK_LOG", value_name = "FILTER", default_value = "info")]
-    pub(crate) log: String,
+    pub log: String,
 
     /// The log format
     #[arg(long, env = "MATCHBOOK_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
-    pub(crate) log_format: LogFormat,
+    pub log_format: LogFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     Text,
     Json,
 }
 
 /// A name and a password as one text, which is never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Login(pub(crate) String);
+pub struct Login(pub String);
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -190,7 +190,7 @@ impl From<&str> for Login {
 
 /// The location of the event log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EventLogUrl {
+pub enum EventLogUrl {
     Embedded(PathBuf),
     Cluster(ClusterUrl),
 }
@@ -213,7 +213,7 @@ impl std::str::FromStr for EventLogUrl {
 
 /// Parses a URL; its errors do not contain the URL, because it may contain a password.
 #[derive(Clone, Debug)]
-pub(crate) struct EventLogUrlParser;
+pub struct EventLogUrlParser;
 
 impl ValueParserFactory for EventLogUrl {
     type Parser = EventLogUrlParser;
@@ -247,24 +247,24 @@ impl Config {
     ///
     /// # Errors
     /// The environment has an invalid setting.
-    pub(crate) fn in_folder(folder: &Path) -> Result<Self, crate::cli::Failure> {
+    pub fn in_folder(folder: &Path) -> Result<Self, crate::failure::Failure> {
         parse(&["--data", &folder.to_string_lossy(), "--reserve-bytes", "0"])
-            .map_err(|error| crate::cli::Failure::Usage(error.to_string()))
+            .map_err(|error| crate::failure::Failure::Usage(error.to_string()))
     }
 
     /// The folder of the embedded log.
-    pub(crate) fn events_folder(&self) -> PathBuf {
+    pub fn events_folder(&self) -> PathBuf {
         match &self.event_log {
             Some(EventLogUrl::Embedded(folder)) => folder.clone(),
             _ => self.data.join("events"),
         }
     }
 
-    pub(crate) fn read_models_folder(&self) -> PathBuf {
+    pub fn read_models_folder(&self) -> PathBuf {
         self.data.join("read")
     }
 
-    pub(crate) fn vault_file(&self) -> PathBuf {
+    pub fn vault_file(&self) -> PathBuf {
         self.data.join("vault.sqlite")
     }
 }
@@ -275,7 +275,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Why the settings file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+pub enum FileError {
     #[error("cannot read the settings in {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is not TOML: {source}", path.display())]
@@ -291,7 +291,7 @@ pub(crate) enum FileError {
 ///
 /// # Errors
 /// The file cannot be read, or has an invalid setting.
-pub(crate) fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
+pub fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
     let file = || path.to_owned();
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: file(), source })?;
     let table: BTreeMap<String, toml::Value> =
@@ -324,7 +324,7 @@ fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| arg.get_env().is_some_and(|name| name != "MATCHBOOK_CONFIG"))
 }
 
-pub(crate) fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
+pub fn parse(arguments: &[&str]) -> Result<Config, clap::Error> {
     let command = Config::augment_args(Command::new("serve").no_binary_name(true));
     command.try_get_matches_from(arguments).and_then(|matches| Config::from_arg_matches(&matches))
 }
@@ -354,7 +354,7 @@ fn documented() -> Vec<DocumentedSetting> {
 }
 
 /// The table of all settings, the content of `docs/configuration.md`.
-pub(crate) fn markdown() -> String {
+pub fn markdown() -> String {
     let mut text = String::from(
         "# Settings\n\n\
          Generated by `matchbook settings`; a test compares it.\n\n\
@@ -370,7 +370,7 @@ pub(crate) fn markdown() -> String {
 }
 
 /// The settings as JSON.
-pub(crate) fn json() -> serde_json::Value {
+pub fn json() -> serde_json::Value {
     let object = |setting: DocumentedSetting| {
         serde_json::json!({
             "flag": setting.flag, "environment": setting.environment, "key": setting.key,

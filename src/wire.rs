@@ -13,8 +13,8 @@ use read_api::server::{Component, ComponentHealth};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::Failure;
 use crate::config::Config;
+use crate::failure::Failure;
 
 /// The server of the protocol.
 pub(crate) struct Wire {

@@ -4,8 +4,8 @@ use event_log::Log;
 use event_log::clock::Clock;
 use read_api::server::Component;
 
-use crate::cli::Failure;
 use crate::config::Config;
+use crate::failure::Failure;
 
 /// The server of the EventStoreDB protocol, which this program does not support.
 pub(crate) enum Wire {}

@@ -1,7 +1,5 @@
 //! Starts all components of the server, and stops them in order.
 
-use std::path::Path;
-
 use std::fs::File;
 
 use commands::client::live_game::{self, LiveGame};
@@ -13,7 +11,7 @@ use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
-use event_log::embedded::{EmbeddedLog, OpenError, Stopped};
+use event_log::embedded::{EmbeddedLog, Stopped};
 use event_log::{EventLog, Log};
 use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -25,9 +23,9 @@ use web::caller::Auth;
 use web::shutdown::Shutdown;
 
 use crate::api::Api;
-use crate::cli::Failure;
 use crate::cluster;
 use crate::config::{Config, EventLogUrl};
+use crate::failure::{Failure, open_failure, vault_failure};
 use crate::wire::Wire;
 
 /// Histogram buckets in seconds, for requests and batches.
@@ -296,27 +294,6 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
         );
     }
     Vault::open(&file, clock, Ids::Random).await.map_err(|error| vault_failure(&file, &error))
-}
-
-pub(crate) fn vault_failure(file: &Path, error: &VaultError) -> Failure {
-    let message = format!("{}: {error}", file.display());
-    match error {
-        VaultError::CorruptFile(_) | VaultError::CorruptKey(_) | VaultError::Sealed(_) => {
-            Failure::Damaged(message)
-        }
-        VaultError::Newer(_) => Failure::Usage(message),
-        VaultError::Store(_) | VaultError::NoRandomness | VaultError::Failed => Failure::Disk(message),
-    }
-}
-
-pub(crate) fn open_failure(error: &OpenError) -> Failure {
-    let message = error.to_string();
-    match error {
-        OpenError::Locked { .. } => Failure::InUse(message),
-        OpenError::Damaged { .. } | OpenError::UnfinishedRepair { .. } => Failure::Damaged(message),
-        OpenError::NewerFormat { .. } | OpenError::NotALog { .. } => Failure::Usage(message),
-        OpenError::Full { .. } | OpenError::Io(_) => Failure::Disk(message),
-    }
 }
 
 /// Installs the metrics recorder of all components.

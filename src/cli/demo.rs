@@ -13,8 +13,8 @@ use read_api::routes::job::Status;
 use read_api::routes::matching::Summary;
 use serde_json::{Value, json};
 
-use super::client::{Client, Server};
-use super::{Failure, print, print_progress};
+use matchbook::client::{Client, Server};
+use matchbook::failure::{Failure, print, print_progress};
 
 /// The frames per second of the clip that the frames were taken from.
 const FRAMES_PER_SECOND: u64 = 25;

@@ -10,8 +10,8 @@ use read_api::routes::projection::dto::{Condition, ProjectionDto};
 use serde::Serialize;
 use serde_json::json;
 
-use super::client::{Client, Server};
-use super::{Failure, print};
+use matchbook::client::{Client, Server};
+use matchbook::failure::{Failure, print};
 
 /// The number of small writes that measure the disk.
 const PROBE_WRITES: usize = 50;

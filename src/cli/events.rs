@@ -20,8 +20,8 @@ use futures_util::StreamExt;
 use read_api::routes::operations::dto::Status;
 use serde_json::Value;
 
-use super::client::{Client, Server};
-use super::{Failure, output_failure};
+use matchbook::client::{Client, Server};
+use matchbook::failure::{Failure, output_failure};
 
 const NDJSON: &str = "application/x-ndjson";
 

@@ -12,8 +12,8 @@ use read_api::routes::projection::dto::{
 };
 use serde_json::json;
 
-use super::client::{Client, Server, parse_object};
-use super::{Failure, print, print_progress};
+use matchbook::client::{Client, Server, parse_object};
+use matchbook::failure::{Failure, print, print_progress};
 
 /// The first and the longest pause between two looks at a rebuild.
 const POLL_AFTER: Duration = Duration::from_millis(20);

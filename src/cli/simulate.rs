@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use event_log::embedded::{DamageStats, SimulationStats, Violation, simulate};
 use serde_json::json;
 
-use super::{Failure, print};
+use matchbook::failure::{Failure, print};
 
 /// The interval of progress reports on standard error.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use event_schemas::ids::{Tenant, UserId};
 use serde_json::json;
 use web::caller::{Claims, Role, Roles, mint};
 
-use super::{Failure, print};
+use matchbook::failure::{Failure, print};
 
 #[derive(Args, Debug)]
 #[command(

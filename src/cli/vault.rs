@@ -6,8 +6,7 @@ use clap::{Args, Subcommand};
 use commands::vault::BackupError;
 use serde_json::json;
 
-use super::{Failure, print};
-use crate::wiring::vault_failure;
+use matchbook::failure::{Failure, print, vault_failure};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Vault {

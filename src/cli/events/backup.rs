@@ -11,8 +11,7 @@ use serde_json::json;
 
 use super::events_folder;
 use super::progress::ProgressReporter;
-use crate::cli::{Failure, print};
-use crate::wiring::open_failure;
+use matchbook::failure::{Failure, open_failure, print};
 
 #[derive(Args, Debug)]
 pub(crate) struct Backup {

@@ -15,8 +15,8 @@ use super::backup::offline_read_failure;
 use super::import::transfer_failure;
 use super::progress::ProgressReporter;
 use super::{Selection, copy, events_folder, head};
-use crate::cli::client::Client;
-use crate::cli::{Failure, output_failure, print};
+use matchbook::client::Client;
+use matchbook::failure::{Failure, output_failure, print};
 
 #[derive(Args, Debug)]
 pub(crate) struct Export {

@@ -9,10 +9,9 @@ use event_schemas::ids::Position;
 
 use super::backup::offline_read_failure;
 use super::events_folder;
-use crate::cli::Failure;
-use crate::cluster;
-use crate::config::EventLogUrl;
-use crate::wiring::open_failure;
+use matchbook::cluster;
+use matchbook::config::EventLogUrl;
+use matchbook::failure::{Failure, open_failure};
 
 /// The options for a log that is created.
 #[derive(Args, Clone, Debug)]

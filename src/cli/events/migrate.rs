@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::import::transfer_failure;
 use super::log_location::{self, NewLogOptions};
 use super::progress::ProgressReporter;
-use crate::cli::{Failure, print};
-use crate::config::EventLogUrl;
+use matchbook::config::EventLogUrl;
+use matchbook::failure::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(crate) struct Migrate {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::events_folder;
 use super::progress::ProgressReporter;
 use super::verify::failure;
-use crate::cli::{Failure, print};
+use matchbook::failure::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(crate) struct Repair {

@@ -1,4 +1,4 @@
-//! `matchbook bench`: measures a running server over its API, and the event log alone.
+//! `matchbook-bench`: measures a running server over its API, and the event log alone.
 
 #[cfg(feature = "eventstore")]
 mod cluster;
@@ -6,21 +6,39 @@ mod log;
 mod matchmaking;
 mod open;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use super::client::{Client, Server};
-use super::{Failure, print};
+use matchbook::client::{Client, Server};
+use matchbook::failure::{self, Failure, print};
 
 /// The number of matches in one report.
 const BATCH: u64 = 10_000;
 
+/// Measures Matchbook: a running server over its API, or parts of it on this machine
+#[derive(Parser, Debug)]
+#[command(version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    failure::run(cli.bench.run(cli.json), cli.json)
+}
+
 #[derive(Subcommand, Debug)]
-pub(crate) enum Bench {
+enum Bench {
     /// Measure the latency of `GET …/matching/summary` at a fixed rate, for jobs of different sizes
     Summary(Summary),
     /// Measure appends, opening and reading of the embedded log in a local folder, compared with SQLite and the bare disk
@@ -35,7 +53,7 @@ pub(crate) enum Bench {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Summary {
+struct Summary {
     #[command(flatten)]
     server: Server,
     /// The numbers of matches of the jobs
@@ -53,7 +71,7 @@ pub(crate) struct Summary {
 }
 
 impl Bench {
-    pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
+    async fn run(self, json: bool) -> Result<(), Failure> {
         match self {
             Self::Summary(summary) => summary.run(json).await,
             Self::Log(log) => log.run(json).await,

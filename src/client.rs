@@ -9,17 +9,17 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// The address of the server, and the caller's token.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Server {
+pub struct Server {
     /// The server's address
     #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    pub(crate) url: String,
+    pub url: String,
     /// Token for the API; `matchbook token` mints one. Not needed on an open server
     #[arg(long, env = "MATCHBOOK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    pub token: Option<String>,
 }
 
 /// The timeout of a call without a stream.
@@ -28,13 +28,13 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS_MAX: u32 = 12;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub struct Client {
     server: Server,
     http: reqwest::Client,
 }
 
 impl Client {
-    pub(crate) fn new(server: Server) -> Result<Self, Failure> {
+    pub fn new(server: Server) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .build()
@@ -42,21 +42,21 @@ impl Client {
         Ok(Self { server, http })
     }
 
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.server.url.trim_end_matches('/')
     }
 
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         parse_body(self.send(Method::GET, path, None, None).await?).await
     }
 
     /// Gets an answer as the object by which the API defines it.
-    pub(crate) async fn get_object<T: ParseFromJSON>(&self, path: &str) -> Result<T, Failure> {
+    pub async fn get_object<T: ParseFromJSON>(&self, path: &str) -> Result<T, Failure> {
         parse_object(self.get(path).await?)
     }
 
     /// Asks once whether the server is ready.
-    pub(crate) async fn ready(&self) -> Result<Ready, Failure> {
+    pub async fn ready(&self) -> Result<Ready, Failure> {
         let request = self.request(Method::GET, "/ready").timeout(Duration::from_secs(5));
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         // A server that is not ready answers 503 with the same object.
@@ -65,11 +65,11 @@ impl Client {
         parse_object(parse_body(answer).await?)
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
         self.command(Method::POST, path, body).await
     }
 
-    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
         self.command(Method::PUT, path, body).await
     }
 
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// Sends one request without retries, and returns the server's time.
-    pub(crate) async fn probe(&self, path: &str) -> Result<Option<std::time::SystemTime>, Failure> {
+    pub async fn probe(&self, path: &str) -> Result<Option<std::time::SystemTime>, Failure> {
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(5));
         let answer = check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Opens a streaming response.
-    pub(crate) async fn stream(&self, path: &str, accept: &str) -> Result<Response, Failure> {
+    pub async fn stream(&self, path: &str, accept: &str) -> Result<Response, Failure> {
         let request = self.request(Method::GET, path).header("accept", accept);
         check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await
     }
@@ -174,7 +174,7 @@ async fn parse_body<T: DeserializeOwned>(answer: Response) -> Result<T, Failure>
 }
 
 /// Parses an object of the API.
-pub(crate) fn parse_object<T: ParseFromJSON>(value: Value) -> Result<T, Failure> {
+pub fn parse_object<T: ParseFromJSON>(value: Value) -> Result<T, Failure> {
     T::parse_from_json(Some(value)).map_err(|error| {
         Failure::Failed(format!(
             "the server's response cannot be parsed: {}; is it a matchbook server of this version?",

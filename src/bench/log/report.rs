@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::appenders::{Level, Measured};
 use super::stores::Name;
 use super::{Reading, Turn};
-use crate::cli::bench::percentile;
-use crate::cli::{Failure, print};
+use crate::percentile;
+use matchbook::failure::{Failure, print};
 
 /// The minimum, median and maximum over the rounds.
 #[derive(Clone, Copy)]

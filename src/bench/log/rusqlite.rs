@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::sqlite::{GROUP_APPENDS_MAX, Head, PRAGMAS, TABLES};
 use super::stores::stopped;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 struct Append {
     stream: StreamId,

@@ -15,7 +15,7 @@ use umadb_core::writer_thread_request::WriterThreadRequest;
 use umadb_dcb::DcbEvent;
 
 use super::stores::stopped;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The most events in one commit, as in the log.
 const GROUP_EVENTS_MAX: usize = 16_384;

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::stores::stopped;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The most appends in one transaction, as in our log.
 pub(super) const GROUP_APPENDS_MAX: usize = 16_384;

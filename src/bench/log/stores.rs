@@ -13,7 +13,7 @@ use super::rusqlite::RusqliteLog;
 use super::sqlite::SqliteLog;
 #[cfg(feature = "peers")]
 use super::umadb::UmaDb;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Name {

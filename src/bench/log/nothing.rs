@@ -9,7 +9,7 @@ use event_schemas::stream::StreamId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::stores::stopped;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 struct Append {
     stream: StreamId,

@@ -10,7 +10,7 @@ use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
 use super::stores::Store;
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The number of different event texts.
 const TEXTS: u64 = 1024;

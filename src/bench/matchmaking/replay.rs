@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::pass::{failed, fold};
 use super::{Figures, crowd, metric, open};
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The number of queue entries of each player.
 const TURNS: u64 = 10;

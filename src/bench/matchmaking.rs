@@ -1,4 +1,4 @@
-//! `matchbook bench matchmaking`: measures pairing, queue joins, and replay of a long history of queue entries.
+//! `matchbook-bench matchmaking`: measures pairing, queue joins, and replay of a long history of queue entries.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::percentile;
-use crate::cli::{Failure, print};
-use crate::wiring::open_failure;
+use matchbook::failure::{Failure, open_failure, print};
 
 mod crowd;
 mod joins;

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 use super::{Figures, crowd, metric, open};
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The number of entries that are paired in a step, as in the server.
 const STEP_ENTRIES: usize = 8_192;

@@ -14,7 +14,7 @@ use event_schemas::time::Timestamp;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The appends in flight, which share a sync.
 const IN_FLIGHT: usize = 2_048;

@@ -8,12 +8,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
-use super::{Failure, print};
 use crate::config::{Config, LogFormat};
+use crate::failure::{Failure, print};
 use crate::wiring;
 
 /// `json` sets the log format to one JSON object per line, like the setting.
-pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
+pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let format = if json { LogFormat::Json } else { config.log_format };
     log_to_standard_error(&config.log, format)?;
     let auth = crate::access::auth(&config)?;
@@ -66,7 +66,7 @@ pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
 }
 
 /// Prints the OpenAPI document, from a server on an empty folder.
-pub(crate) async fn print_openapi() -> Result<(), Failure> {
+pub async fn print_openapi() -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(|error| Failure::Disk(error.to_string()))?;
     let config = Config::in_folder(folder.path())?;
     let auth = crate::access::auth(&config)?;

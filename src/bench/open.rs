@@ -1,4 +1,4 @@
-//! `matchbook bench open`: measures opening a large log, its memory, and the first access to its streams.
+//! `matchbook-bench open`: measures opening a large log, its memory, and the first access to its streams.
 //!
 //! It measures in a fresh process, so that memory from filling the log is not counted.
 
@@ -21,8 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::percentile;
-use crate::cli::{Failure, print};
-use crate::wiring::open_failure;
+use matchbook::failure::{Failure, open_failure, print};
 
 /// Appends in flight while the log is filled.
 const IN_FLIGHT: u64 = 2048;

@@ -1,4 +1,4 @@
-//! `matchbook bench cluster`: measures the log on a cluster. The appended events stay there.
+//! `matchbook-bench cluster`: measures the log on a cluster. The appended events stay there.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::percentile;
-use crate::cli::{Failure, print};
-use crate::cluster;
-use crate::config::EventLogUrl;
+use matchbook::cluster;
+use matchbook::config::EventLogUrl;
+use matchbook::failure::{Failure, print};
 
 /// The numbers of concurrent callers, and of events in each append.
 const LEVELS: [(usize, u64); 4] = [(1, 1), (64, 1), (512, 1), (64, 100)];
@@ -44,7 +44,7 @@ struct Level {
 impl Cluster {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
         let EventLogUrl::Cluster(url) = self.log else {
-            return Err(Failure::Usage("--log: for an embedded log use `matchbook bench log`".to_owned()));
+            return Err(Failure::Usage("--log: for an embedded log use `matchbook-bench log`".to_owned()));
         };
         let log = cluster::connect(url).await?;
         let mut levels: [Level; LEVELS.len()] = Default::default();

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::pass::failed;
 use super::{Figures, crowd, metric, open, percentile};
-use crate::cli::Failure;
+use matchbook::failure::Failure;
 
 /// The timeout for the start of the server.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,8 +46,8 @@ impl ServerProcess {
     async fn start(folder: &TempDir) -> Result<Self, Failure> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = port.map_err(|error| failed(&error))?.to_string();
-        let program = std::env::current_exe().map_err(|error| failed(&error))?;
-        let mut command = Command::new(program);
+        let program = std::env::current_exe().map_err(|error| failed(&error))?.with_file_name("matchbook");
+        let mut command = Command::new(&program);
         command.args(["serve", "--log=warn", "--reserve-bytes=0", "--listen", &address, "--data"]);
         command.arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
         // The settings of this environment are for another server.
@@ -56,7 +56,11 @@ impl ServerProcess {
                 command.env_remove(name);
             }
         }
-        let child = command.spawn().map_err(|error| failed(&error))?;
+        let child = command.spawn().map_err(|error| {
+            let message =
+                "cannot start the server; build it into the same folder: cargo build --release --bins";
+            Failure::Failed(format!("{}: {message}: {error}", program.display()))
+        })?;
         let server = Self { child, url: format!("http://{address}") };
         let (client, since) = (Client::new(), Instant::now());
         while since.elapsed() < START_TIMEOUT {

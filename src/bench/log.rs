@@ -1,4 +1,4 @@
-//! `matchbook bench log`: measures the embedded log on this machine's disk, compared with other stores and the bare disk.
+//! `matchbook-bench log`: measures the embedded log on this machine's disk, compared with other stores and the bare disk.
 //!
 //! The stores and the bare disk take turns within every round, so that other load on the machine affects all of them.
 
@@ -13,8 +13,7 @@ use event_log::embedded::{EmbeddedLog, Settings};
 use event_log::{EventLog, Filter};
 use event_schemas::ids::Position;
 
-use crate::cli::Failure;
-use crate::wiring::open_failure;
+use matchbook::failure::{Failure, open_failure};
 
 mod appenders;
 mod nothing;

@@ -1,0 +1,14 @@
+//! What the programs of this package share: settings, the wiring of the components, the HTTP client, errors and output.
+//! It contains no business rules.
+
+mod access;
+mod api;
+pub mod client;
+#[cfg_attr(not(feature = "eventstore"), path = "cluster_absent.rs")]
+pub mod cluster;
+pub mod config;
+pub mod failure;
+pub mod serve;
+#[cfg_attr(not(feature = "wire"), path = "wire_absent.rs")]
+mod wire;
+mod wiring;
