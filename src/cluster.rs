@@ -4,10 +4,10 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
-pub use event_log::eventstore::ClusterUrl;
+pub use event_log_esdb::eventstore::ClusterUrl;
 
-use event_log::eventstore::{ConnectError, ConnectionState, EventStoreLog, WhenUnreachable};
 use event_log::{EventLog, Log};
+use event_log_esdb::eventstore::{ConnectError, ConnectionState, EventStoreLog, WhenUnreachable};
 use read_api::server::{Component, ComponentHealth};
 
 use crate::failure::Failure;
@@ -37,11 +37,12 @@ pub fn lock(folder: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Connects, and waits for a cluster that cannot be reached: it may be starting, or electing a leader.
+/// Connects, and waits for a cluster that cannot be reached: it may be starting, or electing a leader. Returns also the URL
+/// without its credentials, and the health of the connection.
 ///
 /// # Errors
 /// Errors that waiting does not solve: credentials, certificates, an incompatible server.
-pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn open(url: ClusterUrl) -> Result<(Log, String, Component), Failure> {
     for option in url.unknown_options() {
         tracing::warn!(option, "unknown option in the URL of the event log");
     }
@@ -53,7 +54,8 @@ pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
         head = %connected.head,
         "connected to the event log"
     );
-    Ok(Log::EventStore(log))
+    let (address, health) = (log.url().to_string(), component(log.clone()));
+    Ok((Log::new(log), address, health))
 }
 
 /// Connects without waiting.
@@ -62,7 +64,7 @@ pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
 /// The cluster cannot be reached or used.
 pub async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
     let opened = EventStoreLog::open(url, WhenUnreachable::Fail).await;
-    opened.map(|(log, _)| Log::EventStore(log)).map_err(|error| failure(&error))
+    opened.map(|(log, _)| Log::new(log)).map_err(|error| failure(&error))
 }
 
 pub fn failure(error: &ConnectError) -> Failure {
@@ -75,17 +77,9 @@ pub fn failure(error: &ConnectError) -> Failure {
     }
 }
 
-/// The URL of the log without its credentials; none if it is not on a cluster.
-pub fn url(log: &Log) -> Option<String> {
-    let Log::EventStore(log) = log else { return None };
-    Some(log.url().to_string())
-}
-
 /// The health of the connection to the cluster, for `/ready` and `/status`.
-pub fn component(log: &Log) -> Option<Component> {
-    let Log::EventStore(log) = log else { return None };
-    let log = log.clone();
-    Some(Component::new("event_log", move || {
+fn component(log: EventStoreLog) -> Component {
+    Component::new("event_log", move || {
         let state = log.connection_state();
         let detail = match &state {
             ConnectionState::Live => "connected to the cluster".to_owned(),
@@ -97,11 +91,5 @@ pub fn component(log: &Log) -> Option<Component> {
             position: Some(*log.head().borrow()),
             detail,
         }
-    }))
-}
-
-pub async fn close(log: &Log) {
-    if let Log::EventStore(log) = log {
-        log.close().await;
-    }
+    })
 }

@@ -44,20 +44,10 @@ pub fn lock(_: &Path) -> Result<File, Failure> {
     Err(Failure::Usage(NotBuilt.to_string()))
 }
 
-pub async fn open(url: ClusterUrl) -> Result<Log, Failure> {
+pub async fn open(url: ClusterUrl) -> Result<(Log, String, Component), Failure> {
     match url {}
 }
 
 pub async fn connect(url: ClusterUrl) -> Result<Log, Failure> {
     match url {}
 }
-
-pub fn url(_: &Log) -> Option<String> {
-    None
-}
-
-pub fn component(_: &Log) -> Option<Component> {
-    None
-}
-
-pub async fn close(_: &Log) {}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use commands::vault::VaultError;
-use event_log::embedded::OpenError;
+use event_log_embedded::OpenError;
 use futures_util::FutureExt;
 
 /// The error of a command. Each kind has its own exit code.

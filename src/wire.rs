@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use event_log::Log;
 use event_log::clock::Clock;
-use event_log::wire::{
+use event_log_embedded::EmbeddedLog;
+use event_log_esdb::wire::{
     Access, EndPoint, Fault, FaultSwitch, Right, Server, Settings, StartError, TlsIdentity, User,
 };
 use read_api::server::{Component, ComponentHealth};
@@ -27,9 +27,13 @@ impl Wire {
     ///
     /// # Errors
     /// An invalid setting, an address in use, or an address that other machines can reach without a password.
-    pub(crate) async fn start(config: &Config, log: &Log, clock: Clock) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn start(
+        config: &Config,
+        log: Option<&EmbeddedLog>,
+        clock: Clock,
+    ) -> Result<Option<Self>, Failure> {
         let Some(address) = config.esdb_listen else { return Ok(None) };
-        let Log::Embedded(log) = log else {
+        let Some(log) = log else {
             return Err(Failure::Usage(
                 "--esdb-listen serves the embedded log only; a log on a cluster is served by the cluster itself"
                     .to_owned(),

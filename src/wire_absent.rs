@@ -1,7 +1,7 @@
 //! Replaces `wire.rs` in a program that is built without the feature `wire`.
 
-use event_log::Log;
 use event_log::clock::Clock;
+use event_log_embedded::EmbeddedLog;
 use read_api::server::Component;
 
 use crate::config::Config;
@@ -13,7 +13,11 @@ pub(crate) enum Wire {}
 impl Wire {
     /// # Errors
     /// The settings enable the protocol.
-    pub(crate) async fn start(config: &Config, _: &Log, _: Clock) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn start(
+        config: &Config,
+        _: Option<&EmbeddedLog>,
+        _: Clock,
+    ) -> Result<Option<Self>, Failure> {
         match config.esdb_listen {
             None => Ok(None),
             Some(_) => Err(Failure::Usage(

@@ -11,8 +11,8 @@ use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
-use event_log::embedded::{EmbeddedLog, Stopped};
 use event_log::{EventLog, Log};
+use event_log_embedded::{EmbeddedLog, Stopped};
 use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
@@ -32,9 +32,23 @@ use crate::wire::Wire;
 const LATENCY_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// The log of this process.
+struct OpenedLog {
+    log: Log,
+    /// The same log, if it is embedded.
+    embedded: Option<EmbeddedLog>,
+    /// Its address without credentials, for `/status`.
+    address: String,
+    /// The connection to the cluster, if it is on one.
+    connection: Option<Component>,
+    /// The lock on the data folder, if the log is not embedded.
+    lock: Option<File>,
+}
+
 /// The running components of the server.
 pub(crate) struct RunningServer {
     log: Log,
+    embedded: Option<EmbeddedLog>,
     commands: Commands,
     models: ReadModels,
     wire: Option<Wire>,
@@ -54,7 +68,7 @@ pub(crate) async fn start(
     let external_services = external_services(config)?;
     let metrics = metrics()?;
     let clock = Clock::System;
-    let (log, lock) = open_log(config, clock.clone()).await?;
+    let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, clock.clone(), *log.head().borrow()).await?;
     let settings = projections::Settings { folder: config.read_models_folder() };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
@@ -64,12 +78,13 @@ pub(crate) async fn start(
     let commands =
         Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), external_services);
     commands.start();
-    let wire = Wire::start(config, &log, clock.clone()).await?;
-    let mut server = server(config, auth, &clock, &commands, &log, vault);
+    let wire = Wire::start(config, embedded.as_ref(), clock.clone()).await?;
+    let mut server = server(config, auth, &clock, &commands, address, vault);
+    server.components.extend(connection);
     server.components.extend(wire.as_ref().map(Wire::component));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(&commands, &read);
-    Ok((RunningServer { log, commands, models, wire, _lock: lock }, api))
+    Ok((RunningServer { log, embedded, commands, models, wire, _lock: lock }, api))
 }
 
 /// The information about the server that the read API needs.
@@ -78,23 +93,21 @@ fn server(
     auth: &Auth,
     clock: &Clock,
     commands: &Commands,
-    log: &Log,
+    log: String,
     vault: Vault,
 ) -> ServerInfo {
-    let mut components = vec![work_board(commands), matchmaking(commands)];
-    components.extend(cluster::component(log));
     ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         started_at: clock.now(),
         access: if auth.is_open() { Access::Open } else { Access::Keys },
-        log: cluster::url(log).unwrap_or_else(|| format!("embedded:{}", config.events_folder().display())),
+        log,
         open_metrics: config.metrics_open,
         thresholds: Thresholds {
             stalled_after: config.stalled_after,
             queue_lag_after: config.queue_lag_after,
         },
         lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
-        components,
+        components: vec![work_board(commands), matchmaking(commands)],
         breakers: breakers(commands),
         subjects: subject_directory(vault),
     }
@@ -103,14 +116,12 @@ fn server(
 impl RunningServer {
     /// Waits until the log cannot be written any more, which only a failed disk causes, and returns the reason.
     pub(crate) async fn disk_failure(&self) -> String {
-        match &self.log {
-            Log::Embedded(log) => match log.stopped().await {
-                Stopped::Failed { reason } => reason,
-                // Closed by this process: it is already shutting down.
-                Stopped::Closed => std::future::pending().await,
-            },
-            // A cluster handles failures of its own disks.
-            _ => std::future::pending().await,
+        // A cluster handles failures of its own disks.
+        let Some(log) = &self.embedded else { return std::future::pending().await };
+        match log.stopped().await {
+            Stopped::Failed { reason } => reason,
+            // Closed by this process: it is already shutting down.
+            Stopped::Closed => std::future::pending().await,
         }
     }
 
@@ -130,10 +141,7 @@ impl RunningServer {
         if let Some(wire) = self.wire {
             wire.stop().await;
         }
-        match &self.log {
-            Log::Embedded(log) => log.close().await,
-            log => cluster::close(log).await,
-        }
+        self.log.close().await;
     }
 }
 
@@ -238,29 +246,28 @@ fn matchmaking(commands: &Commands) -> Component {
     })
 }
 
-async fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<File>), Failure> {
-    event_log::embedded::make_folder(&config.data).map_err(|error| {
+async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
+    event_log_embedded::make_folder(&config.data).map_err(|error| {
         Failure::Disk(format!(
             "cannot use the data folder {}: {error}; check the disk, and that this user may write there",
             config.data.display()
         ))
     })?;
-    match &config.event_log {
-        Some(EventLogUrl::Cluster(url)) => {
-            let lock = cluster::lock(&config.data)?;
-            Ok((cluster::open(url.clone()).await?, Some(lock)))
-        }
-        Some(EventLogUrl::Embedded(_)) | None => {
-            Ok((Log::Embedded(open_embedded(config, clock).await?), None))
-        }
+    if let Some(EventLogUrl::Cluster(url)) = &config.event_log {
+        let lock = Some(cluster::lock(&config.data)?);
+        let (log, address, connection) = cluster::open(url.clone()).await?;
+        return Ok(OpenedLog { log, embedded: None, address, connection: Some(connection), lock });
     }
+    let log = open_embedded(config, clock).await?;
+    let address = format!("embedded:{}", config.events_folder().display());
+    Ok(OpenedLog { log: Log::new(log.clone()), embedded: Some(log), address, connection: None, lock: None })
 }
 
 async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
-    let settings = event_log::embedded::Settings {
+    let settings = event_log_embedded::Settings {
         segment_bytes: config.segment_bytes,
         reserve_bytes: config.reserve_bytes,
-        ..event_log::embedded::Settings::new(config.events_folder())
+        ..event_log_embedded::Settings::new(config.events_folder())
     };
     let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, clock)).await;
     let (log, opened) = opening

@@ -76,7 +76,7 @@ fn stream(name: &str) -> StreamId {
 }
 
 /// An event whose id and content are derived from a number.
-pub(crate) fn event(number: u128) -> NewEvent {
+pub fn event(number: u128) -> NewEvent {
     NewEvent {
         id: EventId(Uuid::from_u128(number)),
         event_type: EventType::new(if number.is_multiple_of(2) { "Happened" } else { "JobCreated" }),

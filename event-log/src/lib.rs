@@ -1,21 +1,18 @@
-//! The event log: its contract, and three implementations of it (embedded, on a cluster, in memory).
+//! The event log: its contract, and a log in memory for tests. The packages in the folders of this one implement the contract:
+//! `embedded` in a local folder, `esdb` on a cluster.
 //!
 //! Start reading at [`EventLog`], whose doc comment is the specification; `conformance` tests every implementation
-//! against it. This crate does not know what events mean: it sees names, ids, revisions and bytes.
+//! against it. [`Log`] is any of them, so that the crates above compile without them. This crate does not know what events
+//! mean: it sees names, ids, revisions and bytes.
 
 pub mod clock;
 pub mod cloud_event;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-pub mod embedded;
-#[cfg(feature = "eventstore")]
-pub mod eventstore;
 mod import;
+mod log;
 pub mod memory;
 mod subscription;
-pub mod transfer;
-#[cfg(feature = "wire")]
-pub mod wire;
 
 use std::future::Future;
 
@@ -25,10 +22,8 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use tokio::sync::watch;
 
-pub use embedded::EmbeddedLog;
-#[cfg(feature = "eventstore")]
-pub use eventstore::EventStoreLog;
 pub use import::ImportError;
+pub use log::Log;
 pub use memory::MemoryLog;
 pub use subscription::Subscription;
 
@@ -190,102 +185,29 @@ pub trait EventLog: Send + Sync {
     fn head(&self) -> watch::Receiver<Position>;
 
     fn identity(&self) -> Identity;
-}
-
-/// The log that this process runs on.
-#[derive(Clone, Debug)]
-pub enum Log {
-    Embedded(EmbeddedLog),
-    #[cfg(feature = "eventstore")]
-    EventStore(EventStoreLog),
-    Memory(MemoryLog),
-}
-
-impl Log {
-    /// A subscription to the events after `after`: first the existing events (catch-up), then new ones (live).
-    pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
-        Subscription::new(self.clone(), after, filter)
-    }
 
     /// Whether a page of a stream with fewer events than requested is its last page. A cluster returns shorter pages and
     /// omits events of other programs, so there only an empty page marks the end.
-    pub fn short_page_means_end(&self) -> bool {
-        match self {
-            Self::Embedded(_) | Self::Memory(_) => true,
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(_) => false,
-        }
+    fn short_page_means_end(&self) -> bool {
+        true
     }
+
+    /// Appends events of another log, in this order, with their original ids, revisions and times, so that queries for an
+    /// instant return the same as before. Positions are assigned by this log. After an error, none of the events are in the
+    /// log, or, on a cluster, the first ones. It fails also if a stream has other events in this log, or if the times would
+    /// decrease.
+    fn import(&self, events: Vec<Recorded>) -> impl Future<Output = Result<(), ImportError>> + Send;
+
+    /// Finishes the appends in progress and closes the log. Later appends are refused; reads still work. Closing twice has no
+    /// effect.
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-impl EventLog for Log {
-    async fn append(
-        &self,
-        stream: &StreamId,
-        expected: Expected,
-        events: Vec<NewEvent>,
-    ) -> Result<Appended, AppendError> {
-        match self {
-            Self::Embedded(log) => log.append(stream, expected, events).await,
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.append(stream, expected, events).await,
-            Self::Memory(log) => log.append(stream, expected, events).await,
-        }
-    }
-
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        from: Revision,
-        events_max: usize,
-    ) -> Result<Vec<Recorded>, ReadError> {
-        match self {
-            Self::Embedded(log) => log.read_stream(stream, from, events_max).await,
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.read_stream(stream, from, events_max).await,
-            Self::Memory(log) => log.read_stream(stream, from, events_max).await,
-        }
-    }
-
-    async fn read_all(&self, after: Position, filter: &Filter, events_max: usize) -> Result<Page, ReadError> {
-        match self {
-            Self::Embedded(log) => log.read_all(after, filter, events_max).await,
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.read_all(after, filter, events_max).await,
-            Self::Memory(log) => log.read_all(after, filter, events_max).await,
-        }
-    }
-
-    async fn position_at(&self, at: Timestamp) -> Result<Position, ReadError> {
-        match self {
-            Self::Embedded(log) => log.position_at(at).await,
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.position_at(at).await,
-            Self::Memory(log) => log.position_at(at).await,
-        }
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        match self {
-            Self::Embedded(log) => log.head(),
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.head(),
-            Self::Memory(log) => log.head(),
-        }
-    }
-
-    fn identity(&self) -> Identity {
-        match self {
-            Self::Embedded(log) => log.identity(),
-            #[cfg(feature = "eventstore")]
-            Self::EventStore(log) => log.identity(),
-            Self::Memory(log) => log.identity(),
-        }
-    }
-}
-
-/// Rejects an append that is empty or too large, before its stream is examined.
-fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
+/// Rejects an append that is empty or too large, before its stream is examined. Every implementation calls it.
+///
+/// # Errors
+/// [`AppendError::Size`].
+pub fn check_size(events: &[NewEvent]) -> Result<(), AppendError> {
     let bytes = events
         .iter()
         .map(|event| event.event_type.as_str().len() + event.metadata.len() + event.data.len())

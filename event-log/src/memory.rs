@@ -43,36 +43,8 @@ impl MemoryLog {
 
     /// A log whose calls yield to other tasks before their work and again before they return: for tests of interleaved
     /// calls and of callers that are dropped in between.
-    #[cfg(any(test, feature = "simulation"))]
     pub fn yielding(clock: Clock) -> Self {
         Self { yields: true, ..Self::new(clock) }
-    }
-
-    /// Imports events of another log: all of them or none.
-    pub(crate) fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
-        let mut log = self.locked();
-        let mut last = log.all.last().map(|event| event.recorded_at);
-        let mut added: HashMap<&StreamId, u64> = HashMap::new();
-        for event in &events {
-            if let Some(last) = last.filter(|last| event.recorded_at < *last) {
-                return Err(ImportError::Time { position: event.position, at: event.recorded_at, last });
-            }
-            last = Some(event.recorded_at);
-            let added = added.entry(&event.stream).or_default();
-            let next = Revision(log.of_stream(&event.stream).len() as u64 + *added);
-            if event.revision != next {
-                let stream = event.stream.clone();
-                return Err(ImportError::Revision { stream, found: event.revision, next });
-            }
-            *added += 1;
-        }
-        for event in events {
-            let index = log.all.len();
-            log.streams.entry(event.stream.clone()).or_default().push(index);
-            log.all.push(Recorded { position: Position(index as u64 + 1), ..event });
-        }
-        self.head.send_replace(Position(log.all.len() as u64));
-        Ok(())
     }
 
     async fn yield_now(&self) {
@@ -212,6 +184,34 @@ impl EventLog for MemoryLog {
     fn identity(&self) -> Identity {
         self.identity
     }
+
+    async fn import(&self, events: Vec<Recorded>) -> Result<(), ImportError> {
+        let mut log = self.locked();
+        let mut last = log.all.last().map(|event| event.recorded_at);
+        let mut added: HashMap<&StreamId, u64> = HashMap::new();
+        for event in &events {
+            if let Some(last) = last.filter(|last| event.recorded_at < *last) {
+                return Err(ImportError::Time { position: event.position, at: event.recorded_at, last });
+            }
+            last = Some(event.recorded_at);
+            let added = added.entry(&event.stream).or_default();
+            let next = Revision(log.of_stream(&event.stream).len() as u64 + *added);
+            if event.revision != next {
+                let stream = event.stream.clone();
+                return Err(ImportError::Revision { stream, found: event.revision, next });
+            }
+            *added += 1;
+        }
+        for event in events {
+            let index = log.all.len();
+            log.streams.entry(event.stream.clone()).or_default().push(index);
+            log.all.push(Recorded { position: Position(index as u64 + 1), ..event });
+        }
+        self.head.send_replace(Position(log.all.len() as u64));
+        Ok(())
+    }
+
+    async fn close(&self) {}
 }
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ mod tests {
     use crate::Log;
 
     fn make(clock: Clock) -> (Log, ()) {
-        (Log::Memory(MemoryLog::new(clock)), ())
+        (Log::new(MemoryLog::new(clock)), ())
     }
 
     crate::conformance_tests!(make);

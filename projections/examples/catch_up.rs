@@ -136,7 +136,7 @@ async fn main() -> Result<(), Failure> {
     let events: u64 = arguments.next().map_or(Ok(400_000), |text| text.parse())?;
     let jobs: u64 = arguments.next().map_or(Ok(4), |text| text.parse())?;
     let clock = Clock::System;
-    let log = Log::Memory(MemoryLog::new(clock.clone()));
+    let log = Log::new(MemoryLog::new(clock.clone()));
     fill(&log, &clock, events, jobs).await?;
     let head = *log.head().borrow();
     let folder = tempfile::tempdir()?;

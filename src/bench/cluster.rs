@@ -78,7 +78,7 @@ impl Cluster {
             }
         }
         let (events, rate) = read(&log).await?;
-        cluster::close(&log).await;
+        log.close().await;
         if json {
             return print(&json!({ "bench": "cluster", "events": events, "read_events_per_second": rate }));
         }

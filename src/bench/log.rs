@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::{EmbeddedLog, Settings};
 use event_log::{EventLog, Filter};
+use event_log_embedded::{EmbeddedLog, Settings};
 use event_schemas::ids::Position;
 
 use matchbook::failure::{Failure, open_failure};

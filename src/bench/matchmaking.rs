@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use event_log::clock::Clock;
-use event_log::embedded::{EmbeddedLog, Settings};
+use event_log_embedded::{EmbeddedLog, Settings};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -108,7 +108,7 @@ impl Matchmaking {
 /// The log in the data folder of a run.
 async fn open(folder: &TempDir) -> Result<EmbeddedLog, Failure> {
     let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path().join("events")) };
-    event_log::embedded::make_folder(&folder.path().join("events"))
+    event_log_embedded::make_folder(&folder.path().join("events"))
         .map_err(|error| Failure::Disk(format!("cannot create the log's folder: {error}")))?;
     let opening = tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, Clock::System)).await;
     let opened = opening.map_err(|error| Failure::Failed(format!("opening the log failed: {error}")))?;

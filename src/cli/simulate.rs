@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use event_log::embedded::{DamageStats, SimulationStats, Violation, simulate};
+use event_log_embedded::{DamageStats, SimulationStats, Violation, simulate};
 use serde_json::json;
 
 use matchbook::failure::{Failure, print};

@@ -2,8 +2,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
-use event_log::embedded::{Settings, SimDisk};
-use event_log::{EmbeddedLog, MemoryLog};
+use event_log::MemoryLog;
+use event_log_embedded::EmbeddedLog;
+use event_log_embedded::{Settings, SimDisk};
 use event_schemas::envelope::{Actor, BodyHash, Idempotency};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Revision, Tenant};
 use event_schemas::job::{JobCancelled, JobEvent, Phase};
@@ -61,7 +62,7 @@ struct TestStreams {
 impl TestStreams {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp::EPOCH);
-        let log = Log::Memory(MemoryLog::new(clock.clone()));
+        let log = Log::new(MemoryLog::new(clock.clone()));
         let streams = Streams::new(log.clone(), clock.clone(), 1_000_000);
         Self { clock, log, streams }
     }
@@ -255,7 +256,7 @@ async fn key_of_a_pending_append_is_refused_for_another_body() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
     let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
-    let streams = Streams::<Notes>::new(Log::Embedded(log.clone()), clock, 1_000_000);
+    let streams = Streams::<Notes>::new(Log::new(log.clone()), clock, 1_000_000);
     let stream = stream(1);
 
     assert!(streams.execute(&stream, &keyed_cause(1, "a"), notes(&["a"])).now_or_never().is_none());

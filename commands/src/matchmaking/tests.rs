@@ -14,7 +14,7 @@ use super::*;
 
 fn matchmaking(log: &MemoryLog, clock: &Clock) -> Matchmaking {
     let game_service = GameServiceClient::new(GameBackend::None, clock.clone());
-    Matchmaking::new(Log::Memory(log.clone()), clock.clone(), 1_000, game_service)
+    Matchmaking::new(Log::new(log.clone()), clock.clone(), 1_000, game_service)
 }
 
 /// Waits for an event of this kind, and returns all events that were read.

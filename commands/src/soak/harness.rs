@@ -180,7 +180,7 @@ impl Harness {
     }
 
     fn start(&mut self) {
-        let (log, clock) = (Log::Memory(self.log.clone()), self.world.clock.clone());
+        let (log, clock) = (Log::new(self.log.clone()), self.world.clock.clone());
         let commands = Commands::open(
             Settings::default(),
             log.clone(),
@@ -301,7 +301,7 @@ impl Harness {
 
     /// Applies the new events.
     fn read_log(&mut self) {
-        let log = Log::Memory(self.log.clone());
+        let log = Log::new(self.log.clone());
         loop {
             let after = self.events.last().map_or(Position::START, |last| last.position);
             if *log.head().borrow() == after {

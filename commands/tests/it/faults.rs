@@ -1,4 +1,4 @@
-use event_log::embedded::{FaultKind, SimDisk};
+use event_log_embedded::{FaultKind, SimDisk};
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, TestResponse, a_match};

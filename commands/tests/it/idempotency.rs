@@ -1,4 +1,4 @@
-use event_log::embedded::SimDisk;
+use event_log_embedded::SimDisk;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::{Value, json};

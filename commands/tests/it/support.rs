@@ -5,8 +5,10 @@ use commands::vault::Vault;
 use commands::{Commands, ExternalServices, Settings};
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
-use event_log::embedded::{self, SimDisk};
-use event_log::{EmbeddedLog, EventLog, Filter, Log, MemoryLog};
+use event_log::{EventLog, Filter, Log, MemoryLog};
+use event_log_embedded as embedded;
+use event_log_embedded::EmbeddedLog;
+use event_log_embedded::SimDisk;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use poem::endpoint::BoxEndpoint;
@@ -136,7 +138,7 @@ impl Call<'_> {
 impl TestApp {
     pub(crate) async fn new() -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
-        let log = Log::Memory(MemoryLog::new(clock.clone()));
+        let log = Log::new(MemoryLog::new(clock.clone()));
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
         Self::build(Settings::default(), ExternalServices::default(), clock, log, vault, false).await
     }
@@ -181,16 +183,14 @@ impl TestApp {
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
         let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
-        Self::build(Settings::default(), ExternalServices::default(), clock, Log::Embedded(log), vault, false)
+        Self::build(Settings::default(), ExternalServices::default(), clock, Log::new(log), vault, false)
             .await
     }
 
     /// Closes the log, as the end of the process would.
     pub(crate) async fn stopped(self) {
         self.commands.shutdown().await;
-        if let Log::Embedded(log) = &self.log {
-            log.close().await;
-        }
+        self.log.close().await;
     }
 
     /// A server that requires a token.

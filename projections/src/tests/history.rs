@@ -69,7 +69,7 @@ impl History {
     }
 
     pub(crate) fn log(&self) -> Log {
-        Log::Memory(self.memory.clone())
+        Log::new(self.memory.clone())
     }
 
     pub(crate) fn head(&self) -> Position {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use event_log::{EmbeddedLog, EventLog, Expected};
+use event_log::{EventLog, Expected};
+use event_log_embedded::EmbeddedLog;
 use event_schemas::envelope::NewEvent;
 use event_schemas::stream::StreamId;
 

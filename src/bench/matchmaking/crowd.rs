@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use domain::rating::unproven;
-use event_log::{AppendError, EmbeddedLog, EventLog, Expected};
+use event_log::{AppendError, EventLog, Expected};
+use event_log_embedded::EmbeddedLog;
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
 use event_schemas::ids::{CommandId, CorrelationId, EntryId, PoolKey, SubjectId, Tenant};
 use event_schemas::player::{PlayerQueued, QueuedPool};

@@ -7,7 +7,8 @@ use commands::vault::Vault;
 use commands::{Commands, ExternalServices, Settings};
 use domain::matchmaking::queues::Queues;
 use event_log::clock::{Clock, Ids};
-use event_log::{EmbeddedLog, EventLog, Filter, Log};
+use event_log::{EventLog, Filter, Log};
+use event_log_embedded::EmbeddedLog;
 use event_schemas::envelope::Event;
 use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::Position;
@@ -111,7 +112,7 @@ async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
     let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
     let from = *log.head().borrow();
     let (started, before) = (Clock::System.now(), cpu(ClockId::ProcessCPUTime));
-    let shared = Log::Embedded(log.clone());
+    let shared = Log::new(log.clone());
     let commands = Commands::open(
         Settings::default(),
         shared.clone(),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use commands::vault::Vault;
 use commands::{Commands, ExternalServices};
 use event_log::clock::{Clock, Ids};
-use event_log::{EmbeddedLog, EventLog, Log};
+use event_log::{EventLog, Log};
+use event_log_embedded::EmbeddedLog;
 use event_schemas::envelope::Event;
 use event_schemas::game_match::{
     GameMatchEvent, GameResult, MatchConfirmed, MatchPlayer, MatchProposed, MatchResultReported, Side,
@@ -132,7 +133,7 @@ pub(super) async fn measure(folder: &TempDir) -> Result<Figures, Failure> {
 async fn started(log: &EmbeddedLog) -> Result<Duration, Failure> {
     let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
     let since = Instant::now();
-    let shared = Log::Embedded(log.clone());
+    let shared = Log::new(log.clone());
     let settings = commands::Settings::default();
     let commands =
         Commands::open(settings, shared, Clock::System, Ids::Random, vault, ExternalServices::default());
@@ -151,7 +152,7 @@ async fn rebuild(log: &EmbeddedLog) -> Result<Duration, Failure> {
     let settings = projections::Settings { folder: folder.path().join("read") };
     let head: Position = *log.head().borrow();
     let since = Instant::now();
-    let models = ReadModels::open(settings, Log::Embedded(log.clone()), Clock::System).await;
+    let models = ReadModels::open(settings, Log::new(log.clone()), Clock::System).await;
     let models = models.map_err(|error| Failure::Disk(error.to_string()))?;
     let rebuilt = models.wait_for(&[Name::Queues], head, LONG).await;
     let rebuilt = rebuilt.map(|()| since.elapsed()).map_err(|error| failed(&error));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::{self, BackedUp, BackupError, OfflineReadError, Restored};
+use event_log_embedded as embedded;
+use event_log_embedded::{BackedUp, BackupError, OfflineReadError, Restored};
 use event_schemas::time::Timestamp;
 use serde_json::json;
 

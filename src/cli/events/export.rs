@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use event_log::cloud_event;
-use event_log::transfer::TransferSource;
+use event_log_embedded::transfer::TransferSource;
 use event_schemas::ids::Position;
 use serde::Deserialize;
 use serde_json::json;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use event_log::cloud_event;
-use event_log::transfer::{CopyReport, LogCopier, TransferError};
-use event_log::{AppendError, ImportError, ReadError};
+use event_log::{AppendError, EventLog, ImportError, ReadError};
+use event_log_embedded::transfer::{CopyReport, LogCopier, TransferError};
 use serde_json::json;
 
 use super::backup::offline_read_failure;
@@ -47,7 +47,7 @@ impl Import {
         }
         .await;
         let head = log_location::head(&log);
-        log_location::close(log).await;
+        log.close().await;
         let CopyReport { digest: sum, found, added, .. } = copied?;
         let seconds = reporter.elapsed().as_secs_f64();
         if json {

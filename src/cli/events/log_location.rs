@@ -2,9 +2,9 @@
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::EmbeddedLog;
-use event_log::transfer::TransferSource;
 use event_log::{EventLog, Log};
+use event_log_embedded::EmbeddedLog;
+use event_log_embedded::transfer::TransferSource;
 use event_schemas::ids::Position;
 
 use super::backup::offline_read_failure;
@@ -37,27 +37,19 @@ pub(super) async fn source(url: &EventLogUrl, after: Position) -> Result<Transfe
 pub(super) async fn target(url: &EventLogUrl, options: &NewLogOptions) -> Result<Log, Failure> {
     match url {
         EventLogUrl::Embedded(folder) => {
-            let settings = event_log::embedded::Settings {
+            let settings = event_log_embedded::Settings {
                 reserve_bytes: options.reserve_bytes,
                 segment_bytes: options.segment_bytes,
-                ..event_log::embedded::Settings::new(events_folder(folder))
+                ..event_log_embedded::Settings::new(events_folder(folder))
             };
             let opening =
                 tokio::task::spawn_blocking(move || EmbeddedLog::open(&settings, Clock::System)).await;
             let (log, _) = opening
                 .map_err(|error| Failure::Failed(format!("opening the log failed: {error}")))?
                 .map_err(|error| open_failure(&error))?;
-            Ok(Log::Embedded(log))
+            Ok(Log::new(log))
         }
         EventLogUrl::Cluster(url) => cluster::connect(url.clone()).await,
-    }
-}
-
-/// Closes the log and releases its lock.
-pub(super) async fn close(log: Log) {
-    match &log {
-        Log::Embedded(log) => log.close().await,
-        _ => cluster::close(&log).await,
     }
 }
 

@@ -1,8 +1,8 @@
 //! `matchbook events migrate`: copies a log to another location, and verifies that both are equal.
 
 use clap::Args;
-use event_log::Log;
-use event_log::transfer::{CopyReport, LogCopier, LogDigest, LogDigestBuilder, TransferSource};
+use event_log::{EventLog, Log};
+use event_log_embedded::transfer::{CopyReport, LogCopier, LogDigest, LogDigestBuilder, TransferSource};
 use event_schemas::ids::Position;
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ impl Migrate {
         let source = log_location::source(&self.from, Position::START).await?;
         let target = log_location::target(&self.to, &self.options).await?;
         let outcome = copy_all(source, &target).await;
-        log_location::close(target).await;
+        target.close().await;
         let report = outcome?;
         report.show(json)?;
         report.verdict()

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use event_log::clock::Clock;
-use event_log::embedded::{self, QuarantinedFile, RepairPlan, RepairReport, Repaired, Salvaged, Settings};
+use event_log_embedded as embedded;
+use event_log_embedded::{QuarantinedFile, RepairPlan, RepairReport, Repaired, Salvaged, Settings};
 use serde_json::{Value, json};
 
 use super::events_folder;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use event_log::embedded::{self, Damage, Extent, Settings, Verified, VerifyError};
+use event_log_embedded as embedded;
+use event_log_embedded::{Damage, Extent, Settings, Verified, VerifyError};
 use serde_json::{Value, json};
 
 use super::events_folder;

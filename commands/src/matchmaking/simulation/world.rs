@@ -201,7 +201,7 @@ impl World {
         let game_service =
             GameServiceClient::new(GameBackend::Simulated(self.service.clone()), self.clock.clone());
         let matchmaking =
-            Matchmaking::new(Log::Memory(self.log.clone()), self.clock.clone(), 10_000, game_service);
+            Matchmaking::new(Log::new(self.log.clone()), self.clock.clone(), 10_000, game_service);
         let tasks: Vec<Task> = vec![
             Box::pin(matchmaker::run(matchmaking.clone())),
             Box::pin(reconciler::follow(matchmaking.clone())),
@@ -294,7 +294,7 @@ impl World {
 
     /// All recorded events.
     pub(super) fn events(&mut self) -> &[Envelope] {
-        let log = Log::Memory(self.log.clone());
+        let log = Log::new(self.log.clone());
         loop {
             let after = self.events.last().map_or(Position::START, |last| last.position);
             let mut read = Box::pin(log.read_all(after, &Filter::All, 4096));
