@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use commands::vault::VaultError;
+use vault::VaultError;
 use event_log_embedded::OpenError;
 use futures_util::FutureExt;
 

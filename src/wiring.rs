@@ -4,7 +4,6 @@ use std::fs::File;
 
 use commands::client::live_game::{self, LiveGame};
 use commands::client::rating_service::{self, RatingService};
-use commands::vault::{Vault, VaultError};
 use commands::work::Readiness;
 use commands::{Commands, ExternalServices};
 use domain::breaker::CircuitState;
@@ -18,7 +17,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::ReadModels;
 use read_api::ReadApi;
 use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
-use read_api::subjects::{DirectoryUnavailable, SubjectDirectory};
+use read_api::subjects::SubjectDirectory;
+use vault::Vault;
 use web::caller::Auth;
 use web::shutdown::Shutdown;
 
@@ -69,7 +69,7 @@ pub(crate) async fn start(
     let metrics = metrics()?;
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
-    let vault = open_vault(config, clock.clone(), *log.head().borrow()).await?;
+    let vault = open_vault(config, *log.head().borrow()).await?;
     let settings = projections::Settings { folder: config.read_models_folder() };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
@@ -109,7 +109,7 @@ fn server(
         lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
         components: vec![work_board(commands), matchmaking(commands)],
         breakers: breakers(commands),
-        subjects: subject_directory(vault),
+        subjects: SubjectDirectory::new(vault),
     }
 }
 
@@ -173,34 +173,6 @@ fn external_services(config: &Config) -> Result<ExternalServices, Failure> {
 fn breakers(commands: &Commands) -> Breakers {
     let commands = commands.clone();
     Breakers::new(move || commands.services())
-}
-
-fn subject_directory(vault: Vault) -> SubjectDirectory {
-    let unavailable = |error: VaultError| DirectoryUnavailable(error.to_string());
-    let (finding, opening) = (vault.clone(), vault.clone());
-    SubjectDirectory::new(
-        move |tenant, user| {
-            let vault = finding.clone();
-            Box::pin(async move { vault.find_subject(&tenant, &user).await.map_err(unavailable) })
-        },
-        move |tenant, subjects| {
-            let vault = vault.clone();
-            Box::pin(async move { vault.users(&tenant, &subjects).await.map_err(unavailable) })
-        },
-        move |tenant, subject, place, sealed| {
-            let vault = opening.clone();
-            Box::pin(async move {
-                match vault.unseal(&tenant, subject, place, &sealed).await {
-                    // It can never be opened again; the rest of the response is still useful.
-                    Err(error @ VaultError::Sealed(_)) => {
-                        tracing::error!(%error, "a sealed text cannot be opened and is omitted");
-                        Ok(None)
-                    }
-                    opened => opened.map_err(unavailable),
-                }
-            })
-        },
-    )
 }
 
 fn work_board(commands: &Commands) -> Component {
@@ -291,7 +263,7 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
     Ok(log)
 }
 
-async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vault, Failure> {
+async fn open_vault(config: &Config, head: Position) -> Result<Vault, Failure> {
     let file = config.vault_file();
     if head > Position::START && !file.exists() {
         tracing::warn!(
@@ -300,7 +272,7 @@ async fn open_vault(config: &Config, clock: Clock, head: Position) -> Result<Vau
              to restore the names, stop the server, restore the file from a backup, and start again"
         );
     }
-    Vault::open(&file, clock, Ids::Random).await.map_err(|error| vault_failure(&file, &error))
+    Vault::open(&file).await.map_err(|error| vault_failure(&file, &error))
 }
 
 /// Installs the metrics recorder of all components.

@@ -18,7 +18,6 @@ pub mod process;
 pub mod routes;
 #[cfg(test)]
 mod soak;
-pub mod vault;
 pub mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};

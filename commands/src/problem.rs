@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
 use event_log::{AppendError, ReadError};
+use vault::VaultError;
 use web::problem::{Code, FieldError, Problem};
 
 use crate::execute::{ExecuteError, LoadError};
 use crate::matchmaking::SagaError;
-use crate::vault::VaultError;
 use crate::work::Readiness;
 
 /// The retry delay after a transient failure.

@@ -14,12 +14,11 @@ mod workers;
 
 use std::time::Duration;
 
-use event_log::clock::{Clock, Ids};
 use event_schemas::envelope::Envelope;
 use event_schemas::time::Timestamp;
 use tokio::runtime::{Builder, Runtime};
+use vault::Vault;
 
-use crate::vault::Vault;
 use harness::Harness;
 use record::Figures;
 
@@ -51,7 +50,7 @@ fn soak(seed: u64, duration: Duration, vault: &Vault) -> (Vec<Envelope>, Figures
 /// A vault that no task uses, so that none waits for its thread, and the runtime that keeps it alive.
 fn vault() -> (Runtime, Vault) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let vault = runtime.block_on(Vault::in_memory(Clock::manual(Timestamp::EPOCH), Ids::Random)).unwrap();
+    let vault = runtime.block_on(Vault::in_memory()).unwrap();
     (runtime, vault)
 }
 

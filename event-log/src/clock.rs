@@ -1,4 +1,4 @@
-//! The clock and the id generator: the only sources of time and new ids in the program.
+//! The clock and the id generator: the only sources of time and new ids for what is in the log.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

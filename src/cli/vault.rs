@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use commands::vault::BackupError;
 use serde_json::json;
+use vault::BackupError;
 
 use matchbook::failure::{Failure, print, vault_failure};
 
@@ -28,7 +28,7 @@ impl Vault {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let Self::Backup(Backup { data, to }) = self;
         let vault = data.join("vault.sqlite");
-        let users = commands::vault::back_up(&vault, &to).await.map_err(|error| {
+        let users = vault::back_up(&vault, &to).await.map_err(|error| {
             let message = error.to_string();
             match error {
                 BackupError::NotAVault(_) | BackupError::Exists(_) => Failure::Usage(message),

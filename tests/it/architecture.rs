@@ -31,15 +31,16 @@ const CRATES: &[CrateRules] = &[
         external: None,
     },
     CrateRules { folder: "web", internal: &["event-schemas"], external: None },
+    CrateRules { folder: "vault", internal: &["event-schemas"], external: None },
     CrateRules {
         folder: "commands",
-        internal: &["domain", "event-log", "event-schemas", "web"],
+        internal: &["domain", "event-log", "event-schemas", "vault", "web"],
         external: None,
     },
     CrateRules { folder: "projections", internal: &["domain", "event-log", "event-schemas"], external: None },
     CrateRules {
         folder: "read-api",
-        internal: &["domain", "event-log", "event-schemas", "projections", "web"],
+        internal: &["domain", "event-log", "event-schemas", "projections", "vault", "web"],
         external: None,
     },
     // The examples use only the server's HTTP API.

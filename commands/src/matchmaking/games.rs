@@ -8,10 +8,10 @@ use event_schemas::game_match::{AbandonReason, Side};
 use event_schemas::ids::{GameId, GameMatchId, PoolKey, SubjectId, Tenant};
 use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
+use vault::Vault;
 
 use crate::client::circuit_breaker::CircuitBreaker;
 use crate::client::live_game::{CallError, GamePlayer, GameRequest, LiveGame};
-use crate::vault::Vault;
 
 /// The name of the service in the list of breakers.
 pub(super) const NAME: &str = "game_service";

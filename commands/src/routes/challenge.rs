@@ -15,6 +15,7 @@ use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
+use vault::Subject;
 use web::caller::Caller;
 use web::enums::{ChallengeStatus, RatingSource, Side, Tag};
 use web::idempotency::IdempotencyKey;
@@ -28,7 +29,6 @@ use crate::execute::ExecuteError;
 use crate::idempotency::KeyStatus;
 use crate::matchmaking::challenges::{self, Acceptance, PairingObstacle, attempt_key, attempt_of_acceptance};
 use crate::matchmaking::strength::ClaimedRating;
-use crate::vault::Subject;
 use crate::{Commands, problem};
 
 const CHALLENGES: &str = "/v1/matchmaking/challenges";

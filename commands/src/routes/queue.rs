@@ -15,6 +15,7 @@ use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
+use vault::Subject;
 use web::caller::Caller;
 use web::enums::{EntryStatus, RatingSource, Tag};
 use web::idempotency::IdempotencyKey;
@@ -26,7 +27,6 @@ use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 use super::{idempotency_of, player_roles};
 use crate::execute::{ExecuteError, Executed};
 use crate::matchmaking::strength::ClaimedRating;
-use crate::vault::Subject;
 use crate::{Commands, problem};
 
 /// The longest metadata, in bytes of JSON.

@@ -14,6 +14,7 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use tokio::sync::oneshot;
+use vault::Vault;
 
 use super::invariants::InvariantChecker;
 use super::record::{Acknowledged, Figures, Record};
@@ -23,7 +24,6 @@ use crate::matchmaking::games::{GameBackend, GameServiceClient};
 use crate::matchmaking::simulation::SimulatedGameService;
 use crate::matchmaking::simulation::world::Rng;
 use crate::process::{expiry, leases, matchmaker, reconciler, retries, worker_timeout};
-use crate::vault::Vault;
 use crate::{Commands, ExternalServices, Settings, work};
 
 /// The mean lifetime of the process, in seconds.

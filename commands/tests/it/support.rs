@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use commands::vault::Vault;
 use commands::{Commands, ExternalServices, Settings};
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
@@ -15,6 +14,7 @@ use poem::endpoint::BoxEndpoint;
 use poem::test::TestClient;
 use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
+use vault::Vault;
 use web::caller::{Auth, Claims, Keys, Now, Roles, mint};
 use web::routes::Routes;
 use web::serve::{Layers, Settings as WebSettings, layers};
@@ -139,7 +139,7 @@ impl TestApp {
     pub(crate) async fn new() -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let log = Log::new(MemoryLog::new(clock.clone()));
-        let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
+        let vault = Vault::in_memory().await.unwrap();
         Self::build(Settings::default(), ExternalServices::default(), clock, log, vault, false).await
     }
 
@@ -182,7 +182,7 @@ impl TestApp {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
-        let vault = Vault::in_memory(clock.clone(), Ids::Random).await.unwrap();
+        let vault = Vault::in_memory().await.unwrap();
         Self::build(Settings::default(), ExternalServices::default(), clock, Log::new(log), vault, false)
             .await
     }

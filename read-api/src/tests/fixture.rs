@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use domain::job::service::Service;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
-use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, SubjectId, Tenant, UserId};
+use event_schemas::ids::{CommandId, CorrelationId, JobId, Position, SubjectId, Tenant};
 use event_schemas::job::Phase as JobPhase;
-use event_schemas::sealed::SealedField;
+use event_schemas::sealed::{Sealed, SealedField};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -23,8 +24,11 @@ use poem::test::TestClient;
 use poem_openapi::OpenApiService;
 use projections::{ReadModels, Settings as ModelSettings};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tokio::net::TcpListener;
 use uuid::Uuid;
+use vault::Vault;
 use web::caller::{Auth, Now};
 use web::routes::Routes;
 use web::serve::{Layers, Settings, layers};
@@ -45,6 +49,7 @@ pub(crate) struct ReadApiFixture {
     pub(super) client: TestClient<Arc<Layers<RootEndpoint>>>,
     pub(crate) api: Arc<ReadApi>,
     endpoint: Arc<Layers<RootEndpoint>>,
+    vault: Vault,
     commands: Cell<u128>,
     /// The time that each append advances the clock by.
     pub(super) pace: Cell<Duration>,
@@ -103,6 +108,7 @@ impl ReadApiFixture {
         let folder = tempfile::tempdir().unwrap();
         let settings = ModelSettings { folder: folder.path().to_owned() };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
+        let vault = vault_of_players(folder.path()).await;
         let server = ServerInfo {
             version: "0.1.0",
             started_at: start(),
@@ -111,7 +117,7 @@ impl ReadApiFixture {
             open_metrics: false,
             components,
             breakers: breakers(),
-            subjects: subject_directory(),
+            subjects: SubjectDirectory::new(vault.clone()),
             thresholds: Thresholds::default(),
             lag_limits: LAG_LIMITS,
         };
@@ -130,11 +136,19 @@ impl ReadApiFixture {
             client: TestClient::new(Arc::clone(&endpoint)),
             api,
             endpoint,
+            vault,
             commands: Cell::new(1),
             pace: Cell::new(Duration::from_secs(1)),
             ahead: Cell::new(Duration::ZERO),
             _folder: folder,
         }
+    }
+
+    /// The text of a player, sealed for this field.
+    pub(super) async fn seal(&self, n: u128, field: SealedField, text: &str) -> Sealed {
+        let user = format!("player-{n}").parse().unwrap();
+        let subject = self.vault.subject(&acme(), &user).await.unwrap();
+        self.vault.seal(&acme(), &subject, field, text).unwrap()
     }
 
     pub(super) fn head(&self) -> Position {
@@ -262,26 +276,17 @@ pub(super) fn player(n: u128) -> SubjectId {
     SubjectId(Uuid::from_u128(n))
 }
 
-const ERASED_FROM: u128 = 900;
-
-/// A directory of the users `player-<n>`, the same in every tenant.
-fn subject_directory() -> SubjectDirectory {
-    let find = |user: &UserId| user.as_str().strip_prefix("player-")?.parse().ok().map(player);
-    let name = |subject: SubjectId| {
-        let n = subject.0.as_u128();
-        (n < ERASED_FROM).then(|| (subject, format!("player-{n}").parse().unwrap()))
-    };
-    SubjectDirectory::new(
-        move |_, user| Box::pin(std::future::ready(Ok(find(&user)))),
-        move |_, subjects| Box::pin(std::future::ready(Ok(subjects.into_iter().filter_map(name).collect()))),
-        move |_, subject, field, sealed| {
-            let open = name(subject).map(|_| match field {
-                SealedField::ChallengeMessage(_) => format!("opened: {}", sealed.as_base64()),
-                SealedField::QueueMetadata(_) => format!(r#"{{"opened": "{}"}}"#, sealed.as_base64()),
-            });
-            Box::pin(std::future::ready(Ok(open)))
-        },
-    )
+/// A vault with the users `player-<n>` up to 899; later ones count as erased.
+async fn vault_of_players(folder: &Path) -> Vault {
+    let file = folder.join("vault.sqlite");
+    drop(Vault::open(&file).await.unwrap());
+    let mut store = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+    let players = "WITH RECURSIVE player (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM player WHERE n < 899) \
+         INSERT INTO subjects (subject_id, tenant, user_id, key, created_at) \
+         SELECT unhex(printf('%032x', n)), $1, 'player-' || n, randomblob(32), 0 FROM player";
+    sqlx::query(players).bind(acme().as_str()).execute(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    Vault::open(&file).await.unwrap()
 }
 
 /// A component with the given health.

@@ -13,7 +13,7 @@ use event_schemas::game_match::{AbandonReason, GameResult, MatchAbandoned, Match
 use event_schemas::ids::{ChallengeId, GameMatchId, Tenant};
 use event_schemas::player::{PlayerBlocked, PlayerRated};
 use event_schemas::rating::{Rating, RatingSource, Skill};
-use event_schemas::sealed::Sealed;
+use event_schemas::sealed::SealedField;
 use event_schemas::stream::StreamId;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ impl ReadApiFixture {
             challenged: player(to),
             strength: strength(1500),
             expires_at: self.clock.now().after(Duration::from_secs(300)),
-            message: Some(Sealed::from_base64("sealed".to_owned())),
+            message: Some(self.seal(from, SealedField::ChallengeMessage(id), "opened: sealed").await),
         };
         self.challenge_event(id, created).await;
     }

@@ -15,7 +15,7 @@ use event_schemas::player::{
 };
 use event_schemas::pool::{PoolConfigured, PoolSettings};
 use event_schemas::rating::{Rating, RatingSource};
-use event_schemas::sealed::Sealed;
+use event_schemas::sealed::SealedField;
 use event_schemas::stream::StreamId;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -234,7 +234,8 @@ async fn current_activity_has_challenges_of_both_players_only() {
 #[tokio::test]
 async fn entry_has_its_metadata() {
     let fixture = ReadApiFixture::open().await;
-    let metadata = Some(Sealed::from_base64("notes".to_owned()));
+    let field = SealedField::QueueMetadata(entry_id(1));
+    let metadata = Some(fixture.seal(1, field, r#"{"opened": "notes"}"#).await);
     fixture.player_event(1, PlayerQueued { metadata, ..fixture.queued_event(1, 1500, &["blitz"]) }).await;
     assert_eq!(fixture.own_entry(1).await.json()["metadata"], json!({"opened": "notes"}));
 }

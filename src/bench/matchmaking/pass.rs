@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use commands::vault::Vault;
 use commands::{Commands, ExternalServices, Settings};
 use domain::matchmaking::queues::Queues;
 use event_log::clock::{Clock, Ids};
@@ -15,6 +14,7 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
+use vault::Vault;
 
 use super::{Figures, crowd, metric, open};
 use matchbook::failure::Failure;
@@ -109,7 +109,7 @@ struct Recorded {
 
 /// Starts the write side on the log, and waits until this number of matches is confirmed.
 async fn record(log: &EmbeddedLog, pairs: u64) -> Result<Recorded, Failure> {
-    let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
+    let vault = Vault::in_memory().await.map_err(|error| failed(&error))?;
     let from = *log.head().borrow();
     let (started, before) = (Clock::System.now(), cpu(ClockId::ProcessCPUTime));
     let shared = Log::new(log.clone());

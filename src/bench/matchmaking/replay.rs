@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use commands::vault::Vault;
 use commands::{Commands, ExternalServices};
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
@@ -18,6 +17,7 @@ use event_schemas::time::Timestamp;
 use projections::{Name, ReadModels};
 use tempfile::TempDir;
 use uuid::Uuid;
+use vault::Vault;
 
 use super::pass::{failed, fold};
 use super::{Figures, crowd, metric, open};
@@ -131,7 +131,7 @@ pub(super) async fn measure(folder: &TempDir) -> Result<Figures, Failure> {
 
 /// The time from the start of the write side until it is ready to pair.
 async fn started(log: &EmbeddedLog) -> Result<Duration, Failure> {
-    let vault = Vault::in_memory(Clock::System, Ids::Random).await.map_err(|error| failed(&error))?;
+    let vault = Vault::in_memory().await.map_err(|error| failed(&error))?;
     let since = Instant::now();
     let shared = Log::new(log.clone());
     let settings = commands::Settings::default();

@@ -1,13 +1,12 @@
 //! The rules of the vault: one subject per user and tenant, and the errors of files and disks.
 
-use event_schemas::time::Timestamp;
+use std::collections::HashMap;
+
+use event_schemas::ids::{Tenant, UserId};
 use futures_util::future::join_all;
+use uuid::Uuid;
 
 use super::*;
-
-fn clock() -> Clock {
-    Clock::manual(Timestamp::EPOCH)
-}
 
 fn name(tenant: &str, user: &str) -> (Tenant, UserId) {
     (tenant.parse().unwrap(), user.parse().unwrap())
@@ -18,17 +17,17 @@ async fn user_keeps_its_subject_after_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
     let (tenant, user) = name("a", "ann");
-    let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
+    let vault = Vault::open(&path).await.unwrap();
     let first = vault.subject(&tenant, &user).await.unwrap();
     assert_eq!(vault.subject(&tenant, &user).await.unwrap(), first);
     drop(vault);
-    let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
+    let vault = Vault::open(&path).await.unwrap();
     assert_eq!(vault.subject(&tenant, &user).await.unwrap(), first);
 }
 
 #[tokio::test]
 async fn subject_is_resolved_only_for_its_tenant() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (a, ann) = name("a", "ann");
     let (b, _) = name("b", "ann");
     let subject = vault.subject(&a, &ann).await.unwrap().id;
@@ -38,7 +37,7 @@ async fn subject_is_resolved_only_for_its_tenant() {
 
 #[tokio::test]
 async fn finding_a_subject_creates_none() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (a, ann) = name("a", "ann");
     assert_eq!(vault.find_subject(&a, &ann).await.unwrap(), None);
     let count: (i64,) = sqlx::query_as("SELECT COUNT(*) FROM subjects").fetch_one(&vault.pool).await.unwrap();
@@ -49,7 +48,7 @@ async fn finding_a_subject_creates_none() {
 
 #[tokio::test]
 async fn users_omits_unknown_subjects_and_other_tenants() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (a, ann) = name("a", "ann");
     let (_, bob) = name("a", "bob");
     let (b, cat) = name("b", "cat");
@@ -65,7 +64,7 @@ async fn users_omits_unknown_subjects_and_other_tenants() {
 
 #[tokio::test]
 async fn same_user_in_two_tenants_has_two_subjects_and_keys() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (a, ann) = name("a", "ann");
     let (b, _) = name("b", "ann");
     let (one, other) = (vault.subject(&a, &ann).await.unwrap(), vault.subject(&b, &ann).await.unwrap());
@@ -75,7 +74,7 @@ async fn same_user_in_two_tenants_has_two_subjects_and_keys() {
 
 #[tokio::test]
 async fn concurrent_requests_create_one_subject() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (tenant, user) = name("a", "ann");
     let subjects = join_all((0..32).map(|_| vault.subject(&tenant, &user))).await;
     let first = subjects[0].as_ref().unwrap().clone();
@@ -86,10 +85,10 @@ async fn concurrent_requests_create_one_subject() {
 async fn file_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
-    let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
+    let vault = Vault::open(&path).await.unwrap();
     sqlx::raw_sql("PRAGMA user_version = 99").execute(&vault.pool).await.unwrap();
     drop(vault);
-    let refused = Vault::open(&path, clock(), Ids::Random).await;
+    let refused = Vault::open(&path).await;
     assert!(matches!(refused, Err(VaultError::Newer(99))));
 }
 
@@ -100,7 +99,7 @@ async fn vault_file_is_readable_by_owner_only() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vault.db");
-    let vault = Vault::open(&path, clock(), Ids::Random).await.unwrap();
+    let vault = Vault::open(&path).await.unwrap();
     let (tenant, user) = name("a", "ann");
     vault.subject(&tenant, &user).await.unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
@@ -111,7 +110,7 @@ async fn vault_file_is_readable_by_owner_only() {
 
 #[tokio::test]
 async fn full_disk_refuses_subjects_until_space_is_free() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let known = name("a", "ann");
     let subject = vault.subject(&known.0, &known.1).await.unwrap();
     let fill = || async {
@@ -135,14 +134,14 @@ async fn file_that_is_not_a_vault_is_unchanged() {
     let path = folder.path().join("vault.db");
     let bytes = [b'x'; 5_000];
     std::fs::write(&path, bytes).unwrap();
-    let refused = Vault::open(&path, clock(), Ids::Random).await.unwrap_err();
+    let refused = Vault::open(&path).await.unwrap_err();
     assert!(matches!(refused, VaultError::CorruptFile(_)), "{refused}");
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 
 #[tokio::test]
 async fn debug_output_hides_the_key() {
-    let vault = Vault::in_memory(clock(), Ids::Random).await.unwrap();
+    let vault = Vault::in_memory().await.unwrap();
     let (tenant, user) = name("a", "ann");
     let subject = vault.subject(&tenant, &user).await.unwrap();
     assert!(format!("{subject:?}").contains("SubjectKey(..)"));

@@ -4,14 +4,16 @@
 //! next transaction.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use event_schemas::ids::{SubjectId, Tenant, UserId};
+use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{KEY_BYTES, Subject, Vault, VaultError, read_key};
+use crate::{KEY_BYTES, Subject, Vault, VaultError, read_key};
 
 /// The most subjects per transaction, so that lookups do not wait long.
 const BATCH_MAX: usize = 256;
@@ -88,6 +90,8 @@ impl Vault {
     async fn insert_batch(&self, pending: &[PendingSubject]) -> Result<Vec<Subject>, VaultError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut subjects = Vec::with_capacity(pending.len());
+        // The system's own clock and ids: for operators only. No decision reads them.
+        let created_at = Timestamp::from(SystemTime::now()).micros();
         for PendingSubject { tenant, user, .. } in pending {
             let mut key = [0; KEY_BYTES];
             SystemRandom::new().fill(&mut key).map_err(|_| VaultError::NoRandomness)?;
@@ -95,11 +99,11 @@ impl Vault {
                 "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (tenant, user_id) DO NOTHING RETURNING subject_id, key",
             )
-            .bind(self.ids.next())
+            .bind(Uuid::now_v7())
             .bind(tenant.as_str())
             .bind(user.as_str())
             .bind(key.as_slice())
-            .bind(self.clock.now().micros())
+            .bind(created_at)
             .fetch_optional(&mut *transaction)
             .await?;
             let (id, key) = match inserted {
@@ -122,8 +126,6 @@ impl Vault {
 
 #[cfg(test)]
 mod tests {
-    use event_log::clock::{Clock, Ids};
-    use event_schemas::time::Timestamp;
     use futures_util::future::join_all;
 
     use super::*;
@@ -141,15 +143,14 @@ mod tests {
     async fn concurrent_subjects_share_transactions_and_are_durable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vault.db");
-        let clock = Clock::manual(Timestamp::EPOCH);
-        let vault = Vault::open(&path, clock.clone(), Ids::Random).await.unwrap();
+        let vault = Vault::open(&path).await.unwrap();
         // SQLite counts the writes in the file's header.
         let writes = || u32::from_be_bytes(std::fs::read(&path).unwrap()[24..28].try_into().unwrap());
         let before = writes();
         let subjects = join_all((0..600).map(|n| named(&vault, n % 500))).await;
         assert!(writes() - before <= 5, "{} transactions", writes() - before);
         drop(vault);
-        let vault = Vault::open(&path, clock, Ids::Random).await.unwrap();
+        let vault = Vault::open(&path).await.unwrap();
         for (n, subject) in subjects.into_iter().enumerate() {
             assert_eq!(named(&vault, n % 500).await.unwrap(), subject.unwrap());
         }
@@ -159,8 +160,7 @@ mod tests {
     async fn cancelled_caller_does_not_block_other_subjects() {
         // In a file, because a connection that was left half-way may be closed, and a vault in memory with it.
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::manual(Timestamp::EPOCH);
-        let vault = Vault::open(&folder.path().join("vault.db"), clock, Ids::Random).await.unwrap();
+        let vault = Vault::open(&folder.path().join("vault.db")).await.unwrap();
         for round in 0..20 {
             let tasks: Vec<_> = (0..40)
                 .map(|n| {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use event_schemas::ids::{SubjectId, Tenant};
 use event_schemas::sealed::{Sealed, SealedField};
 
-use super::{KEY_BYTES, Subject, SubjectKey, Vault, VaultError, read_key};
+use crate::{KEY_BYTES, Subject, SubjectKey, Vault, VaultError, read_key};
 
 impl Vault {
     /// Seals a person's text for this field.
@@ -84,14 +84,12 @@ fn open(subject_key: &SubjectKey, data: &str, sealed: &Sealed) -> Option<String>
 
 #[cfg(test)]
 mod tests {
-    use event_log::clock::{Clock, Ids};
     use event_schemas::ids::{ChallengeId, EntryId};
-    use event_schemas::time::Timestamp;
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::super::Cache;
     use super::*;
+    use crate::subjects::Cache;
 
     const HERE: SealedField = SealedField::ChallengeMessage(ChallengeId(Uuid::from_u128(1)));
 
@@ -100,7 +98,7 @@ mod tests {
     }
 
     async fn vault() -> Vault {
-        Vault::in_memory(Clock::manual(Timestamp::EPOCH), Ids::Random).await.unwrap()
+        Vault::in_memory().await.unwrap()
     }
 
     fn run<T>(test: impl Future<Output = T>) -> T {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::{MIGRATIONS, VaultError, create_private};
+use crate::VaultError;
+use crate::store::{MIGRATIONS, create_private};
 
 /// The reason why the vault was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +76,11 @@ async fn copy(from: &Path, temporary: &Path) -> Result<u64, BackupError> {
 
 #[cfg(test)]
 mod tests {
-    use event_log::clock::{Clock, Ids};
-    use event_schemas::time::Timestamp;
-
-    use super::super::Vault;
     use super::*;
+    use crate::Vault;
 
     async fn vault(path: &Path) -> Vault {
-        Vault::open(path, Clock::manual(Timestamp::EPOCH), Ids::Random).await.unwrap()
+        Vault::open(path).await.unwrap()
     }
 
     #[tokio::test]

@@ -1,0 +1,147 @@
+//! Subjects by user, and users by subject, with a cache of the recently used ones.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use event_schemas::ids::{SubjectId, Tenant, UserId};
+use uuid::Uuid;
+
+use crate::{Subject, SubjectKey, Vault, VaultError, read_key};
+
+/// The number of cached subjects. About 200 bytes each.
+const CACHED_MAX: usize = 100_000;
+
+/// The recently used subjects, by user and by subject id.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    by_user: HashMap<(Tenant, UserId), Subject>,
+    by_subject: HashMap<SubjectId, (Tenant, UserId)>,
+}
+
+impl Cache {
+    pub(crate) fn key(&self, subject: SubjectId) -> Option<(&Tenant, &SubjectKey)> {
+        let name = self.by_subject.get(&subject)?;
+        Some((&name.0, &self.by_user.get(name)?.key))
+    }
+
+    fn insert(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
+        if self.by_user.len() >= CACHED_MAX {
+            // Active users are cached again with their next command.
+            *self = Self::default();
+        }
+        let name = (tenant.clone(), user.clone());
+        self.by_subject.insert(subject.id, name.clone());
+        self.by_user.insert(name, subject.clone());
+    }
+}
+
+impl Vault {
+    /// The subject of a user, durably created by the first call.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read or written.
+    pub async fn subject(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
+        if let Some(known) = self.cached(tenant, user) {
+            return Ok(known);
+        }
+        // Cached subjects do not need the disk.
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(VaultError::Failed);
+        }
+        let subject = self.find_or_create(tenant, user).await.inspect_err(|error| {
+            if error.is_disk_failure() {
+                self.failed.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "the vault's disk failed: cannot create subjects until the next start");
+            }
+        })?;
+        self.cache().insert(tenant, user, &subject);
+        Ok(subject)
+    }
+
+    /// The subject of a user, if there is one. Never creates a subject.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn find_subject(
+        &self,
+        tenant: &Tenant,
+        user: &UserId,
+    ) -> Result<Option<SubjectId>, VaultError> {
+        if let Some(known) = self.cached(tenant, user) {
+            return Ok(Some(known.id));
+        }
+        let found = self.find(tenant, user).await?;
+        if let Some(subject) = &found {
+            self.cache().insert(tenant, user, subject);
+        }
+        Ok(found.map(|subject| subject.id))
+    }
+
+    /// The users of the subjects. Erased subjects, and those of other tenants, are omitted.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn users(
+        &self,
+        tenant: &Tenant,
+        subjects: &[SubjectId],
+    ) -> Result<HashMap<SubjectId, UserId>, VaultError> {
+        let mut users = HashMap::with_capacity(subjects.len());
+        for subject in subjects {
+            if !users.contains_key(subject)
+                && let Some(user) = self.user(tenant, *subject).await?
+            {
+                users.insert(*subject, user);
+            }
+        }
+        Ok(users)
+    }
+
+    async fn find_or_create(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
+        match self.find(tenant, user).await? {
+            Some(subject) => Ok(subject),
+            None => self.create_subject(tenant, user).await,
+        }
+    }
+
+    /// The user of a subject; none if it was erased, or is another tenant's.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault's file cannot be read.
+    pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
+        if let Some((owner, user)) = self.cache().by_subject.get(&subject) {
+            return Ok((owner == tenant).then(|| user.clone()));
+        }
+        let row: Option<(Option<String>, Option<Vec<u8>>)> =
+            sqlx::query_as("SELECT user_id, key FROM subjects WHERE subject_id = $1 AND tenant = $2")
+                .bind(subject.0)
+                .bind(tenant.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        let Some((Some(user), Some(key))) = row else { return Ok(None) };
+        // Only valid user ids were ever written there.
+        let Ok(user) = user.parse() else { return Ok(None) };
+        self.cache().insert(tenant, &user, &Subject { id: subject, key: read_key(key)? });
+        Ok(Some(user))
+    }
+
+    async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Subject>, VaultError> {
+        let row: Option<(Uuid, Vec<u8>)> =
+            sqlx::query_as("SELECT subject_id, key FROM subjects WHERE tenant = $1 AND user_id = $2")
+                .bind(tenant.as_str())
+                .bind(user.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        row.map(|(id, key)| Ok(Subject { id: SubjectId(id), key: read_key(key)? })).transpose()
+    }
+
+    fn cached(&self, tenant: &Tenant, user: &UserId) -> Option<Subject> {
+        self.cache().by_user.get(&(tenant.clone(), user.clone())).cloned()
+    }
+
+    pub(crate) fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        // A map that lost an insert to a panic is still a valid cache.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
