@@ -80,7 +80,7 @@ fn routes(document: &Value) -> Routes {
     {
         routes = routes.with(path, &[Method::GET]);
     }
-    for (path, limits) in commands::routes::ROUTE_LIMITS {
+    for (path, limits) in commands::route_limits() {
         routes =
             routes.limits(path, limits).expect("the write side names its own paths; every start checks this");
     }

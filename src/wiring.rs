@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use commands::client::live_game::{self, LiveGame};
-use commands::client::rating_service::{self, RatingService};
-use commands::work::Readiness;
+use commands::jobs::scheduler::Readiness;
+use commands::matchmaking::live_game::{self, LiveGame};
+use commands::matchmaking::rating_service::{self, RatingService};
 use commands::{Commands, ExternalServices};
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;

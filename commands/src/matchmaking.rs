@@ -4,19 +4,24 @@
 //! a sequence of steps, each of which is decided by one stream and can be repeated. [`match_saga`] and
 //! [`challenge_saga`] run the sagas, and resume them where a crash or another process left them.
 //!
-//! The [`routes`](crate::routes) record entries, challenges and results; the background processes that
-//! [`Matchmaking::start`] starts do the rest.
+//! The [`routes`] record entries, challenges and results; the background processes, the [`matchmaker`], the
+//! [`reconciler`] and the [`expiry`], do the rest.
 
 mod challenge_saga;
 pub(crate) mod challenges;
 mod entries;
-pub mod games;
+pub(crate) mod expiry;
+pub mod game_service;
+pub mod live_game;
 mod match_saga;
+pub(crate) mod matchmaker;
+pub mod rating_service;
 pub(crate) mod ratings;
+pub(crate) mod reconciler;
 mod results;
+pub mod routes;
 #[cfg(test)]
 pub(crate) mod simulation;
-pub(crate) mod strength;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +36,6 @@ use domain::game_match::{self, GameMatchDecider};
 use domain::matchmaking::pending_work::{PendingSagas, UnfinishedSaga};
 use domain::player::{self, PlayerDecider};
 use domain::pool::PoolDecider;
-use event_log::Log;
-use event_log::clock::Clock;
 use event_schemas::envelope::{Cause, Envelope};
 use event_schemas::ids::{CommandId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::pool::PoolSettings;
@@ -40,13 +43,18 @@ use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
+use web::problem::Problem;
 
-use crate::command_context::CommandContext;
-use crate::execute::{ExecuteError, LoadError, Streams};
-use crate::process::{expiry, matchmaker, reconciler};
-use games::GameServiceClient;
+use crate::engine::Engine;
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::{ExecuteError, LoadError, Streams};
+use crate::engine::problem::{from_execute_error, from_load_error};
+use game_service::GameServiceClient;
+use ratings::Ratings;
+
+/// The delay before a process retries a failed command.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The stream categories that matchmaking follows.
 const CATEGORIES: [Category; 4] =
@@ -57,19 +65,16 @@ pub(crate) fn stream_prefixes() -> Vec<String> {
     CATEGORIES.map(|category| category.stream_prefix().to_owned()).into()
 }
 
-/// The write side of matchmaking. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Matchmaking(Arc<Parts>);
-
+/// The write side of matchmaking.
 #[derive(Debug)]
-struct Parts {
-    log: Log,
-    clock: Clock,
+pub struct Matchmaking {
+    pub(crate) engine: Arc<Engine>,
     players: Streams<PlayerDecider>,
     pools: Streams<PoolDecider>,
     game_matches: Streams<GameMatchDecider>,
     challenges: Streams<ChallengeDecider>,
-    game_service: GameServiceClient,
+    pub(crate) game_service: GameServiceClient,
+    ratings: Ratings,
     /// The sagas that this process is running.
     running: Mutex<HashSet<UnfinishedSaga>>,
     pending: Mutex<PendingSagas>,
@@ -117,6 +122,18 @@ pub(crate) enum SagaError {
     Challenge(#[from] ExecuteError<challenge::Refusal>),
 }
 
+impl From<SagaError> for Problem {
+    /// The problem of the caller. The reconciler completes the saga without the caller.
+    fn from(error: SagaError) -> Self {
+        match error {
+            SagaError::Load(error) => from_load_error(error),
+            SagaError::Player(error) => from_execute_error(error),
+            SagaError::Match(error) => from_execute_error(error),
+            SagaError::Challenge(error) => from_execute_error(error),
+        }
+    }
+}
+
 /// One step of a saga.
 #[derive(Clone, Copy, Debug)]
 struct SagaStep<'a> {
@@ -146,47 +163,30 @@ impl SagaStep<'_> {
 }
 
 impl Matchmaking {
-    /// Matchmaking on a log. Each kind of stream caches states of up to `cached_events_max` folded events. No
-    /// background process runs before [`Self::start`].
-    pub fn new(log: Log, clock: Clock, cached_events_max: usize, game_service: GameServiceClient) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, game_service: GameServiceClient, ratings: Ratings) -> Self {
         let progress = Progress { position: Position::START, is_live: false, is_stopped: false };
-        Self(Arc::new(Parts {
-            players: Streams::new(log.clone(), clock.clone(), cached_events_max),
-            pools: Streams::new(log.clone(), clock.clone(), cached_events_max),
-            game_matches: Streams::new(log.clone(), clock.clone(), cached_events_max),
-            challenges: Streams::new(log.clone(), clock.clone(), cached_events_max),
+        Self {
+            players: engine.streams(),
+            pools: engine.streams(),
+            game_matches: engine.streams(),
+            challenges: engine.streams(),
             game_service,
+            ratings,
             running: Mutex::default(),
             pending: Mutex::default(),
             progress: watch::Sender::new(progress),
-            log,
-            clock,
-        }))
+            engine,
+        }
     }
 
-    /// Starts the background processes on the current runtime: the matchmaker, the reconciler and the expiry. Aborting
-    /// the tasks loses nothing: the next start resumes their work.
-    pub fn start(&self) -> [JoinHandle<()>; 4] {
-        [
-            self.spawn(reconciler::follow(self.clone())),
-            self.spawn(reconciler::run(self.clone())),
-            self.spawn(matchmaker::run(self.clone())),
-            self.spawn(expiry::run(self.clone())),
-        ]
-    }
-
-    fn spawn(&self, process: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        let matchmaking = self.clone();
-        let process = async move {
-            process.await;
-            matchmaking.0.progress.send_modify(|progress| progress.is_stopped = true);
-        };
-        tokio::spawn(process.boxed())
+    /// Records that a background process has ended, which happens only if the log cannot be read.
+    pub(crate) fn stop(&self) {
+        self.progress.send_modify(|progress| progress.is_stopped = true);
     }
 
     /// The current status.
     pub(crate) fn status(&self) -> Status {
-        let Progress { position, is_live, is_stopped } = *self.0.progress.borrow();
+        let Progress { position, is_live, is_stopped } = *self.progress.borrow();
         let pending = self.pending();
         Status {
             position,
@@ -195,35 +195,21 @@ impl Matchmaking {
             is_stopped,
             searching: pending.searching(),
             unfinished: pending.unfinished().count(),
-            games: self.0.game_service.breaker_state().map(|(state, _)| state),
+            games: self.game_service.breaker_state().map(|(state, _)| state),
         }
     }
 
     /// The services that it calls, by name, with the state of the circuit breaker and the number of times in a row that
     /// it opened.
     pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, CircuitState, u32)> {
-        self.0
-            .game_service
-            .breaker_state()
-            .map(|(state, openings)| (games::NAME, state, openings))
-            .into_iter()
-    }
-
-    pub(crate) fn log(&self) -> &Log {
-        &self.0.log
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-
-    pub(crate) fn game_service(&self) -> &GameServiceClient {
-        &self.0.game_service
+        let games = self.game_service.breaker_state();
+        let games = games.map(|(state, openings)| (game_service::NAME, state, openings));
+        games.into_iter().chain(self.ratings.breaker_state())
     }
 
     /// The current settings of a pool.
     pub(crate) async fn settings(&self, tenant: &Tenant, pool: &PoolKey) -> Result<PoolSettings, LoadError> {
-        self.0.pools.query(&StreamId::pool(tenant, pool), |folded| folded.state.settings()).await
+        self.pools.query(&StreamId::pool(tenant, pool), |folded| folded.state.settings()).await
     }
 
     /// Executes a step of a saga on a player.
@@ -233,11 +219,11 @@ impl Matchmaking {
         step: SagaStep<'_>,
         action: player::Action,
     ) -> Result<Position, ExecuteError<player::Refusal>> {
-        let at = self.0.clock.now();
+        let at = self.engine.now();
         let stream = StreamId::player(&step.context.tenant, subject_id);
         let cause = step.cause(at, Some(subject_id), &action);
         let command = player::Command { subject_id, at, action };
-        Ok(self.0.players.execute(&stream, &cause, command).await?.position)
+        Ok(self.players.execute(&stream, &cause, command).await?.position)
     }
 
     /// Applies events to the pending work.
@@ -245,16 +231,16 @@ impl Matchmaking {
         let mut pending = self.pending();
         events.iter().for_each(|event| pending.apply(event));
         drop(pending);
-        self.0.progress.send_modify(|progress| progress.position = position);
+        self.progress.send_modify(|progress| progress.position = position);
     }
 
     /// Marks the pending work as current: all events from before the start have been applied.
     pub(crate) fn go_live(&self) {
-        self.0.progress.send_modify(|progress| progress.is_live = true);
+        self.progress.send_modify(|progress| progress.is_live = true);
     }
 
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
-        self.0.progress.subscribe()
+        self.progress.subscribe()
     }
 
     /// Waits until the pending work includes all events up to `position`.
@@ -265,30 +251,30 @@ impl Matchmaking {
 
     pub(crate) fn pending(&self) -> MutexGuard<'_, PendingSagas> {
         // Each event is applied in one step, which cannot panic half-way.
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks a saga; none if this process is running it already. This only saves a second call of the game service: the
     /// streams decide.
-    pub(crate) fn try_lock(&self, unfinished: UnfinishedSaga) -> Option<SagaGuard> {
+    pub(crate) fn try_lock(&self, unfinished: UnfinishedSaga) -> Option<SagaGuard<'_>> {
         let is_new = self.running().insert(unfinished);
-        is_new.then(|| SagaGuard { matchmaking: self.clone(), unfinished })
+        is_new.then(|| SagaGuard { matchmaking: self, unfinished })
     }
 
     fn running(&self) -> MutexGuard<'_, HashSet<UnfinishedSaga>> {
         // A set stays valid whatever happened to its last user.
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The lock on a running saga. Dropping it releases the lock.
 #[derive(Debug)]
-pub(crate) struct SagaGuard {
-    matchmaking: Matchmaking,
+pub(crate) struct SagaGuard<'a> {
+    matchmaking: &'a Matchmaking,
     unfinished: UnfinishedSaga,
 }
 
-impl Drop for SagaGuard {
+impl Drop for SagaGuard<'_> {
     fn drop(&mut self) {
         self.matchmaking.running().remove(&self.unfinished);
     }

@@ -11,13 +11,12 @@ mod invariants;
 mod players;
 mod record;
 mod workers;
+mod world;
 
 use std::time::Duration;
 
 use event_schemas::envelope::Envelope;
 use event_schemas::time::Timestamp;
-use tokio::runtime::{Builder, Runtime};
-use vault::Vault;
 
 use harness::Harness;
 use record::Figures;
@@ -33,9 +32,9 @@ const LOAD_DURATION: Duration = Duration::from_secs(2 * 60 * 60);
 const ENDS_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Runs one seed until all work has ended.
-fn soak(seed: u64, duration: Duration, vault: &Vault) -> (Vec<Envelope>, Figures) {
+fn soak(seed: u64, duration: Duration) -> (Vec<Envelope>, Figures) {
     let end = Timestamp::EPOCH.after(duration);
-    let mut harness = Harness::new(seed, end, vault.clone());
+    let mut harness = Harness::new(seed, end);
     harness.run(end, true);
     harness.heal();
     let mut until = end;
@@ -47,24 +46,16 @@ fn soak(seed: u64, duration: Duration, vault: &Vault) -> (Vec<Envelope>, Figures
     harness.check()
 }
 
-/// A vault that no task uses, so that none waits for its thread, and the runtime that keeps it alive.
-fn vault() -> (Runtime, Vault) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let vault = runtime.block_on(Vault::in_memory()).unwrap();
-    (runtime, vault)
-}
-
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
 #[test]
 fn two_hours_of_crashes_and_outages_lose_and_delay_nothing() {
-    let (_runtime, vault) = vault();
     let (from, seeds) = (number(FROM_VARIABLE, 0), number(SEEDS_VARIABLE, SEEDS));
     let mut sum = Figures::default();
     for seed in from..from + seeds {
-        let (_, figures) = soak(seed, LOAD_DURATION, &vault);
+        let (_, figures) = soak(seed, LOAD_DURATION);
         sum += figures;
     }
     println!("{seeds} seeds from {from}: {sum:#?}");
@@ -73,9 +64,8 @@ fn two_hours_of_crashes_and_outages_lose_and_delay_nothing() {
 
 #[test]
 fn soak_seed_is_reproducible() {
-    let (_runtime, vault) = vault();
     let names = || {
-        let (events, _) = soak(7, LOAD_DURATION / 6, &vault);
+        let (events, _) = soak(7, LOAD_DURATION / 6);
         let name = |event: &Envelope| (event.recorded_at, event.stream.clone(), event.event.event_type());
         events.iter().map(name).collect::<Vec<_>>()
     };

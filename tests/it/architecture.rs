@@ -49,6 +49,13 @@ const CRATES: &[CrateRules] = &[
     CrateRules { folder: "examples/matcher", internal: &[], external: None },
 ];
 
+/// The systems of the write side, and the paths that their files must not import: a system knows the engine and itself.
+const SYSTEMS: &[(&str, &[&str])] = &[
+    ("engine", &["crate::jobs", "crate::matchmaking", "crate::processes", "crate::Commands"]),
+    ("jobs", &["crate::matchmaking", "crate::processes", "crate::Commands"]),
+    ("matchmaking", &["crate::jobs", "crate::Commands"]),
+];
+
 /// Words that the pure core must not contain, because they give access to a clock, randomness or I/O.
 const IMPURE: &[&str] = &[
     "SystemTime",
@@ -151,6 +158,21 @@ fn crates_import_only_what_their_rules_allow() {
                     "{} must not depend on {dependency}",
                     rules.folder
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn systems_of_commands_import_only_the_engine() {
+    for (system, forbidden) in SYSTEMS {
+        let source = root().join("commands/src");
+        let files = rust_files(&source.join(system));
+        assert!(!files.is_empty(), "{system} has moved; change SYSTEMS");
+        for file in files.into_iter().chain([source.join(system).with_extension("rs")]) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for path in *forbidden {
+                assert!(!text.contains(path), "{}: {system} must not import {path}", file.display());
             }
         }
     }

@@ -14,10 +14,10 @@ use event_schemas::game_match::{AbandonReason, MatchPlayer, MatchProposed, Side}
 use event_schemas::ids::{ChallengeId, GameId, Position, SubjectId};
 use event_schemas::stream::StreamId;
 
-use super::games::{CreateGame, GameNotCreated};
+use super::game_service::{CreateGame, GameNotCreated};
 use super::{Matchmaking, SagaError, SagaStep, result_due_at};
-use crate::command_context::CommandContext;
-use crate::execute::{CachedStream, ExecuteError};
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::{CachedStream, ExecuteError};
 
 /// The outcome of a challenge saga.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl Matchmaking {
             let read = |folded: &CachedStream<challenge::ChallengeDecider>| {
                 (folded.state.details().cloned(), folded.position())
             };
-            let (challenge, position) = self.0.challenges.query(&StreamId::challenge(id), read).await?;
+            let (challenge, position) = self.challenges.query(&StreamId::challenge(id), read).await?;
             reached = reached.max(position);
             let Some(challenge) = challenge else {
                 return Err(ExecuteError::from_refusal(challenge::Refusal::Missing).into());
@@ -69,7 +69,7 @@ impl Matchmaking {
                 Phase::Pending | Phase::Declined | Phase::Cancelled | Phase::Expired => {
                     let position = self.release_players(&challenge, failed.as_ref(), context).await?;
                     let failed = failed.map(|not_created: GameNotCreated| {
-                        (not_created.reason, not_created.retry_at.since(self.clock().now()))
+                        (not_created.reason, not_created.retry_at.since(self.engine.now()))
                     });
                     return Ok(ChallengeOutcome {
                         phase: challenge.phase,
@@ -125,7 +125,7 @@ impl Matchmaking {
                     return Ok(fail(GameNotCreated {
                         reason: AbandonReason::PlayerUnavailable,
                         detail: player.to_string(),
-                        retry_at: self.clock().now(),
+                        retry_at: self.engine.now(),
                     }));
                 }
                 Err(error) => return Err(error.into()),
@@ -139,7 +139,7 @@ impl Matchmaking {
                 .map(|(player, strength, side)| (player, strength.rating, side)),
             release_count: attempt.saturating_sub(1),
         };
-        Ok(match self.game_service().create(&request).await {
+        Ok(match self.game_service.create(&request).await {
             Ok(game_id) => challenge::Action::Confirm { attempt, game_id },
             Err(not_created) => fail(not_created),
         })
@@ -169,7 +169,7 @@ impl Matchmaking {
             second,
         };
         let settings = self.settings(&context.tenant, &challenge.created.pool_key).await?;
-        let at = self.clock().now();
+        let at = self.engine.now();
         let result_due_at = result_due_at(at, &settings);
         let actions =
             [game_match::Action::Propose(proposed), game_match::Action::Confirm { game_id, result_due_at }];
@@ -177,7 +177,7 @@ impl Matchmaking {
         let cause =
             SagaStep { target: placing.match_id.0, name: "record", context }.cause(at, None, &commands);
         let stream = StreamId::game_match(placing.match_id);
-        let recorded = self.0.game_matches.execute_all(&stream, &cause, &commands).await?.position;
+        let recorded = self.game_matches.execute_all(&stream, &cause, &commands).await?.position;
         let outcome = self.finish_match(placing.match_id, context).await?;
         Ok(recorded.max(outcome.position))
     }
@@ -192,7 +192,7 @@ impl Matchmaking {
         let attempt = challenge.attempts;
         let reason = not_created.map_or(AbandonReason::GameServiceFailed, |not_created| not_created.reason);
         // The cooldown is for pairings of the queue; these players may be paired at once.
-        let eligible_at = self.clock().now();
+        let eligible_at = self.engine.now();
         let mut reached = Position::START;
         for (player, _) in players_in_order(challenge) {
             let action = player::Action::ReleaseFromChallenge { match_id, attempt, reason, eligible_at };
@@ -209,10 +209,10 @@ impl Matchmaking {
         context: &CommandContext,
         action: challenge::Action,
     ) -> Result<Position, ExecuteError<challenge::Refusal>> {
-        let at = self.clock().now();
+        let at = self.engine.now();
         let cause = SagaStep { target: id.0, name: step, context }.cause(at, None, &action);
         let command = challenge::Command { at, action };
-        Ok(self.0.challenges.execute(&StreamId::challenge(id), &cause, command).await?.position)
+        Ok(self.challenges.execute(&StreamId::challenge(id), &cause, command).await?.position)
     }
 }
 

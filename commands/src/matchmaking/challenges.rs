@@ -16,9 +16,9 @@ use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 use super::{Matchmaking, SagaError};
-use crate::command_context::CommandContext;
-use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
-use crate::idempotency::KeyStatus;
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
+use crate::engine::idempotency::KeyStatus;
 
 /// The retry delay after a concurrent attempt.
 const SOON: Duration = Duration::from_secs(1);
@@ -83,15 +83,15 @@ impl Matchmaking {
     /// Executes a caller's command on a challenge.
     ///
     /// # Errors
-    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    /// As [`Streams::execute`](crate::engine::execute::Streams::execute).
     pub(crate) async fn execute_challenge(
         &self,
         id: ChallengeId,
         cause: &Cause,
         action: Action,
     ) -> Result<Executed, ExecuteError<Refusal>> {
-        let command = challenge::Command { at: self.clock().now(), action };
-        self.0.challenges.execute(&StreamId::challenge(id), cause, command).await
+        let command = challenge::Command { at: self.engine.now(), action };
+        self.challenges.execute(&StreamId::challenge(id), cause, command).await
     }
 
     /// The current state of a challenge of the tenant.
@@ -106,7 +106,7 @@ impl Matchmaking {
         let read = |folded: &CachedStream<ChallengeDecider>| {
             folded.state.details().filter(|_| folded.tenant() == Some(tenant)).cloned()
         };
-        self.0.challenges.query(&StreamId::challenge(id), read).await
+        self.challenges.query(&StreamId::challenge(id), read).await
     }
 
     /// The status of a key that may have created the challenge.
@@ -118,7 +118,7 @@ impl Matchmaking {
         id: ChallengeId,
         idempotency: Idempotency,
     ) -> Result<KeyStatus, LoadError> {
-        self.0.challenges.query(&StreamId::challenge(id), |folded| folded.key_status(idempotency)).await
+        self.challenges.query(&StreamId::challenge(id), |folded| folded.key_status(idempotency)).await
     }
 
     /// A challenge as it was created, unaffected by later events.
@@ -129,7 +129,7 @@ impl Matchmaking {
         &self,
         id: ChallengeId,
     ) -> Result<Option<CreatedChallenge>, LoadError> {
-        let first = self.log().read_stream(&StreamId::challenge(id), Revision(0), 1).await?;
+        let first = self.engine.log.read_stream(&StreamId::challenge(id), Revision(0), 1).await?;
         let Some(first) = first.first().map(Recorded::decode).transpose()? else { return Ok(None) };
         let Event::Challenge(ChallengeEvent::ChallengeCreated(created)) = first.event else {
             return Ok(None);
@@ -150,7 +150,7 @@ impl Matchmaking {
     ) -> Result<Strength, LoadError> {
         let read = |folded: &CachedStream<PlayerDecider>| folded.state.strength(pool, known);
         let (rating, rating_source, skill) =
-            self.0.players.query(&StreamId::player(tenant, player), read).await?;
+            self.players.query(&StreamId::player(tenant, player), read).await?;
         Ok(Strength { rating, rating_source, skill })
     }
 
@@ -166,7 +166,7 @@ impl Matchmaking {
     ) -> Result<bool, LoadError> {
         for (player, other) in [(one, other), (other, one)] {
             let read = |folded: &CachedStream<PlayerDecider>| folded.state.blocks(other);
-            if self.0.players.query(&StreamId::player(tenant, player), read).await? {
+            if self.players.query(&StreamId::player(tenant, player), read).await? {
                 return Ok(true);
             }
         }
@@ -188,7 +188,7 @@ impl Matchmaking {
         }
         for player in [challenged, challenger] {
             let read = |folded: &CachedStream<PlayerDecider>| folded.state.match_id();
-            let held = self.0.players.query(&StreamId::player(tenant, player), read).await?;
+            let held = self.players.query(&StreamId::player(tenant, player), read).await?;
             // The next attempt takes over players that an earlier attempt still holds.
             if held.is_some_and(|held| held != challenge::match_id(challenge_id)) {
                 return Ok(Some(PairingObstacle::Busy(player)));

@@ -13,7 +13,7 @@ use web::enums::{EntryStatus, GameMatchStatus};
 use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use super::Matchmaking;
-use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
+use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
 
 /// The number of a player's events per read, from the latest backwards.
 const PAGE_EVENTS: u64 = 256;
@@ -58,20 +58,20 @@ impl Matchmaking {
     /// Executes a caller's command on a player now.
     ///
     /// # Errors
-    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    /// As [`Streams::execute`](crate::engine::execute::Streams::execute).
     pub(crate) async fn execute_player(
         &self,
         subject_id: SubjectId,
         cause: &Cause,
         action: Action,
     ) -> Result<Executed, ExecuteError<Refusal>> {
-        self.execute_player_at(self.clock().now(), subject_id, cause, action).await
+        self.execute_player_at(self.engine.now(), subject_id, cause, action).await
     }
 
     /// Executes a caller's command on a player at this instant.
     ///
     /// # Errors
-    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    /// As [`Streams::execute`](crate::engine::execute::Streams::execute).
     pub(crate) async fn execute_player_at(
         &self,
         at: Timestamp,
@@ -80,7 +80,7 @@ impl Matchmaking {
         action: Action,
     ) -> Result<Executed, ExecuteError<Refusal>> {
         let command = player::Command { subject_id, at, action };
-        self.0.players.execute(&StreamId::player(&cause.tenant, subject_id), cause, command).await
+        self.players.execute(&StreamId::player(&cause.tenant, subject_id), cause, command).await
     }
 
     /// A player's entry as it was created, unaffected by later events, and the time since which it waits.
@@ -98,7 +98,7 @@ impl Matchmaking {
             let entry = folded.state.entry().filter(|entry| entry.queued.entry_id == entry_id);
             entry.map(|entry| (entry.queued.clone(), entry.queued_at))
         };
-        if let Some(present) = self.0.players.query(&stream, present).await? {
+        if let Some(present) = self.players.query(&stream, present).await? {
             return Ok(Some(present));
         }
         let predicate = |event: &PlayerEvent| matches!(event, PlayerEvent::PlayerQueued(queued) if queued.entry_id == entry_id);
@@ -121,12 +121,12 @@ impl Matchmaking {
         predicate: impl Fn(&PlayerEvent) -> bool,
     ) -> Result<Option<Envelope>, LoadError> {
         let stream = StreamId::player(tenant, subject);
-        let latest = self.0.players.query(&stream, CachedStream::revision).await?;
+        let latest = self.players.query(&stream, CachedStream::revision).await?;
         let mut end = latest.map_or(0, |Revision(latest)| latest + 1);
         while end > 0 {
             let start = end.saturating_sub(PAGE_EVENTS);
             let count = usize::try_from(end - start).unwrap_or(usize::MAX);
-            let events = self.log().read_stream(&stream, Revision(start), count).await?;
+            let events = self.engine.log.read_stream(&stream, Revision(start), count).await?;
             for event in events.iter().rev() {
                 let event = event.decode()?;
                 if matches!(&event.event, Event::Player(event) if predicate(event)) {
@@ -147,7 +147,7 @@ impl Matchmaking {
         tenant: &Tenant,
         subject: SubjectId,
     ) -> Result<Position, LoadError> {
-        self.0.players.query(&StreamId::player(tenant, subject), CachedStream::position).await
+        self.players.query(&StreamId::player(tenant, subject), CachedStream::position).await
     }
 
     /// The player's current activity, if it caused this refusal and has not ended since.
@@ -163,9 +163,7 @@ impl Matchmaking {
         let stream = StreamId::player(tenant, subject);
         let activity = |folded: &CachedStream<PlayerDecider>| folded.state.activity().clone();
         let current = match refusal {
-            Refusal::AlreadyQueued(_) | Refusal::InMatch(_) => {
-                self.0.players.query(&stream, activity).await?
-            }
+            Refusal::AlreadyQueued(_) | Refusal::InMatch(_) => self.players.query(&stream, activity).await?,
             _ => return Ok(None),
         };
         Ok(match current {
@@ -201,6 +199,6 @@ impl Matchmaking {
             Some(game_match::Phase::Ended(_)) => GameMatchStatus::Finished,
             Some(game_match::Phase::Expired) => GameMatchStatus::Expired,
         };
-        self.0.game_matches.query(&StreamId::game_match(id), read).await
+        self.game_matches.query(&StreamId::game_match(id), read).await
     }
 }

@@ -14,10 +14,10 @@ use event_schemas::ids::{EntryId, GameMatchId, Position, SubjectId};
 use event_schemas::player::ReleaseReason;
 use event_schemas::stream::StreamId;
 
-use super::games::{CreateGame, GameNotCreated};
+use super::game_service::{CreateGame, GameNotCreated};
 use super::{Matchmaking, SagaError, SagaStep, result_due_at};
-use crate::command_context::CommandContext;
-use crate::execute::{CachedStream, ExecuteError};
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::{CachedStream, ExecuteError};
 
 /// The outcome of a match saga.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Matchmaking {
                 (folded.state.details().cloned(), folded.position())
             };
             let stream = StreamId::game_match(match_id);
-            let (details, position) = self.0.game_matches.query(&stream, read).await?;
+            let (details, position) = self.game_matches.query(&stream, read).await?;
             reached = reached.max(position);
             // A reservation is recorded after its proposal, so no player is reserved without a match.
             let Some(details) = details else {
@@ -114,7 +114,7 @@ impl Matchmaking {
                     return Ok(game_match::Action::Abandon {
                         reason: AbandonReason::PlayerUnavailable,
                         detail: Some(player.subject_id.to_string()),
-                        eligible_at: self.clock().now(),
+                        eligible_at: self.engine.now(),
                     });
                 }
                 Err(error) => return Err(error.into()),
@@ -130,10 +130,10 @@ impl Matchmaking {
             }),
             release_count: proposed.first.release_count.max(proposed.second.release_count),
         };
-        Ok(match self.game_service().create(&request).await {
+        Ok(match self.game_service.create(&request).await {
             Ok(game_id) => {
                 let settings = self.settings(&context.tenant, &proposed.pool_key).await?;
-                let result_due_at = result_due_at(self.clock().now(), &settings);
+                let result_due_at = result_due_at(self.engine.now(), &settings);
                 game_match::Action::Confirm { game_id, result_due_at }
             }
             Err(GameNotCreated { reason, detail, retry_at }) => {
@@ -197,11 +197,11 @@ impl Matchmaking {
         step: &str,
         action: game_match::Action,
     ) -> Result<Position, ExecuteError<game_match::Refusal>> {
-        let at = self.clock().now();
+        let at = self.engine.now();
         let cause = SagaStep { target: match_id.0, name: step, context }.cause(at, None, &action);
         let command = game_match::Command { at, action };
         let stream = StreamId::game_match(match_id);
-        Ok(self.0.game_matches.execute(&stream, &cause, command).await?.position)
+        Ok(self.game_matches.execute(&stream, &cause, command).await?.position)
     }
 
     /// Expires a match without a result, if it is due, and releases its players.

@@ -1,16 +1,35 @@
-//! Ratings from the tenant's rating service. Even if the service is slow, down or wrong, a player can join a queue,
-//! with a rating from another source.
+//! Ratings from other sources, which take precedence over the player's own results: the token, the request, and the
+//! tenant's rating service. Even if the service is slow, down or wrong, a player can join a queue.
 
 use domain::breaker::{CircuitState, Outcome};
 use event_log::clock::Clock;
 use event_schemas::ids::{PoolKey, Tenant, UserId};
-use event_schemas::rating::Rating;
+use event_schemas::rating::{Rating, RatingSource};
+use web::caller::{Caller, Role};
 
-use crate::client::circuit_breaker::CircuitBreaker;
-use crate::client::rating_service::{CallError, RatingService};
+use crate::engine::circuit_breaker::CircuitBreaker;
+use crate::matchmaking::rating_service::{CallError, RatingService};
 
 /// The name of the service in the list of breakers.
 const NAME: &str = "rating_service";
+
+/// The rating in one pool that came with a caller's request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ClaimedRating {
+    from_token: Option<f64>,
+    from_request: Option<f64>,
+}
+
+impl ClaimedRating {
+    /// The rating that a caller claims. The request's rating counts only if the caller is trusted; for others only the
+    /// token's rating does.
+    pub(crate) fn from_caller(caller: &Caller, pool: &PoolKey, requested: Option<f64>) -> Self {
+        Self {
+            from_token: caller.ratings.get(pool.as_str()).copied(),
+            from_request: requested.filter(|_| caller.has(Role::Service | Role::Admin)),
+        }
+    }
+}
 
 /// The rating service behind its circuit breaker, if there is a service.
 #[derive(Debug)]
@@ -24,8 +43,27 @@ impl Ratings {
         Self { service, breaker: CircuitBreaker::new(clock) }
     }
 
+    /// A user's rating in a pool from the token, else from the request, else from the tenant's rating service within
+    /// its timeout. None if there is none: then the player's own results count, or else the default rating.
+    pub(crate) async fn known(
+        &self,
+        tenant: &Tenant,
+        user: &UserId,
+        pool: &PoolKey,
+        claimed: ClaimedRating,
+    ) -> Option<(Rating, RatingSource)> {
+        let token = claimed.from_token.map(|points| (points, RatingSource::Token));
+        let claimed = token.or(claimed.from_request.map(|points| (points, RatingSource::Request)));
+        // The issuer of tokens may use a wider scale; the end of ours is closer to its rating than no rating.
+        if let Some((points, source)) = claimed {
+            return Some((Rating::nearest(points), source));
+        }
+        let rating = self.lookup(tenant, user, pool).await?;
+        Some((rating, RatingSource::RatingService))
+    }
+
     /// The rating from the service; none without a service, for an unknown player, or after a failed call.
-    pub(crate) async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
+    async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
         let service = self.service.as_ref()?;
         let Ok(permit) = self.breaker.acquire() else {
             count("parked");
@@ -72,7 +110,7 @@ mod tests {
     use poem::{EndpointExt, Response, Server, endpoint};
 
     use super::*;
-    use crate::client::rating_service::Settings;
+    use crate::matchmaking::rating_service::Settings;
 
     /// A service that knows every player's rating while it is healthy, and counts its calls.
     struct Service {

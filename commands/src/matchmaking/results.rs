@@ -10,8 +10,8 @@ use event_schemas::pool::PoolSettings;
 use event_schemas::stream::StreamId;
 
 use super::{Matchmaking, SagaError};
-use crate::command_context::CommandContext;
-use crate::execute::{CachedStream, ExecuteError, Executed, LoadError};
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
 
 impl Matchmaking {
     /// True if the tenant has this match.
@@ -22,13 +22,13 @@ impl Matchmaking {
         let read = |folded: &CachedStream<GameMatchDecider>| {
             folded.tenant() == Some(tenant) && folded.state.details().is_some()
         };
-        self.0.game_matches.query(&StreamId::game_match(id), read).await
+        self.game_matches.query(&StreamId::game_match(id), read).await
     }
 
     /// Records the result of a game.
     ///
     /// # Errors
-    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    /// As [`Streams::execute`](crate::engine::execute::Streams::execute).
     pub(crate) async fn report(
         &self,
         id: GameMatchId,
@@ -36,8 +36,8 @@ impl Matchmaking {
         result: GameResult,
     ) -> Result<Executed, ExecuteError<game_match::Refusal>> {
         let action = game_match::Action::Report(result);
-        let command = game_match::Command { at: self.clock().now(), action };
-        self.0.game_matches.execute(&StreamId::game_match(id), cause, command).await
+        let command = game_match::Command { at: self.engine.now(), action };
+        self.game_matches.execute(&StreamId::game_match(id), cause, command).await
     }
 
     /// Releases the players of a match whose result is recorded, so that they are free when the report returns. Returns
@@ -58,7 +58,7 @@ impl Matchmaking {
         let read = |folded: &CachedStream<GameMatchDecider>| {
             folded.state.details().map(|details| details.proposed.clone())
         };
-        let proposed = self.0.game_matches.query(&StreamId::game_match(id), read).await?;
+        let proposed = self.game_matches.query(&StreamId::game_match(id), read).await?;
         let Some(MatchProposed { first, second, .. }) = proposed else { return Ok(None) };
         let mut latest = None;
         for player in [first, second] {
@@ -73,14 +73,14 @@ impl Matchmaking {
     /// Sets the settings of a pool.
     ///
     /// # Errors
-    /// As [`Streams::execute`](crate::execute::Streams::execute).
+    /// As [`Streams::execute`](crate::engine::execute::Streams::execute).
     pub(crate) async fn configure(
         &self,
         pool_key: &PoolKey,
         cause: &Cause,
         settings: PoolSettings,
     ) -> Result<Executed, ExecuteError<pool::Refusal>> {
-        let command = pool::Command { pool_key: pool_key.clone(), at: self.clock().now(), settings };
-        self.0.pools.execute(&StreamId::pool(&cause.tenant, pool_key), cause, command).await
+        let command = pool::Command { pool_key: pool_key.clone(), at: self.engine.now(), settings };
+        self.pools.execute(&StreamId::pool(&cause.tenant, pool_key), cause, command).await
     }
 }

@@ -1,20 +1,24 @@
 use std::time::Duration;
 
+use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Event;
 use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::{EntryId, Position};
 use event_schemas::player::PlayerEvent;
 use event_schemas::time::Timestamp;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::games::{GameBackend, GameServiceClient};
+use super::game_service::GameBackend;
 use super::simulation::players::{person, queue};
 use super::*;
+use crate::processes::of_matchmaking;
 
-fn matchmaking(log: &MemoryLog, clock: &Clock) -> Matchmaking {
+fn matchmaking(log: &MemoryLog, clock: &Clock) -> Arc<Matchmaking> {
     let game_service = GameServiceClient::new(GameBackend::None, clock.clone());
-    Matchmaking::new(Log::new(log.clone()), clock.clone(), 1_000, game_service)
+    let engine = Engine::simulated(Log::new(log.clone()), clock.clone(), Ids::sequence());
+    Arc::new(Matchmaking::new(Arc::new(engine), game_service, Ratings::new(None, clock.clone())))
 }
 
 /// Waits for an event of this kind, and returns all events that were read.
@@ -35,7 +39,7 @@ async fn started_matchmaking_pairs_two_players_without_a_game() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let log = MemoryLog::new(clock.clone());
     let matchmaking = matchmaking(&log, &clock);
-    let tasks = matchmaking.start();
+    let tasks = of_matchmaking(&matchmaking).map(tokio::spawn);
     for n in 1..=2 {
         queue(matchmaking.clone(), person(n), EntryId(Uuid::from_u128(n.into())), 1_500.0, false).await;
     }
@@ -61,7 +65,7 @@ async fn entry_overdue_at_start_expires_instead_of_pairing() {
         queue(earlier.clone(), person(n), EntryId(Uuid::from_u128(n.into())), 1_500.0, false).await;
     }
     clock.advance(Duration::from_secs(601));
-    let tasks = matchmaking(&log, &clock).start();
+    let tasks = of_matchmaking(&matchmaking(&log, &clock)).map(tokio::spawn);
     let events = until(&log, |event| matches!(event, Event::Player(PlayerEvent::QueueEntryExpired(_)))).await;
     let is_match = |event: &Event| matches!(event, Event::GameMatch(_));
     assert!(!events.iter().any(is_match), "{events:?}");

@@ -1,31 +1,34 @@
-//! The process and the tasks around it, polled one at a time in an order drawn from the seed.
+//! Runs the process and the tasks around it, one at a time in an order drawn from the seed.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
-use tokio::sync::oneshot;
-use vault::Vault;
 
 use super::invariants::InvariantChecker;
-use super::record::{Acknowledged, Figures, Record};
+use super::record::Figures;
+use super::world::{Connection, Process, Task, World};
 use super::{players, workers};
+use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::matchmaking::Matchmaking;
-use crate::matchmaking::games::{GameBackend, GameServiceClient};
+use crate::matchmaking::game_service::{GameBackend, GameServiceClient};
+use crate::matchmaking::ratings::Ratings;
 use crate::matchmaking::simulation::SimulatedGameService;
 use crate::matchmaking::simulation::world::Rng;
-use crate::process::{expiry, leases, matchmaker, reconciler, retries, worker_timeout};
-use crate::{Commands, ExternalServices, Settings, work};
+use crate::processes;
 
+/// The most analyses in progress, as in a server with default settings.
+const ANALYSES_MAX: usize = 100;
 /// The mean lifetime of the process, in seconds.
 const LIFETIME_SECONDS: u64 = 300;
 /// The longest downtime of the process, in seconds.
@@ -34,8 +37,6 @@ const DOWNTIME_SECONDS: u64 = 60;
 const TRACE_LINES: usize = 20;
 /// The livelock guard: no instant needs so many steps.
 const STEPS_PER_INSTANT_MAX: usize = 2_000_000;
-
-pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The flag of a woken task.
 struct Ready(AtomicBool);
@@ -68,71 +69,11 @@ impl RunningTask {
     }
 }
 
-/// The process that crashes.
-#[derive(Clone)]
-pub(super) struct Process {
-    pub(super) commands: Commands,
-    pub(super) matchmaking: Matchmaking,
-}
-
-/// The state that all tasks around the process share.
-#[derive(Clone)]
-pub(super) struct World {
-    pub(super) clock: Clock,
-    pub(super) seed: u64,
-    /// The end of the load.
-    end: Timestamp,
-    pub(super) record: Arc<Mutex<Record>>,
-    connection: Arc<Mutex<Connection>>,
-}
-
-/// The connection to the process, while it runs.
-#[derive(Default)]
-struct Connection {
-    process: Option<Process>,
-    requests: Vec<Task>,
-}
-
-impl World {
-    /// Sends a request to the process. None if it is down, or crashes before it responds: then the outcome is unknown.
-    pub(super) async fn ask<T, F>(&self, request: impl FnOnce(Process) -> F) -> Option<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let (reply, response) = oneshot::channel();
-        {
-            let mut connection = self.connection.lock().unwrap();
-            let request = request(connection.process.clone()?);
-            connection.requests.push(Box::pin(async move {
-                let _ = reply.send(request.await);
-            }));
-        }
-        response.await.ok()
-    }
-
-    pub(super) fn acknowledge(&self, what: Acknowledged) {
-        self.record.lock().unwrap().acknowledged.push(what);
-    }
-
-    pub(super) async fn sleep(&self, rng: &mut Rng, from: u64, to: u64) {
-        // Not in whole seconds, so that instants differ.
-        let millis = from * 1_000 + rng.below((to - from) * 1_000);
-        self.clock.sleep(Duration::from_millis(millis)).await;
-    }
-
-    /// True while the load lasts.
-    pub(super) fn is_open(&self) -> bool {
-        self.clock.now() < self.end
-    }
-}
-
 pub(super) struct Harness {
     rng: Rng,
     world: World,
     log: MemoryLog,
     service: SimulatedGameService,
-    vault: Vault,
     ids: Ids,
     players: Vec<RunningTask>,
     /// The tasks of the process: its background processes, and the requests in progress.
@@ -147,17 +88,15 @@ pub(super) struct Harness {
 }
 
 impl Harness {
-    pub(super) fn new(seed: u64, end: Timestamp, vault: Vault) -> Self {
+    pub(super) fn new(seed: u64, end: Timestamp) -> Self {
         let clock = Clock::manual(Timestamp::EPOCH);
         let service = SimulatedGameService::new(seed ^ 0x5eed, 5);
         service.slow_down(&clock, Duration::from_secs(3));
-        let world =
-            World { clock: clock.clone(), seed, end, record: Arc::default(), connection: Arc::default() };
+        let world = World::new(clock.clone(), seed, end);
         let mut harness = Self {
             rng: Rng(seed),
             log: MemoryLog::yielding(clock.clone()),
             service,
-            vault,
             ids: Ids::sequence(),
             players: Vec::new(),
             tasks: Vec::new(),
@@ -181,29 +120,15 @@ impl Harness {
 
     fn start(&mut self) {
         let (log, clock) = (Log::new(self.log.clone()), self.world.clock.clone());
-        let commands = Commands::open(
-            Settings::default(),
-            log.clone(),
-            clock.clone(),
-            self.ids.clone(),
-            self.vault.clone(),
-            ExternalServices::default(),
-        );
+        let engine = Arc::new(Engine::simulated(log, clock.clone(), self.ids.clone()));
         let game_service =
             GameServiceClient::new(GameBackend::Simulated(self.service.clone()), clock.clone());
-        let matchmaking = Matchmaking::new(log.clone(), clock.clone(), 10_000, game_service);
-        let tasks: Vec<Task> = vec![
-            Box::pin(work::follow(commands.0.board.clone(), log)),
-            Box::pin(leases::run(commands.clone())),
-            Box::pin(worker_timeout::run(commands.clone())),
-            Box::pin(retries::run(commands.clone())),
-            Box::pin(matchmaker::run(matchmaking.clone())),
-            Box::pin(reconciler::follow(matchmaking.clone())),
-            Box::pin(reconciler::run(matchmaking.clone())),
-            Box::pin(expiry::run(matchmaking.clone())),
-        ];
-        self.tasks = tasks.into_iter().map(RunningTask::new).collect();
-        self.world.connection.lock().unwrap().process = Some(Process { commands, matchmaking });
+        let ratings = Ratings::new(None, clock.clone());
+        let jobs = Arc::new(Jobs::new(engine.clone(), LeaseTerms::default(), ANALYSES_MAX));
+        let matchmaking = Arc::new(Matchmaking::new(engine, game_service, ratings));
+        let tasks = processes::of_jobs(&jobs).into_iter().chain(processes::of_matchmaking(&matchmaking));
+        self.tasks = tasks.map(RunningTask::new).collect();
+        self.world.connection.lock().unwrap().process = Some(Process { jobs, matchmaking });
         self.restart_at = None;
         self.invariants.started(clock.now());
         self.next_crash_at =

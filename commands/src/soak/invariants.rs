@@ -19,8 +19,8 @@ use event_schemas::player::PlayerEvent;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkerEnd, WorkerEvent};
 
-use super::harness::Process;
 use super::record::{Acknowledged, Figures, Record};
+use super::world::Process;
 use crate::matchmaking::simulation::check::check;
 
 /// The last known state of a job.
@@ -198,12 +198,12 @@ impl InvariantChecker {
     /// Checks an idle instant. No task is ready now, and the next awaited instant is `next`, so nothing may be left
     /// that is due, or becomes due before.
     pub(super) fn check_idle(&mut self, process: &Process, is_claiming: bool, next: Timestamp) {
-        let Process { commands, matchmaking } = process;
-        let now = commands.0.clock.now();
+        let Process { jobs, matchmaking } = process;
+        let now = jobs.engine.now();
         let context = format!("seed {}, at {now}, idle until {next}", self.seed);
         self.figures.idle_checks += 1;
         assert!(
-            commands.is_ready() && matchmaking.progress().borrow().is_live,
+            jobs.board.is_ready() && matchmaking.progress().borrow().is_live,
             "{context}: not caught up yet"
         );
         if let Some(due) = self.pending.next_due() {
@@ -211,7 +211,7 @@ impl InvariantChecker {
             assert!(due > now && due >= next, "{context}: due at {due}: {what:?}");
         }
         // While the breaker of the game service is open or half-open, players wait for it.
-        if matchmaking.game_service().capacity() == Ok(usize::MAX) {
+        if matchmaking.game_service.capacity() == Ok(usize::MAX) {
             for (id, pool) in self.queues.pools() {
                 let pairing_at = self.first_pairing(pool, now);
                 assert!(

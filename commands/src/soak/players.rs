@@ -7,8 +7,8 @@ use event_schemas::ids::{ChallengeId, EntryId, GameMatchId};
 use event_schemas::pool::{PoolSettings, WindowPolicy};
 use uuid::Uuid;
 
-use super::harness::{Process, Task, World};
 use super::record::Acknowledged;
+use super::world::{Process, Task, World};
 use crate::matchmaking::simulation::SimulatedGameService;
 use crate::matchmaking::simulation::players::{self, CommandOutcome, person};
 use crate::matchmaking::simulation::world::Rng;

@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
+use domain::job::Action;
 use domain::job::analysis::url;
 use domain::job::failure::classify;
-use domain::job::{self, Action};
 use event_schemas::envelope::{Actor, BodyHash, Cause, Idempotency};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, LeaseId, WorkerId};
 use event_schemas::job::{JobProgressReported, JobSource, Phase};
-use event_schemas::stream::StreamId;
 use event_schemas::worker::WorkKind;
 use uuid::Uuid;
 use web::problem::Problem;
 
-use super::harness::{Process, Task, World};
 use super::players::{id, retry_until_known, rng_of};
 use super::record::Acknowledged;
-use crate::claim::{ClaimRequest, Claimed, ClaimedItem};
-use crate::execute::ExecuteError;
+use super::world::{Process, Task, World};
+use crate::engine::execute::ExecuteError;
+use crate::jobs::analyses;
+use crate::jobs::claim::{self, ClaimRequest, Claimed, ClaimedItem};
+use crate::jobs::scheduler::HeartbeatResult;
 use crate::matchmaking::simulation::players::{CommandOutcome, tenant};
 use crate::matchmaking::simulation::world::Rng;
 
@@ -93,8 +94,8 @@ async fn requester(world: World, n: u64) {
         let started = loop {
             let (cause, video_id, source) = (cause_of_start.clone(), video_id.clone(), source.clone());
             let start = async move |process: Process| {
-                let started = process.commands.start_analysis(&cause, &video_id, source).await;
-                started.map(|(_, started)| *started.job_id)
+                let started = analyses::start(&process.jobs, &cause, &video_id, source).await;
+                started.map(|(_, started)| started.job_id)
             };
             match world.ask(start).await {
                 Some(Ok(job)) => break Some(job),
@@ -132,7 +133,7 @@ async fn job_retrier(world: World) {
         let retry = |process: Process| {
             let cause = cause.clone();
             async move {
-                match outcome_of(process.commands.check_latest_analysis(&tenant(), job).await) {
+                match outcome_of(analyses::check_is_latest(&process.jobs, &tenant(), job).await) {
                     CommandOutcome::Done => {
                         act(process, job, cause, Action::Retry { eta_priors: Vec::new() }).await
                     }
@@ -145,8 +146,7 @@ async fn job_retrier(world: World) {
 }
 
 async fn act(process: Process, job: JobId, cause: Cause, action: Action) -> CommandOutcome {
-    let command = job::Command { at: process.commands.0.clock.now(), action };
-    match process.commands.0.jobs.execute(&StreamId::job(job), &cause, command).await {
+    match process.jobs.execute_job(job, &cause, action).await {
         Ok(_) => CommandOutcome::Done,
         Err(ExecuteError::Refused(_)) => CommandOutcome::Refused,
         Err(_) => CommandOutcome::Unknown,
@@ -189,7 +189,8 @@ async fn claim(world: &World, name: &WorkerId, key: Uuid) -> Claimed {
             },
         );
         world.record.lock().unwrap().claiming += 1;
-        let claimed = world.ask(async move |process| process.commands.claim(&cause, &request).await).await;
+        let claimed =
+            world.ask(async move |process| claim::claim(&process.jobs, &cause, &request).await).await;
         world.record.lock().unwrap().claiming -= 1;
         match claimed {
             Some(Ok(claimed)) => return claimed,
@@ -246,9 +247,9 @@ async fn fail(world: &World, name: &WorkerId, item: &ClaimedItem, error: &str, r
     let failed = |process: Process| {
         let (cause, error) = (cause.clone(), error.clone());
         async move {
-            let circuit_open_until = process.commands.0.board.circuit_open_until(job, &error);
+            let circuit_open_until = process.jobs.board.circuit_open_until(job, &error);
             let action = Action::Fail { lease_id: Some(lease_id), error, circuit_open_until };
-            outcome_of(process.commands.report(&cause, lease_id, job, action).await)
+            outcome_of(process.jobs.report(job, lease_id, &cause, action).await)
         }
     };
     if retry_until_known(world, failed).await != CommandOutcome::Done {
@@ -270,7 +271,7 @@ async fn report_under(
     let (job, lease_id) = (item.job_id, item.lease_id);
     let report = |process: Process| {
         let (cause, action) = (cause.clone(), action.clone());
-        async move { outcome_of(process.commands.report(&cause, lease_id, job, action).await) }
+        async move { outcome_of(process.jobs.report(job, lease_id, &cause, action).await) }
     };
     let outcome = retry_until_known(world, report).await;
     if outcome == CommandOutcome::Done {
@@ -285,12 +286,12 @@ async fn stall(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng
         world.clock.sleep(Duration::from_secs(15)).await;
         let (lease, name) = (item.lease_id, name.clone());
         let heartbeat = async move |process: Process| {
-            let board = &process.commands.0.board;
+            let board = &process.jobs.board;
             if !board.is_ready() {
                 return false;
             }
             board.worker_heartbeat(&tenant(), &name);
-            matches!(board.heartbeat(&tenant(), lease), crate::work::HeartbeatResult::Until(_))
+            matches!(board.heartbeat(&tenant(), lease), HeartbeatResult::Until(_))
         };
         if world.ask(heartbeat).await == Some(true) {
             record_heartbeat(world, lease);

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use commands::ExternalServices;
-use commands::client::live_game::{self, LiveGame};
-use commands::client::rating_service::{self, RatingService};
+use commands::matchmaking::live_game::{self, LiveGame};
+use commands::matchmaking::rating_service::{self, RatingService};
 use poem::http::StatusCode;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use poem::{EndpointExt, Request, Response, Server, endpoint};

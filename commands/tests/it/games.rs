@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use commands::ExternalServices;
-use commands::client::live_game::{LiveGame, Settings};
+use commands::matchmaking::live_game::{LiveGame, Settings};
 use domain::breaker::CircuitState;
 use event_schemas::envelope::Event;
 use event_schemas::game_match::{AbandonReason, GameMatchEvent, MatchProposed};

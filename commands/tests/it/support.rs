@@ -228,7 +228,7 @@ impl TestApp {
         assert!(commands.ready().await);
         let service = OpenApiService::new(commands.routes(), "test", "1");
         let document = web::openapi::document(&service.spec()).unwrap();
-        let routes = commands::routes::ROUTE_LIMITS
+        let routes = commands::route_limits()
             .into_iter()
             .try_fold(Routes::from_document(&document), |routes, (path, limits)| routes.limits(path, limits))
             .unwrap();

@@ -104,7 +104,7 @@ impl ReadApiFixture {
         components: Vec<Component>,
     ) -> Self {
         let clock = Clock::manual(start());
-        let log = Log::Memory(MemoryLog::new(clock.clone()));
+        let log = Log::new(MemoryLog::new(clock.clone()));
         let folder = tempfile::tempdir().unwrap();
         let settings = ModelSettings { folder: folder.path().to_owned() };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();

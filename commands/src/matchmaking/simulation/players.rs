@@ -1,5 +1,6 @@
 //! The commands of players and of their games. A refusal is a valid outcome.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::challenge as challenges;
@@ -16,8 +17,8 @@ use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::stream::StreamId;
 use uuid::Uuid;
 
-use crate::command_context::CommandContext;
-use crate::execute::ExecuteError;
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::ExecuteError;
 use crate::matchmaking::{Matchmaking, SagaStep};
 
 pub(crate) fn tenant() -> Tenant {
@@ -75,7 +76,7 @@ fn outcome_of<T, R: std::fmt::Display>(outcome: &Result<T, ExecuteError<R>>) -> 
 }
 
 pub(crate) async fn queue(
-    matchmaking: Matchmaking,
+    matchmaking: Arc<Matchmaking>,
     player: SubjectId,
     entry_id: EntryId,
     rating: f64,
@@ -87,19 +88,22 @@ pub(crate) async fn queue(
         entry_id,
         pools: keys.iter().map(|key| PoolRequest { pool_key: key.parse().unwrap(), rating }).collect(),
         max_rating_gap: None,
-        expires_at: matchmaking.clock().now().after(Duration::from_secs(600)),
+        expires_at: matchmaking.engine.now().after(Duration::from_secs(600)),
         metadata: None,
     };
     act(&matchmaking, player, entry_id.0, player::Action::JoinQueue(join)).await
 }
 
-pub(crate) async fn cancel(matchmaking: Matchmaking, entry: Option<(SubjectId, EntryId)>) -> CommandOutcome {
+pub(crate) async fn cancel(
+    matchmaking: Arc<Matchmaking>,
+    entry: Option<(SubjectId, EntryId)>,
+) -> CommandOutcome {
     let Some((player, entry_id)) = entry else { return CommandOutcome::Refused };
     act(&matchmaking, player, entry_id.0, player::Action::Cancel { entry_id }).await
 }
 
 pub(crate) async fn block(
-    matchmaking: Matchmaking,
+    matchmaking: Arc<Matchmaking>,
     player: SubjectId,
     other: SubjectId,
     blocks: bool,
@@ -109,7 +113,7 @@ pub(crate) async fn block(
 }
 
 pub(crate) async fn challenge(
-    matchmaking: Matchmaking,
+    matchmaking: Arc<Matchmaking>,
     id: ChallengeId,
     challenger: SubjectId,
     challenged: SubjectId,
@@ -120,7 +124,7 @@ pub(crate) async fn challenge(
         challenger,
         challenged,
         strength: strength(),
-        expires_at: matchmaking.clock().now().after(Duration::from_secs(300)),
+        expires_at: matchmaking.engine.now().after(Duration::from_secs(300)),
         message: None,
     };
     let action = challenges::Action::Create(created);
@@ -128,7 +132,7 @@ pub(crate) async fn challenge(
 }
 
 pub(crate) async fn answer(
-    matchmaking: Matchmaking,
+    matchmaking: Arc<Matchmaking>,
     id: Option<ChallengeId>,
     by: SubjectId,
     how: usize,
@@ -146,7 +150,11 @@ pub(crate) async fn answer(
     outcome
 }
 
-pub(crate) async fn report(matchmaking: Matchmaking, id: Option<GameMatchId>, how: usize) -> CommandOutcome {
+pub(crate) async fn report(
+    matchmaking: Arc<Matchmaking>,
+    id: Option<GameMatchId>,
+    how: usize,
+) -> CommandOutcome {
     let Some(id) = id else { return CommandOutcome::Refused };
     let result = [GameResult::First, GameResult::Second, GameResult::Draw, GameResult::Aborted][how];
     let outcome = outcome_of(
@@ -159,11 +167,15 @@ pub(crate) async fn report(matchmaking: Matchmaking, id: Option<GameMatchId>, ho
 }
 
 /// Sets the settings of a pool.
-pub(crate) async fn configure(matchmaking: Matchmaking, key: &str, settings: PoolSettings) -> CommandOutcome {
+pub(crate) async fn configure(
+    matchmaking: Arc<Matchmaking>,
+    key: &str,
+    settings: PoolSettings,
+) -> CommandOutcome {
     let pool_key: PoolKey = key.parse().unwrap();
     let stream = StreamId::pool(&tenant(), &pool_key);
-    let at = matchmaking.clock().now();
+    let at = matchmaking.engine.now();
     let step = SagaStep { target: Uuid::nil(), name: "configure", context: &context() };
     let command = pools::Command { pool_key, at, settings };
-    outcome_of(&matchmaking.0.pools.execute(&stream, &step.cause(at, None, &command), command).await)
+    outcome_of(&matchmaking.pools.execute(&stream, &step.cause(at, None, &command), command).await)
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use event_log::clock::Clock;
+use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{ChallengeId, EntryId, GameId, GameMatchId, Position, SubjectId};
@@ -15,10 +15,12 @@ use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 use super::players::{self, CommandOutcome, person};
-use crate::client::live_game::CallError;
+use crate::engine::Engine;
 use crate::matchmaking::Matchmaking;
-use crate::matchmaking::games::{CreateGame, GameBackend, GameServiceClient};
-use crate::process::{expiry, matchmaker, reconciler};
+use crate::matchmaking::game_service::{CreateGame, GameBackend, GameServiceClient};
+use crate::matchmaking::live_game::CallError;
+use crate::matchmaking::ratings::Ratings;
+use crate::processes::of_matchmaking;
 
 const PLAYERS: u64 = 7;
 const SERVERS: usize = 2;
@@ -127,7 +129,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A server: its background processes and its requests in progress.
 pub(super) struct Server {
-    pub(super) matchmaking: Matchmaking,
+    pub(super) matchmaking: Arc<Matchmaking>,
     pub(super) tasks: Vec<Task>,
 }
 
@@ -200,14 +202,11 @@ impl World {
     fn server(&self) -> Server {
         let game_service =
             GameServiceClient::new(GameBackend::Simulated(self.service.clone()), self.clock.clone());
+        let (log, clock) = (Log::new(self.log.clone()), self.clock.clone());
+        let engine = Engine::simulated(log, clock.clone(), Ids::sequence());
         let matchmaking =
-            Matchmaking::new(Log::new(self.log.clone()), self.clock.clone(), 10_000, game_service);
-        let tasks: Vec<Task> = vec![
-            Box::pin(matchmaker::run(matchmaking.clone())),
-            Box::pin(reconciler::follow(matchmaking.clone())),
-            Box::pin(reconciler::run(matchmaking.clone())),
-            Box::pin(expiry::run(matchmaking.clone())),
-        ];
+            Arc::new(Matchmaking::new(Arc::new(engine), game_service, Ratings::new(None, clock)));
+        let tasks = of_matchmaking(&matchmaking).into();
         Server { matchmaking, tasks }
     }
 

@@ -1,0 +1,81 @@
+//! The engine that all systems share: it executes commands on streams, and records who sent them.
+
+pub(crate) mod circuit_breaker;
+pub(crate) mod command_context;
+pub mod execute;
+pub(crate) mod http;
+pub mod idempotency;
+pub(crate) mod problem;
+
+use domain::decider::Decider;
+use event_log::clock::{Clock, Ids};
+use event_log::{EventLog, Log};
+use event_schemas::envelope::Event;
+use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
+use vault::{Subject, Vault};
+use web::caller::Caller;
+use web::problem::Problem;
+
+use execute::Streams;
+use idempotency::KeyLocks;
+
+/// The log, the clock and the callers' subjects.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) log: Log,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) vault: Vault,
+    pub(crate) key_locks: KeyLocks,
+    cached_events_max: usize,
+}
+
+impl Engine {
+    /// An engine on a log. Each kind of stream caches states of up to `cached_events_max` folded events.
+    pub(crate) fn new(log: Log, clock: Clock, ids: Ids, vault: Vault, cached_events_max: usize) -> Self {
+        Self { log, clock, ids, vault, key_locks: KeyLocks::default(), cached_events_max }
+    }
+
+    /// The streams of one consistency boundary.
+    pub(crate) fn streams<D>(&self) -> Streams<D>
+    where
+        D: Decider,
+        D::State: Clone,
+        D::Event: TryFrom<Event> + Into<Event> + Clone,
+    {
+        Streams::new(self.log.clone(), self.clock.clone(), self.cached_events_max)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The position of the newest event in the log.
+    pub(crate) fn head(&self) -> Position {
+        *self.log.head().borrow()
+    }
+
+    /// The subject of the caller.
+    ///
+    /// # Errors
+    /// 403 for credentials without a user; an error of the vault.
+    pub(crate) async fn subject(&self, caller: &Caller) -> Result<Subject, Problem> {
+        let subject = self.vault.subject(&caller.tenant, caller.user()?).await;
+        subject.map_err(|error| problem::from_vault_error(&error))
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// An engine for simulations, whose vault no task uses, so that none waits for the vault's thread.
+    pub(crate) fn simulated(log: Log, clock: Clock, ids: Ids) -> Self {
+        static VAULT: std::sync::LazyLock<(tokio::runtime::Runtime, Vault)> =
+            std::sync::LazyLock::new(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let vault = runtime.block_on(Vault::in_memory()).unwrap();
+                (runtime, vault)
+            });
+        Self::new(log, clock, ids, VAULT.1.clone(), 2_000_000)
+    }
+}

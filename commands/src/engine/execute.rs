@@ -1,0 +1,336 @@
+//! Executes commands: load, decide, append, and on a conflict decide again.
+//!
+//! Folded states are cached, so that a command reads only new events: a stream of 60,000 events is folded once and then
+//! updated with each append. Commands on one stream wait for each other here, to avoid conflicts in the log. That is an
+//! optimisation only: the log's expected revision decides.
+
+mod cache;
+mod cached_stream;
+
+use std::fmt;
+
+use event_schemas::envelope::{Cause, Event, Idempotency, NewEvent, Unreadable};
+use event_schemas::ids::Position;
+use event_schemas::stream::StreamId;
+
+use domain::decider::{self, Decider, Occurred, RefusedItem};
+use event_log::clock::Clock;
+use event_log::{APPEND_EVENTS_MAX, AppendError, EventLog, Expected, Log, ReadError};
+
+use super::idempotency::{self, KeyStatus};
+use cache::{Cache, Entry};
+pub use cached_stream::CachedStream;
+
+/// The number of decisions before a command fails as contended.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// The number of events per read.
+const PAGE_EVENTS: usize = 4096;
+
+/// The bytes of one append: below the log's own limit, and below EventStoreDB's limit with its framing.
+const APPEND_BYTES: usize = 900_000;
+
+/// The result of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// The number of events that it recorded, now or when it was first sent.
+    pub events: usize,
+    /// The position of its last event, or the stream's position if nothing changed.
+    pub position: Position,
+    /// True if this is the result of an earlier command with the same idempotency key.
+    pub repeated: bool,
+}
+
+/// The reason why a stream's state could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("the event at position {0} does not belong in its stream")]
+    ForeignEvent(Position),
+}
+
+/// The reason why a command was not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError<R: fmt::Display> {
+    /// A rule forbids it. For a batch, every refused command; never empty.
+    #[error("refused: {}", .0.first().map(|item| item.refusal.to_string()).unwrap_or_default())]
+    Refused(Vec<RefusedItem<R>>),
+    /// The stream belongs to another tenant, and so does not exist for this one.
+    #[error("not found")]
+    OtherTenant,
+    #[error("the idempotency key was used for another command; take a new key")]
+    KeyReused,
+    /// Every attempt lost to a concurrent command.
+    #[error("too many concurrent commands on the same resource; try again")]
+    Contended,
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Append(AppendError),
+}
+
+impl<R: fmt::Display> ExecuteError<R> {
+    /// The refusal of a single command.
+    pub(crate) fn from_refusal(refusal: R) -> Self {
+        Self::Refused(vec![RefusedItem { index: 0, refusal }])
+    }
+}
+
+/// The streams of one consistency boundary. Cheap to clone; clones share the cached states.
+pub struct Streams<D: Decider> {
+    log: Log,
+    clock: Clock,
+    cache: Cache<D>,
+}
+
+impl<D: Decider> fmt::Debug for Streams<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
+
+impl<D: Decider> Clone for Streams<D> {
+    fn clone(&self) -> Self {
+        Self { log: self.log.clone(), clock: self.clock.clone(), cache: self.cache.clone() }
+    }
+}
+
+impl<D> Streams<D>
+where
+    D: Decider,
+    D::State: Clone,
+    D::Event: TryFrom<Event> + Into<Event> + Clone,
+{
+    /// Streams with a cache for states of up to `cached_events_max` folded events in total.
+    pub fn new(log: Log, clock: Clock, cached_events_max: usize) -> Self {
+        Self { log, clock, cache: Cache::new(cached_events_max) }
+    }
+
+    /// Executes a command on a stream.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]. Only [`AppendError::Unknown`] leaves open whether something was recorded.
+    pub async fn execute(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        command: D::Command,
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        self.execute_all(stream, cause, &[command]).await
+    }
+
+    /// Executes several commands on a stream: all of them or, if one is refused, none.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_all(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        commands: &[D::Command],
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        let shared = self.cache.entry(stream);
+        let mut entry = shared.lock().await;
+        let executed = self.decide_and_append(stream, cause, commands, &mut entry).await;
+        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
+        metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
+        executed
+    }
+
+    /// Reads from the stream's current state.
+    ///
+    /// # Errors
+    /// [`LoadError`] if its events cannot be read.
+    pub async fn query<T>(
+        &self,
+        stream: &StreamId,
+        project: impl FnOnce(&CachedStream<D>) -> T,
+    ) -> Result<T, LoadError> {
+        let shared = self.cache.entry(stream);
+        let mut entry = shared.lock().await;
+        self.catch_up(stream, &mut entry).await?;
+        let projected = project(entry.get_or_insert_default());
+        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
+        Ok(projected)
+    }
+
+    async fn decide_and_append(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        commands: &[D::Command],
+        entry: &mut Entry<D>,
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        if entry.is_none() {
+            self.catch_up(stream, entry).await?;
+        }
+        let mut recorded = 0;
+        for _ in 0..ATTEMPTS_MAX {
+            let cached = entry.get_or_insert_default();
+            if cached.tenant().is_some_and(|tenant| *tenant != cause.tenant) {
+                return Err(ExecuteError::OtherTenant);
+            }
+            cached.keys.evict_before(self.clock.now().before(idempotency::KEY_TTL));
+            match cause.idempotency.map_or(KeyStatus::Unused, |idempotency| cached.keys.find(idempotency)) {
+                KeyStatus::Unused => {}
+                KeyStatus::BodyMismatch => return Err(ExecuteError::KeyReused),
+                KeyStatus::Completed(command) => {
+                    return Ok(Executed {
+                        events: command.events,
+                        position: command.position,
+                        repeated: true,
+                    });
+                }
+            }
+            match decider::decide_all::<D>(commands, &cached.state).map(|batch| batch.events) {
+                Ok(events) if !events.is_empty() => {
+                    match self.append(stream, cause, events, entry, &mut recorded).await {
+                        Err(AppendError::Conflict { .. }) => {
+                            self.catch_up(stream, entry).await?;
+                        }
+                        appended => return appended.map_err(ExecuteError::Append),
+                    }
+                }
+                // No expected revision guards a decision without events, so it counts only if it is based on the newest
+                // state.
+                no_op => {
+                    if !self.catch_up(stream, entry).await? {
+                        no_op.map_err(ExecuteError::Refused)?;
+                        let now = self.clock.now();
+                        return Ok(entry.get_or_insert_default().no_op(cause.idempotency, now));
+                    }
+                }
+            }
+        }
+        Err(ExecuteError::Contended)
+    }
+
+    /// Folds the events that are newer than the cached state. True if there were any.
+    async fn catch_up(&self, stream: &StreamId, entry: &mut Entry<D>) -> Result<bool, LoadError> {
+        let mut has_new_events = false;
+        loop {
+            let cached = entry.get_or_insert_default();
+            let page = self.log.read_stream(stream, cached.next_revision(), PAGE_EVENTS).await?;
+            if page.is_empty() {
+                return Ok(has_new_events);
+            }
+            has_new_events = true;
+            let cached = entry.get_or_insert_default();
+            for recorded in &page {
+                cached.apply_recorded(recorded)?;
+            }
+            if page.len() < PAGE_EVENTS && self.log.short_page_means_end() {
+                return Ok(has_new_events);
+            }
+        }
+    }
+
+    /// Appends the events, in several appends if they do not fit into one, and updates the state. `recorded` counts the
+    /// events of the command, including those of earlier attempts.
+    async fn append(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        events: Vec<Occurred<D::Event>>,
+        entry: &mut Entry<D>,
+        recorded: &mut usize,
+    ) -> Result<Executed, AppendError> {
+        let cached = entry.get_or_insert_default();
+        let partial = cause.idempotency.map_or(0, |idempotency| cached.keys.partial_events(idempotency));
+        *recorded = partial.max(*recorded);
+        let mut batches = split(stream, cause, *recorded, events);
+        if let Some((_, first_batches)) = batches.split_last_mut()
+            && let Some(idempotency) = cause.idempotency
+        {
+            let partial = Cause { idempotency: Some(idempotency::partial_key(idempotency)), ..cause.clone() };
+            first_batches.iter_mut().for_each(|batch| batch.reencode(stream, &partial));
+        }
+        let mut position = cached.position();
+        for batch in batches {
+            let count = batch.events.len();
+            let bytes = batch.encoded.iter().map(|event| event.data.len()).sum();
+            let expected = Expected::after(entry.get_or_insert_default().revision());
+            match self.log.append(stream, expected, batch.encoded).await {
+                Ok(appended) => {
+                    let cached = entry.get_or_insert_default();
+                    cached.apply_appended(&batch.events, bytes, appended, &cause.tenant, batch.idempotency);
+                    *recorded += count;
+                    position = appended.position;
+                }
+                Err(error) => {
+                    if matches!(error, AppendError::Unknown { .. }) {
+                        *entry = None;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Executed { events: *recorded, position, repeated: false })
+    }
+}
+
+fn outcome<R: fmt::Display>(executed: &Result<Executed, ExecuteError<R>>) -> &'static str {
+    match executed {
+        Ok(Executed { repeated: true, .. }) => "repeated",
+        Ok(Executed { events: 0, .. }) => "no_op",
+        Ok(_) => "recorded",
+        Err(ExecuteError::Refused(_) | ExecuteError::OtherTenant | ExecuteError::KeyReused) => "refused",
+        Err(_) => "failed",
+    }
+}
+
+/// The events of one append.
+struct AppendBatch<E> {
+    /// The index of its first event within the command.
+    first: usize,
+    events: Vec<Occurred<E>>,
+    encoded: Vec<NewEvent>,
+    bytes: usize,
+    idempotency: Option<Idempotency>,
+}
+
+impl<E: Into<Event> + Clone> AppendBatch<E> {
+    fn starting_at(first: usize, idempotency: Option<Idempotency>) -> Self {
+        Self { first, events: Vec::new(), encoded: Vec::new(), bytes: 0, idempotency }
+    }
+
+    fn reencode(&mut self, stream: &StreamId, cause: &Cause) {
+        self.idempotency = cause.idempotency;
+        let encode = |(index, occurred): (usize, &Occurred<E>)| {
+            NewEvent::encode(cause, stream, self.first + index, occurred.at, &occurred.event.clone().into())
+        };
+        self.encoded = self.events.iter().enumerate().map(encode).collect();
+    }
+}
+
+/// Splits the events into appends that the log accepts. An event that alone exceeds the limit stays alone, and the log
+/// refuses it.
+fn split<E: Into<Event> + Clone>(
+    stream: &StreamId,
+    cause: &Cause,
+    first: usize,
+    events: Vec<Occurred<E>>,
+) -> Vec<AppendBatch<E>> {
+    let mut batches = Vec::new();
+    let mut batch = AppendBatch::starting_at(first, cause.idempotency);
+    for (index, occurred) in events.into_iter().enumerate() {
+        let index = first + index;
+        let encoded = NewEvent::encode(cause, stream, index, occurred.at, &occurred.event.clone().into());
+        let bytes = encoded.event_type.as_str().len() + encoded.metadata.len() + encoded.data.len();
+        let full = batch.events.len() == APPEND_EVENTS_MAX || batch.bytes + bytes > APPEND_BYTES;
+        if full && !batch.events.is_empty() {
+            batches.push(std::mem::replace(&mut batch, AppendBatch::starting_at(index, cause.idempotency)));
+        }
+        batch.bytes += bytes;
+        batch.encoded.push(encoded);
+        batch.events.push(occurred);
+    }
+    batches.push(batch);
+    batches
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! The folded state of one stream, and its revision.
+
+use std::fmt;
+
+use event_schemas::envelope::{Event, Idempotency, Recorded};
+use event_schemas::ids::{Position, Revision, Tenant};
+use event_schemas::time::Timestamp;
+
+use domain::decider::{Decider, Occurred};
+use event_log::Appended;
+
+use super::{Executed, LoadError};
+use crate::engine::idempotency::{KeyStatus, Keys};
+
+/// The state of a stream at a revision.
+pub struct CachedStream<D: Decider> {
+    /// The state of the consistency boundary.
+    pub state: D::State,
+    revision: Option<Revision>,
+    position: Position,
+    tenant: Option<Tenant>,
+    /// The size of the data of all its events.
+    bytes: usize,
+    pub(super) keys: Keys,
+}
+
+/// The data size of an ordinary event. A larger event costs as many ordinary events as fit into its size.
+const EVENT_BYTES: usize = 512;
+
+impl<D: Decider> fmt::Debug for CachedStream<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStream").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+impl<D: Decider> Default for CachedStream<D> {
+    fn default() -> Self {
+        Self {
+            state: D::State::default(),
+            revision: None,
+            position: Position::START,
+            tenant: None,
+            bytes: 0,
+            keys: Keys::default(),
+        }
+    }
+}
+
+impl<D: Decider> CachedStream<D> {
+    /// The revision of the last event; none if there is no event.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// The position of the last event; the start if there is no event.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The tenant that owns the stream: the tenant of its first event. None if there is no event.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// The status of an idempotency key on the stream.
+    pub fn key_status(&self, idempotency: Idempotency) -> KeyStatus {
+        self.keys.find(idempotency)
+    }
+
+    pub(super) fn next_revision(&self) -> Revision {
+        self.revision.map_or(Revision(0), Revision::next)
+    }
+
+    /// The approximate memory of the state, counted in ordinary events.
+    pub(super) fn cost(&self) -> usize {
+        let events = usize::try_from(self.next_revision().0).unwrap_or(usize::MAX);
+        events.max(self.bytes / EVENT_BYTES).saturating_add(self.keys.len())
+    }
+
+    /// Applies an event that was read from the log.
+    pub(super) fn apply_recorded(&mut self, recorded: &Recorded) -> Result<(), LoadError>
+    where
+        D::Event: TryFrom<Event>,
+    {
+        let envelope = recorded.decode()?;
+        let event =
+            D::Event::try_from(envelope.event).map_err(|_| LoadError::ForeignEvent(recorded.position))?;
+        self.evolve(&event, envelope.metadata.occurred_at);
+        self.tenant.get_or_insert(envelope.metadata.tenant);
+        if let Some(carried) = envelope.metadata.idempotency {
+            self.keys.record(carried, 1, recorded.position, recorded.recorded_at);
+        }
+        self.bytes += recorded.data.len();
+        self.revision = Some(recorded.revision);
+        self.position = recorded.position;
+        Ok(())
+    }
+
+    /// Applies events that were just appended; `bytes` is the size of their data.
+    pub(super) fn apply_appended(
+        &mut self,
+        events: &[Occurred<D::Event>],
+        bytes: usize,
+        appended: Appended,
+        tenant: &Tenant,
+        carried: Option<Idempotency>,
+    ) {
+        for occurred in events {
+            self.evolve(&occurred.event, occurred.at);
+        }
+        self.tenant.get_or_insert_with(|| tenant.clone());
+        if let Some(carried) = carried {
+            self.keys.record(carried, events.len(), appended.position, appended.recorded_at);
+        }
+        self.bytes += bytes;
+        self.revision = Some(appended.revision);
+        self.position = appended.position;
+    }
+
+    /// The result of a command that changes nothing. Its key is kept only in memory, because there is no event to carry
+    /// it.
+    pub(super) fn no_op(&mut self, idempotency: Option<Idempotency>, now: Timestamp) -> Executed {
+        let position = self.position;
+        if let Some(idempotency) = idempotency {
+            self.keys.record(idempotency, 0, position, now);
+        }
+        let events = idempotency.map_or(0, |idempotency| self.keys.partial_events(idempotency));
+        Executed { events, position, repeated: false }
+    }
+
+    fn evolve(&mut self, event: &D::Event, occurred_at: Timestamp) {
+        self.state = D::evolve(std::mem::take(&mut self.state), event, occurred_at);
+    }
+}

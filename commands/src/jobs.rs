@@ -1,0 +1,190 @@
+//! Jobs: creating them, assigning their work to workers, and recording what the workers report.
+
+pub(crate) mod analyses;
+pub(crate) mod claim;
+pub(crate) mod problem;
+pub(crate) mod processes;
+pub mod routes;
+pub mod scheduler;
+
+use std::sync::Arc;
+
+use domain::image_matching::shard::ImageMatchShardDecider;
+use domain::image_matching::{self, ImageMatchingDecider};
+use domain::job::{self, JobAvailability, JobDecider};
+use domain::lease::LeaseTerms;
+use domain::worker::{self, WorkerDecider};
+use event_log::EventLog;
+use event_schemas::envelope::{Cause, Envelope, Event, Recorded};
+use event_schemas::ids::{JobId, LeaseId, Position, Revision, Tenant, WorkerId};
+use event_schemas::job::{JobCreated, JobEvent, JobKind};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use web::problem::Problem;
+
+use crate::engine::Engine;
+use crate::engine::execute::{CachedStream, ExecuteError, Executed, Streams};
+use crate::engine::problem::{from_execute_error, from_load_error};
+use scheduler::{LeaseLookup, WorkBoard};
+
+/// The write side of jobs.
+#[derive(Debug)]
+pub struct Jobs {
+    pub(crate) engine: Arc<Engine>,
+    leases: LeaseTerms,
+    /// The most video analyses that a tenant may have in progress.
+    analyses_max: usize,
+    jobs: Streams<JobDecider>,
+    image_matchings: Streams<ImageMatchingDecider>,
+    image_matches: Streams<ImageMatchShardDecider>,
+    workers: Streams<WorkerDecider>,
+    pub(crate) board: WorkBoard,
+}
+
+/// The facts about a job that commands on its parts need.
+#[derive(Clone, Copy, Debug)]
+struct JobRef {
+    kind: JobKind,
+    availability: JobAvailability,
+    /// The position of its latest event.
+    position: Position,
+}
+
+/// The first event of a job.
+struct Creation {
+    created: JobCreated,
+    at: Timestamp,
+    position: Position,
+}
+
+impl Jobs {
+    pub(crate) fn new(engine: Arc<Engine>, leases: LeaseTerms, analyses_max: usize) -> Self {
+        Self {
+            leases,
+            analyses_max,
+            jobs: engine.streams(),
+            image_matchings: engine.streams(),
+            image_matches: engine.streams(),
+            workers: engine.streams(),
+            board: WorkBoard::new(engine.clock.clone(), leases.term),
+            engine,
+        }
+    }
+
+    /// The facts about a job of the tenant.
+    ///
+    /// # Errors
+    /// 404 if there is no such job, or it is another tenant's.
+    async fn job(&self, tenant: &Tenant, job: JobId) -> Result<JobRef, Problem> {
+        let project = |stream: &CachedStream<JobDecider>| {
+            let details = stream.state.details().filter(|_| stream.tenant() == Some(tenant))?;
+            let availability = stream.state.availability();
+            Some(JobRef { kind: details.kind(), availability, position: stream.position() })
+        };
+        let found = self.jobs.query(&StreamId::job(job), project).await.map_err(from_load_error)?;
+        found.ok_or_else(problem::no_such_job)
+    }
+
+    /// The creation of a job, unaffected by later events, so that a repeated command gets its first result.
+    async fn creation(&self, job: JobId) -> Result<Creation, Problem> {
+        let first = self.engine.log.read_stream(&StreamId::job(job), Revision(0), 1).await;
+        let first = first.map_err(|error| from_load_error(error.into()))?;
+        let first = first.first().map(Recorded::decode).transpose();
+        match first.map_err(|error| from_load_error(error.into()))? {
+            Some(Envelope {
+                event: Event::Job(JobEvent::JobCreated(created)), metadata, position, ..
+            }) => Ok(Creation { created, at: metadata.occurred_at, position }),
+            _ => Err(Problem::internal(&"the stream of a job does not start with its creation")),
+        }
+    }
+
+    /// Executes a command on a job now.
+    ///
+    /// # Errors
+    /// As [`Streams::execute`].
+    pub(crate) async fn execute_job(
+        &self,
+        job: JobId,
+        cause: &Cause,
+        action: job::Action,
+    ) -> Result<Executed, ExecuteError<job::Refusal>> {
+        let command = job::Command { at: self.engine.now(), action };
+        self.jobs.execute(&StreamId::job(job), cause, command).await
+    }
+
+    /// Executes a command on the matching of a job now.
+    ///
+    /// # Errors
+    /// As [`Streams::execute`].
+    async fn execute_matching(
+        &self,
+        job: JobId,
+        availability: JobAvailability,
+        cause: &Cause,
+        action: image_matching::Action,
+    ) -> Result<Executed, ExecuteError<image_matching::Refusal>> {
+        let command = image_matching::Command { job: availability, at: self.engine.now(), action };
+        self.image_matchings.execute(&StreamId::image_matching(job), cause, command).await
+    }
+
+    /// Executes a command on a worker now.
+    ///
+    /// # Errors
+    /// As [`Streams::execute`].
+    async fn execute_worker(
+        &self,
+        worker_id: &WorkerId,
+        cause: &Cause,
+        action: worker::Action,
+    ) -> Result<Executed, ExecuteError<worker::Refusal>> {
+        let command = worker::Command { worker_id: worker_id.clone(), at: self.engine.now(), action };
+        self.workers.execute(&StreamId::worker(&cause.tenant, worker_id), cause, command).await
+    }
+
+    /// Executes a report of a job's worker under a lease. Returns its position.
+    pub(crate) async fn report(
+        &self,
+        job: JobId,
+        lease_id: LeaseId,
+        cause: &Cause,
+        action: job::Action,
+    ) -> Result<Position, Problem> {
+        let executed = self.execute_job(job, cause, action).await.map_err(from_execute_error)?;
+        self.heartbeat_by_report(&cause.tenant, lease_id);
+        Ok(executed.position)
+    }
+
+    /// Executes a report of a match request's worker under a lease. Returns its position.
+    async fn report_request(
+        &self,
+        job: JobId,
+        lease_id: LeaseId,
+        cause: &Cause,
+        action: image_matching::Action,
+    ) -> Result<Position, Problem> {
+        let availability = self.job(&cause.tenant, job).await?.availability;
+        let executed = self.execute_matching(job, availability, cause, action).await;
+        let position = executed.map_err(from_execute_error)?.position;
+        self.heartbeat_by_report(&cause.tenant, lease_id);
+        Ok(position)
+    }
+
+    /// Counts a report under this lease as a heartbeat.
+    fn heartbeat_by_report(&self, tenant: &Tenant, id: LeaseId) {
+        if let LeaseLookup::Open(lease) = self.board.lease(tenant, id) {
+            self.board.worker_heartbeat(tenant, &lease.worker_id);
+            self.board.heartbeat(tenant, id);
+        }
+    }
+
+    /// Waits until the board has applied all events that are in the log now.
+    ///
+    /// # Errors
+    /// 503 if the board has stopped.
+    async fn wait_for_board(&self) -> Result<(), Problem> {
+        if self.board.wait_for_position(self.engine.head()).await {
+            return Ok(());
+        }
+        Err(problem::board_not_ready(&self.board.readiness()))
+    }
+}

@@ -1,0 +1,175 @@
+//! Starts and cancels analyses of videos.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::job::analysis::url;
+use domain::job::history::Status as JobStatus;
+use domain::job::{Action, pipeline};
+use event_schemas::ids::{JobId, VideoId};
+use event_schemas::job::{JobKind, JobSource};
+use futures_util::FutureExt;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Enum, Object, OpenApi};
+use serde_json::Value;
+use web::caller::Caller;
+use web::enums::{Phase, Tag};
+use web::idempotency::IdempotencyKey;
+use web::json::{Accepted, Json};
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+
+use super::job_roles;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::jobs::Jobs;
+use crate::jobs::analyses::{self, Analysis};
+use crate::jobs::problem::no_such_job;
+
+/// A video to analyse.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct StartAnalysis {
+    /// A recording on Twitch: `https://www.twitch.tv/videos/` and its number.
+    #[oai(validator(max_length = 2000))]
+    url: String,
+    /// Options of the work, which its worker receives unchanged.
+    options: Option<BTreeMap<String, Value>>,
+}
+
+impl Example for StartAnalysis {
+    fn example() -> Self {
+        let options = BTreeMap::from([("highlights_max".to_owned(), 5.into())]);
+        Self { url: "https://www.twitch.tv/videos/2039".to_owned(), options: Some(options) }
+    }
+}
+
+/// The status of an analysis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename = "AnalysisState", rename_all = "snake_case", remote = "JobStatus")]
+enum AnalysisState {
+    Pending,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// The analysis of a video.
+#[derive(Debug, Object)]
+struct AnalysisStarted {
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
+    video_id: TextId<VideoId>,
+    url: String,
+    status: AnalysisState,
+    phase: Phase,
+    /// The display name of the phase.
+    current_stage: String,
+    /// From 0 to 100.
+    progress_percentage: f64,
+    attempt: u32,
+    created_at: ApiTimestamp,
+    /// Log position of this state. Send it as `X-Min-Position` to read at least this state.
+    position: ApiPosition,
+}
+
+/// A cancelled analysis.
+#[derive(Debug, Object)]
+struct AnalysisCancelled {
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
+    status: AnalysisState,
+    position: ApiPosition,
+}
+
+/// The write routes of analyses.
+#[derive(Clone, Debug)]
+pub struct AnalysisCommands(pub(super) Arc<Jobs>);
+
+#[OpenApi(tag = "Tag::Analysis")]
+impl AnalysisCommands {
+    /// Analyse a video
+    ///
+    /// Returns at once; a worker claims the work. If the tenant already has an analysis of the video in progress, that
+    /// job is returned and no second one is started. The number of analyses that a tenant may have in progress is
+    /// limited.
+    #[oai(path = "/api/v1/analysis", method = "post", operation_id = "start_analysis")]
+    async fn start(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        body: Json<StartAnalysis>,
+    ) -> Result<Accepted<AnalysisStarted>, Problem> {
+        caller.require(job_roles())?;
+        let video_id =
+            url::video_id(&body.0.url).map_err(|error| Problem::unprocessable("url", error.to_string()))?;
+        let idempotency = idempotency_of(&caller, "POST", "/api/v1/analysis", key.0, &body.0);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let source = JobSource::Video {
+            video_id: video_id.clone(),
+            url: body.0.url,
+            options: body.0.options.unwrap_or_default().into_iter().collect(),
+        };
+        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
+        // disconnects.
+        let jobs = self.0.clone();
+        let starting =
+            tokio::spawn(async move { analyses::start(&jobs, &cause, &video_id, source).await }.boxed());
+        let (is_new, analysis) = starting.await.map_err(|error| Problem::internal(&error))??;
+        let body = AnalysisStarted::from(analysis);
+        let location = format!("/api/v1/analysis/{}", *body.id);
+        Ok(if is_new { Accepted::New { location, body } } else { Accepted::Existing { location, body } })
+    }
+
+    /// Cancel an analysis
+    #[oai(path = "/api/v1/analysis/:job_id/cancel", method = "post", operation_id = "cancel_analysis")]
+    async fn cancel(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+    ) -> Result<Json<AnalysisCancelled>, Problem> {
+        caller.require(job_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        if self.0.job(&caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
+            return Err(no_such_job());
+        }
+        let path = format!("/api/v1/analysis/{job}/cancel");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &Value::Null))
+            .await?;
+        let executed = self.0.execute_job(job, &cause, Action::Cancel { reason: None }).await;
+        let position = executed.map_err(problem::from_execute_error)?.position.into();
+        Ok(Json(AnalysisCancelled {
+            id: job.into(),
+            job_id: job.into(),
+            status: AnalysisState::Cancelled,
+            position,
+        }))
+    }
+}
+
+impl From<Analysis> for AnalysisStarted {
+    fn from(analysis: Analysis) -> Self {
+        Self {
+            id: analysis.job_id.into(),
+            job_id: analysis.job_id.into(),
+            video_id: TextId(analysis.video_id),
+            url: analysis.url,
+            status: JobStatus::of(JobKind::VideoAnalysis, analysis.phase).into(),
+            phase: analysis.phase.into(),
+            current_stage: pipeline::display_name(analysis.phase).to_owned(),
+            progress_percentage: analysis.progress_percentage,
+            attempt: analysis.attempt,
+            created_at: analysis.created_at.into(),
+            position: analysis.position.into(),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Reports image matches, in batches, and attaches their evidence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::image_matching::shard::{Action, Command, Refusal};
+use domain::job::JobAvailability;
+use event_schemas::envelope::{Cause, Idempotency};
+use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, VideoId};
+use event_schemas::image_match::{IMAGE_MATCH_SHARDS, MatchFound};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::{Object, OpenApi};
+use web::caller::Caller;
+use web::enums::Tag;
+use web::idempotency::IdempotencyKey;
+use web::json::{Batch, Json};
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
+
+use super::worker_roles;
+use crate::engine::execute::Executed;
+use crate::engine::idempotency::KeyStatus;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::jobs::Jobs;
+
+/// A product image that was found in a frame.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct NewMatch {
+    /// The reporter's own id, derived from image and frame, so that repeated work reports the same match.
+    match_id: TextId<ImageMatchId>,
+    product_id: LooseTextId<ProductId>,
+    video_id: LooseTextId<VideoId>,
+    img_id: TextId<ImageId>,
+    frame_id: TextId<FrameId>,
+    score: ScoreValue,
+    /// The path of a picture that shows the match.
+    #[oai(validator(min_length = 1, max_length = 1024))]
+    evidence_path: Option<String>,
+    /// The time at which it was found. Default: now.
+    occurred_at: Option<ApiTimestamp>,
+}
+
+impl poem_openapi::types::Example for NewMatch {
+    fn example() -> Self {
+        let text = "an example's ids are short texts";
+        Self {
+            match_id: TextId("hedge-1:garden:f012".parse().expect(text)),
+            product_id: LooseTextId("hedge".parse().expect(text)),
+            video_id: LooseTextId("garden".parse().expect(text)),
+            img_id: TextId("hedge-1".parse().expect(text)),
+            frame_id: TextId("f012".parse().expect(text)),
+            score: ScoreValue(event_schemas::ids::Score::new(0.87).expect("lies between 0 and 1")),
+            evidence_path: Some("evidence/hedge-1-f012.jpg".to_owned()),
+            occurred_at: None,
+        }
+    }
+}
+
+/// The result of a batch of matches.
+#[derive(Debug, Object)]
+struct MatchesReported {
+    /// The number of new matches.
+    accepted: u64,
+    /// The number of known matches, in the job or repeated in the batch; their first report counts.
+    duplicates: u64,
+    position: ApiPosition,
+}
+
+/// The evidence of a match.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct AttachEvidence {
+    #[oai(validator(min_length = 1, max_length = 1024))]
+    evidence_path: String,
+}
+
+impl poem_openapi::types::Example for AttachEvidence {
+    fn example() -> Self {
+        Self { evidence_path: "evidence/hedge-1-f012.jpg".to_owned() }
+    }
+}
+
+/// A match with its evidence.
+#[derive(Debug, Object)]
+struct EvidenceAttached {
+    job_id: UuidParam<JobId>,
+    match_id: TextId<ImageMatchId>,
+    evidence_path: String,
+    position: ApiPosition,
+}
+
+/// The write routes of image matches.
+#[derive(Clone, Debug)]
+pub struct MatchesCommands(pub(super) Arc<Jobs>);
+
+#[OpenApi(tag = "Tag::Matching")]
+impl MatchesCommands {
+    /// Report matches
+    ///
+    /// Up to 10,000 in a JSON array, or one per line as NDJSON. A match with a known id is skipped and counted as a
+    /// duplicate.
+    #[oai(path = "/jobs/:job_id/matches", method = "post", operation_id = "report_matches")]
+    async fn report(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+        body: Batch<NewMatch>,
+    ) -> Result<Json<MatchesReported>, Problem> {
+        caller.require(worker_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let Batch(matches) = body;
+        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/matches"), key.0, &matches);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let count = matches.len();
+        let matches = matches.into_iter().enumerate().map(|(index, new)| self.dated_match(index, new));
+        let matches = matches.collect::<Result<Vec<_>, _>>()?;
+        // On a task of its own, so that the key stays locked until all shards are in the log, even if the caller
+        // disconnects.
+        let commands = self.clone();
+        let reporting = tokio::spawn(
+            async move { commands.report_matches(job, job_ref.availability, &cause, matches).await }.boxed(),
+        );
+        let (accepted, position) = reporting.await.map_err(|error| Problem::internal(&error))??;
+        Ok(Json(MatchesReported {
+            accepted: accepted as u64,
+            duplicates: count.saturating_sub(accepted) as u64,
+            position: position.unwrap_or(job_ref.position).into(),
+        }))
+    }
+
+    /// Attach evidence to a match
+    #[oai(
+        path = "/jobs/:job_id/matches/:match_id/evidence",
+        method = "put",
+        operation_id = "attach_evidence"
+    )]
+    async fn attach(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+        match_id: Path<String>,
+        body: Json<AttachEvidence>,
+    ) -> Result<Json<EvidenceAttached>, Problem> {
+        caller.require(worker_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        let match_id: ImageMatchId = web::path::text("match_id", &match_id)?;
+        let availability = self.0.job(&caller.tenant, job).await?.availability;
+        let path = format!("/jobs/{job}/matches/{match_id}/evidence");
+        let idempotency = idempotency_of(&caller, "PUT", &path, key.0, &body.0);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let evidence_path = body.0.evidence_path;
+        let action = Action::AttachEvidence {
+            match_id: match_id.clone(),
+            evidence_path: evidence_path.clone(),
+            at: self.0.engine.now(),
+        };
+        let stream = StreamId::image_match(job, &match_id);
+        let executed =
+            self.0.image_matches.execute(&stream, &cause, Command { job: availability, action }).await;
+        let position = executed.map_err(problem::from_execute_error)?.position.into();
+        Ok(Json(EvidenceAttached { job_id: job.into(), match_id: match_id.into(), evidence_path, position }))
+    }
+}
+
+type DatedMatch = (MatchFound, Timestamp);
+
+impl MatchesCommands {
+    fn dated_match(&self, index: usize, new: NewMatch) -> Result<DatedMatch, Problem> {
+        let at =
+            self.0.engine.occurred_at_or_now(new.occurred_at, || format!("body[{index}].occurred_at"))?;
+        let found = MatchFound {
+            match_id: new.match_id.0,
+            product_id: new.product_id.0,
+            video_id: new.video_id.0,
+            img_id: new.img_id.0,
+            frame_id: new.frame_id.0,
+            score: *new.score,
+            evidence_path: new.evidence_path,
+        };
+        Ok((found, at))
+    }
+
+    /// Records the new matches, each in its shard. Returns their number, and the position from which the whole batch is
+    /// visible; none for an empty batch.
+    async fn report_matches(
+        &self,
+        job: JobId,
+        availability: JobAvailability,
+        cause: &Cause,
+        matches: Vec<DatedMatch>,
+    ) -> Result<(usize, Option<Position>), Problem> {
+        // A key belongs to the batch as a whole, so all shards are checked for it before the first write.
+        let _guard = match cause.idempotency {
+            Some(idempotency) => {
+                let guard = self.0.engine.key_locks.acquire(idempotency.key).await;
+                self.check_batch_key(job, idempotency).await?;
+                Some(guard)
+            }
+            None => None,
+        };
+        if matches.is_empty()
+            && let JobAvailability::Ended(phase) = availability
+        {
+            // An empty batch is refused like any other, so that a worker learns that the job has ended.
+            return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
+        }
+        let mut shards: BTreeMap<StreamId, Vec<DatedMatch>> = BTreeMap::new();
+        for dated in matches {
+            shards.entry(StreamId::image_match(job, &dated.0.match_id)).or_default().push(dated);
+        }
+        let shards = shards.into_iter().map(|(stream, matches)| async move {
+            let command = Command { job: availability, action: Action::Report(matches) };
+            self.0.image_matches.execute(&stream, cause, command).await
+        });
+        let executed: Vec<Executed> = try_join_all(shards).await.map_err(problem::from_execute_error)?;
+        let accepted = executed.iter().map(|executed| executed.events).sum();
+        let new =
+            executed.iter().filter(|executed| executed.events > 0).map(|executed| executed.position).max();
+        // Without new matches, the batch is visible from the latest position of its shards.
+        let position = new.or_else(|| executed.iter().map(|executed| executed.position).max());
+        metrics::counter!("matchbook_matches_accepted_total").increment(accepted as u64);
+        Ok((accepted, position))
+    }
+
+    async fn check_batch_key(&self, job: JobId, idempotency: Idempotency) -> Result<(), Problem> {
+        let shards = (0..IMAGE_MATCH_SHARDS).map(|shard| async move {
+            self.0
+                .image_matches
+                .query(&StreamId::image_match_shard(job, shard), |folded| folded.key_status(idempotency))
+                .await
+        });
+        let statuses = try_join_all(shards).await.map_err(problem::from_load_error)?;
+        if statuses.contains(&KeyStatus::BodyMismatch) {
+            Err(Problem::idempotency_key_reused())
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Creates, retries and cancels jobs, and sets their phase.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::job::{Action, Command};
+use event_schemas::envelope::Cause;
+use event_schemas::ids::JobId;
+use event_schemas::job::{JobCreated, JobKind as StoredKind};
+use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::{Object, OpenApi};
+use serde_json::Value;
+use uuid::Uuid;
+use web::caller::Caller;
+use web::enums::{JobKind, Phase, Tag};
+use web::idempotency::IdempotencyKey;
+use web::json::{Created, Json};
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, ApiTimestamp, UuidParam};
+
+use super::{job_roles, worker_roles};
+use crate::engine::execute::ExecuteError;
+use crate::engine::idempotency::KeyStatus;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::jobs::{Creation, Jobs, analyses};
+
+/// A job to create.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct CreateJob {
+    /// The job's id; generated if it is missing.
+    job_id: Option<UuidParam<JobId>>,
+    /// The kind of work. Default: `product_video_matching`.
+    kind: Option<JobKind>,
+    /// A display name.
+    #[oai(validator(min_length = 1, max_length = 200))]
+    name: Option<String>,
+    /// The caller's own data; stored, and not interpreted.
+    metadata: Option<BTreeMap<String, Value>>,
+}
+
+impl poem_openapi::types::Example for CreateJob {
+    fn example() -> Self {
+        Self {
+            job_id: None,
+            kind: Some(JobKind::ProductVideoMatching),
+            name: Some("spring collection".to_owned()),
+            metadata: Some(BTreeMap::from([("season".to_owned(), "2026".into())])),
+        }
+    }
+}
+
+/// A job as it was created.
+#[derive(Debug, Object)]
+struct CreatedJob {
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
+    kind: JobKind,
+    #[oai(skip_serializing_if_is_none)]
+    name: Option<String>,
+    metadata: BTreeMap<String, Value>,
+    phase: Phase,
+    attempt: u32,
+    created_at: ApiTimestamp,
+    /// Log position of the job's creation. Send it as `X-Min-Position` to read your own write.
+    position: ApiPosition,
+}
+
+/// A phase to set.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ChangePhase {
+    phase: Phase,
+    /// The reason; for a failure, the error message.
+    #[oai(validator(max_length = 2000))]
+    reason: Option<String>,
+    /// The time of the change. Default: now.
+    occurred_at: Option<ApiTimestamp>,
+}
+
+impl poem_openapi::types::Example for ChangePhase {
+    fn example() -> Self {
+        Self { phase: Phase::Matching, reason: None, occurred_at: None }
+    }
+}
+
+/// The phase of a job after the command.
+#[derive(Debug, Object)]
+struct ChangedPhase {
+    id: UuidParam<JobId>,
+    job_id: UuidParam<JobId>,
+    phase: Phase,
+    position: ApiPosition,
+}
+
+/// The write routes of jobs.
+#[derive(Clone, Debug)]
+pub struct JobCommands(pub(super) Arc<Jobs>);
+
+#[OpenApi(tag = "Tag::Jobs")]
+impl JobCommands {
+    /// Create a job
+    #[oai(path = "/jobs", method = "post", operation_id = "create_job")]
+    async fn create(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        body: Json<CreateJob>,
+    ) -> Result<Created<CreatedJob>, Problem> {
+        caller.require(job_roles())?;
+        let idempotency = idempotency_of(&caller, "POST", "/jobs", key.0, &body.0);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
+        // disconnects.
+        let commands = self.clone();
+        let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await }.boxed());
+        let job = creating.await.map_err(|error| Problem::internal(&error))??;
+        Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
+    }
+
+    /// Set a job's phase
+    ///
+    /// A job only moves forward, and may skip phases. Its current phase changes nothing.
+    #[oai(path = "/jobs/:job_id/phase", method = "put", operation_id = "change_job_phase")]
+    async fn change_phase(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+        body: Json<ChangePhase>,
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(worker_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
+        let idempotency = idempotency_of(&caller, "PUT", &format!("/jobs/{job}/phase"), key.0, &body.0);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let phase = body.0.phase;
+        let eta_priors = self.0.board.eta_priors(&caller.tenant, job_ref.kind);
+        let action = Action::ChangePhase { to: phase.into(), reason: body.0.reason, eta_priors };
+        self.set_phase(job, &cause, Command { at, action }, phase).await
+    }
+
+    /// Cancel a job
+    #[oai(path = "/jobs/:job_id/cancel", method = "post", operation_id = "cancel_job")]
+    async fn cancel(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(job_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        self.0.job(&caller.tenant, job).await?;
+        let idempotency =
+            idempotency_of(&caller, "POST", &format!("/jobs/{job}/cancel"), key.0, &Value::Null);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let command = Command { at: self.0.engine.now(), action: Action::Cancel { reason: None } };
+        self.set_phase(job, &cause, command, Phase::Cancelled).await
+    }
+
+    /// Retry a failed job
+    ///
+    /// The job keeps its results, and returns to `queued`. A scheduled retry starts now. An analysis whose video has a
+    /// later analysis is not retried.
+    #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
+    async fn retry(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        job_id: Path<String>,
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        caller.require(job_roles())?;
+        let job = web::path::job_id(&job_id)?;
+        let job_ref = self.0.job(&caller.tenant, job).await?;
+        analyses::check_is_latest(&self.0, &caller.tenant, job).await?;
+        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let eta_priors = self.0.board.eta_priors(&caller.tenant, job_ref.kind);
+        let command = Command { at: self.0.engine.now(), action: Action::Retry { eta_priors } };
+        self.set_phase(job, &cause, command, Phase::Queued).await
+    }
+}
+
+impl JobCommands {
+    async fn create_job(&self, cause: &Cause, body: CreateJob) -> Result<CreatedJob, Problem> {
+        // The same key may come with two ids, which have separate streams.
+        let _guard = match cause.idempotency {
+            Some(idempotency) => {
+                let guard = self.0.engine.key_locks.acquire(idempotency.key).await;
+                self.check_creation_key(cause).await?;
+                Some(guard)
+            }
+            None => None,
+        };
+        let generated = || match cause.idempotency {
+            Some(idempotency) => JobId(Uuid::new_v5(&idempotency.key, b"job")),
+            None => JobId(self.0.engine.ids.next()),
+        };
+        let job_id = body.job_id.map_or_else(generated, |id| *id);
+        let created = JobCreated {
+            job_id,
+            kind: body.kind.map_or(StoredKind::ProductVideoMatching, StoredKind::from),
+            source: None,
+            name: body.name,
+            metadata: body.metadata.unwrap_or_default().into_iter().collect(),
+        };
+        match self.0.execute_job(job_id, cause, Action::Create(created)).await {
+            Ok(_) => self.job_as_created(job_id).await,
+            Err(ExecuteError::OtherTenant) => {
+                Err(Problem::conflict(domain::job::Refusal::Exists.to_string()))
+            }
+            Err(error) => Err(problem::from_execute_error(error)),
+        }
+    }
+
+    /// Refuses a key with which another job was created.
+    async fn check_creation_key(&self, cause: &Cause) -> Result<(), Problem> {
+        let Some(idempotency) = cause.idempotency else { return Ok(()) };
+        self.0.wait_for_board().await?;
+        match self.0.board.creation_key_status(idempotency) {
+            KeyStatus::BodyMismatch => Err(Problem::idempotency_key_reused()),
+            KeyStatus::Unused | KeyStatus::Completed(_) => Ok(()),
+        }
+    }
+
+    async fn job_as_created(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
+        let Creation { created, at, position } = self.0.creation(job_id).await?;
+        Ok(CreatedJob {
+            id: job_id.into(),
+            job_id: job_id.into(),
+            kind: created.kind.into(),
+            name: created.name,
+            metadata: created.metadata.into_iter().collect(),
+            phase: Phase::Queued,
+            attempt: 1,
+            created_at: at.into(),
+            position: position.into(),
+        })
+    }
+
+    async fn set_phase(
+        &self,
+        job: JobId,
+        cause: &Cause,
+        command: Command,
+        phase: Phase,
+    ) -> Result<Json<ChangedPhase>, Problem> {
+        let executed = self.0.jobs.execute(&StreamId::job(job), cause, command).await;
+        let position = executed.map_err(problem::from_execute_error)?.position.into();
+        Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase, position }))
+    }
+}

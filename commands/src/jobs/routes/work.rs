@@ -1,0 +1,346 @@
+//! Claims work, extends leases, and reports progress and results.
+
+mod item;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::job::failure::classify;
+use domain::{image_matching, job};
+use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
+use event_schemas::image_match::Totals;
+use event_schemas::job::JobProgressReported;
+use event_schemas::stream::StreamId;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Object, OpenApi};
+use serde_json::Value;
+use web::caller::Caller;
+use web::enums::{Phase, Tag, WorkKind};
+use web::idempotency::IdempotencyKey;
+use web::json::Json;
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+
+use super::worker_roles;
+use crate::engine::execute::CachedStream;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::jobs::Jobs;
+use crate::jobs::claim::{ClaimRequest, claim};
+use crate::jobs::problem::{board_not_ready, lease_lost, no_such_lease};
+use crate::jobs::scheduler::{HeartbeatResult, Lease, LeaseLookup, Work};
+use item::WorkItem;
+
+/// A claim for work.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ClaimWork {
+    worker_id: TextId<WorkerId>,
+    /// The kinds of work that the worker can do.
+    #[oai(validator(min_items = 1, max_items = 20))]
+    kinds: Vec<WorkKind>,
+    /// The most work items to claim. Default: 1.
+    #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
+    max: Option<u32>,
+    /// The time to wait while there is no work, in milliseconds. Default: 0.
+    #[oai(validator(maximum(value = "30000")))]
+    wait_ms: Option<u64>,
+}
+
+impl Example for ClaimWork {
+    fn example() -> Self {
+        Self {
+            worker_id: TextId("matcher-1".parse().expect("a short text")),
+            kinds: vec![WorkKind::MatchRequest],
+            max: Some(1),
+            wait_ms: Some(5_000),
+        }
+    }
+}
+
+/// The claimed work; empty if there was none in time.
+#[derive(Debug, Object)]
+struct ClaimedWork {
+    items: Vec<WorkItem>,
+    /// Log position of the last claim; missing if nothing was claimed.
+    #[oai(skip_serializing_if_is_none)]
+    position: Option<ApiPosition>,
+}
+
+/// The deadline of a lease after a heartbeat.
+#[derive(Debug, Object)]
+struct LeaseExtended {
+    lease_id: UuidParam<LeaseId>,
+    /// Missing if the work was completed or failed already.
+    #[oai(skip_serializing_if_is_none)]
+    lease_until: Option<ApiTimestamp>,
+}
+
+/// The progress of a job in a stage.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ReportProgress {
+    stage: Phase,
+    /// The completed fraction of the stage, from 0 to 1.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1")))]
+    fraction: f64,
+    #[oai(validator(maximum(value = "9007199254740991")))]
+    items_done: Option<u64>,
+    #[oai(validator(maximum(value = "9007199254740991")))]
+    items_total: Option<u64>,
+}
+
+impl Example for ReportProgress {
+    fn example() -> Self {
+        Self { stage: Phase::Processing, fraction: 0.5, items_done: Some(5), items_total: Some(10) }
+    }
+}
+
+/// The result of the work.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct CompleteWork {
+    /// Stored with the job. A match request has no result of its own.
+    result: Option<Value>,
+}
+
+impl Example for CompleteWork {
+    fn example() -> Self {
+        Self { result: Some(serde_json::json!({"items": 10})) }
+    }
+}
+
+/// The failure of the work.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct FailWork {
+    /// The error as it occurred; the server classifies it.
+    #[oai(validator(min_length = 1, max_length = 10000))]
+    error: String,
+    exit_code: Option<i32>,
+    /// The retry delay, in seconds, that a rate-limiting service has requested.
+    #[oai(validator(maximum(value = "86400")))]
+    retry_after_seconds: Option<u32>,
+}
+
+impl Example for FailWork {
+    fn example() -> Self {
+        Self { error: "connection timed out".to_owned(), exit_code: None, retry_after_seconds: None }
+    }
+}
+
+/// An accepted report.
+#[derive(Debug, Object)]
+struct ReportAccepted {
+    lease_id: UuidParam<LeaseId>,
+    job_id: UuidParam<JobId>,
+    position: ApiPosition,
+}
+
+/// The write routes of claimed work.
+#[derive(Clone, Debug)]
+pub struct WorkCommands(pub(super) Arc<Jobs>);
+
+#[OpenApi(tag = "Tag::Workers")]
+impl WorkCommands {
+    /// Claim work
+    ///
+    /// Returns the oldest work first. While there is none, the response waits up to `wait_ms`. A claim registers its
+    /// worker and counts as a heartbeat. An empty claim leaves its idempotency key unused.
+    #[oai(path = "/internal/work/claim", method = "post", operation_id = "claim_work")]
+    async fn claim(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        body: Json<ClaimWork>,
+    ) -> Result<Json<ClaimedWork>, Problem> {
+        caller.require(worker_roles())?;
+        let idempotency = idempotency_of(&caller, "POST", "/internal/work/claim", key.0, &body.0);
+        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let request = ClaimRequest {
+            worker_id: body.0.worker_id.0,
+            kinds: body.0.kinds.into_iter().map(Into::into).collect(),
+            max: body.0.max.unwrap_or(1) as usize,
+            wait: Duration::from_millis(body.0.wait_ms.unwrap_or(0)),
+        };
+        let claimed = claim(&self.0, &cause, &request).await?;
+        Ok(Json(ClaimedWork {
+            items: claimed.items.into_iter().map(Into::into).collect(),
+            position: claimed.position.map(Into::into),
+        }))
+    }
+
+    /// Send a lease heartbeat
+    #[oai(path = "/internal/work/:lease_id/heartbeat", method = "post", operation_id = "work_heartbeat")]
+    async fn heartbeat(
+        &self,
+        caller: Caller,
+        lease_id: Path<String>,
+    ) -> Result<Json<LeaseExtended>, Problem> {
+        caller.require(worker_roles())?;
+        let id = web::path::lease_id(&lease_id)?;
+        let lease = self.lease(&caller.tenant, id).await?;
+        self.0.board.worker_heartbeat(&caller.tenant, &lease.worker_id);
+        let lease_until = match self.0.board.heartbeat(&caller.tenant, id) {
+            HeartbeatResult::Until(until) => Some(until.into()),
+            HeartbeatResult::Reported => None,
+            HeartbeatResult::Lost => return Err(lease_lost()),
+            HeartbeatResult::Unknown => return Err(no_such_lease()),
+        };
+        Ok(Json(LeaseExtended { lease_id: id.into(), lease_until }))
+    }
+
+    /// Report the progress of a job
+    ///
+    /// The progress of a match request is reported to `/jobs/{job_id}/match-progress` instead.
+    #[oai(path = "/internal/work/:lease_id/progress", method = "post", operation_id = "work_progress")]
+    async fn progress(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        lease_id: Path<String>,
+        body: Json<ReportProgress>,
+    ) -> Result<Json<ReportAccepted>, Problem> {
+        caller.require(worker_roles())?;
+        let id = web::path::lease_id(&lease_id)?;
+        let lease = self.lease(&caller.tenant, id).await?;
+        let path = format!("/internal/work/{id}/progress");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
+            .await?;
+        let Work::Job(job) = lease.work else {
+            let job = lease.work.job_id();
+            return Err(Problem::conflict(format!(
+                "the progress of a match request goes to /jobs/{job}/match-progress, with this lease_id"
+            )));
+        };
+        let report = JobProgressReported {
+            lease_id: id,
+            stage: body.0.stage.into(),
+            fraction: body.0.fraction,
+            items_done: body.0.items_done,
+            items_total: body.0.items_total,
+        };
+        let kind = self.0.job(&caller.tenant, job).await?.kind;
+        let eta_priors = self.0.board.eta_priors(&caller.tenant, kind);
+        let action = job::Action::ReportProgress { report, eta_priors };
+        Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
+    }
+
+    /// Complete work
+    ///
+    /// A match request is completed with the totals that were reported for it.
+    #[oai(path = "/internal/work/:lease_id/complete", method = "post", operation_id = "complete_work")]
+    async fn complete(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        lease_id: Path<String>,
+        body: Json<CompleteWork>,
+    ) -> Result<Json<ReportAccepted>, Problem> {
+        caller.require(worker_roles())?;
+        let id = web::path::lease_id(&lease_id)?;
+        let lease = self.lease(&caller.tenant, id).await?;
+        let path = format!("/internal/work/{id}/complete");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
+            .await?;
+        match lease.work {
+            Work::Job(job) => {
+                let action = job::Action::Complete { lease_id: Some(id), result: body.0.result };
+                Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
+            }
+            Work::Request(job, request_id) => {
+                let totals = self.totals(job, &request_id).await?;
+                let action = image_matching::Action::Report {
+                    request_id,
+                    lease_id: Some(id),
+                    totals,
+                    completed: true,
+                };
+                Ok(accepted(id, job, self.0.report_request(job, id, &cause, action).await?))
+            }
+        }
+    }
+
+    /// Fail work
+    ///
+    /// The class of the error determines if and when the work is retried.
+    #[oai(path = "/internal/work/:lease_id/fail", method = "post", operation_id = "fail_work")]
+    async fn fail(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        lease_id: Path<String>,
+        body: Json<FailWork>,
+    ) -> Result<Json<ReportAccepted>, Problem> {
+        caller.require(worker_roles())?;
+        let id = web::path::lease_id(&lease_id)?;
+        let lease = self.lease(&caller.tenant, id).await?;
+        let path = format!("/internal/work/{id}/fail");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
+            .await?;
+        let job = lease.work.job_id();
+        let retry_after = body.0.retry_after_seconds;
+        let error = classify(&body.0.error, body.0.exit_code, retry_after, job, lease.attempt);
+        let position = match lease.work {
+            Work::Job(_) => {
+                let circuit_open_until = self.0.board.circuit_open_until(job, &error);
+                let action = job::Action::Fail { lease_id: Some(id), error, circuit_open_until };
+                self.0.report(job, id, &cause, action).await?
+            }
+            Work::Request(..) => {
+                let action = image_matching::Action::Fail { lease_id: id, error };
+                self.0.report_request(job, id, &cause, action).await?
+            }
+        };
+        Ok(accepted(id, job, position))
+    }
+}
+
+impl WorkCommands {
+    /// The lease with this id, open or ended.
+    ///
+    /// # Errors
+    /// 404 if it is unknown, or another tenant's.
+    async fn lease(&self, tenant: &Tenant, id: LeaseId) -> Result<Lease, Problem> {
+        let board = &self.0.board;
+        let mut found = board.lease(tenant, id);
+        if found == LeaseLookup::Unknown {
+            // Its claim may be in the log and not yet on the board.
+            if !board.wait_for_position(self.0.engine.head()).await || !board.is_ready() {
+                return Err(board_not_ready(&self.0.board.readiness()));
+            }
+            found = board.lease(tenant, id);
+        }
+        match found {
+            LeaseLookup::Open(lease) | LeaseLookup::Ended(lease) => Ok(lease),
+            LeaseLookup::Unknown => Err(no_such_lease()),
+        }
+    }
+
+    async fn totals(&self, job: JobId, request: &RequestId) -> Result<Totals, Problem> {
+        let totals = |folded: &CachedStream<image_matching::ImageMatchingDecider>| {
+            folded.state.request(request).map(|request| request.totals).unwrap_or_default()
+        };
+        let stream = StreamId::image_matching(job);
+        self.0.image_matchings.query(&stream, totals).await.map_err(problem::from_load_error)
+    }
+}
+
+fn accepted(lease_id: LeaseId, job: JobId, position: Position) -> Json<ReportAccepted> {
+    Json(ReportAccepted { lease_id: lease_id.into(), job_id: job.into(), position: position.into() })
+}

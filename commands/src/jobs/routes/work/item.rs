@@ -1,0 +1,152 @@
+//! Work items in the response of a claim.
+
+use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
+use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
+use poem_openapi::Object;
+use serde_json::{Map, Value};
+use web::enums::WorkKind;
+use web::value::{ApiTimestamp, TextId, UuidParam};
+
+use crate::jobs::claim::{ClaimedItem, MatchRequestPayload, Payload};
+
+/// A work item: the request of a match request, the job of any other kind.
+#[derive(Debug, Object)]
+pub(super) struct WorkItem {
+    /// Required in all reports.
+    lease_id: UuidParam<LeaseId>,
+    /// The time at which the lease expires without a heartbeat.
+    lease_until: ApiTimestamp,
+    /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
+    heartbeat_seconds: f64,
+    kind: WorkKind,
+    job_id: UuidParam<JobId>,
+    /// The number of the attempt, from 1.
+    attempt: u32,
+    #[oai(skip_serializing_if_is_none)]
+    request_id: Option<TextId<RequestId>>,
+    #[oai(skip_serializing_if_is_none)]
+    product_id: Option<TextId<ProductId>>,
+    #[oai(skip_serializing_if_is_none)]
+    video_id: Option<TextId<VideoId>>,
+    /// The number of pairs of image and frame to compare.
+    #[oai(skip_serializing_if_is_none)]
+    candidates: Option<u64>,
+    #[oai(skip_serializing_if_is_none)]
+    images: Option<Vec<WorkImage>>,
+    /// Empty if the frames were only counted.
+    #[oai(skip_serializing_if_is_none)]
+    frames: Option<Vec<WorkFrame>>,
+    #[oai(skip_serializing_if_is_none)]
+    frame_count: Option<u64>,
+    /// The totals that earlier attempts have reported.
+    #[oai(skip_serializing_if_is_none)]
+    totals: Option<WorkTotals>,
+    /// The job's name.
+    #[oai(skip_serializing_if_is_none)]
+    name: Option<String>,
+    /// The metadata of the job.
+    #[oai(skip_serializing_if_is_none)]
+    metadata: Option<Value>,
+    /// The source of the job.
+    #[oai(skip_serializing_if_is_none)]
+    source: Option<Value>,
+}
+
+/// An image of the product.
+#[derive(Debug, Object)]
+struct WorkImage {
+    img_id: TextId<ImageId>,
+    #[oai(skip_serializing_if_is_none)]
+    url: Option<String>,
+}
+
+/// A frame of the video.
+#[derive(Debug, Object)]
+struct WorkFrame {
+    frame_id: TextId<FrameId>,
+    #[oai(skip_serializing_if_is_none)]
+    timestamp_ms: Option<u64>,
+}
+
+/// Candidates of the request so far, over all attempts.
+#[derive(Debug, Object)]
+struct WorkTotals {
+    candidates_processed: u64,
+    vector_pass_done: u64,
+    ransac_checked: u64,
+}
+
+impl From<ClaimedItem> for WorkItem {
+    fn from(item: ClaimedItem) -> Self {
+        let base = Self {
+            lease_id: item.lease_id.into(),
+            lease_until: item.lease_until.into(),
+            heartbeat_seconds: item.heartbeat.as_secs_f64(),
+            kind: item.kind.into(),
+            job_id: item.job_id.into(),
+            attempt: item.attempt,
+            request_id: None,
+            product_id: None,
+            video_id: None,
+            candidates: None,
+            images: None,
+            frames: None,
+            frame_count: None,
+            totals: None,
+            name: None,
+            metadata: None,
+            source: None,
+        };
+        match item.payload {
+            Payload::Job(created) => Self {
+                name: created.name,
+                metadata: some_object(created.metadata),
+                source: created.source.and_then(|source| serde_json::to_value(source).ok()),
+                ..base
+            },
+            Payload::MatchRequest(request) => base.with_request(*request),
+        }
+    }
+}
+
+impl WorkItem {
+    fn with_request(self, request: MatchRequestPayload) -> Self {
+        Self {
+            request_id: Some(request.request_id.into()),
+            product_id: Some(request.product_id.into()),
+            video_id: Some(request.video_id.into()),
+            candidates: Some(request.candidates),
+            images: Some(request.images.into_iter().map(Into::into).collect()),
+            frames: Some(request.frames.into_iter().map(Into::into).collect()),
+            frame_count: Some(request.frame_count),
+            totals: Some(request.totals.into()),
+            ..self
+        }
+    }
+}
+
+impl From<ProductImage> for WorkImage {
+    fn from(image: ProductImage) -> Self {
+        Self { img_id: image.img_id.into(), url: image.url }
+    }
+}
+
+impl From<VideoFrame> for WorkFrame {
+    fn from(frame: VideoFrame) -> Self {
+        Self { frame_id: frame.frame_id.into(), timestamp_ms: frame.timestamp_ms }
+    }
+}
+
+impl From<Totals> for WorkTotals {
+    fn from(totals: Totals) -> Self {
+        Self {
+            candidates_processed: totals.candidates_processed,
+            vector_pass_done: totals.vector_pass_done,
+            ransac_checked: totals.ransac_checked,
+        }
+    }
+}
+
+fn some_object(map: Map<String, Value>) -> Option<Value> {
+    (!map.is_empty()).then_some(Value::Object(map))
+}

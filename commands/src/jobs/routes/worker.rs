@@ -1,0 +1,196 @@
+//! Registers workers, and records their heartbeats and exits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use domain::worker::{Action, end_of};
+use event_schemas::envelope::Cause;
+use event_schemas::ids::WorkerId;
+use event_schemas::stream::StreamId;
+use event_schemas::worker::{WorkKind as StoredKind, WorkerEnd as StoredEnd};
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Enum, Object, OpenApi};
+use web::caller::Caller;
+use web::enums::{Tag, WorkKind};
+use web::idempotency::IdempotencyKey;
+use web::json::Json;
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, TextId};
+
+use super::worker_roles;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::jobs::Jobs;
+
+/// The registration of a worker.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct RegisterWorker {
+    /// The kinds of work that it can do.
+    #[oai(validator(min_items = 1, max_items = 20))]
+    kinds: Vec<WorkKind>,
+    /// The version of the worker's program.
+    #[oai(validator(min_length = 1, max_length = 100))]
+    version: Option<String>,
+}
+
+impl Example for RegisterWorker {
+    fn example() -> Self {
+        Self { kinds: vec![WorkKind::MatchRequest], version: Some("1.0.0".to_owned()) }
+    }
+}
+
+/// A registered worker.
+#[derive(Debug, Object)]
+struct RegisteredWorker {
+    worker_id: TextId<WorkerId>,
+    kinds: Vec<WorkKind>,
+    #[oai(skip_serializing_if_is_none)]
+    version: Option<String>,
+    position: ApiPosition,
+}
+
+/// An accepted heartbeat.
+#[derive(Debug, Object)]
+struct HeartbeatAccepted {
+    worker_id: TextId<WorkerId>,
+    position: ApiPosition,
+}
+
+/// The exit of a worker, as its supervisor saw it.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ReportExit {
+    /// 137 counts as out of memory.
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    /// `oom` counts as out of memory, `shutdown` as a requested stop.
+    #[oai(validator(min_length = 1, max_length = 2000))]
+    reason: Option<String>,
+}
+
+impl Example for ReportExit {
+    fn example() -> Self {
+        Self { exit_code: Some(137), signal: None, reason: None }
+    }
+}
+
+/// The way in which a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename = "ReportedEnd", rename_all = "snake_case", remote = "StoredEnd")]
+enum WorkerEnd {
+    Lost,
+    Stopped,
+    OutOfMemory,
+    Crashed,
+}
+
+/// An exited worker. Its leases end with it.
+#[derive(Debug, Object)]
+struct ExitedWorker {
+    worker_id: TextId<WorkerId>,
+    end: WorkerEnd,
+    position: ApiPosition,
+}
+
+/// The write routes of workers.
+#[derive(Clone, Debug)]
+pub struct WorkerCommands(pub(super) Arc<Jobs>);
+
+#[OpenApi(tag = "Tag::Workers")]
+impl WorkerCommands {
+    /// Register a worker
+    ///
+    /// A claim registers its worker, too.
+    #[oai(path = "/internal/workers/:worker_id", method = "put", operation_id = "register_worker")]
+    async fn register(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        worker_id: Path<String>,
+        body: Json<RegisterWorker>,
+    ) -> Result<Json<RegisteredWorker>, Problem> {
+        caller.require(worker_roles())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let path = format!("/internal/workers/{worker_id}");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "PUT", &path, key.0, &body.0))
+            .await?;
+        let kinds: BTreeSet<StoredKind> = body.0.kinds.into_iter().map(Into::into).collect();
+        let version = body.0.version;
+        let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
+        let position = self.execute(&worker_id, &cause, action).await?;
+        self.0.board.worker_heartbeat(&caller.tenant, &worker_id);
+        let kinds = kinds.into_iter().map(Into::into).collect();
+        Ok(Json(RegisteredWorker { worker_id: worker_id.into(), kinds, version, position }))
+    }
+
+    /// Send a worker heartbeat
+    #[oai(
+        path = "/internal/workers/:worker_id/heartbeat",
+        method = "post",
+        operation_id = "worker_heartbeat"
+    )]
+    async fn heartbeat(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        worker_id: Path<String>,
+    ) -> Result<Json<HeartbeatAccepted>, Problem> {
+        caller.require(worker_roles())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let position = if self.0.board.worker_heartbeat(&caller.tenant, &worker_id) {
+            let stream = StreamId::worker(&caller.tenant, &worker_id);
+            let position = self.0.workers.query(&stream, |folded| folded.position()).await;
+            position.map_err(problem::from_load_error)?.into()
+        } else {
+            let cause = self.0.engine.cause(&caller, trace, None).await?;
+            self.execute(&worker_id, &cause, Action::Seen).await?
+        };
+        Ok(Json(HeartbeatAccepted { worker_id: worker_id.into(), position }))
+    }
+
+    /// Report a worker's exit
+    ///
+    /// Its claimed work is ready for another worker at once.
+    #[oai(path = "/internal/workers/:worker_id/exit", method = "post", operation_id = "worker_exit")]
+    async fn exit(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        worker_id: Path<String>,
+        body: Json<ReportExit>,
+    ) -> Result<Json<ExitedWorker>, Problem> {
+        caller.require(worker_roles())?;
+        let worker_id = web::path::worker_id(&worker_id)?;
+        let path = format!("/internal/workers/{worker_id}/exit");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
+            .await?;
+        let ReportExit { exit_code, signal, reason } = body.0;
+        let end = end_of(exit_code, signal, reason.as_deref()).into();
+        let action = Action::Exit { exit_code, signal, reason };
+        let position = self.execute(&worker_id, &cause, action).await?;
+        Ok(Json(ExitedWorker { worker_id: worker_id.into(), end, position }))
+    }
+}
+
+impl WorkerCommands {
+    async fn execute(
+        &self,
+        worker_id: &WorkerId,
+        cause: &Cause,
+        action: Action,
+    ) -> Result<ApiPosition, Problem> {
+        let executed = self.0.execute_worker(worker_id, cause, action).await;
+        Ok(executed.map_err(problem::from_execute_error)?.position.into())
+    }
+}

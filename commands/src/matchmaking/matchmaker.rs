@@ -1,0 +1,263 @@
+//! The matchmaker: pairs queued players.
+//!
+//! It has a fold of its own, so that a pass over a large pool blocks no other task. It runs after catch-up, when a pool
+//! has changed, and when a pool's timer fires because two players may be paired; it does not poll. Entries that are
+//! being placed are reserved until the fold includes the outcome.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+
+use domain::matchmaking::pending_work::UnfinishedSaga;
+use domain::matchmaking::queues::{PoolId, Queues, propose};
+use event_log::{EventLog, Filter, Page, ReadError};
+use event_schemas::envelope::{Actor, Envelope, Recorded};
+use event_schemas::game_match::MatchProposed;
+use event_schemas::ids::{EntryId, Position};
+use event_schemas::time::Timestamp;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::{Matchmaking, RETRY_DELAY, stream_prefixes};
+use crate::engine::command_context::CommandContext;
+use crate::engine::execute::LoadError;
+
+const NAME: &str = "matchmaker";
+
+/// The number of concurrent placements. Each waits for the log a few times, so that many share one sync.
+const PLACING_MAX: usize = 1_024;
+/// The number of entries that a pass handles before it yields: a few milliseconds of work.
+const STEP_ENTRIES: usize = 8_192;
+
+/// Runs until the server shuts down, or the log cannot be read any more.
+pub(crate) async fn run(matchmaking: Arc<Matchmaking>) {
+    let before_start = *matchmaking.engine.log.head().borrow();
+    let mut events =
+        matchmaking.engine.log.subscribe(Position::START, Filter::StreamPrefixes(stream_prefixes()));
+    let mut matchmaker = Matchmaker::new(matchmaking);
+    let mut placing = FuturesUnordered::new();
+    loop {
+        if events.position() >= before_start {
+            matchmaker.run_pairing().await;
+            while placing.len() < matchmaker.capacity()
+                && let Some(pending) = matchmaker.pending.pop_front()
+            {
+                placing.push(spawn_placement(matchmaker.matchmaking.clone(), pending));
+            }
+        }
+        let next = matchmaker.next_pass_at();
+        tokio::select! {
+            biased;
+            Some(outcome) = placing.next(), if !placing.is_empty() => matchmaker.placement_finished(outcome),
+            page = events.next() => {
+                if let Err(error) = matchmaker.read(page) {
+                    tracing::error!(%error, "matchmaker stopped");
+                    return;
+                }
+            }
+            () = matchmaker.matchmaking.engine.clock.sleep_until(next.unwrap_or(NEVER)), if next.is_some() => {}
+        }
+    }
+}
+
+/// Later than any timer. Never awaited: without a timer the branch is disabled.
+const NEVER: Timestamp = Timestamp::from_micros(i64::MAX);
+
+/// A proposed match that is to be placed.
+struct PendingMatch {
+    pool: PoolId,
+    proposed: MatchProposed,
+    context: CommandContext,
+}
+
+/// A placement on a task of its own, which is aborted when this is dropped: the next start resumes it.
+struct PlacementTask(JoinHandle<PlacementOutcome>);
+
+impl Drop for PlacementTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Places a match on a task of its own, so that all processors share the work; without a runtime, as in a simulation,
+/// on the current task.
+async fn spawn_placement(matchmaking: Arc<Matchmaking>, pending: PendingMatch) -> PlacementOutcome {
+    // The outcome if the task is aborted: then the reconciler completes the saga.
+    let entries = [pending.proposed.first.entry_id, pending.proposed.second.entry_id];
+    let aborted = PlacementOutcome { pool: pending.pool.clone(), entries, position: None };
+    let place = place_match(matchmaking, pending);
+    match Handle::try_current() {
+        Ok(runtime) => {
+            let mut task = PlacementTask(runtime.spawn(place.boxed()));
+            (&mut task.0).await.unwrap_or(aborted)
+        }
+        Err(_) => place.await,
+    }
+}
+
+/// The outcome of a placement.
+struct PlacementOutcome {
+    pool: PoolId,
+    entries: [Option<EntryId>; 2],
+    /// The position at which the fold includes it; none if the log failed, and the reconciler completes the saga.
+    position: Option<Position>,
+}
+
+/// Places a match.
+async fn place_match(matchmaking: Arc<Matchmaking>, pending: PendingMatch) -> PlacementOutcome {
+    let PendingMatch { pool, proposed, context } = pending;
+    let entries = [proposed.first.entry_id, proposed.second.entry_id];
+    let match_id = proposed.match_id;
+    let Some(_saga) = matchmaking.try_lock(UnfinishedSaga::Match(match_id)) else {
+        // The reconciler is running this saga.
+        matchmaking.engine.clock.sleep(RETRY_DELAY).await;
+        return PlacementOutcome { pool, entries, position: None };
+    };
+    match matchmaking.place_match(proposed, &context).await {
+        Ok(outcome) => {
+            metrics::counter!("matchbook_matches_placed_total").increment(1);
+            PlacementOutcome { pool, entries, position: Some(outcome.position) }
+        }
+        Err(error) => {
+            tracing::warn!(%match_id, %error, "a match could not be placed; the reconciler completes it");
+            matchmaking.engine.clock.sleep(RETRY_DELAY).await;
+            PlacementOutcome { pool, entries, position: None }
+        }
+    }
+}
+
+/// All pools, with the entries that are being placed.
+struct Matchmaker {
+    matchmaking: Arc<Matchmaking>,
+    queues: Queues,
+    position: Position,
+    /// The paired entries, until the fold includes the outcome.
+    reserved: HashSet<EntryId>,
+    awaiting_projection: Vec<(Position, PlacementOutcome)>,
+    /// The pools that need a pass.
+    dirty_pools: BTreeSet<PoolId>,
+    /// The time at which the next two players of a pool may be paired.
+    timers: BTreeMap<PoolId, Timestamp>,
+    pending: VecDeque<PendingMatch>,
+}
+
+impl Matchmaker {
+    fn new(matchmaking: Arc<Matchmaking>) -> Self {
+        Self {
+            matchmaking,
+            queues: Queues::default(),
+            position: Position::START,
+            reserved: HashSet::new(),
+            awaiting_projection: Vec::new(),
+            dirty_pools: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    fn read(&mut self, page: Result<Page, ReadError>) -> Result<(), LoadError> {
+        let page = page?;
+        let events: Result<Vec<Envelope>, _> = page.events.iter().map(Recorded::decode).collect();
+        self.apply(&events?, page.next);
+        Ok(())
+    }
+
+    fn apply(&mut self, events: &[Envelope], next: Position) {
+        events.iter().for_each(|envelope| self.queues.apply(envelope));
+        self.position = next;
+        let applied = self.awaiting_projection.extract_if(.., |(position, _)| *position <= next);
+        for (_, outcome) in applied {
+            outcome.entries.iter().flatten().for_each(|entry| {
+                self.reserved.remove(entry);
+            });
+            self.dirty_pools.insert(outcome.pool);
+        }
+    }
+
+    /// Keeps the entries of a placement reserved until the fold includes the outcome.
+    fn placement_finished(&mut self, outcome: PlacementOutcome) {
+        let position = outcome.position.unwrap_or(self.position);
+        self.awaiting_projection.push((position, outcome));
+        self.apply(&[], self.position);
+    }
+
+    /// The number of matches that may be placed concurrently.
+    fn capacity(&self) -> usize {
+        self.matchmaking.game_service.capacity().map_or(0, |capacity| capacity.min(PLACING_MAX))
+    }
+
+    /// True if there are enough pending matches.
+    fn is_full(&self) -> bool {
+        self.pending.len() >= PLACING_MAX
+    }
+
+    /// The time of the next pass without a new event.
+    fn next_pass_at(&self) -> Option<Timestamp> {
+        if self.is_full() {
+            // Timers do not matter until some of the pending matches are placed.
+            return self.matchmaking.game_service.capacity().err();
+        }
+        let breaker_open_until = self.matchmaking.game_service.capacity().err();
+        match breaker_open_until {
+            // While no games can be created no players are paired, whatever the timers are.
+            Some(until) => {
+                (!self.pending.is_empty() || !self.timers.is_empty() || !self.dirty_pools.is_empty())
+                    .then_some(until)
+            }
+            None => self.timers.values().min().copied(),
+        }
+    }
+
+    /// Runs a pass over every pool that has changed, or whose timer has fired.
+    async fn run_pairing(&mut self) {
+        self.dirty_pools.append(&mut self.queues.take_changed());
+        // The pending matches go first.
+        if self.capacity() == 0 || self.is_full() {
+            return;
+        }
+        let now = self.matchmaking.engine.now();
+        let due = self.timers.iter().filter(|(_, at)| **at <= now).map(|(pool, _)| pool.clone());
+        let due: Vec<PoolId> = due.collect();
+        self.dirty_pools.extend(due);
+        for pool in std::mem::take(&mut self.dirty_pools) {
+            self.pass(&pool, now).await;
+        }
+    }
+
+    async fn pass(&mut self, id: &PoolId, now: Timestamp) {
+        let Some(pool) = self.queues.pool(id) else { return };
+        let reserved = &mut self.reserved;
+        let mut pass = pool.pass(self.queues.blocks(), now, |entry| reserved.contains(&entry));
+        let mut paired = Vec::new();
+        while !pass.is_done() {
+            for pairing in pass.step(STEP_ENTRIES) {
+                // The later of the two entries caused the pairing.
+                let Some(entry) = self.queues.entry(pairing.second.entry_id) else { continue };
+                paired.extend([pairing.first.entry_id, pairing.second.entry_id]);
+                let (tenant, pool_key) = id.clone();
+                let context = CommandContext {
+                    tenant,
+                    correlation_id: entry.correlation_id,
+                    event_id: Some(pairing.second.searching_since_event),
+                    actor: Actor::System(NAME.parse().expect("a process name is a short text")),
+                    traceparent: None,
+                };
+                self.pending.push_back(PendingMatch {
+                    pool: id.clone(),
+                    proposed: propose(&pool_key, &pairing),
+                    context,
+                });
+            }
+            if !pass.is_done() {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(pass);
+        reserved.extend(paired);
+        match pool.next_pairing(self.queues.blocks(), now, |entry| reserved.contains(&entry)) {
+            Some(next) => self.timers.insert(id.clone(), next),
+            None => self.timers.remove(id),
+        };
+    }
+}

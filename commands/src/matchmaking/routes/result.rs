@@ -1,0 +1,89 @@
+//! Reports the results of games.
+
+use std::sync::Arc;
+
+use event_schemas::ids::GameMatchId;
+use poem_openapi::param::{Header, Path};
+use poem_openapi::types::Example;
+use poem_openapi::{Object, OpenApi};
+use web::caller::{Caller, Role};
+use web::enums::{GameMatchStatus, GameResult, Tag};
+use web::idempotency::IdempotencyKey;
+use web::json::Json;
+use web::problem::Problem;
+use web::request::TraceParent;
+use web::value::{ApiPosition, UuidParam};
+
+use crate::engine::command_context::CommandContext;
+use crate::engine::idempotency::idempotency_of;
+use crate::engine::problem;
+use crate::matchmaking::Matchmaking;
+
+/// The result of a game.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct ReportResult {
+    result: GameResult,
+}
+
+impl Example for ReportResult {
+    fn example() -> Self {
+        Self { result: GameResult::First }
+    }
+}
+
+/// A finished match.
+#[derive(Debug, Object)]
+struct ReportedMatch {
+    id: UuidParam<GameMatchId>,
+    match_id: UuidParam<GameMatchId>,
+    status: GameMatchStatus,
+    result: GameResult,
+    /// Log position from which both players are released, and their ratings updated.
+    position: ApiPosition,
+}
+
+/// The write routes of results.
+#[derive(Clone, Debug)]
+pub struct ResultCommands(pub(super) Arc<Matchmaking>);
+
+#[OpenApi(tag = "Tag::Matchmaking")]
+impl ResultCommands {
+    /// Report the result of a game
+    ///
+    /// Releases both players and, unless the game was aborted, updates their ratings. The same result again changes
+    /// nothing; another one is refused.
+    #[oai(path = "/internal/matches/:match_id/result", method = "post", operation_id = "report_result")]
+    async fn report(
+        &self,
+        caller: Caller,
+        trace: TraceParent,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        match_id: Path<String>,
+        body: Json<ReportResult>,
+    ) -> Result<Json<ReportedMatch>, Problem> {
+        caller.require(Role::Worker | Role::Service)?;
+        let match_id = web::path::game_match_id(&match_id)?;
+        let matchmaking = &self.0;
+        if !matchmaking.has_match(&caller.tenant, match_id).await.map_err(problem::from_load_error)? {
+            return Err(Problem::not_found("there is no such match"));
+        }
+        let path = format!("/internal/matches/{match_id}/result");
+        let cause = self
+            .0
+            .engine
+            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
+            .await?;
+        let result = body.0.result;
+        let reported = matchmaking.report(match_id, &cause, result.into()).await;
+        let reported = reported.map_err(problem::from_execute_error)?.position;
+        let released = matchmaking.release_both(match_id, &CommandContext::of_caller(&cause)).await;
+        Ok(Json(ReportedMatch {
+            id: match_id.into(),
+            match_id: match_id.into(),
+            status: GameMatchStatus::Finished,
+            result,
+            position: released.unwrap_or(reported).into(),
+        }))
+    }
+}
