@@ -7,6 +7,7 @@
 //! The [`routes`] record entries, challenges and results; the background processes, the [`matchmaker`], the
 //! [`reconciler`] and the [`expiry`], do the rest.
 
+mod challenge_requests;
 mod challenge_saga;
 pub(crate) mod challenges;
 mod entries;
