@@ -32,6 +32,7 @@ struct Events {
     all: Vec<Recorded>,
     /// Indices into `all`, by stream.
     streams: HashMap<StreamId, Vec<usize>>,
+    stream_reads: u64,
 }
 
 impl MemoryLog {
@@ -45,6 +46,11 @@ impl MemoryLog {
     /// calls and of callers that are dropped in between.
     pub fn yielding(clock: Clock) -> Self {
         Self { yields: true, ..Self::new(clock) }
+    }
+
+    /// The number of reads of single streams so far.
+    pub fn stream_reads(&self) -> u64 {
+        self.locked().stream_reads
     }
 
     async fn yield_now(&self) {
@@ -146,7 +152,8 @@ impl EventLog for MemoryLog {
         events_max: usize,
     ) -> Result<Vec<Recorded>, ReadError> {
         self.yield_now().await;
-        let log = self.locked();
+        let mut log = self.locked();
+        log.stream_reads += 1;
         let skip = usize::try_from(from.0).unwrap_or(usize::MAX);
         let indices = log.of_stream(stream).iter().skip(skip).take(events_max);
         Ok(indices.filter_map(|index| log.all.get(*index)).cloned().collect())

@@ -28,7 +28,7 @@ use projections::ReadModels;
 pub use console::RootEndpoint;
 use routes::job::SummaryPreviewCache;
 use server::{Access, ServerInfo};
-use stream::{ChangeNotifier, HistoricalSummaryCache, Socket};
+use stream::{ChangeNotifier, HistoricalSummaryCache, Socket, Topics};
 use web::shutdown::Shutdown;
 
 /// The state shared by all read routes.
@@ -42,6 +42,8 @@ pub struct ReadApi {
     /// Ends live streams, which would otherwise keep the server from stopping.
     shutdown: Shutdown,
     notifier: Arc<ChangeNotifier>,
+    /// The objects that clients follow live.
+    topics: Topics,
     historical_summaries: HistoricalSummaryCache,
     previews: SummaryPreviewCache,
 }
@@ -65,6 +67,7 @@ impl ReadApi {
             server,
             shutdown,
             notifier,
+            topics: Topics::default(),
             historical_summaries: HistoricalSummaryCache::default(),
             previews: SummaryPreviewCache::default(),
         })

@@ -15,3 +15,4 @@ mod queues;
 mod sse_reader;
 mod streams;
 mod summary;
+mod topics;

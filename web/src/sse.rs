@@ -22,7 +22,7 @@
 pub mod queue;
 mod response;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use event_schemas::ids::Position;
@@ -38,7 +38,7 @@ use crate::shutdown::Shutdown;
 use crate::value::ApiPosition;
 use queue::SseQueue;
 
-pub use queue::{Closed, Update};
+pub use queue::{Closed, Outgoing, Update};
 pub use response::{Events, StreamResponse};
 
 /// Gauge: open streams.
@@ -57,6 +57,8 @@ struct Shared {
     filled: Notify,
     /// Notified when there may be room again, or the subscriber has disconnected.
     drained: Notify,
+    /// Notified when the subscriber has disconnected.
+    disconnected: OnceLock<Arc<Notify>>,
 }
 
 impl Shared {
@@ -77,8 +79,13 @@ impl Sender {
     /// # Errors
     /// If the stream has ended; nothing more needs to be sent.
     pub fn send(&self, update: Update) -> Result<(), Closed> {
-        let sent = self.shared.queue().push(update);
-        self.shared.filled.notify_one();
+        let mut queue = self.shared.queue();
+        // Newer progress takes the place of queued progress, whose time the connection is already waiting for.
+        let is_awaited = update.is_progress() && queue.has_progress();
+        let sent = queue.push(update);
+        if !is_awaited {
+            self.shared.filled.notify_one();
+        }
         sent
     }
 
@@ -104,15 +111,16 @@ impl Sender {
         }
     }
 
-    /// Waits until the stream has ended.
-    pub async fn closed(&self) {
-        loop {
-            let drained = self.shared.drained.notified();
-            if self.shared.queue().is_closed() {
-                return;
-            }
-            drained.await;
-        }
+    /// Whether the stream has ended, so that nothing more can be sent.
+    pub fn is_closed(&self) -> bool {
+        self.shared.queue().is_closed()
+    }
+
+    /// Chooses what is notified when the subscriber disconnects. One that has disconnected already
+    /// notifies nothing; see [`Sender::is_closed`].
+    pub fn on_disconnect(&self, notify: Arc<Notify>) {
+        // Only the first choice counts: a sender is handed over at most once.
+        let _ = self.shared.disconnected.set(notify);
     }
 }
 
@@ -140,7 +148,12 @@ where
 pub fn open<T>(connected: &impl ToJSON, shutdown: &Shutdown) -> (Sender, Events<T>) {
     let connection = Uuid::now_v7();
     let queue = SseQueue::new(connection, connected, Instant::now().into_std());
-    let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Notify::new(), drained: Notify::new() });
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(queue),
+        filled: Notify::new(),
+        drained: Notify::new(),
+        disconnected: OnceLock::new(),
+    });
     metrics::gauge!(STREAMS).increment(1.0);
     let reader = Reader { shared: shared.clone(), shutdown: shutdown.clone(), producer: None };
     (Sender { shared }, Events::new(reader))
@@ -157,13 +170,18 @@ struct Reader {
 impl Reader {
     /// The next frames to write; waits if there are none. None at the end.
     async fn next(&mut self) -> Option<Bytes> {
+        self.wait(SseQueue::pop).await
+    }
+
+    /// Waits until `take` returns something. None at the end.
+    async fn wait<T>(&mut self, take: impl Fn(&mut SseQueue, std::time::Instant) -> Option<T>) -> Option<T> {
         loop {
             let filled = self.shared.filled.notified();
             let wake_at = {
                 let mut queue = self.shared.queue();
-                if let Some(frames) = queue.pop(Instant::now().into_std()) {
+                if let Some(taken) = take(&mut queue, Instant::now().into_std()) {
                     self.shared.drained.notify_waiters();
-                    return Some(frames);
+                    return Some(taken);
                 }
                 if queue.is_finished() {
                     return None;
@@ -191,6 +209,9 @@ impl Drop for Reader {
         metrics::gauge!(STREAMS).decrement(1.0);
         self.shared.queue().abandon();
         self.shared.drained.notify_waiters();
+        if let Some(notify) = self.shared.disconnected.get() {
+            notify.notify_one();
+        }
         if let Some(producer) = &self.producer {
             producer.abort();
         }

@@ -22,7 +22,7 @@ use super::job::{RUNNING_TIMES, Status};
 use crate::ReadApi;
 use crate::errors::{from_query_error, no_such_job};
 use crate::min_position::MinPosition;
-use crate::stream::{AnalysisStream, AnalysisUpdate};
+use crate::stream::{AnalysisFollower, AnalysisUpdate};
 
 pub use dto::{Analysis, AnalysisStage, AnalysisStatus};
 
@@ -108,13 +108,7 @@ impl AnalysisRoutes {
     ) -> Result<StreamResponse<AnalysisUpdate>, Problem> {
         let job = path::job_id(&job_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        let Some(stream) = AnalysisStream::open(&self.api, &caller.tenant, job, after).await? else {
-            return Ok(StreamResponse::Ended);
-        };
-        let connected_event = stream.connected_event();
-        Ok(StreamResponse::Open(sse::stream(&connected_event, &self.api.shutdown, |sender| {
-            stream.run(sender)
-        })))
+        Ok(self.api.stream(AnalysisFollower::open(&self.api, &caller.tenant, job, after).await?))
     }
 }
 

@@ -12,7 +12,7 @@ use web::value::ApiPosition;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
-use crate::stream::{QueueEntryStream, QueueEntryUpdate};
+use crate::stream::{QueueEntryFollower, QueueEntryUpdate};
 
 /// The route of an entry's live stream.
 #[derive(Clone, Debug)]
@@ -49,12 +49,6 @@ impl EntryStreamRoutes {
         caller.require(player_roles())?;
         let entry = path::entry_id(&entry_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        let Some(stream) = QueueEntryStream::open(&self.api, &caller, entry, after).await? else {
-            return Ok(StreamResponse::Ended);
-        };
-        let connected_event = stream.connected_event();
-        Ok(StreamResponse::Open(sse::stream(&connected_event, &self.api.shutdown, |sender| {
-            stream.run(sender)
-        })))
+        Ok(self.api.stream(QueueEntryFollower::open(&self.api, &caller, entry, after).await?))
     }
 }

@@ -17,7 +17,7 @@ use web::caller::{Caller, Role, Roles};
 use web::etag::Cached;
 use web::path;
 use web::problem::Problem;
-use web::sse::{self, StreamResponse};
+use web::sse::StreamResponse;
 use web::value::ApiPosition;
 
 use super::challenge::Challenge;
@@ -26,7 +26,7 @@ use super::{Tag, player_roles};
 use crate::ReadApi;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
-use crate::stream::QueueSummaryStream;
+use crate::stream::QueueSummaryFollower;
 
 pub use entry::{EstimatedWait, NoMatchReason, QueueEntry, QueueEntryPool};
 pub use summary::{
@@ -163,10 +163,7 @@ impl QueueRoutes {
         _ticket: Query<Option<String>>,
     ) -> Result<StreamResponse<QueueSummary>, Problem> {
         caller.require(observer_roles())?;
-        let stream = QueueSummaryStream::new(&self.api, visible_tenant(&caller));
-        Ok(StreamResponse::Open(sse::stream(&None::<ApiPosition>, &self.api.shutdown, |sender| {
-            stream.run(sender)
-        })))
+        Ok(self.api.stream(Some(QueueSummaryFollower::new(&self.api, visible_tenant(&caller)))))
     }
 }
 

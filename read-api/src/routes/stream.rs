@@ -14,7 +14,7 @@ use web::value::{ApiPosition, ApiTimestamp};
 
 use super::Tag;
 use crate::ReadApi;
-use crate::stream::{MatchingUpdate, SummaryStream};
+use crate::stream::{MatchingFollower, MatchingUpdate};
 
 /// A ticket that opens one stream.
 #[derive(Clone, Debug, Object)]
@@ -62,13 +62,7 @@ impl StreamRoutes {
     ) -> Result<StreamResponse<MatchingUpdate>, Problem> {
         let job = path::job_id(&job_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        let Some(stream) = SummaryStream::open(&self.api, &caller.tenant, job, after).await? else {
-            return Ok(StreamResponse::Ended);
-        };
-        let connected_event = stream.connected_event();
-        Ok(StreamResponse::Open(sse::stream(&connected_event, &self.api.shutdown, |sender| {
-            stream.run(sender)
-        })))
+        Ok(self.api.stream(MatchingFollower::open(&self.api, &caller.tenant, job, after).await?))
     }
 
     /// Create a ticket for one stream

@@ -1,8 +1,7 @@
 //! Notifies the streams of a job, tenant, player or match when new data can be read.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_log::{EventLog, Filter, Log};
@@ -16,48 +15,53 @@ use tokio::sync::{broadcast, watch};
 /// The delay before a failed read of the log is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The categories with one topic per stream.
+/// The categories whose streams are subjects.
 const NOTIFIED_CATEGORIES: [Category; 2] = [Category::Player, Category::GameMatch];
 
-/// The topics and their subscribers. The values are versions, which only show that something has changed.
-#[derive(Debug, Default)]
-pub(crate) struct ChangeNotifier {
-    jobs: Mutex<Topics<JobId>>,
-    tenants: Mutex<Topics<Tenant>>,
-    streams: Mutex<Topics<StreamId>>,
+/// What a notification is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Job(JobId),
+    Tenant(Tenant),
+    Stream(StreamId),
 }
 
+/// The subjects with subscribers.
 #[derive(Debug)]
-struct Topics<K> {
-    senders: HashMap<K, watch::Sender<u64>>,
-    /// The number of topics at which those without subscribers are removed.
+pub(crate) struct ChangeNotifier(Mutex<Subjects>);
+
+/// The values are versions, which only show that something has changed.
+#[derive(Debug)]
+struct Subjects {
+    senders: HashMap<Subject, watch::Sender<u64>>,
+    /// The number of subjects at which those without subscribers are removed.
     sweep_at: usize,
 }
 
-/// The smallest number of topics that is swept.
+/// The smallest number of subjects that is swept.
 const SWEEP_MIN: usize = 1024;
 
-impl<K> Default for Topics<K> {
+impl Default for Subjects {
     fn default() -> Self {
         Self { senders: HashMap::new(), sweep_at: SWEEP_MIN }
     }
 }
 
-impl<K: Eq + Hash> Topics<K> {
-    fn subscribe(&mut self, key: K) -> watch::Receiver<u64> {
+impl Subjects {
+    fn subscribe(&mut self, subject: Subject) -> watch::Receiver<u64> {
         if self.senders.len() >= self.sweep_at {
             self.senders.retain(|_, sender| sender.receiver_count() > 0);
             // Twice the current number, so that the amortized cost of a sweep is constant.
             self.sweep_at = SWEEP_MIN.max(2 * self.senders.len());
         }
-        self.senders.entry(key).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.senders.entry(subject).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    fn notify(&mut self, key: &K) {
-        if let Some(sender) = self.senders.get(key) {
+    fn notify(&mut self, subject: &Subject) {
+        if let Some(sender) = self.senders.get(subject) {
             sender.send_modify(|version| *version = version.wrapping_add(1));
             if sender.receiver_count() == 0 {
-                self.senders.remove(key);
+                self.senders.remove(subject);
             }
         }
     }
@@ -73,7 +77,7 @@ impl<K: Eq + Hash> Topics<K> {
 impl ChangeNotifier {
     /// Starts the tasks that forward changes. They end with the read models and the log.
     pub(crate) fn start(changes: broadcast::Receiver<SummaryChange>, log: Log) -> Arc<Self> {
-        let notifier = Arc::new(Self::default());
+        let notifier = Arc::new(Self(Mutex::default()));
         tokio::spawn(forward_changes(changes, Arc::clone(&notifier)).boxed());
         tokio::spawn(watch_streams(log, Arc::clone(&notifier)).boxed());
         notifier
@@ -81,36 +85,33 @@ impl ChangeNotifier {
 
     /// Subscribes to the stream of a player or a match. A notification means that the new events can be read.
     pub(crate) fn stream(&self, stream: StreamId) -> watch::Receiver<u64> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).subscribe(stream)
+        self.subjects().subscribe(Subject::Stream(stream))
     }
 
     pub(crate) fn job(&self, job: JobId) -> watch::Receiver<u64> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).subscribe(job)
+        self.subjects().subscribe(Subject::Job(job))
     }
 
     pub(crate) fn tenant(&self, tenant: &Tenant) -> watch::Receiver<u64> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).subscribe(tenant.clone())
+        self.subjects().subscribe(Subject::Tenant(tenant.clone()))
     }
 
-    fn notify(&self, subject: &ChangeScope) {
-        match subject {
-            ChangeScope::Job(job) => self.jobs.lock().unwrap_or_else(PoisonError::into_inner).notify(job),
-            ChangeScope::Workers(tenant) => {
-                self.tenants.lock().unwrap_or_else(PoisonError::into_inner).notify(tenant);
-            }
-        }
+    fn subjects(&self) -> MutexGuard<'_, Subjects> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn forward_changes(mut changes: broadcast::Receiver<SummaryChange>, notifier: Arc<ChangeNotifier>) {
     loop {
         match changes.recv().await {
-            Ok(changed) => notifier.notify(&changed.scope),
-            // It is not known which changes were lost, so all subscribers are notified.
-            Err(RecvError::Lagged(_)) => {
-                notifier.jobs.lock().unwrap_or_else(PoisonError::into_inner).notify_all();
-                notifier.tenants.lock().unwrap_or_else(PoisonError::into_inner).notify_all();
+            Ok(SummaryChange { scope: ChangeScope::Job(job), .. }) => {
+                notifier.subjects().notify(&Subject::Job(job));
             }
+            Ok(SummaryChange { scope: ChangeScope::Workers(tenant), .. }) => {
+                notifier.subjects().notify(&Subject::Tenant(tenant));
+            }
+            // It is not known which changes were lost, so all subscribers are notified.
+            Err(RecvError::Lagged(_)) => notifier.subjects().notify_all(),
             Err(RecvError::Closed) => return,
         }
     }
@@ -122,12 +123,12 @@ async fn watch_streams(log: Log, notifier: Arc<ChangeNotifier>) {
     loop {
         match events.next().await {
             Ok(page) => {
-                let mut streams = notifier.streams.lock().unwrap_or_else(PoisonError::into_inner);
-                page.events.iter().for_each(|event| streams.notify(&event.stream));
+                let mut subjects = notifier.subjects();
+                page.events.into_iter().for_each(|event| subjects.notify(&Subject::Stream(event.stream)));
             }
             Err(error) => {
                 // The subscribers get the error when they read.
-                notifier.streams.lock().unwrap_or_else(PoisonError::into_inner).notify_all();
+                notifier.subjects().notify_all();
                 if log.head().has_changed().is_err() {
                     return;
                 }
@@ -140,20 +141,23 @@ async fn watch_streams(log: Log, notifier: Arc<ChangeNotifier>) {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
-    fn topics_without_subscribers_are_removed_others_are_notified() {
-        let mut topics = Topics::default();
-        let mut kept = topics.subscribe(0);
-        for key in 1..10 * SWEEP_MIN {
-            drop(topics.subscribe(key));
+    fn unused_subjects_are_removed_others_are_notified() {
+        let subject = |n: usize| Subject::Job(JobId(Uuid::from_u128(n as u128)));
+        let mut subjects = Subjects::default();
+        let mut kept = subjects.subscribe(subject(0));
+        for n in 1..10 * SWEEP_MIN {
+            drop(subjects.subscribe(subject(n)));
         }
-        assert!(topics.senders.len() <= SWEEP_MIN, "{}", topics.senders.len());
-        topics.notify(&0);
+        assert!(subjects.senders.len() <= SWEEP_MIN, "{}", subjects.senders.len());
+        subjects.notify(&subject(0));
         assert!(kept.has_changed().unwrap());
         kept.mark_unchanged();
-        topics.notify(&1);
+        subjects.notify(&subject(1));
         assert!(!kept.has_changed().unwrap());
     }
 }

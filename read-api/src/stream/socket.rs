@@ -10,10 +10,10 @@ use poem::{Body, Endpoint, FromRequest, IntoResponse, Request, Response};
 use web::caller::Authenticated;
 use web::path;
 use web::problem::Problem;
-use web::sse::{self, Events};
+use web::sse::{Events, Outgoing};
 use web::value::ApiPosition;
 
-use super::{MatchingUpdate, SummaryStream};
+use super::{MatchingFollower, MatchingUpdate};
 use crate::ReadApi;
 
 /// Messages from the client are ignored, so large ones are refused.
@@ -35,16 +35,12 @@ impl Endpoint for Socket {
         let Path(job) = Path::<String>::from_request(&request, &mut body).await?;
         let job = path::job_id(&job)?;
         let after = last_event_id(&request)?;
-        let Some(stream) =
-            SummaryStream::open(&self.api, &caller.tenant, job, after.map(|ApiPosition(after)| after))
-                .await?
-        else {
+        let after = after.map(|ApiPosition(after)| after);
+        let Some(follower) = MatchingFollower::open(&self.api, &caller.tenant, job, after).await? else {
             return Ok(StatusCode::NO_CONTENT.into_response());
         };
         let socket = WebSocket::from_request(&request, &mut body).await?;
-        let connected_event = stream.connected_event();
-        let events: Events<MatchingUpdate> =
-            sse::stream(&connected_event, &self.api.shutdown, |sender| stream.run(sender));
+        let events = self.api.topics.open(follower, &self.api.shutdown);
         let config = WebSocketConfig::default()
             .max_message_size(Some(RECEIVED_BYTES_MAX))
             .max_frame_size(Some(RECEIVED_BYTES_MAX));
@@ -78,21 +74,16 @@ fn last_event_id(request: &Request) -> Result<Option<ApiPosition>, Problem> {
 }
 
 /// Forwards the stream to the socket until either ends.
-async fn forward(socket: WebSocketStream, events: Events<MatchingUpdate>) {
+async fn forward(socket: WebSocketStream, mut events: Events<MatchingUpdate>) {
     let (mut sink, mut received) = socket.split();
-    let mut frames = Box::pin(events.into_response().into_body().into_bytes_stream());
     loop {
         tokio::select! {
-            frame = frames.next() => match frame {
-                Some(Ok(bytes)) => {
-                    for frame in texts(&String::from_utf8_lossy(&bytes)) {
-                        if sink.send(frame).await.is_err() {
-                            return;
-                        }
-                    }
+            outgoing = events.next_outgoing() => {
+                let Some(outgoing) = outgoing else { break };
+                if sink.send(frame(&outgoing)).await.is_err() {
+                    return;
                 }
-                Some(Err(_)) | None => break,
-            },
+            }
             // Reading also answers pings.
             message = received.next() => match message {
                 // The close frame of the reply is queued and must be flushed.
@@ -109,27 +100,21 @@ async fn forward(socket: WebSocketStream, events: Events<MatchingUpdate>) {
     let _ = sink.send(Frame::Close(Some((CloseCode::Normal, "the stream has ended".to_owned())))).await;
 }
 
-/// The frames of some events: their data, or a ping for a keep-alive comment.
-fn texts(events: &str) -> Vec<Frame> {
-    events
-        .lines()
-        .filter_map(|line| match line.strip_prefix("data: ") {
-            Some(data) => Some(Frame::text(data)),
-            None => (line == ":").then(|| Frame::ping(Vec::new())),
-        })
-        .collect()
+/// An update's data, or a ping as a heartbeat.
+fn frame(outgoing: &Outgoing) -> Frame {
+    match outgoing {
+        Outgoing::Update(update) => {
+            let mut data = String::new();
+            update.write_data(&mut data);
+            Frame::text(data)
+        }
+        Outgoing::Heartbeat => Frame::ping(Vec::new()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_event_becomes_a_text_frame() {
-        let frames =
-            texts("retry: 3000\nevent: connected\ndata: {\"a\":1}\n\n:\n\nevent: x\nid: 7\ndata: {}\n\n");
-        assert_eq!(frames, [Frame::text("{\"a\":1}"), Frame::ping(Vec::new()), Frame::text("{}")]);
-    }
 
     #[test]
     fn page_of_another_origin_is_refused() {

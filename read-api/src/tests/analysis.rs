@@ -20,7 +20,7 @@ use super::sse_reader::{ReceivedEvent, SseReader, event_names};
 
 const LEASE: LeaseId = LeaseId(Uuid::from_u128(0x1ea5e));
 
-fn analysis_created(id: JobId, video: &str) -> JobEvent {
+pub(super) fn analysis_created(id: JobId, video: &str) -> JobEvent {
     let url = format!("https://www.twitch.tv/videos/{video}");
     let options = serde_json::from_str(r#"{"highlights_max": 5}"#).unwrap();
     let source = JobSource::Video { video_id: video.parse().unwrap(), url, options };
@@ -32,7 +32,7 @@ fn claimed(worker: &str, lease_until: Timestamp) -> JobEvent {
     JobClaimed { lease_id: LEASE, worker_id: worker.parse().unwrap(), attempt: 1, lease_until }.into()
 }
 
-fn phase_changed(from: Phase, to: Phase) -> JobEvent {
+pub(super) fn phase_changed(from: Phase, to: Phase) -> JobEvent {
     JobPhaseChanged { from, to, reason: None, eta_priors: Vec::new() }.into()
 }
 
@@ -60,7 +60,11 @@ fn completed() -> JobEvent {
 }
 
 impl ReadApiFixture {
-    async fn append_job_events(&self, id: JobId, events: impl IntoIterator<Item = JobEvent>) -> u64 {
+    pub(super) async fn append_job_events(
+        &self,
+        id: JobId,
+        events: impl IntoIterator<Item = JobEvent>,
+    ) -> u64 {
         let events: Vec<Event> = events.into_iter().map(Event::Job).collect();
         self.append(StreamId::job(id), &events).await.0
     }

@@ -27,7 +27,7 @@ use super::fixture::{ReadApiFixture, acme, now, player, start};
 use super::queues::entry_id;
 use super::sse_reader::{ReceivedEvent, SseReader};
 use crate::server::Access;
-use crate::stream::QueueEntryStream;
+use crate::stream::QueueEntryFollower;
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 const CHALLENGE: ChallengeId = ChallengeId(Uuid::from_u128(0xc1));
@@ -38,7 +38,7 @@ fn match_of(n: u128) -> GameMatchId {
     GameMatchId(Uuid::from_u128(0xa000 + n))
 }
 
-fn path(n: u128) -> String {
+pub(super) fn path(n: u128) -> String {
     format!("/v1/matchmaking/queue/{}/stream", entry_id(n))
 }
 
@@ -148,7 +148,7 @@ impl ReadApiFixture {
 }
 
 /// Opens the entry's stream as a trusted caller.
-pub(crate) async fn open_stream(fixture: &ReadApiFixture, n: u128) -> QueueEntryStream {
+pub(crate) async fn open_stream(fixture: &ReadApiFixture, n: u128) -> QueueEntryFollower {
     fixture.get("/v1/matchmaking/active").await;
     let caller = web::caller::Caller {
         tenant: acme(),
@@ -157,7 +157,7 @@ pub(crate) async fn open_stream(fixture: &ReadApiFixture, n: u128) -> QueueEntry
         ratings: Default::default(),
         via: web::caller::Credential::Token,
     };
-    QueueEntryStream::open(&fixture.api, &caller, entry_id(n), None).await.unwrap().unwrap()
+    QueueEntryFollower::open(&fixture.api, &caller, entry_id(n), None).await.unwrap().unwrap()
 }
 
 /// The event without the members that depend on the connection.

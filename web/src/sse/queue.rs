@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// The limits of a subscriber's backlog, in events and bytes.
 pub const BEHIND_EVENTS_MAX: usize = 256;
 pub const BEHIND_BYTES_MAX: usize = 1 << 20;
+
+/// Counter: updates made for streams, each for all of its subscribers.
+pub const UPDATES: &str = "http_server_stream_updates_total";
 
 /// The approximate size up to which frames are written together.
 const WRITE_BYTES: usize = 16 * 1024;
@@ -46,14 +50,14 @@ enum Kind {
     Last,
 }
 
-/// One event of a stream.
+/// One event of a stream. Its data is serialised once, and shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Update {
     kind: Kind,
     event: &'static str,
     id: Option<Position>,
     /// The members of the data, as JSON without the braces.
-    members: String,
+    members: Arc<str>,
 }
 
 impl Update {
@@ -72,6 +76,18 @@ impl Update {
         Self::new(Kind::Last, event, id, data)
     }
 
+    pub fn id(&self) -> Option<Position> {
+        self.id
+    }
+
+    pub fn is_progress(&self) -> bool {
+        self.kind == Kind::Progress
+    }
+
+    pub fn is_last(&self) -> bool {
+        self.kind == Kind::Last
+    }
+
     fn new(kind: Kind, event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
         let mut data = data.to_json().unwrap_or(Value::Null);
         let members = match &mut data {
@@ -85,12 +101,59 @@ impl Update {
             Value::Null => String::new(),
             other => format!("\"data\":{other}"),
         };
-        Self { kind, event, id, members }
+        if is_counted(event) {
+            metrics::counter!(UPDATES).increment(1);
+        }
+        Self { kind, event, id, members: members.into() }
     }
 
     fn bytes(&self) -> usize {
         self.members.len()
     }
+}
+
+/// Whether the event is one of the updates, rather than one about the connection.
+fn is_counted(event: &str) -> bool {
+    !matches!(event, "connected" | "lagged" | "stream_ended")
+}
+
+/// An update as one connection sends it.
+#[derive(Clone, Debug)]
+pub struct SentUpdate {
+    update: Update,
+    connection: Uuid,
+    update_count: u64,
+}
+
+impl SentUpdate {
+    /// Appends the data: the shared members after those of the connection.
+    pub fn write_data(&self, text: &mut String) {
+        let Update { event, members, .. } = &self.update;
+        let comma = if members.is_empty() { "" } else { "," };
+        write!(
+            text,
+            r#"{{"event":"{event}","connection_id":"{}","update_count":{}{comma}{members}}}"#,
+            self.connection, self.update_count
+        )
+        .expect("writing to a String cannot fail");
+    }
+
+    fn write_event(&self, text: &mut String) {
+        write_line(text, "event", self.update.event);
+        if let Some(id) = self.update.id {
+            write_line(text, "id", &id.to_string());
+        }
+        text.push_str("data: ");
+        self.write_data(text);
+        text.push_str("\n\n");
+    }
+}
+
+/// What a connection sends next.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    Update(SentUpdate),
+    Heartbeat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +267,11 @@ impl SseQueue {
         self.phase != Phase::Open
     }
 
+    /// Whether progress is queued, and will be sent once it is due.
+    pub fn has_progress(&self) -> bool {
+        self.progress.is_some()
+    }
+
     /// Whether the stream has ended and everything is written.
     pub fn is_finished(&self) -> bool {
         self.is_closed() && self.waiting.is_empty()
@@ -219,7 +287,28 @@ impl SseQueue {
         }
     }
 
-    /// The bytes to write at `now`.
+    /// What to send at `now`, if anything.
+    pub fn next_outgoing(&mut self, now: Instant) -> Option<Outgoing> {
+        let is_progress_due = self.progress_sent_at.is_none_or(|sent_at| now >= sent_at + PROGRESS_EVERY);
+        let update = if let Some(update) = self.waiting.pop_front() {
+            self.waiting_bytes -= update.bytes().min(self.waiting_bytes);
+            update
+        } else if is_progress_due && let Some(progress) = self.progress.take() {
+            self.progress_sent_at = Some(now);
+            progress
+        } else if now >= self.written_at + HEARTBEAT_EVERY && !self.is_closed() {
+            self.written_at = now;
+            return Some(Outgoing::Heartbeat);
+        } else {
+            return None;
+        };
+        self.written_at = now;
+        self.update_count += u64::from(is_counted(update.event));
+        let (connection, update_count) = (self.connection, self.update_count);
+        Some(Outgoing::Update(SentUpdate { update, connection, update_count }))
+    }
+
+    /// The bytes to write to a stream of server-sent events at `now`.
     pub fn pop(&mut self, now: Instant) -> Option<Bytes> {
         let mut text = String::new();
         if !self.is_started {
@@ -228,43 +317,14 @@ impl SseQueue {
             write_line(&mut text, "retry", &(RETRY_MS_MIN + spread).to_string());
         }
         while text.len() < WRITE_BYTES
-            && let Some(update) = self.waiting.pop_front()
+            && let Some(outgoing) = self.next_outgoing(now)
         {
-            self.waiting_bytes -= update.bytes().min(self.waiting_bytes);
-            self.write(&mut text, &update);
+            match outgoing {
+                Outgoing::Update(update) => update.write_event(&mut text),
+                Outgoing::Heartbeat => text.push_str(":\n\n"),
+            }
         }
-        let is_progress_due = self.progress_sent_at.is_none_or(|sent_at| now >= sent_at + PROGRESS_EVERY);
-        if self.waiting.is_empty()
-            && is_progress_due
-            && let Some(progress) = self.progress.take()
-        {
-            self.progress_sent_at = Some(now);
-            self.write(&mut text, &progress);
-        }
-        if text.is_empty() && now >= self.written_at + HEARTBEAT_EVERY && !self.is_closed() {
-            text.push_str(":\n\n");
-        }
-        if text.is_empty() {
-            return None;
-        }
-        self.written_at = now;
-        Some(text.into())
-    }
-
-    fn write(&mut self, text: &mut String, update: &Update) {
-        let is_counted = !matches!(update.event, "connected" | "lagged" | "stream_ended");
-        self.update_count += u64::from(is_counted);
-        write_line(text, "event", update.event);
-        if let Some(id) = update.id {
-            write_line(text, "id", &id.to_string());
-        }
-        let comma = if update.members.is_empty() { "" } else { "," };
-        let data = format!(
-            r#"{{"event":"{}","connection_id":"{}","update_count":{}{comma}{}}}"#,
-            update.event, self.connection, self.update_count, update.members
-        );
-        write_line(text, "data", &data);
-        text.push('\n');
+        (!text.is_empty()).then(|| text.into())
     }
 }
 

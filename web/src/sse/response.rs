@@ -11,6 +11,7 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 
 use super::Reader;
+use super::queue::{Outgoing, SseQueue};
 
 const MEDIA_TYPE: &str = "text/event-stream";
 
@@ -24,6 +25,11 @@ pub struct Events<T> {
 impl<T> Events<T> {
     pub(super) fn new(reader: Reader) -> Self {
         Self { reader, kind: PhantomData }
+    }
+
+    /// What to send next, for a connection that is not a response; waits if there is nothing. None at the end.
+    pub async fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.reader.wait(SseQueue::next_outgoing).await
     }
 }
 

@@ -20,7 +20,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use domain::matchmaking::pool_status::best;
-use event_log::EventLog;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::{
@@ -35,12 +34,14 @@ use tokio::sync::watch;
 use web::caller::Caller;
 use web::enums::{AbandonReason, EntryStatus, Side};
 use web::problem::Problem;
-use web::sse::{Sender, Update};
+use web::sse::Update;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::{CHUNK_EVENTS, POLL_INTERVAL, StopReason};
+use super::super::POLL_INTERVAL;
+use super::super::engine::{Follower, Progress, TopicKey};
+use super::stream_reader::{CHUNK_EVENTS, StreamReader};
 use crate::ReadApi;
-use crate::errors::{from_query_error, from_read_error};
+use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use tracker::{ConfirmedGame, EntryChange, EntryState, EntryTracker};
 
@@ -85,25 +86,29 @@ pub(crate) struct QueueEntryUpdate {
     pub result_due_at: Option<ApiTimestamp>,
 }
 
-/// The stream of one queue entry to one client.
+/// Follows one queue entry.
 #[derive(Debug)]
-pub(crate) struct QueueEntryStream {
+pub(crate) struct QueueEntryFollower {
     api: Arc<ReadApi>,
     tenant: Tenant,
     player: SubjectId,
     tracker: EntryTracker,
-    /// The position up to which everything was sent; none before the first update.
-    last_sent: Option<Position>,
+    received: Option<Position>,
     /// Changes that were read but not sent.
     changes: VecDeque<EntryChange>,
-    /// The revision of the first event of the player's stream that has not been read.
-    next: Revision,
+    /// The latest change that was read.
+    latest: EntryChange,
+    /// The latest state of the search; none if the entry does not search.
+    search: Option<Update>,
+    widens_at: Option<Timestamp>,
+    /// The player's stream.
+    events: StreamReader,
     player_changes: watch::Receiver<u64>,
     /// Notifies of changes to the match whose game is being created.
     match_changes: Option<(GameMatchId, watch::Receiver<u64>)>,
 }
 
-impl QueueEntryStream {
+impl QueueEntryFollower {
     /// Opens a stream for a client that has received everything up to `after`. None if that includes the entry's end.
     ///
     /// # Errors
@@ -123,103 +128,50 @@ impl QueueEntryStream {
         let player_stream = StreamId::player(&caller.tenant, player);
         let player_changes = api.notifier.stream(player_stream.clone());
         // A position beyond the head comes from another log or from before a restore.
-        let last_sent = after.filter(|after| *after <= api.head());
-        let first_revision = view.entry.entry.first_revision;
-        let events = api
-            .log
-            .read_stream(&player_stream, first_revision, 1)
-            .await
-            .map_err(|error| from_read_error(&error))?;
-        let first = events.first().ok_or_else(no_such_entry)?;
-        let first = first.decode().map_err(|error| Problem::internal(&error))?;
+        let received = after.filter(|after| *after <= api.head());
+        let mut events = StreamReader { stream: player_stream, next: view.entry.entry.first_revision };
+        let first = events.chunk(&api.log, 1).await?.pop().ok_or_else(no_such_entry)?;
         let (tracker, joined) = EntryTracker::start(entry, &first).ok_or_else(no_such_entry)?;
-        let mut stream = Self {
+        let mut follower = Self {
             api: Arc::clone(api),
             tenant: caller.tenant.clone(),
             player,
             tracker,
-            last_sent,
-            changes: VecDeque::from([joined]),
-            next: first_revision.next(),
+            received,
+            changes: VecDeque::from([joined.clone()]),
+            latest: joined,
+            search: None,
+            widens_at: None,
+            events,
             player_changes,
             match_changes: None,
         };
-        stream.read_new_events().await?;
-        let has_ended = stream.changes.back().is_some_and(EntryChange::is_end);
-        match last_sent {
-            Some(last_sent) => stream.changes.retain(|change| change.position > last_sent),
-            // A client without a position gets the current state, not the history.
-            None => drop(stream.changes.drain(..stream.changes.len().saturating_sub(1))),
+        follower.read_new_events().await?;
+        match received {
+            Some(received) => follower.changes.retain(|change| change.position > received),
+            // A client without a position gets the present state, not the history.
+            None => follower.changes.clear(),
         }
-        Ok(if has_ended && stream.changes.is_empty() { None } else { Some(stream) })
+        let has_received_the_end =
+            received.is_some() && follower.latest.is_end() && follower.changes.is_empty();
+        Ok((!has_received_the_end).then_some(follower))
     }
 
-    /// The data of `connected`.
-    pub(crate) fn connected_event(&self) -> QueueEntryUpdate {
-        QueueEntryUpdate { position: self.last_sent.map(ApiPosition), ..self.base_update() }
-    }
-
-    /// Sends all changes, until the entry has ended or the client has disconnected.
-    pub(crate) async fn run(mut self, sender: Sender) {
-        match self.follow(&sender).await {
-            Ok(()) | Err(StopReason::Closed) => {}
-            // The stream is closed; the client reconnects and resumes after the last id.
-            Err(StopReason::Failed(problem)) => {
-                tracing::warn!(entry = %self.tracker.queued.entry_id, %problem, "the stream of a queue entry failed");
-            }
-        }
-    }
-
-    async fn follow(&mut self, sender: &Sender) -> Result<(), StopReason> {
-        loop {
-            while let Some(change) = self.changes.pop_front() {
-                self.send_change(sender, &change).await?;
-                if change.is_end() {
-                    return Ok(());
-                }
-            }
-            let widens_at = self.send_search(sender).await?;
-            let api = Arc::clone(&self.api);
-            let widening = async {
-                match widens_at {
-                    Some(at) => api.clock.sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let confirming = async {
-                match &mut self.match_changes {
-                    Some((_, changes)) => changes.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                Ok(()) = self.player_changes.changed() => {}
-                Ok(()) = confirming => {}
-                () = widening => {}
-                () = sender.closed() => return Err(StopReason::Closed),
-            }
-            self.read_new_events().await?;
-        }
-    }
-
-    async fn send_change(&mut self, sender: &Sender, change: &EntryChange) -> Result<(), StopReason> {
+    async fn change_update(&self, change: &EntryChange) -> Result<Update, Problem> {
         let data = self.update_data(change).await?;
         let id = Some(change.position);
-        let update = match &change.state {
+        Ok(match &change.state {
             EntryState::Searching { .. } => Update::state("searching", id, &data),
             EntryState::Placing(_) => Update::state("placing", id, &data),
             EntryState::Matched(..) => Update::last("matched", id, &data),
             EntryState::Cancelled => Update::last("cancelled", id, &data),
             EntryState::Expired => Update::last("expired", id, &data),
-        };
-        sender.replay(update).await?;
-        self.last_sent = Some(change.position);
-        Ok(())
+        })
     }
 
-    /// Sends the current state of the search. Returns when the window widens next.
-    async fn send_search(&self, sender: &Sender) -> Result<Option<Timestamp>, StopReason> {
-        let EntryState::Searching { .. } = self.tracker.state() else { return Ok(None) };
+    /// The present state of the search, and when the window widens next.
+    async fn search(&self) -> Result<(Option<Update>, Option<Timestamp>), Problem> {
+        let EntryState::Searching { .. } = self.tracker.state() else { return Ok((None, None)) };
         let entry = self.tracker.queued.entry_id;
         let found = self.api.models.queues().entry(&self.tenant, entry).await;
         let view = found.map_err(|error| from_query_error(&error))?;
@@ -227,7 +179,7 @@ impl QueueEntryStream {
             view.as_ref().and_then(|view| Some((view, best(&view.pool_statuses)?)))
         else {
             // The read model has not applied the release yet.
-            return Ok(Some(self.api.clock.now().after(POLL_INTERVAL)));
+            return Ok((None, Some(self.api.clock.now().after(POLL_INTERVAL))));
         };
         let found = &search.explanation;
         let data = QueueEntryUpdate {
@@ -240,9 +192,9 @@ impl QueueEntryStream {
             widens_at: found.widens_at.map(ApiTimestamp),
             ..self.base_update()
         };
-        sender.send(Update::progress("searching", None, &data))?;
+        let update = Update::progress("searching", None, &data);
         let searches = view.pool_statuses.iter().filter_map(|standing| standing.search.as_ref());
-        Ok(searches.filter_map(|search| search.explanation.widens_at).min())
+        Ok((Some(update), searches.filter_map(|search| search.explanation.widens_at).min()))
     }
 
     fn base_update(&self) -> QueueEntryUpdate {
@@ -297,6 +249,13 @@ impl QueueEntryStream {
         })
     }
 
+    fn add(&mut self, change: Option<EntryChange>) {
+        if let Some(change) = change {
+            self.latest = change.clone();
+            self.changes.push_back(change);
+        }
+    }
+
     /// Reads the new events of both streams into `changes`.
     async fn read_new_events(&mut self) -> Result<(), Problem> {
         self.read_player().await?;
@@ -313,10 +272,11 @@ impl QueueEntryStream {
         if self.match_changes.as_ref().is_none_or(|(followed, _)| *followed != id) {
             self.match_changes = Some((id, self.api.notifier.stream(stream.clone())));
         }
-        if let Some(game) = self.find_confirmation(&stream).await? {
+        if let Some(game) = self.find_confirmation(stream).await? {
             // Since the last read, the match may have failed and been retried.
             self.read_player().await?;
-            self.changes.extend(self.tracker.confirm(game));
+            let confirmed = self.tracker.confirm(game);
+            self.add(confirmed);
         }
         Ok(())
     }
@@ -324,14 +284,11 @@ impl QueueEntryStream {
     /// Reads the rest of the player's stream.
     async fn read_player(&mut self) -> Result<(), Problem> {
         self.player_changes.mark_unchanged();
-        let stream = StreamId::player(&self.tenant, self.player);
         while !self.tracker.is_superseded() {
-            let events = self.api.log.read_stream(&stream, self.next, CHUNK_EVENTS).await;
-            let events = events.map_err(|error| from_read_error(&error))?;
-            for event in &events {
-                let envelope = event.decode().map_err(|error| Problem::internal(&error))?;
-                self.next = event.revision.next();
-                self.changes.extend(self.tracker.apply(&envelope));
+            let events = self.events.chunk(&self.api.log, CHUNK_EVENTS).await?;
+            for envelope in &events {
+                let change = self.tracker.apply(envelope);
+                self.add(change);
             }
             if events.len() < CHUNK_EVENTS {
                 break;
@@ -341,16 +298,13 @@ impl QueueEntryStream {
     }
 
     /// Finds the confirmation in the match's own stream.
-    async fn find_confirmation(&mut self, stream: &StreamId) -> Result<Option<ConfirmedGame>, Problem> {
+    async fn find_confirmation(&mut self, stream: StreamId) -> Result<Option<ConfirmedGame>, Problem> {
         if let Some((_, changes)) = &mut self.match_changes {
             changes.mark_unchanged();
         }
-        let events = self.api.log.read_stream(stream, Revision(0), CHUNK_EVENTS).await;
-        let events = events.map_err(|error| from_read_error(&error))?;
+        let mut events = StreamReader { stream, next: Revision(0) };
         let mut side = None;
-        for event in &events {
-            let Envelope { event, position, metadata, .. } =
-                event.decode().map_err(|error| Problem::internal(&error))?;
+        for Envelope { event, position, metadata, .. } in events.chunk(&self.api.log, CHUNK_EVENTS).await? {
             match (event, side) {
                 (Event::GameMatch(GameMatchEvent::MatchProposed(proposed)), _) => {
                     side = Some(tracker::side(&proposed, self.player));
@@ -362,6 +316,66 @@ impl QueueEntryStream {
             }
         }
         Ok(None)
+    }
+}
+
+impl Follower for QueueEntryFollower {
+    type Data = QueueEntryUpdate;
+
+    fn key(&self) -> TopicKey {
+        let id = self.tracker.queued.entry_id.0;
+        TopicKey { kind: "queue entry", tenant: Some(self.tenant.clone()), id }
+    }
+
+    fn received(&self) -> Option<Position> {
+        self.received
+    }
+
+    fn changed(&self) -> Option<Position> {
+        Some(self.latest.position)
+    }
+
+    fn connected_event(&self) -> Option<QueueEntryUpdate> {
+        Some(QueueEntryUpdate { position: self.received.map(ApiPosition), ..self.base_update() })
+    }
+
+    async fn changes(&mut self) -> Result<Vec<Update>, Problem> {
+        self.read_new_events().await?;
+        let mut updates = Vec::new();
+        while let Some(change) = self.changes.pop_front() {
+            updates.push(self.change_update(&change).await?);
+        }
+        Ok(updates)
+    }
+
+    async fn progress(&mut self) -> Result<Option<Progress>, Problem> {
+        (self.search, self.widens_at) = self.search().await?;
+        Ok(self.search.clone().map(|update| Progress { update, is_beyond_id: false }))
+    }
+
+    async fn first(&mut self) -> Result<Vec<Update>, Problem> {
+        let current = self.change_update(&self.latest).await?;
+        Ok([current].into_iter().chain(self.search.clone()).collect())
+    }
+
+    async fn wake(&mut self) {
+        let widening = async {
+            match self.widens_at {
+                Some(at) => self.api.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let confirming = async {
+            match &mut self.match_changes {
+                Some((_, changes)) => changes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = self.player_changes.changed() => {}
+            Ok(()) = confirming => {}
+            () = widening => {}
+        }
     }
 }
 
@@ -401,8 +415,7 @@ mod tests {
         let joined = fixture.joined(1).await;
         let first = fixture.reserved_by_challenge(1, 1).await;
         let mut stream = open_stream(&fixture, 1).await;
-        assert_eq!(positions(&stream.changes), [first]);
-        stream.changes.clear();
+        assert_eq!(stream.latest.position, first);
         // These events are appended after the player's stream was read and before the match's stream is.
         let released = fixture.released(1, AbandonReason::GameServiceFailed).await;
         let second = fixture.reserved_by_challenge(1, 2).await;

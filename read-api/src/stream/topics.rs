@@ -1,0 +1,8 @@
+//! The objects that can be followed live.
+
+pub(super) mod analysis;
+pub(super) mod entry;
+pub(super) mod matching;
+pub(super) mod queues;
+mod stream_reader;
+pub(super) mod summary_cache;

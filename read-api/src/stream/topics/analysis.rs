@@ -1,0 +1,262 @@
+//! The live stream of one analysis.
+//!
+//! All events of an analysis are in its own stream, which is read and folded here: every state change is sent with
+//! the job as it was then, and only the latest progress is sent. An update's id is the position of its event: a
+//! client that reconnects with this id resumes after that event.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use domain::job::analysis::{self, AnalysisView};
+use domain::job::history::{History, LastActivity};
+use domain::job::pipeline;
+use event_schemas::envelope::{Envelope, Event};
+use event_schemas::ids::{JobId, Position, Revision, Tenant};
+use event_schemas::job::{JobEvent, JobKind};
+use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
+use poem_openapi::Object;
+use tokio::sync::watch;
+use web::enums::{Phase, RetryState};
+use web::problem::Problem;
+use web::sse::Update;
+use web::value::{ApiPosition, UuidParam};
+
+use super::super::engine::{Follower, Progress, TopicKey};
+use super::super::{ChangeKind, POLL_INTERVAL};
+use super::stream_reader::StreamReader;
+use crate::ReadApi;
+use crate::errors::no_such_job;
+use crate::routes::job::{ClassifiedErrorDto, Retry, Status};
+use crate::routes::matching::Eta;
+
+/// The progress of an analysis.
+#[derive(Clone, Debug, Object)]
+pub(crate) struct AnalysisProgress {
+    /// From 0 to 100; never decreases within an attempt.
+    pub percentage: f64,
+    /// The display name of the stage, such as `Transcribing`.
+    pub current_stage: String,
+    pub estimated_completion_seconds: Option<u64>,
+}
+
+/// An update of an analysis, in addition to `event`, `connection_id` and `update_count`.
+#[derive(Clone, Debug, Object)]
+#[oai(rename = "AnalysisUpdate", skip_serializing_if_is_none)]
+pub(crate) struct AnalysisUpdate {
+    pub job_id: UuidParam<JobId>,
+    /// The log position of the update's event, which is also the update's id.
+    pub position: Option<ApiPosition>,
+    pub status: Option<Status>,
+    pub phase: Option<Phase>,
+    pub attempt: Option<u32>,
+    pub progress: Option<AnalysisProgress>,
+    pub eta: Option<Eta>,
+    /// The latest error, while the job is failed or waits for a retry.
+    pub error: Option<ClassifiedErrorDto>,
+    pub retry_state: Option<RetryState>,
+    /// The scheduled retry.
+    pub retry: Option<Retry>,
+}
+
+/// Follows the events of one analysis.
+#[derive(Debug)]
+pub(crate) struct AnalysisFollower {
+    api: Arc<ReadApi>,
+    job: JobId,
+    received: Option<Position>,
+    /// The position up to which everything was sent.
+    last_sent: Position,
+    history: History,
+    latest: LastActivity,
+    /// The position of the latest state change that was folded.
+    changed: Option<Position>,
+    /// Whether there is progress after the latest state change that has not been sent.
+    has_progress: bool,
+    /// Events that were read but not folded.
+    unprocessed: VecDeque<Envelope>,
+    events: StreamReader,
+    poll_at: Timestamp,
+    job_changes: watch::Receiver<u64>,
+}
+
+/// The effect of an event on the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delta {
+    State(ChangeKind),
+    Progress,
+    None,
+}
+
+impl AnalysisFollower {
+    /// Opens a stream for a client that has received everything up to `after`. None if that includes the job's end.
+    ///
+    /// # Errors
+    /// 404 if the analysis does not exist or belongs to another tenant.
+    pub(crate) async fn open(
+        api: &Arc<ReadApi>,
+        tenant: &Tenant,
+        job: JobId,
+        after: Option<Position>,
+    ) -> Result<Option<Self>, Problem> {
+        // The subscription starts before the first read, so that no event is missed.
+        let job_changes = api.notifier.job(job);
+        // A position beyond the head comes from another log or from before a restore.
+        let received = after.filter(|after| *after <= api.head());
+        let mut events = StreamReader { stream: StreamId::job(job), next: Revision(0) };
+        let mut unprocessed = VecDeque::from(events.rest(&api.log).await?);
+        let first = unprocessed.pop_front().ok_or_else(no_such_job)?;
+        let Event::Job(JobEvent::JobCreated(created)) = &first.event else { return Err(no_such_job()) };
+        if first.metadata.tenant != *tenant || created.kind != JobKind::VideoAnalysis {
+            return Err(no_such_job());
+        }
+        let mut follower = Self {
+            api: Arc::clone(api),
+            job,
+            received,
+            last_sent: received.unwrap_or(first.position),
+            history: History::new(created, tenant.clone(), first.metadata.occurred_at),
+            latest: LastActivity::default(),
+            changed: Some(first.position),
+            has_progress: false,
+            unprocessed,
+            events,
+            poll_at: api.clock.now().after(POLL_INTERVAL),
+            job_changes,
+        };
+        follower.latest.observe(&first);
+        let known_until = received.unwrap_or(Position(u64::MAX));
+        while let Some(envelope) =
+            follower.unprocessed.pop_front_if(|envelope| envelope.position <= known_until)
+        {
+            follower.apply(&envelope);
+            follower.last_sent = follower.last_sent.max(envelope.position);
+        }
+        let has_received_the_end = received.is_some()
+            && pipeline::is_end(follower.history.phase)
+            && !follower.unprocessed.iter().any(|envelope| ChangeKind::of(&envelope.event).is_some());
+        Ok((!has_received_the_end).then_some(follower))
+    }
+
+    fn apply(&mut self, envelope: &Envelope) -> Delta {
+        let Event::Job(event) = &envelope.event else { return Delta::None };
+        self.history.apply(event, envelope.metadata.occurred_at, envelope.recorded_at);
+        self.latest.observe(envelope);
+        match (ChangeKind::of(&envelope.event), event) {
+            (Some(kind), _) => {
+                self.changed = Some(envelope.position);
+                Delta::State(kind)
+            }
+            (
+                None,
+                JobEvent::JobProgressReported(_) | JobEvent::JobClaimed(_) | JobEvent::JobLeaseExpired(_),
+            ) => Delta::Progress,
+            (None, _) => Delta::None,
+        }
+    }
+
+    /// The update for the fold's state at an instant.
+    fn update_data(&self, at: Timestamp) -> AnalysisUpdate {
+        let stalled_after = self.api.server.thresholds.stalled_after;
+        let view = analysis::view(&self.history, &self.latest, at, stalled_after);
+        let progress = progress(&view);
+        AnalysisUpdate {
+            job_id: UuidParam(self.job),
+            position: Some(ApiPosition(self.latest.position)),
+            status: Some(view.status.into()),
+            phase: Some(view.phase.into()),
+            attempt: Some(view.attempt),
+            progress: Some(progress),
+            eta: view.eta.map(Into::into),
+            error: view.error.map(Into::into),
+            retry_state: view.retry_state.map(Into::into),
+            retry: view.retry.map(Into::into),
+        }
+    }
+}
+
+fn progress(view: &AnalysisView) -> AnalysisProgress {
+    AnalysisProgress {
+        percentage: view.progress_percentage,
+        current_stage: pipeline::display_name(view.phase).to_owned(),
+        estimated_completion_seconds: view.eta.map(|eta| eta.seconds),
+    }
+}
+
+impl Follower for AnalysisFollower {
+    type Data = AnalysisUpdate;
+
+    fn key(&self) -> TopicKey {
+        TopicKey { kind: "analysis", tenant: Some(self.history.tenant.clone()), id: self.job.0 }
+    }
+
+    fn received(&self) -> Option<Position> {
+        self.received
+    }
+
+    fn changed(&self) -> Option<Position> {
+        self.changed
+    }
+
+    fn connected_event(&self) -> Option<AnalysisUpdate> {
+        Some(AnalysisUpdate {
+            job_id: UuidParam(self.job),
+            position: self.received.map(ApiPosition),
+            status: None,
+            phase: None,
+            attempt: None,
+            progress: None,
+            eta: None,
+            error: None,
+            retry_state: None,
+            retry: None,
+        })
+    }
+
+    async fn changes(&mut self) -> Result<Vec<Update>, Problem> {
+        self.job_changes.mark_unchanged();
+        self.poll_at = self.api.clock.now().after(POLL_INTERVAL);
+        self.unprocessed.extend(self.events.rest(&self.api.log).await?);
+        let mut updates = Vec::new();
+        while let Some(envelope) = self.unprocessed.pop_front() {
+            let delta = self.apply(&envelope);
+            match delta {
+                _ if envelope.position <= self.last_sent => {}
+                Delta::State(kind) => {
+                    self.has_progress = false;
+                    updates.push(kind.update(envelope.position, &self.update_data(envelope.recorded_at)));
+                    self.last_sent = envelope.position;
+                }
+                Delta::Progress => self.has_progress = true,
+                Delta::None => {}
+            }
+        }
+        Ok(updates)
+    }
+
+    async fn progress(&mut self) -> Result<Option<Progress>, Problem> {
+        if !std::mem::take(&mut self.has_progress) {
+            return Ok(None);
+        }
+        self.last_sent = self.latest.position;
+        let data = self.update_data(self.api.clock.now());
+        let update = Update::progress("progress", Some(self.last_sent), &data);
+        Ok(Some(Progress { update, is_beyond_id: false }))
+    }
+
+    async fn first(&mut self) -> Result<Vec<Update>, Problem> {
+        let kind = match ChangeKind::terminal(self.history.phase) {
+            Some(end) => end,
+            None if self.history.pending_retry().is_some() => ChangeKind::Retrying,
+            None => ChangeKind::Progress,
+        };
+        Ok(vec![kind.update(self.latest.position, &self.update_data(self.api.clock.now()))])
+    }
+
+    async fn wake(&mut self) {
+        tokio::select! {
+            Ok(()) = self.job_changes.changed() => {}
+            () = self.api.clock.sleep_until(self.poll_at) => {}
+        }
+    }
+}
