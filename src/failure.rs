@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use vault::VaultError;
 use event_log_embedded::OpenError;
 use futures_util::FutureExt;
+use vault::VaultError;
 
 /// The error of a command. Each kind has its own exit code.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum Failure {
 
 impl Failure {
     /// The codes of sysexits.h, which service managers know.
-    fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
             Self::Failed(_) => 1,

@@ -42,7 +42,6 @@ use event_schemas::ids::{CommandId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::pool::PoolSettings;
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
-use futures_util::FutureExt;
 use tokio::sync::watch;
 use uuid::Uuid;
 use web::problem::Problem;

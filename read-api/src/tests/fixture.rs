@@ -46,6 +46,7 @@ pub(super) const LAG_LIMITS: LagLimits = LagLimits { warn: 3, max: 6 };
 pub(crate) struct ReadApiFixture {
     pub(crate) clock: Clock,
     pub(super) log: Log,
+    pub(super) memory: MemoryLog,
     pub(super) client: TestClient<Arc<Layers<RootEndpoint>>>,
     pub(crate) api: Arc<ReadApi>,
     endpoint: Arc<Layers<RootEndpoint>>,
@@ -104,7 +105,8 @@ impl ReadApiFixture {
         components: Vec<Component>,
     ) -> Self {
         let clock = Clock::manual(start());
-        let log = Log::new(MemoryLog::new(clock.clone()));
+        let memory = MemoryLog::new(clock.clone());
+        let log = Log::new(memory.clone());
         let folder = tempfile::tempdir().unwrap();
         let settings = ModelSettings { folder: folder.path().to_owned() };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
@@ -133,6 +135,7 @@ impl ReadApiFixture {
         Self {
             clock,
             log,
+            memory,
             client: TestClient::new(Arc::clone(&endpoint)),
             api,
             endpoint,

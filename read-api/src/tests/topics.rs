@@ -1,6 +1,5 @@
 //! Streams of the same object to many clients, which share one topic.
 
-use event_log::Log;
 use event_schemas::ids::JobId;
 use event_schemas::job::Phase;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -16,10 +15,7 @@ const CLIENTS: usize = 100;
 impl ReadApiFixture {
     /// The number of reads of single streams of the log.
     fn stream_reads(&self) -> u64 {
-        match &self.log {
-            Log::Memory(log) => log.stream_reads(),
-            _ => unreachable!("the fixture has a log in memory"),
-        }
+        self.memory.stream_reads()
     }
 
     /// Waits until the streams of all clients that have left are released.
