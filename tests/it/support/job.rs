@@ -1,6 +1,5 @@
 //! Matching jobs, created over HTTP like those of any client.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::server::Server;
@@ -33,9 +32,7 @@ pub(crate) async fn set_phase(server: &Server, id: &str, phase: &str) -> Value {
 
 /// The summary, once it reflects all events in the log.
 pub(crate) async fn summary(server: &Server, id: &str, query: &str) -> Value {
-    let head = server.get("/status").await.expect(200)["log"]["head"].to_string();
-    let path = format!("/jobs/{id}/matching/summary{query}");
-    server.send(Method::GET, &path, &[("x-min-position", head.as_str())], None).await.expect(200)
+    server.get_at_head(&format!("/jobs/{id}/matching/summary{query}")).await
 }
 
 /// Every event of the job, by paging through the API.

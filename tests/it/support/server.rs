@@ -181,6 +181,12 @@ impl Server {
         self.send(Method::GET, path, &[], None).await
     }
 
+    /// Gets a successful response that reflects the whole log.
+    pub(crate) async fn get_at_head(&self, path: &str) -> Value {
+        let head = self.get("/status").await.expect(200)["log"]["head"].to_string();
+        self.send(Method::GET, path, &[("x-min-position", head.as_str())], None).await.expect(200)
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(Method::POST, path, &[], Some(body.to_string())).await
     }

@@ -43,13 +43,13 @@ pub(crate) fn lines(output: &Output) -> Vec<Value> {
 pub(crate) async fn read_model_responses(server: &Server, job: &str) -> Vec<Value> {
     let mut responses = vec![
         summary(server, job, "").await,
-        server.get(&format!("/jobs/{job}")).await.expect(200),
-        server.get("/internal/workers").await.expect(200),
+        server.get_at_head(&format!("/jobs/{job}")).await,
+        server.get_at_head("/internal/workers").await,
     ];
     for list in ["/jobs".to_owned(), format!("/jobs/{job}/matches")] {
         let mut cursor = String::new();
         loop {
-            let page = server.get(&format!("{list}?limit=100{cursor}")).await.expect(200);
+            let page = server.get_at_head(&format!("{list}?limit=100{cursor}")).await;
             let next = page["next_cursor"].as_str().map(|next| format!("&cursor={next}"));
             responses.push(without_waiting_times(page));
             match next {
