@@ -56,6 +56,32 @@ async fn delayed_progress_is_sent_in_time() {
     assert!((250..=251).contains(&before.elapsed().as_millis()), "{:?}", before.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn connections_of_other_kinds_get_the_same_data() {
+    let shared = update("matched", 7);
+    let (sse_sender, sse) = open::<Value>(&json!({}), &Shutdown::never());
+    let (sender, mut events) = open::<Value>(&json!({}), &Shutdown::never());
+    for sender in [&sse_sender, &sender] {
+        sender.send(shared.clone()).unwrap();
+    }
+    let mut reader = sse.reader;
+    let sent = text(reader.next().await);
+    let mut received = Vec::new();
+    while let Some(Outgoing::Update(update)) = events.next_outgoing().await {
+        let mut data = String::new();
+        update.write_data(&mut data);
+        received.push(serde_json::from_str::<Value>(&data).unwrap());
+    }
+    // The heartbeat came after 15 s of silence.
+    assert_eq!(received.len(), 2);
+    let data = sent.lines().filter_map(|line| line.strip_prefix("data: "));
+    for (one, mut other) in data.map(|data| serde_json::from_str::<Value>(data).unwrap()).zip(received) {
+        assert_ne!(one["connection_id"], other["connection_id"]);
+        other["connection_id"] = one["connection_id"].clone();
+        assert_eq!(one, other);
+    }
+}
+
 #[tokio::test]
 async fn shutdown_ends_every_stream() {
     let (trigger, shutdown) = shutdown::channel();

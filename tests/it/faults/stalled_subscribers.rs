@@ -38,6 +38,14 @@ fn resident_bytes(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
+/// The CPU time of the server so far, in hundredths of a second.
+fn cpu_ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_subscribers_cost_little_and_delay_no_others() {
     let server = Server::start(&[]).await;
@@ -49,13 +57,14 @@ async fn stalled_subscribers_cost_little_and_delay_no_others() {
     }
     let mut subscriber = subscribe(&server, &job).await;
     read_until(&mut subscriber, "event: connected").await;
-    let before = resident_bytes(&server);
+    let (before, cpu_before) = (resident_bytes(&server), cpu_ticks(&server));
     for n in 1..=UPDATES {
         let report = json!([{ "request_id": "r0", "candidates_processed": n, "vector_pass_done": n,
                               "ransac_checked": n }]);
         server.post(&format!("/jobs/{job}/match-progress"), &report).await.expect(200);
     }
     read_until(&mut subscriber, &format!("\"candidates_processed\":{UPDATES}")).await;
+    let cpu = cpu_ticks(&server) - cpu_before;
     let grown = resident_bytes(&server).saturating_sub(before);
     assert!(grown < 200_000_000, "{grown} bytes for {count} stalled subscribers");
     set_phase(&server, &job, "completed").await;
@@ -67,7 +76,7 @@ async fn stalled_subscribers_cost_little_and_delay_no_others() {
     }
     server.get("/ready").await.expect(200);
     eprintln!(
-        "subscribers {count}, updates {UPDATES}, grown by {grown} bytes to {}",
+        "subscribers {count}, updates {UPDATES}, CPU {cpu}0 ms, grown by {grown} bytes to {}",
         resident_bytes(&server)
     );
 }
