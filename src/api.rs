@@ -55,11 +55,7 @@ impl Api {
     ///
     /// # Errors
     /// An invalid origin in the settings.
-    pub(crate) fn endpoint(
-        self,
-        auth: Auth,
-        cors_origins: &[String],
-    ) -> Result<Layers<RootEndpoint>, Failure> {
+    pub(crate) fn endpoint(self, auth: Auth, cors_origins: &[String]) -> Result<Layers, Failure> {
         let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
         let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
         Ok(layers(self.front, settings))

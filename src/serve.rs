@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use futures_util::FutureExt;
+use poem::EndpointExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +37,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
         Bounds { connections_max: config.connections_max, drain: config.shutdown_grace, ..Bounds::default() };
     let endpoint = api.endpoint(auth, &config.cors_origins)?;
     let mut signals = Signals::listen()?;
-    let mut serving = tokio::spawn(web::server::run(listener, endpoint, bounds, shutdown).boxed());
+    let mut serving = tokio::spawn(web::server::run(listener, endpoint.boxed(), bounds, shutdown));
     let failed = tokio::select! {
         signal = signals.next() => {
             tracing::info!("stopping on {signal}");

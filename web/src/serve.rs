@@ -10,12 +10,14 @@ mod headers;
 mod observe;
 
 use std::any::Any;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
-use poem::{Endpoint, IntoEndpoint, IntoResponse, Request, Response};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response};
 use tracing::Instrument;
 
 use crate::caller::Auth;
@@ -79,19 +81,24 @@ impl Settings {
     }
 }
 
-/// Wraps `endpoint` in all layers.
-pub fn layers<E: IntoEndpoint>(endpoint: E, settings: Settings) -> Layers<E::Endpoint> {
-    Layers { endpoint: endpoint.into_endpoint(), settings }
+/// Wraps `endpoint` in all layers. It is boxed, so that the layers are compiled once, in this crate.
+pub fn layers(endpoint: impl IntoEndpoint<Endpoint: 'static>, settings: Settings) -> Layers {
+    Layers { endpoint: endpoint.map_to_response().boxed(), settings }
 }
 
 /// See [`layers`].
-#[derive(Debug)]
-pub struct Layers<E> {
-    endpoint: E,
+pub struct Layers {
+    endpoint: BoxEndpoint<'static>,
     settings: Settings,
 }
 
-impl<E: Endpoint> Endpoint for Layers<E> {
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint for Layers {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
@@ -135,7 +142,7 @@ impl NegotiationHeaders {
     }
 }
 
-impl<E: Endpoint> Layers<E> {
+impl Layers {
     /// The response to `OPTIONS`, which the routes do not handle. An unknown path gets its 404 later.
     fn preflight(
         &self,
@@ -174,10 +181,7 @@ impl<E: Endpoint> Layers<E> {
                 Err(_) => return Err(too_late(arrived.is_complete(), reads).into()),
             },
         };
-        match outcome {
-            Ok(response) => response.map(IntoResponse::into_response),
-            Err(panic) => Err(panicked(&*panic).into()),
-        }
+        outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()))
     }
 }
 

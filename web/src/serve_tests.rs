@@ -106,7 +106,7 @@ fn now() -> Timestamp {
     "2026-11-20T10:00:00Z".parse().unwrap()
 }
 
-fn client(auth: Auth) -> TestClient<Layers<impl Endpoint>> {
+fn client(auth: Auth) -> TestClient<Layers> {
     let service = OpenApiService::new(Things, "things", "1");
     let routes = Routes::from_document(&document(&service.spec()).unwrap());
     let mut settings = Settings::new(auth, routes);
@@ -115,11 +115,11 @@ fn client(auth: Auth) -> TestClient<Layers<impl Endpoint>> {
     TestClient::new(layers(service, settings))
 }
 
-fn open() -> TestClient<Layers<impl Endpoint>> {
+fn open() -> TestClient<Layers> {
     client(Auth::open(Now::new(now)))
 }
 
-fn keyed() -> TestClient<Layers<impl Endpoint>> {
+fn keyed() -> TestClient<Layers> {
     client(Auth::with_keys(Keys::default().secret(SECRET).unwrap(), vec![], Now::new(now)))
 }
 

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use poem::endpoint::BoxEndpoint;
 use poem::http::Version;
 use poem::http::header::{CONNECTION, HeaderValue};
 use poem::http::uri::Scheme;
@@ -71,10 +74,20 @@ const BACKLOG: usize = 1_024;
 /// client would not know the outcome.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Serves `endpoint` until `shutdown`, then waits for active requests, for at most [`Bounds::drain`].
-pub async fn run<E: Endpoint + 'static>(
+/// Serves `endpoint` until `shutdown`, then waits for active requests, for at most [`Bounds::drain`]. The endpoint and the
+/// future are boxed, so that the code of connections is compiled once, in this crate.
+pub fn run(
     listener: TcpListener,
-    endpoint: E,
+    endpoint: BoxEndpoint<'static>,
+    bounds: Bounds,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, ()> {
+    accept_loop(listener, endpoint, bounds, shutdown).boxed()
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    endpoint: BoxEndpoint<'static>,
     bounds: Bounds,
     shutdown: Shutdown,
 ) {
@@ -134,14 +147,14 @@ fn is_client_error(error: &io::Error) -> bool {
     )
 }
 
-struct HttpServer<E> {
-    endpoint: E,
+struct HttpServer {
+    endpoint: BoxEndpoint<'static>,
     bounds: Bounds,
     shutdown: Shutdown,
     aborted: Shutdown,
 }
 
-impl<E: Endpoint + 'static> HttpServer<E> {
+impl HttpServer {
     async fn serve(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
         metrics::gauge!(CONNECTIONS).increment(1.0);
         tokio::select! {

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use event_schemas::time::Timestamp;
 use futures_util::{SinkExt, StreamExt};
 use poem::web::websocket::WebSocket;
-use poem::{Body, IntoResponse, Response, Route, get, handler, post};
+use poem::{Body, EndpointExt, IntoResponse, Response, Route, get, handler, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -45,7 +45,7 @@ async fn start(route: Route, bounds: Bounds) -> RunningServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = shutdown::channel();
-    let server = tokio::spawn(run(listener, layers(route, settings), bounds, shutdown));
+    let server = tokio::spawn(run(listener, layers(route, settings).boxed(), bounds, shutdown));
     RunningServer { address, trigger, server }
 }
 

@@ -10,7 +10,6 @@ use event_log_embedded::EmbeddedLog;
 use event_log_embedded::SimDisk;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
-use poem::endpoint::BoxEndpoint;
 use poem::test::TestClient;
 use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use web::caller::{Auth, Claims, Keys, Now, Roles, mint};
 use web::routes::Routes;
 use web::serve::{Layers, Settings as WebSettings, layers};
 
-type Server = Layers<BoxEndpoint<'static>>;
+type Server = Layers;
 
 /// A generous bound on what takes milliseconds on an idle machine.
 const WAIT_MAX: Duration = Duration::from_secs(300);

@@ -62,7 +62,7 @@ async fn append_in_a_loop(log: &EmbeddedLog, appender: u64, run: u64) {
 
 fn start(folder: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "embedded::kill_tests::appender_process", "--nocapture"])
+        .args(["--exact", "kill_tests::appender_process", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -18,9 +18,9 @@ use event_schemas::sealed::{Sealed, SealedField};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use poem::Route;
 use poem::http::HeaderMap;
 use poem::test::TestClient;
+use poem::{EndpointExt, Route};
 use poem_openapi::OpenApiService;
 use projections::{ReadModels, Settings as ModelSettings};
 use serde_json::Value;
@@ -38,7 +38,7 @@ use web::shutdown::Shutdown;
 use super::events::{claimed, created, frames, images, match_found, match_id, phase, progress, requested};
 use crate::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use crate::subjects::SubjectDirectory;
-use crate::{RAW_PATHS, ReadApi, RootEndpoint};
+use crate::{RAW_PATHS, ReadApi};
 
 /// Small enough for a test to exceed them.
 pub(super) const LAG_LIMITS: LagLimits = LagLimits { warn: 3, max: 6 };
@@ -47,9 +47,9 @@ pub(crate) struct ReadApiFixture {
     pub(crate) clock: Clock,
     pub(super) log: Log,
     pub(super) memory: MemoryLog,
-    pub(super) client: TestClient<Arc<Layers<RootEndpoint>>>,
+    pub(super) client: TestClient<Arc<Layers>>,
     pub(crate) api: Arc<ReadApi>,
-    endpoint: Arc<Layers<RootEndpoint>>,
+    endpoint: Arc<Layers>,
     vault: Vault,
     commands: Cell<u128>,
     /// The time that each append advances the clock by.
@@ -225,7 +225,7 @@ impl ReadApiFixture {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let endpoint = Arc::clone(&self.endpoint);
-        tokio::spawn(server::run(listener, endpoint, Bounds::default(), Shutdown::never()));
+        tokio::spawn(server::run(listener, endpoint.boxed(), Bounds::default(), Shutdown::never()));
         address
     }
 
