@@ -17,6 +17,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use event_schemas::Category;
 use futures_util::StreamExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use read_api::routes::operations::dto::Status;
 use serde_json::Value;
 
@@ -100,20 +101,11 @@ impl Selection {
             [("stream", &self.stream), ("category", &self.category), ("type", &self.event_type)]
         {
             if let Some(value) = value {
-                query.push_str(&format!("&{name}={}", percent_encoded(value)));
+                query.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
             }
         }
         query
     }
-}
-
-/// Percent-encodes a query value.
-fn percent_encoded(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    value
-        .bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// The position of the newest event.

@@ -2,10 +2,11 @@
 //!
 //! Streams have no known length, so they are never delayed by a compressor.
 
+use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use hyper::body::Body as _;
 use poem::http::{HeaderValue, StatusCode, header};
-use poem::web::{Compress, CompressionAlgo};
-use poem::{Body, IntoResponse, Response};
+use poem::{Body, Response};
+use tokio::io::BufReader;
 
 /// Below this, compression saves less than its headers cost.
 const BYTES_MIN: u64 = 1024;
@@ -26,7 +27,22 @@ pub(super) fn apply(mut response: Response, accept_encoding: Option<&str>) -> Re
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
     let Some(coding) = accept_encoding.and_then(best) else { return response };
     weaken_etag(&mut response);
-    Compress::new(response, coding).into_response()
+    let reader = BufReader::new(response.take_body().into_async_read());
+    let (name, body) = match coding {
+        Coding::Gzip => ("gzip", Body::from_async_read(GzipEncoder::new(reader))),
+        Coding::Zstd => ("zstd", Body::from_async_read(ZstdEncoder::new(reader))),
+    };
+    response.set_body(body);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    response
+}
+
+/// A supported content coding. poem's own compression would add Brotli to every build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Zstd,
 }
 
 fn is_text(response: &Response) -> bool {
@@ -51,7 +67,7 @@ fn weaken_etag(response: &mut Response) {
 }
 
 /// The supported coding that the caller prefers; zstd if it accepts both equally.
-fn best(accept_encoding: &str) -> Option<CompressionAlgo> {
+fn best(accept_encoding: &str) -> Option<Coding> {
     let mut zstd = None;
     let mut gzip = None;
     let mut any = 0.0;
@@ -70,9 +86,9 @@ fn best(accept_encoding: &str) -> Option<CompressionAlgo> {
     }
     let (zstd, gzip) = (zstd.unwrap_or(any), gzip.unwrap_or(any));
     if zstd > 0.0 && zstd >= gzip {
-        Some(CompressionAlgo::ZSTD)
+        Some(Coding::Zstd)
     } else if gzip > 0.0 {
-        Some(CompressionAlgo::GZIP)
+        Some(Coding::Gzip)
     } else {
         None
     }
@@ -85,10 +101,10 @@ mod tests {
     #[test]
     fn caller_chooses_the_coding() {
         for (accept, coding) in [
-            ("gzip", Some(CompressionAlgo::GZIP)),
-            ("gzip, deflate, br, zstd", Some(CompressionAlgo::ZSTD)),
-            ("zstd;q=0.5, gzip", Some(CompressionAlgo::GZIP)),
-            ("*", Some(CompressionAlgo::ZSTD)),
+            ("gzip", Some(Coding::Gzip)),
+            ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
+            ("zstd;q=0.5, gzip", Some(Coding::Gzip)),
+            ("*", Some(Coding::Zstd)),
             ("gzip;q=0", None),
             ("identity", None),
             ("br", None),
