@@ -164,24 +164,29 @@ impl Layers {
         let route_limits = route.map(|route| route.limits).unwrap_or_default();
         let limits = &self.settings.limits;
         headers::check(request.headers())?;
-        let arrived = match body::limit(&mut request, limits.body(route_limits)) {
-            Ok(arrived) => arrived,
-            Err(problem) => {
-                let expects_continue = request.headers().contains_key(header::EXPECT);
-                body::refuse(request.take_body(), expects_continue).await;
-                return Err(problem.into());
-            }
-        };
+        let limit = limits.body(route_limits);
+        let refused = body::check_headers(&request, limit);
+        let expects_continue = request.headers().contains_key(header::EXPECT);
+        let body = body::limit(&mut request, limit);
+        if let Err(problem) = refused {
+            body.discard(expects_continue).await;
+            return Err(problem.into());
+        }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         let outcome = match limits.deadline(route_limits) {
             None => call.await,
             Some(deadline) => match tokio::time::timeout(deadline, call).await {
                 Ok(outcome) => outcome,
-                Err(_) => return Err(too_late(arrived.is_complete(), reads).into()),
+                Err(_) => return Err(too_late(body.is_complete(), reads).into()),
             },
         };
-        outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()))
+        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
+        // A route refuses the caller before it reads the body.
+        if outcome.is_err() {
+            body.discard(expects_continue).await;
+        }
+        outcome
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::caller::{Auth, Now};
+use crate::problem::Problem;
 use crate::routes::Routes;
 use crate::serve::{Settings, layers};
 use crate::shutdown::Trigger;
@@ -136,6 +137,22 @@ async fn chunked_body_over_the_limit_is_refused() {
     let answer = send(&running, &request).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("PAYLOAD_TOO_LARGE"), "{answer}");
+}
+
+#[handler]
+fn refuse() -> poem::Result<()> {
+    Err(Problem::forbidden("not you").into())
+}
+
+#[tokio::test]
+async fn refusal_reaches_a_client_that_first_sends_all_of_its_body() {
+    let running = start(Route::new().at("/refuse", post(refuse)), Bounds::default()).await;
+    let chunks = format!("{:x}\r\n{}\r\n", 4_000, "y".repeat(4_000)).repeat(250);
+    let request = format!(
+        "POST /refuse HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    );
+    let answer = send(&running, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
-//! The size limit of a request body, with or without a `Content-Length`.
+//! The size limit of a request body, with or without a `Content-Length`, and what becomes of a body that is refused.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 use poem::http::header;
 use poem::{Body, Request};
 
@@ -16,13 +17,54 @@ use crate::problem::{BodyTooLarge, Code, Problem};
 const DRAIN_BYTES_MAX: usize = 64 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Reports whether the body has been read completely.
-#[derive(Clone, Debug)]
-pub(super) struct BodyArrival(Arc<AtomicBool>);
+/// A body that is being read: what has not been read of it, until it is complete.
+#[derive(Clone)]
+pub(super) struct ArrivingBody(Arc<Mutex<Unread>>);
 
-impl BodyArrival {
+struct Unread {
+    /// None once the body is complete.
+    chunks: Option<BoxStream<'static, io::Result<Bytes>>>,
+    /// The number of bytes that may still be read.
+    left: usize,
+    /// True once a route reads it, for which a client with `Expect` gets `100 Continue`.
+    is_requested: bool,
+}
+
+impl ArrivingBody {
     pub(super) fn is_complete(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.locked().chunks.is_none()
+    }
+
+    /// Discards what a refused request has not read, unless its client waits for `100 Continue` and has not sent it.
+    pub(super) async fn discard(&self, expects_continue: bool) {
+        let (chunks, is_requested) = {
+            let mut unread = self.locked();
+            (unread.chunks.take(), unread.is_requested)
+        };
+        if let Some(chunks) = chunks.filter(|_| is_requested || !expects_continue) {
+            drain_body(chunks).await;
+        }
+    }
+
+    fn poll_next(&self, limit: usize, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let mut unread = self.locked();
+        unread.is_requested = true;
+        let Some(chunks) = &mut unread.chunks else { return Poll::Ready(None) };
+        let chunk = ready!(chunks.poll_next_unpin(context));
+        match &chunk {
+            Some(Ok(chunk)) if chunk.len() > unread.left => {
+                return Poll::Ready(Some(Err(io::Error::other(BodyTooLarge { limit }))));
+            }
+            Some(Ok(chunk)) => unread.left -= chunk.len(),
+            Some(Err(_)) => {}
+            None => unread.chunks = None,
+        }
+        Poll::Ready(chunk)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Unread> {
+        // Each poll is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,50 +83,32 @@ async fn drain_body(mut body: impl Stream<Item = io::Result<Bytes>> + Unpin) {
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, all).await;
 }
 
-/// Drains a refused body, unless its client waits for `100 Continue` and has not sent it.
-pub(super) async fn refuse(body: Body, expects_continue: bool) {
-    if !expects_continue {
-        drain_body(body.into_bytes_stream().boxed()).await;
+/// Limits a body, which the route reads from the request as before.
+pub(super) fn limit(request: &mut Request, limit: usize) -> ArrivingBody {
+    let body = request.take_body();
+    let chunks = (!body.is_empty()).then(|| body.into_bytes_stream().boxed());
+    let arriving = ArrivingBody(Arc::new(Mutex::new(Unread { chunks, left: limit, is_requested: false })));
+    if !arriving.is_complete() {
+        let body = arriving.clone();
+        request.set_body(Body::from_bytes_stream(stream::poll_fn(move |context| {
+            body.poll_next(limit, context)
+        })));
     }
+    arriving
 }
 
-/// Refuses a body whose `Content-Length` is over `limit`, and aborts one without a length that exceeds it.
+/// Refuses a body by its headers.
 ///
 /// # Errors
 /// 413 for a length over the limit; 415 for a compressed body, because its decompressed size cannot be checked in advance.
-pub(super) fn limit(request: &mut Request, limit: usize) -> Result<BodyArrival, Problem> {
+pub(super) fn check_headers(request: &Request, limit: usize) -> Result<(), Problem> {
     if let Some(coding) = request.header(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let detail = format!("bodies must be uncompressed, not {coding}");
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
-    let too_large = BodyTooLarge { limit };
-    let content_length = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    if content_length.is_some_and(|length| length > limit as u64) {
-        return Err(Problem::new(Code::PayloadTooLarge, too_large.to_string()));
+    let length = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit as u64) {
+        return Err(Problem::new(Code::PayloadTooLarge, BodyTooLarge { limit }.to_string()));
     }
-    let body = request.take_body();
-    let arrived = BodyArrival(Arc::new(AtomicBool::new(body.is_empty())));
-    if arrived.is_complete() {
-        return Ok(arrived);
-    }
-    let at_end = arrived.clone();
-    let chunks = stream::unfold(Some((body.into_bytes_stream().boxed(), 0)), move |state| async move {
-        let (mut body, read) = state?;
-        let chunk = match body.next().await? {
-            Ok(chunk) => chunk,
-            Err(error) => return Some((Err(error), None)),
-        };
-        let read = read + chunk.len();
-        if read > limit {
-            drain_body(body).await;
-            return Some((Err(io::Error::other(too_large)), None));
-        }
-        Some((Ok(chunk), Some((body, read))))
-    });
-    let end = stream::poll_fn(move |_| {
-        at_end.0.store(true, Ordering::Relaxed);
-        std::task::Poll::Ready(None)
-    });
-    request.set_body(Body::from_bytes_stream(chunks.chain(end)));
-    Ok(arrived)
+    Ok(())
 }
