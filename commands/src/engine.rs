@@ -6,6 +6,7 @@ pub mod execute;
 pub(crate) mod http;
 pub mod idempotency;
 pub(crate) mod problem;
+pub(crate) mod write_request;
 
 use domain::decider::Decider;
 use event_log::clock::{Clock, Ids};

@@ -10,10 +10,7 @@ use std::time::Duration;
 use event_schemas::envelope::{BodyHash, Idempotency};
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
-use poem_openapi::types::ToJSON;
 use uuid::Uuid;
-use web::caller::Caller;
-use web::idempotency::IdempotencyKey;
 
 /// The time for which a key is kept after its last event was recorded.
 pub const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -112,17 +109,6 @@ impl Keys {
             }
         }
     }
-}
-
-/// The idempotency of a command with a key. The path contains the resource, so that a key belongs to one resource only.
-pub(crate) fn idempotency_of(
-    caller: &Caller,
-    method: &str,
-    path: &str,
-    key: Option<IdempotencyKey>,
-    body: &impl ToJSON,
-) -> Option<Idempotency> {
-    key.map(|key| web::idempotency::idempotency(caller, &format!("{method} {path}"), &key, body))
 }
 
 /// Serialises commands with the same key, where several streams must be read to know if a command was executed before.

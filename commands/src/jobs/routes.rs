@@ -10,7 +10,6 @@ mod worker;
 
 use std::sync::Arc;
 
-use web::caller::{Role, Roles};
 use web::routes::RouteLimits;
 
 use super::Jobs;
@@ -45,14 +44,4 @@ pub(crate) fn routes(jobs: &Arc<Jobs>) -> Routes {
         WorkCommands(jobs.clone()),
         WorkerCommands(jobs.clone()),
     )
-}
-
-/// The roles that may manage jobs.
-fn job_roles() -> Roles {
-    Role::User | Role::Service | Role::Admin
-}
-
-/// The roles that may report work.
-fn worker_roles() -> Roles {
-    Role::Worker | Role::Service
 }

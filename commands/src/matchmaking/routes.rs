@@ -9,7 +9,6 @@ mod result;
 
 use std::sync::Arc;
 
-use web::caller::{Role, Roles};
 use web::routes::RouteLimits;
 
 use super::Matchmaking;
@@ -37,9 +36,4 @@ pub(crate) fn routes(matchmaking: &Arc<Matchmaking>) -> Routes {
         ResultCommands(matchmaking.clone()),
         ChallengeCommands(matchmaking.clone()),
     )
-}
-
-/// The roles that may play.
-fn player_roles() -> Roles {
-    Role::User | Role::Service | Role::Admin
 }

@@ -33,6 +33,8 @@ mod results;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+mod roles;
+#[cfg(test)]
 mod support;
 mod tenants;
 mod workers;

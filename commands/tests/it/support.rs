@@ -34,6 +34,8 @@ pub(crate) struct TestApp {
     external_services: ExternalServices,
     pub(crate) vault: Vault,
     client: TestClient<Server>,
+    /// The OpenAPI document of the write routes.
+    pub(crate) document: Value,
     has_keys: bool,
 }
 
@@ -228,7 +230,6 @@ impl TestApp {
         let service = OpenApiService::new(commands.routes(), "test", "1");
         let document = web::openapi::document(&service.spec()).unwrap();
         let routes = commands::route_limits()
-            .into_iter()
             .try_fold(Routes::from_document(&document), |routes, (path, limits)| routes.limits(path, limits))
             .unwrap();
         let now = {
@@ -241,7 +242,7 @@ impl TestApp {
             Auth::open(now)
         };
         let client = TestClient::new(layers(service, WebSettings::new(auth, routes)));
-        Self { clock, log, commands, settings, external_services, vault, client, has_keys }
+        Self { clock, log, commands, settings, external_services, vault, client, document, has_keys }
     }
 
     pub(crate) fn call(&self, method: &str, path: impl AsRef<str>) -> Call<'_> {

@@ -9,21 +9,17 @@ use domain::job::{Action, pipeline};
 use event_schemas::ids::{JobId, VideoId};
 use event_schemas::job::{JobKind, JobSource};
 use futures_util::FutureExt;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::Value;
-use web::caller::Caller;
 use web::enums::{Phase, Tag};
-use web::idempotency::IdempotencyKey;
 use web::json::{Accepted, Json};
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::job_roles;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Users, WriteRequest};
 use crate::jobs::Jobs;
 use crate::jobs::analyses::{self, Analysis};
 use crate::jobs::problem::no_such_job;
@@ -99,16 +95,12 @@ impl AnalysisCommands {
     #[oai(path = "/api/v1/analysis", method = "post", operation_id = "start_analysis")]
     async fn start(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<StartAnalysis>,
     ) -> Result<Accepted<AnalysisStarted>, Problem> {
-        caller.require(job_roles())?;
         let video_id =
             url::video_id(&body.0.url).map_err(|error| Problem::unprocessable("url", error.to_string()))?;
-        let idempotency = idempotency_of(&caller, "POST", "/api/v1/analysis", key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let cause = request.cause(&self.0.engine, "POST /api/v1/analysis", &body.0).await?;
         let source = JobSource::Video {
             video_id: video_id.clone(),
             url: body.0.url,
@@ -129,22 +121,15 @@ impl AnalysisCommands {
     #[oai(path = "/api/v1/analysis/:job_id/cancel", method = "post", operation_id = "cancel_analysis")]
     async fn cancel(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
     ) -> Result<Json<AnalysisCancelled>, Problem> {
-        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
-        if self.0.job(&caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
+        if self.0.job(&request.caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
             return Err(no_such_job());
         }
-        let path = format!("/api/v1/analysis/{job}/cancel");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &Value::Null))
-            .await?;
+        let route = format!("POST /api/v1/analysis/{job}/cancel");
+        let cause = request.cause(&self.0.engine, &route, &Value::Null).await?;
         let executed = self.0.execute_job(job, &cause, Action::Cancel { reason: None }).await;
         let position = executed.map_err(problem::from_execute_error)?.position.into();
         Ok(Json(AnalysisCancelled {

@@ -12,21 +12,17 @@ use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
-use web::caller::Caller;
 use web::enums::Tag;
-use web::idempotency::IdempotencyKey;
 use web::json::{Batch, Json};
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
 
-use super::worker_roles;
 use crate::engine::execute::Executed;
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
 
 /// A product image that was found in a frame.
@@ -109,18 +105,14 @@ impl MatchesCommands {
     #[oai(path = "/jobs/:job_id/matches", method = "post", operation_id = "report_matches")]
     async fn report(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewMatch>,
     ) -> Result<Json<MatchesReported>, Problem> {
-        caller.require(worker_roles())?;
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let Batch(matches) = body;
-        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/matches"), key.0, &matches);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/matches"), &matches).await?;
         let count = matches.len();
         let matches = matches.into_iter().enumerate().map(|(index, new)| self.dated_match(index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
@@ -146,20 +138,16 @@ impl MatchesCommands {
     )]
     async fn attach(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         match_id: Path<String>,
         body: Json<AttachEvidence>,
     ) -> Result<Json<EvidenceAttached>, Problem> {
-        caller.require(worker_roles())?;
         let job = web::path::job_id(&job_id)?;
         let match_id: ImageMatchId = web::path::text("match_id", &match_id)?;
-        let availability = self.0.job(&caller.tenant, job).await?.availability;
-        let path = format!("/jobs/{job}/matches/{match_id}/evidence");
-        let idempotency = idempotency_of(&caller, "PUT", &path, key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let availability = self.0.job(&request.caller.tenant, job).await?.availability;
+        let route = format!("PUT /jobs/{job}/matches/{match_id}/evidence");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let evidence_path = body.0.evidence_path;
         let action = Action::AttachEvidence {
             match_id: match_id.clone(),

@@ -9,23 +9,19 @@ use event_schemas::ids::JobId;
 use event_schemas::job::{JobCreated, JobKind as StoredKind};
 use event_schemas::stream::StreamId;
 use futures_util::FutureExt;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
-use web::caller::Caller;
 use web::enums::{JobKind, Phase, Tag};
-use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
-use super::{job_roles, worker_roles};
 use crate::engine::execute::ExecuteError;
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Users, Workers, WriteRequest};
 use crate::jobs::{Creation, Jobs, analyses};
 
 /// A job to create.
@@ -107,14 +103,10 @@ impl JobCommands {
     #[oai(path = "/jobs", method = "post", operation_id = "create_job")]
     async fn create(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<CreateJob>,
     ) -> Result<Created<CreatedJob>, Problem> {
-        caller.require(job_roles())?;
-        let idempotency = idempotency_of(&caller, "POST", "/jobs", key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let cause = request.cause(&self.0.engine, "POST /jobs", &body.0).await?;
         // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
         // disconnects.
         let commands = self.clone();
@@ -129,20 +121,16 @@ impl JobCommands {
     #[oai(path = "/jobs/:job_id/phase", method = "put", operation_id = "change_job_phase")]
     async fn change_phase(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Json<ChangePhase>,
     ) -> Result<Json<ChangedPhase>, Problem> {
-        caller.require(worker_roles())?;
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
-        let idempotency = idempotency_of(&caller, "PUT", &format!("/jobs/{job}/phase"), key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let cause = request.cause(&self.0.engine, &format!("PUT /jobs/{job}/phase"), &body.0).await?;
         let phase = body.0.phase;
-        let eta_priors = self.0.board.eta_priors(&caller.tenant, job_ref.kind);
+        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
         let action = Action::ChangePhase { to: phase.into(), reason: body.0.reason, eta_priors };
         self.set_phase(job, &cause, Command { at, action }, phase).await
     }
@@ -151,17 +139,12 @@ impl JobCommands {
     #[oai(path = "/jobs/:job_id/cancel", method = "post", operation_id = "cancel_job")]
     async fn cancel(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
     ) -> Result<Json<ChangedPhase>, Problem> {
-        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
-        self.0.job(&caller.tenant, job).await?;
-        let idempotency =
-            idempotency_of(&caller, "POST", &format!("/jobs/{job}/cancel"), key.0, &Value::Null);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        self.0.job(&request.caller.tenant, job).await?;
+        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/cancel"), &Value::Null).await?;
         let command = Command { at: self.0.engine.now(), action: Action::Cancel { reason: None } };
         self.set_phase(job, &cause, command, Phase::Cancelled).await
     }
@@ -173,18 +156,14 @@ impl JobCommands {
     #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
     async fn retry(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
     ) -> Result<Json<ChangedPhase>, Problem> {
-        caller.require(job_roles())?;
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&caller.tenant, job).await?;
-        analyses::check_is_latest(&self.0, &caller.tenant, job).await?;
-        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/retry"), key.0, &Value::Null);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
-        let eta_priors = self.0.board.eta_priors(&caller.tenant, job_ref.kind);
+        let job_ref = self.0.job(&request.caller.tenant, job).await?;
+        analyses::check_is_latest(&self.0, &request.caller.tenant, job).await?;
+        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/retry"), &Value::Null).await?;
+        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
         let command = Command { at: self.0.engine.now(), action: Action::Retry { eta_priors } };
         self.set_phase(job, &cause, command, Phase::Queued).await
     }

@@ -8,21 +8,17 @@ use event_schemas::envelope::Cause;
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, Position, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{Frames, MatchRequested, ProductImage, Totals, VideoFrame};
 use event_schemas::stream::StreamId;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use poem_openapi::{Object, OpenApi};
-use web::caller::Caller;
 use web::enums::Tag;
-use web::idempotency::IdempotencyKey;
 use web::json::{Batch, Json};
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, TextId, UuidParam};
 
-use super::worker_roles;
 use crate::engine::execute::Executed;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
 
 /// An image of a product.
@@ -158,9 +154,7 @@ impl MatchingCommands {
     #[oai(path = "/jobs/:job_id/products", method = "post", operation_id = "register_products")]
     async fn products(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewProduct>,
     ) -> Result<Json<BatchAccepted>, Problem> {
@@ -169,16 +163,14 @@ impl MatchingCommands {
             let images = new.images.into_iter().map(image).collect();
             Ok((Action::RegisterImages { product_id: new.product_id.0, images }, None))
         };
-        self.batch("products", caller, trace, key.0, &job_id, body.0, register).await
+        self.batch("products", &request, &job_id, body.0, register).await
     }
 
     /// Register videos and their frames
     #[oai(path = "/jobs/:job_id/videos", method = "post", operation_id = "register_videos")]
     async fn videos(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewVideo>,
     ) -> Result<Json<BatchAccepted>, Problem> {
@@ -199,7 +191,7 @@ impl MatchingCommands {
             };
             Ok((Action::RegisterFrames { video_id: new.video_id.0, frames }, None))
         };
-        self.batch("videos", caller, trace, key.0, &job_id, body.0, register).await
+        self.batch("videos", &request, &job_id, body.0, register).await
     }
 
     /// Issue match requests
@@ -208,13 +200,11 @@ impl MatchingCommands {
     #[oai(path = "/jobs/:job_id/match-requests", method = "post", operation_id = "issue_match_requests")]
     async fn requests(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewRequest>,
     ) -> Result<Json<BatchAccepted>, Problem> {
-        let request = |_, new: NewRequest| {
+        let issue = |_, new: NewRequest| {
             let request = MatchRequested {
                 request_id: new.request_id.0,
                 product_id: new.product_id.0,
@@ -223,7 +213,7 @@ impl MatchingCommands {
             };
             Ok((Action::Request(request), None))
         };
-        self.batch("match-requests", caller, trace, key.0, &job_id, body.0, request).await
+        self.batch("match-requests", &request, &job_id, body.0, issue).await
     }
 
     /// Report the progress of match requests
@@ -233,13 +223,10 @@ impl MatchingCommands {
     #[oai(path = "/jobs/:job_id/match-progress", method = "post", operation_id = "report_match_progress")]
     async fn progress(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewProgress>,
     ) -> Result<Json<BatchAccepted>, Problem> {
-        let tenant = caller.tenant.clone();
         let leases: Vec<_> = body.0.iter().filter_map(|new| new.lease_id).collect();
         let report = |_, new: NewProgress| {
             let report = Action::Report {
@@ -254,22 +241,19 @@ impl MatchingCommands {
             };
             Ok((report, new.occurred_at))
         };
-        let accepted = self.batch("match-progress", caller, trace, key.0, &job_id, body.0, report).await?;
+        let accepted = self.batch("match-progress", &request, &job_id, body.0, report).await?;
         // A report counts as a heartbeat.
-        leases.iter().for_each(|lease| self.0.heartbeat_by_report(&tenant, **lease));
+        leases.iter().for_each(|lease| self.0.heartbeat_by_report(&request.caller.tenant, **lease));
         Ok(accepted)
     }
 }
 
 impl MatchingCommands {
     /// Executes a batch on a job's matching, as a whole or not at all.
-    #[expect(clippy::too_many_arguments, reason = "these are the parameters of a route, passed on unchanged")]
     async fn batch<T>(
         &self,
         route: &str,
-        caller: Caller,
-        trace: TraceParent,
-        key: Option<IdempotencyKey>,
+        request: &WriteRequest<Workers>,
         job_id: &str,
         items: Vec<T>,
         action: impl Fn(usize, T) -> Result<(Action, Option<ApiTimestamp>), Problem>,
@@ -277,11 +261,10 @@ impl MatchingCommands {
     where
         T: ParseFromJSON + ToJSON,
     {
-        caller.require(worker_roles())?;
         let job = web::path::job_id(job_id)?;
-        let job_ref = self.0.job(&caller.tenant, job).await?;
+        let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let (availability, accepted) = (job_ref.availability, items.len() as u64);
-        let idempotency = idempotency_of(&caller, "POST", &format!("/jobs/{job}/{route}"), key, &items);
+        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/{route}"), &items).await?;
         let commands = items.into_iter().enumerate().map(|(index, item)| {
             let (action, occurred_at) = action(index, item)?;
             let at =
@@ -289,7 +272,6 @@ impl MatchingCommands {
             Ok(Command { job: availability, at, action })
         });
         let commands = commands.collect::<Result<Vec<_>, Problem>>()?;
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
         let executed = self.execute_batch(job, availability, &cause, &commands).await?;
         // If nothing was ever recorded, the batch is visible from the job's position.
         let position = match executed.position {

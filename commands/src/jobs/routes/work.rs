@@ -11,22 +11,18 @@ use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::Totals;
 use event_schemas::job::JobProgressReported;
 use event_schemas::stream::StreamId;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::caller::Caller;
 use web::enums::{Phase, Tag, WorkKind};
-use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::worker_roles;
 use crate::engine::execute::CachedStream;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
 use crate::jobs::claim::{ClaimRequest, claim};
 use crate::jobs::problem::{board_not_ready, lease_lost, no_such_lease};
@@ -152,14 +148,10 @@ impl WorkCommands {
     #[oai(path = "/internal/work/claim", method = "post", operation_id = "claim_work")]
     async fn claim(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         body: Json<ClaimWork>,
     ) -> Result<Json<ClaimedWork>, Problem> {
-        caller.require(worker_roles())?;
-        let idempotency = idempotency_of(&caller, "POST", "/internal/work/claim", key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
+        let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
         let request = ClaimRequest {
             worker_id: body.0.worker_id.0,
             kinds: body.0.kinds.into_iter().map(Into::into).collect(),
@@ -177,14 +169,13 @@ impl WorkCommands {
     #[oai(path = "/internal/work/:lease_id/heartbeat", method = "post", operation_id = "work_heartbeat")]
     async fn heartbeat(
         &self,
-        caller: Caller,
+        request: CallerOf<Workers>,
         lease_id: Path<String>,
     ) -> Result<Json<LeaseExtended>, Problem> {
-        caller.require(worker_roles())?;
         let id = web::path::lease_id(&lease_id)?;
-        let lease = self.lease(&caller.tenant, id).await?;
-        self.0.board.worker_heartbeat(&caller.tenant, &lease.worker_id);
-        let lease_until = match self.0.board.heartbeat(&caller.tenant, id) {
+        let lease = self.lease(&request.caller.tenant, id).await?;
+        self.0.board.worker_heartbeat(&request.caller.tenant, &lease.worker_id);
+        let lease_until = match self.0.board.heartbeat(&request.caller.tenant, id) {
             HeartbeatResult::Until(until) => Some(until.into()),
             HeartbeatResult::Reported => None,
             HeartbeatResult::Lost => return Err(lease_lost()),
@@ -199,21 +190,14 @@ impl WorkCommands {
     #[oai(path = "/internal/work/:lease_id/progress", method = "post", operation_id = "work_progress")]
     async fn progress(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<ReportProgress>,
     ) -> Result<Json<ReportAccepted>, Problem> {
-        caller.require(worker_roles())?;
         let id = web::path::lease_id(&lease_id)?;
-        let lease = self.lease(&caller.tenant, id).await?;
-        let path = format!("/internal/work/{id}/progress");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
-            .await?;
+        let lease = self.lease(&request.caller.tenant, id).await?;
+        let route = format!("POST /internal/work/{id}/progress");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let Work::Job(job) = lease.work else {
             let job = lease.work.job_id();
             return Err(Problem::conflict(format!(
@@ -227,8 +211,8 @@ impl WorkCommands {
             items_done: body.0.items_done,
             items_total: body.0.items_total,
         };
-        let kind = self.0.job(&caller.tenant, job).await?.kind;
-        let eta_priors = self.0.board.eta_priors(&caller.tenant, kind);
+        let kind = self.0.job(&request.caller.tenant, job).await?.kind;
+        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
         let action = job::Action::ReportProgress { report, eta_priors };
         Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
     }
@@ -239,21 +223,14 @@ impl WorkCommands {
     #[oai(path = "/internal/work/:lease_id/complete", method = "post", operation_id = "complete_work")]
     async fn complete(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<CompleteWork>,
     ) -> Result<Json<ReportAccepted>, Problem> {
-        caller.require(worker_roles())?;
         let id = web::path::lease_id(&lease_id)?;
-        let lease = self.lease(&caller.tenant, id).await?;
-        let path = format!("/internal/work/{id}/complete");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
-            .await?;
+        let lease = self.lease(&request.caller.tenant, id).await?;
+        let route = format!("POST /internal/work/{id}/complete");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         match lease.work {
             Work::Job(job) => {
                 let action = job::Action::Complete { lease_id: Some(id), result: body.0.result };
@@ -278,21 +255,14 @@ impl WorkCommands {
     #[oai(path = "/internal/work/:lease_id/fail", method = "post", operation_id = "fail_work")]
     async fn fail(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<FailWork>,
     ) -> Result<Json<ReportAccepted>, Problem> {
-        caller.require(worker_roles())?;
         let id = web::path::lease_id(&lease_id)?;
-        let lease = self.lease(&caller.tenant, id).await?;
-        let path = format!("/internal/work/{id}/fail");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
-            .await?;
+        let lease = self.lease(&request.caller.tenant, id).await?;
+        let route = format!("POST /internal/work/{id}/fail");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let job = lease.work.job_id();
         let retry_after = body.0.retry_after_seconds;
         let error = classify(&body.0.error, body.0.exit_code, retry_after, job, lease.attempt);

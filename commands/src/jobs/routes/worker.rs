@@ -8,20 +8,16 @@ use event_schemas::envelope::Cause;
 use event_schemas::ids::WorkerId;
 use event_schemas::stream::StreamId;
 use event_schemas::worker::{WorkKind as StoredKind, WorkerEnd as StoredEnd};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
-use web::caller::Caller;
 use web::enums::{Tag, WorkKind};
-use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, TextId};
 
-use super::worker_roles;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
 
 /// The registration of a worker.
@@ -107,25 +103,18 @@ impl WorkerCommands {
     #[oai(path = "/internal/workers/:worker_id", method = "put", operation_id = "register_worker")]
     async fn register(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         worker_id: Path<String>,
         body: Json<RegisterWorker>,
     ) -> Result<Json<RegisteredWorker>, Problem> {
-        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
-        let path = format!("/internal/workers/{worker_id}");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "PUT", &path, key.0, &body.0))
-            .await?;
+        let route = format!("PUT /internal/workers/{worker_id}");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let kinds: BTreeSet<StoredKind> = body.0.kinds.into_iter().map(Into::into).collect();
         let version = body.0.version;
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
         let position = self.execute(&worker_id, &cause, action).await?;
-        self.0.board.worker_heartbeat(&caller.tenant, &worker_id);
+        self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id);
         let kinds = kinds.into_iter().map(Into::into).collect();
         Ok(Json(RegisteredWorker { worker_id: worker_id.into(), kinds, version, position }))
     }
@@ -138,18 +127,16 @@ impl WorkerCommands {
     )]
     async fn heartbeat(
         &self,
-        caller: Caller,
-        trace: TraceParent,
+        request: CallerOf<Workers>,
         worker_id: Path<String>,
     ) -> Result<Json<HeartbeatAccepted>, Problem> {
-        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
-        let position = if self.0.board.worker_heartbeat(&caller.tenant, &worker_id) {
-            let stream = StreamId::worker(&caller.tenant, &worker_id);
+        let position = if self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id) {
+            let stream = StreamId::worker(&request.caller.tenant, &worker_id);
             let position = self.0.workers.query(&stream, |folded| folded.position()).await;
             position.map_err(problem::from_load_error)?.into()
         } else {
-            let cause = self.0.engine.cause(&caller, trace, None).await?;
+            let cause = request.cause(&self.0.engine).await?;
             self.execute(&worker_id, &cause, Action::Seen).await?
         };
         Ok(Json(HeartbeatAccepted { worker_id: worker_id.into(), position }))
@@ -161,20 +148,13 @@ impl WorkerCommands {
     #[oai(path = "/internal/workers/:worker_id/exit", method = "post", operation_id = "worker_exit")]
     async fn exit(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         worker_id: Path<String>,
         body: Json<ReportExit>,
     ) -> Result<Json<ExitedWorker>, Problem> {
-        caller.require(worker_roles())?;
         let worker_id = web::path::worker_id(&worker_id)?;
-        let path = format!("/internal/workers/{worker_id}/exit");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
-            .await?;
+        let route = format!("POST /internal/workers/{worker_id}/exit");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let ReportExit { exit_code, signal, reason } = body.0;
         let end = end_of(exit_code, signal, reason.as_deref()).into();
         let action = Action::Exit { exit_code, signal, reason };

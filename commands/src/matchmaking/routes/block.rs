@@ -5,20 +5,16 @@ use std::sync::Arc;
 use domain::player::Action;
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{Position, SubjectId, UserId};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::caller::Caller;
 use web::enums::Tag;
-use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, TextId};
 
-use super::player_roles;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::Matchmaking;
 
 /// The state of a block.
@@ -42,20 +38,17 @@ impl BlockCommands {
     #[oai(path = "/v1/matchmaking/blocks/:user_id", method = "put", operation_id = "block_user")]
     async fn block(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         user_id: Path<String>,
     ) -> Result<Json<BlockedUser>, Problem> {
-        caller.require(player_roles())?;
         let user = web::path::user_id(&user_id)?;
-        if user == *caller.user()? {
+        if user == *request.caller.user()? {
             return Err(Problem::invalid("user_id", "a player cannot block themselves"));
         }
-        let player = self.0.engine.subject(&caller).await?.id;
-        let other = self.0.engine.vault.subject(&caller.tenant, &user).await;
+        let player = self.0.engine.subject(&request.caller).await?.id;
+        let other = self.0.engine.vault.subject(&request.caller.tenant, &user).await;
         let other = other.map_err(|error| problem::from_vault_error(&error))?.id;
-        let cause = self.cause(&caller, trace, "PUT", &user, key.0, player).await?;
+        let cause = request.cause_about(player, &self.0.engine, &route("PUT", &user), &Value::Null).await?;
         let position = self.execute(player, &cause, Action::Block { other }).await?;
         Ok(Json(BlockedUser { user_id: user.into(), blocked: true, position: position.into() }))
     }
@@ -66,23 +59,22 @@ impl BlockCommands {
     #[oai(path = "/v1/matchmaking/blocks/:user_id", method = "delete", operation_id = "unblock_user")]
     async fn unblock(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         user_id: Path<String>,
     ) -> Result<Json<BlockedUser>, Problem> {
-        caller.require(player_roles())?;
         let user = web::path::user_id(&user_id)?;
-        let player = self.0.engine.subject(&caller).await?.id;
-        let other = self.0.engine.vault.find_subject(&caller.tenant, &user).await;
+        let player = self.0.engine.subject(&request.caller).await?.id;
+        let other = self.0.engine.vault.find_subject(&request.caller.tenant, &user).await;
         let position = match other.map_err(|error| problem::from_vault_error(&error))? {
             Some(other) => {
-                let cause = self.cause(&caller, trace, "DELETE", &user, key.0, player).await?;
+                let cause = request
+                    .cause_about(player, &self.0.engine, &route("DELETE", &user), &Value::Null)
+                    .await?;
                 self.execute(player, &cause, Action::Unblock { other }).await?
             }
             // A user without a subject was never blocked.
             None => {
-                let position = self.0.player_position(&caller.tenant, player).await;
+                let position = self.0.player_position(&request.caller.tenant, player).await;
                 position.map_err(problem::from_load_error)?
             }
         };
@@ -91,26 +83,12 @@ impl BlockCommands {
 }
 
 impl BlockCommands {
-    async fn cause(
-        &self,
-        caller: &Caller,
-        trace: TraceParent,
-        method: &str,
-        user: &UserId,
-        key: Option<IdempotencyKey>,
-        player: SubjectId,
-    ) -> Result<Cause, Problem> {
-        let path = format!("/v1/matchmaking/blocks/{user}");
-        let cause = self
-            .0
-            .engine
-            .cause(caller, trace, idempotency_of(caller, method, &path, key, &Value::Null))
-            .await?;
-        Ok(Cause { subject: Some(player), ..cause })
-    }
-
     async fn execute(&self, player: SubjectId, cause: &Cause, action: Action) -> Result<Position, Problem> {
         let executed = self.0.execute_player(player, cause, action).await;
         Ok(executed.map_err(problem::from_execute_error)?.position)
     }
+}
+
+fn route(method: &str, user: &UserId) -> String {
+    format!("{method} /v1/matchmaking/blocks/{user}")
 }

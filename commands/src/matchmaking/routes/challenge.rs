@@ -3,23 +3,18 @@
 use std::sync::Arc;
 
 use domain::challenge::{Action, Refusal, match_id};
-use event_schemas::envelope::Cause;
 use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, UserId};
 use futures_util::FutureExt;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::caller::Caller;
 use web::enums::{ChallengeStatus, RatingSource, Side, Tag};
-use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::player_roles;
-use crate::engine::idempotency::idempotency_of;
+use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::challenge_requests::{AcceptedChallenge, NewChallenge};
 use crate::matchmaking::{Matchmaking, challenges};
 
@@ -103,29 +98,25 @@ impl ChallengeCommands {
     #[oai(path = "/v1/matchmaking/challenges", method = "post", operation_id = "create_challenge")]
     async fn create(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<CreateChallenge>,
     ) -> Result<Created<CreatedChallenge>, Problem> {
-        caller.require(player_roles())?;
-        if caller.user()? == &body.0.opponent_id.0 {
+        if request.caller.user()? == &body.0.opponent_id.0 {
             return Err(Problem::invalid("opponent_id", Refusal::SelfChallenge.to_string()));
         }
-        let subject = self.0.engine.subject(&caller).await?;
-        let idempotency = idempotency_of(&caller, "POST", CHALLENGES, key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
-        let cause = Cause { subject: Some(subject.id), ..cause };
+        let subject = self.0.engine.subject(&request.caller).await?;
+        let cause =
+            request.cause_about(subject.id, &self.0.engine, &format!("POST {CHALLENGES}"), &body.0).await?;
         let CreateChallenge { opponent_id, pool_key, message } = body.0;
         let new = NewChallenge { opponent: &opponent_id, pool_key: &pool_key, message: message.as_deref() };
-        let challenge = self.0.create_challenge(&caller, &subject, &cause, new).await?;
+        let challenge = self.0.create_challenge(&request.caller, &subject, &cause, new).await?;
         let challenges::CreatedChallenge { created, at, position } = challenge;
         let body = CreatedChallenge {
             id: created.challenge_id.into(),
             challenge_id: created.challenge_id.into(),
             status: ChallengeStatus::Pending,
             pool_key: created.pool_key.into(),
-            challenger_id: caller.user()?.clone().into(),
+            challenger_id: request.caller.user()?.clone().into(),
             opponent_id,
             message,
             rating: created.strength.rating.points(),
@@ -148,21 +139,16 @@ impl ChallengeCommands {
     )]
     async fn accept(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
     ) -> Result<Json<ChallengeAccepted>, Problem> {
-        caller.require(player_roles())?;
         let id = web::path::challenge_id(&challenge_id)?;
-        let idempotency =
-            idempotency_of(&caller, "POST", &format!("{CHALLENGES}/{id}/accept"), key.0, &Value::Null);
-        let by = self.0.engine.subject(&caller).await?.id;
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
-        let cause = Cause { subject: Some(by), ..cause };
+        let route = format!("POST {CHALLENGES}/{id}/accept");
+        let by = self.0.engine.subject(&request.caller).await?.id;
+        let cause = request.cause_about(by, &self.0.engine, &route, &Value::Null).await?;
         // On a task of its own, so that the game is created, or else the players are released, even if the caller
         // disconnects.
-        let matchmaking = self.0.clone();
+        let (matchmaking, caller) = (self.0.clone(), request.caller);
         let accepting =
             tokio::spawn(async move { matchmaking.accept_challenge(&caller, by, &cause, id).await }.boxed());
         let AcceptedChallenge { placing, game_id, position } =
@@ -188,12 +174,10 @@ impl ChallengeCommands {
     )]
     async fn decline(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
     ) -> Result<Json<EndedChallenge>, Problem> {
-        self.end_challenge(&caller, trace, key.0, &challenge_id, End::Decline).await.map(Json)
+        self.end(&request, &challenge_id, End::Decline).await.map(Json)
     }
 
     /// Cancel a challenge
@@ -206,12 +190,10 @@ impl ChallengeCommands {
     )]
     async fn cancel(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
     ) -> Result<Json<EndedChallenge>, Problem> {
-        self.end_challenge(&caller, trace, key.0, &challenge_id, End::Cancel).await.map(Json)
+        self.end(&request, &challenge_id, End::Cancel).await.map(Json)
     }
 }
 
@@ -223,28 +205,20 @@ enum End {
 }
 
 impl ChallengeCommands {
-    async fn end_challenge(
+    async fn end(
         &self,
-        caller: &Caller,
-        trace: TraceParent,
-        key: Option<IdempotencyKey>,
+        request: &WriteRequest<Users>,
         challenge_id: &str,
         end: End,
     ) -> Result<EndedChallenge, Problem> {
-        caller.require(player_roles())?;
         let id = web::path::challenge_id(challenge_id)?;
-        let by = self.0.engine.subject(caller).await?.id;
+        let by = self.0.engine.subject(&request.caller).await?.id;
         let (verb, status, action) = match end {
             End::Decline => ("decline", ChallengeStatus::Declined, Action::Decline { by }),
             End::Cancel => ("cancel", ChallengeStatus::Cancelled, Action::Cancel { by }),
         };
-        let path = format!("{CHALLENGES}/{id}/{verb}");
-        let cause = self
-            .0
-            .engine
-            .cause(caller, trace, idempotency_of(caller, "POST", &path, key, &Value::Null))
-            .await?;
-        let cause = Cause { subject: Some(by), ..cause };
+        let route = format!("POST {CHALLENGES}/{id}/{verb}");
+        let cause = request.cause_about(by, &self.0.engine, &route, &Value::Null).await?;
         let position = self.0.end_challenge(id, &cause, action).await?.into();
         Ok(EndedChallenge { id: id.into(), challenge_id: id.into(), status, position })
     }

@@ -5,20 +5,17 @@ use std::sync::Arc;
 use domain::pool::DEFAULTS;
 use event_schemas::ids::PoolKey;
 use event_schemas::pool::PoolSettings as Stored;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
-use web::caller::{Caller, Role};
 use web::enums::{Tag, WindowPolicy};
-use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::pool::PoolSettings;
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, TextId};
 
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Admins, WriteRequest};
 use crate::matchmaking::Matchmaking;
 
 /// The settings of a pool. Missing members get their default. Rating windows are in points to either side.
@@ -116,20 +113,13 @@ impl PoolCommands {
     #[oai(path = "/internal/pools/:pool_key", method = "put", operation_id = "configure_pool")]
     async fn configure(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Admins>,
         pool_key: Path<String>,
         body: Json<ConfigurePool>,
     ) -> Result<Json<ConfiguredPool>, Problem> {
-        caller.require(Role::Admin)?;
         let pool_key = web::path::pool_key(&pool_key)?;
-        let path = format!("/internal/pools/{pool_key}");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "PUT", &path, key.0, &body.0))
-            .await?;
+        let route = format!("PUT /internal/pools/{pool_key}");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let settings = body.0.settings();
         let configured = self.0.configure(&pool_key, &cause, settings).await;
         let position = configured.map_err(problem::from_execute_error)?.position.into();

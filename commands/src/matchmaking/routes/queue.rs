@@ -11,7 +11,7 @@ use event_schemas::player::{PlayerQueued, QueuedPool};
 use event_schemas::sealed::SealedField;
 use event_schemas::time::Timestamp;
 use futures_util::future::join_all;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
@@ -19,16 +19,13 @@ use uuid::Uuid;
 use vault::Subject;
 use web::caller::Caller;
 use web::enums::{EntryStatus, RatingSource, Tag};
-use web::idempotency::IdempotencyKey;
 use web::json::{Created, Json};
 use web::problem::{Code, FieldError, Problem};
-use web::request::TraceParent;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use super::player_roles;
 use crate::engine::execute::{ExecuteError, Executed};
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::Matchmaking;
 use crate::matchmaking::ratings::ClaimedRating;
 
@@ -114,17 +111,13 @@ impl QueueCommands {
     #[oai(path = "/v1/matchmaking/queue", method = "post", operation_id = "join_queue")]
     async fn join(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<JoinQueue>,
     ) -> Result<Created<JoinedEntry>, Problem> {
-        caller.require(player_roles())?;
-        let subject = self.0.engine.subject(&caller).await?;
-        let idempotency = idempotency_of(&caller, "POST", "/v1/matchmaking/queue", key.0, &body.0);
-        let cause = self.0.engine.cause(&caller, trace, idempotency).await?;
-        let cause = Cause { subject: Some(subject.id), ..cause };
-        let entry = self.join_queue(&caller, &subject, &cause, body.0).await?;
+        let subject = self.0.engine.subject(&request.caller).await?;
+        let cause =
+            request.cause_about(subject.id, &self.0.engine, "POST /v1/matchmaking/queue", &body.0).await?;
+        let entry = self.join_queue(&request.caller, &subject, &cause, body.0).await?;
         Ok(Created { location: format!("/v1/matchmaking/queue/{}", *entry.id), body: entry })
     }
 
@@ -134,21 +127,13 @@ impl QueueCommands {
     #[oai(path = "/v1/matchmaking/queue/:entry_id", method = "delete", operation_id = "leave_queue")]
     async fn leave(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         entry_id: Path<String>,
     ) -> Result<Json<CancelledEntry>, Problem> {
-        caller.require(player_roles())?;
         let entry_id = web::path::entry_id(&entry_id)?;
-        let subject = self.0.engine.subject(&caller).await?.id;
-        let path = format!("/v1/matchmaking/queue/{entry_id}");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "DELETE", &path, key.0, &Value::Null))
-            .await?;
-        let cause = Cause { subject: Some(subject), ..cause };
+        let subject = self.0.engine.subject(&request.caller).await?.id;
+        let route = format!("DELETE /v1/matchmaking/queue/{entry_id}");
+        let cause = request.cause_about(subject, &self.0.engine, &route, &Value::Null).await?;
         let cancelled = self.0.execute_player(subject, &cause, Action::Cancel { entry_id }).await;
         Ok(Json(CancelledEntry {
             id: entry_id.into(),

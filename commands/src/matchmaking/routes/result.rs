@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use event_schemas::ids::GameMatchId;
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
-use web::caller::{Caller, Role};
 use web::enums::{GameMatchStatus, GameResult, Tag};
-use web::idempotency::IdempotencyKey;
 use web::json::Json;
 use web::problem::Problem;
-use web::request::TraceParent;
 use web::value::{ApiPosition, UuidParam};
 
 use crate::engine::command_context::CommandContext;
-use crate::engine::idempotency::idempotency_of;
 use crate::engine::problem;
+use crate::engine::write_request::{Workers, WriteRequest};
 use crate::matchmaking::Matchmaking;
 
 /// The result of a game.
@@ -56,24 +53,17 @@ impl ResultCommands {
     #[oai(path = "/internal/matches/:match_id/result", method = "post", operation_id = "report_result")]
     async fn report(
         &self,
-        caller: Caller,
-        trace: TraceParent,
-        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
+        #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         match_id: Path<String>,
         body: Json<ReportResult>,
     ) -> Result<Json<ReportedMatch>, Problem> {
-        caller.require(Role::Worker | Role::Service)?;
         let match_id = web::path::game_match_id(&match_id)?;
         let matchmaking = &self.0;
-        if !matchmaking.has_match(&caller.tenant, match_id).await.map_err(problem::from_load_error)? {
+        if !matchmaking.has_match(&request.caller.tenant, match_id).await.map_err(problem::from_load_error)? {
             return Err(Problem::not_found("there is no such match"));
         }
-        let path = format!("/internal/matches/{match_id}/result");
-        let cause = self
-            .0
-            .engine
-            .cause(&caller, trace, idempotency_of(&caller, "POST", &path, key.0, &body.0))
-            .await?;
+        let route = format!("POST /internal/matches/{match_id}/result");
+        let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let result = body.0.result;
         let reported = matchmaking.report(match_id, &cause, result.into()).await;
         let reported = reported.map_err(problem::from_execute_error)?.position;

@@ -1,0 +1,179 @@
+//! What a write route reads of a request before its body: the caller, the trace context and the idempotency key.
+//!
+//! A caller without the route's role is refused before the body is read.
+
+use std::marker::PhantomData;
+
+use event_schemas::envelope::{Cause, Idempotency};
+use event_schemas::ids::SubjectId;
+use poem::{FromRequest, Request, RequestBody};
+use poem_openapi::param::Header;
+use poem_openapi::registry::{MetaParamIn, MetaSchemaRef, Registry};
+use poem_openapi::types::ToJSON;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use web::caller::{Caller, Role, Roles};
+use web::idempotency::{IdempotencyKey, idempotency};
+use web::problem::Problem;
+use web::request::TraceParent;
+
+use super::Engine;
+
+/// The callers that may use a route.
+pub(crate) trait Permitted: Send + Sync {
+    fn roles() -> Roles;
+}
+
+/// Users, and the services and admins that act for them.
+#[derive(Debug)]
+pub(crate) struct Users;
+
+/// Workers, and the services that do work.
+#[derive(Debug)]
+pub(crate) struct Workers;
+
+#[derive(Debug)]
+pub(crate) struct Admins;
+
+impl Permitted for Users {
+    fn roles() -> Roles {
+        Role::User | Role::Service | Role::Admin
+    }
+}
+
+impl Permitted for Workers {
+    fn roles() -> Roles {
+        Role::Worker | Role::Service
+    }
+}
+
+impl Permitted for Admins {
+    fn roles() -> Roles {
+        Role::Admin.into()
+    }
+}
+
+/// A request of a permitted caller, without an idempotency key: it is a heartbeat, or part of a [`WriteRequest`].
+#[derive(Debug)]
+pub(crate) struct CallerOf<P> {
+    pub(crate) caller: Caller,
+    trace: TraceParent,
+    permitted: PhantomData<P>,
+}
+
+impl<P> CallerOf<P> {
+    /// The cause of a command without an idempotency key.
+    ///
+    /// # Errors
+    /// If the vault cannot return the caller's subject.
+    pub(crate) async fn cause(self, engine: &Engine) -> Result<Cause, Problem> {
+        engine.cause(&self.caller, self.trace, None).await
+    }
+}
+
+impl<'a, P: Permitted> ApiExtractor<'a> for CallerOf<P> {
+    const TYPES: &'static [ApiExtractorType] = <Caller as ApiExtractor<'a>>::TYPES;
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Caller as ApiExtractor<'a>>::register(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        <Caller as ApiExtractor<'a>>::security_schemes()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let caller = <Caller as ApiExtractor>::from_request(request, body, options).await?;
+        caller.require(P::roles())?;
+        let trace = <TraceParent as FromRequest>::from_request(request, body).await?;
+        Ok(Self { caller, trace, permitted: PhantomData })
+    }
+}
+
+/// A request of a permitted caller, which may have an idempotency key.
+#[derive(Debug)]
+pub(crate) struct WriteRequest<P> {
+    pub(crate) caller: Caller,
+    trace: TraceParent,
+    key: Option<IdempotencyKey>,
+    permitted: PhantomData<P>,
+}
+
+impl<P> WriteRequest<P> {
+    /// The idempotency of the command. `route` is its method and path; the path contains the resource, so that a key
+    /// belongs to one resource only.
+    fn idempotency(&self, route: &str, body: &impl ToJSON) -> Option<Idempotency> {
+        self.key.as_ref().map(|key| idempotency(&self.caller, route, key, body))
+    }
+
+    /// The cause of the command; see [`Self::idempotency`].
+    ///
+    /// # Errors
+    /// If the vault cannot return the caller's subject.
+    pub(crate) async fn cause(
+        &self,
+        engine: &Engine,
+        route: &str,
+        body: &impl ToJSON,
+    ) -> Result<Cause, Problem> {
+        engine.cause(&self.caller, self.trace.clone(), self.idempotency(route, body)).await
+    }
+
+    /// The cause of a command about a person.
+    ///
+    /// # Errors
+    /// As [`Self::cause`].
+    pub(crate) async fn cause_about(
+        &self,
+        subject: SubjectId,
+        engine: &Engine,
+        route: &str,
+        body: &impl ToJSON,
+    ) -> Result<Cause, Problem> {
+        Ok(Cause { subject: Some(subject), ..self.cause(engine, route, body).await? })
+    }
+}
+
+type KeyHeader = Header<Option<IdempotencyKey>>;
+
+impl<'a, P: Permitted> ApiExtractor<'a> for WriteRequest<P> {
+    const TYPES: &'static [ApiExtractorType] =
+        &[ApiExtractorType::SecurityScheme, ApiExtractorType::Parameter];
+
+    type ParamType = <KeyHeader as ApiExtractor<'a>>::ParamType;
+    type ParamRawType = <KeyHeader as ApiExtractor<'a>>::ParamRawType;
+
+    fn register(registry: &mut Registry) {
+        <CallerOf<P> as ApiExtractor<'a>>::register(registry);
+        <KeyHeader as ApiExtractor<'a>>::register(registry);
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        <CallerOf<P> as ApiExtractor<'a>>::security_schemes()
+    }
+
+    fn param_in() -> Option<MetaParamIn> {
+        <KeyHeader as ApiExtractor<'a>>::param_in()
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        <KeyHeader as ApiExtractor<'a>>::param_schema_ref()
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        options: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let caller = CallerOf::<P>::from_request(request, body, ExtractParamOptions::default()).await?;
+        let CallerOf { caller, trace, permitted } = caller;
+        let key = <KeyHeader as ApiExtractor>::from_request(request, body, options).await?.0;
+        Ok(Self { caller, trace, key, permitted })
+    }
+}
