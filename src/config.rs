@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{TypedValueParser, ValueParserFactory};
+use clap::builder::TypedValueParser;
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+use projections::{PostgresUrl, ReadStore};
 
 use crate::cluster::ClusterUrl;
 
@@ -26,8 +29,12 @@ pub struct Config {
     pub data: PathBuf,
 
     /// The event log: `embedded:` and a folder, or the `esdb://` URL of an EventStoreDB or KurrentDB cluster; prefer the environment if it contains a password. Default: the folder `events` in the data folder
-    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = secret_url::<EventLogUrl>())]
     pub event_log: Option<EventLogUrl>,
+
+    /// The store of the read models: the `postgres://` URL of an empty PostgreSQL database (15 or newer) for this server alone; prefer the environment if it contains a password. Default: SQLite files in the folder `read` in the data folder
+    #[arg(long, env = "MATCHBOOK_READ_STORE", value_name = "URL", hide_env_values = true, value_parser = secret_url::<PostgresUrl>())]
+    pub(crate) read_store: Option<PostgresUrl>,
 
     /// The size of a segment of the embedded log, in bytes
     #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
@@ -195,7 +202,7 @@ pub enum EventLogUrl {
     Cluster(ClusterUrl),
 }
 
-impl std::str::FromStr for EventLogUrl {
+impl FromStr for EventLogUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -213,25 +220,21 @@ impl std::str::FromStr for EventLogUrl {
 
 /// Parses a URL; its errors do not contain the URL, because it may contain a password.
 #[derive(Clone, Debug)]
-pub struct EventLogUrlParser;
+pub struct SecretUrlParser<T>(PhantomData<T>);
 
-impl ValueParserFactory for EventLogUrl {
-    type Parser = EventLogUrlParser;
-
-    fn value_parser() -> EventLogUrlParser {
-        EventLogUrlParser
-    }
+fn secret_url<T>() -> SecretUrlParser<T> {
+    SecretUrlParser(PhantomData)
 }
 
-impl TypedValueParser for EventLogUrlParser {
-    type Value = EventLogUrl;
+impl<T: FromStr<Err = String> + Clone + Send + Sync + 'static> TypedValueParser for SecretUrlParser<T> {
+    type Value = T;
 
     fn parse_ref(
         &self,
         command: &Command,
         argument: Option<&Arg>,
         value: &std::ffi::OsStr,
-    ) -> Result<EventLogUrl, clap::Error> {
+    ) -> Result<T, clap::Error> {
         let wrong = |why: &str| {
             let argument = argument.map(ToString::to_string).unwrap_or_default();
             let message = format!("{argument}: {why}\n");
@@ -260,8 +263,11 @@ impl Config {
         }
     }
 
-    pub fn read_models_folder(&self) -> PathBuf {
-        self.data.join("read")
+    pub fn read_store(&self) -> ReadStore {
+        match &self.read_store {
+            Some(url) => ReadStore::Postgres(url.clone()),
+            None => ReadStore::Folder(self.data.join("read")),
+        }
     }
 
     pub fn vault_file(&self) -> PathBuf {

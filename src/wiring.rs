@@ -14,7 +14,7 @@ use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
 use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use projections::ReadModels;
+use projections::{ReadModels, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use read_api::subjects::SubjectDirectory;
@@ -70,10 +70,10 @@ pub(crate) async fn start(
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, *log.head().borrow()).await?;
-    let settings = projections::Settings { folder: config.read_models_folder() };
+    let settings = projections::Settings { store: config.read_store() };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
-        .map_err(|error| Failure::Disk(error.to_string()))?;
+        .map_err(|error| read_store_failure(&error))?;
     let settings = command_settings(config);
     let commands =
         Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), external_services);
@@ -273,6 +273,17 @@ async fn open_vault(config: &Config, head: Position) -> Result<Vault, Failure> {
         );
     }
     Vault::open(&file).await.map_err(|error| vault_failure(&file, &error))
+}
+
+fn read_store_failure(error: &projections::OpenError) -> Failure {
+    let message = error.to_string();
+    match &error.source {
+        StoreError::Database { source: SqlError::InUse(_), .. } => Failure::InUse(message),
+        StoreError::Database { source: SqlError::Refused(_), .. } => Failure::Usage(message),
+        StoreError::Folder { .. } | StoreError::File { .. } | StoreError::Database { .. } => {
+            Failure::Disk(message)
+        }
+    }
 }
 
 /// Installs the metrics recorder of all components.

@@ -12,7 +12,7 @@ use event_schemas::ids::{CommandId, CorrelationId, ImageMatchId, JobId, Position
 use event_schemas::image_match::MatchFound;
 use event_schemas::job::{JobCreated, JobKind};
 use event_schemas::stream::StreamId;
-use projections::{Name, ReadModels, Settings};
+use projections::{Name, ReadModels, ReadStore, Settings};
 use uuid::Uuid;
 
 const BATCH_EVENTS: u64 = 1000;
@@ -141,7 +141,7 @@ async fn main() -> Result<(), Failure> {
     let head = *log.head().borrow();
     let folder = tempfile::tempdir()?;
     let started = Instant::now();
-    let settings = Settings { folder: folder.path().to_owned() };
+    let settings = Settings { store: ReadStore::Folder(folder.path().to_owned()) };
     let models = ReadModels::open(settings, log.clone(), clock).await?;
     models.wait_for(&Name::ALL, head, TIMEOUT).await?;
     println!("all at once: {:.2} s for {head} events", started.elapsed().as_secs_f64());

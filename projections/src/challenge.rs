@@ -18,7 +18,7 @@ use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_json, parse_stored, store_error, to_json, variant_name};
 use crate::row_cache::RowCache;
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO challenges \
      (challenge_id, tenant, challenger, challenged, status, lapses_at, created_at, view, position) \
@@ -199,7 +199,7 @@ impl ChallengeRows {
 impl Projection for ChallengeRows {
     const NAME: Name = Name::Challenges;
     const REVISION: u32 = 1;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/challenges.sql");
+    const DDL: Ddl = ddl!("challenges");
     const CATEGORIES: &'static [Category] = &[Category::Challenge];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

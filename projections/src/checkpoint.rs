@@ -5,9 +5,9 @@ use event_log::{EventLog, Filter, Identity, Log};
 use event_schemas::ids::{EventId, LogId, Position};
 use uuid::Uuid;
 
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
-pub(crate) const DDL: &str = include_str!("../../migrations/sqlite/checkpoint.sql");
+pub(crate) const DDL: Ddl = ddl!("checkpoint");
 
 /// The checkpoint that is stored in a read model's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_json, parse_stored, store_error, to_json, variant_name};
 use crate::row_cache::RowCache;
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO match_records \
      (match_id, tenant, first, second, status, created_at, view, position) \
@@ -201,7 +201,7 @@ impl GameMatchRows {
 impl Projection for GameMatchRows {
     const NAME: Name = Name::GameMatches;
     const REVISION: u32 = 1;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/match_records.sql");
+    const DDL: Ddl = ddl!("match_records");
     /// Player events contain the ratings after a result.
     const CATEGORIES: &'static [Category] = &[Category::GameMatch, Category::Player];
     const STORE: StorePolicy = StorePolicy::EachBatch;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_text, store_error};
-use crate::sql::{Db, ManyRows, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, ManyRows, SqlError, Statement, Tx, ddl, row};
 
 const COLUMNS: usize = 10;
 /// The first report of an id counts.
@@ -46,8 +46,10 @@ macro_rules! list {
 }
 pub(crate) const LIST_SCORE_DESC: &str = list!("(score, position) < ($2, $3)", "score DESC, position DESC");
 pub(crate) const LIST_SCORE_ASC: &str = list!("(score, position) > ($2, $3)", "score, position");
-pub(crate) const LIST_NEWEST: &str = list!("position < $3 AND $2 IS NOT NULL", "position DESC");
-pub(crate) const LIST_OLDEST: &str = list!("position > $3 AND $2 IS NOT NULL", "position");
+pub(crate) const LIST_NEWEST: &str =
+    list!("position < $3 AND CAST($2 AS DOUBLE PRECISION) IS NOT NULL", "position DESC");
+pub(crate) const LIST_OLDEST: &str =
+    list!("position > $3 AND CAST($2 AS DOUBLE PRECISION) IS NOT NULL", "position");
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
@@ -79,7 +81,7 @@ struct PendingMatch {
 impl Projection for ImageMatchRows {
     const NAME: Name = Name::ImageMatches;
     const REVISION: u32 = 1;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/matches.sql");
+    const DDL: Ddl = ddl!("matches");
     const CATEGORIES: &'static [Category] = &[Category::ImageMatch];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

@@ -15,7 +15,7 @@ use event_schemas::stream::Category;
 
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{to_json, variant_name};
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 use overview::{JobOverview, JobPart, LastReport};
 pub use queries::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
@@ -81,7 +81,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
 impl Projection for JobRows {
     const NAME: Name = Name::Jobs;
     const REVISION: u32 = 4;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/jobs.sql");
+    const DDL: Ddl = ddl!("jobs");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

@@ -7,7 +7,6 @@
 pub mod challenge;
 mod checkpoint;
 mod feed;
-mod files;
 pub mod game_match;
 mod generation;
 pub mod image_match;
@@ -23,13 +22,13 @@ mod row_cache;
 mod runner;
 mod sql;
 pub mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 pub mod worker;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,17 +40,18 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-pub use files::{FilesError, delete_files};
 pub use generation::{QueryError, StillBehind};
 pub use registry::NoSuchProjection;
 pub use sql::SqlError;
+pub use sql::postgres::PostgresUrl;
+pub use store::{ReadStore, StoreError};
 
 use feed::Feed;
-use files::GenerationFiles;
 use generation::Slot;
 use projection::Projection;
 use runner::{Control, Runner, RunnerContext};
 use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
+use store::{Generations, OpenStore};
 
 registry::read_models! {
     // Variant         name                 projection                           queries
@@ -72,10 +72,9 @@ const REQUESTS_MAX: usize = 16;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The settings of the read models.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder of their files. It is created if it does not exist.
-    pub folder: PathBuf,
+    pub store: ReadStore,
 }
 
 /// Why the read models could not be opened.
@@ -83,7 +82,7 @@ pub struct Settings {
 #[error("the read model {name} cannot be opened: {source}")]
 pub struct OpenError {
     pub name: Name,
-    pub source: FilesError,
+    pub source: StoreError,
 }
 
 /// A request to a projection failed.
@@ -92,7 +91,7 @@ pub enum ControlError {
     #[error("the projection {0} is not running; restart the server")]
     NotRunning(Name),
     #[error(transparent)]
-    Files(#[from] FilesError),
+    Store(#[from] StoreError),
 }
 
 /// A read model cannot be read yet.
@@ -129,11 +128,11 @@ struct RunnerHandle {
 }
 
 impl ReadModels {
-    /// Opens all read models and starts to follow the log. A read model whose file is missing, damaged, or of another
+    /// Opens all read models and starts to follow the log. A read model whose rows are missing, damaged, or of another
     /// log or revision is rebuilt. Returns before they have caught up: see [`ReadModels::ready`].
     ///
     /// # Errors
-    /// [`OpenError`] if the folder or a file cannot be used.
+    /// [`OpenError`] if the store cannot be used.
     pub fn open(settings: Settings, log: Log, clock: Clock) -> BoxFuture<'static, Result<Self, OpenError>> {
         // Boxed, so that the crate that opens the read models does not compile all their runners again.
         Self::start(settings, log, clock).boxed()
@@ -143,7 +142,7 @@ impl ReadModels {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
-        let starter = RunnerStarter { settings, log, clock, feed };
+        let starter = RunnerStarter { store: OpenStore::new(&settings.store), log, clock, feed };
         let (queries, runners) = starter.start_all().await?;
         let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task })))
@@ -199,7 +198,7 @@ impl ReadModels {
     /// generation. A rebuild in progress continues, and its number is returned.
     ///
     /// # Errors
-    /// [`ControlError`] if no new file can be created.
+    /// [`ControlError`] if no new generation can be created.
     pub async fn rebuild(&self, name: Name) -> Result<u64, ControlError> {
         Ok(self.control(name, Control::Rebuild).await??)
     }
@@ -265,7 +264,7 @@ impl Drop for Inner {
 
 /// Starts the runners; holds what all of them share.
 struct RunnerStarter {
-    settings: Settings,
+    store: OpenStore,
     log: Log,
     clock: Clock,
     feed: Feed,
@@ -287,7 +286,7 @@ impl RunnerStarter {
         let slot = Arc::new(Slot::new(name));
         let tracker = Arc::new(StatusTracker::new(name, P::REVISION, self.clock.now()));
         let context = RunnerContext {
-            files: GenerationFiles::new(&self.settings.folder, name),
+            generations: Generations::new(&self.store, name),
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),

@@ -26,7 +26,7 @@ pub use replay::{ReplayError, UpTo};
 
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 use fold_cache::{CountedFold, FoldCache};
 use replay::ReplayBase;
 
@@ -162,7 +162,7 @@ impl Projection for SummaryRows {
     const NAME: Name = Name::MatchingSummary;
     // A new format of the fold changes the revision automatically.
     const REVISION: u32 = 1000 * FORMAT + 2;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/matching_summary.sql");
+    const DDL: Ddl = ddl!("matching_summary");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch, Category::Worker];
     const STORE: StorePolicy = StorePolicy::WriteBehind { after: Duration::from_secs(1), events_max: 20_000 };
 

@@ -16,7 +16,7 @@ use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_json, parse_stored, store_error, to_json};
 use crate::row_cache::RowCache;
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO ratings (tenant, subject_id, pool_key, view, position) \
      VALUES ($1, $2, $3, $4, $5) \
@@ -112,7 +112,7 @@ impl PlayerRows {
 impl Projection for PlayerRows {
     const NAME: Name = Name::Players;
     const REVISION: u32 = 1;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/players.sql");
+    const DDL: Ddl = ddl!("players");
     const CATEGORIES: &'static [Category] = &[Category::Player];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

@@ -10,7 +10,7 @@ use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 
 pub(crate) use crate::Name;
-use crate::sql::{Db, SqlError, Tx};
+use crate::sql::{Db, Ddl, SqlError, Tx};
 
 /// When folded changes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     const NAME: Name;
     /// Raise it when existing rows would be wrong: the read model is then rebuilt from zero at the next start.
     const REVISION: u32;
-    /// The statements that create the tables. They must be idempotent.
-    const DDL: &'static str;
+    /// The statements that create the tables.
+    const DDL: Ddl;
     /// The categories whose events it folds. An event of these that cannot be decoded stops it; others are ignored.
     const CATEGORIES: &'static [Category];
     const STORE: StorePolicy;

@@ -26,7 +26,7 @@ pub use queries::{EntryView, PoolCount, PoolView, QueueCount, Queues};
 
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
-use crate::sql::{Db, ManyRows, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, ManyRows, SqlError, Statement, Tx, ddl, row};
 use live::LiveQueues;
 
 pub(crate) static UPSERT: LazyLock<ManyRows> = LazyLock::new(|| {
@@ -191,7 +191,7 @@ impl Projection for QueueRows {
     const NAME: Name = Name::Queues;
     // A new format of the fold changes the revision automatically.
     const REVISION: u32 = 1000 * FORMAT + 2;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/queues.sql");
+    const DDL: Ddl = ddl!("queues");
     const CATEGORIES: &'static [Category] = &[Category::Player, Category::Pool, Category::GameMatch];
     const STORE: StorePolicy = StorePolicy::WriteBehind { after: Duration::from_secs(1), events_max: 20_000 };
 

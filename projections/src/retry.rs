@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_json, store_error, to_json, variant_name};
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO retries (tenant, code, class, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, code) DO UPDATE SET class = excluded.class, position = excluded.position";
@@ -236,7 +236,7 @@ impl RetryRows {
 impl Projection for RetryRows {
     const NAME: Name = Name::Retries;
     const REVISION: u32 = 2;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/retries.sql");
+    const DDL: Ddl = ddl!("retries");
     const CATEGORIES: &'static [Category] = &[Category::Job];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

@@ -15,23 +15,23 @@ use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::feed::{Feed, FeedPage, SourceError};
-use crate::files::{FilesError, GenerationFiles};
 use crate::generation::Slot;
 use crate::projection::Projection;
 use crate::sql::SqlError;
 use crate::status::{Failure, ProjectionState, StatusTracker};
+use crate::store::{Generations, StoreError};
 use crate::writer::{ApplyError, Mode, Writer};
 use build::Build;
 use state::{RunnerState, open_state, start_running};
 
-/// The delay before the file is reopened after a storage failure.
+/// The delay before the store is reopened after a storage failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An operator's request to a projection.
 #[derive(Debug)]
 pub(crate) enum Control {
     /// Replies with the number of the new generation, or that of the rebuild in progress.
-    Rebuild(oneshot::Sender<Result<u64, FilesError>>),
+    Rebuild(oneshot::Sender<Result<u64, StoreError>>),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
     /// Stores the pending changes and ends the task.
@@ -41,7 +41,7 @@ pub(crate) enum Control {
 /// The environment of a runner.
 #[derive(Debug)]
 pub(crate) struct RunnerContext<P: Projection> {
-    pub(crate) files: GenerationFiles,
+    pub(crate) generations: Generations,
     pub(crate) log: Log,
     pub(crate) feed: Feed,
     pub(crate) clock: Clock,
@@ -53,7 +53,7 @@ pub(crate) struct RunnerContext<P: Projection> {
 impl<P: Projection> Clone for RunnerContext<P> {
     fn clone(&self) -> Self {
         Self {
-            files: self.files.clone(),
+            generations: self.generations.clone(),
             log: self.log.clone(),
             feed: self.feed.clone(),
             clock: self.clock.clone(),
@@ -82,11 +82,11 @@ enum Wakeup<P: Projection> {
 }
 
 impl<P: Projection> Runner<P> {
-    /// Opens the files that an earlier run left, or creates the first one.
-    pub(crate) async fn open(context: RunnerContext<P>) -> Result<Self, FilesError> {
+    /// Opens the generations that an earlier run left, or creates the first one.
+    pub(crate) async fn open(context: RunnerContext<P>) -> Result<Self, StoreError> {
         let (state, build) = match open_state(&context).await {
-            // Other parts of the server need no disk space: it starts, and this read model is opened later.
-            Err(error) if error.is_full() => (retry_later(&context, &error), None),
+            // Other parts of the server do not need the store: it starts, and this read model is opened later.
+            Err(error) if error.is_temporary() => (retry_later(&context, &error), None),
             opened => opened?,
         };
         let mut runner = Self { context, state, build };
@@ -189,31 +189,34 @@ impl<P: Projection> Runner<P> {
         });
     }
 
-    /// After a storage failure, memory may be ahead of the rows: both are reloaded from the file. A damaged file is
+    /// After a storage failure, memory may be ahead of the rows: both are reloaded from the store. Damaged rows are
     /// withdrawn from the readers, and the read model is rebuilt.
     async fn close(&mut self, error: SqlError) {
         let now = self.context.clock.now();
         let failure = Failure::storage(self.context.tracker.position(), error.to_string());
-        tracing::error!(projection = %P::NAME, %error, "a read model could not be stored; its file will be reopened");
+        tracing::error!(projection = %P::NAME, %error, "a read model could not be stored; it will be reopened");
         self.context.tracker.set_state(ProjectionState::Retrying(failure));
         let is_damaged = matches!(error, SqlError::Damaged(_));
         let retry_at = if is_damaged { now } else { now.after(RETRY_AFTER) };
         if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
             &self.state
-            && is_damaged
         {
-            // Removed now, because the file is reopened before its last reader may be done with it.
-            if let Err(error) = crate::sql::remove(writer.generation.db.path()) {
-                tracing::error!(projection = %P::NAME, %error, "a damaged file could not be removed; delete it manually");
+            let generation = Arc::clone(&writer.generation);
+            generation.db.close_writer().await;
+            if is_damaged {
+                // Removed now, because it is reopened before its last reader may be done with it.
+                if let Err(error) = generation.db.remove().await {
+                    tracing::error!(projection = %P::NAME, %error, "a damaged generation could not be removed; delete it manually");
+                }
+                self.context.slot.withdraw();
+                self.context.tracker.set_generation(None);
             }
-            self.context.slot.withdraw();
-            self.context.tracker.set_generation(None);
         }
         self.state = RunnerState::Closed { retry_at };
     }
 
     async fn reopen(&mut self) {
-        // A build in progress has its own file, which `find` would treat as a leftover.
+        // A build in progress has its own generation, which `find` would treat as a leftover.
         if let Some(build) = self.build.take() {
             build.abandon().await;
         }
@@ -291,11 +294,11 @@ impl<P: Projection> Runner<P> {
         self.state = next(std::mem::replace(&mut self.state, placeholder));
     }
 
-    async fn rebuild(&mut self) -> Result<u64, FilesError> {
+    async fn rebuild(&mut self) -> Result<u64, StoreError> {
         if let Some(build) = &self.build {
             return Ok(build.number());
         }
-        let opened = self.context.files.create::<P>(self.context.log.identity()).await?;
+        let opened = self.context.generations.create::<P>(self.context.log.identity()).await?;
         let number = opened.number;
         tracing::info!(projection = %P::NAME, generation = number, "rebuilding alongside the live generation");
         self.build = Some(Build::start(&self.context, opened));
@@ -387,7 +390,7 @@ async fn publish<P: Projection>(context: &RunnerContext<P>, writer: &mut Writer<
     Ok(())
 }
 
-fn retry_later<P: Projection>(context: &RunnerContext<P>, error: &FilesError) -> RunnerState<P> {
+fn retry_later<P: Projection>(context: &RunnerContext<P>, error: &StoreError) -> RunnerState<P> {
     tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; retrying");
     context.tracker.set_state(ProjectionState::Retrying(Failure::storage(
         context.tracker.position(),

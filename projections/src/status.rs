@@ -104,7 +104,7 @@ impl Failure {
             position,
             event_type: None,
             error,
-            remedy: "check the disk of the data folder; the projection retries automatically, and at once when resumed or rebuilt",
+            remedy: "check the disk of the data folder, or the database; the projection retries automatically, and at once when resumed or rebuilt",
         }
     }
 

@@ -4,27 +4,31 @@ mod agreement;
 mod control;
 mod history;
 mod match_history;
+#[path = "../../tests/it/support/postgres.rs"]
+mod postgres;
 mod queries;
 mod queue_history;
 mod queues;
 mod recovery;
 mod retries;
 mod statements;
+mod store_failures;
 mod summary;
+mod test_store;
 
 use std::time::Duration;
 
 use event_schemas::ids::Position;
 
-use crate::{Name, ReadModels, Settings};
+use crate::{Name, ReadModels};
 use history::History;
+use test_store::TestStore;
 
 /// The timeout of all waits.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) async fn open(folder: &tempfile::TempDir, history: &History) -> ReadModels {
-    let settings = Settings { folder: folder.path().to_owned() };
-    ReadModels::open(settings, history.log(), history.clock.clone()).await.unwrap()
+pub(crate) async fn open(store: &TestStore, history: &History) -> ReadModels {
+    ReadModels::open(store.settings(), history.log(), history.clock.clone()).await.unwrap()
 }
 
 /// Waits until all read models reflect the position.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::{parse_json, store_error, to_json};
-use crate::sql::{Db, SqlError, Statement, Tx, row};
+use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
 
 pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, worker_id) DO UPDATE SET worker = excluded.worker, position = excluded.position";
@@ -172,7 +172,7 @@ fn worker_id(event: &WorkerEvent) -> &WorkerId {
 impl Projection for WorkerRows {
     const NAME: Name = Name::Workers;
     const REVISION: u32 = 1;
-    const DDL: &'static str = include_str!("../../migrations/sqlite/workers.sql");
+    const DDL: Ddl = ddl!("workers");
     const CATEGORIES: &'static [Category] = &[Category::Worker];
     const STORE: StorePolicy = StorePolicy::EachBatch;
 

@@ -10,11 +10,11 @@ use event_schemas::time::Timestamp;
 
 use crate::checkpoint::{Checkpoint, EventRef};
 use crate::feed::FeedPage;
-use crate::files::OpenGeneration;
 use crate::generation::{Generation, Slot};
 use crate::projection::{Projection, StorePolicy};
 use crate::sql::SqlError;
 use crate::status::Failure;
+use crate::store::OpenGeneration;
 
 /// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);

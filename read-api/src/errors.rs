@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use event_log::ReadError;
-use projections::QueryError;
 use projections::matching_summary::{ReplayError, SummaryError};
+use projections::{QueryError, SqlError};
 use web::problem::Problem;
 
 /// The delay after which a client should retry.
@@ -30,6 +30,10 @@ pub(crate) fn from_read_error(error: &ReadError) -> Problem {
 pub(crate) fn from_query_error(error: &QueryError) -> Problem {
     match error {
         QueryError::Building { .. } => Problem::unavailable(error.to_string(), RETRY_AFTER),
+        QueryError::Storage { name, source: SqlError::Unavailable(reason) } => {
+            tracing::warn!(projection = %name, %reason, "the database of the read models is unavailable");
+            Problem::unavailable("the database is unavailable at present; try again shortly", RETRY_AFTER)
+        }
         QueryError::Storage { .. } | QueryError::InvalidRow { .. } | QueryError::Panicked { .. } => {
             Problem::internal(error)
         }

@@ -4,9 +4,9 @@ use futures_util::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::RunnerContext;
-use crate::files::OpenGeneration;
 use crate::projection::Projection;
 use crate::status::Failure;
+use crate::store::OpenGeneration;
 use crate::writer::{ApplyError, Mode, Writer};
 
 /// The task, and the number of the generation that it builds.

@@ -6,9 +6,9 @@ use event_schemas::time::Timestamp;
 use super::RunnerContext;
 use super::build::Build;
 use crate::feed::PageSource;
-use crate::files::FilesError;
 use crate::projection::Projection;
 use crate::status::ProjectionState;
+use crate::store::StoreError;
 use crate::writer::Writer;
 
 #[derive(Debug)]
@@ -33,18 +33,18 @@ pub(super) fn start_running<P: Projection>(context: &RunnerContext<P>, writer: W
 /// Continues with the live file, or creates the first one, and resumes an interrupted rebuild.
 pub(super) async fn open_state<P: Projection>(
     context: &RunnerContext<P>,
-) -> Result<(RunnerState<P>, Option<Build<P>>), FilesError> {
+) -> Result<(RunnerState<P>, Option<Build<P>>), StoreError> {
     let identity = context.log.identity();
-    let found = context.files.find::<P>(&context.log).await?;
+    let found = context.generations.find::<P>(&context.log).await?;
     let (opened, unfinished) = match (found.live, found.unfinished) {
         (Some(live), unfinished) => (live, unfinished),
         (None, Some(unfinished)) => (unfinished, None),
-        (None, None) => (context.files.create::<P>(identity).await?, None),
+        (None, None) => (context.generations.create::<P>(identity).await?, None),
     };
-    let path = opened.db.path().to_owned();
+    let number = opened.number;
     let mut writer: Writer<P> = Writer::open(opened, &context.shared, context.clock.clone())
         .await
-        .map_err(|source| FilesError::File { path, source })?;
+        .map_err(|source| context.generations.error(number, source))?;
     if writer.is_published() {
         writer.projection.on_published();
         context.slot.publish(&writer.generation);

@@ -12,12 +12,13 @@ use proptest::test_runner::TestCaseError;
 use super::history::{self, History, job, match_id, tenant};
 use super::recovery::World;
 use super::summary::manual_fold;
+use super::test_store::{TestStore, cases};
 use super::{open, reach};
 use crate::matching_summary::{SNAPSHOT_EVENTS, Snapshots, UpTo};
 
 async fn agree(actions: &[(u8, u8, u8)]) -> Result<(), TestCaseError> {
-    let (folder, history, mut world) = (tempfile::tempdir().unwrap(), History::new(), World::default());
-    let models = open(&folder, &history).await;
+    let (store, history, mut world) = (TestStore::new(), History::new(), World::default());
+    let models = open(&store, &history).await;
     let summaries = models.matching_summary();
     let id = job(1);
     let mut live = Vec::new();
@@ -45,7 +46,7 @@ async fn agree(actions: &[(u8, u8, u8)]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), ..ProptestConfig::default() })]
 
     #[test]
     fn live_fold_replay_and_manual_fold_agree_at_every_position(
@@ -73,11 +74,11 @@ async fn large_job() -> History {
 
 #[tokio::test]
 async fn replay_with_snapshots_equals_full_replay() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), large_job().await);
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), large_job().await);
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     models.shutdown().await;
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     let summaries = models.matching_summary();
     for position in [SNAPSHOT_EVENTS - 1, SNAPSHOT_EVENTS, SNAPSHOT_EVENTS + 1, history.head().0] {
@@ -113,8 +114,8 @@ async fn folded_up_to(history: &History, upto: Position) -> Arc<JobFold> {
 
 #[tokio::test]
 async fn evicted_jobs_are_reloaded_from_their_rows() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let jobs = 400;
     for n in 1..=jobs {
         history.job_created(job(n), None).await;

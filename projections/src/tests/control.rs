@@ -9,6 +9,7 @@ use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 
 use super::history::{History, job, registered, tenant, worker};
+use super::test_store::TestStore;
 use super::{TIMEOUT, open, reach, until};
 use crate::feed::Feed;
 use crate::generation::StillBehind;
@@ -22,8 +23,8 @@ fn status(models: &ReadModels, name: Name) -> ProjectionStatus {
 
 #[tokio::test]
 async fn unreadable_event_stops_only_projections_of_its_category() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let before = history.job_created(job(1), None).await;
     let unreadable = history.append_unreadable(StreamId::image_matching(job(1))).await;
     let after = history.append(StreamId::worker(&tenant(), &worker(1)), &[registered(1)]).await;
@@ -44,15 +45,15 @@ async fn unreadable_event_stops_only_projections_of_its_category() {
     models.resume(Name::Jobs).await.unwrap();
     until(async || matches!(status(&models, Name::Jobs).state, ReportedState::Stopped(_))).await;
     models.shutdown().await;
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     until(async || matches!(status(&models, Name::Jobs).state, ReportedState::Stopped(_))).await;
     assert_eq!(status(&models, Name::Jobs).position, before);
 }
 
 #[tokio::test]
 async fn unreadable_event_of_foreign_stream_is_ignored() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.append_unreadable("elsewhere-1".parse().unwrap()).await;
     let position = history.job_created(job(1), None).await;
     reach(&models, position).await;
@@ -60,8 +61,8 @@ async fn unreadable_event_of_foreign_stream_is_ignored() {
 
 #[tokio::test]
 async fn failed_rebuild_keeps_live_generation() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), None).await;
     history.append_unreadable(StreamId::job(job(1))).await;
     until(async || matches!(status(&models, Name::Jobs).state, ReportedState::Stopped(_))).await;
@@ -105,8 +106,8 @@ async fn abandoned_rebuild_is_forgotten_unless_it_failed() {
 
 #[tokio::test]
 async fn wait_for_paused_projection_times_out_with_its_position() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let before = history.job_created(job(1), None).await;
     reach(&models, before).await;
     models.pause(Name::Jobs).await.unwrap();
@@ -120,8 +121,8 @@ async fn wait_for_paused_projection_times_out_with_its_position() {
 
 #[tokio::test]
 async fn slow_projection_delays_no_other_and_misses_no_event() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), None).await;
     // While the test holds the write lock, `matches` cannot store.
     let generation = models.0.queries.image_matches.slot.live().unwrap();
@@ -146,8 +147,8 @@ async fn slow_projection_delays_no_other_and_misses_no_event() {
 
 #[tokio::test]
 async fn reads_during_rebuild_are_complete() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), None).await;
     let mut found = 0;
     for round in 1..=5_u64 {
@@ -182,27 +183,26 @@ async fn reads_during_rebuild_are_complete() {
 }
 
 #[tokio::test]
-async fn old_generation_file_is_removed_after_its_last_reader() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+async fn old_generation_is_removed_after_its_last_reader() {
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let position = history.job_created(job(1), None).await;
     reach(&models, position).await;
     let reader = models.0.queries.jobs.slot.live().unwrap();
     let number = models.rebuild(Name::Jobs).await.unwrap();
     until(async || status(&models, Name::Jobs).generation == Some(number)).await;
-    assert!(folder.path().join("jobs.1.sqlite").exists());
+    assert_eq!(store.numbers(Name::Jobs).await, [2, 1]);
     drop(reader);
-    until(async || !folder.path().join("jobs.1.sqlite").exists()).await;
-    assert!(folder.path().join("jobs.2.sqlite").exists());
+    until(async || store.numbers(Name::Jobs).await == [2]).await;
 }
 
 #[tokio::test]
 async fn first_generation_is_readable_only_when_complete() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     for n in 0..20 {
         history.job_created(job(n), None).await;
     }
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     loop {
         match models.jobs().list(&tenant(), &Default::default(), None, 100).await {
             Ok(page) => break assert_eq!(page.items.len(), 20),

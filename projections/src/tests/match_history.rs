@@ -19,6 +19,7 @@ use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
 use super::history::{History, tenant};
+use super::test_store::TestStore;
 use super::{open, reach};
 use crate::ReadModels;
 use crate::challenge::{ChallengeStatus, Direction};
@@ -216,16 +217,16 @@ async fn decide<D: Decider<Event: Into<Event>>>(
     }
 }
 
-async fn caught_up(folder: &tempfile::TempDir, history: &History) -> ReadModels {
-    let models = open(folder, history).await;
+async fn caught_up(store: &TestStore, history: &History) -> ReadModels {
+    let models = open(store, history).await;
     reach(&models, history.head()).await;
     models
 }
 
 #[tokio::test]
 async fn match_view_follows_match_from_proposal_to_new_ratings() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let mut match_history = MatchHistory::default();
     let queued_at = history.clock.now();
     match_history.act(&history, 5, 1, 0).await;
@@ -258,7 +259,7 @@ async fn match_view_follows_match_from_proposal_to_new_ratings() {
 
 #[tokio::test]
 async fn matches_of_both_sides_are_paged_newest_first() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     let mut match_history = MatchHistory::default();
     for n in 0..20_u8 {
         let (first, second) = if n % 3 == 0 { (1, 2) } else { (2 + n % 2, 1) };
@@ -269,7 +270,7 @@ async fn matches_of_both_sides_are_paged_newest_first() {
         }
     }
     match_history.decide_match(&history, 99, game_match::Action::Propose(proposed(99, 8, 9, None))).await;
-    let models = caught_up(&folder, &history).await;
+    let models = caught_up(&store, &history).await;
     let listed = async |status: Option<GameMatchStatus>| {
         let (mut ids, mut after) = (Vec::new(), None);
         loop {
@@ -303,7 +304,7 @@ async fn matches_of_both_sides_are_paged_newest_first() {
 
 #[tokio::test]
 async fn overdue_challenge_is_expired_before_its_expiry_event() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     let mut match_history = MatchHistory::default();
     let expires_at = history.clock.now().after(Duration::from_secs(60));
     for n in 0..3 {
@@ -313,7 +314,7 @@ async fn overdue_challenge_is_expired_before_its_expiry_event() {
     // A challenge whose game is being created does not expire.
     match_history.act(&history, 11, 1, 1).await;
     match_history.act(&history, 14, 2, 1).await;
-    let models = caught_up(&folder, &history).await;
+    let models = caught_up(&store, &history).await;
     let listed = async |direction, status| {
         let challenges = models.challenges();
         let page = challenges.list(&tenant(), subject(2), direction, status, None, 10).await.unwrap();
@@ -339,12 +340,12 @@ async fn overdue_challenge_is_expired_before_its_expiry_event() {
 
 #[tokio::test]
 async fn challenge_shows_why_its_game_was_not_created() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     let mut match_history = MatchHistory::default();
     match_history.act(&history, 10, 4, 1).await;
     match_history.act(&history, 11, 4, 1).await;
     match_history.act(&history, 13, 4, 1).await;
-    let models = caught_up(&folder, &history).await;
+    let models = caught_up(&store, &history).await;
     let shown = models.challenges().get(&tenant(), challenge_id(4)).await.unwrap().unwrap();
     assert_eq!((shown.status, shown.placing, shown.attempts), (ChallengeStatus::Pending, false, 1));
     assert_eq!(shown.last_failure.unwrap().reason, AbandonReason::GameServiceParked);
@@ -353,7 +354,7 @@ async fn challenge_shows_why_its_game_was_not_created() {
 
 #[tokio::test]
 async fn blocks_are_paged_newest_first_without_lifted_ones() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     let mut match_history = MatchHistory::default();
     for other in 2..7 {
         match_history.act(&history, 8, 1, other).await;
@@ -361,7 +362,7 @@ async fn blocks_are_paged_newest_first_without_lifted_ones() {
     match_history.act(&history, 9, 1, 3).await;
     match_history.act(&history, 9, 1, 5).await;
     match_history.act(&history, 8, 1, 3).await;
-    let models = caught_up(&folder, &history).await;
+    let models = caught_up(&store, &history).await;
     let (first, next) = models.players().blocks(&tenant(), subject(1), None, 3).await.unwrap();
     let (rest, end) = models.players().blocks(&tenant(), subject(1), next, 3).await.unwrap();
     let blocked: Vec<_> = first.iter().chain(&rest).map(|block| block.blocked).collect();

@@ -12,6 +12,7 @@ use super::history::{
     self, History, completed, exited, frames, images, job, match_id, progress, registered, requested,
     returned, tenant, worker,
 };
+use super::test_store::TestStore;
 use super::{open, reach};
 use crate::image_match::{ImageMatchFilter, ImageMatchOrder};
 use crate::job::JobFilter;
@@ -19,8 +20,8 @@ use crate::worker::WorkerPresence;
 
 #[tokio::test]
 async fn job_view_has_counters() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), Some("Hedges")).await;
     history.append(StreamId::image_matching(job(1)), &[images("hedge", 0, 3), frames("clip", 33)]).await;
     history
@@ -44,8 +45,8 @@ async fn job_view_has_counters() {
 
 #[tokio::test]
 async fn jobs_are_filtered_by_status_phase_age_and_name() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), Some("Grüne HECKE")).await;
     let between = history.clock.now();
     history.job_created(job(2), Some("100% _rosen_")).await;
@@ -76,8 +77,8 @@ async fn match_pages_stay_stable_while_matches_are_found() {
         ImageMatchOrder::Newest,
         ImageMatchOrder::Oldest,
     ] {
-        let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-        let models = open(&folder, &history).await;
+        let (store, history) = (TestStore::new(), History::new());
+        let models = open(&store, &history).await;
         history.job_created(job(1), None).await;
         for n in 0..50 {
             // Many matches have the same score.
@@ -119,8 +120,8 @@ async fn match_pages_stay_stable_while_matches_are_found() {
 
 #[tokio::test]
 async fn matches_are_filtered_by_score_evidence_and_product() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), None).await;
     for n in 0..10 {
         history.found(job(1), n, f64::from(n) / 10.0).await;
@@ -152,8 +153,8 @@ async fn matches_are_filtered_by_score_evidence_and_product() {
 
 #[tokio::test]
 async fn job_pages_stay_stable_while_jobs_are_created() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     for n in 0..30 {
         history.job_created(job(n), None).await;
     }
@@ -174,8 +175,8 @@ async fn job_pages_stay_stable_while_jobs_are_created() {
 
 #[tokio::test]
 async fn worker_view_shows_last_end() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let stream = StreamId::worker(&tenant(), &worker(1));
     let since = history.clock.now();
     history.append(stream.clone(), &[registered(1)]).await;

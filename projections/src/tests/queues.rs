@@ -7,6 +7,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::history::History;
 use super::queue_history::{QUEUE_ACTIONS, QueueHistory, entry_id, player, queued, tenant_of};
+use super::test_store::{TestStore, cases};
 use super::{open, reach};
 use crate::ReadModels;
 use crate::queue::{EntryStatus, EntryView, QueueCount};
@@ -59,8 +60,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 async fn agree(operations: &[Operation]) -> Result<(), TestCaseError> {
     let (history, mut queue_history) = (History::new(), QueueHistory::default());
-    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut models, steady) = (open(&folder, &history).await, open(&other, &history).await);
+    let (store, other) = (TestStore::new(), TestStore::new());
+    let (mut models, steady) = (open(&store, &history).await, open(&other, &history).await);
     for operation in operations {
         match *operation {
             Operation::Act(action, n) => {
@@ -73,12 +74,12 @@ async fn agree(operations: &[Operation]) -> Result<(), TestCaseError> {
             }
             Operation::Kill => models.kill().await,
         }
-        models = open(&folder, &history).await;
+        models = open(&store, &history).await;
         reach(&models, history.head()).await;
         reach(&steady, history.head()).await;
         let now = answers(&models, queue_history.entries).await;
         prop_assert_eq!(&now, &answers(&steady, queue_history.entries).await);
-        let fresh = tempfile::tempdir().unwrap();
+        let fresh = TestStore::new();
         let replayed = open(&fresh, &history).await;
         reach(&replayed, history.head()).await;
         prop_assert_eq!(&now, &answers(&replayed, queue_history.entries).await);
@@ -95,7 +96,7 @@ async fn agree(operations: &[Operation]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), ..ProptestConfig::default() })]
 
     #[test]
     fn restarted_queues_equal_uninterrupted_and_replayed_ones(
@@ -108,9 +109,8 @@ proptest! {
 
 #[tokio::test]
 async fn ended_entry_is_same_before_and_after_its_row_is_stored() {
-    let (folder, history, mut queue_history) =
-        (tempfile::tempdir().unwrap(), History::new(), QueueHistory::default());
-    let models = open(&folder, &history).await;
+    let (store, history, mut queue_history) = (TestStore::new(), History::new(), QueueHistory::default());
+    let models = open(&store, &history).await;
     for action in [0, 5] {
         queue_history.act(&history, action, 1).await;
     }
@@ -119,7 +119,7 @@ async fn ended_entry_is_same_before_and_after_its_row_is_stored() {
     assert_eq!(before_restart.entry.status, EntryStatus::Cancelled);
     assert!(before_restart.entry.ended_at.is_some() && before_restart.pool_statuses[0].search.is_none());
     models.shutdown().await;
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     let after_restart = models.queues().entry(&tenant_of(1), entry_id(1)).await.unwrap().unwrap();
     assert_eq!(after_restart, before_restart);
@@ -132,9 +132,8 @@ async fn ended_entry_is_same_before_and_after_its_row_is_stored() {
 
 #[tokio::test]
 async fn window_and_place_depend_only_on_events_and_time() {
-    let (folder, history, mut queue_history) =
-        (tempfile::tempdir().unwrap(), History::new(), QueueHistory::default());
-    let models = open(&folder, &history).await;
+    let (store, history, mut queue_history) = (TestStore::new(), History::new(), QueueHistory::default());
+    let models = open(&store, &history).await;
     for n in [0, 4] {
         queue_history.act(&history, 0, n).await;
     }
@@ -152,7 +151,7 @@ async fn window_and_place_depend_only_on_events_and_time() {
 
 #[tokio::test]
 async fn twenty_thousand_queue_entries_survive_a_restart() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     let now = history.clock.now();
     let waiting = 20_000;
     for first in (1..=waiting).step_by(1_000) {
@@ -162,12 +161,12 @@ async fn twenty_thousand_queue_entries_survive_a_restart() {
         let stream = event_schemas::stream::StreamId::player(&tenant_of(2), player(2));
         history.append(stream, &events).await;
     }
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     let before = models.queues().count(None).await.unwrap();
     assert_eq!((before.waiting, before.pools[0].stats.sample.len()), (20_000, 500));
     models.shutdown().await;
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     assert_eq!(models.queues().count(None).await.unwrap(), before);
     let last = models.queues().entry(&tenant_of(2), entry_id(waiting)).await.unwrap().unwrap();

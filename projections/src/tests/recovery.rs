@@ -1,7 +1,6 @@
 //! After restarts, kills, damaged files and a change of the log, the rows equal those of a clean replay.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::PoisonError;
 
 use event_schemas::failure::FailureCode;
@@ -18,16 +17,10 @@ use super::history::{
 };
 use super::match_history::MatchHistory;
 use super::queue_history::{QUEUE_ACTIONS, QueueHistory};
-use super::{open, reach};
-use crate::sql::{Db, dump};
+use super::test_store::{TestStore, cases, runs_on_postgres};
+use super::{TIMEOUT, open, reach};
 use crate::status::ReportedState;
-use crate::{Name, ReadModels, Settings};
-
-/// The tables of a read model, in the order of its DDL.
-fn tables(name: Name) -> impl Iterator<Item = &'static str> {
-    let created = name.ddl().split("CREATE TABLE IF NOT EXISTS ").skip(1);
-    created.map(|rest| rest.split([' ', '(']).next().unwrap()).chain(["checkpoint"])
-}
+use crate::{Name, ReadModels, ReadStore, Settings};
 
 impl ReadModels {
     /// Ends all tasks where they are, as a kill of the process would.
@@ -43,38 +36,18 @@ impl ReadModels {
     }
 }
 
-/// All rows of all tables, from the files of read models after a shutdown.
-async fn dump_all(folder: &Path) -> BTreeMap<String, Vec<String>> {
-    let mut all = BTreeMap::new();
-    for model in Name::ALL {
-        let files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "sqlite"))
-            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{model}.")))
-            .collect();
-        assert_eq!(files.len(), 1, "{files:?}");
-        let db = Db::open(&files[0], &[]).await.unwrap();
-        for table in tables(model) {
-            all.insert(format!("{model}.{table}"), dump(&db, table).await.unwrap());
-        }
-        db.close().await;
-    }
-    all
-}
-
 /// All rows after the read models have caught up.
-async fn rows_after_catch_up(folder: &tempfile::TempDir, history: &History) -> BTreeMap<String, Vec<String>> {
-    let models = open(folder, history).await;
+async fn rows_after_catch_up(store: &TestStore, history: &History) -> BTreeMap<String, Vec<String>> {
+    let models = open(store, history).await;
     reach(&models, history.head()).await;
     // An interrupted rebuild is resumed and finished.
     super::until(async || models.status().iter().all(|status| status.rebuild.is_none())).await;
     models.shutdown().await;
-    dump_all(folder.path()).await
+    store.dump().await
 }
 
 async fn clean_replay(history: &History) -> BTreeMap<String, Vec<String>> {
-    rows_after_catch_up(&tempfile::tempdir().unwrap(), history).await
+    rows_after_catch_up(&TestStore::new(), history).await
 }
 
 /// The number of actions on jobs and workers. Higher numbers are actions on players.
@@ -201,9 +174,9 @@ impl World {
 }
 
 async fn survive(operations: &[Operation]) -> Result<(), TestCaseError> {
-    let (folder, history, mut world) = (tempfile::tempdir().unwrap(), History::new(), World::default());
+    let (store, history, mut world) = (TestStore::new(), History::new(), World::default());
     let mut match_history = MatchHistory::default();
-    let mut models = open(&folder, &history).await;
+    let mut models = open(&store, &history).await;
     for operation in operations {
         match *operation {
             Operation::Act { action, job, n } => world.act(&history, action, job, n).await,
@@ -212,21 +185,21 @@ async fn survive(operations: &[Operation]) -> Result<(), TestCaseError> {
             Operation::Rebuild(name) => drop(models.rebuild(name).await.unwrap()),
             Operation::Shutdown => {
                 models.shutdown().await;
-                models = open(&folder, &history).await;
+                models = open(&store, &history).await;
             }
             Operation::Kill => {
                 models.kill().await;
-                models = open(&folder, &history).await;
+                models = open(&store, &history).await;
             }
         }
     }
     models.kill().await;
-    prop_assert_eq!(rows_after_catch_up(&folder, &history).await, clean_replay(&history).await);
+    prop_assert_eq!(rows_after_catch_up(&store, &history).await, clean_replay(&history).await);
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(32), ..ProptestConfig::default() })]
 
     #[test]
     fn restarts_kills_and_rebuilds_yield_rows_of_clean_replay(
@@ -249,21 +222,35 @@ async fn some_history() -> History {
 
 /// Makes inserts into a table fail.
 async fn break_table(models: &ReadModels, table: &str) {
-    let db = &models.0.queries.jobs.slot.live().unwrap();
-    let mut tx = db.db.begin().await.unwrap();
-    tx.run(&format!(
-        "CREATE TRIGGER fault BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'injected'); END"
-    ))
-    .await
-    .unwrap();
-    tx.commit().await.unwrap();
+    run(
+        models,
+        if runs_on_postgres() {
+            format!("ALTER TABLE {table} ADD CONSTRAINT fault CHECK (FALSE) NOT VALID")
+        } else {
+            format!(
+                "CREATE TRIGGER fault BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'injected'); END"
+            )
+        },
+    )
+    .await;
 }
 
-async fn repair_table(models: &ReadModels) {
-    let db = &models.0.queries.jobs.slot.live().unwrap();
-    let mut tx = db.db.begin().await.unwrap();
-    tx.run("DROP TRIGGER fault").await.unwrap();
-    tx.commit().await.unwrap();
+async fn repair_table(models: &ReadModels, table: &str) {
+    run(
+        models,
+        if runs_on_postgres() {
+            format!("ALTER TABLE {table} DROP CONSTRAINT fault")
+        } else {
+            "DROP TRIGGER fault".to_owned()
+        },
+    )
+    .await;
+}
+
+/// Runs SQL in the live generation of the jobs, which may be closed for writing.
+async fn run(models: &ReadModels, sql: String) {
+    let generation = models.0.queries.jobs.slot.live().unwrap();
+    generation.db.run(&sql).await.unwrap();
 }
 
 fn state(models: &ReadModels, name: Name) -> ReportedState {
@@ -273,8 +260,8 @@ fn state(models: &ReadModels, name: Name) -> ReportedState {
 #[tokio::test]
 async fn failed_statement_leaves_neither_rows_nor_checkpoint() {
     for table in ["jobs", "job_parts", "checkpoint"] {
-        let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-        let models = open(&folder, &history).await;
+        let (store, history) = (TestStore::new(), History::new());
+        let models = open(&store, &history).await;
         let before = history.job_created(job(1), None).await;
         reach(&models, before).await;
         break_table(&models, table).await;
@@ -282,51 +269,64 @@ async fn failed_statement_leaves_neither_rows_nor_checkpoint() {
         let position = history.append(StreamId::image_matching(job(1)), &events).await;
         // The other projections are not affected.
         let others = [Name::ImageMatches, Name::Workers, Name::MatchingSummary, Name::Queues];
-        models.wait_for(&others, position, super::TIMEOUT).await.unwrap();
+        models.wait_for(&others, position, TIMEOUT).await.unwrap();
         super::until(async || matches!(state(&models, Name::Jobs), ReportedState::Retrying(_))).await;
         let (view, _) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
         assert_eq!(view.counters.video_frames, 0, "{table}");
-        repair_table(&models).await;
+        repair_table(&models, table).await;
         models.resume(Name::Jobs).await.unwrap();
         reach(&models, position).await;
         models.shutdown().await;
-        assert_eq!(dump_all(folder.path()).await, clean_replay(&history).await, "{table}");
+        assert_eq!(store.dump().await, clean_replay(&history).await, "{table}");
     }
 }
 
 #[tokio::test]
 async fn checkpoint_of_other_log_causes_rebuild() {
-    let folder = tempfile::tempdir().unwrap();
+    let store = TestStore::new();
     let long = some_history().await;
-    rows_after_catch_up(&folder, &long).await;
+    rows_after_catch_up(&store, &long).await;
     // A log with another id and a lower head, as after a restore from a backup.
     let short = History::new();
     short.job_created(job(7), None).await;
-    assert_eq!(rows_after_catch_up(&folder, &short).await, clean_replay(&short).await);
+    assert_eq!(rows_after_catch_up(&store, &short).await, clean_replay(&short).await);
 }
 
 #[tokio::test]
-async fn damaged_file_is_rebuilt() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
-    let expected = rows_after_catch_up(&folder, &history).await;
-    let file = folder.path().join("jobs.1.sqlite");
-    let mut bytes = std::fs::read(&file).unwrap();
-    for page in bytes.chunks_mut(4096).skip(1) {
-        page[..64].fill(0xff);
+async fn damaged_generation_is_rebuilt() {
+    let (store, history) = (TestStore::new(), some_history().await);
+    let expected = rows_after_catch_up(&store, &history).await;
+    match store.folder() {
+        Some(folder) => {
+            let file = folder.join("jobs.1.sqlite");
+            let mut bytes = std::fs::read(&file).unwrap();
+            for page in bytes.chunks_mut(4096).skip(1) {
+                page[..64].fill(0xff);
+            }
+            std::fs::write(&file, &bytes).unwrap();
+            assert_eq!(rows_after_catch_up(&store, &history).await, expected);
+            std::fs::write(&file, "this is not a database").unwrap();
+        }
+        None => {
+            let models = open(&store, &history).await;
+            reach(&models, history.head()).await;
+            run(&models, "DROP TABLE job_parts".to_owned()).await;
+            let position = history.append(StreamId::image_matching(job(1)), &[frames("damaged", 33)]).await;
+            super::until(async || models.wait_for(&[Name::Jobs], position, TIMEOUT).await.is_ok()).await;
+            models.shutdown().await;
+            assert_eq!(store.dump().await, clean_replay(&history).await);
+            return;
+        }
     }
-    std::fs::write(&file, &bytes).unwrap();
-    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
-    std::fs::write(&file, "this is not a database").unwrap();
-    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
+    assert_eq!(rows_after_catch_up(&store, &history).await, expected);
 }
 
 #[tokio::test]
-async fn deleted_files_are_rebuilt_at_next_start() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), some_history().await);
-    let expected = rows_after_catch_up(&folder, &history).await;
-    assert_eq!(crate::delete_files(folder.path(), &Name::ALL).unwrap(), Name::ALL.len());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(rows_after_catch_up(&folder, &history).await, expected);
+async fn deleted_generations_are_rebuilt_at_next_start() {
+    let (store, history) = (TestStore::new(), some_history().await);
+    let expected = rows_after_catch_up(&store, &history).await;
+    store.clear().await;
+    assert_eq!(rows_after_catch_up(&store, &history).await, expected);
 }
 
 #[tokio::test]
@@ -335,7 +335,7 @@ async fn error_names_folder_that_cannot_be_created() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let history = History::new();
-    let settings = Settings { folder: file.join("models") };
+    let settings = Settings { store: ReadStore::Folder(file.join("models")) };
     let error = ReadModels::open(settings, history.log(), history.clock.clone()).await.unwrap_err();
     assert!(error.to_string().contains("file/models"), "{error}");
     assert_eq!(history.head(), Position::START);

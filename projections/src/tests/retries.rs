@@ -10,6 +10,7 @@ use event_schemas::stream::StreamId;
 use super::history::{
     History, cancelled, completed, created, failed, failed_and_retried, job, retried, tenant,
 };
+use super::test_store::TestStore;
 use super::{open, reach};
 use crate::ReadModels;
 use crate::retry::{Outcomes, RetryClass, RetryCounts};
@@ -26,8 +27,8 @@ async fn fails(history: &History, id: JobId) {
 
 #[tokio::test]
 async fn attempts_delays_and_outcomes_are_counted_per_error_class() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let mut models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let mut models = open(&store, &history).await;
     for n in 1..=5 {
         history.job_created(job(n), None).await;
         fails(&history, job(n)).await;
@@ -37,7 +38,7 @@ async fn attempts_delays_and_outcomes_are_counted_per_error_class() {
     // The counts continue after a restart.
     classes(&models, &history, &tenant()).await;
     models.shutdown().await;
-    models = open(&folder, &history).await;
+    models = open(&store, &history).await;
     let due = history.clock.now().after(Duration::from_secs(9));
     let events = [failed(NetworkTimeout, RetryState::InProgress), retried(3, due, RetryReason::Parked)];
     history.append(StreamId::job(job(3)), &events).await;
@@ -59,8 +60,8 @@ async fn attempts_delays_and_outcomes_are_counted_per_error_class() {
 
 #[tokio::test]
 async fn jobs_without_failure_and_of_other_tenants_are_not_counted() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     history.job_created(job(1), None).await;
     history.append(StreamId::job(job(1)), &[completed(Phase::Matching)]).await;
     let other: Tenant = "other".parse().unwrap();

@@ -1,22 +1,24 @@
 //! Checks that every statement is valid and portable.
 
-use crate::sql::{Db, prepare};
+use super::test_store::TestStore;
+use crate::sql::{Ddl, prepare};
 use crate::{Name, checkpoint};
 
 /// All statements, by the DDL of their tables.
-fn statements() -> Vec<(&'static str, Vec<String>)> {
+fn statements() -> Vec<(Ddl, Vec<String>)> {
     let checkpoint = [checkpoint::READ, checkpoint::WRITE, checkpoint::WRITE_LAST_EVENT];
     let models = Name::ALL.into_iter().map(|name| (name.ddl(), name.sql_texts()));
     models.chain([(checkpoint::DDL, checkpoint.map(str::to_owned).into())]).collect()
 }
 
 #[tokio::test]
-async fn database_prepares_every_statement() {
-    let folder = tempfile::tempdir().unwrap();
-    for (number, (ddl, statements)) in statements().into_iter().enumerate() {
-        let db = Db::open(&folder.path().join(number.to_string()), &[ddl]).await.unwrap();
-        for statement in statements {
-            prepare(&db, statement.clone()).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+async fn both_databases_prepare_every_statement() {
+    for store in [TestStore::sqlite(), TestStore::postgres()] {
+        for (number, (ddl, statements)) in (1..).zip(statements()) {
+            let db = store.generations(Name::Jobs).open(number, &[ddl]).await.unwrap();
+            for statement in statements {
+                prepare(&db, statement.clone()).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+            }
         }
     }
 }

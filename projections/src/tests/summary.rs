@@ -13,6 +13,7 @@ use event_schemas::stream::StreamId;
 use super::history::{
     self, History, completed, frames, images, job, progress, registered, requested, tenant, worker,
 };
+use super::test_store::TestStore;
 use super::{open, reach};
 use crate::matching_summary::{ChangeScope, FoldedJob, ScoresFrom, Snapshots, UpTo};
 
@@ -49,8 +50,8 @@ async fn running_job(history: &History) -> Position {
 
 #[tokio::test]
 async fn live_summary_reflects_awaited_position() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let position = running_job(&history).await;
     reach(&models, position).await;
     let summaries = models.matching_summary();
@@ -70,8 +71,8 @@ async fn live_summary_reflects_awaited_position() {
 
 #[tokio::test]
 async fn historical_summary_equals_summary_of_that_time() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let summaries = models.matching_summary();
     let thresholds = Thresholds::default();
     let mut summaries_then = Vec::new();
@@ -111,8 +112,8 @@ async fn historical_summary_equals_summary_of_that_time() {
 
 #[tokio::test]
 async fn subscriber_is_notified_of_each_changed_job() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let mut changes = models.matching_summary().changes();
     let created = history.job_created(job(1), None).await;
     let changed = changes.recv().await.unwrap();
@@ -125,8 +126,8 @@ async fn subscriber_is_notified_of_each_changed_job() {
 
 #[tokio::test]
 async fn forced_refresh_of_intact_summary_repairs_nothing() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let position = running_job(&history).await;
     let replayed = models.matching_summary().refresh(&tenant(), job(1)).await.unwrap().unwrap();
     assert_eq!(replayed.folded, manual_fold(&history, job(1), position).await);
@@ -135,8 +136,8 @@ async fn forced_refresh_of_intact_summary_repairs_nothing() {
 
 #[tokio::test]
 async fn forced_refresh_repairs_corrupt_fold() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
-    let models = open(&folder, &history).await;
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
     let position = running_job(&history).await;
     reach(&models, position).await;
     // The server itself cannot corrupt a fold, so the test does.
@@ -149,13 +150,13 @@ async fn forced_refresh_repairs_corrupt_fold() {
     assert_eq!(replayed.folded, expected);
     assert_eq!(models.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), expected);
     models.shutdown().await;
-    let reopened = open(&folder, &history).await;
+    let reopened = open(&store, &history).await;
     assert_eq!(reopened.matching_summary().summary(&tenant(), job(1)).await.unwrap().unwrap(), expected);
 }
 
 #[tokio::test]
 async fn ambiguous_percentile_is_resolved_by_exact_scores() {
-    let (folder, history) = (tempfile::tempdir().unwrap(), History::new());
+    let (store, history) = (TestStore::new(), History::new());
     history.job_created(job(1), None).await;
     // There are so many scores that the fold only counts them, and the percentile is among those within 1/65536 of
     // 0.945: the 4,499th and 4,500th of 7,500 scores that rise evenly from 0.944995 to 0.945005.
@@ -165,7 +166,7 @@ async fn ambiguous_percentile_is_resolved_by_exact_scores() {
         let events: Vec<_> = (start..).zip(chunk).map(|(n, score)| history::found(n, *score, None)).collect();
         history.append(StreamId::image_match(job(1), &history::match_id(0)), &events).await;
     }
-    let models = open(&folder, &history).await;
+    let models = open(&store, &history).await;
     reach(&models, history.head()).await;
     let summaries = models.matching_summary();
     let folded = summaries.summary(&tenant(), job(1)).await.unwrap().unwrap();

@@ -14,7 +14,7 @@ use event_schemas::ids::{GameMatchId, Position};
 use event_schemas::player::{PlayerReleased, QueueEntryMatched, ReleaseReason};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use projections::{Name, ReadModels};
+use projections::{Name, ReadModels, ReadStore};
 use tempfile::TempDir;
 use uuid::Uuid;
 use vault::Vault;
@@ -149,7 +149,8 @@ async fn started(log: &EmbeddedLog) -> Result<Duration, Failure> {
 /// The time to rebuild the queue read model.
 async fn rebuild(log: &EmbeddedLog) -> Result<Duration, Failure> {
     let folder = tempfile::tempdir().map_err(|error| Failure::Disk(error.to_string()))?;
-    let settings = projections::Settings { folder: folder.path().join("read") };
+    let store = ReadStore::Folder(folder.path().join("read"));
+    let settings = projections::Settings { store };
     let head: Position = *log.head().borrow();
     let since = Instant::now();
     let models = ReadModels::open(settings, Log::new(log.clone()), Clock::System).await;

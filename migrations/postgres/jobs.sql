@@ -1,0 +1,24 @@
+-- One row for each job.
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id     UUID   PRIMARY KEY,
+    tenant     TEXT   NOT NULL,
+    kind       TEXT   NOT NULL,
+    phase      TEXT   NOT NULL,
+    status     TEXT   NOT NULL,
+    created_at BIGINT NOT NULL,
+    -- The name and the id in lower case.
+    search     TEXT   NOT NULL,
+    -- The job's history and counters, as JSON.
+    overview   TEXT   NOT NULL,
+    position   BIGINT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);
+
+-- The last report on a part of a job, as JSON: the frames of a video, or the progress of a match request. So a repeated
+-- report is counted once.
+CREATE TABLE IF NOT EXISTS job_parts (
+    job_id      UUID NOT NULL,
+    part        TEXT NOT NULL,
+    last_report TEXT NOT NULL,
+    PRIMARY KEY (job_id, part)
+);

@@ -1,0 +1,16 @@
+-- The failures of a tenant by error class, with their retries and outcomes.
+CREATE TABLE IF NOT EXISTS retries (
+    tenant        TEXT   NOT NULL,
+    -- Sorted by its bytes, as in SQLite.
+    code          TEXT   COLLATE "C" NOT NULL,
+    -- The class with its counts, as JSON.
+    class         TEXT   NOT NULL,
+    position      BIGINT NOT NULL,
+    PRIMARY KEY (tenant, code)
+);
+
+-- The jobs that have failed and not ended since, each with its last error.
+CREATE TABLE IF NOT EXISTS retried_jobs (
+    job_id        UUID   NOT NULL PRIMARY KEY,
+    code          TEXT   NOT NULL
+);

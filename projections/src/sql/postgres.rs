@@ -1,0 +1,270 @@
+//! A generation in a schema of a PostgreSQL database.
+//!
+//! Each generation has its own connections, whose search path is its schema: so all databases share the statements, and
+//! no connection has statements that were prepared for the tables of another generation.
+
+use std::fmt;
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Postgres};
+
+use super::SqlError;
+use crate::projection::Name;
+
+/// The time that a connection may take, with all retries while the server starts or restarts.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time after which a server that does not respond counts as unavailable.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The number of connections for queries, per generation.
+const READERS_MAX: u32 = 4;
+/// A connection that has been idle for this time is closed, unless it is a writer's.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Takes the lock of a schema's writer for as long as the connection exists. The time is for the connection of a killed
+/// process, or of an aborted task of this one, which may still be executing its last commit.
+const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended($1, 0))";
+const LOCK_IN_TRANSACTION: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+const WAIT_FOR_LOCK: &str = "SET lock_timeout = '4s'";
+const WAIT_FOR_LOCK_IN_TRANSACTION: &str = "SET LOCAL lock_timeout = '4s'";
+
+const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+
+/// The kind of an error with this SQLSTATE, if it has one.
+pub(super) fn classify(code: &str, error: String) -> Option<SqlError> {
+    match code {
+        // Corrupt data or index; tables that another program has changed or dropped.
+        "XX001" | "XX002" | "3F000" | "42P01" | "42703" => Some(SqlError::Damaged(error)),
+        "53100" => Some(SqlError::Full(error)),
+        // The server stops, crashed, starts, has no free connection, or is a standby after a failover.
+        "57P01" | "57P02" | "57P03" | "53300" | "25006" => Some(SqlError::Unavailable(error)),
+        "55P03" => Some(SqlError::InUse("the database of these read models".to_owned())),
+        _ if code.starts_with("08") => Some(SqlError::Unavailable(error)),
+        _ => None,
+    }
+}
+
+/// Limits the time of a call, because a connection whose peer has vanished reports nothing for many minutes.
+pub(super) async fn within<T>(call: impl Future<Output = sqlx::Result<T>>) -> Result<T, SqlError> {
+    match tokio::time::timeout(RESPONSE_TIMEOUT, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(SqlError::Unavailable(format!("no response within {} s", RESPONSE_TIMEOUT.as_secs()))),
+    }
+}
+
+/// The URL of a PostgreSQL database. It is never printed, because it may contain a password.
+#[derive(Clone)]
+pub struct PostgresUrl(PgConnectOptions);
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({self})")
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.0.get_database().unwrap_or_else(|| self.0.get_username());
+        write!(f, "postgres://{}:{}/{database}", self.0.get_host(), self.0.get_port())
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = "write the URL as postgres://user:password@host:5432/database";
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(usage.to_owned());
+        }
+        // The driver's own message may contain parts of the URL.
+        text.parse().map(Self).map_err(|_: sqlx::Error| usage.to_owned())
+    }
+}
+
+/// A database that contains generations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SchemaStore {
+    url: PostgresUrl,
+    /// For statements outside of any schema.
+    control: PgPool,
+}
+
+impl SchemaStore {
+    pub(crate) fn new(url: &PostgresUrl) -> Self {
+        let options = url
+            .0
+            .clone()
+            .application_name("matchbook")
+            // A read model is derived: commits that a power loss removes are replayed.
+            .options([("synchronous_commit", "off"), ("client_min_messages", "warning")]);
+        let control = PgPoolOptions::new()
+            .max_connections(2)
+            .idle_timeout(IDLE)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        Self { url: PostgresUrl(options), control }
+    }
+
+    pub(crate) fn url(&self) -> &PostgresUrl {
+        &self.url
+    }
+
+    /// The numbers of the generations that have schemas.
+    pub(crate) async fn numbers(&self, name: Name) -> Result<Vec<u64>, SqlError> {
+        let all = "SELECT CAST(nspname AS TEXT) FROM pg_namespace";
+        let schemas: Vec<(String,)> = within(sqlx::query_as(all).fetch_all(&self.control)).await?;
+        let prefix = schema_name(name, "");
+        let number = |(schema,): &(String,)| schema.strip_prefix(&prefix)?.parse().ok();
+        Ok(schemas.iter().filter_map(number).collect())
+    }
+
+    /// Removes the schema, if it exists.
+    ///
+    /// # Errors
+    /// [`SqlError::InUse`] if it has a writer.
+    pub(crate) async fn remove(&self, schema: &str) -> Result<(), SqlError> {
+        let removal = async {
+            let mut tx = self.control.begin().await?;
+            sqlx::raw_sql(WAIT_FOR_LOCK_IN_TRANSACTION).execute(&mut *tx).await?;
+            sqlx::query(LOCK_IN_TRANSACTION).bind(schema).execute(&mut *tx).await?;
+            let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
+            sqlx::raw_sql(drop).execute(&mut *tx).await?;
+            tx.commit().await
+        };
+        within(removal).await
+    }
+}
+
+/// The name of a generation's schema.
+pub(crate) fn schema_name(name: Name, number: impl fmt::Display) -> String {
+    format!("matchbook_{name}_{number}")
+}
+
+/// An open schema.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    name: String,
+    store: SchemaStore,
+    writer: PgPool,
+    readers: PgPool,
+    /// The last connection of the writer did not get the lock.
+    is_locked_out: Arc<AtomicBool>,
+}
+
+impl Schema {
+    /// Opens the schema, or creates it with the DDL.
+    ///
+    /// # Errors
+    /// [`SqlError::InUse`] if it has a writer.
+    pub(crate) async fn open(
+        store: &SchemaStore,
+        name: String,
+        ddl: &[&'static str],
+    ) -> Result<Self, SqlError> {
+        let options = store.url.0.clone().options([("search_path", &name)]);
+        let is_locked_out = Arc::new(AtomicBool::new(false));
+        let lock = (name.clone(), Arc::clone(&is_locked_out));
+        let writer = PgPoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .after_connect(move |connection, _| {
+                let (schema, is_locked_out) = lock.clone();
+                Box::pin(async move { take_lock(connection, &schema, &is_locked_out).await })
+            })
+            .connect_lazy_with(options.clone());
+        let readers = PgPoolOptions::new()
+            .max_connections(READERS_MAX)
+            .idle_timeout(IDLE)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(options);
+        let schema = Self { name, store: store.clone(), writer, readers, is_locked_out };
+        match schema.prepare(ddl).await {
+            Ok(()) => Ok(schema),
+            Err(error) => {
+                schema.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, ddl: &[&'static str]) -> Result<(), SqlError> {
+        let mut tx = self.begin().await?;
+        let statements = async {
+            let exists = sqlx::query(EXISTS).bind(&self.name).fetch_optional(&mut *tx).await?.is_some();
+            if !exists {
+                let create = AssertSqlSafe(format!("CREATE SCHEMA {}", self.name));
+                sqlx::raw_sql(create).execute(&mut *tx).await?;
+            }
+            // A schema that exists is complete: it was created in one transaction. A missing table is damage.
+            for statement in ddl.iter().filter(|_| !exists) {
+                sqlx::raw_sql(*statement).execute(&mut *tx).await?;
+            }
+            tx.commit().await
+        };
+        within(statements).await
+    }
+
+    pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, Postgres>, SqlError> {
+        within(self.writer.begin()).await.map_err(|error| match error {
+            SqlError::Unavailable(_) if self.is_locked_out.load(Ordering::Relaxed) => {
+                SqlError::InUse(format!("the schema {}", self.name))
+            }
+            error => error,
+        })
+    }
+
+    pub(super) fn readers(&self) -> &PgPool {
+        &self.readers
+    }
+
+    pub(super) async fn close_writer(&self) {
+        // A transaction that was not finished holds the connection only until its task ends.
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.writer.close()).await;
+    }
+
+    pub(super) async fn close(&self) {
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, self.readers.close()).await;
+        self.close_writer().await;
+    }
+
+    pub(super) async fn remove(&self) -> Result<(), SqlError> {
+        self.close_writer().await;
+        self.store.remove(&self.name).await
+    }
+
+    /// Removes the schema in the background. If that fails, the next start removes it.
+    pub(super) fn remove_retired(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (name, store) = (self.name.clone(), self.store.clone());
+        let pools = [self.readers.clone(), self.writer.clone()];
+        runtime.spawn(async move {
+            for pool in pools {
+                pool.close().await;
+            }
+            if let Err(error) = store.remove(&name).await {
+                tracing::warn!(schema = %name, %error, "the schema of an old generation could not be removed; the next start removes it");
+            }
+        });
+    }
+}
+
+async fn take_lock(
+    connection: &mut PgConnection,
+    schema: &str,
+    is_locked_out: &AtomicBool,
+) -> sqlx::Result<()> {
+    sqlx::raw_sql(WAIT_FOR_LOCK).execute(&mut *connection).await?;
+    let locked = sqlx::query(LOCK).bind(schema).execute(&mut *connection).await;
+    let is_timeout = |error: &sqlx::Error| {
+        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
+    };
+    is_locked_out.store(locked.as_ref().is_err_and(is_timeout), Ordering::Relaxed);
+    locked.map(drop)
+}

@@ -1,0 +1,263 @@
+//! The generations of a read model: files `<name>.<generation>.sqlite` in a folder, or schemas of a PostgreSQL database.
+//! A rebuild creates the next one alongside the live one.
+//!
+//! Each generation states its own role, so a kill between any two steps needs no repair: the newest published one is
+//! live, an unfinished newer one is continued, and all others are removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use event_log::{EventLog, Identity, Log};
+
+use crate::checkpoint::{self, Checkpoint, Incompatible};
+use crate::projection::{Name, Projection};
+use crate::sql::postgres::{PostgresUrl, Schema, SchemaStore, schema_name};
+use crate::sql::sqlite::{self, SqliteFile};
+use crate::sql::{Db, Ddl, GenerationStore, SqlError};
+
+/// Where the read models are stored.
+#[derive(Clone, Debug)]
+pub enum ReadStore {
+    /// SQLite files in this folder, which is created if it does not exist.
+    Folder(PathBuf),
+    /// Schemas of this database, which must exist.
+    Postgres(PostgresUrl),
+}
+
+/// The store that the read models of a process share.
+#[derive(Clone, Debug)]
+pub(crate) enum OpenStore {
+    Folder(PathBuf),
+    Postgres(SchemaStore),
+}
+
+/// The generations of one read model.
+#[derive(Clone, Debug)]
+pub(crate) struct Generations {
+    store: OpenStore,
+    name: Name,
+}
+
+/// A generation, open.
+#[derive(Debug)]
+pub(crate) struct OpenGeneration {
+    pub(crate) number: u64,
+    pub(crate) db: Db,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// The usable generations that an earlier run left in the store.
+#[derive(Debug, Default)]
+pub(crate) struct FoundGenerations {
+    /// The newest complete one.
+    pub(crate) live: Option<OpenGeneration>,
+    /// The newest one that is not complete, if it is newer than the live one.
+    pub(crate) unfinished: Option<OpenGeneration>,
+}
+
+/// The generations of a read model cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the folder {folder} of the read models cannot be used: {source}")]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error("the file {path} cannot be opened: {source}{}", remedy(source))]
+    File { path: PathBuf, source: SqlError },
+    #[error("the database {url} of the read models cannot be used: {source}")]
+    Database { url: PostgresUrl, source: SqlError },
+}
+
+fn remedy(source: &SqlError) -> &'static str {
+    match source {
+        SqlError::Refused(_) => "; check whether another process has it open",
+        // Their own texts name the remedy.
+        SqlError::Full(_) | SqlError::Damaged(_) | SqlError::Unavailable(_) | SqlError::InUse(_) => "",
+    }
+}
+
+impl StoreError {
+    /// Reports whether the error ends without a change of the settings.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::File { source, .. } | Self::Database { source, .. } => source.is_temporary(),
+        }
+    }
+}
+
+impl OpenStore {
+    pub(crate) fn new(store: &ReadStore) -> Self {
+        match store {
+            ReadStore::Folder(folder) => Self::Folder(folder.clone()),
+            ReadStore::Postgres(url) => Self::Postgres(SchemaStore::new(url)),
+        }
+    }
+}
+
+impl Generations {
+    pub(crate) fn new(store: &OpenStore, name: Name) -> Self {
+        Self { store: store.clone(), name }
+    }
+
+    /// The numbers of the existing generations, newest first.
+    pub(crate) async fn numbers(&self) -> Result<Vec<u64>, StoreError> {
+        let mut numbers = match &self.store {
+            OpenStore::Folder(folder) => {
+                numbers(folder, self.name).map_err(|error| folder_error(folder, error))?
+            }
+            OpenStore::Postgres(store) => {
+                store.numbers(self.name).await.map_err(|error| database_error(store, error))?
+            }
+        };
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(numbers)
+    }
+
+    async fn remove(&self, number: u64) -> Result<(), StoreError> {
+        match &self.store {
+            OpenStore::Folder(folder) => sqlite::remove(&file_path(folder, self.name, number))
+                .map_err(|error| folder_error(folder, error)),
+            OpenStore::Postgres(store) => store
+                .remove(&schema_name(self.name, number))
+                .await
+                .map_err(|error| database_error(store, error)),
+        }
+    }
+
+    /// Opens or creates a generation, and runs the DDL.
+    pub(crate) async fn open(&self, number: u64, ddl: &[Ddl]) -> Result<Db, SqlError> {
+        Ok(Db::new(match &self.store {
+            OpenStore::Folder(folder) => {
+                let ddl: Vec<_> = ddl.iter().map(|ddl| ddl.sqlite).collect();
+                let path = file_path(folder, self.name, number);
+                GenerationStore::File(SqliteFile::open(&path, &ddl).await?)
+            }
+            OpenStore::Postgres(store) => {
+                let ddl: Vec<_> = ddl.iter().map(|ddl| ddl.postgres).collect();
+                let schema = schema_name(self.name, number);
+                GenerationStore::Schema(Schema::open(store, schema, &ddl).await?)
+            }
+        }))
+    }
+
+    /// The error for a generation that cannot be used.
+    pub(crate) fn error(&self, number: u64, source: SqlError) -> StoreError {
+        match &self.store {
+            OpenStore::Folder(folder) => {
+                StoreError::File { path: file_path(folder, self.name, number), source }
+            }
+            OpenStore::Postgres(store) => database_error(store, source),
+        }
+    }
+
+    /// Finds the generations that an earlier run left, and removes unusable ones.
+    pub(crate) async fn find<P: Projection>(&self, log: &Log) -> Result<FoundGenerations, StoreError> {
+        let mut found = FoundGenerations::default();
+        for number in self.numbers().await? {
+            if found.live.is_some() {
+                self.remove(number).await?;
+                continue;
+            }
+            let Some(opened) = self.open_compatible::<P>(number, log).await? else { continue };
+            if opened.checkpoint.published {
+                found.live = Some(opened);
+            } else if found.unfinished.is_none() {
+                found.unfinished = Some(opened);
+            } else {
+                opened.db.retire();
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens the generation if it is compatible; otherwise removes it.
+    async fn open_compatible<P: Projection>(
+        &self,
+        number: u64,
+        log: &Log,
+    ) -> Result<Option<OpenGeneration>, StoreError> {
+        let reason = match self.open_with_checkpoint::<P>(number).await {
+            Ok((db, Some(checkpoint))) => match check_checkpoint::<P>(&checkpoint, log).await {
+                Ok(()) => return Ok(Some(OpenGeneration { number, db, checkpoint })),
+                Err(incompatible) => {
+                    db.close().await;
+                    incompatible.to_string()
+                }
+            },
+            Ok((db, None)) => {
+                db.close().await;
+                "it has no checkpoint".to_owned()
+            }
+            Err(SqlError::Damaged(reason)) => format!("it is damaged: {reason}"),
+            Err(source) => return Err(self.error(number, source)),
+        };
+        tracing::warn!(projection = %self.name, generation = number, %reason, "a generation is removed, and the read model is rebuilt from the log");
+        self.remove(number).await?;
+        Ok(None)
+    }
+
+    async fn open_with_checkpoint<P: Projection>(
+        &self,
+        number: u64,
+    ) -> Result<(Db, Option<Checkpoint>), SqlError> {
+        let db = self.open(number, &[checkpoint::DDL, P::DDL]).await?;
+        match Checkpoint::read(&db).await {
+            Ok(checkpoint) => Ok((db, checkpoint)),
+            Err(error) => {
+                db.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a new generation, with a number above all existing ones.
+    pub(crate) async fn create<P: Projection>(&self, log: Identity) -> Result<OpenGeneration, StoreError> {
+        let number = self.numbers().await?.first().map_or(1, |newest| newest + 1);
+        // An interrupted removal may have left parts of an earlier file with this number.
+        self.remove(number).await?;
+        let checkpoint = Checkpoint::start(P::REVISION, log);
+        let created = async {
+            let (db, _) = self.open_with_checkpoint::<P>(number).await?;
+            let mut tx = db.begin().await?;
+            checkpoint.write(&mut tx).await?;
+            tx.commit().await?;
+            Ok(db)
+        };
+        let db = created.await.map_err(|source| self.error(number, source))?;
+        Ok(OpenGeneration { number, db, checkpoint })
+    }
+}
+
+fn folder_error(folder: &Path, source: io::Error) -> StoreError {
+    StoreError::Folder { folder: folder.to_owned(), source }
+}
+
+fn database_error(store: &SchemaStore, source: SqlError) -> StoreError {
+    StoreError::Database { url: store.url().clone(), source }
+}
+
+async fn check_checkpoint<P: Projection>(checkpoint: &Checkpoint, log: &Log) -> Result<(), Incompatible> {
+    let head = *log.head().borrow();
+    checkpoint.check_compatible(P::REVISION, log.identity(), head)?;
+    checkpoint.check_history(log).await
+}
+
+fn file_path(folder: &Path, name: Name, number: u64) -> PathBuf {
+    folder.join(format!("{name}.{number}.sqlite"))
+}
+
+/// The numbers of the generations that have files. The folder is created if it does not exist.
+fn numbers(folder: &Path, name: Name) -> io::Result<Vec<u64>> {
+    std::fs::create_dir_all(folder)?;
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let file = entry?.file_name();
+        let number: Option<u64> = file
+            .to_str()
+            .and_then(|file| file.strip_prefix(name.as_str()))
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.strip_suffix(".sqlite"))
+            .and_then(|number| number.parse().ok());
+        numbers.extend(number);
+    }
+    Ok(numbers)
+}
