@@ -33,7 +33,7 @@ macro_rules! read_models {
 
             /// The statements that create its tables.
             #[cfg(test)]
-            pub(crate) fn ddl(self) -> &'static str {
+            pub(crate) fn ddl(self) -> crate::sql::Ddl {
                 match self {
                     $(Self::$variant => <$module::$projection as Projection>::DDL),*
                 }
@@ -67,8 +67,10 @@ macro_rules! read_models {
             /// Starts the runners of all read models.
             async fn start_all(&self) -> Result<(Queries, BTreeMap<Name, RunnerHandle>), OpenError> {
                 let mut runners = BTreeMap::new();
+                // All at once, because each waits for a database that does not respond.
+                let ($($field),*) = tokio::try_join!($(self.start::<$module::$projection>()),*)?;
                 $(
-                    let (served, runner) = self.start::<$module::$projection>().await?;
+                    let (served, runner) = $field;
                     runners.insert(Name::$variant, runner);
                     let $field = $module::$queries { $($part: served.$part,)* $($other: $other.clone(),)? };
                 )*

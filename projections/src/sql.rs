@@ -36,13 +36,6 @@ pub enum SqlError {
     Refused(sqlx::Error),
 }
 
-impl SqlError {
-    /// Reports whether the error ends without a change of the settings.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Unavailable(_))
-    }
-}
-
 impl From<sqlx::Error> for SqlError {
     fn from(error: sqlx::Error) -> Self {
         match &error {

@@ -75,12 +75,18 @@ fn remedy(source: &SqlError) -> &'static str {
 }
 
 impl StoreError {
-    /// Reports whether the error ends without a change of the settings.
-    pub fn is_temporary(&self) -> bool {
+    /// Reports whether a disk is full, which is temporary.
+    pub fn is_full(&self) -> bool {
         match self {
             Self::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
-            Self::File { source, .. } | Self::Database { source, .. } => source.is_temporary(),
+            Self::File { source, .. } | Self::Database { source, .. } => matches!(source, SqlError::Full(_)),
         }
+    }
+
+    /// Reports whether the error ends without a change of the settings.
+    pub fn is_temporary(&self) -> bool {
+        let is_unavailable = |source: &SqlError| matches!(source, SqlError::Unavailable(_));
+        self.is_full() || matches!(self, Self::Database { source, .. } if is_unavailable(source))
     }
 }
 
@@ -112,7 +118,7 @@ impl Generations {
         Ok(numbers)
     }
 
-    async fn remove(&self, number: u64) -> Result<(), StoreError> {
+    pub(crate) async fn remove(&self, number: u64) -> Result<(), StoreError> {
         match &self.store {
             OpenStore::Folder(folder) => sqlite::remove(&file_path(folder, self.name, number))
                 .map_err(|error| folder_error(folder, error)),

@@ -8,6 +8,7 @@ pub(crate) mod folder;
 pub(crate) mod job;
 pub(crate) mod load;
 pub(crate) mod lossy;
+pub(crate) mod postgres;
 pub(crate) mod server;
 pub(crate) mod server_state;
 pub(crate) mod sse_client;

@@ -16,8 +16,9 @@ use super::history::{
     lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
 };
 use super::match_history::MatchHistory;
+use super::postgres::is_read_store;
 use super::queue_history::{QUEUE_ACTIONS, QueueHistory};
-use super::test_store::{TestStore, cases, runs_on_postgres};
+use super::test_store::{TestStore, cases};
 use super::{TIMEOUT, open, reach};
 use crate::status::ReportedState;
 use crate::{Name, ReadModels, ReadStore, Settings};
@@ -224,7 +225,7 @@ async fn some_history() -> History {
 async fn break_table(models: &ReadModels, table: &str) {
     run(
         models,
-        if runs_on_postgres() {
+        if is_read_store() {
             format!("ALTER TABLE {table} ADD CONSTRAINT fault CHECK (FALSE) NOT VALID")
         } else {
             format!(
@@ -238,7 +239,7 @@ async fn break_table(models: &ReadModels, table: &str) {
 async fn repair_table(models: &ReadModels, table: &str) {
     run(
         models,
-        if runs_on_postgres() {
+        if is_read_store() {
             format!("ALTER TABLE {table} DROP CONSTRAINT fault")
         } else {
             "DROP TRIGGER fault".to_owned()

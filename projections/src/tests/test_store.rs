@@ -5,48 +5,31 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::postgres::{self, Database};
+use super::postgres::{self, Database, is_read_store};
 use super::until;
 use crate::sql::{Db, dump};
 use crate::store::{Generations, OpenStore, ReadStore};
 use crate::{Name, Settings};
 
-const VARIABLE: &str = "MATCHBOOK_TEST_READ_STORE";
-
-const TABLES: [(Name, &[&str]); 9] = [
-    (Name::Challenges, &["challenges"]),
-    (Name::Jobs, &["jobs", "job_parts"]),
-    (Name::GameMatches, &["match_records"]),
-    (Name::ImageMatches, &["matches"]),
-    (Name::MatchingSummary, &["summaries", "presences", "snapshots"]),
-    (Name::Players, &["ratings", "blocks"]),
-    (Name::Queues, &["queue_entries", "pools", "blocks", "proposed_matches"]),
-    (Name::Retries, &["retries", "retried_jobs"]),
-    (Name::Workers, &["workers"]),
-];
+/// The tables of a read model, in the order of its DDL.
+fn tables(name: Name) -> impl Iterator<Item = &'static str> {
+    let created = name.ddl().sqlite.split("CREATE TABLE IF NOT EXISTS ").skip(1);
+    created.map(|rest| rest.split([' ', '(']).next().unwrap()).chain(["checkpoint"])
+}
 
 pub(crate) enum TestStore {
     Folder(TempDir),
     Postgres(Database),
 }
 
-/// True if the tests run on PostgreSQL.
-pub(crate) fn runs_on_postgres() -> bool {
-    match std::env::var(VARIABLE).as_deref() {
-        Ok("postgres") => true,
-        Ok("sqlite") | Err(_) => false,
-        Ok(other) => panic!("{VARIABLE} is sqlite or postgres, not {other}"),
-    }
-}
-
 /// The number of cases of a property test. A PostgreSQL database takes longer to create and to open.
 pub(crate) fn cases(on_sqlite: u32) -> u32 {
-    if runs_on_postgres() { on_sqlite.div_ceil(4) } else { on_sqlite }
+    if is_read_store() { on_sqlite.div_ceil(4) } else { on_sqlite }
 }
 
 impl TestStore {
     pub(crate) fn new() -> Self {
-        if runs_on_postgres() { Self::postgres() } else { Self::sqlite() }
+        if is_read_store() { Self::postgres() } else { Self::sqlite() }
     }
 
     pub(crate) fn sqlite() -> Self {
@@ -85,15 +68,9 @@ impl TestStore {
     /// Removes all generations, as an operator would.
     pub(crate) async fn clear(&self) {
         for name in Name::ALL {
+            let generations = self.generations(name);
             for number in self.numbers(name).await {
-                match self {
-                    Self::Folder(folder) => {
-                        std::fs::remove_file(folder.path().join(format!("{name}.{number}.sqlite"))).unwrap();
-                    }
-                    Self::Postgres(database) => {
-                        database.run(&format!("DROP SCHEMA matchbook_{name}_{number} CASCADE"));
-                    }
-                }
+                generations.remove(number).await.unwrap();
             }
         }
     }
@@ -108,9 +85,9 @@ impl TestStore {
     /// All rows of all tables, after a shutdown.
     pub(crate) async fn dump(&self) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::new();
-        for (name, tables) in TABLES {
+        for name in Name::ALL {
             let db = self.open_only(name).await;
-            for table in ["checkpoint"].iter().chain(tables) {
+            for table in tables(name) {
                 all.insert(format!("{name}.{table}"), dump(&db, table).await.unwrap());
             }
             db.close().await;

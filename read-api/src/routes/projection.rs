@@ -105,10 +105,14 @@ fn authorize(caller: &Caller, name: &str) -> Result<Name, Problem> {
 fn from_control_error(error: &ControlError) -> Problem {
     match error {
         ControlError::NotRunning(_) => Problem::unavailable(error.to_string(), Duration::from_secs(5)),
-        ControlError::Files(files) if files.is_full() => Problem::insufficient_storage(
+        ControlError::Store(store) if store.is_full() => Problem::insufficient_storage(
             "the disk is too full for a new generation; free some space and retry; the live one is not affected",
         ),
-        ControlError::Files(_) => Problem::internal(error),
+        ControlError::Store(store) if store.is_temporary() => Problem::unavailable(
+            "the database is unavailable at present; retry when it is running",
+            Duration::from_secs(5),
+        ),
+        ControlError::Store(_) => Problem::internal(error),
     }
 }
 

@@ -22,7 +22,7 @@ use poem::http::HeaderMap;
 use poem::test::TestClient;
 use poem::{EndpointExt, Route};
 use poem_openapi::OpenApiService;
-use projections::{ReadModels, Settings as ModelSettings};
+use projections::{ReadModels, ReadStore, Settings as ModelSettings};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -108,7 +108,7 @@ impl ReadApiFixture {
         let memory = MemoryLog::new(clock.clone());
         let log = Log::new(memory.clone());
         let folder = tempfile::tempdir().unwrap();
-        let settings = ModelSettings { folder: folder.path().to_owned() };
+        let settings = ModelSettings { store: ReadStore::Folder(folder.path().to_owned()) };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;
         let server = ServerInfo {

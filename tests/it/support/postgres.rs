@@ -13,6 +13,18 @@ const SYSTEM_USER: &str = "postgres";
 /// The owner of all databases.
 const ROLE: &str = "matchbook";
 
+/// With the value `postgres`, the read models of all tests are in PostgreSQL.
+const VARIABLE: &str = "MATCHBOOK_TEST_READ_STORE";
+
+/// True if the tests run on PostgreSQL.
+pub(crate) fn is_read_store() -> bool {
+    match std::env::var(VARIABLE).as_deref() {
+        Ok("postgres") => true,
+        Ok("sqlite") | Err(_) => false,
+        Ok(other) => panic!("{VARIABLE} is sqlite or postgres, not {other}"),
+    }
+}
+
 /// A running server.
 pub(crate) struct PostgresServer {
     programs: PathBuf,
@@ -159,19 +171,23 @@ impl Database {
         format!("postgres://{ROLE}@127.0.0.1:{}/{}", self.port, self.name)
     }
 
-    /// Runs SQL in the database, as another program.
-    pub(crate) fn run(&self, sql: &str) {
-        assert!(self.psql(&self.name, sql), "{sql}");
-    }
-
     fn administer(&self, sql: &str) -> bool {
-        self.psql("postgres", sql)
-    }
-
-    fn psql(&self, database: &str, sql: &str) -> bool {
         let port = self.port.to_string();
         let mut command = Command::new(self.programs.join("psql"));
-        run(command.args(["-q", "-X", "-h", "127.0.0.1", "-p", &port, "-U", ROLE, "-d", database, "-c", sql]))
+        run(command.args([
+            "-q",
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            ROLE,
+            "-d",
+            "postgres",
+            "-c",
+            sql,
+        ]))
     }
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::TIMEOUT;
 use super::cluster::{self, Cluster};
+use super::postgres::{self, Database};
 
 /// The arguments with which a test chooses the log itself.
 const LOG_SETTINGS: [&str; 2] = ["--event-log", "--esdb-listen"];
@@ -24,6 +25,8 @@ pub(crate) struct Server {
     arguments: Vec<String>,
     /// The process with its log, if the tests run on a remote log.
     cluster: Option<Cluster>,
+    /// The database of its read models, if the tests run on PostgreSQL.
+    _database: Option<Database>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -83,10 +86,14 @@ impl Server {
         let has_log = arguments.iter().any(|given| LOG_SETTINGS.iter().any(|flag| given.starts_with(flag)));
         let cluster = (cluster::runs_on_remote_log() && !has_log).then(Cluster::start);
         all.extend(cluster.iter().map(|cluster| format!("--event-log={}", cluster.url())));
+        let has_store = arguments.iter().any(|given| given.starts_with("--read-store"));
+        let database = (postgres::is_read_store() && !has_store).then(postgres::database);
+        all.extend(database.iter().map(|database| format!("--read-store={}", database.url())));
         let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
+        let http = reqwest::Client::new();
         let mut server =
-            Self { child, url, folder, data, arguments: all, cluster, http: reqwest::Client::new() };
+            Self { child, url, folder, data, arguments: all, cluster, _database: database, http };
         server.wait_until_ready().await;
         server
     }
