@@ -23,7 +23,7 @@ async fn write_routes_refuse_a_wrong_role_before_the_body_is_read() {
                 call.roles("ann", Role::Auditor).text("application/json", body.clone()).send().await;
             assert_eq!(
                 (refused.status, &refused.body["code"]),
-                (403, &Value::from("forbidden")),
+                (403, &Value::from("FORBIDDEN")),
                 "{method} {path}"
             );
             count += 1;
