@@ -230,7 +230,7 @@ proptest! {
         runtime.block_on(async {
             let mut world = Model::new().await;
             for step in steps {
-                world = world.apply(step).await;
+                world = Box::pin(world.apply(step)).await;
             }
             check(&world.app.events().await);
         });
