@@ -73,9 +73,13 @@ impl Engine {
     pub(crate) fn simulated(log: Log, clock: Clock, ids: Ids) -> Self {
         static VAULT: std::sync::LazyLock<(tokio::runtime::Runtime, Vault)> =
             std::sync::LazyLock::new(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let vault = runtime.block_on(Vault::in_memory()).unwrap();
-                (runtime, vault)
+                // On a thread of its own, because a test's thread may run a runtime already.
+                let open = std::thread::spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let vault = runtime.block_on(Vault::in_memory()).unwrap();
+                    (runtime, vault)
+                });
+                open.join().unwrap()
             });
         Self::new(log, clock, ids, VAULT.1.clone(), 2_000_000)
     }
