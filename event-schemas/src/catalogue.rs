@@ -120,7 +120,7 @@ pub(crate) use categories;
 
 /// The text is not the name of a category.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no category is called {0:?}; there are {all}", all = Category::NAMES.join(", "))]
+#[error("must be one of {all}, not {0:?}", all = Category::NAMES.join(", "))]
 pub struct NoSuchCategory(pub String);
 
 impl FromStr for Category {
