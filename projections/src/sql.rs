@@ -244,19 +244,6 @@ impl Tx {
 }
 
 #[cfg(test)]
-impl Tx {
-    /// Runs arbitrary SQL.
-    pub(crate) async fn run(&mut self, text: &str) -> Result<(), SqlError> {
-        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
-        match self {
-            Self::Sqlite(tx) => drop(sql.execute(&mut **tx).await?),
-            Self::Postgres(tx) => drop(sql.execute(&mut **tx).await?),
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
 impl Db {
     /// Runs arbitrary SQL, also if the writer is closed.
     pub(crate) async fn run(&self, text: &str) -> Result<(), SqlError> {
@@ -267,7 +254,9 @@ impl Db {
                 sql.execute(&mut *tx).await?;
                 tx.commit().await?;
             }
-            GenerationStore::Schema(schema) => drop(sql.execute(schema.readers()).await?),
+            GenerationStore::Schema(schema) => {
+                sql.execute(schema.readers()).await?;
+            }
         }
         Ok(())
     }
@@ -282,7 +271,7 @@ pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
         Tx::Sqlite(mut tx) => drop((&mut *tx).prepare(sql).await?),
         Tx::Postgres(mut tx) => match (&mut *tx).prepare(sql).await {
             // The statement is otherwise valid; the types of some parameters are known only from their values.
-            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42P18") => {}
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42P08") => {}
             prepared => drop(prepared?),
         },
     }

@@ -58,7 +58,7 @@ pub(super) async fn within<T>(call: impl Future<Output = sqlx::Result<T>>) -> Re
 
 /// The URL of a PostgreSQL database. It is never printed, because it may contain a password.
 #[derive(Clone)]
-pub struct PostgresUrl(PgConnectOptions);
+pub struct PostgresUrl(Arc<PgConnectOptions>);
 
 impl fmt::Debug for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +82,8 @@ impl FromStr for PostgresUrl {
             return Err(usage.to_owned());
         }
         // The driver's own message may contain parts of the URL.
-        text.parse().map(Self).map_err(|_: sqlx::Error| usage.to_owned())
+        let options = text.parse::<PgConnectOptions>().map_err(|_| usage.to_owned())?;
+        Ok(Self(Arc::new(options)))
     }
 }
 
@@ -96,9 +97,7 @@ pub(crate) struct SchemaStore {
 
 impl SchemaStore {
     pub(crate) fn new(url: &PostgresUrl) -> Self {
-        let options = url
-            .0
-            .clone()
+        let options = PgConnectOptions::clone(&url.0)
             .application_name("matchbook")
             // A read model is derived: commits that a power loss removes are replayed.
             .options([("synchronous_commit", "off"), ("client_min_messages", "warning")]);
@@ -107,7 +106,7 @@ impl SchemaStore {
             .idle_timeout(IDLE)
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(options.clone());
-        Self { url: PostgresUrl(options), control }
+        Self { url: PostgresUrl(Arc::new(options)), control }
     }
 
     pub(crate) fn url(&self) -> &PostgresUrl {
@@ -166,7 +165,7 @@ impl Schema {
         name: String,
         ddl: &[&'static str],
     ) -> Result<Self, SqlError> {
-        let options = store.url.0.clone().options([("search_path", &name)]);
+        let options = PgConnectOptions::clone(&store.url.0).options([("search_path", &name)]);
         let is_locked_out = Arc::new(AtomicBool::new(false));
         let lock = (name.clone(), Arc::clone(&is_locked_out));
         let writer = PgPoolOptions::new()

@@ -91,10 +91,8 @@ async fn replay_with_snapshots_equals_full_replay() {
     assert_eq!(current.fold.scores.count(), 2 * SNAPSHOT_EVENTS + 1000);
     // An invalid snapshot is ignored.
     let generation = summaries.slot.live().unwrap();
-    let mut tx = generation.db.begin().await.unwrap();
-    tx.run("UPDATE snapshots SET fold = '{}' WHERE position < 60000").await.unwrap();
-    tx.run("UPDATE snapshots SET position = position + 1 WHERE position > 60000").await.unwrap();
-    tx.commit().await.unwrap();
+    generation.db.run("UPDATE snapshots SET fold = '{}' WHERE position < 60000").await.unwrap();
+    generation.db.run("UPDATE snapshots SET position = position + 1 WHERE position > 60000").await.unwrap();
     for position in [SNAPSHOT_EVENTS + 1, history.head().0] {
         let upto = UpTo::Position(Position(position));
         let replayed = summaries.replay(&tenant(), job(1), upto, Snapshots::Use).await.unwrap().unwrap();
