@@ -25,7 +25,7 @@ use history::History;
 use test_store::TestStore;
 
 /// The timeout of all waits.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) async fn open(store: &TestStore, history: &History) -> ReadModels {
     ReadModels::open(store.settings(), history.log(), history.clock.clone()).await.unwrap()
