@@ -68,7 +68,7 @@ macro_rules! read_models {
             async fn start_all(&self) -> Result<(Queries, BTreeMap<Name, RunnerHandle>), OpenError> {
                 let mut runners = BTreeMap::new();
                 // All at once, because each waits for a database that does not respond.
-                let ($($field),*) = tokio::try_join!($(self.start::<$module::$projection>()),*)?;
+                let ($($field),*) = tokio::try_join!($(self.start::<$module::$projection>().boxed()),*)?;
                 $(
                     let (served, runner) = $field;
                     runners.insert(Name::$variant, runner);
