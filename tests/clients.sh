@@ -17,7 +17,8 @@ if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
   rm -rf "$venv"
   mkdir -p "$home"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes --only-binary :all: -r tests/clients/requirements.txt
+  # The list is complete. Without --no-deps, pip looks at newer versions than the pinned ones, and refuses them.
+  "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r tests/clients/requirements.txt
   cp tests/clients/requirements.txt "$home/requirements.txt"
 fi
 # The client needs a newer Node than Debian has; the virtual environment contains one, with its npm.
