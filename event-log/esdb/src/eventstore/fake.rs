@@ -165,11 +165,6 @@ impl Node {
         answer(Content::Event(ReadEvent { event: Some(event), link: None, position }))
     }
 
-    fn stream_events(&self, name: &[u8]) -> Vec<(usize, StoredEvent)> {
-        let stored = self.stored.lock().unwrap();
-        stored.iter().cloned().enumerate().filter(|(_, event)| event.stream == name).collect()
-    }
-
     /// The index of the event at a position; a real node cannot read from other positions.
     fn index_at(&self, wanted: u64) -> Result<usize, Status> {
         let count = self.stored.lock().unwrap().len();
@@ -181,7 +176,7 @@ impl Node {
         let chosen: Vec<(usize, StoredEvent)> = match from {
             StreamOption::Stream(stream) => {
                 let name = stream.stream_identifier.unwrap().stream_name;
-                let events = self.stream_events(&name);
+                let events = events_of(&self.stored.lock().unwrap(), &name);
                 if events.is_empty() {
                     return Ok(vec![answer(Content::StreamNotFound(StreamNotFound {
                         stream_identifier: None,
@@ -258,7 +253,9 @@ impl Node {
         expected: ExpectedStreamRevision,
         events: Vec<ProposedMessage>,
     ) -> Outcome {
-        let existing = self.stream_events(name);
+        // Held until the events are stored, so that of concurrent appends one wins.
+        let mut stored = self.stored.lock().unwrap();
+        let existing = events_of(&stored, name);
         let last = existing.last().map(|(_, event)| event.revision);
         let count = existing.len();
         let repeated = |first: usize| {
@@ -289,7 +286,6 @@ impl Node {
                 ..WrongExpectedVersion::default()
             });
         }
-        let mut stored = self.stored.lock().unwrap();
         for (revision, message) in (count as u64..).zip(events) {
             let created = self.clock.now();
             stored.push(StoredEvent { stream: name.clone(), revision, message, created });
@@ -304,6 +300,11 @@ impl Node {
         self.changed.send_replace(end);
         success(revision, position(end - 1))
     }
+}
+
+/// The events of a stream, with their indexes in the whole log.
+fn events_of(stored: &[StoredEvent], name: &[u8]) -> Vec<(usize, StoredEvent)> {
+    stored.iter().cloned().enumerate().filter(|(_, event)| event.stream == name).collect()
 }
 
 fn success(revision: u64, commit: u64) -> Outcome {
