@@ -61,6 +61,12 @@ pub trait Decider {
     {
         state.clone()
     }
+
+    /// The approximate memory of a state beyond its own size, in bytes; caches are bounded by it. `event_bytes` is the size
+    /// of the data of all its events: the default, for states that grow with their events.
+    fn heap_bytes(_state: &Self::State, event_bytes: usize) -> usize {
+        event_bytes
+    }
 }
 
 /// The joint decision of several commands to one stream.

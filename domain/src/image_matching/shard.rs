@@ -2,23 +2,19 @@
 //!
 //! Invariants: a match is recorded once, with the content of its first report; evidence belongs to a recorded
 //! match; commands are refused once the job has ended.
-//!
-//! A job may have millions of matches, and the state of its shards is kept in memory while it runs. So for
-//! each match the state contains only the UUIDv5 of its id (16 bytes, while the text and its heap allocation
-//! would take 40 to 180) and a digest of its evidence path. The probability that two different ids collide is
-//! n²/2¹²³: never.
 
-use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU64;
+mod known_matches;
+
+use std::collections::HashSet;
 
 use event_schemas::ids::ImageMatchId;
 use event_schemas::image_match::{ImageMatchEvent, MatchEvidenceAttached, MatchFound};
 use event_schemas::job::Phase;
 use event_schemas::time::Timestamp;
-use uuid::Uuid;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::job::JobAvailability;
+use known_matches::{KnownMatches, id_digest};
 
 /// A command to one shard.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,35 +38,21 @@ pub enum Action {
 
 /// The matches in a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// The digest of the evidence path, if any, by the digest of the match id.
-    seen: HashMap<u128, Option<NonZeroU64>>,
-}
+pub struct State(KnownMatches);
 
 impl State {
     /// The number of matches.
     pub fn len(&self) -> usize {
-        self.seen.len()
+        self.0.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.seen.is_empty()
+        self.len() == 0
     }
 
     pub fn contains(&self, id: &ImageMatchId) -> bool {
-        self.seen.contains_key(&digest(id.as_str()))
+        self.0.find(id_digest(id.as_str())).is_some()
     }
-}
-
-/// The digest of a text is the same on every machine and in every version, which the hashes of the standard
-/// library do not guarantee.
-fn digest(text: &str) -> u128 {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).as_u128()
-}
-
-fn short_digest(text: &str) -> NonZeroU64 {
-    // The last bit is sacrificed so that the number is never zero.
-    NonZeroU64::MIN | (digest(text) as u64)
 }
 
 /// The reason why a command to a shard is refused.
@@ -117,24 +99,22 @@ impl Decider for ImageMatchShardDecider {
                 Ok(matches
                     .iter()
                     .filter(|(found, _)| {
-                        let id = digest(found.match_id.as_str());
-                        !state.seen.contains_key(&id) && in_batch.insert(id)
+                        let id = id_digest(found.match_id.as_str());
+                        state.0.find(id).is_none() && in_batch.insert(id)
                     })
                     .map(|(found, at)| Occurred { at: *at, event: found.clone().into() })
                     .collect())
             }
             Action::AttachEvidence { match_id, evidence_path, at } => {
-                let known = state
-                    .seen
-                    .get(&digest(match_id.as_str()))
-                    .ok_or_else(|| Refusal::NoMatch(match_id.clone()))?;
-                if *known == Some(short_digest(evidence_path)) {
+                let known = state.0.find(id_digest(match_id.as_str()));
+                let known = known.ok_or_else(|| Refusal::NoMatch(match_id.clone()))?;
+                if known.has_path(evidence_path) {
                     return Ok(Vec::new());
                 }
                 let attached = MatchEvidenceAttached {
                     match_id: match_id.clone(),
                     evidence_path: evidence_path.clone(),
-                    replaces: known.is_some(),
+                    replaces: known.has_evidence(),
                 };
                 Ok(vec![Occurred { at: *at, event: attached.into() }])
             }
@@ -144,18 +124,19 @@ impl Decider for ImageMatchShardDecider {
     fn evolve(mut state: State, event: &ImageMatchEvent, _occurred_at: Timestamp) -> State {
         match event {
             ImageMatchEvent::MatchFound(found) => {
-                let evidence = found.evidence_path.as_deref().map(short_digest);
-                state.seen.entry(digest(found.match_id.as_str())).or_insert(evidence);
+                state.0.add(id_digest(found.match_id.as_str()), found.evidence_path.as_deref());
             }
             ImageMatchEvent::MatchEvidenceAttached(attached) => {
-                state
-                    .seen
-                    .insert(digest(attached.match_id.as_str()), Some(short_digest(&attached.evidence_path)));
+                state.0.set_evidence(id_digest(attached.match_id.as_str()), &attached.evidence_path);
             }
             // All other events belong to the job's main matching stream.
             _ => {}
         }
         state
+    }
+
+    fn heap_bytes(state: &State, _event_bytes: usize) -> usize {
+        state.0.heap_bytes()
     }
 }
 
