@@ -132,6 +132,14 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_READ_MODEL_LAG_MAX", value_name = "EVENTS", default_value_t = 1_000_000)]
     pub(crate) read_model_lag_max: u64,
 
+    /// The memory for the folded states of streams with few events, in bytes; a state that is not in memory is folded again by the next command
+    #[arg(long, env = "MATCHBOOK_STATE_CACHE_BYTES", value_name = "BYTES", default_value_t = 48 * 1024 * 1024)]
+    pub state_cache_bytes: usize,
+
+    /// The memory for the folded states of streams with more than 4,096 events, in bytes; the ids of ten million matches of one job take 200 MB
+    #[arg(long, env = "MATCHBOOK_LARGE_STATE_CACHE_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub large_state_cache_bytes: usize,
+
     /// The most video analyses of a tenant in progress
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub analyses_max: usize,
@@ -268,6 +276,11 @@ impl Config {
             Some(url) => ReadStore::Postgres(url.clone()),
             None => ReadStore::Folder(self.data.join("read")),
         }
+    }
+
+    /// The folder of the snapshots of the write side's folds, a cache.
+    pub(crate) fn snapshot_folder(&self) -> PathBuf {
+        self.data.join("snapshots")
     }
 
     pub fn vault_file(&self) -> PathBuf {

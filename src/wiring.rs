@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use commands::engine::execute::StateCacheLimits;
 use commands::jobs::scheduler::Readiness;
 use commands::matchmaking::live_game::{self, LiveGame};
 use commands::matchmaking::rating_service::{self, RatingService};
@@ -151,7 +152,11 @@ fn command_settings(config: &Config) -> commands::Settings {
         leases,
         analyses_max: config.analyses_max,
         run_matchmaker: config.matchmaking,
-        ..commands::Settings::default()
+        state_cache: StateCacheLimits {
+            small: config.state_cache_bytes,
+            large: config.large_state_cache_bytes,
+        },
+        snapshots: Some(config.snapshot_folder()),
     }
 }
 

@@ -6,20 +6,23 @@ pub mod execute;
 pub(crate) mod http;
 pub mod idempotency;
 pub(crate) mod problem;
+pub(crate) mod snapshot;
 pub(crate) mod write_request;
+
+use std::path::PathBuf;
 
 use domain::decider::Decider;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
-use event_schemas::envelope::Event;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use vault::{Subject, Vault};
 use web::caller::Caller;
 use web::problem::Problem;
 
-use execute::Streams;
+use execute::{StateCache, StateCacheLimits, Streams};
 use idempotency::KeyLocks;
+use snapshot::Snapshots;
 
 /// The log, the clock and the callers' subjects.
 #[derive(Debug)]
@@ -29,23 +32,41 @@ pub struct Engine {
     pub(crate) ids: Ids,
     pub(crate) vault: Vault,
     pub(crate) key_locks: KeyLocks,
-    cached_events_max: usize,
+    states: StateCache,
+    snapshot_folder: Option<PathBuf>,
 }
 
 impl Engine {
-    /// An engine on a log. Each kind of stream caches states of up to `cached_events_max` folded events.
-    pub(crate) fn new(log: Log, clock: Clock, ids: Ids, vault: Vault, cached_events_max: usize) -> Self {
-        Self { log, clock, ids, vault, key_locks: KeyLocks::default(), cached_events_max }
+    /// An engine on a log, with a cache of states of all streams, and without snapshots.
+    pub(crate) fn new(log: Log, clock: Clock, ids: Ids, vault: Vault, limits: StateCacheLimits) -> Self {
+        Self {
+            log,
+            clock,
+            ids,
+            vault,
+            key_locks: KeyLocks::default(),
+            states: StateCache::new(limits),
+            snapshot_folder: None,
+        }
+    }
+
+    /// With snapshots of the folds in this folder.
+    pub(crate) fn with_snapshots(self, folder: Option<PathBuf>) -> Self {
+        Self { snapshot_folder: folder, ..self }
+    }
+
+    /// The snapshots of the fold with this name.
+    pub(crate) fn snapshots(&self, name: &str) -> Snapshots {
+        let file = self.snapshot_folder.as_ref().map(|folder| folder.join(format!("{name}.snapshot")));
+        Snapshots::new(file, self.log.clone())
     }
 
     /// The streams of one consistency boundary.
     pub(crate) fn streams<D>(&self) -> Streams<D>
     where
         D: Decider,
-        D::State: Clone,
-        D::Event: TryFrom<Event> + Into<Event> + Clone,
     {
-        Streams::new(self.log.clone(), self.clock.clone(), self.cached_events_max)
+        Streams::over(self.log.clone(), self.clock.clone(), self.states.clone())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -81,6 +102,6 @@ impl Engine {
                 });
                 open.join().unwrap()
             });
-        Self::new(log, clock, ids, VAULT.1.clone(), 2_000_000)
+        Self::new(log, clock, ids, VAULT.1.clone(), StateCacheLimits::default())
     }
 }

@@ -25,6 +25,7 @@ use web::problem::Problem;
 use crate::engine::Engine;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed, Streams};
 use crate::engine::problem::{from_execute_error, from_load_error};
+use crate::engine::snapshot::Snapshots;
 use scheduler::{LeaseLookup, WorkBoard};
 
 /// The write side of jobs.
@@ -39,6 +40,7 @@ pub struct Jobs {
     image_matches: Streams<ImageMatchShardDecider>,
     workers: Streams<WorkerDecider>,
     pub(crate) board: WorkBoard,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// The facts about a job that commands on its parts need.
@@ -67,6 +69,7 @@ impl Jobs {
             image_matches: engine.streams(),
             workers: engine.streams(),
             board: WorkBoard::new(engine.clock.clone(), leases.term),
+            snapshots: engine.snapshots("work-board"),
             engine,
         }
     }

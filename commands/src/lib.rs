@@ -14,7 +14,9 @@ mod processes;
 #[cfg(test)]
 mod soak;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::breaker::CircuitState;
 use domain::lease::LeaseTerms;
@@ -25,6 +27,7 @@ use vault::Vault;
 use web::routes::RouteLimits;
 
 use engine::Engine;
+use engine::execute::StateCacheLimits;
 use jobs::Jobs;
 use jobs::scheduler::WorkBoardStatus;
 use matchmaking::Matchmaking;
@@ -33,26 +36,32 @@ use matchmaking::live_game::LiveGame;
 use matchmaking::rating_service::RatingService;
 use matchmaking::ratings::Ratings;
 
+/// The time for the snapshots at the end.
+const SNAPSHOTS_WITHIN: Duration = Duration::from_secs(10);
+
 /// The settings of the write side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The term of a lease, and the time after which a silent worker counts as lost.
     pub leases: LeaseTerms,
-    /// The cache size of each consistency boundary, in folded events.
-    pub cached_events_max: usize,
+    /// The bounds of the cached states.
+    pub state_cache: StateCacheLimits,
     /// The most video analyses that a tenant may have in progress.
     pub analyses_max: usize,
     /// True if this process runs the matchmaker; otherwise another process on the same log does.
     pub run_matchmaker: bool,
+    /// The folder of the snapshots from which a start continues; none to read the whole log.
+    pub snapshots: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             leases: LeaseTerms::default(),
-            cached_events_max: 2_000_000,
+            state_cache: StateCacheLimits::default(),
             analyses_max: 100,
             run_matchmaker: true,
+            snapshots: None,
         }
     }
 }
@@ -99,7 +108,8 @@ impl Commands {
         };
         let game_service = GameServiceClient::new(backend, clock.clone());
         let ratings = Ratings::new(external.ratings, clock.clone());
-        let engine = Arc::new(Engine::new(log, clock, ids, vault, settings.cached_events_max));
+        let engine = Engine::new(log, clock, ids, vault, settings.state_cache);
+        let engine = Arc::new(engine.with_snapshots(settings.snapshots));
         Self {
             jobs: Arc::new(Jobs::new(engine.clone(), settings.leases, settings.analyses_max)),
             matchmaking: Arc::new(Matchmaking::new(engine, game_service, ratings)),
@@ -119,10 +129,21 @@ impl Commands {
         }
     }
 
-    /// Stops the processes and cancels waiting claims. Commands in progress are not touched.
+    /// Stops the processes after a snapshot of their folds, and cancels waiting claims. Commands in progress are not
+    /// touched.
     pub async fn shutdown(&self) {
         self.jobs.board.close();
         let tasks: Vec<_> = self.tasks().drain(..).collect();
+        if !tasks.is_empty() {
+            let snapshots = async {
+                self.jobs.snapshots.request().await;
+                if self.run_matchmaker {
+                    self.matchmaking.snapshots.request().await;
+                }
+            };
+            // Snapshots only save time at the next start, so a disk that hangs does not stop the shutdown.
+            let _ = tokio::time::timeout(SNAPSHOTS_WITHIN, snapshots).await;
+        }
         for task in tasks {
             task.abort();
             let _ = task.await;

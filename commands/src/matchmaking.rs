@@ -50,6 +50,7 @@ use crate::engine::Engine;
 use crate::engine::command_context::CommandContext;
 use crate::engine::execute::{ExecuteError, LoadError, Streams};
 use crate::engine::problem::{from_execute_error, from_load_error};
+use crate::engine::snapshot::Snapshots;
 use game_service::GameServiceClient;
 use ratings::Ratings;
 
@@ -79,6 +80,7 @@ pub struct Matchmaking {
     running: Mutex<HashSet<UnfinishedSaga>>,
     pending: Mutex<PendingSagas>,
     progress: watch::Sender<Progress>,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// The log position that the pending work includes, and its readiness.
@@ -175,6 +177,7 @@ impl Matchmaking {
             running: Mutex::default(),
             pending: Mutex::default(),
             progress: watch::Sender::new(progress),
+            snapshots: engine.snapshots("matchmaking"),
             engine,
         }
     }
@@ -224,6 +227,12 @@ impl Matchmaking {
         let cause = step.cause(at, Some(subject_id), &action);
         let command = player::Command { subject_id, at, action };
         Ok(self.players.execute(&stream, &cause, command).await?.position)
+    }
+
+    /// Continues with the pending work of a snapshot, before the first event is applied.
+    pub(crate) fn restore(&self, pending: PendingSagas, position: Position) {
+        *self.pending() = pending;
+        self.progress.send_modify(|progress| progress.position = position);
     }
 
     /// Applies events to the pending work.

@@ -15,18 +15,17 @@ type Process = BoxFuture<'static, ()>;
 /// The work board's reader, and the processes that act on the board.
 pub(crate) fn of_jobs(jobs: &Arc<Jobs>) -> [Process; 4] {
     [
-        scheduler::follow(jobs.board.clone(), jobs.engine.log.clone()).boxed(),
+        scheduler::follow(jobs.clone()).boxed(),
         lease_expiry::run(jobs.clone()).boxed(),
         worker_timeout::run(jobs.clone()).boxed(),
         retry::run(jobs.clone()).boxed(),
     ]
 }
 
-/// The matchmaker, the reconciler with its reader, and the expiry.
-pub(crate) fn of_matchmaking(matchmaking: &Arc<Matchmaking>) -> [Process; 4] {
+/// The matchmaker, which reads the log for all of them, the reconciler, and the expiry.
+pub(crate) fn of_matchmaking(matchmaking: &Arc<Matchmaking>) -> [Process; 3] {
     let processes = [
         matchmaker::run(matchmaking.clone()).boxed(),
-        reconciler::follow(matchmaking.clone()).boxed(),
         reconciler::run(matchmaking.clone()).boxed(),
         expiry::run(matchmaking.clone()).boxed(),
     ];

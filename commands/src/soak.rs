@@ -31,6 +31,11 @@ const LOAD_DURATION: Duration = Duration::from_secs(2 * 60 * 60);
 /// The time after the load within which everything must end: a match without a result alone lasts two hours.
 const ENDS_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// The events of twenty minutes, for tests of other modules.
+pub(crate) fn history() -> Vec<Envelope> {
+    soak(7, LOAD_DURATION / 6).0
+}
+
 /// Runs one seed until all work has ended.
 fn soak(seed: u64, duration: Duration) -> (Vec<Envelope>, Figures) {
     let end = Timestamp::EPOCH.after(duration);

@@ -12,9 +12,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The thresholds and durations of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The number of latest calls that count.
     pub calls_max: usize,
@@ -68,7 +69,7 @@ pub enum Outcome {
 }
 
 /// The permission for one call; its outcome is reported with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "the outcome of an allowed call must be reported, or a probe is lost"]
 pub struct Permit {
     epoch: u64,
@@ -86,7 +87,7 @@ pub struct CircuitOpen {
 const PROBED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The breaker of one service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Breaker {
     settings: Settings,
     /// Incremented by every transition, so that late reports are recognised.
@@ -96,7 +97,7 @@ pub struct Breaker {
     inner: Inner,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Inner {
     /// Whether each of the latest calls failed, oldest first.
     Closed(VecDeque<bool>),

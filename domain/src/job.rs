@@ -292,6 +292,12 @@ impl Decider for JobDecider {
             (Some(job), event) => State(Some(evolve_job(job, event))),
         }
     }
+
+    fn heap_bytes(state: &State, event_bytes: usize) -> usize {
+        // Of the events of a job, only its result can be large.
+        let result = state.0.as_ref().and_then(|job| job.result.as_ref());
+        if result.is_some() { event_bytes } else { event_bytes.min(2048) }
+    }
 }
 
 fn evolve_job(mut job: Job, event: &JobEvent) -> Job {

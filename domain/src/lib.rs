@@ -11,6 +11,7 @@ pub mod game_match;
 pub mod image_matching;
 pub mod job;
 pub mod lease;
+pub mod map_as_list;
 pub mod matchmaking;
 pub mod player;
 pub mod pool;

@@ -75,6 +75,11 @@ impl Blocks {
         remove(&mut self.blocked_by, other, by);
     }
 
+    /// All blocks: the blocking player, and the blocked one.
+    pub fn iter(&self) -> impl Iterator<Item = (SubjectId, SubjectId)> {
+        self.blocked.iter().flat_map(|(by, others)| others.iter().map(|other| (*by, *other)))
+    }
+
     /// Whether the first blocks the second.
     pub fn has(&self, by: SubjectId, other: SubjectId) -> bool {
         self.blocked.get(&by).is_some_and(|blocked| blocked.contains(&other))

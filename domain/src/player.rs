@@ -369,6 +369,11 @@ impl Decider for PlayerDecider {
         }
         state
     }
+
+    fn heap_bytes(state: &State, event_bytes: usize) -> usize {
+        // Of the past entries and results, little is left.
+        event_bytes.min(4096 + state.blocked.len() * 48)
+    }
 }
 
 /// The side balance after one more game on this side.

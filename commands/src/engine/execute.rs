@@ -1,24 +1,28 @@
 //! Executes commands: load, decide, append, and on a conflict decide again.
 //!
 //! Folded states are cached, so that a command reads only new events: a stream of 60,000 events is folded once and then
-//! updated with each append. Commands on one stream wait for each other here, to avoid conflicts in the log. That is an
-//! optimisation only: the log's expected revision decides.
+//! updated with each append. A long stream is folded on a thread for blocking work, so that no other task waits for it.
+//! Commands on one stream wait for each other here, to avoid conflicts in the log. That is an optimisation only: the log's
+//! expected revision decides.
 
 mod cache;
 mod cached_stream;
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use event_schemas::envelope::{Cause, Event, Idempotency, NewEvent, Unreadable};
+use event_schemas::envelope::{Cause, Event, Idempotency, NewEvent, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 
 use domain::decider::{self, Decider, Occurred, RefusedItem};
 use event_log::clock::Clock;
 use event_log::{APPEND_EVENTS_MAX, AppendError, EventLog, Expected, Log, ReadError};
+use tokio::runtime::Handle;
 
 use super::idempotency::{self, KeyStatus};
-use cache::{Cache, Entry};
+use cache::Entry;
+pub use cache::{StateCache, StateCacheLimits};
 pub use cached_stream::CachedStream;
 
 /// The number of decisions before a command fails as contended.
@@ -26,6 +30,9 @@ const ATTEMPTS_MAX: u32 = 16;
 
 /// The number of events per read.
 const PAGE_EVENTS: usize = 4096;
+
+/// The most events that are folded on the thread of the command.
+const INLINE_EVENTS: usize = 256;
 
 /// The bytes of one append: below the log's own limit, and below EventStoreDB's limit with its framing.
 const APPEND_BYTES: usize = 900_000;
@@ -83,7 +90,8 @@ impl<R: fmt::Display> ExecuteError<R> {
 pub struct Streams<D: Decider> {
     log: Log,
     clock: Clock,
-    cache: Cache<D>,
+    cache: StateCache,
+    decider: PhantomData<fn() -> D>,
 }
 
 impl<D: Decider> fmt::Debug for Streams<D> {
@@ -94,21 +102,23 @@ impl<D: Decider> fmt::Debug for Streams<D> {
 
 impl<D: Decider> Clone for Streams<D> {
     fn clone(&self) -> Self {
-        Self { log: self.log.clone(), clock: self.clock.clone(), cache: self.cache.clone() }
+        Self::over(self.log.clone(), self.clock.clone(), self.cache.clone())
+    }
+}
+
+impl<D: Decider> Streams<D> {
+    /// The streams of a log, with a cache that other kinds of streams may share.
+    pub fn over(log: Log, clock: Clock, cache: StateCache) -> Self {
+        Self { log, clock, cache, decider: PhantomData }
     }
 }
 
 impl<D> Streams<D>
 where
-    D: Decider,
-    D::State: Clone,
+    D: Decider + 'static,
+    D::State: Clone + Send,
     D::Event: TryFrom<Event> + Into<Event> + Clone,
 {
-    /// Streams with a cache for states of up to `cached_events_max` folded events in total.
-    pub fn new(log: Log, clock: Clock, cached_events_max: usize) -> Self {
-        Self { log, clock, cache: Cache::new(cached_events_max) }
-    }
-
     /// Executes a command on a stream.
     ///
     /// # Errors
@@ -135,7 +145,7 @@ where
         let shared = self.cache.entry(stream);
         let mut entry = shared.lock().await;
         let executed = self.decide_and_append(stream, cause, commands, &mut entry).await;
-        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
+        self.cache.record_cost(stream, &entry);
         metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
         executed
     }
@@ -153,7 +163,7 @@ where
         let mut entry = shared.lock().await;
         self.catch_up(stream, &mut entry).await?;
         let projected = project(entry.get_or_insert_default());
-        self.cache.record_cost(stream, entry.as_ref().map_or(0, CachedStream::cost));
+        self.cache.record_cost(stream, &entry);
         Ok(projected)
     }
 
@@ -218,11 +228,9 @@ where
                 return Ok(has_new_events);
             }
             has_new_events = true;
-            let cached = entry.get_or_insert_default();
-            for recorded in &page {
-                cached.apply_recorded(recorded)?;
-            }
-            if page.len() < PAGE_EVENTS && self.log.short_page_means_end() {
+            let is_last = page.len() < PAGE_EVENTS && self.log.short_page_means_end();
+            *entry = Some(fold(entry.take().unwrap_or_default(), page).await?);
+            if is_last {
                 return Ok(has_new_events);
             }
         }
@@ -269,6 +277,28 @@ where
             }
         }
         Ok(Executed { events: *recorded, position, repeated: false })
+    }
+}
+
+/// Applies the events to the state; many of them on a thread for blocking work.
+async fn fold<D>(mut cached: CachedStream<D>, page: Vec<Recorded>) -> Result<CachedStream<D>, LoadError>
+where
+    D: Decider + 'static,
+    D::State: Send,
+    D::Event: TryFrom<Event>,
+{
+    let is_short = page.len() <= INLINE_EVENTS;
+    let fold = move || {
+        page.iter().try_for_each(|recorded| cached.apply_recorded(recorded))?;
+        Ok::<_, LoadError>(cached)
+    };
+    match Handle::try_current() {
+        Ok(runtime) if !is_short => {
+            let folded = runtime.spawn_blocking(fold).await;
+            folded.map_err(|_| ReadError::Unavailable("the folding thread ended early".to_owned()))?
+        }
+        // A simulation has no runtime.
+        _ => fold(),
     }
 }
 

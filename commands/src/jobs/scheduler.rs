@@ -1,6 +1,6 @@
 //! The work board: the ready queue, the leases and the present workers.
 //!
-//! It is a fold over the log, kept in memory and rebuilt at every start. It only proposes work: the work's own stream
+//! It is a fold over the log, kept in memory; a start continues from a snapshot. It only proposes work: the work's own stream
 //! decides about a claim. Heartbeats are not events and exist only here, so a restart grants every open lease and every
 //! worker one full term.
 
@@ -27,6 +27,7 @@ use event_schemas::ids::{CorrelationId, EventId, JobId, LeaseId, Position, Reque
 use event_schemas::job::{JobKind, PhasePrior};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -39,7 +40,7 @@ pub use workers::{OrphanedLeases, TimedOutWorker};
 use crate::engine::idempotency::KeyStatus;
 
 /// The identity of a work item, which can be claimed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Work {
     /// A job as a whole.
     Job(JobId),
@@ -270,6 +271,20 @@ impl WorkBoard {
         self.locked().orphaned_leases()
     }
 
+    /// Continues from a snapshot, before the first event is applied.
+    fn restore(&self, snapshot: State, position: Position) {
+        let now = self.0.clock.now();
+        let mut state = self.locked();
+        *state = snapshot.restored(state.term(), position, now);
+        drop(state);
+        self.0.position.send_replace(position);
+    }
+
+    /// The stored form of the fold.
+    fn snapshot(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&*self.locked())
+    }
+
     fn apply(&self, events: &[Envelope], next: Position) {
         let now = self.0.clock.now();
         let mut state = self.locked();
@@ -370,7 +385,7 @@ impl Drop for WaitTicket {
 }
 
 /// The end of a worker, which ends its leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerGone {
     pub end: WorkerEnd,
     /// The event that recorded it.
@@ -378,7 +393,7 @@ pub struct WorkerGone {
 }
 
 /// The event that a process reacts to, and its correlation id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     pub event_id: EventId,
     pub correlation_id: CorrelationId,
@@ -390,6 +405,8 @@ impl Origin {
     }
 }
 
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod timer_tests;
 

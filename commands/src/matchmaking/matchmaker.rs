@@ -1,13 +1,15 @@
 //! The matchmaker: pairs queued players.
 //!
-//! It has a fold of its own, so that a pass over a large pool blocks no other task. It runs after catch-up, when a pool
+//! It reads the log for all of matchmaking, and keeps the queues, which no other task waits for, and the pending work. A pass
+//! runs after catch-up, when a pool
 //! has changed, and when a pool's timer fires because two players may be paired; it does not poll. Entries that are
 //! being placed are reserved until the fold includes the outcome.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
-use domain::matchmaking::pending_work::UnfinishedSaga;
+use domain::matchmaking::pending_work::{PendingSagas, UnfinishedSaga};
+use domain::matchmaking::queues::snapshot::Snapshot;
 use domain::matchmaking::queues::{PoolId, Queues, propose};
 use event_log::{EventLog, Filter, Page, ReadError};
 use event_schemas::envelope::{Actor, Envelope, Recorded};
@@ -16,12 +18,14 @@ use event_schemas::ids::{EntryId, Position};
 use event_schemas::time::Timestamp;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{Matchmaking, RETRY_DELAY, stream_prefixes};
 use crate::engine::command_context::CommandContext;
 use crate::engine::execute::LoadError;
+use crate::engine::snapshot::Checkpoint;
 
 const NAME: &str = "matchmaker";
 
@@ -33,12 +37,20 @@ const STEP_ENTRIES: usize = 8_192;
 /// Runs until the server shuts down, or the log cannot be read any more.
 pub(crate) async fn run(matchmaking: Arc<Matchmaking>) {
     let before_start = *matchmaking.engine.log.head().borrow();
-    let mut events =
-        matchmaking.engine.log.subscribe(Position::START, Filter::StreamPrefixes(stream_prefixes()));
-    let mut matchmaker = Matchmaker::new(matchmaking);
+    let mut requested = matchmaking.snapshots.requested();
+    let loaded = matchmaking.snapshots.load::<StoredFolds>().await;
+    let mut writer = matchmaking.snapshots.writer(loaded.as_ref().map(|(_, checkpoint)| *checkpoint));
+    let mut matchmaker = Matchmaker::new(matchmaking.clone(), loaded);
+    let filter = Filter::StreamPrefixes(stream_prefixes());
+    let mut events = matchmaking.engine.log.subscribe(matchmaker.position, filter);
     let mut placing = FuturesUnordered::new();
+    let mut is_live = false;
     loop {
         if events.position() >= before_start {
+            if !is_live {
+                is_live = true;
+                matchmaking.go_live();
+            }
             matchmaker.run_pairing().await;
             while placing.len() < matchmaker.capacity()
                 && let Some(pending) = matchmaker.pending.pop_front()
@@ -49,11 +61,17 @@ pub(crate) async fn run(matchmaking: Arc<Matchmaking>) {
         let next = matchmaker.next_pass_at();
         tokio::select! {
             biased;
+            Some(done) = requested.recv() => {
+                writer.answer(done, matchmaker.checkpoint, matchmaker.snapshot()).await;
+            }
             Some(outcome) = placing.next(), if !placing.is_empty() => matchmaker.placement_finished(outcome),
             page = events.next() => {
                 if let Err(error) = matchmaker.read(page) {
-                    tracing::error!(%error, "matchmaker stopped");
+                    tracing::error!(%error, "matchmaking cannot read the log and has stopped");
                     return;
+                }
+                if writer.is_due(matchmaker.checkpoint) {
+                    writer.write(matchmaker.checkpoint, matchmaker.snapshot()).await;
                 }
             }
             () = matchmaker.matchmaking.engine.clock.sleep_until(next.unwrap_or(NEVER)), if next.is_some() => {}
@@ -127,11 +145,19 @@ async fn place_match(matchmaking: Arc<Matchmaking>, pending: PendingMatch) -> Pl
     }
 }
 
+/// The stored form of the folds.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredFolds {
+    pub(super) queues: Snapshot,
+    pub(super) pending: PendingSagas,
+}
+
 /// All pools, with the entries that are being placed.
 struct Matchmaker {
     matchmaking: Arc<Matchmaking>,
     queues: Queues,
     position: Position,
+    checkpoint: Option<Checkpoint>,
     /// The paired entries, until the fold includes the outcome.
     reserved: HashSet<EntryId>,
     awaiting_projection: Vec<(Position, PlacementOutcome)>,
@@ -143,14 +169,23 @@ struct Matchmaker {
 }
 
 impl Matchmaker {
-    fn new(matchmaking: Arc<Matchmaking>) -> Self {
+    fn new(matchmaking: Arc<Matchmaking>, loaded: Option<(StoredFolds, Checkpoint)>) -> Self {
+        let checkpoint = loaded.as_ref().map(|(_, checkpoint)| *checkpoint);
+        let position = checkpoint.map_or(Position::START, |checkpoint| checkpoint.position);
+        let mut queues = Queues::default();
+        if let Some((folds, _)) = loaded {
+            queues = Queues::restore(folds.queues);
+            matchmaking.restore(folds.pending, position);
+        }
         Self {
             matchmaking,
-            queues: Queues::default(),
-            position: Position::START,
+            // Every pool needs a first pass.
+            dirty_pools: queues.pools().map(|(id, _)| id.clone()).collect(),
+            queues,
+            position,
+            checkpoint,
             reserved: HashSet::new(),
             awaiting_projection: Vec::new(),
-            dirty_pools: BTreeSet::new(),
             timers: BTreeMap::new(),
             pending: VecDeque::new(),
         }
@@ -159,7 +194,10 @@ impl Matchmaker {
     fn read(&mut self, page: Result<Page, ReadError>) -> Result<(), LoadError> {
         let page = page?;
         let events: Result<Vec<Envelope>, _> = page.events.iter().map(Recorded::decode).collect();
-        self.apply(&events?, page.next);
+        let events = events?;
+        self.apply(&events, page.next);
+        self.matchmaking.apply(&events, page.next);
+        self.checkpoint = page.events.last().map(Checkpoint::from).or(self.checkpoint);
         Ok(())
     }
 
@@ -173,6 +211,12 @@ impl Matchmaker {
             });
             self.dirty_pools.insert(outcome.pool);
         }
+    }
+
+    fn snapshot(&self) -> impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + use<> {
+        let pending = self.matchmaking.pending().clone();
+        let folds = StoredFolds { queues: self.queues.snapshot(), pending };
+        move || serde_json::to_vec(&folds)
     }
 
     /// Keeps the entries of a placement reserved until the fold includes the outcome.

@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::matchmaking::pending_work::{Trigger, UnfinishedSaga};
-use event_log::{EventLog, Filter};
-use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use futures_util::{StreamExt, stream};
 
-use super::{Matchmaking, RETRY_DELAY, stream_prefixes};
+use super::{Matchmaking, RETRY_DELAY};
 use crate::engine::command_context::CommandContext;
 
 const NAME: &str = "reconciler";
@@ -22,35 +20,6 @@ const NAME: &str = "reconciler";
 const GRACE: Duration = Duration::from_secs(5);
 /// The number of sagas that are completed concurrently.
 const AT_ONCE_MAX: usize = 64;
-
-/// Keeps the pending work up to date, until the log cannot be read any more.
-pub(crate) async fn follow(matchmaking: Arc<Matchmaking>) {
-    let before_start = *matchmaking.engine.log.head().borrow();
-    let mut events =
-        matchmaking.engine.log.subscribe(Position::START, Filter::StreamPrefixes(stream_prefixes()));
-    let mut is_live = false;
-    loop {
-        if !is_live && events.position() >= before_start {
-            is_live = true;
-            matchmaking.go_live();
-        }
-        let page = match events.next().await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::error!(%error, "matchmaking cannot read the log and has stopped");
-                return;
-            }
-        };
-        let decoded: Result<Vec<Envelope>, _> = page.events.iter().map(|event| event.decode()).collect();
-        match decoded {
-            Ok(decoded) => matchmaking.apply(&decoded, page.next),
-            Err(error) => {
-                tracing::error!(%error, "matchmaking cannot decode an event and has stopped");
-                return;
-            }
-        }
-    }
-}
 
 /// Runs until the server shuts down.
 pub(crate) async fn run(matchmaking: Arc<Matchmaking>) {

@@ -50,7 +50,7 @@ fn simulate(seed: u64) -> (Vec<Envelope>, Figures) {
     (0..STEPS).for_each(|_| world.step());
     world.settle();
     for server in &world.servers {
-        assert_eq!(server.tasks.len(), 4, "seed {seed}: a request never ended, or a process did");
+        assert_eq!(server.tasks.len(), 3, "seed {seed}: a request never ended, or a process did");
         let pending: Vec<_> = server.matchmaking.pending().unfinished().map(|(id, _)| id).collect();
         assert!(pending.is_empty(), "seed {seed}: unfinished for ever: {pending:?}");
         assert_eq!(server.matchmaking.pending().deadline_count(), 0, "seed {seed}: a deadline never came");

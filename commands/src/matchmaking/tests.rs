@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use domain::matchmaking::queues::Queues;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Filter, Log, MemoryLog};
 use event_schemas::envelope::Event;
@@ -11,6 +12,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::game_service::GameBackend;
+use super::matchmaker::StoredFolds;
 use super::simulation::players::{person, queue};
 use super::*;
 use crate::processes::of_matchmaking;
@@ -70,4 +72,28 @@ async fn entry_overdue_at_start_expires_instead_of_pairing() {
     let is_match = |event: &Event| matches!(event, Event::GameMatch(_));
     assert!(!events.iter().any(is_match), "{events:?}");
     tasks.iter().for_each(JoinHandle::abort);
+}
+
+#[test]
+fn restored_folds_equal_the_folds_of_all_events() {
+    let history = crate::soak::history();
+    let mut folds = vec![(Queues::default(), PendingSagas::default())];
+    let mut busy = 0;
+    for events in history.chunks(history.len() / 16) {
+        for (queues, pending) in &mut folds {
+            for event in events {
+                queues.apply(event);
+                pending.apply(event);
+            }
+            queues.take_changed();
+        }
+        let (queues, pending) = &folds[0];
+        busy += pending.unfinished().count();
+        let stored = StoredFolds { queues: queues.snapshot(), pending: pending.clone() };
+        let stored = serde_json::to_vec(&stored).unwrap();
+        let restored: StoredFolds = serde_json::from_slice(&stored).unwrap();
+        folds.push((Queues::restore(restored.queues), restored.pending));
+        assert!(folds.iter().all(|fold| *fold == folds[0]));
+    }
+    assert!(busy > 0, "the history has no unfinished saga at any of the cuts");
 }

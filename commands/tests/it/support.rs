@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use commands::{Commands, ExternalServices, Settings};
@@ -37,6 +38,8 @@ pub(crate) struct TestApp {
     /// The OpenAPI document of the write routes.
     pub(crate) document: Value,
     has_keys: bool,
+    /// The folder of the snapshots.
+    snapshots: Option<Arc<tempfile::TempDir>>,
 }
 
 /// A response with its whole body.
@@ -141,7 +144,10 @@ impl TestApp {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let log = Log::new(MemoryLog::new(clock.clone()));
         let vault = Vault::in_memory().await.unwrap();
-        Self::build(Settings::default(), ExternalServices::default(), clock, log, vault, false).await
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let settings = Settings { snapshots: Some(folder.path().to_owned()), ..Settings::default() };
+        let app = Self::build(settings, ExternalServices::default(), clock, log, vault, false).await;
+        Self { snapshots: Some(folder), ..app }
     }
 
     /// A server that calls these services.
@@ -154,28 +160,29 @@ impl TestApp {
         let app = Self::new().await;
         let term = Duration::from_secs(seconds);
         let leases = LeaseTerms { term, heartbeat: term / 3 };
-        let settings = Settings { leases, ..Settings::default() };
+        let settings = Settings { leases, ..app.settings.clone() };
         Self { settings, ..app }.restarted().await
     }
 
     /// A server that lets a tenant have so many analyses in progress.
     pub(crate) async fn with_analyses_max(analyses_max: usize) -> Self {
         let app = Self::new().await;
-        let settings = Settings { analyses_max, ..Settings::default() };
+        let settings = Settings { analyses_max, ..app.settings.clone() };
         Self { settings, ..app }.restarted().await
     }
 
     /// A server without a matchmaker.
     pub(crate) async fn without_matchmaking() -> Self {
         let app = Self::new().await;
-        let settings = Settings { run_matchmaker: false, ..Settings::default() };
+        let settings = Settings { run_matchmaker: false, ..app.settings.clone() };
         Self { settings, ..app }.restarted().await
     }
 
     /// A second server over the same log, with a memory of its own.
     pub(crate) async fn second_server(&self) -> Self {
         let (clock, log, vault) = (self.clock.clone(), self.log.clone(), self.vault.clone());
-        Self::build(self.settings, self.external_services.clone(), clock, log, vault, self.has_keys).await
+        let settings = Settings { snapshots: None, ..self.settings.clone() };
+        Self::build(settings, self.external_services.clone(), clock, log, vault, self.has_keys).await
     }
 
     /// A server over the log of a simulated disk.
@@ -205,11 +212,12 @@ impl TestApp {
         Self { external_services, ..self }.restarted().await
     }
 
-    /// The server after a restart: the same log, without any state in memory.
+    /// The server after a restart: the same log and snapshots, without any state in memory.
     pub(crate) async fn restarted(self) -> Self {
         self.commands.shutdown().await;
-        Self::build(self.settings, self.external_services, self.clock, self.log, self.vault, self.has_keys)
-            .await
+        let Self { settings, external_services, clock, log, vault, has_keys, snapshots, .. } = self;
+        let app = Self::build(settings, external_services, clock, log, vault, has_keys).await;
+        Self { snapshots, ..app }
     }
 
     async fn build(
@@ -221,8 +229,14 @@ impl TestApp {
         has_keys: bool,
     ) -> Self {
         let services = external_services.clone();
-        let commands =
-            Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), services);
+        let commands = Commands::open(
+            settings.clone(),
+            log.clone(),
+            clock.clone(),
+            Ids::Random,
+            vault.clone(),
+            services,
+        );
         // The vault works on a thread of its own, for which simulated time does not wait.
         vault.subject(&"default".parse().unwrap(), &"local".parse().unwrap()).await.unwrap();
         commands.start();
@@ -242,7 +256,18 @@ impl TestApp {
             Auth::open(now)
         };
         let client = TestClient::new(layers(service, WebSettings::new(auth, routes)));
-        Self { clock, log, commands, settings, external_services, vault, client, document, has_keys }
+        Self {
+            clock,
+            log,
+            commands,
+            settings,
+            external_services,
+            vault,
+            client,
+            document,
+            has_keys,
+            snapshots: None,
+        }
     }
 
     pub(crate) fn call(&self, method: &str, path: impl AsRef<str>) -> Call<'_> {

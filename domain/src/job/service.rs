@@ -11,13 +11,14 @@ use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::JobId;
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use strum::VariantArray;
 
 use super::pipeline;
 use crate::breaker::{Breaker, CircuitState, Outcome, Permit, Settings};
 
 /// An external service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Service {
@@ -86,7 +87,7 @@ pub enum Admission {
 }
 
 /// The breakers of all services, and the calls in progress.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Services {
     settings: Settings,
     breakers: HashMap<Service, Breaker>,
@@ -94,7 +95,7 @@ pub struct Services {
 }
 
 /// A job that is claimed as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct TrackedJob {
     kind: JobKind,
     stage: Phase,

@@ -13,11 +13,12 @@ use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::{ChallengeId, CorrelationId, EntryId, EventId, GameMatchId, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, ReleaseReason};
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::challenge;
 
 /// The event that made attention necessary, and its causal chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     pub tenant: Tenant,
     pub event_id: EventId,
@@ -38,7 +39,7 @@ impl Trigger {
 }
 
 /// A saga to be finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum UnfinishedSaga {
     /// Proposed and not decided, or over while players are still reserved for it.
     Match(GameMatchId),
@@ -48,7 +49,7 @@ pub enum UnfinishedSaga {
 }
 
 /// An entry, challenge or match that expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Expiring {
     Entry(SubjectId, EntryId),
     Challenge(ChallengeId),
@@ -57,7 +58,7 @@ pub enum Expiring {
 }
 
 /// The stage of a saga.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum SagaStage {
     /// Not decided yet.
     Open,
@@ -67,7 +68,7 @@ enum SagaStage {
     Over,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct TrackedSaga {
     stage: SagaStage,
     reserved: BTreeSet<SubjectId>,
@@ -75,11 +76,14 @@ struct TrackedSaga {
 }
 
 /// All pending work.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PendingSagas {
+    #[serde(with = "crate::map_as_list")]
     tracked: HashMap<UnfinishedSaga, TrackedSaga>,
     unfinished: BTreeSet<UnfinishedSaga>,
+    #[serde(with = "crate::map_as_list")]
     due: BTreeMap<(Timestamp, Expiring), Trigger>,
+    #[serde(with = "crate::map_as_list")]
     due_at: HashMap<Expiring, Timestamp>,
     /// The number of scheduled deadlines that belong to entries.
     searching: usize,

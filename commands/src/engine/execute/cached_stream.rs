@@ -20,12 +20,12 @@ pub struct CachedStream<D: Decider> {
     position: Position,
     tenant: Option<Tenant>,
     /// The size of the data of all its events.
-    bytes: usize,
+    event_bytes: usize,
     pub(super) keys: Keys,
 }
 
-/// The data size of an ordinary event. A larger event costs as many ordinary events as fit into its size.
-const EVENT_BYTES: usize = 512;
+/// The memory of one idempotency key.
+const KEY_BYTES: usize = 160;
 
 impl<D: Decider> fmt::Debug for CachedStream<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +40,7 @@ impl<D: Decider> Default for CachedStream<D> {
             revision: None,
             position: Position::START,
             tenant: None,
-            bytes: 0,
+            event_bytes: 0,
             keys: Keys::default(),
         }
     }
@@ -71,10 +71,14 @@ impl<D: Decider> CachedStream<D> {
         self.revision.map_or(Revision(0), Revision::next)
     }
 
-    /// The approximate memory of the state, counted in ordinary events.
-    pub(super) fn cost(&self) -> usize {
-        let events = usize::try_from(self.next_revision().0).unwrap_or(usize::MAX);
-        events.max(self.bytes / EVENT_BYTES).saturating_add(self.keys.len())
+    /// The number of events that it is the fold of.
+    pub(super) fn events(&self) -> u64 {
+        self.next_revision().0
+    }
+
+    /// The approximate memory of the state and its keys.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + D::heap_bytes(&self.state, self.event_bytes) + self.keys.len() * KEY_BYTES
     }
 
     /// Applies an event that was read from the log.
@@ -90,7 +94,7 @@ impl<D: Decider> CachedStream<D> {
         if let Some(carried) = envelope.metadata.idempotency {
             self.keys.record(carried, 1, recorded.position, recorded.recorded_at);
         }
-        self.bytes += recorded.data.len();
+        self.event_bytes += recorded.data.len();
         self.revision = Some(recorded.revision);
         self.position = recorded.position;
         Ok(())
@@ -112,7 +116,7 @@ impl<D: Decider> CachedStream<D> {
         if let Some(carried) = carried {
             self.keys.record(carried, events.len(), appended.position, appended.recorded_at);
         }
-        self.bytes += bytes;
+        self.event_bytes += bytes;
         self.revision = Some(appended.revision);
         self.position = appended.position;
     }

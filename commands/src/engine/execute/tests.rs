@@ -63,13 +63,17 @@ impl TestStreams {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp::EPOCH);
         let log = Log::new(MemoryLog::new(clock.clone()));
-        let streams = Streams::new(log.clone(), clock.clone(), 1_000_000);
+        let streams = Streams::over(log.clone(), clock.clone(), StateCache::new(StateCacheLimits::default()));
         Self { clock, log, streams }
     }
 
     /// Another process, or this one after a restart: the same log with an empty cache.
     fn elsewhere(&self) -> Streams<Notes> {
-        Streams::new(self.log.clone(), self.clock.clone(), 1_000_000)
+        self.with_cache(StateCacheLimits::default())
+    }
+
+    fn with_cache(&self, limits: StateCacheLimits) -> Streams<Notes> {
+        Streams::over(self.log.clone(), self.clock.clone(), StateCache::new(limits))
     }
 
     fn events(&self) -> u64 {
@@ -241,7 +245,7 @@ async fn repetition_resumes_a_command_interrupted_between_appends() {
 #[tokio::test]
 async fn states_beyond_the_cost_limit_are_evicted_and_reloaded() {
     let test = TestStreams::new();
-    let small = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 50);
+    let small = test.with_cache(StateCacheLimits { small: 5_000, large: 0 });
     for n in 0..100 {
         small.execute(&stream(n), &cause(n), notes(&["a"])).await.unwrap();
     }
@@ -256,7 +260,8 @@ async fn key_of_a_pending_append_is_refused_for_another_body() {
     let clock = Clock::manual(Timestamp::EPOCH);
     let settings = Settings { reserve_bytes: 0, ..Settings::new("simulated") };
     let (log, _) = EmbeddedLog::open_simulated(SimDisk::new(1), &settings, clock.clone()).unwrap();
-    let streams = Streams::<Notes>::new(Log::new(log.clone()), clock, 1_000_000);
+    let streams =
+        Streams::<Notes>::over(Log::new(log.clone()), clock, StateCache::new(StateCacheLimits::default()));
     let stream = stream(1);
 
     assert!(streams.execute(&stream, &keyed_cause(1, "a"), notes(&["a"])).now_or_never().is_none());
@@ -268,14 +273,14 @@ async fn key_of_a_pending_append_is_refused_for_another_body() {
 }
 
 #[tokio::test]
-async fn large_events_cost_as_much_as_many_small_ones() {
+async fn states_of_large_events_are_evicted_earlier() {
     let test = TestStreams::new();
-    let small = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 1000);
+    let small = test.with_cache(StateCacheLimits { small: 500_000, large: 0 });
     for n in 0..20 {
         small.execute(&stream(n), &cause(n), vec!["a".repeat(100_000)]).await.unwrap();
     }
     assert!(small.cache.len() <= 5, "{}", small.cache.len());
-    let elsewhere = Streams::<Notes>::new(test.log.clone(), test.clock.clone(), 1000);
+    let elsewhere = test.with_cache(StateCacheLimits { small: 500_000, large: 0 });
     for n in 0..20 {
         elsewhere.query(&stream(n), |_| ()).await.unwrap();
     }

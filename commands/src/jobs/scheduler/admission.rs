@@ -9,6 +9,7 @@ use event_schemas::ids::JobId;
 use event_schemas::job::{JobEvent, JobKind};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
+use serde::{Deserialize, Serialize};
 
 /// The kinds that are claimed as whole jobs.
 const KINDS: [(WorkKind, JobKind); 5] = [
@@ -19,12 +20,14 @@ const KINDS: [(WorkKind, JobKind); 5] = [
     (WorkKind::ModelTraining, JobKind::ModelTraining),
 ];
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct AdmissionControl {
     pub(super) services: Services,
     /// The number of work items of each kind that claims have reserved, and that no event has recorded yet.
+    #[serde(skip)]
     reserved: HashMap<WorkKind, usize>,
     /// The capacities at the last check.
+    #[serde(skip)]
     last_capacity: HashMap<WorkKind, usize>,
 }
 

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Tenant};
 use event_schemas::job::{JobEvent, JobKind, Phase};
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct AnalysesInProgress {
     /// The analyses that are in progress, or have failed and may be resumed.
     known: HashSet<JobId>,

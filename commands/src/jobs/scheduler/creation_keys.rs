@@ -6,11 +6,12 @@ use std::collections::{HashMap, VecDeque};
 use event_schemas::envelope::{BodyHash, Idempotency};
 use event_schemas::ids::{JobId, Position};
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::engine::idempotency::{CompletedCommand, KEY_TTL, KeyStatus};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct CreationKeys {
     known: HashMap<Uuid, (BodyHash, Position, JobId)>,
     order: VecDeque<(Timestamp, Uuid)>,

@@ -7,6 +7,7 @@ use event_schemas::envelope::Idempotency;
 use event_schemas::ids::{LeaseId, Position, Tenant, WorkerId};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
+use serde::{Deserialize, Serialize};
 
 use super::{Origin, Work};
 
@@ -14,7 +15,7 @@ use super::{Origin, Work};
 const ENDED_MAX: usize = 20_000;
 
 /// A worker's lease on a work item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub tenant: Tenant,
     pub work: Work,
@@ -52,14 +53,15 @@ pub enum HeartbeatResult {
 }
 
 /// The way in which a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LeaseEnd {
     Reported,
     Lost,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Leases {
+    #[serde(skip)]
     term: Duration,
     open: HashMap<LeaseId, Open>,
     deadlines: BTreeSet<(Timestamp, LeaseId)>,
@@ -67,7 +69,7 @@ pub(super) struct Leases {
     ended_order: VecDeque<LeaseId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Open {
     lease: Lease,
     /// None while its end is being recorded, and while its job is suspended.
@@ -83,6 +85,15 @@ impl Leases {
             ended: HashMap::new(),
             ended_order: VecDeque::new(),
         }
+    }
+
+    pub(super) fn term(&self) -> Duration {
+        self.term
+    }
+
+    /// The same leases with this term.
+    pub(super) fn with_term(self, term: Duration) -> Self {
+        Self { term, ..self }
     }
 
     pub(super) fn open(&mut self, id: LeaseId, lease: Lease) {

@@ -11,15 +11,17 @@ use event_schemas::ids::{JobId, Tenant, VideoId};
 use event_schemas::image_match::{Frames, ImageMatchEvent};
 use event_schemas::job::{JobEvent, JobKind, Phase, PhasePrior};
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Priors {
+    #[serde(with = "domain::map_as_list")]
     known: HashMap<(Tenant, JobKind), BTreeMap<Phase, PhasePrior>>,
     in_progress: HashMap<JobId, JobInProgress>,
 }
 
 /// A job in progress, with its phase and size.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct JobInProgress {
     tenant: Tenant,
     kind: JobKind,

@@ -12,6 +12,7 @@ use event_schemas::image_match::ImageMatchEvent;
 use event_schemas::job::{JobEvent, Phase};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
+use serde::{Deserialize, Serialize};
 
 use super::admission::AdmissionControl;
 use super::concurrency_limit::AnalysesInProgress;
@@ -23,7 +24,7 @@ use super::workers::{OrphanedLeases, Workers};
 use super::{Origin, Work};
 
 /// A resumed job with match requests that are still suspended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRetry {
     pub job_id: JobId,
     pub tenant: Tenant,
@@ -31,18 +32,24 @@ pub struct JobRetry {
     pub origin: Origin,
 }
 
-#[derive(Debug)]
+/// Its stored form is a snapshot, without what follows from the rest and what a restart ends: queues, and reservations.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct State {
     jobs: HashMap<JobId, Job>,
+    #[serde(with = "domain::map_as_list")]
     items: HashMap<Work, WorkItem>,
+    #[serde(skip)]
     pub(super) ready_queue: ReadyQueue,
     /// Work that must not be claimed before its due time.
+    #[serde(skip)]
     scheduled: BTreeSet<(Timestamp, Work)>,
     pub(super) leases: Leases,
     /// Work that is not offered until the board has applied a position.
+    #[serde(skip)]
     suppressed: BTreeMap<Position, Vec<Work>>,
     /// The position up to which events are applied. It is kept here, too, so that a suppression for an applied position
     /// ends at once.
+    #[serde(skip)]
     applied: Position,
     retries: BTreeMap<JobId, JobRetry>,
     pub(super) workers: Workers,
@@ -52,7 +59,7 @@ pub(super) struct State {
     pub(super) admission: AdmissionControl,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Job {
     tenant: Tenant,
     /// True if the job has failed; a completed or cancelled job leaves the board.
@@ -60,18 +67,19 @@ struct Job {
     requests: BTreeSet<RequestId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct WorkItem {
     tenant: Tenant,
     kind: WorkKind,
     since: Since,
     status: ItemStatus,
     /// True while a claim has reserved it.
+    #[serde(skip)]
     reserved: bool,
     due: Timestamp,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum ItemStatus {
     Open,
     Leased(LeaseId),
@@ -109,6 +117,19 @@ impl State {
             analyses: AnalysesInProgress::default(),
             admission: AdmissionControl::default(),
         }
+    }
+
+    pub(super) fn term(&self) -> Duration {
+        self.leases.term()
+    }
+
+    /// Completes a state that was read from a snapshot of all events up to `position`.
+    pub(super) fn restored(self, term: Duration, position: Position, now: Timestamp) -> Self {
+        let (leases, workers) = (self.leases.with_term(term), self.workers.with_term(term));
+        let mut state = Self { leases, workers, applied: position, ..self };
+        let items: Vec<Work> = state.items.keys().cloned().collect();
+        items.iter().for_each(|work| state.enqueue(work, now));
+        state
     }
 
     pub(super) fn apply(&mut self, envelope: &Envelope, now: Timestamp) {

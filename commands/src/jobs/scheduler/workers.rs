@@ -8,6 +8,7 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, LeaseId, Tenant, WorkerId};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkerEnd, WorkerEvent};
+use serde::{Deserialize, Serialize};
 
 use super::{Origin, Work, WorkerGone};
 
@@ -31,13 +32,15 @@ pub struct OrphanedLeases {
     pub leases: Vec<(LeaseId, Work)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Workers {
+    #[serde(skip)]
     term: Duration,
+    #[serde(with = "domain::map_as_list")]
     known: HashMap<(Tenant, WorkerId), Worker>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Worker {
     /// None while it is present.
     gone: Option<WorkerGone>,
@@ -50,6 +53,11 @@ struct Worker {
 impl Workers {
     pub(super) fn new(term: Duration) -> Self {
         Self { term, known: HashMap::new() }
+    }
+
+    /// The same workers with this term.
+    pub(super) fn with_term(self, term: Duration) -> Self {
+        Self { term, ..self }
     }
 
     pub(super) fn apply(&mut self, event: &WorkerEvent, envelope: &Envelope, now: Timestamp) {

@@ -36,7 +36,7 @@ pub struct PoolSnapshot {
 }
 
 /// All stored parts of the queues.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub entries: Vec<Entry>,
     pub pools: Vec<(PoolId, PoolSnapshot)>,
@@ -107,6 +107,17 @@ impl Queues {
     /// A match that is neither confirmed nor abandoned yet, with its tenant.
     pub fn proposed(&self, id: GameMatchId) -> Option<&(Tenant, MatchProposed)> {
         self.proposed.get(&id)
+    }
+
+    /// All stored parts.
+    pub fn snapshot(&self) -> Snapshot {
+        let pool = |id: &PoolId| Some((id.clone(), self.pool_snapshot(id)?));
+        Snapshot {
+            entries: self.entries.values().cloned().collect(),
+            pools: self.pools.keys().filter_map(pool).collect(),
+            blocks: self.blocks.iter().collect(),
+            proposed: self.proposed.values().cloned().collect(),
+        }
     }
 
     /// Restores the queues from a snapshot. No pool counts as changed: see [`Queues::take_changed`].
