@@ -5,34 +5,53 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use event_schemas::ids::{SubjectId, Tenant, UserId};
+use hashlink::LruCache;
 use uuid::Uuid;
 
 use crate::{Subject, SubjectKey, Vault, VaultError, read_key};
 
-/// The number of cached subjects. About 200 bytes each.
-const CACHED_MAX: usize = 100_000;
+/// The memory of the cached subjects, in bytes: about 40,000 users.
+const CACHED_BYTES: usize = 16 << 20;
+
+/// The memory of a cached subject besides its names, which are there twice.
+const ENTRY_BYTES: usize = 320;
 
 /// The recently used subjects, by user and by subject id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cache {
-    by_user: HashMap<(Tenant, UserId), Subject>,
+    by_user: LruCache<(Tenant, UserId), Subject>,
     by_subject: HashMap<SubjectId, (Tenant, UserId)>,
+    bytes: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { by_user: LruCache::new_unbounded(), by_subject: HashMap::new(), bytes: 0 }
+    }
 }
 
 impl Cache {
     pub(crate) fn key(&self, subject: SubjectId) -> Option<(&Tenant, &SubjectKey)> {
         let name = self.by_subject.get(&subject)?;
-        Some((&name.0, &self.by_user.get(name)?.key))
+        Some((&name.0, &self.by_user.peek(name)?.key))
     }
 
     fn insert(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
-        if self.by_user.len() >= CACHED_MAX {
-            // Active users are cached again with their next command.
-            *self = Self::default();
-        }
+        let bytes = |(tenant, user): &(Tenant, UserId)| {
+            ENTRY_BYTES + 2 * (tenant.as_str().len() + user.as_str().len())
+        };
         let name = (tenant.clone(), user.clone());
+        self.bytes += bytes(&name);
         self.by_subject.insert(subject.id, name.clone());
-        self.by_user.insert(name, subject.clone());
+        if self.by_user.insert(name.clone(), subject.clone()).is_some() {
+            self.bytes -= bytes(&name);
+        }
+        while self.bytes > CACHED_BYTES
+            && let Some((name, subject)) = self.by_user.remove_lru()
+        {
+            self.bytes -= bytes(&name);
+            self.by_subject.remove(&subject.id);
+        }
     }
 }
 

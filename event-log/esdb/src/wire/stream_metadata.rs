@@ -3,7 +3,6 @@
 //! The metadata of a stream is the last event of the stream `$$<stream>`. Deleting a stream sets metadata that hides all its
 //! events; it can be appended to again. A stream whose last event is a tombstone cannot.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use event_schemas::envelope::{DataFormat, EventType, NewEvent, Recorded};
 use event_schemas::ids::{EventId, Revision};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use hashlink::LruCache;
 use serde_json::{Map, Value};
 use tokio::sync::RwLock;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ const DELETED: u64 = i64::MAX as u64;
 
 const TRUNCATE_BEFORE: &str = "$tb";
 
-/// The most streams in the cache.
+/// The most streams in the cache, at about 200 bytes each: 13 MB.
 const CACHED_MAX: usize = 65_536;
 
 /// Streams share locks, so that memory is bounded.
@@ -72,7 +72,7 @@ pub(super) struct VisibleRange {
 /// A cache of stream statuses, and the locks under which they change.
 #[derive(Debug)]
 pub(super) struct StreamStatusCache {
-    cached: Mutex<HashMap<StreamId, StreamStatus>>,
+    cached: Mutex<LruCache<StreamId, StreamStatus>>,
     hasher: std::hash::RandomState,
     /// Held shared by an append until it is in the queue of the log; held exclusively to change a status.
     locks: Box<[RwLock<()>]>,
@@ -81,7 +81,7 @@ pub(super) struct StreamStatusCache {
 impl StreamStatusCache {
     pub(super) fn new() -> Self {
         Self {
-            cached: Mutex::default(),
+            cached: Mutex::new(LruCache::new(CACHED_MAX)),
             hasher: std::hash::RandomState::new(),
             locks: (0..LOCKS).map(|_| RwLock::new(())).collect(),
         }
@@ -99,11 +99,7 @@ impl StreamStatusCache {
     }
 
     fn set(&self, stream: &StreamId, status: StreamStatus) {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.len() >= CACHED_MAX {
-            cached.clear();
-        }
-        cached.insert(stream.clone(), status);
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.clone(), status);
     }
 
     /// Removes a status from the cache, so that the next call reads it again.

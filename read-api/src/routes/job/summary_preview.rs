@@ -3,7 +3,6 @@
 //! The preview of an ended job never changes, so it is cached: a long list would otherwise load more folds than the fold
 //! cache can hold.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use domain::image_matching::summary::Summary;
@@ -12,17 +11,24 @@ use domain::job::view::JobView;
 use event_schemas::ids::{JobId, Tenant};
 use event_schemas::job::{JobKind, Phase};
 use event_schemas::time::Timestamp;
+use hashlink::LruCache;
 use projections::matching_summary::ScoresFrom;
 
 use super::dto::SummaryPreview;
 use crate::ReadApi;
 
-/// The number of cached previews, at about 200 bytes each.
+/// The number of cached previews, at about 300 bytes each: 6 MB.
 const CAPACITY: usize = 20_000;
 
 /// Previews of ended jobs, each with the end that it reflects: a retry makes the entry stale.
-#[derive(Debug, Default)]
-pub(crate) struct SummaryPreviewCache(Mutex<HashMap<JobId, (End, SummaryPreview)>>);
+#[derive(Debug)]
+pub(crate) struct SummaryPreviewCache(Mutex<LruCache<JobId, (End, SummaryPreview)>>);
+
+impl Default for SummaryPreviewCache {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(CAPACITY)))
+    }
+}
 
 /// The end of a job. The latest instant alone would not identify a retry: producers supply it, and may send the same or
 /// an earlier time.
@@ -41,15 +47,12 @@ impl End {
 
 impl SummaryPreviewCache {
     fn get(&self, job: &JobView) -> Option<SummaryPreview> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.get(&job.id).filter(|(end, _)| *end == End::of(job)).map(|(_, preview)| preview.clone())
     }
 
     fn insert(&self, job: &JobView, preview: &SummaryPreview) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= CAPACITY {
-            entries.clear();
-        }
         entries.insert(job.id, (End::of(job), preview.clone()));
     }
 }
