@@ -27,6 +27,7 @@ use projections::ReadModels;
 
 pub use console::RootEndpoint;
 use routes::job::SummaryPreviewCache;
+use routes::matching::response_cache::SummaryResponseCache;
 use server::{Access, ServerInfo};
 use stream::{ChangeNotifier, HistoricalSummaryCache, Socket, Topics};
 use web::shutdown::Shutdown;
@@ -46,6 +47,7 @@ pub struct ReadApi {
     topics: Topics,
     historical_summaries: HistoricalSummaryCache,
     previews: SummaryPreviewCache,
+    summary_responses: SummaryResponseCache,
 }
 
 impl ReadApi {
@@ -70,6 +72,7 @@ impl ReadApi {
             topics: Topics::default(),
             historical_summaries: HistoricalSummaryCache::default(),
             previews: SummaryPreviewCache::default(),
+            summary_responses: SummaryResponseCache::default(),
         })
     }
 

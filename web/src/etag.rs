@@ -6,7 +6,8 @@
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use poem::http::{StatusCode, header};
+use bytes::Bytes;
+use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::registry::{MetaHeader, MetaResponse, MetaResponses, Registry};
@@ -18,34 +19,59 @@ use crate::json;
 /// The caller may store the response, and must revalidate it each time.
 const CACHE_CONTROL: &str = "private, no-cache";
 
-/// A response with an `ETag`: 200, or 304 if the caller has the current one.
+/// A body and its tag. A route may keep it, to respond to several callers with the same bytes.
 #[derive(Clone, Debug)]
-pub struct Cached<T> {
-    etag: String,
-    /// None if the caller has the current one.
-    body: Option<String>,
-    kind: std::marker::PhantomData<fn() -> T>,
+pub struct Rendered {
+    etag: HeaderValue,
+    body: Bytes,
 }
 
-impl<T: ToJSON> Cached<T> {
+impl Rendered {
     /// With a strong tag: equal tags mean equal bytes.
-    pub fn new(body: &T, if_none_match: Option<&str>) -> Self {
-        Self::without(body, &[], if_none_match)
+    fn new(body: &impl ToJSON) -> Self {
+        let text = json::write(body);
+        Self { etag: tag("", text.as_bytes()), body: text.into() }
     }
 
     /// With a tag that ignores `members` at any depth, such as `position`, which changes without any other change. Such a
     /// tag is weak: two responses that differ only in these members have the same tag.
-    pub fn without(body: &T, members: &[&str], if_none_match: Option<&str>) -> Self {
+    pub fn without(body: &impl ToJSON, members: &[&str]) -> Self {
         let mut value = body.to_json().unwrap_or(Value::Null);
         let text = value.to_string();
-        let etag = if members.is_empty() {
-            format!("\"{}\"", hash(text.as_bytes()))
-        } else {
-            remove_members(&mut value, members);
-            format!("W/\"{}\"", hash(value.to_string().as_bytes()))
-        };
-        let known = if_none_match.is_some_and(|tags| matches(tags, &etag));
-        Self { etag, body: (!known).then_some(text), kind: std::marker::PhantomData }
+        remove_members(&mut value, members);
+        Self { etag: tag("W/", value.to_string().as_bytes()), body: text.into() }
+    }
+
+    /// The same tag with a body that differs only in ignored members.
+    pub fn with_body(&self, body: &impl ToJSON) -> Self {
+        Self { etag: self.etag.clone(), body: json::write(body).into() }
+    }
+}
+
+/// A response with an `ETag`: 200, or 304 if the caller has the current one.
+#[derive(Clone, Debug)]
+pub struct Cached<T> {
+    etag: HeaderValue,
+    /// None if the caller has the current one.
+    body: Option<Bytes>,
+    kind: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: ToJSON> Cached<T> {
+    /// See [`Rendered::new`].
+    pub fn new(body: &T, if_none_match: Option<&str>) -> Self {
+        Self::rendered(Rendered::new(body), if_none_match)
+    }
+
+    /// See [`Rendered::without`].
+    pub fn without(body: &T, members: &[&str], if_none_match: Option<&str>) -> Self {
+        Self::rendered(Rendered::without(body, members), if_none_match)
+    }
+
+    /// A rendered `T`.
+    pub fn rendered(Rendered { etag, body }: Rendered, if_none_match: Option<&str>) -> Self {
+        let known = if_none_match.is_some_and(|tags| matches(tags, etag.to_str().unwrap_or_default()));
+        Self { etag, body: (!known).then_some(body), kind: std::marker::PhantomData }
     }
 }
 
@@ -60,8 +86,9 @@ fn remove_members(value: &mut Value, members: &[&str]) {
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(&digest::digest(&digest::SHA256, bytes).as_ref()[..16])
+fn tag(prefix: &str, bytes: &[u8]) -> HeaderValue {
+    let hash = URL_SAFE_NO_PAD.encode(&digest::digest(&digest::SHA256, bytes).as_ref()[..16]);
+    HeaderValue::from_str(&format!("{prefix}\"{hash}\"")).expect("base64url is printable ASCII")
 }
 
 /// Whether a list of tags, as in `If-None-Match`, contains `etag`. Strong and weak tags of the same text are equal here.
@@ -135,15 +162,16 @@ mod tests {
     #[test]
     fn change_of_an_ignored_member_only_is_not_modified() {
         let first = Cached::without(&Summary { found: 1, position: 1 }, &["position"], None);
-        assert_eq!(status(1, 2, &first.etag), StatusCode::NOT_MODIFIED);
-        assert_eq!(status(2, 2, &first.etag), StatusCode::OK);
+        let tag = first.etag.to_str().unwrap();
+        assert_eq!(status(1, 2, tag), StatusCode::NOT_MODIFIED);
+        assert_eq!(status(2, 2, tag), StatusCode::OK);
     }
 
     #[test]
     fn current_response_is_not_sent_again() {
         let first = Cached::new(&Summary { found: 1, position: 1 }, None);
-        assert!(first.etag.starts_with('"') && first.etag.ends_with('"'));
-        let tag = first.etag.clone();
+        let tag = first.etag.to_str().unwrap().to_owned();
+        assert!(tag.starts_with('"') && tag.ends_with('"'));
         let response = Cached::new(&Summary { found: 1, position: 1 }, Some(&tag)).into_response();
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.header("etag"), Some(tag.as_str()));

@@ -1,17 +1,20 @@
 //! Matching jobs: the summary, current and historical, and the image matches.
 
+pub(crate) mod response_cache;
 mod summary;
 
 use std::sync::Arc;
 
-use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, ProductId, VideoId};
+use domain::image_matching::summary::Summary as DomainSummary;
+use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, VideoId};
+use event_schemas::time::Timestamp;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Enum, Object, OpenApi};
 use projections::Name;
 use projections::image_match::{ImageMatchCursor, ImageMatchFilter, ImageMatchOrder, ImageMatchView};
 use projections::matching_summary::{Replayed, ScoresFrom, Snapshots};
 use web::caller::Caller;
-use web::etag::Cached;
+use web::etag::{Cached, Rendered};
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
@@ -113,7 +116,7 @@ impl MatchingRoutes {
                 self.live_summary(&caller, job).await?
             }
         };
-        Ok(Cached::without(&summary, &["position"], if_none_match.as_deref()))
+        Ok(Cached::rendered(summary, if_none_match.as_deref()))
     }
 
     /// List a job's image matches, best first
@@ -150,20 +153,20 @@ impl MatchingRoutes {
 
 impl MatchingRoutes {
     /// Computed from memory, without disk access or SQL.
-    async fn live_summary(&self, caller: &Caller, job: JobId) -> Result<Summary, Problem> {
+    async fn live_summary(&self, caller: &Caller, job: JobId) -> Result<Rendered, Problem> {
         let folded = self.api.job_fold(&caller.tenant, job).await?;
         let now = self.api.clock.now();
         let summary = self.api.summarize(job, &folded, now, ScoresFrom::ReadModel).await?;
-        Ok(Summary::new(summary, folded.position, None))
+        Ok(self.api.summary_responses.render(summary, folded.position))
     }
 
-    async fn refreshed_summary(&self, caller: &Caller, job: JobId) -> Result<Summary, Problem> {
+    async fn refreshed_summary(&self, caller: &Caller, job: JobId) -> Result<Rendered, Problem> {
         let refreshed = self.api.models.matching_summary().refresh(&caller.tenant, job).await;
         let Replayed { folded, instant } =
             refreshed.map_err(|error| from_summary_error(&error))?.ok_or_else(no_such_job)?;
         require_matching_job(&folded)?;
         let summary = self.api.summarize(job, &folded, instant, ScoresFrom::Log).await?;
-        Ok(Summary::new(summary, folded.position, None))
+        Ok(rendered(summary, folded.position, None))
     }
 
     async fn historical_summary(
@@ -172,7 +175,7 @@ impl MatchingRoutes {
         job: JobId,
         as_of: AsOf,
         force: bool,
-    ) -> Result<Summary, Problem> {
+    ) -> Result<Rendered, Problem> {
         as_of.check_not_future(self.api.head(), self.api.clock.now())?;
         let (snapshots, scores) = if force {
             (Snapshots::Ignore, ScoresFrom::Log)
@@ -186,7 +189,7 @@ impl MatchingRoutes {
             .ok_or_else(|| Problem::not_found("no such job, or it did not exist at that time"))?;
         require_matching_job(&folded)?;
         let summary = self.api.summarize(job, &folded, instant, scores).await?;
-        Ok(Summary::new(summary, folded.position, as_of.instant()))
+        Ok(rendered(summary, folded.position, as_of.instant()))
     }
 
     async fn page(
@@ -207,4 +210,9 @@ impl MatchingRoutes {
             next_cursor: found.next.map(|next| Cursor::new(&list, &next).to_string()),
         })
     }
+}
+
+/// A summary whose tag ignores the position, which changes without any other change.
+fn rendered(summary: DomainSummary, position: Position, as_of: Option<Timestamp>) -> Rendered {
+    Rendered::without(&Summary::new(summary, position, as_of), &["position"])
 }
