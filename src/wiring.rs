@@ -1,6 +1,7 @@
 //! Starts all components of the server, and stops them in order.
 
 use std::fs::File;
+use std::time::Duration;
 
 use commands::engine::execute::StateCacheLimits;
 use commands::jobs::scheduler::Readiness;
@@ -32,6 +33,9 @@ use crate::wire::Wire;
 /// Histogram buckets in seconds, for requests and batches.
 const LATENCY_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The interval at which measured times are added to their histograms.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// The log of this process.
 struct OpenedLog {
@@ -293,8 +297,17 @@ fn read_store_failure(error: &projections::OpenError) -> Failure {
 
 /// Installs the metrics recorder of all components.
 fn metrics() -> Result<PrometheusHandle, Failure> {
-    PrometheusBuilder::new()
+    let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| Failure::Failed(format!("cannot install the metrics recorder: {error}")))
+        .map_err(|error| Failure::Failed(format!("cannot install the metrics recorder: {error}")))?;
+    // Otherwise the recorder keeps every measured time until the metrics are read.
+    let recorder = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(METRICS_UPKEEP).await;
+            recorder.run_upkeep();
+        }
+    });
+    Ok(metrics)
 }
