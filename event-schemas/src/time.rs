@@ -10,17 +10,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 /// An instant in UTC, to the microsecond. Written and read as RFC 3339 (`2026-11-20T10:00:00.000000Z`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
-
-/// Fixed width, so that the text sorts as the instants do.
-const FORMAT: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: the limits of the text form.
 const MICROS_MIN: i64 = -62_135_596_800_000_000;
@@ -81,13 +75,29 @@ impl From<std::time::SystemTime> for Timestamp {
     }
 }
 
+/// Of fixed width, so that the text sorts as the instants do. Written by hand: every event has instants, and the general
+/// formatter takes an allocation for each.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
-            .ok()
-            .and_then(|at| at.format(FORMAT).ok())
-            .ok_or(fmt::Error)?;
-        f.write_str(&text)
+        let seconds = self.0.div_euclid(1_000_000);
+        let at = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| fmt::Error)?;
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        write_digits(&mut text[..4], u64::from(at.year().unsigned_abs()));
+        write_digits(&mut text[5..7], u64::from(u8::from(at.month())));
+        write_digits(&mut text[8..10], u64::from(at.day()));
+        write_digits(&mut text[11..13], u64::from(at.hour()));
+        write_digits(&mut text[14..16], u64::from(at.minute()));
+        write_digits(&mut text[17..19], u64::from(at.second()));
+        write_digits(&mut text[20..26], self.0.rem_euclid(1_000_000).unsigned_abs());
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Writes a number with leading zeros.
+fn write_digits(text: &mut [u8], mut number: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
