@@ -5,8 +5,9 @@ use std::sync::Arc;
 use commands::Commands;
 use poem::endpoint::make_sync;
 use poem::http::Method;
-use poem::{IntoResponse, Response, Route};
+use poem::{EndpointExt, IntoResponse, Response, Route};
 use poem_openapi::OpenApiService;
+use projections::ReadModels;
 use read_api::{ReadApi, RootEndpoint};
 use serde_json::Value;
 use web::caller::Auth;
@@ -55,10 +56,38 @@ impl Api {
     ///
     /// # Errors
     /// An invalid origin in the settings.
-    pub(crate) fn endpoint(self, auth: Auth, cors_origins: &[String]) -> Result<Layers, Failure> {
+    pub(crate) fn endpoint(
+        self,
+        auth: Auth,
+        cors_origins: &[String],
+        slowdown: Slowdown,
+    ) -> Result<Layers, Failure> {
         let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
         let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
-        Ok(layers(self.front, settings))
+        let front = self.front.before(move |request| {
+            let slowdown = slowdown.clone();
+            async move {
+                slowdown.apply(request.method()).await;
+                Ok(request)
+            }
+        });
+        Ok(layers(front, settings))
+    }
+}
+
+/// Slows writers down before a read model falls further behind than the setting from which the server warns.
+#[derive(Clone, Debug)]
+pub(crate) struct Slowdown {
+    pub(crate) models: ReadModels,
+    pub(crate) lag_warn: u64,
+}
+
+impl Slowdown {
+    async fn apply(&self, method: &Method) {
+        if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            // Writes that are in progress add to the lag.
+            self.models.slow_down(self.lag_warn / 2).await;
+        }
     }
 }
 

@@ -35,7 +35,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
 
     let bounds =
         Bounds { connections_max: config.connections_max, drain: config.shutdown_grace, ..Bounds::default() };
-    let endpoint = api.endpoint(auth, &config.cors_origins)?;
+    let slowdown = running.slowdown(&config);
+    let endpoint = api.endpoint(auth, &config.cors_origins, slowdown)?;
     let mut signals = Signals::listen()?;
     let mut serving = tokio::spawn(web::server::run(listener, endpoint.boxed(), bounds, shutdown));
     let failed = tokio::select! {

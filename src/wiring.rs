@@ -24,7 +24,7 @@ use vault::Vault;
 use web::caller::Auth;
 use web::shutdown::Shutdown;
 
-use crate::api::Api;
+use crate::api::{Api, Slowdown};
 use crate::cluster;
 use crate::config::{Config, EventLogUrl};
 use crate::failure::{Failure, open_failure, vault_failure};
@@ -119,6 +119,11 @@ fn server(
 }
 
 impl RunningServer {
+    /// What slows writers down that are faster than the read models.
+    pub(crate) fn slowdown(&self, config: &Config) -> Slowdown {
+        Slowdown { models: self.models.clone(), lag_warn: config.read_model_lag_warn }
+    }
+
     /// Waits until the log cannot be written any more, which only a failed disk causes, and returns the reason.
     pub(crate) async fn disk_failure(&self) -> String {
         // A cluster handles failures of its own disks.

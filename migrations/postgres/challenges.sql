@@ -13,5 +13,7 @@ CREATE TABLE IF NOT EXISTS challenges (
     view         TEXT   NOT NULL,
     position     BIGINT NOT NULL
 );
+
+-- AFTER THE ROWS.
 CREATE INDEX IF NOT EXISTS challenges_incoming ON challenges (tenant, challenged, created_at, challenge_id);
 CREATE INDEX IF NOT EXISTS challenges_outgoing ON challenges (tenant, challenger, created_at, challenge_id);

@@ -12,7 +12,6 @@ CREATE TABLE IF NOT EXISTS jobs (
     overview   TEXT   NOT NULL,
     position   BIGINT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);
 
 -- The last report on a part of a job, as JSON: the frames of a video, or the progress of a match request. So a repeated
 -- report is counted once.
@@ -22,3 +21,6 @@ CREATE TABLE IF NOT EXISTS job_parts (
     last_report TEXT NOT NULL,
     PRIMARY KEY (job_id, part)
 );
+
+-- AFTER THE ROWS.
+CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);

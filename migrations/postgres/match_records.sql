@@ -11,6 +11,8 @@ CREATE TABLE IF NOT EXISTS match_records (
     view       TEXT   NOT NULL,
     position   BIGINT NOT NULL
 );
+
+-- AFTER THE ROWS.
 CREATE INDEX IF NOT EXISTS match_records_by_first ON match_records (tenant, first, created_at, match_id);
 CREATE INDEX IF NOT EXISTS match_records_by_second ON match_records (tenant, second, created_at, match_id);
 CREATE INDEX IF NOT EXISTS match_records_by_time ON match_records (tenant, created_at, match_id);

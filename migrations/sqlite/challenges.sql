@@ -12,6 +12,8 @@ CREATE TABLE IF NOT EXISTS challenges (
     -- The challenge, as JSON; its message stays sealed.
     view         TEXT   NOT NULL,
     position     BIGINT NOT NULL
-) WITHOUT ROWID;
+);
+
+-- AFTER THE ROWS.
 CREATE INDEX IF NOT EXISTS challenges_incoming ON challenges (tenant, challenged, created_at, challenge_id);
 CREATE INDEX IF NOT EXISTS challenges_outgoing ON challenges (tenant, challenger, created_at, challenge_id);

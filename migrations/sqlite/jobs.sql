@@ -11,8 +11,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     -- The job's history and counters, as JSON.
     overview   TEXT   NOT NULL,
     position   BIGINT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);
+);
 
 -- The last report on a part of a job, as JSON: the frames of a video, or the progress of a match request. So a repeated
 -- report is counted once.
@@ -22,3 +21,6 @@ CREATE TABLE IF NOT EXISTS job_parts (
     last_report TEXT NOT NULL,
     PRIMARY KEY (job_id, part)
 ) WITHOUT ROWID;
+
+-- AFTER THE ROWS.
+CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);

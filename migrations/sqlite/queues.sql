@@ -7,7 +7,6 @@ CREATE TABLE IF NOT EXISTS queue_entries (
     -- The entry in its current or last state, as JSON.
     entry     TEXT    NOT NULL
 );
-CREATE INDEX IF NOT EXISTS queue_entries_open ON queue_entries (is_open) WHERE is_open = 1;
 
 -- All pools that were ever configured or joined.
 CREATE TABLE IF NOT EXISTS pools (
@@ -32,3 +31,6 @@ CREATE TABLE IF NOT EXISTS proposed_matches (
     -- The proposal, as JSON.
     proposed  TEXT    NOT NULL
 );
+
+-- AFTER THE ROWS.
+CREATE INDEX IF NOT EXISTS queue_entries_open ON queue_entries (is_open) WHERE is_open = 1;

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS retries (
     class         TEXT   NOT NULL,
     position      BIGINT NOT NULL,
     PRIMARY KEY (tenant, code)
-) WITHOUT ROWID;
+);
 
 -- The jobs that have failed and not ended since, each with its last error.
 CREATE TABLE IF NOT EXISTS retried_jobs (

@@ -6,4 +6,4 @@ CREATE TABLE IF NOT EXISTS workers (
     worker        TEXT   NOT NULL,
     position      BIGINT NOT NULL,
     PRIMARY KEY (tenant, worker_id)
-) WITHOUT ROWID;
+);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use event_log::Log;
 use event_log::clock::Clock;
 use event_schemas::challenge::{ChallengeCreated, ChallengeEvent};
 use event_schemas::envelope::{Envelope, Event};
@@ -15,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, parse_stored, store_error, to_json, variant_name};
-use crate::row_cache::RowCache;
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::projection::Name;
+use crate::row::{to_json, variant_name};
+use crate::rows::{RowModel, Rows, Table, json};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO challenges \
      (challenge_id, tenant, challenger, challenged, status, lapses_at, created_at, view, position) \
@@ -173,56 +172,57 @@ impl ChallengeView {
     }
 }
 
-/// The recently used challenges.
+/// The rows by challenge.
+#[derive(Debug)]
+pub(crate) struct Records;
+
+impl Table for Records {
+    type Key = ChallengeId;
+    type Value = ChallengeView;
+    const ONE: &'static str = ONE;
+
+    fn key(id: &ChallengeId) -> Vec<Value> {
+        vec![id.0.into()]
+    }
+
+    fn write(id: &ChallengeId, view: Option<&ChallengeView>) -> Option<Statement> {
+        let view = view?;
+        let statement = Statement::new(UPSERT)
+            .bind(id.0)
+            .bind(view.tenant.as_str())
+            .bind(view.challenger.0)
+            .bind(view.challenged.0)
+            .bind(variant_name(&view.status))
+            .bind(view.lapses_at().map(Timestamp::micros))
+            .bind(view.created_at.micros())
+            .bind(to_json(view))
+            .bind(view.position.to_i64());
+        Some(statement)
+    }
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct ChallengeRows(RowCache<ChallengeId, ChallengeView>);
+pub(crate) struct ChallengeRows(Rows<Records>);
 
-row! {
-    struct Stored {
-        view: String,
-    }
-}
-
-impl ChallengeRows {
-    async fn load(&mut self, db: &Db, id: ChallengeId) -> Result<(), SqlError> {
-        if self.0.contains(&id) {
-            return Ok(());
-        }
-        let row: Option<Stored> = db.optional(Statement::new(ONE).bind(id.0)).await?;
-        if let Some(row) = row {
-            self.0.insert_clean(id, parse_stored(&row.view)?);
-        }
-        Ok(())
-    }
-}
-
-impl Projection for ChallengeRows {
+impl RowModel for ChallengeRows {
     const NAME: Name = Name::Challenges;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("challenges");
     const CATEGORIES: &'static [Category] = &[Category::Challenge];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        let is_creation =
+            |event: &Event| matches!(event, Event::Challenge(ChallengeEvent::ChallengeCreated(_)));
+        let changed = events.iter().filter(|envelope| !is_creation(&envelope.event));
+        self.0.load(db, changed.filter_map(|envelope| envelope.stream.challenge_id())).await?;
         for envelope in events {
             match &envelope.event {
                 Event::Challenge(ChallengeEvent::ChallengeCreated(created)) => {
-                    self.0.insert_dirty(created.challenge_id, ChallengeView::create(envelope, created));
+                    self.0.set(created.challenge_id, Some(ChallengeView::create(envelope, created)));
                 }
                 Event::Challenge(event) => {
-                    let Some(id) = envelope.stream.challenge_id() else { continue };
-                    self.load(db, id).await?;
-                    if let Some(view) = self.0.get_mut(&id) {
+                    let view = envelope.stream.challenge_id().and_then(|id| self.0.change(&id));
+                    if let Some(view) = view {
                         view.apply(envelope, event);
                     }
                 }
@@ -233,35 +233,16 @@ impl Projection for ChallengeRows {
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for (id, view) in self.0.dirty() {
-            let statement = Statement::new(UPSERT)
-                .bind(id.0)
-                .bind(view.tenant.as_str())
-                .bind(view.challenger.0)
-                .bind(view.challenged.0)
-                .bind(variant_name(&view.status))
-                .bind(view.lapses_at().map(Timestamp::micros))
-                .bind(view.created_at.micros())
-                .bind(to_json(view))
-                .bind(view.position.to_i64());
-            tx.execute(statement).await?;
-        }
-        Ok(())
+    fn store(&self, batch: &mut Batch) {
+        self.0.store(batch);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.0.has_changes()
     }
 
     fn on_stored(&mut self) {
-        self.0.mark_stored();
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
+        self.0.on_stored();
     }
 }
 
@@ -325,20 +306,13 @@ impl Challenges {
             .bind(created_at)
             .bind(id)
             .bind(status.as_ref().map(variant_name))
-            .bind(now.micros())
-            // One more row than the limit shows whether there is a next page.
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<Stored> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::Challenges, error))?;
-        let has_more = rows.len() > limit as usize;
-        let mut items = Vec::with_capacity(rows.len());
-        for row in rows.iter().take(limit as usize) {
-            items.push(parse_json::<ChallengeView>(Name::Challenges, &row.view)?.at(now));
-        }
-        let next = items
-            .last()
-            .filter(|_| has_more)
-            .map(|last| ChallengeCursor { created_at: last.created_at, challenge_id: last.challenge_id });
+            .bind(now.micros());
+        let parse = |row| Ok(json::<ChallengeView>(Name::Challenges, row)?.at(now));
+        let cursor = |last: &ChallengeView| ChallengeCursor {
+            created_at: last.created_at,
+            challenge_id: last.challenge_id,
+        };
+        let (items, next) = generation.page(Name::Challenges, statement, limit, parse, cursor).await?;
         Ok(ChallengePage { items, next })
     }
 
@@ -347,14 +321,8 @@ impl Challenges {
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, tenant: &Tenant, id: ChallengeId) -> Result<Option<ChallengeView>, QueryError> {
-        let generation = self.slot.live()?;
-        let row: Option<Stored> = generation
-            .db
-            .optional(Statement::new(ONE).bind(id.0))
-            .await
-            .map_err(|error| store_error(Name::Challenges, error))?;
-        let view: Option<ChallengeView> =
-            row.map(|row| parse_json(Name::Challenges, &row.view)).transpose()?;
+        let statement = Statement::new(ONE).bind(id.0);
+        let view: Option<ChallengeView> = self.slot.live()?.one(Name::Challenges, statement).await?;
         Ok(view.filter(|view| view.tenant == *tenant).map(|view| view.at(self.clock.now())))
     }
 }

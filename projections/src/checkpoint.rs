@@ -5,7 +5,7 @@ use event_log::{EventLog, Filter, Identity, Log};
 use event_schemas::ids::{EventId, LogId, Position};
 use uuid::Uuid;
 
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
 
 pub(crate) const DDL: Ddl = ddl!("checkpoint");
 
@@ -91,19 +91,16 @@ impl Checkpoint {
         }))
     }
 
-    pub(crate) async fn write(&self, tx: &mut Tx) -> Result<(), SqlError> {
+    pub(crate) fn write(&self, batch: &mut Batch) {
         let statement = Statement::new(WRITE)
             .bind(i64::from(self.revision))
             .bind(self.log.id.0)
             .bind(i64::from(self.log.epoch))
             .bind(self.position.to_i64())
             .bind(i64::from(self.published));
-        tx.execute(statement).await?;
-        match self.last_event {
-            Some(EventRef { position, id }) => {
-                tx.execute(Statement::new(WRITE_LAST_EVENT).bind(position.to_i64()).bind(id.0)).await
-            }
-            None => Ok(()),
+        batch.add(statement);
+        if let Some(EventRef { position, id }) = self.last_event {
+            batch.add(Statement::new(WRITE_LAST_EVENT).bind(position.to_i64()).bind(id.0));
         }
     }
 

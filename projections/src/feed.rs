@@ -3,6 +3,8 @@
 //! The feed reads new events, unfiltered, decodes each event once, and publishes pages to all subscribers. It never
 //! waits for a subscriber: one that falls behind loses pages and reads them from the log.
 
+mod history;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +15,8 @@ use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
-use tokio::sync::{broadcast, mpsc};
+use history::History;
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// The number of pages that a subscriber may be behind before it has to read the log.
 const PAGES_BEHIND_MAX: usize = 16;
@@ -25,6 +28,9 @@ const PAGES_AHEAD: usize = 2;
 pub(crate) const BATCH_EVENTS_MAX: usize = 4096;
 /// Larger pages are decoded on the blocking pool, so that they do not delay requests.
 const DECODED_INLINE_MAX: usize = 128;
+/// The time for which new events are gathered into a page, unless a reader waits for one of them. Each page costs every
+/// read model a wakeup and a transaction.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// The delay before the log is read again after an error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,6 +51,8 @@ pub(crate) struct FeedPage {
     pub(crate) after: Position,
     /// The page ends at this position.
     pub(crate) next: Position,
+    /// There were no further events when it was read.
+    at_head: bool,
     pub(crate) items: Vec<FeedItem>,
     /// The times at which the first and the last event were recorded, whatever their categories.
     recorded: Option<(Timestamp, Timestamp)>,
@@ -55,6 +63,7 @@ impl FeedPage {
         Self {
             after,
             next: page.next,
+            at_head: page.at_head,
             items: page.events.iter().filter_map(|event| decode(event, categories)).collect(),
             recorded: page
                 .events
@@ -101,6 +110,9 @@ pub(crate) struct Feed {
     log: Log,
     pages: broadcast::WeakSender<Arc<FeedPage>>,
     recent: Arc<Mutex<RecentPages>>,
+    /// The latest position for which a reader waits.
+    wanted: watch::Sender<Position>,
+    history: History,
 }
 
 /// The recording times of the recent pages.
@@ -149,8 +161,25 @@ impl Feed {
     pub(crate) fn start(log: Log, after: Position) -> (Self, tokio::task::JoinHandle<()>) {
         let pages = broadcast::Sender::new(PAGES_BEHIND_MAX);
         let recent = Arc::new(Mutex::new(RecentPages { after, pages: VecDeque::new() }));
-        let feed = Self { log: log.clone(), pages: pages.downgrade(), recent: Arc::clone(&recent) };
-        (feed, tokio::spawn(publish_pages(log, after, pages, recent).boxed()))
+        let wanted = watch::Sender::new(after);
+        let gathering = Gathering { head: log.head(), wanted: wanted.subscribe() };
+        let feed = Self {
+            log: log.clone(),
+            pages: pages.downgrade(),
+            recent: Arc::clone(&recent),
+            wanted,
+            history: History::default(),
+        };
+        (feed, tokio::spawn(publish_pages(log, after, pages, recent, gathering).boxed()))
+    }
+
+    /// Publishes the events up to this position without a delay.
+    pub(crate) fn want(&self, position: Position) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_later = position > *wanted;
+            *wanted = position.max(*wanted);
+            is_later
+        });
     }
 
     /// The lag of a reader that is at `position`.
@@ -176,9 +205,24 @@ impl Feed {
         after: Position,
         categories: &'static [Category],
     ) -> mpsc::Receiver<Result<Arc<FeedPage>, ReadError>> {
-        let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
-        tokio::spawn(read_ahead(self.log.clone(), after, categories, sender).boxed());
-        receiver
+        history::start(&self.history, &self.log, after, categories)
+    }
+}
+
+/// Decides when the next page is read.
+struct Gathering {
+    head: watch::Receiver<Position>,
+    wanted: watch::Receiver<Position>,
+}
+
+impl Gathering {
+    /// Waits until there are events after the position, and others may have joined them.
+    async fn wait(&mut self, after: Position) {
+        // An error means that the log has stopped, which the subscription reports.
+        if self.head.wait_for(|head| *head > after).await.is_ok() {
+            let wanted = self.wanted.wait_for(|wanted| *wanted > after);
+            let _ = tokio::time::timeout(GATHERED_FOR, wanted).await;
+        }
     }
 }
 
@@ -187,11 +231,13 @@ async fn publish_pages(
     after: Position,
     pages: broadcast::Sender<Arc<FeedPage>>,
     recent: Arc<Mutex<RecentPages>>,
+    mut gathering: Gathering,
 ) {
     let mut subscription = log.subscribe(after, Filter::All);
     let head = log.head();
     loop {
         let after = subscription.position();
+        gathering.wait(after).await;
         let page = match subscription.next().await {
             Ok(page) => FeedPage::from_log(after, page, &Category::ALL).await,
             Err(error) => Err(error),
@@ -212,32 +258,6 @@ async fn publish_pages(
                 subscription = log.subscribe(after, Filter::All);
             }
         }
-    }
-}
-
-async fn read_ahead(
-    log: Log,
-    mut after: Position,
-    categories: &'static [Category],
-    sender: mpsc::Sender<Result<Arc<FeedPage>, ReadError>>,
-) {
-    let prefixes = categories.iter().map(|category| category.stream_prefix().to_owned()).collect();
-    let filter = if categories == Category::ALL { Filter::All } else { Filter::StreamPrefixes(prefixes) };
-    loop {
-        let page = match log.read_all(after, &filter, BATCH_EVENTS_MAX).await {
-            Ok(page) => page,
-            Err(error) => {
-                // The receiver may be gone, and then the error does not matter.
-                let _ = sender.send(Err(error)).await;
-                return;
-            }
-        };
-        let (next, at_head) = (page.next, page.at_head);
-        let page = FeedPage::from_log(after, page, categories).await.map(Arc::new);
-        if sender.send(page).await.is_err() || at_head {
-            return;
-        }
-        after = next;
     }
 }
 

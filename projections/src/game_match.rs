@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::{
     AbandonReason, GameMatchEvent, GameResult, MatchPlayer, MatchProposed, Side,
@@ -15,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, parse_stored, store_error, to_json, variant_name};
-use crate::row_cache::RowCache;
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::projection::Name;
+use crate::row::{to_json, variant_name};
+use crate::rows::{RowModel, Rows, Table, json};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO match_records \
      (match_id, tenant, first, second, status, created_at, view, position) \
@@ -175,65 +174,65 @@ impl GameMatchView {
     }
 }
 
-/// The recently used matches.
+/// The rows by match.
+#[derive(Debug)]
+pub(crate) struct Records;
+
+impl Table for Records {
+    type Key = GameMatchId;
+    type Value = GameMatchView;
+    const ONE: &'static str = ONE;
+
+    fn key(id: &GameMatchId) -> Vec<Value> {
+        vec![id.0.into()]
+    }
+
+    fn write(id: &GameMatchId, view: Option<&GameMatchView>) -> Option<Statement> {
+        let view = view?;
+        let statement = Statement::new(UPSERT)
+            .bind(id.0)
+            .bind(view.tenant.as_str())
+            .bind(view.first.subject_id.0)
+            .bind(view.second.subject_id.0)
+            .bind(variant_name(&view.status))
+            .bind(view.created_at.micros())
+            .bind(to_json(view))
+            .bind(view.position.to_i64());
+        Some(statement)
+    }
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct GameMatchRows(RowCache<GameMatchId, GameMatchView>);
+pub(crate) struct GameMatchRows(Rows<Records>);
 
-row! {
-    struct Stored {
-        view: String,
+/// The existing match that an event changes.
+fn changed_match(envelope: &Envelope) -> Option<GameMatchId> {
+    match &envelope.event {
+        Event::GameMatch(GameMatchEvent::MatchProposed(_)) => None,
+        Event::GameMatch(_) => envelope.stream.game_match_id(),
+        Event::Player(PlayerEvent::PlayerRated(rated)) => Some(rated.match_id),
+        _ => None,
     }
 }
 
-impl GameMatchRows {
-    async fn load(&mut self, db: &Db, id: GameMatchId) -> Result<(), SqlError> {
-        if self.0.contains(&id) {
-            return Ok(());
-        }
-        let row: Option<Stored> = db.optional(Statement::new(ONE).bind(id.0)).await?;
-        if let Some(row) = row {
-            self.0.insert_clean(id, parse_stored(&row.view)?);
-        }
-        Ok(())
-    }
-}
-
-impl Projection for GameMatchRows {
+impl RowModel for GameMatchRows {
     const NAME: Name = Name::GameMatches;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("match_records");
     /// Player events contain the ratings after a result.
     const CATEGORIES: &'static [Category] = &[Category::GameMatch, Category::Player];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        self.0.load(db, events.iter().filter_map(|envelope| changed_match(envelope))).await?;
         for envelope in events {
-            match &envelope.event {
-                Event::GameMatch(GameMatchEvent::MatchProposed(proposed)) => {
-                    self.0.insert_dirty(proposed.match_id, GameMatchView::create(envelope, proposed));
+            let view = changed_match(envelope).and_then(|id| self.0.change(&id));
+            match (&envelope.event, view) {
+                (Event::GameMatch(GameMatchEvent::MatchProposed(proposed)), _) => {
+                    self.0.set(proposed.match_id, Some(GameMatchView::create(envelope, proposed)));
                 }
-                Event::GameMatch(event) => {
-                    let Some(id) = envelope.stream.game_match_id() else { continue };
-                    self.load(db, id).await?;
-                    if let Some(view) = self.0.get_mut(&id) {
-                        view.apply(envelope, event);
-                    }
-                }
-                Event::Player(PlayerEvent::PlayerRated(rated)) => {
-                    self.load(db, rated.match_id).await?;
-                    if let Some(view) = self.0.get_mut(&rated.match_id) {
-                        view.rate(envelope.position, rated);
-                    }
+                (Event::GameMatch(event), Some(view)) => view.apply(envelope, event),
+                (Event::Player(PlayerEvent::PlayerRated(rated)), Some(view)) => {
+                    view.rate(envelope.position, rated);
                 }
                 _ => {}
             }
@@ -241,34 +240,16 @@ impl Projection for GameMatchRows {
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for (id, view) in self.0.dirty() {
-            let statement = Statement::new(UPSERT)
-                .bind(id.0)
-                .bind(view.tenant.as_str())
-                .bind(view.first.subject_id.0)
-                .bind(view.second.subject_id.0)
-                .bind(variant_name(&view.status))
-                .bind(view.created_at.micros())
-                .bind(to_json(view))
-                .bind(view.position.to_i64());
-            tx.execute(statement).await?;
-        }
-        Ok(())
+    fn store(&self, batch: &mut Batch) {
+        self.0.store(batch);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.0.has_changes()
     }
 
     fn on_stored(&mut self) {
-        self.0.mark_stored();
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
+        self.0.on_stored();
     }
 }
 
@@ -317,8 +298,7 @@ impl GameMatches {
             .bind(player.0)
             .bind(created_at)
             .bind(match_id)
-            .bind(status.as_ref().map(variant_name))
-            .bind(i64::from(limit) + 1);
+            .bind(status.as_ref().map(variant_name));
         self.page(statement, limit).await
     }
 
@@ -338,26 +318,16 @@ impl GameMatches {
             .bind(tenant.as_str())
             .bind(created_at)
             .bind(match_id)
-            .bind(status.as_ref().map(variant_name))
-            .bind(i64::from(limit) + 1);
+            .bind(status.as_ref().map(variant_name));
         self.page(statement, limit).await
     }
 
-    /// Runs a list statement. Its limit is one more than `limit`, which shows whether there is a next page.
     async fn page(&self, statement: Statement, limit: u32) -> Result<GameMatchPage, QueryError> {
-        let generation = self.slot.live()?;
-        let rows: Vec<Stored> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::GameMatches, error))?;
-        let has_more = rows.len() > limit as usize;
-        let items: Vec<GameMatchView> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| parse_json(Name::GameMatches, &row.view))
-            .collect::<Result<_, _>>()?;
-        let next = items
-            .last()
-            .filter(|_| has_more)
-            .map(|last| GameMatchCursor { created_at: last.created_at, match_id: last.match_id });
+        let cursor =
+            |last: &GameMatchView| GameMatchCursor { created_at: last.created_at, match_id: last.match_id };
+        let parse = |row| json(Name::GameMatches, row);
+        let (items, next) =
+            self.slot.live()?.page(Name::GameMatches, statement, limit, parse, cursor).await?;
         Ok(GameMatchPage { items, next })
     }
 
@@ -366,14 +336,8 @@ impl GameMatches {
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, tenant: &Tenant, id: GameMatchId) -> Result<Option<GameMatchView>, QueryError> {
-        let generation = self.slot.live()?;
-        let row: Option<Stored> = generation
-            .db
-            .optional(Statement::new(ONE).bind(id.0))
-            .await
-            .map_err(|error| store_error(Name::GameMatches, error))?;
-        let view: Option<GameMatchView> =
-            row.map(|row| parse_json(Name::GameMatches, &row.view)).transpose()?;
+        let statement = Statement::new(ONE).bind(id.0);
+        let view: Option<GameMatchView> = self.slot.live()?.one(Name::GameMatches, statement).await?;
         Ok(view.filter(|view| view.tenant == *tenant))
     }
 }

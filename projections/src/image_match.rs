@@ -1,9 +1,8 @@
 //! `matches`: one row for each image match.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, Score, VideoId};
 use event_schemas::image_match::{ImageMatchEvent, MatchFound};
@@ -12,21 +11,20 @@ use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
+use crate::projection::Name;
 use crate::row::{parse_text, store_error};
-use crate::sql::{Db, Ddl, ManyRows, SqlError, Statement, Tx, ddl, row};
+use crate::rows::RowModel;
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
 
-const COLUMNS: usize = 10;
 /// The first report of an id counts.
-pub(crate) static INSERT: LazyLock<ManyRows> = LazyLock::new(|| {
-    ManyRows::new(
-        "INSERT INTO matches (position, job_id, match_id, product_id, video_id, img_id, frame_id, score, \
-         evidence_path, occurred_at) VALUES",
-        COLUMNS,
-        "ON CONFLICT (job_id, match_id) DO NOTHING",
-    )
-});
+pub(crate) const INSERT: &str = "INSERT INTO matches (position, job_id, match_id, product_id, video_id, img_id, \
+     frame_id, score, evidence_path, occurred_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+     ON CONFLICT DO NOTHING";
 pub(crate) const ATTACH: &str = "UPDATE matches SET evidence_path = $3 WHERE job_id = $1 AND match_id = $2";
+/// Without the index by id, evidence waits until the rows are complete.
+pub(crate) const ATTACH_LATER: &str = "INSERT INTO attached (job_id, match_id, evidence_path, position) \
+     VALUES ($1, $2, $3, $4) ON CONFLICT (job_id, match_id) DO UPDATE SET evidence_path = excluded.evidence_path, \
+     position = excluded.position";
 pub(crate) const SCORES: &str = "SELECT score FROM matches \
      WHERE job_id = $1 AND score >= $2 AND score <= $3 AND position <= $4 ORDER BY score";
 
@@ -53,11 +51,9 @@ pub(crate) const LIST_OLDEST: &str =
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [ATTACH, SCORES, LIST_SCORE_DESC, LIST_SCORE_ASC, LIST_NEWEST, LIST_OLDEST]
-        .into_iter()
+    [INSERT, ATTACH, ATTACH_LATER, SCORES, LIST_SCORE_DESC, LIST_SCORE_ASC, LIST_NEWEST, LIST_OLDEST]
         .map(str::to_owned)
-        .chain(INSERT.texts().iter().cloned())
-        .collect()
+        .into()
 }
 
 /// The matches that are folded and not stored.
@@ -66,8 +62,10 @@ pub(crate) struct ImageMatchRows {
     found: Vec<PendingMatch>,
     /// The index of each match in `found`.
     by_id: HashMap<(JobId, ImageMatchId), usize>,
-    /// Evidence for matches that are stored.
-    attached: Vec<(JobId, ImageMatchId, String)>,
+    /// Evidence for matches that are stored, with the position of the event.
+    attached: BTreeMap<(JobId, ImageMatchId), (String, Position)>,
+    /// The indexes exist.
+    is_published: bool,
 }
 
 #[derive(Debug)]
@@ -78,24 +76,13 @@ struct PendingMatch {
     found: MatchFound,
 }
 
-impl Projection for ImageMatchRows {
+impl RowModel for ImageMatchRows {
     const NAME: Name = Name::ImageMatches;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("matches");
     const CATEGORIES: &'static [Category] = &[Category::ImageMatch];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, _: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+    async fn fold(&mut self, _: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         for envelope in events {
             let (Some(job), Event::ImageMatch(event)) = (envelope.stream.job_id(), &envelope.event) else {
                 continue;
@@ -103,7 +90,7 @@ impl Projection for ImageMatchRows {
             match event {
                 ImageMatchEvent::MatchFound(found) => self.add(job, envelope, found),
                 ImageMatchEvent::MatchEvidenceAttached(attached) => {
-                    self.attach(job, &attached.match_id, &attached.evidence_path);
+                    self.attach(job, &attached.match_id, &attached.evidence_path, envelope.position);
                 }
                 _ => {}
             }
@@ -111,33 +98,29 @@ impl Projection for ImageMatchRows {
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        let mut rows = self.found.as_slice();
-        while let Some((mut statement, chunk)) = INSERT.take(&mut rows) {
-            for row in chunk {
-                statement = row.bind(statement);
-            }
-            tx.execute(statement).await?;
+    fn store(&self, batch: &mut Batch) {
+        for row in &self.found {
+            batch.add(row.insert());
         }
-        for (job, id, path) in &self.attached {
-            tx.execute(Statement::new(ATTACH).bind(job.0).bind(id.as_str()).bind(path.as_str())).await?;
+        let sql = if self.is_published { ATTACH } else { ATTACH_LATER };
+        for ((job, id), (path, position)) in &self.attached {
+            let statement = Statement::new(sql).bind(job.0).bind(id.as_str()).bind(path.as_str());
+            let is_later = !self.is_published;
+            batch.add(if is_later { statement.bind(position.to_i64()) } else { statement });
         }
-        Ok(())
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.found.is_empty() || !self.attached.is_empty()
     }
 
     fn on_stored(&mut self) {
         // This frees the memory, too: a batch during catch-up is large.
-        *self = Self::default();
+        *self = Self { is_published: self.is_published, ..Self::default() };
     }
 
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
+    fn on_published(&mut self) {
+        self.is_published = true;
     }
 }
 
@@ -156,18 +139,18 @@ impl ImageMatchRows {
         }
     }
 
-    fn attach(&mut self, job: JobId, id: &ImageMatchId, path: &str) {
+    fn attach(&mut self, job: JobId, id: &ImageMatchId, path: &str, position: Position) {
         match self.by_id.get(&(job, id.clone())).and_then(|index| self.found.get_mut(*index)) {
             Some(row) => row.found.evidence_path = Some(path.to_owned()),
-            None => self.attached.push((job, id.clone(), path.to_owned())),
+            None => drop(self.attached.insert((job, id.clone()), (path.to_owned(), position))),
         }
     }
 }
 
 impl PendingMatch {
-    fn bind(&self, statement: Statement) -> Statement {
+    fn insert(&self) -> Statement {
         let found = &self.found;
-        statement
+        Statement::new(INSERT)
             .bind(self.position.to_i64())
             .bind(self.job.0)
             .bind(found.match_id.as_str())
@@ -307,18 +290,11 @@ impl ImageMatches {
             .bind(from)
             .bind(filter.min_score.map_or(-1.0, Score::get))
             .bind(filter.has_evidence)
-            .bind(filter.product_id.as_ref().map(ProductId::as_str))
-            // One more row than the limit shows whether there is a next page.
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<StoredMatch> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::ImageMatches, error))?;
-        let has_more = rows.len() > limit as usize;
-        let items: Vec<ImageMatchView> =
-            rows.into_iter().take(limit as usize).map(StoredMatch::parse).collect::<Result<_, _>>()?;
-        let next = items
-            .last()
-            .filter(|_| has_more)
-            .map(|last| ImageMatchCursor { score: last.score.get(), position: last.position });
+            .bind(filter.product_id.as_ref().map(ProductId::as_str));
+        let cursor =
+            |last: &ImageMatchView| ImageMatchCursor { score: last.score.get(), position: last.position };
+        let (items, next) =
+            generation.page(Name::ImageMatches, statement, limit, StoredMatch::parse, cursor).await?;
         Ok(ImageMatchPage { items, next, position })
     }
 

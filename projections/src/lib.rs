@@ -18,7 +18,7 @@ pub mod queue;
 mod registry;
 pub mod retry;
 mod row;
-mod row_cache;
+mod rows;
 mod runner;
 mod sql;
 pub mod status;
@@ -68,6 +68,8 @@ registry::read_models! {
 
 /// The number of requests that a runner's queue holds.
 const REQUESTS_MAX: usize = 16;
+/// The longest time for which a writer waits for the read models.
+const SLOWED_FOR_MAX: Duration = Duration::from_secs(1);
 /// The time that all runners together have for a shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -184,6 +186,8 @@ impl ReadModels {
         position: Position,
         timeout: Duration,
     ) -> Result<(), StillBehind> {
+        // A position beyond the head must not end the gathering of later events.
+        self.0.feed.want(position.min(*self.0.log.head().borrow()));
         // One deadline for all of them.
         let deadline = tokio::time::Instant::now() + timeout;
         for name in names {
@@ -192,6 +196,20 @@ impl ReadModels {
             generation::wait_for(*name, &mut runner.position.clone(), position, remaining).await?;
         }
         Ok(())
+    }
+
+    /// Waits until no live read model is more than `lag_max` events behind the head, at most for a short time: a writer
+    /// that calls it before each write is slowed down to the speed of the read models, but is not stopped by one that
+    /// makes no progress.
+    pub async fn slow_down(&self, lag_max: u64) {
+        let oldest = Position(self.0.log.head().borrow().0.saturating_sub(lag_max));
+        let all = async {
+            for runner in self.0.runners.values().filter(|runner| runner.tracker.is_live()) {
+                // An error means that the runner has ended, so it will not move.
+                let _ = runner.position.clone().wait_for(|at| at.is_none_or(|at| at >= oldest)).await;
+            }
+        };
+        let _ = tokio::time::timeout(SLOWED_FOR_MAX, all).await;
     }
 
     /// Starts to rebuild the read model alongside the live generation (blue/green), and returns the number of the new

@@ -26,7 +26,7 @@ pub use replay::{ReplayError, UpTo};
 
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
 use fold_cache::{CountedFold, FoldCache};
 use replay::ReplayBase;
 
@@ -218,14 +218,18 @@ impl Projection for SummaryRows {
         write(&self.view).position = position;
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
+    async fn store(&mut self, batch: &mut Batch) -> Result<(), SqlError> {
         for job in &self.repaired {
-            tx.execute(Statement::new(DROP_SNAPSHOTS).bind(job.0)).await?;
+            batch.add(Statement::new(DROP_SNAPSHOTS).bind(job.0));
         }
         for row in self.rows().await? {
-            tx.execute(row).await?;
+            batch.add(row);
         }
         Ok(())
+    }
+
+    fn has_changes(&self) -> bool {
+        !(self.dirty_jobs.is_empty() && self.dirty_tenants.is_empty() && self.repaired.is_empty())
     }
 
     fn on_stored(&mut self) {

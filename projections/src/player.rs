@@ -1,8 +1,8 @@
 //! `players`: the rating of each player in each pool, and the players that they block.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{PoolKey, Position, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, PlayerRated};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, parse_stored, store_error, to_json};
-use crate::row_cache::RowCache;
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::projection::Name;
+use crate::row::to_json;
+use crate::rows::{RowModel, Rows, Table, json};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO ratings (tenant, subject_id, pool_key, view, position) \
      VALUES ($1, $2, $3, $4, $5) \
@@ -59,132 +59,105 @@ pub struct BlockView {
 
 type RatingKey = (Tenant, SubjectId, PoolKey);
 
-/// The recently used ratings, and the blocks that are not stored.
+/// The ratings by player and pool.
+#[derive(Debug)]
+pub(crate) struct Ratings;
+
+impl Table for Ratings {
+    type Key = RatingKey;
+    type Value = RatingView;
+    const ONE: &'static str = ONE;
+
+    fn key((tenant, subject, pool): &RatingKey) -> Vec<Value> {
+        vec![tenant.as_str().into(), subject.0.into(), pool.as_str().into()]
+    }
+
+    fn write(key: &RatingKey, view: Option<&RatingView>) -> Option<Statement> {
+        let ((tenant, subject, pool), view) = (key, view?);
+        let statement = Statement::new(UPSERT)
+            .bind(tenant.as_str())
+            .bind(subject.0)
+            .bind(pool.as_str())
+            .bind(to_json(view))
+            .bind(view.position.to_i64());
+        Some(statement)
+    }
+}
+
+/// The ratings, and the blocks that are not stored.
 #[derive(Debug, Default)]
 pub(crate) struct PlayerRows {
-    ratings: RowCache<RatingKey, RatingView>,
-    /// In the order of the log. A block without a time has been lifted.
-    blocks: Vec<(Tenant, SubjectId, SubjectId, Option<Timestamp>)>,
+    ratings: Rows<Ratings>,
+    /// The time of the last block; none if it has been lifted.
+    blocks: BTreeMap<(Tenant, SubjectId, SubjectId), Option<Timestamp>>,
 }
 
-row! {
-    struct Stored {
-        view: String,
-    }
-}
-
-row! {
-    struct StoredBlock {
-        blocked: Uuid,
-        blocked_at: i64,
-    }
+/// The rating that an event changes.
+fn rated(envelope: &Envelope) -> Option<(RatingKey, &PlayerRated)> {
+    let Event::Player(PlayerEvent::PlayerRated(rated)) = &envelope.event else { return None };
+    Some(((envelope.metadata.tenant.clone(), rated.subject_id, rated.pool_key.clone()), rated))
 }
 
 impl PlayerRows {
-    async fn rate(&mut self, db: &Db, envelope: &Envelope, rated: &PlayerRated) -> Result<(), SqlError> {
-        let key = (envelope.metadata.tenant.clone(), rated.subject_id, rated.pool_key.clone());
-        if !self.ratings.contains(&key) {
-            let statement =
-                Statement::new(ONE).bind(key.0.as_str()).bind(key.1.0).bind(key.2.as_str().to_owned());
-            let row: Option<Stored> = db.optional(statement).await?;
-            let view = match row {
-                Some(row) => parse_stored(&row.view)?,
-                None => RatingView {
-                    pool_key: rated.pool_key.clone(),
-                    skill: rated.before,
-                    games: 0,
-                    last_rated_at: envelope.metadata.occurred_at,
-                    position: envelope.position,
-                },
-            };
-            self.ratings.insert_clean(key.clone(), view);
-        }
-        if let Some(view) = self.ratings.get_mut(&key) {
-            view.skill = rated.after;
-            view.games += 1;
-            view.last_rated_at = envelope.metadata.occurred_at;
-            view.position = envelope.position;
-        }
-        Ok(())
+    fn rate(&mut self, key: RatingKey, envelope: &Envelope, rated: &PlayerRated) {
+        let games = self.ratings.get(&key).map_or(0, |view| view.games);
+        let view = RatingView {
+            pool_key: rated.pool_key.clone(),
+            skill: rated.after,
+            games: games + 1,
+            last_rated_at: envelope.metadata.occurred_at,
+            position: envelope.position,
+        };
+        self.ratings.set(key, Some(view));
     }
 }
 
-impl Projection for PlayerRows {
+impl RowModel for PlayerRows {
     const NAME: Name = Name::Players;
     const REVISION: u32 = 1;
     const DDL: Ddl = ddl!("players");
     const CATEGORIES: &'static [Category] = &[Category::Player];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        self.ratings.load(db, events.iter().filter_map(|envelope| Some(rated(envelope)?.0))).await?;
         for envelope in events {
-            let Event::Player(event) = &envelope.event else { continue };
+            if let Some((key, rated)) = rated(envelope) {
+                self.rate(key, envelope, rated);
+            }
             let tenant = &envelope.metadata.tenant;
-            match event {
-                PlayerEvent::PlayerRated(rated) => self.rate(db, envelope, rated).await?,
-                PlayerEvent::PlayerBlocked(event) => {
-                    let at = Some(envelope.metadata.occurred_at);
-                    self.blocks.push((tenant.clone(), event.subject_id, event.blocked, at));
+            match &envelope.event {
+                Event::Player(PlayerEvent::PlayerBlocked(event)) => {
+                    let block = (tenant.clone(), event.subject_id, event.blocked);
+                    self.blocks.insert(block, Some(envelope.metadata.occurred_at));
                 }
-                PlayerEvent::PlayerUnblocked(event) => {
-                    self.blocks.push((tenant.clone(), event.subject_id, event.unblocked, None));
+                Event::Player(PlayerEvent::PlayerUnblocked(event)) => {
+                    self.blocks.insert((tenant.clone(), event.subject_id, event.unblocked), None);
                 }
-                PlayerEvent::PlayerQueued(_)
-                | PlayerEvent::QueueEntryCancelled(_)
-                | PlayerEvent::QueueEntryExpired(_)
-                | PlayerEvent::QueueEntryMatched(_)
-                | PlayerEvent::QueueEntryReleased(_)
-                | PlayerEvent::PlayerReserved(_)
-                | PlayerEvent::PlayerReleased(_) => {}
+                _ => {}
             }
         }
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for ((tenant, subject, pool), view) in self.ratings.dirty() {
-            let statement = Statement::new(UPSERT)
-                .bind(tenant.as_str())
-                .bind(subject.0)
-                .bind(pool.as_str())
-                .bind(to_json(view))
-                .bind(view.position.to_i64());
-            tx.execute(statement).await?;
-        }
-        for (tenant, subject, blocked, since) in &self.blocks {
+    fn store(&self, batch: &mut Batch) {
+        self.ratings.store(batch);
+        for ((tenant, subject, blocked), since) in &self.blocks {
             let sql = if since.is_some() { BLOCK } else { UNBLOCK };
             let mut statement = Statement::new(sql).bind(tenant.as_str()).bind(subject.0).bind(blocked.0);
             if let Some(since) = since {
                 statement = statement.bind(since.micros());
             }
-            tx.execute(statement).await?;
+            batch.add(statement);
         }
-        Ok(())
+    }
+
+    fn has_changes(&self) -> bool {
+        self.ratings.has_changes() || !self.blocks.is_empty()
     }
 
     fn on_stored(&mut self) {
-        self.ratings.mark_stored();
+        self.ratings.on_stored();
         self.blocks.clear();
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
     }
 }
 
@@ -216,19 +189,10 @@ impl Players {
         let statement = Statement::new(RATINGS)
             .bind(tenant.as_str())
             .bind(player.0)
-            .bind(after.map_or("", PoolKey::as_str))
-            // One more row than the limit shows whether there is a next page.
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<Stored> =
-            self.slot.live()?.db.all(statement).await.map_err(|error| store_error(Name::Players, error))?;
-        let has_more = rows.len() > limit as usize;
-        let items: Vec<RatingView> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| parse_json(Name::Players, &row.view))
-            .collect::<Result<_, _>>()?;
-        let next = items.last().filter(|_| has_more).map(|last| last.pool_key.clone());
-        Ok((items, next))
+            .bind(after.map_or("", PoolKey::as_str));
+        let parse = |row| json(Name::Players, row);
+        let cursor = |last: &RatingView| last.pool_key.clone();
+        self.slot.live()?.page(Name::Players, statement, limit, parse, cursor).await
     }
 
     /// Lists at most `limit` of the players that the player blocks after the cursor, newest first, and the cursor of
@@ -245,27 +209,12 @@ impl Players {
     ) -> Result<(Vec<BlockView>, Option<BlockCursor>), QueryError> {
         let (at, blocked) =
             after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.blocked_at.micros(), cursor.blocked.0));
-        let statement = Statement::new(BLOCKS)
-            .bind(tenant.as_str())
-            .bind(player.0)
-            .bind(at)
-            .bind(blocked)
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<StoredBlock> =
-            self.slot.live()?.db.all(statement).await.map_err(|error| store_error(Name::Players, error))?;
-        let has_more = rows.len() > limit as usize;
-        let items: Vec<BlockView> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| BlockView {
-                blocked: SubjectId(row.blocked),
-                blocked_at: Timestamp::from_micros(row.blocked_at),
-            })
-            .collect();
-        let next = items
-            .last()
-            .filter(|_| has_more)
-            .map(|last| BlockCursor { blocked_at: last.blocked_at, blocked: last.blocked });
-        Ok((items, next))
+        let statement = Statement::new(BLOCKS).bind(tenant.as_str()).bind(player.0).bind(at).bind(blocked);
+        let parse = |(blocked, blocked_at): (Uuid, i64)| {
+            let blocked_at = Timestamp::from_micros(blocked_at);
+            Ok(BlockView { blocked: SubjectId(blocked), blocked_at })
+        };
+        let cursor = |last: &BlockView| BlockCursor { blocked_at: last.blocked_at, blocked: last.blocked };
+        self.slot.live()?.page(Name::Players, statement, limit, parse, cursor).await
     }
 }

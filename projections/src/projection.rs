@@ -10,7 +10,7 @@ use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 
 pub(crate) use crate::Name;
-use crate::sql::{Db, Ddl, SqlError, Tx};
+use crate::sql::{Batch, Db, Ddl, SqlError};
 
 /// When folded changes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,7 @@ pub(crate) enum StorePolicy {
 
 /// A projection, which maintains one read model.
 ///
-/// [`fold`](Self::fold) changes memory only; [`store`](Self::store) writes the changes since its last call, and the
-/// runner adds the checkpoint to the same transaction. So the rows always reflect exactly the events up to the
+/// [`fold`](Self::fold) changes memory only; [`store`](Self::store) collects the changed rows, and the runner adds the checkpoint to the same transaction. So the rows always reflect exactly the events up to the
 /// checkpoint, even after a crash.
 pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     const NAME: Name;
@@ -64,8 +63,12 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     /// Moves the fold to the position; no event up to it was of the projection's categories.
     fn skip_to(&mut self, _: Position) {}
 
-    /// Writes the changes since its last call.
-    fn store(&mut self, tx: &mut Tx) -> impl Future<Output = Result<(), SqlError>> + Send;
+    /// Adds the statements that write the changes since the last call of [`on_stored`](Self::on_stored).
+    fn store(&mut self, batch: &mut Batch) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// Reports whether [`store`](Self::store) would add statements. While it would not, readers see the fold's position
+    /// without a transaction.
+    fn has_changes(&self) -> bool;
 
     /// Called when the rows that [`store`](Self::store) wrote are committed.
     fn on_stored(&mut self) {}

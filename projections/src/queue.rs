@@ -8,7 +8,7 @@ mod live;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use domain::matchmaking::queues::snapshot::{DirtyKey, FORMAT, PoolSnapshot, Snapshot};
@@ -26,16 +26,11 @@ pub use queries::{EntryView, PoolCount, PoolView, QueueCount, Queues};
 
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
-use crate::sql::{Db, Ddl, ManyRows, SqlError, Statement, Tx, ddl, row};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
 use live::LiveQueues;
 
-pub(crate) static UPSERT: LazyLock<ManyRows> = LazyLock::new(|| {
-    ManyRows::new(
-        "INSERT INTO queue_entries (entry_id, tenant, is_open, entry) VALUES",
-        4,
-        "ON CONFLICT (entry_id) DO UPDATE SET is_open = excluded.is_open, entry = excluded.entry",
-    )
-});
+pub(crate) const UPSERT: &str = "INSERT INTO queue_entries (entry_id, tenant, is_open, entry) \
+     VALUES ($1, $2, $3, $4) ON CONFLICT (entry_id) DO UPDATE SET is_open = excluded.is_open, entry = excluded.entry";
 pub(crate) const ONE: &str = "SELECT entry FROM queue_entries WHERE entry_id = $1";
 pub(crate) const OPEN: &str = "SELECT entry FROM queue_entries WHERE is_open = 1";
 pub(crate) const UPSERT_POOL: &str = "INSERT INTO pools (tenant, pool_key, pool) VALUES ($1, $2, $3) \
@@ -52,11 +47,9 @@ pub(crate) const PROPOSED: &str = "SELECT tenant, proposed FROM proposed_matches
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [ONE, OPEN, UPSERT_POOL, POOLS, BLOCK, UNBLOCK, BLOCKS, PROPOSE, DECIDE, PROPOSED]
-        .into_iter()
+    [UPSERT, ONE, OPEN, UPSERT_POOL, POOLS, BLOCK, UNBLOCK, BLOCKS, PROPOSE, DECIDE, PROPOSED]
         .map(str::to_owned)
-        .chain(UPSERT.texts().iter().cloned())
-        .collect()
+        .into()
 }
 
 /// The number of events that are folded before the lock is released for readers.
@@ -239,15 +232,19 @@ impl Projection for QueueRows {
         write(&self.view).position = position;
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
+    async fn store(&mut self, batch: &mut Batch) -> Result<(), SqlError> {
         let (view, dirty) = (Arc::clone(&self.view), self.dirty.clone());
         let statements = tokio::task::spawn_blocking(move || statements(&read(&view), dirty))
             .await
             .map_err(|error| damaged(&error))?;
         for statement in statements {
-            tx.execute(statement).await?;
+            batch.add(statement);
         }
         Ok(())
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     fn on_stored(&mut self) {
@@ -272,10 +269,12 @@ impl Projection for QueueRows {
 
 /// The statements that write the rows of these keys.
 fn statements(live: &LiveQueues, dirty: BTreeSet<DirtyKey>) -> Vec<Statement> {
-    let (mut entries, mut statements) = (Vec::new(), Vec::new());
+    let mut statements = Vec::new();
     for key in dirty {
         match key {
-            DirtyKey::Entry(id) => entries.extend(live.entry(id).map(|entry| (id, entry))),
+            DirtyKey::Entry(id) => {
+                statements.extend(live.entry(id).map(|entry| entry_statement(id, &entry)));
+            }
             DirtyKey::Pool(id) => statements.extend(pool_statement(live, &id)),
             DirtyKey::Block(by, other) => {
                 let text = if live.queues.blocks().has(by, other) { BLOCK } else { UNBLOCK };
@@ -284,18 +283,15 @@ fn statements(live: &LiveQueues, dirty: BTreeSet<DirtyKey>) -> Vec<Statement> {
             DirtyKey::Proposed(id) => statements.push(proposal_statement(live, id)),
         }
     }
-    let mut rows = entries.as_slice();
-    while let Some((mut statement, chunk)) = UPSERT.take(&mut rows) {
-        for (id, entry) in chunk {
-            statement = statement
-                .bind(id.0)
-                .bind(entry.entry.tenant.as_str())
-                .bind(i64::from(entry.ended_at.is_none()))
-                .bind(to_json(entry));
-        }
-        statements.push(statement);
-    }
     statements
+}
+
+fn entry_statement(id: EntryId, entry: &QueueEntry) -> Statement {
+    Statement::new(UPSERT)
+        .bind(id.0)
+        .bind(entry.entry.tenant.as_str())
+        .bind(i64::from(entry.ended_at.is_none()))
+        .bind(to_json(entry))
 }
 
 fn pool_statement(live: &LiveQueues, id: &PoolId) -> Option<Statement> {

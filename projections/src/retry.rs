@@ -1,21 +1,21 @@
 //! `retries`: the retries and outcomes of a tenant's failures, one row for each class of error.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::failure::{FailureCategory, FailureCode};
 use event_schemas::ids::{JobId, Position, Tenant};
-use event_schemas::job::{JobEvent, RetryReason, RetryState};
+use event_schemas::job::{JobEvent, JobFailed, RetryReason, RetryState};
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, store_error, to_json, variant_name};
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::projection::Name;
+use crate::row::{store_error, to_json, variant_name};
+use crate::rows::{RowModel, Rows, Table, json};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO retries (tenant, code, class, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, code) DO UPDATE SET class = excluded.class, position = excluded.position";
@@ -104,121 +104,127 @@ impl RetryClass {
     }
 }
 
-/// The changes that are not stored.
+/// The rows by tenant and error.
+#[derive(Debug)]
+pub(crate) struct Classes;
+
+impl Table for Classes {
+    type Key = (Tenant, FailureCode);
+    type Value = RetryClass;
+    const ONE: &'static str = ONE;
+
+    fn key((tenant, code): &Self::Key) -> Vec<Value> {
+        vec![tenant.as_str().into(), variant_name(code).into()]
+    }
+
+    fn write((tenant, code): &Self::Key, class: Option<&RetryClass>) -> Option<Statement> {
+        let class = class?;
+        let statement = Statement::new(UPSERT)
+            .bind(tenant.as_str())
+            .bind(variant_name(code))
+            .bind(to_json(class))
+            .bind(class.position.to_i64());
+        Some(statement)
+    }
+}
+
+/// The last error of each job that has failed and not ended since.
+#[derive(Debug)]
+pub(crate) struct FailedJobs;
+
+impl Table for FailedJobs {
+    type Key = JobId;
+    type Value = FailureCode;
+    const ONE: &'static str = JOB;
+
+    fn key(job: &JobId) -> Vec<Value> {
+        vec![job.0.into()]
+    }
+
+    fn write(job: &JobId, code: Option<&FailureCode>) -> Option<Statement> {
+        Some(match code {
+            Some(code) => Statement::new(UPSERT_JOB).bind(job.0).bind(to_json(code)),
+            None => Statement::new(DROP_JOB).bind(job.0),
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct RetryRows {
-    classes: BTreeMap<(Tenant, FailureCode), RetryClass>,
-    /// None for a job that has ended.
-    jobs: BTreeMap<JobId, Option<FailureCode>>,
-}
-
-row! {
-    struct Stored {
-        class: String,
-    }
-}
-
-row! {
-    struct StoredJob {
-        code: String,
-    }
-}
-
-fn damaged(error: &serde_json::Error) -> SqlError {
-    SqlError::Damaged(error.to_string())
+    classes: Rows<Classes>,
+    jobs: Rows<FailedJobs>,
 }
 
 impl RetryRows {
-    async fn class(
-        &mut self,
-        db: &Db,
-        tenant: &Tenant,
-        code: FailureCode,
-    ) -> Result<Option<&mut RetryClass>, SqlError> {
-        let key = (tenant.clone(), code);
-        if !self.classes.contains_key(&key) {
-            let statement = Statement::new(ONE).bind(tenant.as_str()).bind(variant_name(&code));
-            let row: Option<Stored> = db.optional(statement).await?;
-            if let Some(row) = row {
-                let class = serde_json::from_str(&row.class).map_err(|error| damaged(&error))?;
-                self.classes.insert(key.clone(), class);
-            }
-        }
-        Ok(self.classes.get_mut(&key))
-    }
-
-    /// The job's last error, if it has failed.
-    async fn code(&self, db: &Db, job: JobId) -> Result<Option<FailureCode>, SqlError> {
-        if let Some(code) = self.jobs.get(&job) {
-            return Ok(*code);
-        }
-        let row: Option<StoredJob> = db.optional(Statement::new(JOB).bind(job.0)).await?;
-        let parse = |row: StoredJob| serde_json::from_value(row.code.into()).map_err(|error| damaged(&error));
-        row.map(parse).transpose()
+    /// Loads the last errors of the jobs, and the classes of these errors and of new ones.
+    async fn load(&mut self, db: &Db, events: &[(JobId, &Envelope, &JobEvent)]) -> Result<(), SqlError> {
+        let needs_code = |event: &JobEvent| {
+            matches!(
+                event,
+                JobEvent::JobRetryScheduled(_) | JobEvent::JobCompleted(_) | JobEvent::JobCancelled(_)
+            )
+        };
+        let jobs: Vec<JobId> =
+            events.iter().filter(|(_, _, event)| needs_code(event)).map(|(job, ..)| *job).collect();
+        self.jobs.load(db, jobs).await?;
+        let class = |(job, envelope, event): &(JobId, &Envelope, &JobEvent)| {
+            let code = match event {
+                JobEvent::JobFailed(failed) => failed.error.code,
+                _ => *self.jobs.get(job)?,
+            };
+            Some((envelope.metadata.tenant.clone(), code))
+        };
+        let classes: BTreeSet<_> = events.iter().filter_map(class).collect();
+        self.classes.load(db, classes).await
     }
 
     /// The class of the job's last error.
-    async fn class_of_job(
-        &mut self,
-        db: &Db,
-        tenant: &Tenant,
-        job: JobId,
-    ) -> Result<Option<&mut RetryClass>, SqlError> {
-        match self.code(db, job).await? {
-            Some(code) => self.class(db, tenant, code).await,
-            None => Ok(None),
-        }
+    fn class_of_job(&mut self, tenant: &Tenant, job: JobId) -> Option<&mut RetryClass> {
+        let code = *self.jobs.get(&job)?;
+        self.classes.change(&(tenant.clone(), code))
     }
 
-    async fn apply(
-        &mut self,
-        db: &Db,
-        envelope: &Envelope,
-        job: JobId,
-        event: &JobEvent,
-    ) -> Result<(), SqlError> {
-        let tenant = &envelope.metadata.tenant;
+    fn fail(&mut self, envelope: &Envelope, job: JobId, failed: &JobFailed) {
         let at = envelope.metadata.occurred_at;
+        let key = (envelope.metadata.tenant.clone(), failed.error.code);
+        let mut class = self.classes.get(&key).cloned().unwrap_or(RetryClass {
+            code: failed.error.code,
+            category: failed.error.category,
+            failed_attempts: 0,
+            retries: RetryCounts::default(),
+            delay_micros: 0,
+            longest_delay_micros: 0,
+            outcomes: Outcomes::default(),
+            last_failed_at: at,
+            position: envelope.position,
+        });
+        class.failed_attempts += 1;
+        class.last_failed_at = class.last_failed_at.max(at);
+        class.count_outcome(failed.retry_state.unwrap_or(RetryState::NoPolicy));
+        class.position = envelope.position;
+        self.classes.set(key, Some(class));
+        self.jobs.set(job, Some(failed.error.code));
+    }
+
+    fn apply(&mut self, job: JobId, envelope: &Envelope, event: &JobEvent) {
+        let tenant = &envelope.metadata.tenant;
         match event {
-            JobEvent::JobFailed(failed) => {
-                let (code, category) = (failed.error.code, failed.error.category);
-                if self.class(db, tenant, code).await?.is_none() {
-                    let class = RetryClass {
-                        code,
-                        category,
-                        failed_attempts: 0,
-                        retries: RetryCounts::default(),
-                        delay_micros: 0,
-                        longest_delay_micros: 0,
-                        outcomes: Outcomes::default(),
-                        last_failed_at: at,
-                        position: envelope.position,
-                    };
-                    self.classes.insert((tenant.clone(), code), class);
-                }
-                if let Some(class) = self.class(db, tenant, code).await? {
-                    class.failed_attempts += 1;
-                    class.last_failed_at = class.last_failed_at.max(at);
-                    class.count_outcome(failed.retry_state.unwrap_or(RetryState::NoPolicy));
-                    class.position = envelope.position;
-                }
-                self.jobs.insert(job, Some(code));
-            }
+            JobEvent::JobFailed(failed) => self.fail(envelope, job, failed),
             JobEvent::JobRetryScheduled(retry) => {
-                if let Some(class) = self.class_of_job(db, tenant, job).await? {
-                    let delay = retry.due_at.since(at).as_micros();
+                if let Some(class) = self.class_of_job(tenant, job) {
+                    let delay = retry.due_at.since(envelope.metadata.occurred_at).as_micros();
                     class.count_retry(retry.reason, u64::try_from(delay).unwrap_or(u64::MAX));
                     class.position = envelope.position;
                 }
             }
             JobEvent::JobCompleted(_) | JobEvent::JobCancelled(_) => {
-                if let Some(class) = self.class_of_job(db, tenant, job).await? {
+                if let Some(class) = self.class_of_job(tenant, job) {
                     match event {
                         JobEvent::JobCompleted(_) => class.outcomes.recovered += 1,
                         _ => class.outcomes.cancelled += 1,
                     }
                     class.position = envelope.position;
-                    self.jobs.insert(job, None);
+                    self.jobs.set(job, None);
                 }
             }
             JobEvent::JobCreated(_)
@@ -229,68 +235,42 @@ impl RetryRows {
             | JobEvent::JobQuarantined(_)
             | JobEvent::JobResultExpired(_) => {}
         }
-        Ok(())
     }
 }
 
-impl Projection for RetryRows {
+impl RowModel for RetryRows {
     const NAME: Name = Name::Retries;
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const DDL: Ddl = ddl!("retries");
     const CATEGORIES: &'static [Category] = &[Category::Job];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
-        for envelope in events {
-            if let (Event::Job(event), Some(job)) = (&envelope.event, envelope.stream.job_id()) {
-                self.apply(db, envelope, job, event).await?;
-            }
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        let events: Vec<(JobId, &Envelope, &JobEvent)> = events
+            .iter()
+            .filter_map(|envelope| match &envelope.event {
+                Event::Job(event) => Some((envelope.stream.job_id()?, *envelope, event)),
+                _ => None,
+            })
+            .collect();
+        self.load(db, &events).await?;
+        for (job, envelope, event) in events {
+            self.apply(job, envelope, event);
         }
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for ((tenant, code), class) in &self.classes {
-            let statement = Statement::new(UPSERT)
-                .bind(tenant.as_str())
-                .bind(variant_name(code))
-                .bind(to_json(class))
-                .bind(class.position.to_i64());
-            tx.execute(statement).await?;
-        }
-        for (job, code) in &self.jobs {
-            let statement = match code {
-                Some(code) => Statement::new(UPSERT_JOB).bind(job.0).bind(variant_name(code)),
-                None => Statement::new(DROP_JOB).bind(job.0),
-            };
-            tx.execute(statement).await?;
-        }
-        Ok(())
+    fn store(&self, batch: &mut Batch) {
+        self.classes.store(batch);
+        self.jobs.store(batch);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.classes.has_changes() || self.jobs.has_changes()
     }
 
     fn on_stored(&mut self) {
-        self.classes.clear();
-        self.jobs.clear();
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
+        self.classes.on_stored();
+        self.jobs.on_stored();
     }
 }
 
@@ -309,10 +289,10 @@ impl Retries {
         let generation = self.slot.live()?;
         let position = generation.position();
         let statement = Statement::new(LIST).bind(tenant.as_str());
-        let rows: Vec<Stored> =
+        let rows: Vec<(String,)> =
             generation.db.all(statement).await.map_err(|error| store_error(Name::Retries, error))?;
         let classes: Result<Vec<RetryClass>, QueryError> =
-            rows.iter().map(|row| parse_json(Name::Retries, &row.class)).collect();
+            rows.into_iter().map(|row| json(Name::Retries, row)).collect();
         Ok((classes?, position))
     }
 }

@@ -16,7 +16,7 @@ use sqlx::{Postgres, Sqlite};
 
 use postgres::Schema;
 use sqlite::SqliteFile;
-pub(crate) use statement::{ManyRows, Statement};
+pub(crate) use statement::{Batch, Statement, Value};
 
 /// An error of the database.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +32,11 @@ pub enum SqlError {
     Unavailable(String),
     #[error("another server uses {0}; give each server its own database")]
     InUse(String),
+    /// Two rows have the same key.
+    #[error("the database has rejected a row: {0}")]
+    Duplicate(String),
     #[error("the database returned an error: {0}")]
-    Refused(sqlx::Error),
+    Refused(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<sqlx::Error> for SqlError {
@@ -41,23 +44,47 @@ impl From<sqlx::Error> for SqlError {
         match &error {
             sqlx::Error::Database(details) => match details.try_downcast_ref::<PgDatabaseError>() {
                 Some(details) => postgres::classify(details.code(), error.to_string()),
-                None => details.code().and_then(|code| sqlite::classify(&code, error.to_string())),
+                None => details
+                    .code()
+                    .and_then(|code| code.parse().ok())
+                    .and_then(|code| sqlite::classify(code, error.to_string())),
             }
-            .unwrap_or(Self::Refused(error)),
+            .unwrap_or_else(|| Self::Refused(error.into())),
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            _ => Self::Refused(error),
+            _ => Self::Refused(error.into()),
         }
     }
 }
 
-/// The statements that create a read model's tables, for each database. They must be idempotent.
+/// The statements that create a read model's tables and indexes, for each database. They must be idempotent.
+///
+/// The file of a read model has up to three parts. The tables are created empty. The indexes are created when the rows
+/// are complete, because a sorted index is built faster than one that grows with each row. If two rows have the same key
+/// in a unique index, the statements of the last part are executed, and the indexes are created again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ddl {
     pub(crate) sqlite: &'static str,
     pub(crate) postgres: &'static str,
+}
+
+/// The parts of a DDL for one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DdlParts {
+    pub(crate) tables: &'static str,
+    pub(crate) duplicates: &'static str,
+    /// Creates the indexes, and can be repeated.
+    pub(crate) indexes: &'static str,
+}
+
+impl DdlParts {
+    pub(crate) fn of(text: &'static str) -> Self {
+        let (tables, rest) = text.split_once("-- AFTER THE ROWS.").unwrap_or((text, ""));
+        let (indexes, duplicates) = rest.split_once("-- FOR DUPLICATES.").unwrap_or((rest, ""));
+        Self { tables, duplicates, indexes }
+    }
 }
 
 /// The DDL in the files with this name.
@@ -123,23 +150,52 @@ pub(crate) enum GenerationStore {
     Schema(Schema),
 }
 
-/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
-#[derive(Debug)]
-pub(crate) enum Tx {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
-}
-
 impl Db {
     pub(crate) fn new(store: GenerationStore) -> Self {
         Self { store, retired: AtomicBool::new(false) }
     }
 
-    /// Starts a write transaction. There is at most one at a time.
-    pub(crate) async fn begin(&self) -> Result<Tx, SqlError> {
+    /// Executes the writes in one transaction.
+    pub(crate) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
         match &self.store {
-            GenerationStore::File(file) => Ok(Tx::Sqlite(file.begin().await?)),
-            GenerationStore::Schema(schema) => Ok(Tx::Postgres(schema.begin().await?)),
+            GenerationStore::File(file) => file.write(batch).await,
+            GenerationStore::Schema(schema) => schema.write(batch).await,
+        }
+    }
+
+    /// The value of each key's row, if it has one. The query reads one column of text, and its parameters are the values
+    /// of a key.
+    pub(crate) async fn lookup(
+        &self,
+        sql: &'static str,
+        keys: Vec<Vec<Value>>,
+    ) -> Result<Vec<Option<String>>, SqlError> {
+        match &self.store {
+            _ if keys.is_empty() => Ok(Vec::new()),
+            GenerationStore::File(file) => file.lookup(sql, keys).await,
+            GenerationStore::Schema(schema) => schema.lookup(sql, keys).await,
+        }
+    }
+
+    /// Creates the indexes, which may take minutes. It can be repeated.
+    pub(crate) async fn create_indexes(&self, ddl: Ddl) -> Result<(), SqlError> {
+        let parts = DdlParts::of(match &self.store {
+            GenerationStore::File(_) => ddl.sqlite,
+            GenerationStore::Schema(_) => ddl.postgres,
+        });
+        match self.run_script(parts.indexes).await {
+            Err(SqlError::Duplicate(_)) => {
+                self.run_script(parts.duplicates).await?;
+                self.run_script(parts.indexes).await
+            }
+            created => created,
+        }
+    }
+
+    async fn run_script(&self, sql: &str) -> Result<(), SqlError> {
+        match &self.store {
+            GenerationStore::File(file) => file.run(sql.to_owned()).await,
+            GenerationStore::Schema(schema) => schema.run(sql).await,
         }
     }
 
@@ -220,56 +276,14 @@ impl Drop for Db {
     }
 }
 
-impl Tx {
-    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<(), SqlError> {
-        match self {
-            Self::Sqlite(tx) => {
-                let (sql, arguments) = statement.split::<Sqlite>()?;
-                sqlx::query_with(sql, arguments).execute(&mut **tx).await?;
-            }
-            Self::Postgres(tx) => {
-                let (sql, arguments) = statement.split::<Postgres>()?;
-                postgres::within(sqlx::query_with(sql, arguments).execute(&mut **tx)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn commit(self) -> Result<(), SqlError> {
-        match self {
-            Self::Sqlite(tx) => Ok(tx.commit().await?),
-            Self::Postgres(tx) => postgres::within(tx.commit()).await,
-        }
-    }
-}
-
-#[cfg(test)]
-impl Db {
-    /// Runs arbitrary SQL, also if the writer is closed.
-    pub(crate) async fn run(&self, text: &str) -> Result<(), SqlError> {
-        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
-        match &self.store {
-            GenerationStore::File(file) => {
-                let mut tx = file.begin().await?;
-                sql.execute(&mut *tx).await?;
-                tx.commit().await?;
-            }
-            GenerationStore::Schema(schema) => {
-                sql.execute(schema.readers()).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// For tests: checks that the database can prepare the statement.
 #[cfg(test)]
 pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
     use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
     let sql = AssertSqlSafe(sql).into_sql_str();
-    match db.begin().await? {
-        Tx::Sqlite(mut tx) => drop((&mut *tx).prepare(sql).await?),
-        Tx::Postgres(mut tx) => match (&mut *tx).prepare(sql).await {
+    match &db.store {
+        GenerationStore::File(file) => drop(file.readers().prepare(sql).await?),
+        GenerationStore::Schema(schema) => match schema.readers().prepare(sql).await {
             // The statement is otherwise valid; the types of some parameters are known only from their values.
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "42P08") => {}
             prepared => drop(prepared?),
@@ -278,21 +292,45 @@ pub(crate) async fn prepare(db: &Db, sql: String) -> Result<(), SqlError> {
     Ok(())
 }
 
+#[cfg(test)]
+impl Db {
+    /// Runs arbitrary SQL, also if the writer is closed.
+    pub(crate) async fn run(&self, text: &str) -> Result<(), SqlError> {
+        match &self.store {
+            GenerationStore::File(file) => file.run(text.to_owned()).await,
+            GenerationStore::Schema(schema) => {
+                let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+                sql.execute(schema.readers()).await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// For tests: while the value exists, nothing can be written.
+#[cfg(test)]
+pub(crate) async fn lock_writer(db: &Db) -> Result<Box<dyn std::any::Any + Send>, SqlError> {
+    Ok(match &db.store {
+        GenerationStore::File(file) => Box::new(file.lock().await),
+        GenerationStore::Schema(schema) => Box::new(schema.begin().await?),
+    })
+}
+
 /// For tests: all rows of a table as text, sorted.
 #[cfg(test)]
 pub(crate) async fn dump(db: &Db, table: &str) -> Result<Vec<String>, SqlError> {
     use sqlx::AssertSqlSafe;
-    let mut rows: Vec<(String,)> = match db.begin().await? {
-        Tx::Sqlite(mut tx) => {
+    let mut rows: Vec<(String,)> = match &db.store {
+        GenerationStore::File(file) => {
             let columns = AssertSqlSafe(format!("SELECT name FROM pragma_table_info('{table}')"));
-            let columns: Vec<(String,)> = sqlx::query_as(columns).fetch_all(&mut *tx).await?;
+            let columns: Vec<(String,)> = sqlx::query_as(columns).fetch_all(file.readers()).await?;
             let quoted: Vec<String> = columns.iter().map(|(name,)| format!("quote({name})")).collect();
             let rows = AssertSqlSafe(format!("SELECT {} FROM {table}", quoted.join(" || '|' || ")));
-            sqlx::query_as(rows).fetch_all(&mut *tx).await?
+            sqlx::query_as(rows).fetch_all(file.readers()).await?
         }
-        Tx::Postgres(mut tx) => {
+        GenerationStore::Schema(schema) => {
             let rows = AssertSqlSafe(format!("SELECT CAST({table} AS TEXT) FROM {table}"));
-            sqlx::query_as(rows).fetch_all(&mut *tx).await?
+            sqlx::query_as(rows).fetch_all(schema.readers()).await?
         }
     };
     rows.sort();

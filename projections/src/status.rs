@@ -268,6 +268,11 @@ impl StatusTracker {
         self.locked().meter.at
     }
 
+    /// Reports whether the projection has caught up once, and has not stopped since.
+    pub(crate) fn is_live(&self) -> bool {
+        self.locked().state == ProjectionState::Live
+    }
+
     pub(crate) fn is_published(&self) -> bool {
         self.locked().generation.is_some()
     }

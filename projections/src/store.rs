@@ -13,7 +13,7 @@ use crate::checkpoint::{self, Checkpoint, Incompatible};
 use crate::projection::{Name, Projection};
 use crate::sql::postgres::{PostgresUrl, Schema, SchemaStore, schema_name};
 use crate::sql::sqlite::{self, SqliteFile};
-use crate::sql::{Db, Ddl, GenerationStore, SqlError};
+use crate::sql::{Batch, Db, Ddl, DdlParts, GenerationStore, SqlError};
 
 /// Where the read models are stored.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub enum StoreError {
 
 fn remedy(source: &SqlError) -> &'static str {
     match source {
-        SqlError::Refused(_) => "; check whether another process has it open",
+        SqlError::Refused(_) | SqlError::Duplicate(_) => "; check whether another process has it open",
         // Their own texts name the remedy.
         SqlError::Full(_) | SqlError::Damaged(_) | SqlError::Unavailable(_) | SqlError::InUse(_) => "",
     }
@@ -133,12 +133,12 @@ impl Generations {
     pub(crate) async fn open(&self, number: u64, ddl: &[Ddl]) -> Result<Db, SqlError> {
         Ok(Db::new(match &self.store {
             OpenStore::Folder(folder) => {
-                let ddl: Vec<_> = ddl.iter().map(|ddl| ddl.sqlite).collect();
+                let ddl = ddl.iter().map(|ddl| DdlParts::of(ddl.sqlite).tables).collect();
                 let path = file_path(folder, self.name, number);
-                GenerationStore::File(SqliteFile::open(&path, &ddl).await?)
+                GenerationStore::File(SqliteFile::open(&path, ddl).await?)
             }
             OpenStore::Postgres(store) => {
-                let ddl: Vec<_> = ddl.iter().map(|ddl| ddl.postgres).collect();
+                let ddl: Vec<_> = ddl.iter().map(|ddl| DdlParts::of(ddl.postgres).tables).collect();
                 let schema = schema_name(self.name, number);
                 GenerationStore::Schema(Schema::open(store, schema, &ddl).await?)
             }
@@ -223,9 +223,9 @@ impl Generations {
         let checkpoint = Checkpoint::start(P::REVISION, log);
         let created = async {
             let (db, _) = self.open_with_checkpoint::<P>(number).await?;
-            let mut tx = db.begin().await?;
-            checkpoint.write(&mut tx).await?;
-            tx.commit().await?;
+            let mut batch = Batch::default();
+            checkpoint.write(&mut batch);
+            db.write(batch).await?;
             Ok(db)
         };
         let db = created.await.map_err(|source| self.error(number, source))?;

@@ -1,9 +1,7 @@
 //! `workers`: one row for each worker that ever registered.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{Position, Tenant, WorkerId};
 use event_schemas::stream::Category;
@@ -12,9 +10,10 @@ use event_schemas::worker::{WorkKind, WorkerEnd, WorkerEvent};
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
-use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, store_error, to_json};
-use crate::sql::{Db, Ddl, SqlError, Statement, Tx, ddl, row};
+use crate::projection::Name;
+use crate::row::to_json;
+use crate::rows::{RowModel, Rows, Table, json};
+use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, worker_id) DO UPDATE SET worker = excluded.worker, position = excluded.position";
@@ -140,24 +139,36 @@ impl WorkerView {
     }
 }
 
-/// The changed workers that are not stored.
-#[derive(Debug, Default)]
-pub(crate) struct WorkerRows {
-    changed: BTreeMap<(Tenant, WorkerId), WorkerView>,
-}
+/// The rows by worker.
+#[derive(Debug)]
+pub(crate) struct Records;
 
-row! {
-    struct Stored {
-        worker: String,
+impl Table for Records {
+    type Key = (Tenant, WorkerId);
+    type Value = WorkerView;
+    const ONE: &'static str = ONE;
+
+    fn key((tenant, worker): &Self::Key) -> Vec<Value> {
+        vec![tenant.as_str().into(), worker.as_str().into()]
+    }
+
+    fn write((tenant, id): &Self::Key, worker: Option<&WorkerView>) -> Option<Statement> {
+        let worker = worker?;
+        let statement = Statement::new(UPSERT)
+            .bind(tenant.as_str())
+            .bind(id.as_str())
+            .bind(to_json(worker))
+            .bind(worker.position.to_i64());
+        Some(statement)
     }
 }
 
-async fn read(db: &Db, tenant: &Tenant, worker: &WorkerId) -> Result<Option<WorkerView>, SqlError> {
-    let row: Option<Stored> =
-        db.optional(Statement::new(ONE).bind(tenant.as_str()).bind(worker.as_str())).await?;
-    row.map(|row| serde_json::from_str(&row.worker))
-        .transpose()
-        .map_err(|error| SqlError::Damaged(error.to_string()))
+#[derive(Debug, Default)]
+pub(crate) struct WorkerRows(Rows<Records>);
+
+fn key(envelope: &Envelope) -> Option<(Tenant, WorkerId)> {
+    let Event::Worker(event) = &envelope.event else { return None };
+    Some((envelope.metadata.tenant.clone(), worker_id(event).clone()))
 }
 
 fn worker_id(event: &WorkerEvent) -> &WorkerId {
@@ -169,62 +180,33 @@ fn worker_id(event: &WorkerEvent) -> &WorkerId {
     }
 }
 
-impl Projection for WorkerRows {
+impl RowModel for WorkerRows {
     const NAME: Name = Name::Workers;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("workers");
     const CATEGORIES: &'static [Category] = &[Category::Worker];
-    const STORE: StorePolicy = StorePolicy::EachBatch;
 
-    type View = ();
-    type Shared = ();
-    type Request = std::convert::Infallible;
-
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
-    }
-
-    fn view(&self) {}
-
-    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        self.0.load(db, events.iter().filter_map(|envelope| key(envelope))).await?;
         for envelope in events {
-            let Event::Worker(event) = &envelope.event else { continue };
-            let key = (envelope.metadata.tenant.clone(), worker_id(event).clone());
-            let before = match self.changed.remove(&key) {
-                Some(worker) => Some(worker),
-                None => read(db, &key.0, &key.1).await?,
-            };
-            if let Some(worker) = WorkerView::evolve(before, envelope, event) {
-                self.changed.insert(key, worker);
+            let (Some(key), Event::Worker(event)) = (key(envelope), &envelope.event) else { continue };
+            if let Some(worker) = WorkerView::evolve(self.0.get(&key).cloned(), envelope, event) {
+                self.0.set(key, Some(worker));
             }
         }
         Ok(())
     }
 
-    async fn store(&mut self, tx: &mut Tx) -> Result<(), SqlError> {
-        for ((tenant, id), worker) in &self.changed {
-            let statement = Statement::new(UPSERT)
-                .bind(tenant.as_str())
-                .bind(id.as_str())
-                .bind(to_json(worker))
-                .bind(worker.position.to_i64());
-            tx.execute(statement).await?;
-        }
-        Ok(())
+    fn store(&self, batch: &mut Batch) {
+        self.0.store(batch);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.0.has_changes()
     }
 
     fn on_stored(&mut self) {
-        self.changed.clear();
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
+        self.0.on_stored();
     }
 }
 
@@ -258,19 +240,10 @@ impl Workers {
     ) -> Result<WorkerPage, QueryError> {
         let generation = self.slot.live()?;
         let position = generation.position();
-        let statement = Statement::new(LIST)
-            .bind(tenant.as_str())
-            .bind(after.map_or("", WorkerId::as_str))
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<Stored> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::Workers, error))?;
-        let has_more = rows.len() > limit as usize;
-        let items: Vec<WorkerView> = rows
-            .iter()
-            .take(limit as usize)
-            .map(|row| parse_json(Name::Workers, &row.worker))
-            .collect::<Result<_, _>>()?;
-        let next = items.last().filter(|_| has_more).map(|last| last.worker_id.clone());
+        let statement = Statement::new(LIST).bind(tenant.as_str()).bind(after.map_or("", WorkerId::as_str));
+        let parse = |row| json(Name::Workers, row);
+        let cursor = |last: &WorkerView| last.worker_id.clone();
+        let (items, next) = generation.page(Name::Workers, statement, limit, parse, cursor).await?;
         Ok(WorkerPage { items, next, position })
     }
 
@@ -279,7 +252,7 @@ impl Workers {
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, tenant: &Tenant, worker: &WorkerId) -> Result<Option<WorkerView>, QueryError> {
-        let generation = self.slot.live()?;
-        read(&generation.db, tenant, worker).await.map_err(|error| store_error(Name::Workers, error))
+        let statement = Statement::new(ONE).bind(tenant.as_str()).bind(worker.as_str());
+        self.slot.live()?.one(Name::Workers, statement).await
     }
 }

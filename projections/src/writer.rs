@@ -12,12 +12,15 @@ use crate::checkpoint::{Checkpoint, EventRef};
 use crate::feed::FeedPage;
 use crate::generation::{Generation, Slot};
 use crate::projection::{Projection, StorePolicy};
-use crate::sql::SqlError;
+use crate::sql::{Batch, SqlError};
 use crate::status::Failure;
 use crate::store::OpenGeneration;
 
 /// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again.
 const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+
+/// The same during catch-up, in which many events are stored at once.
+const CATCH_UP_CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 
 /// The number of events that are stored at once during catch-up. The larger it is, the fewer times each page of an
 /// index is written.
@@ -68,6 +71,7 @@ pub(crate) struct Writer<P: Projection> {
 struct Pending {
     since: Timestamp,
     events: u64,
+    mode: Mode,
 }
 
 impl<P: Projection> Writer<P> {
@@ -111,7 +115,7 @@ impl<P: Projection> Writer<P> {
         slot: &Slot<P::View>,
     ) -> Result<(), ApplyError> {
         let started = Instant::now();
-        let batch = Batch::collect::<P>(pages, self.position);
+        let batch = Relevant::collect::<P>(pages, self.position);
         let position = match (&batch.failure, batch.events.last()) {
             (None, _) => pages.last().map_or(self.position, |page| page.next).max(self.position),
             (Some(_), Some(last)) => last.position,
@@ -127,8 +131,9 @@ impl<P: Projection> Writer<P> {
         self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
         if position > self.position {
             self.position = position;
-            let pending = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0 });
-            self.pending = Some(Pending { events: pending.events + batch.events.len() as u64, ..pending });
+            let pending = self.pending.unwrap_or(Pending { since: self.clock.now(), events: 0, mode });
+            let events = pending.events + batch.events.len() as u64;
+            self.pending = Some(Pending { events, mode, ..pending });
         }
         if self.needs_flush(mode) || batch.failure.is_some() {
             self.store(slot).await?;
@@ -154,8 +159,8 @@ impl<P: Projection> Writer<P> {
 
     /// The position up to which readers see everything.
     fn visible_position(&self) -> Position {
-        match (P::STORE, self.pending) {
-            (StorePolicy::EachBatch, Some(pending)) if pending.events > 0 => self.checkpoint.position,
+        match P::STORE {
+            StorePolicy::EachBatch if self.projection.has_changes() => self.checkpoint.position,
             _ => self.position,
         }
     }
@@ -163,7 +168,7 @@ impl<P: Projection> Writer<P> {
     fn needs_flush(&self, mode: Mode) -> bool {
         let Some(pending) = self.pending else { return false };
         let is_full = match (P::STORE, mode) {
-            (StorePolicy::EachBatch, Mode::Live) => pending.events > 0,
+            (StorePolicy::EachBatch, Mode::Live) => self.projection.has_changes(),
             (StorePolicy::EachBatch, Mode::CatchUp) => pending.events >= CATCH_UP_EVENTS,
             (StorePolicy::WriteBehind { events_max, .. }, _) => pending.events >= events_max,
         };
@@ -172,11 +177,13 @@ impl<P: Projection> Writer<P> {
 
     /// The time at which the pending changes must be stored; none without changes.
     pub(crate) fn flush_at(&self) -> Option<Timestamp> {
-        let after = match P::STORE {
-            StorePolicy::EachBatch => IDLE_CHECKPOINT_AFTER,
-            StorePolicy::WriteBehind { after, .. } => after,
+        let pending = self.pending?;
+        let after = match (P::STORE, pending.mode) {
+            (_, Mode::CatchUp) => CATCH_UP_CHECKPOINT_AFTER,
+            (StorePolicy::EachBatch, Mode::Live) => IDLE_CHECKPOINT_AFTER,
+            (StorePolicy::WriteBehind { after, .. }, Mode::Live) => after,
         };
-        self.pending.map(|pending| pending.since.after(after))
+        Some(pending.since.after(after))
     }
 
     /// Writes rows and checkpoint in one transaction.
@@ -186,14 +193,17 @@ impl<P: Projection> Writer<P> {
         self.commit(checkpoint, slot).await
     }
 
-    /// Marks the generation in its file as complete, and stores the pending changes.
+    /// Stores the pending changes and creates the indexes, which takes a while if there are many rows.
+    pub(crate) async fn create_indexes(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
+        self.store(slot).await?;
+        self.generation.db.create_indexes(P::DDL).await
+    }
+
+    /// Stores the pending changes, and marks the generation as complete.
     pub(crate) async fn publish(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        let checkpoint = Checkpoint {
-            position: self.position,
-            last_event: self.last_event,
-            published: true,
-            ..self.checkpoint
-        };
+        // Before the mark, so that after a crash in between a generation that is complete has its indexes.
+        self.create_indexes(slot).await?;
+        let checkpoint = Checkpoint { published: true, ..self.checkpoint };
         self.commit(checkpoint, slot).await?;
         self.generation.db.shrink().await?;
         self.projection.on_published();
@@ -201,10 +211,10 @@ impl<P: Projection> Writer<P> {
     }
 
     async fn commit(&mut self, checkpoint: Checkpoint, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        let mut tx = self.generation.db.begin().await?;
-        self.projection.store(&mut tx).await?;
-        checkpoint.write(&mut tx).await?;
-        tx.commit().await?;
+        let mut batch = Batch::default();
+        self.projection.store(&mut batch).await?;
+        checkpoint.write(&mut batch);
+        self.generation.db.write(batch).await?;
         self.checkpoint = checkpoint;
         self.pending = None;
         self.projection.on_stored();
@@ -214,7 +224,7 @@ impl<P: Projection> Writer<P> {
 }
 
 /// The events of some pages that are of a projection's categories.
-struct Batch<'p> {
+struct Relevant<'p> {
     events: Vec<&'p Envelope>,
     /// The time at which the last event of the pages was recorded, whatever its category.
     recorded_at: Option<Timestamp>,
@@ -222,7 +232,7 @@ struct Batch<'p> {
     failure: Option<Failure>,
 }
 
-impl<'p> Batch<'p> {
+impl<'p> Relevant<'p> {
     fn collect<P: Projection>(pages: &'p [Arc<FeedPage>], after: Position) -> Self {
         let mut events = Vec::new();
         let mut recorded_at = None;

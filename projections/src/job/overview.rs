@@ -13,15 +13,15 @@ use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct JobOverview {
+pub(crate) struct JobOverview {
     pub(super) history: History,
     pub(super) latest: LastActivity,
     counters: Counters,
 }
 
 /// A part of a job on which cumulative reports arrive, so that only the increase is counted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum JobPart {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum JobPart {
     Video(VideoId),
     Request(RequestId),
 }
@@ -29,7 +29,7 @@ pub(super) enum JobPart {
 /// The last report on a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum LastReport {
+pub(crate) enum LastReport {
     /// The number of frames of a video.
     Frames(u64),
     /// The progress of a match request.

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::overview::JobOverview;
-use super::{LIST, Stored, read};
+use super::{LIST, ONE};
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
-use crate::row::{parse_json, store_error, variant_name};
+use crate::row::variant_name;
+use crate::rows::json;
 use crate::sql::Statement;
 
 /// A filter for a tenant's jobs.
@@ -116,22 +117,16 @@ impl Jobs {
             .bind(filter.status.as_ref().map(variant_name))
             .bind(filter.phase.as_ref().map(variant_name))
             .bind(filter.kind.as_ref().map(variant_name))
-            .bind(filter.search.as_deref().map(like))
-            // One more row than the limit shows whether there is a next page.
-            .bind(i64::from(limit) + 1);
-        let rows: Vec<Stored> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::Jobs, error))?;
-        let has_more = rows.len() > limit as usize;
-        let mut items = Vec::with_capacity(rows.len());
-        let mut last = None;
-        for row in rows.iter().take(limit as usize) {
-            let overview: JobOverview = parse_json(Name::Jobs, &row.overview)?;
+            .bind(filter.search.as_deref().map(like));
+        let parse = |row| {
+            let overview: JobOverview = json(Name::Jobs, row)?;
             let history = &overview.history;
-            last = Some(JobCursor { created_at: history.created_at, job_id: history.job_id() });
-            items.extend(view(overview));
-        }
-        let next = last.filter(|_| has_more);
-        Ok(JobPage { items, next, position })
+            let cursor = JobCursor { created_at: history.created_at, job_id: history.job_id() };
+            Ok((view(overview), cursor))
+        };
+        let cursor = |(_, cursor): &(Option<T>, JobCursor)| *cursor;
+        let (items, next) = generation.page(Name::Jobs, statement, limit, parse, cursor).await?;
+        Ok(JobPage { items: items.into_iter().filter_map(|(view, _)| view).collect(), next, position })
     }
 
     /// The job in its current state, if it belongs to the tenant, and a position up to which the result is complete.
@@ -169,7 +164,8 @@ impl Jobs {
     ) -> Result<Option<(JobOverview, Position)>, QueryError> {
         let generation = self.slot.live()?;
         let position = generation.position();
-        let overview = read(&generation.db, job).await.map_err(|error| store_error(Name::Jobs, error))?;
+        let statement = Statement::new(ONE).bind(job.0);
+        let overview: Option<JobOverview> = generation.one(Name::Jobs, statement).await?;
         let own = overview.filter(|overview| overview.history.tenant == *tenant);
         Ok(own.map(|overview| (overview, position)))
     }

@@ -58,6 +58,11 @@ async fn build<P: Projection>(
     let writer = Writer::open(opened, &context.shared, context.clock.clone())
         .await
         .map_err(|error| Failure::storage(from, error.to_string()))?;
+    let mut writer = catch_up(&context, writer).await?;
+    if let Err(error) = writer.create_indexes(&context.slot).await {
+        return Err(Failure::storage(writer.position(), error.to_string()));
+    }
+    // The events that were appended in the meantime, so that the runner has few to apply before it swaps.
     catch_up(&context, writer).await
 }
 

@@ -13,13 +13,16 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Postgres};
 
-use super::SqlError;
+use super::statement::{Value, for_keys};
+use super::{Batch, SqlError};
 use crate::projection::Name;
 
 /// The time that a connection may take, with all retries while the server starts or restarts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time after which a server that does not respond counts as unavailable.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same, while an index is created.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(1800);
 /// The number of connections for queries, per generation.
 const READERS_MAX: u32 = 4;
 /// A connection that has been idle for this time is closed, unless it is a writer's.
@@ -40,6 +43,7 @@ pub(super) fn classify(code: &str, error: String) -> Option<SqlError> {
         // Corrupt data or index; tables that another program has changed or dropped.
         "XX001" | "XX002" | "3F000" | "42P01" | "42703" => Some(SqlError::Damaged(error)),
         "53100" => Some(SqlError::Full(error)),
+        "23505" => Some(SqlError::Duplicate(error)),
         // The server stops, crashed, starts, has no free connection, or is a standby after a failover.
         "57P01" | "57P02" | "57P03" | "53300" | "25006" => Some(SqlError::Unavailable(error)),
         "55P03" => Some(SqlError::InUse("the database of these read models".to_owned())),
@@ -217,6 +221,49 @@ impl Schema {
             }
             error => error,
         })
+    }
+
+    pub(super) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
+        let mut tx = self.begin().await?;
+        for write in batch.into_writes() {
+            for statement in write.into_postgres() {
+                let (sql, arguments) = statement?;
+                within(sqlx::query_with(sql, arguments).execute(&mut *tx)).await?;
+            }
+        }
+        within(tx.commit()).await
+    }
+
+    /// The only column of the row of each key.
+    pub(super) async fn lookup(
+        &self,
+        sql: &'static str,
+        keys: Vec<Vec<Value>>,
+    ) -> Result<Vec<Option<String>>, SqlError> {
+        let mut found = vec![None; keys.len()];
+        for (start, statement) in for_keys(sql, &keys) {
+            let (sql, arguments) = statement?;
+            let rows: Vec<(i64, String)> =
+                within(sqlx::query_as_with(sql, arguments).fetch_all(&self.readers)).await?;
+            for (number, value) in rows {
+                let slot = usize::try_from(number).ok().and_then(|number| found.get_mut(start + number));
+                if let Some(slot) = slot {
+                    *slot = Some(value);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs statements without parameters in one transaction. To create an index takes longer than any other call.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), SqlError> {
+        let mut tx = self.begin().await?;
+        let statements = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx);
+        match tokio::time::timeout(INDEX_TIMEOUT, statements).await {
+            Ok(executed) => executed?,
+            Err(_) => return Err(SqlError::Unavailable("an index was not created in time".to_owned())),
+        };
+        within(tx.commit()).await
     }
 
     pub(super) fn readers(&self) -> &PgPool {

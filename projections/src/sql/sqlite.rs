@@ -1,14 +1,19 @@
 //! A generation in a SQLite file.
+//!
+//! Queries run on connections of the pool. The writer's own connection runs a whole transaction in one call on a blocking
+//! thread: a driver that hands over one statement at a time costs more than the statements.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Sqlite;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, TransactionBehavior};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::SqlError;
+use super::statement::Value;
+use super::{Batch, SqlError};
 
 /// The time that a statement waits for a lock that another process holds on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +23,12 @@ const READERS_MAX: u32 = 4;
 const READER_IDLE: Duration = Duration::from_secs(60);
 /// Files up to this size are checked completely when they are opened; a larger one would delay the start.
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
+/// The number of prepared statements of the writer.
+const STATEMENTS_MAX: usize = 32;
+
+/// A read model is derived: commits that a power loss removes are replayed. So the writer need not wait for the disk.
+const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -64000; \
+     PRAGMA wal_autocheckpoint = 4000";
 
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
@@ -27,8 +38,7 @@ const SHORT_CODE: i32 = 522;
 const FULL_CODES: [i32; 2] = [13, 4874];
 
 /// The kind of an error with this code, if it has one.
-pub(super) fn classify(code: &str, error: String) -> Option<SqlError> {
-    let code = code.parse::<i32>().ok()?;
+pub(super) fn classify(code: i32, error: String) -> Option<SqlError> {
     // The low byte of an extended code is the primary one.
     if code == SHORT_CODE || DAMAGED_CODES.contains(&(code & 0xff)) {
         Some(SqlError::Damaged(error))
@@ -39,11 +49,41 @@ pub(super) fn classify(code: &str, error: String) -> Option<SqlError> {
     }
 }
 
+impl From<rusqlite::Error> for SqlError {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error() {
+            Some(details) if details.code == ErrorCode::ConstraintViolation => Self::Duplicate(text),
+            details => details
+                .and_then(|details| classify(details.extended_code, text))
+                .unwrap_or_else(|| Self::Refused(error.into())),
+        }
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let value = match self {
+            Self::Boolean(boolean) => {
+                boolean.map_or(ValueRef::Null, |boolean| ValueRef::Integer(boolean.into()))
+            }
+            Self::Integer(number) => number.map_or(ValueRef::Null, ValueRef::Integer),
+            Self::Float(number) => ValueRef::Real(*number),
+            Self::Text(text) => text.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes())),
+            Self::Id(id) => ValueRef::Blob(id.as_bytes()),
+        };
+        Ok(ToSqlOutput::Borrowed(value))
+    }
+}
+
+/// The writer's connection; none after it was closed.
+pub(crate) type WriterConnection = Option<Connection>;
+
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct SqliteFile {
     path: PathBuf,
-    writer: SqlitePool,
+    writer: Arc<Mutex<WriterConnection>>,
     readers: SqlitePool,
 }
 
@@ -52,63 +92,77 @@ impl SqliteFile {
     ///
     /// # Errors
     /// [`SqlError::Damaged`] if the file exists and is not an intact database.
-    pub(crate) async fn open(path: &Path, ddl: &[&'static str]) -> Result<Self, SqlError> {
+    pub(crate) async fn open(path: &Path, ddl: Vec<&'static str>) -> Result<Self, SqlError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A read model is derived: commits that a power loss removes are replayed.
-            .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("temp_store", "MEMORY")
-            .pragma("wal_autocheckpoint", "4000");
-        let reading = options.clone().create_if_missing(false).pragma("query_only", "ON");
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.pragma("cache_size", "-64000"))
-            .await?;
+            .pragma("query_only", "ON");
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .idle_timeout(READER_IDLE)
             .max_lifetime(None)
-            .connect_lazy_with(reading);
-        let file = Self { path: path.to_owned(), writer, readers };
-        match file.prepare(ddl).await {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                // A connection that closes later would remove the write-ahead log of this name, which may then belong
-                // to another file.
-                file.close().await;
-                Err(error)
+            .connect_lazy_with(options);
+        let file = path.to_owned();
+        let connection = blocking(move || connect(&file, &ddl)).await?;
+        Ok(Self { path: path.to_owned(), writer: Arc::new(Mutex::new(Some(connection))), readers })
+    }
+
+    /// Runs the work on the writer's connection. If the caller is aborted, the work still ends.
+    async fn with_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let mut writer = self.lock().await;
+        blocking(move || match writer.as_mut() {
+            Some(connection) => work(connection),
+            None => Err(SqlError::Unavailable("the file has been closed".to_owned())),
+        })
+        .await
+    }
+
+    /// While the lock is held, nothing can be written.
+    pub(super) async fn lock(&self) -> OwnedMutexGuard<WriterConnection> {
+        Arc::clone(&self.writer).lock_owned().await
+    }
+
+    pub(super) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
+        self.with_writer(move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for write in batch.into_writes() {
+                let mut statement = tx.prepare_cached(&numbered(write.sql))?;
+                for row in write.values.chunks(write.columns.max(1)) {
+                    for (number, value) in (1..).zip(row) {
+                        statement.raw_bind_parameter(number, value)?;
+                    }
+                    statement.raw_execute()?;
+                }
             }
-        }
+            Ok(tx.commit()?)
+        })
+        .await
     }
 
-    async fn prepare(&self, ddl: &[&'static str]) -> Result<(), SqlError> {
-        self.check().await?;
-        // This waits for a commit that an aborted task of this process may have left in progress, so that rows do not
-        // change after they have been read by the new owner.
-        let mut tx = self.begin().await?;
-        for statement in ddl {
-            sqlx::raw_sql(*statement).execute(&mut *tx).await?;
-        }
-        Ok(tx.commit().await?)
+    /// The only column of the row of each key.
+    pub(super) async fn lookup(
+        &self,
+        sql: &'static str,
+        keys: Vec<Vec<Value>>,
+    ) -> Result<Vec<Option<String>>, SqlError> {
+        self.with_writer(move |connection| {
+            let mut statement = connection.prepare_cached(&numbered(sql))?;
+            let mut find = |key: &Vec<Value>| {
+                let key = rusqlite::params_from_iter(key);
+                statement.query_row(key, |row| row.get(0)).optional()
+            };
+            Ok(keys.iter().map(&mut find).collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
-    async fn check(&self) -> Result<(), SqlError> {
-        let bytes = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-        if bytes > CHECKED_BYTES_MAX {
-            return Ok(());
-        }
-        let result: (String,) = sqlx::query_as("PRAGMA quick_check(1)").fetch_one(&self.writer).await?;
-        if result.0 == "ok" { Ok(()) } else { Err(SqlError::Damaged(result.0)) }
-    }
-
-    /// Takes the lock at once, so that no later statement can fail to get it.
-    pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, Sqlite>, SqlError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// Runs statements without parameters, each in a transaction of its own.
+    pub(super) async fn run(&self, sql: String) -> Result<(), SqlError> {
+        self.with_writer(move |connection| Ok(connection.execute_batch(&sql)?)).await
     }
 
     pub(super) fn readers(&self) -> &SqlitePool {
@@ -116,14 +170,15 @@ impl SqliteFile {
     }
 
     pub(super) async fn shrink(&self) -> Result<(), SqlError> {
-        sqlx::raw_sql("PRAGMA shrink_memory").execute(&self.writer).await?;
-        Ok(())
+        self.with_writer(|connection| Ok(connection.execute_batch("PRAGMA shrink_memory")?)).await
     }
 
     /// Afterwards the write-ahead log is back in the file.
     pub(super) async fn close(&self) {
         self.readers.close().await;
-        self.writer.close().await;
+        let connection = self.lock().await.take();
+        // Closing copies the write-ahead log into the file.
+        let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
     }
 
     pub(super) fn remove(&self) -> Result<(), SqlError> {
@@ -135,6 +190,40 @@ impl SqliteFile {
             tracing::warn!(path = %self.path.display(), %error, "the file of an old generation could not be removed; delete it manually");
         }
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SqlError> + Send + 'static,
+) -> Result<T, SqlError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| SqlError::Unavailable(format!("a statement was not executed: {error}")))?
+}
+
+fn connect(path: &Path, ddl: &[&'static str]) -> Result<Connection, SqlError> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.execute_batch(WRITER)?;
+    if std::fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_BYTES_MAX) {
+        let result: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if result != "ok" {
+            return Err(SqlError::Damaged(result));
+        }
+    }
+    // This waits for a commit that an aborted task of this process may have left in progress, so that rows do not
+    // change after they have been read by the new owner.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for statement in ddl {
+        tx.execute_batch(statement)?;
+    }
+    tx.commit()?;
+    Ok(connection)
+}
+
+/// The statement with numbered parameters of SQLite, for which `$1` is a name.
+fn numbered(sql: &str) -> String {
+    sql.replace('$', "?")
 }
 
 /// Removes a database and its companion files, if they exist.

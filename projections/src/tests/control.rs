@@ -126,7 +126,7 @@ async fn slow_projection_delays_no_other_and_misses_no_event() {
     history.job_created(job(1), None).await;
     // While the test holds the write lock, `matches` cannot store.
     let generation = models.0.queries.image_matches.slot.live().unwrap();
-    let lock = generation.db.begin().await.unwrap();
+    let lock = crate::sql::lock_writer(&generation.db).await.unwrap();
     // More pages than the feed keeps for a slow subscriber.
     let mut position = Position::START;
     for n in 0..100 {
@@ -211,4 +211,31 @@ async fn first_generation_is_readable_only_when_complete() {
         tokio::task::yield_now().await;
     }
     until(async || models.ready().is_ok()).await;
+}
+
+#[tokio::test]
+async fn writer_waits_for_a_live_read_model_that_is_far_behind() {
+    let (store, history) = (TestStore::new(), History::new());
+    let models = open(&store, &history).await;
+    let position = history.job_created(job(1), None).await;
+    reach(&models, position).await;
+    until(async || models.status().iter().all(|status| status.state == ReportedState::Live)).await;
+    models.slow_down(0).await;
+    let generation = models.0.queries.image_matches.slot.live().unwrap();
+    let lock = crate::sql::lock_writer(&generation.db).await.unwrap();
+    for n in 0..10 {
+        history.found(job(1), n, 0.5).await;
+    }
+    assert_eq!(models.slow_down(10).now_or_never(), Some(()));
+    let mut waiting = Box::pin(models.slow_down(5));
+    assert_eq!((&mut waiting).now_or_never(), None);
+    drop(lock);
+    waiting.await;
+    reach(&models, history.head()).await;
+    // A paused one delays nobody.
+    models.pause(Name::ImageMatches).await.unwrap();
+    let position = history.found(job(1), 10, 0.5).await;
+    let others = Name::ALL.into_iter().filter(|name| *name != Name::ImageMatches).collect::<Vec<_>>();
+    models.wait_for(&others, position, TIMEOUT).await.unwrap();
+    assert_eq!(models.slow_down(0).now_or_never(), Some(()));
 }

@@ -1,0 +1,220 @@
+//! What the read models with rows share: the contract, the changed and recently used rows, and pages of a list.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+
+use event_log::Log;
+use event_schemas::envelope::Envelope;
+use event_schemas::ids::Position;
+use event_schemas::stream::Category;
+use serde::de::DeserializeOwned;
+
+use crate::generation::{Generation, QueryError};
+use crate::projection::{Name, Projection, StorePolicy};
+use crate::row::{parse_json, parse_stored, store_error};
+use crate::sql::{Batch, Db, Ddl, Row, SqlError, Statement, Value};
+
+/// A read model whose readers see rows only.
+pub(crate) trait RowModel: fmt::Debug + Default + Send + 'static {
+    const NAME: Name;
+    const REVISION: u32;
+    const DDL: Ddl;
+    const CATEGORIES: &'static [Category];
+
+    fn fold(&mut self, db: &Db, events: &[&Envelope]) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// Adds the rows that have changed since the last call of [`on_stored`](Self::on_stored).
+    fn store(&self, batch: &mut Batch);
+
+    fn has_changes(&self) -> bool;
+
+    fn on_stored(&mut self);
+
+    fn on_published(&mut self) {}
+}
+
+impl<M: RowModel> Projection for M {
+    const NAME: Name = M::NAME;
+    const REVISION: u32 = M::REVISION;
+    const DDL: Ddl = M::DDL;
+    const CATEGORIES: &'static [Category] = M::CATEGORIES;
+    const STORE: StorePolicy = StorePolicy::EachBatch;
+
+    type View = ();
+    type Shared = ();
+    type Request = std::convert::Infallible;
+
+    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
+        Ok(Self::default())
+    }
+
+    fn view(&self) {}
+
+    async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
+        RowModel::fold(self, db, events).await
+    }
+
+    async fn store(&mut self, batch: &mut Batch) -> Result<(), SqlError> {
+        RowModel::store(self, batch);
+        Ok(())
+    }
+
+    fn has_changes(&self) -> bool {
+        RowModel::has_changes(self)
+    }
+
+    fn on_stored(&mut self) {
+        RowModel::on_stored(self);
+    }
+
+    fn on_published(&mut self) {
+        RowModel::on_published(self);
+    }
+
+    async fn handle_request(
+        &mut self,
+        request: Self::Request,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> Result<(), SqlError> {
+        match request {}
+    }
+}
+
+/// A table with one value for each key, stored as JSON.
+pub(crate) trait Table: fmt::Debug + Send + 'static {
+    type Key: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync;
+    type Value: DeserializeOwned + fmt::Debug + Send + Sync;
+
+    /// Reads the JSON of one key.
+    const ONE: &'static str;
+
+    /// The parameters of [`ONE`](Self::ONE).
+    fn key(key: &Self::Key) -> Vec<Value>;
+
+    /// Writes the row of a key; without a value, deletes it, if that can happen.
+    fn write(key: &Self::Key, value: Option<&Self::Value>) -> Option<Statement>;
+}
+
+/// The number of rows after whose use the rows that were not among them are forgotten.
+const RECENT_MAX: usize = 8192;
+
+/// The changed and the recently used rows of a table. All others are read from the database.
+#[derive(Debug)]
+pub(crate) struct Rows<T: Table> {
+    recent: Cached<T>,
+    /// The rows that were recent before.
+    earlier: Cached<T>,
+    /// The keys of recent rows that differ from the database.
+    changed: BTreeSet<T::Key>,
+}
+
+/// None for a key that has no row.
+type Cached<T> = HashMap<<T as Table>::Key, Option<<T as Table>::Value>>;
+
+impl<T: Table> Default for Rows<T> {
+    fn default() -> Self {
+        Self { recent: HashMap::new(), earlier: HashMap::new(), changed: BTreeSet::new() }
+    }
+}
+
+impl<T: Table> Rows<T> {
+    /// Loads the rows of all these keys, so that [`get`](Self::get) and [`change`](Self::change) find them.
+    pub(crate) async fn load(
+        &mut self,
+        db: &Db,
+        keys: impl IntoIterator<Item = T::Key>,
+    ) -> Result<(), SqlError> {
+        let mut missing = BTreeSet::new();
+        for key in keys {
+            if self.recent.contains_key(&key) {
+                continue;
+            }
+            match self.earlier.remove(&key) {
+                Some(value) => drop(self.recent.insert(key, value)),
+                None => drop(missing.insert(key)),
+            }
+        }
+        let stored = db.lookup(T::ONE, missing.iter().map(T::key).collect()).await?;
+        for (key, json) in missing.into_iter().zip(stored) {
+            self.recent.insert(key, json.as_deref().map(parse_stored).transpose()?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, key: &T::Key) -> Option<&T::Value> {
+        self.recent.get(key)?.as_ref()
+    }
+
+    /// The value of a loaded row that is being changed.
+    pub(crate) fn change(&mut self, key: &T::Key) -> Option<&mut T::Value> {
+        let value = self.recent.get_mut(key)?.as_mut()?;
+        if !self.changed.contains(key) {
+            self.changed.insert(key.clone());
+        }
+        Some(value)
+    }
+
+    /// Sets the value of a key; without a value, its row is deleted.
+    pub(crate) fn set(&mut self, key: T::Key, value: Option<T::Value>) {
+        self.changed.insert(key.clone());
+        self.recent.insert(key, value);
+    }
+
+    /// The changed rows, by their keys.
+    pub(crate) fn store(&self, batch: &mut Batch) {
+        for row in self.changed.iter().filter_map(|key| T::write(key, self.get(key))) {
+            batch.add(row);
+        }
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    pub(crate) fn on_stored(&mut self) {
+        self.changed.clear();
+        if self.recent.len() >= RECENT_MAX {
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+    }
+}
+
+impl<V> Generation<V> {
+    /// Lists at most `limit` rows, and the cursor of the next page. The last parameter of the statement is its limit.
+    pub(crate) async fn page<R: Row, T, C>(
+        &self,
+        name: Name,
+        statement: Statement,
+        limit: u32,
+        parse: impl Fn(R) -> Result<T, QueryError>,
+        cursor: impl Fn(&T) -> C,
+    ) -> Result<(Vec<T>, Option<C>), QueryError> {
+        // One more row than the limit shows whether there is a next page.
+        let statement = statement.bind(i64::from(limit) + 1);
+        let rows: Vec<R> = self.db.all(statement).await.map_err(|error| store_error(name, error))?;
+        let has_more = rows.len() > limit as usize;
+        let items: Vec<T> = rows.into_iter().take(limit as usize).map(parse).collect::<Result<_, _>>()?;
+        let next = items.last().filter(|_| has_more).map(cursor);
+        Ok((items, next))
+    }
+
+    /// The value that the first column of a row contains as JSON.
+    pub(crate) async fn one<T: DeserializeOwned>(
+        &self,
+        name: Name,
+        statement: Statement,
+    ) -> Result<Option<T>, QueryError> {
+        let row: Option<(String,)> =
+            self.db.optional(statement).await.map_err(|error| store_error(name, error))?;
+        row.map(|row| json(name, row)).transpose()
+    }
+}
+
+/// Parses a row whose only column is JSON.
+pub(crate) fn json<T: DeserializeOwned>(name: Name, (text,): (String,)) -> Result<T, QueryError> {
+    parse_json(name, &text)
+}
