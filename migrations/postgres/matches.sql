@@ -30,7 +30,8 @@ UPDATE matches SET evidence_path = attached.evidence_path FROM attached
     AND matches.position < attached.position;
 DELETE FROM attached;
 
--- FOR DUPLICATES. The first report of an id counts.
+-- FOR DUPLICATES.
+-- The first report of an id counts.
 CREATE INDEX IF NOT EXISTS matches_with_duplicates ON matches (job_id, match_id, position);
 DELETE FROM matches WHERE EXISTS (SELECT 1 FROM matches AS earlier WHERE earlier.job_id = matches.job_id
     AND earlier.match_id = matches.match_id AND earlier.position < matches.position);

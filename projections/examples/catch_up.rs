@@ -1,5 +1,5 @@
 //! Measures the catch-up speed of each read model on a log in memory in which nearly every event is an image match, and
-//! then the delay until new events are visible, at 5,000 events per second.
+//! then the delay until new events are visible, at 5,000 events per second, and the CPU time of lone events.
 //!
 //! `cargo run --release -p projections --example catch_up -- [events] [jobs]`
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 const BATCH_EVENTS: u64 = 1000;
 const LIVE_TICKS: u64 = 10_000;
+const LONE_EVENTS: u64 = 1000;
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
 type Failure = Box<dyn std::error::Error>;
@@ -130,6 +131,33 @@ async fn show_delays(models: &ReadModels, log: &Log) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The CPU time of the process, in seconds.
+fn cpu_seconds() -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks =
+        |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default();
+    // The user and the system time, in hundredths.
+    Ok((ticks(11) + ticks(12)) / 100.0)
+}
+
+/// Appends an event every ten milliseconds, so that none is gathered with another, and measures the CPU time.
+async fn show_lone_events(log: &Log) -> Result<(), Failure> {
+    let stream = StreamId::image_match_shard(JobId(Uuid::from_u128(0)), 0);
+    let tenant: Tenant = "bench".parse()?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let before = cpu_seconds()?;
+    for tick in 0..LONE_EVENTS {
+        ticks.tick().await;
+        let event = match_found((1 << 41) + tick)?;
+        let event = NewEvent::encode(&cause(&tenant)?, &stream, 0, Clock::System.now(), &event);
+        log.append(&stream, Expected::Any, vec![event]).await?;
+    }
+    let micros = (cpu_seconds()? - before) * 1e6 / LONE_EVENTS as f64;
+    println!("a lone event: {micros:.0} µs of CPU, with its append");
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -149,6 +177,7 @@ async fn main() -> Result<(), Failure> {
         measure(&models, name, head).await?;
     }
     show_delays(&models, &log).await?;
+    show_lone_events(&log).await?;
     models.shutdown().await;
     Ok(())
 }

@@ -93,6 +93,21 @@ pub(crate) struct JobRows {
     parts: Rows<Parts>,
 }
 
+/// The jobs of the events, without those that the events create.
+pub(crate) fn existing_jobs(events: &[&Envelope]) -> HashSet<JobId> {
+    let mut jobs = HashSet::new();
+    let mut created = HashSet::new();
+    for envelope in events {
+        let Some(job) = envelope.stream.job_id() else { continue };
+        jobs.insert(job);
+        if envelope.revision == Revision(0) && matches!(envelope.event, Event::Job(_)) {
+            created.insert(job);
+        }
+    }
+    jobs.retain(|job| !created.contains(job));
+    jobs
+}
+
 /// The part that an event reports on.
 fn part(envelope: &Envelope) -> Option<(JobId, JobPart)> {
     let Event::ImageMatch(event) = &envelope.event else { return None };
@@ -106,16 +121,7 @@ impl RowModel for JobRows {
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        // A job that is created by its first event has no row.
-        let is_creation =
-            |envelope: &Envelope| envelope.revision == Revision(0) && matches!(envelope.event, Event::Job(_));
-        let created: HashSet<JobId> = events
-            .iter()
-            .filter(|envelope| is_creation(envelope))
-            .filter_map(|envelope| envelope.stream.job_id())
-            .collect();
-        let jobs: HashSet<JobId> = events.iter().filter_map(|envelope| envelope.stream.job_id()).collect();
-        self.jobs.load(db, jobs.difference(&created).copied()).await?;
+        self.jobs.load(db, existing_jobs(events)).await?;
         self.parts.load(db, events.iter().filter_map(|envelope| part(envelope))).await?;
         for envelope in events {
             let Some(job) = envelope.stream.job_id() else { continue };

@@ -7,6 +7,7 @@
 pub mod challenge;
 mod checkpoint;
 mod feed;
+mod follower;
 pub mod game_match;
 mod generation;
 pub mod image_match;
@@ -19,14 +20,13 @@ mod registry;
 pub mod retry;
 mod row;
 mod rows;
-mod runner;
 mod sql;
+mod sql_target;
 pub mod status;
 mod store;
 #[cfg(test)]
 mod tests;
 pub mod worker;
-mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,9 +47,10 @@ pub use sql::postgres::PostgresUrl;
 pub use store::{ReadStore, StoreError};
 
 use feed::Feed;
+use follower::{Control, Followed, Runner, RunnerContext, TargetStore};
 use generation::Slot;
 use projection::Projection;
-use runner::{Control, Runner, RunnerContext};
+use sql_target::SqlTargets;
 use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
 use store::{Generations, OpenStore};
 
@@ -59,7 +60,7 @@ registry::read_models! {
     Jobs            = "jobs":             job::JobRows                    => jobs: Jobs { slot, clock },
     GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot },
     ImageMatches    = "matches":          image_match::ImageMatchRows     => image_matches: ImageMatches { slot },
-    MatchingSummary = "matching_summary": matching_summary::SummaryRows   => matching_summary: MatchingSummary { slot, shared, requests, log, clock; image_matches },
+    MatchingSummary = "matching_summary": matching_summary::SummaryRows   => matching_summary: MatchingSummary { slot, shared, controls, log, clock; image_matches },
     Players         = "players":          player::PlayerRows              => players: Players { slot },
     Queues          = "queues":           queue::QueueRows                => queues: Queues { slot, shared, clock },
     Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
@@ -293,33 +294,48 @@ struct Served<P: Projection> {
     /// Where readers find the live generation.
     slot: Arc<Slot<P::View>>,
     shared: P::Shared,
-    requests: mpsc::Sender<P::Request>,
+    controls: mpsc::Sender<Control>,
     log: Log,
     clock: Clock,
 }
 
 impl RunnerStarter {
     async fn start<P: Projection>(&self) -> Result<(Served<P>, RunnerHandle), OpenError> {
-        let (name, shared) = (P::NAME, P::Shared::default());
-        let slot = Arc::new(Slot::new(name));
-        let tracker = Arc::new(StatusTracker::new(name, P::REVISION, self.clock.now()));
-        let context = RunnerContext {
-            generations: Generations::new(&self.store, name),
-            log: self.log.clone(),
-            feed: self.feed.clone(),
-            clock: self.clock.clone(),
+        let (shared, slot) = (P::Shared::default(), Arc::new(Slot::new(P::NAME)));
+        let store = SqlTargets::<P> {
+            generations: Generations::new(&self.store, P::NAME),
             shared: shared.clone(),
             slot: Arc::clone(&slot),
+            log: self.log.clone(),
+        };
+        let followed = Followed { name: P::NAME, categories: P::CATEGORIES, policy: P::STORE };
+        let handle = self.follow(followed, P::REVISION, Arc::new(store), slot.watch()).await?;
+        let controls = handle.controls.clone();
+        let served = Served { slot, shared, controls, log: self.log.clone(), clock: self.clock.clone() };
+        Ok((served, handle))
+    }
+
+    async fn follow(
+        &self,
+        followed: Followed,
+        revision: u32,
+        store: Arc<dyn TargetStore>,
+        position: watch::Receiver<Option<Position>>,
+    ) -> Result<RunnerHandle, OpenError> {
+        let name = followed.name;
+        let tracker = Arc::new(StatusTracker::new(name, revision, self.clock.now()));
+        let context = RunnerContext {
+            followed,
+            store,
+            feed: self.feed.clone(),
+            clock: self.clock.clone(),
             tracker: Arc::clone(&tracker),
         };
-        let runner = Runner::<P>::open(context).await.map_err(|source| OpenError { name, source })?;
+        let runner = Runner::open(context).await.map_err(|source| OpenError { name, source })?;
         let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
-        let (requests, request_receiver) = mpsc::channel(REQUESTS_MAX);
-        let run = runner.run(control_receiver, request_receiver).boxed();
+        let run = runner.run(control_receiver).boxed();
         let task = Mutex::new(Some(tokio::spawn(supervise(run, name, Arc::clone(&tracker)))));
-        let handle = RunnerHandle { controls, tracker, position: slot.watch(), task };
-        let served = Served { slot, shared, requests, log: self.log.clone(), clock: self.clock.clone() };
-        Ok((served, handle))
+        Ok(RunnerHandle { controls, tracker, position, task })
     }
 }
 

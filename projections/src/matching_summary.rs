@@ -8,7 +8,7 @@ mod fold_cache;
 mod queries;
 mod replay;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use domain::image_matching::summary::{FORMAT, JobFold};
 use domain::worker::presence::Presence;
 use event_log::Log;
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{JobId, Position, Revision, Tenant};
+use event_schemas::ids::{JobId, Position, Tenant};
 use event_schemas::stream::Category;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 pub use fold_cache::FoldedJob;
 pub use queries::{MatchingSummary, Replayed, ScoresFrom, Snapshots, SummaryError};
 pub use replay::{ReplayError, UpTo};
 
+use crate::job::existing_jobs;
 use crate::projection::{Name, Projection, StorePolicy};
 use crate::row::to_json;
 use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
@@ -37,6 +38,9 @@ pub(crate) const UPSERT: &str = "INSERT INTO summaries (job_id, tenant, events, 
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job_id) DO UPDATE SET events = excluded.events, \
      position = excluded.position, fold = excluded.fold";
 pub(crate) const ONE: &str = "SELECT events, position, fold FROM summaries WHERE job_id = $1";
+/// The number of folded events, a space, and the fold.
+pub(crate) const COUNTED: &str =
+    "SELECT CAST(events AS TEXT) || ' ' || fold FROM summaries WHERE job_id = $1";
 pub(crate) const UPSERT_PRESENCE: &str = "INSERT INTO presences (tenant, fold) VALUES ($1, $2) \
      ON CONFLICT (tenant) DO UPDATE SET fold = excluded.fold";
 pub(crate) const PRESENCES: &str = "SELECT tenant, fold FROM presences";
@@ -49,7 +53,7 @@ pub(crate) const DROP_SNAPSHOTS: &str = "DELETE FROM snapshots WHERE job_id = $1
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, ONE, UPSERT_PRESENCE, PRESENCES, SNAPSHOT, SNAPSHOT_BEFORE, DROP_SNAPSHOTS]
+    [UPSERT, ONE, COUNTED, UPSERT_PRESENCE, PRESENCES, SNAPSHOT, SNAPSHOT_BEFORE, DROP_SNAPSHOTS]
         .map(str::to_owned)
         .into()
 }
@@ -97,14 +101,6 @@ impl Default for SummaryChanges {
     fn default() -> Self {
         Self(broadcast::Sender::new(CHANGES_BEHIND_MAX))
     }
-}
-
-/// A request to replay a job from the log, and to replace the projector's fold if it differs.
-#[derive(Debug)]
-pub(crate) struct RepairRequest {
-    job: JobId,
-    /// The reply is true if the fold differed.
-    reply: oneshot::Sender<bool>,
 }
 
 /// The projector's side of the folds.
@@ -168,7 +164,6 @@ impl Projection for SummaryRows {
 
     type View = View;
     type Shared = SummaryChanges;
-    type Request = RepairRequest;
 
     async fn open(db: &Db, shared: &SummaryChanges, position: Position) -> Result<Self, SqlError> {
         let rows: Vec<StoredPresence> = db.all(Statement::new(PRESENCES)).await?;
@@ -247,21 +242,20 @@ impl Projection for SummaryRows {
         self.is_live = true;
     }
 
-    async fn handle_request(
+    async fn recheck(
         &mut self,
-        request: RepairRequest,
+        job: JobId,
         log: &Log,
         db: &Db,
         position: Position,
-    ) -> Result<(), SqlError> {
-        match self.repair(request.job, log, db, position).await? {
-            Ok(differed) => {
-                // The caller may have stopped waiting.
-                let _ = request.reply.send(differed);
+    ) -> Result<Option<bool>, SqlError> {
+        match self.repair(job, log, db, position).await? {
+            Ok(differed) => Ok(Some(differed)),
+            Err(error) => {
+                tracing::error!(%job, %error, "a summary could not be replayed");
+                Ok(None)
             }
-            Err(error) => tracing::error!(job = %request.job, %error, "a summary could not be replayed"),
         }
-        Ok(())
     }
 }
 
@@ -278,17 +272,23 @@ impl ChangeScope {
 impl SummaryRows {
     /// Loads the jobs of these events into the cache.
     async fn load(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        let mut checked = HashSet::new();
-        for envelope in events {
-            let Some(job) = envelope.stream.job_id() else { continue };
-            if !checked.insert(job) || read(&self.view).contains(job) {
-                continue;
-            }
-            // A job that is created by this event has no row.
-            let is_new = envelope.revision == Revision(0) && matches!(envelope.event, Event::Job(_));
-            if !is_new && let Some(counted) = stored_fold(db, job).await? {
-                write(&self.view).insert(job, counted);
-            }
+        let missing: BTreeSet<JobId> = {
+            let cache = read(&self.view);
+            existing_jobs(events).into_iter().filter(|job| !cache.contains(*job)).collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let rows = db.lookup(COUNTED, missing.iter().map(|job| vec![job.0.into()]).collect()).await?;
+        // Large folds take milliseconds to parse.
+        let folds = tokio::task::spawn_blocking(move || {
+            let folds = missing.into_iter().zip(rows).filter_map(|(job, row)| Some((job, row?)));
+            folds.map(|(job, row)| Ok((job, CountedFold::parse(&row)?))).collect::<Result<Vec<_>, SqlError>>()
+        });
+        let folds = folds.await.map_err(|error| damaged(&error))??;
+        let mut cache = write(&self.view);
+        for (job, counted) in folds {
+            cache.insert(job, counted);
         }
         Ok(())
     }

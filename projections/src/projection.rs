@@ -2,30 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
-use std::time::Duration;
 
 use event_log::Log;
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::Position;
+use event_schemas::ids::{JobId, Position};
 use event_schemas::stream::Category;
 
 pub(crate) use crate::Name;
+pub(crate) use crate::follower::StorePolicy;
 use crate::sql::{Batch, Db, Ddl, SqlError};
-
-/// When folded changes are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StorePolicy {
-    /// With each batch: readers see rows.
-    EachBatch,
-    /// Readers see the fold in memory, and the rows follow: at the latest after this time or this number of events.
-    WriteBehind { after: Duration, events_max: u64 },
-}
 
 /// A projection, which maintains one read model.
 ///
 /// [`fold`](Self::fold) changes memory only; [`store`](Self::store) collects the changed rows, and the runner adds the checkpoint to the same transaction. So the rows always reflect exactly the events up to the
 /// checkpoint, even after a crash.
-pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
+pub(crate) trait Projection: fmt::Debug + Sized + Send + Sync + 'static {
     const NAME: Name;
     /// Raise it when existing rows would be wrong: the read model is then rebuilt from zero at the next start.
     const REVISION: u32;
@@ -39,9 +30,6 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     type View: fmt::Debug + Clone + Send + Sync + 'static;
     /// The value that all generations share.
     type Shared: fmt::Debug + Clone + Default + Send + Sync + 'static;
-    /// A request to the running projection.
-    type Request: fmt::Debug + Send + 'static;
-
     /// Continues from the stored rows.
     fn open(
         db: &Db,
@@ -76,12 +64,15 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + 'static {
     /// Called when this generation becomes the live one.
     fn on_published(&mut self) {}
 
-    /// Handles a request; the fold is at `position`.
-    fn handle_request(
+    /// Compares a job's fold with a replay of its events up to `position`, and replaces it if it differs. None if that is
+    /// not possible.
+    fn recheck(
         &mut self,
-        request: Self::Request,
-        log: &Log,
-        db: &Db,
-        position: Position,
-    ) -> impl Future<Output = Result<(), SqlError>> + Send;
+        _: JobId,
+        _: &Log,
+        _: &Db,
+        _: Position,
+    ) -> impl Future<Output = Result<Option<bool>, SqlError>> + Send {
+        std::future::ready(Ok(None))
+    }
 }

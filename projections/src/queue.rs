@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use domain::matchmaking::queues::snapshot::{DirtyKey, FORMAT, PoolSnapshot, Snapshot};
 use domain::matchmaking::queues::{PoolId, Queues as Fold};
-use event_log::Log;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{EntryId, GameMatchId, Position, SubjectId};
 use event_schemas::stream::Category;
@@ -190,7 +189,6 @@ impl Projection for QueueRows {
 
     type View = View;
     type Shared = QueueChanges;
-    type Request = std::convert::Infallible;
 
     async fn open(db: &Db, shared: &QueueChanges, position: Position) -> Result<Self, SqlError> {
         let rows = Rows::read(db).await?;
@@ -254,16 +252,6 @@ impl Projection for QueueRows {
 
     fn on_published(&mut self) {
         self.is_live = true;
-    }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
     }
 }
 

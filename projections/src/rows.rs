@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 
-use event_log::Log;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
 use event_schemas::stream::Category;
@@ -17,7 +16,7 @@ use crate::row::{parse_json, parse_stored, store_error};
 use crate::sql::{Batch, Db, Ddl, Row, SqlError, Statement, Value};
 
 /// A read model whose readers see rows only.
-pub(crate) trait RowModel: fmt::Debug + Default + Send + 'static {
+pub(crate) trait RowModel: fmt::Debug + Default + Send + Sync + 'static {
     const NAME: Name;
     const REVISION: u32;
     const DDL: Ddl;
@@ -44,7 +43,6 @@ impl<M: RowModel> Projection for M {
 
     type View = ();
     type Shared = ();
-    type Request = std::convert::Infallible;
 
     async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
         Ok(Self::default())
@@ -72,20 +70,10 @@ impl<M: RowModel> Projection for M {
     fn on_published(&mut self) {
         RowModel::on_published(self);
     }
-
-    async fn handle_request(
-        &mut self,
-        request: Self::Request,
-        _: &Log,
-        _: &Db,
-        _: Position,
-    ) -> Result<(), SqlError> {
-        match request {}
-    }
 }
 
 /// A table with one value for each key, stored as JSON.
-pub(crate) trait Table: fmt::Debug + Send + 'static {
+pub(crate) trait Table: fmt::Debug + Send + Sync + 'static {
     type Key: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync;
     type Value: DeserializeOwned + fmt::Debug + Send + Sync;
 

@@ -32,6 +32,8 @@ pub enum SqlError {
     Unavailable(String),
     #[error("another server uses {0}; give each server its own database")]
     InUse(String),
+    #[error("the database is locked: {0}; check whether another process has it open")]
+    Busy(String),
     /// Two rows have the same key.
     #[error("the database has rejected a row: {0}")]
     Duplicate(String),
@@ -81,8 +83,8 @@ pub(crate) struct DdlParts {
 
 impl DdlParts {
     pub(crate) fn of(text: &'static str) -> Self {
-        let (tables, rest) = text.split_once("-- AFTER THE ROWS.").unwrap_or((text, ""));
-        let (indexes, duplicates) = rest.split_once("-- FOR DUPLICATES.").unwrap_or((rest, ""));
+        let (tables, rest) = text.split_once("-- AFTER THE ROWS.\n").unwrap_or((text, ""));
+        let (indexes, duplicates) = rest.split_once("-- FOR DUPLICATES.\n").unwrap_or((rest, ""));
         Self { tables, duplicates, indexes }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use event_log::{EventLog, Identity, Log};
 
 use crate::checkpoint::{self, Checkpoint, Incompatible};
-use crate::projection::{Name, Projection};
+use crate::projection::Name;
 use crate::sql::postgres::{PostgresUrl, Schema, SchemaStore, schema_name};
 use crate::sql::sqlite::{self, SqliteFile};
 use crate::sql::{Batch, Db, Ddl, DdlParts, GenerationStore, SqlError};
@@ -36,6 +36,13 @@ pub(crate) enum OpenStore {
 pub(crate) struct Generations {
     store: OpenStore,
     name: Name,
+}
+
+/// What the rows of a read model must be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables {
+    pub(crate) revision: u32,
+    pub(crate) ddl: Ddl,
 }
 
 /// A generation, open.
@@ -70,7 +77,11 @@ fn remedy(source: &SqlError) -> &'static str {
     match source {
         SqlError::Refused(_) | SqlError::Duplicate(_) => "; check whether another process has it open",
         // Their own texts name the remedy.
-        SqlError::Full(_) | SqlError::Damaged(_) | SqlError::Unavailable(_) | SqlError::InUse(_) => "",
+        SqlError::Busy(_)
+        | SqlError::Full(_)
+        | SqlError::Damaged(_)
+        | SqlError::Unavailable(_)
+        | SqlError::InUse(_) => "",
     }
 }
 
@@ -156,14 +167,14 @@ impl Generations {
     }
 
     /// Finds the generations that an earlier run left, and removes unusable ones.
-    pub(crate) async fn find<P: Projection>(&self, log: &Log) -> Result<FoundGenerations, StoreError> {
+    pub(crate) async fn find(&self, tables: Tables, log: &Log) -> Result<FoundGenerations, StoreError> {
         let mut found = FoundGenerations::default();
         for number in self.numbers().await? {
             if found.live.is_some() {
                 self.remove(number).await?;
                 continue;
             }
-            let Some(opened) = self.open_compatible::<P>(number, log).await? else { continue };
+            let Some(opened) = self.open_compatible(tables, number, log).await? else { continue };
             if opened.checkpoint.published {
                 found.live = Some(opened);
             } else if found.unfinished.is_none() {
@@ -176,13 +187,14 @@ impl Generations {
     }
 
     /// Opens the generation if it is compatible; otherwise removes it.
-    async fn open_compatible<P: Projection>(
+    async fn open_compatible(
         &self,
+        tables: Tables,
         number: u64,
         log: &Log,
     ) -> Result<Option<OpenGeneration>, StoreError> {
-        let reason = match self.open_with_checkpoint::<P>(number).await {
-            Ok((db, Some(checkpoint))) => match check_checkpoint::<P>(&checkpoint, log).await {
+        let reason = match self.open_with_checkpoint(tables, number).await {
+            Ok((db, Some(checkpoint))) => match check_checkpoint(tables, &checkpoint, log).await {
                 Ok(()) => return Ok(Some(OpenGeneration { number, db, checkpoint })),
                 Err(incompatible) => {
                     db.close().await;
@@ -201,11 +213,12 @@ impl Generations {
         Ok(None)
     }
 
-    async fn open_with_checkpoint<P: Projection>(
+    async fn open_with_checkpoint(
         &self,
+        tables: Tables,
         number: u64,
     ) -> Result<(Db, Option<Checkpoint>), SqlError> {
-        let db = self.open(number, &[checkpoint::DDL, P::DDL]).await?;
+        let db = self.open(number, &[checkpoint::DDL, tables.ddl]).await?;
         match Checkpoint::read(&db).await {
             Ok(checkpoint) => Ok((db, checkpoint)),
             Err(error) => {
@@ -216,13 +229,13 @@ impl Generations {
     }
 
     /// Creates a new generation, with a number above all existing ones.
-    pub(crate) async fn create<P: Projection>(&self, log: Identity) -> Result<OpenGeneration, StoreError> {
+    pub(crate) async fn create(&self, tables: Tables, log: Identity) -> Result<OpenGeneration, StoreError> {
         let number = self.numbers().await?.first().map_or(1, |newest| newest + 1);
         // An interrupted removal may have left parts of an earlier file with this number.
         self.remove(number).await?;
-        let checkpoint = Checkpoint::start(P::REVISION, log);
+        let checkpoint = Checkpoint::start(tables.revision, log);
         let created = async {
-            let (db, _) = self.open_with_checkpoint::<P>(number).await?;
+            let (db, _) = self.open_with_checkpoint(tables, number).await?;
             let mut batch = Batch::default();
             checkpoint.write(&mut batch);
             db.write(batch).await?;
@@ -241,9 +254,9 @@ fn database_error(store: &SchemaStore, source: SqlError) -> StoreError {
     StoreError::Database { url: store.url().clone(), source }
 }
 
-async fn check_checkpoint<P: Projection>(checkpoint: &Checkpoint, log: &Log) -> Result<(), Incompatible> {
+async fn check_checkpoint(tables: Tables, checkpoint: &Checkpoint, log: &Log) -> Result<(), Incompatible> {
     let head = *log.head().borrow();
-    checkpoint.check_compatible(P::REVISION, log.identity(), head)?;
+    checkpoint.check_compatible(tables.revision, log.identity(), head)?;
     checkpoint.check_history(log).await
 }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod control;
+mod filling;
 mod history;
 mod match_history;
 #[path = "../../tests/it/support/postgres.rs"]

@@ -10,8 +10,15 @@ use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Tenant};
 use event_schemas::job::JobEvent;
 
-/// The number of cached jobs, at up to 1.5 MB each. It is exceeded only until the changed ones are stored.
-const JOBS_MAX: usize = 128;
+use crate::row::parse_stored;
+use crate::sql::SqlError;
+
+/// The bytes of the cached folds, approximately. They are exceeded only until the changed ones are stored.
+const BYTES_MAX: u64 = if cfg!(test) { 256 << 10 } else { 64 << 20 };
+/// The bytes of a fold without events, and of each of its first events. A fold does not grow beyond [`EVENTS_WEIGHED`].
+const FOLD_BYTES: u64 = 2048;
+const EVENT_BYTES: u64 = 30;
+const EVENTS_WEIGHED: u64 = 50_000;
 
 /// A job's events and a tenant's worker events, folded up to a position. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +34,19 @@ pub struct FoldedJob {
 pub(crate) struct CountedFold {
     pub(super) fold: Arc<JobFold>,
     pub(super) events: u64,
+}
+
+impl CountedFold {
+    /// Parses a row of [`COUNTED`](super::COUNTED).
+    pub(super) fn parse(row: &str) -> Result<Self, SqlError> {
+        let (events, fold) = row.split_once(' ').unwrap_or_default();
+        let fold: JobFold = parse_stored(fold)?;
+        Ok(Self { fold: Arc::new(fold), events: parse_stored(events)? })
+    }
+
+    fn bytes(&self) -> u64 {
+        FOLD_BYTES + EVENT_BYTES * self.events.min(EVENTS_WEIGHED)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -126,15 +146,21 @@ impl FoldCache {
         }
     }
 
-    /// Evicts the least recently used stored jobs while there are too many.
+    /// Evicts the least recently used stored jobs while all of them need too much memory.
     pub(super) fn evict(&mut self) {
-        let Some(excess) = self.jobs.len().checked_sub(JOBS_MAX).filter(|excess| *excess > 0) else { return };
+        let mut bytes: u64 = self.jobs.values().map(|cached| cached.counted.bytes()).sum();
+        if bytes <= BYTES_MAX {
+            return;
+        }
         let stored = self.jobs.iter().filter(|(_, cached)| cached.is_stored);
         let mut by_use: Vec<(u64, JobId)> =
             stored.map(|(job, cached)| (cached.used.load(Ordering::Relaxed), *job)).collect();
         by_use.sort_unstable();
-        for (_, job) in by_use.into_iter().take(excess) {
-            self.jobs.remove(&job);
+        for (_, job) in by_use {
+            if bytes <= BYTES_MAX {
+                break;
+            }
+            bytes -= self.jobs.remove(&job).map_or(0, |cached| cached.counted.bytes());
         }
         self.evictions += 1;
     }

@@ -14,9 +14,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::fold_cache::{CountedFold, FoldCache, FoldedJob};
 use super::replay::{self, ReplayBase, ReplayError, UpTo};
-use super::{
-    RepairRequest, SNAPSHOT_BEFORE, SummaryChange, SummaryChanges, View, read, read_fold, stored_fold, write,
-};
+use super::{SNAPSHOT_BEFORE, SummaryChange, SummaryChanges, View, read, read_fold, stored_fold, write};
+use crate::follower::Control;
 use crate::generation::{Generation, QueryError, Slot, wait_for};
 use crate::image_match::ImageMatches;
 use crate::projection::Name;
@@ -71,7 +70,7 @@ pub struct Replayed {
 #[derive(Clone, Debug)]
 pub struct MatchingSummary {
     pub(crate) slot: Arc<Slot<View>>,
-    pub(crate) requests: mpsc::Sender<RepairRequest>,
+    pub(crate) controls: mpsc::Sender<Control>,
     pub(crate) shared: SummaryChanges,
     pub(crate) log: Log,
     pub(crate) clock: Clock,
@@ -181,7 +180,7 @@ impl MatchingSummary {
     /// projector is not running or the replay failed.
     pub async fn repair(&self, job: JobId) -> Option<bool> {
         let (reply, differed) = oneshot::channel();
-        self.requests.send(RepairRequest { job, reply }).await.ok()?;
+        self.controls.send(Control::Recheck(job, reply)).await.ok()?;
         differed.await.ok()
     }
 

@@ -3,22 +3,20 @@
 use futures_util::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::RunnerContext;
-use crate::projection::Projection;
+use super::writer::{ApplyError, Mode, Writer};
+use super::{OpenTarget, RunnerContext};
 use crate::status::Failure;
-use crate::store::OpenGeneration;
-use crate::writer::{ApplyError, Mode, Writer};
 
 /// The task, and the number of the generation that it builds.
 #[derive(Debug)]
-pub(crate) struct Build<P: Projection> {
+pub(crate) struct Build {
     number: u64,
-    task: JoinHandle<Result<Writer<P>, Failure>>,
+    task: JoinHandle<Result<Writer, Failure>>,
 }
 
-impl<P: Projection> Build<P> {
-    pub(crate) fn start(context: &RunnerContext<P>, opened: OpenGeneration) -> Self {
-        let number = opened.number;
+impl Build {
+    pub(crate) fn start(context: &RunnerContext, opened: OpenTarget) -> Self {
+        let number = opened.target.number();
         context.tracker.rebuild_started(number, opened.checkpoint.position, context.clock.now());
         Self { number, task: tokio::spawn(build(context.clone(), opened).boxed()) }
     }
@@ -28,7 +26,7 @@ impl<P: Projection> Build<P> {
     }
 
     /// Waits for the end. Cancel safe.
-    pub(crate) async fn done(&mut self) -> Result<Writer<P>, Failure> {
+    pub(crate) async fn done(&mut self) -> Result<Writer, Failure> {
         (&mut self.task).await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
@@ -40,7 +38,7 @@ impl<P: Projection> Build<P> {
     }
 }
 
-impl<P: Projection> Drop for Build<P> {
+impl Drop for Build {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -50,16 +48,10 @@ fn panicked(error: &JoinError) -> Failure {
     Failure::storage(event_schemas::ids::Position::START, format!("the rebuild panicked: {error}"))
 }
 
-async fn build<P: Projection>(
-    context: RunnerContext<P>,
-    opened: OpenGeneration,
-) -> Result<Writer<P>, Failure> {
-    let from = opened.checkpoint.position;
-    let writer = Writer::open(opened, &context.shared, context.clock.clone())
-        .await
-        .map_err(|error| Failure::storage(from, error.to_string()))?;
+async fn build(context: RunnerContext, opened: OpenTarget) -> Result<Writer, Failure> {
+    let writer = Writer::new(opened, context.followed, context.clock.clone());
     let mut writer = catch_up(&context, writer).await?;
-    if let Err(error) = writer.create_indexes(&context.slot).await {
+    if let Err(error) = writer.finish().await {
         return Err(Failure::storage(writer.position(), error.to_string()));
     }
     // The events that were appended in the meantime, so that the runner has few to apply before it swaps.
@@ -67,14 +59,11 @@ async fn build<P: Projection>(
 }
 
 /// Applies all events up to the log's head. A generation that cannot be finished is removed.
-pub(crate) async fn catch_up<P: Projection>(
-    context: &RunnerContext<P>,
-    mut writer: Writer<P>,
-) -> Result<Writer<P>, Failure> {
-    let mut pages = context.feed.read(writer.position(), P::CATEGORIES);
+pub(crate) async fn catch_up(context: &RunnerContext, mut writer: Writer) -> Result<Writer, Failure> {
+    let mut pages = context.feed.read(writer.position(), context.followed.categories);
     while let Some(page) = pages.recv().await {
         let applied = match page {
-            Ok(page) => writer.apply(&[page], Mode::CatchUp, &context.slot).await,
+            Ok(page) => writer.apply(&[page], Mode::CatchUp).await,
             Err(error) => Err(ApplyError::Unreadable(Failure::log(writer.position(), error.to_string()))),
         };
         let failure = match applied {
@@ -89,10 +78,10 @@ pub(crate) async fn catch_up<P: Projection>(
             Err(ApplyError::Unreadable(failure)) => failure,
             Err(ApplyError::Storage(error)) => Failure::storage(writer.position(), error.to_string()),
         };
-        writer.generation.db.retire();
+        writer.target.retire();
         return Err(failure);
     }
-    match writer.store(&context.slot).await {
+    match writer.store().await {
         Ok(()) => Ok(writer),
         Err(error) => Err(Failure::storage(writer.position(), error.to_string())),
     }

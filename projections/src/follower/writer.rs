@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 use event_log::clock::Clock;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::Position;
+use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
 
+use super::{Followed, OpenTarget, StorePolicy, Target};
 use crate::checkpoint::{Checkpoint, EventRef};
 use crate::feed::FeedPage;
-use crate::generation::{Generation, Slot};
-use crate::projection::{Projection, StorePolicy};
-use crate::sql::{Batch, SqlError};
+use crate::sql::SqlError;
 use crate::status::Failure;
-use crate::store::OpenGeneration;
 
 /// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again.
-const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
+const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(30);
 
 /// The same during catch-up, in which many events are stored at once.
 const CATCH_UP_CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
@@ -51,15 +50,17 @@ impl From<SqlError> for ApplyError {
 }
 
 #[derive(Debug)]
-pub(crate) struct Writer<P: Projection> {
-    pub(crate) projection: P,
-    pub(crate) generation: Arc<Generation<P::View>>,
+pub(crate) struct Writer {
+    pub(crate) target: Box<dyn Target>,
+    followed: Followed,
     /// The stored checkpoint.
     checkpoint: Checkpoint,
     /// The position of the fold.
     position: Position,
     /// The time at which the last applied event was recorded; the epoch before the first event of this run.
     recorded_at: Timestamp,
+    /// The position that readers see.
+    visible: Position,
     pending: Option<Pending>,
     /// The last event that was folded.
     last_event: Option<EventRef>,
@@ -74,25 +75,20 @@ struct Pending {
     mode: Mode,
 }
 
-impl<P: Projection> Writer<P> {
-    pub(crate) async fn open(
-        opened: OpenGeneration,
-        shared: &P::Shared,
-        clock: Clock,
-    ) -> Result<Self, SqlError> {
-        let OpenGeneration { number, db, checkpoint } = opened;
-        let projection = P::open(&db, shared, checkpoint.position).await?;
-        let generation = Generation::new(number, db, projection.view(), checkpoint.position);
-        Ok(Self {
-            projection,
-            generation: Arc::new(generation),
+impl Writer {
+    pub(crate) fn new(opened: OpenTarget, followed: Followed, clock: Clock) -> Self {
+        let OpenTarget { target, checkpoint } = opened;
+        Self {
+            target,
+            followed,
             position: checkpoint.position,
             recorded_at: Timestamp::EPOCH,
+            visible: checkpoint.position,
             last_event: checkpoint.last_event,
             checkpoint,
             pending: None,
             clock,
-        })
+        }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -108,24 +104,15 @@ impl<P: Projection> Writer<P> {
     }
 
     /// Applies consecutive pages. Events up to the fold's position are skipped.
-    pub(crate) async fn apply(
-        &mut self,
-        pages: &[Arc<FeedPage>],
-        mode: Mode,
-        slot: &Slot<P::View>,
-    ) -> Result<(), ApplyError> {
+    pub(crate) async fn apply(&mut self, pages: &[Arc<FeedPage>], mode: Mode) -> Result<(), ApplyError> {
         let started = Instant::now();
-        let batch = Relevant::collect::<P>(pages, self.position);
+        let batch = Relevant::collect(pages, self.position, self.followed.categories);
         let position = match (&batch.failure, batch.events.last()) {
             (None, _) => pages.last().map_or(self.position, |page| page.next).max(self.position),
             (Some(_), Some(last)) => last.position,
             (Some(_), None) => self.position,
         };
-        if batch.events.is_empty() {
-            self.projection.skip_to(position);
-        } else {
-            self.projection.fold(&self.generation.db, &batch.events, position).await?;
-        }
+        self.target.apply(&batch.events, position).await?;
         let last = batch.events.last().map(|event| EventRef { position: event.position, id: event.id });
         self.last_event = last.or(self.last_event);
         self.recorded_at = batch.recorded_at.unwrap_or(self.recorded_at).max(self.recorded_at);
@@ -136,16 +123,16 @@ impl<P: Projection> Writer<P> {
             self.pending = Some(Pending { events, mode, ..pending });
         }
         if self.needs_flush(mode) || batch.failure.is_some() {
-            self.store(slot).await?;
+            self.store().await?;
         } else {
-            slot.advance(&self.generation, self.visible_position());
+            self.advance();
         }
         self.measure(batch.events.len(), started);
         batch.failure.map_or(Ok(()), |failure| Err(ApplyError::Unreadable(failure)))
     }
 
     fn measure(&self, events: usize, started: Instant) {
-        let name = P::NAME.as_str();
+        let name = self.followed.name.as_str();
         metrics::gauge!("projection_position", "projection" => name).set(self.position.0 as f64);
         metrics::counter!("projection_events_total", "projection" => name).increment(events as u64);
         if events > 0 {
@@ -157,18 +144,21 @@ impl<P: Projection> Writer<P> {
         }
     }
 
-    /// The position up to which readers see everything.
-    fn visible_position(&self) -> Position {
-        match P::STORE {
-            StorePolicy::EachBatch if self.projection.has_changes() => self.checkpoint.position,
-            _ => self.position,
+    /// Lets readers see everything up to the fold's position. While there are changes that they cannot see, they stay at
+    /// the position before the first of these.
+    fn advance(&mut self) {
+        if !(self.followed.policy == StorePolicy::EachBatch && self.target.has_changes()) {
+            self.visible = self.position;
         }
+        self.target.advance(self.visible);
     }
 
     fn needs_flush(&self, mode: Mode) -> bool {
         let Some(pending) = self.pending else { return false };
-        let is_full = match (P::STORE, mode) {
-            (StorePolicy::EachBatch, Mode::Live) => self.projection.has_changes(),
+        let is_full = match (self.followed.policy, mode) {
+            (StorePolicy::EachBatch, Mode::Live) => {
+                self.target.has_changes() || pending.events >= CATCH_UP_EVENTS
+            }
             (StorePolicy::EachBatch, Mode::CatchUp) => pending.events >= CATCH_UP_EVENTS,
             (StorePolicy::WriteBehind { events_max, .. }, _) => pending.events >= events_max,
         };
@@ -178,7 +168,7 @@ impl<P: Projection> Writer<P> {
     /// The time at which the pending changes must be stored; none without changes.
     pub(crate) fn flush_at(&self) -> Option<Timestamp> {
         let pending = self.pending?;
-        let after = match (P::STORE, pending.mode) {
+        let after = match (self.followed.policy, pending.mode) {
             (_, Mode::CatchUp) => CATCH_UP_CHECKPOINT_AFTER,
             (StorePolicy::EachBatch, Mode::Live) => IDLE_CHECKPOINT_AFTER,
             (StorePolicy::WriteBehind { after, .. }, Mode::Live) => after,
@@ -187,38 +177,33 @@ impl<P: Projection> Writer<P> {
     }
 
     /// Writes rows and checkpoint in one transaction.
-    pub(crate) async fn store(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
+    pub(crate) async fn store(&mut self) -> Result<(), SqlError> {
         let checkpoint =
             Checkpoint { position: self.position, last_event: self.last_event, ..self.checkpoint };
-        self.commit(checkpoint, slot).await
+        self.commit(checkpoint).await
     }
 
-    /// Stores the pending changes and creates the indexes, which takes a while if there are many rows.
-    pub(crate) async fn create_indexes(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        self.store(slot).await?;
-        self.generation.db.create_indexes(P::DDL).await
+    /// Stores the pending changes, and finishes what is stored.
+    pub(crate) async fn finish(&mut self) -> Result<(), SqlError> {
+        self.store().await?;
+        self.target.finish().await
     }
 
-    /// Stores the pending changes, and marks the generation as complete.
-    pub(crate) async fn publish(&mut self, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        // Before the mark, so that after a crash in between a generation that is complete has its indexes.
-        self.create_indexes(slot).await?;
-        let checkpoint = Checkpoint { published: true, ..self.checkpoint };
-        self.commit(checkpoint, slot).await?;
-        self.generation.db.shrink().await?;
-        self.projection.on_published();
+    /// Finishes the generation, marks it as complete, and shows it to readers.
+    pub(crate) async fn publish(&mut self) -> Result<(), SqlError> {
+        // Before the mark, so that after a crash in between a complete generation is finished.
+        self.finish().await?;
+        self.commit(Checkpoint { published: true, ..self.checkpoint }).await?;
+        self.target.shrink().await?;
+        self.target.publish();
         Ok(())
     }
 
-    async fn commit(&mut self, checkpoint: Checkpoint, slot: &Slot<P::View>) -> Result<(), SqlError> {
-        let mut batch = Batch::default();
-        self.projection.store(&mut batch).await?;
-        checkpoint.write(&mut batch);
-        self.generation.db.write(batch).await?;
+    async fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), SqlError> {
+        self.target.store(checkpoint).await?;
         self.checkpoint = checkpoint;
         self.pending = None;
-        self.projection.on_stored();
-        slot.advance(&self.generation, self.visible_position());
+        self.advance();
         Ok(())
     }
 }
@@ -233,11 +218,11 @@ struct Relevant<'p> {
 }
 
 impl<'p> Relevant<'p> {
-    fn collect<P: Projection>(pages: &'p [Arc<FeedPage>], after: Position) -> Self {
+    fn collect(pages: &'p [Arc<FeedPage>], after: Position, categories: &[Category]) -> Self {
         let mut events = Vec::new();
         let mut recorded_at = None;
         let items = pages.iter().flat_map(|page| &page.items);
-        let relevant = items.filter(|item| item.position > after && P::CATEGORIES.contains(&item.category));
+        let relevant = items.filter(|item| item.position > after && categories.contains(&item.category));
         for item in relevant {
             match &item.event {
                 Ok(event) => events.push(event),

@@ -2,27 +2,23 @@
 //!
 //! A failure here affects this read model only.
 
-mod build;
-mod state;
-
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::clock::Clock;
-use event_log::{EventLog, Log};
+use event_schemas::ids::JobId;
 use event_schemas::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::build::{self, Build};
+use super::state::{RunnerState, open_state, start_running};
+use super::writer::{ApplyError, Mode, Writer};
+use super::{Followed, TargetStore};
 use crate::feed::{Feed, FeedPage, SourceError};
-use crate::generation::Slot;
-use crate::projection::Projection;
 use crate::sql::SqlError;
 use crate::status::{Failure, ProjectionState, StatusTracker};
-use crate::store::{Generations, StoreError};
-use crate::writer::{ApplyError, Mode, Writer};
-use build::Build;
-use state::{RunnerState, open_state, start_running};
+use crate::store::StoreError;
 
 /// The delay before the store is reopened after a storage failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -34,56 +30,41 @@ pub(crate) enum Control {
     Rebuild(oneshot::Sender<Result<u64, StoreError>>),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
+    /// See [`Target::recheck`](super::Target::recheck).
+    Recheck(JobId, oneshot::Sender<bool>),
     /// Stores the pending changes and ends the task.
     Shutdown(oneshot::Sender<()>),
 }
 
 /// The environment of a runner.
-#[derive(Debug)]
-pub(crate) struct RunnerContext<P: Projection> {
-    pub(crate) generations: Generations,
-    pub(crate) log: Log,
+#[derive(Clone, Debug)]
+pub(crate) struct RunnerContext {
+    pub(crate) followed: Followed,
+    pub(crate) store: Arc<dyn TargetStore>,
     pub(crate) feed: Feed,
     pub(crate) clock: Clock,
-    pub(crate) shared: P::Shared,
-    pub(crate) slot: Arc<Slot<P::View>>,
     pub(crate) tracker: Arc<StatusTracker>,
 }
 
-impl<P: Projection> Clone for RunnerContext<P> {
-    fn clone(&self) -> Self {
-        Self {
-            generations: self.generations.clone(),
-            log: self.log.clone(),
-            feed: self.feed.clone(),
-            clock: self.clock.clone(),
-            shared: self.shared.clone(),
-            slot: Arc::clone(&self.slot),
-            tracker: Arc::clone(&self.tracker),
-        }
-    }
-}
-
 #[derive(Debug)]
-pub(crate) struct Runner<P: Projection> {
-    context: RunnerContext<P>,
-    state: RunnerState<P>,
-    build: Option<Build<P>>,
+pub(crate) struct Runner {
+    context: RunnerContext,
+    state: RunnerState,
+    build: Option<Build>,
 }
 
 /// The next thing that a runner has to handle.
-enum Wakeup<P: Projection> {
+enum Wakeup {
     Control(Option<Control>),
-    Request(P::Request),
     Pages(Result<Vec<Arc<FeedPage>>, SourceError>),
-    Built(Result<Writer<P>, Failure>),
+    Built(Result<Writer, Failure>),
     Flush,
     Reopen,
 }
 
-impl<P: Projection> Runner<P> {
+impl Runner {
     /// Opens the generations that an earlier run left, or creates the first one.
-    pub(crate) async fn open(context: RunnerContext<P>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(context: RunnerContext) -> Result<Self, StoreError> {
         let (state, build) = match open_state(&context).await {
             // Other parts of the server do not need the store: it starts, and this read model is opened later.
             Err(error) if error.is_temporary() => (retry_later(&context, &error), None),
@@ -94,13 +75,9 @@ impl<P: Projection> Runner<P> {
         Ok(runner)
     }
 
-    pub(crate) async fn run(
-        mut self,
-        mut controls: mpsc::Receiver<Control>,
-        mut requests: mpsc::Receiver<P::Request>,
-    ) {
+    pub(crate) async fn run(mut self, mut controls: mpsc::Receiver<Control>) {
         loop {
-            match self.next(&mut controls, &mut requests).await {
+            match self.next(&mut controls).await {
                 Wakeup::Control(Some(Control::Shutdown(done))) => {
                     self.shut_down().await;
                     // The caller may have stopped waiting.
@@ -110,7 +87,6 @@ impl<P: Projection> Runner<P> {
                 // All handles have been dropped, so there are no readers either.
                 Wakeup::Control(None) => return self.shut_down().await,
                 Wakeup::Control(Some(control)) => self.control(control).await,
-                Wakeup::Request(request) => self.handle_request(request).await,
                 Wakeup::Pages(pages) => self.apply_pages(pages).await,
                 Wakeup::Built(built) => self.swap(built).await,
                 Wakeup::Flush => self.store().await,
@@ -120,11 +96,7 @@ impl<P: Projection> Runner<P> {
         }
     }
 
-    async fn next(
-        &mut self,
-        controls: &mut mpsc::Receiver<Control>,
-        requests: &mut mpsc::Receiver<P::Request>,
-    ) -> Wakeup<P> {
+    async fn next(&mut self, controls: &mut mpsc::Receiver<Control>) -> Wakeup {
         let clock = self.context.clock.clone();
         let (flush_at, reopen_at) = match &self.state {
             RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
@@ -137,7 +109,6 @@ impl<P: Projection> Runner<P> {
         tokio::select! {
             biased;
             control = controls.recv() => Wakeup::Control(control),
-            Some(request) = requests.recv() => Wakeup::Request(request),
             built = async { match build { Some(build) => build.done().await, None => pending().await } } => Wakeup::Built(built),
             () = until(&clock, flush_at) => Wakeup::Flush,
             () = until(&clock, reopen_at) => Wakeup::Reopen,
@@ -149,17 +120,15 @@ impl<P: Projection> Runner<P> {
         let RunnerState::Running(writer, source) = &mut self.state else { return };
         let applied = match pages {
             // The source has just caught up.
-            Ok(pages) if pages.is_empty() => {
-                writer.store(&self.context.slot).await.map_err(ApplyError::Storage)
-            }
+            Ok(pages) if pages.is_empty() => writer.store().await.map_err(ApplyError::Storage),
             Ok(pages) => {
                 let mode = if source.has_caught_up() { Mode::Live } else { Mode::CatchUp };
-                writer.apply(&pages, mode, &self.context.slot).await
+                writer.apply(&pages, mode).await
             }
             Err(SourceError::Read(error)) => {
-                tracing::error!(projection = %P::NAME, %error, "the log could not be read; retrying");
+                tracing::error!(projection = %self.context.followed.name, %error, "the log could not be read; retrying");
                 self.context.clock.sleep(Duration::from_secs(1)).await;
-                *source = self.context.feed.follow(writer.position(), P::CATEGORIES);
+                *source = self.context.feed.follow(writer.position(), self.context.followed.categories);
                 Ok(())
             }
             Err(SourceError::Stopped) => {
@@ -177,7 +146,7 @@ impl<P: Projection> Runner<P> {
     /// Stops the projection at its position. The live generation can still be read.
     fn stop(&mut self, failure: Failure) {
         tracing::error!(
-            projection = %P::NAME, position = %failure.position, error = failure.error, remedy = failure.remedy,
+            projection = %self.context.followed.name, position = %failure.position, error = failure.error, remedy = failure.remedy,
             "a projection has stopped"
         );
         self.context.tracker.set_state(ProjectionState::Stopped(failure));
@@ -194,21 +163,18 @@ impl<P: Projection> Runner<P> {
     async fn close(&mut self, error: SqlError) {
         let now = self.context.clock.now();
         let failure = Failure::storage(self.context.tracker.position(), error.to_string());
-        tracing::error!(projection = %P::NAME, %error, "a read model could not be stored; it will be reopened");
+        tracing::error!(projection = %self.context.followed.name, %error, "a read model could not be stored; it will be reopened");
         self.context.tracker.set_state(ProjectionState::Retrying(failure));
         let is_damaged = matches!(error, SqlError::Damaged(_));
         let retry_at = if is_damaged { now } else { now.after(RETRY_AFTER) };
         if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
             &self.state
         {
-            let generation = Arc::clone(&writer.generation);
-            generation.db.close_writer().await;
+            writer.target.close_writer().await;
             if is_damaged {
-                // Removed now, because it is reopened before its last reader may be done with it.
-                if let Err(error) = generation.db.remove().await {
-                    tracing::error!(projection = %P::NAME, %error, "a damaged generation could not be removed; delete it manually");
+                if let Err(error) = writer.target.withdraw().await {
+                    tracing::error!(projection = %self.context.followed.name, %error, "a damaged generation could not be removed; delete it manually");
                 }
-                self.context.slot.withdraw();
                 self.context.tracker.set_generation(None);
             }
         }
@@ -232,22 +198,25 @@ impl<P: Projection> Runner<P> {
     async fn store(&mut self) {
         if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
             &mut self.state
-            && let Err(error) = writer.store(&self.context.slot).await
+            && let Err(error) = writer.store().await
         {
             self.close(error).await;
         }
     }
 
-    async fn handle_request(&mut self, request: P::Request) {
+    async fn recheck(&mut self, job: JobId, reply: oneshot::Sender<bool>) {
         let (RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer)) =
             &mut self.state
         else {
             return;
         };
         let position = writer.position();
-        let db = &writer.generation.db;
-        let handled = match writer.projection.handle_request(request, &self.context.log, db, position).await {
-            Ok(()) => writer.store(&self.context.slot).await,
+        let handled = match writer.target.recheck(job, position).await {
+            Ok(differed) => {
+                // The caller may have stopped waiting.
+                let _ = differed.map(|differed| reply.send(differed));
+                writer.store().await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = handled {
@@ -284,12 +253,13 @@ impl<P: Projection> Runner<P> {
                 });
                 let _ = reply.send(());
             }
+            Control::Recheck(job, reply) => self.recheck(job, reply).await,
             // Handled by `run`, because only it can end the task.
             Control::Shutdown(reply) => drop(reply),
         }
     }
 
-    fn change_state(&mut self, next: impl FnOnce(RunnerState<P>) -> RunnerState<P>) {
+    fn change_state(&mut self, next: impl FnOnce(RunnerState) -> RunnerState) {
         let placeholder = RunnerState::Closed { retry_at: Timestamp::EPOCH };
         self.state = next(std::mem::replace(&mut self.state, placeholder));
     }
@@ -298,15 +268,15 @@ impl<P: Projection> Runner<P> {
         if let Some(build) = &self.build {
             return Ok(build.number());
         }
-        let opened = self.context.generations.create::<P>(self.context.log.identity()).await?;
-        let number = opened.number;
-        tracing::info!(projection = %P::NAME, generation = number, "rebuilding alongside the live generation");
+        let opened = self.context.store.create().await?;
+        let number = opened.target.number();
+        tracing::info!(projection = %self.context.followed.name, generation = number, "rebuilding alongside the live generation");
         self.build = Some(Build::start(&self.context, opened));
         Ok(number)
     }
 
     /// Replaces the live generation by a finished one that has reached its position.
-    async fn swap(&mut self, built: Result<Writer<P>, Failure>) {
+    async fn swap(&mut self, built: Result<Writer, Failure>) {
         self.build = None;
         let live = match &self.state {
             RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
@@ -323,11 +293,11 @@ impl<P: Projection> Runner<P> {
             Ok(writer) => {
                 let error = "the new generation did not reach the position of the live one".to_owned();
                 let failure = Failure::log(writer.position(), error);
-                writer.generation.db.retire();
+                writer.target.retire();
                 return self.context.tracker.rebuild_failed(failure);
             }
             Err(failure) => {
-                tracing::error!(projection = %P::NAME, error = failure.error, "a rebuild failed; the live generation is unchanged");
+                tracing::error!(projection = %self.context.followed.name, error = failure.error, "a rebuild failed; the live generation is unchanged");
                 return self.context.tracker.rebuild_failed(failure);
             }
         };
@@ -339,11 +309,11 @@ impl<P: Projection> Runner<P> {
         let context = self.context.clone();
         self.change_state(|state| match state {
             RunnerState::Paused(old) => {
-                old.generation.db.retire();
+                old.target.retire();
                 RunnerState::Paused(writer)
             }
             RunnerState::Running(old, _) | RunnerState::Stopped(old) => {
-                old.generation.db.retire();
+                old.target.retire();
                 start_running(&context, writer)
             }
             RunnerState::Closed { .. } => start_running(&context, writer),
@@ -373,25 +343,24 @@ impl<P: Projection> Runner<P> {
         else {
             return;
         };
-        if let Err(error) = writer.store(&self.context.slot).await {
-            tracing::error!(projection = %P::NAME, %error, "a read model could not be stored at shutdown; the next start replays from its checkpoint");
+        if let Err(error) = writer.store().await {
+            tracing::error!(projection = %self.context.followed.name, %error, "a read model could not be stored at shutdown; the next start replays from its checkpoint");
         }
-        writer.generation.db.close().await;
+        writer.target.close().await;
     }
 }
 
 /// Makes the generation live. Its file is marked first, so that after a crash it is the newest complete one.
-async fn publish<P: Projection>(context: &RunnerContext<P>, writer: &mut Writer<P>) -> Result<(), SqlError> {
-    writer.publish(&context.slot).await?;
-    let number = writer.generation.number;
-    context.slot.publish(&writer.generation);
+async fn publish(context: &RunnerContext, writer: &mut Writer) -> Result<(), SqlError> {
+    writer.publish().await?;
+    let number = writer.target.number();
     context.tracker.set_generation(Some(number));
-    tracing::info!(projection = %P::NAME, generation = number, position = %writer.position(), "a read model is complete");
+    tracing::info!(projection = %context.followed.name, generation = number, position = %writer.position(), "a read model is complete");
     Ok(())
 }
 
-fn retry_later<P: Projection>(context: &RunnerContext<P>, error: &StoreError) -> RunnerState<P> {
-    tracing::error!(projection = %P::NAME, %error, "a read model could not be opened; retrying");
+fn retry_later(context: &RunnerContext, error: &StoreError) -> RunnerState {
+    tracing::error!(projection = %context.followed.name, %error, "a read model could not be opened; retrying");
     context.tracker.set_state(ProjectionState::Retrying(Failure::storage(
         context.tracker.position(),
         error.to_string(),

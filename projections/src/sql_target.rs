@@ -1,0 +1,150 @@
+//! A read model in SQL as a target of a follower.
+
+use std::sync::Arc;
+
+use event_log::{EventLog, Log};
+use event_schemas::envelope::Envelope;
+use event_schemas::ids::{JobId, Position};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::checkpoint::Checkpoint;
+use crate::follower::{FoundTargets, OpenTarget, Target, TargetStore};
+use crate::generation::{Generation, Slot};
+use crate::projection::Projection;
+use crate::sql::{Batch, SqlError};
+use crate::store::{Generations, OpenGeneration, StoreError, Tables};
+
+#[derive(Debug)]
+struct SqlTarget<P: Projection> {
+    projection: P,
+    generation: Arc<Generation<P::View>>,
+    slot: Arc<Slot<P::View>>,
+    log: Log,
+}
+
+impl<P: Projection> Target for SqlTarget<P> {
+    fn number(&self) -> u64 {
+        self.generation.number
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        events: &'a [&'a Envelope],
+        position: Position,
+    ) -> BoxFuture<'a, Result<(), SqlError>> {
+        if events.is_empty() {
+            self.projection.skip_to(position);
+            return std::future::ready(Ok(())).boxed();
+        }
+        self.projection.fold(&self.generation.db, events, position).boxed()
+    }
+
+    fn has_changes(&self) -> bool {
+        self.projection.has_changes()
+    }
+
+    fn store(&mut self, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), SqlError>> {
+        async move {
+            let mut batch = Batch::default();
+            self.projection.store(&mut batch).await?;
+            checkpoint.write(&mut batch);
+            self.generation.db.write(batch).await?;
+            self.projection.on_stored();
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, Result<(), SqlError>> {
+        self.generation.db.create_indexes(P::DDL).boxed()
+    }
+
+    fn publish(&mut self) {
+        self.projection.on_published();
+        self.slot.publish(&self.generation);
+    }
+
+    fn advance(&self, position: Position) {
+        self.slot.advance(&self.generation, position);
+    }
+
+    fn recheck(&mut self, job: JobId, position: Position) -> BoxFuture<'_, Result<Option<bool>, SqlError>> {
+        self.projection.recheck(job, &self.log, &self.generation.db, position).boxed()
+    }
+
+    fn shrink(&self) -> BoxFuture<'_, Result<(), SqlError>> {
+        self.generation.db.shrink().boxed()
+    }
+
+    fn retire(&self) {
+        self.generation.db.retire();
+    }
+
+    fn withdraw(&self) -> BoxFuture<'_, Result<(), SqlError>> {
+        async {
+            // Removed now, because it is reopened before its last reader may be done with it.
+            let removed = self.generation.db.remove().await;
+            self.slot.withdraw();
+            removed
+        }
+        .boxed()
+    }
+
+    fn close_writer(&self) -> BoxFuture<'_, ()> {
+        self.generation.db.close_writer().boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.generation.db.close().boxed()
+    }
+}
+
+/// The generations of one read model.
+#[derive(Debug)]
+pub(crate) struct SqlTargets<P: Projection> {
+    pub(crate) generations: Generations,
+    pub(crate) shared: P::Shared,
+    pub(crate) slot: Arc<Slot<P::View>>,
+    pub(crate) log: Log,
+}
+
+impl<P: Projection> SqlTargets<P> {
+    const TABLES: Tables = Tables { revision: P::REVISION, ddl: P::DDL };
+
+    /// Continues from the stored rows.
+    async fn open(&self, opened: OpenGeneration) -> Result<OpenTarget, StoreError> {
+        let OpenGeneration { number, db, checkpoint } = opened;
+        let projection = P::open(&db, &self.shared, checkpoint.position)
+            .await
+            .map_err(|source| self.generations.error(number, source))?;
+        let generation = Generation::new(number, db, projection.view(), checkpoint.position);
+        let (generation, slot, log) = (Arc::new(generation), Arc::clone(&self.slot), self.log.clone());
+        Ok(OpenTarget { target: Box::new(SqlTarget { projection, generation, slot, log }), checkpoint })
+    }
+}
+
+impl<P: Projection> TargetStore for SqlTargets<P> {
+    fn find(&self) -> BoxFuture<'_, Result<FoundTargets, StoreError>> {
+        async {
+            let found = self.generations.find(Self::TABLES, &self.log).await?;
+            let mut targets = FoundTargets::default();
+            if let Some(live) = found.live {
+                targets.live = Some(self.open(live).await?);
+            }
+            if let Some(unfinished) = found.unfinished {
+                targets.unfinished = Some(self.open(unfinished).await?);
+            }
+            Ok(targets)
+        }
+        .boxed()
+    }
+
+    fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
+        async {
+            let created = self.generations.create(Self::TABLES, self.log.identity()).await?;
+            self.open(created).await
+        }
+        .boxed()
+    }
+}
