@@ -3,16 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::SqliteConnectOptions;
+use uuid::Uuid;
 
 use crate::VaultError;
-use crate::store::{MIGRATIONS, create_private};
+use crate::postgres;
+use crate::sqlite::{self, MIGRATIONS, create_private};
+use crate::store::{copy_into_file, page_of_schema, within};
 
 /// The reason why the vault was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("{} is not a vault; name the data folder of a server that has run", .0.display())]
     NotAVault(PathBuf),
+    #[error("the database contains no vault; name the database of a server that has run with this --read-store")]
+    NoVault,
     #[error("{} exists already; name a new file", .0.display())]
     Exists(PathBuf),
     #[error(transparent)]
@@ -36,13 +42,40 @@ pub async fn back_up(from: &Path, to: &Path) -> Result<u64, BackupError> {
     if !from.is_file() {
         return Err(BackupError::NotAVault(from.to_owned()));
     }
+    write_file(to, async |temporary| copy_file(from, temporary).await).await
+}
+
+/// Copies the vault in a database into a new file, as [`back_up`] does. A server can start with the file, or move it
+/// into a database.
+///
+/// # Errors
+/// [`BackupError`]; then there is no new file.
+pub async fn back_up_database(from: PgConnectOptions, to: &Path) -> Result<u64, BackupError> {
+    let source = postgres::connect(from);
+    if !within(postgres::exists(&source)).await.map_err(BackupError::Vault)? {
+        return Err(BackupError::NoVault);
+    }
+    write_file(to, async |temporary| copy_schema(&source, temporary).await.map_err(BackupError::Vault)).await
+}
+
+/// Writes a file with `copy`, which gets the path of a temporary file.
+async fn write_file(
+    to: &Path,
+    copy: impl AsyncFnOnce(&Path) -> Result<u64, BackupError>,
+) -> Result<u64, BackupError> {
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
     }
     let mut temporary = to.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    let copied = copy(from, &temporary).await;
+    let failed = |source| BackupError::File { path: temporary.clone(), source };
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        // The file of an interrupted copy is replaced.
+        _ => create_private(&temporary).map_err(failed)?,
+    }
+    let copied = copy(&temporary).await;
     if copied.is_err() {
         // The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
@@ -56,22 +89,38 @@ pub async fn back_up(from: &Path, to: &Path) -> Result<u64, BackupError> {
     copied
 }
 
-async fn copy(from: &Path, temporary: &Path) -> Result<u64, BackupError> {
+async fn copy_file(from: &Path, temporary: &Path) -> Result<u64, BackupError> {
     let mut source = SqliteConnectOptions::new().filename(from).connect().await?;
     let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(&mut source).await?;
     if !usize::try_from(version).is_ok_and(|version| (1..=MIGRATIONS.len()).contains(&version)) {
         return Err(BackupError::Vault(VaultError::Newer(version)));
     }
-    let failed = |source| BackupError::File { path: temporary.to_owned(), source };
-    match std::fs::remove_file(temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        // The file of an interrupted copy is replaced.
-        _ => create_private(temporary).map_err(failed)?,
-    }
     sqlx::query("VACUUM INTO $1").bind(temporary.to_string_lossy().as_ref()).execute(&mut source).await?;
     let mut copy = SqliteConnectOptions::new().filename(temporary).read_only(true).connect().await?;
     let (people,): (i64,) = sqlx::query_as("SELECT count(*) FROM subjects").fetch_one(&mut copy).await?;
     Ok(u64::try_from(people).unwrap_or(0))
+}
+
+async fn copy_schema(source: &PgPool, temporary: &Path) -> Result<u64, VaultError> {
+    let copy = sqlite::create_copy(temporary).await?;
+    let mut from = within(source.begin()).await?;
+    let snapshot = sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    within(snapshot.execute(&mut *from)).await?;
+    postgres::check_version(&mut from).await?;
+    let mut to = copy.begin_with("BEGIN IMMEDIATE").await?;
+    let (mut after, mut people) = (Uuid::nil(), 0);
+    loop {
+        let rows = page_of_schema(&mut from, after).await?;
+        let Some(last) = rows.last() else { break };
+        after = last.0;
+        people += rows.len() as u64;
+        for row in rows {
+            copy_into_file(&mut to, row).await?;
+        }
+    }
+    to.commit().await?;
+    copy.close().await;
+    Ok(people)
 }
 
 #[cfg(test)]
@@ -119,7 +168,7 @@ mod tests {
         let refused = back_up(&at("vault.sqlite"), &at("there")).await.unwrap_err();
         assert!(matches!(refused, BackupError::Exists(_)), "{refused}");
         let refused = back_up(&at("damaged"), &at("copy")).await.unwrap_err();
-        assert!(matches!(refused, BackupError::Vault(VaultError::CorruptFile(_))), "{refused}");
+        assert!(matches!(refused, BackupError::Vault(VaultError::Damaged(_))), "{refused}");
         assert_eq!(std::fs::read(at("there")).unwrap(), b"sun");
         assert!(!at("copy").exists() && !at("copy.tmp").exists());
     }

@@ -11,7 +11,6 @@ use event_schemas::ids::{SubjectId, Tenant, UserId};
 use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::{KEY_BYTES, Subject, Vault, VaultError, read_key};
 
@@ -49,7 +48,12 @@ impl PendingSubjects {
         let mut queue = self.queue();
         queue.is_inserting = !queue.waiting.is_empty();
         let count = queue.waiting.len().min(BATCH_MAX);
-        queue.waiting.drain(..count).collect()
+        let mut pending: Vec<_> = queue.waiting.drain(..count).collect();
+        // In one order, so that the transactions of two servers on one database cannot block each other for ever.
+        pending.sort_unstable_by(|a, b| {
+            (a.tenant.as_str(), a.user.as_str()).cmp(&(b.tenant.as_str(), b.user.as_str()))
+        });
+        pending
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -88,35 +92,14 @@ impl Vault {
     }
 
     async fn insert_batch(&self, pending: &[PendingSubject]) -> Result<Vec<Subject>, VaultError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.store.begin().await?;
         let mut subjects = Vec::with_capacity(pending.len());
         // The system's own clock and ids: for operators only. No decision reads them.
         let created_at = Timestamp::from(SystemTime::now()).micros();
         for PendingSubject { tenant, user, .. } in pending {
             let mut key = [0; KEY_BYTES];
             SystemRandom::new().fill(&mut key).map_err(|_| VaultError::NoRandomness)?;
-            let inserted: Option<(Uuid, Vec<u8>)> = sqlx::query_as(
-                "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (tenant, user_id) DO NOTHING RETURNING subject_id, key",
-            )
-            .bind(Uuid::now_v7())
-            .bind(tenant.as_str())
-            .bind(user.as_str())
-            .bind(key.as_slice())
-            .bind(created_at)
-            .fetch_optional(&mut *transaction)
-            .await?;
-            let (id, key) = match inserted {
-                Some(inserted) => inserted,
-                // Another request was first; its subject counts.
-                None => {
-                    sqlx::query_as("SELECT subject_id, key FROM subjects WHERE tenant = $1 AND user_id = $2")
-                        .bind(tenant.as_str())
-                        .bind(user.as_str())
-                        .fetch_one(&mut *transaction)
-                        .await?
-                }
-            };
+            let (id, key) = transaction.insert(tenant, user, &key, created_at).await?;
             subjects.push(Subject { id: SubjectId(id), key: read_key(key)? });
         }
         transaction.commit().await?;

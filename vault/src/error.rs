@@ -1,23 +1,38 @@
-//! The errors of the vault, and the codes of SQLite that they come from.
+//! The errors of the vault, and the codes of the databases that they come from.
 
-use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use event_schemas::sealed::SealedField;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
 
 use crate::KEY_BYTES;
 
 /// An error of the vault.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error("the vault cannot be used: {0}; check that its file exists and is writable")]
-    Store(Arc<sqlx::Error>),
     #[error(
-        "the vault's file is damaged or is not a vault: {0}; nothing was changed; restore it from a backup"
+        "the vault cannot be used: {0}; check that its file is writable, or that the user of the database may create a schema"
     )]
-    CorruptFile(Arc<sqlx::Error>),
-    #[error("the vault's file was written by a newer version of matchbook (format {0}); run that version")]
+    Store(Arc<sqlx::Error>),
+    #[error("the database of the vault cannot be reached: {0}; check that it is running")]
+    Unavailable(Arc<sqlx::Error>),
+    #[error("the vault is damaged or is not a vault: {0}; nothing was changed; restore it from a backup")]
+    Damaged(Arc<sqlx::Error>),
+    #[error("the vault was written by a newer version of matchbook (format {0}); run that version")]
     Newer(i64),
+    #[error(
+        "the vault is in a PostgreSQL database; start with --read-store and the URL of that database, or first copy the vault \
+         back with `matchbook vault backup --read-store URL --to {}`", file.display()
+    )]
+    Moved { file: PathBuf },
+    #[error(
+        "the database has other subjects for users in {}: one of the two vaults is of another server, or out of date; \
+         choose another database, or move the file away if it is out of date", file.display()
+    )]
+    OtherVault { file: PathBuf },
     #[error("the vault contains a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
     CorruptKey(usize),
     #[error("the system returned no random numbers")]
@@ -31,31 +46,51 @@ pub enum VaultError {
 }
 
 /// `SQLITE_FULL`.
-const FULL_CODE: &str = "13";
+const FULL_CODE: i32 = 13;
 /// `SQLITE_CORRUPT`, `SQLITE_NOTADB`, and `SQLITE_IOERR_SHORT_READ` of a file that is shorter than its header states.
-const CORRUPT_CODES: [&str; 3] = ["11", "26", "522"];
-
+const CORRUPT_CODES: [i32; 3] = [11, 26, 522];
 /// `SQLITE_IOERR` and all its extended codes.
 const IO_CODE: i32 = 10;
 
+/// `disk_full` of PostgreSQL.
+const POSTGRES_FULL_CODE: &str = "53100";
+/// Corrupt data or index; a schema or a table that another program has changed or dropped.
+const POSTGRES_CORRUPT_CODES: [&str; 5] = ["XX001", "XX002", "3F000", "42P01", "42703"];
+/// The server stops, crashed, starts, has no free connection, or is a standby after a failover.
+const POSTGRES_UNAVAILABLE_CODES: [&str; 5] = ["57P01", "57P02", "57P03", "53300", "25006"];
+
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
-        let is_corrupt = code(&error).is_some_and(|code| CORRUPT_CODES.contains(&code.as_ref()));
+        let is_damaged = sqlite_code(&error).is_some_and(|code| CORRUPT_CODES.contains(&code))
+            || postgres_code(&error).is_some_and(|code| POSTGRES_CORRUPT_CODES.contains(&code));
+        let is_unavailable = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            error => postgres_code(error)
+                .is_some_and(|code| POSTGRES_UNAVAILABLE_CODES.contains(&code) || code.starts_with("08")),
+        };
         let error = Arc::new(error);
-        if is_corrupt { Self::CorruptFile(error) } else { Self::Store(error) }
+        match (is_damaged, is_unavailable) {
+            (true, _) => Self::Damaged(error),
+            (false, true) => Self::Unavailable(error),
+            (false, false) => Self::Store(error),
+        }
     }
 }
 
 impl VaultError {
     /// True if the disk is full, which is transient.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Store(error) if code(error).is_some_and(|code| code == FULL_CODE))
+        let Self::Store(error) = self else { return false };
+        sqlite_code(error) == Some(FULL_CODE) || postgres_code(error) == Some(POSTGRES_FULL_CODE)
     }
 
-    /// True if the disk failed. A later sync can succeed although the data of an earlier one is lost.
+    /// True if the disk failed. A later sync can succeed although the data of an earlier one is lost. PostgreSQL handles
+    /// failures of its own disk.
     pub(crate) fn is_disk_failure(&self) -> bool {
-        let of_disk = |code: Cow<'_, str>| code.parse().is_ok_and(|code: i32| code & 0xff == IO_CODE);
-        matches!(self, Self::Store(error) if code(error).is_some_and(of_disk))
+        matches!(self, Self::Store(error) if sqlite_code(error).is_some_and(|code| code & 0xff == IO_CODE))
     }
 
     /// True if the vault can be used again only after a restart.
@@ -64,6 +99,15 @@ impl VaultError {
     }
 }
 
-fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
-    error.as_database_error()?.code()
+/// The error of a file operation.
+pub(crate) fn file_error(error: std::io::Error) -> VaultError {
+    VaultError::Store(Arc::new(sqlx::Error::Io(error)))
+}
+
+fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.try_downcast_ref::<SqliteError>()?.code()?.parse().ok()
+}
+
+fn postgres_code(error: &sqlx::Error) -> Option<&str> {
+    Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
 }

@@ -7,22 +7,29 @@
 //! The write side creates subjects and seals texts; the read side only looks up and unseals.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use event_schemas::ids::SubjectId;
-use sqlx::sqlite::SqlitePool;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::OnceCell;
 
 mod backup;
 mod batch_insert;
 mod error;
+mod moved_file;
+mod postgres;
 mod sealing;
+mod sqlite;
 mod store;
 mod subjects;
 
-pub use backup::{BackupError, back_up};
+pub use backup::{BackupError, back_up, back_up_database};
 use batch_insert::PendingSubjects;
 pub use error::VaultError;
+pub use moved_file::has_moved;
+use store::{Schema, Store};
 use subjects::Cache;
 
 /// The length of an AES-256 key, in bytes.
@@ -51,14 +58,70 @@ pub struct Subject {
     pub key: SubjectKey,
 }
 
-/// A handle of the vault. Cheap to clone; clones share one file.
+/// A handle of the vault. Cheap to clone; clones share one store.
 #[derive(Clone, Debug)]
 pub struct Vault {
-    pool: SqlitePool,
+    store: Arc<Store>,
     cache: Arc<Mutex<Cache>>,
     pending_subjects: Arc<PendingSubjects>,
     /// Set by the first failure of the disk, and never reset.
     failed: Arc<AtomicBool>,
+}
+
+impl Vault {
+    /// Opens the vault's file, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the file cannot be opened, is of a newer version, or was moved into a database.
+    pub async fn open(file: &Path) -> Result<Self, VaultError> {
+        if has_moved(file) {
+            return Err(VaultError::Moved { file: file.to_owned() });
+        }
+        let pool = sqlite::open(file).await?;
+        moved_file::remove_note(file)?;
+        Ok(Self::new(Store::Sqlite(pool)))
+    }
+
+    /// Opens the vault in a database, and creates its schema if it does not exist. A vault in the file is moved into the
+    /// database. If the database cannot be reached, all of this is done with the first use.
+    ///
+    /// `is_expected` states that the log has events, so that a new vault is incomplete.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the schema cannot be used, is of a newer version, or belongs to another server than the file.
+    pub async fn open_database(
+        database: PgConnectOptions,
+        file: PathBuf,
+        is_expected: bool,
+    ) -> Result<Self, VaultError> {
+        let pool = postgres::connect(database);
+        let vault =
+            Self::new(Store::Postgres(Schema { pool, file, is_expected, is_prepared: OnceCell::new() }));
+        match vault.store.prepare().await {
+            Err(error @ VaultError::Unavailable(_)) => {
+                tracing::error!(%error, "the vault could not be opened; this is repeated when it is used");
+                Ok(vault)
+            }
+            prepared => prepared.map(|()| vault),
+        }
+    }
+
+    /// A vault in memory, for tests.
+    ///
+    /// # Errors
+    /// [`VaultError`] if SQLite cannot be used.
+    pub async fn in_memory() -> Result<Self, VaultError> {
+        Ok(Self::new(Store::Sqlite(sqlite::in_memory().await?)))
+    }
+
+    fn new(store: Store) -> Self {
+        Self {
+            store: Arc::new(store),
+            cache: Arc::default(),
+            pending_subjects: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
 }
 
 fn read_key(bytes: Vec<u8>) -> Result<SubjectKey, VaultError> {

@@ -1,82 +1,194 @@
-//! The vault's file: how it is opened, protected and migrated.
+//! The tables of the vault, in a SQLite file or in a PostgreSQL database. Both take the same statements.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use event_schemas::ids::{SubjectId, Tenant, UserId};
+use sqlx::postgres::{PgPool, Postgres};
+use sqlx::sqlite::{Sqlite, SqlitePool};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
 
-use crate::{Vault, VaultError};
+use crate::{VaultError, moved_file, postgres};
 
-/// The migrations, in order. The `user_version` of a file is the number of applied migrations.
-pub(crate) const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/vault/0001_subjects.sql")];
+const FIND: &str = "SELECT subject_id, key FROM subjects WHERE tenant = $1 AND user_id = $2";
+const GET: &str = "SELECT user_id, key FROM subjects WHERE subject_id = $1 AND tenant = $2";
+const INSERT: &str = "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at) \
+     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, user_id) DO NOTHING RETURNING subject_id, key";
+const PAGE: &str = "SELECT subject_id, tenant, user_id, key, created_at, erased_at FROM subjects \
+     WHERE subject_id > $1 ORDER BY subject_id LIMIT $2";
+const COPY: &str = "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at, erased_at) \
+     VALUES ($1, $2, $3, $4, $5, $6)";
 
-impl Vault {
-    /// Opens the vault's file, and creates it if it does not exist.
-    ///
-    /// # Errors
-    /// [`VaultError`] if the file cannot be opened, or is of a newer version.
-    pub async fn open(path: &Path) -> Result<Self, VaultError> {
-        create_private(path).map_err(|error| VaultError::Store(Arc::new(sqlx::Error::Io(error))))?;
-        let options = SqliteConnectOptions::new().filename(path);
-        // Written rarely, and by one connection. Unlike a write-ahead log this needs no disk space to be opened, so
-        // that a server can start on a full disk.
-        Self::connect(options.journal_mode(SqliteJournalMode::Truncate)).await
-    }
+/// The number of rows that are copied at once.
+pub(crate) const PAGE_ROWS: i64 = 500;
 
-    /// A vault in memory, for tests.
-    ///
-    /// # Errors
-    /// [`VaultError`] if SQLite cannot be used.
-    pub async fn in_memory() -> Result<Self, VaultError> {
-        Self::connect(SqliteConnectOptions::new().in_memory(true)).await
-    }
+/// A subject id and a key.
+pub(crate) type Found = (Uuid, Vec<u8>);
+/// A user id and a key; none of an erased subject.
+pub(crate) type StoredUser = (Option<String>, Option<Vec<u8>>);
+/// All columns.
+pub(crate) type Row = (Uuid, String, Option<String>, Option<Vec<u8>>, i64, Option<i64>);
 
-    async fn connect(options: SqliteConnectOptions) -> Result<Self, VaultError> {
-        // Erased data must not stay readable in the file's free pages.
-        let options =
-            options.synchronous(SqliteSynchronous::Full).foreign_keys(true).pragma("secure_delete", "on");
-        // One connection: writes are rare, and a vault in memory exists only in its connection.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await?;
-        migrate(&pool).await?;
-        Ok(Self { pool, cache: Arc::default(), pending_subjects: Arc::default(), failed: Arc::default() })
+#[derive(Debug)]
+pub(crate) enum Store {
+    Sqlite(SqlitePool),
+    Postgres(Schema),
+}
+
+/// The vault's schema, which is prepared with its first use: the database may be down when the server starts.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    pub(crate) pool: PgPool,
+    /// The file of the vault if it was in one before.
+    pub(crate) file: PathBuf,
+    /// The log has events, so a new vault is incomplete.
+    pub(crate) is_expected: bool,
+    pub(crate) is_prepared: OnceCell<()>,
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub(crate) enum Tx {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Schema {
+    /// Migrates the schema, and moves the vault's file into it.
+    async fn prepare(&self) -> Result<(), VaultError> {
+        let is_new = within(postgres::migrate(&self.pool, postgres::MIGRATIONS.len())).await?;
+        let has_moved = moved_file::move_into(&self.pool, &self.file).await?;
+        if is_new && self.is_expected && !has_moved {
+            tracing::warn!(
+                "the vault is missing although the log has events: a new one is created, without the names of previous users; \
+                 to restore the names, stop the server, restore a backup of the vault to {}, and start again",
+                self.file.display()
+            );
+        }
+        Ok(())
     }
 }
 
-/// Creates the file, if it does not exist, so that only the server's own user can read it. SQLite gives its additional
-/// files the same permissions.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.sync_all()?;
-    // The directory entry must be as durable as the content.
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
-        _ => Ok(()),
+impl Store {
+    /// Creates the tables, unless that has been done.
+    pub(crate) async fn prepare(&self) -> Result<(), VaultError> {
+        match self {
+            // When the file was opened.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(schema) => {
+                schema.is_prepared.get_or_try_init(|| schema.prepare()).await.copied()
+            }
+        }
+    }
+
+    pub(crate) async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Found>, VaultError> {
+        self.prepare().await?;
+        match self {
+            Self::Sqlite(pool) => {
+                let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
+                Ok(query.fetch_optional(pool).await?)
+            }
+            Self::Postgres(schema) => {
+                let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
+                within(query.fetch_optional(&schema.pool)).await
+            }
+        }
+    }
+
+    pub(crate) async fn get(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+    ) -> Result<Option<StoredUser>, VaultError> {
+        self.prepare().await?;
+        match self {
+            Self::Sqlite(pool) => {
+                let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
+                Ok(query.fetch_optional(pool).await?)
+            }
+            Self::Postgres(schema) => {
+                let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
+                within(query.fetch_optional(&schema.pool)).await
+            }
+        }
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx, VaultError> {
+        self.prepare().await?;
+        match self {
+            Self::Sqlite(pool) => Ok(Tx::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)),
+            Self::Postgres(schema) => Ok(Tx::Postgres(within(schema.pool.begin()).await?)),
+        }
     }
 }
 
-async fn migrate(pool: &SqlitePool) -> Result<(), VaultError> {
-    let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(pool).await?;
-    let applied = usize::try_from(version)
-        .ok()
-        .filter(|applied| *applied <= MIGRATIONS.len())
-        .ok_or(VaultError::Newer(version))?;
-    for (index, migration) in MIGRATIONS.into_iter().enumerate().skip(applied) {
-        let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::raw_sql(migration).execute(&mut *transaction).await?;
-        // A pragma takes no parameters; the number comes from the list above.
-        let version = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", index + 1));
-        sqlx::raw_sql(version).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+impl Tx {
+    /// Inserts a subject, and returns it, or the one that the user already has.
+    pub(crate) async fn insert(
+        &mut self,
+        tenant: &Tenant,
+        user: &UserId,
+        key: &[u8],
+        created_at: i64,
+    ) -> Result<Found, VaultError> {
+        let (tenant, user, id) = (tenant.as_str(), user.as_str(), Uuid::now_v7());
+        match self {
+            Self::Sqlite(tx) => {
+                let insert = sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
+                if let Some(inserted) = insert.fetch_optional(&mut **tx).await? {
+                    return Ok(inserted);
+                }
+                // Another request was first; its subject counts.
+                Ok(sqlx::query_as(FIND).bind(tenant).bind(user).fetch_one(&mut **tx).await?)
+            }
+            Self::Postgres(tx) => {
+                let insert = sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
+                if let Some(inserted) = within(insert.fetch_optional(&mut **tx)).await? {
+                    return Ok(inserted);
+                }
+                within(sqlx::query_as(FIND).bind(tenant).bind(user).fetch_one(&mut **tx)).await
+            }
+        }
     }
+
+    pub(crate) async fn commit(self) -> Result<(), VaultError> {
+        match self {
+            Self::Sqlite(tx) => Ok(tx.commit().await?),
+            Self::Postgres(tx) => within(tx.commit()).await,
+        }
+    }
+}
+
+/// Limits the time of a call to PostgreSQL, because a connection whose peer has vanished reports nothing for many
+/// minutes.
+pub(crate) async fn within<T, E: Into<VaultError>>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, VaultError> {
+    match tokio::time::timeout(postgres::RESPONSE_TIMEOUT, call).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(VaultError::from(sqlx::Error::PoolTimedOut)),
+    }
+}
+
+/// The next rows of a file, by subject id.
+pub(crate) async fn page_of_file(pool: &SqlitePool, after: Uuid) -> Result<Vec<Row>, VaultError> {
+    Ok(sqlx::query_as(PAGE).bind(after).bind(PAGE_ROWS).fetch_all(pool).await?)
+}
+
+/// The next rows of a schema, by subject id.
+pub(crate) async fn page_of_schema(
+    tx: &mut sqlx::Transaction<'static, Postgres>,
+    after: Uuid,
+) -> Result<Vec<Row>, VaultError> {
+    within(sqlx::query_as(PAGE).bind(after).bind(PAGE_ROWS).fetch_all(&mut **tx)).await
+}
+
+/// Writes a row into a file.
+pub(crate) async fn copy_into_file(
+    tx: &mut sqlx::Transaction<'static, Sqlite>,
+    (id, tenant, user, key, created_at, erased_at): Row,
+) -> Result<(), VaultError> {
+    let copy = sqlx::query(COPY).bind(id).bind(tenant).bind(user).bind(key).bind(created_at).bind(erased_at);
+    copy.execute(&mut **tx).await?;
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Vault {
     /// The subject of a user, durably created by the first call.
     ///
     /// # Errors
-    /// [`VaultError`] if the vault's file cannot be read or written.
+    /// [`VaultError`] if the vault cannot be read or written.
     pub async fn subject(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
         if let Some(known) = self.cached(tenant, user) {
             return Ok(known);
@@ -81,7 +81,7 @@ impl Vault {
     /// The subject of a user, if there is one. Never creates a subject.
     ///
     /// # Errors
-    /// [`VaultError`] if the vault's file cannot be read.
+    /// [`VaultError`] if the vault cannot be read.
     pub async fn find_subject(
         &self,
         tenant: &Tenant,
@@ -100,7 +100,7 @@ impl Vault {
     /// The users of the subjects. Erased subjects, and those of other tenants, are omitted.
     ///
     /// # Errors
-    /// [`VaultError`] if the vault's file cannot be read.
+    /// [`VaultError`] if the vault cannot be read.
     pub async fn users(
         &self,
         tenant: &Tenant,
@@ -127,17 +127,12 @@ impl Vault {
     /// The user of a subject; none if it was erased, or is another tenant's.
     ///
     /// # Errors
-    /// [`VaultError`] if the vault's file cannot be read.
+    /// [`VaultError`] if the vault cannot be read.
     pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
         if let Some((owner, user)) = self.cache().by_subject.get(&subject) {
             return Ok((owner == tenant).then(|| user.clone()));
         }
-        let row: Option<(Option<String>, Option<Vec<u8>>)> =
-            sqlx::query_as("SELECT user_id, key FROM subjects WHERE subject_id = $1 AND tenant = $2")
-                .bind(subject.0)
-                .bind(tenant.as_str())
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = self.store.get(tenant, subject).await?;
         let Some((Some(user), Some(key))) = row else { return Ok(None) };
         // Only valid user ids were ever written there.
         let Ok(user) = user.parse() else { return Ok(None) };
@@ -146,12 +141,7 @@ impl Vault {
     }
 
     async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Subject>, VaultError> {
-        let row: Option<(Uuid, Vec<u8>)> =
-            sqlx::query_as("SELECT subject_id, key FROM subjects WHERE tenant = $1 AND user_id = $2")
-                .bind(tenant.as_str())
-                .bind(user.as_str())
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = self.store.find(tenant, user).await?;
         row.map(|(id, key)| Ok(Subject { id: SubjectId(id), key: read_key(key)? })).transpose()
     }
 
