@@ -21,7 +21,7 @@ use crate::projection::Name;
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
-pub(crate) use runner::{Control, Runner, RunnerContext};
+pub(crate) use runner::{Control, RETRY_AFTER, Runner, RunnerContext};
 
 /// When folded changes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod player;
 mod projection;
 pub mod queue;
 mod registry;
+mod replica;
 pub mod retry;
 mod row;
 mod rows;
@@ -50,6 +51,7 @@ use feed::Feed;
 use follower::{Control, Followed, Runner, RunnerContext, TargetStore};
 use generation::Slot;
 use projection::Projection;
+use replica::{Replica, ReplicaContext};
 use sql_target::SqlTargets;
 use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
 use store::{Generations, OpenStore};
@@ -78,6 +80,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub store: ReadStore,
+    /// Another server maintains the read models in the same database, and this one only reads them.
+    pub read_only: bool,
 }
 
 /// Why the read models could not be opened.
@@ -93,6 +97,8 @@ pub struct OpenError {
 pub enum ControlError {
     #[error("the projection {0} is not running; restart the server")]
     NotRunning(Name),
+    #[error("this server only reads the read models; send the request to the one that maintains them")]
+    ReadOnly,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -118,6 +124,7 @@ struct Inner {
     runners: BTreeMap<Name, RunnerHandle>,
     feed: Feed,
     feed_task: JoinHandle<()>,
+    read_only: bool,
 }
 
 /// The process's side of a runner.
@@ -145,10 +152,11 @@ impl ReadModels {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
         let (feed, feed_task) = Feed::start(log.clone(), head);
-        let starter = RunnerStarter { store: OpenStore::new(&settings.store), log, clock, feed };
+        let read_only = settings.read_only;
+        let starter = RunnerStarter { store: OpenStore::new(&settings.store), log, clock, feed, read_only };
         let (queries, runners) = starter.start_all().await?;
         let RunnerStarter { log, clock, feed, .. } = starter;
-        Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task })))
+        Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task, read_only })))
     }
 
     /// The status of each read model, by name.
@@ -243,6 +251,17 @@ impl ReadModels {
         name: Name,
         control: impl FnOnce(oneshot::Sender<T>) -> Control,
     ) -> Result<T, ControlError> {
+        if self.0.read_only {
+            return Err(ControlError::ReadOnly);
+        }
+        self.send_control(name, control).await
+    }
+
+    async fn send_control<T>(
+        &self,
+        name: Name,
+        control: impl FnOnce(oneshot::Sender<T>) -> Control,
+    ) -> Result<T, ControlError> {
         let not_running = || ControlError::NotRunning(name);
         let runner = self.0.runners.get(&name).ok_or_else(not_running)?;
         let (reply, response) = oneshot::channel();
@@ -254,7 +273,7 @@ impl ReadModels {
     /// log at the next start.
     pub async fn shutdown(&self) {
         let all = async {
-            let shutdowns: Vec<_> = Name::ALL.map(|name| self.control(name, Control::Shutdown)).into();
+            let shutdowns: Vec<_> = Name::ALL.map(|name| self.send_control(name, Control::Shutdown)).into();
             let results = futures_util::future::join_all(shutdowns).await;
             for (name, result) in Name::ALL.into_iter().zip(results) {
                 if let Err(error) = result {
@@ -287,6 +306,7 @@ struct RunnerStarter {
     log: Log,
     clock: Clock,
     feed: Feed,
+    read_only: bool,
 }
 
 /// What a started projection gives to the queries of its read model.
@@ -302,17 +322,42 @@ struct Served<P: Projection> {
 impl RunnerStarter {
     async fn start<P: Projection>(&self) -> Result<(Served<P>, RunnerHandle), OpenError> {
         let (shared, slot) = (P::Shared::default(), Arc::new(Slot::new(P::NAME)));
-        let store = SqlTargets::<P> {
-            generations: Generations::new(&self.store, P::NAME),
-            shared: shared.clone(),
-            slot: Arc::clone(&slot),
-            log: self.log.clone(),
+        let generations = Generations::new(&self.store, P::NAME);
+        let handle = if self.read_only {
+            self.replicate(generations, shared.clone(), Arc::clone(&slot))
+        } else {
+            let (shared, slot, log) = (shared.clone(), Arc::clone(&slot), self.log.clone());
+            let position = slot.watch();
+            let store = Arc::new(SqlTargets::<P> { generations, shared, slot, log });
+            let followed = Followed { name: P::NAME, categories: P::CATEGORIES, policy: P::STORE };
+            self.follow(followed, P::REVISION, store, position).await?
         };
-        let followed = Followed { name: P::NAME, categories: P::CATEGORIES, policy: P::STORE };
-        let handle = self.follow(followed, P::REVISION, Arc::new(store), slot.watch()).await?;
         let controls = handle.controls.clone();
         let served = Served { slot, shared, controls, log: self.log.clone(), clock: self.clock.clone() };
         Ok((served, handle))
+    }
+
+    /// Follows the generations that another server writes.
+    fn replicate<P: Projection>(
+        &self,
+        generations: Generations,
+        shared: P::Shared,
+        slot: Arc<Slot<P::View>>,
+    ) -> RunnerHandle {
+        let tracker = Arc::new(StatusTracker::new(P::NAME, P::REVISION, self.clock.now()));
+        let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
+        let position = slot.watch();
+        let context = ReplicaContext {
+            generations,
+            shared,
+            slot,
+            log: self.log.clone(),
+            feed: self.feed.clone(),
+            clock: self.clock.clone(),
+            tracker: Arc::clone(&tracker),
+        };
+        let run = Replica::<P>::new(context).run(control_receiver).boxed();
+        RunnerHandle::spawn(run, P::NAME, controls, tracker, position)
     }
 
     async fn follow(
@@ -333,9 +378,20 @@ impl RunnerStarter {
         };
         let runner = Runner::open(context).await.map_err(|source| OpenError { name, source })?;
         let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
-        let run = runner.run(control_receiver).boxed();
+        Ok(RunnerHandle::spawn(runner.run(control_receiver).boxed(), name, controls, tracker, position))
+    }
+}
+
+impl RunnerHandle {
+    fn spawn(
+        run: BoxFuture<'static, ()>,
+        name: Name,
+        controls: mpsc::Sender<Control>,
+        tracker: Arc<StatusTracker>,
+        position: watch::Receiver<Option<Position>>,
+    ) -> Self {
         let task = Mutex::new(Some(tokio::spawn(supervise(run, name, Arc::clone(&tracker)))));
-        Ok(RunnerHandle { controls, tracker, position, task })
+        Self { controls, tracker, position, task }
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) struct SqlTargets<P: Projection> {
 }
 
 impl<P: Projection> SqlTargets<P> {
-    const TABLES: Tables = Tables { revision: P::REVISION, ddl: P::DDL };
+    pub(crate) const TABLES: Tables = Tables { revision: P::REVISION, ddl: P::DDL };
 
     /// Continues from the stored rows.
     async fn open(&self, opened: OpenGeneration) -> Result<OpenTarget, StoreError> {

@@ -186,6 +186,39 @@ impl Generations {
         Ok(found)
     }
 
+    /// Finds the newest complete generation of another server, if it is newer than the number, and changes nothing.
+    pub(crate) async fn newest_complete(
+        &self,
+        tables: Tables,
+        log: &Log,
+        than: Option<u64>,
+    ) -> Result<Option<OpenGeneration>, StoreError> {
+        // Other servers cannot use the files of this one.
+        let OpenStore::Postgres(store) = &self.store else { return Ok(None) };
+        for number in self.numbers().await?.into_iter().take_while(|number| Some(*number) > than) {
+            let schema = Schema::open_foreign(store, schema_name(self.name, number));
+            let db = Db::new(GenerationStore::Schema(schema));
+            let read = Checkpoint::read(&db).await;
+            match read {
+                Ok(Some(checkpoint)) if checkpoint.published => {
+                    if let Err(incompatible) = check_checkpoint(tables, &checkpoint, log).await {
+                        db.close().await;
+                        let source = SqlError::Damaged(incompatible.to_string());
+                        return Err(self.error(number, source));
+                    }
+                    return Ok(Some(OpenGeneration { number, db, checkpoint }));
+                }
+                // It is being built, or has just been removed.
+                Ok(_) | Err(SqlError::Damaged(_)) => db.close().await,
+                Err(error) => {
+                    db.close().await;
+                    return Err(self.error(number, error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens the generation if it is compatible; otherwise removes it.
     async fn open_compatible(
         &self,

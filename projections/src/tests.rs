@@ -11,6 +11,7 @@ mod queries;
 mod queue_history;
 mod queues;
 mod recovery;
+mod replicas;
 mod retries;
 mod statements;
 mod store_failures;

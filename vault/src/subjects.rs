@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use event_schemas::ids::{SubjectId, Tenant, UserId};
 use hashlink::LruCache;
-use uuid::Uuid;
 
 use crate::{Subject, SubjectKey, Vault, VaultError, read_key};
 

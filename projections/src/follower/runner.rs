@@ -21,7 +21,7 @@ use crate::status::{Failure, ProjectionState, StatusTracker};
 use crate::store::StoreError;
 
 /// The delay before the store is reopened after a storage failure.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An operator's request to a projection.
 #[derive(Debug)]

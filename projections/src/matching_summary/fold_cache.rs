@@ -124,6 +124,10 @@ impl FoldCache {
             is_stored: false,
             used: AtomicU64::new(tick),
         });
+        // A row that another server wrote may be ahead of this server's events.
+        if cached.counted.events > 0 && envelope.position <= cached.counted.fold.latest.position {
+            return None;
+        }
         cached.is_stored = false;
         // A reader that still holds the fold keeps the old version.
         Arc::make_mut(&mut cached.counted.fold).apply(envelope);

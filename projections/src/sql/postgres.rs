@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Postgres};
 
 use super::statement::{Value, for_keys};
 use super::{Batch, SqlError};
@@ -34,6 +34,16 @@ const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended($1, 0))";
 const LOCK_IN_TRANSACTION: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 const WAIT_FOR_LOCK: &str = "SET lock_timeout = '4s'";
 const WAIT_FOR_LOCK_IN_TRANSACTION: &str = "SET LOCAL lock_timeout = '4s'";
+
+/// Held by the connections of a server that only reads the schema, so that it is not removed before they have left.
+const LOCK_FOR_READING: &str = "SELECT pg_advisory_lock_shared(hashtextextended($1 || ' readers', 0))";
+const WAIT_FOR_READERS: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1 || ' readers', 0))";
+
+/// The term of a schema's writer: a server that takes over raises it, and then earlier writers are refused.
+const CREATE_TERM: &str = "CREATE TABLE writer (id BIGINT PRIMARY KEY, term BIGINT NOT NULL); \
+     INSERT INTO writer VALUES (1, 0)";
+const NEXT_TERM: &str = "UPDATE writer SET term = term + 1 WHERE id = 1 RETURNING term";
+const CHECK_TERM: &str = "SELECT 1 FROM writer WHERE id = 1 AND term = $1 FOR SHARE";
 
 const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
 
@@ -63,6 +73,13 @@ pub(super) async fn within<T>(call: impl Future<Output = sqlx::Result<T>>) -> Re
 /// The URL of a PostgreSQL database. It is never printed, because it may contain a password.
 #[derive(Clone)]
 pub struct PostgresUrl(Arc<PgConnectOptions>);
+
+impl PostgresUrl {
+    /// The options of a connection, for another store in the same database.
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::clone(&self.0)
+    }
+}
 
 impl fmt::Debug for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,6 +152,13 @@ impl SchemaStore {
             let mut tx = self.control.begin().await?;
             sqlx::raw_sql(WAIT_FOR_LOCK_IN_TRANSACTION).execute(&mut *tx).await?;
             sqlx::query(LOCK_IN_TRANSACTION).bind(schema).execute(&mut *tx).await?;
+            let mut wait = Connection::begin(&mut *tx).await?;
+            // A reader that does not leave in time finds the schema missing.
+            match sqlx::query(WAIT_FOR_READERS).bind(schema).execute(&mut *wait).await {
+                Ok(_) => wait.commit().await?,
+                Err(error) if is_lock_timeout(&error) => wait.rollback().await?,
+                Err(error) => return Err(error),
+            }
             let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
             sqlx::raw_sql(drop).execute(&mut *tx).await?;
             tx.commit().await
@@ -157,9 +181,32 @@ pub(crate) struct Schema {
     readers: PgPool,
     /// The last connection of the writer did not get the lock.
     is_locked_out: Arc<AtomicBool>,
+    /// The term in which this value writes; none if another server writes it.
+    term: Option<i64>,
 }
 
 impl Schema {
+    /// A schema that another server writes, for queries only.
+    pub(crate) fn open_foreign(store: &SchemaStore, name: String) -> Self {
+        let options = PgConnectOptions::clone(&store.url.0)
+            .options([("search_path", name.as_str()), ("default_transaction_read_only", "on")]);
+        let lock = name.clone();
+        let readers = PgPoolOptions::new()
+            .max_connections(READERS_MAX)
+            .idle_timeout(IDLE)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .after_connect(move |connection, _| {
+                let schema = lock.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(WAIT_FOR_LOCK).execute(&mut *connection).await?;
+                    sqlx::query(LOCK_FOR_READING).bind(schema).execute(&mut *connection).await.map(drop)
+                })
+            })
+            .connect_lazy_with(options);
+        let is_locked_out = Arc::new(AtomicBool::new(false));
+        Self { name, store: store.clone(), writer: readers.clone(), readers, is_locked_out, term: None }
+    }
+
     /// Opens the schema, or creates it with the DDL.
     ///
     /// # Errors
@@ -187,9 +234,9 @@ impl Schema {
             .idle_timeout(IDLE)
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(options);
-        let schema = Self { name, store: store.clone(), writer, readers, is_locked_out };
+        let schema = Self { name, store: store.clone(), writer, readers, is_locked_out, term: None };
         match schema.prepare(ddl).await {
-            Ok(()) => Ok(schema),
+            Ok(term) => Ok(Self { term: Some(term), ..schema }),
             Err(error) => {
                 schema.close().await;
                 Err(error)
@@ -197,8 +244,9 @@ impl Schema {
         }
     }
 
-    async fn prepare(&self, ddl: &[&'static str]) -> Result<(), SqlError> {
-        let mut tx = self.begin().await?;
+    /// Creates the tables of a new schema, and returns the term of its new writer.
+    async fn prepare(&self, ddl: &[&'static str]) -> Result<i64, SqlError> {
+        let mut tx = self.begin_locked().await?;
         let statements = async {
             let exists = sqlx::query(EXISTS).bind(&self.name).fetch_optional(&mut *tx).await?.is_some();
             if !exists {
@@ -206,15 +254,31 @@ impl Schema {
                 sqlx::raw_sql(create).execute(&mut *tx).await?;
             }
             // A schema that exists is complete: it was created in one transaction. A missing table is damage.
-            for statement in ddl.iter().filter(|_| !exists) {
+            for statement in ddl.iter().chain([&CREATE_TERM]).filter(|_| !exists) {
                 sqlx::raw_sql(*statement).execute(&mut *tx).await?;
             }
-            tx.commit().await
+            let (term,): (i64,) = sqlx::query_as(NEXT_TERM).fetch_one(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(term)
         };
         within(statements).await
     }
 
+    /// Starts a transaction of the writer.
+    ///
+    /// # Errors
+    /// [`SqlError::InUse`] if another server has taken over. The connection alone does not show that: it is replaced when
+    /// it was lost, and in between another server may have written and ended.
     pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, Postgres>, SqlError> {
+        let mut tx = self.begin_locked().await?;
+        let check = sqlx::query(CHECK_TERM).bind(self.term).fetch_optional(&mut *tx);
+        match within(check).await? {
+            Some(_) => Ok(tx),
+            None => Err(SqlError::InUse(format!("the schema {}", self.name))),
+        }
+    }
+
+    async fn begin_locked(&self) -> Result<sqlx::Transaction<'static, Postgres>, SqlError> {
         within(self.writer.begin()).await.map_err(|error| match error {
             SqlError::Unavailable(_) if self.is_locked_out.load(Ordering::Relaxed) => {
                 SqlError::InUse(format!("the schema {}", self.name))
@@ -285,14 +349,17 @@ impl Schema {
         self.store.remove(&self.name).await
     }
 
-    /// Removes the schema in the background. If that fails, the next start removes it.
+    /// Removes the schema in the background, unless another server writes it. If that fails, the next start removes it.
     pub(super) fn remove_retired(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (name, store) = (self.name.clone(), self.store.clone());
-        let pools = [self.readers.clone(), self.writer.clone()];
+        let (pools, is_foreign) = ([self.readers.clone(), self.writer.clone()], self.term.is_none());
         runtime.spawn(async move {
             for pool in pools {
                 pool.close().await;
+            }
+            if is_foreign {
+                return;
             }
             if let Err(error) = store.remove(&name).await {
                 tracing::warn!(schema = %name, %error, "the schema of an old generation could not be removed; the next start removes it");
@@ -308,9 +375,10 @@ async fn take_lock(
 ) -> sqlx::Result<()> {
     sqlx::raw_sql(WAIT_FOR_LOCK).execute(&mut *connection).await?;
     let locked = sqlx::query(LOCK).bind(schema).execute(&mut *connection).await;
-    let is_timeout = |error: &sqlx::Error| {
-        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
-    };
-    is_locked_out.store(locked.as_ref().is_err_and(is_timeout), Ordering::Relaxed);
+    is_locked_out.store(locked.as_ref().is_err_and(is_lock_timeout), Ordering::Relaxed);
     locked.map(drop)
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
 }

@@ -14,13 +14,13 @@ use crate::queue::{EntryStatus, EntryView, QueueCount};
 
 /// The results of all queries.
 #[derive(Debug, PartialEq)]
-struct Answers {
+pub(super) struct Answers {
     count: QueueCount,
     entries: Vec<Option<EntryView>>,
     of_players: Vec<Option<EntryId>>,
 }
 
-async fn answers(models: &ReadModels, entries: u32) -> Answers {
+pub(super) async fn answers(models: &ReadModels, entries: u32) -> Answers {
     let queues = models.queues();
     let mut views = Vec::new();
     for n in 1..=entries {

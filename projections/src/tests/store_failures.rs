@@ -78,3 +78,28 @@ async fn second_server_on_same_database_is_refused() {
     let position = history.job_created(job(2), None).await;
     models.wait_for(&Name::ALL, position, TIMEOUT).await.unwrap();
 }
+
+#[tokio::test]
+async fn writer_that_lost_its_term_is_refused() {
+    let (store, history) = (TestStore::postgres(), History::new());
+    let models = open(&store, &history).await;
+    reach(&models, history.job_created(job(1), None).await).await;
+    models.shutdown().await;
+    let generations = store.generations(Name::Jobs);
+    let number = generations.numbers().await.unwrap()[0];
+    let one = generations.open(number, &[]).await.unwrap();
+    drop(one.begin().await.unwrap());
+    // Its connection ends while it is idle, and another writer comes and goes before it connects again.
+    one.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
+        .await
+        .unwrap();
+    let other = generations.open(number, &[]).await.unwrap();
+    other.begin().await.unwrap().commit().await.unwrap();
+    other.close().await;
+    let refused = one.begin().await;
+    assert!(matches!(refused, Err(SqlError::InUse(_))), "{refused:?}");
+    // After it was opened again, with the rows of the other, it is the writer.
+    one.close().await;
+    let again = generations.open(number, &[]).await.unwrap();
+    again.begin().await.unwrap().commit().await.unwrap();
+}

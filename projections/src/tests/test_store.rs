@@ -46,6 +46,7 @@ impl TestStore {
                 Self::Folder(folder) => ReadStore::Folder(folder.path().to_owned()),
                 Self::Postgres(database) => ReadStore::Postgres(database.url().parse().unwrap()),
             },
+            read_only: false,
         }
     }
 
