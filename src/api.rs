@@ -6,7 +6,7 @@ use commands::Commands;
 use poem::endpoint::make_sync;
 use poem::http::Method;
 use poem::{EndpointExt, IntoResponse, Response, Route};
-use poem_openapi::OpenApiService;
+use poem_openapi::{OpenApi, OpenApiService};
 use projections::ReadModels;
 use read_api::{ReadApi, RootEndpoint};
 use serde_json::Value;
@@ -24,14 +24,22 @@ one durable log, and every response is derived from these events. A command retu
 pub(crate) struct Api {
     front: RootEndpoint,
     document: Value,
+    has_commands: bool,
 }
 
 impl Api {
-    pub(crate) fn new(commands: &Commands, read: &Arc<ReadApi>) -> Self {
-        let service =
-            OpenApiService::new((commands.routes(), read.routes()), "Matchbook", env!("CARGO_PKG_VERSION"))
-                .description(DESCRIPTION)
-                .license("MIT OR Apache-2.0");
+    /// Without commands, a server offers the read routes only.
+    pub(crate) fn new(commands: Option<&Commands>, read: &Arc<ReadApi>) -> Self {
+        match commands {
+            Some(commands) => Self::of((commands.routes(), read.routes()), read, true),
+            None => Self::of(read.routes(), read, false),
+        }
+    }
+
+    fn of<T: OpenApi + 'static>(routes: T, read: &Arc<ReadApi>, has_commands: bool) -> Self {
+        let service = OpenApiService::new(routes, "Matchbook", env!("CARGO_PKG_VERSION"))
+            .description(DESCRIPTION)
+            .license("MIT OR Apache-2.0");
         let mut document = web::openapi::document(&service.spec()).expect("poem-openapi writes JSON");
         if read.is_open() {
             web::openapi::open(&mut document);
@@ -44,7 +52,7 @@ impl Api {
             .at("/docs/problems", make_sync(|_| html(web::problem::page())))
             .at("/openapi.json", make_sync(move |_| json(text.clone())));
         let front = read.mount(route.nest_no_strip("/", service));
-        Self { front, document }
+        Self { front, document, has_commands }
     }
 
     /// The OpenAPI document.
@@ -63,7 +71,7 @@ impl Api {
         slowdown: Slowdown,
     ) -> Result<Layers, Failure> {
         let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
-        let settings = Settings { cors, ..Settings::new(auth, routes(&self.document)) };
+        let settings = Settings { cors, ..Settings::new(auth, routes(&self.document, self.has_commands)) };
         let front = self.front.before(move |request| {
             let slowdown = slowdown.clone();
             async move {
@@ -99,13 +107,13 @@ fn pages(specification: &str, document: &str, swagger: &str, redoc: &str) -> (St
     (swagger.replace(specification, &document), redoc.replace(specification, &document))
 }
 
-fn routes(document: &Value) -> Routes {
+fn routes(document: &Value, has_commands: bool) -> Routes {
     let mut routes = Routes::from_document(document);
     for path in ["/docs", "/redoc", "/docs/problems", "/openapi.json"].into_iter().chain(read_api::RAW_PATHS)
     {
         routes = routes.with(path, &[Method::GET]);
     }
-    for (path, limits) in commands::route_limits() {
+    for (path, limits) in commands::route_limits().filter(|_| has_commands) {
         routes =
             routes.limits(path, limits).expect("the write side names its own paths; every start checks this");
     }

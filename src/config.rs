@@ -32,9 +32,13 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = secret_url::<EventLogUrl>())]
     pub event_log: Option<EventLogUrl>,
 
-    /// The store of the read models: the `postgres://` URL of an empty PostgreSQL database (15 or newer) for this server alone; prefer the environment if it contains a password. Default: SQLite files in the folder `read` in the data folder
+    /// The store of the read models and of the subject vault: the `postgres://` URL of an empty PostgreSQL database (15 or newer) for this server alone; prefer the environment if it contains a password. Default: SQLite files in the data folder
     #[arg(long, env = "MATCHBOOK_READ_STORE", value_name = "URL", hide_env_values = true, value_parser = secret_url::<PostgresUrl>())]
     pub(crate) read_store: Option<PostgresUrl>,
+
+    /// Answer reads only, from the read models and the vault that another server maintains in the same `--read-store`, over the same log on a cluster. Needs both settings; commands are not offered
+    #[arg(long, env = "MATCHBOOK_READ_ONLY", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) read_only: bool,
 
     /// The size of a segment of the embedded log, in bytes
     #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
@@ -230,7 +234,7 @@ impl FromStr for EventLogUrl {
 #[derive(Clone, Debug)]
 pub struct SecretUrlParser<T>(PhantomData<T>);
 
-fn secret_url<T>() -> SecretUrlParser<T> {
+pub fn secret_url<T>() -> SecretUrlParser<T> {
     SecretUrlParser(PhantomData)
 }
 

@@ -1,7 +1,6 @@
 //! The errors of the commands, their exit codes, and the output of the programs.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use event_log_embedded::OpenError;
@@ -100,14 +99,18 @@ pub fn report(failure: &Failure, json: bool) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-/// The failure of a vault that cannot be opened.
-pub fn vault_failure(file: &Path, error: &VaultError) -> Failure {
-    let message = format!("{}: {error}", file.display());
+/// The failure of a vault that cannot be opened in this file or database.
+pub fn vault_failure(place: &dyn std::fmt::Display, error: &VaultError) -> Failure {
+    let message = format!("{place}: {error}");
     match error {
-        VaultError::CorruptFile(_) | VaultError::CorruptKey(_) | VaultError::Sealed(_) => {
+        VaultError::Damaged(_) | VaultError::CorruptKey(_) | VaultError::Sealed(_) => {
             Failure::Damaged(message)
         }
-        VaultError::Newer(_) => Failure::Usage(message),
+        VaultError::Refused(_)
+        | VaultError::Newer(_)
+        | VaultError::Moved { .. }
+        | VaultError::OtherVault { .. } => Failure::Usage(message),
+        VaultError::Unavailable(_) => Failure::Unreachable(message),
         VaultError::Store(_) | VaultError::NoRandomness | VaultError::Failed => Failure::Disk(message),
     }
 }

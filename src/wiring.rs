@@ -16,7 +16,7 @@ use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
 use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use projections::{ReadModels, SqlError, StoreError};
+use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use read_api::subjects::SubjectDirectory;
@@ -54,7 +54,8 @@ struct OpenedLog {
 pub(crate) struct RunningServer {
     log: Log,
     embedded: Option<EmbeddedLog>,
-    commands: Commands,
+    /// None on a server that only reads.
+    commands: Option<Commands>,
     models: ReadModels,
     wire: Option<Wire>,
     /// The lock on the data folder, if the log is not embedded.
@@ -70,26 +71,44 @@ pub(crate) async fn start(
     auth: &Auth,
     shutdown: Shutdown,
 ) -> Result<(RunningServer, Api), Failure> {
+    check_read_only(config)?;
     let external_services = external_services(config)?;
     let metrics = metrics()?;
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, *log.head().borrow()).await?;
-    let settings = projections::Settings { store: config.read_store() };
+    let settings = projections::Settings { store: config.read_store(), read_only: config.read_only };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
         .map_err(|error| read_store_failure(&error))?;
     let settings = command_settings(config);
-    let commands =
-        Commands::open(settings, log.clone(), clock.clone(), Ids::Random, vault.clone(), external_services);
-    commands.start();
+    let commands = (!config.read_only).then(|| {
+        let (log, clock, vault) = (log.clone(), clock.clone(), vault.clone());
+        let commands = Commands::open(settings, log, clock, Ids::Random, vault, external_services);
+        commands.start();
+        commands
+    });
     let wire = Wire::start(config, embedded.as_ref(), clock.clone()).await?;
-    let mut server = server(config, auth, &clock, &commands, address, vault);
+    let mut server = server(config, auth, &clock, commands.as_ref(), address, vault);
     server.components.extend(connection);
     server.components.extend(wire.as_ref().map(Wire::component));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
-    let api = Api::new(&commands, &read);
+    let api = Api::new(commands.as_ref(), &read);
     Ok((RunningServer { log, embedded, commands, models, wire, _lock: lock }, api))
+}
+
+/// A server that only reads needs a log and read models that another server writes at the same time.
+fn check_read_only(config: &Config) -> Result<(), Failure> {
+    let is_on_cluster = matches!(config.event_log, Some(EventLogUrl::Cluster(_)));
+    let has_database = matches!(config.read_store(), ReadStore::Postgres(_));
+    if !config.read_only || (is_on_cluster && has_database) {
+        return Ok(());
+    }
+    Err(Failure::Usage(
+        "--read-only needs an --event-log on a cluster and a PostgreSQL --read-store, which another server maintains; \
+         set both, or remove --read-only"
+            .to_owned(),
+    ))
 }
 
 /// The information about the server that the read API needs.
@@ -97,7 +116,7 @@ fn server(
     config: &Config,
     auth: &Auth,
     clock: &Clock,
-    commands: &Commands,
+    commands: Option<&Commands>,
     log: String,
     vault: Vault,
 ) -> ServerInfo {
@@ -112,8 +131,9 @@ fn server(
             queue_lag_after: config.queue_lag_after,
         },
         lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
-        components: vec![work_board(commands), matchmaking(commands)],
-        breakers: breakers(commands),
+        components: commands
+            .map_or_else(Vec::new, |commands| vec![work_board(commands), matchmaking(commands)]),
+        breakers: commands.map_or_else(|| Breakers::new(Vec::new), breakers),
         subjects: SubjectDirectory::new(vault),
     }
 }
@@ -141,12 +161,18 @@ impl RunningServer {
         if let Some(wire) = &self.wire {
             wire.cancel_waiters();
         }
-        self.commands.shutdown().await;
+        self.stop_commands().await;
+    }
+
+    async fn stop_commands(&self) {
+        if let Some(commands) = &self.commands {
+            commands.shutdown().await;
+        }
     }
 
     /// Stops the components in the order of their dependencies.
     pub(crate) async fn stop(self) {
-        self.commands.shutdown().await;
+        self.stop_commands().await;
         self.models.shutdown().await;
         if let Some(wire) = self.wire {
             wire.stop().await;
@@ -278,15 +304,22 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
 }
 
 async fn open_vault(config: &Config, head: Position) -> Result<Vault, Failure> {
-    let file = config.vault_file();
-    if head > Position::START && !file.exists() {
+    let (file, is_expected) = (config.vault_file(), head > Position::START);
+    if let ReadStore::Postgres(url) = config.read_store() {
+        if config.read_only {
+            return Ok(Vault::read_database(url.options()));
+        }
+        let opened = Vault::open_database(url.options(), file, is_expected).await;
+        return opened.map_err(|error| vault_failure(&url, &error));
+    }
+    if is_expected && !file.exists() && !vault::has_moved(&file) {
         tracing::warn!(
             file = %file.display(),
             "the vault is missing although the log has events: a new one is created, without the names of previous users; \
              to restore the names, stop the server, restore the file from a backup, and start again"
         );
     }
-    Vault::open(&file).await.map_err(|error| vault_failure(&file, &error))
+    Vault::open(&file).await.map_err(|error| vault_failure(&file.display(), &error))
 }
 
 fn read_store_failure(error: &projections::OpenError) -> Failure {

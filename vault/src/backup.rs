@@ -17,7 +17,9 @@ use crate::store::{copy_into_file, page_of_schema, within};
 pub enum BackupError {
     #[error("{} is not a vault; name the data folder of a server that has run", .0.display())]
     NotAVault(PathBuf),
-    #[error("the database contains no vault; name the database of a server that has run with this --read-store")]
+    #[error(
+        "the database contains no vault; name the database of a server that has run with this --read-store"
+    )]
     NoVault,
     #[error("{} exists already; name a new file", .0.display())]
     Exists(PathBuf),

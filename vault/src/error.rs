@@ -13,10 +13,10 @@ use crate::KEY_BYTES;
 /// An error of the vault.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error(
-        "the vault cannot be used: {0}; check that its file is writable, or that the user of the database may create a schema"
-    )]
+    #[error("the vault cannot be used: {0}; check that its file exists and is writable")]
     Store(Arc<sqlx::Error>),
+    #[error("the database refuses the vault: {0}; check its URL, and that its user may create a schema")]
+    Refused(Arc<sqlx::Error>),
     #[error("the database of the vault cannot be reached: {0}; check that it is running")]
     Unavailable(Arc<sqlx::Error>),
     #[error("the vault is damaged or is not a vault: {0}; nothing was changed; restore it from a backup")]
@@ -61,22 +61,19 @@ const POSTGRES_UNAVAILABLE_CODES: [&str; 5] = ["57P01", "57P02", "57P03", "53300
 
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
-        let is_damaged = sqlite_code(&error).is_some_and(|code| CORRUPT_CODES.contains(&code))
-            || postgres_code(&error).is_some_and(|code| POSTGRES_CORRUPT_CODES.contains(&code));
-        let is_unavailable = match &error {
+        let kind = match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            error => postgres_code(error)
-                .is_some_and(|code| POSTGRES_UNAVAILABLE_CODES.contains(&code) || code.starts_with("08")),
+            | sqlx::Error::WorkerCrashed => Self::Unavailable,
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) | sqlx::Error::Protocol(_) => Self::Refused,
+            error => match postgres_code(error) {
+                Some(code) => postgres_kind(code),
+                None if sqlite_code(error).is_some_and(|code| CORRUPT_CODES.contains(&code)) => Self::Damaged,
+                None => Self::Store,
+            },
         };
-        let error = Arc::new(error);
-        match (is_damaged, is_unavailable) {
-            (true, _) => Self::Damaged(error),
-            (false, true) => Self::Unavailable(error),
-            (false, false) => Self::Store(error),
-        }
+        kind(Arc::new(error))
     }
 }
 
@@ -96,6 +93,16 @@ impl VaultError {
     /// True if the vault can be used again only after a restart.
     pub fn is_failed(&self) -> bool {
         matches!(self, Self::Failed) || self.is_disk_failure()
+    }
+}
+
+/// The kind of an error with this SQLSTATE.
+fn postgres_kind(code: &str) -> fn(Arc<sqlx::Error>) -> VaultError {
+    match code {
+        POSTGRES_FULL_CODE => VaultError::Store,
+        _ if POSTGRES_CORRUPT_CODES.contains(&code) => VaultError::Damaged,
+        _ if POSTGRES_UNAVAILABLE_CODES.contains(&code) || code.starts_with("08") => VaultError::Unavailable,
+        _ => VaultError::Refused,
     }
 }
 

@@ -106,6 +106,13 @@ impl Vault {
         }
     }
 
+    /// A vault in a database that another server maintains, for lookups only.
+    pub fn read_database(database: PgConnectOptions) -> Self {
+        let (pool, file) = (postgres::connect(database), PathBuf::new());
+        let is_prepared = OnceCell::new_with(Some(()));
+        Self::new(Store::Postgres(Schema { pool, file, is_expected: true, is_prepared }))
+    }
+
     /// A vault in memory, for tests.
     ///
     /// # Errors

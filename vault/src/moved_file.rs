@@ -97,7 +97,9 @@ async fn insert(
     let inserted = within(text.build().execute(&mut **tx)).await.map(drop);
     inserted.map_err(|error| match error {
         // A user of the file has another subject in the database.
-        VaultError::Store(error) if is_duplicate(&error) => VaultError::OtherVault { file: file.to_owned() },
+        VaultError::Refused(error) if is_duplicate(&error) => {
+            VaultError::OtherVault { file: file.to_owned() }
+        }
         error => error,
     })
 }

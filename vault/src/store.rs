@@ -75,9 +75,7 @@ impl Store {
         match self {
             // When the file was opened.
             Self::Sqlite(_) => Ok(()),
-            Self::Postgres(schema) => {
-                schema.is_prepared.get_or_try_init(|| schema.prepare()).await.copied()
-            }
+            Self::Postgres(schema) => schema.is_prepared.get_or_try_init(|| schema.prepare()).await.copied(),
         }
     }
 
@@ -134,7 +132,8 @@ impl Tx {
         let (tenant, user, id) = (tenant.as_str(), user.as_str(), Uuid::now_v7());
         match self {
             Self::Sqlite(tx) => {
-                let insert = sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
+                let insert =
+                    sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
                 if let Some(inserted) = insert.fetch_optional(&mut **tx).await? {
                     return Ok(inserted);
                 }
@@ -142,7 +141,8 @@ impl Tx {
                 Ok(sqlx::query_as(FIND).bind(tenant).bind(user).fetch_one(&mut **tx).await?)
             }
             Self::Postgres(tx) => {
-                let insert = sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
+                let insert =
+                    sqlx::query_as(INSERT).bind(id).bind(tenant).bind(user).bind(key).bind(created_at);
                 if let Some(inserted) = within(insert.fetch_optional(&mut **tx)).await? {
                     return Ok(inserted);
                 }

@@ -23,6 +23,13 @@ pub(crate) fn from_vault_error(error: &VaultError) -> Problem {
             SOON,
         );
     }
+    if matches!(error, VaultError::Unavailable(_)) {
+        tracing::warn!(%error, "cannot look up or create subjects");
+        return Problem::unavailable(
+            "the vault's database cannot be reached; nothing was recorded, try again shortly",
+            SOON,
+        );
+    }
     Problem::internal(error)
 }
 

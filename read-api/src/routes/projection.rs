@@ -104,6 +104,7 @@ fn authorize(caller: &Caller, name: &str) -> Result<Name, Problem> {
 
 fn from_control_error(error: &ControlError) -> Problem {
     match error {
+        ControlError::ReadOnly => Problem::conflict(error.to_string()),
         ControlError::NotRunning(_) => Problem::unavailable(error.to_string(), Duration::from_secs(5)),
         ControlError::Store(store) if store.is_full() => Problem::insufficient_storage(
             "the disk is too full for a new generation; free some space and retry; the live one is not affected",

@@ -108,7 +108,7 @@ impl ReadApiFixture {
         let memory = MemoryLog::new(clock.clone());
         let log = Log::new(memory.clone());
         let folder = tempfile::tempdir().unwrap();
-        let settings = ModelSettings { store: ReadStore::Folder(folder.path().to_owned()) };
+        let settings = ModelSettings { store: ReadStore::Folder(folder.path().to_owned()), read_only: false };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;
         let server = ServerInfo {

@@ -112,7 +112,7 @@ impl Restore {
             to.display(),
             log.epoch
         ))?;
-        if !vault.exists() {
+        if !vault.exists() && !vault::has_moved(&vault) {
             print(&format_args!(
                 "the vault is missing: copy its backup to {} before the start, or previous users have no names",
                 vault.display()

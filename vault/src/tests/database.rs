@@ -114,3 +114,17 @@ async fn lost_connection_heals_and_loses_nobody() {
     register(&vault, &["cat"]).await;
     assert_eq!(register(&place.open().await, &["ann", "bob"]).await, [file, bob].concat());
 }
+
+#[tokio::test]
+async fn damaged_schema_is_reported_and_not_replaced() {
+    let place = Place::database();
+    register(&place.open().await, &["ann"]).await;
+    place.run("ALTER TABLE subjects RENAME TO lost").await;
+    let vault = place.open().await;
+    let (tenant, bob) = name("a", "bob");
+    let refused = vault.subject(&tenant, &bob).await.unwrap_err();
+    assert!(matches!(refused, VaultError::Damaged(_)), "{refused}");
+    place.run("ALTER TABLE lost RENAME TO subjects").await;
+    register(&vault, &["bob"]).await;
+    assert_eq!(place.rows().await.len(), 2);
+}
