@@ -17,6 +17,7 @@ mod malformed_requests;
 mod matchmaking;
 mod operations;
 mod queues;
+mod read_only;
 mod read_store;
 mod support;
 mod time_travel;

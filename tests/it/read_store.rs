@@ -1,5 +1,10 @@
 //! Read models in a PostgreSQL database: kills of the server, crashes of the database, and passwords.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -53,13 +58,57 @@ async fn killed_server_and_crashed_database_lose_no_row() {
     assert!(!server.log().contains("pa55word"), "{}", server.log());
 }
 
+/// Writes a file that the PostgreSQL server accepts as a key: of its user, or of root and readable by its group.
+fn write_key(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    let is_root = rustix::process::getuid().is_root();
+    std::fs::set_permissions(path, Permissions::from_mode(if is_root { 0o640 } else { 0o600 })).unwrap();
+    if is_root {
+        assert!(Command::new("chgrp").arg("postgres").arg(path).status().unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_of_the_database_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let [certificate, key, other] =
+        ["certificate.pem", "key.pem", "other.pem"].map(|name| folder.path().join(name));
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    write_key(&key, &made.signing_key.serialize_pem());
+    let unknown = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&other, unknown.cert.pem()).unwrap();
+
+    let postgres = PostgresServer::start();
+    let database = postgres.database();
+    postgres.crash();
+    let [crt, pem] = [&certificate, &key].map(|path| path.display().to_string());
+    assert!(postgres.resume_with(&format!("-c ssl=on -c ssl_cert_file={crt} -c ssl_key_file={pem}")));
+    let url = |root: &Path| {
+        format!("--read-store={}?sslmode=verify-full&sslrootcert={}", database.url(), root.display())
+    };
+    let mut server = Server::start(&[&url(&certificate)]).await;
+    let position = create(&server, "one").await;
+    assert_eq!(names(&server, &position).await, ["one"]);
+    assert_eq!(server.terminate(), Some(0), "{}", server.log());
+
+    let data = tempfile::tempdir().unwrap();
+    let refused = Command::new(crate::support::server::program())
+        .args(["serve", "--listen=127.0.0.1:0", &url(&other)])
+        .arg(format!("--data={}", data.path().display()))
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_url_is_refused_without_its_password() {
     let postgres = PostgresServer::start();
     let unknown = postgres.database().url().replace("matchbook@", "matchbook:pa55word@");
     let folder = tempfile::tempdir().unwrap();
     for url in [format!("{unknown}_absent"), "mysql://matchbook:pa55word@db/jobs".to_owned()] {
-        let refused = std::process::Command::new(crate::support::server::program())
+        let refused = Command::new(crate::support::server::program())
             .args(["serve", "--listen=127.0.0.1:0", &format!("--read-store={url}")])
             .arg(format!("--data={}", folder.path().display()))
             .output()

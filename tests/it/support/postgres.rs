@@ -135,8 +135,13 @@ impl PostgresServer {
 
     /// Starts the server again, on its port.
     pub(crate) fn resume(&self) -> bool {
+        self.resume_with("")
+    }
+
+    /// Starts the server again, with additional settings.
+    pub(crate) fn resume_with(&self, settings: &str) -> bool {
         let settings = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=500",
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=500 {settings}",
             self.port
         );
         run(self.control("start").arg("-l").arg(self.folder.join("log")).args(["-o", &settings]))

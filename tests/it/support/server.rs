@@ -26,7 +26,7 @@ pub(crate) struct Server {
     /// The process with its log, if the tests run on a remote log.
     cluster: Option<Cluster>,
     /// The database of its read models, if the tests run on PostgreSQL.
-    _database: Option<Database>,
+    database: Option<Database>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -92,8 +92,7 @@ impl Server {
         let child = spawn(&[], &all, folder.path());
         let url = format!("http://127.0.0.1:{port}");
         let http = reqwest::Client::new();
-        let mut server =
-            Self { child, url, folder, data, arguments: all, cluster, _database: database, http };
+        let mut server = Self { child, url, folder, data, arguments: all, cluster, database, http };
         server.wait_until_ready().await;
         server
     }
@@ -239,6 +238,7 @@ impl Server {
             .args(arguments)
             .env("MATCHBOOK_URL", &self.url)
             .env("MATCHBOOK_DATA", data)
+            .envs(self.database.iter().map(|database| ("MATCHBOOK_READ_STORE", database.url())))
             .stdin(Stdio::null());
         command
     }
