@@ -324,7 +324,7 @@ impl RunnerStarter {
         let (shared, slot) = (P::Shared::default(), Arc::new(Slot::new(P::NAME)));
         let generations = Generations::new(&self.store, P::NAME);
         let handle = if self.read_only {
-            self.replicate(generations, shared.clone(), Arc::clone(&slot))
+            self.replicate::<P>(generations, shared.clone(), Arc::clone(&slot))
         } else {
             let (shared, slot, log) = (shared.clone(), Arc::clone(&slot), self.log.clone());
             let position = slot.watch();
