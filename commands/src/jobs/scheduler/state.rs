@@ -125,7 +125,7 @@ impl State {
 
     /// Completes a state that was read from a snapshot of all events up to `position`.
     pub(super) fn restored(self, term: Duration, position: Position, now: Timestamp) -> Self {
-        let (leases, workers) = (self.leases.with_term(term), self.workers.with_term(term));
+        let (leases, workers) = (self.leases.with_term(term), self.workers.restored(term, now));
         let mut state = Self { leases, workers, applied: position, ..self };
         let items: Vec<Work> = state.items.keys().cloned().collect();
         items.iter().for_each(|work| state.enqueue(work, now));

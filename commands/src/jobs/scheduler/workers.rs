@@ -55,8 +55,9 @@ impl Workers {
         Self { term, known: HashMap::new() }
     }
 
-    /// The same workers with this term.
-    pub(super) fn with_term(self, term: Duration) -> Self {
+    /// The same workers with this term, read from a snapshot: the clock may have been set back since.
+    pub(super) fn restored(mut self, term: Duration, now: Timestamp) -> Self {
+        self.known.values_mut().for_each(|worker| worker.last_seen = worker.last_seen.min(now));
         Self { term, ..self }
     }
 
