@@ -192,8 +192,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// The `index`th event that a command causes in `stream`. Commands under one key with different bodies
-    /// get different event ids, so that no log mistakes one for a repetition of the other.
+    /// The `index`th event that a command causes in `stream`; see [`EventEncoder::encode`].
     pub fn encode(
         cause: &Cause,
         stream: &StreamId,
@@ -201,29 +200,62 @@ impl NewEvent {
         occurred_at: Timestamp,
         event: &Event,
     ) -> Self {
-        let metadata = Metadata {
-            schema_version: event.schema_version(),
-            occurred_at,
-            tenant: cause.tenant.clone(),
-            actor: cause.actor.clone(),
-            correlation_id: cause.correlation_id,
-            causation_id: cause.event_id.map_or(cause.command_id.0, |event| event.0),
-            subject: cause.subject,
-            idempotency: cause.idempotency,
-            traceparent: cause.traceparent.clone(),
-        };
+        EventEncoder::new(cause, stream).encode(index, occurred_at, event)
+    }
+}
+
+/// Encodes the events that a command causes in one stream.
+#[derive(Debug)]
+pub struct EventEncoder<'a> {
+    cause: &'a Cause,
+    stream: &'a StreamId,
+    command: CommandId,
+    /// The schema version, the time and the metadata of the previous event. The events of a batch often share them.
+    previous: Option<(u16, Timestamp, Bytes)>,
+}
+
+impl<'a> EventEncoder<'a> {
+    pub fn new(cause: &'a Cause, stream: &'a StreamId) -> Self {
         let command = cause
             .idempotency
             .map_or(cause.command_id, |asked| CommandId(Uuid::new_v5(&cause.command_id.0, &asked.body.0)));
-        Self {
-            id: EventId::derive(command, stream.as_str(), index),
+        Self { cause, stream, command, previous: None }
+    }
+
+    /// The `index`th event. Commands under one key with different bodies get different event ids, so that no log mistakes
+    /// one for a repetition of the other.
+    pub fn encode(&mut self, index: usize, occurred_at: Timestamp, event: &Event) -> NewEvent {
+        NewEvent {
+            id: EventId::derive(self.command, self.stream.as_str(), index),
             event_type: event.event_type(),
             format: DataFormat::Json,
-            metadata: serde_json::to_vec(&metadata)
-                .expect("metadata has text keys only, so it can be written as JSON")
-                .into(),
+            metadata: self.metadata(event.schema_version(), occurred_at),
             data: event.encode(),
         }
+    }
+
+    fn metadata(&mut self, schema_version: u16, occurred_at: Timestamp) -> Bytes {
+        if let Some((version, at, metadata)) = &self.previous
+            && (*version, *at) == (schema_version, occurred_at)
+        {
+            return metadata.clone();
+        }
+        let Cause { tenant, actor, traceparent, .. } = self.cause;
+        let metadata = Metadata {
+            schema_version,
+            occurred_at,
+            tenant: tenant.clone(),
+            actor: actor.clone(),
+            correlation_id: self.cause.correlation_id,
+            causation_id: self.cause.event_id.map_or(self.cause.command_id.0, |event| event.0),
+            subject: self.cause.subject,
+            idempotency: self.cause.idempotency,
+            traceparent: traceparent.clone(),
+        };
+        let written = serde_json::to_vec(&metadata);
+        let text = Bytes::from(written.expect("metadata has text keys only, so it can be written as JSON"));
+        self.previous = Some((schema_version, occurred_at, text.clone()));
+        text
     }
 }
 

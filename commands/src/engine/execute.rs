@@ -11,7 +11,7 @@ mod cached_stream;
 use std::fmt;
 use std::marker::PhantomData;
 
-use event_schemas::envelope::{Cause, Event, Idempotency, NewEvent, Recorded, Unreadable};
+use event_schemas::envelope::{Cause, Event, EventEncoder, Idempotency, NewEvent, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 
@@ -329,8 +329,9 @@ impl<E: Into<Event> + Clone> AppendBatch<E> {
 
     fn reencode(&mut self, stream: &StreamId, cause: &Cause) {
         self.idempotency = cause.idempotency;
+        let mut encoder = EventEncoder::new(cause, stream);
         let encode = |(index, occurred): (usize, &Occurred<E>)| {
-            NewEvent::encode(cause, stream, self.first + index, occurred.at, &occurred.event.clone().into())
+            encoder.encode(self.first + index, occurred.at, &occurred.event.clone().into())
         };
         self.encoded = self.events.iter().enumerate().map(encode).collect();
     }
@@ -346,9 +347,10 @@ fn split<E: Into<Event> + Clone>(
 ) -> Vec<AppendBatch<E>> {
     let mut batches = Vec::new();
     let mut batch = AppendBatch::starting_at(first, cause.idempotency);
+    let mut encoder = EventEncoder::new(cause, stream);
     for (index, occurred) in events.into_iter().enumerate() {
         let index = first + index;
-        let encoded = NewEvent::encode(cause, stream, index, occurred.at, &occurred.event.clone().into());
+        let encoded = encoder.encode(index, occurred.at, &occurred.event.clone().into());
         let bytes = encoded.event_type.as_str().len() + encoded.metadata.len() + encoded.data.len();
         let full = batch.events.len() == APPEND_EVENTS_MAX || batch.bytes + bytes > APPEND_BYTES;
         if full && !batch.events.is_empty() {
