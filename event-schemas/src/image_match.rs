@@ -164,7 +164,7 @@ impl StreamId {
 
     /// The stream that contains a job's image match with this id: one of [`IMAGE_MATCH_SHARDS`].
     pub fn image_match(job: JobId, id: &ImageMatchId) -> Self {
-        Self::image_match_shard(job, image_match_shard(id))
+        Self::image_match_shard(job, id.shard())
     }
 
     /// One of the [`IMAGE_MATCH_SHARDS`] streams of a job's image matches.
@@ -181,14 +181,16 @@ impl StreamId {
     }
 }
 
-/// FNV-1a: fixed for ever, because it decides which stream contains a match.
-fn image_match_shard(id: &ImageMatchId) -> u8 {
-    let mut hash: u32 = 0x811c_9dc5;
-    for byte in id.as_str().bytes() {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+impl ImageMatchId {
+    /// The shard that contains the match. FNV-1a: fixed for ever, because it decides which stream this is.
+    pub fn shard(&self) -> u8 {
+        let mut hash: u32 = 0x811c_9dc5;
+        for byte in self.as_str().bytes() {
+            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+        // The low bits of FNV alone are weak, so the high half is mixed in.
+        ((hash ^ (hash >> 16)) % u32::from(IMAGE_MATCH_SHARDS)) as u8
     }
-    // The low bits of FNV alone are weak, so the high half is mixed in.
-    ((hash ^ (hash >> 16)) % u32::from(IMAGE_MATCH_SHARDS)) as u8
 }
 
 events! {
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn shard_of_a_match_never_changes() {
         let shards: Vec<u8> = ["a", "hedge-1:f000", "hedge-1:f004", "ä"]
-            .map(|id| image_match_shard(&id.parse().unwrap()))
+            .map(|id| id.parse::<ImageMatchId>().unwrap().shard())
             .into();
         assert_eq!(shards, GOLDEN_SHARDS);
     }
@@ -240,7 +242,8 @@ mod tests {
     fn matches_spread_evenly_over_the_shards() {
         let mut counts = [0_u32; IMAGE_MATCH_SHARDS as usize];
         for n in 0..16_000 {
-            counts[usize::from(image_match_shard(&format!("p{}:f{}", n % 40, n / 40).parse().unwrap()))] += 1;
+            let id: ImageMatchId = format!("p{}:f{}", n % 40, n / 40).parse().unwrap();
+            counts[usize::from(id.shard())] += 1;
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::caller::{Caller, Credential};
+use crate::json;
 use crate::value::wrapper;
 
 /// The longest key, in characters.
@@ -73,12 +74,40 @@ fn unquoted(text: &str) -> Cow<'_, str> {
 ///
 /// The hash covers the parsed request, so that white space and the order of fields do not matter.
 pub fn idempotency(caller: &Caller, route: &str, key: &IdempotencyKey, request: &impl ToJSON) -> Idempotency {
-    let canonical = request.to_json().unwrap_or(Value::Null).to_string();
-    idempotency_of_bytes(caller, route, key, canonical.as_bytes())
+    idempotency_of_bytes(caller, route, key, json::write(request).as_bytes())
+}
+
+/// As [`idempotency`] of an array of these items. They are written one at a time: as one value, a large batch would take
+/// megabytes of memory for a moment.
+pub fn idempotency_of_batch(
+    caller: &Caller,
+    route: &str,
+    key: &IdempotencyKey,
+    items: &[impl ToJSON],
+) -> Idempotency {
+    let mut body = digest::Context::new(&digest::SHA256);
+    body.update(b"[");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            body.update(b",");
+        }
+        body.update(json::write(item).as_bytes());
+    }
+    body.update(b"]");
+    idempotency_of_digest(caller, route, key, &body.finish())
 }
 
 /// As [`idempotency`], for a body that is not JSON.
 pub fn idempotency_of_bytes(caller: &Caller, route: &str, key: &IdempotencyKey, body: &[u8]) -> Idempotency {
+    idempotency_of_digest(caller, route, key, &digest::digest(&digest::SHA256, body))
+}
+
+fn idempotency_of_digest(
+    caller: &Caller,
+    route: &str,
+    key: &IdempotencyKey,
+    body: &digest::Digest,
+) -> Idempotency {
     let name = match (&caller.user, &caller.via) {
         (Some(user), _) => user.as_str(),
         (None, Credential::ApiKey(id)) => id,
@@ -86,9 +115,8 @@ pub fn idempotency_of_bytes(caller: &Caller, route: &str, key: &IdempotencyKey, 
     };
     // No id contains a NUL, so that different lists of parts give different texts.
     let name = [caller.tenant.as_str(), name, route, &key.0].join("\0");
-    let digest = digest::digest(&digest::SHA256, body);
     let mut hash = [0; 16];
-    hash.copy_from_slice(&digest.as_ref()[..16]);
+    hash.copy_from_slice(&body.as_ref()[..16]);
     Idempotency { key: Uuid::new_v5(&NAMESPACE, name.as_bytes()), body: BodyHash(hash) }
 }
 
@@ -138,6 +166,15 @@ mod tests {
         assert_eq!(one, same);
         assert_eq!(one.key, other.key);
         assert_ne!(one.body, other.body);
+    }
+
+    #[test]
+    fn batch_is_hashed_as_its_array() {
+        let (acme, key) = (caller("acme", "ann"), key("k"));
+        for items in [vec![], vec![1], vec![1, 2, 3]] {
+            let batch = idempotency_of_batch(&acme, "POST /jobs", &key, &items);
+            assert_eq!(batch, idempotency(&acme, "POST /jobs", &key, &items));
+        }
     }
 
     #[test]

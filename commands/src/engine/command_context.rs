@@ -65,21 +65,32 @@ impl Engine {
     /// The time given by the caller, or else the current time.
     ///
     /// # Errors
-    /// 400 for a time more than five minutes ahead; `field` names the member that holds it.
+    /// As [`occurred_at`].
     pub(crate) fn occurred_at_or_now(
         &self,
         given: Option<ApiTimestamp>,
         field: impl FnOnce() -> String,
     ) -> Result<Timestamp, Problem> {
-        let now = self.now();
-        match given {
-            Some(ApiTimestamp(at)) if at > now.after(AHEAD_MAX) => Err(Problem::invalid(
-                field(),
-                format!("is more than 5 minutes ahead of the server's clock, which reads {now}"),
-            )),
-            Some(ApiTimestamp(at)) => Ok(at),
-            None => Ok(now),
-        }
+        occurred_at(given, self.now(), field)
+    }
+}
+
+/// The time given by the caller, or else `now`.
+///
+/// # Errors
+/// 400 for a time more than five minutes ahead; `field` names the member that holds it.
+pub(crate) fn occurred_at(
+    given: Option<ApiTimestamp>,
+    now: Timestamp,
+    field: impl FnOnce() -> String,
+) -> Result<Timestamp, Problem> {
+    match given {
+        Some(ApiTimestamp(at)) if at > now.after(AHEAD_MAX) => Err(Problem::invalid(
+            field(),
+            format!("is more than 5 minutes ahead of the server's clock, which reads {now}"),
+        )),
+        Some(ApiTimestamp(at)) => Ok(at),
+        None => Ok(now),
     }
 }
 

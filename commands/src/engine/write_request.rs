@@ -12,7 +12,7 @@ use poem_openapi::registry::{MetaParamIn, MetaSchemaRef, Registry};
 use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use web::caller::{Caller, Role, Roles};
-use web::idempotency::{IdempotencyKey, idempotency};
+use web::idempotency::{IdempotencyKey, idempotency, idempotency_of_batch};
 use web::problem::Problem;
 use web::request::TraceParent;
 
@@ -123,6 +123,21 @@ impl<P> WriteRequest<P> {
         body: &impl ToJSON,
     ) -> Result<Cause, Problem> {
         engine.cause(&self.caller, self.trace.clone(), self.idempotency(route, body)).await
+    }
+
+    /// The cause of a batch.
+    ///
+    /// # Errors
+    /// As [`Self::cause`].
+    pub(crate) async fn cause_of_batch(
+        &self,
+        engine: &Engine,
+        route: &str,
+        items: &[impl ToJSON],
+    ) -> Result<Cause, Problem> {
+        let key = self.key.as_ref();
+        let idempotency = key.map(|key| idempotency_of_batch(&self.caller, route, key, items));
+        engine.cause(&self.caller, self.trace.clone(), idempotency).await
     }
 
     /// The cause of a command about a person.

@@ -19,6 +19,7 @@ use web::json::{Batch, Json};
 use web::problem::Problem;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
 
+use crate::engine::command_context::occurred_at;
 use crate::engine::execute::Executed;
 use crate::engine::idempotency::KeyStatus;
 use crate::engine::problem;
@@ -112,9 +113,10 @@ impl MatchesCommands {
         let job = web::path::job_id(&job_id)?;
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let Batch(matches) = body;
-        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/matches"), &matches).await?;
-        let count = matches.len();
-        let matches = matches.into_iter().enumerate().map(|(index, new)| self.dated_match(index, new));
+        let route = format!("POST /jobs/{job}/matches");
+        let cause = request.cause_of_batch(&self.0.engine, &route, &matches).await?;
+        let (count, now) = (matches.len(), self.0.engine.now());
+        let matches = matches.into_iter().enumerate().map(|(index, new)| dated_match(now, index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
         // On a task of its own, so that the key stays locked until all shards are in the log, even if the caller
         // disconnects.
@@ -164,22 +166,21 @@ impl MatchesCommands {
 
 type DatedMatch = (MatchFound, Timestamp);
 
-impl MatchesCommands {
-    fn dated_match(&self, index: usize, new: NewMatch) -> Result<DatedMatch, Problem> {
-        let at =
-            self.0.engine.occurred_at_or_now(new.occurred_at, || format!("body[{index}].occurred_at"))?;
-        let found = MatchFound {
-            match_id: new.match_id.0,
-            product_id: new.product_id.0,
-            video_id: new.video_id.0,
-            img_id: new.img_id.0,
-            frame_id: new.frame_id.0,
-            score: *new.score,
-            evidence_path: new.evidence_path,
-        };
-        Ok((found, at))
-    }
+fn dated_match(now: Timestamp, index: usize, new: NewMatch) -> Result<DatedMatch, Problem> {
+    let at = occurred_at(new.occurred_at, now, || format!("body[{index}].occurred_at"))?;
+    let found = MatchFound {
+        match_id: new.match_id.0,
+        product_id: new.product_id.0,
+        video_id: new.video_id.0,
+        img_id: new.img_id.0,
+        frame_id: new.frame_id.0,
+        score: *new.score,
+        evidence_path: new.evidence_path,
+    };
+    Ok((found, at))
+}
 
+impl MatchesCommands {
     /// Records the new matches, each in its shard. Returns their number, and the position from which the whole batch is
     /// visible; none for an empty batch.
     async fn report_matches(
@@ -204,13 +205,13 @@ impl MatchesCommands {
             // An empty batch is refused like any other, so that a worker learns that the job has ended.
             return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let mut shards: BTreeMap<StreamId, Vec<DatedMatch>> = BTreeMap::new();
+        let mut shards: BTreeMap<u8, Vec<DatedMatch>> = BTreeMap::new();
         for dated in matches {
-            shards.entry(StreamId::image_match(job, &dated.0.match_id)).or_default().push(dated);
+            shards.entry(dated.0.match_id.shard()).or_default().push(dated);
         }
-        let shards = shards.into_iter().map(|(stream, matches)| async move {
+        let shards = shards.into_iter().map(|(shard, matches)| async move {
             let command = Command { job: availability, action: Action::Report(matches) };
-            self.0.image_matches.execute(&stream, cause, command).await
+            self.0.image_matches.execute(&StreamId::image_match_shard(job, shard), cause, command).await
         });
         let executed: Vec<Executed> = try_join_all(shards).await.map_err(problem::from_execute_error)?;
         let accepted = executed.iter().map(|executed| executed.events).sum();

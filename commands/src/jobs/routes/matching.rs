@@ -264,7 +264,8 @@ impl MatchingCommands {
         let job = web::path::job_id(job_id)?;
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let (availability, accepted) = (job_ref.availability, items.len() as u64);
-        let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/{route}"), &items).await?;
+        let route = format!("POST /jobs/{job}/{route}");
+        let cause = request.cause_of_batch(&self.0.engine, &route, &items).await?;
         let commands = items.into_iter().enumerate().map(|(index, item)| {
             let (action, occurred_at) = action(index, item)?;
             let at =
