@@ -105,6 +105,7 @@
 //! - A `GET` returns neither 409 nor 422; [`openapi::document`] removes them.
 
 pub mod caller;
+mod durations;
 pub mod enums;
 pub mod etag;
 pub mod idempotency;

@@ -1,5 +1,7 @@
 //! The request id and the trace context of a request.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use poem::http::HeaderMap;
 use poem::{FromRequest, Request, RequestBody};
 use uuid::Uuid;
@@ -22,9 +24,17 @@ impl RequestId {
         };
         match headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_well_formed) {
             Some(id) => Self(id.to_owned()),
-            None => Self(Uuid::now_v7().to_string()),
+            None => Self(generated().to_string()),
         }
     }
+}
+
+/// A UUIDv7 that need not be hard to guess, so that a request costs no system call for randomness.
+fn generated() -> Uuid {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(u64::MAX), &random).into_uuid()
 }
 
 impl<'a> FromRequest<'a> for RequestId {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use poem::http::{HeaderValue, Method};
 use serde_json::Value;
 
+use crate::durations::Durations;
+
 /// The class of limits on body size and duration that applies to a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteLimits {
@@ -37,6 +39,7 @@ pub struct Route {
     /// As in the OpenAPI document: `/jobs/{job_id}`.
     pub template: Arc<str>,
     pub limits: RouteLimits,
+    pub(crate) durations: Durations,
     /// The enum parameters, with their values.
     choices: Vec<(String, Vec<String>)>,
     segments: Vec<Segment>,
@@ -61,6 +64,7 @@ impl Route {
         Self {
             template: template.into(),
             limits: RouteLimits::Default,
+            durations: Durations::default(),
             choices: Vec::new(),
             segments,
             open_ended,

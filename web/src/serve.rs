@@ -25,8 +25,9 @@ use crate::problem::{Code, Problem};
 use crate::request::RequestId;
 use crate::routes::{Route, RouteLimits, Routes};
 
+pub use crate::durations::DURATION;
 pub use cors::{Cors, InvalidOrigin};
-pub use observe::{ACTIVE, DURATION};
+pub use observe::ACTIVE;
 
 /// The limits on the body size of a request, and on the time until its response starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,9 @@ use std::time::Instant;
 use poem::http::{Method, StatusCode};
 use tracing::Span;
 
+use crate::durations::{self, Durations};
 use crate::request::RequestId;
 use crate::routes::Route;
-
-/// Histogram: seconds until the response starts, by `method`, `route` (its template) and `status`.
-pub const DURATION: &str = "http_server_request_duration_seconds";
 
 /// Gauge: requests whose response has not started.
 pub const ACTIVE: &str = "http_server_active_requests";
@@ -21,14 +19,17 @@ const UNMATCHED: &str = "unmatched";
 pub(super) struct RequestMetrics {
     method: &'static str,
     route: Arc<str>,
+    /// None for an unknown path.
+    durations: Option<Durations>,
     since: Instant,
 }
 
 impl RequestMetrics {
     pub(super) fn start(method: &Method, route: Option<&Route>) -> Self {
         metrics::gauge!(ACTIVE).increment(1.0);
+        let durations = route.map(|route| route.durations.clone());
         let route = route.map_or_else(|| UNMATCHED.into(), |route| route.template.clone());
-        Self { method: known(method), route, since: Instant::now() }
+        Self { method: known(method), route, durations, since: Instant::now() }
     }
 
     pub(super) fn span(&self, id: &RequestId) -> Span {
@@ -38,12 +39,10 @@ impl RequestMetrics {
     /// The response starts.
     pub(super) fn end(self, status: StatusCode) {
         let elapsed = self.since.elapsed();
-        let labels = [
-            ("method", self.method.to_owned()),
-            ("route", self.route.to_string()),
-            ("status", status.as_u16().to_string()),
-        ];
-        metrics::histogram!(DURATION, &labels).record(elapsed.as_secs_f64());
+        match &self.durations {
+            Some(durations) => durations.record(self.method, &self.route, status, elapsed),
+            None => durations::histogram(self.method, &self.route, status).record(elapsed.as_secs_f64()),
+        }
         let (status, elapsed_us) = (status.as_u16(), elapsed.as_micros());
         match status {
             500.. => tracing::warn!(status, elapsed_us, "responded"),
