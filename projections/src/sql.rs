@@ -32,8 +32,6 @@ pub enum SqlError {
     Unavailable(String),
     #[error("another server uses {0}; give each server its own database")]
     InUse(String),
-    #[error("the database is locked: {0}; check whether another process has it open")]
-    Busy(String),
     /// Two rows have the same key.
     #[error("the database has rejected a row: {0}")]
     Duplicate(String),

@@ -77,11 +77,7 @@ fn remedy(source: &SqlError) -> &'static str {
     match source {
         SqlError::Refused(_) | SqlError::Duplicate(_) => "; check whether another process has it open",
         // Their own texts name the remedy.
-        SqlError::Busy(_)
-        | SqlError::Full(_)
-        | SqlError::Damaged(_)
-        | SqlError::Unavailable(_)
-        | SqlError::InUse(_) => "",
+        SqlError::Full(_) | SqlError::Damaged(_) | SqlError::Unavailable(_) | SqlError::InUse(_) => "",
     }
 }
 

@@ -1,8 +1,7 @@
 //! A generation in a SQLite file.
 //!
-//! Queries run on connections of the pool. The writer's own connection runs a whole transaction in one call: a driver that
-//! hands over one statement at a time costs more than the statements. A large transaction runs on a blocking thread; a
-//! small one, which only copies some pages to the page cache, runs at once.
+//! Queries run on connections of the pool. The writer's own connection runs a whole transaction in one call on a blocking
+//! thread: a driver that hands over one statement at a time costs more than the statements.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, OptionalExtension, ToSql,
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::statement::{Value, Write};
+use super::statement::Value;
 use super::{Batch, SqlError};
 
 /// The time that a statement waits for a lock that another process holds on the file.
@@ -30,15 +29,7 @@ const STATEMENTS_MAX: usize = 32;
 
 /// A read model is derived: commits that a power loss removes are replayed. So the writer need not wait for the disk.
 const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -64000; \
-     PRAGMA wal_autocheckpoint = 0";
-/// Copies the write-ahead log into the file, which waits for the disk.
-const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-/// The number of rows after which that is due. A transaction counts as at least [`SMALL_ROWS`].
-const CHECKPOINT_ROWS: usize = 65_536;
-/// A transaction with fewer rows and bytes is small.
-const SMALL_ROWS: usize = 64;
-const SMALL_BYTES: usize = 64 << 10;
-
+     PRAGMA wal_autocheckpoint = 4000";
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
 /// `SQLITE_IOERR_SHORT_READ`: the file is shorter than its header states, as it may be after a power loss.
@@ -66,7 +57,6 @@ impl From<rusqlite::Error> for SqlError {
         let text = error.to_string();
         match error.sqlite_error() {
             Some(details) if details.extended_code == UNIQUE_CODE => Self::Duplicate(text),
-            Some(details) if details.code == ErrorCode::DatabaseBusy => Self::Busy(text),
             details => details
                 .and_then(|details| classify(details.extended_code, text))
                 .unwrap_or_else(|| Self::Refused(error.into())),
@@ -89,62 +79,8 @@ impl ToSql for Value {
     }
 }
 
-/// The writer's connection.
-#[derive(Debug)]
-pub(crate) struct WriterConnection {
-    /// None after it was closed.
-    connection: Option<Connection>,
-    /// The number of rows that were written since the last checkpoint of the write-ahead log.
-    rows: usize,
-}
-
-impl WriterConnection {
-    fn get(&mut self) -> Result<&mut Connection, SqlError> {
-        self.connection.as_mut().ok_or_else(|| SqlError::Unavailable("the file has been closed".to_owned()))
-    }
-
-    /// Executes the writes in one transaction.
-    fn write(&mut self, writes: &[Write], busy_timeout: Duration) -> Result<(), SqlError> {
-        let connection = self.get()?;
-        connection.busy_timeout(busy_timeout)?;
-        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for write in writes {
-            let mut statement = tx.prepare_cached(&numbered(write.sql))?;
-            for row in write.values.chunks(write.columns.max(1)) {
-                for (number, value) in (1..).zip(row) {
-                    statement.raw_bind_parameter(number, value)?;
-                }
-                statement.raw_execute()?;
-            }
-        }
-        tx.commit()?;
-        self.rows += rows(writes).max(SMALL_ROWS);
-        Ok(())
-    }
-
-    fn checkpoint(&mut self) -> Result<(), SqlError> {
-        self.rows = 0;
-        Ok(self.get()?.execute_batch(CHECKPOINT)?)
-    }
-
-    fn lookup(&mut self, sql: &str, keys: &[Vec<Value>]) -> Result<Vec<Option<String>>, SqlError> {
-        let mut statement = self.get()?.prepare_cached(&numbered(sql))?;
-        let mut find = |key: &Vec<Value>| {
-            let key = rusqlite::params_from_iter(key);
-            statement.query_row(key, |row| row.get(0)).optional()
-        };
-        Ok(keys.iter().map(&mut find).collect::<Result<_, _>>()?)
-    }
-}
-
-fn rows(writes: &[Write]) -> usize {
-    writes.iter().map(|write| write.values.len() / write.columns.max(1)).sum()
-}
-
-fn is_small(writes: &[Write]) -> bool {
-    let values = writes.iter().flat_map(|write| &write.values);
-    rows(writes) < SMALL_ROWS && values.map(Value::bytes).sum::<usize>() < SMALL_BYTES
-}
+/// The writer's connection; none after it was closed.
+pub(crate) type WriterConnection = Option<Connection>;
 
 /// Ends the statement that is being executed when the value is dropped: an index takes long to create.
 struct Interrupt(InterruptHandle);
@@ -191,7 +127,7 @@ impl SqliteFile {
         let _interrupt = Interrupt(connection.get_interrupt_handle());
         Ok(Self {
             path: path.to_owned(),
-            writer: Arc::new(Mutex::new(WriterConnection { connection: Some(connection), rows: 0 })),
+            writer: Arc::new(Mutex::new(Some(connection))),
             readers,
             _interrupt,
         })
@@ -200,10 +136,14 @@ impl SqliteFile {
     /// Runs the work on the writer's connection. If the caller is aborted, the work continues.
     async fn with_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut WriterConnection) -> Result<T, SqlError> + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let mut writer = self.lock().await;
-        blocking(move || work(&mut writer)).await
+        blocking(move || match writer.as_mut() {
+            Some(connection) => work(connection),
+            None => Err(SqlError::Unavailable("the file has been closed".to_owned())),
+        })
+        .await
     }
 
     /// While the lock is held, nothing can be written.
@@ -212,19 +152,18 @@ impl SqliteFile {
     }
 
     pub(super) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
-        let writes = batch.into_writes();
-        let mut writer = self.lock().await;
-        let is_due = writer.rows >= CHECKPOINT_ROWS;
-        if !is_due && is_small(&writes) {
-            match writer.write(&writes, Duration::ZERO) {
-                // Another process has locked the file. It is waited for on a blocking thread.
-                Err(SqlError::Busy(_)) => {}
-                written => return written,
+        self.with_writer(move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for write in batch.into_writes() {
+                let mut statement = tx.prepare_cached(&numbered(write.sql))?;
+                for row in write.values.chunks(write.columns.max(1)) {
+                    for (number, value) in (1..).zip(row) {
+                        statement.raw_bind_parameter(number, value)?;
+                    }
+                    statement.raw_execute()?;
+                }
             }
-        }
-        blocking(move || {
-            writer.write(&writes, BUSY_TIMEOUT)?;
-            if writer.rows >= CHECKPOINT_ROWS { writer.checkpoint() } else { Ok(()) }
+            Ok(tx.commit()?)
         })
         .await
     }
@@ -235,23 +174,26 @@ impl SqliteFile {
         sql: &'static str,
         keys: Vec<Vec<Value>>,
     ) -> Result<Vec<Option<String>>, SqlError> {
-        self.with_writer(move |writer| writer.lookup(sql, &keys)).await
+        self.with_writer(move |connection| {
+            let mut statement = connection.prepare_cached(&numbered(sql))?;
+            let mut find = |key: &Vec<Value>| {
+                let key = rusqlite::params_from_iter(key);
+                statement.query_row(key, |row| row.get(0)).optional()
+            };
+            Ok(keys.iter().map(&mut find).collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
     /// Runs statements without parameters, each in a transaction of its own.
     pub(super) async fn run(&self, sql: String) -> Result<(), SqlError> {
-        self.with_writer(move |writer| {
-            let connection = writer.get()?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            match connection.execute_batch(&sql) {
-                // Large indexes are sorted in temporary files, and there is no folder for these.
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
-                    connection.execute_batch("PRAGMA temp_store = MEMORY")?;
-                    connection.execute_batch(&sql)?;
-                }
-                executed => executed?,
+        self.with_writer(move |connection| match connection.execute_batch(&sql) {
+            // Large indexes are sorted in temporary files, and there is no folder for these.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                connection.execute_batch("PRAGMA temp_store = MEMORY")?;
+                Ok(connection.execute_batch(&sql)?)
             }
-            writer.checkpoint()
+            executed => Ok(executed?),
         })
         .await
     }
@@ -261,13 +203,13 @@ impl SqliteFile {
     }
 
     pub(super) async fn shrink(&self) -> Result<(), SqlError> {
-        self.with_writer(|writer| Ok(writer.get()?.execute_batch("PRAGMA shrink_memory")?)).await
+        self.with_writer(|connection| Ok(connection.execute_batch("PRAGMA shrink_memory")?)).await
     }
 
     /// Afterwards the write-ahead log is back in the file.
     pub(super) async fn close(&self) {
         self.readers.close().await;
-        let connection = self.lock().await.connection.take();
+        let connection = self.lock().await.take();
         // Closing copies the write-ahead log into the file.
         let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
     }

@@ -15,16 +15,6 @@ pub(crate) enum Value {
     Id(Uuid),
 }
 
-impl Value {
-    /// The bytes of a text, which may be long.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Text(Some(text)) => text.len(),
-            _ => size_of::<Uuid>(),
-        }
-    }
-}
-
 macro_rules! value_from {
     ($($type:ty: $name:ident => $value:expr;)*) => {
         $(impl From<$type> for Value {
