@@ -276,10 +276,8 @@ impl Config {
     }
 
     pub fn read_store(&self) -> ReadStore {
-        match &self.read_store {
-            Some(url) => ReadStore::Postgres(url.clone()),
-            None => ReadStore::Folder(self.data.join("read")),
-        }
+        let folder = || ReadStore::Folder(self.data.join("read"));
+        self.read_store.clone().map_or_else(folder, ReadStore::Postgres)
     }
 
     /// The folder of the snapshots of the write side's folds, a cache.

@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 
 use crate::checkpoint::Checkpoint;
 use crate::feed::{Feed, FeedPage, PageSource, SourceError};
+use crate::follower::{Control, RETRY_AFTER, StorePolicy};
 use crate::generation::{Generation, Slot};
 use crate::projection::Projection;
-use crate::follower::{Control, RETRY_AFTER, StorePolicy};
 use crate::sql::SqlError;
 use crate::sql_target::SqlTargets;
 use crate::status::{Failure, ProjectionState, StatusTracker};
@@ -170,7 +170,11 @@ impl<P: Projection> Replica<P> {
     async fn look(&mut self) -> Result<(), FollowError> {
         let current = self.followed.as_ref().map(|followed| followed.generation.number);
         let (number, followed) = loop {
-            let newest = self.context.generations.newest_complete(SqlTargets::<P>::TABLES, &self.context.log, current).await?;
+            let newest = self
+                .context
+                .generations
+                .newest_complete(SqlTargets::<P>::TABLES, &self.context.log, current)
+                .await?;
             let Some(opened) = newest else {
                 self.look_at = self.context.clock.now().after(LOOK_AFTER);
                 return Ok(());

@@ -50,6 +50,10 @@ impl From<sqlx::Error> for SqlError {
                     .and_then(|code| sqlite::classify(code, error.to_string())),
             }
             .unwrap_or_else(|| Self::Refused(error.into())),
+            // A certificate that is not valid does not become valid.
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+                Self::Refused(error.into())
+            }
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed

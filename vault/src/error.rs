@@ -62,6 +62,8 @@ const POSTGRES_UNAVAILABLE_CODES: [&str; 5] = ["57P01", "57P02", "57P03", "53300
 impl From<sqlx::Error> for VaultError {
     fn from(error: sqlx::Error) -> Self {
         let kind = match &error {
+            // A certificate that is not valid does not become valid.
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => Self::Refused,
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
