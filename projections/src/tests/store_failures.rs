@@ -7,6 +7,7 @@ use super::postgres::PostgresServer;
 use super::test_store::TestStore;
 use super::{TIMEOUT, open, reach, until};
 use crate::generation::QueryError;
+use crate::sql::Batch;
 use crate::status::ReportedState;
 use crate::{Name, ReadModels, SqlError};
 
@@ -88,18 +89,18 @@ async fn writer_that_lost_its_term_is_refused() {
     let generations = store.generations(Name::Jobs);
     let number = generations.numbers().await.unwrap()[0];
     let one = generations.open(number, &[]).await.unwrap();
-    drop(one.begin().await.unwrap());
+    one.write(Batch::default()).await.unwrap();
     // Its connection ends while it is idle, and another writer comes and goes before it connects again.
     one.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
         .await
         .unwrap();
     let other = generations.open(number, &[]).await.unwrap();
-    other.begin().await.unwrap().commit().await.unwrap();
+    other.write(Batch::default()).await.unwrap();
     other.close().await;
-    let refused = one.begin().await;
+    let refused = one.write(Batch::default()).await;
     assert!(matches!(refused, Err(SqlError::InUse(_))), "{refused:?}");
     // After it was opened again, with the rows of the other, it is the writer.
     one.close().await;
     let again = generations.open(number, &[]).await.unwrap();
-    again.begin().await.unwrap().commit().await.unwrap();
+    again.write(Batch::default()).await.unwrap();
 }
