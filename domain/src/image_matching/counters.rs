@@ -82,12 +82,6 @@ pub struct RequestFailure {
 struct TrackedRequest {
     totals: Totals,
     state: RequestState,
-    /// The time at which the current holder claimed it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    claimed_at: Option<Timestamp>,
-    /// The time of the latest report, by the current holder or without a lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reported_at: Option<Timestamp>,
 }
 
 /// The state of a request.
@@ -117,14 +111,6 @@ pub(crate) struct LostLease {
     pub(crate) position: Position,
 }
 
-/// The number of newly processed candidates, and who reported them.
-pub(crate) struct ProgressDelta<'a> {
-    pub(crate) units: u64,
-    pub(crate) worker: Option<&'a WorkerId>,
-    pub(crate) reported: Option<Timestamp>,
-    pub(crate) claimed: Option<Timestamp>,
-}
-
 /// The times and the position of an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventTimes {
@@ -134,13 +120,8 @@ pub(crate) struct EventTimes {
 }
 
 impl MatchingCounters {
-    /// Counts one event, and passes newly processed candidates to `on_progress`.
-    pub(crate) fn apply(
-        &mut self,
-        event: &ImageMatchEvent,
-        times: EventTimes,
-        on_progress: impl FnOnce(ProgressDelta<'_>),
-    ) {
+    /// Counts one event.
+    pub(crate) fn apply(&mut self, event: &ImageMatchEvent, times: EventTimes) {
         match event {
             ImageMatchEvent::ProductImagesRegistered(registered) => {
                 self.counters.product_images += registered.images.len() as u64;
@@ -149,16 +130,12 @@ impl MatchingCounters {
             ImageMatchEvent::MatchRequested(requested) => {
                 self.counters.requests += 1;
                 add(&mut self.counters.requested_candidates, requested.candidates);
-                let request = TrackedRequest {
-                    totals: Totals::default(),
-                    state: RequestState::Waiting { since: times.recorded_at },
-                    claimed_at: None,
-                    reported_at: None,
-                };
+                let state = RequestState::Waiting { since: times.recorded_at };
+                let request = TrackedRequest { totals: Totals::default(), state };
                 self.requests.insert(requested.request_id.clone(), request);
                 self.waiting.insert((times.recorded_at, requested.request_id.clone()));
             }
-            ImageMatchEvent::MatchRequestClaimed(claimed) => self.claim(claimed, times),
+            ImageMatchEvent::MatchRequestClaimed(claimed) => self.claim(claimed),
             ImageMatchEvent::MatchRequestLeaseExpired(expired) => self.lose(
                 expired.lease_id,
                 LostLease {
@@ -199,10 +176,10 @@ impl MatchingCounters {
                 });
             }
             ImageMatchEvent::MatchProgressReported(reported) => {
-                self.count(&reported.request_id, reported.totals, times, on_progress);
+                self.count(&reported.request_id, reported.totals);
             }
             ImageMatchEvent::MatchRequestCompleted(completed) => {
-                self.count(&completed.request_id, completed.totals, times, on_progress);
+                self.count(&completed.request_id, completed.totals);
                 self.complete(&completed.request_id);
             }
             ImageMatchEvent::MatchRequestRetried(retried) => {
@@ -233,14 +210,11 @@ impl MatchingCounters {
         *known = now;
     }
 
-    fn claim(&mut self, claimed: &MatchRequestClaimed, times: EventTimes) {
+    fn claim(&mut self, claimed: &MatchRequestClaimed) {
         let state = RequestState::Held { lease_id: claimed.lease_id, worker_id: claimed.worker_id.clone() };
         self.set_state(&claimed.request_id, state);
         self.leases.insert(claimed.lease_id, claimed.request_id.clone());
         self.lost.remove(&claimed.request_id);
-        if let Some(request) = self.requests.get_mut(&claimed.request_id) {
-            request.claimed_at = Some(times.occurred_at);
-        }
     }
 
     fn lose(&mut self, lease_id: LeaseId, lost_lease: LostLease) {
@@ -273,39 +247,16 @@ impl MatchingCounters {
             self.waiting.insert((*since, request_id.clone()));
         }
         request.state = state;
-        request.claimed_at = None;
-        request.reported_at = None;
     }
 
-    fn count(
-        &mut self,
-        request_id: &RequestId,
-        reported: Totals,
-        times: EventTimes,
-        on_progress: impl FnOnce(ProgressDelta<'_>),
-    ) {
+    fn count(&mut self, request_id: &RequestId, reported: Totals) {
         let Some(request) = self.requests.get_mut(request_id) else { return };
         let before = request.totals;
         let now = greatest(before, reported);
         request.totals = now;
-        let units = now.candidates_processed - before.candidates_processed;
-        add(&mut self.counters.candidates_processed, units);
+        add(&mut self.counters.candidates_processed, now.candidates_processed - before.candidates_processed);
         add(&mut self.counters.vector_pass_done, now.vector_pass_done - before.vector_pass_done);
         add(&mut self.counters.ransac_checked, now.ransac_checked - before.ransac_checked);
-        if units == 0 {
-            return;
-        }
-        let worker = match &request.state {
-            RequestState::Held { worker_id, .. } => Some(worker_id),
-            RequestState::Waiting { .. } | RequestState::Parked | RequestState::Completed => None,
-        };
-        on_progress(ProgressDelta {
-            units,
-            worker,
-            reported: request.reported_at,
-            claimed: request.claimed_at,
-        });
-        request.reported_at = Some(request.reported_at.unwrap_or(times.occurred_at).max(times.occurred_at));
     }
 }
 

@@ -1,24 +1,56 @@
-//! The estimated time to completion of matching, computed from the times of events only.
+//! The estimated time to completion of matching: a stage of known size.
 //!
-//! Within a stage of known size ([`RateEstimator`]): the rate is an exponentially weighted mean over the time
-//! since the start of the stage, with a half-life of 30 s, and the remaining work is divided by it. The
-//! candidates of a report are spread over the time in which they were processed, and the sum is divided by
-//! the weight of the whole time, not by an assumed infinite past. So a steady job has its true rate from its
-//! first report on, however many workers report however often.
+//! [`RateEstimator`] folds the progress reports in constant memory. It divides the time since the start of the
+//! stage into *work* and *pauses*: a silence between two reports counts as work up to a few times the usual
+//! one, and the rest is a pause. A burst, a stall or the death of all workers then does not change the rate of
+//! work, and pauses prolong the estimate by their share of the time.
+//!
+//! - The rate is a mean over all work in which the work after `w` seconds of work has the weight `w^k`:
+//!   polynomial-decay averaging (Shamir and Zhang, *Stochastic Gradient Descent for Non-smooth Optimization*,
+//!   ICML 2013, section 4). The weights have no time constant, so that stages of seconds and of hours are
+//!   treated alike. `k` is large while reports are regular, so that the rate follows changes, and small while
+//!   they are not.
+//! - The irregularity of reports is the mean square of the error of one-step forecasts (Trigg and Leach,
+//!   *Exponential Smoothing with an Adaptive Response Rate*, 1967), as a time: over work of that duration, the
+//!   relative error of the rate is 1.
+//! - Pauses recur only as far as they have been seen to: `n` pauses have the credibility `n / (n + 2)`
+//!   (Bühlmann, *Experience Rating and Credibility*, 1967).
+//!
+//! Between reports the estimate stands still, until the silence is a pause; then it grows.
 
 pub mod stages;
 
-use std::collections::BTreeMap;
-
-use event_schemas::ids::WorkerId;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The age at which completed work has half its weight.
-pub const HALF_LIFE_SECONDS: f64 = 30.0;
+/// Reports are together if this share of the silence before them is between them.
+const TOGETHER: f64 = 1.0 / 16.0;
 
-/// First reports within this time of each other describe concurrent work, not consecutive work.
-const TOGETHER_SECONDS: f64 = 1.0;
+/// A silence is a pause if it is this many times as long as the mean of those before it.
+const PAUSE: f64 = 2.5;
+
+/// The number of pauses that have a credibility of a half.
+const PAUSES_HALF_CREDIBLE: f64 = 2.0;
+
+/// The bounds of the exponent of the weights: 0 is the mean since the start.
+const EXPONENT_MIN: f64 = 0.5;
+const EXPONENT_MAX: f64 = 4.0;
+
+/// The number of steps for each 1 of the exponent: a few reports may be regular by chance.
+const STEPS_PER_EXPONENT: f64 = 4.0;
+
+/// The exponent grows until the variance of the rate's relative error has about half this value.
+const RATE_VARIANCE: f64 = 0.05;
+
+/// The assumed variance of the units of one report, relative to their square, before others are known.
+const REPORT_VARIANCE: f64 = 0.3;
+
+/// The variance of an estimate for what no report tells, such as a change of the rate from now on.
+const FUTURE_VARIANCE: f64 = 0.03;
+
+/// The weights of the squares of the rate's drift and of the share of pauses, in the variance of an estimate.
+const DRIFT_WEIGHT: f64 = 2.0;
+const PAUSE_WEIGHT: f64 = 0.5;
 
 /// The basis of an estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +87,10 @@ impl Eta {
     /// The interval is `seconds · e^(±1.28 σ)`: 80 % of a lognormal distribution around the estimate.
     fn new(seconds: f64, sigma: f64, basis: Basis, samples: u32) -> Self {
         let spread = (1.28 * sigma).exp();
-        let whole = |seconds: f64| seconds.round().max(0.0) as u64;
         Self {
-            seconds: whole(seconds),
-            low: whole(seconds / spread),
-            high: whole(seconds * spread),
+            seconds: seconds.round() as u64,
+            low: (seconds / spread).floor() as u64,
+            high: (seconds * spread).ceil() as u64,
             basis,
             samples,
         }
@@ -71,229 +102,141 @@ impl Eta {
 pub struct RateEstimator {
     /// The start of the stage.
     start: Timestamp,
-    /// The time of the latest report.
-    last: Timestamp,
-    /// The number of completed units, each weighted by its age at `last`.
-    weighted: f64,
+    /// The time at which the log accepted the latest report.
+    heard: Timestamp,
     reports: u32,
-    /// For each worker, and for reports without a lease, the interval of its latest first report on a piece
-    /// of work.
-    workers: BTreeMap<WorkerId, WorkInterval>,
-    unleased: Option<WorkInterval>,
+    /// The work before the latest step.
+    before: Work,
+    step: Step,
 }
 
-/// An interval of work that ended with a report.
+/// Reports that came together, and the silence before them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct WorkInterval {
+struct Step {
+    /// The end of the step before.
     from: Timestamp,
+    /// The times of the first and of the last of the reports.
+    first: Timestamp,
     to: Timestamp,
+    units: u64,
+}
+
+/// The work of a number of steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Work {
+    steps: u32,
+    pauses: u32,
+    /// The time without pauses.
+    seconds: f64,
+    units: f64,
+    /// Units per second, with the weights described above.
+    rate: f64,
+    /// The sum of the squared errors of each step's forecast, in seconds of work.
+    squared_errors: f64,
 }
 
 /// A progress report, as input of the estimator.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RateSample<'a> {
-    pub(crate) at: Timestamp,
+pub(crate) struct RateSample {
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) recorded_at: Timestamp,
     /// The number of newly completed units.
     pub(crate) units: u64,
-    /// The worker that holds the lease; none for a report without a lease.
-    pub(crate) worker: Option<&'a WorkerId>,
-    /// The time of the current holder's previous report on this piece of work.
-    pub(crate) reported: Option<Timestamp>,
-    /// The time at which the current holder claimed it; none without a lease.
-    pub(crate) claimed: Option<Timestamp>,
 }
 
 impl RateEstimator {
     /// An estimator for a stage that starts now.
     pub(crate) fn new(start: Timestamp) -> Self {
-        Self { start, last: start, weighted: 0.0, reports: 0, workers: BTreeMap::new(), unleased: None }
+        let step = Step { from: start, first: start, to: start, units: 0 };
+        Self { start, heard: start, reports: 0, before: Work::default(), step }
     }
 
-    pub(crate) fn add(&mut self, sample: RateSample<'_>) {
-        let from = self.worked_from(&sample).max(self.start);
-        let interval = WorkInterval { from, to: sample.at };
-        match sample.worker {
-            Some(worker) => self.workers.insert(worker.clone(), interval),
-            None => self.unleased.replace(interval),
-        };
-        if sample.at > self.last {
-            self.weighted *= weight(sample.at.seconds_since(self.last));
-            self.last = sample.at;
+    pub(crate) fn add(&mut self, sample: RateSample) {
+        let at = sample.occurred_at;
+        let Step { from, first, to, units } = self.step;
+        if at.seconds_since(first) > TOGETHER * first.seconds_since(from) {
+            self.before = self.work();
+            // Units that were reported in no time belong to the next step.
+            let untimed = if to == from { units } else { 0 };
+            self.step = Step { from: to, first: at.max(to), to: at.max(to), units: untimed };
         }
-        self.weighted += sample.units as f64 * self.mean_weight(from, sample.at);
+        self.step.to = self.step.to.max(at);
+        self.step.units = self.step.units.saturating_add(sample.units);
+        self.heard = self.heard.max(sample.recorded_at);
         self.reports = self.reports.saturating_add(1);
     }
 
-    /// The time since which the reported units were processed: the previous report on the same work. For a
-    /// first report it is the end of the worker's previous work, because a worker that has claimed several
-    /// pieces processes them one after the other.
-    fn worked_from(&self, sample: &RateSample<'_>) -> Timestamp {
-        if let Some(reported) = sample.reported {
-            return reported;
-        }
-        let before = match sample.worker {
-            Some(worker) => self.workers.get(worker),
-            None => self.unleased.as_ref(),
-        };
-        let free = before.map_or(self.start, |before| {
-            let is_together = sample.at.seconds_since(before.to).abs() < TOGETHER_SECONDS;
-            if is_together { before.from } else { before.to }
-        });
-        sample.claimed.map_or(free, |claimed| claimed.max(free)).min(sample.at)
+    /// All the work, up to the latest report.
+    fn work(&self) -> Work {
+        self.before.after(self.step.to.seconds_since(self.step.from), self.step.units as f64)
     }
 
-    /// The mean weight, at `last`, of the time between two instants.
-    fn mean_weight(&self, from: Timestamp, to: Timestamp) -> f64 {
-        let to = to.clamp(self.start, self.last);
-        let length = decay_exponent(to.seconds_since(from));
-        let newest = weight(self.last.seconds_since(to));
-        if length > 0.0 { newest * -(-length).exp_m1() / length } else { newest }
-    }
-
-    /// Units per second; none before any time has passed.
+    /// Units per second of work; none before any time has passed.
     pub fn rate(&self) -> Option<f64> {
-        let elapsed = self.last.seconds_since(self.start);
-        let weighted_seconds =
-            -(-decay_exponent(elapsed)).exp_m1() * HALF_LIFE_SECONDS / std::f64::consts::LN_2;
-        (self.weighted > 0.0 && weighted_seconds > 0.0).then(|| self.weighted / weighted_seconds)
+        Some(self.work().rate).filter(|rate| *rate > 0.0)
     }
 
-    /// The time that `left` more units take at the current rate; none before there is a rate.
-    ///
-    /// The interval treats every report as one measurement of the rate with a relative error of 1, and never
-    /// assumes an error of the rate below 10 %: σ² = 1/reports + 0.01.
-    pub fn eta(&self, left: u64) -> Option<Eta> {
-        let sigma = (1.0 / f64::from(self.reports.max(1)) + 0.01).sqrt();
-        Some(Eta::new(left as f64 / self.rate()?, sigma, Basis::Rate, self.reports))
+    /// The time that `left` more units take from `now` on; none before there is a rate.
+    pub fn eta(&self, left: u64, now: Timestamp) -> Option<Eta> {
+        let work = self.work();
+        let seconds_left = left as f64 / self.rate()?;
+        let silence = (now.seconds_since(self.heard) - work.longest_silence()).max(0.0);
+        let paused = (self.step.to.seconds_since(self.start) - work.seconds).max(0.0) + silence;
+        let pauses = f64::from(work.pauses) + if silence > 0.0 { 1.0 } else { 0.0 };
+        let pause_per_second = pauses / (pauses + PAUSES_HALF_CREDIBLE) * paused / work.seconds;
+        let variance = work.variance(seconds_left)
+            + PAUSE_WEIGHT * (paused / (paused + work.seconds)).powi(2)
+            + FUTURE_VARIANCE;
+        // The variance of the logarithm of a lognormal distribution with this relative variance.
+        let sigma = variance.ln_1p().sqrt();
+        Some(Eta::new(seconds_left * (1.0 + pause_per_second), sigma, Basis::Rate, self.reports))
     }
 }
 
-fn decay_exponent(seconds: f64) -> f64 {
-    seconds.max(0.0) * std::f64::consts::LN_2 / HALF_LIFE_SECONDS
-}
+impl Work {
+    /// The longest silence that is not a pause.
+    fn longest_silence(&self) -> f64 {
+        if self.steps == 0 { f64::INFINITY } else { PAUSE * self.seconds / f64::from(self.steps) }
+    }
 
-fn weight(age_seconds: f64) -> f64 {
-    (-decay_exponent(age_seconds)).exp()
+    /// The work after one more step.
+    fn after(mut self, silence: f64, units: f64) -> Self {
+        if silence <= 0.0 {
+            return self;
+        }
+        let seconds = silence.min(self.longest_silence());
+        self.pauses += u32::from(silence > seconds);
+        if self.rate > 0.0 {
+            self.squared_errors += (units / self.rate - seconds).powi(2);
+        }
+        let before = self.seconds;
+        self.steps = self.steps.saturating_add(1);
+        self.seconds += seconds;
+        self.units += units;
+        let kept = (before / self.seconds).powf(self.exponent() + 1.0);
+        self.rate = kept * self.rate + (1.0 - kept) * units / seconds;
+        self
+    }
+
+    /// The exponent of the weights.
+    fn exponent(&self) -> f64 {
+        let steps_of_error_1 = self.seconds.powi(2) / self.squared_errors.max(f64::MIN_POSITIVE);
+        let most = (f64::from(self.steps) / STEPS_PER_EXPONENT).clamp(EXPONENT_MIN, EXPONENT_MAX);
+        (RATE_VARIANCE * steps_of_error_1 - 1.0).clamp(EXPONENT_MIN, most)
+    }
+
+    /// The variance of the relative error of an estimate for so many seconds of work: that of the rate until
+    /// now, that of the work left, and a drift of the rate from its mean to its present value.
+    fn variance(&self, seconds_left: f64) -> f64 {
+        let (steps, k) = (f64::from(self.steps), self.exponent());
+        let error_time = (self.squared_errors / self.seconds * (steps - 1.0)
+            + REPORT_VARIANCE * self.seconds / steps)
+            / steps;
+        let of_rate = error_time / self.seconds * (k + 1.0).powi(2) / (2.0 * k + 1.0);
+        let drift = (self.rate * self.seconds / self.units).ln();
+        of_rate + error_time / seconds_left.max(1e-9) + DRIFT_WEIGHT * drift.powi(2)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn at(seconds: f64) -> Timestamp {
-        Timestamp::EPOCH.after(Duration::from_secs_f64(seconds))
-    }
-
-    fn unleased(seconds: f64, units: u64, reported: Option<f64>) -> RateSample<'static> {
-        RateSample { at: at(seconds), units, worker: None, reported: reported.map(at), claimed: None }
-    }
-
-    fn estimator(samples: &[RateSample<'_>]) -> RateEstimator {
-        samples.iter().fold(RateEstimator::new(at(0.0)), |mut estimator, sample| {
-            estimator.add(*sample);
-            estimator
-        })
-    }
-
-    #[track_caller]
-    fn assert_eta(estimator: &RateEstimator, left: u64, seconds: u64) {
-        assert_eq!(estimator.eta(left).map(|eta| eta.seconds), Some(seconds), "{estimator:?}");
-    }
-
-    #[test]
-    fn half_done_in_60_s_leaves_60_s_after_one_report() {
-        assert_eta(&estimator(&[unleased(60.0, 90, None)]), 90, 60);
-    }
-
-    #[test]
-    fn half_done_in_60_s_leaves_60_s_after_many_reports() {
-        let samples: Vec<_> =
-            (1..=600).map(|n| unleased(f64::from(n) / 10.0, 1, Some(f64::from(n - 1) / 10.0))).collect();
-        assert_eta(&estimator(&samples), 600, 60);
-    }
-
-    #[test]
-    fn half_done_in_60_s_leaves_60_s_with_sequential_requests() {
-        let samples: Vec<_> = (1..=6).map(|n| unleased(f64::from(n) * 10.0, 33, None)).collect();
-        assert_eta(&estimator(&samples), 6 * 33, 60);
-    }
-
-    #[test]
-    fn half_done_in_60_s_leaves_60_s_with_simultaneous_reports() {
-        let samples: Vec<_> = (0..4).map(|_| unleased(60.0, 25, None)).collect();
-        assert_eta(&estimator(&samples), 100, 60);
-    }
-
-    #[test]
-    fn rates_of_concurrent_workers_add_up() {
-        let (a, b): (WorkerId, WorkerId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let mut samples = Vec::new();
-        for n in 1..=4 {
-            for (worker, skew) in [(&a, 0.0), (&b, 0.000_1)] {
-                let to = f64::from(n) * 15.0 + skew;
-                samples.push(RateSample {
-                    at: at(to),
-                    units: 20,
-                    worker: Some(worker),
-                    reported: None,
-                    claimed: Some(at((to - 15.0).max(0.0))),
-                });
-            }
-        }
-        assert_eta(&estimator(&samples), 160, 60);
-    }
-
-    #[test]
-    fn requests_of_one_worker_are_processed_sequentially() {
-        let worker: WorkerId = "a".parse().unwrap();
-        let samples: Vec<_> = (1..=6)
-            .map(|n| RateSample {
-                at: at(f64::from(n) * 10.0),
-                units: 10,
-                worker: Some(&worker),
-                reported: None,
-                claimed: Some(at(0.0)),
-            })
-            .collect();
-        assert_eta(&estimator(&samples), 60, 60);
-    }
-
-    #[test]
-    fn out_of_order_reports_give_about_the_same_rate() {
-        let ordered: Vec<_> = (1..=60).map(|n| unleased(f64::from(n), 10, Some(f64::from(n - 1)))).collect();
-        let mut shuffled = ordered.clone();
-        shuffled.chunks_mut(3).for_each(<[_]>::reverse);
-        assert_eta(&estimator(&shuffled), 600, 60);
-        let rates = [estimator(&ordered).rate().unwrap(), estimator(&shuffled).rate().unwrap()];
-        assert!((rates[0] - rates[1]).abs() < 1e-9, "{rates:?}");
-    }
-
-    #[test]
-    fn rate_follows_a_speed_up_within_a_few_half_lives() {
-        let mut samples: Vec<_> =
-            (1..=60).map(|n| unleased(f64::from(n), 1, Some(f64::from(n - 1)))).collect();
-        samples.extend((61..=180).map(|n| unleased(f64::from(n), 10, Some(f64::from(n - 1)))));
-        let rate = estimator(&samples).rate().unwrap();
-        assert!((9.0..=10.0).contains(&rate), "{rate}");
-    }
-
-    #[test]
-    fn no_eta_before_any_time_has_passed() {
-        assert_eq!(RateEstimator::new(at(0.0)).eta(10), None);
-        assert_eq!(estimator(&[unleased(0.0, 10, None)]).eta(10), None);
-    }
-
-    #[test]
-    fn interval_narrows_with_every_report() {
-        let few = estimator(&[unleased(10.0, 10, None)]).eta(100).unwrap();
-        let many: Vec<_> = (1..=100).map(|n| unleased(f64::from(n), 1, Some(f64::from(n - 1)))).collect();
-        let many = estimator(&many).eta(100).unwrap();
-        for eta in [few, many] {
-            assert!(eta.low < eta.seconds && eta.seconds < eta.high, "{eta:?}");
-        }
-        assert!(few.high > many.high);
-        assert_eq!((few.samples, many.samples), (1, 100));
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use crate::job::history::{History, LastActivity, Status};
 use crate::worker::presence::Presence;
 
 /// The version of [`JobFold`]'s stored form. A fold stored with another version is not read, but rebuilt.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// The fold of all events of a job. Equal folds are stored as equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,18 +94,14 @@ impl JobFold {
         }
         let times =
             EventTimes { occurred_at: at, recorded_at: envelope.recorded_at, position: envelope.position };
-        let rate = &mut self.rate;
-        self.matching.apply(event, times, |delta| {
-            if let Some(rate) = rate {
-                rate.add(RateSample {
-                    at,
-                    units: delta.units,
-                    worker: delta.worker,
-                    reported: delta.reported,
-                    claimed: delta.claimed,
-                });
-            }
-        });
+        let before = self.matching.counters.candidates_processed;
+        self.matching.apply(event, times);
+        let units = self.matching.counters.candidates_processed - before;
+        if units > 0
+            && let Some(rate) = &mut self.rate
+        {
+            rate.add(RateSample { occurred_at: at, recorded_at: envelope.recorded_at, units });
+        }
     }
 }
 
@@ -221,7 +217,7 @@ fn eta(fold: &JobFold, history: &History, instant: Timestamp, thresholds: &Thres
     }
     let counters = &fold.matching.counters;
     let total = counters.candidates_total().max(counters.requested_candidates);
-    fold.rate.as_ref()?.eta(total.saturating_sub(counters.candidates_processed))
+    fold.rate.as_ref()?.eta(total.saturating_sub(counters.candidates_processed), instant)
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-use event_schemas::ids::WorkerId;
 use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
 use event_schemas::worker::WorkerEnd;
@@ -173,13 +172,24 @@ fn half_done_in_60_seconds_leaves_60_seconds() {
 }
 
 #[test]
-fn eta_does_not_depend_on_the_time_of_the_request() {
-    let mut world = World::matching(1, 100);
-    world.wait(60.0).progress("r", None, 50);
-    let eta = world.summary().eta;
-    world.wait(200.0);
-    assert_eq!(world.summary().eta, eta);
-    assert_eq!(eta.unwrap().seconds, 60);
+fn eta_grows_while_all_leases_are_held_by_dead_workers() {
+    let mut world = World::matching(1, 120);
+    world.claim("r", "w", 1);
+    for n in 1..=12 {
+        world.wait(5.0).progress("r", Some(1), n * 5);
+    }
+    let eta = |world: &World| world.summary().eta.unwrap();
+    let said = eta(&world);
+    assert_eq!(said.seconds, 60);
+    assert_eq!(eta(world.wait(10.0)), said, "the usual silence");
+    let silent = eta(world.wait(35.0));
+    assert!(silent.seconds > 60 && silent.high > said.high, "{silent:?}");
+    world.act(image_matching::Action::ExpireLease { lease_id: lease(1) });
+    assert_eq!(eta(&world), silent);
+    world.claim("r", "x", 2);
+    let later = eta(world.wait(120.0));
+    assert!(later.seconds > silent.seconds + 10 && later.high > silent.high, "{later:?}");
+    assert_eq!(world.wait(300.0).summary().eta, None, "stalled");
 }
 
 #[test]
@@ -208,38 +218,6 @@ fn eta_uses_the_larger_of_registered_and_requested() {
     more_requested.issue("s", 50);
     more_requested.wait(60.0).progress("r", None, 50);
     assert_eq!(more_requested.summary().eta_seconds, Some(120));
-}
-
-#[test]
-fn unclaimed_time_does_not_lower_the_rate() {
-    let worker: WorkerId = id("w");
-    let sample = |from: f64, to: f64| RateSample {
-        at: at(to),
-        units: 10,
-        worker: Some(&worker),
-        reported: None,
-        claimed: Some(at(from)),
-    };
-    let mut rate = RateEstimator::new(at(0.0));
-    rate.add(sample(0.0, 10.0));
-    rate.add(sample(40.0, 50.0));
-    let worked_out = rate.eta(80);
-
-    let mut idle_between_requests = World::matching(1, 50);
-    idle_between_requests.issue("s", 50);
-    idle_between_requests.claim("r", "w", 1);
-    idle_between_requests.wait(10.0).complete("r", Some(1), 10);
-    idle_between_requests.wait(30.0).claim("s", "w", 2);
-    idle_between_requests.wait(10.0).progress("s", Some(2), 10);
-    assert_eq!(idle_between_requests.summary().eta, worked_out);
-
-    let mut lost_in_between = World::matching(1, 100);
-    lost_in_between.claim("r", "w", 1);
-    lost_in_between.wait(10.0).progress("r", Some(1), 10);
-    lost_in_between.act(image_matching::Action::ExpireLease { lease_id: lease(1) });
-    lost_in_between.wait(30.0).claim("r", "w", 2);
-    lost_in_between.wait(10.0).progress("r", Some(2), 20);
-    assert_eq!(lost_in_between.summary().eta, worked_out);
 }
 
 #[test]
@@ -297,8 +275,8 @@ fn summary_has_the_member_names_of_the_api() {
       "eta_seconds": 60,
       "eta": {
         "seconds": 60,
-        "low": 17,
-        "high": 217,
+        "low": 24,
+        "high": 150,
         "basis": "rate",
         "samples": 1
       },
