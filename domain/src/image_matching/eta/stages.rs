@@ -4,9 +4,13 @@
 //! A percentage of the whole is a poor basis, because a percent does not take the same time everywhere. So
 //! the estimate is a sum over stages. A stage's prior duration comes from earlier jobs, by size. A job that
 //! was slower or faster than that in its earlier stages is expected to stay so, separately for stages that
-//! wait for the network and stages that compute. Within the current stage, the weight moves from the prior to
-//! the observed progress, the more of the stage is done; and if progress stops, the elapsed time makes the
-//! stage longer instead of freezing the estimate.
+//! wait for the network and stages that compute, unless the durations vary as much as those of jobs of unknown
+//! size: then this job's stages tell more than the earlier jobs, and about all its stages. Within the current
+//! stage, the weight moves from the prior to the observed progress, the more of the stage is done; and if
+//! progress stops, the elapsed time makes the stage longer instead of freezing the estimate.
+//!
+//! A stage without a prior is expected to take as long per percent of overall progress as this job did until
+//! now.
 
 use event_schemas::job::{JobKind, Phase, PhasePrior};
 
@@ -16,11 +20,29 @@ use crate::job::pipeline::{self, Stage};
 /// The minimum fraction of a stage before its own speed is used.
 const FRACTION_MIN: f64 = 0.02;
 
-/// At this fraction of a stage, its own speed and the prior have the same weight.
+/// At this fraction of a stage, its own speed and a trusted prior have the same weight.
 const BLEND: f64 = 0.25;
 
-/// The weight of the assumption that a job is as fast as earlier ones, in stages.
-const SPEED_PRIOR: f64 = 1.0;
+/// The same for an expectation from the job's earlier stages alone.
+const BLEND_WITHOUT_PRIOR: f64 = 0.05;
+
+/// Priors are trusted fully up to this mean variance of the logarithms of durations.
+const TRUSTED_VARIANCE: f64 = 0.14;
+
+/// The variance of the logarithm of the duration of a stage without a prior.
+const VARIANCE_WITHOUT_PRIOR: f64 = 0.5;
+
+/// The greatest variance of one with a prior: what this job shows reduces a greater one.
+const VARIANCE_MAX: f64 = 0.3;
+
+/// The variance of an extrapolation from the first progress of a stage; it falls with the rest of the stage.
+const EXTRAPOLATION_VARIANCE: f64 = 0.1;
+
+/// The correlation between the errors of two stages of a job.
+const CORRELATION: f64 = 0.3;
+
+/// The variance of an estimate for what neither earlier jobs nor this one tell.
+const FUTURE_VARIANCE: f64 = 0.03;
 
 /// Stages shorter than this have less weight for a job's speed.
 const FULL_WEIGHT_SECONDS: f64 = 30.0;
@@ -79,42 +101,52 @@ pub fn learn(prior: Option<&PhasePrior>, phase: Phase, size: f64, seconds: f64) 
 
 /// The estimated time to completion of the job; none without priors and without progress.
 ///
-/// The interval adds up the variances of the stages by their share, and never assumes an error of the
-/// estimate below 10 %.
+/// The interval adds up the errors of the stages by their share, which are correlated in part.
 pub fn remaining(priors: &[PhasePrior], progress: &StageProgress<'_>) -> Option<Eta> {
     let stages = pipeline::stages(progress.kind);
     let present = stages.iter().position(|stage| stage.phase == progress.present)?;
-    let durations = StageDurations { priors, progress };
+    let durations = StageDurations::new(priors, progress);
     let fraction = progress.fraction.clamp(0.0, 1.0);
-    let blend = if fraction > FRACTION_MIN { fraction / (fraction + BLEND) } else { 0.0 };
+    let blend = durations.blend(fraction);
     let whole = durations.present_stage(fraction, blend)?;
     let mut left = (whole - progress.elapsed).max(0.05 * progress.elapsed * (1.0 - fraction));
-    let mut parts = vec![(left, (1.0 - blend).powi(2) * durations.variance(progress.present))];
+    let variance = (1.0 - blend).powi(2) * durations.variance(progress.present)
+        + EXTRAPOLATION_VARIANCE * blend * (1.0 - fraction);
+    let mut parts = vec![(left, variance)];
     for stage in stages.iter().skip(present + 1).filter(|stage| !pipeline::is_end(stage.phase)) {
-        let seconds = durations.later_stage(stage, stages.get(present)?, whole)?;
+        let seconds = durations.later_stage(stage, whole)?;
         parts.push((seconds, durations.variance(stage.phase)));
         left += seconds;
     }
-    let spread: f64 =
-        parts.iter().map(|(seconds, variance)| variance * (seconds / left.max(1e-9)).powi(2)).sum();
+    let deviations = parts.iter().map(|(seconds, variance)| variance.sqrt() * seconds / left.max(1e-9));
+    let of_one_error = deviations.clone().sum::<f64>().powi(2);
+    let of_many_errors: f64 = deviations.map(|deviation| deviation.powi(2)).sum();
+    let spread = CORRELATION * of_one_error + (1.0 - CORRELATION) * of_many_errors;
     let samples = priors.iter().map(|prior| prior.samples).min().unwrap_or(0);
     let basis = if samples == 0 { Basis::Rate } else { Basis::StageHistory };
-    Some(Eta::new(left, (spread + 0.01).sqrt(), basis, samples.max(1)))
+    Some(Eta::new(left, (spread + FUTURE_VARIANCE).sqrt(), basis, samples.max(1)))
 }
 
 /// The known speed of stages, from earlier jobs and from this one.
 struct StageDurations<'a> {
     priors: &'a [PhasePrior],
     progress: &'a StageProgress<'a>,
+    /// From 0 to 1: how well the priors foretell the duration of a job.
+    trust: f64,
 }
 
-impl StageDurations<'_> {
+impl<'a> StageDurations<'a> {
+    fn new(priors: &'a [PhasePrior], progress: &'a StageProgress<'a>) -> Self {
+        let variance = priors.iter().map(|prior| prior.variance).sum::<f64>() / priors.len().max(1) as f64;
+        Self { priors, progress, trust: (TRUSTED_VARIANCE / variance.max(1e-9)).min(1.0) }
+    }
+
     fn of(&self, phase: Phase) -> Option<&PhasePrior> {
         self.priors.iter().find(|prior| prior.phase == phase && prior.samples > 0)
     }
 
     fn variance(&self, phase: Phase) -> f64 {
-        self.of(phase).map_or(0.0, |prior| prior.variance)
+        self.of(phase).map_or(VARIANCE_WITHOUT_PRIOR, |prior| prior.variance.min(VARIANCE_MAX))
     }
 
     /// The stage's duration in earlier jobs, in seconds.
@@ -122,20 +154,30 @@ impl StageDurations<'_> {
         Some((self.of(phase)?.log_seconds_per_unit.exp() * self.progress.size).max(1.0))
     }
 
+    /// The weight of the present stage's own speed.
+    fn blend(&self, fraction: f64) -> f64 {
+        if fraction <= FRACTION_MIN {
+            return 0.0;
+        }
+        let has_prior = self.of(self.progress.present).is_some();
+        fraction / (fraction + if has_prior { BLEND * self.trust } else { BLEND_WITHOUT_PRIOR })
+    }
+
     /// The factor by which the stages of a group take longer in this job than in earlier ones.
     fn slowness(&self, group_asked: Group) -> f64 {
-        let done = self.progress.done.iter().filter(|(phase, _)| group(*phase) == group_asked);
-        let observed = done.filter_map(|(phase, seconds)| {
+        let relevance =
+            |phase: Phase| if group(phase) == group_asked { 1.0 } else { (1.0 - self.trust) / 2.0 };
+        let observed = self.progress.done.iter().filter_map(|(phase, seconds)| {
             let prior = self.prior(*phase)?;
-            Some(((prior / FULL_WEIGHT_SECONDS).min(1.0), (seconds.max(1.0) / prior).ln()))
+            let weight = relevance(*phase) * (prior / FULL_WEIGHT_SECONDS).min(1.0);
+            Some((weight, (seconds.max(1.0) / prior).ln()))
         });
-        let fraction = self.progress.fraction;
-        let present = self
-            .prior(self.progress.present)
-            .filter(|_| group(self.progress.present) == group_asked && fraction > FRACTION_MIN)
-            .map(|prior| (fraction, ((self.progress.reported_after / fraction).max(1e-9) / prior).ln()));
+        let StageProgress { present, fraction, reported_after, .. } = *self.progress;
+        let present = self.prior(present).filter(|_| fraction > FRACTION_MIN).map(|prior| {
+            (relevance(present) * fraction, ((reported_after / fraction).max(1e-9) / prior).ln())
+        });
         let (weights, sum) =
-            observed.chain(present).fold((SPEED_PRIOR, 0.0), |(weights, sum), (weight, apart)| {
+            observed.chain(present).fold((self.trust, 0.0), |(weights, sum), (weight, apart)| {
                 (weights + weight, sum + weight * apart)
             });
         (sum / weights).exp()
@@ -144,7 +186,10 @@ impl StageDurations<'_> {
     /// The total duration of the current stage.
     fn present_stage(&self, fraction: f64, blend: f64) -> Option<f64> {
         let StageProgress { present, elapsed, reported_after, .. } = *self.progress;
-        let expected = self.prior(present).map(|prior| prior * self.slowness(group(present)));
+        let expected = match self.prior(present) {
+            Some(prior) => Some(prior * self.slowness(group(present))),
+            None => self.by_share(self.progress.done.iter().copied(), self.share(present)),
+        };
         if fraction <= FRACTION_MIN {
             return expected;
         }
@@ -156,13 +201,27 @@ impl StageDurations<'_> {
         )
     }
 
-    /// The duration of a later stage. Without a prior, it is derived from the stage's share of the whole.
-    fn later_stage(&self, stage: &Stage, present: &Stage, present_seconds: f64) -> Option<f64> {
+    /// The duration of a later stage.
+    fn later_stage(&self, stage: &Stage, present_seconds: f64) -> Option<f64> {
         if let Some(prior) = self.prior(stage.phase) {
             return Some(prior * self.slowness(group(stage.phase)));
         }
-        let share = present.to - present.from;
-        (share > 0.0).then(|| present_seconds * (stage.to - stage.from) / share)
+        let known = self.progress.done.iter().copied().chain([(self.progress.present, present_seconds)]);
+        self.by_share(known, stage.to - stage.from)
+    }
+
+    /// The duration of a share of overall progress, from stages of known duration.
+    fn by_share(&self, known: impl Iterator<Item = (Phase, f64)>, share: f64) -> Option<f64> {
+        let (seconds, covered) = known.fold((0.0, 0.0), |(seconds, covered), (phase, more)| {
+            (seconds + more, covered + self.share(phase))
+        });
+        (covered > 0.0 && seconds > 0.0).then(|| share * seconds / covered)
+    }
+
+    /// The stage's share of overall progress, in percent.
+    fn share(&self, phase: Phase) -> f64 {
+        let stage = pipeline::stages(self.progress.kind).iter().find(|stage| stage.phase == phase);
+        stage.map_or(0.0, |stage| stage.to - stage.from)
     }
 }
 

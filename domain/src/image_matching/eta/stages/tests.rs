@@ -1,3 +1,5 @@
+mod simulation;
+
 use super::*;
 
 use Phase::{Analyzing, Downloading, FetchingChat, FindingHighlights, Transcribing};
@@ -75,128 +77,16 @@ fn prior_learns_from_every_job_and_forgets_slowly() {
     assert!(many.variance < 0.05);
 }
 
-/// A small deterministic generator, so that the simulation is the same everywhere: the bounds below are measured with it.
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-
-    fn lognormal(&mut self, sigma: f64) -> f64 {
-        (sigma * self.normal()).exp()
-    }
-}
-
-/// The true course of a job.
-struct Truth {
-    size: f64,
-    stages: Vec<(Phase, f64, Shape)>,
-}
-
-/// The progress over a stage's time: faster or slower at first, and possibly with a stall.
-#[derive(Clone, Copy)]
-struct Shape {
-    bend: f64,
-    stall_from: f64,
-    stall_share: f64,
-}
-
-impl Shape {
-    /// The completed fraction after a share of the stage's time.
-    fn done(&self, share: f64) -> f64 {
-        let stalled = (share - self.stall_from).clamp(0.0, self.stall_share);
-        ((share - stalled) / (1.0 - self.stall_share)).clamp(0.0, 1.0).powf(self.bend)
-    }
-}
-
-fn truth(random: &mut Random) -> Truth {
-    // Seconds per second of video: transcribing takes most of the time, but has 30 percent of the bar.
-    const COSTS: [f64; 5] = [0.04, 0.01, 0.20, 0.05, 0.0125];
-    let size = 90.0 * 60.0 * random.lognormal(0.8);
-    let (network, compute) = (random.lognormal(0.4), random.lognormal(0.3));
-    let stages = STAGES
-        .into_iter()
-        .zip(COSTS)
-        .map(|(phase, cost)| {
-            let speed = if group(phase) == Group::Network { network } else { compute };
-            let has_stall = random.uniform() < 0.15;
-            let stall_share = if has_stall { 0.1 + 0.3 * random.uniform() } else { 0.0 };
-            let shape =
-                Shape { bend: random.lognormal(0.25), stall_from: random.uniform() * 0.6, stall_share };
-            let seconds = cost * size * speed * random.lognormal(0.15) / (1.0 - stall_share);
-            (phase, seconds, shape)
-        })
-        .collect();
-    Truth { size, stages }
-}
-
-/// The mean of |estimate − truth| ÷ duration over a job's progress: for this estimator, and for elapsed time ÷
-/// percentage.
-fn errors(job: &Truth, priors: &[PhasePrior]) -> (f64, f64) {
-    const LOOKS: u32 = 40;
-    let total: f64 = job.stages.iter().map(|(_, seconds, _)| seconds).sum();
-    let (mut ours, mut linear) = (0.0, 0.0);
-    for look in 0..LOOKS {
-        let now = (f64::from(look) + 0.5) / f64::from(LOOKS) * total;
-        let mut start = 0.0;
-        let mut done = Vec::new();
-        for (phase, seconds, shape) in &job.stages {
-            if start + seconds <= now {
-                done.push((*phase, *seconds));
-                start += seconds;
-                continue;
-            }
-            let elapsed = now - start;
-            let fraction = shape.done(elapsed / seconds);
-            let present = StageProgress {
-                kind: JobKind::VideoAnalysis,
-                size: job.size,
-                done: &done,
-                present: *phase,
-                elapsed,
-                fraction,
-                reported_after: elapsed,
-            };
-            let estimate = remaining(priors, &present).map_or(total, |eta| eta.seconds as f64);
-            ours += (estimate - (total - now)).abs() / total;
-            let percentage =
-                pipeline::percentage(JobKind::VideoAnalysis, *phase, fraction).unwrap().max(0.1) / 100.0;
-            linear += (now / percentage - now - (total - now)).abs() / total;
-            break;
-        }
-    }
-    (ours / f64::from(LOOKS), linear / f64::from(LOOKS))
+#[test]
+fn stages_without_priors_take_as_long_per_percent_as_earlier() {
+    let done = [(Downloading, 60.0), (FetchingChat, 10.0)];
+    assert_eq!(remaining(&[], &progress(Transcribing, 0.0, 0.0, &done)).unwrap().seconds, 60 + 50 + 10);
 }
 
 #[test]
-fn mean_error_over_600_simulated_jobs_is_under_12_percent() {
-    let mut random = Random(7);
-    let mut priors: Vec<PhasePrior> = Vec::new();
-    let (mut ours, mut linear, mut jobs) = (0.0, 0.0, 0.0);
-    for number in 0..630 {
-        let job = truth(&mut random);
-        // The first jobs only train the priors.
-        if number >= 30 {
-            let (of_ours, of_linear) = errors(&job, &priors);
-            ours += of_ours;
-            linear += of_linear;
-            jobs += 1.0;
-        }
-        priors = job
-            .stages
-            .iter()
-            .map(|(phase, seconds, _)| {
-                learn(priors.iter().find(|prior| prior.phase == *phase), *phase, job.size, *seconds)
-            })
-            .collect();
-    }
-    let (ours, linear) = (ours / jobs, linear / jobs);
-    assert!(ours < 0.12, "{ours}");
-    assert!(ours < linear / 1.5, "{ours} against {linear} of elapsed time by percentage");
+fn slow_stage_slows_down_all_others_if_sizes_are_unknown() {
+    let vague = even().iter().map(|prior| PhasePrior { variance: 0.6, ..*prior }).collect::<Vec<_>>();
+    let done = [(Downloading, 500.0), (FetchingChat, 500.0)];
+    let seconds = remaining(&vague, &progress(Transcribing, 0.0, 0.0, &done)).unwrap().seconds;
+    assert!(seconds > 900, "{seconds}");
 }
