@@ -232,7 +232,7 @@ async fn writer_waits_for_a_live_read_model_that_is_far_behind() {
     drop(lock);
     waiting.await;
     reach(&models, history.head()).await;
-    // A paused one delays nobody.
+    // A paused one delays no writer.
     models.pause(Name::ImageMatches).await.unwrap();
     let position = history.found(job(1), 10, 0.5).await;
     let others = Name::ALL.into_iter().filter(|name| *name != Name::ImageMatches).collect::<Vec<_>>();
