@@ -1,0 +1,76 @@
+//! The values of settings that need a parser of their own, or are never printed.
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::TypedValueParser;
+use clap::{Arg, Command};
+
+use crate::cluster::ClusterUrl;
+
+/// A name and a password as one text, which is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login(pub String);
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+impl From<&str> for Login {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// The location of the event log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventLogUrl {
+    Embedded(PathBuf),
+    Cluster(ClusterUrl),
+}
+
+impl FromStr for EventLogUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("embedded", folder)) if !folder.is_empty() => Ok(Self::Embedded(folder.into())),
+            _ if ClusterUrl::has_cluster_scheme(text) => {
+                text.parse::<ClusterUrl>().map(Self::Cluster).map_err(|error| error.to_string())
+            }
+            _ => Err("write the event log as embedded:FOLDER, such as embedded:./data/events, or as the URL of an \
+                      EventStoreDB or KurrentDB cluster, such as esdb://db1,db2,db3"
+                .to_owned()),
+        }
+    }
+}
+
+/// Parses a URL; its errors do not contain the URL, because it may contain a password.
+#[derive(Clone, Debug)]
+pub struct SecretUrlParser<T>(PhantomData<T>);
+
+pub fn secret_url<T>() -> SecretUrlParser<T> {
+    SecretUrlParser(PhantomData)
+}
+
+impl<T: FromStr<Err = String> + Clone + Send + Sync + 'static> TypedValueParser for SecretUrlParser<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<T, clap::Error> {
+        let wrong = |why: &str| {
+            let argument = argument.map(ToString::to_string).unwrap_or_default();
+            let message = format!("{argument}: {why}\n");
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command)
+        };
+        let text = value.to_str().ok_or_else(|| wrong("it is not valid UTF-8"))?;
+        text.parse().map_err(|error: String| wrong(&error))
+    }
+}
