@@ -60,8 +60,10 @@ pub enum CircuitState {
 /// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service answered, even if it refused.
     Succeeded,
+    /// The service answered that it limits our rate, or rejects our credentials: it works, but that does not
+    /// show that calls succeed.
+    Refused,
     /// The service was unreachable, timed out, or reported a failure of its own.
     Failed,
     /// Not known, because the caller was stopped.
@@ -156,7 +158,7 @@ impl Breaker {
         }
         let settings = self.settings;
         match (&mut self.inner, outcome) {
-            (Inner::Closed(_) | Inner::Open { .. }, Outcome::Unknown) => {}
+            (Inner::Closed(_), Outcome::Refused | Outcome::Unknown) => {}
             (Inner::Closed(calls), Outcome::Succeeded | Outcome::Failed) => {
                 calls.push_back(outcome == Outcome::Failed);
                 if calls.len() > settings.calls_max {
@@ -169,7 +171,8 @@ impl Breaker {
                 }
             }
             (Inner::HalfOpen { out, .. }, Outcome::Unknown) => *out = out.saturating_sub(1),
-            (Inner::HalfOpen { out, succeeded }, Outcome::Succeeded) => {
+            // The probes ask whether the service answers again.
+            (Inner::HalfOpen { out, succeeded }, Outcome::Succeeded | Outcome::Refused) => {
                 *out = out.saturating_sub(1);
                 *succeeded += 1;
                 if *succeeded >= settings.probes {
@@ -179,7 +182,7 @@ impl Breaker {
             }
             (Inner::HalfOpen { .. }, Outcome::Failed) => self.open(now),
             // Calls are only allowed in the other states, and an opening starts a new epoch.
-            (Inner::Open { .. }, Outcome::Succeeded | Outcome::Failed) => {}
+            (Inner::Open { .. }, _) => {}
         }
     }
 
@@ -285,6 +288,18 @@ mod tests {
         let probes: Vec<Permit> = (0..3).map(|_| breaker.acquire(at(30.0)).unwrap()).collect();
         breaker.report(probes[0], Outcome::Unknown, at(30.0));
         assert!(breaker.acquire(at(30.0)).is_ok());
+    }
+
+    #[test]
+    fn refused_calls_do_not_count_but_pass_as_probes() {
+        let mut breaker = Breaker::new(Settings::default());
+        (0..9).for_each(|_| call(&mut breaker, Outcome::Failed, 0.0));
+        (0..30).for_each(|_| call(&mut breaker, Outcome::Refused, 0.0));
+        assert_eq!(breaker.state(at(0.0)), CircuitState::Closed);
+        call(&mut breaker, Outcome::Failed, 0.0);
+        assert_eq!(breaker.state(at(0.0)), CircuitState::Open { until: at(30.0) }, "ten of ten that count");
+        (0..3).for_each(|_| call(&mut breaker, Outcome::Refused, 30.0));
+        assert_eq!(breaker.state(at(30.0)), CircuitState::Closed);
     }
 
     #[test]

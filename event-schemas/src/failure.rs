@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// The category of an error; it decides how the work is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -47,11 +48,32 @@ pub enum FailureCode {
     Unknown,
 }
 
+/// An external service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
+pub enum Service {
+    /// The source of the videos.
+    VideoSource,
+    Chat,
+    SpeechToText,
+    Database,
+    ObjectStorage,
+}
+
+impl Service {
+    pub const ALL: &[Self] = Self::VARIANTS;
+}
+
 /// A classified error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassifiedError {
     pub code: FailureCode,
     pub category: FailureCategory,
+    /// The service that the message names, whatever went wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     /// The worker's error message, unchanged.
     pub message: String,
     /// A sentence for the requester of the work.

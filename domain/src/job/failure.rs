@@ -1,21 +1,29 @@
 //! Classification of the errors that workers report.
 //!
-//! The table in `failure/patterns.rs` is tried from top to bottom and the first match wins, so within a group
-//! the more specific rows come first. To recognise a new error, add a row, or a phrase to a row, and a real
-//! message to the test.
+//! What the message says happened is found in the table of `failure/patterns.rs`, which is tried from top to
+//! bottom; the service that it names is a second finding, and decides only if the message says nothing more.
+//! To recognise a new error, add a phrase to a row, and the real message to
+//! `fixtures/failures/messages.tsv`.
 
+mod advice;
 mod patterns;
 mod retry_after;
+mod service;
+mod text;
 
-use event_schemas::failure::{ClassifiedError, FailureCode};
+use std::time::Duration;
+
+use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode, Service};
 use event_schemas::ids::JobId;
 use uuid::Uuid;
 
-use patterns::{PATTERNS, Retry, UNKNOWN};
+use advice::{Retry, advice};
+use patterns::{Named, PATTERNS, Pattern};
+use text::Text;
 
 /// Classifies an error by its message and the exit code of its process. `retry_after` is the delay in seconds
-/// that the refusing service returned, if any; otherwise it may be in the message. The same arguments always
-/// give the same result, including the support reference.
+/// that the worker asks for, if any; otherwise the answer of a service may contain one. The same arguments
+/// always give the same result, including the support reference.
 pub fn classify(
     message: &str,
     exit_code: Option<i32>,
@@ -23,52 +31,55 @@ pub fn classify(
     job: JobId,
     attempt: u32,
 ) -> ClassifiedError {
-    let worded = words(message, |_| true);
-    // "video 2039 not found" is equivalent to "video not found".
-    let bare = words(message, |word| !is_a_name_or_number(word));
-    let says = |phrase: &&str| worded.contains(*phrase) || bare.contains(*phrase);
-    let pattern = PATTERNS
-        .iter()
-        .find(|pattern| {
-            pattern.phrases.iter().any(says)
-                || exit_code.is_some_and(|code| pattern.exit_codes.contains(&code))
-        })
-        .unwrap_or(&UNKNOWN);
-    let retry_after_seconds = match pattern.retry {
-        Retry::Never => None,
-        Retry::After(seconds) => Some(match pattern.code {
-            FailureCode::RateLimited => {
-                retry_after.or_else(|| retry_after::seconds(message)).unwrap_or(seconds)
-            }
-            _ => seconds,
-        }),
-        Retry::OnceAfter(seconds) => (attempt <= 1).then_some(seconds),
-    };
+    let text = Text::new(message);
+    let service = service::named(&text);
+    let pattern = PATTERNS.iter().find(|pattern| matches(pattern, &text, service, exit_code));
+    let code = pattern.map_or_else(|| patterns::of_service(service), |pattern| pattern.code);
+    let advice = advice(code);
+    let retry_after_seconds = default_delay(code, attempt).map(|seconds| {
+        let told = || match advice.category {
+            FailureCategory::External => retry_after::seconds(message),
+            _ => None,
+        };
+        retry_after.or_else(told).unwrap_or(seconds)
+    });
     ClassifiedError {
-        code: pattern.code,
-        category: pattern.category,
+        code,
+        category: advice.category,
+        service,
         message: message.to_owned(),
-        user_message: pattern.user_message.to_owned(),
-        suggested_actions: pattern.suggested_actions.iter().map(|action| (*action).to_owned()).collect(),
+        user_message: advice.user_message.to_owned(),
+        suggested_actions: advice.suggested_actions.iter().map(|action| (*action).to_owned()).collect(),
         retryable: retry_after_seconds.is_some(),
         retry_after_seconds,
         support_reference: support_reference(job, attempt),
     }
 }
 
-/// The words in lower case, each between spaces, so that a phrase can match whole words.
-fn words(message: &str, keep: impl Fn(&str) -> bool) -> String {
-    let mut text = String::from(" ");
-    for word in message.split_whitespace().filter(|word| keep(word)) {
-        text.push_str(&word.to_lowercase());
-        text.push(' ');
-    }
-    text
+/// The delay that the worker or a service asked for, if it is not the one of the error's code.
+pub fn requested_delay(error: &ClassifiedError) -> Option<Duration> {
+    let seconds = error.retry_after_seconds.filter(|seconds| default_delay(error.code, 1) != Some(*seconds));
+    seconds.map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-fn is_a_name_or_number(word: &str) -> bool {
-    let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
-    word.starts_with(['"', '\'', '`']) || (!bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit()))
+fn matches(pattern: &Pattern, text: &Text, service: Option<Service>, exit_code: Option<i32>) -> bool {
+    let says = |phrases: &str| phrases.split('|').any(|phrase| !phrase.is_empty() && text.says(phrase));
+    let is_of_service = match pattern.status_of {
+        Named::Any => true,
+        Named::Only(only) => only == service,
+    };
+    let has_status = || is_of_service && pattern.statuses.iter().any(|status| text.has_status(*status));
+    let ended_so = exit_code.is_some_and(|code| pattern.exit_codes.contains(&code));
+    ended_so || ((says(pattern.phrases) || has_status()) && !says(pattern.unless))
+}
+
+/// The delay before a retry, in seconds; none if a retry would not help.
+fn default_delay(code: FailureCode, attempt: u32) -> Option<u32> {
+    match advice(code).retry {
+        Retry::Never => None,
+        Retry::After(seconds) => Some(seconds),
+        Retry::OnceAfter(seconds) => (attempt <= 1).then_some(seconds),
+    }
 }
 
 fn support_reference(job: JobId, attempt: u32) -> String {
@@ -77,5 +88,7 @@ fn support_reference(job: JobId, attempt: u32) -> String {
     format!("MB-{high:04X}-{low:04X}")
 }
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 use uuid::Uuid;
 
+use super::failure;
+
 /// A job is not retried after this many consecutive attempts that ended with a lost worker or out of memory.
 pub const CRASHES_MAX: u32 = 2;
 
@@ -204,18 +206,20 @@ pub fn decide_retry(
         let told = error.retry_after_seconds.unwrap_or_default();
         return again(Duration::from_secs(told.into()), RetryReason::RateLimited);
     }
+    let requested = failure::requested_delay(error);
     if let Some(until) = circuit_open_until.filter(|until| *until > at) {
-        return RetryDecision::Retry { due_at: until, reason: RetryReason::Parked };
+        let requested = at.after(requested.unwrap_or_default());
+        return RetryDecision::Retry { due_at: until.max(requested), reason: RetryReason::Parked };
     }
     let policy = Policy::of(error);
     if policy.backoff == Backoff::Immediate {
-        return again(Duration::ZERO, RetryReason::Interrupted);
+        return again(requested.unwrap_or_default(), RetryReason::Interrupted);
     }
     let n = counts.retries(error.category) + 1;
     if n > policy.retries {
         return RetryDecision::Stop(RetryState::MaximumAttempts);
     }
-    again(policy.delay(job, n), RetryReason::Backoff)
+    again(requested.unwrap_or_else(|| policy.delay(job, n)), RetryReason::Backoff)
 }
 
 /// An unknown error is retried once, regardless of earlier errors.

@@ -7,69 +7,50 @@
 
 use std::collections::HashMap;
 
+pub use event_schemas::failure::Service;
 use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::JobId;
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use strum::VariantArray;
 
 use super::pipeline;
 use crate::breaker::{Breaker, CircuitState, Outcome, Permit, Settings};
 
-/// An external service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[derive(strum::IntoStaticStr, strum::VariantArray)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub enum Service {
-    /// The source of the videos.
-    VideoSource,
-    Chat,
-    SpeechToText,
-    Database,
-    ObjectStorage,
+/// The service that a stage needs.
+fn of_stage(stage: Phase) -> Option<Service> {
+    match stage {
+        Phase::Downloading => Some(Service::VideoSource),
+        Phase::FetchingChat => Some(Service::Chat),
+        Phase::Transcribing => Some(Service::SpeechToText),
+        _ => None,
+    }
 }
 
-impl Service {
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The service that a stage needs.
-    fn of_stage(stage: Phase) -> Option<Self> {
-        match stage {
-            Phase::Downloading => Some(Self::VideoSource),
-            Phase::FetchingChat => Some(Self::Chat),
-            Phase::Transcribing => Some(Self::SpeechToText),
-            _ => None,
-        }
+/// The services that jobs of a kind need.
+fn needed_by(kind: JobKind) -> &'static [Service] {
+    match kind {
+        JobKind::VideoAnalysis => Service::ALL,
+        // Its requests are claimed one by one, and are retried on their own.
+        JobKind::ProductVideoMatching => &[],
+        JobKind::ExtractCutouts
+        | JobKind::ExtractProducts
+        | JobKind::ExtractSingleProduct
+        | JobKind::ModelTraining => &[Service::Database, Service::ObjectStorage],
     }
+}
 
-    /// The services that jobs of a kind need.
-    pub fn needed_by(kind: JobKind) -> &'static [Self] {
-        match kind {
-            JobKind::VideoAnalysis => Self::ALL,
-            // Its requests are claimed one by one, and are retried on their own.
-            JobKind::ProductVideoMatching => &[],
-            JobKind::ExtractCutouts
-            | JobKind::ExtractProducts
-            | JobKind::ExtractSingleProduct
-            | JobKind::ModelTraining => &[Self::Database, Self::ObjectStorage],
-        }
-    }
-
-    /// The service that caused the failure of an attempt, and whether it answered: a refusal is an answer.
-    fn blamed(stage: Phase, error: &ClassifiedError) -> Option<(Self, Outcome)> {
-        match error.code {
-            FailureCode::SpeechToTextService => Some((Self::SpeechToText, Outcome::Failed)),
-            FailureCode::DatabaseService => Some((Self::Database, Outcome::Failed)),
-            FailureCode::ObjectStorageService => Some((Self::ObjectStorage, Outcome::Failed)),
-            FailureCode::RateLimited | FailureCode::ServiceAuthentication => {
-                Some((Self::of_stage(stage)?, Outcome::Succeeded))
-            }
-            _ if error.category == FailureCategory::Network => {
-                Some((Self::of_stage(stage)?, Outcome::Failed))
-            }
-            _ => None,
-        }
+/// The service that caused the failure of an attempt, and how its call ended. The service that the error names
+/// was called, else the one of the stage.
+fn blamed(stage: Phase, error: &ClassifiedError) -> Option<(Service, Outcome)> {
+    let called = error.service.or(of_stage(stage));
+    match error.code {
+        FailureCode::SpeechToTextService => Some((Service::SpeechToText, Outcome::Failed)),
+        FailureCode::DatabaseService => Some((Service::Database, Outcome::Failed)),
+        FailureCode::ObjectStorageService => Some((Service::ObjectStorage, Outcome::Failed)),
+        FailureCode::RateLimited | FailureCode::ServiceAuthentication => Some((called?, Outcome::Refused)),
+        _ if error.category == FailureCategory::Network => Some((called?, Outcome::Failed)),
+        _ => None,
     }
 }
 
@@ -124,7 +105,7 @@ impl Services {
             }
             JobEvent::JobClaimed(_) => self.begin(job, at),
             JobEvent::JobPhaseChanged(changed) => {
-                if let Some(service) = Service::of_stage(changed.from) {
+                if let Some(service) = of_stage(changed.from) {
                     self.report(job, service, Outcome::Succeeded, at);
                 }
                 self.enter(job, changed.to);
@@ -132,7 +113,7 @@ impl Services {
             JobEvent::JobRetryScheduled(_) => self.enter(job, Phase::Queued),
             JobEvent::JobFailed(failed) => {
                 if let Some(tracked) = self.jobs.get(&job)
-                    && let Some((service, outcome)) = Service::blamed(tracked.stage, &failed.error)
+                    && let Some((service, outcome)) = blamed(tracked.stage, &failed.error)
                 {
                     self.report(job, service, outcome, at);
                 }
@@ -140,11 +121,7 @@ impl Services {
             }
             JobEvent::JobLeaseExpired(_) => self.end(job, at),
             JobEvent::JobCompleted(completed) => {
-                let used = [
-                    Some(Service::Database),
-                    Some(Service::ObjectStorage),
-                    Service::of_stage(completed.from),
-                ];
+                let used = [Some(Service::Database), Some(Service::ObjectStorage), of_stage(completed.from)];
                 for service in used.into_iter().flatten() {
                     self.report(job, service, Outcome::Succeeded, at);
                 }
@@ -165,7 +142,7 @@ impl Services {
     /// Acquires permits for the services that an attempt needs, as far as their breakers allow.
     fn begin(&mut self, job: JobId, at: Timestamp) {
         let Some(tracked) = self.jobs.get_mut(&job) else { return };
-        for service in Service::needed_by(tracked.kind) {
+        for service in needed_by(tracked.kind) {
             let asked = self.breakers.get_mut(service).map(|breaker| breaker.acquire(at));
             if let Some(Ok(permit)) = asked {
                 tracked.calls.push((*service, permit));
@@ -203,7 +180,7 @@ impl Services {
     pub fn admission(&self, kind: JobKind, now: Timestamp) -> Admission {
         let mut probes = None;
         let mut parked = None;
-        for service in Service::needed_by(kind) {
+        for service in needed_by(kind) {
             match self.breakers.get(service).map(|breaker| breaker.state(now)) {
                 Some(CircuitState::Open { until }) => parked = parked.max(Some((until, *service))),
                 Some(CircuitState::HalfOpen) => {
@@ -234,7 +211,7 @@ impl Services {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let tracked = self.jobs.get(&job)?;
-        let (service, outcome) = Service::blamed(tracked.stage, error)?;
+        let (service, outcome) = blamed(tracked.stage, error)?;
         let mut breaker = self.breakers.get(&service)?.clone();
         if let Some((_, permit)) = tracked.calls.iter().find(|(called, _)| *called == service) {
             breaker.report(*permit, outcome, now);

@@ -158,6 +158,7 @@ pub(crate) fn failed(code: FailureCode, retry_state: RetryState) -> Event {
     let error = ClassifiedError {
         code,
         category: FailureCategory::Network,
+        service: None,
         message: "it broke".to_owned(),
         user_message: "It broke.".to_owned(),
         suggested_actions: vec!["Repair it.".to_owned()],

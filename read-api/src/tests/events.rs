@@ -61,6 +61,7 @@ pub(super) fn failed() -> Event {
     let error = ClassifiedError {
         code: FailureCode::OutOfMemory,
         category: FailureCategory::Resource,
+        service: None,
         message: "killed (137)".into(),
         user_message: "The worker ran out of memory.".into(),
         suggested_actions: vec!["Use a machine with more memory.".into()],

@@ -38,6 +38,7 @@ fn error() -> ClassifiedError {
     ClassifiedError {
         code: FailureCode::NetworkTimeout,
         category: FailureCategory::Network,
+        service: None,
         message: String::new(),
         user_message: String::new(),
         suggested_actions: Vec::new(),

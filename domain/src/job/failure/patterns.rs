@@ -1,431 +1,258 @@
-//! The table of recognised errors, tried from top to bottom.
+//! The table of recognised errors, tried from top to bottom: the first match wins.
+//!
+//! The order is what the message says happened, from the most specific to the least; errors that it only
+//! mentions with another come after that one. Which service it happened to is found apart.
 
-use event_schemas::failure::{FailureCategory, FailureCode};
+use event_schemas::failure::{FailureCode, Service};
 
-/// Whether a retry may succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    Never,
-    /// After this many seconds.
-    After(u32),
-    /// Only once, after this many seconds.
-    OnceAfter(u32),
-}
-
+/// One row of the table.
 pub(super) struct Pattern {
     pub(super) code: FailureCode,
-    pub(super) category: FailureCategory,
-    /// Lower-case phrases, one of which occurs in the message. Numbers and quoted names between the words are
-    /// ignored.
-    pub(super) phrases: &'static [&'static str],
+    /// Phrases of lower-case words, divided by `|`, one of which occurs in the message.
+    pub(super) phrases: &'static str,
+    /// Phrases with which the row does not apply.
+    pub(super) unless: &'static str,
+    /// HTTP statuses, one of which is in the message.
+    pub(super) statuses: &'static [u16],
+    /// The service to which a status applies: any, or this one or none.
+    pub(super) status_of: Named,
     /// Exit codes that identify the error without a message.
     pub(super) exit_codes: &'static [i32],
-    pub(super) user_message: &'static str,
-    pub(super) suggested_actions: &'static [&'static str],
-    pub(super) retry: Retry,
+}
+
+/// The service that the message names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Any,
+    Only(Option<Service>),
+}
+
+const fn says(code: FailureCode, phrases: &'static str) -> Pattern {
+    Pattern { code, phrases, unless: "", statuses: &[], status_of: Named::Any, exit_codes: &[] }
+}
+
+impl Pattern {
+    const fn unless(self, unless: &'static str) -> Self {
+        Self { unless, ..self }
+    }
+
+    const fn or_status(self, statuses: &'static [u16]) -> Self {
+        Self { statuses, ..self }
+    }
+
+    const fn or_status_of(self, status_of: Option<Service>, statuses: &'static [u16]) -> Self {
+        Self { statuses, status_of: Named::Only(status_of), ..self }
+    }
+
+    const fn or_exit(self, exit_codes: &'static [i32]) -> Self {
+        Self { exit_codes, ..self }
+    }
 }
 
 pub(super) const PATTERNS: &[Pattern] = &[
-    Pattern {
-        code: FailureCode::NetworkTimeout,
-        category: FailureCategory::Network,
-        phrases: &[
-            "timed out",
-            "timeout",
-            "time-out",
-            "etimedout",
-            "deadline exceeded",
-            "took too long to respond",
-        ],
-        exit_codes: &[],
-        user_message: "A service on the network did not answer in time.",
-        suggested_actions: &[
-            "Try again in a moment.",
-            "If it keeps happening, check the network of the worker.",
-        ],
-        retry: Retry::After(2),
-    },
-    Pattern {
-        code: FailureCode::ConnectionFailed,
-        category: FailureCategory::Network,
-        phrases: &[
-            "connection refused",
-            "connection reset",
-            "connection aborted",
-            "connection closed",
-            "connection failed",
-            "connection error",
-            "connectionerror",
-            "econnrefused",
-            "econnreset",
-            "broken pipe",
-            "failed to connect",
-            "could not connect",
-            "cannot connect",
-            "network is unreachable",
-            "no route to host",
-        ],
-        exit_codes: &[],
-        user_message: "The connection to a service failed or was interrupted.",
-        suggested_actions: &[
-            "Try again in a moment.",
-            "Check that the service runs and can be reached from the worker.",
-        ],
-        retry: Retry::After(2),
-    },
-    Pattern {
-        code: FailureCode::DnsFailure,
-        category: FailureCategory::Network,
-        phrases: &[
-            "could not resolve host",
-            "name or service not known",
-            "name resolution",
-            "failed to lookup address",
-            "nodename nor servname",
-            "getaddrinfo",
-            " enotfound",
-            "nxdomain",
-            "dns error",
-            "dns failure",
-            "dns lookup",
-        ],
-        exit_codes: &[],
-        user_message: "The name of a host could not be resolved.",
-        suggested_actions: &[
-            "Check the host's name for a typing mistake.",
-            "Check the worker's DNS settings.",
-        ],
-        retry: Retry::After(2),
-    },
-    Pattern {
-        code: FailureCode::InvalidUrl,
-        category: FailureCategory::Input,
-        phrases: &[
-            "invalid url",
-            "malformed url",
-            "unsupported url",
-            "not a valid url",
-            "url is invalid",
-            "url is not valid",
-            "relative url without a base",
-            "no host in url",
-            "invalid uri",
-        ],
-        exit_codes: &[],
-        user_message: "The URL cannot be used.",
-        suggested_actions: &["Check the URL and send it again."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::VideoNotFound,
-        category: FailureCategory::Input,
-        phrases: &[
-            "video not found",
-            "vod not found",
-            "video does not exist",
-            "vod does not exist",
-            "video unavailable",
-            "video is unavailable",
-            "video is not available",
-            "video is no longer available",
-            "video has been removed",
-            "video was deleted",
-            "video has been deleted",
-            "http error 404",
-        ],
-        exit_codes: &[],
-        user_message: "The video does not exist, or no longer exists.",
-        suggested_actions: &["Check that the video can be watched under its URL."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::PrivateVideo,
-        category: FailureCategory::Input,
-        phrases: &[
-            "private video",
-            "video is private",
-            "vod is private",
-            "subscriber-only",
-            "subscribers only",
-            "sub-only",
-            "members-only",
-            "only available to subscribers",
-            "sign in to confirm",
-            "login required",
-            "you must be logged into",
-            "age-restricted",
-        ],
-        exit_codes: &[],
-        user_message: "The video is private, or only for some viewers.",
-        suggested_actions: &["Make the video public, or choose another."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::UnsupportedVideo,
-        category: FailureCategory::Input,
-        phrases: &[
-            "unsupported format",
-            "unsupported codec",
-            "unsupported video",
-            "unsupported media",
-            "unknown codec",
-            "video is too long",
-            "video too long",
-            "exceeds the maximum duration",
-            "exceeds maximum duration",
-            "exceeds the maximum length",
-            "exceeds maximum length",
-            "does not contain any stream",
-        ],
-        exit_codes: &[],
-        user_message: "The video is too long, or of a format that is not supported.",
-        suggested_actions: &["Choose a shorter video.", "Convert it to H.264 in MP4."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::OutOfMemory,
-        category: FailureCategory::Resource,
-        phrases: &[
-            "out of memory",
-            "cannot allocate memory",
-            "memory allocation of",
-            "memoryerror",
-            "bad_alloc",
-            "oomkilled",
-            "oom-kill",
-            "oom killer",
-            "enomem",
-            " oom ",
-        ],
-        exit_codes: &[137],
-        user_message: "The worker ran out of memory.",
-        suggested_actions: &["Give the worker more memory.", "Split the work into smaller parts."],
-        retry: Retry::After(30),
-    },
-    Pattern {
-        code: FailureCode::InsufficientStorage,
-        category: FailureCategory::Resource,
-        phrases: &[
-            "no space left on device",
-            "enospc",
-            "disk full",
-            "disk is full",
-            "disk quota exceeded",
-            "insufficient storage",
-            "not enough space",
-            "not enough disk space",
-            "storage full",
-        ],
-        exit_codes: &[],
-        user_message: "The worker ran out of disk space.",
-        suggested_actions: &["Free space on the worker's disk, then try again."],
-        retry: Retry::After(60),
-    },
-    Pattern {
-        code: FailureCode::SpeechToTextService,
-        category: FailureCategory::External,
-        phrases: &[
-            "speech-to-text",
-            "speech to text",
-            "speech recognition",
-            "whisper",
-            "deepgram",
-            "assemblyai",
-            "transcription service",
-            "transcription api",
-            "transcription failed",
-        ],
-        exit_codes: &[],
-        user_message: "The speech-to-text service failed.",
-        suggested_actions: &["Try again in a few minutes.", "Check the state of the speech-to-text service."],
-        retry: Retry::After(1),
-    },
-    Pattern {
-        code: FailureCode::DatabaseService,
-        category: FailureCategory::External,
-        phrases: &[
-            "database",
-            "postgres",
-            "sqlstate",
-            "sqlite",
-            "mysql",
-            "mongodb",
-            "deadlock detected",
-            "too many clients already",
-            "could not serialize access",
-        ],
-        exit_codes: &[],
-        user_message: "A database that the worker needs failed.",
-        suggested_actions: &["Try again in a few minutes.", "Check the state of the database."],
-        retry: Retry::After(1),
-    },
-    Pattern {
-        code: FailureCode::ObjectStorageService,
-        category: FailureCategory::External,
-        phrases: &[
-            "object storage",
-            "object store",
-            "nosuchbucket",
-            "nosuchkey",
-            "the specified bucket",
-            "blob storage",
-            "putobject",
-            "getobject",
-            "minio",
-            " s3 ",
-            "s3://",
-            "amazonaws.com",
-        ],
-        exit_codes: &[],
-        user_message: "The object storage failed.",
-        suggested_actions: &[
-            "Try again in a few minutes.",
-            "Check the bucket's name and the state of the storage.",
-        ],
-        retry: Retry::After(1),
-    },
-    Pattern {
-        code: FailureCode::RateLimited,
-        category: FailureCategory::External,
-        phrases: &[
-            "rate limit",
-            "rate-limit",
-            "ratelimit",
-            "too many requests",
-            "http 429",
-            "status 429",
-            "status code 429",
-            "error 429",
-            "quota exceeded",
-            "throttled",
-            "throttling",
-            "slow down",
-        ],
-        exit_codes: &[],
-        user_message: "A service limits the rate of our requests.",
-        suggested_actions: &["Wait a minute, then try again.", "More workers will not help."],
-        retry: Retry::After(60),
-    },
-    Pattern {
-        code: FailureCode::ServiceAuthentication,
-        category: FailureCategory::External,
-        phrases: &[
-            "unauthorized",
-            "unauthenticated",
-            "invalid api key",
-            "incorrect api key",
-            "invalid credentials",
-            "authentication failed",
-            "authentication required",
-            "invalid access token",
-            "token has expired",
-            "token expired",
-            "http 401",
-            "status code 401",
-            "status 401",
-            "forbidden",
-        ],
-        exit_codes: &[],
-        user_message: "A service refused our credentials.",
-        suggested_actions: &["Renew the credentials that the worker uses for the service."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::FileNotFound,
-        category: FailureCategory::Processing,
-        phrases: &[
-            "no such file or directory",
-            "file not found",
-            "filenotfounderror",
-            "enoent",
-            "cannot find the file",
-            "file does not exist",
-            "path does not exist",
-        ],
-        exit_codes: &[],
-        user_message: "A file from an earlier step is missing.",
-        suggested_actions: &["Try again: the earlier steps are then repeated."],
-        retry: Retry::After(5),
-    },
-    Pattern {
-        code: FailureCode::PermissionDenied,
-        category: FailureCategory::Processing,
-        phrases: &[
-            "permission denied",
-            "permissionerror",
-            "eacces",
-            " eperm",
-            "operation not permitted",
-            "access is denied",
-            "read-only file system",
-        ],
-        exit_codes: &[126],
-        user_message: "The worker may not read or write a file that it needs.",
-        suggested_actions: &["Correct the permissions of the worker's folders, then try again."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::CorruptMedia,
-        category: FailureCategory::Processing,
-        phrases: &[
-            "corrupt",
-            "invalid data found when processing input",
-            "moov atom not found",
-            "truncated",
-            "could not decode",
-            "cannot decode",
-            "failed to decode",
-            "error while decoding",
-            "error decoding",
-            "cannot identify image file",
-            "unexpected end of file",
-            "invalid jpeg",
-            "premature end of jpeg",
-        ],
-        exit_codes: &[],
-        user_message: "A media file is damaged.",
-        suggested_actions: &["Upload the file again.", "Check that it plays elsewhere."],
-        retry: Retry::Never,
-    },
-    Pattern {
-        code: FailureCode::WorkerStopped,
-        category: FailureCategory::Processing,
-        phrases: &[
-            "worker is shutting down",
-            "worker was stopped",
-            "interrupted by shutdown",
-            "received sigterm",
-            "signal: 15",
-            "(sigterm)",
-        ],
-        exit_codes: &[143],
-        user_message: "The worker was stopped before it finished.",
-        suggested_actions: &["No action needed: another worker resumes it automatically."],
-        retry: Retry::After(0),
-    },
-    Pattern {
-        code: FailureCode::WorkerLost,
-        category: FailureCategory::Processing,
-        phrases: &["worker lost", "worker was lost", "lease ran out", "lease expired"],
-        exit_codes: &[],
-        user_message: "The worker stopped responding.",
-        suggested_actions: &[
-            "No action needed: another worker resumes it automatically.",
-            "Check that a worker runs.",
-        ],
-        retry: Retry::After(1),
-    },
+    says(
+        FailureCode::RateLimited,
+        "rate limit|ratelimit|too many requests|too many concurrent|throttl|slow down|\
+         reduce your request rate|rate exceeded|quota exceeded|quota has been exceeded|\
+         exceeded your current quota|exceeded quota|insufficient quota|request limit exceeded|\
+         limit exceeded exception|throughput exceeded|throughput for the table was exceeded|\
+         resource exhausted|resource has been exhausted|requests per minute|requests per second|\
+         concurrency limit|server busy|usage limit",
+    )
+    .or_status(&[429])
+    .unless("disk quota|storage quota|out of memory|oom |allocat|received message larger"),
+    says(
+        FailureCode::ServiceAuthentication,
+        "unauthorized|unauthorised|unauthenticated|not authenticated|authentication fail|\
+         authentication error|authentication required|authentication is required|\
+         failed to authenticate|unable to authenticate|could not authenticate|must be authenticated|\
+         invalid auth|invalid authentication|auth fail|invalid api key|invalid x api key|\
+         incorrect api key|api key not valid|api key is invalid|api key is not valid|api key invalid|\
+         api key expired|api key client option must be set|no api key|missing api key|\
+         api key missing|api key is missing|api key is required|resolve authentication method|\
+         invalid credential|bad credential|incorrect credential|credentials have expired|\
+         credentials expired|unable to locate credentials|determine credentials|\
+         default credentials were not found|no credentials|could not load credentials|access key id|\
+         invalid access key|signature does not match|request signature we calculated|expired token|\
+         token has expired|token expired|token is expired|token has been expired|\
+         token has been revoked|jwt expired|invalid token|invalid oauth|invalid o auth|\
+         invalid access token|invalid bearer|invalid or missing token|missing or invalid token|\
+         token missing|token is invalid|token included in the request is invalid|invalid grant|\
+         invalid client|login was refused|login failed|login incorrect|wrongpass|noauth |\
+         authorization violation|authorization failed|password authentication|no pg hba|\
+         access denied for user|invalid username or password|invalid user credentials|\
+         incorrect username or password|not a bot|forbidden",
+    )
+    .or_status(&[401, 407])
+    .unless("syntax error"),
+    says(
+        FailureCode::InvalidUrl,
+        "invalid url|invalid uri|malformed url|malformed uri|bad url|illegal url|url malformed|\
+         not a valid url|url is invalid|url is not valid|url is missing|unsupported url|\
+         relative url without a base|no host in url|empty host|no connection adapters were found|\
+         missing schema|invalid schema|no scheme supplied|no host supplied|unsupported protocol|\
+         missing protocol|missing an or protocol|not supported or disabled in libcurl|url using bad|\
+         url rejected|failed to parse url|cannot parse url|could not parse url|invalid video url|\
+         unknown url type|nonnumeric port|url scheme",
+    ),
+    says(
+        FailureCode::PrivateVideo,
+        "private video|video is private|vod is private|subscriber only|subscribers only|sub only|\
+         members only|only available to subscribers|join this channel to get access|requires payment|\
+         requires purchase|sign in to confirm|sign in if youve been granted|login required|\
+         you must be logged in|only available for registered users|age restricted|age verification|\
+         password protected|video password|available in your country|available in your region|\
+         available in your location|available from your location|in your country on copyright|\
+         geo restrict|geo block",
+    ),
+    says(
+        FailureCode::VideoNotFound,
+        "video not found|vod not found|clip not found|video does not exist|vod does not exist|\
+         video doesnt exist|video unavailable|video is unavailable|video is not available|\
+         video is no longer available|video has been removed|video was removed|video was deleted|\
+         video has been deleted|video has expired|vod has expired",
+    )
+    .or_status_of(None, &[404, 410]),
+    says(
+        FailureCode::UnsupportedVideo,
+        "unsupported format|unsupported codec|unsupported video|unsupported audio|unsupported media|\
+         unsupported file|unsupported container|unknown codec|unknown decoder|unknown format|\
+         not found for input stream|could not find codec parameters|codec not supported|\
+         codec is not supported|format not supported|format is not supported|invalid file format|\
+         requested format is not available|no video formats found|drm protected|video is too long|\
+         video too long|exceeds the maximum duration|exceeds maximum duration|\
+         exceeds the maximum length|exceeds maximum length|longer than the maximum|\
+         maximum content size|request entity too large|payload too large|content too large|\
+         file is too large|does not contain any stream|no video stream|no audio stream|\
+         no audio track|no video track",
+    )
+    .or_status(&[413, 415]),
+    says(
+        FailureCode::PermissionDenied,
+        "permission denied|permission error|permissionerror|eacces|eperm |operation not permitted|\
+         access is denied|access denied|read only file system|readonly file system|\
+         read only filesystem|readonly database|erofs|insufficient privilege|insufficient permission|\
+         have permission|not authorized to|not authorised to|permissions violation|noperm |\
+         used by another process",
+    )
+    .or_exit(&[126]),
+    says(FailureCode::ServiceAuthentication, "").or_status(&[403]),
+    says(
+        FailureCode::FileNotFound,
+        "no such file|no such key|no such object|nosuchfile|file not found|filenotfound|enoent|\
+         cannot find the file|cannot find the path|cant find the file|file does not exist|\
+         file doesnt exist|path does not exist|directory does not exist|key does not exist|\
+         blob does not exist|blob not found|object not found|executable file not found|\
+         command not found|ffmpeg not found|ffprobe not found|no file named|cant read input file",
+    )
+    .or_status_of(Some(Service::ObjectStorage), &[404])
+    .or_exit(&[127])
+    .unless("on socket|through socket|dial unix|could not connect to server"),
+    says(
+        FailureCode::OutOfMemory,
+        "out of memory|outofmemory|cannot allocate|could not allocate|failed to allocate|\
+         unable to allocate|not enough memory|insufficient memory|memory allocation|memory error|\
+         memoryerror|memory exhausted|memory limit|bad alloc|oom |oom kill|oomkill|enomem|\
+         alloc failed|allocation failed|heap space|gc overhead limit|array size exceeds vm limit|\
+         signal killed|signal 9 |sigkill|killed process|paging file is too small|terminated abruptly",
+    )
+    .or_exit(&[137, -9]),
+    says(
+        FailureCode::InsufficientStorage,
+        "no space left|enospc|disk full|disk is full|disk quota|edquot|storage quota|\
+         insufficient storage|insufficient disk|not enough space|not enough disk|\
+         not enough free space|storage full|no storage space|out of disk|free drive threshold|\
+         minimum free|volume is full",
+    )
+    .or_status(&[507]),
+    says(
+        FailureCode::CorruptMedia,
+        "corrupt|invalid data found when processing input|moov atom|truncated|could not decode|\
+         cannot decode|failed to decode|unable to decode|error while decoding|error decoding|\
+         cannot identify image|unsupported image format|broken data stream|invalid jpeg|invalid png|\
+         premature end of jpeg|premature end of input|not a jpeg|crc error|crc mismatch|\
+         invalid nal unit|error splitting the input|failed to load audio|appear to contain audio|\
+         imdecode|unexpected end of file|incorrect header check|bad zip file|not in gzip format",
+    )
+    .unless(
+        "content encoding|response body|end of file from server|fetch|axios|httpx|json|unicode|\
+         codec cant decode|base64|data corruption",
+    ),
+    says(
+        FailureCode::WorkerStopped,
+        "worker is shutting down|worker was stopped|warm shutdown|interrupted by shutdown|sigterm|\
+         signal 15 |signal terminated|keyboard interrupt",
+    )
+    .or_exit(&[143]),
+    says(
+        FailureCode::WorkerLost,
+        "worker lost|worker was lost|worker died|worker exited|lease ran out|lease expired",
+    ),
+    says(
+        FailureCode::NetworkTimeout,
+        "timed out|timedout|etimedout|time out|gateway timeout|deadline exceeded|\
+         deadline has elapsed|deadline expired|took too long to respond|did not respond in time|\
+         did not properly respond|ping timeout|i o timeout|winerror 10060",
+    )
+    .or_status(&[408, 504, 522, 524]),
+    says(
+        FailureCode::NetworkTimeout,
+        "connect timeout|connection timeout|read timeout|request timeout|response timeout|\
+         handshake timeout|socket timeout|operation timeout",
+    )
+    .unless("configured timeouts"),
+    says(
+        FailureCode::DnsFailure,
+        "could not resolve|couldnt resolve|cannot resolve host|failed to resolve|\
+         unable to resolve host|name or service not known|name resolution|name not resolved|\
+         failed to lookup address|address lookup failed|hostname lookup|domain name not found|\
+         nodename nor servname|no address associated with hostname|no such host|unknown host|\
+         getaddrinfo|gaierror|enotfound|eai again|nxdomain|servfail|dns ",
+    ),
+    says(
+        FailureCode::ConnectionFailed,
+        "connection refused|actively refused|connection reset|reset by peer|connection abort|\
+         connection closed|closed connection|closed the connection|closed network connection|\
+         connection was closed|connection is closed|connection has been closed|connection lost|\
+         lost connection|connection dropped|connection terminated|connection error|connectionerror|\
+         connection broken|connection was forcibly closed|aborted by the software|connect error|\
+         connect call failed|connection attempts failed|network error|network exception|networkerror|\
+         econnrefused|econnreset|econnaborted|epipe|ehostunreach|enetunreach|ehostdown|enotconn|\
+         broken pipe|failed to connect|could not connect|couldnt connect|cannot connect|cant connect|\
+         unable to connect|error trying to connect|failed to establish|no route to host|\
+         network is unreachable|network unreachable|host unreachable|host is unreachable|\
+         host is down|network is down|network down|socket hang up|socket closed|socket is closed|\
+         socket disconnected|socket error|other side closed|server disconnected|server has gone away|\
+         remote end closed|peer closed|empty reply|incomplete read|incompleteread|\
+         payload is not completed|not enough data to satisfy|transfer closed|stream has been aborted|\
+         stream was aborted|premature close|fetch failed|failed to fetch|proxy error|\
+         tunnel connection failed|bad status line|httpparser|header parser received no bytes|\
+         content encoding|end of file from server|unexpected eof|eof occurred|eof $|goaway|\
+         rst stream|http 2 stream|no brokers available|no servers available|no responders available|\
+         not connected|disconnect exception|error sending request|sending request for url|\
+         body from connection|communicating with the server|no close frame|check your connection|\
+         did not get any data blocks|network dropped|on socket|through socket|dial unix|\
+         certificate verify failed|certificate has expired|self signed certificate|\
+         certificate signed by unknown authority|valid certification path|ssl error|sslerror|\
+         ssl routines|ssl handshake|tls handshake|handshake failure|wrong version number|\
+         ssl connection|error decoding response body|incorrect header check",
+    ),
+    says(FailureCode::ConnectionFailed, "connection failed|connection is bad").unless("fatal "),
+    says(FailureCode::NetworkTimeout, "timeout").unless("lock wait timeout|statement timeout|lock timeout"),
+    // The program is wrong, whatever it works with.
+    says(
+        FailureCode::Unknown,
+        "module not found error|no module named|attribute error|name error|index error|key error|\
+         assertion error|null pointer exception|panicked at",
+    ),
 ];
 
-pub(super) const UNKNOWN: Pattern = Pattern {
-    code: FailureCode::Unknown,
-    category: FailureCategory::Unknown,
-    phrases: &[],
-    exit_codes: &[],
-    user_message: "An unknown error occurred.",
-    suggested_actions: &[
-        "Try again once.",
-        "If it fails again, ask for help and quote the support reference.",
-    ],
-    retry: Retry::OnceAfter(5),
-};
+/// The code if the message says nothing more than whose service failed.
+pub(super) fn of_service(service: Option<Service>) -> FailureCode {
+    match service {
+        Some(Service::SpeechToText) => FailureCode::SpeechToTextService,
+        Some(Service::Database) => FailureCode::DatabaseService,
+        Some(Service::ObjectStorage) => FailureCode::ObjectStorageService,
+        Some(Service::VideoSource | Service::Chat) | None => FailureCode::Unknown,
+    }
+}

@@ -1,5 +1,6 @@
 use event_schemas::failure::FailureCode;
 
+use super::advice::ADVICE;
 use super::*;
 
 const JOB: JobId = JobId(Uuid::from_u128(0x11));
@@ -158,7 +159,10 @@ fn rate_limit_delay_comes_from_header_or_message() {
     assert_eq!(after("too many requests", None), Some(60));
     assert_eq!(after("too many requests, retry after 7 s", None), Some(7));
     assert_eq!(after("too many requests, retry after 7 s", Some(5)), Some(5));
-    assert_eq!(after("read timed out, retry after 7 s", Some(5)), Some(2));
+    assert_eq!(after("deepgram: 503, retry after 7 s", None), Some(7));
+    assert_eq!(after("read timed out, retry after 7 s", None), Some(2));
+    assert_eq!(after("read timed out, retry after 7 s", Some(5)), Some(5));
+    assert_eq!(after("invalid api key", Some(5)), None);
 }
 
 #[test]
@@ -170,11 +174,15 @@ fn support_reference_is_stable_per_job_and_attempt() {
 }
 
 #[test]
-fn every_code_has_a_pattern_with_suggestions() {
-    assert!(PATTERNS.len() >= 17);
-    for pattern in PATTERNS.iter().chain([&UNKNOWN]) {
-        assert!(pattern.user_message.ends_with('.'));
-        assert!(!pattern.suggested_actions.is_empty());
-        assert!(pattern.phrases.iter().all(|phrase| phrase.to_lowercase() == *phrase));
+fn every_code_has_advice() {
+    assert!(ADVICE.len() >= 17);
+    let found = PATTERNS.iter().map(|pattern| pattern.code);
+    for code in found.chain(Service::ALL.iter().map(|service| patterns::of_service(Some(*service)))) {
+        let advice = advice(code);
+        assert_eq!(advice.code, code);
+        assert!(advice.user_message.ends_with('.') && !advice.suggested_actions.is_empty());
+    }
+    for pattern in PATTERNS {
+        assert_eq!(pattern.phrases.to_lowercase(), pattern.phrases);
     }
 }

@@ -130,6 +130,25 @@ fn permanent_errors_are_not_retried() {
 }
 
 #[test]
+fn requested_delay_replaces_the_backoff() {
+    let delay = |message, requested, circuit_open_until| {
+        let mut scenario = RetryScenario::new();
+        scenario.claim();
+        let error = failure::classify(message, None, requested, JOB, 1);
+        let lease_id = Some(scenario.lease());
+        let events = scenario.act(Action::Fail { lease_id, error, circuit_open_until }).unwrap();
+        outcome(&events).1.map(|retry| retry.due_at.seconds_since(at(scenario.now)))
+    };
+    for message in [TIMEOUT, MISSING, CORRUPT_STORE, OOM, ODD, "HTTP 429"] {
+        assert_eq!(delay(message, Some(45), None), Some(45.0), "{message}");
+        assert_eq!(delay(message, Some(45), Some(at(40.0))), Some(45.0), "{message}");
+    }
+    assert_eq!(delay("deepgram: 503, retry after 1m30s", None, None), Some(90.0));
+    assert_eq!(delay(TIMEOUT, Some(45), Some(at(50.0))), Some(50.0));
+    assert_eq!(delay("invalid api key", Some(45), None), None);
+}
+
+#[test]
 fn delays_grow_by_the_backoff_up_to_the_cap() {
     let policy = |backoff| Policy { backoff, ..NETWORK };
     let full = |backoff, n| {

@@ -138,6 +138,8 @@ fn failures_count_for_the_responsible_service() {
         (Phase::Transcribing, "could not resolve host", Service::SpeechToText),
         (Phase::Analyzing, "postgres: the database system is starting up", Service::Database),
         (Phase::Analyzing, "minio: internal error", Service::ObjectStorage),
+        (Phase::Downloading, "s3://evidence/a.jpg: connection reset by peer", Service::ObjectStorage),
+        (Phase::Analyzing, "https://api.deepgram.com/v1/listen: read timed out", Service::SpeechToText),
     ] {
         let mut calls = Calls::new();
         for _ in 0..10 {
@@ -156,7 +158,12 @@ fn other_failures_open_no_circuit() {
         (Phase::Downloading, "video not found"),
         (Phase::Transcribing, "out of memory"),
         (Phase::Transcribing, "HTTP 429 too many requests"),
+        (
+            Phase::Transcribing,
+            "429 Client Error: Too Many Requests for url: https://api.deepgram.com/v1/listen",
+        ),
         (Phase::Downloading, "invalid api key"),
+        (Phase::Analyzing, "password authentication failed for user of postgres"),
         (Phase::Transcribing, "index out of range"),
     ] {
         let mut calls = Calls::new();
@@ -189,6 +196,20 @@ fn completed_stages_count_as_successful_calls() {
         stored.fail(job, "minio: internal error");
     }
     assert_eq!(stored.circuit(Service::ObjectStorage), CircuitState::Closed);
+}
+
+#[test]
+fn refusals_leave_the_share_of_failures_as_it_is() {
+    let mut calls = Calls::new();
+    calls.fail_of_speech(5);
+    for refusal in ["deepgram: HTTP 429", "deepgram: invalid api key"].repeat(20) {
+        let job = calls.claimed();
+        calls.enter(job, Phase::Queued, Phase::Transcribing);
+        calls.fail(job, refusal);
+    }
+    assert_eq!(calls.admission(), Admission::All, "five failures of five calls that count");
+    calls.fail_of_speech(5);
+    assert_eq!(calls.admission(), parked(Service::SpeechToText, 30.0));
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Counters {
 pub struct ClassifiedErrorDto {
     pub code: String,
     pub category: FailureCategory,
+    /// The external service that the message names, as in `GET /internal/retries`: `speech_to_text`.
+    pub service: Option<String>,
     /// The reported message, verbatim.
     pub message: String,
     /// A sentence for the user who requested the job.
@@ -166,6 +168,7 @@ impl From<ClassifiedError> for ClassifiedErrorDto {
         Self {
             code: failure_code(error.code),
             category: error.category.into(),
+            service: error.service.map(|service| service.into_str().to_owned()),
             message: error.message,
             user_message: error.user_message,
             suggested_actions: error.suggested_actions,
