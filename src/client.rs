@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use poem_openapi::types::ParseFromJSON;
 use read_api::routes::operations::dto::Ready;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -50,11 +49,6 @@ impl Client {
         parse_body(self.send(Method::GET, path, None, None).await?).await
     }
 
-    /// Gets an answer as the object by which the API defines it.
-    pub async fn get_object<T: ParseFromJSON>(&self, path: &str) -> Result<T, Failure> {
-        parse_object(self.get(path).await?)
-    }
-
     /// Asks once whether the server is ready.
     pub async fn ready(&self) -> Result<Ready, Failure> {
         let request = self.request(Method::GET, "/ready").timeout(Duration::from_secs(5));
@@ -62,7 +56,7 @@ impl Client {
         // A server that is not ready answers 503 with the same object.
         let is_object = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
         let answer = if is_object { answer } else { check_status(answer).await? };
-        parse_object(parse_body(answer).await?)
+        parse_body(answer).await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
@@ -169,16 +163,8 @@ async fn check_status(answer: Response) -> Result<Response, Failure> {
 
 async fn parse_body<T: DeserializeOwned>(answer: Response) -> Result<T, Failure> {
     answer.json().await.map_err(|error| {
-        Failure::Failed(format!("the server's response cannot be parsed: {error}; is it a matchbook server?"))
-    })
-}
-
-/// Parses an object of the API.
-pub fn parse_object<T: ParseFromJSON>(value: Value) -> Result<T, Failure> {
-    T::parse_from_json(Some(value)).map_err(|error| {
         Failure::Failed(format!(
-            "the server's response cannot be parsed: {}; is it a matchbook server of this version?",
-            error.message()
+            "the server's response cannot be parsed: {error}; is it a matchbook server of this version?"
         ))
     })
 }

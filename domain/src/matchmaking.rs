@@ -15,6 +15,7 @@ pub mod pool_status;
 pub mod queues;
 mod rating_index;
 pub mod statistics;
+pub mod status;
 pub mod timer;
 mod waiting_queue;
 

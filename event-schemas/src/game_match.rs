@@ -12,7 +12,7 @@ use crate::registry::events;
 use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 
-/// The player who moves first or second.
+/// The side of a player: who moves first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
@@ -29,7 +29,7 @@ impl Side {
     }
 }
 
-/// The result of a game.
+/// The result of a game: the winner, a draw, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GameResult {
@@ -42,7 +42,7 @@ pub enum GameResult {
     Aborted,
 }
 
-/// The reason why the game was not created.
+/// Why a match was abandoned without a game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AbandonReason {

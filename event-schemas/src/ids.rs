@@ -178,7 +178,10 @@ impl EventId {
     JsonSchema
 )]
 #[serde(transparent)]
-pub struct Position(pub u64);
+pub struct Position(
+    // A signed format, up to the largest double below 2⁶³: the numbers of an OpenAPI document are doubles.
+    #[schemars(extend("format" = "int64", "maximum" = 9_223_372_036_854_774_784_u64))] pub u64,
+);
 
 impl Position {
     /// Before the first event.

@@ -12,7 +12,7 @@ use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
 use crate::worker::WorkerEnd;
 
-/// The kind of work that a job does.
+/// The kind of a job, which is the work that it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]

@@ -19,19 +19,19 @@ pub enum WindowPolicy {
     Both,
 }
 
-/// How a pool pairs its players. Windows are in rating points to either side.
+/// The matchmaking settings of a pool. Rating windows are in points to either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolSettings {
-    /// The window of a player who has just joined.
+    /// The rating window of a new queue entry.
     pub window: u16,
-    /// The increase of the window after every full [`Self::widen_every_seconds`] of waiting.
+    /// The number of points by which the window widens for every full `widen_every_seconds` of waiting.
     pub widen_by: u16,
     pub widen_every_seconds: u32,
-    /// The maximum of the window.
+    /// The widest window.
     pub window_max: u16,
     pub window_policy: WindowPolicy,
     pub entry_expires_after_seconds: u32,
-    /// The waiting time after which two players can be paired again with their last opponent.
+    /// The rematch cooldown: two players are not paired again with each other before it has passed.
     pub rematch_after_seconds: u32,
     /// The time after which a match without a result expires.
     pub result_expires_after_seconds: u32,

@@ -12,7 +12,7 @@ use crate::registry::events;
 use crate::stream::{Category, StreamId, escape};
 use crate::time::Timestamp;
 
-/// A kind of work that a worker can claim.
+/// The kind of a work item, which a worker can claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkKind {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use domain::matchmaking::status::ChallengeStatus;
 use event_log::clock::Clock;
 use event_schemas::challenge::{ChallengeCreated, ChallengeEvent};
 use event_schemas::envelope::{Envelope, Event};
@@ -10,6 +11,7 @@ use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, Su
 use event_schemas::sealed::Sealed;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,24 +49,13 @@ pub(crate) fn sql_texts() -> Vec<String> {
     [UPSERT, ONE, INCOMING, OUTGOING].map(str::to_owned).into()
 }
 
-/// The status of a challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChallengeStatus {
-    /// Open, or accepted while its game is being created.
-    Pending,
-    Accepted,
-    Declined,
-    Cancelled,
-    Expired,
-}
-
-/// The last failure to create the game of an accepted challenge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The latest failure to create the game of an accepted challenge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ChallengeFailure")]
 pub struct PlacementFailure {
     pub at: Timestamp,
     pub reason: AbandonReason,
-    /// The error of the game service, if that was the reason.
+    /// The error of the game service, if it was the reason.
     pub detail: Option<String>,
 }
 

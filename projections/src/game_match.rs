@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use domain::matchmaking::status::GameMatchStatus;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::{
     AbandonReason, GameMatchEvent, GameResult, MatchPlayer, MatchProposed, Side,
@@ -43,21 +44,6 @@ pub(crate) const LIST_ALL: &str = "SELECT view FROM match_records \
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
     [UPSERT, ONE, LIST, LIST_ALL].map(str::to_owned).into()
-}
-
-/// The status of a game match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GameMatchStatus {
-    /// Its game is being created.
-    Placing,
-    Playing,
-    /// A result was reported.
-    Finished,
-    /// No result was reported in time.
-    Expired,
-    /// Its game was not created.
-    Abandoned,
 }
 
 /// One of the two players.

@@ -1,14 +1,19 @@
 //! `matches`: one row for each image match.
 
+mod view;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, Score, VideoId};
+use event_schemas::ids::{ImageMatchId, JobId, Position, ProductId, Score};
 use event_schemas::image_match::{ImageMatchEvent, MatchFound};
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use view::ImageMatchView;
 
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
@@ -164,21 +169,6 @@ impl PendingMatch {
     }
 }
 
-/// An image match.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ImageMatchView {
-    pub match_id: ImageMatchId,
-    pub product_id: ProductId,
-    pub video_id: VideoId,
-    pub img_id: ImageId,
-    pub frame_id: FrameId,
-    pub score: Score,
-    pub evidence_path: Option<String>,
-    pub occurred_at: Timestamp,
-    /// The position of the event that reported it.
-    pub position: Position,
-}
-
 /// A filter for a job's matches.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageMatchFilter {
@@ -188,14 +178,14 @@ pub struct ImageMatchFilter {
     pub product_id: Option<ProductId>,
 }
 
-/// The order of a list of matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The order of a list of image matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageMatchOrder {
     #[default]
     ScoreDesc,
     ScoreAsc,
-    /// Reverse order of the log.
+    /// The latest match first: the reverse order of the log.
     Newest,
     Oldest,
 }
@@ -241,6 +231,7 @@ impl StoredMatch {
     fn parse(self) -> Result<ImageMatchView, QueryError> {
         let name = Name::ImageMatches;
         Ok(ImageMatchView {
+            id: parse_text(name, &self.match_id)?,
             match_id: parse_text(name, &self.match_id)?,
             product_id: parse_text(name, &self.product_id)?,
             video_id: parse_text(name, &self.video_id)?,

@@ -9,6 +9,7 @@ use event_schemas::ids::{JobId, Position, Tenant};
 use event_schemas::job::{JobEvent, JobFailed, RetryReason, RetryState};
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
@@ -31,23 +32,28 @@ pub(crate) fn sql_texts() -> Vec<String> {
     [UPSERT, ONE, LIST, UPSERT_JOB, DROP_JOB, JOB].map(str::to_owned).into()
 }
 
-/// The number of scheduled retries, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The number of scheduled retries by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryCounts {
+    /// After the backoff of the retry policy; only these count as attempts.
     pub backoff: u64,
+    /// After the delay that a service requested.
     pub rate_limited: u64,
+    /// Because the circuit breaker of a service is open.
     pub parked: u64,
+    /// Because a worker stopped.
     pub interrupted: u64,
-    /// A caller requested an immediate retry.
+    /// Because a caller requested an immediate retry.
     pub asked: u64,
 }
 
 /// The outcomes of failures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RetryOutcomes")]
 pub struct Outcomes {
     /// The job was retried and completed.
     pub recovered: u64,
-    /// The job was cancelled before it ended.
+    /// The job was cancelled before it completed or failed.
     pub cancelled: u64,
     pub non_retryable: u64,
     pub maximum_attempts: u64,

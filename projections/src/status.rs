@@ -1,101 +1,28 @@
 //! The status of a projection: its position and speed, and after a failure the error and the remedy.
 
+mod view;
+
 use std::sync::{Mutex, PoisonError};
 
-use event_schemas::envelope::{EventType, Unreadable};
+use event_schemas::envelope::Unreadable;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
-use serde::Serialize;
 
 use crate::feed::{Feed, FeedItem, Lag};
 use crate::projection::Name;
 
+pub use view::{Condition, Failure, LagState, Progress, ProjectionStatus, RebuildStatus, ReportedState};
+
 /// The window over which the speed is measured.
 const RATE_WINDOW_SECONDS: f64 = 2.0;
-
-/// The status of one read model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProjectionStatus {
-    pub name: &'static str,
-    pub revision: u32,
-    /// The live generation; none while the first one is being built.
-    pub generation: Option<u64>,
-    #[serde(flatten)]
-    pub state: ReportedState,
-    /// Reads reflect everything up to here.
-    pub position: Position,
-    /// The durable end of the log.
-    pub head: Position,
-    /// The number of positions between the projection and the head.
-    pub lag_events: u64,
-    /// The age of the first event that the read model does not reflect; 0 if it reflects all. While it is further
-    /// behind than the server remembers, the age of the last event that it reflects.
-    pub lag_seconds: f64,
-    /// The recent speed in positions per second, including events of other categories.
-    pub events_per_second: f64,
-    /// The generation under construction.
-    pub rebuild: Option<RebuildStatus>,
-}
-
-/// The state of a projection, with its progress.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum ReportedState {
-    /// The projection is reading history.
-    CatchingUp(Progress),
-    Live,
-    Paused,
-    /// The projection does not continue automatically.
-    Stopped(Failure),
-    /// Its storage failed; it is retried automatically.
-    Retrying(Failure),
-}
-
-/// The progress of a catch-up or a rebuild.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Progress {
-    pub at: Position,
-    pub target: Position,
-    /// From 0 to 1.
-    pub fraction: f64,
-    /// None until the first event has been applied.
-    pub eta_seconds: Option<f64>,
-}
-
-/// The reason why a projection stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    /// The position of the event that could not be applied, or the last position that was reached.
-    pub position: Position,
-    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
-    pub event_type: Option<EventType>,
-    pub error: String,
-    pub remedy: &'static str,
-}
-
-fn as_text<S: serde::Serializer>(event: &Option<EventType>, serializer: S) -> Result<S::Ok, S::Error> {
-    match event {
-        Some(event) => serializer.serialize_some(event.as_str()),
-        None => serializer.serialize_none(),
-    }
-}
-
-/// A generation under construction, alongside the live one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RebuildStatus {
-    pub generation: u64,
-    pub progress: Progress,
-    /// The error that ended it; the live generation is unchanged.
-    pub failed: Option<Failure>,
-}
 
 impl Failure {
     pub(crate) fn undecodable(item: &FeedItem, error: &Unreadable) -> Self {
         Self {
             position: item.position,
-            event_type: Some(item.event_type.clone()),
+            event_type: Some(item.event_type.to_string()),
             error: error.to_string(),
-            remedy: "run a version of matchbook that knows this event, then resume the projection",
+            remedy: "run a version of matchbook that knows this event, then resume the projection".into(),
         }
     }
 
@@ -104,12 +31,12 @@ impl Failure {
             position,
             event_type: None,
             error,
-            remedy: "check the disk of the data folder, or the database; the projection retries automatically, and at once when resumed or rebuilt",
+            remedy: "check the disk of the data folder, or the database; the projection retries automatically, and at once when resumed or rebuilt".into(),
         }
     }
 
     pub(crate) fn log(position: Position, error: String) -> Self {
-        Self { position, event_type: None, error, remedy: "check the log in the server's status" }
+        Self { position, event_type: None, error, remedy: "check the log in the server's status".into() }
     }
 
     pub(crate) fn panicked(position: Position) -> Self {
@@ -117,7 +44,7 @@ impl Failure {
             position,
             event_type: None,
             error: "the projection panicked at an event; see the server's log for details".to_owned(),
-            remedy: "restart the server; if it happens again, report it with the server's log",
+            remedy: "restart the server; if it happens again, report it with the server's log".into(),
         }
     }
 }
@@ -277,25 +204,32 @@ impl StatusTracker {
         self.locked().generation.is_some()
     }
 
+    /// The status, which the reader judges by the settings for the lag.
     pub(crate) fn status(&self, feed: &Feed, head: Position, now: Timestamp) -> ProjectionStatus {
         let inner = self.locked();
         let position = inner.meter.at;
+        let (state, progress, stop) = match &inner.state {
+            ProjectionState::CatchingUp => {
+                (ReportedState::CatchingUp, Some(inner.meter.progress(head, now)), None)
+            }
+            ProjectionState::Live => (ReportedState::Live, None, None),
+            ProjectionState::Paused => (ReportedState::Paused, None, None),
+            ProjectionState::Stopped(failure) => (ReportedState::Stopped, None, Some(failure.clone())),
+            ProjectionState::Retrying(failure) => (ReportedState::Retrying, None, Some(failure.clone())),
+        };
         ProjectionStatus {
-            name: self.name.as_str(),
+            name: self.name.as_str().to_owned(),
             revision: self.revision,
             generation: inner.generation,
-            state: match &inner.state {
-                ProjectionState::CatchingUp => ReportedState::CatchingUp(inner.meter.progress(head, now)),
-                ProjectionState::Live => ReportedState::Live,
-                ProjectionState::Paused => ReportedState::Paused,
-                ProjectionState::Stopped(failure) => ReportedState::Stopped(failure.clone()),
-                ProjectionState::Retrying(failure) => ReportedState::Retrying(failure.clone()),
-            },
+            state,
             position,
             head,
             lag_events: head.0.saturating_sub(position.0),
+            lag_state: LagState::Ok,
             lag_seconds: lag_seconds(&inner.meter, feed.lag(position), now),
             events_per_second: inner.meter.per_second(now),
+            progress,
+            stop,
             rebuild: inner.rebuild.as_ref().map(|(generation, meter, failed)| RebuildStatus {
                 generation: *generation,
                 progress: meter.progress(head, now),

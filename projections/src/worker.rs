@@ -7,6 +7,7 @@ use event_schemas::ids::{Position, Tenant, WorkerId};
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd, WorkerEvent};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
@@ -27,7 +28,7 @@ pub(crate) fn sql_texts() -> Vec<String> {
 }
 
 /// The presence of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerPresence {
     Present,
@@ -48,9 +49,11 @@ impl From<WorkerEnd> for WorkerPresence {
     }
 }
 
-/// The last end of a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The latest exit or loss of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "WorkerEnd")]
 pub struct LastEnd {
+    #[schemars(with = "WorkerPresence")]
     pub end: WorkerEnd,
     pub at: Timestamp,
     pub exit_code: Option<i32>,
@@ -58,22 +61,22 @@ pub struct LastEnd {
     pub reason: Option<String>,
 }
 
-/// A worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A process that claims work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerView {
     pub worker_id: WorkerId,
     pub kinds: Vec<WorkKind>,
     pub version: Option<String>,
     pub presence: WorkerPresence,
-    /// The time of the last change of its presence.
+    /// The start of the current presence.
     pub since: Timestamp,
     pub registered_at: Timestamp,
-    /// The last time in the log at which it was active. Heartbeats are not events.
+    /// The time of its latest event in the log; heartbeats are not events.
     pub last_seen_at: Timestamp,
     pub last_end: Option<LastEnd>,
-    /// The number of times that it returned.
+    /// The number of times that it returned after a loss.
     pub returns: u64,
-    /// The position of the last event that changed it.
+    /// Log position of the last event that changed this resource.
     pub position: Position,
 }
 

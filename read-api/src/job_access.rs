@@ -1,6 +1,6 @@
 //! Access to one job: the tenant check, its fold and its summary.
 
-use domain::image_matching::summary::Summary as DomainSummary;
+use domain::image_matching::summary::Summary;
 use event_log::EventLog;
 use event_schemas::ids::{JobId, Revision, Tenant};
 use event_schemas::job::JobKind;
@@ -48,11 +48,14 @@ impl ReadApi {
         folded: &FoldedJob,
         instant: Timestamp,
         scores: ScoresFrom,
-    ) -> Result<DomainSummary, Problem> {
+    ) -> Result<Summary, Problem> {
         let thresholds = &self.server.thresholds;
         let summary =
             self.models.matching_summary().summarise(job, folded, instant, thresholds, scores).await;
-        summary.map_err(|error| from_summary_error(&error))?.ok_or_else(no_such_job)
+        let mut summary = summary.map_err(|error| from_summary_error(&error))?.ok_or_else(no_such_job)?;
+        // The fold contains everything up to here, although the job has no event there.
+        summary.position = folded.position;
+        Ok(summary)
     }
 }
 

@@ -18,7 +18,7 @@ pub mod worker;
 
 use std::sync::Arc;
 
-pub(crate) use web::enums::Tag;
+pub(crate) use web::tag::Tag;
 
 use web::caller::{Role, Roles};
 

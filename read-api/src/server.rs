@@ -7,11 +7,14 @@ use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::subjects::SubjectDirectory;
 
 /// How callers are authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Access {
     /// No keys are configured: every caller has every role. Loopback only.
     Open,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use event_schemas::envelope::Event;
 use event_schemas::ids::Position;
 use event_schemas::job::{JobEvent, Phase, RetryState};
-use poem_openapi::types::ToJSON;
+use serde::Serialize;
 use web::sse::{StreamResponse, Update};
 
 use crate::ReadApi;
@@ -82,7 +82,7 @@ impl ChangeKind {
         }
     }
 
-    fn update(self, id: Position, data: &impl ToJSON) -> Update {
+    fn update(self, id: Position, data: &impl Serialize) -> Update {
         match self {
             Self::Progress => Update::state("progress", Some(id), data),
             Self::Retrying => Update::state("retrying", Some(id), data),

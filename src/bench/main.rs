@@ -185,8 +185,8 @@ async fn create_job(client: &Client, matches: u64) -> Result<MeasuredJob, Failur
     let reporting = start.elapsed().as_secs_f64();
     let path = format!("{job}/matching/summary");
     loop {
-        let summary: read_api::routes::matching::Summary = client.get_object(&path).await?;
-        if summary.position.0.0 >= position {
+        let summary: domain::image_matching::summary::Summary = client.get(&path).await?;
+        if summary.position.0 >= position {
             return Ok(MeasuredJob { path, matches, reporting, rounds: Vec::new(), failures: 0 });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

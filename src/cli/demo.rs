@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use poem_openapi::types::ToJSON;
-use read_api::routes::job::Status;
-use read_api::routes::matching::Summary;
+use domain::image_matching::summary::Summary;
+use domain::job::history::Status;
 use serde_json::{Value, json};
 
 use matchbook::client::{Client, Server};
@@ -54,8 +53,8 @@ impl Demo {
             let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
         }
         if json {
-            let summary: Summary = client.get_object(&format!("{job}/matching/summary")).await?;
-            print(&summary.to_json_string())?;
+            let summary: Summary = client.get(&format!("{job}/matching/summary")).await?;
+            print(&json!(summary))?;
         } else {
             print(&format_args!(
                 "done: {} of {} candidates processed, {} matches found, {} with an evidence image",
@@ -138,14 +137,14 @@ impl Demo {
 async fn wait(client: &Client, job: &str, json: bool) -> Result<Summary, Failure> {
     let mut shown = String::new();
     loop {
-        let summary: Summary = client.get_object(&format!("{job}/matching/summary")).await?;
+        let summary: Summary = client.get(&format!("{job}/matching/summary")).await?;
         let line = progress_line(&summary);
         if !json && line != shown {
             print_progress(&line)?;
             shown = line;
         }
         if summary.status != Status::Running {
-            let status = summary.status.to_json_string();
+            let status = summary.status.into_str();
             return Err(Failure::Failed(format!("the job ended early: it is {status}")));
         }
         if summary.queue_depth == 0 && summary.candidates_unprocessed == 0 {

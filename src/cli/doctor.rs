@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use read_api::routes::operations::dto::{Access, Ready, Status};
-use read_api::routes::projection::dto::{Condition, ProjectionDto};
+use projections::status::{Condition, ProjectionStatus};
+use read_api::routes::operations::dto::{Ready, Status};
+use read_api::server::Access;
 use serde::Serialize;
 use serde_json::json;
 
@@ -208,7 +209,7 @@ async fn server(client: &Client) -> Vec<Finding> {
         Err(failure) => warn("ready", failure.to_string(), "check the server's log"),
     });
     findings.push(clock(date));
-    match client.get_object::<Status>("/status").await {
+    match client.get::<Status>("/status").await {
         Ok(status) => findings.extend(components(&status)),
         Err(failure) => {
             findings.push(warn("status", failure.to_string(), "use a token with the role admin or service"));
@@ -254,7 +255,7 @@ fn components(status: &Status) -> Vec<Finding> {
     std::iter::once(access).chain(status.projections.iter().map(read_model)).collect()
 }
 
-fn read_model(projection: &ProjectionDto) -> Finding {
+fn read_model(projection: &ProjectionStatus) -> Finding {
     let verdict = match projection.condition() {
         Condition::Ok => Verdict::Ok,
         Condition::Warning | Condition::Starting => Verdict::Warn,

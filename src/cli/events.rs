@@ -110,8 +110,8 @@ impl Selection {
 
 /// The position of the newest event.
 async fn head(client: &Client) -> Result<u64, Failure> {
-    let status: Status = client.get_object("/status").await?;
-    Ok(status.log.head.0.0)
+    let status: Status = client.get("/status").await?;
+    Ok(status.log.head.0)
 }
 
 impl Tail {

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use poem_openapi::types::ToJSON;
 use projections::Name;
-use read_api::routes::projection::dto::{
-    Condition, ProjectionDto, ProjectionList, ProjectionStateDto, RebuildAccepted, RebuildDto,
-};
+use projections::status::{Condition, ProjectionStatus, RebuildStatus, ReportedState};
+use read_api::routes::projection::dto::{ProjectionList, RebuildAccepted};
 use serde_json::json;
 
-use matchbook::client::{Client, Server, parse_object};
+use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, print, print_progress};
 
 /// The first and the longest pause between two looks at a rebuild.
@@ -54,17 +52,17 @@ impl Projections {
     }
 }
 
-async fn all(client: &Client) -> Result<Vec<ProjectionDto>, Failure> {
-    let list: ProjectionList = client.get_object("/internal/projections").await?;
+async fn all(client: &Client) -> Result<Vec<ProjectionStatus>, Failure> {
+    let list: ProjectionList = client.get("/internal/projections").await?;
     Ok(list.items)
 }
 
 /// A projection on one line, and what an operator should know on the next ones.
-fn lines(projection: &ProjectionDto) -> String {
+fn lines(projection: &ProjectionStatus) -> String {
     let generation = projection.generation.map_or("–".to_owned(), |number| number.to_string());
     let mut lines = format!(
         "{:<18} {:<11} generation {generation:>3}  position {:>10}  lag {:>8} events",
-        projection.name, projection.state, projection.position.0.0, projection.lag_events,
+        projection.name, projection.state, projection.position.0, projection.lag_events,
     );
     if projection.condition() != Condition::Ok || projection.rebuild.is_some() {
         lines.push_str(&format!("\n  {}", projection.detail()));
@@ -79,7 +77,7 @@ impl List {
     async fn run(self, json: bool) -> Result<(), Failure> {
         for projection in all(&Client::new(self.server)?).await? {
             if json {
-                print(&projection.to_json_string())?;
+                print(&json!(projection))?;
             } else {
                 print(&lines(&projection))?;
             }
@@ -92,20 +90,20 @@ impl Rebuild {
     async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server.clone())?;
         let path = format!("/internal/projections/{}/rebuild", self.name);
-        let accepted: RebuildAccepted = parse_object(client.post(&path, &json!({})).await?)?;
+        let accepted: RebuildAccepted = client.post(&path, &json!({})).await?;
         if self.no_wait {
             return if json {
-                print(&accepted.to_json_string())
+                print(&json!(accepted))
             } else {
                 print(&format_args!("{}: {}", accepted.name, accepted.detail))
             };
         }
         let rebuilt = self.wait(&client, accepted.generation, json).await?;
-        if json { print(&rebuilt.to_json_string()) } else { print(&lines(&rebuilt)) }
+        if json { print(&json!(rebuilt)) } else { print(&lines(&rebuilt)) }
     }
 
     /// Shows the progress until the generation is live.
-    async fn wait(&self, client: &Client, generation: u64, json: bool) -> Result<ProjectionDto, Failure> {
+    async fn wait(&self, client: &Client, generation: u64, json: bool) -> Result<ProjectionStatus, Failure> {
         let (mut shown, mut pause) = (String::new(), POLL_AFTER);
         loop {
             let found = all(client).await?.into_iter().find(|projection| projection.name == self.name);
@@ -134,26 +132,25 @@ impl Rebuild {
 ///
 /// # Errors
 /// The rebuild failed, or is not in progress any more; with the reason and the remedy.
-fn is_done(projection: &ProjectionDto, generation: u64) -> Result<bool, Failure> {
+fn is_done(projection: &ProjectionStatus, generation: u64) -> Result<bool, Failure> {
     if projection.generation.is_some_and(|live| live >= generation) {
         return Ok(true);
     }
     let failure = match (&projection.rebuild, &projection.stop, projection.state) {
-        (Some(RebuildDto { failed: Some(failure), .. }), ..) => Some(failure),
+        (Some(RebuildStatus { failed: Some(failure), .. }), ..) => Some(failure),
         // Its files are reopened, and the rebuild then continues.
-        (Some(_), ..) | (None, _, ProjectionStateDto::Retrying) => return Ok(false),
+        (Some(_), ..) | (None, _, ReportedState::Retrying) => return Ok(false),
         // After its live generation was lost, the one under construction became the first one.
-        (None, ..)
-            if projection.generation.is_none() && projection.state == ProjectionStateDto::CatchingUp =>
-        {
+        (None, ..) if projection.generation.is_none() && projection.state == ReportedState::CatchingUp => {
             return Ok(false);
         }
         (None, stop, _) => stop.as_ref(),
     };
     let (reason, remedy) = match failure {
-        Some(failure) => {
-            (format!("at position {}: {}", failure.position.0, failure.error), failure.remedy.clone())
-        }
+        Some(failure) => (
+            format!("at position {}: {}", failure.position, failure.error),
+            failure.remedy.clone().into_owned(),
+        ),
         None => (
             format!("it is not in progress any more, and the projection is {}", projection.state),
             "see the server's log, and start the rebuild again".to_owned(),

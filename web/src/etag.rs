@@ -11,10 +11,13 @@ use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::registry::{MetaHeader, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::types::Type;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::json;
+use crate::schema::{self, Api};
 
 /// The caller may store the response, and must revalidate it each time.
 const CACHE_CONTROL: &str = "private, no-cache";
@@ -28,24 +31,29 @@ pub struct Rendered {
 
 impl Rendered {
     /// With a strong tag: equal tags mean equal bytes.
-    fn new(body: &impl ToJSON) -> Self {
-        let text = json::write(body);
+    fn new(body: &impl Serialize) -> Self {
+        let text = write(body);
         Self { etag: tag("", text.as_bytes()), body: text.into() }
     }
 
     /// With a tag that ignores `members` at any depth, such as `position`, which changes without any other change. Such a
     /// tag is weak: two responses that differ only in these members have the same tag.
-    pub fn without(body: &impl ToJSON, members: &[&str]) -> Self {
-        let mut value = body.to_json().unwrap_or(Value::Null);
+    pub fn without(body: &impl Serialize, members: &[&str]) -> Self {
+        let mut value = serde_json::to_value(body).unwrap_or(Value::Null);
         let text = value.to_string();
         remove_members(&mut value, members);
         Self { etag: tag("W/", value.to_string().as_bytes()), body: text.into() }
     }
 
     /// The same tag with a body that differs only in ignored members.
-    pub fn with_body(&self, body: &impl ToJSON) -> Self {
-        Self { etag: self.etag.clone(), body: json::write(body).into() }
+    pub fn with_body(&self, body: &impl Serialize) -> Self {
+        Self { etag: self.etag.clone(), body: write(body).into() }
     }
+}
+
+/// The JSON of a body; its members are in the order of their names, as in [`Rendered::without`].
+fn write(body: &impl Serialize) -> String {
+    serde_json::to_value(body).unwrap_or(Value::Null).to_string()
 }
 
 /// A response with an `ETag`: 200, or 304 if the caller has the current one.
@@ -57,7 +65,7 @@ pub struct Cached<T> {
     kind: std::marker::PhantomData<fn() -> T>,
 }
 
-impl<T: ToJSON> Cached<T> {
+impl<T: Serialize> Cached<T> {
     /// See [`Rendered::new`].
     pub fn new(body: &T, if_none_match: Option<&str>) -> Self {
         Self::rendered(Rendered::new(body), if_none_match)
@@ -100,7 +108,7 @@ pub fn matches(if_none_match: &str, etag: &str) -> bool {
     if_none_match.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
 }
 
-impl<T: ToJSON> IntoResponse for Cached<T> {
+impl<T> IntoResponse for Cached<T> {
     fn into_response(self) -> Response {
         let response =
             Response::builder().header(header::ETAG, self.etag).header(header::CACHE_CONTROL, CACHE_CONTROL);
@@ -111,7 +119,7 @@ impl<T: ToJSON> IntoResponse for Cached<T> {
     }
 }
 
-impl<T: ToJSON> ApiResponse for Cached<T> {
+impl<T: JsonSchema + Send + Sync> ApiResponse for Cached<T> {
     fn meta() -> MetaResponses {
         let header = |name: &str, description: &str| MetaHeader {
             name: name.into(),
@@ -133,21 +141,19 @@ impl<T: ToJSON> ApiResponse for Cached<T> {
             content: vec![],
             headers: headers(),
         };
-        MetaResponses { responses: vec![json::meta::<T>(200, "OK", headers()), unchanged] }
+        MetaResponses { responses: vec![json::meta::<Api<T>>(200, "OK", headers()), unchanged] }
     }
 
     fn register(registry: &mut Registry) {
-        T::register(registry);
+        schema::register::<T>(registry);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use poem_openapi::Object;
-
     use super::*;
 
-    #[derive(Object)]
+    #[derive(Serialize, JsonSchema)]
     struct Summary {
         found: u32,
         position: u64,

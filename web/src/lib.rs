@@ -9,6 +9,8 @@
 //! use event_schemas::ids::{JobId, Position};
 //! use poem_openapi::param::{Header, Path, Query};
 //! use poem_openapi::{Object, OpenApi, OpenApiService};
+//! use schemars::JsonSchema;
+//! use serde::Serialize;
 //! use web::caller::{Auth, Caller, Now, Role};
 //! use web::etag::Cached;
 //! use web::idempotency::{IdempotencyKey, idempotency};
@@ -16,6 +18,7 @@
 //! use web::paging::{Cursor, Limit, Page};
 //! use web::problem::Problem;
 //! use web::routes::Routes;
+//! use web::schema::Api;
 //! use web::serve::{Settings, layers};
 //! use web::value::{ApiPosition, UuidParam};
 //!
@@ -26,11 +29,11 @@
 //!     name: String,
 //! }
 //!
-//! #[derive(Object)]
+//! #[derive(Serialize, JsonSchema)]
 //! struct Job {
-//!     id: UuidParam<JobId>,
+//!     id: JobId,
 //!     name: String,
-//!     position: ApiPosition,
+//!     position: Position,
 //! }
 //!
 //! struct Jobs;
@@ -44,13 +47,13 @@
 //!         caller: Caller,
 //!         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
 //!         request: Json<CreateJob>,
-//!     ) -> Result<Created<Job>, Problem> {
+//!     ) -> Result<Created<Api<Job>>, Problem> {
 //!         caller.require(Role::User | Role::Service | Role::Admin)?;
 //!         let _idempotency = key.0.map(|key| idempotency(&caller, "POST /jobs", &key, &request.0));
-//!         let id = request.0.job_id.unwrap_or(UuidParam(JobId(uuid::Uuid::now_v7())));
+//!         let id = request.0.job_id.map_or_else(|| JobId(uuid::Uuid::now_v7()), |id| *id);
 //!         // … the command …
-//!         let job = Job { id, name: request.0.name, position: ApiPosition(Position(1)) };
-//!         Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
+//!         let job = Job { id, name: request.0.name, position: Position(1) };
+//!         Ok(Created { location: format!("/jobs/{}", job.id), body: Api(job) })
 //!     }
 //!
 //!     /// Get a job
@@ -63,7 +66,7 @@
 //!         #[oai(name = "X-Min-Position")] _min_position: Header<Option<ApiPosition>>,
 //!     ) -> Result<Cached<Job>, Problem> {
 //!         let id = web::path::job_id(&job_id)?;
-//!         let job = Job { id: id.into(), name: "a".into(), position: ApiPosition(Position(1)) };
+//!         let job = Job { id, name: "a".into(), position: Position(1) };
 //!         Ok(Cached::without(&job, &["position"], if_none_match.0.as_deref()))
 //!     }
 //!
@@ -74,11 +77,11 @@
 //!         caller: Caller,
 //!         #[oai(default)] limit: Query<Limit>,
 //!         cursor: Query<Option<Cursor>>,
-//!     ) -> Result<Json<Page<Job>>, Problem> {
+//!     ) -> Result<Json<Api<Page<Job>>>, Problem> {
 //!         let list = format!("jobs/{}", caller.tenant);
 //!         let _after: Option<JobId> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
 //!         let jobs = Vec::new(); // … up to `limit.get() + 1` jobs after it …
-//!         Ok(Json(Page::of(jobs, limit.0, &list, |job: &Job| *job.id)))
+//!         Ok(Json(Api(Page::of(jobs, limit.0, &list, |job: &Job| job.id))))
 //!     }
 //! }
 //!
@@ -97,6 +100,9 @@
 //! [`server::run`] serves an endpoint until a [`shutdown`]; [`Routes::limits`](routes::Routes::limits) gives bulk paths a
 //! larger body and long polls no deadline.
 //!
+//! Requests are objects of poem-openapi, because their validators are their schema. Answers are types that serde and schemars
+//! describe, beside the code that computes them; [`schema`] brings their schemas into the document.
+//!
 //! Rules that keep the OpenAPI document true:
 //! - Ids in paths are `Path<String>` parsed by [`path`], so that a text that is not a UUID is 404.
 //! - Numbers have a `minimum`, text a `max_length`, lists a `max_items` (`#[oai(validator(...))]`): a body is validated
@@ -106,19 +112,19 @@
 
 pub mod caller;
 mod durations;
-pub mod enums;
 pub mod etag;
 pub mod idempotency;
 pub mod json;
 pub mod openapi;
 pub mod paging;
 pub mod path;
-pub mod pool;
 pub mod problem;
 pub mod request;
 pub mod routes;
+pub mod schema;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod sse;
+pub mod tag;
 pub mod value;

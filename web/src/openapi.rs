@@ -31,6 +31,7 @@ const WITH_A_CALLER: [&str; 2] = ["401", "403"];
 pub fn document(spec: &str) -> Result<Value, InvalidDocument> {
     let Merged(mut document) = serde_json::from_str(spec)?;
     document["openapi"] = "3.0.3".into();
+    single_references(&mut document);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, operations) in paths {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
@@ -72,6 +73,25 @@ fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
         });
     }
     operation.entry("operationId").or_insert_with(|| operation_id(path, method).into());
+}
+
+/// A reference with a description is an `allOf` with one part. poem-openapi repeats the description in a second part, which
+/// client generators take for another schema.
+fn single_references(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::Array(parts)) = members.get_mut("allOf")
+                && let [first, others @ ..] = parts.as_slice()
+                && first.get("$ref").is_some()
+                && others.iter().all(|part| part.get("$ref").is_none())
+            {
+                parts.truncate(1);
+            }
+            members.values_mut().for_each(single_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(single_references),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Optional members are null in responses, and may be null in requests.
@@ -296,6 +316,19 @@ mod tests {
         unsigned_minimum(&mut schema);
         let minimums = schema["items"].as_array().unwrap().iter().map(|item| item["minimum"].clone());
         assert_eq!(minimums.collect::<Value>(), serde_json::json!([0, 1, null]));
+    }
+
+    #[test]
+    fn described_reference_is_a_single_reference() {
+        let reference = serde_json::json!({"$ref": "#/components/schemas/Kind"});
+        let mut schema = serde_json::json!({
+            "properties": {"kind": {"allOf": [reference, {"description": "a"}], "description": "a"}},
+        });
+        single_references(&mut schema);
+        assert_eq!(
+            schema["properties"]["kind"],
+            serde_json::json!({"allOf": [reference], "description": "a"})
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use poem_openapi::Object;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
-use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
+use poem_openapi::types::{ParseError, ParseFromParameter, ParseResult, ToJSON, Type};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -134,14 +134,15 @@ fn check(list: &str, key: &[u8]) -> [u8; CHECK_BYTES] {
 }
 
 /// One page of a list.
-#[derive(Clone, Debug, PartialEq, Object)]
-pub struct Page<T: ParseFromJSON + ToJSON> {
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Page_{T}")]
+pub struct Page<T> {
     pub items: Vec<T>,
     /// Send it as `cursor` for the next page; null at the end of the list.
     pub next_cursor: Option<String>,
 }
 
-impl<T: ParseFromJSON + ToJSON> Page<T> {
+impl<T> Page<T> {
     /// A page from up to `limit` + 1 items, the last of which only shows that there are more. `key` returns the sort key
     /// of an item.
     pub fn of<K: Serialize>(mut items: Vec<T>, limit: Limit, list: &str, key: impl Fn(&T) -> K) -> Self {

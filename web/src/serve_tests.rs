@@ -12,6 +12,7 @@ use crate::idempotency::{IdempotencyKey, idempotency};
 use crate::json::{Created, Json};
 use crate::openapi::document;
 use crate::paging::{Cursor, Limit, Page};
+use crate::schema::Api;
 use crate::value::{ApiPosition, ApiTimestamp};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -43,10 +44,10 @@ impl Things {
         _caller: Caller,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
-    ) -> Result<Json<Page<u32>>, Problem> {
+    ) -> Result<Json<Api<Page<u32>>>, Problem> {
         let after: u32 = cursor.0.map(|cursor| cursor.key("things")).transpose()?.unwrap_or(0);
         let items = (after + 1..=5).take(limit.get() + 1).collect();
-        Ok(Json(Page::of(items, limit.0, "things", |item| *item)))
+        Ok(Json(Api(Page::of(items, limit.0, "things", |item| *item))))
     }
 
     #[oai(path = "/things", method = "post")]

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use event_schemas::ids::Position;
 use futures_util::FutureExt;
 use futures_util::Stream;
-use poem_openapi::types::ToJSON;
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -133,7 +133,7 @@ impl Drop for Sender {
 
 /// Opens a stream that is fed by `produce`, which runs until it returns, the subscriber disconnects or the server shuts
 /// down. `connected` is the data of the first event.
-pub fn stream<T, F, P>(connected: &impl ToJSON, shutdown: &Shutdown, produce: F) -> Events<T>
+pub fn stream<T, F, P>(connected: &impl Serialize, shutdown: &Shutdown, produce: F) -> Events<T>
 where
     F: FnOnce(Sender) -> P,
     P: Future<Output = ()> + Send + 'static,
@@ -145,7 +145,7 @@ where
 }
 
 /// Opens a stream and returns both halves.
-pub fn open<T>(connected: &impl ToJSON, shutdown: &Shutdown) -> (Sender, Events<T>) {
+pub fn open<T>(connected: &impl Serialize, shutdown: &Shutdown) -> (Sender, Events<T>) {
     let connection = Uuid::now_v7();
     let queue = SseQueue::new(connection, connected, Instant::now().into_std());
     let shared = Arc::new(Shared {

@@ -1,6 +1,7 @@
 //! Queue entries, as the routes use them, and the activity that conflicts with a new entry.
 
 use domain::game_match::{self, GameMatchDecider};
+use domain::matchmaking::status::{EntryStatus, GameMatchStatus};
 use domain::player::{self, Action, Entry, PlayerActivity, PlayerDecider, Refusal};
 use event_log::EventLog;
 use event_schemas::envelope::{Cause, Envelope, Event};
@@ -9,7 +10,6 @@ use event_schemas::player::{PlayerEvent, PlayerQueued};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use serde::Serialize;
-use web::enums::{EntryStatus, GameMatchStatus};
 use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use super::Matchmaking;

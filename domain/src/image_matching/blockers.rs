@@ -10,6 +10,7 @@ use event_schemas::ids::WorkerId;
 use event_schemas::job::Phase;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::counters::MatchingCounters;
@@ -32,8 +33,8 @@ impl Default for Thresholds {
     }
 }
 
-/// The kinds of blockers, in display order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The kind of a blocker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[derive(strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
@@ -48,10 +49,10 @@ pub enum BlockerCode {
 }
 
 /// A reason why a job makes no progress.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Blocker {
     pub code: BlockerCode,
-    /// A sentence for the requester of the job.
+    /// A sentence for the user who waits for the job.
     pub message: String,
     /// The time at which the log accepted the event that caused it.
     pub since: Timestamp,

@@ -21,6 +21,7 @@
 pub mod stages;
 
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Reports are together if this share of the silence before them is between them.
@@ -53,7 +54,8 @@ const DRIFT_WEIGHT: f64 = 2.0;
 const PAUSE_WEIGHT: f64 = 0.5;
 
 /// The basis of an estimate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EtaBasis")]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The rate of this stage so far.
@@ -62,14 +64,14 @@ pub enum Basis {
     StageHistory,
 }
 
-/// The estimated time to completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The estimated remaining time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Eta {
-    /// The most likely duration, in whole seconds.
+    /// The most likely time, in whole seconds.
     pub seconds: u64,
-    /// The lower limit of the 80 % interval, in whole seconds.
+    /// The lower bound of the 80 % interval, in whole seconds.
     pub low: u64,
-    /// The upper limit of the 80 % interval, in whole seconds.
+    /// The upper bound of the 80 % interval, in whole seconds.
     pub high: u64,
     pub basis: Basis,
     /// The number of reports, or earlier jobs, that it is based on.

@@ -8,6 +8,7 @@ use event_schemas::ids::{JobId, Position};
 use event_schemas::image_match::ImageMatchEvent;
 use event_schemas::job::{JobEvent, Phase};
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::blockers::{self, Blocker, Thresholds};
@@ -105,38 +106,74 @@ impl JobFold {
     }
 }
 
-/// The summary of a matching job at a point in time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The statistics and blockers of a matching job, at a point in time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MatchingSummary")]
 pub struct Summary {
     pub job_id: JobId,
     pub phase: Phase,
+    /// From 1; incremented by each retry.
     pub attempt: u32,
     pub status: Status,
     pub created_at: Timestamp,
-    /// The time at which matching last started.
+    /// When matching started most recently; null before.
     pub started_at: Option<Timestamp>,
-    /// The time at which matching ended; none after a failure.
+    /// When matching ended; null before, and after a failure.
     pub completed_at: Option<Timestamp>,
-    /// The maximum of the times at which the job's events happened.
+    /// The latest instant of any event of the job.
     pub last_event_at: Timestamp,
+    /// Product images × video frames registered for the job.
     pub candidates_total: u64,
+    /// The candidates that workers reported as processed.
     pub candidates_processed: u64,
     pub candidates_unprocessed: u64,
+    /// The sum of the match requests' candidates.
     pub vector_pass_total: u64,
     pub vector_pass_done: u64,
+    /// The candidates that workers have verified geometrically.
     pub ransac_checked: u64,
     pub matches_found: u64,
     pub matches_with_evidence: u64,
-    /// Rounded to two decimals.
+    /// Exact, rounded to two decimals; null without matches.
     pub avg_score: Option<f64>,
-    /// Rounded to two decimals.
+    /// Exact, by linear interpolation, rounded to two decimals; null without matches.
+    pub p90_score: Option<f64>,
+    /// Match requests issued and not yet completed.
+    pub queue_depth: u64,
+    /// Null unless running with progress, and while stalled.
+    pub eta_seconds: Option<u64>,
+    pub eta: Option<Eta>,
+    /// Each as `code: sentence`.
+    pub blockers: Vec<String>,
+    pub blocker_details: Vec<Blocker>,
+    /// The log position that the response reflects.
+    pub position: Position,
+    /// The requested instant, if there was one.
+    pub as_of: Option<Timestamp>,
+}
+
+/// A short form of the summary, for lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "MatchingSummaryPreview")]
+pub struct SummaryPreview {
+    pub avg_score: Option<f64>,
     pub p90_score: Option<f64>,
     pub queue_depth: u64,
     pub eta_seconds: Option<u64>,
-    pub eta: Option<Eta>,
-    /// `code: sentence`, one for each of the details.
+    /// Each as `code: sentence`.
     pub blockers: Vec<String>,
-    pub blocker_details: Vec<Blocker>,
+}
+
+impl From<Summary> for SummaryPreview {
+    fn from(summary: Summary) -> Self {
+        Self {
+            avg_score: summary.avg_score,
+            p90_score: summary.p90_score,
+            queue_depth: summary.queue_depth,
+            eta_seconds: summary.eta_seconds,
+            blockers: summary.blockers,
+        }
+    }
 }
 
 /// The reason why there is no summary.
@@ -149,7 +186,8 @@ pub enum NoSummary {
     AmbiguousPercentile(AmbiguousPercentile),
 }
 
-/// The summary at `instant`, which is the current time, or the time of the fold's position.
+/// The summary at `instant`, which is the current time, or the time of the fold's position. It reflects the position of
+/// the job's latest event; a caller whose fold contains everything up to a later one puts that in its place.
 ///
 /// `scores` resolves a 90th percentile that the counts alone do not determine: call without it first, and if
 /// the result is [`NoSummary::AmbiguousPercentile`], again with the scores in the range that it contains,
@@ -204,6 +242,8 @@ pub fn summarise(
         eta,
         blockers: blocker_details.iter().map(Blocker::line).collect(),
         blocker_details,
+        position: fold.latest.position,
+        as_of: None,
     })
 }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, Tenant, VideoId};
-use event_schemas::job::{JobSource, Phase, RetryState};
+use event_schemas::job::{JobKind, JobSource, Phase, RetryState};
 use event_schemas::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::history::{History, LastActivity, Progress, Status};
-use super::view::{AttemptView, RetryView, attempt_view};
+use super::view::{AttemptView, ErrorView, RetryView, attempt_view};
 use super::{pipeline, view};
 use crate::image_matching::counters::Counters;
 use crate::image_matching::eta::Eta;
@@ -32,50 +33,66 @@ pub fn job_id(tenant: &Tenant, video: &VideoId, number: u64) -> JobId {
     JobId(Uuid::new_v5(&of_video, &number.to_be_bytes()))
 }
 
-/// The public view of an analysis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An analysis of a video.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Analysis")]
 pub struct AnalysisView {
+    pub id: JobId,
     pub job_id: JobId,
-    /// None if the job was created with this kind, but without a video.
+    pub kind: JobKind,
+    /// Null if the job was created with this kind, but without a video.
     pub video_id: Option<VideoId>,
     pub url: Option<String>,
     pub options: serde_json::Map<String, serde_json::Value>,
     pub status: Status,
     pub phase: Phase,
-    pub attempt: u32,
+    /// The display name of the phase, such as `Transcribing`.
+    pub current_stage: String,
+    /// From 0 to 100; never decreases within an attempt.
     pub progress_percentage: f64,
+    /// Null before an estimate is possible, after the end, and while the job is stalled.
+    pub estimated_completion_seconds: Option<u64>,
     pub eta: Option<Eta>,
+    /// From 1; incremented by each retry.
+    pub attempt: u32,
     pub created_at: Timestamp,
-    /// The time at which work on the first attempt started.
+    /// When work on the first attempt started.
     pub started_at: Option<Timestamp>,
+    /// When it completed, failed permanently or was cancelled.
     pub ended_at: Option<Timestamp>,
+    /// The latest instant of any of its events.
     pub last_event_at: Timestamp,
-    /// The total time that its attempts waited for a worker, in seconds.
+    /// The time that its attempts have waited for a worker.
     pub queue_seconds: f64,
-    /// The total working time of its attempts, in seconds.
+    /// The time that workers have spent on its attempts.
     pub run_seconds: f64,
     /// The stages of the current attempt, in order, without `queued` and the end.
     pub stages: Vec<StageView>,
     pub attempts: Vec<AttemptView>,
-    /// The current failure or, during a retry, the failure that is being retried.
-    pub error: Option<ClassifiedError>,
+    /// The latest error, while the job is failed or waits for a retry.
+    pub error: Option<ErrorView>,
+    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
     pub retry_state: Option<RetryState>,
+    /// The scheduled retry.
     pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
 }
 
-/// A stage and its progress.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A stage of the current attempt of an analysis.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "AnalysisStage")]
 pub struct StageView {
     pub phase: Phase,
-    /// The range of overall progress that it covers, in percent.
+    /// The display name.
+    pub name: &'static str,
+    /// The range of the overall percentage that the stage covers.
     pub from: f64,
     pub to: f64,
-    /// From 0 to 1: 0 for a stage that the attempt has not reached, 1 for one that it has left.
+    /// From 0 to 1: 0 for a stage that has not started, 1 for one that is done or skipped.
     pub fraction: f64,
     pub items_done: Option<u64>,
     pub items_total: Option<u64>,
-    /// None for a stage that was skipped or not reached yet.
+    /// Null for a stage that has not started or was skipped.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
 }
@@ -96,16 +113,21 @@ pub fn view(
         }
         None => (None, None, serde_json::Map::new()),
     };
+    let eta = eta(history, latest, now, stalled_after);
     AnalysisView {
+        id: history.job_id(),
         job_id: history.job_id(),
+        kind: history.kind(),
         video_id,
         url,
         options,
         status: history.status(),
         phase: history.phase,
+        current_stage: pipeline::display_name(history.phase).to_owned(),
         attempt: history.attempt,
         progress_percentage: view::percentage(history, &Counters::default()),
-        eta: eta(history, latest, now, stalled_after),
+        estimated_completion_seconds: eta.map(|eta| eta.seconds),
+        eta,
         created_at: history.created_at,
         started_at: history.attempts.first().and_then(|attempt| attempt.started_at),
         ended_at: history.ended_at(),
@@ -113,7 +135,7 @@ pub fn view(
         queue_seconds: attempts.iter().map(|attempt| attempt.queue_seconds).sum(),
         run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
         stages: stage_views(history),
-        error: error(history),
+        error: error(history).map(Into::into),
         attempts,
         retry_state: view::retry_state(history),
         retry: view::retry(history),
@@ -147,6 +169,7 @@ fn stage_views(history: &History) -> Vec<StageView> {
         let is_behind = pipeline::rank(kind, stage.phase) < reached;
         StageView {
             phase: stage.phase,
+            name: pipeline::display_name(stage.phase),
             from: stage.from,
             to: stage.to,
             fraction: if is_behind { 1.0 } else { progress.map_or(0.0, |progress| progress.fraction) },

@@ -10,6 +10,7 @@ use event_schemas::job::{
     JobCreated, JobEvent, JobKind, JobPhaseChanged, Phase, PhasePrior, RetryReason, RetryState,
 };
 use event_schemas::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pipeline;
@@ -102,8 +103,9 @@ pub struct Progress {
     pub at: Timestamp,
 }
 
-/// The status of a job, in the terms of the summary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+/// The status of a job, the same for all kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
+#[schemars(rename = "JobStatus")]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Status {

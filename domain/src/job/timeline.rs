@@ -1,17 +1,17 @@
 //! The course of a job through its phases, in a form suited to charts.
 
-use event_schemas::failure::ClassifiedError;
-use event_schemas::ids::{JobId, RequestId};
+use event_schemas::ids::{JobId, Position, RequestId};
 use event_schemas::job::{JobKind, Phase};
 use event_schemas::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::history::Status;
-use super::view::{AttemptView, attempt_view};
+use super::view::{AttemptView, ErrorView, attempt_view};
 use crate::image_matching::summary::JobFold;
 
-/// The response of `GET /jobs/{job_id}/timeline`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A job's timeline.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Timeline {
     pub job_id: JobId,
     pub kind: JobKind,
@@ -19,33 +19,39 @@ pub struct Timeline {
     pub status: Status,
     pub attempt: u32,
     pub created_at: Timestamp,
+    /// Null until the job ends.
     pub ended_at: Option<Timestamp>,
-    /// Each period in a phase, in order; end phases are omitted.
+    /// Every stay in a phase, in order, without the final phases.
     pub phases: Vec<PhasePeriod>,
     pub attempts: Vec<AttemptView>,
-    /// The errors in order: those of whole attempts, and the latest ones of match requests.
+    /// The errors in order: of whole attempts, and the latest of failed match requests.
     pub errors: Vec<TimelineError>,
+    /// The log position that the response reflects.
+    pub position: Position,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A stay in a phase.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "TimelinePhase")]
 pub struct PhasePeriod {
     pub phase: Phase,
     pub attempt: u32,
     pub started_at: Timestamp,
-    /// None for the current phase.
+    /// Null while the job is in it.
     pub ended_at: Option<Timestamp>,
-    /// Up to now for the current phase.
+    /// Until now, while the job is in it.
     pub duration_seconds: f64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An error and its time.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TimelineError {
     pub at: Timestamp,
     /// The attempt of the job, or of the request if there is one.
     pub attempt: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The match request that failed; null if the whole job did.
     pub request_id: Option<RequestId>,
-    pub error: ClassifiedError,
+    pub error: ErrorView,
 }
 
 /// The timeline of the job up to `now`; none before its creation.
@@ -63,14 +69,14 @@ pub fn timeline(fold: &JobFold, now: Timestamp) -> Option<Timeline> {
             at: attempt.ended_at?,
             attempt: attempt.number,
             request_id: None,
-            error: attempt.error.clone()?,
+            error: attempt.error.clone()?.into(),
         })
     });
     let of_requests = fold.matching.failures.iter().map(|failure| TimelineError {
         at: failure.at,
         attempt: failure.attempt,
         request_id: Some(failure.request_id.clone()),
-        error: failure.error.clone(),
+        error: failure.error.clone().into(),
     });
     let mut errors: Vec<TimelineError> = of_attempts.chain(of_requests).collect();
     errors.sort_by_key(|error| error.at);
@@ -85,5 +91,6 @@ pub fn timeline(fold: &JobFold, now: Timestamp) -> Option<Timeline> {
         phases: phases.collect(),
         attempts: history.attempts.iter().map(|attempt| attempt_view(attempt, now)).collect(),
         errors,
+        position: fold.latest.position,
     })
 }

@@ -1,73 +1,164 @@
 //! The public view of a job: status, attempts, counts and times.
 
-use event_schemas::failure::ClassifiedError;
+use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::{JobId, WorkerId};
 use event_schemas::job::{JobKind, Phase, RetryReason, RetryState};
 use event_schemas::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::history::{Attempt, History, Status};
 use super::pipeline;
 use crate::image_matching::counters::Counters;
-use crate::image_matching::summary::JobFold;
+use crate::image_matching::summary::{JobFold, SummaryPreview};
 
-/// The response of `GET /jobs/{job_id}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A job.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Job")]
 pub struct JobView {
     pub id: JobId,
     pub job_id: JobId,
     pub kind: JobKind,
     pub name: Option<String>,
+    /// The metadata that the caller passed.
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub phase: Phase,
     pub status: Status,
+    /// From 1; incremented by each retry.
     pub attempt: u32,
+    /// From 0 to 100.
     pub progress_percentage: f64,
     pub created_at: Timestamp,
-    /// The time at which work on the first attempt started.
+    /// When work on the first attempt started.
     pub started_at: Option<Timestamp>,
+    /// When it completed, failed or was cancelled.
     pub ended_at: Option<Timestamp>,
+    /// The latest instant of any of its events.
     pub last_event_at: Timestamp,
-    /// The total time that its attempts waited for a worker, in seconds.
+    /// The time that its attempts have waited for a worker.
     pub queue_seconds: f64,
-    /// The total working time of its attempts, in seconds.
+    /// The time that workers have spent on its attempts.
     pub run_seconds: f64,
     pub attempts: Vec<AttemptView>,
-    pub counters: Counters,
-    /// The current failure.
-    pub error: Option<ClassifiedError>,
-    /// Why it is or is not retried automatically; none if it never failed, or was retried manually since.
+    pub counters: CountersView,
+    /// For a matching job: its current summary in short. Null while the read model is being built.
+    pub matching: Option<SummaryPreview>,
+    /// The error of a failed job.
+    pub error: Option<ErrorView>,
+    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
     pub retry_state: Option<RetryState>,
-    /// The pending retry.
+    /// The scheduled retry.
     pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
 }
 
-/// A pending retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The counters of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+// The stored `Counters` have other names, and no sums that follow from others.
+#[schemars(rename = "JobCounters")]
+pub struct CountersView {
+    pub product_images: u64,
+    pub video_frames: u64,
+    /// Product images × video frames.
+    pub candidates_total: u64,
+    /// The candidates that workers reported as processed.
+    pub candidates_processed: u64,
+    /// The sum of the match requests' candidates.
+    pub vector_pass_total: u64,
+    pub vector_pass_done: u64,
+    pub ransac_checked: u64,
+    pub match_requests: u64,
+    pub match_requests_completed: u64,
+    /// The number of failures reported for match requests.
+    pub match_requests_failed: u64,
+    pub matches_found: u64,
+    pub matches_with_evidence: u64,
+}
+
+/// A classified error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+// The stored `ClassifiedError` omits an absent member, and has a closed list of codes.
+#[schemars(rename = "ClassifiedError")]
+pub struct ErrorView {
+    #[schemars(with = "String")]
+    pub code: FailureCode,
+    pub category: FailureCategory,
+    /// The reported message, verbatim.
+    pub message: String,
+    /// A sentence for the user who requested the job.
+    pub user_message: String,
+    pub suggested_actions: Vec<String>,
+    pub retryable: bool,
+    pub retry_after_seconds: Option<u32>,
+    /// The reference to quote in support requests.
+    pub support_reference: String,
+}
+
+/// A scheduled retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "JobRetry")]
 pub struct RetryView {
+    /// The attempt that will start.
     pub attempt: u32,
     pub due_at: Timestamp,
     pub reason: Option<RetryReason>,
 }
 
-/// An attempt to execute the job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One attempt of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "JobAttempt")]
 pub struct AttemptView {
     pub attempt: u32,
     pub queued_at: Timestamp,
-    /// The earliest time at which it could start, if it was scheduled.
+    /// The scheduled start of a retry.
     pub due_at: Option<Timestamp>,
+    /// When work started; null while it waits.
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    /// The time that it has waited for a worker.
     pub queue_seconds: f64,
+    /// The time that workers have spent on it.
     pub run_seconds: f64,
-    /// The workers that held the job as a whole, in order.
+    /// The workers that claimed the job as a whole, in order.
     pub worker_ids: Vec<WorkerId>,
-    pub error: Option<ClassifiedError>,
+    pub error: Option<ErrorView>,
 }
 
-/// The view of the job at `now`, with open durations up to then; none before its creation.
+impl From<&Counters> for CountersView {
+    fn from(counters: &Counters) -> Self {
+        Self {
+            product_images: counters.product_images,
+            video_frames: counters.video_frames,
+            candidates_total: counters.candidates_total(),
+            candidates_processed: counters.candidates_processed,
+            vector_pass_total: counters.requested_candidates,
+            vector_pass_done: counters.vector_pass_done,
+            ransac_checked: counters.ransac_checked,
+            match_requests: counters.requests,
+            match_requests_completed: counters.requests_completed,
+            match_requests_failed: counters.requests_failed,
+            matches_found: counters.matches_found,
+            matches_with_evidence: counters.matches_with_evidence,
+        }
+    }
+}
+
+impl From<ClassifiedError> for ErrorView {
+    fn from(error: ClassifiedError) -> Self {
+        Self {
+            code: error.code,
+            category: error.category,
+            message: error.message,
+            user_message: error.user_message,
+            suggested_actions: error.suggested_actions,
+            retryable: error.retryable,
+            retry_after_seconds: error.retry_after_seconds,
+            support_reference: error.support_reference,
+        }
+    }
+}
+
+/// The view of the job at `now`, with open durations up to then and without its summary; none before its creation.
 pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
     let history = fold.history.as_ref()?;
     let attempts: Vec<AttemptView> =
@@ -89,8 +180,9 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         queue_seconds: attempts.iter().map(|attempt| attempt.queue_seconds).sum(),
         run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
         attempts,
-        counters: fold.matching.counters,
-        error: history.failure.as_ref().map(|failure| failure.error.clone()),
+        counters: (&fold.matching.counters).into(),
+        matching: None,
+        error: history.failure.as_ref().map(|failure| failure.error.clone().into()),
         retry_state: retry_state(history),
         retry: retry(history),
         result: history.result.clone(),
@@ -107,7 +199,7 @@ pub(crate) fn attempt_view(attempt: &Attempt, now: Timestamp) -> AttemptView {
         queue_seconds: attempt.queue_seconds(now),
         run_seconds: attempt.run_seconds(now),
         worker_ids: attempt.holds.iter().map(|hold| hold.worker_id.clone()).collect(),
-        error: attempt.error.clone(),
+        error: attempt.error.clone().map(Into::into),
     }
 }
 

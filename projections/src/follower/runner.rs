@@ -146,7 +146,7 @@ impl Runner {
     /// Stops the projection at its position. The live generation can still be read.
     fn stop(&mut self, failure: Failure) {
         tracing::error!(
-            projection = %self.context.followed.name, position = %failure.position, error = failure.error, remedy = failure.remedy,
+            projection = %self.context.followed.name, position = %failure.position, error = failure.error, remedy = &*failure.remedy,
             "a projection has stopped"
         );
         self.context.tracker.set_state(ProjectionState::Stopped(failure));

@@ -4,24 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use domain::matchmaking::queues::snapshot::DirtyKey;
 use domain::matchmaking::queues::{Entry, PoolId, Queues};
+pub use domain::matchmaking::status::EntryStatus;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::Side;
 use event_schemas::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::player::PlayerEvent;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
-
-/// The status of a queue entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntryStatus {
-    Searching,
-    /// The player is reserved for a match whose game is being created.
-    Placing,
-    Matched,
-    Cancelled,
-    Expired,
-}
 
 /// The match that a queue entry is reserved for, or was when it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ async fn job_view_has_counters() {
     let (view, at) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
     assert!(at >= position);
     assert_eq!(view.status, Status::Running);
-    assert_eq!(view.counters.candidates_total(), 99);
+    assert_eq!(view.counters.candidates_total, 99);
     assert_eq!(view.counters.candidates_processed, 40);
     assert_eq!((view.counters.matches_found, view.counters.matches_with_evidence), (1, 1));
     assert!(view.started_at > Some(view.created_at) && view.ended_at.is_none());

@@ -271,7 +271,7 @@ async fn failed_statement_leaves_neither_rows_nor_checkpoint() {
         // The other projections are not affected.
         let others = [Name::ImageMatches, Name::Workers, Name::MatchingSummary, Name::Queues];
         models.wait_for(&others, position, TIMEOUT).await.unwrap();
-        super::until(async || matches!(state(&models, Name::Jobs), ReportedState::Retrying(_))).await;
+        super::until(async || state(&models, Name::Jobs) == ReportedState::Retrying).await;
         let (view, _) = models.jobs().get(&tenant(), job(1)).await.unwrap().unwrap();
         assert_eq!(view.counters.video_frames, 0, "{table}");
         repair_table(&models, table).await;

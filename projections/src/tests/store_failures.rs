@@ -21,9 +21,9 @@ async fn reach_after_retries(models: &ReadModels, history: &History, position: P
 }
 
 fn are_retrying(models: &ReadModels) -> bool {
-    models.status().iter().any(|status| match &status.state {
-        ReportedState::Retrying(failure) => failure.error.contains("cannot be reached"),
-        _ => false,
+    models.status().iter().any(|status| {
+        let failure = status.stop.as_ref().filter(|_| status.state == ReportedState::Retrying);
+        failure.is_some_and(|failure| failure.error.contains("cannot be reached"))
     })
 }
 

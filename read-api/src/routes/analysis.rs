@@ -1,10 +1,11 @@
 //! Analyses of videos: the list, one analysis, its status, and its live stream.
 
-mod dto;
+mod status;
 
 use std::sync::Arc;
 
 use domain::job::analysis::AnalysisView;
+use domain::job::history::Status;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
@@ -14,17 +15,18 @@ use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
+use web::schema::Api;
 use web::sse::{self, StreamResponse};
 use web::value::ApiPosition;
 
 use super::Tag;
-use super::job::{RUNNING_TIMES, Status};
+use super::job::RUNNING_TIMES;
 use crate::ReadApi;
 use crate::errors::{from_query_error, no_such_job};
 use crate::min_position::MinPosition;
 use crate::stream::{AnalysisFollower, AnalysisUpdate};
 
-pub use dto::{Analysis, AnalysisStage, AnalysisStatus};
+pub use status::AnalysisStatus;
 
 /// Routes for analyses.
 #[derive(Clone, Debug)]
@@ -40,23 +42,23 @@ impl AnalysisRoutes {
     async fn list(
         &self,
         caller: Caller,
-        status: Query<Option<Status>>,
+        status: Query<Option<Api<Status>>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Page<Analysis>>, Problem> {
+    ) -> Result<Cached<Page<AnalysisView>>, Problem> {
         self.api.wait_for_models(&[Name::Jobs], min).await?;
         // A cursor is valid only for the list that it was issued for.
-        let list = format!("analyses {:?}", status.0);
+        let status = status.0.map(|status| status.0);
+        let list = format!("analyses {status:?}");
         let after: Option<JobCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
         let (limit, stalled_after) = (limit.0.get() as u32, self.api.server.thresholds.stalled_after);
-        let status = status.0.map(Into::into);
         let jobs = self.api.models.jobs();
         let page = jobs.analyses(&caller.tenant, status, after, limit, stalled_after).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let page = Page {
-            items: page.items.into_iter().map(Analysis::from).collect(),
+            items: page.items,
             next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()),
         };
         Ok(Cached::without(&page, RUNNING_TIMES, if_none_match.as_deref()))
@@ -70,9 +72,9 @@ impl AnalysisRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Analysis>, Problem> {
+    ) -> Result<Cached<AnalysisView>, Problem> {
         let view = self.view(&caller, &job_id, min).await?;
-        Ok(Cached::without(&Analysis::from(view), RUNNING_TIMES, if_none_match.as_deref()))
+        Ok(Cached::without(&view, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// Get the status of an analysis

@@ -14,14 +14,16 @@ use futures_util::{Stream, stream};
 use poem::http::StatusCode;
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::param::{Header, Query};
-use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
-use poem_openapi::{ApiResponse, Enum, OpenApi};
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
 use web::json::Json;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
+use web::schema::Api;
 use web::shutdown::Shutdown;
 use web::value::CategoryName;
 
@@ -39,8 +41,9 @@ const SCAN_MAX: usize = 100_000;
 const CHUNK_EVENTS: usize = 1000;
 
 /// The format of an event on a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
-#[oai(rename = "EventLineFormat", rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EventLineFormat")]
+#[serde(rename_all = "lowercase")]
 pub enum LineFormat {
     /// The same as in a page.
     #[default]
@@ -59,7 +62,7 @@ pub enum EventsResponse {
 impl IntoResponse for EventsResponse {
     fn into_response(self) -> Response {
         match self {
-            Self::Page(page) => Json(page).into_response(),
+            Self::Page(page) => Json(Api(page)).into_response(),
             Self::Lines(body) => Response::builder()
                 .content_type(NDJSON)
                 .header("cache-control", "no-cache, no-transform")
@@ -71,11 +74,9 @@ impl IntoResponse for EventsResponse {
 
 impl ApiResponse for EventsResponse {
     fn meta() -> MetaResponses {
-        let page = MetaMediaType {
-            content_type: Json::<Page<EventDto>>::CONTENT_TYPE,
-            schema: Page::<EventDto>::schema_ref(),
-        };
-        let lines = MetaMediaType { content_type: NDJSON, schema: EventDto::schema_ref() };
+        let page =
+            MetaMediaType { content_type: "application/json", schema: Api::<Page<EventDto>>::schema_ref() };
+        let lines = MetaMediaType { content_type: NDJSON, schema: Api::<EventDto>::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
                 description: "A page; for `Accept: application/x-ndjson` one event per line",
@@ -88,7 +89,7 @@ impl ApiResponse for EventsResponse {
     }
 
     fn register(registry: &mut Registry) {
-        Page::<EventDto>::register(registry);
+        Api::<Page<EventDto>>::register(registry);
     }
 }
 
@@ -179,7 +180,7 @@ impl AuditRoutes {
         event_type: Query<Option<String>>,
         /// The format of lines. Pages have only one format.
         #[oai(default)]
-        format: Query<LineFormat>,
+        format: Query<Api<LineFormat>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         #[oai(name = "Accept")] accept: Header<Option<String>>,
@@ -195,14 +196,14 @@ impl AuditRoutes {
             event_type: event_type.0,
             tenant: (!caller.can_access_all_tenants()).then(|| caller.tenant.clone()),
             last: self.last(to.0.as_deref()).await?,
-            format: format.0,
+            format: *format.0,
         };
         let after = self.after(from.0.as_deref()).await?;
         if accept.0.is_some_and(|accept| accept.contains(NDJSON)) {
             let lines = lines(&self.api.log, after, filter, self.api.shutdown.clone());
             return Ok(EventsResponse::Lines(Body::from_bytes_stream(lines)));
         }
-        if format.0 != LineFormat::Envelope {
+        if *format.0 != LineFormat::Envelope {
             return Err(Problem::invalid(
                 "format",
                 "applies to lines only: send `Accept: application/x-ndjson`",
@@ -338,7 +339,7 @@ fn write_lines(events: &[Recorded], filter: &EventFilter) -> Result<(Vec<u8>, bo
         match filter.format {
             LineFormat::CloudEvents => cloud_event::write_line(event, &mut text),
             LineFormat::Envelope => {
-                text.extend_from_slice(EventDto::new(event)?.to_json_string().as_bytes());
+                text.extend_from_slice(Api(EventDto::new(event)?).to_json_string().as_bytes());
                 text.push(b'\n');
             }
         }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Tenant, UserId};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, Tenant, UserId};
 use event_schemas::sealed::SealedField;
+use event_schemas::time::Timestamp;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{Object, OpenApi};
 use projections::Name;
-use projections::challenge::{
-    ChallengeCursor, ChallengeStatus as Stored, ChallengeView, Direction, PlacementFailure,
-};
+use projections::challenge::{ChallengeCursor, ChallengeStatus, ChallengeView, Direction, PlacementFailure};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::Caller;
-use web::enums::{AbandonReason, ChallengeStatus};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+use web::schema::Api;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
@@ -24,25 +24,16 @@ use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
 
-/// The latest failure to create the game of an accepted challenge.
-#[derive(Clone, Debug, PartialEq, Object)]
-pub struct ChallengeFailure {
-    pub at: ApiTimestamp,
-    pub reason: AbandonReason,
-    /// The error of the game service, if it was the reason.
-    pub detail: Option<String>,
-}
-
 /// A player's request for a match with a particular opponent.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Challenge {
-    pub id: UuidParam<ChallengeId>,
-    pub challenge_id: UuidParam<ChallengeId>,
-    pub pool_key: TextId<PoolKey>,
+    pub id: ChallengeId,
+    pub challenge_id: ChallengeId,
+    pub pool_key: PoolKey,
     /// Null for an erased user.
-    pub challenger_id: Option<TextId<UserId>>,
+    pub challenger_id: Option<UserId>,
     /// The challenged player; null for an erased user.
-    pub opponent_id: Option<TextId<UserId>>,
+    pub opponent_id: Option<UserId>,
     pub status: ChallengeStatus,
     /// Whether it was accepted and its game is being created; its status is `pending` until then.
     pub placing: bool,
@@ -51,64 +42,38 @@ pub struct Challenge {
     /// The challenger's message; null also for an erased challenger.
     pub message: Option<String>,
     /// The match, once the challenge was accepted.
-    pub match_id: Option<UuidParam<GameMatchId>>,
-    pub game_id: Option<TextId<GameId>>,
+    pub match_id: Option<GameMatchId>,
+    pub game_id: Option<GameId>,
     /// The number of times that it was accepted.
     pub attempts: u32,
-    pub last_failure: Option<ChallengeFailure>,
-    pub created_at: ApiTimestamp,
-    pub expires_at: ApiTimestamp,
-    pub ended_at: Option<ApiTimestamp>,
+    pub last_failure: Option<PlacementFailure>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
     /// Log position of the last event that changed this resource.
-    pub position: ApiPosition,
-}
-
-impl From<PlacementFailure> for ChallengeFailure {
-    fn from(failure: PlacementFailure) -> Self {
-        Self { at: ApiTimestamp(failure.at), reason: failure.reason.into(), detail: failure.detail }
-    }
-}
-
-fn status(stored: Stored) -> ChallengeStatus {
-    match stored {
-        Stored::Pending => ChallengeStatus::Pending,
-        Stored::Accepted => ChallengeStatus::Accepted,
-        Stored::Declined => ChallengeStatus::Declined,
-        Stored::Cancelled => ChallengeStatus::Cancelled,
-        Stored::Expired => ChallengeStatus::Expired,
-    }
-}
-
-fn stored_status(status: ChallengeStatus) -> Stored {
-    match status {
-        ChallengeStatus::Pending => Stored::Pending,
-        ChallengeStatus::Accepted => Stored::Accepted,
-        ChallengeStatus::Declined => Stored::Declined,
-        ChallengeStatus::Cancelled => Stored::Cancelled,
-        ChallengeStatus::Expired => Stored::Expired,
-    }
+    pub position: Position,
 }
 
 impl Challenge {
     fn new(view: ChallengeView, message: Option<String>, user_ids: &UserIds) -> Self {
         Self {
-            id: UuidParam(view.challenge_id),
-            challenge_id: UuidParam(view.challenge_id),
-            pool_key: TextId(view.pool_key),
-            challenger_id: user_ids.user_id(view.challenger).map(TextId),
-            opponent_id: user_ids.user_id(view.challenged).map(TextId),
-            status: status(view.status),
+            id: view.challenge_id,
+            challenge_id: view.challenge_id,
+            pool_key: view.pool_key,
+            challenger_id: user_ids.user_id(view.challenger),
+            opponent_id: user_ids.user_id(view.challenged),
+            status: view.status,
             placing: view.placing,
             rating: view.rating,
             message,
-            match_id: view.match_id.map(UuidParam),
-            game_id: view.game_id.map(TextId),
+            match_id: view.match_id,
+            game_id: view.game_id,
             attempts: view.attempts,
-            last_failure: view.last_failure.map(Into::into),
-            created_at: ApiTimestamp(view.created_at),
-            expires_at: ApiTimestamp(view.expires_at),
-            ended_at: view.ended_at.map(ApiTimestamp),
-            position: ApiPosition(view.position),
+            last_failure: view.last_failure,
+            created_at: view.created_at,
+            expires_at: view.expires_at,
+            ended_at: view.ended_at,
+            position: view.position,
         }
     }
 }
@@ -144,14 +109,15 @@ impl ChallengeRoutes {
     async fn incoming(
         &self,
         caller: Caller,
-        status: Query<Option<ChallengeStatus>>,
+        status: Query<Option<Api<ChallengeStatus>>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Challenge>>, Problem> {
         let direction = Direction::Incoming;
-        let (status, limit, cursor, if_none_match) = (status.0, limit.0, cursor.0, if_none_match.0);
+        let (status, limit, cursor, if_none_match) =
+            (status.0.map(|status| status.0), limit.0, cursor.0, if_none_match.0);
         self.list(&caller, ListParams { direction, status, limit, cursor, min, if_none_match }).await
     }
 
@@ -167,14 +133,15 @@ impl ChallengeRoutes {
     async fn outgoing(
         &self,
         caller: Caller,
-        status: Query<Option<ChallengeStatus>>,
+        status: Query<Option<Api<ChallengeStatus>>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<Challenge>>, Problem> {
         let direction = Direction::Outgoing;
-        let (status, limit, cursor, if_none_match) = (status.0, limit.0, cursor.0, if_none_match.0);
+        let (status, limit, cursor, if_none_match) =
+            (status.0.map(|status| status.0), limit.0, cursor.0, if_none_match.0);
         self.list(&caller, ListParams { direction, status, limit, cursor, min, if_none_match }).await
     }
 
@@ -215,7 +182,7 @@ impl ChallengeRoutes {
         let Some(subject) = self.api.own_subject(caller).await? else {
             return Ok(Cached::new(&Page { items: Vec::new(), next_cursor: None }, if_none_match));
         };
-        let (status, limit) = (params.status.map(stored_status), params.limit.get() as u32);
+        let (status, limit) = (params.status, params.limit.get() as u32);
         let challenges = self.api.models.challenges();
         let page = challenges.list(&caller.tenant, subject, params.direction, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use event_schemas::game_match::Side as StoredSide;
-use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, SubjectId, Tenant, UserId};
+use event_schemas::game_match::{AbandonReason, GameResult, Side};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, SubjectId, Tenant, UserId};
 use event_schemas::time::Timestamp;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{Object, OpenApi};
 use projections::Name;
-use projections::game_match::{GameMatchCursor, GameMatchStatus as Stored, GameMatchView, MatchPlayerView};
+use projections::game_match::{GameMatchCursor, GameMatchStatus, GameMatchView, MatchPlayerView};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::{Caller, Role};
-use web::enums::{AbandonReason, GameMatchStatus, GameResult, Side};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+use web::schema::Api;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
@@ -24,10 +25,10 @@ use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
 
 /// A player of a match.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct GameMatchPlayer {
     /// Null for an erased user.
-    pub user_id: Option<TextId<UserId>>,
+    pub user_id: Option<UserId>,
     pub side: Side,
     /// The rating by which the players were paired.
     pub rating: u16,
@@ -39,38 +40,38 @@ pub struct GameMatchPlayer {
 }
 
 /// A match of two paired players.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct GameMatch {
-    pub id: UuidParam<GameMatchId>,
-    pub match_id: UuidParam<GameMatchId>,
-    pub pool_key: TextId<PoolKey>,
+    pub id: GameMatchId,
+    pub match_id: GameMatchId,
+    pub pool_key: PoolKey,
     pub status: GameMatchStatus,
     /// The player on the first side comes first.
     pub players: Vec<GameMatchPlayer>,
     /// The challenge that led to the match.
-    pub challenge_id: Option<UuidParam<ChallengeId>>,
+    pub challenge_id: Option<ChallengeId>,
     /// The id that the game service returned; null also if no game service is configured.
-    pub game_id: Option<TextId<GameId>>,
+    pub game_id: Option<GameId>,
     pub result: Option<GameResult>,
     /// Why no game was created.
     pub reason: Option<AbandonReason>,
     /// The error of the game service, if it was the reason.
     pub detail: Option<String>,
-    pub created_at: ApiTimestamp,
+    pub created_at: Timestamp,
     /// When the game was created.
-    pub confirmed_at: Option<ApiTimestamp>,
+    pub confirmed_at: Option<Timestamp>,
     /// When the match ends automatically if no result is reported.
-    pub result_due_at: Option<ApiTimestamp>,
-    pub ended_at: Option<ApiTimestamp>,
+    pub result_due_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
     /// Log position of the last event that changed this resource.
-    pub position: ApiPosition,
+    pub position: Position,
 }
 
 impl GameMatchPlayer {
-    fn new(player: &MatchPlayerView, side: StoredSide, paired_at: Timestamp, user_ids: &UserIds) -> Self {
+    fn new(player: &MatchPlayerView, side: Side, paired_at: Timestamp, user_ids: &UserIds) -> Self {
         Self {
-            user_id: user_ids.user_id(player.subject_id).map(TextId),
-            side: side.into(),
+            user_id: user_ids.user_id(player.subject_id),
+            side,
             rating: player.rating,
             waited_seconds: player.queued_at.map(|queued_at| paired_at.since(queued_at).as_secs_f64()),
             rating_before: player.rated.map(|(before, _)| before),
@@ -79,45 +80,25 @@ impl GameMatchPlayer {
     }
 }
 
-fn status(stored: Stored) -> GameMatchStatus {
-    match stored {
-        Stored::Placing => GameMatchStatus::Placing,
-        Stored::Playing => GameMatchStatus::Playing,
-        Stored::Finished => GameMatchStatus::Finished,
-        Stored::Expired => GameMatchStatus::Expired,
-        Stored::Abandoned => GameMatchStatus::Abandoned,
-    }
-}
-
-fn stored_status(status: GameMatchStatus) -> Stored {
-    match status {
-        GameMatchStatus::Placing => Stored::Placing,
-        GameMatchStatus::Playing => Stored::Playing,
-        GameMatchStatus::Finished => Stored::Finished,
-        GameMatchStatus::Expired => Stored::Expired,
-        GameMatchStatus::Abandoned => Stored::Abandoned,
-    }
-}
-
 impl GameMatch {
     fn new(view: GameMatchView, user_ids: &UserIds) -> Self {
         let player = |player, side| GameMatchPlayer::new(player, side, view.created_at, user_ids);
         Self {
-            id: UuidParam(view.match_id),
-            match_id: UuidParam(view.match_id),
-            status: status(view.status),
-            players: vec![player(&view.first, StoredSide::First), player(&view.second, StoredSide::Second)],
-            pool_key: TextId(view.pool_key),
-            challenge_id: view.challenge_id.map(UuidParam),
-            game_id: view.game_id.map(TextId),
-            result: view.result.map(Into::into),
-            reason: view.abandoned.map(Into::into),
+            id: view.match_id,
+            match_id: view.match_id,
+            status: view.status,
+            players: vec![player(&view.first, Side::First), player(&view.second, Side::Second)],
+            pool_key: view.pool_key,
+            challenge_id: view.challenge_id,
+            game_id: view.game_id,
+            result: view.result,
+            reason: view.abandoned,
             detail: view.detail,
-            created_at: ApiTimestamp(view.created_at),
-            confirmed_at: view.confirmed_at.map(ApiTimestamp),
-            result_due_at: view.result_due_at.map(ApiTimestamp),
-            ended_at: view.ended_at.map(ApiTimestamp),
-            position: ApiPosition(view.position),
+            created_at: view.created_at,
+            confirmed_at: view.confirmed_at,
+            result_due_at: view.result_due_at,
+            ended_at: view.ended_at,
+            position: view.position,
         }
     }
 }
@@ -138,7 +119,7 @@ impl GameMatchRoutes {
     async fn list(
         &self,
         caller: Caller,
-        status: Query<Option<GameMatchStatus>>,
+        status: Query<Option<Api<GameMatchStatus>>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
@@ -146,13 +127,14 @@ impl GameMatchRoutes {
     ) -> Result<Cached<Page<GameMatch>>, Problem> {
         caller.require(player_roles())?;
         // A cursor is valid only for the list that it was issued for.
-        let list = format!("match records {} {:?}", caller.user()?, status.0);
+        let status = status.0.map(|status| status.0);
+        let list = format!("match records {} {:?}", caller.user()?, status);
         let after: Option<GameMatchCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
         self.api.wait_for_models(&[Name::GameMatches], min).await?;
         let Some(subject) = self.api.own_subject(&caller).await? else {
             return Ok(Cached::new(&Page { items: Vec::new(), next_cursor: None }, if_none_match.as_deref()));
         };
-        let (status, limit) = (status.0.map(stored_status), limit.0.get() as u32);
+        let limit = limit.0.get() as u32;
         let matches = self.api.models.game_matches();
         let page = matches.list(&caller.tenant, subject, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;
@@ -168,17 +150,18 @@ impl GameMatchRoutes {
     async fn list_all(
         &self,
         caller: Caller,
-        status: Query<Option<GameMatchStatus>>,
+        status: Query<Option<Api<GameMatchStatus>>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Page<GameMatch>>, Problem> {
         caller.require(Role::Service | Role::Admin)?;
-        let list = format!("all match records {:?}", status.0);
+        let status = status.0.map(|status| status.0);
+        let list = format!("all match records {status:?}");
         let after: Option<GameMatchCursor> = cursor.0.map(|cursor| cursor.key(&list)).transpose()?;
         self.api.wait_for_models(&[Name::GameMatches], min).await?;
-        let (status, limit) = (status.0.map(stored_status), limit.0.get() as u32);
+        let limit = limit.0.get() as u32;
         let page = self.api.models.game_matches().list_all(&caller.tenant, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());

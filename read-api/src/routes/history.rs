@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use domain::image_matching::summary::JobFold;
-use domain::job::timeline::{PhasePeriod, Timeline, TimelineError, timeline};
+use domain::job::timeline::{Timeline, timeline};
 use event_log::EventLog;
 use event_schemas::envelope::Recorded;
-use event_schemas::ids::{CorrelationId, EventId, JobId, Position, RequestId, SubjectId};
+use event_schemas::ids::{CorrelationId, EventId, JobId, Position, SubjectId};
+use event_schemas::time::Timestamp;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::types::Any;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
@@ -17,141 +19,55 @@ use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use super::Tag;
-use super::job::{Attempt, ClassifiedErrorDto, RUNNING_TIMES, Status};
+use super::job::RUNNING_TIMES;
 use crate::ReadApi;
 use crate::errors::{from_read_error, no_such_job};
 use crate::job_events::{JobEventReader, JobEventsCursor};
 use crate::min_position::MinPosition;
-use web::enums::{JobKind, Phase};
 
 /// An event with its metadata.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "Event", skip_serializing_if_is_none)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Event")]
 pub struct EventDto {
-    pub id: UuidParam<EventId>,
-    #[oai(rename = "type")]
+    pub id: EventId,
+    #[serde(rename = "type")]
     pub event_type: String,
     pub schema_version: u16,
     pub stream: String,
     /// The position in its stream, from 0.
     pub revision: u64,
     /// The position in the log.
-    pub position: ApiPosition,
+    pub position: Position,
     /// When it happened, according to its producer.
-    pub occurred_at: ApiTimestamp,
+    pub occurred_at: Timestamp,
     /// When the log accepted it.
-    pub recorded_at: ApiTimestamp,
+    pub recorded_at: Timestamp,
     pub tenant: String,
     /// `subject:<id>`, `worker:<id>`, `service:<id>` or `system:<process>`.
     pub actor: String,
     /// The first command of the chain.
-    pub correlation_id: UuidParam<CorrelationId>,
+    pub correlation_id: CorrelationId,
     /// The command or event that caused it.
     pub causation_id: Uuid,
     /// The subject of personal data, if it contains any.
-    pub subject: Option<UuidParam<SubjectId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<SubjectId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<IdempotencyDto>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     /// The payload, valid by the JSON Schema of its type and version.
-    pub data: Any<Value>,
+    pub data: Value,
 }
 
 /// The idempotency key of a command and the hash of its body.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "EventIdempotency")]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EventIdempotency")]
 pub struct IdempotencyDto {
     pub key: Uuid,
     pub body: String,
-}
-
-/// A stay in a phase.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "TimelinePhase")]
-pub struct TimelinePhaseDto {
-    pub phase: Phase,
-    pub attempt: u32,
-    pub started_at: ApiTimestamp,
-    /// Null while the job is in it.
-    pub ended_at: Option<ApiTimestamp>,
-    /// Until now, while the job is in it.
-    pub duration_seconds: f64,
-}
-
-/// An error and its time.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "TimelineError")]
-pub struct TimelineErrorDto {
-    pub at: ApiTimestamp,
-    /// The attempt of the job, or of the request if there is one.
-    pub attempt: u32,
-    /// The match request that failed; null if the whole job did.
-    pub request_id: Option<TextId<RequestId>>,
-    pub error: ClassifiedErrorDto,
-}
-
-/// A job's timeline.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "Timeline")]
-pub struct TimelineDto {
-    pub job_id: UuidParam<JobId>,
-    pub kind: JobKind,
-    pub phase: Phase,
-    pub status: Status,
-    pub attempt: u32,
-    pub created_at: ApiTimestamp,
-    /// Null until the job ends.
-    pub ended_at: Option<ApiTimestamp>,
-    /// Every stay in a phase, in order, without the final phases.
-    pub phases: Vec<TimelinePhaseDto>,
-    pub attempts: Vec<Attempt>,
-    /// The errors in order: of whole attempts, and the latest of failed match requests.
-    pub errors: Vec<TimelineErrorDto>,
-    /// The log position that the response reflects.
-    pub position: ApiPosition,
-}
-
-impl From<PhasePeriod> for TimelinePhaseDto {
-    fn from(period: PhasePeriod) -> Self {
-        Self {
-            phase: period.phase.into(),
-            attempt: period.attempt,
-            started_at: ApiTimestamp(period.started_at),
-            ended_at: period.ended_at.map(ApiTimestamp),
-            duration_seconds: period.duration_seconds,
-        }
-    }
-}
-
-impl From<TimelineError> for TimelineErrorDto {
-    fn from(failure: TimelineError) -> Self {
-        Self {
-            at: ApiTimestamp(failure.at),
-            attempt: failure.attempt,
-            request_id: failure.request_id.map(TextId),
-            error: failure.error.into(),
-        }
-    }
-}
-
-impl TimelineDto {
-    fn new(timeline: Timeline, position: Position) -> Self {
-        Self {
-            job_id: UuidParam(timeline.job_id),
-            kind: timeline.kind.into(),
-            phase: timeline.phase.into(),
-            status: timeline.status.into(),
-            attempt: timeline.attempt,
-            created_at: ApiTimestamp(timeline.created_at),
-            ended_at: timeline.ended_at.map(ApiTimestamp),
-            phases: timeline.phases.into_iter().map(Into::into).collect(),
-            attempts: timeline.attempts.into_iter().map(Into::into).collect(),
-            errors: timeline.errors.into_iter().map(Into::into).collect(),
-            position: ApiPosition(position),
-        }
-    }
 }
 
 impl EventDto {
@@ -159,25 +75,25 @@ impl EventDto {
         let metadata = event.metadata().map_err(|error| Problem::internal(&error))?;
         let data = serde_json::from_slice(&event.data).map_err(|error| Problem::internal(&error))?;
         Ok(Self {
-            id: UuidParam(event.id),
+            id: event.id,
             event_type: event.event_type.as_str().to_owned(),
             schema_version: metadata.schema_version,
             stream: event.stream.as_str().to_owned(),
             revision: event.revision.0,
-            position: ApiPosition(event.position),
-            occurred_at: ApiTimestamp(metadata.occurred_at),
-            recorded_at: ApiTimestamp(event.recorded_at),
+            position: event.position,
+            occurred_at: metadata.occurred_at,
+            recorded_at: event.recorded_at,
             tenant: metadata.tenant.to_string(),
             actor: metadata.actor.to_string(),
-            correlation_id: UuidParam(metadata.correlation_id),
+            correlation_id: metadata.correlation_id,
             causation_id: metadata.causation_id,
-            subject: metadata.subject.map(UuidParam),
+            subject: metadata.subject,
             idempotency: metadata.idempotency.map(|idempotency| IdempotencyDto {
                 key: idempotency.key,
                 body: format!("{:032x}", u128::from_be_bytes(idempotency.body.0)),
             }),
             traceparent: metadata.traceparent,
-            data: Any(data),
+            data,
         })
     }
 }
@@ -200,12 +116,11 @@ impl HistoryRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<TimelineDto>, Problem> {
+    ) -> Result<Cached<Timeline>, Problem> {
         let job = path::job_id(&job_id)?;
         self.api.wait_for_log(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
-        let (timeline, position) = self.job_timeline(job).await?;
-        Ok(Cached::without(&TimelineDto::new(timeline, position), RUNNING_TIMES, if_none_match.as_deref()))
+        Ok(Cached::without(&self.job_timeline(job).await?, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// List a job's events, oldest first
@@ -230,15 +145,13 @@ impl HistoryRoutes {
 }
 
 impl HistoryRoutes {
-    /// The timeline of the job, with the position that it reflects.
-    async fn job_timeline(&self, job: JobId) -> Result<(Timeline, Position), Problem> {
+    async fn job_timeline(&self, job: JobId) -> Result<Timeline, Problem> {
         let mut reader = JobEventReader::without_matches(&self.api.log, job);
         let mut fold = JobFold::default();
         while let Some(event) = reader.next().await.map_err(|error| from_read_error(&error))? {
             fold.apply(&event.decode().map_err(|error| Problem::internal(&error))?);
         }
-        let timeline = timeline(&fold, self.api.clock.now()).ok_or_else(no_such_job)?;
-        Ok((timeline, fold.latest.position))
+        timeline(&fold, self.api.clock.now()).ok_or_else(no_such_job)
     }
 
     async fn page(

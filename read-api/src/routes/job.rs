@@ -1,20 +1,22 @@
 //! Jobs of all kinds: the list, and one job.
 
-mod dto;
 mod summary_preview;
 
 use std::sync::Arc;
 
+use domain::job::history::Status;
+use domain::job::view::JobView;
+use event_schemas::job::{JobKind, Phase};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::job::{JobCursor, JobFilter};
 use web::caller::Caller;
-use web::enums::{JobKind, Phase};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
+use web::schema::Api;
 use web::value::ApiTimestamp;
 
 use super::Tag;
@@ -26,8 +28,6 @@ pub(crate) use summary_preview::SummaryPreviewCache;
 /// The members that grow with the clock while a job runs. They are excluded from the `ETag`, so that a poll gets 304
 /// until an event happens; clients can compute them from the timestamps.
 pub(super) const RUNNING_TIMES: &[&str] = &["queue_seconds", "run_seconds", "duration_seconds"];
-
-pub use dto::{Attempt, ClassifiedErrorDto, Job, Retry, Status, SummaryPreview};
 
 /// Routes for jobs.
 #[derive(Clone, Debug)]
@@ -43,9 +43,9 @@ impl JobRoutes {
     async fn list(
         &self,
         caller: Caller,
-        status: Query<Option<Status>>,
-        phase: Query<Option<Phase>>,
-        kind: Query<Option<JobKind>>,
+        status: Query<Option<Api<Status>>>,
+        phase: Query<Option<Api<Phase>>>,
+        kind: Query<Option<Api<JobKind>>>,
         /// Created at or after this instant
         since: Query<Option<ApiTimestamp>>,
         /// A part of the name or of the id; case-insensitive
@@ -55,12 +55,12 @@ impl JobRoutes {
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Page<Job>>, Problem> {
+    ) -> Result<Cached<Page<JobView>>, Problem> {
         self.api.wait_for_models(&[Name::Jobs, Name::MatchingSummary], min).await?;
         let filter = JobFilter {
-            status: status.0.map(Into::into),
-            phase: phase.0.map(Into::into),
-            kind: kind.0.map(Into::into),
+            status: status.0.map(|status| status.0),
+            phase: phase.0.map(|phase| phase.0),
+            kind: kind.0.map(|kind| kind.0),
             since: since.0.map(|ApiTimestamp(since)| since),
             search: q.0.filter(|q| !q.is_empty()),
         };
@@ -76,13 +76,13 @@ impl JobRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Job>, Problem> {
+    ) -> Result<Cached<JobView>, Problem> {
         let id = path::job_id(&job_id)?;
         self.api.wait_for_models(&[Name::Jobs, Name::MatchingSummary], min).await?;
         let found = self.api.models.jobs().get(&caller.tenant, id).await;
-        let (job, _) = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
-        let preview = self.api.summary_preview(&caller.tenant, &job).await;
-        Ok(Cached::without(&Job::new(job, preview), RUNNING_TIMES, if_none_match.as_deref()))
+        let (mut job, _) = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
+        job.matching = self.api.summary_preview(&caller.tenant, &job).await;
+        Ok(Cached::without(&job, RUNNING_TIMES, if_none_match.as_deref()))
     }
 }
 
@@ -93,16 +93,15 @@ impl JobRoutes {
         filter: &JobFilter,
         limit: Limit,
         cursor: Option<&Cursor>,
-    ) -> Result<Page<Job>, Problem> {
+    ) -> Result<Page<JobView>, Problem> {
         // A cursor is valid only for the list that it was issued for.
         let list = format!("jobs {filter:?}");
         let after: Option<JobCursor> = cursor.map(|cursor| cursor.key(&list)).transpose()?;
         let page = self.api.models.jobs().list(&caller.tenant, filter, after, limit.get() as u32).await;
         let page = page.map_err(|error| from_query_error(&error))?;
-        let mut items = Vec::with_capacity(page.items.len());
-        for job in page.items {
-            let preview = self.api.summary_preview(&caller.tenant, &job).await;
-            items.push(Job::new(job, preview));
+        let mut items = page.items;
+        for job in &mut items {
+            job.matching = self.api.summary_preview(&caller.tenant, job).await;
         }
         Ok(Page { items, next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()) })
     }

@@ -1,15 +1,13 @@
 //! Matching jobs: the summary, current and historical, and the image matches.
 
 pub(crate) mod response_cache;
-mod summary;
 
 use std::sync::Arc;
 
-use domain::image_matching::summary::Summary as DomainSummary;
-use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, VideoId};
-use event_schemas::time::Timestamp;
+use domain::image_matching::summary::Summary;
+use event_schemas::ids::{JobId, ProductId};
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{Enum, Object, OpenApi};
 use projections::Name;
 use projections::image_match::{ImageMatchCursor, ImageMatchFilter, ImageMatchOrder, ImageMatchView};
 use projections::matching_summary::{Replayed, ScoresFrom, Snapshots};
@@ -18,7 +16,8 @@ use web::etag::{Cached, Rendered};
 use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp, ScoreValue, TextId};
+use web::schema::Api;
+use web::value::{ScoreValue, TextId};
 
 use super::Tag;
 use crate::ReadApi;
@@ -26,54 +25,6 @@ use crate::as_of::AsOf;
 use crate::errors::{from_query_error, from_summary_error, no_such_job};
 use crate::job_access::require_matching_job;
 use crate::min_position::MinPosition;
-
-pub use summary::{Eta, Summary};
-
-/// The order of a list of image matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Enum)]
-#[oai(rename = "ImageMatchOrder", rename_all = "snake_case", remote = "ImageMatchOrder")]
-pub enum Order {
-    #[default]
-    ScoreDesc,
-    ScoreAsc,
-    /// The latest match first.
-    Newest,
-    Oldest,
-}
-
-/// A product image found in a frame.
-#[derive(Clone, Debug, Object)]
-pub struct ImageMatch {
-    pub id: TextId<ImageMatchId>,
-    pub match_id: TextId<ImageMatchId>,
-    pub product_id: TextId<ProductId>,
-    pub video_id: TextId<VideoId>,
-    pub img_id: TextId<ImageId>,
-    pub frame_id: TextId<FrameId>,
-    pub score: ScoreValue,
-    /// The path of the evidence that the worker stored.
-    pub evidence_path: Option<String>,
-    pub occurred_at: ApiTimestamp,
-    /// The log position of the event that reported it.
-    pub position: ApiPosition,
-}
-
-impl From<ImageMatchView> for ImageMatch {
-    fn from(found: ImageMatchView) -> Self {
-        Self {
-            id: TextId(found.match_id.clone()),
-            match_id: TextId(found.match_id),
-            product_id: TextId(found.product_id),
-            video_id: TextId(found.video_id),
-            img_id: TextId(found.img_id),
-            frame_id: TextId(found.frame_id),
-            score: ScoreValue(found.score),
-            evidence_path: found.evidence_path,
-            occurred_at: ApiTimestamp(found.occurred_at),
-            position: ApiPosition(found.position),
-        }
-    }
-}
 
 /// Routes for matching jobs.
 #[derive(Clone, Debug)]
@@ -131,12 +82,12 @@ impl MatchingRoutes {
         /// Only matches with evidence, or only those without
         has_evidence: Query<Option<bool>>,
         product_id: Query<Option<TextId<ProductId>>>,
-        #[oai(default)] order: Query<Order>,
+        #[oai(default)] order: Query<Api<ImageMatchOrder>>,
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
-    ) -> Result<Cached<Page<ImageMatch>>, Problem> {
+    ) -> Result<Cached<Page<ImageMatchView>>, Problem> {
         let job = path::job_id(&job_id)?;
         self.api.wait_for_models(&[Name::ImageMatches, Name::Jobs], min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
@@ -145,8 +96,7 @@ impl MatchingRoutes {
             has_evidence: has_evidence.0,
             product_id: product_id.0.map(|TextId(id)| id),
         };
-        let order = ImageMatchOrder::from(order.0);
-        let page = self.page(job, &filter, order, limit.0, cursor.0.as_ref()).await?;
+        let page = self.page(job, &filter, *order.0, limit.0, cursor.0.as_ref()).await?;
         Ok(Cached::new(&page, if_none_match.as_deref()))
     }
 }
@@ -157,7 +107,7 @@ impl MatchingRoutes {
         let folded = self.api.job_fold(&caller.tenant, job).await?;
         let now = self.api.clock.now();
         let summary = self.api.summarize(job, &folded, now, ScoresFrom::ReadModel).await?;
-        Ok(self.api.summary_responses.render(summary, folded.position))
+        Ok(self.api.summary_responses.render(summary))
     }
 
     async fn refreshed_summary(&self, caller: &Caller, job: JobId) -> Result<Rendered, Problem> {
@@ -165,8 +115,7 @@ impl MatchingRoutes {
         let Replayed { folded, instant } =
             refreshed.map_err(|error| from_summary_error(&error))?.ok_or_else(no_such_job)?;
         require_matching_job(&folded)?;
-        let summary = self.api.summarize(job, &folded, instant, ScoresFrom::Log).await?;
-        Ok(rendered(summary, folded.position, None))
+        Ok(rendered(&self.api.summarize(job, &folded, instant, ScoresFrom::Log).await?))
     }
 
     async fn historical_summary(
@@ -188,8 +137,9 @@ impl MatchingRoutes {
             .map_err(|error| from_summary_error(&error))?
             .ok_or_else(|| Problem::not_found("no such job, or it did not exist at that time"))?;
         require_matching_job(&folded)?;
-        let summary = self.api.summarize(job, &folded, instant, scores).await?;
-        Ok(rendered(summary, folded.position, as_of.instant()))
+        let mut summary = self.api.summarize(job, &folded, instant, scores).await?;
+        summary.as_of = as_of.instant();
+        Ok(rendered(&summary))
     }
 
     async fn page(
@@ -199,20 +149,20 @@ impl MatchingRoutes {
         order: ImageMatchOrder,
         limit: Limit,
         cursor: Option<&Cursor>,
-    ) -> Result<Page<ImageMatch>, Problem> {
+    ) -> Result<Page<ImageMatchView>, Problem> {
         // A cursor is valid only for the list and order that it was issued for.
         let list = format!("matches of {job} by {order:?} {filter:?}");
         let after: Option<ImageMatchCursor> = cursor.map(|cursor| cursor.key(&list)).transpose()?;
         let found = self.api.models.image_matches().list(job, filter, order, after, limit.get() as u32).await;
         let found = found.map_err(|error| from_query_error(&error))?;
         Ok(Page {
-            items: found.items.into_iter().map(ImageMatch::from).collect(),
+            items: found.items,
             next_cursor: found.next.map(|next| Cursor::new(&list, &next).to_string()),
         })
     }
 }
 
 /// A summary whose tag ignores the position, which changes without any other change.
-fn rendered(summary: DomainSummary, position: Position, as_of: Option<Timestamp>) -> Rendered {
-    Rendered::without(&Summary::new(summary, position, as_of), &["position"])
+fn rendered(summary: &Summary) -> Rendered {
+    Rendered::without(summary, &["position"])
 }

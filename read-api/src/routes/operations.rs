@@ -8,14 +8,13 @@ use event_log::EventLog;
 use poem::http::{StatusCode, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
 use poem_openapi::param::Header;
-use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
 use web::caller::{Caller, Role};
 use web::json::Json;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp, UuidParam};
+use web::schema::Api;
 
 use super::Tag;
 use crate::ReadApi;
@@ -31,10 +30,10 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub enum Readiness {
     /// Ready
     #[oai(status = 200)]
-    Yes(Json<Ready>),
+    Yes(Json<Api<Ready>>),
     /// Not ready; see `checks`
     #[oai(status = 503)]
-    No(Json<Ready>),
+    No(Json<Api<Ready>>),
 }
 
 /// `/metrics`, in the form that the caller accepts.
@@ -48,7 +47,7 @@ impl IntoResponse for Metrics {
     fn into_response(self) -> Response {
         let (media_type, body) = match self {
             Self::Text(text) => (EXPOSITION, text),
-            Self::Latencies(latencies) => (Json::<Latencies>::CONTENT_TYPE, latencies.to_json_string()),
+            Self::Latencies(latencies) => ("application/json", Api(latencies).to_json_string()),
         };
         Response::builder()
             .content_type(media_type)
@@ -61,8 +60,7 @@ impl IntoResponse for Metrics {
 impl ApiResponse for Metrics {
     fn meta() -> MetaResponses {
         let text = MetaMediaType { content_type: "text/plain", schema: String::schema_ref() };
-        let json =
-            MetaMediaType { content_type: Json::<Latencies>::CONTENT_TYPE, schema: Latencies::schema_ref() };
+        let json = MetaMediaType { content_type: "application/json", schema: Api::<Latencies>::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
                 description: "The Prometheus text format; for `Accept: application/json` the latencies only",
@@ -75,7 +73,7 @@ impl ApiResponse for Metrics {
     }
 
     fn register(registry: &mut Registry) {
-        Latencies::register(registry);
+        Api::<Latencies>::register(registry);
     }
 }
 
@@ -117,8 +115,8 @@ pub struct OperationRoutes {
 impl OperationRoutes {
     /// Check that the process responds
     #[oai(path = "/live", method = "get", operation_id = "live")]
-    async fn live(&self) -> Json<Live> {
-        Json(Live { live: true })
+    async fn live(&self) -> Json<Api<Live>> {
+        Json(Api(Live { live: true }))
     }
 
     /// Check readiness
@@ -129,45 +127,45 @@ impl OperationRoutes {
     async fn ready(&self) -> Readiness {
         let checks = self.checks();
         let ready = checks.iter().all(|check| check.ok);
-        let body = Json(Ready { ready, checks });
+        let body = Json(Api(Ready { ready, checks }));
         if ready { Readiness::Yes(body) } else { Readiness::No(body) }
     }
 
     /// Get the server health
     #[oai(path = "/health", method = "get", operation_id = "health")]
-    async fn health(&self) -> Json<Health> {
+    async fn health(&self) -> Json<Api<Health>> {
         let checks = self.checks();
         let is_healthy = checks.iter().all(|check| check.ok && !check.warning);
-        Json(Health {
+        Json(Api(Health {
             status: if is_healthy { HealthStatus::Ok } else { HealthStatus::Degraded },
             version: self.api.server.version.to_owned(),
             uptime_seconds: self.uptime(),
             checks,
-        })
+        }))
     }
 
     /// Get the status of every component
     #[oai(path = "/status", method = "get", operation_id = "status")]
-    async fn status(&self, caller: Caller) -> Result<Json<Status>, Problem> {
+    async fn status(&self, caller: Caller) -> Result<Json<Api<Status>>, Problem> {
         caller.require(Role::Admin | Role::Service)?;
         let server = &self.api.server;
         let identity = self.api.log.identity();
-        Ok(Json(Status {
+        Ok(Json(Api(Status {
             version: server.version.to_owned(),
-            started_at: ApiTimestamp(server.started_at),
+            started_at: server.started_at,
             uptime_seconds: self.uptime(),
-            access: server.access.into(),
+            access: server.access,
             warnings: self.warnings(),
             log: LogStatus {
                 location: server.log.clone(),
-                id: UuidParam(identity.id),
+                id: identity.id,
                 epoch: identity.epoch,
-                head: ApiPosition(self.api.head()),
+                head: self.api.head(),
                 open: self.api.log_is_open(),
             },
             projections: self.api.projections(),
             components: server.components.iter().map(Into::into).collect(),
-        }))
+        })))
     }
 
     /// Get the metrics

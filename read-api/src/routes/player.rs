@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use event_schemas::ids::{PoolKey, UserId};
+use event_schemas::time::Timestamp;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Query};
-use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use projections::player::{BlockCursor, RatingView};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::Caller;
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
-use web::value::{ApiTimestamp, TextId};
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
@@ -19,9 +21,9 @@ use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 
 /// A player's rating in a pool, computed from results.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct PlayerRating {
-    pub pool_key: TextId<PoolKey>,
+    pub pool_key: PoolKey,
     pub rating: f64,
     /// The standard deviation of the rating, in the same points.
     pub deviation: f64,
@@ -29,25 +31,25 @@ pub struct PlayerRating {
     pub volatility: f64,
     /// The number of results that it is based on.
     pub games: u64,
-    pub last_rated_at: ApiTimestamp,
+    pub last_rated_at: Timestamp,
 }
 
 /// A player that the caller has blocked.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Block {
-    pub user_id: TextId<UserId>,
-    pub blocked_at: ApiTimestamp,
+    pub user_id: UserId,
+    pub blocked_at: Timestamp,
 }
 
 impl From<RatingView> for PlayerRating {
     fn from(view: RatingView) -> Self {
         Self {
-            pool_key: TextId(view.pool_key),
+            pool_key: view.pool_key,
             rating: view.skill.rating,
             deviation: view.skill.deviation,
             volatility: view.skill.volatility,
             games: view.games,
-            last_rated_at: ApiTimestamp(view.last_rated_at),
+            last_rated_at: view.last_rated_at,
         }
     }
 }
@@ -118,10 +120,7 @@ impl PlayerRoutes {
         let blocked = blocks.iter().map(|block| block.blocked);
         let user_ids = self.api.server.subjects.user_ids(&caller.tenant, blocked).await?;
         let named = |block: &projections::player::BlockView| {
-            Some(Block {
-                user_id: TextId(user_ids.user_id(block.blocked)?),
-                blocked_at: ApiTimestamp(block.blocked_at),
-            })
+            Some(Block { user_id: user_ids.user_id(block.blocked)?, blocked_at: block.blocked_at })
         };
         let page = Page {
             items: blocks.iter().filter_map(named).collect(),

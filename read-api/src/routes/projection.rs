@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path};
+use projections::status::ProjectionStatus;
 use projections::{ControlError, Name, NoSuchProjection};
 use web::caller::{Caller, Role};
 use web::etag::Cached;
 use web::json::Json;
 use web::problem::Problem;
+use web::schema::Api;
 
 use super::Tag;
 use crate::ReadApi;
-use dto::{ProjectionCommandAccepted, ProjectionDto, ProjectionList, RebuildAccepted};
+use dto::{ProjectionCommandAccepted, ProjectionList, RebuildAccepted};
 
 /// Routes for projections.
 #[derive(Clone, Debug)]
@@ -47,15 +49,19 @@ impl ProjectionRoutes {
     /// A new generation is built alongside the live one (blue/green), and replaces it once it has caught up. Needs
     /// the role `admin`.
     #[oai(path = "/internal/projections/:name/rebuild", method = "post", operation_id = "rebuild_projection")]
-    async fn rebuild(&self, caller: Caller, name: Path<String>) -> Result<Json<RebuildAccepted>, Problem> {
+    async fn rebuild(
+        &self,
+        caller: Caller,
+        name: Path<String>,
+    ) -> Result<Json<Api<RebuildAccepted>>, Problem> {
         let name = authorize(&caller, &name)?;
         let generation = self.api.models.rebuild(name).await.map_err(|error| from_control_error(&error))?;
         tracing::info!(projection = %name, generation, tenant = %caller.tenant, "rebuild requested");
-        Ok(Json(RebuildAccepted {
+        Ok(Json(Api(RebuildAccepted {
             name: name.to_string(),
             generation,
             detail: format!("generation {generation} is being built alongside the live one"),
-        }))
+        })))
     }
 
     /// Pause a projection
@@ -66,7 +72,7 @@ impl ProjectionRoutes {
         &self,
         caller: Caller,
         name: Path<String>,
-    ) -> Result<Json<ProjectionCommandAccepted>, Problem> {
+    ) -> Result<Json<Api<ProjectionCommandAccepted>>, Problem> {
         let name = authorize(&caller, &name)?;
         self.api.models.pause(name).await.map_err(|error| from_control_error(&error))?;
         tracing::info!(projection = %name, tenant = %caller.tenant, "projection paused");
@@ -81,7 +87,7 @@ impl ProjectionRoutes {
         &self,
         caller: Caller,
         name: Path<String>,
-    ) -> Result<Json<ProjectionCommandAccepted>, Problem> {
+    ) -> Result<Json<Api<ProjectionCommandAccepted>>, Problem> {
         let name = authorize(&caller, &name)?;
         self.api.models.resume(name).await.map_err(|error| from_control_error(&error))?;
         tracing::info!(projection = %name, tenant = %caller.tenant, "projection resumed");
@@ -91,9 +97,9 @@ impl ProjectionRoutes {
 
 impl ReadApi {
     /// The status of each read model, judged by the settings.
-    pub(crate) fn projections(&self) -> Vec<ProjectionDto> {
+    pub(crate) fn projections(&self) -> Vec<ProjectionStatus> {
         let limits = self.server.lag_limits;
-        self.models.status().into_iter().map(|status| ProjectionDto::new(status, limits)).collect()
+        self.models.status().into_iter().map(|status| dto::judge(status, limits)).collect()
     }
 }
 
@@ -117,6 +123,6 @@ fn from_control_error(error: &ControlError) -> Problem {
     }
 }
 
-fn accepted(name: Name, detail: String) -> Json<ProjectionCommandAccepted> {
-    Json(ProjectionCommandAccepted { name: name.to_string(), detail })
+fn accepted(name: Name, detail: String) -> Json<Api<ProjectionCommandAccepted>> {
+    Json(Api(ProjectionCommandAccepted { name: name.to_string(), detail }))
 }

@@ -5,20 +5,21 @@ mod summary;
 
 use std::sync::Arc;
 
-use event_schemas::ids::{SubjectId, Tenant};
+use event_schemas::ids::{Position, SubjectId, Tenant};
 use event_schemas::sealed::SealedField;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use projections::challenge::{ChallengeStatus, Direction};
 use projections::game_match::GameMatchStatus;
 use projections::queue::{EntryStatus, EntryView};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::{Caller, Role, Roles};
 use web::etag::Cached;
 use web::path;
 use web::problem::Problem;
 use web::sse::StreamResponse;
-use web::value::ApiPosition;
 
 use super::challenge::Challenge;
 use super::game_match::GameMatch;
@@ -38,17 +39,17 @@ pub use summary::{
 const CHALLENGES_MAX: u32 = 100;
 
 /// The current activity of a player.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct CurrentActivity {
     /// The entry that is searching or being placed.
     pub entry: Option<QueueEntry>,
     /// The match that is being placed or played.
-    #[oai(rename = "match")]
+    #[serde(rename = "match")]
     pub playing: Option<GameMatch>,
     /// The pending challenges: incoming ones first, then outgoing ones, each newest first.
     pub challenges: Vec<Challenge>,
     /// The log position that the response reflects.
-    pub position: ApiPosition,
+    pub position: Position,
 }
 
 /// Routes for queues and pools.
@@ -101,14 +102,9 @@ impl QueueRoutes {
                 entry: self.active_entry(&caller.tenant, subject).await?,
                 playing: self.active_match(&caller.tenant, subject).await?,
                 challenges: self.pending_challenges(&caller.tenant, subject).await?,
-                position: ApiPosition(position),
+                position,
             },
-            None => CurrentActivity {
-                entry: None,
-                playing: None,
-                challenges: Vec::new(),
-                position: ApiPosition(position),
-            },
+            None => CurrentActivity { entry: None, playing: None, challenges: Vec::new(), position },
         };
         Ok(Cached::without(&active, entry::RUNNING_TIMES, if_none_match.as_deref()))
     }

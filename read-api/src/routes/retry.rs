@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::breaker;
+use event_schemas::failure::{FailureCategory, FailureCode};
+use event_schemas::ids::Position;
+use event_schemas::time::Timestamp;
+use poem_openapi::OpenApi;
 use poem_openapi::param::Header;
-use poem_openapi::{Enum, Object, OpenApi};
 use projections::Name;
 use projections::retry::{Outcomes, RetryClass, RetryCounts};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::{Caller, Role};
-use web::enums::{FailureCategory, failure_code};
 use web::etag::Cached;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp};
 
 use super::Tag;
 use crate::ReadApi;
@@ -20,55 +23,27 @@ use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use crate::server::BreakerStatus;
 
-/// The number of scheduled retries by reason.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "RetryCounts")]
-pub struct RetryCountsDto {
-    /// After the backoff of the retry policy; only these count as attempts.
-    pub backoff: u64,
-    /// After the delay that a service requested.
-    pub rate_limited: u64,
-    /// Because the circuit breaker of a service is open.
-    pub parked: u64,
-    /// Because a worker stopped.
-    pub interrupted: u64,
-    /// Because a caller requested an immediate retry.
-    pub asked: u64,
-}
-
-/// The outcomes of failures.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "RetryOutcomes")]
-pub struct RetryOutcomesDto {
-    /// The job was retried and completed.
-    pub recovered: u64,
-    /// The job was cancelled before it completed or failed.
-    pub cancelled: u64,
-    pub non_retryable: u64,
-    pub maximum_attempts: u64,
-    pub crash_loop: u64,
-    pub no_policy: u64,
-}
-
 /// A class of errors with which jobs failed.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "RetryClass")]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "RetryClass")]
 pub struct RetryClassDto {
-    pub code: String,
+    #[schemars(with = "String")]
+    pub code: FailureCode,
     pub category: FailureCategory,
     /// The number of attempts that failed with it.
     pub failed_attempts: u64,
-    pub retries: RetryCountsDto,
+    pub retries: RetryCounts,
     /// The mean delay before a retry; null if there was none.
     pub mean_delay_seconds: Option<f64>,
     pub longest_delay_seconds: Option<f64>,
-    pub outcomes: RetryOutcomesDto,
-    pub last_failed_at: ApiTimestamp,
+    pub outcomes: Outcomes,
+    pub last_failed_at: Timestamp,
 }
 
 /// The state of a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename = "BreakerState", rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "BreakerState")]
+#[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Calls are made.
     Closed,
@@ -79,42 +54,27 @@ pub enum BreakerState {
 }
 
 /// The circuit breaker of an external service.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "Breaker")]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Breaker")]
 pub struct Breaker {
-    pub service: String,
+    pub service: &'static str,
     pub state: BreakerState,
     /// When the breaker becomes half-open; null unless it is open.
-    pub open_until: Option<ApiTimestamp>,
+    pub open_until: Option<Timestamp>,
     /// The number of openings in a row.
     pub openings: u32,
 }
 
 /// Retry statistics and circuit breakers.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "RetryReport")]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "RetryReport")]
 pub struct RetryReport {
     /// The tenant's error classes, by code.
     pub classes: Vec<RetryClassDto>,
     /// The circuit breakers, which all tenants share.
     pub breakers: Vec<Breaker>,
     /// The log position that the classes reflect.
-    pub position: ApiPosition,
-}
-
-impl From<RetryCounts> for RetryCountsDto {
-    fn from(counts: RetryCounts) -> Self {
-        let RetryCounts { backoff, rate_limited, parked, interrupted, asked } = counts;
-        Self { backoff, rate_limited, parked, interrupted, asked }
-    }
-}
-
-impl From<Outcomes> for RetryOutcomesDto {
-    fn from(outcomes: Outcomes) -> Self {
-        let Outcomes { recovered, cancelled, non_retryable, maximum_attempts, crash_loop, no_policy } =
-            outcomes;
-        Self { recovered, cancelled, non_retryable, maximum_attempts, crash_loop, no_policy }
-    }
+    pub position: Position,
 }
 
 impl From<RetryClass> for RetryClassDto {
@@ -122,14 +82,14 @@ impl From<RetryClass> for RetryClassDto {
         let scheduled = class.scheduled();
         let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
         Self {
-            code: failure_code(class.code),
-            category: class.category.into(),
+            code: class.code,
+            category: class.category,
             failed_attempts: class.failed_attempts,
-            retries: class.retries.into(),
+            retries: class.retries,
             mean_delay_seconds: (scheduled > 0).then(|| seconds(class.delay_micros) / scheduled as f64),
             longest_delay_seconds: (scheduled > 0).then(|| seconds(class.longest_delay_micros)),
-            outcomes: class.outcomes.into(),
-            last_failed_at: ApiTimestamp(class.last_failed_at),
+            outcomes: class.outcomes,
+            last_failed_at: class.last_failed_at,
         }
     }
 }
@@ -138,10 +98,10 @@ impl From<BreakerStatus> for Breaker {
     fn from((service, phase, openings): BreakerStatus) -> Self {
         let (state, open_until) = match phase {
             breaker::CircuitState::Closed => (BreakerState::Closed, None),
-            breaker::CircuitState::Open { until } => (BreakerState::Open, Some(ApiTimestamp(until))),
+            breaker::CircuitState::Open { until } => (BreakerState::Open, Some(until)),
             breaker::CircuitState::HalfOpen => (BreakerState::HalfOpen, None),
         };
-        Self { service: service.to_owned(), state, open_until, openings }
+        Self { service, state, open_until, openings }
     }
 }
 
@@ -170,7 +130,7 @@ impl RetryRoutes {
         let report = RetryReport {
             classes: classes.into_iter().map(Into::into).collect(),
             breakers: self.api.server.breakers.statuses().into_iter().map(Into::into).collect(),
-            position: ApiPosition(position),
+            position,
         };
         Ok(Cached::without(&report, &["position"], if_none_match.as_deref()))
     }

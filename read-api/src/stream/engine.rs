@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use event_schemas::ids::{Position, Tenant};
 use futures_util::FutureExt;
-use poem_openapi::types::{ToJSON, Type};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -41,7 +42,7 @@ pub(crate) struct Progress {
 /// Reads what happens to one object, and makes the updates.
 pub(crate) trait Follower: Send + Sized + 'static {
     /// The data of the updates.
-    type Data: ToJSON + Type;
+    type Data: Serialize + JsonSchema;
 
     /// The shortest time between two reads: long enough to read many events at once, short enough to send a state
     /// change within 50 ms.

@@ -5,13 +5,13 @@ use std::time::Duration;
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 use projections::Name;
-use projections::status::{Failure, Progress, ProjectionStatus, RebuildStatus, ReportedState};
+use projections::status::{Failure, LagState, Progress, ProjectionStatus, RebuildStatus, ReportedState};
 use serde_json::{Value, json};
 
 use super::events::registered;
 use super::fixture::{LAG_LIMITS, ReadApiFixture, acme};
 use crate::routes::operations::dto::Check;
-use crate::routes::projection::dto::{LagState, ProjectionDto};
+use crate::routes::projection::dto::judge;
 use crate::server::LagLimits;
 
 const HEAD: u64 = 10_000_000;
@@ -20,22 +20,25 @@ const LIMITS: LagLimits = LagLimits { warn: 10_000, max: 1_000_000 };
 /// A read model that was live, and is now this many events behind.
 fn status(lag: u64, state: ReportedState) -> ProjectionStatus {
     ProjectionStatus {
-        name: "jobs",
+        name: "jobs".to_owned(),
         revision: 1,
         generation: Some(1),
         state,
         position: Position(HEAD - lag),
         head: Position(HEAD),
         lag_events: lag,
+        lag_state: LagState::Ok,
         lag_seconds: 60.0,
         events_per_second: 50_000.0,
+        progress: None,
+        stop: None,
         rebuild: None,
     }
 }
 
 /// Whether the server is ready with this read model, whether it warns, and the sentence for the operator.
 fn check(status: ProjectionStatus) -> (bool, bool, String) {
-    let check = Check::from(ProjectionDto::new(status, LIMITS));
+    let check = Check::from(judge(status, LIMITS));
     (check.ok, check.warning, check.detail)
 }
 
@@ -44,8 +47,12 @@ fn failure() -> Failure {
         position: Position(7),
         event_type: None,
         error: "disk I/O error".to_owned(),
-        remedy: "check the disk",
+        remedy: "check the disk".into(),
     }
+}
+
+fn failed(state: ReportedState) -> ProjectionStatus {
+    ProjectionStatus { stop: Some(failure()), ..status(1, state) }
 }
 
 fn halfway() -> Progress {
@@ -60,10 +67,10 @@ fn live_model_far_behind_is_not_ready_and_says_how_far() {
         detail.starts_with("live, 3144723 events behind the head, 68 %, about 63 s left; wait; if it falls"),
         "{detail}"
     );
-    let projection = ProjectionDto::new(status(3_144_723, ReportedState::Live), LIMITS);
+    let projection = judge(status(3_144_723, ReportedState::Live), LIMITS);
     assert_eq!(projection.lag_state, LagState::TooFarBehind);
     let progress = projection.progress.unwrap();
-    assert_eq!((progress.target.0.0, progress.fraction), (HEAD, 0.685_527_7));
+    assert_eq!((progress.target.0, progress.fraction), (HEAD, 0.685_527_7));
 }
 
 #[test]
@@ -84,35 +91,36 @@ fn lag_limits_are_exceeded_by_one_event_more() {
 
 #[test]
 fn catch_up_after_a_start_has_progress_and_eta() {
-    let catching_up = ReportedState::CatchingUp(halfway());
-    let (ok, _, detail) = check(status(HEAD / 2, catching_up.clone()));
+    let catching_up =
+        ProjectionStatus { progress: Some(halfway()), ..status(HEAD / 2, ReportedState::CatchingUp) };
+    let (ok, _, detail) = check(catching_up.clone());
     assert!(!ok);
     assert_eq!(
         detail,
         "catching up, 5000000 events behind the head, 50 %, about 34 s left; wait until it has caught up"
     );
-    let first = ProjectionStatus { generation: None, ..status(HEAD / 2, catching_up) };
+    let first = ProjectionStatus { generation: None, ..catching_up };
     assert!(check(first).2.starts_with("being built, 5000000 events behind the head, 50 %"));
 }
 
 #[test]
 fn model_that_does_not_move_has_no_eta() {
-    for state in [ReportedState::Paused, ReportedState::Stopped(failure())] {
-        let projection = ProjectionDto::new(status(20_000, state), LIMITS);
+    for state in [ReportedState::Paused, ReportedState::Stopped] {
+        let projection = judge(status(20_000, state), LIMITS);
         assert_eq!(projection.progress.unwrap().eta_seconds, None);
     }
 }
 
 #[test]
 fn failures_have_their_reason_and_remedy() {
-    let (ok, _, detail) = check(status(1, ReportedState::Stopped(failure())));
+    let (ok, _, detail) = check(failed(ReportedState::Stopped));
     assert!(!ok);
     assert_eq!(detail, "stopped at position 7: disk I/O error, 1 events behind the head; check the disk");
-    assert!(!check(status(1, ReportedState::Retrying(failure()))).0);
+    assert!(!check(failed(ReportedState::Retrying)).0);
     let rebuild = RebuildStatus { generation: 2, progress: halfway(), failed: Some(failure()) };
-    let failed = ProjectionStatus { rebuild: Some(rebuild), ..status(0, ReportedState::Live) };
+    let half_built = ProjectionStatus { rebuild: Some(rebuild), ..status(0, ReportedState::Live) };
     assert_eq!(
-        check(failed),
+        check(half_built),
         (
             true,
             true,

@@ -1,4 +1,4 @@
-use read_api::routes::projection::dto::{LagState, ProjectionStateDto, RebuildDto};
+use projections::status::{LagState, RebuildStatus, ReportedState};
 
 use super::super::projections::tests::{failure, jobs, progress};
 use super::*;
@@ -6,17 +6,17 @@ use super::*;
 #[test]
 fn only_a_read_model_that_works_is_ok() {
     let stop = Some(failure());
-    let rebuild = |failed| Some(RebuildDto { generation: 2, progress: progress(), failed });
+    let rebuild = |failed| Some(RebuildStatus { generation: 2, progress: progress(), failed });
     let cases = [
         (jobs(), Verdict::Ok),
-        (ProjectionDto { rebuild: rebuild(None), ..jobs() }, Verdict::Ok),
-        (ProjectionDto { rebuild: rebuild(stop.clone()), ..jobs() }, Verdict::Warn),
-        (ProjectionDto { state: ProjectionStateDto::Paused, ..jobs() }, Verdict::Warn),
-        (ProjectionDto { state: ProjectionStateDto::CatchingUp, ..jobs() }, Verdict::Warn),
-        (ProjectionDto { lag_state: LagState::Behind, ..jobs() }, Verdict::Warn),
-        (ProjectionDto { lag_state: LagState::TooFarBehind, ..jobs() }, Verdict::Fail),
-        (ProjectionDto { state: ProjectionStateDto::Retrying, stop: stop.clone(), ..jobs() }, Verdict::Fail),
-        (ProjectionDto { state: ProjectionStateDto::Stopped, stop, ..jobs() }, Verdict::Fail),
+        (ProjectionStatus { rebuild: rebuild(None), ..jobs() }, Verdict::Ok),
+        (ProjectionStatus { rebuild: rebuild(stop.clone()), ..jobs() }, Verdict::Warn),
+        (ProjectionStatus { state: ReportedState::Paused, ..jobs() }, Verdict::Warn),
+        (ProjectionStatus { state: ReportedState::CatchingUp, ..jobs() }, Verdict::Warn),
+        (ProjectionStatus { lag_state: LagState::Behind, ..jobs() }, Verdict::Warn),
+        (ProjectionStatus { lag_state: LagState::TooFarBehind, ..jobs() }, Verdict::Fail),
+        (ProjectionStatus { state: ReportedState::Retrying, stop: stop.clone(), ..jobs() }, Verdict::Fail),
+        (ProjectionStatus { state: ReportedState::Stopped, stop, ..jobs() }, Verdict::Fail),
     ];
     for (projection, verdict) in cases {
         let finding = read_model(&projection);

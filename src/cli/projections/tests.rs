@@ -7,20 +7,19 @@ use event_schemas::ids::Position;
 use poem::endpoint::make_sync;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use poem::{Route, get, post};
-use read_api::routes::projection::dto::{LagState, ProgressDto, ProjectionFailureDto};
-use web::value::ApiPosition;
+use projections::status::{Failure as Stop, LagState, Progress, ReportedState};
 
 use super::*;
 
 /// A read model that is live and up to date, as generation 1.
-pub(crate) fn jobs() -> ProjectionDto {
-    ProjectionDto {
+pub(crate) fn jobs() -> ProjectionStatus {
+    ProjectionStatus {
         name: "jobs".to_owned(),
         revision: 1,
         generation: Some(1),
-        state: ProjectionStateDto::Live,
-        position: ApiPosition(Position(100)),
-        head: ApiPosition(Position(100)),
+        state: ReportedState::Live,
+        position: Position(100),
+        head: Position(100),
         lag_events: 0,
         lag_state: LagState::Ok,
         lag_seconds: 0.0,
@@ -31,41 +30,41 @@ pub(crate) fn jobs() -> ProjectionDto {
     }
 }
 
-pub(crate) fn failure() -> ProjectionFailureDto {
-    ProjectionFailureDto {
-        position: ApiPosition(Position(7)),
+pub(crate) fn failure() -> Stop {
+    Stop {
+        position: Position(7),
         event_type: None,
         error: "the disk is broken".to_owned(),
-        remedy: "replace the disk".to_owned(),
+        remedy: "replace the disk".into(),
     }
 }
 
-pub(crate) fn progress() -> ProgressDto {
-    let (at, target) = (ApiPosition(Position(43)), ApiPosition(Position(100)));
-    ProgressDto { at, target, fraction: 0.43, eta_seconds: Some(4.2) }
+pub(crate) fn progress() -> Progress {
+    let (at, target) = (Position(43), Position(100));
+    Progress { at, target, fraction: 0.43, eta_seconds: Some(4.2) }
 }
 
-fn rebuilding(failed: Option<ProjectionFailureDto>) -> ProjectionDto {
-    let rebuild = RebuildDto { generation: 2, progress: progress(), failed };
-    ProjectionDto { rebuild: Some(rebuild), ..jobs() }
+fn rebuilding(failed: Option<Stop>) -> ProjectionStatus {
+    let rebuild = RebuildStatus { generation: 2, progress: progress(), failed };
+    ProjectionStatus { rebuild: Some(rebuild), ..jobs() }
 }
 
-fn rebuilt() -> ProjectionDto {
-    ProjectionDto { generation: Some(2), ..jobs() }
+fn rebuilt() -> ProjectionStatus {
+    ProjectionStatus { generation: Some(2), ..jobs() }
 }
 
 /// Runs `projections rebuild jobs` against a server that shows these states one after the other, and returns the number
 /// of states that it did not ask for.
-async fn rebuild(states: Vec<ProjectionDto>, no_wait: bool) -> (Result<(), Failure>, usize) {
+async fn rebuild(states: Vec<ProjectionStatus>, no_wait: bool) -> (Result<(), Failure>, usize) {
     let states = std::sync::Arc::new(Mutex::new(VecDeque::from(states)));
     let shown = std::sync::Arc::clone(&states);
     let list = make_sync(move |_| {
         let next = shown.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        ProjectionList { items: next.into_iter().collect() }.to_json_string()
+        json!(ProjectionList { items: next.into_iter().collect() }).to_string()
     });
     let accepted = make_sync(|_| {
         let (name, detail) = ("jobs".to_owned(), "generation 2 is being built".to_owned());
-        RebuildAccepted { name, generation: 2, detail }.to_json_string()
+        json!(RebuildAccepted { name, generation: 2, detail }).to_string()
     });
     let routes = Route::new()
         .at("/internal/projections", get(list))
@@ -97,7 +96,7 @@ async fn rebuild_without_waiting_returns_at_once() {
 }
 
 /// The exit code and the message of a rebuild that shows these states.
-async fn failed(states: Vec<ProjectionDto>) -> (u8, String) {
+async fn failed(states: Vec<ProjectionStatus>) -> (u8, String) {
     let failure = rebuild(states, false).await.0.unwrap_err();
     (failure.exit_code(), failure.to_string())
 }
@@ -114,7 +113,7 @@ async fn failed_rebuild_is_an_error_with_reason_and_remedy() {
 
 #[tokio::test]
 async fn rebuild_that_is_gone_is_an_error() {
-    let stopped = ProjectionDto { state: ProjectionStateDto::Stopped, stop: Some(failure()), ..jobs() };
+    let stopped = ProjectionStatus { state: ReportedState::Stopped, stop: Some(failure()), ..jobs() };
     let (code, message) = failed(vec![rebuilding(None), stopped]).await;
     assert_eq!(code, 1);
     assert!(message.ends_with("at position 7: the disk is broken; replace the disk"), "{message}");
@@ -125,8 +124,8 @@ async fn rebuild_that_is_gone_is_an_error() {
 
 #[tokio::test]
 async fn rebuild_continues_after_its_files_were_reopened() {
-    let retrying = ProjectionDto { state: ProjectionStateDto::Retrying, stop: Some(failure()), ..jobs() };
-    let first = ProjectionDto { generation: None, state: ProjectionStateDto::CatchingUp, ..jobs() };
+    let retrying = ProjectionStatus { state: ReportedState::Retrying, stop: Some(failure()), ..jobs() };
+    let first = ProjectionStatus { generation: None, state: ReportedState::CatchingUp, ..jobs() };
     let (result, left) = rebuild(vec![rebuilding(None), retrying, first, rebuilt()], false).await;
     assert!(result.is_ok(), "{result:?}");
     assert_eq!(left, 0);
@@ -134,15 +133,15 @@ async fn rebuild_continues_after_its_files_were_reopened() {
 
 #[test]
 fn list_shows_progress_rebuilds_errors_and_remedies() {
-    let catching_up = ProjectionDto {
+    let catching_up = ProjectionStatus {
         generation: None,
-        state: ProjectionStateDto::CatchingUp,
-        position: ApiPosition(Position(43)),
+        state: ReportedState::CatchingUp,
+        position: Position(43),
         lag_events: 57,
         progress: Some(progress()),
         ..jobs()
     };
-    let retrying = ProjectionDto { state: ProjectionStateDto::Retrying, stop: Some(failure()), ..jobs() };
+    let retrying = ProjectionStatus { state: ReportedState::Retrying, stop: Some(failure()), ..jobs() };
     let shown = [jobs(), catching_up, retrying, rebuilding(None), rebuilding(Some(failure()))];
     insta::assert_snapshot!(shown.map(|projection| lines(&projection)).join("\n"), @r"
     jobs               live        generation   1  position        100  lag        0 events

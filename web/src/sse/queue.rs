@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use event_schemas::ids::Position;
-use poem_openapi::types::ToJSON;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -62,17 +62,17 @@ pub struct Update {
 
 impl Update {
     /// Progress. Only the newest of several within a quarter of a second is sent.
-    pub fn progress(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+    pub fn progress(event: &'static str, id: Option<Position>, data: &impl Serialize) -> Self {
         Self::new(Kind::Progress, event, id, data)
     }
 
     /// A change of state. Always sent, and in order.
-    pub fn state(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+    pub fn state(event: &'static str, id: Option<Position>, data: &impl Serialize) -> Self {
         Self::new(Kind::State, event, id, data)
     }
 
     /// The last change of the stream's resource.
-    pub fn last(event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
+    pub fn last(event: &'static str, id: Option<Position>, data: &impl Serialize) -> Self {
         Self::new(Kind::Last, event, id, data)
     }
 
@@ -88,8 +88,8 @@ impl Update {
         self.kind == Kind::Last
     }
 
-    fn new(kind: Kind, event: &'static str, id: Option<Position>, data: &impl ToJSON) -> Self {
-        let mut data = data.to_json().unwrap_or(Value::Null);
+    fn new(kind: Kind, event: &'static str, id: Option<Position>, data: &impl Serialize) -> Self {
+        let mut data = serde_json::to_value(data).unwrap_or(Value::Null);
         let members = match &mut data {
             Value::Object(members) => {
                 for ours in ["event", "connection_id", "update_count"] {
@@ -183,7 +183,7 @@ pub struct SseQueue {
 
 impl SseQueue {
     /// A queue with the event `connected`, which contains `data`.
-    pub fn new(connection: Uuid, data: &impl ToJSON, now: Instant) -> Self {
+    pub fn new(connection: Uuid, data: &impl Serialize, now: Instant) -> Self {
         let connected = Update::state("connected", None, data);
         Self {
             connection,

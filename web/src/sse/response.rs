@@ -9,9 +9,11 @@ use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::Type;
+use schemars::JsonSchema;
 
 use super::Reader;
 use super::queue::{Outgoing, SseQueue};
+use crate::schema;
 
 const MEDIA_TYPE: &str = "text/event-stream";
 
@@ -66,10 +68,10 @@ fn described(ty: &'static str, description: &'static str) -> MetaSchemaRef {
 }
 
 /// One event of the stream. Its data is JSON text of a `T`.
-fn event<T: Type>() -> MetaSchemaRef {
+fn event<T: JsonSchema>() -> MetaSchemaRef {
     let data = MetaSchema {
         description: Some("JSON text of the object described here."),
-        any_of: vec![MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))), T::schema_ref()],
+        any_of: vec![MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))), schema::reference::<T>()],
         ..MetaSchema::ANY
     };
     let properties = vec![
@@ -83,7 +85,7 @@ fn event<T: Type>() -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-impl<T: Type> ApiResponse for StreamResponse<T> {
+impl<T: JsonSchema> ApiResponse for StreamResponse<T> {
     fn meta() -> MetaResponses {
         let header = |name: &str, value: &str| MetaHeader {
             name: name.into(),
@@ -113,6 +115,6 @@ impl<T: Type> ApiResponse for StreamResponse<T> {
     }
 
     fn register(registry: &mut Registry) {
-        T::register(registry);
+        schema::register::<T>(registry);
     }
 }

@@ -7,15 +7,16 @@ use domain::job::analysis::url;
 use domain::job::history::Status as JobStatus;
 use domain::job::{Action, pipeline};
 use event_schemas::ids::{JobId, VideoId};
-use event_schemas::job::{JobKind, JobSource};
+use event_schemas::job::{JobKind, JobSource, Phase};
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::enums::{Phase, Tag};
 use web::json::{Accepted, Json};
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::engine::problem;
@@ -42,17 +43,6 @@ impl Example for StartAnalysis {
     }
 }
 
-/// The status of an analysis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename = "AnalysisState", rename_all = "snake_case", remote = "JobStatus")]
-enum AnalysisState {
-    Pending,
-    Running,
-    Completed,
-    Failed,
-    Cancelled,
-}
-
 /// The analysis of a video.
 #[derive(Debug, Object)]
 struct AnalysisStarted {
@@ -60,8 +50,8 @@ struct AnalysisStarted {
     job_id: UuidParam<JobId>,
     video_id: TextId<VideoId>,
     url: String,
-    status: AnalysisState,
-    phase: Phase,
+    status: Api<JobStatus>,
+    phase: Api<Phase>,
     /// The display name of the phase.
     current_stage: String,
     /// From 0 to 100.
@@ -77,7 +67,7 @@ struct AnalysisStarted {
 struct AnalysisCancelled {
     id: UuidParam<JobId>,
     job_id: UuidParam<JobId>,
-    status: AnalysisState,
+    status: Api<JobStatus>,
     position: ApiPosition,
 }
 
@@ -135,7 +125,7 @@ impl AnalysisCommands {
         Ok(Json(AnalysisCancelled {
             id: job.into(),
             job_id: job.into(),
-            status: AnalysisState::Cancelled,
+            status: Api(JobStatus::Cancelled),
             position,
         }))
     }

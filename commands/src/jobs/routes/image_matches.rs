@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
-use web::enums::Tag;
 use web::json::{Batch, Json};
 use web::problem::Problem;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
 
 use crate::engine::command_context::occurred_at;

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use domain::job::{Action, Command};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::JobId;
-use event_schemas::job::{JobCreated, JobKind as StoredKind};
+use event_schemas::job::{JobCreated, JobKind, Phase};
 use event_schemas::stream::StreamId;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
-use web::enums::{JobKind, Phase, Tag};
 use web::json::{Created, Json};
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
 use crate::engine::execute::ExecuteError;
@@ -31,7 +32,7 @@ struct CreateJob {
     /// The job's id; generated if it is missing.
     job_id: Option<UuidParam<JobId>>,
     /// The kind of work. Default: `product_video_matching`.
-    kind: Option<JobKind>,
+    kind: Option<Api<JobKind>>,
     /// A display name.
     #[oai(validator(min_length = 1, max_length = 200))]
     name: Option<String>,
@@ -43,7 +44,7 @@ impl poem_openapi::types::Example for CreateJob {
     fn example() -> Self {
         Self {
             job_id: None,
-            kind: Some(JobKind::ProductVideoMatching),
+            kind: Some(Api(JobKind::ProductVideoMatching)),
             name: Some("spring collection".to_owned()),
             metadata: Some(BTreeMap::from([("season".to_owned(), "2026".into())])),
         }
@@ -55,11 +56,11 @@ impl poem_openapi::types::Example for CreateJob {
 struct CreatedJob {
     id: UuidParam<JobId>,
     job_id: UuidParam<JobId>,
-    kind: JobKind,
+    kind: Api<JobKind>,
     #[oai(skip_serializing_if_is_none)]
     name: Option<String>,
     metadata: BTreeMap<String, Value>,
-    phase: Phase,
+    phase: Api<Phase>,
     attempt: u32,
     created_at: ApiTimestamp,
     /// Log position of the job's creation. Send it as `X-Min-Position` to read your own write.
@@ -70,7 +71,7 @@ struct CreatedJob {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ChangePhase {
-    phase: Phase,
+    phase: Api<Phase>,
     /// The reason; for a failure, the error message.
     #[oai(validator(max_length = 2000))]
     reason: Option<String>,
@@ -80,7 +81,7 @@ struct ChangePhase {
 
 impl poem_openapi::types::Example for ChangePhase {
     fn example() -> Self {
-        Self { phase: Phase::Matching, reason: None, occurred_at: None }
+        Self { phase: Api(Phase::Matching), reason: None, occurred_at: None }
     }
 }
 
@@ -89,7 +90,7 @@ impl poem_openapi::types::Example for ChangePhase {
 struct ChangedPhase {
     id: UuidParam<JobId>,
     job_id: UuidParam<JobId>,
-    phase: Phase,
+    phase: Api<Phase>,
     position: ApiPosition,
 }
 
@@ -129,9 +130,9 @@ impl JobCommands {
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
         let cause = request.cause(&self.0.engine, &format!("PUT /jobs/{job}/phase"), &body.0).await?;
-        let phase = body.0.phase;
+        let phase = *body.0.phase;
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
-        let action = Action::ChangePhase { to: phase.into(), reason: body.0.reason, eta_priors };
+        let action = Action::ChangePhase { to: phase, reason: body.0.reason, eta_priors };
         self.set_phase(job, &cause, Command { at, action }, phase).await
     }
 
@@ -187,7 +188,7 @@ impl JobCommands {
         let job_id = body.job_id.map_or_else(generated, |id| *id);
         let created = JobCreated {
             job_id,
-            kind: body.kind.map_or(StoredKind::ProductVideoMatching, StoredKind::from),
+            kind: body.kind.map_or(JobKind::ProductVideoMatching, |kind| kind.0),
             source: None,
             name: body.name,
             metadata: body.metadata.unwrap_or_default().into_iter().collect(),
@@ -219,7 +220,7 @@ impl JobCommands {
             kind: created.kind.into(),
             name: created.name,
             metadata: created.metadata.into_iter().collect(),
-            phase: Phase::Queued,
+            phase: Api(Phase::Queued),
             attempt: 1,
             created_at: at.into(),
             position: position.into(),
@@ -235,6 +236,6 @@ impl JobCommands {
     ) -> Result<Json<ChangedPhase>, Problem> {
         let executed = self.0.jobs.execute(&StreamId::job(job), cause, command).await;
         let position = executed.map_err(problem::from_execute_error)?.position.into();
-        Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase, position }))
+        Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase: Api(phase), position }))
     }
 }

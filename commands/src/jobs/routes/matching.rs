@@ -11,9 +11,9 @@ use event_schemas::stream::StreamId;
 use poem_openapi::param::Path;
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use poem_openapi::{Object, OpenApi};
-use web::enums::Tag;
 use web::json::{Batch, Json};
 use web::problem::Problem;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, TextId, UuidParam};
 
 use crate::engine::execute::Executed;

@@ -9,15 +9,17 @@ use domain::job::failure::classify;
 use domain::{image_matching, job};
 use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::Totals;
-use event_schemas::job::JobProgressReported;
+use event_schemas::job::{JobProgressReported, Phase};
 use event_schemas::stream::StreamId;
+use event_schemas::worker::WorkKind;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::enums::{Phase, Tag, WorkKind};
 use web::json::Json;
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::engine::execute::CachedStream;
@@ -36,7 +38,7 @@ struct ClaimWork {
     worker_id: TextId<WorkerId>,
     /// The kinds of work that the worker can do.
     #[oai(validator(min_items = 1, max_items = 20))]
-    kinds: Vec<WorkKind>,
+    kinds: Vec<Api<WorkKind>>,
     /// The most work items to claim. Default: 1.
     #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     max: Option<u32>,
@@ -49,7 +51,7 @@ impl Example for ClaimWork {
     fn example() -> Self {
         Self {
             worker_id: TextId("matcher-1".parse().expect("a short text")),
-            kinds: vec![WorkKind::MatchRequest],
+            kinds: vec![Api(WorkKind::MatchRequest)],
             max: Some(1),
             wait_ms: Some(5_000),
         }
@@ -78,7 +80,7 @@ struct LeaseExtended {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportProgress {
-    stage: Phase,
+    stage: Api<Phase>,
     /// The completed fraction of the stage, from 0 to 1.
     #[oai(validator(minimum(value = "0"), maximum(value = "1")))]
     fraction: f64,
@@ -90,7 +92,7 @@ struct ReportProgress {
 
 impl Example for ReportProgress {
     fn example() -> Self {
-        Self { stage: Phase::Processing, fraction: 0.5, items_done: Some(5), items_total: Some(10) }
+        Self { stage: Api(Phase::Processing), fraction: 0.5, items_done: Some(5), items_total: Some(10) }
     }
 }
 
@@ -154,7 +156,7 @@ impl WorkCommands {
         let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
         let request = ClaimRequest {
             worker_id: body.0.worker_id.0,
-            kinds: body.0.kinds.into_iter().map(Into::into).collect(),
+            kinds: body.0.kinds.into_iter().map(|kind| kind.0).collect(),
             max: body.0.max.unwrap_or(1) as usize,
             wait: Duration::from_millis(body.0.wait_ms.unwrap_or(0)),
         };
@@ -206,7 +208,7 @@ impl WorkCommands {
         };
         let report = JobProgressReported {
             lease_id: id,
-            stage: body.0.stage.into(),
+            stage: *body.0.stage,
             fraction: body.0.fraction,
             items_done: body.0.items_done,
             items_total: body.0.items_total,

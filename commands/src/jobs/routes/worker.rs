@@ -7,13 +7,14 @@ use domain::worker::{Action, end_of};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::WorkerId;
 use event_schemas::stream::StreamId;
-use event_schemas::worker::{WorkKind as StoredKind, WorkerEnd as StoredEnd};
+use event_schemas::worker::{WorkKind, WorkerEnd as StoredEnd};
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
-use web::enums::{Tag, WorkKind};
 use web::json::Json;
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, TextId};
 
 use crate::engine::problem;
@@ -26,7 +27,7 @@ use crate::jobs::Jobs;
 struct RegisterWorker {
     /// The kinds of work that it can do.
     #[oai(validator(min_items = 1, max_items = 20))]
-    kinds: Vec<WorkKind>,
+    kinds: Vec<Api<WorkKind>>,
     /// The version of the worker's program.
     #[oai(validator(min_length = 1, max_length = 100))]
     version: Option<String>,
@@ -34,7 +35,7 @@ struct RegisterWorker {
 
 impl Example for RegisterWorker {
     fn example() -> Self {
-        Self { kinds: vec![WorkKind::MatchRequest], version: Some("1.0.0".to_owned()) }
+        Self { kinds: vec![Api(WorkKind::MatchRequest)], version: Some("1.0.0".to_owned()) }
     }
 }
 
@@ -42,7 +43,7 @@ impl Example for RegisterWorker {
 #[derive(Debug, Object)]
 struct RegisteredWorker {
     worker_id: TextId<WorkerId>,
-    kinds: Vec<WorkKind>,
+    kinds: Vec<Api<WorkKind>>,
     #[oai(skip_serializing_if_is_none)]
     version: Option<String>,
     position: ApiPosition,
@@ -110,7 +111,7 @@ impl WorkerCommands {
         let worker_id = web::path::worker_id(&worker_id)?;
         let route = format!("PUT /internal/workers/{worker_id}");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
-        let kinds: BTreeSet<StoredKind> = body.0.kinds.into_iter().map(Into::into).collect();
+        let kinds: BTreeSet<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
         let version = body.0.version;
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
         let position = self.execute(&worker_id, &cause, action).await?;

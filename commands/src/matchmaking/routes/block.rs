@@ -8,9 +8,9 @@ use event_schemas::ids::{Position, SubjectId, UserId};
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::enums::Tag;
 use web::json::Json;
 use web::problem::Problem;
+use web::tag::Tag;
 use web::value::{ApiPosition, TextId};
 
 use crate::engine::problem;

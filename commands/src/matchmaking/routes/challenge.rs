@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use domain::challenge::{Action, Refusal, match_id};
+use domain::matchmaking::status::ChallengeStatus;
+use event_schemas::game_match::Side;
 use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, UserId};
+use event_schemas::rating::RatingSource;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use web::enums::{ChallengeStatus, RatingSource, Side, Tag};
 use web::json::{Created, Json};
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::engine::write_request::{Users, WriteRequest};
@@ -48,14 +52,14 @@ impl Example for CreateChallenge {
 struct CreatedChallenge {
     id: UuidParam<ChallengeId>,
     challenge_id: UuidParam<ChallengeId>,
-    status: ChallengeStatus,
+    status: Api<ChallengeStatus>,
     pool_key: TextId<PoolKey>,
     challenger_id: TextId<UserId>,
     opponent_id: TextId<UserId>,
     message: Option<String>,
     /// The challenger's rating, from 0 to 10000.
     rating: u16,
-    rating_source: RatingSource,
+    rating_source: Api<RatingSource>,
     created_at: ApiTimestamp,
     expires_at: ApiTimestamp,
     /// Log position of the challenge's creation. Send it as `X-Min-Position` to read your own write.
@@ -68,12 +72,12 @@ struct CreatedChallenge {
 struct ChallengeAccepted {
     id: UuidParam<ChallengeId>,
     challenge_id: UuidParam<ChallengeId>,
-    status: ChallengeStatus,
+    status: Api<ChallengeStatus>,
     match_id: UuidParam<GameMatchId>,
     /// Missing if no game service is configured.
     game_id: Option<TextId<GameId>>,
     /// The side of the player who accepted.
-    side: Side,
+    side: Api<Side>,
     position: ApiPosition,
 }
 
@@ -82,7 +86,7 @@ struct ChallengeAccepted {
 struct EndedChallenge {
     id: UuidParam<ChallengeId>,
     challenge_id: UuidParam<ChallengeId>,
-    status: ChallengeStatus,
+    status: Api<ChallengeStatus>,
     position: ApiPosition,
 }
 
@@ -114,7 +118,7 @@ impl ChallengeCommands {
         let body = CreatedChallenge {
             id: created.challenge_id.into(),
             challenge_id: created.challenge_id.into(),
-            status: ChallengeStatus::Pending,
+            status: Api(ChallengeStatus::Pending),
             pool_key: created.pool_key.into(),
             challenger_id: request.caller.user()?.clone().into(),
             opponent_id,
@@ -156,7 +160,7 @@ impl ChallengeCommands {
         Ok(Json(ChallengeAccepted {
             id: id.into(),
             challenge_id: id.into(),
-            status: ChallengeStatus::Accepted,
+            status: Api(ChallengeStatus::Accepted),
             match_id: match_id(id).into(),
             game_id: game_id.map(TextId),
             side: placing.challenger_side.other().into(),
@@ -220,6 +224,6 @@ impl ChallengeCommands {
         let route = format!("POST {CHALLENGES}/{id}/{verb}");
         let cause = request.cause_about(by, &self.0.engine, &route, &Value::Null).await?;
         let position = self.0.end_challenge(id, &cause, action).await?.into();
-        Ok(EndedChallenge { id: id.into(), challenge_id: id.into(), status, position })
+        Ok(EndedChallenge { id: id.into(), challenge_id: id.into(), status: Api(status), position })
     }
 }

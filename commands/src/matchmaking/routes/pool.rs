@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use domain::pool::DEFAULTS;
 use event_schemas::ids::PoolKey;
-use event_schemas::pool::PoolSettings as Stored;
+use event_schemas::pool::{PoolSettings, WindowPolicy};
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
-use web::enums::{Tag, WindowPolicy};
 use web::json::Json;
-use web::pool::PoolSettings;
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, TextId};
 
 use crate::engine::problem;
@@ -35,7 +35,7 @@ struct ConfigurePool {
     #[oai(validator(minimum(value = "0"), maximum(value = "10000")))]
     window_max: Option<u16>,
     /// The player whose window decides. Default: `longest_waiting`.
-    window_policy: Option<WindowPolicy>,
+    window_policy: Option<Api<WindowPolicy>>,
     /// The time after which an unmatched entry expires. Default: 600.
     #[oai(validator(minimum(value = "1"), maximum(value = "86400")))]
     entry_expires_after_seconds: Option<u32>,
@@ -57,7 +57,7 @@ impl Example for ConfigurePool {
             widen_by: Some(50),
             widen_every_seconds: Some(5),
             window_max: None,
-            window_policy: Some(WindowPolicy::Both),
+            window_policy: Some(Api(WindowPolicy::Both)),
             entry_expires_after_seconds: None,
             rematch_after_seconds: None,
             result_expires_after_seconds: None,
@@ -67,14 +67,14 @@ impl Example for ConfigurePool {
 }
 
 impl ConfigurePool {
-    fn settings(&self) -> Stored {
+    fn settings(&self) -> PoolSettings {
         let seconds = |asked: Option<u32>, default| asked.unwrap_or(default);
-        Stored {
+        PoolSettings {
             window: self.window.unwrap_or(DEFAULTS.window),
             widen_by: self.widen_by.unwrap_or(DEFAULTS.widen_by),
             widen_every_seconds: seconds(self.widen_every_seconds, DEFAULTS.widen_every_seconds),
             window_max: self.window_max.unwrap_or(DEFAULTS.window_max),
-            window_policy: self.window_policy.map_or(DEFAULTS.window_policy, Into::into),
+            window_policy: self.window_policy.map_or(DEFAULTS.window_policy, |policy| policy.0),
             entry_expires_after_seconds: seconds(
                 self.entry_expires_after_seconds,
                 DEFAULTS.entry_expires_after_seconds,
@@ -96,7 +96,7 @@ impl ConfigurePool {
 #[derive(Debug, Object)]
 struct ConfiguredPool {
     pool_key: TextId<PoolKey>,
-    settings: PoolSettings,
+    settings: Api<PoolSettings>,
     position: ApiPosition,
 }
 

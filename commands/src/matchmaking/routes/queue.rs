@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::matchmaking::status::EntryStatus;
 use domain::player::{self, Action, PoolRequest, Refusal};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{EntryId, PoolKey, SubjectId};
 use event_schemas::player::{PlayerQueued, QueuedPool};
+use event_schemas::rating::RatingSource;
 use event_schemas::sealed::SealedField;
 use event_schemas::time::Timestamp;
 use futures_util::future::join_all;
@@ -18,9 +20,10 @@ use serde_json::Value;
 use uuid::Uuid;
 use vault::Subject;
 use web::caller::Caller;
-use web::enums::{EntryStatus, RatingSource, Tag};
 use web::json::{Created, Json};
 use web::problem::{Code, FieldError, Problem};
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::engine::execute::{ExecuteError, Executed};
@@ -70,7 +73,7 @@ struct JoinedPool {
     pool_key: TextId<PoolKey>,
     /// The rating from which windows and gaps are measured.
     rating: u16,
-    rating_source: RatingSource,
+    rating_source: Api<RatingSource>,
 }
 
 /// An entry as it was created.
@@ -78,7 +81,7 @@ struct JoinedPool {
 struct JoinedEntry {
     id: UuidParam<EntryId>,
     entry_id: UuidParam<EntryId>,
-    status: EntryStatus,
+    status: Api<EntryStatus>,
     pools: Vec<JoinedPool>,
     #[oai(skip_serializing_if_is_none)]
     max_rating_gap: Option<u16>,
@@ -94,7 +97,7 @@ struct JoinedEntry {
 struct CancelledEntry {
     id: UuidParam<EntryId>,
     entry_id: UuidParam<EntryId>,
-    status: EntryStatus,
+    status: Api<EntryStatus>,
     position: ApiPosition,
 }
 
@@ -138,7 +141,7 @@ impl QueueCommands {
         Ok(Json(CancelledEntry {
             id: entry_id.into(),
             entry_id: entry_id.into(),
-            status: EntryStatus::Cancelled,
+            status: Api(EntryStatus::Cancelled),
             position: cancelled.map_err(problem::from_execute_error)?.position.into(),
         }))
     }
@@ -278,7 +281,7 @@ fn entry(queued: PlayerQueued, queued_at: Timestamp, executed: Executed) -> Join
     JoinedEntry {
         id: queued.entry_id.into(),
         entry_id: queued.entry_id.into(),
-        status: EntryStatus::Searching,
+        status: Api(EntryStatus::Searching),
         pools: queued.pools.into_iter().map(pool).collect(),
         max_rating_gap: queued.max_rating_gap,
         queued_at: queued_at.into(),

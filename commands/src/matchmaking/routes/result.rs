@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use domain::matchmaking::status::GameMatchStatus;
+use event_schemas::game_match::GameResult;
 use event_schemas::ids::GameMatchId;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
-use web::enums::{GameMatchStatus, GameResult, Tag};
 use web::json::Json;
 use web::problem::Problem;
+use web::schema::Api;
+use web::tag::Tag;
 use web::value::{ApiPosition, UuidParam};
 
 use crate::engine::command_context::CommandContext;
@@ -20,12 +23,12 @@ use crate::matchmaking::Matchmaking;
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportResult {
-    result: GameResult,
+    result: Api<GameResult>,
 }
 
 impl Example for ReportResult {
     fn example() -> Self {
-        Self { result: GameResult::First }
+        Self { result: Api(GameResult::First) }
     }
 }
 
@@ -34,8 +37,8 @@ impl Example for ReportResult {
 struct ReportedMatch {
     id: UuidParam<GameMatchId>,
     match_id: UuidParam<GameMatchId>,
-    status: GameMatchStatus,
-    result: GameResult,
+    status: Api<GameMatchStatus>,
+    result: Api<GameResult>,
     /// Log position from which both players are released, and their ratings updated.
     position: ApiPosition,
 }
@@ -65,13 +68,13 @@ impl ResultCommands {
         let route = format!("POST /internal/matches/{match_id}/result");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let result = body.0.result;
-        let reported = matchmaking.report(match_id, &cause, result.into()).await;
+        let reported = matchmaking.report(match_id, &cause, *result).await;
         let reported = reported.map_err(problem::from_execute_error)?.position;
         let released = matchmaking.release_both(match_id, &CommandContext::of_caller(&cause)).await;
         Ok(Json(ReportedMatch {
             id: match_id.into(),
             match_id: match_id.into(),
-            status: GameMatchStatus::Finished,
+            status: Api(GameMatchStatus::Finished),
             result,
             position: released.unwrap_or(reported).into(),
         }))

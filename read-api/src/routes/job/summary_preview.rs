@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use domain::image_matching::summary::Summary;
+use domain::image_matching::summary::SummaryPreview;
 use domain::job::pipeline;
 use domain::job::view::JobView;
 use event_schemas::ids::{JobId, Tenant};
@@ -14,7 +14,6 @@ use event_schemas::time::Timestamp;
 use hashlink::LruCache;
 use projections::matching_summary::ScoresFrom;
 
-use super::dto::SummaryPreview;
 use crate::ReadApi;
 
 /// The number of cached previews, at about 300 bytes each: 6 MB.
@@ -54,18 +53,6 @@ impl SummaryPreviewCache {
     fn insert(&self, job: &JobView, preview: &SummaryPreview) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.insert(job.id, (End::of(job), preview.clone()));
-    }
-}
-
-impl From<Summary> for SummaryPreview {
-    fn from(summary: Summary) -> Self {
-        Self {
-            avg_score: summary.avg_score,
-            p90_score: summary.p90_score,
-            queue_depth: summary.queue_depth,
-            eta_seconds: summary.eta_seconds,
-            blockers: summary.blockers,
-        }
     }
 }
 

@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 
-use event_schemas::ids::LogId;
-use poem_openapi::{Enum, Object};
-use web::value::{ApiPosition, ApiTimestamp, UuidParam};
+use event_schemas::ids::{LogId, Position};
+use event_schemas::time::Timestamp;
+use projections::status::{Condition, Progress, ProjectionStatus};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::latency::Distribution;
-use crate::routes::projection::dto::{Condition, ProgressDto, ProjectionDto};
-use crate::server::{self, Component};
+use crate::server::{Access, Component};
 
 /// The process responds.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Live {
     pub live: bool,
 }
 
 /// One condition for readiness.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     pub name: String,
     pub ok: bool,
@@ -28,19 +29,19 @@ pub struct Check {
     /// For a read model, the number of positions that it is behind the head of the log.
     pub lag_events: Option<u64>,
     /// The progress of a read model that catches up or is behind.
-    pub progress: Option<ProgressDto>,
+    pub progress: Option<Progress>,
 }
 
 /// Server readiness.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ready {
     pub ready: bool,
     pub checks: Vec<Check>,
 }
 
 /// The state of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
     Ok,
     /// It responds, but something is behind or stopped; see `checks`.
@@ -48,7 +49,7 @@ pub enum HealthStatus {
 }
 
 /// Server health.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     pub status: HealthStatus,
     pub version: String,
@@ -56,54 +57,46 @@ pub struct Health {
     pub checks: Vec<Check>,
 }
 
-/// How callers are authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case", remote = "server::Access")]
-pub enum Access {
-    Open,
-    Keys,
-}
-
 /// The event log.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LogStatus {
     /// The configured location.
     pub location: String,
-    pub id: UuidParam<LogId>,
+    pub id: LogId,
     /// Raised by a restore from a backup.
     pub epoch: u32,
     /// The position of the last durable event.
-    pub head: ApiPosition,
+    pub head: Position,
     /// Whether it still accepts and serves events.
     pub open: bool,
 }
 
 /// A component of the server other than the log and the projections.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ComponentStatus {
     pub name: String,
     pub ready: bool,
     /// The log position that it has reached, if it follows the log.
-    pub position: Option<ApiPosition>,
+    pub position: Option<Position>,
     pub detail: String,
 }
 
 /// The status of every component of the server.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub version: String,
-    pub started_at: ApiTimestamp,
+    pub started_at: Timestamp,
     pub uptime_seconds: f64,
     pub access: Access,
     /// Problems that an operator should look at first.
     pub warnings: Vec<String>,
     pub log: LogStatus,
-    pub projections: Vec<ProjectionDto>,
+    pub projections: Vec<ProjectionStatus>,
     pub components: Vec<ComponentStatus>,
 }
 
 /// One distribution of latencies, in the unit that the metric's name gives.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     pub metric: String,
     pub labels: HashMap<String, String>,
@@ -116,7 +109,7 @@ pub struct Latency {
 }
 
 /// The latencies among the metrics.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Latencies {
     pub latencies: Vec<Latency>,
 }
@@ -142,8 +135,8 @@ impl Check {
     }
 }
 
-impl From<ProjectionDto> for Check {
-    fn from(projection: ProjectionDto) -> Self {
+impl From<ProjectionStatus> for Check {
+    fn from(projection: ProjectionStatus) -> Self {
         let condition = projection.condition();
         let detail = match projection.remedy() {
             Some(remedy) => format!("{}; {remedy}", projection.detail()),
@@ -166,7 +159,7 @@ impl From<&Component> for ComponentStatus {
         Self {
             name: component.name().to_owned(),
             ready: health.ready,
-            position: health.position.map(ApiPosition),
+            position: health.position,
             detail: health.detail,
         }
     }

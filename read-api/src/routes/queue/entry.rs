@@ -2,16 +2,17 @@
 
 use domain::matchmaking::pool_status::{PoolStatus, SearchStatus, best};
 use domain::matchmaking::statistics::Estimate;
-use event_schemas::ids::{EntryId, GameMatchId, PoolKey, UserId};
-use poem_openapi::Object;
-use poem_openapi::types::Any;
-use projections::queue::{EntryStatus as Stored, EntryView};
+use event_schemas::game_match::Side;
+use event_schemas::ids::{EntryId, GameMatchId, PoolKey, Position, UserId};
+use event_schemas::rating::RatingSource;
+use event_schemas::time::Timestamp;
+use projections::queue::{EntryStatus, EntryView};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value};
-use web::enums::{EntryStatus, RatingSource, Side};
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 /// The estimated waiting time.
-#[derive(Clone, Copy, Debug, PartialEq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct EstimatedWait {
     pub p50_seconds: f64,
     pub p90_seconds: f64,
@@ -22,7 +23,7 @@ pub struct EstimatedWait {
 }
 
 /// Why no match was found in a pool yet: the number of waiting players by reason.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct NoMatchReason {
     pub sentence: String,
     /// Compatible now; the pairing is in progress.
@@ -42,16 +43,16 @@ pub struct NoMatchReason {
 }
 
 /// An entry in one of its pools. The members about the search are null unless the entry is searching.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct QueueEntryPool {
-    pub pool_key: TextId<PoolKey>,
+    pub pool_key: PoolKey,
     /// The rating from which windows and gaps are measured.
     pub rating: u16,
     pub rating_source: RatingSource,
     /// The current width of the window, in points to either side.
     pub window: Option<u16>,
     /// When the window widens next; null if it does not widen any more.
-    pub widens_at: Option<ApiTimestamp>,
+    pub widens_at: Option<Timestamp>,
     /// The number of players waiting within the window.
     pub candidates: Option<u64>,
     /// The place in the queue, from 1.
@@ -59,27 +60,27 @@ pub struct QueueEntryPool {
     /// The number of entries waiting in the pool, this one included.
     pub waiting: Option<u64>,
     /// The earliest possible pairing with an entry that is waiting now.
-    pub next_pairing_at: Option<ApiTimestamp>,
+    pub next_pairing_at: Option<Timestamp>,
     /// Null also before the first match of the pool.
     pub estimated_wait: Option<EstimatedWait>,
     pub no_match_reason: Option<NoMatchReason>,
 }
 
 /// A player's entry in the queue.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct QueueEntry {
-    pub id: UuidParam<EntryId>,
-    pub entry_id: UuidParam<EntryId>,
+    pub id: EntryId,
+    pub entry_id: EntryId,
     pub status: EntryStatus,
     /// The time from queueing to now or to the end of the entry, failed matches in between included.
     pub waited_seconds: f64,
-    pub queued_at: ApiTimestamp,
-    pub expires_at: ApiTimestamp,
-    pub ended_at: Option<ApiTimestamp>,
+    pub queued_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
     pub max_rating_gap: Option<u16>,
     /// The pool with the earliest possible pairing; the next four members and the explanation refer to it. Null
     /// unless the entry is searching.
-    pub pool_key: Option<TextId<PoolKey>>,
+    pub pool_key: Option<PoolKey>,
     pub window: Option<u16>,
     pub candidates: Option<u64>,
     pub place_in_line: Option<u64>,
@@ -88,17 +89,17 @@ pub struct QueueEntry {
     pub explanation: Option<String>,
     pub pools: Vec<QueueEntryPool>,
     /// The match that the entry is reserved for.
-    pub match_id: Option<UuidParam<GameMatchId>>,
+    pub match_id: Option<GameMatchId>,
     /// The pool of that match.
-    pub matched_pool_key: Option<TextId<PoolKey>>,
+    pub matched_pool_key: Option<PoolKey>,
     /// Null also if the player was reserved by a challenge; see the match then.
     pub side: Option<Side>,
     /// Once matched; null also for an erased user.
-    pub opponent_id: Option<TextId<UserId>>,
+    pub opponent_id: Option<UserId>,
     /// The metadata that the caller passed when joining.
-    pub metadata: Option<Any<Map<String, Value>>>,
+    pub metadata: Option<Map<String, Value>>,
     /// The log position that the response reflects.
-    pub position: ApiPosition,
+    pub position: Position,
 }
 
 /// The members that change with time alone and are excluded from the `ETag`.
@@ -140,28 +141,18 @@ impl From<&PoolStatus> for QueueEntryPool {
         let search = status.search.as_ref();
         let found = search.map(|search| &search.explanation);
         Self {
-            pool_key: TextId(status.pool_key.clone()),
+            pool_key: status.pool_key.clone(),
             rating: status.rating.points(),
-            rating_source: status.rating_source.into(),
+            rating_source: status.rating_source,
             window: found.map(|found| found.window),
-            widens_at: found.and_then(|found| found.widens_at).map(ApiTimestamp),
+            widens_at: found.and_then(|found| found.widens_at),
             candidates: found.map(|found| count(found.in_window)),
             place_in_line: found.map(|found| count(found.place_in_line)),
             waiting: found.map(|found| count(found.others + 1)),
-            next_pairing_at: found.and_then(|found| found.next_pairing_at).map(ApiTimestamp),
+            next_pairing_at: found.and_then(|found| found.next_pairing_at),
             estimated_wait: search.and_then(|search| search.estimate).map(Into::into),
             no_match_reason: search.map(Into::into),
         }
-    }
-}
-
-fn status(stored: Stored) -> EntryStatus {
-    match stored {
-        Stored::Searching => EntryStatus::Searching,
-        Stored::Placing => EntryStatus::Placing,
-        Stored::Matched => EntryStatus::Matched,
-        Stored::Cancelled => EntryStatus::Cancelled,
-        Stored::Expired => EntryStatus::Expired,
     }
 }
 
@@ -178,27 +169,27 @@ impl QueueEntry {
         let waited = entry.ended_at.unwrap_or(view.at).since(entry.entry.queued_at);
         let reservation = entry.reservation.as_ref();
         Self {
-            id: UuidParam(queued.entry_id),
-            entry_id: UuidParam(queued.entry_id),
-            status: status(entry.status),
+            id: queued.entry_id,
+            entry_id: queued.entry_id,
+            status: entry.status,
             waited_seconds: waited.as_secs_f64(),
-            queued_at: ApiTimestamp(entry.entry.queued_at),
-            expires_at: ApiTimestamp(queued.expires_at),
-            ended_at: entry.ended_at.map(ApiTimestamp),
+            queued_at: entry.entry.queued_at,
+            expires_at: queued.expires_at,
+            ended_at: entry.ended_at,
             max_rating_gap: queued.max_rating_gap,
-            pool_key: best.map(|(status, _)| TextId(status.pool_key.clone())),
+            pool_key: best.map(|(status, _)| status.pool_key.clone()),
             window: found.map(|found| found.window),
             candidates: found.map(|found| count(found.in_window)),
             place_in_line: found.map(|found| count(found.place_in_line)),
             estimated_wait: best.and_then(|(_, search)| search.estimate).map(Into::into),
             explanation: found.map(|found| found.sentence()),
             pools: view.pool_statuses.iter().map(Into::into).collect(),
-            match_id: reservation.map(|held| UuidParam(held.match_id)),
-            matched_pool_key: reservation.map(|held| TextId(held.pool_key.clone())),
-            side: reservation.and_then(|held| held.side).map(Into::into),
-            opponent_id: opponent.map(TextId),
-            metadata: metadata.map(Any),
-            position: ApiPosition(view.position),
+            match_id: reservation.map(|held| held.match_id),
+            matched_pool_key: reservation.map(|held| held.pool_key.clone()),
+            side: reservation.and_then(|held| held.side),
+            opponent_id: opponent,
+            metadata,
+            position: view.position,
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use domain::matchmaking::pool_stats::BUCKET_POINTS;
 use domain::matchmaking::statistics::Percentiles;
-use event_schemas::ids::{PoolKey, Tenant};
-use poem_openapi::Object;
+use event_schemas::ids::{PoolKey, Position, Tenant};
+use event_schemas::pool::PoolSettings;
+use event_schemas::time::Timestamp;
 use projections::queue::{PoolCount, PoolView, QueueCount};
-use web::pool::PoolSettings;
-use web::value::{ApiPosition, ApiTimestamp, TextId};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The settings of a pool and the number of its entries.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Pool {
-    pub pool_key: TextId<PoolKey>,
+    pub pool_key: PoolKey,
     /// Whether it was configured; otherwise it has the default settings.
     pub configured: bool,
     pub settings: PoolSettings,
@@ -19,12 +20,12 @@ pub struct Pool {
     /// The number of entries whose game is being created.
     pub placing: u64,
     /// The log position that the response reflects.
-    pub position: ApiPosition,
+    pub position: Position,
 }
 
 /// The number of entries by status; ended entries are counted in total. A matched entry counts in the pool where it was
 /// matched, any other in all its pools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct EntryCounts {
     pub searching: u64,
     pub placing: u64,
@@ -34,7 +35,7 @@ pub struct EntryCounts {
 }
 
 /// The percentiles of waiting times.
-#[derive(Clone, Copy, Debug, PartialEq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct WaitPercentiles {
     pub p50_seconds: f64,
     pub p95_seconds: f64,
@@ -42,7 +43,7 @@ pub struct WaitPercentiles {
 }
 
 /// The rating gaps of recent matches.
-#[derive(Clone, Copy, Debug, PartialEq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct MatchQuality {
     pub gap_p50: f64,
     pub gap_p95: f64,
@@ -51,7 +52,7 @@ pub struct MatchQuality {
 }
 
 /// The number of entries with a rating in this range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RatingBucket {
     pub from: u16,
     pub below: u16,
@@ -59,14 +60,14 @@ pub struct RatingBucket {
 }
 
 /// One queued player.
-#[derive(Clone, Copy, Debug, PartialEq, Object)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct WaitingPoint {
     pub rating: u16,
     pub waited_seconds: f64,
 }
 
 /// A sample of the queued players: all up to 500, otherwise 500 at even distances in the queue, longest waiting first.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct WaitingSample {
     /// The number of queued players in total.
     pub of: u64,
@@ -74,10 +75,10 @@ pub struct WaitingSample {
 }
 
 /// The statistics of a pool.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct PoolSummary {
-    pub tenant: TextId<Tenant>,
-    pub pool_key: TextId<PoolKey>,
+    pub tenant: Tenant,
+    pub pool_key: PoolKey,
     pub configured: bool,
     pub settings: PoolSettings,
     pub waiting: u64,
@@ -100,12 +101,12 @@ pub struct PoolSummary {
 }
 
 /// The statistics of all pools.
-#[derive(Clone, Debug, PartialEq, Object)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct QueueSummary {
     /// The instant at which waiting times were computed.
-    pub at: ApiTimestamp,
+    pub at: Timestamp,
     /// The log position that the response reflects.
-    pub position: ApiPosition,
+    pub position: Position,
     /// The number of waiting entries; one in several pools counts once.
     pub waiting: u64,
     pub placing: u64,
@@ -124,12 +125,12 @@ fn count(count: usize) -> u64 {
 impl Pool {
     pub(super) fn new(pool_key: PoolKey, view: &PoolView) -> Self {
         Self {
-            pool_key: TextId(pool_key),
+            pool_key,
             configured: view.is_configured,
-            settings: view.settings.into(),
+            settings: view.settings,
             waiting: count(view.waiting),
             placing: count(view.placing),
-            position: ApiPosition(view.position),
+            position: view.position,
         }
     }
 }
@@ -156,10 +157,10 @@ impl From<PoolCount> for PoolSummary {
             waited_seconds: waited.as_secs_f64(),
         });
         Self {
-            tenant: TextId(pool.tenant),
-            pool_key: TextId(pool.pool_key),
+            tenant: pool.tenant,
+            pool_key: pool.pool_key,
             configured: pool.is_configured,
-            settings: pool.settings.into(),
+            settings: pool.settings,
             waiting: count(stats.waiting),
             placing: count(pool.placing),
             oldest_wait_seconds: stats.oldest.map(|oldest| oldest.as_secs_f64()),
@@ -184,8 +185,8 @@ impl From<PoolCount> for PoolSummary {
 impl From<QueueCount> for QueueSummary {
     fn from(counted: QueueCount) -> Self {
         Self {
-            at: ApiTimestamp(counted.at),
-            position: ApiPosition(counted.position),
+            at: counted.at,
+            position: counted.position,
             waiting: count(counted.waiting),
             placing: count(counted.placing),
             pools: counted.pools.into_iter().map(Into::into).collect(),

@@ -7,31 +7,30 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use domain::image_matching::eta::Eta;
 use domain::job::analysis::{self, AnalysisView};
-use domain::job::history::{History, LastActivity};
+use domain::job::history::{History, LastActivity, Status};
 use domain::job::pipeline;
+use domain::job::view::{ErrorView, RetryView};
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Revision, Tenant};
-use event_schemas::job::{JobEvent, JobKind};
+use event_schemas::job::{JobEvent, JobKind, Phase, RetryState};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use poem_openapi::Object;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::watch;
-use web::enums::{Phase, RetryState};
 use web::problem::Problem;
 use web::sse::Update;
-use web::value::{ApiPosition, UuidParam};
 
 use super::super::engine::{Follower, Progress, TopicKey};
 use super::super::{ChangeKind, POLL_INTERVAL};
 use super::stream_reader::StreamReader;
 use crate::ReadApi;
 use crate::errors::no_such_job;
-use crate::routes::job::{ClassifiedErrorDto, Retry, Status};
-use crate::routes::matching::Eta;
 
 /// The progress of an analysis.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct AnalysisProgress {
     /// From 0 to 100; never decreases within an attempt.
     pub percentage: f64,
@@ -41,22 +40,31 @@ pub(crate) struct AnalysisProgress {
 }
 
 /// An update of an analysis, in addition to `event`, `connection_id` and `update_count`.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "AnalysisUpdate", skip_serializing_if_is_none)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AnalysisUpdate")]
 pub(crate) struct AnalysisUpdate {
-    pub job_id: UuidParam<JobId>,
+    pub job_id: JobId,
     /// The log position of the update's event, which is also the update's id.
-    pub position: Option<ApiPosition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<AnalysisProgress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<Eta>,
     /// The latest error, while the job is failed or waits for a retry.
-    pub error: Option<ClassifiedErrorDto>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_state: Option<RetryState>,
     /// The scheduled retry.
-    pub retry: Option<Retry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryView>,
 }
 
 /// Follows the events of one analysis.
@@ -161,16 +169,16 @@ impl AnalysisFollower {
         let view = analysis::view(&self.history, &self.latest, at, stalled_after);
         let progress = progress(&view);
         AnalysisUpdate {
-            job_id: UuidParam(self.job),
-            position: Some(ApiPosition(self.latest.position)),
-            status: Some(view.status.into()),
-            phase: Some(view.phase.into()),
+            job_id: self.job,
+            position: Some(self.latest.position),
+            status: Some(view.status),
+            phase: Some(view.phase),
             attempt: Some(view.attempt),
             progress: Some(progress),
-            eta: view.eta.map(Into::into),
-            error: view.error.map(Into::into),
-            retry_state: view.retry_state.map(Into::into),
-            retry: view.retry.map(Into::into),
+            eta: view.eta,
+            error: view.error,
+            retry_state: view.retry_state,
+            retry: view.retry,
         }
     }
 }
@@ -178,8 +186,8 @@ impl AnalysisFollower {
 fn progress(view: &AnalysisView) -> AnalysisProgress {
     AnalysisProgress {
         percentage: view.progress_percentage,
-        current_stage: pipeline::display_name(view.phase).to_owned(),
-        estimated_completion_seconds: view.eta.map(|eta| eta.seconds),
+        current_stage: view.current_stage.clone(),
+        estimated_completion_seconds: view.estimated_completion_seconds,
     }
 }
 
@@ -200,8 +208,8 @@ impl Follower for AnalysisFollower {
 
     fn connected_event(&self) -> Option<AnalysisUpdate> {
         Some(AnalysisUpdate {
-            job_id: UuidParam(self.job),
-            position: self.received.map(ApiPosition),
+            job_id: self.job,
+            position: self.received,
             status: None,
             phase: None,
             attempt: None,

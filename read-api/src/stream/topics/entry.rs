@@ -27,13 +27,11 @@ use event_schemas::ids::{EntryId, GameMatchId, Position, Revision, SubjectId, Te
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use projections::Name;
-use projections::queue::EntryView;
+use projections::queue::{EntryStatus, EntryView};
 use tokio::sync::watch;
 use web::caller::Caller;
-use web::enums::EntryStatus;
 use web::problem::Problem;
 use web::sse::Update;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use super::super::POLL_INTERVAL;
 use super::super::engine::{Follower, Progress, TopicKey};
@@ -144,11 +142,11 @@ impl QueueEntryFollower {
         let data = QueueEntryUpdate {
             status: Some(EntryStatus::Searching),
             waited_seconds: Some(view.at.since(self.tracker.queued_at).as_secs_f64()),
-            pool_key: Some(TextId(pool.pool_key.clone())),
+            pool_key: Some(pool.pool_key.clone()),
             window: Some(found.window),
             candidates: Some(found.in_window as u64),
             place_in_line: Some(found.place_in_line as u64),
-            widens_at: found.widens_at.map(ApiTimestamp),
+            widens_at: found.widens_at,
             ..self.base_update()
         };
         let update = Update::progress("searching", None, &data);
@@ -157,13 +155,13 @@ impl QueueEntryFollower {
     }
 
     fn base_update(&self) -> QueueEntryUpdate {
-        let entry = Some(UuidParam(self.tracker.queued.entry_id));
+        let entry = Some(self.tracker.queued.entry_id);
         QueueEntryUpdate { id: entry, entry_id: entry, ..QueueEntryUpdate::default() }
     }
 
     async fn update_data(&self, change: &EntryChange) -> Result<QueueEntryUpdate, Problem> {
         let base = QueueEntryUpdate {
-            position: Some(ApiPosition(change.position)),
+            position: Some(change.position),
             waited_seconds: Some(change.at.since(self.tracker.queued_at).as_secs_f64()),
             ..self.base_update()
         };
@@ -173,19 +171,19 @@ impl QueueEntryFollower {
                 let pools = self.tracker.queued.pools.iter();
                 QueueEntryUpdate {
                     status: Some(EntryStatus::Searching),
-                    pool_keys: Some(pools.map(|pool| TextId(pool.pool_key.clone())).collect()),
-                    expires_at: Some(ApiTimestamp(self.tracker.queued.expires_at)),
-                    reason: released.map(|(reason, _)| reason.into()),
-                    eligible_at: released.map(|(_, eligible_at)| ApiTimestamp(eligible_at)),
+                    pool_keys: Some(pools.map(|pool| pool.pool_key.clone()).collect()),
+                    expires_at: Some(self.tracker.queued.expires_at),
+                    reason: released.map(|(reason, _)| reason),
+                    eligible_at: released.map(|(_, eligible_at)| eligible_at),
                     ..base
                 }
             }
             // Until the game is created the match may fail, so the players do not learn of each other.
             EntryState::Placing(reservation) => QueueEntryUpdate {
                 status: Some(EntryStatus::Placing),
-                match_id: Some(UuidParam(reservation.match_id)),
-                pool_key: Some(TextId(reservation.pool_key.clone())),
-                challenge_id: reservation.challenge_id.map(UuidParam),
+                match_id: Some(reservation.match_id),
+                pool_key: Some(reservation.pool_key.clone()),
+                challenge_id: reservation.challenge_id,
                 ..base
             },
             EntryState::Matched(reservation, game) => {
@@ -193,13 +191,13 @@ impl QueueEntryFollower {
                     self.api.server.subjects.user_ids(&self.tenant, [reservation.opponent]).await?;
                 QueueEntryUpdate {
                     status: Some(EntryStatus::Matched),
-                    match_id: Some(UuidParam(reservation.match_id)),
-                    pool_key: Some(TextId(reservation.pool_key.clone())),
-                    challenge_id: reservation.challenge_id.map(UuidParam),
-                    game_id: game.confirmed.game_id.clone().map(TextId),
-                    side: Some(game.side.into()),
-                    opponent_id: user_ids.user_id(reservation.opponent).map(TextId),
-                    result_due_at: Some(ApiTimestamp(game.confirmed.result_due_at)),
+                    match_id: Some(reservation.match_id),
+                    pool_key: Some(reservation.pool_key.clone()),
+                    challenge_id: reservation.challenge_id,
+                    game_id: game.confirmed.game_id.clone(),
+                    side: Some(game.side),
+                    opponent_id: user_ids.user_id(reservation.opponent),
+                    result_due_at: Some(game.confirmed.result_due_at),
                     ..base
                 }
             }
@@ -295,7 +293,7 @@ impl Follower for QueueEntryFollower {
     }
 
     fn connected_event(&self) -> Option<QueueEntryUpdate> {
-        Some(QueueEntryUpdate { position: self.received.map(ApiPosition), ..self.base_update() })
+        Some(QueueEntryUpdate { position: self.received, ..self.base_update() })
     }
 
     async fn changes(&mut self) -> Result<Vec<Update>, Problem> {

@@ -6,19 +6,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use domain::image_matching::summary::Summary as DomainSummary;
+use domain::image_matching::summary::Summary;
 use domain::job::history::Status;
 use event_schemas::ids::{JobId, Position, Revision, Tenant};
+use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use poem_openapi::Object;
 use projections::Name;
 use projections::matching_summary::{FoldedJob, ScoresFrom, Snapshots, UpTo};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::watch;
-use web::enums::Phase as PhaseDto;
 use web::problem::{Code, Problem};
 use web::sse::Update;
-use web::value::{ApiPosition, UuidParam};
 
 use super::super::engine::{Follower, Progress, TopicKey};
 use super::super::{ChangeKind, POLL_INTERVAL};
@@ -26,25 +26,27 @@ use super::stream_reader::StreamReader;
 use crate::ReadApi;
 use crate::errors::{from_summary_error, no_such_job};
 use crate::min_position::MinPosition;
-use crate::routes::matching::Summary;
 
 /// The progress of a matching job.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct StreamProgress {
     /// From 0 to 100.
     pub percentage: f64,
-    pub current_stage: PhaseDto,
+    pub current_stage: Phase,
     pub estimated_completion_seconds: Option<u64>,
 }
 
 /// An update of a matching job, in addition to `event`, `connection_id` and `update_count`.
-#[derive(Clone, Debug, Object)]
-#[oai(rename = "MatchingUpdate", skip_serializing_if_is_none)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "MatchingUpdate")]
 pub(crate) struct MatchingUpdate {
-    pub job_id: UuidParam<JobId>,
+    pub job_id: JobId,
     /// The log position of the job's latest event in this update, which is also the update's id.
-    pub position: Option<ApiPosition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<StreamProgress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
 
@@ -124,17 +126,18 @@ impl MatchingFollower {
 
     /// The update for a change, with the job as it was then.
     async fn change_update(&mut self, change: &StateChange) -> Result<Update, Problem> {
-        let summary = if self.folded.fold.latest.position == change.position {
+        let mut summary = if self.folded.fold.latest.position == change.position {
             self.summarize(&self.folded, self.api.clock.now()).await?
         } else {
             let then = self.historical_summary(change);
             self.api.historical_summaries.summary(self.job, change.position, then).await?
         };
+        summary.position = change.position;
         self.blockers.clone_from(&summary.blockers);
-        Ok(change.kind.update(change.position, &self.update_data(summary, change.position, change.position)))
+        Ok(change.kind.update(change.position, &self.update_data(summary, change.position)))
     }
 
-    async fn historical_summary(&self, change: &StateChange) -> Result<DomainSummary, Problem> {
+    async fn historical_summary(&self, change: &StateChange) -> Result<Summary, Problem> {
         let models = self.api.models.matching_summary();
         let upto = UpTo::Position(change.position);
         let then = models.replay(&self.tenant, self.job, upto, Snapshots::Use).await;
@@ -142,21 +145,21 @@ impl MatchingFollower {
         self.summarize(&then.folded, change.recorded_at).await
     }
 
-    async fn summarize(&self, folded: &FoldedJob, at: Timestamp) -> Result<DomainSummary, Problem> {
+    async fn summarize(&self, folded: &FoldedJob, at: Timestamp) -> Result<Summary, Problem> {
         self.api.summarize(self.job, folded, at, ScoresFrom::ReadModel).await
     }
 
-    fn update_data(&self, summary: DomainSummary, reflects: Position, latest: Position) -> MatchingUpdate {
+    fn update_data(&self, summary: Summary, latest: Position) -> MatchingUpdate {
         let progress = StreamProgress {
             percentage: percentage(&summary),
-            current_stage: summary.phase.into(),
+            current_stage: summary.phase,
             estimated_completion_seconds: summary.eta_seconds,
         };
         MatchingUpdate {
-            job_id: UuidParam(self.job),
-            position: Some(ApiPosition(latest)),
+            job_id: self.job,
+            position: Some(latest),
             progress: Some(progress),
-            summary: Some(Summary::new(summary, reflects, None)),
+            summary: Some(summary),
         }
     }
 
@@ -192,8 +195,8 @@ impl Follower for MatchingFollower {
     }
 
     fn connected_event(&self) -> Option<MatchingUpdate> {
-        let position = self.received.map(ApiPosition);
-        Some(MatchingUpdate { job_id: UuidParam(self.job), position, progress: None, summary: None })
+        let position = self.received;
+        Some(MatchingUpdate { job_id: self.job, position, progress: None, summary: None })
     }
 
     /// The log is read only if the fold contains state changes that were not read; otherwise it would be read at each
@@ -228,7 +231,7 @@ impl Follower for MatchingFollower {
         self.blockers.clone_from(&summary.blockers);
         self.last_sent = self.last_sent.max(latest);
         let is_beyond_id = !has_advanced || !self.blockers.is_empty();
-        let data = self.update_data(summary, self.folded.position, latest);
+        let data = self.update_data(summary, latest);
         Ok(Some(Progress { update: Update::progress("progress", Some(latest), &data), is_beyond_id }))
     }
 
@@ -237,7 +240,7 @@ impl Follower for MatchingFollower {
         let latest = folded.fold.latest.position;
         let summary = self.summarize(&folded, self.api.clock.now()).await?;
         let end = ChangeKind::terminal(summary.phase);
-        let data = self.update_data(summary, folded.position, latest);
+        let data = self.update_data(summary, latest);
         Ok(vec![match end {
             Some(end) => end.update(latest, &data),
             None => Update::progress("progress", Some(latest), &data),
@@ -267,7 +270,7 @@ async fn load_or_wait(api: &ReadApi, tenant: &Tenant, job: JobId) -> Result<Fold
 }
 
 /// The percentage of the candidates that are processed; 100 for a completed job.
-fn percentage(summary: &DomainSummary) -> f64 {
+fn percentage(summary: &Summary) -> f64 {
     if summary.status == Status::Completed {
         return 100.0;
     }

@@ -75,7 +75,7 @@ impl Follower for QueueSummaryFollower {
         let summary = self.api.queue_summary(self.tenant.as_ref()).await?;
         self.has_waiting = summary.waiting > 0;
         self.last_sent = Some(changed_at);
-        let update = Update::progress("summary", Some(summary.position.0), &summary);
+        let update = Update::progress("summary", Some(summary.position), &summary);
         self.latest = Some(update.clone());
         Ok(Some(Progress { update, is_beyond_id: true }))
     }

@@ -2,9 +2,10 @@
 
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
+use event_schemas::worker::WorkKind;
 use poem_openapi::Object;
 use serde_json::{Map, Value};
-use web::enums::WorkKind;
+use web::schema::Api;
 use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use crate::jobs::claim::{ClaimedItem, MatchRequestPayload, Payload};
@@ -18,7 +19,7 @@ pub(super) struct WorkItem {
     lease_until: ApiTimestamp,
     /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
     heartbeat_seconds: f64,
-    kind: WorkKind,
+    kind: Api<WorkKind>,
     job_id: UuidParam<JobId>,
     /// The number of the attempt, from 1.
     attempt: u32,
