@@ -15,8 +15,9 @@ use crate::feed::FeedPage;
 use crate::sql::SqlError;
 use crate::status::Failure;
 
-/// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again.
-const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(30);
+/// The delay of a checkpoint while no row has changed. A crash in between costs reading the same events again, and a server
+/// that only reads is as far behind.
+const IDLE_CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
 /// The same during catch-up, in which many events are stored at once.
 const CATCH_UP_CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
