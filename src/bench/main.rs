@@ -5,6 +5,8 @@ mod cluster;
 mod log;
 mod matchmaking;
 mod open;
+mod requests;
+mod server_process;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,6 +47,8 @@ enum Bench {
     Log(log::Log),
     /// Measure queue joins, pairing and replay throughput
     Matchmaking(matchmaking::Matchmaking),
+    /// Measure the CPU time that a server takes for each command, match and read, and compare servers
+    Requests(requests::Requests),
     /// Measure opening a large log, its memory, and the first access to its streams
     Open(open::Open),
     /// Measure appends and reads of the log on a cluster
@@ -76,6 +80,7 @@ impl Bench {
             Self::Summary(summary) => summary.run(json).await,
             Self::Log(log) => log.run(json).await,
             Self::Matchmaking(matchmaking) => matchmaking.run(json).await,
+            Self::Requests(requests) => requests.run(json).await,
             Self::Open(open) => open.run(json).await,
             #[cfg(feature = "eventstore")]
             Self::Cluster(cluster) => cluster.run(json).await,

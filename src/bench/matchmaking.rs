@@ -55,19 +55,19 @@ enum Part {
 
 /// The name and the unit of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Metric {
+pub(super) struct Metric {
     /// The name in JSON.
     name: &'static str,
     /// The text output.
     text: &'static str,
 }
 
-const fn metric(name: &'static str, text: &'static str) -> Metric {
+pub(super) const fn metric(name: &'static str, text: &'static str) -> Metric {
     Metric { name, text }
 }
 
 /// The results of one round, in the order of the output.
-type Figures = Vec<(Metric, f64)>;
+pub(super) type Figures = Vec<(Metric, f64)>;
 
 impl Matchmaking {
     pub(super) async fn run(self, json: bool) -> Result<(), Failure> {
@@ -116,7 +116,7 @@ async fn open(folder: &TempDir) -> Result<EmbeddedLog, Failure> {
 }
 
 /// Prints the median of each result over the rounds, with minimum and maximum.
-fn report(bench: &str, rounds: &[Figures], json: bool) -> Result<(), Failure> {
+pub(super) fn report(bench: &str, rounds: &[Figures], json: bool) -> Result<(), Failure> {
     let mut line = serde_json::Map::new();
     line.insert("bench".to_owned(), bench.into());
     line.insert("rounds".to_owned(), rounds.len().into());

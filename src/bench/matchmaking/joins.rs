@@ -1,8 +1,6 @@
 //! Measures queue joins over HTTP at a fixed rate, and the time until players are matched.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use domain::pool;
@@ -15,7 +13,6 @@ use event_schemas::time::Timestamp;
 use futures_util::future::{join_all, ready};
 use futures_util::{StreamExt, stream};
 use reqwest::Client;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -23,81 +20,15 @@ use uuid::Uuid;
 
 use super::pass::failed;
 use super::{Figures, crowd, metric, open, percentile};
+use crate::server_process::{self, ServerProcess};
 use matchbook::failure::Failure;
 
-/// The timeout for the start of the server.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The requests before the measurement, so that connections are open.
 const WARM_UP: u64 = 500;
 /// The number of queue entries that are read after the joins.
 const READS: usize = 1_000;
 /// The number of players that are registered concurrently.
 const REGISTRATIONS_IN_FLIGHT: usize = 256;
-/// The unit in which Linux reports the CPU time of processes.
-const TICK_MILLIS: u64 = 10;
-
-/// A server in its own process, which is killed when this is dropped.
-struct ServerProcess {
-    child: Child,
-    url: String,
-}
-
-impl ServerProcess {
-    async fn start(folder: &TempDir) -> Result<Self, Failure> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = port.map_err(|error| failed(&error))?.to_string();
-        let program = std::env::current_exe().map_err(|error| failed(&error))?.with_file_name("matchbook");
-        let mut command = Command::new(&program);
-        command.args(["serve", "--log=warn", "--reserve-bytes=0", "--listen", &address, "--data"]);
-        command.arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        // The settings of this environment are for another server.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("MATCHBOOK_") {
-                command.env_remove(name);
-            }
-        }
-        let child = command.spawn().map_err(|error| {
-            let message =
-                "cannot start the server; build it into the same folder: cargo build --release --bins";
-            Failure::Failed(format!("{}: {message}: {error}", program.display()))
-        })?;
-        let server = Self { child, url: format!("http://{address}") };
-        let (client, since) = (Client::new(), Instant::now());
-        while since.elapsed() < START_TIMEOUT {
-            let answer = client.get(format!("{}/ready", server.url)).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(server);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Err(Failure::Unreachable("the server did not become ready".to_owned()))
-    }
-
-    /// The CPU time that it has used so far.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * TICK_MILLIS)
-    }
-
-    /// Stops it gracefully, so that its log can be opened.
-    fn stop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
 
 /// The result of a join.
 enum JoinResult {
@@ -111,7 +42,7 @@ enum JoinResult {
 }
 
 pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Result<Figures, Failure> {
-    let mut server = ServerProcess::start(folder).await?;
+    let mut server = ServerProcess::start(&server_process::beside_this()?, folder).await?;
     let client = Client::builder().pool_max_idle_per_host(1_024).build().map_err(|error| failed(&error))?;
     let url = format!("{}/v1/matchmaking/queue", server.url);
     let players = WARM_UP + (lasts.as_secs_f64() * f64::from(rate)) as u64;
