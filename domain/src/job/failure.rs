@@ -18,7 +18,7 @@ use event_schemas::ids::JobId;
 use uuid::Uuid;
 
 use advice::{Retry, advice};
-use patterns::{Named, PATTERNS, Pattern};
+use patterns::{HINTS, Named, PATTERNS, Pattern};
 use text::Text;
 
 /// Classifies an error by its message and the exit code of its process. `retry_after` is the delay in seconds
@@ -33,7 +33,8 @@ pub fn classify(
 ) -> ClassifiedError {
     let text = Text::new(message);
     let service = service::named(&text);
-    let pattern = PATTERNS.iter().find(|pattern| matches(pattern, &text, service, exit_code));
+    let hints = if service.is_none() { HINTS } else { &[] };
+    let pattern = PATTERNS.iter().chain(hints).find(|pattern| matches(pattern, &text, service, exit_code));
     let code = pattern.map_or_else(|| patterns::of_service(service), |pattern| pattern.code);
     let advice = advice(code);
     let retry_after_seconds = default_delay(code, attempt).map(|seconds| {
@@ -70,7 +71,8 @@ fn matches(pattern: &Pattern, text: &Text, service: Option<Service>, exit_code: 
     };
     let has_status = || is_of_service && pattern.statuses.iter().any(|status| text.has_status(*status));
     let ended_so = exit_code.is_some_and(|code| pattern.exit_codes.contains(&code));
-    ended_so || ((says(pattern.phrases) || has_status()) && !says(pattern.unless))
+    let has_near = || pattern.near.iter().any(|(one, other)| text.has_near(one, other));
+    ended_so || ((says(pattern.phrases) || has_near() || has_status()) && !says(pattern.unless))
 }
 
 /// The delay before a retry, in seconds; none if a retry would not help.

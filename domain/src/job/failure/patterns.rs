@@ -10,6 +10,9 @@ pub(super) struct Pattern {
     pub(super) code: FailureCode,
     /// Phrases of lower-case words, divided by `|`, one of which occurs in the message.
     pub(super) phrases: &'static str,
+    /// Pairs of words of which one each occurs, close to each other: in the first and in the second of two
+    /// lists.
+    pub(super) near: &'static [(&'static str, &'static str)],
     /// Phrases with which the row does not apply.
     pub(super) unless: &'static str,
     /// HTTP statuses, one of which is in the message.
@@ -28,10 +31,14 @@ pub(super) enum Named {
 }
 
 const fn says(code: FailureCode, phrases: &'static str) -> Pattern {
-    Pattern { code, phrases, unless: "", statuses: &[], status_of: Named::Any, exit_codes: &[] }
+    Pattern { code, phrases, near: &[], unless: "", statuses: &[], status_of: Named::Any, exit_codes: &[] }
 }
 
 impl Pattern {
+    const fn or_near(self, near: &'static [(&'static str, &'static str)]) -> Self {
+        Self { near, ..self }
+    }
+
     const fn unless(self, unless: &'static str) -> Self {
         Self { unless, ..self }
     }
@@ -57,10 +64,12 @@ pub(super) const PATTERNS: &[Pattern] = &[
          exceeded your current quota|exceeded quota|insufficient quota|request limit exceeded|\
          limit exceeded exception|throughput exceeded|throughput for the table was exceeded|\
          resource exhausted|resource has been exhausted|requests per minute|requests per second|\
-         concurrency limit|server busy|usage limit",
-    )
+         concurrency limit|server busy|usage limit|\
+         number of allowed parallel|concurrent requests|parallel requests|request quota|\
+         daily limit|hourly limit|monthly limit",
+    ).or_near(&[("quota", "exceeded exhausted insufficient"), ("rate", "exceeded limit limited limits")])
     .or_status(&[429])
-    .unless("disk quota|storage quota|out of memory|oom |allocat|received message larger"),
+    .unless("disk quota|disk usage|storage quota|out of memory|oom |allocat|received message larger"),
     says(
         FailureCode::ServiceAuthentication,
         "unauthorized|unauthorised|unauthenticated|not authenticated|authentication fail|\
@@ -81,9 +90,12 @@ pub(super) const PATTERNS: &[Pattern] = &[
          invalid client|login was refused|login failed|login incorrect|wrongpass|noauth |\
          authorization violation|authorization failed|password authentication|no pg hba|\
          access denied for user|invalid username or password|invalid user credentials|\
-         incorrect username or password|not a bot|forbidden",
-    )
-    .or_status(&[401, 407])
+         incorrect username or password|not a bot|forbidden|\
+         payment required|not enough credits|credit balance|no hba conf|provide an api key|\
+         provide your api key|api key provided|access credentials|sufficient permissions|\
+         o auth client|client secret",
+    ).or_near(&[("credential credentials password passwd apikey jwt oauth", "invalid incorrect expired wrong missing rejected refused bad revoked"), ("token tokens key", "expired revoked")])
+    .or_status(&[401, 402, 407])
     .unless("syntax error"),
     says(
         FailureCode::InvalidUrl,
@@ -93,7 +105,8 @@ pub(super) const PATTERNS: &[Pattern] = &[
          missing schema|invalid schema|no scheme supplied|no host supplied|unsupported protocol|\
          missing protocol|missing an or protocol|not supported or disabled in libcurl|url using bad|\
          url rejected|failed to parse url|cannot parse url|could not parse url|invalid video url|\
-         unknown url type|nonnumeric port|url scheme",
+         unknown url type|nonnumeric port|url scheme|\
+         first path segment in url|invalid international domain name|missing host|invalid domain",
     ),
     says(
         FailureCode::PrivateVideo,
@@ -103,15 +116,18 @@ pub(super) const PATTERNS: &[Pattern] = &[
          you must be logged in|only available for registered users|age restricted|age verification|\
          password protected|video password|available in your country|available in your region|\
          available in your location|available from your location|in your country on copyright|\
-         geo restrict|geo block",
+         geo restrict|geo block|works when logged in|log in to|protected by a password|\
+         must be subscribed|subscribe to watch|purchase to watch|log in to watch|sign in to watch",
     ),
     says(
         FailureCode::VideoNotFound,
         "video not found|vod not found|clip not found|video does not exist|vod does not exist|\
          video doesnt exist|video unavailable|video is unavailable|video is not available|\
          video is no longer available|video has been removed|video was removed|video was deleted|\
-         video has been deleted|video has expired|vod has expired",
-    )
+         video has been deleted|video has expired|vod has expired|no playable streams|\
+         content is unavailable|clip is no longer available|stream is offline|\
+         channel does not exist|no longer exists",
+    ).or_near(&[("video vod clip", "unavailable removed deleted expired")])
     .or_status_of(None, &[404, 410]),
     says(
         FailureCode::UnsupportedVideo,
@@ -124,8 +140,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
          exceeds the maximum length|exceeds maximum length|longer than the maximum|\
          maximum content size|request entity too large|payload too large|content too large|\
          file is too large|does not contain any stream|no video stream|no audio stream|\
-         no audio track|no video track",
-    )
+         no audio track|no video track|no decoder|no suitable|\
+         audio file is too short|video is too short|audio too short|longer than|matches no streams|no decodable|exceeds limit of",
+    ).or_near(&[("codec decoder demuxer", "unsupported unknown unavailable missing")])
     .or_status(&[413, 415]),
     says(
         FailureCode::PermissionDenied,
@@ -134,17 +151,16 @@ pub(super) const PATTERNS: &[Pattern] = &[
          read only filesystem|readonly database|erofs|insufficient privilege|insufficient permission|\
          have permission|not authorized to|not authorised to|permissions violation|noperm |\
          used by another process",
-    )
+    ).or_near(&[("permission permissions access privilege privileges", "denied lacks insufficient"), ("have", "permission permissions access privilege privileges")])
     .or_exit(&[126]),
-    says(FailureCode::ServiceAuthentication, "").or_status(&[403]),
     says(
         FailureCode::FileNotFound,
         "no such file|no such key|no such object|nosuchfile|file not found|filenotfound|enoent|\
          cannot find the file|cannot find the path|cant find the file|file does not exist|\
          file doesnt exist|path does not exist|directory does not exist|key does not exist|\
          blob does not exist|blob not found|object not found|executable file not found|\
-         command not found|ffmpeg not found|ffprobe not found|no file named|cant read input file",
-    )
+         command not found|ffmpeg not found|ffprobe not found|no file named|cant read input file|directory not found",
+    ).or_near(&[("file directory folder path", "find missing nonexistent")])
     .or_status_of(Some(Service::ObjectStorage), &[404])
     .or_exit(&[127])
     .unless("on socket|through socket|dial unix|could not connect to server"),
@@ -154,17 +170,20 @@ pub(super) const PATTERNS: &[Pattern] = &[
          unable to allocate|not enough memory|insufficient memory|memory allocation|memory error|\
          memoryerror|memory exhausted|memory limit|bad alloc|oom |oom kill|oomkill|enomem|\
          alloc failed|allocation failed|heap space|gc overhead limit|array size exceeds vm limit|\
-         signal killed|signal 9 |sigkill|killed process|paging file is too small|terminated abruptly",
-    )
+         signal killed|signal 9 |sigkill|killed process|paging file is too small|terminated abruptly|no available memory|\
+         no memory|cublas status not initialized|oom killer",
+    ).or_near(&[("memory vram ram heap", "exhausted insufficient exceeded low exceeds")])
     .or_exit(&[137, -9]),
     says(
         FailureCode::InsufficientStorage,
         "no space left|enospc|disk full|disk is full|disk quota|edquot|storage quota|\
          insufficient storage|insufficient disk|not enough space|not enough disk|\
          not enough free space|storage full|no storage space|out of disk|free drive threshold|\
-         minimum free|volume is full",
-    )
+         minimum free|volume is full|\
+         disk usage exceeded|flood stage|disk error|no free space|not enough storage",
+    ).or_near(&[("disk storage volume filesystem drive", "full low exhausted exceeded insufficient")])
     .or_status(&[507]),
+    says(FailureCode::ServiceAuthentication, "").or_status(&[403]),
     says(
         FailureCode::CorruptMedia,
         "corrupt|invalid data found when processing input|moov atom|truncated|could not decode|\
@@ -172,7 +191,10 @@ pub(super) const PATTERNS: &[Pattern] = &[
          cannot identify image|unsupported image format|broken data stream|invalid jpeg|invalid png|\
          premature end of jpeg|premature end of input|not a jpeg|crc error|crc mismatch|\
          invalid nal unit|error splitting the input|failed to load audio|appear to contain audio|\
-         imdecode|unexpected end of file|incorrect header check|bad zip file|not in gzip format",
+         imdecode|unexpected end of file|incorrect header check|bad zip file|not in gzip format|damaged|ended prematurely|format not recognised|format not recognized|start with riff|not a valid image|not a valid video|not a valid audio|\
+         could not be decoded|be decompressed|malformed media|image is malformed|broken png|\
+         broken jpeg|broken file|error reading header|missing picture|no frame|bad magic|\
+         invalid header|bomb",
     )
     .unless(
         "content encoding|response body|end of file from server|fetch|axios|httpx|json|unicode|\
@@ -181,18 +203,22 @@ pub(super) const PATTERNS: &[Pattern] = &[
     says(
         FailureCode::WorkerStopped,
         "worker is shutting down|worker was stopped|warm shutdown|interrupted by shutdown|sigterm|\
-         signal 15 |signal terminated|keyboard interrupt",
+         signal 15 |signal terminated|keyboard interrupt|\
+         spot interruption|instance terminated|preempted|preemption|being evicted",
     )
     .or_exit(&[143]),
     says(
         FailureCode::WorkerLost,
-        "worker lost|worker was lost|worker died|worker exited|lease ran out|lease expired",
+        "worker lost|worker was lost|worker died|worker exited|lease ran out|lease expired|\
+         killedworker|worker crashed|workers died|workers exited|no heartbeat",
     ),
     says(
         FailureCode::NetworkTimeout,
         "timed out|timedout|etimedout|time out|gateway timeout|deadline exceeded|\
          deadline has elapsed|deadline expired|took too long to respond|did not respond in time|\
-         did not properly respond|ping timeout|i o timeout|winerror 10060",
+         did not properly respond|ping timeout|i o timeout|winerror 10060|time limit|\
+         too slow|waiting for connection|receive ack in time|while awaiting headers|\
+         execution expired",
     )
     .or_status(&[408, 504, 522, 524]),
     says(
@@ -207,8 +233,9 @@ pub(super) const PATTERNS: &[Pattern] = &[
          unable to resolve host|name or service not known|name resolution|name not resolved|\
          failed to lookup address|address lookup failed|hostname lookup|domain name not found|\
          nodename nor servname|no address associated with hostname|no such host|unknown host|\
-         getaddrinfo|gaierror|enotfound|eai again|nxdomain|servfail|dns ",
-    ),
+         getaddrinfo|gaierror|enotfound|eai again|nxdomain|servfail|dns |\
+         translate host name|does not resolve|dns resolution|lookup failed",
+    ).or_near(&[("host hostname domain", "resolve resolved resolving resolution")]),
     says(
         FailureCode::ConnectionFailed,
         "connection refused|actively refused|connection reset|reset by peer|connection abort|\
@@ -235,8 +262,12 @@ pub(super) const PATTERNS: &[Pattern] = &[
          certificate verify failed|certificate has expired|self signed certificate|\
          certificate signed by unknown authority|valid certification path|ssl error|sslerror|\
          ssl routines|ssl handshake|tls handshake|handshake failure|wrong version number|\
-         ssl connection|error decoding response body|incorrect header check",
-    ),
+         ssl connection|error decoding response body|incorrect header check|internet disconnected|end of file|certificate chain|ssl certificate|\
+         closing transport|brokers are down|broker is down|incomplete message|incompletemessage|\
+         stream error|refused stream|http response to https client|malformed http response|\
+         connection broken|transport error|transport closed|peer certificate|first certificate|\
+         fatal alert|verify certificate|ssl syscall|eof detected|abruptly|upstream connect|hung up",
+    ).or_near(&[("connection connect socket websocket tunnel", "closed lost terminated terminating dropped reset refused aborted broken disconnected interrupted"), ("server host remote peer broker", "disconnected unreachable hung"), ("certificate", "invalid expired untrusted unknown verify")]),
     says(FailureCode::ConnectionFailed, "connection failed|connection is bad").unless("fatal "),
     says(FailureCode::NetworkTimeout, "timeout").unless("lock wait timeout|statement timeout|lock timeout"),
     // The program is wrong, whatever it works with.
@@ -245,6 +276,19 @@ pub(super) const PATTERNS: &[Pattern] = &[
         "module not found error|no module named|attribute error|name error|index error|key error|\
          assertion error|null pointer exception|panicked at",
     ),
+];
+
+/// The rows for messages that match no other and name no service: what they are about.
+pub(super) const HINTS: &[Pattern] = &[
+    says(FailureCode::ServiceAuthentication, "credential|password|api key|apikey|oauth|bearer|unauthor|jwt "),
+    says(
+        FailureCode::ConnectionFailed,
+        "connection|socket|websocket|ssl |tls |certificate|handshake|unreachable|disconnected|eof ",
+    )
+    .unless("max retries exceeded"),
+    says(FailureCode::UnsupportedVideo, "codec|decoder|pixel format|sample rate").unless("json|unicode"),
+    says(FailureCode::OutOfMemory, "killed process|out of vram|oom"),
+    says(FailureCode::InsufficientStorage, "disk space|free space"),
 ];
 
 /// The code if the message says nothing more than whose service failed.

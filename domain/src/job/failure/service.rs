@@ -14,8 +14,8 @@ const NAMES: [(Service, &str); 3] = [
     ),
     (
         Service::Database,
-        "database|postgres|psycopg|asyncpg|pgbouncer|sqlstate|sqlite|sqlalche|mysql|mariadb|mongo|\
-         pymongo|dynamodb|jdbc|sql server|ora 0|deadlock detected|deadlock found|lock wait timeout|\
+        "database|postgres|psycopg|asyncpg|pgbouncer|sqlstate|sqlite|pymysql|sqlalche|mysql|mariadb|mongo|\
+         pymongo|dynamodb|jdbc|sql server|terminating connection due to|ora 0|deadlock detected|deadlock found|lock wait timeout|\
          statement timeout|too many clients|too many connections|connection slots|\
          could not serialize access|duplicate key value|violates unique constraint|\
          violates foreign key|connection to server at|connection to server on socket|\
@@ -25,7 +25,7 @@ const NAMES: [(Service, &str); 3] = [
         Service::ObjectStorage,
         "object storage|object store|s3 |minio|bucket|blob storage|blob not found|specified blob|\
          put object|get object|head object|delete object|list objects|upload part|multipart upload|\
-         no such key|no such object|storage googleapis|gs ",
+         no such key|no such object|storage googleapis|cloud storage|gs ",
     ),
 ];
 

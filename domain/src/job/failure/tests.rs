@@ -133,6 +133,37 @@ fn first_matching_pattern_wins() {
 }
 
 #[test]
+fn what_happened_comes_before_whose_service_it_was() {
+    for (message, code, service) in [
+        (
+            "429 Client Error: Too Many Requests for url: https://api.deepgram.com/v1/listen",
+            FailureCode::RateLimited,
+            Some(Service::SpeechToText),
+        ),
+        (
+            "[Errno 13] Permission denied: '/root/.cache/whisper/base.pt'",
+            FailureCode::PermissionDenied,
+            Some(Service::SpeechToText),
+        ),
+        ("postgres: no space left on device", FailureCode::InsufficientStorage, Some(Service::Database)),
+        (
+            "s3://timeout/private video.mp4: HTTP 503",
+            FailureCode::ObjectStorageService,
+            Some(Service::ObjectStorage),
+        ),
+        ("open '/tmp/rate limit/401.txt'", FailureCode::Unknown, None),
+        (
+            "Traceback (most recent call last):\n  File \"/a/whisper.py\", line 429, in f\n    connect(timeout=2)\nKeyError: 'x'",
+            FailureCode::Unknown,
+            None,
+        ),
+    ] {
+        let error = classify(message, None, None, JOB, 1);
+        assert_eq!((error.code, error.service), (code, service), "{message}");
+    }
+}
+
+#[test]
 fn exit_code_137_is_out_of_memory() {
     assert_eq!(classify("Killed", Some(137), None, JOB, 1).code, FailureCode::OutOfMemory);
     assert_eq!(classify("Killed", Some(1), None, JOB, 1).code, FailureCode::Unknown);

@@ -33,6 +33,17 @@ impl Text {
         self.said.iter().any(|line| occurs(line, phrase))
     }
 
+    /// Whether a word of each list occurs, close to one of the other.
+    pub(super) fn has_near(&self, one: &str, other: &str) -> bool {
+        let is_in = |list: &str, word: &str| list.split(' ').any(|listed| listed == word);
+        self.said.iter().any(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let found =
+                |list| words.iter().enumerate().filter(move |(_, word)| is_in(list, word)).map(|(at, _)| at);
+            found(one).any(|first| found(other).any(|second| first.abs_diff(second) <= NEAR))
+        })
+    }
+
     pub(super) fn names(&self, phrase: &str) -> bool {
         self.whole.iter().any(|line| occurs(line, phrase))
     }
@@ -121,6 +132,9 @@ fn without_quotes(text: &str) -> String {
     bare.push_str(rest);
     bare
 }
+
+/// Words at most this far apart belong together.
+const NEAR: usize = 5;
 
 /// Longer quotes are messages, not names.
 const QUOTED_MAX: usize = 48;
