@@ -76,8 +76,16 @@ impl<T: DeserializeOwned + JsonSchema + Send + Sync> ParseFromJSON for Api<T> {
 impl<T: DeserializeOwned + JsonSchema + Send + Sync> ParseFromParameter for Api<T> {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
         let text: StrDeserializer<'_, TextError> = text.into_deserializer();
-        T::deserialize(text).map(Self).map_err(ParseError::custom)
+        T::deserialize(text).map(Self).map_err(|_| ParseError::custom(choices::<T>()))
     }
+}
+
+/// The error of a parameter that is not one of the values of an enum.
+fn choices<T: JsonSchema>() -> String {
+    let schema = T::json_schema(&mut SchemaSettings::draft2020_12().into_generator());
+    let items = schema.as_object().map(enum_items).unwrap_or_default();
+    let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+    format!("must be one of {}", words.join(", "))
 }
 
 /// The reference to the schema of `T` in the document.
@@ -341,11 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn parameter_is_parsed_as_the_value_in_json() {
+    fn parameter_is_one_of_the_values_in_json() {
         assert_eq!(Api::parse_from_parameter("very_high").ok(), Some(Api(Level::VeryHigh)));
         assert_eq!(Api::parse_from_json(Some("low".into())).ok(), Some(Api(Level::Low)));
         let error = Api::<Level>::parse_from_parameter("high").unwrap_err();
-        assert!(error.message().contains("expected `low` or `very_high`"), "{}", error.message());
+        assert!(error.message().contains("must be one of low, very_high"), "{}", error.message());
         assert_eq!(Api(Level::VeryHigh).to_json(), Some("very_high".into()));
     }
 }

@@ -1,6 +1,6 @@
 //! The public view of a job: status, attempts, counts and times.
 
-use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
+use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode, Service};
 use event_schemas::ids::{JobId, WorkerId};
 use event_schemas::job::{JobKind, Phase, RetryReason, RetryState};
 use event_schemas::time::Timestamp;
@@ -83,6 +83,9 @@ pub struct ErrorView {
     #[schemars(with = "String")]
     pub code: FailureCode,
     pub category: FailureCategory,
+    /// The external service that the message names, as in `GET /internal/retries`: `speech_to_text`.
+    #[schemars(with = "Option<String>")]
+    pub service: Option<Service>,
     /// The reported message, verbatim.
     pub message: String,
     /// A sentence for the user who requested the job.
@@ -148,6 +151,7 @@ impl From<ClassifiedError> for ErrorView {
         Self {
             code: error.code,
             category: error.category,
+            service: error.service,
             message: error.message,
             user_message: error.user_message,
             suggested_actions: error.suggested_actions,

@@ -289,7 +289,9 @@ fn summary_has_the_member_names_of_the_api() {
           "message": "Work is waiting, but no worker is available.",
           "since": "1970-01-01T00:00:00.000000Z"
         }
-      ]
+      ],
+      "position": 8,
+      "as_of": null
     }
     "#);
 }
