@@ -160,21 +160,6 @@ impl Problem {
         self
     }
 
-    /// Lists the allowed values of a parameter, where the message of the framework does not.
-    #[must_use]
-    pub(crate) fn with_choices<'a>(self, choices: impl Fn(&str) -> Option<&'a [String]>) -> Self {
-        let [error] = self.errors.as_slice() else { return self };
-        match choices(&error.field) {
-            Some(words) if error.reason == framework_errors::NOT_A_CHOICE => {
-                let reason = format!("must be one of {}", words.join(", "));
-                let detail = format!("`{}`: {reason}", error.field);
-                let errors = vec![FieldError::new(error.field.clone(), reason)];
-                Self { detail: detail.into(), errors, ..self }
-            }
-            Some(_) | None => self,
-        }
-    }
-
     /// Adds the number of the line to the errors of an NDJSON body.
     #[must_use]
     pub(crate) fn at_line(mut self, line: usize) -> Self {

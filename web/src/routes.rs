@@ -40,8 +40,6 @@ pub struct Route {
     pub template: Arc<str>,
     pub limits: RouteLimits,
     pub(crate) durations: Durations,
-    /// The enum parameters, with their values.
-    choices: Vec<(String, Vec<String>)>,
     segments: Vec<Segment>,
     /// A path such as `/console/*`, which serves everything below it.
     open_ended: bool,
@@ -65,7 +63,6 @@ impl Route {
             template: template.into(),
             limits: RouteLimits::Default,
             durations: Durations::default(),
-            choices: Vec::new(),
             segments,
             open_ended,
             methods: Vec::new(),
@@ -88,11 +85,6 @@ impl Route {
     /// The sort key of a route. Literal parts come first, from the left: `/jobs/stats` comes before `/jobs/{id}`.
     fn parameters(&self) -> Vec<bool> {
         self.segments.iter().map(|segment| *segment == Segment::Parameter).collect()
-    }
-
-    /// The values of an enum parameter.
-    pub fn choices(&self, parameter: &str) -> Option<&[String]> {
-        self.choices.iter().find(|(name, _)| name == parameter).map(|(_, words)| words.as_slice())
     }
 
     /// The value of the `Allow` header.
@@ -123,13 +115,7 @@ impl Routes {
             let methods = operations.as_object().into_iter().flat_map(|operations| operations.keys());
             let methods: Vec<Method> =
                 methods.filter_map(|method| method.to_ascii_uppercase().parse().ok()).collect();
-            let choices = operations.as_object().into_iter().flat_map(|operations| operations.values());
-            let choices = choices.flat_map(|operation| choices_of(document, operation)).collect();
-            let mut routes = routes.with(template, &methods);
-            if let Some(route) = routes.of_template(template) {
-                route.choices = choices;
-            }
-            routes
+            routes.with(template, &methods)
         })
     }
 
@@ -181,20 +167,6 @@ impl Routes {
     }
 }
 
-/// The enum parameters of an operation, with their values.
-fn choices_of(document: &Value, operation: &Value) -> Vec<(String, Vec<String>)> {
-    let parameters = operation["parameters"].as_array().into_iter().flatten();
-    let choices = parameters.filter_map(|parameter| {
-        let schema = &parameter["schema"];
-        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
-        let schema =
-            reference.and_then(|reference| document.pointer(reference.strip_prefix('#')?)).unwrap_or(schema);
-        let words = schema["enum"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
-        Some((parameter["name"].as_str()?.to_owned(), words.collect()))
-    });
-    choices.collect()
-}
-
 fn split(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').unwrap_or(path).split('/')
 }
@@ -217,22 +189,6 @@ mod tests {
 
     fn template(path: &str) -> Option<String> {
         routes().find(path).map(|route| route.template.to_string())
-    }
-
-    #[test]
-    fn enum_values_are_read_inline_and_by_reference() {
-        let routes = Routes::from_document(&json!({
-            "paths": {"/jobs": {"get": {"parameters": [
-                {"name": "status", "schema": {"$ref": "#/components/schemas/Status"}},
-                {"name": "order", "schema": {"type": "string", "enum": ["newest"]}},
-                {"name": "q", "schema": {"type": "string"}},
-            ]}}},
-            "components": {"schemas": {"Status": {"enum": ["running", "failed"]}}},
-        }));
-        let route = routes.find("/jobs").unwrap();
-        assert_eq!(route.choices("status").unwrap(), ["running", "failed"]);
-        assert_eq!(route.choices("order").unwrap(), ["newest"]);
-        assert_eq!(route.choices("q"), None);
     }
 
     #[test]

@@ -221,9 +221,6 @@ fn refuse(error: poem::Error, id: &RequestId, route: Option<&Route>) -> Response
     if let (Code::MethodNotAllowed, Some(route)) = (problem.code, route) {
         problem = problem.header(header::ALLOW, route.allow());
     }
-    if let Some(route) = route {
-        problem = problem.with_choices(|parameter| route.choices(parameter));
-    }
     problem.into_response()
 }
 

@@ -15,9 +15,6 @@ pub struct BodyTooLarge {
     pub limit: usize,
 }
 
-/// The message of poem-openapi for a parameter that is not one of its enum values.
-pub(super) const NOT_A_CHOICE: &str = "Expect a valid enumeration value";
-
 impl Problem {
     /// Converts any error of poem to a problem. A [`Problem`] stays as it is.
     pub fn from_error(error: poem::Error) -> Self {
