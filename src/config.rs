@@ -136,7 +136,7 @@ pub struct Config {
     pub(crate) read_model_lag_max: u64,
 
     /// The memory for the folded states of streams with few events, in bytes; a state that is not in memory is folded again by the next command
-    #[arg(long, env = "MATCHBOOK_STATE_CACHE_BYTES", value_name = "BYTES", default_value_t = 48 * 1024 * 1024)]
+    #[arg(long, env = "MATCHBOOK_STATE_CACHE_BYTES", value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]
     pub state_cache_bytes: usize,
 
     /// The memory for the folded states of streams with more than 4,096 events, in bytes; the ids of ten million matches of one job take 200 MB

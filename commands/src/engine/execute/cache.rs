@@ -32,7 +32,7 @@ pub struct StateCacheLimits {
 
 impl Default for StateCacheLimits {
     fn default() -> Self {
-        Self { small: 48 << 20, large: 256 << 20 }
+        Self { small: 32 << 20, large: 256 << 20 }
     }
 }
 
