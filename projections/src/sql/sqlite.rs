@@ -28,7 +28,7 @@ const CHECKED_BYTES_MAX: u64 = 32 << 20;
 const STATEMENTS_MAX: usize = 32;
 
 /// A read model is derived: commits that a power loss removes are replayed. So the writer need not wait for the disk.
-const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -64000; \
+const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000; \
      PRAGMA wal_autocheckpoint = 4000";
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
