@@ -73,11 +73,11 @@ async fn damaged_record_is_named_and_nothing_is_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_names_damage_found_after_the_start() {
     let mut server = stopped_server().await;
-    // A start reads only the ends of the sealed segments, and what its snapshots do not contain. An auditor reads all.
+    // Opening reads only the ends of the sealed segments. Without snapshots, the folds of the write side read all events.
     flip_bit(&segments(&server)[0], 6_000);
+    fs::remove_dir_all(server.data().join("snapshots")).unwrap();
     server.spawn_under(&[]);
     crate::support::wait_until("readiness names the damage", async || {
-        let _ = server.http.get(format!("{}/audit/events?limit=500", server.url)).send().await;
         let response = server.http.get(format!("{}/ready", server.url)).send().await;
         let Ok(response) = response else { return false };
         response.status() == 503
