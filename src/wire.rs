@@ -70,6 +70,14 @@ impl Wire {
         Ok(Some(Self { server, grace: config.shutdown_grace }))
     }
 
+    /// Checks its settings, before anything is opened.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+        config.esdb_listen.map(|address| settings(config, address)).transpose().map(drop)
+    }
+
     /// Its health, for `/status`.
     pub(crate) fn component(&self) -> Component {
         let (address, connections) = (self.server.address(), self.server.connections());

@@ -13,18 +13,24 @@ pub(crate) enum Wire {}
 impl Wire {
     /// # Errors
     /// The settings enable the protocol.
-    pub(crate) async fn start(
-        config: &Config,
-        _: Option<&EmbeddedLog>,
-        _: Clock,
-    ) -> Result<Option<Self>, Failure> {
+    pub(crate) fn check(config: &Config) -> Result<(), Failure> {
         match config.esdb_listen {
-            None => Ok(None),
+            None => Ok(()),
             Some(_) => Err(Failure::Usage(
                 "--esdb-listen: this program was built without the EventStoreDB protocol; build it with the feature `wire`"
                     .to_owned(),
             )),
         }
+    }
+
+    /// # Errors
+    /// None: the settings were checked.
+    pub(crate) async fn start(
+        _: &Config,
+        _: Option<&EmbeddedLog>,
+        _: Clock,
+    ) -> Result<Option<Self>, Failure> {
+        Ok(None)
     }
 
     pub(crate) fn component(&self) -> Component {

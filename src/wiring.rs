@@ -72,6 +72,7 @@ pub(crate) async fn start(
     shutdown: Shutdown,
 ) -> Result<(RunningServer, Api), Failure> {
     check_read_only(config)?;
+    Wire::check(config)?;
     let external_services = external_services(config)?;
     let metrics = metrics()?;
     let clock = Clock::System;
