@@ -18,8 +18,8 @@ use uuid::Uuid;
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
 use crate::row::{to_json, variant_name};
-use crate::rows::{RowModel, Rows, Table, json};
-use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
+use crate::rows::{Rows, Table, TableModel, json};
+use crate::sql::{Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO challenges \
      (challenge_id, tenant, challenger, challenged, status, lapses_at, created_at, view, position) \
@@ -192,27 +192,26 @@ impl Table for Records {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct ChallengeRows(Rows<Records>);
+pub(crate) type ChallengeRows = Rows<Records>;
 
-impl RowModel for ChallengeRows {
+impl TableModel for Records {
     const NAME: Name = Name::Challenges;
     const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("challenges");
     const CATEGORIES: &'static [Category] = &[Category::Challenge];
 
-    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+    async fn fold(rows: &mut Rows<Self>, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         let is_creation =
             |event: &Event| matches!(event, Event::Challenge(ChallengeEvent::ChallengeCreated(_)));
         let changed = events.iter().filter(|envelope| !is_creation(&envelope.event));
-        self.0.load(db, changed.filter_map(|envelope| envelope.stream.challenge_id())).await?;
+        rows.load(db, changed.filter_map(|envelope| envelope.stream.challenge_id())).await?;
         for envelope in events {
             match &envelope.event {
                 Event::Challenge(ChallengeEvent::ChallengeCreated(created)) => {
-                    self.0.set(created.challenge_id, Some(ChallengeView::create(envelope, created)));
+                    rows.set(created.challenge_id, Some(ChallengeView::create(envelope, created)));
                 }
                 Event::Challenge(event) => {
-                    let view = envelope.stream.challenge_id().and_then(|id| self.0.change(&id));
+                    let view = envelope.stream.challenge_id().and_then(|id| rows.change(&id));
                     if let Some(view) = view {
                         view.apply(envelope, event);
                     }
@@ -222,18 +221,6 @@ impl RowModel for ChallengeRows {
             }
         }
         Ok(())
-    }
-
-    fn store(&self, batch: &mut Batch) {
-        self.0.store(batch);
-    }
-
-    fn has_changes(&self) -> bool {
-        self.0.has_changes()
-    }
-
-    fn on_stored(&mut self) {
-        self.0.on_stored();
     }
 }
 

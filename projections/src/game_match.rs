@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
 use crate::row::{to_json, variant_name};
-use crate::rows::{RowModel, Rows, Table, json};
-use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
+use crate::rows::{Rows, Table, TableModel, json};
+use crate::sql::{Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO match_records \
      (match_id, tenant, first, second, status, created_at, view, position) \
@@ -188,8 +188,7 @@ impl Table for Records {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct GameMatchRows(Rows<Records>);
+pub(crate) type GameMatchRows = Rows<Records>;
 
 /// The existing match that an event changes.
 fn changed_match(envelope: &Envelope) -> Option<GameMatchId> {
@@ -201,20 +200,20 @@ fn changed_match(envelope: &Envelope) -> Option<GameMatchId> {
     }
 }
 
-impl RowModel for GameMatchRows {
+impl TableModel for Records {
     const NAME: Name = Name::GameMatches;
     const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("match_records");
     /// Player events contain the ratings after a result.
     const CATEGORIES: &'static [Category] = &[Category::GameMatch, Category::Player];
 
-    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        self.0.load(db, events.iter().filter_map(|envelope| changed_match(envelope))).await?;
+    async fn fold(rows: &mut Rows<Self>, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        rows.load(db, events.iter().filter_map(|envelope| changed_match(envelope))).await?;
         for envelope in events {
-            let view = changed_match(envelope).and_then(|id| self.0.change(&id));
+            let view = changed_match(envelope).and_then(|id| rows.change(&id));
             match (&envelope.event, view) {
                 (Event::GameMatch(GameMatchEvent::MatchProposed(proposed)), _) => {
-                    self.0.set(proposed.match_id, Some(GameMatchView::create(envelope, proposed)));
+                    rows.set(proposed.match_id, Some(GameMatchView::create(envelope, proposed)));
                 }
                 (Event::GameMatch(event), Some(view)) => view.apply(envelope, event),
                 (Event::Player(PlayerEvent::PlayerRated(rated)), Some(view)) => {
@@ -224,18 +223,6 @@ impl RowModel for GameMatchRows {
             }
         }
         Ok(())
-    }
-
-    fn store(&self, batch: &mut Batch) {
-        self.0.store(batch);
-    }
-
-    fn has_changes(&self) -> bool {
-        self.0.has_changes()
-    }
-
-    fn on_stored(&mut self) {
-        self.0.on_stored();
     }
 }
 

@@ -87,6 +87,43 @@ pub(crate) trait Table: fmt::Debug + Send + Sync + 'static {
     fn write(key: &Self::Key, value: Option<&Self::Value>) -> Option<Statement>;
 }
 
+/// A read model that is one such table.
+pub(crate) trait TableModel: Table + Sized {
+    const NAME: Name;
+    const REVISION: u32;
+    const DDL: Ddl;
+    const CATEGORIES: &'static [Category];
+
+    fn fold(
+        rows: &mut Rows<Self>,
+        db: &Db,
+        events: &[&Envelope],
+    ) -> impl Future<Output = Result<(), SqlError>> + Send;
+}
+
+impl<T: TableModel> RowModel for Rows<T> {
+    const NAME: Name = T::NAME;
+    const REVISION: u32 = T::REVISION;
+    const DDL: Ddl = T::DDL;
+    const CATEGORIES: &'static [Category] = T::CATEGORIES;
+
+    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        T::fold(self, db, events).await
+    }
+
+    fn store(&self, batch: &mut Batch) {
+        Rows::store(self, batch);
+    }
+
+    fn has_changes(&self) -> bool {
+        Rows::has_changes(self)
+    }
+
+    fn on_stored(&mut self) {
+        Rows::on_stored(self);
+    }
+}
+
 /// The number of rows after whose use the rows that were not among them are forgotten.
 const RECENT_MAX: usize = 8192;
 

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
 use crate::row::to_json;
-use crate::rows::{RowModel, Rows, Table, json};
-use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
+use crate::rows::{Rows, Table, TableModel, json};
+use crate::sql::{Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO workers (tenant, worker_id, worker, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, worker_id) DO UPDATE SET worker = excluded.worker, position = excluded.position";
@@ -166,8 +166,7 @@ impl Table for Records {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct WorkerRows(Rows<Records>);
+pub(crate) type WorkerRows = Rows<Records>;
 
 fn key(envelope: &Envelope) -> Option<(Tenant, WorkerId)> {
     let Event::Worker(event) = &envelope.event else { return None };
@@ -183,33 +182,21 @@ fn worker_id(event: &WorkerEvent) -> &WorkerId {
     }
 }
 
-impl RowModel for WorkerRows {
+impl TableModel for Records {
     const NAME: Name = Name::Workers;
     const REVISION: u32 = 2;
     const DDL: Ddl = ddl!("workers");
     const CATEGORIES: &'static [Category] = &[Category::Worker];
 
-    async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        self.0.load(db, events.iter().filter_map(|envelope| key(envelope))).await?;
+    async fn fold(rows: &mut Rows<Self>, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
+        rows.load(db, events.iter().filter_map(|envelope| key(envelope))).await?;
         for envelope in events {
             let (Some(key), Event::Worker(event)) = (key(envelope), &envelope.event) else { continue };
-            if let Some(worker) = WorkerView::evolve(self.0.get(&key).cloned(), envelope, event) {
-                self.0.set(key, Some(worker));
+            if let Some(worker) = WorkerView::evolve(rows.get(&key).cloned(), envelope, event) {
+                rows.set(key, Some(worker));
             }
         }
         Ok(())
-    }
-
-    fn store(&self, batch: &mut Batch) {
-        self.0.store(batch);
-    }
-
-    fn has_changes(&self) -> bool {
-        self.0.has_changes()
-    }
-
-    fn on_stored(&mut self) {
-        self.0.on_stored();
     }
 }
 

@@ -97,17 +97,9 @@ impl History {
             drop(member);
             return read_alone(&log, after, categories, &sender).await;
         }
-        let mut after = after;
-        loop {
-            let page = member.page(&log, after).await;
-            let next = page.as_ref().ok().map(|page| (page.next, page.at_head));
-            if sender.send(page).await.is_err() {
-                return;
-            }
-            match next {
-                Some((next, false)) => after = next,
-                Some((_, true)) | None => return,
-            }
+        let mut next = Some(after);
+        while let Some(after) = next {
+            next = send(&sender, member.page(&log, after).await).await;
         }
     }
 }
@@ -164,26 +156,29 @@ impl Drop for Member {
 /// Reads only the events of the categories.
 async fn read_alone(
     log: &Log,
-    mut after: Position,
+    after: Position,
     categories: &'static [Category],
     sender: &mpsc::Sender<Result<Arc<FeedPage>, ReadError>>,
 ) {
     let prefixes = categories.iter().map(|category| category.stream_prefix().to_owned()).collect();
     let filter = if categories == Category::ALL { Filter::All } else { Filter::StreamPrefixes(prefixes) };
-    loop {
+    let mut next = Some(after);
+    while let Some(after) = next {
         let page = match log.read_all(after, &filter, BATCH_EVENTS_MAX).await {
             Ok(page) => FeedPage::from_log(after, page, categories).await.map(Arc::new),
             Err(error) => Err(error),
         };
-        let next = page.as_ref().ok().map(|page| (page.next, page.at_head));
-        if sender.send(page).await.is_err() {
-            return;
-        }
-        match next {
-            Some((next, false)) => after = next,
-            Some((_, true)) | None => return,
-        }
+        next = send(sender, page).await;
     }
+}
+
+/// Sends a page, and returns the position of the next one: none at the head, after an error, and without a receiver.
+async fn send(
+    sender: &mpsc::Sender<Result<Arc<FeedPage>, ReadError>>,
+    page: Result<Arc<FeedPage>, ReadError>,
+) -> Option<Position> {
+    let next = page.as_ref().ok().filter(|page| !page.at_head).map(|page| page.next);
+    sender.send(page).await.ok().and(next)
 }
 
 /// The pages of the log after the position, up to its head.

@@ -260,8 +260,9 @@ impl Runner {
     }
 
     fn change_state(&mut self, next: impl FnOnce(RunnerState) -> RunnerState) {
-        let placeholder = RunnerState::Closed { retry_at: Timestamp::EPOCH };
-        self.state = next(std::mem::replace(&mut self.state, placeholder));
+        // `next` takes the state by value, so another one stands in the field until it returns.
+        let meanwhile = RunnerState::Closed { retry_at: Timestamp::EPOCH };
+        self.state = next(std::mem::replace(&mut self.state, meanwhile));
     }
 
     async fn rebuild(&mut self) -> Result<u64, StoreError> {
