@@ -1,7 +1,7 @@
 //! The estimated time to completion of matching: a stage of known size.
 //!
-//! [`RateEstimator`] folds the progress reports in constant memory. It divides the time since the start of the
-//! stage into *work* and *pauses*: a silence between two reports counts as work up to a few times the usual
+//! [`RateEstimator`] folds the progress reports in constant memory. It divides the time since a worker began with
+//! the stage into *work* and *pauses*: a silence between two reports counts as work up to a few times the usual
 //! one, and the rest is a pause. A burst, a stall or the death of all workers then does not change the rate of
 //! work, and pauses prolong the estimate by their share of the time.
 //!
@@ -102,8 +102,10 @@ impl Eta {
 /// Estimates the rate of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateEstimator {
-    /// The start of the stage.
+    /// The start of the stage; once a worker begins, that instant. The wait for the first worker says nothing of the rate.
     start: Timestamp,
+    /// No worker has begun.
+    is_waiting: bool,
     /// The time at which the log accepted the latest report.
     heard: Timestamp,
     reports: u32,
@@ -150,11 +152,19 @@ impl RateEstimator {
     /// An estimator for a stage that starts now.
     pub(crate) fn new(start: Timestamp) -> Self {
         let step = Step { from: start, first: start, to: start, units: 0 };
-        Self { start, heard: start, reports: 0, before: Work::default(), step }
+        Self { start, is_waiting: true, heard: start, reports: 0, before: Work::default(), step }
+    }
+
+    /// A worker begins with a part of the stage.
+    pub(crate) fn begin(&mut self, at: Timestamp) {
+        if self.is_waiting {
+            *self = Self { is_waiting: false, ..Self::new(at.max(self.start)) };
+        }
     }
 
     pub(crate) fn add(&mut self, sample: RateSample) {
         let at = sample.occurred_at;
+        self.is_waiting = false;
         let Step { from, first, to, units } = self.step;
         if at.seconds_since(first) > TOGETHER * first.seconds_since(from) {
             self.before = self.work();

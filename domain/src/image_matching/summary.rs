@@ -19,7 +19,7 @@ use crate::job::history::{History, LastActivity, Status};
 use crate::worker::presence::Presence;
 
 /// The version of [`JobFold`]'s stored form. A fold stored with another version is not read, but rebuilt.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// The fold of all events of a job. Equal folds are stored as equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ impl JobFold {
         }
         let times =
             EventTimes { occurred_at: at, recorded_at: envelope.recorded_at, position: envelope.position };
+        if let (ImageMatchEvent::MatchRequestClaimed(_), Some(rate)) = (event, &mut self.rate) {
+            rate.begin(at);
+        }
         let before = self.matching.counters.candidates_processed;
         self.matching.apply(event, times);
         let units = self.matching.counters.candidates_processed - before;

@@ -172,6 +172,16 @@ fn half_done_in_60_seconds_leaves_60_seconds() {
 }
 
 #[test]
+fn eta_leaves_out_the_wait_for_the_first_worker() {
+    let mut world = World::matching(1, 120);
+    world.wait(600.0).claim("r", "w", 1);
+    for n in 1..=12 {
+        world.wait(5.0).progress("r", Some(1), n * 5);
+    }
+    assert_eq!(world.summary().eta_seconds, Some(60));
+}
+
+#[test]
 fn eta_grows_while_all_leases_are_held_by_dead_workers() {
     let mut world = World::matching(1, 120);
     world.claim("r", "w", 1);
