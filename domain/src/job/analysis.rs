@@ -33,17 +33,13 @@ pub fn job_id(tenant: &Tenant, video: &VideoId, number: u64) -> JobId {
     JobId(Uuid::new_v5(&of_video, &number.to_be_bytes()))
 }
 
-/// An analysis of a video.
+/// The status of an analysis.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "Analysis")]
-pub struct AnalysisView {
+pub struct AnalysisStatus {
     pub id: JobId,
     pub job_id: JobId,
-    pub kind: JobKind,
     /// Null if the job was created with this kind, but without a video.
     pub video_id: Option<VideoId>,
-    pub url: Option<String>,
-    pub options: serde_json::Map<String, serde_json::Value>,
     pub status: Status,
     pub phase: Phase,
     /// The display name of the phase, such as `Transcribing`.
@@ -55,13 +51,30 @@ pub struct AnalysisView {
     pub eta: Option<Eta>,
     /// From 1; incremented by each retry.
     pub attempt: u32,
+    /// The latest instant of any of its events.
+    pub last_event_at: Timestamp,
+    /// The latest error, while the job is failed or waits for a retry.
+    pub error: Option<ErrorView>,
+    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
+    pub retry_state: Option<RetryState>,
+    /// The scheduled retry.
+    pub retry: Option<RetryView>,
+}
+
+/// An analysis of a video.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Analysis")]
+pub struct AnalysisView {
+    #[serde(flatten)]
+    pub current: AnalysisStatus,
+    pub kind: JobKind,
+    pub url: Option<String>,
+    pub options: serde_json::Map<String, serde_json::Value>,
     pub created_at: Timestamp,
     /// When work on the first attempt started.
     pub started_at: Option<Timestamp>,
     /// When it completed, failed permanently or was cancelled.
     pub ended_at: Option<Timestamp>,
-    /// The latest instant of any of its events.
-    pub last_event_at: Timestamp,
     /// The time that its attempts have waited for a worker.
     pub queue_seconds: f64,
     /// The time that workers have spent on its attempts.
@@ -69,12 +82,6 @@ pub struct AnalysisView {
     /// The stages of the current attempt, in order, without `queued` and the end.
     pub stages: Vec<StageView>,
     pub attempts: Vec<AttemptView>,
-    /// The latest error, while the job is failed or waits for a retry.
-    pub error: Option<ErrorView>,
-    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
-    pub retry_state: Option<RetryState>,
-    /// The scheduled retry.
-    pub retry: Option<RetryView>,
     pub result: Option<serde_json::Value>,
 }
 
@@ -114,31 +121,34 @@ pub fn view(
         None => (None, None, serde_json::Map::new()),
     };
     let eta = eta(history, latest, now, stalled_after);
-    AnalysisView {
+    let current = AnalysisStatus {
         id: history.job_id(),
         job_id: history.job_id(),
-        kind: history.kind(),
         video_id,
-        url,
-        options,
         status: history.status(),
         phase: history.phase,
         current_stage: pipeline::display_name(history.phase).to_owned(),
-        attempt: history.attempt,
         progress_percentage: view::percentage(history, &Counters::default()),
         estimated_completion_seconds: eta.map(|eta| eta.seconds),
         eta,
+        attempt: history.attempt,
+        last_event_at: latest.occurred_at,
+        error: error(history).map(Into::into),
+        retry_state: view::retry_state(history),
+        retry: view::retry(history),
+    };
+    AnalysisView {
+        current,
+        kind: history.kind(),
+        url,
+        options,
         created_at: history.created_at,
         started_at: history.attempts.first().and_then(|attempt| attempt.started_at),
         ended_at: history.ended_at(),
-        last_event_at: latest.occurred_at,
         queue_seconds: attempts.iter().map(|attempt| attempt.queue_seconds).sum(),
         run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
         stages: stage_views(history),
-        error: error(history).map(Into::into),
         attempts,
-        retry_state: view::retry_state(history),
-        retry: view::retry(history),
         result: history.result.clone(),
     }
 }

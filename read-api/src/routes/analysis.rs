@@ -1,10 +1,8 @@
 //! Analyses of videos: the list, one analysis, its status, and its live stream.
 
-mod status;
-
 use std::sync::Arc;
 
-use domain::job::analysis::AnalysisView;
+use domain::job::analysis::{AnalysisStatus, AnalysisView};
 use domain::job::history::Status;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
@@ -25,8 +23,6 @@ use crate::ReadApi;
 use crate::errors::{from_query_error, no_such_job};
 use crate::min_position::MinPosition;
 use crate::stream::{AnalysisFollower, AnalysisUpdate};
-
-pub use status::AnalysisStatus;
 
 /// Routes for analyses.
 #[derive(Clone, Debug)]
@@ -87,7 +83,7 @@ impl AnalysisRoutes {
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<AnalysisStatus>, Problem> {
         let view = self.view(&caller, &job_id, min).await?;
-        Ok(Cached::without(&AnalysisStatus::from(view), RUNNING_TIMES, if_none_match.as_deref()))
+        Ok(Cached::without(&view.current, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// Stream an analysis as server-sent events

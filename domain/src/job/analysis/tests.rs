@@ -59,7 +59,7 @@ impl Analysis {
     }
 
     fn seconds_left(&self, now: f64) -> Option<u64> {
-        self.shown(now).eta.map(|eta| eta.seconds)
+        self.shown(now).current.eta.map(|eta| eta.seconds)
     }
 }
 
@@ -84,11 +84,11 @@ fn progress_is_the_stage_start_plus_its_completed_share() {
         (Phase::FindingHighlights, 1.0, 95.0),
     ] {
         let analysis = Analysis::new().claimed(1.0).enters(2.0, stage, &[]).reports(3.0, stage, fraction);
-        assert_eq!(analysis.shown(3.0).progress_percentage, percentage, "{stage} {fraction}");
+        assert_eq!(analysis.shown(3.0).current.progress_percentage, percentage, "{stage} {fraction}");
     }
-    assert_eq!(Analysis::new().shown(0.0).progress_percentage, 0.0);
+    assert_eq!(Analysis::new().shown(0.0).current.progress_percentage, 0.0);
     let completed = JobCompleted { from: Phase::Downloading, lease_id: None, result: None };
-    assert_eq!(Analysis::new().at(1.0, completed).shown(1.0).progress_percentage, 100.0);
+    assert_eq!(Analysis::new().at(1.0, completed).shown(1.0).current.progress_percentage, 100.0);
 }
 
 proptest! {
@@ -118,7 +118,7 @@ proptest! {
             let action = crate::job::Action::ReportProgress { report, eta_priors: Vec::new() };
             for event in act(&mut state, action) {
                 analysis = analysis.at(1.0, event);
-                let shown = analysis.shown(1.0).progress_percentage;
+                let shown = analysis.shown(1.0).current.progress_percentage;
                 prop_assert!(shown >= before, "{before} → {shown}");
                 before = shown;
             }
@@ -165,13 +165,16 @@ fn retry_resets_the_stages_and_shows_the_previous_error() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Transcribing, &[]).fails(10.0, 40.0);
     let shown = analysis.shown(20.0);
     assert!(shown.stages.iter().all(|stage| stage.fraction == 0.0 && stage.started_at.is_none()));
-    assert_eq!((shown.status, shown.attempt, shown.progress_percentage), (Status::Pending, 2, 0.0));
-    assert_eq!(shown.retry_state, Some(RetryState::InProgress));
+    assert_eq!(
+        (shown.current.status, shown.current.attempt, shown.current.progress_percentage),
+        (Status::Pending, 2, 0.0)
+    );
+    assert_eq!(shown.current.retry_state, Some(RetryState::InProgress));
     let retry = RetryView { attempt: 2, due_at: at(40.0), reason: Some(RetryReason::Backoff) };
-    assert_eq!(shown.retry, Some(retry));
-    assert_eq!(shown.error.unwrap().message, "read timed out");
+    assert_eq!(shown.current.retry, Some(retry));
+    assert_eq!(shown.current.error.unwrap().message, "read timed out");
     let begun = analysis.claimed(41.0).shown(42.0);
-    assert_eq!((begun.retry, begun.error), (None, None));
+    assert_eq!((begun.current.retry, begun.current.error), (None, None));
     assert_eq!(begun.attempts[0].error.as_ref().unwrap().message, "read timed out");
     assert_eq!((begun.attempts[0].run_seconds, begun.attempts[1].queue_seconds), (9.0, 1.0));
 }
@@ -186,7 +189,7 @@ fn no_eta_without_any_information() {
 #[test]
 fn eta_uses_stage_durations_of_earlier_jobs() {
     let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Downloading, &priors(60.0));
-    let eta = analysis.shown(2.0).eta.unwrap();
+    let eta = analysis.shown(2.0).current.eta.unwrap();
     assert_eq!((eta.seconds, eta.basis, eta.samples), (300, Basis::StageHistory, 8));
     assert!(eta.low < 300 && eta.high > 300);
     let later = analysis.enters(62.0, Phase::FetchingChat, &priors(60.0));
@@ -200,7 +203,7 @@ fn eta_uses_the_speed_of_a_half_done_stage() {
         Phase::FindingHighlights,
         0.5,
     );
-    let eta = analysis.shown(62.0).eta.unwrap();
+    let eta = analysis.shown(62.0).current.eta.unwrap();
     assert_eq!((eta.seconds, eta.basis), (60, Basis::Rate));
 }
 

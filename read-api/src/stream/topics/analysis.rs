@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use domain::image_matching::eta::Eta;
-use domain::job::analysis::{self, AnalysisView};
+use domain::job::analysis::{self, AnalysisStatus};
 use domain::job::history::{History, LastActivity, Status};
 use domain::job::pipeline;
 use domain::job::view::{ErrorView, RetryView};
@@ -166,7 +166,7 @@ impl AnalysisFollower {
     /// The update for the fold's state at an instant.
     fn update_data(&self, at: Timestamp) -> AnalysisUpdate {
         let stalled_after = self.api.server.thresholds.stalled_after;
-        let view = analysis::view(&self.history, &self.latest, at, stalled_after);
+        let view = analysis::view(&self.history, &self.latest, at, stalled_after).current;
         let progress = progress(&view);
         AnalysisUpdate {
             job_id: self.job,
@@ -183,7 +183,7 @@ impl AnalysisFollower {
     }
 }
 
-fn progress(view: &AnalysisView) -> AnalysisProgress {
+fn progress(view: &AnalysisStatus) -> AnalysisProgress {
     AnalysisProgress {
         percentage: view.progress_percentage,
         current_stage: view.current_stage.clone(),
