@@ -1,9 +1,9 @@
 //! Classification of the errors that workers report.
 //!
-//! What the message says happened is found in the table of `failure/patterns.rs`, which is tried from top to
+//! What the message says happened is found in the table of `failure/patterns`, which is tried from top to
 //! bottom; the service that it names is a second finding, and decides only if the message says nothing more.
-//! To recognise a new error, add a phrase to a row, and the real message to
-//! `fixtures/failures/messages.tsv`.
+//! To recognise a new kind of error, add its words to a row, and the real messages to
+//! `fixtures/failures/messages.tsv`. `docs/testing.md` says how well new messages are recognised.
 
 mod advice;
 mod patterns;
@@ -13,12 +13,11 @@ mod text;
 
 use std::time::Duration;
 
-use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode, Service};
+use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode};
 use event_schemas::ids::JobId;
 use uuid::Uuid;
 
 use advice::{Retry, advice};
-use patterns::{HINTS, Named, PATTERNS, Pattern};
 use text::Text;
 
 /// Classifies an error by its message and the exit code of its process. `retry_after` is the delay in seconds
@@ -33,13 +32,11 @@ pub fn classify(
 ) -> ClassifiedError {
     let text = Text::new(message);
     let service = service::named(&text);
-    let hints = if service.is_none() { HINTS } else { &[] };
-    let pattern = PATTERNS.iter().chain(hints).find(|pattern| matches(pattern, &text, service, exit_code));
-    let code = pattern.map_or_else(|| patterns::of_service(service), |pattern| pattern.code);
+    let code = patterns::code_of(&text, service, exit_code);
     let advice = advice(code);
     let retry_after_seconds = default_delay(code, attempt).map(|seconds| {
         let told = || match advice.category {
-            FailureCategory::External => retry_after::seconds(message),
+            FailureCategory::External | FailureCategory::Unknown => retry_after::seconds(message),
             _ => None,
         };
         retry_after.or_else(told).unwrap_or(seconds)
@@ -61,18 +58,6 @@ pub fn classify(
 pub fn requested_delay(error: &ClassifiedError) -> Option<Duration> {
     let seconds = error.retry_after_seconds.filter(|seconds| default_delay(error.code, 1) != Some(*seconds));
     seconds.map(|seconds| Duration::from_secs(seconds.into()))
-}
-
-fn matches(pattern: &Pattern, text: &Text, service: Option<Service>, exit_code: Option<i32>) -> bool {
-    let says = |phrases: &str| phrases.split('|').any(|phrase| !phrase.is_empty() && text.says(phrase));
-    let is_of_service = match pattern.status_of {
-        Named::Any => true,
-        Named::Only(only) => only == service,
-    };
-    let has_status = || is_of_service && pattern.statuses.iter().any(|status| text.has_status(*status));
-    let ended_so = exit_code.is_some_and(|code| pattern.exit_codes.contains(&code));
-    let has_near = || pattern.near.iter().any(|(one, other)| text.has_near(one, other));
-    ended_so || ((says(pattern.phrases) || has_near() || has_status()) && !says(pattern.unless))
 }
 
 /// The delay before a retry, in seconds; none if a retry would not help.

@@ -8,13 +8,13 @@ use super::text::Text;
 const NAMES: [(Service, &str); 3] = [
     (
         Service::SpeechToText,
-        "speech to text|speechtotext|speech recognition|speech recogni|speech googleapis|whisper|\
+        "speech to text|speechtotext|speech recognition|speech recogni|speech service|speech googleapis|whisper|\
          deepgram|assemblyai|speechmatics|gladia|transcription service|transcription api|\
          transcription failed|transcription job|audio transcriptions|transcribe us|transcribe eu",
     ),
     (
         Service::Database,
-        "database|postgres|psycopg|asyncpg|pgbouncer|sqlstate|sqlite|pymysql|sqlalche|mysql|mariadb|mongo|\
+        "database|postgres|psycopg|asyncpg|pgbouncer|sqlstate|sqlite|pymysql|access denied for user|sqlalche|mysql|mariadb|mongo|\
          pymongo|dynamodb|jdbc|sql server|terminating connection due to|ora 0|deadlock detected|deadlock found|lock wait timeout|\
          statement timeout|too many clients|too many connections|connection slots|\
          could not serialize access|duplicate key value|violates unique constraint|\

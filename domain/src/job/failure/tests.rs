@@ -1,6 +1,7 @@
-use event_schemas::failure::FailureCode;
+use event_schemas::failure::{FailureCode, Service};
 
 use super::advice::ADVICE;
+use super::patterns::PATTERNS;
 use super::*;
 
 const JOB: JobId = JobId(Uuid::from_u128(0x11));
@@ -164,6 +165,68 @@ fn what_happened_comes_before_whose_service_it_was() {
 }
 
 #[test]
+fn numbers_of_systems_identify_errors_in_any_language() {
+    check(
+        FailureCode::ConnectionFailed,
+        &[
+            "[WinError 10054] Eine vorhandene Verbindung wurde vom Remotehost geschlossen",
+            "curl: (52) Leere Antwort",
+            "Connexion refusée (os error 111)",
+        ],
+    );
+    check(
+        FailureCode::PermissionDenied,
+        &["[Errno 13] Keine Berechtigung: '/data'", "[WinError 5] Acceso denegado"],
+    );
+    check(
+        FailureCode::InsufficientStorage,
+        &["[Errno 28] Auf dem Gerät ist kein Speicherplatz mehr verfügbar"],
+    );
+    check(FailureCode::DnsFailure, &["[Errno -3] Temporärer Fehler", "[WinError 11001] Host desconocido"]);
+    check(
+        FailureCode::Unknown,
+        &["[Errno 111111] ?", "frame 10054 is odd", "score 0.401 is low", "got 429 frames"],
+    );
+}
+
+#[test]
+fn warnings_before_an_error_did_not_happen() {
+    check(FailureCode::VideoNotFound, &["WARNING: HTTP Error 429\nERROR: Video unavailable"]);
+    check(FailureCode::Unknown, &["WARNING: No space left on device\nERROR: it failed"]);
+    check(FailureCode::InsufficientStorage, &["WARNING: No space left on device"]);
+}
+
+#[test]
+fn only_the_ends_of_a_long_message_are_read() {
+    for hostile in [
+        "/",
+        "/a ",
+        "://",
+        "http://a/",
+        "'",
+        "\"/",
+        "host ",
+        "a1 ",
+        "wait ",
+        "retry after 1",
+        "try again in a ",
+        "\n  at x",
+        "1s",
+        ",123",
+        "É",
+        "(",
+        "connection\u{2019}",
+    ] {
+        let noise = hostile.repeat(32_768 / hostile.len());
+        let unread = format!("{noise}\nNo space left on device\n{noise}");
+        let read = format!("{noise}{noise}\nNo space left on device");
+        let code = |message: &str| classify(message, None, None, JOB, 1).code;
+        assert_ne!(code(&unread), FailureCode::InsufficientStorage, "{hostile}");
+        assert_eq!(code(&read), FailureCode::InsufficientStorage, "{hostile}");
+    }
+}
+
+#[test]
 fn exit_code_137_is_out_of_memory() {
     assert_eq!(classify("Killed", Some(137), None, JOB, 1).code, FailureCode::OutOfMemory);
     assert_eq!(classify("Killed", Some(1), None, JOB, 1).code, FailureCode::Unknown);
@@ -191,6 +254,7 @@ fn rate_limit_delay_comes_from_header_or_message() {
     assert_eq!(after("too many requests, retry after 7 s", None), Some(7));
     assert_eq!(after("too many requests, retry after 7 s", Some(5)), Some(5));
     assert_eq!(after("deepgram: 503, retry after 7 s", None), Some(7));
+    assert_eq!(after("HTTP 503 Service Unavailable, Retry-After: 120", None), Some(120));
     assert_eq!(after("read timed out, retry after 7 s", None), Some(2));
     assert_eq!(after("read timed out, retry after 7 s", Some(5)), Some(5));
     assert_eq!(after("invalid api key", Some(5)), None);
@@ -207,13 +271,13 @@ fn support_reference_is_stable_per_job_and_attempt() {
 #[test]
 fn every_code_has_advice() {
     assert!(ADVICE.len() >= 17);
-    let found = PATTERNS.iter().map(|pattern| pattern.code);
+    let found = PATTERNS.into_iter().flatten().map(|pattern| pattern.code);
     for code in found.chain(Service::ALL.iter().map(|service| patterns::of_service(Some(*service)))) {
         let advice = advice(code);
         assert_eq!(advice.code, code);
         assert!(advice.user_message.ends_with('.') && !advice.suggested_actions.is_empty());
     }
-    for pattern in PATTERNS {
+    for pattern in PATTERNS.into_iter().flatten() {
         assert_eq!(pattern.phrases.to_lowercase(), pattern.phrases);
     }
 }

@@ -1,29 +1,46 @@
 //! An error message in the form that patterns are compared with.
 
+use std::borrow::Cow;
+
 /// The words of a message, in lower case. A word of several parts is both divided into them and kept whole, so
 /// that `DeadlineExceeded`, `DEADLINE_EXCEEDED` and "deadline exceeded" are the same.
 pub(super) struct Text {
     /// What the message says, without the addresses and files that it says it of.
     said: [String; 3],
+    /// The words of each sentence of it.
+    sentences: Vec<Vec<String>>,
     /// The whole message, in which a service may be named.
     whole: [String; 2],
     statuses: Vec<u16>,
+    numbers: Vec<(Numbering, u32)>,
+}
+
+/// What numbers its errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbering {
+    /// `errno` of Linux and macOS, and the same of sockets on Windows.
+    Errno,
+    Windows,
+    Curl,
 }
 
 impl Text {
     pub(super) fn new(message: &str) -> Self {
-        let message = without_stack_trace(message);
-        let said = without_addresses(&message);
+        let message = without_stack_trace(&without_warnings(&ends(message))).into_owned();
+        // Python gives the errors of name resolution negative numbers.
+        let said = without_addresses(&message).replace("[Errno -", "[gaierror ");
         let divided = words(&said, true);
-        let statuses = statuses(&divided);
+        let mut statuses = statuses(&divided);
+        statuses.extend(statuses_in_brackets(&said));
+        let numbers = numbers(&words(&said, false));
         // "video 2039 not found" and "video 'clip 7' not found" are "video not found".
-        let bare = words(&without_quotes(&said), true);
-        let is_a_name = |word: &&str| word.contains(|c: char| c.is_ascii_digit());
-        let bare: Vec<&str> = bare.iter().map(String::as_str).filter(|word| !is_a_name(word)).collect();
+        let bare = sentences(&without_quotes(&said));
         Self {
-            said: [line(&divided), line(&words(&said, false)), line(&bare)],
+            said: [line(&divided), line(&words(&said, false)), line(&bare.join(&"-".to_owned()))],
+            sentences: bare,
             whole: [line(&words(&message, true)), line(&words(&message, false))],
             statuses,
+            numbers,
         }
     }
 
@@ -33,14 +50,19 @@ impl Text {
         self.said.iter().any(|line| occurs(line, phrase))
     }
 
-    /// Whether a word of each list occurs, close to one of the other.
+    /// Whether a word of each list occurs, close to one of the other in a sentence. A `*` is any rest of a word.
     pub(super) fn has_near(&self, one: &str, other: &str) -> bool {
-        let is_in = |list: &str, word: &str| list.split(' ').any(|listed| listed == word);
-        self.said.iter().any(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let found =
-                |list| words.iter().enumerate().filter(move |(_, word)| is_in(list, word)).map(|(at, _)| at);
-            found(one).any(|first| found(other).any(|second| first.abs_diff(second) <= NEAR))
+        let is_in = |list: &str, word: &str| {
+            list.split(' ').any(|listed| match listed.strip_suffix('*') {
+                Some(start) => word.starts_with(start),
+                None => word == listed,
+            })
+        };
+        self.sentences.iter().any(|words| {
+            words.iter().enumerate().filter(|(_, word)| is_in(one, word)).any(|(at, _)| {
+                let near = &words[at.saturating_sub(NEAR)..words.len().min(at + NEAR + 1)];
+                near.iter().any(|word| is_in(other, word))
+            })
         })
     }
 
@@ -48,9 +70,23 @@ impl Text {
         self.whole.iter().any(|line| occurs(line, phrase))
     }
 
+    pub(super) fn has_number(&self, numbering: Numbering, number: u32) -> bool {
+        self.numbers.contains(&(numbering, number))
+    }
+
     pub(super) fn has_status(&self, status: u16) -> bool {
         self.statuses.contains(&status)
     }
+}
+
+/// The start and the end of a long message: what happened is said there, and the time to find it stays bounded.
+fn ends(message: &str) -> Cow<'_, str> {
+    if message.len() <= 2 * END_BYTES {
+        return Cow::Borrowed(message);
+    }
+    let start = &message[..message.floor_char_boundary(END_BYTES)];
+    let end = &message[message.ceil_char_boundary(message.len() - END_BYTES)..];
+    Cow::Owned(format!("{start}\n{end}"))
 }
 
 fn occurs(line: &str, phrase: &str) -> bool {
@@ -67,17 +103,32 @@ fn line<S: AsRef<str>>(words: &[S]) -> String {
     line
 }
 
-/// The message without the indented lines of a stack trace, which name every function on the way.
-fn without_stack_trace(message: &str) -> String {
-    let is_traced =
-        ["Traceback (most recent", "\n    at ", "\n\tat "].iter().any(|mark| message.contains(mark));
-    if !is_traced {
-        return message.to_owned();
+/// The message without its warnings and notices, if it names an error beside them.
+fn without_warnings(message: &str) -> Cow<'_, str> {
+    let level = |line: &str| line.trim_start_matches(['[', ' ']).to_ascii_uppercase();
+    let is_error = |line: &str| level(line).starts_with("ERROR");
+    let is_notice = |line: &str| NOTICES.iter().any(|notice| level(line).starts_with(notice));
+    if !message.contains('\n') || !message.lines().any(is_error) {
+        return Cow::Borrowed(message);
     }
+    Cow::Owned(message.lines().filter(|line| !is_notice(line)).collect::<Vec<_>>().join("\n"))
+}
+
+const NOTICES: [&str; 4] = ["WARN", "INFO", "DEBUG", "NOTICE"];
+
+/// The message without the lines of a stack trace, which name every function on the way.
+fn without_stack_trace(message: &str) -> Cow<'_, str> {
     let is_frame = |line: &&str| {
-        line.starts_with("  ") && !line.trim_start().starts_with('[') || line.starts_with("\tat ")
+        let indented = line.starts_with([' ', '\t']);
+        indented && (line.trim_start().starts_with("at ") || line.trim_start().starts_with("File \""))
     };
-    message.lines().filter(|line| !is_frame(line)).collect::<Vec<_>>().join("\n")
+    if !message.lines().any(|line| is_frame(&line)) {
+        return Cow::Borrowed(message);
+    }
+    // Below a frame of Python is its line of code.
+    let is_code = |line: &str| message.contains("Traceback") && line.starts_with("    ");
+    let kept = message.lines().filter(|line| !is_frame(line) && !is_code(line));
+    Cow::Owned(kept.collect::<Vec<_>>().join("\n"))
 }
 
 /// The message without URLs and absolute paths: what they contain did not happen.
@@ -114,6 +165,22 @@ fn address(text: &str) -> Option<usize> {
     url.into_iter().chain(path).min()
 }
 
+/// The words of each sentence, without those that are numbers or names.
+fn sentences(text: &str) -> Vec<Vec<String>> {
+    let mut sentences = vec![Vec::new()];
+    for run in text.split_inclusive(char::is_whitespace) {
+        let word = run.trim_end();
+        let parts = words(word, true).into_iter().filter(|part| !part.contains(|c: char| c.is_ascii_digit()));
+        if let Some(sentence) = sentences.last_mut() {
+            sentence.extend(parts);
+        }
+        if run.ends_with('\n') || word.ends_with(['.', ';', '!', '?']) || word == "--" || word == "|" {
+            sentences.push(Vec::new());
+        }
+    }
+    sentences
+}
+
 /// The text without short quoted names.
 fn without_quotes(text: &str) -> String {
     let mut bare = String::with_capacity(text.len());
@@ -134,7 +201,10 @@ fn without_quotes(text: &str) -> String {
 }
 
 /// Words at most this far apart belong together.
-const NEAR: usize = 5;
+const NEAR: usize = 6;
+
+/// The bytes at the start and at the end of a message that are read.
+const END_BYTES: usize = 4096;
 
 /// Longer quotes are messages, not names.
 const QUOTED_MAX: usize = 48;
@@ -161,38 +231,89 @@ fn words(text: &str, divided: bool) -> Vec<String> {
     words
 }
 
-/// The words before or after a number that make it an HTTP status.
-const BEFORE_STATUS: [&str; 16] = [
-    "http", "https", "status", "code", "error", "returned", "response", "reply", "occurred", "many", "1",
-    "0", "2", "with", "got", "received",
+/// The words before a number that make it an HTTP status.
+const BEFORE_STATUS: [&str; 12] = [
+    "http", "https", "status", "code", "error", "returned", "response", "reply", "occurred", "many", "with",
+    "received",
 ];
-const AFTER_STATUS: [&str; 18] = [
-    "client",
-    "server",
-    "error",
-    "message",
-    "too",
-    "unauthorized",
-    "forbidden",
-    "not",
-    "gone",
-    "internal",
-    "bad",
-    "service",
-    "gateway",
-    "proxy",
-    "payload",
-    "request",
-    "unprocessable",
-    "overloaded",
+
+/// The words after a number that make it an HTTP status.
+const AFTER_STATUS: [&str; 7] = ["client", "server", "error", "message", "http", "response", "proxy"];
+
+/// The first words of the reason phrases.
+const REASONS: [(u16, &str); 20] = [
+    (400, "bad"),
+    (401, "unauthorized"),
+    (401, "authorization"),
+    (402, "payment"),
+    (403, "forbidden"),
+    (404, "not"),
+    (407, "proxy"),
+    (408, "request"),
+    (410, "gone"),
+    (413, "request"),
+    (413, "payload"),
+    (413, "content"),
+    (415, "unsupported"),
+    (422, "unprocessable"),
+    (429, "too"),
+    (500, "internal"),
+    (502, "bad"),
+    (503, "service"),
+    (504, "gateway"),
+    (507, "insufficient"),
 ];
 
 fn statuses(words: &[String]) -> Vec<u16> {
-    let is_one = |at: usize| {
-        let before = at.checked_sub(1).and_then(|before| words.get(before));
-        before.is_some_and(|word| BEFORE_STATUS.contains(&word.as_str()))
-            || words.get(at + 1).is_some_and(|word| AFTER_STATUS.contains(&word.as_str()))
+    let word = |at: Option<usize>| at.and_then(|at| words.get(at)).map_or("", String::as_str);
+    let is_version = |at: usize| {
+        let is_digit = matches!(word(at.checked_sub(1)), "0" | "1" | "2" | "3");
+        is_digit && (word(at.checked_sub(2)) == "http" || word(at.checked_sub(3)) == "http")
     };
-    let numbers = words.iter().enumerate().filter(|(at, word)| word.len() == 3 && is_one(*at));
-    numbers.filter_map(|(_, word)| word.parse().ok()).filter(|status| (400..600).contains(status)).collect()
+    let is_status = |at: usize, number: u16| {
+        let (before, after) = (word(at.checked_sub(1)), word(Some(at + 1)));
+        BEFORE_STATUS.contains(&before)
+            || AFTER_STATUS.contains(&after)
+            || REASONS.contains(&(number, after))
+            || is_version(at)
+    };
+    let numbers = words.iter().enumerate().filter(|(_, word)| word.len() == 3);
+    let numbers = numbers.filter_map(|(at, word)| Some((at, word.parse().ok()?)));
+    numbers
+        .filter(|(at, number)| (400..600).contains(number) && is_status(*at, *number))
+        .map(|(_, n)| n)
+        .collect()
+}
+
+/// The numbers that stand alone in brackets, such as "(429)".
+fn statuses_in_brackets(text: &str) -> impl Iterator<Item = u16> {
+    let bracketed = text.split('(').skip(1).filter_map(|rest| rest.get(..4)?.strip_suffix(')')?.parse().ok());
+    bracketed.filter(|status| (400..600).contains(status))
+}
+
+/// The words before the number of an error.
+const BEFORE_NUMBER: [(Numbering, &[&str]); 9] = [
+    (Numbering::Errno, &["errno"]),
+    (Numbering::Errno, &["errcode"]),
+    (Numbering::Errno, &["os", "error"]),
+    (Numbering::Windows, &["winerror"]),
+    (Numbering::Windows, &["win32", "error"]),
+    (Numbering::Windows, &["socketexception"]),
+    (Numbering::Curl, &["curl"]),
+    (Numbering::Curl, &["curl", "error"]),
+    (Numbering::Curl, &["curl", "error", "code"]),
+];
+
+fn numbers(words: &[String]) -> Vec<(Numbering, u32)> {
+    let mut numbers = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        let Ok(number) = word.parse() else { continue };
+        for (numbering, before) in BEFORE_NUMBER {
+            let start = at.saturating_sub(before.len());
+            if words[start..at].iter().map(String::as_str).eq(before.iter().copied()) {
+                numbers.push((numbering, number));
+            }
+        }
+    }
+    numbers
 }
