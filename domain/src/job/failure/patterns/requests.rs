@@ -112,10 +112,10 @@ pub(super) const ROWS: &[Pattern] = &[
          no video stream|no audio stream|streams found|no streams|no audio track|no video track|no decoder|\
          decode delegate|unsupported source|no suitable|is not implemented|not implemented in ffmpeg|\
          not yet implemented in ffmpeg|audio file is too short|video is too short|audio too short|\
-         audio is too short|cannot determine format|suitable output format|no decodable|missing a plug in|\
-         missing a plugin|no valid stream|unrecognized media|unrecognised media|patch welcome|\
-         not currently supported in container|incompatible with output|could not find tag for|\
-         moviepy error unable to find",
+         audio is too short|cannot determine format|suitable output format|no decodable|\
+         could not find a writer|missing a plug in|missing a plugin|no valid stream|unrecognized media|\
+         unrecognised media|patch welcome|not currently supported in container|incompatible with output|\
+         could not find tag for|moviepy error unable to find",
     )
     .or_near(&[
         (

@@ -38,16 +38,16 @@ pub(super) const ROWS: &[Pattern] = &[
     says(
         FailureCode::FileNotFound,
         "no such file|no such key|no such object|no such directory|not a directory|nosuchfile|nosuchkey|\
-         file not found|filenotfound|enoent|cannot find the file|cannot find the path|cant find the file|\
-         file does not exist|file doesnt exist|file is missing|file missing|path does not exist|\
-         directory does not exist|folder does not exist|key does not exist|object does not exist|\
-         blob does not exist|blob not found|object not found|key not found in bucket|command not found|\
-         is not recognized as an internal|ffmpeg not found|ffprobe not found|no file named|\
-         cant read input file|directory not found|path not found|folder not found|cant open read file|\
-         check file path|shared object file|could not find a part of the path|entry not found|entrynotfound|\
-         does not appear to have a file|not found in path|no such remote file|unable to locate file|\
-         input file is empty or missing|unable to open file|no file found|no files found|\
-         not present in cache",
+         file not found|ffmpeg is not installed|ffprobe is not installed|filenotfound|enoent|\
+         cannot find the file|cannot find the path|cant find the file|file does not exist|file doesnt exist|\
+         file is missing|file missing|path does not exist|directory does not exist|folder does not exist|\
+         key does not exist|object does not exist|blob does not exist|blob not found|object not found|\
+         key not found in bucket|command not found|is not recognized as an internal|ffmpeg not found|\
+         ffprobe not found|no file named|cant read input file|directory not found|path not found|\
+         folder not found|cant open read file|check file path|shared object file|\
+         could not find a part of the path|entry not found|entrynotfound|does not appear to have a file|\
+         not found in path|no such remote file|unable to locate file|input file is empty or missing|\
+         unable to open file|no file found|no files found|not present in cache",
     )
     .or_near(&[("file files directory folder path executable binary", "find missing nonexistent exist")])
     .or_status_of(Some(Service::ObjectStorage), &[404])
@@ -80,17 +80,17 @@ pub(super) const ROWS: &[Pattern] = &[
     ])
     .or_number(&[(Numbering::Errno, &[12]), (Numbering::Windows, &[8, 14, 1455]), (Numbering::Curl, &[27])])
     .or_exit(&[137, -9])
-    .unless("illegal memory access|invalid memory address|shared memory object|memory map failed|in memory "),
+    .unless("illegal memory access|invalid memory address|shared memory object|memory map failed"),
     says(
         FailureCode::InsufficientStorage,
         "no space left|cache resources exhausted|enospc|disk full|diskfull|disk is full|disk quota|edquot|\
          storage quota|insufficient storage|insufficient system storage|insufficient disk|not enough space|\
          not enough disk|not enough free space|not enough room|storage full|no storage space|out of disk|\
-         out of space|out of storage|free drive threshold|minimum free|volume is full|table is full|\
-         over storage|disk usage exceeded|flood stage|watermark|disk error|no free space|not enough storage|\
-         disk pressure|low on resource ephemeral|ephemeral local storage|could not extend file|0x80070070|\
-         insufficient free space|storage limit|device is full|file system is full|filesystem is full|\
-         tape full",
+         out of space|space exceeded|out of storage|free drive threshold|minimum free|volume is full|\
+         table is full|over storage|disk usage exceeded|flood stage|watermark|disk error|no free space|\
+         not enough storage|disk pressure|low on resource ephemeral|ephemeral local storage|\
+         could not extend file|0x80070070|insufficient free space|storage limit|device is full|\
+         file system is full|filesystem is full|tape full",
     )
     .or_near(&[(
         "disk storage volume filesystem drive diskspace",
@@ -143,7 +143,7 @@ pub(super) const ROWS: &[Pattern] = &[
     says(
         FailureCode::WorkerStopped,
         "shutdown signal|node shutdown|worker was stopped|shutting down|warm shutdown|interrupted by|\
-         sigterm|sigint|signal 15 |signal terminated|signal interrupt|keyboard interrupt|spot interruption|\
+         sigterm|sigint|signal 15 |signal interrupt|signal term|keyboard interrupt|spot interruption|\
          spot instance interruption|instance terminated|preempted|preemption|evicted|\
          terminated by signal 15|termination notice|server shutdown|scaled down|draining",
     )
@@ -156,7 +156,7 @@ pub(super) const ROWS: &[Pattern] = &[
          worker process managed|work horse|job stalled|lost communication with the server",
     )
     .or_near(&[(
-        "worker workers actor",
+        "worker workers actor executor executors daemon",
         "lost died crashed dead exited unexpectedly disappeared vanished unresponsive missed",
     )]),
 ];
