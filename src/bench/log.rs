@@ -16,6 +16,8 @@ use event_schemas::ids::Position;
 use matchbook::failure::{Failure, open_failure};
 
 mod appenders;
+#[cfg(feature = "peers")]
+mod grpc;
 mod nothing;
 mod report;
 #[cfg(feature = "peers")]

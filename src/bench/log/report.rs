@@ -1,6 +1,6 @@
 //! Prints the results of a run as text or JSON.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::appenders::{Level, Measured};
 use super::stores::Name;
@@ -46,24 +46,28 @@ pub(super) fn turns(turns: &[Turn], levels: &[Level], stores: &[Name], json: boo
                 })
             };
             let rate = of(&|_, measured| measured.events_per_second);
-            let ratio = against(Name::Log, &|store, log| log.events_per_second / store.events_per_second);
+            let times = |store: &Measured, peer: &Measured| peer.events_per_second / store.events_per_second;
+            let ratios = store.compared_with().iter();
+            let ratios: Vec<(Name, Spread)> =
+                ratios.filter_map(|peer| Some((*peer, against(*peer, &times)?))).collect();
             let cpu = of(&|_, measured| measured.cpu_micros);
             let own = against(Name::Nothing, &|store, nothing| store.cpu_micros - nothing.cpu_micros);
             let of_log = (*store == Name::Log).then(|| of(&|_, measured| measured.log_cpu_micros));
             if json {
+                let ratios = ratios.iter().map(|(peer, ratio)| (peer.to_string(), ratio.json()));
                 print(&json!({
                     "bench": "log", "in_flight": in_flight, "events_each": each, "store": store.as_str(),
-                    "events_per_second": rate.json(), "log_ratio": ratio.map(Spread::json),
+                    "events_per_second": rate.json(), "ratios": ratios.collect::<Map<_, _>>(),
                     "cpu_micros_per_event": cpu.json(), "cpu_micros_above_nothing": own.map(Spread::json),
                     "cpu_micros_of_log_threads": of_log.map(Spread::json),
                     "bare_syncs_per_second": bare.json(),
                 }))?;
                 continue;
             }
-            let mut line = format!("  {store:<9}{:>9.0} events/s", rate.median);
-            if let Some(ratio) = ratio.filter(|_| *store != Name::Log) {
+            let mut line = format!("  {store:<15}{:>9.0} events/s", rate.median);
+            for (peer, ratio) in ratios {
                 line += &format!(
-                    "; the log has {:.1} [{:.1}..{:.1}] times the rate",
+                    "; {peer} has {:.1} [{:.1}..{:.1}] times the rate",
                     ratio.median, ratio.min, ratio.max
                 );
             }

@@ -8,6 +8,8 @@ use event_log_embedded::EmbeddedLog;
 use event_schemas::envelope::NewEvent;
 use event_schemas::stream::StreamId;
 
+#[cfg(feature = "peers")]
+use super::grpc::{LogOverGrpc, UmaDbOverGrpc};
 use super::nothing::Nothing;
 #[cfg(feature = "peers")]
 use super::rusqlite::RusqliteLog;
@@ -28,6 +30,15 @@ pub(super) enum Name {
     /// UmaDB's engine and writer
     #[cfg(feature = "peers")]
     Umadb,
+    /// The log over gRPC, one call for each append
+    #[cfg(feature = "peers")]
+    LogGrpc,
+    /// The log over gRPC, one call for all appends
+    #[cfg(feature = "peers")]
+    LogGrpcBatch,
+    /// UmaDB over gRPC, one call for each append
+    #[cfg(feature = "peers")]
+    UmadbGrpc,
     /// Appenders, queue and replies alone
     Nothing,
 }
@@ -40,8 +51,24 @@ impl Name {
         Self::Rusqlite,
         #[cfg(feature = "peers")]
         Self::Umadb,
+        #[cfg(feature = "peers")]
+        Self::LogGrpc,
+        #[cfg(feature = "peers")]
+        Self::LogGrpcBatch,
+        #[cfg(feature = "peers")]
+        Self::UmadbGrpc,
         Self::Nothing,
     ];
+
+    /// The stores to which its rate is compared: each gRPC server of the log to UmaDB's, otherwise the log.
+    pub(super) fn compared_with(self) -> &'static [Self] {
+        match self {
+            Self::Log => &[],
+            #[cfg(feature = "peers")]
+            Self::UmadbGrpc => &[Self::LogGrpc, Self::LogGrpcBatch],
+            _ => &[Self::Log],
+        }
+    }
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -51,6 +78,12 @@ impl Name {
             Self::Rusqlite => "rusqlite",
             #[cfg(feature = "peers")]
             Self::Umadb => "umadb",
+            #[cfg(feature = "peers")]
+            Self::LogGrpc => "log-grpc",
+            #[cfg(feature = "peers")]
+            Self::LogGrpcBatch => "log-grpc-batch",
+            #[cfg(feature = "peers")]
+            Self::UmadbGrpc => "umadb-grpc",
             Self::Nothing => "nothing",
         }
     }
@@ -70,6 +103,10 @@ pub(super) enum Store {
     Rusqlite(RusqliteLog),
     #[cfg(feature = "peers")]
     Umadb(UmaDb),
+    #[cfg(feature = "peers")]
+    LogGrpc(LogOverGrpc),
+    #[cfg(feature = "peers")]
+    UmadbGrpc(UmaDbOverGrpc),
     Nothing(Nothing),
 }
 
@@ -83,6 +120,12 @@ impl Store {
             Name::Rusqlite => Self::Rusqlite(RusqliteLog::open(&folder.join("events.rusqlite"))?),
             #[cfg(feature = "peers")]
             Name::Umadb => Self::Umadb(UmaDb::open(&folder.join("events.umadb"))?),
+            #[cfg(feature = "peers")]
+            Name::LogGrpc => Self::LogGrpc(LogOverGrpc::start(log.clone(), false).await?),
+            #[cfg(feature = "peers")]
+            Name::LogGrpcBatch => Self::LogGrpc(LogOverGrpc::start(log.clone(), true).await?),
+            #[cfg(feature = "peers")]
+            Name::UmadbGrpc => Self::UmadbGrpc(UmaDbOverGrpc::start(&folder.join("umadb-grpc")).await?),
             Name::Nothing => Self::Nothing(Nothing::start()?),
         })
     }
@@ -98,6 +141,10 @@ impl Store {
             Self::Rusqlite(log) => log.append(stream, events).await,
             #[cfg(feature = "peers")]
             Self::Umadb(log) => log.append(stream, events).await,
+            #[cfg(feature = "peers")]
+            Self::LogGrpc(log) => log.append(stream, events).await,
+            #[cfg(feature = "peers")]
+            Self::UmadbGrpc(log) => log.append(&stream, events).await,
             Self::Nothing(nothing) => nothing.append(stream, events).await,
         }
     }

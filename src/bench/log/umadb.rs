@@ -38,17 +38,9 @@ impl UmaDb {
     }
 
     pub(super) async fn append(&self, stream: StreamId, events: Vec<NewEvent>) -> Result<(), Failure> {
-        let tag = stream.as_str().to_owned();
-        let event = |event: NewEvent| DcbEvent {
-            event_type: event.event_type.as_str().to_owned(),
-            tags: vec![tag.clone()],
-            data: event.data.to_vec(),
-            uuid: Some(event.id.0),
-            metadata: vec![(String::new(), String::from_utf8_lossy(&event.metadata).into_owned())],
-        };
         let (answer, answered) = oneshot::channel();
         let request = WriterThreadRequest::Append {
-            events: events.into_iter().map(event).collect(),
+            events: events.into_iter().map(|event| event_with_tag(event, stream.as_str())).collect(),
             condition: None,
             tracking_info: None,
             response_tx: answer,
@@ -57,5 +49,16 @@ impl UmaDb {
         self.queue.send(request).await.map_err(|_| stopped("UmaDB"))?;
         let answer = answered.await.map_err(|_| stopped("UmaDB"))?;
         answer.map(|_| ()).map_err(|error| Failure::Failed(format!("UmaDB: {error}")))
+    }
+}
+
+/// The event as UmaDB stores it, with its stream as its only tag.
+pub(super) fn event_with_tag(event: NewEvent, stream: &str) -> DcbEvent {
+    DcbEvent {
+        event_type: event.event_type.as_str().to_owned(),
+        tags: vec![stream.to_owned()],
+        data: event.data.to_vec(),
+        uuid: Some(event.id.0),
+        metadata: vec![(String::new(), String::from_utf8_lossy(&event.metadata).into_owned())],
     }
 }
