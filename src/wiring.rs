@@ -331,6 +331,7 @@ fn read_store_failure(error: &projections::OpenError) -> Failure {
         StoreError::Folder { .. } | StoreError::File { .. } | StoreError::Database { .. } => {
             Failure::Disk(message)
         }
+        StoreError::Thread(_) => Failure::Failed(message),
     }
 }
 

@@ -47,16 +47,13 @@ pub(crate) enum Incompatible {
     Diverged(Position),
 }
 
-pub(crate) const READ: &str = "SELECT revision, log_id, log_epoch, checkpoint.position, published, \
-     checkpoint_event.position AS last_event_position, event_id AS last_event_id \
-     FROM checkpoint LEFT JOIN checkpoint_event ON checkpoint_event.id = checkpoint.id WHERE checkpoint.id = 1";
-pub(crate) const WRITE: &str = "INSERT INTO checkpoint \
-     (id, revision, log_id, log_epoch, position, published) VALUES (1, $1, $2, $3, $4, $5) \
+pub(crate) const READ: &str = "SELECT revision, log_id, log_epoch, position, published, last_event_position, \
+     last_event_id FROM projection_checkpoint WHERE id = 1";
+pub(crate) const WRITE: &str = "INSERT INTO projection_checkpoint (id, revision, log_id, log_epoch, position, \
+     published, last_event_position, last_event_id) VALUES (1, $1, $2, $3, $4, $5, $6, $7) \
      ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, log_id = excluded.log_id, \
-     log_epoch = excluded.log_epoch, position = excluded.position, \
-     published = excluded.published";
-pub(crate) const WRITE_LAST_EVENT: &str = "INSERT INTO checkpoint_event (id, position, event_id) VALUES (1, $1, $2) \
-     ON CONFLICT (id) DO UPDATE SET position = excluded.position, event_id = excluded.event_id";
+     log_epoch = excluded.log_epoch, position = excluded.position, published = excluded.published, \
+     last_event_position = excluded.last_event_position, last_event_id = excluded.last_event_id";
 
 row! {
     struct Stored {
@@ -97,11 +94,10 @@ impl Checkpoint {
             .bind(self.log.id.0)
             .bind(i64::from(self.log.epoch))
             .bind(self.position.to_i64())
-            .bind(i64::from(self.published));
+            .bind(i64::from(self.published))
+            .bind(self.last_event.map(|event| event.position.to_i64()))
+            .bind(self.last_event.map(|event| event.id.0));
         batch.add(statement);
-        if let Some(EventRef { position, id }) = self.last_event {
-            batch.add(Statement::new(WRITE_LAST_EVENT).bind(position.to_i64()).bind(id.0));
-        }
     }
 
     /// Checks that the log still contains the last event that the rows reflect. A folder that was restored manually has

@@ -18,6 +18,8 @@ use futures_util::FutureExt;
 use history::History;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::live_thread::LiveThread;
+
 /// The number of pages that a subscriber may be behind before it has to read the log.
 const PAGES_BEHIND_MAX: usize = 16;
 /// The number of pages whose recording times the feed remembers.
@@ -158,7 +160,11 @@ impl RecentPages {
 
 impl Feed {
     /// Starts to read after the position `after`. The task ends with the log.
-    pub(crate) fn start(log: Log, after: Position) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(crate) fn start(
+        log: Log,
+        after: Position,
+        thread: &LiveThread,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let pages = broadcast::Sender::new(PAGES_BEHIND_MAX);
         let recent = Arc::new(Mutex::new(RecentPages { after, pages: VecDeque::new() }));
         let wanted = watch::Sender::new(after);
@@ -170,7 +176,7 @@ impl Feed {
             wanted,
             history: History::default(),
         };
-        (feed, tokio::spawn(publish_pages(log, after, pages, recent, gathering).boxed()))
+        (feed, thread.spawn(publish_pages(log, after, pages, recent, gathering).boxed()))
     }
 
     /// Publishes the events up to this position without a delay.

@@ -12,6 +12,7 @@ pub mod game_match;
 mod generation;
 pub mod image_match;
 pub mod job;
+mod live_thread;
 pub mod matching_summary;
 pub mod player;
 mod projection;
@@ -50,6 +51,7 @@ pub use store::{ReadStore, StoreError};
 use feed::Feed;
 use follower::{Control, Followed, Runner, RunnerContext, TargetStore};
 use generation::Slot;
+use live_thread::{AbortOnDrop, LiveThread};
 use projection::Projection;
 use replica::{Replica, ReplicaContext};
 use sql_target::SqlTargets;
@@ -151,9 +153,12 @@ impl ReadModels {
     async fn start(settings: Settings, log: Log, clock: Clock) -> Result<Self, OpenError> {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
         let head = *log.head().borrow();
-        let (feed, feed_task) = Feed::start(log.clone(), head);
+        let thread = LiveThread::start()
+            .map_err(|error| OpenError { name: Name::ALL[0], source: StoreError::Thread(error) })?;
+        let (feed, feed_task) = Feed::start(log.clone(), head, &thread);
         let read_only = settings.read_only;
-        let starter = RunnerStarter { store: OpenStore::new(&settings.store), log, clock, feed, read_only };
+        let store = OpenStore::new(&settings.store);
+        let starter = RunnerStarter { store, log, clock, feed, thread, read_only };
         let (queries, runners) = starter.start_all().await?;
         let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task, read_only })))
@@ -306,6 +311,7 @@ struct RunnerStarter {
     log: Log,
     clock: Clock,
     feed: Feed,
+    thread: LiveThread,
     read_only: bool,
 }
 
@@ -378,7 +384,18 @@ impl RunnerStarter {
         };
         let runner = Runner::open(context).await.map_err(|source| OpenError { name, source })?;
         let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
-        Ok(RunnerHandle::spawn(runner.run(control_receiver).boxed(), name, controls, tracker, position))
+        let run = run(runner, control_receiver, self.thread.clone()).boxed();
+        Ok(RunnerHandle::spawn(run, name, controls, tracker, position))
+    }
+}
+
+/// Runs a runner to its end: on the thread of the live read models while it is live.
+async fn run(runner: Runner, controls: mpsc::Receiver<Control>, thread: LiveThread) {
+    let mut running = Some((runner, controls));
+    while let Some((runner, controls)) = running {
+        let is_live = runner.is_live();
+        let run = runner.run(controls).boxed();
+        running = if is_live { thread.run(run).await } else { run.await };
     }
 }
 
@@ -406,14 +423,5 @@ async fn supervise(run: BoxFuture<'static, ()>, name: Name, tracker: Arc<StatusT
         // A rebuild in progress ended with its runner.
         tracker.rebuild_failed(failure.clone());
         tracker.set_state(ProjectionState::Stopped(failure));
-    }
-}
-
-/// A task that is aborted when its handle is dropped.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

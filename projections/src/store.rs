@@ -71,6 +71,8 @@ pub enum StoreError {
     File { path: PathBuf, source: SqlError },
     #[error("the database {url} of the read models cannot be used: {source}")]
     Database { url: PostgresUrl, source: SqlError },
+    #[error("the thread of the live read models cannot be started: {0}; raise the limit of threads")]
+    Thread(io::Error),
 }
 
 fn remedy(source: &SqlError) -> &'static str {
@@ -87,6 +89,7 @@ impl StoreError {
         match self {
             Self::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             Self::File { source, .. } | Self::Database { source, .. } => matches!(source, SqlError::Full(_)),
+            Self::Thread(_) => false,
         }
     }
 

@@ -75,17 +75,30 @@ impl Runner {
         Ok(runner)
     }
 
-    pub(crate) async fn run(mut self, mut controls: mpsc::Receiver<Control>) {
-        loop {
+    /// Reports whether it only waits for new events.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(&self.state, RunnerState::Running(writer, source) if writer.is_published() && source.has_caught_up())
+    }
+
+    /// Runs until the end, or until it becomes live or has to catch up again: then it is returned.
+    pub(crate) async fn run(
+        mut self,
+        mut controls: mpsc::Receiver<Control>,
+    ) -> Option<(Self, mpsc::Receiver<Control>)> {
+        let was_live = self.is_live();
+        while self.is_live() == was_live {
             match self.next(&mut controls).await {
                 Wakeup::Control(Some(Control::Shutdown(done))) => {
                     self.shut_down().await;
                     // The caller may have stopped waiting.
                     let _ = done.send(());
-                    return;
+                    return None;
                 }
                 // All handles have been dropped, so there are no readers either.
-                Wakeup::Control(None) => return self.shut_down().await,
+                Wakeup::Control(None) => {
+                    self.shut_down().await;
+                    return None;
+                }
                 Wakeup::Control(Some(control)) => self.control(control).await,
                 Wakeup::Pages(pages) => self.apply_pages(pages).await,
                 Wakeup::Built(built) => self.swap(built).await,
@@ -94,6 +107,7 @@ impl Runner {
             }
             self.publish_if_complete().await;
         }
+        Some((self, controls))
     }
 
     async fn next(&mut self, controls: &mut mpsc::Receiver<Control>) -> Wakeup {

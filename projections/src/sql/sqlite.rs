@@ -1,7 +1,8 @@
 //! A generation in a SQLite file.
 //!
-//! Queries run on connections of the pool. The writer's own connection runs a whole transaction in one call on a blocking
-//! thread: a driver that hands over one statement at a time costs more than the statements.
+//! Queries run on connections of the pool. The writer's own connection runs a whole transaction in one call: on a blocking
+//! thread, or if it is small, on the thread of the live read models. A driver that hands over one statement at a time costs
+//! more than the statements.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::statement::Value;
 use super::{Batch, SqlError};
+use crate::live_thread;
 
 /// The time that a statement waits for a lock that another process holds on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,10 +28,17 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
 /// The number of prepared statements of the writer.
 const STATEMENTS_MAX: usize = 32;
+/// A transaction or lookup with more values than this is not small.
+const SMALL_VALUES_MAX: usize = 512;
+/// The number of values in small transactions after which the next one may copy the write-ahead log into the file.
+const COPY_AFTER_VALUES: usize = 1 << 14;
 
 /// A read model is derived: commits that a power loss removes are replayed. So the writer need not wait for the disk.
 const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000; \
      PRAGMA wal_autocheckpoint = 4000";
+/// To copy the write-ahead log into the file takes long, so a small transaction does not.
+const DO_NOT_COPY: &str = "PRAGMA wal_autocheckpoint = 0";
+const COPY: &str = "PRAGMA wal_autocheckpoint = 4000";
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
 /// `SQLITE_IOERR_SHORT_READ`: the file is shorter than its header states, as it may be after a power loss.
@@ -73,14 +82,59 @@ impl ToSql for Value {
             Self::Integer(number) => number.map_or(ValueRef::Null, ValueRef::Integer),
             Self::Float(number) => ValueRef::Real(*number),
             Self::Text(text) => text.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes())),
-            Self::Id(id) => ValueRef::Blob(id.as_bytes()),
+            Self::Id(id) => id.as_ref().map_or(ValueRef::Null, |id| ValueRef::Blob(id.as_bytes())),
         };
         Ok(ToSqlOutput::Borrowed(value))
     }
 }
 
-/// The writer's connection; none after it was closed.
-pub(crate) type WriterConnection = Option<Connection>;
+/// The writer's connection.
+#[derive(Debug)]
+pub(crate) struct WriterConnection {
+    /// None after it was closed.
+    connection: Option<Connection>,
+    /// The number of values in small transactions since the last large one, if that was not the last transaction.
+    small_values: Option<usize>,
+}
+
+impl WriterConnection {
+    /// Runs the work if it is small and this thread may wait for the disk. None if it has to run on a blocking thread: it
+    /// is large, or another process holds a lock.
+    fn run_here<T>(
+        &mut self,
+        values: usize,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Option<Result<T, SqlError>> {
+        let small_values = self.small_values.unwrap_or(0) + values;
+        if !live_thread::is_current() || values > SMALL_VALUES_MAX || small_values > COPY_AFTER_VALUES {
+            return None;
+        }
+        let connection = self.connection.as_ref()?;
+        if self.small_values.is_none() {
+            let prepared =
+                connection.busy_timeout(Duration::ZERO).and_then(|()| connection.execute_batch(DO_NOT_COPY));
+            if let Err(error) = prepared {
+                return Some(Err(error.into()));
+            }
+        }
+        self.small_values = Some(small_values);
+        match work(connection) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => None,
+            done => Some(done.map_err(SqlError::from)),
+        }
+    }
+
+    /// The connection for work on a blocking thread.
+    fn for_long_work(&mut self) -> Result<&mut Connection, SqlError> {
+        let closed = || SqlError::Unavailable("the file has been closed".to_owned());
+        let connection = self.connection.as_mut().ok_or_else(closed)?;
+        if self.small_values.take().is_some() {
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.execute_batch(COPY)?;
+        }
+        Ok(connection)
+    }
+}
 
 /// Ends the statement that is being executed when the value is dropped: an index takes long to create.
 struct Interrupt(InterruptHandle);
@@ -125,12 +179,8 @@ impl SqliteFile {
         let file = path.to_owned();
         let connection = blocking(move || connect(&file, &ddl)).await?;
         let _interrupt = Interrupt(connection.get_interrupt_handle());
-        Ok(Self {
-            path: path.to_owned(),
-            writer: Arc::new(Mutex::new(Some(connection))),
-            readers,
-            _interrupt,
-        })
+        let writer = WriterConnection { connection: Some(connection), small_values: None };
+        Ok(Self { path: path.to_owned(), writer: Arc::new(Mutex::new(writer)), readers, _interrupt })
     }
 
     /// Runs the work on the writer's connection. If the caller is aborted, the work continues.
@@ -139,11 +189,7 @@ impl SqliteFile {
         work: impl FnOnce(&mut Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let mut writer = self.lock().await;
-        blocking(move || match writer.as_mut() {
-            Some(connection) => work(connection),
-            None => Err(SqlError::Unavailable("the file has been closed".to_owned())),
-        })
-        .await
+        blocking(move || work(writer.for_long_work()?)).await
     }
 
     /// While the lock is held, nothing can be written.
@@ -152,20 +198,11 @@ impl SqliteFile {
     }
 
     pub(super) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
-        self.with_writer(move |connection| {
-            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for write in batch.into_writes() {
-                let mut statement = tx.prepare_cached(&numbered(write.sql))?;
-                for row in write.values.chunks(write.columns.max(1)) {
-                    for (number, value) in (1..).zip(row) {
-                        statement.raw_bind_parameter(number, value)?;
-                    }
-                    statement.raw_execute()?;
-                }
-            }
-            Ok(tx.commit()?)
-        })
-        .await
+        let mut writer = self.lock().await;
+        match writer.run_here(batch.values(), |connection| commit(connection, &batch)) {
+            Some(committed) => committed,
+            None => blocking(move || Ok(commit(writer.for_long_work()?, &batch)?)).await,
+        }
     }
 
     /// The only column of the row of each key.
@@ -174,15 +211,11 @@ impl SqliteFile {
         sql: &'static str,
         keys: Vec<Vec<Value>>,
     ) -> Result<Vec<Option<String>>, SqlError> {
-        self.with_writer(move |connection| {
-            let mut statement = connection.prepare_cached(&numbered(sql))?;
-            let mut find = |key: &Vec<Value>| {
-                let key = rusqlite::params_from_iter(key);
-                statement.query_row(key, |row| row.get(0)).optional()
-            };
-            Ok(keys.iter().map(&mut find).collect::<Result<_, _>>()?)
-        })
-        .await
+        let mut writer = self.lock().await;
+        match writer.run_here(keys.len(), |connection| lookup(connection, sql, &keys)) {
+            Some(found) => found,
+            None => blocking(move || Ok(lookup(writer.for_long_work()?, sql, &keys)?)).await,
+        }
     }
 
     /// Runs statements without parameters, each in a transaction of its own.
@@ -209,7 +242,7 @@ impl SqliteFile {
     /// Afterwards the write-ahead log is back in the file.
     pub(super) async fn close(&self) {
         self.readers.close().await;
-        let connection = self.lock().await.take();
+        let connection = self.lock().await.connection.take();
         // Closing copies the write-ahead log into the file.
         let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
     }
@@ -252,6 +285,40 @@ fn connect(path: &Path, ddl: &[&'static str]) -> Result<Connection, SqlError> {
     }
     tx.commit()?;
     Ok(connection)
+}
+
+/// Executes the writes in one transaction.
+fn commit(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+    let committed =
+        write(connection, batch).and_then(|()| connection.prepare_cached("COMMIT")?.raw_execute().map(drop));
+    if committed.is_err() {
+        // It fails if the error has already ended the transaction.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    committed
+}
+
+fn write(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    for write in batch.writes() {
+        let mut statement = connection.prepare_cached(&numbered(write.sql))?;
+        for row in write.values.chunks(write.columns.max(1)) {
+            for (number, value) in (1..).zip(row) {
+                statement.raw_bind_parameter(number, value)?;
+            }
+            statement.raw_execute()?;
+        }
+    }
+    Ok(())
+}
+
+fn lookup(connection: &Connection, sql: &str, keys: &[Vec<Value>]) -> rusqlite::Result<Vec<Option<String>>> {
+    let mut statement = connection.prepare_cached(&numbered(sql))?;
+    let mut find = |key: &Vec<Value>| {
+        let key = rusqlite::params_from_iter(key);
+        statement.query_row(key, |row| row.get(0)).optional()
+    };
+    keys.iter().map(&mut find).collect()
 }
 
 /// The statement with numbered parameters of SQLite, for which `$1` is a name.

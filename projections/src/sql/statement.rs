@@ -12,7 +12,7 @@ pub(crate) enum Value {
     Integer(Option<i64>),
     Float(f64),
     Text(Option<String>),
-    Id(Uuid),
+    Id(Option<Uuid>),
 }
 
 macro_rules! value_from {
@@ -34,7 +34,8 @@ value_from! {
     String: text => Self::Text(Some(text));
     Option<&str>: text => Self::Text(text.map(str::to_owned));
     Option<String>: text => Self::Text(text);
-    Uuid: id => Self::Id(id);
+    Uuid: id => Self::Id(Some(id));
+    Option<Uuid>: id => Self::Id(id);
 }
 
 /// A statement and its bound values.
@@ -64,7 +65,7 @@ impl Statement {
         Option<i64>: for<'q> Encode<'q, D> + Type<D>,
         Option<String>: for<'q> Encode<'q, D> + Type<D>,
         f64: for<'q> Encode<'q, D> + Type<D>,
-        Uuid: for<'q> Encode<'q, D> + Type<D>,
+        Option<Uuid>: for<'q> Encode<'q, D> + Type<D>,
     {
         Ok((self.sql.into_sql_str(), arguments::<D>(self.values)?))
     }
@@ -78,7 +79,7 @@ where
     Option<i64>: for<'q> Encode<'q, D> + Type<D>,
     Option<String>: for<'q> Encode<'q, D> + Type<D>,
     f64: for<'q> Encode<'q, D> + Type<D>,
-    Uuid: for<'q> Encode<'q, D> + Type<D>,
+    Option<Uuid>: for<'q> Encode<'q, D> + Type<D>,
 {
     let mut arguments = D::Arguments::default();
     for value in values {
@@ -119,6 +120,15 @@ impl Batch {
 
     pub(super) fn into_writes(self) -> Vec<Write> {
         self.0
+    }
+
+    pub(super) fn writes(&self) -> &[Write] {
+        &self.0
+    }
+
+    /// The number of values of all rows.
+    pub(super) fn values(&self) -> usize {
+        self.0.iter().map(|write| write.values.len()).sum()
     }
 }
 

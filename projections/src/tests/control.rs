@@ -14,6 +14,7 @@ use super::{TIMEOUT, open, reach, until};
 use crate::feed::Feed;
 use crate::generation::StillBehind;
 use crate::image_match::{ImageMatchFilter, ImageMatchOrder};
+use crate::live_thread::LiveThread;
 use crate::status::{Failure, ProjectionStatus, ReportedState, StatusTracker};
 use crate::{Name, ReadModels};
 
@@ -78,7 +79,7 @@ async fn status_after(end: impl AsyncFnOnce(&Arc<StatusTracker>)) -> ProjectionS
     let tracker = Arc::new(StatusTracker::new(Name::Jobs, 1, now));
     tracker.rebuild_started(2, Position::START, now);
     end(&tracker).await;
-    let (feed, _) = Feed::start(history.log(), Position::START);
+    let (feed, _) = Feed::start(history.log(), Position::START, &LiveThread::start().unwrap());
     tracker.status(&feed, Position(1), now)
 }
 

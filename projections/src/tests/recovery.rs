@@ -260,7 +260,7 @@ fn state(models: &ReadModels, name: Name) -> ReportedState {
 
 #[tokio::test]
 async fn failed_statement_leaves_neither_rows_nor_checkpoint() {
-    for table in ["jobs", "job_parts", "checkpoint"] {
+    for table in ["jobs", "job_parts", "projection_checkpoint"] {
         let (store, history) = (TestStore::new(), History::new());
         let models = open(&store, &history).await;
         let before = history.job_created(job(1), None).await;

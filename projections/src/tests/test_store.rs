@@ -14,7 +14,7 @@ use crate::{Name, Settings};
 /// The tables of a read model, in the order of its DDL.
 fn tables(name: Name) -> impl Iterator<Item = &'static str> {
     let created = name.ddl().sqlite.split("CREATE TABLE IF NOT EXISTS ").skip(1);
-    created.map(|rest| rest.split([' ', '(']).next().unwrap()).chain(["checkpoint"])
+    created.map(|rest| rest.split([' ', '(']).next().unwrap()).chain(["projection_checkpoint"])
 }
 
 pub(crate) enum TestStore {
