@@ -3,7 +3,7 @@
 //! - `streams` is the service for appends and reads; `discovery` reports the features of the server;
 //! - `append` and `read` execute the calls; `event_conversion` and `filter` convert messages; `refusal` has the errors;
 //! - `stream_metadata` has the metadata of clients' streams; `delete` deletes these streams;
-//! - `access` checks the rights of users; `server_state` injects faults and ends calls at shutdown; `connection` accepts
+//! - `guard` checks callers and limits bodies before any method; `access` checks the rights of users; `server_state` injects faults and ends calls at shutdown; `connection` accepts
 //!   connections.
 
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ mod delete;
 mod discovery;
 mod event_conversion;
 mod filter;
+mod guard;
 mod node;
 mod persistent;
 pub mod proto;
@@ -39,6 +40,7 @@ pub use server_state::{EndPoint, Fault, FaultSwitch, InvalidEndPoint, InvalidFau
 pub use tls::{InvalidTlsIdentity, TlsIdentity};
 
 use discovery::Discovery;
+use guard::{Guarded, MESSAGE_BYTES_MAX};
 use node::Node;
 use persistent::GroupsService;
 use proto::event_store::client::gossip::gossip_server::GossipServer;
@@ -48,12 +50,12 @@ use proto::event_store::client::streams::streams_server::StreamsServer;
 use stream_metadata::StreamStatusCache;
 use streams::StreamsService;
 
-/// The largest message that is accepted, which is the limit of clients. Appends have a smaller limit of their own.
-const MESSAGE_BYTES_MAX: usize = 17 << 20;
-
 /// The HTTP/2 flow control windows of a call and of a connection.
-const CALL_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const CALL_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// The largest header of a call.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// A connection whose client does not answer pings is closed.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -72,6 +74,8 @@ pub struct Settings {
     pub calls_max: u32,
     /// The most subscriptions at a time on one connection.
     pub subscriptions_max: usize,
+    /// The longest time of a message, and from the start of a connection to its first call with valid credentials.
+    pub call_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -84,6 +88,7 @@ impl Default for Settings {
             connections_max: 1024,
             calls_max: 2048,
             subscriptions_max: 512,
+            call_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -124,26 +129,28 @@ impl Server {
         let node = Arc::new(Node {
             log,
             clock,
-            access: settings.access,
+            access: settings.access.clone(),
             server_state: server_state.clone(),
             statuses: StreamStatusCache::new(),
-            advertised: settings.advertised.unwrap_or_else(own),
+            advertised: settings.advertised.clone().unwrap_or_else(own),
         });
         let discovery = Discovery(Arc::clone(&node));
         let groups = PersistentSubscriptionsServer::new(GroupsService::new(Arc::clone(&node)));
-        let streams = StreamsServer::new(StreamsService(node)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let streams = StreamsServer::new(StreamsService(Arc::clone(&node)));
+        let streams = streams.max_decoding_message_size(MESSAGE_BYTES_MAX);
         let router = tonic::transport::Server::builder()
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(settings.calls_max)
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
-            .add_service(streams)
-            .add_service(groups)
-            .add_service(GossipServer::new(discovery.clone()))
-            .add_service(ServerFeaturesServer::new(discovery));
+            .add_service(Guarded::new(streams, &node))
+            .add_service(Guarded::new(groups, &node))
+            .add_service(Guarded::new(GossipServer::new(discovery.clone()), &node))
+            .add_service(Guarded::new(ServerFeaturesServer::new(discovery), &node));
         let connections = Connections::new(settings.connections_max);
-        let incoming = connection::accept(listener, connections.clone(), settings.subscriptions_max, tls);
+        let incoming = connection::accept(listener, connections.clone(), &settings, tls);
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, server_state.closed()));
         Ok(Self { address, faults, connections, serving })
     }

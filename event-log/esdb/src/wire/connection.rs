@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,14 +15,16 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 mod socket;
+mod state;
 
+use super::Settings;
+use super::guard::{MessageBudget, TotalBudget};
 use socket::Socket;
-
-/// The timeout of the TLS handshake.
-const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+pub use state::Connections;
+pub(super) use state::{Call, ConnectionState};
 
 /// The pause after a failed `accept`, which is unlikely to succeed immediately.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection, with TLS or without.
 #[derive(Debug)]
@@ -35,62 +38,63 @@ pub(super) enum Connection {
 pub(super) struct Peer {
     /// The permits for further subscriptions.
     pub(super) subscriptions: Arc<Semaphore>,
+    /// The memory for messages.
+    pub(super) budget: MessageBudget,
+    pub(super) connection: Arc<ConnectionState>,
+    pub(super) call_timeout: Duration,
 }
 
-/// The permits for connections.
-#[derive(Clone, Debug)]
-pub struct Connections {
-    permits: Arc<Semaphore>,
-    max: usize,
-}
-
-impl Connections {
-    pub(super) fn new(max: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max)), max }
-    }
-
-    /// The number of open connections.
-    pub fn open(&self) -> usize {
-        // One permit is held for the connection that is accepted next.
-        self.max.saturating_sub(self.permits.available_permits() + 1)
-    }
-}
-
-/// Accepts connections, as many at a time as there are permits. The stream never ends.
+/// Accepts connections, as many at a time as there are places. The stream never ends.
 pub(super) fn accept(
     listener: TcpListener,
     connections: Connections,
-    subscriptions_max: usize,
+    settings: &Settings,
     tls: Option<TlsAcceptor>,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let handshakes_max = connections.max;
-    let sockets = stream::unfold((listener, connections), move |(listener, connections)| async move {
-        let permit = Arc::clone(&connections.permits).acquire_owned().await.ok()?;
-        let accepted = match listener.accept().await {
-            Ok((stream, _)) => stream.set_nodelay(true).map(|()| {
-                let peer = Peer { subscriptions: Arc::new(Semaphore::new(subscriptions_max)) };
-                Socket::new(stream, peer, permit)
-            }),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of the EventStoreDB protocol");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                Err(error)
-            }
-        };
-        Some((accepted, (listener, connections)))
-    });
+) -> impl Stream<Item = io::Result<Connection>> + use<> {
+    let handshakes_max = settings.connections_max;
+    let (subscriptions_max, call_timeout) = (settings.subscriptions_max, settings.call_timeout);
+    let total = TotalBudget::default();
+    let sockets = stream::unfold(
+        (listener, connections, total),
+        move |(listener, connections, total)| async move {
+            let accepted = loop {
+                match listener.accept().await {
+                    Ok((stream, address)) => match connections.place(address.ip().to_canonical()).await {
+                        Some(place) => {
+                            break stream.set_nodelay(true).map(|()| {
+                                let peer = Peer {
+                                    subscriptions: Arc::new(Semaphore::new(subscriptions_max)),
+                                    budget: MessageBudget::new(&total),
+                                    connection: Arc::clone(&place.state),
+                                    call_timeout,
+                                };
+                                Socket::new(stream, peer, place)
+                            });
+                        }
+                        None => {
+                            tracing::warn!(%address, "all connections of the EventStoreDB protocol are in use; another one was refused")
+                        }
+                    },
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection of the EventStoreDB protocol; with too many open files, raise the limit with ulimit -n or LimitNOFILE");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        break Err(error);
+                    }
+                }
+            };
+            Some((accepted, (listener, connections, total)))
+        },
+    );
     // A slow handshake does not delay other connections.
     sockets.map(move |socket| secure(socket, tls.clone())).buffer_unordered(handshakes_max)
 }
 
+/// The handshake ends with the deadline of the socket.
 async fn secure(socket: io::Result<Socket>, tls: Option<TlsAcceptor>) -> io::Result<Connection> {
     let socket = socket?;
     match tls {
         None => Ok(Connection::Plain(socket)),
-        Some(tls) => {
-            let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await??;
-            Ok(Connection::Secure(Box::new(secured)))
-        }
+        Some(tls) => Ok(Connection::Secure(Box::new(tls.accept(socket).await?))),
     }
 }
 

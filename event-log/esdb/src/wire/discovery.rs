@@ -20,7 +20,7 @@ const PROTOCOL_VERSION: &str = "25.0.0";
 const GROUPS: &str = "event_store.client.persistent_subscriptions.persistentsubscriptions";
 
 /// The supported methods with their features, by service. Clients compare the names in lower case.
-const METHODS: [(&str, &str, &[&str]); 13] = [
+pub(super) const METHODS: [(&str, &str, &[&str]); 13] = [
     ("event_store.client.streams.streams", "append", &[]),
     ("event_store.client.streams.streams", "batchappend", &["deadline_duration"]),
     ("event_store.client.streams.streams", "read", &["position", "events"]),

@@ -69,7 +69,9 @@ impl Streams for StreamsService {
         request: Request<Streaming<BatchAppendReq>>,
     ) -> Result<Response<Self::BatchAppendStream>, Status> {
         let right = self.0.admit(request.metadata())?;
-        Ok(Response::new(batch_appends(Arc::clone(&self.0), right, request.into_inner())))
+        let peer = connection_of(request.extensions().get::<Peer>().cloned())?;
+        let open = IncompleteAppends::new(peer.budget);
+        Ok(Response::new(batch_appends(Arc::clone(&self.0), right, open, request.into_inner())))
     }
 
     async fn delete(&self, request: Request<DeleteReq>) -> Result<Response<DeleteResp>, Status> {
@@ -85,9 +87,13 @@ impl Streams for StreamsService {
     }
 }
 
+fn connection_of(peer: Option<Peer>) -> Result<Peer, Status> {
+    peer.ok_or_else(|| Status::internal("the call has no connection"))
+}
+
 /// Acquires a permit for a subscription on the connection.
 fn subscription_permit(peer: Option<Peer>) -> Result<OwnedSemaphorePermit, Status> {
-    let peer = peer.ok_or_else(|| Status::internal("the call has no connection"))?;
+    let peer = connection_of(peer)?;
     peer.subscriptions.try_acquire_owned().map_err(|_| {
         Refusal::TooMany(
             "the connection has the maximum number of subscriptions; end one, or use another connection",
@@ -101,23 +107,23 @@ fn subscription_permit(peer: Option<Peer>) -> Result<OwnedSemaphorePermit, Statu
 fn batch_appends(
     node: Arc<Node>,
     right: Right,
+    open: IncompleteAppends,
     messages: Streaming<BatchAppendReq>,
 ) -> BoxStream<'static, Result<BatchAppendResp, Status>> {
     let ended = {
         let mut server_state = node.server_state.clone();
         async move { server_state.call_ended().await }
     };
-    let complete =
-        stream::try_unfold((messages, IncompleteAppends::default(), Arc::clone(&node)), async |state| {
-            let (mut messages, mut open, node) = state;
-            while let Some(message) = messages.message().await? {
-                node.server_state.check()?;
-                if let Some(complete) = open.add_message(message, node.clock.now())? {
-                    return Ok(Some((complete, (messages, open, node))));
-                }
+    let complete = stream::try_unfold((messages, open, Arc::clone(&node)), async |state| {
+        let (mut messages, mut open, node) = state;
+        while let Some(message) = messages.message().await? {
+            node.server_state.check()?;
+            if let Some(complete) = open.add_message(message, node.clock.now())? {
+                return Ok(Some((complete, (messages, open, node))));
             }
-            Ok::<_, Status>(None)
-        });
+        }
+        Ok::<_, Status>(None)
+    });
     let submitted = complete.then(move |complete| {
         let node = Arc::clone(&node);
         async move {

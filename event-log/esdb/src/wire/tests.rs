@@ -18,6 +18,7 @@ mod access_and_faults;
 mod appending;
 mod deleting;
 mod following;
+mod hostile_clients;
 mod random_messages;
 mod reading;
 
@@ -38,7 +39,8 @@ impl ServerFixture {
 
     async fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let log_settings = embedded::Settings { reserve_bytes: 0, ..embedded::Settings::new(folder.path()) };
+        let log_settings =
+            embedded::Settings { reserve_bytes: 0, ..embedded::Settings::new(folder.path().join("events")) };
         let clock = Clock::manual(START);
         let (log, _) = EmbeddedLog::open(&log_settings, clock.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{AppendOutcome, AppendRequest, ProposedEvents};
 use crate::wire::event_conversion::{UuidFormat, proposed, stream_id, uuid};
+use crate::wire::guard::{MessageBudget, Reservation};
 use crate::wire::proto::event_store::client::streams::batch_append_req::options::{
     DeadlineOption, ExpectedStreamPosition,
 };
@@ -21,9 +22,6 @@ use event_log_embedded::ClientExpected;
 
 /// The most incomplete appends of one call.
 const OPEN_MAX: usize = 64;
-
-/// The most bytes of the incomplete appends of one call together.
-const OPEN_BYTES_MAX: usize = 16 << 20;
 
 /// The fields of an answer that identify its append.
 #[derive(Clone, Debug)]
@@ -41,16 +39,25 @@ pub(in crate::wire) struct CompleteAppend {
 }
 
 /// The incomplete appends of a call, by their correlation ids.
-#[derive(Debug, Default)]
-pub(in crate::wire) struct IncompleteAppends(HashMap<Uuid, IncompleteAppend>);
+#[derive(Debug)]
+pub(in crate::wire) struct IncompleteAppends {
+    appends: HashMap<Uuid, IncompleteAppend>,
+    budget: MessageBudget,
+}
 
 #[derive(Debug)]
 struct IncompleteAppend {
     label: AppendLabel,
     append: Result<AppendRequest, Refusal>,
+    /// The memory of its parts.
+    reserved: Vec<Reservation>,
 }
 
 impl IncompleteAppends {
+    pub(in crate::wire) fn new(budget: MessageBudget) -> Self {
+        Self { appends: HashMap::new(), budget }
+    }
+
     /// Adds a message; returns the append if that completes it.
     ///
     /// # Errors
@@ -62,21 +69,23 @@ impl IncompleteAppends {
     ) -> Result<Option<CompleteAppend>, Refusal> {
         let key = uuid(message.correlation_id.as_ref())?;
         if let Some(options) = &message.options {
-            if self.0.len() >= OPEN_MAX {
+            if self.appends.len() >= OPEN_MAX {
                 return Err(Refusal::TooMany("at most 64 appends of a call may be incomplete at a time"));
             }
             let id = message.correlation_id.clone().unwrap_or_else(|| UuidFormat::Text.write(key));
             let label =
                 AppendLabel { id, stream: options.stream_identifier.clone(), expected: expected(options) };
             let append = start_append(options, label.expected, now);
-            if self.0.insert(key, IncompleteAppend { label, append }).is_some() {
+            let incomplete = IncompleteAppend { label, append, reserved: Vec::new() };
+            if self.appends.insert(key, incomplete).is_some() {
                 return Err(Refusal::Malformed("two appends of the call have the same correlation id"));
             }
         }
         let part = self
-            .0
+            .appends
             .get_mut(&key)
             .ok_or(Refusal::Malformed("the first message of an append carries its options"))?;
+        let before = part.append.as_ref().map_or(0, |append| append.events.bytes());
         for event in message.proposed_messages {
             let Ok(append) = &mut part.append else { break };
             match proposed(event.id.as_ref(), &event.metadata, event.custom_metadata, event.data) {
@@ -85,17 +94,14 @@ impl IncompleteAppends {
             }
         }
         if !message.is_final {
-            let held =
-                |part: &IncompleteAppend| part.append.as_ref().map_or(0, |append| append.events.bytes());
-            if self.0.values().map(held).sum::<usize>() > OPEN_BYTES_MAX {
-                return Err(Refusal::TooMany(
-                    "the incomplete appends of a call have at most 16 MiB together",
-                ));
-            }
+            let added = part.append.as_ref().map_or(0, |append| append.events.bytes()).saturating_sub(before);
+            part.reserved.push(self.budget.reserve_part(added).ok_or(Refusal::TooMany(
+                "the incomplete appends of a connection have at most 16 MiB together, and those of all at most 64 MiB",
+            ))?);
             return Ok(None);
         }
-        let part = self.0.remove(&key);
-        Ok(part.map(|IncompleteAppend { label, append }| CompleteAppend { label, append }))
+        let part = self.appends.remove(&key);
+        Ok(part.map(|IncompleteAppend { label, append, .. }| CompleteAppend { label, append }))
     }
 }
 

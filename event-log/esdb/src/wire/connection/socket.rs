@@ -1,4 +1,4 @@
-//! A TCP connection without delayed acknowledgements.
+//! A TCP connection without delayed acknowledgements, which ends when its place is needed or its first call is late.
 
 use std::io;
 use std::pin::Pin;
@@ -6,21 +6,43 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 
 use super::Peer;
+use super::state::Place;
 
 /// The TCP side of a connection.
 #[derive(Debug)]
 pub(in crate::wire) struct Socket {
     stream: TcpStream,
     peer: Peer,
-    _permit: OwnedSemaphorePermit,
+    /// The deadline of the first call; none afterwards.
+    deadline: Option<Pin<Box<Sleep>>>,
+    place: Place,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer, _permit: permit }
+    pub(super) fn new(stream: TcpStream, peer: Peer, place: Place) -> Self {
+        let deadline = Some(Box::pin(tokio::time::sleep(peer.call_timeout)));
+        Self { stream, peer, deadline, place }
+    }
+
+    /// An error if the connection must end.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let state = &self.place.state;
+        state.waker.register(context.waker());
+        if state.is_closing() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "another client needs the place"));
+        }
+        if state.is_admitted() {
+            self.deadline = None;
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "there was no call with valid credentials"));
+        }
+        Ok(())
     }
 
     pub(super) fn peer(&self) -> Peer {
@@ -45,6 +67,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(context)?;
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = read {
             self.acknowledge_immediately();

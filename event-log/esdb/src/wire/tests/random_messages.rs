@@ -16,6 +16,7 @@ use crate::wire::append::single;
 use crate::wire::delete::Deletion;
 use crate::wire::event_conversion::UuidFormat;
 use crate::wire::filter::Filter;
+use crate::wire::guard::{MessageBudget, TotalBudget};
 use crate::wire::node::Node;
 use crate::wire::proto::event_store::client::streams::read_req::options::{
     AllOptions, CountOption, FilterOption, FilterOptions, Position as At, StreamOption, StreamOptions,
@@ -55,8 +56,10 @@ fn stream_at(position: u64) -> &'static str {
 static FIXTURE: LazyLock<ReadFixture> = LazyLock::new(|| {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        event_log_embedded::Settings { reserve_bytes: 0, ..event_log_embedded::Settings::new(folder.path()) };
+    let settings = event_log_embedded::Settings {
+        reserve_bytes: 0,
+        ..event_log_embedded::Settings::new(folder.path().join("events"))
+    };
     let clock = Clock::manual(START);
     let (log, _) = EmbeddedLog::open(&settings, clock.clone()).unwrap();
     runtime.block_on(async {
@@ -211,7 +214,7 @@ fn parse(bytes: &[u8]) {
         let _ = single::add_message(&mut append, request);
     }
     if let Ok(request) = BatchAppendReq::decode(bytes) {
-        let mut open = IncompleteAppends::default();
+        let mut open = IncompleteAppends::new(MessageBudget::new(&TotalBudget::default()));
         let _ = open.add_message(request.clone(), Timestamp::EPOCH);
         let _ = open.add_message(request, Timestamp::EPOCH);
     }
