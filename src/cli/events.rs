@@ -86,9 +86,10 @@ impl Events {
 }
 
 /// The folder of the events in a data folder, or the folder itself if it has no folder `events`.
-fn events_folder(data: &Path) -> PathBuf {
+pub(super) fn events_folder(data: &Path) -> PathBuf {
     let within = data.join("events");
-    if within.is_dir() { within } else { data.to_owned() }
+    // Its head file remains if the folder itself is lost.
+    if within.is_dir() || data.join("events.head").exists() { within } else { data.to_owned() }
 }
 
 impl Selection {

@@ -166,6 +166,7 @@ impl Summary {
                 "flipped_bits": damage_json(stats.flipped_bits),
                 "misdirected_writes": damage_json(stats.misdirected_writes),
                 "lost_writes": damage_json(stats.lost_writes),
+                "lost_ends": damage_json(stats.lost_ends),
                 "fault_points": { "hit": stats.fault_points.hit(), "total": stats.fault_points.total() },
                 "repairs": stats.repairs,
                 "faults_in_repairs": stats.faults_in_repairs,
@@ -191,6 +192,7 @@ impl Summary {
                 ("flipped bits", stats.flipped_bits),
                 ("misdirected writes", stats.misdirected_writes),
                 ("lost writes", stats.lost_writes),
+                ("lost ends", stats.lost_ends),
             ] {
                 print(&format_args!("{what}: {detected} detected, {harmless} harmless"))?;
             }

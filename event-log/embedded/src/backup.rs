@@ -11,6 +11,7 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
 use super::disk::{Disk, DiskFile, Fault, LockFault};
+use super::head_file::HeadRecords;
 use super::offline_reader::{self, OfflineReadError, RawGroup, SegmentListing};
 use super::segment::{HEADER_BYTES, segment_name};
 use super::verify::Progress;
@@ -161,7 +162,8 @@ fn back_up_after(
         return Err(BackupError::Full { folder: to.path(), free_bytes, needed_bytes });
     }
     let progress = Progress { bytes_total: needed_bytes, ..Progress::default() };
-    let mut copying = SegmentCopier { from, to, log: listing.identity, watch, progress, last: None };
+    let heads = &listing.heads;
+    let mut copying = SegmentCopier { from, to, log: listing.identity, heads, watch, progress, last: None };
     let mut copied_bytes = 0;
     for (n, (first, bytes)) in rest.iter().enumerate() {
         let done = copying.progress.bytes;
@@ -285,6 +287,7 @@ struct SegmentCopier<'d, W> {
     from: &'d Disk,
     to: &'d Disk,
     log: Identity,
+    heads: &'d HeadRecords,
     watch: W,
     progress: Progress,
     /// The recorded time of the last event.
@@ -308,7 +311,7 @@ impl<W: FnMut(Progress)> SegmentCopier<'_, W> {
             self.progress.bytes = done + groups.end();
             (self.watch)(self.progress);
         }
-        offline_reader::check_end(&groups, next).map_err(OfflineReadError::Open)?;
+        offline_reader::check_end(&groups, next, self.log, self.heads).map_err(OfflineReadError::Open)?;
         self.last = Some(groups.recorded_at());
         let (bytes, sha256) = copy.finish()?;
         let last = Position(groups.next_position().0 - 1);

@@ -207,6 +207,8 @@ fn histories_with_every_kind_of_fault_have_no_violation() {
         ("harmless flipped bits", sum.flipped_bits.harmless),
         ("misdirected writes detected", sum.misdirected_writes.detected),
         ("lost writes detected", sum.lost_writes.detected),
+        ("lost ends detected", sum.lost_ends.detected),
+        ("harmless lost ends", sum.lost_ends.harmless),
         ("repairs", sum.repairs),
         ("faults in repairs", sum.faults_in_repairs),
         ("quarantined events", sum.quarantined),

@@ -3,6 +3,7 @@
 use event_schemas::ids::Position;
 
 use super::harness::{commit, event, open, read_all, settings};
+use super::head_file::HEAD_FILE;
 use super::segment::{HEADER_BYTES, index_name, segment_name};
 use super::writer::{QUIET, Writer};
 use super::{OpenError, Settings, SimDisk};
@@ -37,12 +38,13 @@ fn first_segment() -> String {
     segment_name(Position(1))
 }
 
-/// A copy of the disk with a changed first segment.
+/// A copy of the disk with a changed first segment, and without the head file: only the segment shows what was durable.
 fn with_segment(disk: &SimDisk, change: impl FnOnce(&mut Vec<u8>)) -> SimDisk {
     let copy = disk.copy(7);
     let mut bytes = copy.contents(&first_segment()).unwrap();
     change(&mut bytes);
     copy.replace(&first_segment(), bytes);
+    copy.delete(HEAD_FILE);
     copy
 }
 
@@ -282,5 +284,29 @@ fn segment_of_another_log_is_refused() {
     match open(&one, &one_segment()) {
         Err(OpenError::Damaged { what, .. }) => assert!(what.contains("belongs to the log"), "{what}"),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn index_file_damaged_after_the_start_is_rebuilt_in_memory() {
+    let disk = SimDisk::new(1);
+    let second = several_segments(&disk)[1];
+    let name = index_name(second);
+    let good = disk.contents(&name).unwrap();
+    // The first blocks hold offsets, postings and streams.
+    for at in (0..good.len()).step_by(1_000) {
+        let copy = disk.copy(1);
+        let (mut writer, _) = open(&copy, &settings()).unwrap();
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        copy.replace(&name, bytes);
+        let undamaged = open(&disk.copy(2), &settings()).unwrap().0;
+        let stream = "a-1".parse().unwrap();
+        let read = |writer: &Writer| {
+            writer.view.stream(&stream, event_schemas::ids::Revision(0), 1_000, super::reader::Access::Disk)
+        };
+        assert_eq!(read(&writer).unwrap(), read(&undamaged).unwrap(), "byte {at}");
+        assert_eq!(read_all(&writer).unwrap(), read_all(&undamaged).unwrap(), "byte {at}");
+        append_two(&mut writer, 9_000);
     }
 }

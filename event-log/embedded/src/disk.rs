@@ -14,6 +14,8 @@ pub(super) mod simulated;
 #[cfg(any(test, feature = "simulation"))]
 use simulated::{SimDisk, SimFile};
 
+use super::head_file::HEAD_FILE;
+
 /// A failed disk call.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {file}: {source}")]
@@ -151,7 +153,7 @@ impl Disk {
         }
     }
 
-    /// The names of all files except the lock file, sorted.
+    /// The names of all files except the lock file and the head file, sorted.
     pub(super) fn list(&self) -> Result<Vec<String>, Fault> {
         match self {
             Self::Real(folder) => {
@@ -160,12 +162,16 @@ impl Disk {
                 for entry in std::fs::read_dir(folder).map_err(named)? {
                     names.push(entry.map_err(named)?.file_name().to_string_lossy().into_owned());
                 }
-                names.retain(|name| name != LOCK_FILE);
+                names.retain(|name| name != LOCK_FILE && !name.starts_with(HEAD_FILE));
                 names.sort_unstable();
                 Ok(names)
             }
             #[cfg(any(test, feature = "simulation"))]
-            Self::Simulated(disk) => disk.list(),
+            Self::Simulated(disk) => {
+                let mut names = disk.list()?;
+                names.retain(|name| !name.starts_with(HEAD_FILE));
+                Ok(names)
+            }
         }
     }
 

@@ -18,7 +18,7 @@ fn open(folder: &TempDir) -> EmbeddedLog {
         segment_bytes: SEGMENT_BYTES_MIN,
         reserve_bytes: 0,
         tail_bytes: 3000,
-        ..Settings::new(folder.path())
+        ..Settings::new(folder.path().join("events"))
     };
     EmbeddedLog::open(&settings, Clock::manual(START)).unwrap().0
 }

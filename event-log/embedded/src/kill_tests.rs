@@ -21,7 +21,7 @@ const APPENDERS: u64 = 16;
 const KILLS: u64 = 8;
 
 fn settings(folder: &Path) -> Settings {
-    Settings { segment_bytes: 256 << 10, reserve_bytes: 0, ..Settings::new(folder) }
+    Settings { segment_bytes: 256 << 10, reserve_bytes: 0, ..Settings::new(folder.join("events")) }
 }
 
 /// The process to kill: appends in a loop and prints the acknowledged events. The test below starts it; otherwise it does

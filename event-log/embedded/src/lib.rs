@@ -28,6 +28,7 @@ mod disk;
 mod external_append;
 #[cfg(any(test, feature = "simulation"))]
 mod harness;
+mod head_file;
 mod index;
 mod maintenance;
 mod offline_reader;
@@ -68,6 +69,7 @@ pub use verify::{Damage, Extent, Progress, UnfinishedWrite, Verified, VerifyErro
 
 use disk::Disk;
 use external_append::AppendExpectation;
+use head_file::{HeadFile, HeadRecords};
 use maintenance::MaintenanceThread;
 use reader::{Access, LogView};
 use segment::SegmentFault;
@@ -169,6 +171,9 @@ impl EmbeddedLog {
     /// # Errors
     /// [`OpenError`], each with its remedy. A damaged log is refused, not repaired.
     pub fn open(settings: &Settings, clock: Clock) -> Result<(Self, Opened), OpenError> {
+        if !settings.folder.exists() {
+            HeadRecords::read(&Disk::Real(settings.folder.clone()))?.check_no_log()?;
+        }
         Self::open_on(&Disk::folder(&settings.folder)?, settings, clock)
     }
 
@@ -274,6 +279,7 @@ fn start(
         duration: Duration::ZERO,
     };
     maintenance.preallocate(limits.segment_bytes_after(recovered.size));
+    let head_file = HeadFile::open(disk, recovered.identity, recovered.head)?;
     let view = LogView::new(recovered.segments, recovered.head, recovered.recorded_at, settings.tail_bytes);
     let mut writer = Writer {
         disk: disk.clone(),
@@ -283,6 +289,7 @@ fn start(
         maintenance,
         shutdown,
         head: watch::Sender::new(recovered.head),
+        head_file,
         end: recovered.active.end(),
         active: recovered.active,
         size: recovered.size,
@@ -367,6 +374,8 @@ mod crash_tests;
 mod damage_tests;
 #[cfg(test)]
 mod external_append_tests;
+#[cfg(test)]
+mod head_file_tests;
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 
 use super::disk::{Disk, DiskFile, Fault};
+use super::head_file::HeadRecords;
 use super::record::{self, CrcSeed, EntryError, Group, NameCache};
 use super::recovery::{
     OpenError, RESTORE, identify, missing_log_file, missing_segment, read_header_of, refuse_unfinished_repair,
@@ -204,10 +205,14 @@ pub(super) struct SegmentListing {
     pub(super) identity: Identity,
     /// The first positions and lengths of the files, oldest first. Never empty.
     pub(super) segments: Vec<(Position, u64)>,
+    /// The head files before the listing.
+    pub(super) heads: HeadRecords,
 }
 
 pub(super) fn list_segments(disk: &Disk) -> Result<SegmentListing, OfflineReadError> {
+    let heads = HeadRecords::read(disk)?;
     if !disk.exists() {
+        heads.check_no_log()?;
         return Err(OfflineReadError::NoLog(disk.path()));
     }
     let identity = identify(disk)?;
@@ -218,9 +223,12 @@ pub(super) fn list_segments(disk: &Disk) -> Result<SegmentListing, OfflineReadEr
         segments.push((first, disk.open_to_read(&segment_name(first))?.len()?));
     }
     match (identity, segments.first()) {
-        (Some(identity), Some((Position(1), _))) => Ok(SegmentListing { identity, segments }),
+        (Some(identity), Some((Position(1), _))) => Ok(SegmentListing { identity, segments, heads }),
         (Some(_), _) => Err(missing_segment(Position(1)).into()),
-        (None, None) => Err(OfflineReadError::NoLog(disk.path())),
+        (None, None) => {
+            heads.check_no_log()?;
+            Err(OfflineReadError::NoLog(disk.path()))
+        }
         (None, Some(_)) => Err(missing_log_file().into()),
     }
 }
@@ -230,6 +238,7 @@ pub(super) fn list_segments(disk: &Disk) -> Result<SegmentListing, OfflineReadEr
 pub struct OfflineReader {
     disk: Disk,
     identity: Identity,
+    heads: HeadRecords,
     /// The segments that are not read yet.
     segments: VecDeque<(Position, u64)>,
     groups: Option<GroupReader>,
@@ -252,13 +261,14 @@ impl OfflineReader {
     }
 
     pub(super) fn open_on(disk: Disk, after: Position) -> Result<Self, OfflineReadError> {
-        let SegmentListing { identity, segments } = list_segments(&disk)?;
+        let SegmentListing { identity, segments, heads } = list_segments(&disk)?;
         let bytes_total = segments.iter().map(|(_, bytes)| bytes).sum();
         let start = segments.partition_point(|(first, _)| first.0 <= after.0 + 1).max(1) - 1;
         let bytes_done = segments[..start].iter().map(|(_, bytes)| bytes).sum();
         Ok(Self {
             disk,
             identity,
+            heads,
             segments: segments.into_iter().skip(start).collect(),
             groups: None,
             names: NameCache::new(),
@@ -295,7 +305,8 @@ impl OfflineReader {
                 none => none.insert(open_segment(&self.disk, self.identity, first)?),
             };
             let Some(group) = groups.next()? else {
-                check_end(groups, self.segments.get(1).map(|(next, _)| *next))?;
+                let next = self.segments.get(1).map(|(next, _)| *next);
+                check_end(groups, next, self.identity, &self.heads)?;
                 self.bytes_done += bytes;
                 self.groups = None;
                 self.segments.pop_front();
@@ -325,10 +336,18 @@ pub(super) fn open_segment(
     GroupReader::open(name, file, identity, first)
 }
 
-/// Checks that a segment ends where the next one starts; syncs it if it is the last.
-pub(super) fn check_end(groups: &GroupReader, next: Option<Position>) -> Result<(), OpenError> {
+/// Checks that a segment ends where the next one starts; the last one is synced, and must contain all that was acknowledged.
+pub(super) fn check_end(
+    groups: &GroupReader,
+    next: Option<Position>,
+    log: Identity,
+    heads: &HeadRecords,
+) -> Result<(), OpenError> {
     match next {
-        None => Ok(groups.sync_unconfirmed()?),
+        None => {
+            heads.check_end(log, Position(groups.next_position().0 - 1), &groups.name, groups.end)?;
+            Ok(groups.sync_unconfirmed()?)
+        }
         Some(next) if next == groups.next_position() => Ok(()),
         Some(next) if next > groups.next_position() => Err(groups.damaged("events are missing from here on")),
         Some(_) => Err(groups.damaged("the segment continues beyond the start of the next one")),

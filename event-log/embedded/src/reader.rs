@@ -213,9 +213,11 @@ impl LogView {
         for segment in &segments[start..] {
             let whole = match (filter, segment.index_file()) {
                 (Filter::StreamPrefixes(prefixes), Some(index)) => {
-                    match select_by_prefix(&index, prefixes)? {
-                        Some(ordinals) => search.add_selected(segment, &ordinals, index.count())?,
-                        None => search.scan(segment, filter)?,
+                    match select_by_prefix(&index, prefixes) {
+                        Ok(Some(ordinals)) => search.add_selected(segment, &ordinals, index.count())?,
+                        // A damaged index is rebuilt by the reads that need it.
+                        Ok(None) | Err(SegmentFault::Damaged(_)) => search.scan(segment, filter)?,
+                        Err(fault) => return Err(fault),
                     }
                 }
                 _ => search.scan(segment, filter)?,

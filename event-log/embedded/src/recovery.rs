@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use super::disk::{Disk, DiskFile, Fault, LockFault};
+use super::head_file::HeadRecords;
 use super::index::{IndexFile, MemoryIndex};
 use super::maintenance::seal;
 use super::segment::{
@@ -117,7 +118,11 @@ pub(super) fn check_folder(disk: &Disk) -> Result<(), OpenError> {
     if identity.is_some() {
         return Ok(());
     }
-    if names.iter().any(|name| position_of_name(name).is_some()) { Ok(()) } else { check_empty(disk, &names) }
+    if names.iter().any(|name| position_of_name(name).is_some()) {
+        return Ok(());
+    }
+    check_empty(disk, &names)?;
+    HeadRecords::read(disk)?.check_no_log()
 }
 
 /// Refuses a log between the steps of a repair.
@@ -138,17 +143,21 @@ pub(super) fn write_log_file(disk: &Disk, identity: Identity) -> Result<(), Faul
 /// Reads the identity of the log in the folder without changing anything; `None` if there is no log yet.
 pub(super) fn identify(disk: &Disk) -> Result<Option<Identity>, OpenError> {
     let Some(bytes) = disk.read_small(LOG_FILE)? else { return Ok(None) };
-    let damaged = |error: serde_json::Error| OpenError::Damaged {
-        file: LOG_FILE.to_owned(),
-        offset: 0,
-        position: Position::START,
-        what: error.to_string(),
-        remedy: RESTORE,
-    };
+    let damaged = |error: serde_json::Error| damaged_log_file(error.to_string());
     let AnyLogFile { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
     check_format(LOG_FILE, format)?;
     let LogFile { id, epoch, .. } = serde_json::from_slice(&bytes).map_err(damaged)?;
     Ok(Some(Identity { id, epoch }))
+}
+
+pub(super) fn damaged_log_file(what: String) -> OpenError {
+    OpenError::Damaged {
+        file: LOG_FILE.to_owned(),
+        offset: 0,
+        position: Position::START,
+        what,
+        remedy: RESTORE,
+    }
 }
 
 fn check_format(file: &str, found: u32) -> Result<(), OpenError> {
@@ -173,9 +182,12 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
     refuse_unfinished_repair(disk, &names)?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
     let known = identify(disk)?;
+    let heads = HeadRecords::read(disk)?;
     if known.is_none() && firsts.is_empty() {
         check_empty(disk, &names)?;
+        heads.check_no_log()?;
     }
+    known.map_or(Ok(()), |log| heads.check_epoch(log))?;
     for name in names.iter().filter(|name| is_leftover(name)) {
         disk.remove(name)?;
     }
@@ -199,10 +211,11 @@ pub(super) fn recover(disk: &Disk, limits: &Limits) -> Result<Recovered, OpenErr
         next = Position(first.0 + u64::from(segment.count()));
         segments.push(Arc::new(segment));
     }
-    let (mut header, file) = open_segment(disk, identity, *last, next)?;
+    let explain = |error| heads.explain(Some(identity), error);
+    let (mut header, file) = open_segment(disk, identity, *last, next).map_err(explain)?;
     // Segments after a restored one belong to the new epoch.
     header.identity = identity;
-    let (active, scanned, truncated) = open_active(disk, header, file)?;
+    let (active, scanned, truncated) = open_active(disk, header, file, &heads).map_err(explain)?;
     let size = active.file.len()?;
     let active = Arc::new(active);
     segments.push(Arc::clone(&active));
@@ -342,12 +355,18 @@ fn open_active(
     disk: &Disk,
     header: SegmentHeader,
     file: DiskFile,
+    heads: &HeadRecords,
 ) -> Result<(Segment, ScannedSegment, Option<TruncatedWrite>), OpenError> {
     file.sync_all()?;
     let (index, scanned) = scan_all(&file, &header)?;
+    let acknowledged = heads.acknowledged(header.identity);
     let truncated = match &scanned.tail {
-        None => None,
-        Some(tail) if tail.durable.max(scanned.durable) >= scanned.next => {
+        None => {
+            let head = Position(scanned.next.0 - 1);
+            heads.check_end(header.identity, head, &segment_name(header.first), scanned.end)?;
+            None
+        }
+        Some(tail) if tail.durable.max(scanned.durable).max(acknowledged) >= scanned.next => {
             return Err(damaged(&header, &scanned, tail));
         }
         Some(tail) => Some(truncate(disk, &file, &header, &scanned, tail)?),

@@ -14,7 +14,9 @@ use super::disk::{Disk, Fault};
 use super::maintenance::rebuild_index_file;
 use super::recovery::{LOG_FILE, OpenError, check_folder, lock_error, read_header_of, scan_all};
 use super::segment::{HEADER_BYTES, index_name, position_of_name, segment_name};
-use super::verify::{Extent, Hole, Progress, Verified, VerifyError, check_has_log, verify_locked};
+use super::verify::{
+    Extent, Hole, Progress, Verified, VerifyError, check_has_log, existing_folder, verify_locked,
+};
 use super::{Limits, Settings};
 use event_log::Identity;
 use event_log::clock::Clock;
@@ -50,7 +52,7 @@ pub struct RepairPlan {
 impl RepairPlan {
     /// Whether the log needs a repair.
     pub fn is_needed(&self) -> bool {
-        self.unfinished || !self.quarantined.is_empty() || !self.indexes.is_empty() || self.log_file
+        self.moves_files() || self.unfinished || !self.indexes.is_empty()
     }
 
     /// The quarantine folder, within that of the log.
@@ -58,9 +60,12 @@ impl RepairPlan {
         &self.folder
     }
 
-    /// Whether the repair moves or replaces files.
+    /// Whether the repair moves or replaces files, or ends the log before events that were acknowledged.
     fn moves_files(&self) -> bool {
-        !self.quarantined.is_empty() || self.replaced.is_some() || self.log_file
+        !self.quarantined.is_empty()
+            || self.replaced.is_some()
+            || self.log_file
+            || self.verified.hole.is_some()
     }
 }
 
@@ -124,7 +129,7 @@ pub struct Repaired {
 /// # Errors
 /// [`VerifyError`] if the log could not be verified, or no file contains its identity.
 pub fn plan_repair(settings: &Settings, watch: impl FnMut(Progress)) -> Result<RepairPlan, VerifyError> {
-    let disk = folder(settings)?;
+    let disk = existing_folder(settings)?;
     let _lock = disk.lock_to_read().map_err(|fault| lock_error(&disk, fault))?;
     plan_on(&disk, watch)
 }
@@ -139,7 +144,7 @@ pub fn repair(
     clock: &Clock,
     watch: impl FnMut(Progress),
 ) -> Result<Option<Repaired>, VerifyError> {
-    let disk = folder(settings)?;
+    let disk = existing_folder(settings)?;
     match check_folder(&disk) {
         Err(OpenError::UnfinishedRepair { .. } | OpenError::Damaged { .. }) | Ok(()) => {}
         Err(OpenError::NotALog { folder, .. }) => return Err(VerifyError::NoLog(folder)),
@@ -148,13 +153,6 @@ pub fn repair(
     check_has_log(&disk, &disk.list()?)?;
     let _lock = disk.lock().map_err(|fault| lock_error(&disk, fault))?;
     repair_on(&disk, &settings.limits(), clock, watch)
-}
-
-fn folder(settings: &Settings) -> Result<Disk, VerifyError> {
-    if !settings.folder.is_dir() {
-        return Err(VerifyError::NoLog(settings.folder.clone()));
-    }
-    Ok(Disk::Real(settings.folder.clone()))
 }
 
 pub(super) fn plan_on(disk: &Disk, watch: impl FnMut(Progress)) -> Result<RepairPlan, VerifyError> {
@@ -227,7 +225,7 @@ fn plan_quarantine(
             plan.quarantined.push(quarantined_file(disk, index)?);
         }
     }
-    let mut salvage = SalvageReader::new(plan.identity.id, hole.position);
+    let mut salvage = SalvageReader::new(plan.identity.id, hole.position, plan.verified.acknowledged);
     for (n, first) in after_hole.iter().enumerate() {
         let from = hole.within.filter(|_| n == 0).unwrap_or(HEADER_BYTES);
         salvage.read_segment(disk, *first, from, &mut None)?;

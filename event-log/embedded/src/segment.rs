@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::disk::{DiskFile, Fault};
 use super::index::{IndexFile, MemoryIndex};
 use super::record::{self, CrcSeed, EntryBody, EntryError, NameCache};
+use super::recovery::scan_all;
 use event_log::{Identity, ReadError};
 
 mod scan;
@@ -197,7 +198,10 @@ impl Segment {
             SegmentIndex::File(_) => {}
         }
         match self.index_file() {
-            Some(index) if disk => Ok(index.find(stream)?.map(|found| found.run)),
+            Some(index) if disk => match index.find(stream) {
+                Err(SegmentFault::Damaged(what)) => self.rebuild_index(&what)?.run(stream, disk),
+                found => Ok(found?.map(|found| found.run)),
+            },
             _ => Err(SegmentFault::NeedsDisk),
         }
     }
@@ -213,8 +217,14 @@ impl Segment {
             SegmentIndex::Memory(index) => return Ok(index.ordinals(stream, skip, take)),
             SegmentIndex::File(index) => Arc::clone(index),
         };
-        let Some(found) = index.find(stream)? else { return Ok(Vec::new()) };
-        index.ordinals(found.postings.start + skip..found.postings.end, take)
+        let found = index.find(stream).and_then(|found| match found {
+            Some(found) => index.ordinals(found.postings.start + skip..found.postings.end, take),
+            None => Ok(Vec::new()),
+        });
+        match found {
+            Err(SegmentFault::Damaged(what)) => self.rebuild_index(&what)?.ordinals(stream, skip, take),
+            found => found,
+        }
     }
 
     /// The offset in the file of the event at `ordinal`.
@@ -223,7 +233,21 @@ impl Segment {
             SegmentIndex::Memory(index) => return index.offset(ordinal).ok_or_else(|| self.no_such(ordinal)),
             SegmentIndex::File(index) => Arc::clone(index),
         };
-        index.offset(ordinal)
+        match index.offset(ordinal) {
+            Err(SegmentFault::Damaged(what)) => self.rebuild_index(&what)?.offset(ordinal),
+            offset => offset,
+        }
+    }
+
+    /// Replaces a damaged index file by an index in memory, which is built from the whole segment. `O(bytes)`.
+    fn rebuild_index(&self, what: &str) -> Result<&Self, SegmentFault> {
+        tracing::warn!(segment = self.name, what, "an index file is damaged; its index is rebuilt in memory");
+        let (index, scanned) = scan_all(&self.file, &self.header)?;
+        if scanned.tail.is_some() || index.count() != self.count() {
+            return Err(SegmentFault::Damaged(what.to_owned()));
+        }
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = SegmentIndex::Memory(index);
+        Ok(self)
     }
 
     fn no_such(&self, ordinal: u32) -> SegmentFault {

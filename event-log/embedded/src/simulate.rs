@@ -1,6 +1,6 @@
 //! Fault simulation: random histories of a log on a simulated disk, each determined by its seed. A history is a series of
-//! runs that meet a power cut, a failed call or a full disk, and at the end a flipped bit, a misdirected write or a lost
-//! write.
+//! runs that meet a power cut, a failed call or a full disk, and at the end a flipped bit, a misdirected write, a lost
+//! write or a lost end.
 //!
 //! After a power cut, a random part of the unsynced sectors, lengths and names is left; a failed write may be partial.
 
@@ -9,10 +9,10 @@ use std::ops::AddAssign;
 use super::disk::Disk;
 use super::disk::simulated::SECTOR_BYTES;
 use super::harness::{Oracle, SeededRng, Violation, open, read_all, settings};
+use super::head_file::HEAD_FILE;
 use super::reader::Access;
-use super::record::{GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES};
 use super::repair_simulation::repair_with_faults;
-use super::segment::SegmentFault;
+use super::segment::{SegmentFault, position_of_name};
 use super::verify::{Extent, verify_on};
 use super::writer::Writer;
 use super::{FaultKind, FaultPoints, SimDisk};
@@ -43,6 +43,8 @@ pub struct SimulationStats {
     pub misdirected_writes: DamageStats,
     /// Writes that the disk confirmed but never made.
     pub lost_writes: DamageStats,
+    /// Newest segments that were cut, emptied or removed.
+    pub lost_ends: DamageStats,
     /// The number of damaged logs that were repaired.
     pub repairs: u64,
     /// The number of faults that were injected into repairs.
@@ -82,6 +84,7 @@ impl AddAssign for SimulationStats {
         self.flipped_bits += other.flipped_bits;
         self.misdirected_writes += other.misdirected_writes;
         self.lost_writes += other.lost_writes;
+        self.lost_ends += other.lost_ends;
         self.repairs += other.repairs;
         self.faults_in_repairs += other.faults_in_repairs;
         self.quarantined += other.quarantined;
@@ -110,11 +113,8 @@ pub fn simulate(seed: u64) -> Result<SimulationStats, Violation> {
         }
     }
     oracle.check(&writer)?;
-    writer.mark().map_err(|fault| healthy(&fault))?;
-    // Without a mark, damage to the last group looks like an incomplete write: the one gap that `docs/log-format.md` names.
-    if writer.marked {
-        damage(&disk, &writer, &mut rng, &mut stats)?;
-    }
+    writer.mark().and_then(|()| writer.head_file.sync()).map_err(|fault| healthy(&fault))?;
+    damage(&disk, &writer, &mut rng, &mut stats)?;
     stats.fault_points |= disk.fault_points();
     let outcomes = oracle.outcomes;
     (stats.acknowledged, stats.refused, stats.unknown) =
@@ -175,7 +175,7 @@ fn run_with_fault(
     Ok(())
 }
 
-/// Flips a bit, misdirects a write or loses a write. Verification must detect it, or it must be harmless; no read may
+/// Flips a bit, misdirects a write, loses a write or loses the end of the log. Verification must detect it, or it must be harmless; no read may
 /// return anything but what was written.
 fn damage(
     disk: &SimDisk,
@@ -185,9 +185,11 @@ fn damage(
 ) -> Result<(), Violation> {
     let reading = |fault: SegmentFault| Violation::Reading(fault.to_string());
     let written = read_all(writer).map_err(reading)?;
-    let names = Disk::Simulated(disk.clone()).list().map_err(|fault| reading(fault.into()))?;
+    let mut names = Disk::Simulated(disk.clone()).list().map_err(|fault| reading(fault.into()))?;
+    names.push(HEAD_FILE.to_owned());
     let damaged = disk.copy(rng.below(u64::MAX));
-    let (what, damage_stats) = match rng.below(4) {
+    let (what, damage_stats) = match rng.below(5) {
+        4 => (lose_end(&damaged, &names, rng), &mut stats.lost_ends),
         0 => (misdirect_write(&damaged, &names, rng), &mut stats.misdirected_writes),
         1 => (lose_write(&damaged, &names, rng), &mut stats.lost_writes),
         _ => (flip_bit(&damaged, &names, rng), &mut stats.flipped_bits),
@@ -245,10 +247,7 @@ fn misdirect_write(disk: &SimDisk, names: &[String], rng: &mut SeededRng) -> Opt
     let run: Vec<u8> = run.collect();
     let (to, mut bytes, at) = random_byte(disk, names, rng)?;
     let target = at / SECTOR_BYTES * SECTOR_BYTES;
-    if bytes.len() < target + run.len()
-        || bytes[target..target + run.len()] == run[..]
-        || touches_last_mark(&bytes, target, run.len())
-    {
+    if bytes.len() < target + run.len() || bytes[target..target + run.len()] == run[..] {
         return None;
     }
     bytes[target..target + run.len()].copy_from_slice(&run);
@@ -260,20 +259,24 @@ fn lose_write(disk: &SimDisk, names: &[String], rng: &mut SeededRng) -> Option<S
     let (name, mut bytes, at) = random_byte(disk, names, rng)?;
     let start = at / SECTOR_BYTES * SECTOR_BYTES;
     let end = (start + SECTOR_BYTES * (1 + rng.below(4) as usize)).min(bytes.len());
-    if touches_last_mark(&bytes, start, end - start) {
-        return None;
-    }
     bytes[start..end].fill(0);
     disk.replace(&name, bytes);
     Some(format!("write that never reached {name} at bytes {start} to {end}"))
 }
 
-/// Whether a run of sectors touches the last mark of a file. The loss of events together with the mark that confirms them
-/// cannot be detected: the one gap that `docs/log-format.md` names.
-fn touches_last_mark(bytes: &[u8], start: usize, len: usize) -> bool {
-    let last = bytes.iter().rposition(|byte| *byte != 0);
-    last.is_none_or(|last| start <= last && last < start + len + MARK_BYTES)
+/// Cuts, empties or removes the newest segment.
+fn lose_end(disk: &SimDisk, names: &[String], rng: &mut SeededRng) -> Option<String> {
+    let name = names.iter().rfind(|name| position_of_name(name).is_some())?;
+    let mut bytes = disk.contents(name)?;
+    let len = match rng.below(4) {
+        0 => {
+            disk.delete(name);
+            return Some(format!("removal of {name}"));
+        }
+        1 => 0,
+        _ => rng.below(bytes.len() as u64),
+    };
+    bytes.truncate(usize::try_from(len).unwrap_or(0));
+    disk.replace(name, bytes);
+    Some(format!("cut of {name} to {len} bytes"))
 }
-
-/// The size of a group without events.
-const MARK_BYTES: usize = GROUP_HEADER_BYTES + GROUP_TRAILER_BYTES;

@@ -37,7 +37,11 @@ mod in_memory {
 
     fn make(clock: Clock) -> (Log, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { reserve_bytes: 0, segment_bytes: 1 << 20, ..Settings::new(folder.path()) };
+        let settings = Settings {
+            reserve_bytes: 0,
+            segment_bytes: 1 << 20,
+            ..Settings::new(folder.path().join("events"))
+        };
         (Log::new(EmbeddedLog::open(&settings, clock).unwrap().0), folder)
     }
 

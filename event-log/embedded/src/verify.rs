@@ -8,6 +8,7 @@ use event_schemas::time::Timestamp;
 
 use super::Settings;
 use super::disk::{Disk, DiskFile, Fault};
+use super::head_file::HeadRecords;
 use super::index::{self, IndexFile, MemoryIndex};
 use super::record::{Group, NameCache};
 use super::recovery::{
@@ -94,6 +95,8 @@ pub struct Verified {
     pub(super) identity: Option<Identity>,
     /// Whether `log.json` does not contain that identity.
     pub(super) wrong_log_file: bool,
+    /// The position up to which events are known to have been acknowledged.
+    pub(super) acknowledged: Position,
 }
 
 impl Verified {
@@ -110,6 +113,7 @@ impl Verified {
             wrong_indexes: Vec::new(),
             identity: None,
             wrong_log_file: false,
+            acknowledged: Position::START,
         }
     }
 }
@@ -141,10 +145,17 @@ pub fn verify(
     extent: Extent,
     watch: impl FnMut(Progress),
 ) -> Result<Verified, VerifyError> {
+    verify_on(&existing_folder(settings)?, extent, watch)
+}
+
+/// The folder of the settings, which must exist.
+pub(super) fn existing_folder(settings: &Settings) -> Result<Disk, VerifyError> {
+    let disk = Disk::Real(settings.folder.clone());
     if !settings.folder.is_dir() {
+        HeadRecords::read(&disk)?.check_no_log()?;
         return Err(VerifyError::NoLog(settings.folder.clone()));
     }
-    verify_on(&Disk::Real(settings.folder.clone()), extent, watch)
+    Ok(disk)
 }
 
 pub(super) fn verify_on(
@@ -163,6 +174,7 @@ pub(super) fn verify_locked(
     watch: impl FnMut(Progress),
 ) -> Result<Verified, VerifyError> {
     let names = disk.list()?;
+    let heads = HeadRecords::read(disk)?;
     refuse_unfinished_repair(disk, &names)?;
     check_has_log(disk, &names)?;
     let firsts: Vec<Position> = names.iter().filter_map(|name| position_of_name(name)).collect();
@@ -177,6 +189,8 @@ pub(super) fn verify_locked(
         watch,
         progress,
         found,
+        heads,
+        end: 0,
         recorded_at: Timestamp::from_micros(i64::MIN),
         segment_streams: Vec::new(),
     };
@@ -190,7 +204,11 @@ pub(super) fn verify_locked(
 pub(super) fn check_has_log(disk: &Disk, names: &[String]) -> Result<(), VerifyError> {
     let of_a_log =
         |name: &String| [LOG_FILE, REPAIR_FILE].contains(&name.as_str()) || position_of_name(name).is_some();
-    if names.iter().any(of_a_log) { Ok(()) } else { Err(VerifyError::NoLog(disk.path())) }
+    if names.iter().any(of_a_log) {
+        return Ok(());
+    }
+    HeadRecords::read(disk)?.check_no_log()?;
+    Err(VerifyError::NoLog(disk.path()))
 }
 
 /// Turns damage into a result; other errors stay errors.
@@ -208,6 +226,9 @@ struct Verifier<'d, W> {
     watch: W,
     progress: Progress,
     found: Verified,
+    heads: HeadRecords,
+    /// The end of the groups of the last segment read.
+    end: u64,
     /// The recorded time of the last event read.
     recorded_at: Timestamp,
     /// The streams of each segment.
@@ -216,8 +237,13 @@ struct Verifier<'d, W> {
 
 impl<W: FnMut(Progress)> Verifier<'_, W> {
     fn run(&mut self, firsts: &[Position], extent: Extent) -> Result<(), VerifyError> {
-        let (identity, damage) = identity::verify_identity(self.disk, firsts)?;
-        self.found.identity = identity;
+        let (identity, damage) = identity::verify_identity(self.disk, firsts, &self.heads)?;
+        if let Some(identity) = identity {
+            self.found.acknowledged = self.heads.acknowledged(identity);
+            // A repair must not reuse an epoch.
+            let epoch = self.heads.epoch(identity.id).unwrap_or(0).max(identity.epoch);
+            self.found.identity = Some(Identity { epoch, ..identity });
+        }
         self.found.wrong_log_file = damage.is_some();
         self.found.damages.extend(damage);
         let mut whole = true;
@@ -234,6 +260,13 @@ impl<W: FnMut(Progress)> Verifier<'_, W> {
             }
             next = self.segment(identity, *first, n, n + 1 == firsts.len())?;
             whole &= next.is_some();
+        }
+        if let (Some(next), Some(identity), Some(first)) = (next, identity, firsts.last()) {
+            let (head, file) = (Position(next.0 - 1), segment_name(*first));
+            if let Err(error) = self.heads.check_end(identity, head, &file, self.end) {
+                self.found.damages.push(damage_of(error)?);
+                self.hole(next, firsts.len(), None);
+            }
         }
         if firsts.is_empty() {
             whole = false;
@@ -286,6 +319,7 @@ impl<W: FnMut(Progress)> Verifier<'_, W> {
         let header = match read_header_of(&file, log, first) {
             Ok(header) => header,
             Err(error) => {
+                let error = if is_last { self.heads.explain(identity, error) } else { error };
                 self.found.damages.push(damage_of(error)?);
                 self.hole(first, n, None);
                 self.progress.bytes += file.len()?;
@@ -293,21 +327,25 @@ impl<W: FnMut(Progress)> Verifier<'_, W> {
             }
         };
         let (index, scanned) = self.groups(&file, &header)?;
+        self.end = scanned.end;
         if let Some(tail) = &scanned.tail {
-            if is_last && tail.durable.max(scanned.durable) < scanned.next {
+            let acknowledged = identity.map_or(Position::START, |identity| self.heads.acknowledged(identity));
+            if is_last && tail.durable.max(scanned.durable).max(acknowledged) < scanned.next {
                 self.found.unfinished = Some(UnfinishedWrite {
                     file: segment_name(first),
                     offset: scanned.end,
                     bytes: tail.bytes.len() as u64,
                 });
             } else {
-                self.found.damages.push(Damage {
+                let error = OpenError::Damaged {
                     file: segment_name(first),
                     offset: scanned.end,
                     position: scanned.next,
                     what: tail.what.to_owned(),
                     remedy: RESTORE,
-                });
+                };
+                let error = if is_last { self.heads.explain(identity, error) } else { error };
+                self.found.damages.push(damage_of(error)?);
                 self.hole(scanned.next, n, Some(scanned.end).filter(|_| scanned.next > first));
                 return Ok(None);
             }

@@ -28,7 +28,8 @@ pub(super) fn of_groups(groups: u128) -> SimDisk {
             outcome.unwrap();
         }
     }
-    writer.mark().unwrap();
+    writer.mark_or_stop();
+    assert!(writer.shutdown.stopped().is_none());
     disk
 }
 
@@ -173,13 +174,13 @@ fn folder_without_a_log_is_refused_and_stays_unchanged() {
 #[tokio::test]
 async fn open_log_is_refused_and_closed_log_is_verified() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path()) };
+    let settings = Settings { reserve_bytes: 0, ..Settings::new(folder.path().join("events")) };
     let (log, _) = EmbeddedLog::open(&settings, Clock::System).unwrap();
     log.append(&"a-1".parse().unwrap(), Expected::NoStream, vec![event(1, 10)]).await.unwrap();
     let refused = verify(&settings, Extent::First, |_| {});
     assert!(matches!(refused, Err(VerifyError::Open(OpenError::Locked { .. }))), "{refused:?}");
     log.close().await;
-    let modified = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().modified().unwrap();
+    let modified = |name: &str| std::fs::metadata(settings.folder.join(name)).unwrap().modified().unwrap();
     let before = ["lock", "log.json", &segment_name(Position(1))].map(modified);
     let found = verify(&settings, Extent::All, |_| {}).unwrap();
     assert_eq!((found.events, found.damages), (1, Vec::new()));

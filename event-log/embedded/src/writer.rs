@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::disk::{Disk, Fault};
 use super::external_append::AppendExpectation;
+use super::head_file::HeadFile;
 use super::maintenance::MaintenanceThread;
 use super::reader::LogView;
 use super::record::{self, EventOffsets, GROUP_HEADER_BYTES, GROUP_TRAILER_BYTES, GroupWriter};
@@ -93,6 +94,7 @@ pub(super) struct Writer {
     pub(super) maintenance: MaintenanceThread,
     pub(super) shutdown: Shutdown,
     pub(super) head: watch::Sender<Position>,
+    pub(super) head_file: HeadFile,
     /// The segment that is written to, its size, and the offset of the next group.
     pub(super) active: Arc<Segment>,
     pub(super) size: u64,
@@ -319,6 +321,7 @@ impl Writer {
         let started = Instant::now();
         self.active.file.sync_data()?;
         telemetry::synced(started.elapsed(), events, bytes.len());
+        self.head_file.record(Position(self.view.durable().0 + u64::from(events)))?;
         let start = self.end;
         self.end += bytes.len() as u64;
         self.written = started;

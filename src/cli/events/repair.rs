@@ -106,9 +106,8 @@ fn print_plan(plan: &RepairPlan, folder: &Path) -> Result<(), Failure> {
         let quarantine = folder.join(plan.folder());
         print(&format_args!("would be moved into {}:", quarantine.display()))?;
         print_files(&plan.quarantined)?;
-        print_salvaged(&plan.salvaged)?;
     }
-    Ok(())
+    print_salvaged(&plan.salvaged)
 }
 
 fn print_files(files: &[QuarantinedFile]) -> Result<(), Failure> {
@@ -119,8 +118,11 @@ fn print_files(files: &[QuarantinedFile]) -> Result<(), Failure> {
 }
 
 fn print_salvaged(salvaged: &Salvaged) -> Result<(), Failure> {
+    if salvaged.readable == 0 && salvaged.unreadable.is_empty() {
+        return Ok(());
+    }
     print(&format_args!(
-        "of the moved events, {} in {} streams are readable, and {} are not",
+        "of the events after that, {} in {} streams are readable, and {} are not",
         salvaged.readable,
         salvaged.streams.len(),
         salvaged.lost(),
@@ -151,8 +153,10 @@ fn show_repaired(repaired: &Repaired, folder: &Path, json: bool) -> Result<(), F
         return print(&"the log is unchanged; start the server");
     };
     let quarantine = folder.join(name);
-    print(&format_args!("moved into {}:", quarantine.display()))?;
-    print_files(quarantined)?;
+    if !quarantined.is_empty() {
+        print(&format_args!("moved into {}:", quarantine.display()))?;
+        print_files(quarantined)?;
+    }
     print_salvaged(salvaged)?;
     print(&format_args!(
         "the log contains events 1 to {kept} and is in epoch {epoch}; the read models are rebuilt at the next start\n\

@@ -111,13 +111,16 @@ async fn read_models_are_rebuilt_when_the_log_has_diverged() {
     assert_eq!(server.terminate(), Some(0));
     let (events, read) = (server.data().join("events"), server.data().join("read"));
     let (earlier, later) = (server.folder.path().join("earlier"), server.folder.path().join("later"));
+    let head = server.data().join("events.head");
     copy_folder(&events, &earlier);
+    let earlier_head = fs::read(&head).unwrap();
     server.restart().await;
     create(&server, "lost with the folder").await;
     assert_eq!(server.terminate(), Some(0));
     fs::rename(&read, &later).unwrap();
     fs::remove_dir_all(&events).unwrap();
     fs::rename(&earlier, &events).unwrap();
+    fs::write(&head, earlier_head).unwrap();
     server.restart().await;
     for name in ["one", "two", "three"] {
         create(&server, name).await;

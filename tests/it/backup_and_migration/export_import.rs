@@ -81,6 +81,7 @@ async fn imported_log_gives_the_same_answers_at_every_instant() {
     // Import into the same place, so that only the log of the server differs.
     let events = server.data().join("events");
     fs::rename(&events, root.join("before")).unwrap();
+    fs::rename(events.with_extension("head"), root.join("before.head")).unwrap();
     let url = format!("embedded:{}", events.display());
     let arguments = ["events", "import", text(&file), "--to", &url];
     kill_repeatedly(|| command(&arguments), kills, 120_000, &mut SeededRng(9));

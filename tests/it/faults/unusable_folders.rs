@@ -89,8 +89,8 @@ const CASES: &[Case] = &[
         },
         expected: &[
             (SERVE, 2, &["holiday.jpg", "empty folder"]),
-            (VERIFY, 2, &["no event log", "data folder"]),
-            (PLAN, 2, &["no event log", "data folder"]),
+            (VERIFY, 65, &["the log is missing", "events.head", "events restore"]),
+            (PLAN, 65, &["the log is missing", "events.head", "events restore"]),
             (REPAIR, 2, &["no event log", "data folder"]),
         ],
     },
@@ -101,9 +101,10 @@ const CASES: &[Case] = &[
             fs::create_dir(data.join("events")).unwrap();
         },
         expected: &[
-            (VERIFY, 2, &["no event log"]),
-            (PLAN, 2, &["no event log"]),
-            (REPAIR, 2, &["no event log"]),
+            (SERVE, 65, &["the log is missing", "events.head", "events restore"]),
+            (VERIFY, 65, &["the log is missing", "events.head", "events restore"]),
+            (PLAN, 65, &["the log is missing", "events.head", "events restore"]),
+            (REPAIR, 65, &["the log is missing", "events.head", "events restore"]),
         ],
     },
     Case {

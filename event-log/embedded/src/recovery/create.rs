@@ -4,7 +4,7 @@ use event_schemas::ids::{LogId, Position};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
-use super::{LOG_FILE, OpenError, REPAIR_FILE, RESTORE, read_header, write_log_file};
+use super::{LOG_FILE, OpenError, REPAIR_FILE, damaged_log_file, read_header, write_log_file};
 use crate::Limits;
 use crate::disk::{Disk, Fault};
 use crate::maintenance::{NEXT_SEGMENT_FILE, preallocate};
@@ -69,11 +69,5 @@ fn create_first_segment(disk: &Disk, limits: &Limits) -> Result<Identity, OpenEr
 }
 
 pub(crate) fn missing_log_file() -> OpenError {
-    OpenError::Damaged {
-        file: LOG_FILE.to_owned(),
-        offset: 0,
-        position: Position::START,
-        what: "the file is missing, but there are segments of a log".to_owned(),
-        remedy: RESTORE,
-    }
+    damaged_log_file("the file is missing, but there are segments of a log".to_owned())
 }

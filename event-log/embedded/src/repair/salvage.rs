@@ -62,11 +62,11 @@ pub(super) struct SalvageReader {
 }
 
 impl SalvageReader {
-    pub(super) fn new(log: LogId, from: Position) -> Self {
+    pub(super) fn new(log: LogId, from: Position, acknowledged: Position) -> Self {
         Self {
             log,
             from,
-            durable: Position(from.0 - 1),
+            durable: acknowledged.max(Position(from.0 - 1)),
             events: 0,
             read: Vec::new(),
             streams: BTreeMap::new(),

@@ -74,7 +74,8 @@ pub(super) fn prepare(
         salvaged: plan.salvaged.clone(),
     };
     let mut lines = Some(LineWriter::create(disk, &format!("{folder}/{EVENTS_FILE}"))?);
-    let mut salvage = SalvageReader::new(plan.identity.id, Position(plan.kept.0 + 1));
+    let mut salvage =
+        SalvageReader::new(plan.identity.id, Position(plan.kept.0 + 1), plan.verified.acknowledged);
     for first in plan.quarantined.iter().filter_map(|moved| position_of_name(&moved.file)) {
         let within =
             plan.replaced.filter(|replaced| replaced.first == first).and_then(|replaced| replaced.kept);

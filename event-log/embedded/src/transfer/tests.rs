@@ -137,7 +137,8 @@ async fn stream_gaps_and_decreasing_times_are_refused() {
 
 fn embedded() -> (Log, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { segment_bytes: 32 << 10, reserve_bytes: 0, ..Settings::new(folder.path()) };
+    let settings =
+        Settings { segment_bytes: 32 << 10, reserve_bytes: 0, ..Settings::new(folder.path().join("events")) };
     let (log, _) = EmbeddedLog::open(&settings, Clock::System).unwrap();
     (Log::new(log), folder)
 }
@@ -149,7 +150,7 @@ async fn imported_times_and_revisions_survive_a_restart() {
     copy(&events, &log).await.unwrap();
     assert_eq!(all(&log).await, events);
     log.close().await;
-    let (opened, _) = EmbeddedLog::open(&Settings::new(folder.path()), Clock::System).unwrap();
+    let (opened, _) = EmbeddedLog::open(&Settings::new(folder.path().join("events")), Clock::System).unwrap();
     let log = Log::new(opened.clone());
     assert_eq!(all(&log).await, events);
     for event in events.iter().step_by(611) {
@@ -166,7 +167,7 @@ async fn imported_times_and_revisions_survive_a_restart() {
     let again = log.append(&last.stream, Expected::At(last.revision), vec![new(1 << 70)]).await.unwrap();
     assert_eq!(again, appended);
     opened.close().await;
-    let folder = Settings::new(folder.path());
+    let folder = Settings::new(folder.path().join("events"));
     let verified = crate::verify(&folder, crate::Extent::All, |_| {}).unwrap();
     assert_eq!((verified.damages, verified.revisions_checked), (vec![], true));
     let mut walked = TransferSource::folder(&folder.folder, Position(8_990)).unwrap();

@@ -6,6 +6,7 @@ use event_schemas::ids::Position;
 
 use super::{Damage, VerifyError, damage_of};
 use crate::disk::Disk;
+use crate::head_file::HeadRecords;
 use crate::recovery::{LOG_FILE, OpenError, RESTORE, identify, read_header_of};
 use crate::segment::segment_name;
 use event_log::Identity;
@@ -14,6 +15,7 @@ use event_log::Identity;
 pub(super) fn verify_identity(
     disk: &Disk,
     firsts: &[Position],
+    heads: &HeadRecords,
 ) -> Result<(Option<Identity>, Option<Damage>), VerifyError> {
     let damage = |what: String| Damage {
         file: LOG_FILE.to_owned(),
@@ -31,7 +33,10 @@ pub(super) fn verify_identity(
                     format!("it names the log {}, and all segments belong to {}", identity.id, first.id);
                 Ok((newest(&identities), Some(damage(what))))
             }
-            _ => Ok((Some(identity), None)),
+            _ => {
+                let damage = heads.check_epoch(identity).map_err(damage_of).err().transpose()?;
+                Ok((Some(identity), damage))
+            }
         },
         Ok(None) => Ok((newest(&identities), Some(damage("the file is missing".to_owned())))),
         Err(error) => Ok((newest(&identities), Some(damage_of(error)?))),

@@ -74,6 +74,7 @@ impl Writer {
         if self.written.elapsed() >= QUIET {
             self.mark_or_stop();
         } else {
+            self.sync_head_or_stop();
             self.maintenance.schedule_mark();
         }
     }
@@ -81,6 +82,15 @@ impl Writer {
     pub(crate) fn mark_or_stop(&mut self) {
         if self.shutdown.stopped().is_none()
             && let Err(fault) = self.mark()
+        {
+            self.shutdown.fail(&fault.to_string());
+        }
+        self.sync_head_or_stop();
+    }
+
+    fn sync_head_or_stop(&mut self) {
+        if self.shutdown.stopped().is_none()
+            && let Err(fault) = self.head_file.sync()
         {
             self.shutdown.fail(&fault.to_string());
         }

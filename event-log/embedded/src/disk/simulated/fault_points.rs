@@ -22,7 +22,7 @@ const ACTIONS: [&str; 11] = [
 ];
 
 /// The number of kinds of files, which are distinguished by name.
-const FILES: usize = 10;
+const FILES: usize = 11;
 
 /// The points that were reached, and the faults that were injected at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,7 @@ fn kind(file: &str) -> usize {
         "log.json" | "log.json.tmp" => 5,
         "next.tmp" => 6,
         "repair.json" | "repair.json.tmp" => 7,
+        "log.head" | "log.head.tmp" => 10,
         _ if is_quarantined => 8,
         // The bytes of a truncated write.
         _ => 9,
