@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,6 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shutdown::{self, Shutdown};
 
+mod newcomers;
+
+use newcomers::{Newcomer, Newcomers};
+
 /// Gauge: open connections.
 pub const CONNECTIONS: &str = "http_server_connections";
 
@@ -36,7 +39,8 @@ pub struct Bounds {
     pub header_timeout: Duration,
     /// The largest header of a request.
     pub header_bytes: usize,
-    /// The most open connections; more wait in the listen backlog.
+    /// The most open connections. For another one, the oldest connection without a request is closed; if all have one, it waits
+    /// in the listen backlog.
     pub connections_max: u32,
     /// The longest time that sent data may stay unacknowledged by the client.
     pub stall_timeout: Duration,
@@ -66,8 +70,11 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The approximate length of the listen backlog.
-const BACKLOG: usize = 1_024;
+/// The length of the listen backlog, unless the system limits it.
+pub const BACKLOG: u32 = 4_096;
+
+/// The time in which a closed connection releases its slot, or the next one is closed.
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// The time from the start of the shutdown until idle connections are closed. Meanwhile the next response on a connection
 /// has `Connection: close`. If connections were closed at once, a request that is just arriving would be lost, and its
@@ -92,22 +99,23 @@ async fn accept_loop(
     shutdown: Shutdown,
 ) {
     let slots = Arc::new(Semaphore::new(bounds.connections_max as usize));
+    let newcomers = Newcomers::default();
     let (abort, aborted) = shutdown::channel();
     let server = Arc::new(HttpServer { endpoint, bounds, shutdown: shutdown.clone(), aborted });
     let mut pause = PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &slots, &newcomers) => accepted,
             () = shutdown.requested() => break,
         };
         match accepted {
             Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
-                tokio::spawn(server.clone().serve(stream, remote, slot));
+                tokio::spawn(server.clone().serve(stream, remote, slot, newcomers.add()));
             }
             Err(error) if is_client_error(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections; retrying");
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections; retrying; with too many open files, raise the limit with ulimit -n or LimitNOFILE");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -116,9 +124,9 @@ async fn accept_loop(
     // Connections in the backlog are accepted as well: if they were refused, their clients would not know the outcome of
     // requests that they have sent already.
     for _ in 0..BACKLOG {
-        let accepted = tokio::time::timeout(Duration::ZERO, accept(&listener, &slots)).await;
+        let accepted = tokio::time::timeout(Duration::ZERO, accept(&listener, &slots, &newcomers)).await;
         let Ok(Ok((stream, remote, slot))) = accepted else { break };
-        tokio::spawn(server.clone().serve(stream, remote, slot));
+        tokio::spawn(server.clone().serve(stream, remote, slot, newcomers.add()));
     }
     drop(listener);
     let all_closed = slots.acquire_many(bounds.connections_max);
@@ -129,14 +137,22 @@ async fn accept_loop(
     }
 }
 
-/// Acquires a slot before it accepts, so that clients over the limit wait in the backlog.
+/// Accepts a connection that has a slot. If there is none, other clients wait in the backlog meanwhile.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    newcomers: &Newcomers,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
     let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, slot))
+    loop {
+        if slots.available_permits() == 0 {
+            newcomers.close_oldest();
+        }
+        let slot = tokio::time::timeout(CLOSING, slots.clone().acquire_owned());
+        if let Ok(slot) = slot.await {
+            return Ok((stream, remote, slot.expect("the semaphore is never closed")));
+        }
+    }
 }
 
 /// Whether the client disconnected before the connection was accepted.
@@ -155,27 +171,32 @@ struct HttpServer {
 }
 
 impl HttpServer {
-    async fn serve(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) {
+    async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        slot: OwnedSemaphorePermit,
+        newcomer: Arc<Newcomer>,
+    ) {
         metrics::gauge!(CONNECTIONS).increment(1.0);
         tokio::select! {
-            () = self.clone().connection(stream, remote) => {}
+            () = self.clone().connection(stream, remote, newcomer) => {}
             () = self.aborted.requested() => {}
         }
         metrics::gauge!(CONNECTIONS).decrement(1.0);
         drop(slot);
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, newcomer: Arc<Newcomer>) {
         let Ok(local) = stream.local_addr() else { return };
         if let Err(error) = prepare(&stream, self.bounds.stall_timeout) {
             tracing::debug!(%error, %remote, "a connection was closed before it was served");
             return;
         }
-        let has_request = Arc::new(AtomicBool::new(false));
         let service = hyper::service::service_fn({
-            let (server, has_request) = (self.clone(), has_request.clone());
+            let (server, newcomer) = (self.clone(), newcomer.clone());
             move |request: hyper::Request<Incoming>| {
-                has_request.store(true, Ordering::Relaxed);
+                newcomer.request();
                 let server = server.clone();
                 async move {
                     let from = (LocalAddr(local.into()), RemoteAddr(remote.into()));
@@ -208,10 +229,11 @@ impl HttpServer {
                 }
                 () = &mut first_request, if awaits_first => {
                     awaits_first = false;
-                    if !has_request.load(Ordering::Relaxed) {
+                    if !newcomer.has_request() {
                         return;
                     }
                 }
+                () = newcomer.closing(), if !newcomer.has_request() => return,
                 () = &mut ending, if is_open => {
                     is_open = false;
                     connection.as_mut().graceful_shutdown();

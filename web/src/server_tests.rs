@@ -74,6 +74,26 @@ async fn send(running: &RunningServer, request: &str) -> String {
 }
 
 #[tokio::test]
+async fn connections_without_a_request_shut_nobody_out() {
+    let running =
+        start(Route::new(), Bounds { connections_max: 4, header_timeout: 10 * TIMEOUT, ..Bounds::default() })
+            .await;
+    let mut idle = Vec::new();
+    for n in 0..40 {
+        let mut stream = connect(&running).await;
+        stream.write_all(if n % 2 == 0 { b"" } else { b"POST /echo HT" }).await.unwrap();
+        idle.push(stream);
+    }
+    let mut honest = connect(&running).await;
+    let request = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+    honest.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(TIMEOUT, honest.read_exact(&mut answer)).await;
+    read.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
 async fn request_gets_a_response() {
     let running = start(Route::new(), Bounds::default()).await;
     let request = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
