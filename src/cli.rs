@@ -16,6 +16,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use matchbook::config::{self, Config};
 use matchbook::failure::{self, Failure, print};
 use matchbook::serve;
+use rustix::fs::Mode;
 
 /// An event-sourced backend for image matching, matchmaking and background jobs
 #[derive(Parser, Debug)]
@@ -86,6 +87,8 @@ enum Command {
 
 /// Parses the command line and runs the command.
 pub(crate) fn main() -> ExitCode {
+    // Files and folders are private, whichever library creates them: events, user ids and keys are in them.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let cli = match parse() {
         Ok(cli) => cli,
         Err(failure) => return failure::report(&failure, false),

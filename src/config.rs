@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_READ_STORE", value_name = "URL", hide_env_values = true, value_parser = secret_url::<PostgresUrl>())]
     pub(crate) read_store: Option<PostgresUrl>,
 
+    /// Start with a new vault although the log contains subjects whose vault is lost: their users get other subjects, and no longer find their data
+    #[arg(long, env = "MATCHBOOK_ACCEPT_LOST_VAULT", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) accept_lost_vault: bool,
+
     /// Answer reads only, from the read models and the vault that another server maintains in the same `--read-store`, over the same log on a cluster. Needs both settings; commands are not offered
     #[arg(long, env = "MATCHBOOK_READ_ONLY", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) read_only: bool,

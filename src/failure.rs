@@ -7,6 +7,8 @@ use event_log_embedded::OpenError;
 use futures_util::FutureExt;
 use vault::VaultError;
 
+use crate::open_files::exhausted;
+
 /// The error of a command. Each kind has its own exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -102,10 +104,15 @@ pub fn report(failure: &Failure, json: bool) -> ExitCode {
 /// The failure of a vault that cannot be opened in this file or database.
 pub fn vault_failure(place: &dyn std::fmt::Display, error: &VaultError) -> Failure {
     let message = format!("{place}: {error}");
+    if let Some(failure) = exhausted(&message) {
+        return failure;
+    }
     match error {
-        VaultError::Damaged(_) | VaultError::CorruptKey(_) | VaultError::Sealed(_) => {
-            Failure::Damaged(message)
-        }
+        VaultError::Damaged(_)
+        | VaultError::Inconsistent(_)
+        | VaultError::Lost
+        | VaultError::CorruptKey(_)
+        | VaultError::Sealed(_) => Failure::Damaged(message),
         VaultError::Refused(_)
         | VaultError::Newer(_)
         | VaultError::Moved { .. }
@@ -118,6 +125,11 @@ pub fn vault_failure(place: &dyn std::fmt::Display, error: &VaultError) -> Failu
 /// The failure of an embedded log that cannot be opened.
 pub fn open_failure(error: &OpenError) -> Failure {
     let message = error.to_string();
+    if let OpenError::Io(_) = error
+        && let Some(failure) = exhausted(&message)
+    {
+        return failure;
+    }
     match error {
         OpenError::Locked { .. } => Failure::InUse(message),
         OpenError::Damaged { .. } | OpenError::UnfinishedRepair { .. } => Failure::Damaged(message),

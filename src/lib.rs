@@ -8,6 +8,8 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod failure;
+mod open_files;
+mod open_vault;
 pub mod serve;
 #[cfg_attr(not(feature = "wire"), path = "wire_absent.rs")]
 mod wire;

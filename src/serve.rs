@@ -3,28 +3,24 @@
 use std::io::IsTerminal;
 
 use poem::EndpointExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
 use crate::config::{Config, LogFormat};
 use crate::failure::{Failure, print};
-use crate::wiring;
+use crate::{open_files, wiring};
 
 /// `json` sets the log format to one JSON object per line, like the setting.
 pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let format = if json { LogFormat::Json } else { config.log_format };
     log_to_standard_error(&config.log, format)?;
     let auth = crate::access::auth(&config)?;
+    let files = open_files::raise_limit()?;
     let (trigger, shutdown) = web::shutdown::channel();
     let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        Failure::InUse(format!(
-            "cannot listen on {}: {error}; choose another address with --listen",
-            config.listen
-        ))
-    })?;
+    let listener = open_files::listen(config.listen)
+        .map_err(|error| open_files::listen_failure(config.listen, "--listen", &error))?;
     let address = listener.local_addr().unwrap_or(config.listen);
     if auth.is_open() {
         tracing::warn!(
@@ -33,8 +29,8 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     }
     tracing::info!(%address, data = %config.data.display(), "serving; the console is at http://{address}/");
 
-    let bounds =
-        Bounds { connections_max: config.connections_max, drain: config.shutdown_grace, ..Bounds::default() };
+    let connections_max = open_files::connections_max(config.connections_max, files);
+    let bounds = Bounds { connections_max, drain: config.shutdown_grace, ..Bounds::default() };
     let slowdown = running.slowdown(&config);
     let endpoint = api.endpoint(auth, &config.cors_origins, slowdown)?;
     let mut signals = Signals::listen()?;

@@ -10,11 +10,11 @@ use event_log_esdb::wire::{
     Access, EndPoint, Fault, FaultSwitch, Right, Server, Settings, StartError, TlsIdentity, User,
 };
 use read_api::server::{Component, ComponentHealth};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::open_files;
 
 /// The server of the protocol.
 pub(crate) struct Wire {
@@ -39,14 +39,11 @@ impl Wire {
                     .to_owned(),
             ));
         };
-        let settings = settings(config, address)?;
+        let mut settings = settings(config, address)?;
+        settings.connections_max = open_files::protocol_connections_max(settings.connections_max);
         let (anonymous, tls) = (settings.access.anonymous.is_some(), settings.tls.is_some());
-        let cannot = |error: std::io::Error| {
-            Failure::InUse(format!(
-                "cannot listen on {address}: {error}; choose another address with --esdb-listen"
-            ))
-        };
-        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let cannot = |error: std::io::Error| open_files::listen_failure(address, "--esdb-listen", &error);
+        let listener = open_files::listen(address).map_err(cannot)?;
         let server = Server::start(listener, log.clone(), clock, settings).map_err(|error| match error {
             StartError::Listener(error) => cannot(error),
             StartError::TlsIdentity(error) => Failure::Usage(format!("--esdb-tls-cert: {error}")),
@@ -111,8 +108,16 @@ fn settings(config: &Config, address: SocketAddr) -> Result<Settings, Failure> {
              read and append; set MATCHBOOK_ESDB_USERS, or listen on 127.0.0.1"
         )));
     }
-    // Trusted users alone do not close the protocol for anonymous users of this machine.
-    let is_open = config.esdb_users.is_empty() && address.ip().is_loopback();
+    let has_keys =
+        config.jwt_secret.is_some() || !config.jwt_key_files.is_empty() || config.api_keys_file.is_some();
+    if users.is_empty() && has_keys {
+        return Err(Failure::Usage(format!(
+            "refusing to serve the EventStoreDB protocol on {address} without passwords: the API needs keys, and every user of \
+             this machine could read and append without any; set MATCHBOOK_ESDB_USERS"
+        )));
+    }
+    // Trusted users alone do not close the protocol for anonymous users of this machine, unless the API is closed.
+    let is_open = config.esdb_users.is_empty() && address.ip().is_loopback() && !has_keys;
     let anonymous = is_open.then_some(Right::Clients);
     let advertised = config.esdb_advertise.as_deref().map(str::parse::<EndPoint>).transpose();
     let advertised = advertised.map_err(|error| Failure::Usage(format!("--esdb-advertise: {error}")))?;
@@ -189,6 +194,17 @@ mod tests {
         assert_eq!(both.access.users, [trusted("a", "1"), trusted("b", "2:3")]);
         let closed = settings_for("127.0.0.1:2113", &["--esdb-users=c:4"]).unwrap();
         assert_eq!(closed.access.anonymous, None);
+    }
+
+    #[test]
+    fn keys_of_the_api_close_the_protocol_too() {
+        let secret = format!("--jwt-secret={}", "k".repeat(32));
+        for key in [secret.as_str(), "--jwt-key-files=a.pem", "--api-keys-file=keys.json"] {
+            let refused = settings_for("127.0.0.1:2113", &[key]).unwrap_err();
+            assert!(refused.contains("MATCHBOOK_ESDB_USERS") && refused.contains("keys"), "{refused}");
+            let trusted = settings_for("127.0.0.1:2113", &[key, "--esdb-trusted-users=a:1"]).unwrap();
+            assert_eq!(trusted.access.anonymous, None);
+        }
     }
 
     #[test]

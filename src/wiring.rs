@@ -1,6 +1,8 @@
 //! Starts all components of the server, and stops them in order.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use commands::engine::execute::StateCacheLimits;
@@ -14,7 +16,6 @@ use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
-use event_schemas::ids::Position;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
@@ -27,7 +28,9 @@ use web::shutdown::Shutdown;
 use crate::api::{Api, Slowdown};
 use crate::cluster;
 use crate::config::{Config, EventLogUrl};
-use crate::failure::{Failure, open_failure, vault_failure};
+use crate::failure::{Failure, open_failure};
+use crate::open_files::exhausted;
+use crate::open_vault::open_vault;
 use crate::wire::Wire;
 
 /// Histogram buckets in seconds, for requests and batches.
@@ -77,7 +80,7 @@ pub(crate) async fn start(
     let metrics = metrics()?;
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
-    let vault = open_vault(config, *log.head().borrow()).await?;
+    let vault = open_vault(config, &log).await?;
     let settings = projections::Settings { store: config.read_store(), read_only: config.read_only };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
@@ -266,6 +269,7 @@ async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
             config.data.display()
         ))
     })?;
+    warn_if_shared(&config.data);
     if let Some(EventLogUrl::Cluster(url)) = &config.event_log {
         let lock = Some(cluster::lock(&config.data)?);
         let (log, address, connection) = cluster::open(url.clone()).await?;
@@ -274,6 +278,20 @@ async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
     let log = open_embedded(config, clock).await?;
     let address = format!("embedded:{}", config.events_folder().display());
     Ok(OpenedLog { log: Log::new(log.clone()), embedded: Some(log), address, connection: None, lock: None })
+}
+
+/// Warns about a data folder of which other users may read something. New folders and files are private.
+fn warn_if_shared(folder: &Path) {
+    let Ok(found) = std::fs::metadata(folder) else { return };
+    let mode = found.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            folder = %folder.display(),
+            mode = format!("{:o}", mode & 0o777),
+            "other users of this machine may read the data folder; to change that: chmod -R go= {}",
+            folder.display()
+        );
+    }
 }
 
 async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
@@ -304,27 +322,11 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
     Ok(log)
 }
 
-async fn open_vault(config: &Config, head: Position) -> Result<Vault, Failure> {
-    let (file, is_expected) = (config.vault_file(), head > Position::START);
-    if let ReadStore::Postgres(url) = config.read_store() {
-        if config.read_only {
-            return Ok(Vault::read_database(url.options()));
-        }
-        let opened = Vault::open_database(url.options(), file, is_expected).await;
-        return opened.map_err(|error| vault_failure(&url, &error));
-    }
-    if is_expected && !file.exists() && !vault::has_moved(&file) {
-        tracing::warn!(
-            file = %file.display(),
-            "the vault is missing although the log has events: a new one is created, without the names of previous users; \
-             to restore the names, stop the server, restore the file from a backup, and start again"
-        );
-    }
-    Vault::open(&file).await.map_err(|error| vault_failure(&file.display(), &error))
-}
-
 fn read_store_failure(error: &projections::OpenError) -> Failure {
     let message = error.to_string();
+    if let Some(failure) = exhausted(&message) {
+        return failure;
+    }
     match &error.source {
         StoreError::Database { source: SqlError::InUse(_), .. } => Failure::InUse(message),
         StoreError::Database { source: SqlError::Refused(_), .. } => Failure::Usage(message),

@@ -1,16 +1,20 @@
 //! `matchbook doctor`: diagnoses this machine, the data folder and a running server, and prints remedies.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use event_log_embedded::{OfflineReadError, OfflineReader};
+use event_schemas::ids::Position;
 use projections::status::{Condition, ProjectionStatus};
 use read_api::routes::operations::dto::{Ready, Status};
 use read_api::server::Access;
 use serde::Serialize;
 use serde_json::json;
 
+use super::events::events_folder;
 use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, print};
 
@@ -74,7 +78,14 @@ impl Doctor {
                 Some(failed) => Err(Failure::Failed(format!("the server is not ready: {failed}"))),
             };
         }
-        let mut findings = vec![folder(&self.data), space(&self.data), disk(&self.data), open_files()];
+        let mut findings = vec![
+            folder(&self.data),
+            privacy(&self.data),
+            log_end(&self.data),
+            space(&self.data),
+            disk(&self.data),
+            open_files(),
+        ];
         findings.extend(server(&client).await);
         let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
         if json {
@@ -120,6 +131,34 @@ fn folder(data: &Path) -> Finding {
             format!("cannot write in {}: {error}", parent.display()),
             "grant write access to the user that runs matchbook, or choose another folder with --data",
         ),
+    }
+}
+
+fn privacy(data: &Path) -> Finding {
+    match std::fs::metadata(data).map(|found| found.permissions().mode() & 0o777) {
+        Ok(mode) if mode & 0o077 != 0 => warn(
+            "privacy",
+            format!("other users of this machine may use {} (mode {mode:o})", data.display()),
+            "chmod -R go= the folder",
+        ),
+        Ok(_) => ok("privacy", "only its owner may use the data folder"),
+        Err(_) => ok("privacy", "a new data folder is private"),
+    }
+}
+
+/// Reads the newest segment, also while a server writes to it, and compares its end with the head file.
+fn log_end(data: &Path) -> Finding {
+    let read = || -> Result<(), OfflineReadError> {
+        let mut reader = OfflineReader::open(&events_folder(data), Position(u64::MAX - 1))?;
+        while reader.next_events()?.is_some() {}
+        Ok(())
+    };
+    match read() {
+        Ok(()) => ok("event log", "its newest segment is complete"),
+        Err(OfflineReadError::NoLog(_)) => ok("event log", "there is none in the data folder yet"),
+        Err(error @ OfflineReadError::Open(_)) => {
+            fail("event log", error.to_string(), "matchbook events verify --all")
+        }
     }
 }
 
@@ -182,12 +221,13 @@ fn tempfile_in(folder: &Path) -> std::io::Result<std::fs::File> {
 }
 
 fn open_files() -> Finding {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // The server raises its soft limit to the hard one.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     match limit {
         Some(files) if files < OPEN_FILES_MIN => warn(
             "open files",
             format!("at most {files}"),
-            "raise it with `ulimit -n 65536` if more than a few thousand connections are expected",
+            "raise it with `ulimit -Hn 65536`, or with LimitNOFILE=65536 of the systemd unit, if more than a few thousand connections are expected",
         ),
         Some(files) => ok("open files", format!("at most {files}")),
         None => ok("open files", "no limit"),

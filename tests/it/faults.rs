@@ -1,5 +1,6 @@
 //! The real program under faults: it loses nothing acknowledged, records nothing else, and reports the cause.
 
+mod any_file;
 mod damage;
 mod disk;
 pub(crate) mod kills;

@@ -16,6 +16,7 @@ mod foreign_events;
 mod malformed_requests;
 mod matchmaking;
 mod operations;
+mod private_files;
 mod queues;
 mod read_only;
 mod read_store;

@@ -33,6 +33,16 @@ pub enum VaultError {
          choose another database, or move the file away if it is out of date", file.display()
     )]
     OtherVault { file: PathBuf },
+    #[error(
+        "the vault is missing or empty, or of another server: it has none of the subjects in the event log; nothing was changed; restore it \
+         from a backup that `matchbook vault backup` made; to continue without the names and texts of previous users, start with \
+         --accept-lost-vault"
+    )]
+    Lost,
+    #[error(
+        "the vault is damaged: {0}; nothing was changed; restore it from a backup that `matchbook vault backup` made"
+    )]
+    Inconsistent(String),
     #[error("the vault contains a key of {0} bytes instead of {KEY_BYTES}; restore it from a backup")]
     CorruptKey(usize),
     #[error("the system returned no random numbers")]

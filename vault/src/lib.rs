@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use event_schemas::ids::SubjectId;
+use event_schemas::ids::{SubjectId, Tenant};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
@@ -29,6 +29,7 @@ pub use backup::{BackupError, back_up, back_up_database};
 use batch_insert::PendingSubjects;
 pub use error::VaultError;
 pub use moved_file::has_moved;
+use moved_file::is_missing;
 use store::{Schema, Store};
 use subjects::Cache;
 
@@ -82,13 +83,25 @@ impl Vault {
         Ok(Self::new(Store::Sqlite(pool)))
     }
 
+    /// As [`Self::open`], for a file that must exist, because events of its subjects exist.
+    ///
+    /// # Errors
+    /// Also [`VaultError::Lost`] if it does not exist or is empty. Then nothing was changed.
+    pub async fn open_existing(file: &Path) -> Result<Self, VaultError> {
+        if !has_moved(file) && is_missing(file) {
+            return Err(VaultError::Lost);
+        }
+        Self::open(file).await
+    }
+
     /// Opens the vault in a database, and creates its schema if it does not exist. A vault in the file is moved into the
     /// database. If the database cannot be reached, all of this is done with the first use.
     ///
-    /// `is_expected` states that the log has events, so that a new vault is incomplete.
+    /// `is_expected` states that the vault must exist, in the database or in the file.
     ///
     /// # Errors
-    /// [`VaultError`] if the schema cannot be used, is of a newer version, or belongs to another server than the file.
+    /// [`VaultError`] if the schema cannot be used, is of a newer version, belongs to another server than the file, or does
+    /// not exist although it is expected.
     pub async fn open_database(
         database: PgConnectOptions,
         file: PathBuf,
@@ -104,6 +117,14 @@ impl Vault {
             }
             prepared => prepared.map(|()| vault),
         }
+    }
+
+    /// Whether the vault has the subject, which may have been erased.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the vault cannot be read.
+    pub async fn knows(&self, tenant: &Tenant, subject: SubjectId) -> Result<bool, VaultError> {
+        Ok(self.store.get(tenant, subject).await?.is_some())
     }
 
     /// A vault in a database that another server maintains, for lookups only.

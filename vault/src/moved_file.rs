@@ -28,6 +28,11 @@ pub fn has_moved(file: &Path) -> bool {
     !file.exists() && note_path(file).exists()
 }
 
+/// Reports whether the file does not exist or has no content.
+pub(crate) fn is_missing(file: &Path) -> bool {
+    !file.metadata().is_ok_and(|file| file.len() > 0)
+}
+
 /// Removes the note: the vault is in the file again.
 pub(crate) fn remove_note(file: &Path) -> Result<(), VaultError> {
     match std::fs::remove_file(note_path(file)) {
@@ -36,14 +41,14 @@ pub(crate) fn remove_note(file: &Path) -> Result<(), VaultError> {
     }
 }
 
-/// Moves the people in the file into the database, and removes the file. True if there was one.
+/// Moves the people in the file, if there is one, into the database, and removes the file.
 ///
 /// All rows are committed before the file is removed, so after a crash in between it is moved again: its rows are there
 /// already, or have been erased since.
-pub(crate) async fn move_into(pool: &PgPool, file: &Path) -> Result<bool, VaultError> {
+pub(crate) async fn move_into(pool: &PgPool, file: &Path) -> Result<(), VaultError> {
     create_private(&note_path(file)).map_err(file_error)?;
     if !file.exists() {
-        return Ok(false);
+        return Ok(());
     }
     let source = sqlite::open(file).await?;
     let mut tx = within(pool.begin()).await?;
@@ -66,7 +71,7 @@ pub(crate) async fn move_into(pool: &PgPool, file: &Path) -> Result<bool, VaultE
     source.close().await;
     remove(file).map_err(file_error)?;
     tracing::info!(people, file = %file.display(), "the vault was moved from its file into the database");
-    Ok(true)
+    Ok(())
 }
 
 /// Removes the file and its journal.

@@ -47,8 +47,8 @@ pub(crate) async fn exists(pool: &PgPool) -> Result<bool, VaultError> {
     Ok(sqlx::query(SCHEMA_EXISTS).bind(SCHEMA).fetch_optional(pool).await?.is_some())
 }
 
-/// Applies the migrations up to this number, in one transaction. True if the vault is new.
-pub(crate) async fn migrate(pool: &PgPool, to: usize) -> Result<bool, VaultError> {
+/// Applies the migrations up to this number, in one transaction.
+pub(crate) async fn migrate(pool: &PgPool, to: usize) -> Result<(), VaultError> {
     let mut transaction = pool.begin().await?;
     // Several servers may start at the same time.
     sqlx::query(LOCK).bind(SCHEMA).execute(&mut *transaction).await?;
@@ -63,7 +63,7 @@ pub(crate) async fn migrate(pool: &PgPool, to: usize) -> Result<bool, VaultError
         sqlx::query(SET_APPLIED).bind(index as i64 + 1).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
-    Ok(is_new)
+    Ok(())
 }
 
 /// The number of applied migrations.

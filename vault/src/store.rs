@@ -41,7 +41,7 @@ pub(crate) struct Schema {
     pub(crate) pool: PgPool,
     /// The file of the vault if it was in one before.
     pub(crate) file: PathBuf,
-    /// The log has events, so a new vault is incomplete.
+    /// The vault must exist: the log has events of its subjects.
     pub(crate) is_expected: bool,
     pub(crate) is_prepared: OnceCell<()>,
 }
@@ -56,16 +56,12 @@ pub(crate) enum Tx {
 impl Schema {
     /// Migrates the schema, and moves the vault's file into it.
     async fn prepare(&self) -> Result<(), VaultError> {
-        let is_new = within(postgres::migrate(&self.pool, postgres::MIGRATIONS.len())).await?;
-        let has_moved = moved_file::move_into(&self.pool, &self.file).await?;
-        if is_new && self.is_expected && !has_moved {
-            tracing::warn!(
-                "the vault is missing although the log has events: a new one is created, without the names of previous users; \
-                 to restore the names, stop the server, restore a backup of the vault to {}, and start again",
-                self.file.display()
-            );
+        let is_missing = self.is_expected && moved_file::is_missing(&self.file);
+        if is_missing && !within(postgres::exists(&self.pool)).await? {
+            return Err(VaultError::Lost);
         }
-        Ok(())
+        within(postgres::migrate(&self.pool, postgres::MIGRATIONS.len())).await?;
+        moved_file::move_into(&self.pool, &self.file).await
     }
 }
 

@@ -114,7 +114,7 @@ impl Restore {
         ))?;
         if !vault.exists() && !vault::has_moved(&vault) {
             print(&format_args!(
-                "the vault is missing: copy its backup to {} before the start, or previous users have no names",
+                "the vault is missing: copy its backup to {} before the start; a server without it does not start, if the log has subjects",
                 vault.display()
             ))?;
         }

@@ -92,14 +92,12 @@ async fn torn_write_is_truncated_and_logged() {
     let mut server = stopped_server().await;
     server.restart().await;
     let whole = names(&server).await;
-    // After a kill the last write is not marked as durable on the disk, so it may be torn anywhere.
-    let before = fs::read(segments(&server).pop().unwrap()).unwrap();
-    create(&server, "last").await;
+    // A write that was in progress at the kill: a part of a group after the last one.
     server.kill();
     let last = segments(&server).pop().unwrap();
     let mut bytes = fs::read(&last).unwrap();
-    let end = (0..bytes.len()).rev().find(|at| bytes[*at] != before.get(*at).copied().unwrap_or(0)).unwrap();
-    bytes[end - 100..=end].fill(0);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(8);
+    bytes[end + 8..end + 100].fill(7);
     fs::write(&last, bytes).unwrap();
     server.restart().await;
     assert_eq!(names(&server).await, whole);
@@ -157,21 +155,18 @@ async fn missing_damaged_or_stale_read_models_are_rebuilt() {
     assert_eq!(server.terminate(), Some(0), "{}", server.log());
     fs::remove_dir_all(&events).unwrap();
     fs::rename(&backup, &events).unwrap();
+    let (code, message) = server.start_refused();
+    assert_eq!(code, Some(65), "{message}");
+    // The copy becomes the log again in an epoch of its own.
+    assert!(server.cli(&["events", "repair", "--apply"]).status.success());
     server.restart().await;
     assert_eq!(names(&server).await, all);
-    assert!(server.log().contains("restored from a backup"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_vault_is_logged_and_damaged_vault_refused() {
+async fn damaged_vault_is_refused() {
     let mut server = stopped_server().await;
     let vault = server.data().join("vault.sqlite");
-    fs::remove_file(&vault).unwrap();
-    server.restart().await;
-    assert_eq!(names(&server).await.len(), JOBS);
-    create(&server, "by a new user").await;
-    assert!(server.log().contains("the vault is missing"), "{}", server.log());
-    server.kill();
     fs::write(&vault, [7; 9_000]).unwrap();
     let (code, message) = server.start_refused();
     assert_eq!(code, Some(65), "{message}");

@@ -124,6 +124,32 @@ impl Server {
         self.child = spawn(command, &self.arguments, self.folder.path());
     }
 
+    /// Restarts the server once with further arguments.
+    pub(crate) async fn restart_with(&mut self, arguments: &[&str]) {
+        let mut all = self.arguments.clone();
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.child = spawn(&[], &all, self.folder.path());
+        self.wait_until_ready().await;
+    }
+
+    /// Restarts the server; false if it refuses to start.
+    pub(crate) async fn try_restart(&mut self) -> bool {
+        self.spawn_under(&[]);
+        let start = Instant::now();
+        while start.elapsed() < TIMEOUT {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if let Ok(response) = self.http.get(format!("{}/ready", self.url)).send().await
+                && response.status().is_success()
+            {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the server neither started nor ended:\n{}", self.log());
+    }
+
     /// Restarts a server that refuses to start: its exit code, and the last line of its log.
     pub(crate) fn start_refused(&mut self) -> (Option<i32>, String) {
         self.spawn_under(&[]);

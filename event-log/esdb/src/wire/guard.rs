@@ -44,9 +44,11 @@ impl<S> Guarded<S> {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("the call has no connection"))?;
         let path = request.uri().path();
-        if !OPEN_SERVICES.iter().any(|service| path.starts_with(service)) {
-            self.node.admit(&MetadataMap::from_headers(request.headers().clone()))?;
-            peer.connection.admit();
+        let is_open = OPEN_SERVICES.iter().any(|service| path.starts_with(service));
+        match self.node.admit(&MetadataMap::from_headers(request.headers().clone())) {
+            Ok(_) => peer.connection.admit(),
+            Err(_) if is_open => {}
+            Err(status) => return Err(status),
         }
         Ok(peer)
     }
