@@ -7,6 +7,8 @@
 mod api_key;
 mod auth;
 mod extract;
+mod jwks;
+pub(crate) mod limits;
 mod role;
 mod ticket;
 mod token;
@@ -14,26 +16,32 @@ mod token;
 use std::collections::BTreeMap;
 
 use event_schemas::ids::{Tenant, UserId};
+use event_schemas::time::Timestamp;
 use poem::http::{HeaderValue, header};
 
 use crate::problem::{Code, Problem};
 
-pub use api_key::{ApiKey, InvalidApiKeyHash, hash_of as api_key_hash};
+pub use api_key::{ApiKey, InvalidApiKeyHash, generate as new_api_key, hash_of as api_key_hash};
+pub(crate) use auth::Identity;
 use auth::LOCAL_USER;
 pub use auth::{Auth, Now};
-pub use extract::Authenticated;
+pub(crate) use extract::Authentication;
+pub use extract::{Authenticated, authenticate};
+pub use jwks::{InvalidJwks, Jwks};
+pub use limits::CallerLimits;
 pub use role::{Role, Roles, UnknownRole};
+pub(crate) use ticket::TicketHash;
 pub use ticket::{TICKET_TTL, Ticket};
 pub use token::{Claims, KeyError, Keys, SECRET_BYTES_MIN, mint};
 
 /// The tenant of credentials that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// An auditor of this tenant may read all tenants.
+/// An auditor of this tenant may read all tenants, and an admin of it may steer what all tenants share.
 pub const ALL_TENANTS: &str = "*";
 
 /// The authentication method of a caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// The server has no keys and trusts the `X-Tenant` and `X-User` headers. Loopback only.
     Open,
@@ -52,9 +60,23 @@ pub struct Caller {
     /// Pool key → rating, as the token claims.
     pub ratings: BTreeMap<String, f64>,
     pub via: Credential,
+    /// The `exp` of the token. API keys do not expire.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What identifies a caller among all callers, for the limits of each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CallerId {
+    via: Credential,
+    tenant: Tenant,
+    user: Option<UserId>,
 }
 
 impl Caller {
+    pub(crate) fn id(&self) -> CallerId {
+        CallerId { via: self.via.clone(), tenant: self.tenant.clone(), user: self.user.clone() }
+    }
+
     /// Requires one of `roles`.
     ///
     /// # Errors
@@ -93,6 +115,21 @@ impl Caller {
         self.has(Role::Service | Role::Admin) && !is_named_user
     }
 
+    /// Requires an admin of all tenants, for what they share, such as read models. On an open server every caller is one.
+    ///
+    /// # Errors
+    /// 403 for other roles, and for the admin of one tenant.
+    pub fn require_admin_of_all_tenants(&self) -> Result<(), Problem> {
+        self.require(Role::Admin)?;
+        if self.via == Credential::Open || self.can_access_all_tenants() {
+            return Ok(());
+        }
+        tracing::info!(tenant = %self.tenant, "not an admin of all tenants");
+        Err(Problem::forbidden(
+            "this affects all tenants and needs an admin of the tenant `*`; these credentials are for one tenant",
+        ))
+    }
+
     /// Whether the caller may access the data of all tenants.
     pub fn can_access_all_tenants(&self) -> bool {
         self.tenant.as_str() == ALL_TENANTS
@@ -112,7 +149,7 @@ pub(crate) fn missing_credentials() -> Problem {
 }
 
 /// 401 for invalid credentials. Which check failed is only in the server's log, because it would help an attacker.
-fn bad_credentials() -> Problem {
+pub(crate) fn bad_credentials() -> Problem {
     challenge(
         r#"Bearer realm="matchbook", error="invalid_token""#,
         "the credentials are not valid here; get new ones and check that they are meant for this server",

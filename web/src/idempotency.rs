@@ -132,6 +132,7 @@ mod tests {
             roles: Roles::NONE,
             ratings: Default::default(),
             via: Credential::Token,
+            expires_at: None,
         }
     }
 

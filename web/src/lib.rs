@@ -126,5 +126,6 @@ pub mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod sse;
+pub mod stream_permit;
 pub mod tag;
 pub mod value;

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::durations::Durations;
 
+/// The media type of server-sent events.
+pub(crate) const STREAM: &str = "text/event-stream";
+
 /// The class of limits on body size and duration that applies to a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteLimits {
@@ -39,6 +42,8 @@ pub struct Route {
     /// As in the OpenAPI document: `/jobs/{job_id}`.
     pub template: Arc<str>,
     pub limits: RouteLimits,
+    /// Whether its GET opens a stream of server-sent events.
+    pub(crate) is_stream: bool,
     pub(crate) durations: Durations,
     segments: Vec<Segment>,
     /// A path such as `/console/*`, which serves everything below it.
@@ -62,6 +67,7 @@ impl Route {
         Self {
             template: template.into(),
             limits: RouteLimits::Default,
+            is_stream: false,
             durations: Durations::default(),
             segments,
             open_ended,
@@ -115,7 +121,11 @@ impl Routes {
             let methods = operations.as_object().into_iter().flat_map(|operations| operations.keys());
             let methods: Vec<Method> =
                 methods.filter_map(|method| method.to_ascii_uppercase().parse().ok()).collect();
-            routes.with(template, &methods)
+            let mut routes = routes.with(template, &methods);
+            if let Some(route) = routes.of_template(template) {
+                route.is_stream = !operations["get"]["responses"]["200"]["content"][STREAM].is_null();
+            }
+            routes
         })
     }
 

@@ -1,17 +1,20 @@
 //! The layers around all routes, in one place and one order.
 //!
 //! From the outside in: request id, span and metrics; CORS and `OPTIONS`; response headers; compression; conversion of
-//! errors and panics to problems; deadline; body limit; then the routes.
+//! errors and panics to problems; origin, caller and the caller's limits; deadline; body limit; then the routes.
 
+mod admission;
 mod body;
 mod compress;
 mod cors;
 mod headers;
 mod observe;
+mod origin;
 
 use std::any::Any;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -20,7 +23,8 @@ use poem::http::{Method, StatusCode, header};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response};
 use tracing::Instrument;
 
-use crate::caller::Auth;
+use crate::caller::limits::{Callers, Quotas};
+use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
 use crate::request::RequestId;
 use crate::routes::{Route, RouteLimits, Routes};
@@ -72,25 +76,34 @@ pub struct Settings {
     pub auth: Auth,
     pub routes: Routes,
     pub limits: Limits,
+    pub caller_limits: CallerLimits,
     pub cors: Cors,
 }
 
 impl Settings {
-    /// Settings with the default limits, and without any allowed origin.
+    /// Settings with the default limits of requests, without limits of callers, and without any allowed origin.
     pub fn new(auth: Auth, routes: Routes) -> Self {
-        Self { auth, routes, limits: Limits::default(), cors: Cors::default() }
+        Self {
+            auth,
+            routes,
+            limits: Limits::default(),
+            caller_limits: CallerLimits::default(),
+            cors: Cors::default(),
+        }
     }
 }
 
 /// Wraps `endpoint` in all layers. It is boxed, so that the layers are compiled once, in this crate.
 pub fn layers(endpoint: impl IntoEndpoint<Endpoint: 'static>, settings: Settings) -> Layers {
-    Layers { endpoint: endpoint.map_to_response().boxed(), settings }
+    let callers = Arc::new(Callers::new(settings.caller_limits));
+    Layers { endpoint: endpoint.map_to_response().boxed(), settings, callers }
 }
 
 /// See [`layers`].
 pub struct Layers {
     endpoint: BoxEndpoint<'static>,
     settings: Settings,
+    callers: Arc<Callers>,
 }
 
 impl fmt::Debug for Layers {
@@ -111,14 +124,16 @@ impl Endpoint for Layers {
         request.set_data(id.clone());
         request.set_data(self.settings.auth.clone());
         async {
+            let mut quotas = Quotas::default();
             let mut response = match self.preflight(&request, route, &negotiation) {
                 Some(response) => response,
                 None => {
-                    let outcome = self.guarded(request, route).await;
+                    let outcome = self.guarded(request, route, &mut quotas).await;
                     outcome.unwrap_or_else(|error| refuse(error, &id, route))
                 }
             };
             headers::add(&mut response, &id);
+            response.headers_mut().extend(quotas.headers().into_iter().flatten());
             response = compress::apply(response, negotiation.accept_encoding.as_deref());
             self.settings.cors.add(&mut response, negotiation.origin.as_deref());
             observed.end(response.status());
@@ -161,33 +176,48 @@ impl Layers {
         Some(response)
     }
 
-    async fn guarded(&self, mut request: Request, route: Option<&Route>) -> poem::Result<Response> {
+    async fn guarded(
+        &self,
+        mut request: Request,
+        route: Option<&Route>,
+        quotas: &mut Quotas,
+    ) -> poem::Result<Response> {
         let route_limits = route.map(|route| route.limits).unwrap_or_default();
         let limits = &self.settings.limits;
         headers::check(request.headers())?;
         let limit = limits.body(route_limits);
-        let refused = body::check_headers(&request, limit);
+        self.settings.auth.prepare(&request).await;
+        let admitted = self.admit(&mut request, route, quotas).and_then(|admitted| {
+            body::check_headers(&request, limit)?;
+            Ok(admitted)
+        });
         let expects_continue = request.headers().contains_key(header::EXPECT);
         let body = body::limit(&mut request, limit);
-        if let Err(problem) = refused {
-            body.discard(expects_continue).await;
-            return Err(problem.into());
-        }
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
-        let outcome = match limits.deadline(route_limits) {
-            None => call.await,
-            Some(deadline) => match tokio::time::timeout(deadline, call).await {
-                Ok(outcome) => outcome,
-                Err(_) => return Err(too_late(body.is_complete(), reads).into()),
-            },
+        let admission = match admitted {
+            Ok(admission) => admission,
+            Err(problem) => {
+                body.discard(expects_continue).await;
+                return Err(problem.into());
+            }
         };
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let turn = self.turn(&admission).await?;
+        let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
+        tokio::pin!(call);
+        let deadline = limits.deadline(route_limits);
+        let outcome = match tokio::time::timeout(deadline.unwrap_or(limits.deadline), call.as_mut()).await {
+            Ok(outcome) => outcome,
+            // A long poll has no deadline, but its body has.
+            Err(_) if deadline.is_none() && body.is_complete() => call.await,
+            Err(_) => return Err(too_late(body.is_complete(), reads).into()),
+        };
+        drop(turn);
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         // A route refuses the caller before it reads the body.
         if outcome.is_err() {
             body.discard(expects_continue).await;
         }
-        outcome
+        Ok(self.start_stream(admission, outcome?)?)
     }
 }
 

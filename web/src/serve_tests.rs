@@ -359,24 +359,6 @@ async fn header_that_is_not_ascii_is_refused() {
 }
 
 #[tokio::test]
-async fn ticket_is_accepted_once() {
-    let auth = Auth::with_keys(Keys::default().secret(SECRET).unwrap(), vec![], Now::new(now));
-    let client = client(auth.clone());
-    let caller = Caller {
-        tenant: "acme".parse().unwrap(),
-        user: None,
-        roles: Role::User.into(),
-        ratings: Default::default(),
-        via: crate::caller::Credential::Token,
-    };
-    let ticket = auth.ticket(caller).unwrap();
-    assert_eq!(ticket.expires_at, now().after(Duration::from_secs(60)));
-    let path = format!("/things?ticket={}", ticket.ticket);
-    client.get(&path).send().await.assert_status_is_ok();
-    problem(client.get(&path).send().await, 401).await;
-}
-
-#[tokio::test]
 async fn request_id_of_the_caller_is_kept() {
     let response = open().get("/health").header("x-request-id", "abc-1").send().await;
     response.assert_header("x-request-id", "abc-1");

@@ -19,6 +19,11 @@ impl Trigger {
     pub fn request(&self) {
         self.0.send_replace(true);
     }
+
+    /// Whether there is still something that it would end.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
 }
 
 impl Shutdown {

@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::shutdown::Shutdown;
+use crate::stream_permit::{PermitSlot, StreamEnd, StreamPermit};
 use crate::value::ApiPosition;
 use queue::SseQueue;
 
@@ -59,6 +60,19 @@ struct Shared {
     drained: Notify,
     /// Notified when the subscriber has disconnected.
     disconnected: OnceLock<Arc<Notify>>,
+    /// The permit of the stream, until its reader has it.
+    permit: PermitSlot,
+}
+
+/// A stream in a response that has not been sent.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenStream(Arc<Shared>);
+
+impl OpenStream {
+    /// Ends the stream when its permit does.
+    pub(crate) fn govern(&self, permit: StreamPermit) {
+        self.0.permit.put(permit);
+    }
 }
 
 impl Shared {
@@ -153,9 +167,16 @@ pub fn open<T>(connected: &impl Serialize, shutdown: &Shutdown) -> (Sender, Even
         filled: Notify::new(),
         drained: Notify::new(),
         disconnected: OnceLock::new(),
+        permit: PermitSlot::default(),
     });
     metrics::gauge!(STREAMS).increment(1.0);
-    let reader = Reader { shared: shared.clone(), shutdown: shutdown.clone(), producer: None };
+    let reader = Reader {
+        shared: shared.clone(),
+        shutdown: shutdown.clone(),
+        producer: None,
+        permit: None,
+        end: None,
+    };
     (Sender { shared }, Events::new(reader))
 }
 
@@ -165,6 +186,9 @@ struct Reader {
     shared: Arc<Shared>,
     shutdown: Shutdown,
     producer: Option<AbortHandle>,
+    permit: Option<StreamPermit>,
+    /// Why it ended before its object.
+    end: Option<StreamEnd>,
 }
 
 impl Reader {
@@ -175,7 +199,13 @@ impl Reader {
 
     /// Waits until `take` returns something. None at the end.
     async fn wait<T>(&mut self, take: impl Fn(&mut SseQueue, std::time::Instant) -> Option<T>) -> Option<T> {
+        if self.permit.is_none() {
+            self.permit = self.shared.permit.take();
+        }
         loop {
+            if let Some(end) = self.permit.as_ref().and_then(StreamPermit::end) {
+                self.end(end);
+            }
             let filled = self.shared.filled.notified();
             let wake_at = {
                 let mut queue = self.shared.queue();
@@ -193,8 +223,16 @@ impl Reader {
                 () = tokio::time::sleep_until(wake_at.into()) => {}
                 // The browser reconnects automatically once the server is back, and resumes at its last event.
                 () = self.shutdown.requested() => return None,
+                end = ended(self.permit.as_ref()) => self.end(end),
             }
         }
+    }
+
+    /// Ends the stream with an event that says why.
+    fn end(&mut self, end: StreamEnd) {
+        self.permit = None;
+        self.end = Some(end);
+        self.shared.queue().end(end.event());
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send {
@@ -204,9 +242,18 @@ impl Reader {
     }
 }
 
+async fn ended(permit: Option<&StreamPermit>) -> StreamEnd {
+    match permit {
+        Some(permit) => permit.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         metrics::gauge!(STREAMS).decrement(1.0);
+        // The producer may still hold what it shares with the reader.
+        drop(self.shared.permit.take());
         self.shared.queue().abandon();
         self.shared.drained.notify_waiters();
         if let Some(notify) = self.shared.disconnected.get() {

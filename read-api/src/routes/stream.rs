@@ -21,13 +21,14 @@ use crate::stream::{MatchingFollower, MatchingUpdate};
 pub struct StreamTicket {
     /// Send it as `?ticket=`.
     pub ticket: String,
+    /// The time until which it must be used first.
     pub expires_at: ApiTimestamp,
 }
 
 /// The response to a request for a ticket.
 #[derive(Debug, ApiResponse)]
 pub enum TicketResponse {
-    /// Valid once, within a minute
+    /// To be used within a minute
     #[oai(status = 201)]
     Ticket(Json<StreamTicket>),
 }
@@ -67,13 +68,23 @@ impl StreamRoutes {
 
     /// Create a ticket for one stream
     ///
-    /// A browser's EventSource cannot send headers; it opens the stream with `?ticket=` instead.
+    /// A browser's EventSource cannot send headers; it opens the stream with `?ticket=` instead. The first use binds the
+    /// ticket to the stream's path: when the browser reconnects, it opens this stream again, until the token expires.
+    /// A caller has at most 16 unused tickets.
     #[oai(path = "/v1/stream-tickets", method = "post", operation_id = "create_stream_ticket")]
-    async fn ticket(&self, caller: Caller, request: &Request) -> Result<TicketResponse, Problem> {
+    async fn ticket(
+        &self,
+        caller: Caller,
+        /// The path of the only stream that it opens, such as `/jobs/{job_id}/matching/stream`; without it, the first
+        /// use decides
+        #[oai(validator(max_length = 512, pattern = "^/"))]
+        path: Query<Option<String>>,
+        request: &Request,
+    ) -> Result<TicketResponse, Problem> {
         let auth = request
             .data::<Auth>()
             .ok_or_else(|| Problem::internal(&"tickets are served outside web::serve::layers"))?;
-        let ticket = auth.ticket(caller)?;
+        let ticket = auth.ticket(caller, path.0)?;
         Ok(TicketResponse::Ticket(Json(StreamTicket {
             ticket: ticket.ticket,
             expires_at: ApiTimestamp(ticket.expires_at),

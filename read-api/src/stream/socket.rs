@@ -1,16 +1,19 @@
 //! The stream of a job over a WebSocket, with each update's data as one text frame.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use poem::http::{StatusCode, header};
+use poem::http::StatusCode;
 use poem::web::Path;
 use poem::web::websocket::{CloseCode, Message as Frame, WebSocket, WebSocketConfig, WebSocketStream};
 use poem::{Body, Endpoint, FromRequest, IntoResponse, Request, Response};
+use tokio::time::{Instant, timeout};
 use web::caller::Authenticated;
 use web::path;
 use web::problem::Problem;
-use web::sse::{Events, Outgoing};
+use web::sse::{Events, Outgoing, queue};
+use web::stream_permit::StreamPermit;
 use web::value::ApiPosition;
 
 use super::{MatchingFollower, MatchingUpdate};
@@ -18,6 +21,16 @@ use crate::ReadApi;
 
 /// Messages from the client are ignored, so large ones are refused.
 const RECEIVED_BYTES_MAX: usize = 1024;
+
+/// The most messages of a client within [`MESSAGES_WITHIN`], pings included: each ping is answered.
+const MESSAGES_MAX: u32 = 32;
+const MESSAGES_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most bytes that wait until the client reads: the largest update, and the answers to its pings.
+const WRITE_BYTES_MAX: usize = 2 * queue::BEHIND_BYTES_MAX;
+
+/// The time that the closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `GET /jobs/{job_id}/matching/ws`.
 #[derive(Clone, Debug)]
@@ -31,7 +44,6 @@ impl Endpoint for Socket {
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let mut body = poem::RequestBody::new(Body::empty());
         let Authenticated(caller) = Authenticated::from_request(&request, &mut body).await?;
-        same_origin(&request)?;
         let Path(job) = Path::<String>::from_request(&request, &mut body).await?;
         let job = path::job_id(&job)?;
         let after = last_event_id(&request)?;
@@ -40,23 +52,16 @@ impl Endpoint for Socket {
             return Ok(StatusCode::NO_CONTENT.into_response());
         };
         let socket = WebSocket::from_request(&request, &mut body).await?;
-        let events = self.api.topics.open(follower, &self.api.shutdown);
+        let mut events = self.api.topics.open(follower, &self.api.shutdown);
+        if let Some(permit) = StreamPermit::take(&request) {
+            events.govern(permit);
+        }
         let config = WebSocketConfig::default()
             .max_message_size(Some(RECEIVED_BYTES_MAX))
-            .max_frame_size(Some(RECEIVED_BYTES_MAX));
+            .max_frame_size(Some(RECEIVED_BYTES_MAX))
+            .max_write_buffer_size(WRITE_BYTES_MAX);
         let upgraded = socket.config(config).on_upgrade(move |socket| forward(socket, events));
         Ok(upgraded.into_response())
-    }
-}
-
-/// Refuses pages of other origins: they could open a WebSocket to an open server, and unlike with `fetch` no CORS rule
-/// would prevent them from reading it. Clients that are not browsers send no `Origin`.
-fn same_origin(request: &Request) -> Result<(), Problem> {
-    let Some(origin) = request.header(header::ORIGIN) else { return Ok(()) };
-    let host = request.header(header::HOST).unwrap_or_default();
-    match origin.split_once("://") {
-        Some((_, origin)) if origin == host => Ok(()),
-        _ => Err(Problem::forbidden("a page of another origin may not open this WebSocket")),
     }
 }
 
@@ -76,10 +81,16 @@ fn last_event_id(request: &Request) -> Result<Option<ApiPosition>, Problem> {
 /// Forwards the stream to the socket until either ends.
 async fn forward(socket: WebSocketStream, mut events: Events<MatchingUpdate>) {
     let (mut sink, mut received) = socket.split();
-    loop {
+    let mut messages = ReceivedMessages::since(Instant::now());
+    let (code, reason) = loop {
         tokio::select! {
             outgoing = events.next_outgoing() => {
-                let Some(outgoing) = outgoing else { break };
+                let Some(outgoing) = outgoing else {
+                    break match events.end() {
+                        Some(end) => (CloseCode::Policy, end.event()),
+                        None => (CloseCode::Normal, "the stream has ended"),
+                    };
+                };
                 if sink.send(frame(&outgoing)).await.is_err() {
                     return;
                 }
@@ -88,16 +99,41 @@ async fn forward(socket: WebSocketStream, mut events: Events<MatchingUpdate>) {
             message = received.next() => match message {
                 // The close frame of the reply is queued and must be flushed.
                 Some(Ok(Frame::Close(_))) => {
-                    let _ = sink.close().await;
+                    let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
                     return;
                 }
                 Some(Err(_)) | None => return,
+                Some(Ok(_)) if messages.are_too_many(Instant::now()) => {
+                    break (CloseCode::Policy, "too many messages; this stream needs none");
+                }
                 Some(Ok(_)) => {}
             },
         }
+    };
+    // The client may have disconnected already, or may not read.
+    let close = Frame::Close(Some((code, reason.to_owned())));
+    let _ = timeout(CLOSE_TIMEOUT, sink.send(close)).await;
+}
+
+/// The number of messages of a client in the current interval.
+struct ReceivedMessages {
+    since: Instant,
+    count: u32,
+}
+
+impl ReceivedMessages {
+    fn since(now: Instant) -> Self {
+        Self { since: now, count: 0 }
     }
-    // The client may have disconnected already.
-    let _ = sink.send(Frame::Close(Some((CloseCode::Normal, "the stream has ended".to_owned())))).await;
+
+    /// Counts a message.
+    fn are_too_many(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= MESSAGES_WITHIN {
+            *self = Self::since(now);
+        }
+        self.count += 1;
+        self.count > MESSAGES_MAX
+    }
 }
 
 /// An update's data, or a ping as a heartbeat.
@@ -117,16 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_of_another_origin_is_refused() {
-        let check = |origin: &str| {
-            same_origin(
-                &Request::builder().header("host", "127.0.0.1:8080").header("origin", origin).finish(),
-            )
-        };
-        assert!(check("http://127.0.0.1:8080").is_ok());
-        for other in ["http://evil.example", "http://127.0.0.1:8081", "null"] {
-            assert!(check(other).is_err(), "{other}");
+    fn slow_pings_are_permitted_and_a_flood_is_not() {
+        let start = Instant::now();
+        let mut messages = ReceivedMessages::since(start);
+        for second in 1..=1000 {
+            assert!(!messages.are_too_many(start + Duration::from_secs(second)));
         }
-        assert!(same_origin(&Request::builder().header("host", "a").finish()).is_ok());
+        let now = start + Duration::from_secs(1000);
+        assert!((0..MESSAGES_MAX).any(|_| messages.are_too_many(now)));
     }
 }

@@ -156,6 +156,7 @@ pub(crate) async fn open_stream(fixture: &ReadApiFixture, n: u128) -> QueueEntry
         roles: Role::Service.into(),
         ratings: Default::default(),
         via: web::caller::Credential::Token,
+        expires_at: None,
     };
     QueueEntryFollower::open(&fixture.api, &caller, entry_id(n), None).await.unwrap().unwrap()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use event_schemas::ids::JobId;
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -164,9 +164,35 @@ async fn ticket_opens_one_stream() {
     let issued = fixture.post("/v1/stream-tickets").await;
     assert_eq!(issued.status, 201);
     let ticket = issued.json()["ticket"].as_str().unwrap().to_owned();
-    let path = format!("/jobs/{}/matching/stream?ticket={ticket}", job(1));
-    assert_eq!(fixture.client.get(&path).send().await.0.status(), 200);
-    assert_eq!(fixture.client.get(&path).send().await.0.status(), 401);
+    fixture.running_job(job(2)).await;
+    let status = async |n: u128| {
+        let path = format!("/jobs/{}/matching/stream?ticket={ticket}", job(n));
+        fixture.client.get(&path).send().await.0.status().as_u16()
+    };
+    assert_eq!([status(9).await, status(1).await, status(2).await, status(1).await], [404, 200, 401, 200]);
+    let other = fixture.client.post(format!("/v1/stream-tickets?ticket={ticket}&path=jobs")).send().await;
+    assert_eq!(other.0.status(), 400);
+}
+
+#[tokio::test]
+async fn websocket_with_too_many_pings_is_closed() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.running_job(job(1)).await;
+    fixture.get(&format!("/jobs/{}/matching/summary", job(1))).await;
+    let address = fixture.serve().await;
+    let (mut socket, _) = connect_async(format!("ws://{address}/jobs/{}/matching/ws", job(1))).await.unwrap();
+    for _ in 0..100 {
+        // The server may have closed the connection already.
+        let _ = socket.send(Frame::Ping(vec![0; 100].into())).await;
+    }
+    let code = loop {
+        match tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap() {
+            Some(Ok(Frame::Close(close))) => break close.map(|close| close.code),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, Some(CloseCode::Policy));
 }
 
 #[tokio::test]

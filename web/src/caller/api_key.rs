@@ -1,9 +1,14 @@
 //! API keys, configured as hashes and compared in constant time.
 
-use aws_lc_rs::{constant_time, digest};
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use event_schemas::ids::{Tenant, UserId};
 
 use super::{Caller, Credential, Roles};
+use crate::shutdown::{self, Shutdown, Trigger};
 
 /// A key that may be sent as `X-API-Key`. Only its hash is stored.
 #[derive(Clone, Debug)]
@@ -13,6 +18,9 @@ pub struct ApiKey {
     tenant: Tenant,
     user: Option<UserId>,
     roles: Roles,
+    /// Ends the streams of the key when it is revoked, which drops it.
+    revoke: Arc<Trigger>,
+    revoked: Shutdown,
 }
 
 /// The configured hash of an API key is not a SHA-256.
@@ -30,6 +38,13 @@ pub fn hash_of(key: &str) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A new key of 256 random bits; none if the system provides no random bytes. The prefix lets scanners for secrets find it.
+pub fn generate() -> Option<String> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).ok()?;
+    Some(format!("matchbook_{}", URL_SAFE_NO_PAD.encode(bytes)))
+}
+
 impl ApiKey {
     /// `sha256` is the key's SHA-256 in hexadecimal; `id` names the key in logs.
     ///
@@ -43,7 +58,29 @@ impl ApiKey {
         roles: Roles,
     ) -> Result<Self, InvalidApiKeyHash> {
         let sha256 = from_hex(sha256).ok_or_else(|| InvalidApiKeyHash { id: id.to_owned() })?;
-        Ok(Self { id: id.to_owned(), sha256, tenant, user, roles })
+        let (revoke, revoked) = shutdown::channel();
+        Ok(Self { id: id.to_owned(), sha256, tenant, user, roles, revoke: Arc::new(revoke), revoked })
+    }
+
+    /// The same key, read again: the streams that it has opened continue.
+    pub(super) fn continuing(self, before: &[Self]) -> Self {
+        let is_same = |old: &&Self| {
+            (&old.id, old.sha256, &old.tenant, &old.user, old.roles)
+                == (&self.id, self.sha256, &self.tenant, &self.user, self.roles)
+        };
+        match before.iter().find(is_same) {
+            Some(old) => Self { revoke: old.revoke.clone(), revoked: old.revoked.clone(), ..self },
+            None => self,
+        }
+    }
+
+    /// Requested when the key is revoked.
+    pub(super) fn revoked(&self) -> Shutdown {
+        self.revoked.clone()
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     fn caller(&self) -> Caller {
@@ -53,6 +90,7 @@ impl ApiKey {
             roles: self.roles,
             ratings: Default::default(),
             via: Credential::ApiKey(self.id.clone()),
+            expires_at: None,
         }
     }
 }

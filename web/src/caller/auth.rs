@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use event_schemas::ids::{Tenant, UserId};
 use event_schemas::time::Timestamp;
@@ -10,10 +11,12 @@ use poem::Request;
 use poem::http::{HeaderMap, header};
 
 use super::api_key::{self, ApiKey};
-use super::ticket::{Ticket, Tickets};
+use super::jwks::{CurrentJwks, Jwks};
+use super::ticket::{Ticket, TicketHash, Tickets};
 use super::token::Keys;
 use super::{Caller, Credential, DEFAULT_TENANT, Roles, bad_credentials, missing_credentials};
 use crate::problem::Problem;
+use crate::shutdown::{Shutdown, Trigger};
 
 const API_KEY: &str = "x-api-key";
 const TENANT: &str = "x-tenant";
@@ -52,8 +55,17 @@ enum Trust {
     Open,
     Keys {
         tokens: Keys,
-        api_keys: Vec<ApiKey>,
+        /// None without an identity provider.
+        jwks: Option<CurrentJwks>,
+        api_keys: RwLock<Vec<ApiKey>>,
     },
+}
+
+/// An authenticated caller, and the ticket that it used for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) caller: Caller,
+    pub(crate) ticket: Option<TicketHash>,
 }
 
 /// Authenticates requests. Cheap to clone.
@@ -72,54 +84,156 @@ impl Auth {
 
     /// Accepts tokens signed with one of `tokens`, and API keys. With neither, every request is refused.
     pub fn with_keys(tokens: Keys, api_keys: Vec<ApiKey>, now: Now) -> Self {
-        Self { trust: Arc::new(Trust::Keys { tokens, api_keys }), tickets: Arc::default(), now }
+        let trust = Trust::Keys { tokens, jwks: None, api_keys: RwLock::new(api_keys) };
+        Self { trust: Arc::new(trust), tickets: Arc::default(), now }
+    }
+
+    /// As [`Self::with_keys`], and accepts tokens signed with a key of the identity provider, once
+    /// [`Self::set_jwks`] has set them.
+    pub fn with_identity_provider(tokens: Keys, api_keys: Vec<ApiKey>, now: Now) -> Self {
+        let jwks = Some(CurrentJwks::default());
+        let trust = Trust::Keys { tokens, jwks, api_keys: RwLock::new(api_keys) };
+        Self { trust: Arc::new(trust), tickets: Arc::default(), now }
+    }
+
+    fn jwks(&self) -> Option<&CurrentJwks> {
+        match &*self.trust {
+            Trust::Keys { jwks, .. } => jwks.as_ref(),
+            Trust::Open => None,
+        }
+    }
+
+    /// Replaces the keys of the identity provider; None after a failed attempt to fetch them.
+    pub fn set_jwks(&self, keys: Option<Jwks>) {
+        if let Some(jwks) = self.jwks() {
+            jwks.set(keys);
+        }
+    }
+
+    /// Waits until a token names a key of the identity provider that is not known.
+    pub async fn jwks_wanted(&self) {
+        match self.jwks() {
+            Some(jwks) => jwks.wanted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Gets the key of the request's token, if it is not known.
+    pub(crate) async fn prepare(&self, request: &Request) {
+        let Some(jwks) = self.jwks() else { return };
+        if let Some(token) = request.header(header::AUTHORIZATION).and_then(bearer) {
+            jwks.prepare(token).await;
+        }
+    }
+
+    /// Replaces the API keys: new ones are accepted from now on, and the others refused. On an open server nothing changes.
+    pub fn set_api_keys(&self, keys: Vec<ApiKey>) {
+        if let Trust::Keys { api_keys, .. } = &*self.trust {
+            let mut api_keys = api_keys.write().unwrap_or_else(PoisonError::into_inner);
+            *api_keys = keys.into_iter().map(|key| key.continuing(&api_keys)).collect();
+        }
     }
 
     pub fn is_open(&self) -> bool {
         matches!(*self.trust, Trust::Open)
     }
 
-    /// Authenticates a request.
+    /// Authenticates a request by its headers.
     ///
     /// # Errors
     /// 401 for missing or invalid credentials; on an open server 400 for an invalid tenant or user, and 403 for a foreign
     /// host name.
     pub fn caller(&self, request: &Request) -> Result<Caller, Problem> {
-        if let Some(ticket) = query_value(request, "ticket") {
-            return self.tickets.redeem(&ticket, self.now.get()).ok_or_else(bad_credentials);
-        }
         match &*self.trust {
             Trust::Open => {
                 check_host(request)?;
                 open_caller(request.headers())
             }
-            Trust::Keys { tokens, api_keys } => self.keyed_caller(tokens, api_keys, request.headers()),
+            Trust::Keys { tokens, api_keys, .. } => self.keyed_caller(tokens, api_keys, request.headers()),
         }
     }
 
-    /// Issues a ticket for one stream, for a browser's `EventSource`, which cannot send headers.
+    /// Authenticates a request for a stream: by its headers, or by its ticket if it has no credentials.
+    ///
+    /// # Errors
+    /// As [`Self::caller`], and 401 for a ticket that does not open this stream, and after the `exp` of a token, for which
+    /// other requests have a tolerance.
+    pub(crate) fn stream_caller(&self, request: &Request) -> Result<Identity, Problem> {
+        let now = self.now.get();
+        let has_credentials = [header::AUTHORIZATION.as_str(), API_KEY]
+            .iter()
+            .any(|name| request.headers().contains_key(*name));
+        let ticket = query_value(request, "ticket").filter(|_| !has_credentials);
+        let identity = match ticket.as_deref().map(TicketHash::of) {
+            None => Identity { caller: self.caller(request)?, ticket: None },
+            Some(ticket) => {
+                if self.is_open() {
+                    check_host(request)?;
+                }
+                let caller = self.tickets.caller(ticket, request.uri().path(), now);
+                let caller = caller.filter(|caller| self.revocation(caller).is_some());
+                Identity { caller: caller.ok_or_else(bad_credentials)?, ticket: Some(ticket) }
+            }
+        };
+        match identity.caller.expires_at {
+            Some(expires_at) if expires_at <= now => Err(bad_credentials()),
+            _ => Ok(identity),
+        }
+    }
+
+    /// Issues a ticket for one stream, for a browser's `EventSource`, which cannot send headers; for any stream of the
+    /// caller, or only for the one at `path`.
     ///
     /// # Errors
     /// 429 if too many tickets are unused.
-    pub fn ticket(&self, caller: Caller) -> Result<Ticket, Problem> {
-        self.tickets.issue(caller, self.now.get())
+    pub fn ticket(&self, caller: Caller, path: Option<String>) -> Result<Ticket, Problem> {
+        self.tickets.issue(caller, path, self.now.get())
+    }
+
+    /// Uses a ticket for the stream at `path`, which `stream` ends when the ticket opens it again.
+    ///
+    /// # Errors
+    /// 401 if another request has used it for another stream.
+    pub(crate) fn use_ticket(&self, ticket: TicketHash, path: &str, stream: Trigger) -> Result<(), Problem> {
+        let is_opened = self.tickets.open(ticket, path, stream, self.now.get());
+        if is_opened { Ok(()) } else { Err(bad_credentials()) }
+    }
+
+    /// The time until the caller's token expires.
+    pub(crate) fn time_left(&self, caller: &Caller) -> Option<Duration> {
+        let seconds = caller.expires_at?.seconds_since(self.now.get());
+        Some(Duration::from_secs_f64(seconds.max(0.0)))
+    }
+
+    /// What ends the caller's streams when its API key is revoked; none if it was revoked already.
+    pub(crate) fn revocation(&self, caller: &Caller) -> Option<Shutdown> {
+        match (&*self.trust, &caller.via) {
+            (Trust::Keys { api_keys, .. }, Credential::ApiKey(id)) => {
+                let api_keys = api_keys.read().unwrap_or_else(PoisonError::into_inner);
+                api_keys.iter().find(|key| key.id() == id).map(ApiKey::revoked)
+            }
+            _ => Some(Shutdown::never()),
+        }
     }
 
     fn keyed_caller(
         &self,
         tokens: &Keys,
-        api_keys: &[ApiKey],
+        api_keys: &RwLock<Vec<ApiKey>>,
         headers: &HeaderMap,
     ) -> Result<Caller, Problem> {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let token = value.to_str().ok().and_then(bearer).ok_or_else(bad_credentials)?;
-            return tokens.verify(token, self.now.get()).map_err(|reason| {
+            let further = self.jwks().map(CurrentJwks::keys);
+            let further = further.as_deref().map_or(&[][..], Vec::as_slice);
+            return tokens.verify(token, further, self.now.get()).map_err(|reason| {
                 tracing::info!(%reason, "refused a token");
                 bad_credentials()
             });
         }
         let Some(key) = headers.get(API_KEY) else { return Err(missing_credentials()) };
-        key.to_str().ok().and_then(|key| api_key::find(api_keys, key)).ok_or_else(|| {
+        let api_keys = api_keys.read().unwrap_or_else(PoisonError::into_inner);
+        key.to_str().ok().and_then(|key| api_key::find(&api_keys, key)).ok_or_else(|| {
             tracing::info!("refused an API key");
             bad_credentials()
         })
@@ -170,6 +284,7 @@ fn open_caller(headers: &HeaderMap) -> Result<Caller, Problem> {
         roles: Roles::all(),
         ratings: Default::default(),
         via: Credential::Open,
+        expires_at: None,
     })
 }
 
@@ -207,6 +322,30 @@ mod tests {
         assert_eq!((caller.tenant.as_str(), caller.via), ("acme", Credential::ApiKey("ci".into())));
         assert!(caller.user.is_none());
         assert!(auth.caller(&request("x-api-key", "other")).is_err());
+    }
+
+    #[test]
+    fn revoked_api_key_and_its_tickets_are_refused() {
+        let key = |text: &str| {
+            let (hash, tenant) = (api_key_hash(text), "acme".parse().unwrap());
+            ApiKey::new("ci", &hash, tenant, None, Role::Service.into()).unwrap()
+        };
+        let auth = Auth::with_keys(Keys::default(), Vec::new(), Now::new(now));
+        assert!(auth.caller(&request("x-api-key", "k")).is_err());
+        auth.set_api_keys(vec![key("k")]);
+        let caller = auth.caller(&request("x-api-key", "k")).unwrap();
+        let ticket = auth.ticket(caller.clone(), None).unwrap().ticket;
+        let uri = format!("/jobs/1/stream?ticket={ticket}").parse().unwrap();
+        let stream = Request::builder().uri(uri).finish();
+        assert!(auth.stream_caller(&stream).is_ok());
+        let revoked = auth.revocation(&caller).unwrap();
+        auth.set_api_keys(vec![key("k")]);
+        assert!(!revoked.is_requested());
+        auth.set_api_keys(vec![key("other")]);
+        assert!(revoked.is_requested());
+        auth.set_api_keys(Vec::new());
+        assert!(auth.caller(&request("x-api-key", "k")).is_err());
+        assert!(auth.stream_caller(&stream).is_err());
     }
 
     #[test]

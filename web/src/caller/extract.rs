@@ -4,7 +4,7 @@ use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use super::{Auth, Caller};
+use super::{Caller, Roles};
 use crate::problem::Problem;
 
 const BEARER: &str = "Bearer";
@@ -66,11 +66,24 @@ impl<'a> ApiExtractor<'a> for Caller {
     }
 }
 
-fn authenticate(request: &Request) -> Result<Caller, Problem> {
-    match request.data::<Auth>() {
-        Some(auth) => auth.caller(request),
-        None => Err(Problem::internal(&"a route that needs a caller is served outside web::serve::layers")),
+/// The result of the authentication, which the layers put into each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Authentication(pub(crate) Result<Caller, Problem>);
+
+/// The caller of a request, for routes that also answer callers without credentials.
+///
+/// # Errors
+/// 401 for missing or invalid credentials, 403 for a caller without any role.
+pub fn authenticate(request: &Request) -> Result<Caller, Problem> {
+    let Some(Authentication(caller)) = request.data() else {
+        return Err(Problem::internal(&"a route that needs a caller is served outside web::serve::layers"));
+    };
+    let caller = caller.clone()?;
+    if caller.roles == Roles::NONE {
+        tracing::info!(tenant = %caller.tenant, "a caller without roles");
+        return Err(Problem::forbidden("this needs a role; these credentials have none that is known here"));
     }
+    Ok(caller)
 }
 
 /// The caller, for plain poem handlers outside the OpenAPI document, such as those of WebSockets.

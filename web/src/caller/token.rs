@@ -92,8 +92,8 @@ pub struct Claims {
     sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
-    /// A token without roles has the role `user`: identity providers without roles issue such tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A token without roles has no rights.
+    #[serde(default)]
     roles: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     ratings: BTreeMap<String, f64>,
@@ -158,11 +158,8 @@ impl Claims {
         if self.ratings.values().any(|rating| !rating.is_finite()) {
             return Err(BadToken::Rating);
         }
-        // An unknown role is ignored; the others still count.
-        let roles = match &self.roles {
-            Some(roles) => roles.iter().filter_map(|role| role.parse::<Role>().ok()).collect(),
-            None => Role::User.into(),
-        };
+        // An unknown role is ignored; the others still count. Without any, the caller has no rights.
+        let roles = self.roles.iter().flatten().filter_map(|role| role.parse::<Role>().ok()).collect();
         let tenant = self.tenant.as_deref().unwrap_or(DEFAULT_TENANT);
         Ok(Caller {
             tenant: tenant.parse().map_err(BadToken::Name)?,
@@ -170,6 +167,7 @@ impl Claims {
             roles,
             ratings: self.ratings,
             via: Credential::Token,
+            expires_at: self.exp.as_f64().map(timestamp),
         })
     }
 }
@@ -178,10 +176,26 @@ fn seconds(at: Timestamp) -> f64 {
     at.seconds_since(Timestamp::EPOCH)
 }
 
+fn timestamp(seconds: f64) -> Timestamp {
+    Timestamp::from_micros((seconds * 1e6) as i64)
+}
+
 #[derive(Debug)]
-struct Key {
-    algorithm: Algorithm,
-    decoding: DecodingKey,
+pub(super) struct Key {
+    /// The `kid` of a key of a JWKS; a token that names a key is verified with this one.
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) decoding: DecodingKey,
+}
+
+impl Key {
+    fn fits(&self, header: &Header) -> bool {
+        let is_named = match (&self.id, &header.kid) {
+            (Some(id), Some(named)) => id == named,
+            _ => true,
+        };
+        self.algorithm == header.alg && is_named
+    }
 }
 
 /// The keys that tokens are verified with, and the required issuer and audience.
@@ -211,7 +225,11 @@ impl Keys {
     /// If it is shorter than [`SECRET_BYTES_MIN`].
     pub fn secret(mut self, secret: &[u8]) -> Result<Self, KeyError> {
         check_secret(secret)?;
-        self.keys.push(Key { algorithm: Algorithm::HS256, decoding: DecodingKey::from_secret(secret) });
+        self.keys.push(Key {
+            id: None,
+            algorithm: Algorithm::HS256,
+            decoding: DecodingKey::from_secret(secret),
+        });
         Ok(self)
     }
 
@@ -229,7 +247,7 @@ impl Keys {
             .into_iter()
             .find_map(|(algorithm, key)| key.ok().map(|key| (algorithm, key)))
             .ok_or(KeyError::UnknownPem)?;
-        self.keys.push(Key { algorithm, decoding });
+        self.keys.push(Key { id: None, algorithm, decoding });
         Ok(self)
     }
 
@@ -243,7 +261,8 @@ impl Keys {
         Self { audience: audience.into(), ..self }
     }
 
-    pub(super) fn verify(&self, token: &str, now: Timestamp) -> Result<Caller, BadToken> {
+    /// Verifies a token with one of these keys, or one of the `further`.
+    pub(super) fn verify(&self, token: &str, further: &[Key], now: Timestamp) -> Result<Caller, BadToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BadToken::TooLong);
         }
@@ -251,7 +270,7 @@ impl Keys {
         if header.crit.is_some() {
             return Err(BadToken::CriticalExtension);
         }
-        let mut candidates = self.keys.iter().filter(|key| key.algorithm == header.alg).peekable();
+        let mut candidates = self.keys.iter().chain(further).filter(|key| key.fits(&header)).peekable();
         if candidates.peek().is_none() {
             return Err(BadToken::NoKey);
         }

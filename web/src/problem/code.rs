@@ -84,8 +84,8 @@ impl Code {
             Self::Forbidden => info(
                 StatusCode::FORBIDDEN,
                 "The caller lacks a role",
-                "The credentials are valid, and none of their roles allows this.",
-                "Use credentials with one of the roles that `detail` names.",
+                "The credentials are valid, and none of their roles allows this; or a web page of another origin sent the request.",
+                "Use credentials with one of the roles that `detail` names; allow the page's origin with `--cors-origins`.",
             ),
             Self::NotFound => info(
                 StatusCode::NOT_FOUND,

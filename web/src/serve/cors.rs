@@ -31,8 +31,13 @@ impl Cors {
         Ok(Self { origins })
     }
 
+    /// Whether pages of this origin may call the API.
+    pub(super) fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed == origin)
+    }
+
     fn allowed<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
-        origin.filter(|origin| self.origins.iter().any(|allowed| allowed == origin))
+        origin.filter(|origin| self.allows(origin))
     }
 
     /// Adds the headers of every response.

@@ -4,6 +4,7 @@
 //!   replaces older queued progress, because the new state includes it.
 //! - A subscriber more than 256 events or 1 MiB behind gets `lagged` and is disconnected. This event has no id, so that
 //!   the subscriber resumes at its last event.
+//! - A stream whose caller may not have it any more ends with `token_expired`, `key_revoked` or `replaced`.
 //! - After the last update comes `stream_ended`, and the stream ends.
 //! - A comment is sent after 15 s of silence, so that no proxy closes the connection as idle.
 
@@ -114,7 +115,7 @@ impl Update {
 
 /// Whether the event is one of the updates, rather than one about the connection.
 fn is_counted(event: &str) -> bool {
-    !matches!(event, "connected" | "lagged" | "stream_ended")
+    !matches!(event, "connected" | "lagged" | "stream_ended" | "token_expired" | "key_revoked" | "replaced")
 }
 
 /// An update as one connection sends it.
@@ -212,13 +213,22 @@ impl SseQueue {
         }
         self.enqueue(update);
         if self.waiting.len() > BEHIND_EVENTS_MAX || self.waiting_bytes > BEHIND_BYTES_MAX {
-            self.waiting.clear();
-            self.waiting_bytes = 0;
-            self.enqueue(Update::state("lagged", None, &Value::Null));
-            self.phase = Phase::Ending;
+            self.end("lagged");
             return Err(Closed);
         }
         Ok(())
+    }
+
+    /// Ends the stream with one last event about the connection, in the place of what is queued. It has no id, so that
+    /// the subscriber resumes at its last event.
+    pub fn end(&mut self, event: &'static str) {
+        if self.phase == Phase::Abandoned {
+            return;
+        }
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.enqueue(Update::state(event, None, &Value::Null));
+        self.phase = Phase::Ending;
     }
 
     /// Enqueues an earlier update. Past progress is sent like a change, because there is no newer one to wait for.

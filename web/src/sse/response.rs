@@ -11,11 +11,11 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 use schemars::JsonSchema;
 
-use super::Reader;
 use super::queue::{Outgoing, SseQueue};
+use super::{OpenStream, Reader};
+use crate::routes::STREAM;
 use crate::schema;
-
-const MEDIA_TYPE: &str = "text/event-stream";
+use crate::stream_permit::{StreamEnd, StreamPermit};
 
 /// An open stream whose data is a `T` with the additional members `event`, `connection_id` and `update_count`.
 #[derive(Debug)]
@@ -33,15 +33,28 @@ impl<T> Events<T> {
     pub async fn next_outgoing(&mut self) -> Option<Outgoing> {
         self.reader.wait(SseQueue::next_outgoing).await
     }
+
+    /// Ends the stream when its permit does. For a connection that is not a response: others get theirs from the layers.
+    pub fn govern(&mut self, permit: StreamPermit) {
+        self.reader.shared.permit.put(permit);
+    }
+
+    /// Why the stream ended before its object, if it did.
+    pub fn end(&self) -> Option<StreamEnd> {
+        self.reader.end
+    }
 }
 
 impl<T> IntoResponse for Events<T> {
     fn into_response(self) -> Response {
-        Response::builder()
-            .content_type(MEDIA_TYPE)
+        let mut response = Response::builder()
+            .content_type(STREAM)
             .header(header::CACHE_CONTROL, "no-cache, no-transform")
             .header("x-accel-buffering", "no")
-            .body(Body::from_bytes_stream(self.reader.into_stream()))
+            .finish();
+        response.set_data(OpenStream(self.reader.shared.clone()));
+        response.set_body(Body::from_bytes_stream(self.reader.into_stream()));
+        response
     }
 }
 
@@ -98,7 +111,7 @@ impl<T: JsonSchema> ApiResponse for StreamResponse<T> {
             description: "OK: a stream of events, each with its name, its log position as id, and data",
             status: Some(200),
             status_range: None,
-            content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema: event::<T>() }],
+            content: vec![MetaMediaType { content_type: STREAM, schema: event::<T>() }],
             headers: vec![
                 header("CACHE-CONTROL", "no-cache, no-transform"),
                 header("X-ACCEL-BUFFERING", "no"),

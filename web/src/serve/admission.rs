@@ -1,0 +1,165 @@
+//! Who sends a request, and what the caller may use for it: its quotas, a turn for a costly read, a place for a stream.
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use poem::http::{Method, StatusCode, header};
+use poem::{Body, Request, Response};
+use tokio::time::Instant;
+
+use super::{Layers, origin};
+use crate::caller::limits::{Quotas, Turn};
+use crate::caller::{Authentication, Caller, Identity, TicketHash, bad_credentials};
+use crate::problem::Problem;
+use crate::routes::Route;
+use crate::shutdown::{self, Shutdown, Trigger};
+use crate::sse::OpenStream;
+use crate::stream_permit::{PermitSlot, StreamPermit};
+
+/// The media types of responses that may be streams of lines.
+const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
+
+/// Reads of the whole log, which no other parameter marks as costly.
+const AUDIT: &str = "/audit/";
+
+/// Routes that a monitor must reach however busy its caller is.
+const UNLIMITED: [&str; 3] = ["/live", "/ready", "/health"];
+
+/// A request whose caller is within its limits.
+pub(super) struct Admission {
+    /// None for a caller without valid credentials, which only public routes answer.
+    identity: Option<Identity>,
+    is_costly: bool,
+    stream: Option<AdmittedStream>,
+}
+
+/// What a stream gets when its response is sent.
+struct AdmittedStream {
+    path: String,
+    permit: PermitSlot,
+    /// The ticket that opens it, and what ends the stream when the ticket opens it again.
+    ticket: Option<(TicketHash, Trigger)>,
+}
+
+impl Layers {
+    /// Checks the origin, the caller and its limits, before the body is read.
+    pub(super) fn admit(
+        &self,
+        request: &mut Request,
+        route: Option<&Route>,
+        quotas: &mut Quotas,
+    ) -> Result<Admission, Problem> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_stream = is_read && (route.is_some_and(|route| route.is_stream) || is_web_socket(request));
+        let is_costly = is_read && is_costly(request, route);
+        if !is_read || is_stream || is_costly {
+            origin::check(request, &self.settings.cors)?;
+        }
+        let auth = &self.settings.auth;
+        let identity = if is_stream {
+            auth.stream_caller(request)
+        } else {
+            auth.caller(request).map(|caller| Identity { caller, ticket: None })
+        };
+        request.set_data(Authentication(identity.clone().map(|identity| identity.caller)));
+        let Ok(identity) = identity else {
+            return Ok(Admission { identity: None, is_costly: false, stream: None });
+        };
+        if !route.is_some_and(|route| UNLIMITED.contains(&&*route.template)) {
+            self.callers.count(&identity.caller.id(), is_costly, quotas)?;
+        }
+        let mut stream = None;
+        if is_stream && request.method() == Method::GET {
+            let (ticket, replaced) = match identity.ticket {
+                Some(ticket) => {
+                    let (replace, replaced) = shutdown::channel();
+                    (Some((ticket, replace)), replaced)
+                }
+                None => (None, Shutdown::never()),
+            };
+            let permit = PermitSlot::default();
+            permit.put(self.stream_permit(&identity.caller, replaced)?);
+            request.set_data(permit.clone());
+            stream = Some(AdmittedStream { path: request.uri().path().to_owned(), permit, ticket });
+        }
+        Ok(Admission { identity: Some(identity), is_costly, stream })
+    }
+
+    /// Waits for the turn of a costly read.
+    pub(super) async fn turn(&self, admission: &Admission) -> Result<Option<Turn>, Problem> {
+        match &admission.identity {
+            Some(identity) if admission.is_costly => {
+                self.callers.turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives a stream its permit, and uses the ticket that opened it.
+    pub(super) fn start_stream(
+        &self,
+        admission: Admission,
+        mut response: Response,
+    ) -> Result<Response, Problem> {
+        let Some(identity) = admission.identity else { return Ok(response) };
+        let opened = response.extensions_mut().remove::<OpenStream>();
+        if let Some(AdmittedStream { path, permit, ticket }) = admission.stream {
+            if opened.is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+            if let Some((ticket, replace)) = ticket {
+                self.settings.auth.use_ticket(ticket, &path, replace)?;
+            }
+            // A WebSocket has taken its permit already.
+            if let (Some(stream), Some(permit)) = (opened, permit.take()) {
+                stream.govern(permit);
+            }
+        } else if is_lines(&response) {
+            let permit = self.stream_permit(&identity.caller, Shutdown::never())?;
+            let body = lines(response.take_body(), permit);
+            response.set_body(body);
+        }
+        Ok(response)
+    }
+
+    fn stream_permit(&self, caller: &Caller, replaced: Shutdown) -> Result<StreamPermit, Problem> {
+        let place = self.callers.stream(&caller.id())?;
+        let auth = &self.settings.auth;
+        // A time after the end of the clock never comes.
+        let expires_at = auth.time_left(caller).and_then(|left| Instant::now().checked_add(left));
+        let revoked = auth.revocation(caller).ok_or_else(bad_credentials)?;
+        Ok(StreamPermit::new(place, expires_at, revoked, replaced))
+    }
+}
+
+fn is_web_socket(request: &Request) -> bool {
+    request.header(header::UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+}
+
+fn is_lines(response: &Response) -> bool {
+    let content_type = response.content_type().unwrap_or_default();
+    LINES.iter().any(|lines| content_type.starts_with(lines))
+}
+
+/// Lines until the permit ends. A range of events that is cut short must not look complete.
+fn lines(body: Body, permit: StreamPermit) -> Body {
+    let chunks = body.into_bytes_stream().boxed();
+    Body::from_bytes_stream(stream::unfold((chunks, permit), |(mut chunks, permit)| async move {
+        let chunk = tokio::select! {
+            chunk = chunks.next() => chunk?,
+            end = permit.ended() => Err(std::io::Error::other(end.event())),
+        };
+        Some((chunk, (chunks, permit)))
+    }))
+}
+
+/// Whether the read computes its result from the log.
+fn is_costly(request: &Request, route: Option<&Route>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    route.is_some_and(|route| route.template.starts_with(AUDIT))
+        || form_urlencoded::parse(query.as_bytes())
+            .any(|(name, value)| name == "as_of" || (name == "force_refresh" && value != "false"))
+}
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;
