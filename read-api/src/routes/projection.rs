@@ -46,8 +46,8 @@ impl ProjectionRoutes {
 
     /// Rebuild a read model from the log
     ///
-    /// A new generation is built alongside the live one (blue/green), and replaces it once it has caught up. Needs
-    /// the role `admin`.
+    /// A new generation is built alongside the live one (blue/green), and replaces it once it has caught up. All
+    /// tenants share it: needs the role `admin` in the tenant `*`.
     #[oai(path = "/internal/projections/:name/rebuild", method = "post", operation_id = "rebuild_projection")]
     async fn rebuild(
         &self,
@@ -66,7 +66,7 @@ impl ProjectionRoutes {
 
     /// Pause a projection
     ///
-    /// Reads continue. Needs the role `admin`.
+    /// Reads continue. All tenants share it: needs the role `admin` in the tenant `*`.
     #[oai(path = "/internal/projections/:name/pause", method = "post", operation_id = "pause_projection")]
     async fn pause(
         &self,
@@ -81,7 +81,8 @@ impl ProjectionRoutes {
 
     /// Resume a projection
     ///
-    /// After a pause, or to retry the event at which it stopped. Needs the role `admin`.
+    /// After a pause, or to retry the event at which it stopped. All tenants share it: needs the role `admin` in the
+    /// tenant `*`.
     #[oai(path = "/internal/projections/:name/resume", method = "post", operation_id = "resume_projection")]
     async fn resume(
         &self,
@@ -104,7 +105,7 @@ impl ReadApi {
 }
 
 fn authorize(caller: &Caller, name: &str) -> Result<Name, Problem> {
-    caller.require(Role::Admin)?;
+    caller.require_admin_of_all_tenants()?;
     name.parse().map_err(|error: NoSuchProjection| Problem::not_found(error.to_string()))
 }
 

@@ -138,6 +138,51 @@ async fn each_role_sees_only_its_routes() {
 }
 
 #[tokio::test]
+async fn only_an_admin_of_all_tenants_steers_projections() {
+    let keys = |clock: &_| Auth::with_keys(Keys::default().secret(SECRET).unwrap(), Vec::new(), now(clock));
+    let fixture = ReadApiFixture::with(keys, Access::Keys, Vec::new()).await;
+    let token = |tenant: &str, role: Role| {
+        let hour = std::time::Duration::from_secs(3600);
+        let claims = Claims::new(&tenant.parse().unwrap(), "ann", role.into(), start(), hour);
+        format!("Bearer {}", mint(SECRET, &claims).unwrap())
+    };
+    for action in ["pause", "resume", "rebuild"] {
+        let path = format!("/internal/projections/jobs/{action}");
+        for (tenant, role, expected) in [
+            ("acme", Role::Admin, 403),
+            ("*", Role::Service, 403),
+            ("*", Role::Auditor, 403),
+            ("*", Role::Admin, 200),
+        ] {
+            let answer = fixture.client.post(&path).header("authorization", token(tenant, role)).send().await;
+            assert_eq!(answer.0.status().as_u16(), expected, "{action} by {role} of {tenant}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn details_of_checks_need_credentials() {
+    let keys = |clock: &_| Auth::with_keys(Keys::default().secret(SECRET).unwrap(), Vec::new(), now(clock));
+    let components = vec![component("work_board", false, "261 waiting; cannot open /var/lib/matchbook")];
+    let fixture = ReadApiFixture::with(keys, Access::Keys, components).await;
+    let token = |role: Role| {
+        let claims = Claims::new(&acme(), "ann", role.into(), start(), std::time::Duration::from_secs(3600));
+        format!("Bearer {}", mint(SECRET, &claims).unwrap())
+    };
+    for path in ["/ready", "/health"] {
+        for (role, is_detailed) in [(None, false), (Some(Role::User), false), (Some(Role::Admin), true)] {
+            let bearer = role.map(token).unwrap_or_default();
+            let headers = [("Authorization", bearer.as_str())];
+            let answer = fixture.get_with(path, if role.is_some() { &headers } else { &[] }).await;
+            assert_eq!(answer.text.contains("261 waiting"), is_detailed, "{path}: {}", answer.text);
+            let checks = answer.json()["checks"].clone();
+            let lags = checks.as_array().unwrap().iter().filter(|check| !check["lag_events"].is_null());
+            assert_eq!(lags.count() > 0, is_detailed, "{path}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn metrics_have_the_accepted_format() {
     let fixture = ReadApiFixture::open().await;
     let text = fixture.get("/metrics").await;

@@ -24,11 +24,11 @@ pub struct Check {
     pub ok: bool,
     /// It is fulfilled, but an operator should look at it.
     pub warning: bool,
-    /// A sentence for an operator.
+    /// A sentence for an operator; without the role `admin` or `service` only the kind of the cause.
     pub detail: String,
-    /// For a read model, the number of positions that it is behind the head of the log.
+    /// For a read model, the number of positions that it is behind the head of the log. Only for these roles.
     pub lag_events: Option<u64>,
-    /// The progress of a read model that catches up or is behind.
+    /// The progress of a read model that catches up or is behind. Only for these roles.
     pub progress: Option<Progress>,
 }
 
@@ -132,6 +132,17 @@ impl From<Distribution> for Latency {
 impl Check {
     pub(crate) fn new(name: &str, ok: bool, detail: String) -> Self {
         Self { name: name.to_owned(), ok, warning: false, detail, lag_events: None, progress: None }
+    }
+
+    /// What a caller without credentials sees: whether it is fulfilled, and the kind of the cause.
+    pub(crate) fn without_details(self) -> Self {
+        let kind = match (self.ok, self.warning) {
+            (true, false) => "ready",
+            (true, true) => "ready, with a warning",
+            (false, _) if self.progress.is_some() => "catching up",
+            (false, _) => "not ready",
+        };
+        Self { detail: kind.to_owned(), lag_events: None, progress: None, ..self }
     }
 }
 
