@@ -10,7 +10,7 @@ use poem_openapi::{OpenApi, OpenApiService};
 use projections::ReadModels;
 use read_api::{ReadApi, RootEndpoint};
 use serde_json::Value;
-use web::caller::Auth;
+use web::caller::{Auth, CallerLimits};
 use web::routes::Routes;
 use web::serve::{Cors, Layers, Settings, layers};
 
@@ -67,11 +67,16 @@ impl Api {
     pub(crate) fn endpoint(
         self,
         auth: Auth,
+        caller_limits: CallerLimits,
         cors_origins: &[String],
         slowdown: Slowdown,
     ) -> Result<Layers, Failure> {
         let cors = Cors::new(cors_origins).map_err(|error| Failure::Usage(error.to_string()))?;
-        let settings = Settings { cors, ..Settings::new(auth, routes(&self.document, self.has_commands)) };
+        let settings = Settings {
+            cors,
+            caller_limits,
+            ..Settings::new(auth, routes(&self.document, self.has_commands))
+        };
         let front = self.front.before(move |request| {
             let slowdown = slowdown.clone();
             async move {

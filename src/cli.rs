@@ -1,5 +1,6 @@
 //! The commands of the program, and their errors and exit codes.
 
+mod api_key;
 mod demo;
 mod doctor;
 mod events;
@@ -77,6 +78,11 @@ enum Command {
         #[command(subcommand)]
         command: simulate::Simulate,
     },
+    /// Make, list and revoke API keys
+    ApiKey {
+        #[command(subcommand)]
+        command: api_key::ApiKey,
+    },
     /// Mint a token for the API, signed with the shared secret
     Token(token::Token),
     /// Print the table of all settings
@@ -107,6 +113,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Projections { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,
+        Command::ApiKey { command } => command.run(cli.json),
         Command::Token(token) => token.run(cli.json),
         Command::Settings if cli.json => print(&config::json()),
         Command::Settings => print(&config::markdown().trim_end()),

@@ -12,8 +12,10 @@ use std::time::Duration;
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
 use projections::{PostgresUrl, ReadStore};
 
+mod callers;
 mod value;
 
+pub use callers::CallerSettings;
 pub use value::{EventLogUrl, Login, secret_url};
 
 /// The settings of `matchbook serve`.
@@ -59,6 +61,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_JWT_KEY_FILES", value_name = "FILE", value_delimiter = ',')]
     pub jwt_key_files: Vec<PathBuf>,
 
+    /// The identity provider's public keys (a JWKS), such as `http://identity:9000/jwks.json`: fetched every minute, and when a token names a key that is not known. https is not supported: put a proxy in front of a provider that needs it
+    #[arg(long, env = "MATCHBOOK_JWKS_URL", value_name = "URL")]
+    pub jwks_url: Option<String>,
+
     /// The required `iss` of tokens
     #[arg(long, env = "MATCHBOOK_JWT_ISSUER", value_name = "TEXT", default_value = "matchbook")]
     pub jwt_issuer: String,
@@ -71,7 +77,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_API_KEYS_FILE", value_name = "FILE")]
     pub api_keys_file: Option<PathBuf>,
 
-    /// Web origins that may call the API from a browser; none by default
+    #[command(flatten)]
+    pub callers: CallerSettings,
+
+    /// Web origins other than this server's that may call the API, open streams and WebSockets from a browser; none by default
     #[arg(long, env = "MATCHBOOK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 

@@ -3,11 +3,13 @@
 
 mod access;
 mod api;
+pub mod api_keys;
 pub mod client;
 #[cfg_attr(not(feature = "eventstore"), path = "cluster_absent.rs")]
 pub mod cluster;
 pub mod config;
 pub mod failure;
+mod jwks;
 mod open_files;
 mod open_vault;
 pub mod serve;

@@ -7,8 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
+use crate::api_keys;
 use crate::config::{Config, LogFormat};
 use crate::failure::{Failure, print};
+use crate::jwks::JwksClient;
 use crate::{open_files, wiring};
 
 /// `json` sets the log format to one JSON object per line, like the setting.
@@ -17,6 +19,7 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     log_to_standard_error(&config.log, format)?;
     let auth = crate::access::auth(&config)?;
     let files = open_files::raise_limit()?;
+    let jwks = config.jwks_url.as_deref().map(JwksClient::new).transpose()?;
     let (trigger, shutdown) = web::shutdown::channel();
     let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
     let listener = open_files::listen(config.listen)
@@ -31,8 +34,15 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
 
     let connections_max = open_files::connections_max(config.connections_max, files);
     let bounds = Bounds { connections_max, drain: config.shutdown_grace, ..Bounds::default() };
+    if let Some(jwks) = jwks {
+        tokio::spawn(jwks.follow(auth.clone()));
+    }
+    if let Some(file) = &config.api_keys_file {
+        tokio::spawn(api_keys::follow(file.clone(), auth.clone()));
+    }
     let slowdown = running.slowdown(&config);
-    let endpoint = api.endpoint(auth, &config.cors_origins, slowdown)?;
+    let caller_limits = config.callers.limits(auth.is_open());
+    let endpoint = api.endpoint(auth, caller_limits, &config.cors_origins, slowdown)?;
     let mut signals = Signals::listen()?;
     let mut serving = tokio::spawn(web::server::run(listener, endpoint.boxed(), bounds, shutdown));
     let failed = tokio::select! {

@@ -1,9 +1,12 @@
 //! Authentication and authorization, on the real program.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use event_log::clock::Clock;
 use reqwest::Method;
 use serde_json::Value;
+use web::caller::{Claims, Roles, mint};
 
 use crate::support::server::{Response, Server};
 
@@ -87,6 +90,80 @@ async fn log_contains_random_subject_ids_instead_of_user_names() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(17).any(|window| window == b"ann-of-the-canary"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_without_roles_has_no_rights() {
+    let server = Server::start(&[&format!("--jwt-secret={SECRET}")]).await;
+    let ann = token(&["--user", "ann"]);
+    let created = call(&server, Method::POST, "/jobs", &ann, Some("{}")).await.expect(201);
+    let job = format!("/jobs/{}", created["job_id"].as_str().unwrap());
+    let hour = Duration::from_secs(3600);
+    let claims = Claims::new(&"default".parse().unwrap(), "eve", Roles::NONE, Clock::System.now(), hour);
+    let eve = mint(SECRET.as_bytes(), &claims).unwrap();
+    for path in
+        ["/jobs", &job, "/api/v1/jobs", "/v1/matchmaking/active", "/internal/retries", "/audit/events"]
+    {
+        call(&server, Method::GET, path, &eve, None).await.problem(403);
+    }
+    call(&server, Method::GET, &format!("{job}/matching/stream"), &eve, None).await.problem(403);
+    call(&server, Method::POST, "/v1/stream-tickets", &eve, None).await.problem(403);
+    call(&server, Method::POST, "/jobs", &eve, Some("{}")).await.problem(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_page_of_another_origin_cannot_steer_an_open_server() {
+    let server = Server::start(&[]).await;
+    let pause = "/internal/projections/jobs/pause";
+    for (name, value) in
+        [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+    {
+        server.send(Method::POST, pause, &[(name, value)], None).await.problem(403);
+        server.send(Method::DELETE, "/v1/matchmaking/queue/1", &[(name, value)], None).await.problem(403);
+    }
+    let own = server.url.clone();
+    server.send(Method::POST, pause, &[("origin", &own)], None).await.expect(200);
+    server.send(Method::POST, "/internal/projections/jobs/resume", &[], None).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_key_works_until_it_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let path = file.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matchbook"));
+        let output = command.arg("api-key").args(arguments).args(["--api-keys-file", path]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    };
+    let new = ["new", "--id", "ci", "--tenant", "acme", "--role", "user"];
+    let (code, key) = run(&new);
+    assert_eq!(code, Some(0));
+    assert_eq!(run(&new).0, Some(2), "an id is used once");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let (_, list) = run(&["list"]);
+    assert!(list.contains("ci") && list.contains("acme") && !list.contains(&key), "{list}");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains(&key));
+    let mut server = Server::start(&[&format!("--api-keys-file={path}")]).await;
+    let status = async |server: &Server, key: &str| {
+        server.send(Method::GET, "/jobs", &[("x-api-key", key)], None).await.status.as_u16()
+    };
+    assert_eq!(status(&server, &key).await, 200);
+    let (_, second) = run(&["new", "--id", "second", "--role", "user"]);
+    assert_eq!(run(&["revoke", "ci"]).0, Some(0));
+    assert_eq!(run(&["revoke", "ci"]).0, Some(2));
+    let start = Instant::now();
+    while status(&server, &key).await != 401 || status(&server, &second).await != 200 {
+        assert!(start.elapsed() < crate::support::TIMEOUT, "the server reads the file again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Without its last key the server is closed, not open.
+    assert_eq!(run(&["revoke", "second"]).0, Some(0));
+    server.kill();
+    server.restart().await;
+    assert_eq!(status(&server, &second).await, 401);
+    server.get("/jobs").await.problem(401);
 }
 
 #[test]
