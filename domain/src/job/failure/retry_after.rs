@@ -134,10 +134,10 @@ fn starts_word(message: &str, at: usize) -> bool {
 /// alone.
 fn delay(text: &str, unit: f64) -> Option<f64> {
     let mut rest = after_punctuation(text);
-    let mut is_told = rest.len() < text.trim_start().len();
+    let mut is_header = rest.len() < text.trim_start().len();
     while let Some(after) = BETWEEN.iter().find_map(|word| after_word(rest, word)) {
         rest = after_punctuation(after);
-        is_told = is_told || after.trim_start().starts_with([':', '=']);
+        is_header = is_header || after.trim_start().starts_with([':', '=']);
     }
     // ISO 8601.
     rest =
@@ -148,7 +148,7 @@ fn delay(text: &str, unit: f64) -> Option<f64> {
         let end = after_number.find(|c: char| !c.is_alphabetic()).unwrap_or(after_number.len());
         let Some((_, size)) = UNITS.iter().find(|(name, _)| *name == &after_number[..end]) else {
             let is_bare = seconds.is_none() && rest.starts_with(|c: char| c.is_ascii_digit());
-            let bare = (is_bare && is_alone(after, is_told)).then_some(number * unit);
+            let bare = (is_bare && is_alone(after, is_header)).then_some(number * unit);
             return seconds.or(bare.filter(|seconds| *seconds <= SECONDS_MAX));
         };
         seconds = Some(seconds.unwrap_or(0.0) + number * size);
@@ -160,14 +160,14 @@ fn delay(text: &str, unit: f64) -> Option<f64> {
 
 /// Whether the number before this text has no unit and is no part of a date, a time, a count or a percentage.
 /// After a colon, such as that of a header, any word may follow.
-fn is_alone(after: &str, is_told: bool) -> bool {
+fn is_alone(after: &str, is_header: bool) -> bool {
     if after.starts_with(['-', ':', '/', '%', '.']) && after[1..].starts_with(|c: char| c.is_ascii_digit()) {
         return false;
     }
     let word = after.trim_start();
     let is_attached = word.len() == after.len();
     let starts_word = word.starts_with(char::is_alphabetic);
-    !after.starts_with('%') && (!starts_word || (!is_attached && (is_told || begins_with_any(word))))
+    !after.starts_with('%') && (!starts_word || (!is_attached && (is_header || begins_with_any(word))))
 }
 
 fn begins_with_any(text: &str) -> bool {

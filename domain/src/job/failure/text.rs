@@ -201,7 +201,7 @@ fn without_quotes(text: &str) -> String {
 }
 
 /// Words at most this far apart belong together.
-const NEAR: usize = 6;
+const NEAR: usize = 5;
 
 /// The bytes at the start and at the end of a message that are read.
 const END_BYTES: usize = 4096;

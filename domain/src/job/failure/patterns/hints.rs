@@ -5,6 +5,13 @@ use event_schemas::failure::FailureCode;
 use super::{Pattern, says};
 
 pub(super) const ROWS: &[Pattern] = &[
+    // The program is called wrongly.
+    says(
+        FailureCode::Unknown,
+        "positional argument|keyword argument|invalid int value|unrecognized argument|unrecognized option|\
+         missing field|option not found|scanner error|scannererror|parser error|parsererror|\
+         required property",
+    ),
     says(FailureCode::InvalidUrl, "").or_near(&[("url uri link", "valid invalid wrong")]),
     says(
         FailureCode::RateLimited,
@@ -12,7 +19,10 @@ pub(super) const ROWS: &[Pattern] = &[
          burst",
     )
     .or_near(&[("limit limits", "reached exceeded exceed exceeds hit")])
-    .unless("memory|size|length|recursion|retries|redirect|depth|context|token|duration|file"),
+    .unless(
+        "memory|size|length|recursion|retry|restart|backoff|retries|redirect|depth|context|token|duration|\
+         file",
+    ),
     says(
         FailureCode::PrivateVideo,
         "log in for access|login for access|some audiences|subscribers|members|patrons|premium|sign in to|\
@@ -33,7 +43,7 @@ pub(super) const ROWS: &[Pattern] = &[
     )
     .or_near(&[(
         "video vod clip stream livestream channel broadcast episode event",
-        "available exist ended scheduled missing",
+        "available exist ended scheduled",
     )])
     .unless("format|codec|model"),
     says(FailureCode::PermissionDenied, "not allowed|not permitted|privilege|denied|runas")

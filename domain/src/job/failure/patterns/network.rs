@@ -13,10 +13,10 @@ pub(super) const ROWS: &[Pattern] = &[
          didnt respond in time|not respond within|no response within|no response received within|\
          within the specified time|within the timeout|did not properly respond|ping timeout|i o timeout|\
          time limit|too slow|waiting for connection|receive ack in time|while awaiting headers|\
-         execution expired|execution time|timeout of|timeout in data|less than bytes sec|\
-         acquire connection from pool",
+         execution expired|execution time|took longer|taking longer|timeout of|timeout in data|\
+         less than bytes sec|acquire connection from pool",
     )
-    .or_near(&[("response answer reply respond", "within seconds late")])
+    .or_near(&[("response answer reply respond", "within late")])
     .or_number(&[
         (Numbering::Errno, &[60, 110, 10060]),
         (Numbering::Windows, &[121, 258, 1460, 10060]),

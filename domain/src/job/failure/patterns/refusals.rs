@@ -29,37 +29,40 @@ pub(super) const ROWS: &[Pattern] = &[
              tokens jobs transcriptions transactions streams",
         ),
         ("rate rates", "exceed* limit limited limits limiting high"),
-        ("api usage request requests call calls hourly daily monthly minute tpm rpm rpd", "limit limits"),
+        ("api usage hourly daily monthly minute tpm rpm rpd", "limit limits"),
     ])
     .or_status(&[420, 429, 509])
     .unless(
         "disk quota|disk usage|storage quota|storage limit|out of memory|oom |allocat|\
          received message larger|error rate exceeds|sample rate|bit rate|bitrate|frame rate|\
          simultaneous queries|size limit|memory limit|header limit|length limit|recursion limit|heap limit|\
-         descriptor limit|depth limit|redirect|retries per request|upload limit|time limit|limit the request",
+         descriptor limit|depth limit|redirect|retries per request|retry limit|restart limit|backoff limit|\
+         context length|context window|token limit|body is larger|payload limit|payload size|\
+         character limit|row limit|file limit|upload limit|time limit|limit the request",
     ),
     says(
         FailureCode::ServiceAuthentication,
         "unauthorized|unauthorised|unauthenticated|not authenticated|authentication fail|\
          authentication error|authentication required|authentication is required|authentication version|\
          time too skewed|clock skew|authentication token|authentication unsuccessful|\
-         authentication rejected|failed to authenticate|bad authentication|unable to authenticate|\
-         could not authenticate|must be authenticated|refused not authori|requires authentication|\
-         active account|not logged in to|cannot authenticate|reauthenticate|invalid auth|auth fail|\
-         auth error|api key must|api key not valid|api key client option must be set|no api key|\
-         authentication info|cookie required|requested scopes|scram |resolve authentication method|\
-         determine credentials|no credentials|could not load credentials|access key id|\
-         signature does not match|signature mismatch|request signature we calculated|invalid signature|\
-         invalid oauth|invalid o auth|invalid bearer|bearer token|subscription key|invalid token|\
-         token missing|token is missing|missing token|token is invalid|token is not valid|token invalid|\
-         included in the request is|token is required|token required|authorization token|auth token|\
-         obtain token|token request failed|session has expired|session expired|session associated with|\
-         invalid grant|invalid client|login was refused|login failed|login incorrect|logon|wrongpass|\
-         noauth |authorization violation|authorization failed|authorization error|authorization header|\
-         password authentication|no pg hba|role does not exist|no hba conf|access denied for user|not a bot|\
-         youre not a robot|captcha|payment required|billing account|enable billing|billing is|\
-         not enough credits|credit balance|insufficient balance|insufficient credits|insufficient funds|\
-         insufficient scope|subscription expired|account is suspended|account suspended|account is disabled|\
+         authentication rejected|failed to authenticate|az login|auth login|sso login|docker login|\
+         npm login|cli login|bad authentication|unable to authenticate|could not authenticate|\
+         must be authenticated|refused not authori|requires authentication|active account|not logged in to|\
+         cannot authenticate|reauthenticate|invalid auth|auth fail|auth error|api key must|\
+         api key not valid|api key client option must be set|no api key|authentication info|cookie required|\
+         requested scopes|scram |resolve authentication method|determine credentials|no credentials|\
+         could not load credentials|access key id|signature does not match|signature mismatch|\
+         request signature we calculated|invalid signature|invalid oauth|invalid o auth|invalid bearer|\
+         bearer token|subscription key|invalid token|token missing|token is missing|missing token|\
+         token is invalid|token is not valid|token invalid|included in the request is|token is required|\
+         token required|authorization token|auth token|obtain token|token request failed|\
+         session has expired|session expired|session associated with|invalid grant|invalid client|\
+         login was refused|login failed|login incorrect|logon|wrongpass|noauth |authorization violation|\
+         authorization failed|authorization error|authorization header|password authentication|no pg hba|\
+         role does not exist|no hba conf|access denied for user|not a bot|youre not a robot|captcha|\
+         payment required|billing account|enable billing|billing is|not enough credits|credit balance|\
+         insufficient balance|insufficient credits|insufficient funds|insufficient scope|\
+         subscription expired|account is suspended|account suspended|account is disabled|\
          account has been disabled|account deactivated|account is not active|account has been deactivated|\
          user is not active|provide an api key|provide your api key|api key provided|access credentials|\
          o auth client|client secret|username and password not accepted|could not read username|\
@@ -70,10 +73,10 @@ pub(super) const ROWS: &[Pattern] = &[
         (
             "credential credentials password passwd username apikey jwt oauth login",
             "invalid incorrect expired wrong missing rejected refused bad revoked unable locate failed \
-             mismatch malformed not found unknown stale retrieving loading refresh",
+             mismatch malformed unknown stale retrieving loading refresh",
         ),
         ("token tokens key keys secret cookie cookies", "expired revoked rejected unauthorized deactivated"),
-        ("token tokens", "invalid missing fetch obtain acquire refresh refreshing"),
+        ("token", "invalid missing fetch obtain acquire refresh refreshing"),
         ("secret", "invalid wrong incorrect missing expired"),
         ("signature", "invalid expired mismatch match wrong"),
         (

@@ -35,25 +35,24 @@ pub(super) const ROWS: &[Pattern] = &[
          only available to|for premium|premium only|premium members|paid subscribers|\
          join this channel to get access|requires payment|requires purchase|must be purchased|\
          requires a subscription|requires subscription|sign in to confirm|sign in if youve been granted|\
-         login required|need to log in|being logged in|not logged in|need to sign in|please log in|\
-         please sign in|please login|registered users|registered members|age restrict|age limited|\
-         age verification|age gate|confirm your age|inappropriate for some users|adult content|\
-         password protected|video password|in your country|in your region|in your location|\
-         from your location|from your country|in this country|in this region|in this location|\
-         your ip address|geo restrict|georestrict|geoblock|geo block|works when logged in|log in to|\
-         protected by a password|must be subscribed|subscribe to watch|purchase to watch|sign in to watch|\
-         manifest restricted|followers only|friends only|is not public|only works when logged|rent this|\
-         rental|approved is required|private account|this account is private|private channel|\
-         private playlist|restricted by|video is restricted|logged in users|login is required|\
-         log in is required|supporter|patron|requires login|requires an account|requires registration|\
+         login required|registered users|registered members|age restrict|age limited|age verification|\
+         age gate|confirm your age|inappropriate for some users|adult content|password protected|\
+         video password|in your country|unavailable in your|from your location|from your country|\
+         geo restrict|georestrict|geoblock|geo block|works when logged in|log in to|protected by a password|\
+         must be subscribed|subscribe to watch|purchase to watch|sign in to watch|manifest restricted|\
+         followers only|friends only|is not public|only works when logged|rent this|rental|\
+         approved is required|private account|this account is private|private channel|private playlist|\
+         video is restricted|restricted by the uploader|being logged in|login to access your|\
+         need to login to|available from your ip|logged in users|login is required|log in is required|\
+         supporter|patron|requires login|requires an account|requires registration|\
          requires authentication to view|be logged in|logged in to|access to this post|access to this video|\
          access to this content|access to this stream|access to this course|access to this vod|\
          tickets to this|not entitled|entitlement",
     )
     .or_near(&[(
         "video videos vod content stream playlist clip broadcast episode recording channel channels",
-        "private premium restricted geo subscription subscribers subscriber members member paid locked \
-         login purchase registered tickets",
+        "country region location area private premium restricted geo subscription subscribers subscriber \
+         members member paid locked login purchase registered tickets",
     )])
     .or_status(&[451])
     .unless("copyright|private ip"),
@@ -64,13 +63,15 @@ pub(super) const ROWS: &[Pattern] = &[
          not currently available|video has been removed|video was removed|video was deleted|\
          video has been deleted|video has expired|vod has expired|no playable streams|\
          content is unavailable|content is not available|content not available|content isnt available|\
-         is offline|not currently live|is not live|channel does not exist|no longer exists|\
-         no longer available|no such video|no video found|no videos found|no video with|no video in|\
-         no video on|stream is not available|stream is unavailable|stream unavailable|not available yet|\
-         not yet available|unknown channel|video has been made private|live has ended|livestream has ended|\
-         stream has ended|broadcast has ended|video isnt available|not made this video available|\
-         page not found|media not found|episode not found|streamer not found|post not found|\
-         playlist does not exist|taken down|has been terminated|copyright",
+         not currently live|is not live|channel does not exist|no longer exists|no longer available|\
+         no such video|no video found|no videos found|no video with|no video in|no video on|\
+         stream is offline|radio is offline|video is offline|\
+         account associated with this video has been terminated|stream is not available|\
+         stream is unavailable|stream unavailable|not available yet|not yet available|unknown channel|\
+         video has been made private|live has ended|livestream has ended|stream has ended|\
+         broadcast has ended|video isnt available|not made this video available|page not found|\
+         media not found|episode not found|streamer not found|post not found|playlist does not exist|\
+         taken down|copyright",
     )
     .or_near(&[
         (
@@ -102,17 +103,18 @@ pub(super) const ROWS: &[Pattern] = &[
          encoder not found|could not find codec parameters|codec not supported|codec is not supported|\
          format not supported|format is not supported|file type not|file type is not|invalid file format|\
          invalid file type|unsupported mime|requested format is not available|format not available|\
-         determine output|protected videos|no video formats found|drm|no supported|video is too long|\
-         video too long|audio too long|audio is too long|maximum duration|maximum allowed duration|\
-         exceeds the maximum length|exceeds maximum length|longer than|maximum content size|\
-         maximum file size|maximum allowed size|allowed file size|max file size|maximum upload size|\
-         file size limit|size limit exceeded|maximum size|exceeds the limit of|payload too large|\
-         content too large|entity too large|body too large|too large body|larger than max filesize|\
-         file is too large|file too large|file is too big|file size exceed|does not contain any stream|\
-         no video stream|no audio stream|streams found|no streams|no audio track|no video track|no decoder|\
-         decode delegate|unsupported source|no suitable|is not implemented|not implemented in ffmpeg|\
-         not yet implemented in ffmpeg|audio file is too short|video is too short|audio too short|\
-         audio is too short|cannot determine format|suitable output format|no decodable|\
+         determine output|protected videos|no video formats found|drm |video is too long|video too long|\
+         audio too long|audio is too long|maximum duration|maximum allowed duration|remapped id|\
+         no supported media|no supported video|no supported format|no supported source|\
+         larger than the configured|exceeds the maximum length|exceeds maximum length|longer than|\
+         maximum content size|maximum file size|maximum allowed size|allowed file size|max file size|\
+         maximum upload size|file size limit|size limit exceeded|maximum size|exceeds the limit of|\
+         payload too large|content too large|entity too large|body too large|too large body|\
+         larger than max filesize|file is too large|file too large|file is too big|file size exceed|\
+         does not contain any stream|no video stream|no audio stream|streams found|no streams|\
+         no audio track|no video track|no decoder|decode delegate|unsupported source|no suitable|\
+         not implemented in ffmpeg|not yet implemented in ffmpeg|audio file is too short|video is too short|\
+         audio too short|audio is too short|cannot determine format|suitable output format|no decodable|\
          could not find a writer|missing a plug in|missing a plugin|no valid stream|unrecognized media|\
          unrecognised media|patch welcome|not currently supported in container|incompatible with output|\
          could not find tag for|moviepy error unable to find",
@@ -127,7 +129,7 @@ pub(super) const ROWS: &[Pattern] = &[
     .or_status(&[413, 415])
     .or_number(&[(Numbering::Curl, &[63])])
     .unless(
-        "bomb|image format|method not implemented|disk|quota|memory|file descriptor|no such file|\
-         read timeout",
+        "bomb|took longer|taking longer|unsupported image format|method not implemented|disk|quota|memory|\
+         file descriptor|no such file|read timeout",
     ),
 ];

@@ -87,14 +87,14 @@ pub(super) const ROWS: &[Pattern] = &[
          storage quota|insufficient storage|insufficient system storage|insufficient disk|not enough space|\
          not enough disk|not enough free space|not enough room|storage full|no storage space|out of disk|\
          out of space|space exceeded|out of storage|free drive threshold|minimum free|volume is full|\
-         table is full|over storage|disk usage exceeded|flood stage|watermark|disk error|no free space|\
+         table is full|over storage|disk usage exceeded|flood stage|disk watermark|disk error|no free space|\
          not enough storage|disk pressure|low on resource ephemeral|ephemeral local storage|\
          could not extend file|0x80070070|insufficient free space|storage limit|device is full|\
          file system is full|filesystem is full|tape full",
     )
     .or_near(&[(
         "disk storage volume filesystem drive diskspace",
-        "full low exhausted exceeded exceeds insufficient enough space out",
+        "full low exhausted exceeded exceeds insufficient",
     )])
     .or_number(&[(Numbering::Errno, &[28, 122]), (Numbering::Windows, &[39, 112])])
     .or_status(&[507])
@@ -103,9 +103,9 @@ pub(super) const ROWS: &[Pattern] = &[
     // The program is wrong, or reads what it did not expect.
     says(
         FailureCode::Unknown,
-        "too many open files|emfile|enfile|expecting value|expected value at line|eof while parsing|\
-         unexpected end of json|unexpected token|json decode error|jsondecodeerror|invalid json|\
-         in json at position|invalid character looking for|shared memory object",
+        "closed channel|nil channel|too many open files|emfile|enfile|expecting value|\
+         expected value at line|eof while parsing|unexpected end of json|unexpected token|json decode error|\
+         jsondecodeerror|invalid json|in json at position|invalid character looking for|shared memory object",
     ),
     says(
         FailureCode::CorruptMedia,
@@ -118,13 +118,14 @@ pub(super) const ROWS: &[Pattern] = &[
          not a webp|not a jp|not an mp|quantization table|huffman table|crc error|crc mismatch|\
          invalid nal unit|error splitting the input|failed to load audio|appear to contain audio|imdecode|\
          unexpected end of file|incorrect header check|bad zip file|not in gzip format|damaged|\
-         ended prematurely|format not recognised|format not recognized|start with riff|not a valid|\
-         be decompressed|malformed media|image is malformed|broken png|broken jpeg|broken file|broken image|\
-         bad image|error reading header|error reading image|header missing|header not found|missing picture|\
-         no frame|non existing pps|buffer exhausted before|end element|bad magic|ebml|overread|demultiplex|\
-         invalid header|invalid bitstream|sample size|file is empty|empty file|zero length|zero byte|\
+         ended prematurely|format not recognised|format not recognized|start with riff|be decompressed|\
+         malformed media|image is malformed|broken png|broken jpeg|broken file|broken image|bad image|\
+         error reading header|error reading image|header missing|header not found|missing picture|no frame|\
+         non existing pps|buffer exhausted before|end element|bad magic|not a valid image|not a valid video|\
+         not a valid audio|not a valid media|not a valid jpeg|not a valid png|not a valid spider|ebml|\
+         overread|demultiplex|invalid header|invalid bitstream|file is empty|empty file|zero byte|\
          0 byte file|bomb|could not read frame|failed to read frame|cannot read frame|central directory|\
-         moov|unreadable|cannot parse header|failed to parse header|checksum mismatch|checksum error",
+         moov|unreadable|cannot parse header|failed to parse header|checksum error",
     )
     .or_near(&[
         (
@@ -135,10 +136,10 @@ pub(super) const ROWS: &[Pattern] = &[
         ("header headers", "parsing parse invalid missing damaged bad incomplete"),
     ])
     .unless(
-        "content encoding|url|content unencoding|response|end of file from server|fetch|axios|httpx|json|\
-         unicode|codec cant decode|base64|data corruption|http 2|http2|valid integer|valid string|\
-         valid number|valid dictionary|valid list|valid identifier|python|certificate|tls |\
-         output file is empty|protocol error",
+        "content encoding|header value|header name|jwt|token|url|content unencoding|response|\
+         end of file from server|fetch|axios|httpx|json|unicode|codec cant decode|base64|data corruption|\
+         http 2|http2|valid integer|valid string|valid number|valid dictionary|valid list|valid identifier|\
+         python|certificate|tls |output file is empty|protocol error",
     ),
     says(
         FailureCode::WorkerStopped,
