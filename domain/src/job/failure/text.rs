@@ -15,7 +15,7 @@ pub(super) struct Text {
     numbers: Vec<(Numbering, u32)>,
 }
 
-/// What numbers its errors.
+/// The system or program to which the number of an error belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbering {
     /// `errno` of Linux and macOS, and the same of sockets on Windows.

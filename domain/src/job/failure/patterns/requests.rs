@@ -30,21 +30,21 @@ pub(super) const ROWS: &[Pattern] = &[
     .unless("altname|certificate"),
     says(
         FailureCode::PrivateVideo,
-        "private video|password required|verification is required|video is private|vod is private|\
-         subscriber only|subscribers only|sub only|members only|for subscribers|to subscribers|for members|\
-         only available to|for premium|premium only|premium members|paid subscribers|\
-         join this channel to get access|requires payment|requires purchase|must be purchased|\
-         requires a subscription|requires subscription|sign in to confirm|sign in if youve been granted|\
-         login required|registered users|registered members|age restrict|age limited|age verification|\
-         age gate|confirm your age|inappropriate for some users|adult content|password protected|\
-         video password|in your country|unavailable in your|from your location|from your country|\
-         geo restrict|georestrict|geoblock|geo block|works when logged in|log in to|protected by a password|\
-         must be subscribed|subscribe to watch|purchase to watch|sign in to watch|manifest restricted|\
-         followers only|friends only|is not public|only works when logged|rent this|rental|\
-         approved is required|private account|this account is private|private channel|private playlist|\
-         video is restricted|restricted by the uploader|being logged in|login to access your|\
-         need to login to|available from your ip|logged in users|login is required|log in is required|\
-         supporter|patron|requires login|requires an account|requires registration|\
+        "private video|password required|requires a password|verification is required|video is private|\
+         vod is private|subscriber only|subscribers only|sub only|members only|for subscribers|\
+         to subscribers|for members|only available to|for premium|premium only|premium members|\
+         paid subscribers|join this channel to get access|requires payment|requires purchase|\
+         must be purchased|requires a subscription|requires subscription|sign in to confirm|\
+         sign in if youve been granted|login required|registered users|registered members|age restrict|\
+         age limited|age verification|age gate|confirm your age|inappropriate for some users|adult content|\
+         password protected|video password|in your country|unavailable in your|from your location|\
+         from your country|geo restrict|georestrict|geoblock|geo block|works when logged in|log in to|\
+         protected by a password|must be subscribed|subscribe to watch|purchase to watch|sign in to watch|\
+         manifest restricted|followers only|friends only|is not public|only works when logged|rent this|\
+         rental|approved is required|private account|this account is private|private channel|\
+         private playlist|video is restricted|restricted by the uploader|being logged in|\
+         login to access your|need to login to|available from your ip|logged in users|login is required|\
+         log in is required|supporter|patron|requires login|requires an account|requires registration|\
          requires authentication to view|be logged in|logged in to|access to this post|access to this video|\
          access to this content|access to this stream|access to this course|access to this vod|\
          tickets to this|not entitled|entitlement",

@@ -121,11 +121,11 @@ pub(super) const ROWS: &[Pattern] = &[
          ended prematurely|format not recognised|format not recognized|start with riff|be decompressed|\
          malformed media|image is malformed|broken png|broken jpeg|broken file|broken image|bad image|\
          error reading header|error reading image|header missing|header not found|missing picture|no frame|\
-         non existing pps|buffer exhausted before|end element|bad magic|not a valid image|not a valid video|\
-         not a valid audio|not a valid media|not a valid jpeg|not a valid png|not a valid spider|ebml|\
-         overread|demultiplex|invalid header|invalid bitstream|file is empty|empty file|zero byte|\
-         0 byte file|bomb|could not read frame|failed to read frame|cannot read frame|central directory|\
-         moov|unreadable|cannot parse header|failed to parse header|checksum error",
+         non existing pps|buffer exhausted before|end element|bad magic|libpng error|not a valid image|\
+         not a valid video|not a valid audio|not a valid media|not a valid jpeg|not a valid png|\
+         not a valid spider|ebml|overread|demultiplex|invalid header|invalid bitstream|file is empty|\
+         empty file|zero byte|0 byte file|bomb|could not read frame|failed to read frame|cannot read frame|\
+         central directory|moov|unreadable|cannot parse header|failed to parse header|checksum error",
     )
     .or_near(&[
         (
