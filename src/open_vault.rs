@@ -1,6 +1,6 @@
 //! Opens the vault, and refuses one that knows none of the subjects in the log.
 //!
-//! A new vault over a log with subjects would give every user another subject, and nobody would find their data any more.
+//! A new vault over a log with subjects would give every user another subject, and no user would find their data any more.
 
 use std::collections::HashSet;
 

@@ -74,7 +74,7 @@ async fn send(running: &RunningServer, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn connections_without_a_request_shut_nobody_out() {
+async fn connections_without_a_request_shut_no_client_out() {
     let running =
         start(Route::new(), Bounds { connections_max: 4, header_timeout: 10 * TIMEOUT, ..Bounds::default() })
             .await;

@@ -1,5 +1,5 @@
 //! Connections without a request yet. The oldest is closed when another client needs its slot, so that clients that only
-//! connect shut nobody out.
+//! connect shut no client out.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

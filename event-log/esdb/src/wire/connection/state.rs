@@ -1,7 +1,7 @@
 //! The open connections, and which of them is closed when another client needs a place.
 //!
 //! Before its first call with valid credentials a connection is *pending*: it is closed after a deadline, and earlier if all
-//! places are taken. So clients that only connect shut nobody out.
+//! places are taken. So clients that only connect shut no client out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
