@@ -88,6 +88,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub metrics_open: bool,
 
+    /// The folder of the evidence images that workers write, which `GET /jobs/{job_id}/matches/{match_id}/evidence` serves: `evidence_path` of a match is a path in it. With credentials it starts with the id of the job or the name of the tenant. Without a folder, no images are served
+    #[arg(long, env = "MATCHBOOK_MEDIA", value_name = "FOLDER")]
+    pub media: Option<PathBuf>,
+
     /// The address to serve the embedded log on over the EventStoreDB protocol (gRPC); disabled by default
     #[arg(long, env = "MATCHBOOK_ESDB_LISTEN", value_name = "ADDRESS")]
     pub esdb_listen: Option<SocketAddr>,
@@ -270,7 +274,11 @@ pub fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
             return Err(FileError::UnknownKey { path: file(), key });
         }
         let values = texts(value).ok_or_else(|| FileError::Value { path: file(), key })?;
-        command = command.mut_arg(id, |arg| arg.default_values(values));
+        // The help shows defaults, and a value that is secret in the environment is so in the file.
+        command = command.mut_arg(id, |arg| {
+            let is_secret = arg.is_hide_env_values_set();
+            arg.default_values(values).hide_default_value(is_secret)
+        });
     }
     Ok(command)
 }
@@ -373,6 +381,15 @@ mod tests {
     #[test]
     fn unknown_setting_in_the_file_is_named() {
         assert!(from_file("lisen = \"x\"", &[]).unwrap_err().contains("unknown setting `lisen`"));
+    }
+
+    #[test]
+    fn help_does_not_show_secrets_of_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "jwt_secret = \"of-the-file\"\nlisten = \"127.0.0.1:9000\"").unwrap();
+        let mut command = with_file(Config::augment_args(Command::new("serve")), file.path()).unwrap();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("127.0.0.1:9000") && !help.contains("of-the-file"), "{help}");
     }
 
     #[test]

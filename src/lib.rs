@@ -2,6 +2,7 @@
 //! It contains no business rules.
 
 mod access;
+mod address;
 mod api;
 pub mod api_keys;
 pub mod client;
@@ -10,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod failure;
 mod jwks;
+mod metrics;
 mod open_files;
 mod open_vault;
 pub mod serve;

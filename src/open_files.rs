@@ -5,8 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
-use web::server::BACKLOG;
 
 use crate::failure::Failure;
 
@@ -89,15 +87,6 @@ fn has_files_left() -> bool {
     opened.is_ok()
 }
 
-/// Listens on the address, with a backlog for many clients that connect at once. The one of `TcpListener::bind` is 128.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As `TcpListener::bind` does: a restart need not wait for the connections of the previous process.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// The failure to listen on an address.
 pub(crate) fn listen_failure(address: SocketAddr, setting: &str, error: &io::Error) -> Failure {
     let message = format!("cannot listen on {address}: {error}; choose another address with {setting}");
@@ -125,22 +114,5 @@ mod tests {
             assert!(text.contains("LimitNOFILE") && !text.contains("disk works"), "{text}");
         }
         assert!(exhausted("cannot open a: Permission denied (os error 13)").is_none());
-    }
-
-    #[tokio::test]
-    async fn listener_has_a_long_backlog() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let system_max: u32 =
-            std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
-        // Nothing is accepted: all of these wait in the backlog.
-        let mut waiting = Vec::new();
-        for _ in 0..200.min(system_max) {
-            let connecting = tokio::time::timeout(
-                std::time::Duration::from_secs(20),
-                tokio::net::TcpStream::connect(address),
-            );
-            waiting.push(connecting.await.unwrap().unwrap());
-        }
     }
 }

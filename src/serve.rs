@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use web::server::Bounds;
 
+use crate::address::ReservedAddress;
 use crate::api_keys;
 use crate::config::{Config, LogFormat};
 use crate::failure::{Failure, print};
@@ -21,9 +22,16 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let files = open_files::raise_limit()?;
     let jwks = config.jwks_url.as_deref().map(JwksClient::new).transpose()?;
     let (trigger, shutdown) = web::shutdown::channel();
+    let address = ReservedAddress::new(config.listen, "--listen")?;
     let (running, api) = wiring::start(&config, &auth, shutdown.clone()).await?;
-    let listener = open_files::listen(config.listen)
-        .map_err(|error| open_files::listen_failure(config.listen, "--listen", &error))?;
+    let listener = match address.listen() {
+        Ok(listener) => listener,
+        Err(failure) => {
+            trigger.request();
+            running.stop().await;
+            return Err(failure);
+        }
+    };
     let address = listener.local_addr().unwrap_or(config.listen);
     if auth.is_open() {
         tracing::warn!(

@@ -12,6 +12,7 @@ use event_log_esdb::wire::{
 use read_api::server::{Component, ComponentHealth};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::address::ReservedAddress;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::open_files;
@@ -29,10 +30,11 @@ impl Wire {
     /// An invalid setting, an address in use, or an address that other machines can reach without a password.
     pub(crate) async fn start(
         config: &Config,
+        reserved: Option<ReservedAddress>,
         log: Option<&EmbeddedLog>,
         clock: Clock,
     ) -> Result<Option<Self>, Failure> {
-        let Some(address) = config.esdb_listen else { return Ok(None) };
+        let Some((address, reserved)) = config.esdb_listen.zip(reserved) else { return Ok(None) };
         let Some(log) = log else {
             return Err(Failure::Usage(
                 "--esdb-listen serves the embedded log only; a log on a cluster is served by the cluster itself"
@@ -42,10 +44,9 @@ impl Wire {
         let mut settings = settings(config, address)?;
         settings.connections_max = open_files::protocol_connections_max(settings.connections_max);
         let (anonymous, tls) = (settings.access.anonymous.is_some(), settings.tls.is_some());
-        let cannot = |error: std::io::Error| open_files::listen_failure(address, "--esdb-listen", &error);
-        let listener = open_files::listen(address).map_err(cannot)?;
+        let listener = reserved.listen()?;
         let server = Server::start(listener, log.clone(), clock, settings).map_err(|error| match error {
-            StartError::Listener(error) => cannot(error),
+            StartError::Listener(error) => open_files::listen_failure(address, "--esdb-listen", &error),
             StartError::TlsIdentity(error) => Failure::Usage(format!("--esdb-tls-cert: {error}")),
         })?;
         if let Some(file) = &config.esdb_faults {
@@ -67,12 +68,14 @@ impl Wire {
         Ok(Some(Self { server, grace: config.shutdown_grace }))
     }
 
-    /// Checks its settings, before anything is opened.
+    /// Checks its settings and reserves its address, before anything is opened.
     ///
     /// # Errors
-    /// The setting that is wrong.
-    pub(crate) fn check(config: &Config) -> Result<(), Failure> {
-        config.esdb_listen.map(|address| settings(config, address)).transpose().map(drop)
+    /// The setting that is wrong, or an address in use.
+    pub(crate) fn reserve(config: &Config) -> Result<Option<ReservedAddress>, Failure> {
+        let Some(address) = config.esdb_listen else { return Ok(None) };
+        settings(config, address)?;
+        ReservedAddress::new(address, "--esdb-listen").map(Some)
     }
 
     /// Its health, for `/status`.
@@ -121,8 +124,14 @@ fn settings(config: &Config, address: SocketAddr) -> Result<Settings, Failure> {
     let anonymous = is_open.then_some(Right::Clients);
     let advertised = config.esdb_advertise.as_deref().map(str::parse::<EndPoint>).transpose();
     let advertised = advertised.map_err(|error| Failure::Usage(format!("--esdb-advertise: {error}")))?;
-    let tls = config.esdb_tls_cert.clone().zip(config.esdb_tls_key.clone());
-    let tls = tls.map(|(certificates, key)| TlsIdentity { certificates, key });
+    let tls = match (config.esdb_tls_cert.clone(), config.esdb_tls_key.clone()) {
+        (Some(certificates), Some(key)) => Some(TlsIdentity { certificates, key }),
+        (None, None) => None,
+        // The parser checks this for flags, but not for the settings file.
+        _ => {
+            return Err(Failure::Usage("set both --esdb-tls-cert and --esdb-tls-key, or neither".to_owned()));
+        }
+    };
     Ok(Settings { access: Access { users, anonymous }, tls, advertised, ..Settings::default() })
 }
 

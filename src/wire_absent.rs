@@ -4,6 +4,7 @@ use event_log::clock::Clock;
 use event_log_embedded::EmbeddedLog;
 use read_api::server::Component;
 
+use crate::address::ReservedAddress;
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -13,9 +14,9 @@ pub(crate) enum Wire {}
 impl Wire {
     /// # Errors
     /// The settings enable the protocol.
-    pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+    pub(crate) fn reserve(config: &Config) -> Result<Option<ReservedAddress>, Failure> {
         match config.esdb_listen {
-            None => Ok(()),
+            None => Ok(None),
             Some(_) => Err(Failure::Usage(
                 "--esdb-listen: this program was built without the EventStoreDB protocol; build it with the feature `wire`"
                     .to_owned(),
@@ -27,6 +28,7 @@ impl Wire {
     /// None: the settings were checked.
     pub(crate) async fn start(
         _: &Config,
+        _: Option<ReservedAddress>,
         _: Option<&EmbeddedLog>,
         _: Clock,
     ) -> Result<Option<Self>, Failure> {

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use commands::engine::execute::StateCacheLimits;
 use commands::jobs::scheduler::Readiness;
@@ -16,9 +15,9 @@ use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
+use read_api::media::MediaFolder;
 use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use read_api::subjects::SubjectDirectory;
 use vault::Vault;
@@ -29,16 +28,10 @@ use crate::api::{Api, Slowdown};
 use crate::cluster;
 use crate::config::{Config, EventLogUrl};
 use crate::failure::{Failure, open_failure};
+use crate::metrics;
 use crate::open_files::exhausted;
 use crate::open_vault::open_vault;
 use crate::wire::Wire;
-
-/// Histogram buckets in seconds, for requests and batches.
-const LATENCY_BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// The interval at which measured times are added to their histograms.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// The log of this process.
 struct OpenedLog {
@@ -75,9 +68,10 @@ pub(crate) async fn start(
     shutdown: Shutdown,
 ) -> Result<(RunningServer, Api), Failure> {
     check_read_only(config)?;
-    Wire::check(config)?;
+    let wire_address = Wire::reserve(config)?;
     let external_services = external_services(config)?;
-    let metrics = metrics()?;
+    let media = media_folder(config, auth)?;
+    let metrics = metrics::install()?;
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, &log).await?;
@@ -92,8 +86,8 @@ pub(crate) async fn start(
         commands.start();
         commands
     });
-    let wire = Wire::start(config, embedded.as_ref(), clock.clone()).await?;
-    let mut server = server(config, auth, &clock, commands.as_ref(), address, vault);
+    let wire = Wire::start(config, wire_address, embedded.as_ref(), clock.clone()).await?;
+    let mut server = server(config, auth, &clock, commands.as_ref(), address, vault, media);
     server.components.extend(connection);
     server.components.extend(wire.as_ref().map(Wire::component));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
@@ -123,6 +117,7 @@ fn server(
     commands: Option<&Commands>,
     log: String,
     vault: Vault,
+    media: Option<MediaFolder>,
 ) -> ServerInfo {
     ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
@@ -139,6 +134,7 @@ fn server(
             .map_or_else(Vec::new, |commands| vec![work_board(commands), matchmaking(commands)]),
         breakers: commands.map_or_else(|| Breakers::new(Vec::new), breakers),
         subjects: SubjectDirectory::new(vault),
+        media,
     }
 }
 
@@ -197,6 +193,18 @@ fn command_settings(config: &Config) -> commands::Settings {
         },
         snapshots: Some(config.snapshot_folder()),
     }
+}
+
+fn media_folder(config: &Config, auth: &Auth) -> Result<Option<MediaFolder>, Failure> {
+    let open = |path: &PathBuf| {
+        MediaFolder::open(path.clone(), !auth.is_open()).map_err(|error| {
+            let shown = path.display();
+            Failure::Usage(format!(
+                "--media: cannot read the folder {shown}: {error}; create it, or name another one"
+            ))
+        })
+    };
+    config.media.as_ref().map(open).transpose()
 }
 
 /// The clients of the configured external services.
@@ -270,6 +278,7 @@ async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
         ))
     })?;
     warn_if_shared(&config.data);
+    refuse_backup(config)?;
     if let Some(EventLogUrl::Cluster(url)) = &config.event_log {
         let lock = Some(cluster::lock(&config.data)?);
         let (log, address, connection) = cluster::open(url.clone()).await?;
@@ -294,6 +303,19 @@ fn warn_if_shared(folder: &Path) {
     }
 }
 
+/// A new log in the folder of a backup would hide that the backup was not restored.
+fn refuse_backup(config: &Config) -> Result<(), Failure> {
+    let folders = [config.data.clone(), config.events_folder()];
+    match folders.iter().find(|folder| folder.join("backup.json").exists()) {
+        None => Ok(()),
+        Some(folder) => Err(Failure::Usage(format!(
+            "{0} is a backup, not a data folder: restore it with `matchbook events restore --from {0} --data FOLDER`, then start \
+             the server with this FOLDER",
+            folder.display()
+        ))),
+    }
+}
+
 async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Failure> {
     let settings = event_log_embedded::Settings {
         segment_bytes: config.segment_bytes,
@@ -305,6 +327,7 @@ async fn open_embedded(config: &Config, clock: Clock) -> Result<EmbeddedLog, Fai
         .map_err(|error| Failure::Failed(format!("opening the log failed: {error}")))?
         .map_err(|error| open_failure(&error))?;
     tracing::info!(
+        log_id = %log.identity().id,
         events = opened.events,
         segments = opened.segments,
         took_ms = opened.duration.as_millis(),
@@ -335,21 +358,4 @@ fn read_store_failure(error: &projections::OpenError) -> Failure {
         }
         StoreError::Thread(_) => Failure::Failed(message),
     }
-}
-
-/// Installs the metrics recorder of all components.
-fn metrics() -> Result<PrometheusHandle, Failure> {
-    let metrics = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| Failure::Failed(format!("cannot install the metrics recorder: {error}")))?;
-    // Otherwise the recorder keeps every measured time until the metrics are read.
-    let recorder = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(METRICS_UPKEEP).await;
-            recorder.run_upkeep();
-        }
-    });
-    Ok(metrics)
 }

@@ -30,6 +30,8 @@ pub(crate) const ATTACH: &str = "UPDATE matches SET evidence_path = $3 WHERE job
 pub(crate) const ATTACH_LATER: &str = "INSERT INTO attached (job_id, match_id, evidence_path, position) \
      VALUES ($1, $2, $3, $4) ON CONFLICT (job_id, match_id) DO UPDATE SET evidence_path = excluded.evidence_path, \
      position = excluded.position";
+pub(crate) const ONE: &str = "SELECT position, match_id, product_id, video_id, img_id, frame_id, score, evidence_path, \
+     occurred_at FROM matches WHERE job_id = $1 AND match_id = $2";
 pub(crate) const SCORES: &str = "SELECT score FROM matches \
      WHERE job_id = $1 AND score >= $2 AND score <= $3 AND position <= $4 ORDER BY score";
 
@@ -56,7 +58,7 @@ pub(crate) const LIST_OLDEST: &str =
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [INSERT, ATTACH, ATTACH_LATER, SCORES, LIST_SCORE_DESC, LIST_SCORE_ASC, LIST_NEWEST, LIST_OLDEST]
+    [INSERT, ATTACH, ATTACH_LATER, ONE, SCORES, LIST_SCORE_DESC, LIST_SCORE_ASC, LIST_NEWEST, LIST_OLDEST]
         .map(str::to_owned)
         .into()
 }
@@ -287,6 +289,22 @@ impl ImageMatches {
         let (items, next) =
             generation.page(Name::ImageMatches, statement, limit, StoredMatch::parse, cursor).await?;
         Ok(ImageMatchPage { items, next, position })
+    }
+
+    /// A match of a job.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn get(&self, job: JobId, id: &ImageMatchId) -> Result<Option<ImageMatchView>, QueryError> {
+        let statement = Statement::new(ONE).bind(job.0).bind(id.as_str());
+        let found: Vec<StoredMatch> = self
+            .slot
+            .live()?
+            .db
+            .all(statement)
+            .await
+            .map_err(|error| store_error(Name::ImageMatches, error))?;
+        found.into_iter().next().map(StoredMatch::parse).transpose()
     }
 
     /// The scores in the range of a job's matches that were found at or before `upto`, lowest first. The read model

@@ -170,7 +170,7 @@ impl ReadModels {
         let status: Vec<ProjectionStatus> =
             self.0.runners.values().map(|runner| runner.tracker.status(&self.0.feed, head, now)).collect();
         for projection in &status {
-            metrics::gauge!("projection_lag_seconds", "projection" => projection.name.clone())
+            metrics::gauge!("matchbook_projection_lag_seconds", "projection" => projection.name.clone())
                 .set(projection.lag_seconds);
         }
         status

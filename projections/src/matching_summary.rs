@@ -32,7 +32,7 @@ use fold_cache::{CountedFold, FoldCache};
 use replay::ReplayBase;
 
 /// Counter of summaries that differed from a replay of their events. It exists from the start, so that zero is visible.
-pub(crate) const REPAIRS: &str = "matching_summary_repairs_total";
+pub(crate) const REPAIRS: &str = "matchbook_matching_summary_repairs_total";
 
 pub(crate) const UPSERT: &str = "INSERT INTO summaries (job_id, tenant, events, position, fold) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (job_id) DO UPDATE SET events = excluded.events, \

@@ -11,6 +11,7 @@ mod errors;
 mod job_access;
 mod job_events;
 mod latency;
+pub mod media;
 mod min_position;
 pub mod routes;
 pub mod server;

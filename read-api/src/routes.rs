@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod audit;
 pub mod challenge;
 pub mod entry_stream;
+pub mod evidence;
 pub mod game_match;
 pub mod history;
 pub mod job;
@@ -44,6 +45,7 @@ route_groups! {
     analysis::AnalysisRoutes,
     history::HistoryRoutes,
     matching::MatchingRoutes,
+    evidence::EvidenceRoutes,
     stream::StreamRoutes,
     queue::QueueRoutes,
     entry_stream::EntryStreamRoutes,

@@ -10,6 +10,7 @@ use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::media::MediaFolder;
 use crate::subjects::SubjectDirectory;
 
 /// How callers are authenticated.
@@ -109,4 +110,6 @@ pub struct ServerInfo {
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,
     pub lag_limits: LagLimits,
+    /// The folder with the evidence images; none if they are not served.
+    pub media: Option<MediaFolder>,
 }

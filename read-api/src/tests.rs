@@ -5,6 +5,7 @@ mod analysis;
 mod console;
 pub(crate) mod entry_stream;
 pub(crate) mod events;
+mod evidence;
 pub(crate) mod fixture;
 mod game_matches;
 mod history;

@@ -9,7 +9,7 @@ use metrics::Histogram;
 use poem::http::StatusCode;
 
 /// Histogram: seconds until the response starts, by `method`, `route` (its template) and `status`.
-pub const DURATION: &str = "http_server_request_duration_seconds";
+pub const DURATION: &str = "matchbook_http_request_duration_seconds";
 
 /// The histograms of a route, by method and status, so that a request neither builds nor looks up their labels.
 #[derive(Clone, Default)]

@@ -30,7 +30,7 @@ mod newcomers;
 use newcomers::{Newcomer, Newcomers};
 
 /// Gauge: open connections.
-pub const CONNECTIONS: &str = "http_server_connections";
+pub const CONNECTIONS: &str = "matchbook_http_connections";
 
 /// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

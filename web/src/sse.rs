@@ -43,7 +43,7 @@ pub use queue::{Closed, Outgoing, Update};
 pub use response::{Events, StreamResponse};
 
 /// Gauge: open streams.
-pub const STREAMS: &str = "http_server_streams";
+pub const STREAMS: &str = "matchbook_http_streams";
 
 /// The position after which to resume: the `Last-Event-ID` header, which browsers send automatically, or else
 /// `?last_event_id=`.

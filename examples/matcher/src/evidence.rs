@@ -36,9 +36,9 @@ pub enum EvidenceError {
     Encode { path: PathBuf, source: image::ImageError },
 }
 
-/// `<dir>/<job>/<match id, escaped>.jpg`.
-pub fn evidence_path(dir: &Path, job: Uuid, match_id: &str) -> PathBuf {
-    dir.join(job.to_string()).join(format!("{}.jpg", file_name(match_id)))
+/// The path in the evidence folder: `<job>/<match id, escaped>.jpg`.
+pub fn evidence_path(job: Uuid, match_id: &str) -> PathBuf {
+    Path::new(&job.to_string()).join(format!("{}.jpg", file_name(match_id)))
 }
 
 /// Letters, digits, `-`, `_` and `.` are kept; any other byte becomes `=` and two hex digits, so that names are unique and

@@ -137,9 +137,9 @@ fn compare(
         return Ok(CandidateResult { ransac_checked: verdict.ransac_checked, found: None });
     };
     let match_id = MatchId::of(&image.img_id, &item.video_id, &frame.frame_id);
-    let path = evidence::evidence_path(evidence, item.job_id, &match_id.0);
+    let path = evidence::evidence_path(item.job_id, &match_id.0);
     let (product, scene) = (crate::media::load(&product_path)?, crate::media::load(&frame_path)?);
-    evidence::write(&path, &product.to_rgb8(), &scene.to_rgb8(), &found)?;
+    evidence::write(&evidence.join(&path), &product.to_rgb8(), &scene.to_rgb8(), &found)?;
     let found = Match {
         match_id,
         product_id: item.product_id.clone(),

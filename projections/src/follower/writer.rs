@@ -134,13 +134,13 @@ impl Writer {
 
     fn measure(&self, events: usize, started: Instant) {
         let name = self.followed.name.as_str();
-        metrics::gauge!("projection_position", "projection" => name).set(self.position.0 as f64);
-        metrics::counter!("projection_events_total", "projection" => name).increment(events as u64);
+        metrics::gauge!("matchbook_projection_position", "projection" => name).set(self.position.0 as f64);
+        metrics::counter!("matchbook_projection_events_total", "projection" => name).increment(events as u64);
         if events > 0 {
             // The age of the last visible event. The status reports the age of the first invisible one.
-            metrics::gauge!("projection_lag_seconds", "projection" => name)
+            metrics::gauge!("matchbook_projection_lag_seconds", "projection" => name)
                 .set(self.clock.now().seconds_since(self.recorded_at).max(0.0));
-            metrics::histogram!("projection_batch_seconds", "projection" => name)
+            metrics::histogram!("matchbook_projection_batch_seconds", "projection" => name)
                 .record(started.elapsed().as_secs_f64());
         }
     }

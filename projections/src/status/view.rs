@@ -178,7 +178,7 @@ impl ProjectionStatus {
             return Some(stop.remedy.clone().into_owned());
         }
         if self.state == ReportedState::Paused {
-            return Some(format!("resume it with POST /internal/projections/{}/resume", self.name));
+            return Some(format!("resume it with `matchbook projections resume {}`", self.name));
         }
         match (self.condition(), &self.rebuild) {
             (Condition::Starting, _) => Some("wait until it has caught up".to_owned()),

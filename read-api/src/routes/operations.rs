@@ -180,6 +180,8 @@ impl OperationRoutes {
         if !self.api.server.open_metrics {
             caller.0?.require(Role::Admin | Role::Service)?;
         }
+        // This updates the lag of each read model, also of one that has stopped.
+        self.api.models.status();
         let text = self.api.metrics.render();
         let wants_json = accept.0.is_some_and(|accept| accept.contains("application/json"));
         if !wants_json {

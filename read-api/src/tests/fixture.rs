@@ -36,6 +36,7 @@ use web::server::{self, Bounds};
 use web::shutdown::Shutdown;
 
 use super::events::{claimed, created, frames, images, match_found, match_id, phase, progress, requested};
+use crate::media::MediaFolder;
 use crate::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
 use crate::subjects::SubjectDirectory;
 use crate::{RAW_PATHS, ReadApi};
@@ -56,7 +57,8 @@ pub(crate) struct ReadApiFixture {
     pub(super) pace: Cell<Duration>,
     /// The time by which the producers' clocks are ahead of the server's.
     pub(super) ahead: Cell<Duration>,
-    _folder: tempfile::TempDir,
+    /// The media folder, among others.
+    pub(super) folder: tempfile::TempDir,
 }
 
 /// A response.
@@ -115,6 +117,7 @@ impl ReadApiFixture {
             version: "0.1.0",
             started_at: start(),
             access,
+            media: Some(MediaFolder::open(folder.path().to_owned(), access == Access::Keys).unwrap()),
             log: "memory".to_owned(),
             open_metrics: false,
             components,
@@ -143,7 +146,7 @@ impl ReadApiFixture {
             commands: Cell::new(1),
             pace: Cell::new(Duration::from_secs(1)),
             ahead: Cell::new(Duration::ZERO),
-            _folder: folder,
+            folder,
         }
     }
 

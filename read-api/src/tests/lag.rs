@@ -153,7 +153,7 @@ async fn every_status_route_reports_the_lag() {
     assert_eq!(ready.status, 200, "{}", ready.text);
     let health = fixture.get("/health").await.json();
     assert_eq!((&health["status"], &jobs(&health)["warning"]), (&json!("degraded"), &json!(true)));
-    let detail = "jobs: paused by an operator, 4 events behind the head, 0 %; resume it with POST /internal/projections/jobs/resume";
+    let detail = "jobs: paused by an operator, 4 events behind the head, 0 %; resume it with `matchbook projections resume jobs`";
     let warnings = fixture.get("/status").await.json()["warnings"].clone();
     assert!(warnings.as_array().unwrap().contains(&json!(detail)), "{warnings}");
 

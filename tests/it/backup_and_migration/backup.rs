@@ -206,3 +206,19 @@ async fn invalid_backup_or_restore_is_refused_without_changes() {
         assert!(contents(&root) == before && !at("new").exists(), "{words:?} changed something");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_refuses_to_start_on_a_backup() {
+    let mut server = Server::start(&[]).await;
+    running_job(&server, 1, 1).await;
+    let backup = server.folder.path().join("backup");
+    assert!(server.cli(&["events", "backup", "--to", text(&backup)]).status.success());
+    server.terminate();
+    let events = format!("embedded:{}", backup.display());
+    for arguments in [vec!["--data", text(&backup)], vec!["--event-log", &events]] {
+        let (code, message) =
+            failed(&server.cli(&[&["serve", "--listen=127.0.0.1:0"], &arguments[..]].concat()));
+        assert_eq!(code, Some(2), "{message}");
+        assert!(message.contains("is a backup") && message.contains("events restore"), "{message}");
+    }
+}

@@ -88,7 +88,7 @@ pub(crate) async fn assert_summary_is_exact(server: &Server, job: &str) {
     assert_eq!(shown, summary(server, job, "?force_refresh=true").await);
     assert_summary_matches_events(&shown, &events(server, job).await);
     let metrics = server.get("/metrics").await.text;
-    let repairs = metrics.lines().find(|line| line.starts_with("matching_summary_repairs_total"));
+    let repairs = metrics.lines().find(|line| line.starts_with("matchbook_matching_summary_repairs_total"));
     assert!(repairs.is_none_or(|line| line.ends_with(" 0")), "{repairs:?}");
 }
 

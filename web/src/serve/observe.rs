@@ -11,7 +11,7 @@ use crate::request::RequestId;
 use crate::routes::Route;
 
 /// Gauge: requests whose response has not started.
-pub const ACTIVE: &str = "http_server_active_requests";
+pub const ACTIVE: &str = "matchbook_http_active_requests";
 
 /// Unknown paths share a label, so that a scanner cannot create many time series.
 const UNMATCHED: &str = "unmatched";

@@ -30,7 +30,7 @@ pub const BEHIND_EVENTS_MAX: usize = 256;
 pub const BEHIND_BYTES_MAX: usize = 1 << 20;
 
 /// Counter: updates made for streams, each for all of its subscribers.
-pub const UPDATES: &str = "http_server_stream_updates_total";
+pub const UPDATES: &str = "matchbook_http_stream_updates_total";
 
 /// The approximate size up to which frames are written together.
 const WRITE_BYTES: usize = 16 * 1024;

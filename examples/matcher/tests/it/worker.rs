@@ -110,7 +110,8 @@ async fn match_has_a_score_and_an_evidence_image() {
     for found in server.bodies("matches").iter().flat_map(|body| body.as_array().unwrap()) {
         assert!((0.4..1.0).contains(&found["score"].as_f64().unwrap()), "{found}");
         assert_eq!((&found["product_id"], &found["img_id"]), (&json!("hedge"), &json!("hedge-1")));
-        let picture = image::open(found["evidence_path"].as_str().unwrap()).unwrap();
+        let picture =
+            image::open(setup.evidence.path().join(found["evidence_path"].as_str().unwrap())).unwrap();
         // Both images side by side: a product of 439 pixels, a frame of 640, and the margins.
         assert!(picture.width() > 439 + 640 && picture.height() >= 360);
     }
