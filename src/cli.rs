@@ -4,11 +4,13 @@ mod api_key;
 mod demo;
 mod doctor;
 mod events;
+mod jobs;
 mod projections;
 #[cfg(feature = "simulation")]
 mod simulate;
 mod token;
 mod vault;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   matchbook serve                          start the server on http://127.0.0.1:8080
   matchbook demo                           run a real matching job on it (needs a worker; ./run starts both)
+  matchbook jobs list --status running     list the jobs in progress; `show`, `cancel` and `retry` take the id of one
   matchbook events tail                    print every event as it is recorded
   matchbook events verify --data ./data    verify all checksums of a stopped server's log
   matchbook events repair --data ./data    show how a damaged log can be repaired; --apply does it, and deletes nothing
@@ -66,6 +69,16 @@ enum Command {
     Vault {
         #[command(subcommand)]
         command: vault::Vault,
+    },
+    /// List, show, cancel and retry jobs of a running server
+    Jobs {
+        #[command(subcommand)]
+        command: jobs::Jobs,
+    },
+    /// List and show the workers of a running server
+    Workers {
+        #[command(subcommand)]
+        command: workers::Workers,
     },
     /// Manage read models of a running server
     Projections {
@@ -110,6 +123,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(doctor) => doctor.run(cli.json).await,
         Command::Events { command } => command.run(cli.json).await,
         Command::Vault { command } => command.run(cli.json).await,
+        Command::Jobs { command } => command.run(cli.json).await,
+        Command::Workers { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,
@@ -138,6 +153,11 @@ fn parse() -> Result<Cli, Failure> {
     }
     let matches = command.get_matches();
     Cli::from_arg_matches(&matches).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// `1 match`, or `2 matches`.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn settings_file() -> Option<PathBuf> {

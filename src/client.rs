@@ -1,10 +1,15 @@
 //! The HTTP client of the commands. They use the public API of a running server.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use read_api::routes::operations::dto::Ready;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,7 +19,7 @@ use crate::failure::Failure;
 #[derive(Args, Clone, Debug)]
 pub struct Server {
     /// The server's address
-    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
     pub url: String,
     /// Token for the API; `matchbook token` mints one. Not needed on an open server
     #[arg(long, env = "MATCHBOOK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -24,12 +29,36 @@ pub struct Server {
 /// The timeout of a call without a stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most attempts of a call while the server does not respond, with a growing pause: about a minute in total.
-const ATTEMPTS_MAX: u32 = 12;
+const ATTEMPTS_MAX: u32 = 22;
+/// The longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// The most items of a list in one response.
+const PAGE_MAX: usize = 500;
+
+/// The address as it was given, without the slash at its end, so that a path can be added.
+fn server_url(text: &str) -> Result<String, String> {
+    let example = "write it as http://127.0.0.1:8080";
+    let url = reqwest::Url::parse(text).map_err(|error| format!("it is not a URL ({error}); {example}"))?;
+    match url.scheme() {
+        "http" if url.query().is_some() || url.fragment().is_some() => {
+            Err(format!("it must end after the path; {example}"))
+        }
+        "http" => Ok(text.trim_end_matches('/').to_owned()),
+        "https" => Err(
+            "https is not supported: run the command on the server's machine, or through a tunnel such as \
+             `ssh -L 8080:127.0.0.1:8080 HOST`"
+                .to_owned(),
+        ),
+        scheme => Err(format!("`{scheme}:` is not http; {example}")),
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct Client {
     server: Server,
     http: reqwest::Client,
+    /// Whether the server has responded before. Then a refused connection is probably a restart, which is waited for.
+    has_responded: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -38,11 +67,38 @@ impl Client {
             .connect_timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| Failure::Failed(format!("cannot create an HTTP client: {error}")))?;
-        Ok(Self { server, http })
+        Ok(Self { server, http, has_responded: Arc::default() })
     }
 
     pub fn url(&self) -> &str {
-        self.server.url.trim_end_matches('/')
+        &self.server.url
+    }
+
+    /// Whether the server has responded to this client.
+    pub fn has_responded(&self) -> bool {
+        self.has_responded.load(Ordering::Relaxed)
+    }
+
+    /// The first items of a list, and whether there are more.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn list(&self, path: &str, query: &[(&str, &str)], limit: usize) -> Result<List, Failure> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let size = (limit - items.len()).min(PAGE_MAX).to_string();
+            let parameters = query.iter().copied().chain([("limit", size.as_str())]);
+            let parameters = parameters.chain(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let encoded = parameters.map(|(name, value)| format!("{name}={}", in_query(value)));
+            let page: ListPage =
+                self.get(&format!("{path}?{}", encoded.collect::<Vec<_>>().join("&"))).await?;
+            items.extend(page.items);
+            cursor = page.next_cursor;
+            if cursor.is_none() || items.len() >= limit {
+                return Ok(List { items, has_more: cursor.is_some() });
+            }
+        }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -52,7 +108,7 @@ impl Client {
     /// Asks once whether the server is ready.
     pub async fn ready(&self) -> Result<Ready, Failure> {
         let request = self.request(Method::GET, "/ready").timeout(Duration::from_secs(5));
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = self.response(request.send().await)?;
         // A server that is not ready answers 503 with the same object.
         let is_object = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
         let answer = if is_object { answer } else { check_status(answer).await? };
@@ -81,7 +137,7 @@ impl Client {
     /// Sends one request without retries, and returns the server's time.
     pub async fn probe(&self, path: &str) -> Result<Option<std::time::SystemTime>, Failure> {
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(5));
-        let answer = check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
+        let answer = check_status(self.response(request.send().await)?).await?;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
         Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
     }
@@ -89,7 +145,7 @@ impl Client {
     /// Opens a streaming response.
     pub async fn stream(&self, path: &str, accept: &str) -> Result<Response, Failure> {
         let request = self.request(Method::GET, path).header("accept", accept);
-        check_status(request.send().await.map_err(|error| self.unreachable(&error))?).await
+        check_status(self.response(request.send().await)?).await
     }
 
     async fn send(
@@ -109,13 +165,14 @@ impl Client {
                 request = request.header("idempotency-key", key);
             }
             attempts += 1;
-            match request.send().await {
-                Ok(answer) if !is_retryable(answer.status()) || attempts == ATTEMPTS_MAX => {
-                    return check_status(answer).await;
-                }
-                Err(error) if attempts == ATTEMPTS_MAX => return Err(self.unreachable(&error)),
-                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(250) * attempts.min(20)).await,
+            let is_last = attempts == ATTEMPTS_MAX;
+            match self.response(request.send().await) {
+                Ok(answer) if is_last || !is_retryable(answer.status()) => return check_status(answer).await,
+                Err(failure) if is_last || !self.has_responded() => return Err(failure),
+                Err(failure) if attempts == 1 => eprintln!("{failure}; trying again for a minute"),
+                Ok(_) | Err(_) => {}
             }
+            tokio::time::sleep((Duration::from_millis(250) * attempts).min(PAUSE_MAX)).await;
         }
     }
 
@@ -127,12 +184,43 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        Failure::Unreachable(format!(
-            "no response from {}: {error}; is the server running? (`matchbook serve`, or --url)",
+    fn response(&self, result: reqwest::Result<Response>) -> Result<Response, Failure> {
+        let error = match result {
+            Ok(response) => {
+                self.has_responded.store(true, Ordering::Relaxed);
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        // The outer errors repeat the address.
+        let mut cause: &dyn Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Err(Failure::Unreachable(format!(
+            "no response from {}: {cause}; start the server with `matchbook serve`, or set its address with --url or \
+             MATCHBOOK_URL",
             self.url()
-        ))
+        )))
     }
+}
+
+/// The items of a list.
+#[derive(Debug)]
+pub struct List {
+    pub items: Vec<Value>,
+    /// Whether the list continues after them.
+    pub has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct ListPage {
+    items: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+fn in_query(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, NON_ALPHANUMERIC)
 }
 
 /// Whether the same call may succeed later.
@@ -167,4 +255,28 @@ async fn parse_body<T: DeserializeOwned>(answer: Response) -> Result<T, Failure>
             "the server's response cannot be parsed: {error}; is it a matchbook server of this version?"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_that_is_not_an_http_url_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("nonsense", "not a URL"),
+            ("", "not a URL"),
+            ("localhost:8080", "`localhost:` is not http"),
+            ("127.0.0.1:8080", "not a URL"),
+            ("http://", "not a URL"),
+            ("http://127.0.0.1:99999", "not a URL"),
+            ("http://127.0.0.1:8080/?a=b", "must end after the path"),
+            ("https://matchbook.example", "https is not supported"),
+        ] {
+            let error = server_url(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        assert_eq!(server_url("http://[::1]:8080/"), Ok("http://[::1]:8080".to_owned()));
+        assert_eq!(server_url("http://proxy/matchbook/"), Ok("http://proxy/matchbook".to_owned()));
+    }
 }

@@ -10,14 +10,20 @@ use std::time::Duration;
 use clap::Args;
 use domain::image_matching::summary::Summary;
 use domain::job::history::Status;
+use event_schemas::job::Phase;
 use serde_json::{Value, json};
 
+use super::counted;
 use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, print, print_progress};
 
 /// The frames per second of the clip that the frames were taken from.
 const FRAMES_PER_SECOND: u64 = 25;
 const POLL_EVERY: Duration = Duration::from_millis(500);
+/// The most open jobs among which one with the same name is searched.
+const OPEN_JOBS_MAX: usize = 500;
+/// The most workers that are looked at.
+const WORKERS_MAX: usize = 500;
 
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
@@ -32,66 +38,107 @@ pub(crate) struct Demo {
     /// Issue the match requests and return, without waiting for the end of the job
     #[arg(long)]
     no_wait: bool,
-    /// Continue with a job that was created with --no-wait
+    /// Continue with this job, which an earlier run created
     #[arg(long, value_name = "ID", conflicts_with = "no_wait")]
-    job: Option<String>,
+    job: Option<uuid::Uuid>,
+    /// Continue with the newest open job of this name, if there is one, instead of creating another
+    #[arg(long, conflicts_with = "job")]
+    resume: bool,
 }
 
 impl Demo {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server.clone())?;
-        let id = match &self.job {
-            Some(id) => id.clone(),
-            None => self.create(&client, json).await?,
-        };
+        let view = self.find_or_create(&client).await?;
+        let id = text(&view, "job_id").to_owned();
+        let job = format!("/jobs/{id}");
+        self.issue_requests(&client, &view, &job, json).await?;
         if self.no_wait {
             return print_job(&id, json);
         }
-        let job = format!("/jobs/{id}");
         let summary = wait(&client, &job, json).await?;
-        for phase in ["evidence", "completed"] {
-            let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
+        if summary.phase != Phase::Completed {
+            for phase in ["evidence", "completed"] {
+                let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
+            }
         }
         if json {
             let summary: Summary = client.get(&format!("{job}/matching/summary")).await?;
             print(&json!(summary))?;
         } else {
             print(&format_args!(
-                "done: {} of {} candidates processed, {} matches found, {} with an evidence image",
+                "done: {} of {} candidates processed, {} found, {} with an evidence image",
                 summary.candidates_processed,
                 summary.candidates_total,
-                summary.matches_found,
+                counted(summary.matches_found, "match", "matches"),
                 summary.matches_with_evidence,
             ))?;
         }
         Ok(())
     }
 
-    /// Creates the job and issues its match requests. Returns its id.
-    async fn create(&self, client: &Client, json: bool) -> Result<String, Failure> {
+    /// The job to run.
+    async fn find_or_create(&self, client: &Client) -> Result<Value, Failure> {
+        if let Some(id) = &self.job {
+            return client.get(&format!("/jobs/{id}")).await;
+        }
+        if self.resume {
+            for filter in [("status", "running"), ("status", "pending"), ("phase", "evidence")] {
+                let query = [("kind", "product_video_matching"), ("q", self.name.as_str()), filter];
+                let open = client.list("/jobs", &query, OPEN_JOBS_MAX).await?;
+                if let Some(job) = open.items.into_iter().find(|job| text(job, "name") == self.name) {
+                    return Ok(job);
+                }
+            }
+        }
+        client.post("/jobs", &json!({ "name": self.name })).await
+    }
+
+    /// Issues the match requests of a job that does not have any yet.
+    async fn issue_requests(
+        &self,
+        client: &Client,
+        view: &Value,
+        job: &str,
+        json: bool,
+    ) -> Result<(), Failure> {
+        // A new job has neither a status nor counters.
+        let is_open = ["", "pending", "running"].contains(&text(view, "status"));
+        let issued = view.pointer("/counters/match_requests").and_then(Value::as_u64).unwrap_or_default();
+        if !is_open || issued > 0 {
+            return Ok(());
+        }
         let products = products(&self.media)?;
         let frames = images_in(&self.media.join("frames"))?;
-        let job: Value = client.post("/jobs", &json!({ "name": self.name })).await?;
-        let id = job.get("job_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let job = format!("/jobs/{id}");
-        self.register(client, &job, &products, &frames).await?;
+        self.register(client, job, text(view, "phase"), &products, &frames).await?;
         if !json {
+            let id = text(view, "job_id");
             print(&format_args!("job {id}: {} products, {} frames", products.len(), frames.len()))?;
             print(&format_args!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url()))?;
         }
-        Ok(id)
+        Ok(())
     }
 
-    /// Registers products and frames, and issues one match request for each product.
+    /// Registers products and frames, and issues one match request for each product. A job in a later phase than `queued`
+    /// was left by an interrupted run, and is not moved back.
     async fn register(
         &self,
         client: &Client,
         job: &str,
+        phase: &str,
         products: &BTreeMap<String, Vec<String>>,
         frames: &[String],
     ) -> Result<(), Failure> {
-        let phase = |phase: &'static str| json!({ "phase": phase });
-        let _: Value = client.put(&format!("{job}/phase"), &phase("collecting")).await?;
+        let phases = ["queued", "collecting", "extracting", "matching"];
+        let passed = phases.iter().position(|passed| *passed == phase).unwrap_or_default();
+        let enter = async |phase: usize| match phases.get(phase) {
+            Some(name) if phase > passed => {
+                let entered = client.put::<Value>(&format!("{job}/phase"), &json!({ "phase": name })).await;
+                entered.map(drop)
+            }
+            _ => Ok(()),
+        };
+        enter(1).await?;
         let body: Vec<Value> = products
             .iter()
             .map(|(product, images)| {
@@ -104,7 +151,7 @@ impl Demo {
             .collect();
         let _: Value = client.post(&format!("{job}/products"), &body.into()).await?;
 
-        let _: Value = client.put(&format!("{job}/phase"), &phase("extracting")).await?;
+        enter(2).await?;
         let video = "big-buck-bunny";
         let listed: Vec<Value> = frames
             .iter()
@@ -116,7 +163,7 @@ impl Demo {
         let _: Value =
             client.post(&format!("{job}/videos"), &json!([{ "video_id": video, "frames": listed }])).await?;
 
-        let _: Value = client.put(&format!("{job}/phase"), &phase("matching")).await?;
+        enter(3).await?;
         let requests: Vec<Value> = products
             .iter()
             .map(|(product, images)| {
@@ -138,16 +185,20 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Summary, Failure
     let mut shown = String::new();
     loop {
         let summary: Summary = client.get(&format!("{job}/matching/summary")).await?;
-        let line = progress_line(&summary);
+        let is_done = summary.queue_depth == 0 && summary.candidates_unprocessed == 0;
+        if summary.status != Status::Running && summary.status != Status::Completed {
+            let status = summary.status.into_str();
+            return Err(Failure::Failed(format!("the job ended early: it is {status}")));
+        }
+        let mut line = progress_line(&summary);
+        if summary.candidates_processed == 0 && summary.blockers.is_empty() && !is_done {
+            line.push_str(&format!(" [{}]", reason_for_no_progress(client).await));
+        }
         if !json && line != shown {
             print_progress(&line)?;
             shown = line;
         }
-        if summary.status != Status::Running {
-            let status = summary.status.into_str();
-            return Err(Failure::Failed(format!("the job ended early: it is {status}")));
-        }
-        if summary.queue_depth == 0 && summary.candidates_unprocessed == 0 {
+        if is_done || summary.status == Status::Completed {
             if !json && std::io::stdout().is_terminal() {
                 print(&"")?;
             }
@@ -155,6 +206,26 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Summary, Failure
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
+}
+
+/// Why no candidate is processed yet, for a job without blockers.
+async fn reason_for_no_progress(client: &Client) -> String {
+    let Ok(workers) = client.list("/internal/workers", &[], WORKERS_MAX).await else {
+        return "waiting for the first report of a worker".to_owned();
+    };
+    let is_matcher = |worker: &&Value| {
+        let kinds = worker.get("kinds").and_then(Value::as_array).into_iter().flatten();
+        text(worker, "presence") == "present" && kinds.into_iter().any(|kind| kind == "match_request")
+    };
+    match workers.items.iter().filter(is_matcher).count() {
+        0 => "no worker is present: start one with `matchbook-matcher`".to_owned(),
+        1 => "1 worker is present, and has not reported its first candidate yet".to_owned(),
+        present => format!("{present} workers are present, and have not reported their first candidates yet"),
+    }
+}
+
+fn text<'a>(object: &'a Value, member: &str) -> &'a str {
+    object.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn progress_line(summary: &Summary) -> String {
@@ -167,10 +238,10 @@ fn progress_line(summary: &Summary) -> String {
     let blockers = &summary.blockers;
     let blockers = if blockers.is_empty() { String::new() } else { format!(" [{}]", blockers.join("; ")) };
     format!(
-        "{}{} {done}/{total} candidates, {} matches{eta}{blockers}",
+        "{}{} {done}/{total} candidates, {}{eta}{blockers}",
         "█".repeat(filled),
         "░".repeat(30 - filled),
-        summary.matches_found,
+        counted(summary.matches_found, "match", "matches"),
     )
 }
 

@@ -134,6 +134,7 @@ impl Tail {
             .await;
             // After a restart of the server, the tail resumes after the last printed event.
             match ended {
+                Err(failure) if !client.has_responded() => return Err(failure),
                 Ok(()) | Err(Failure::Unreachable(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
                 Err(failure) => return Err(failure),
             }

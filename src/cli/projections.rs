@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use projections::Name;
 use projections::status::{Condition, ProjectionStatus, RebuildStatus, ReportedState};
-use read_api::routes::projection::dto::{ProjectionList, RebuildAccepted};
+use read_api::routes::projection::dto::{ProjectionCommandAccepted, ProjectionList, RebuildAccepted};
 use serde_json::json;
 
 use matchbook::client::{Client, Server};
@@ -23,6 +23,19 @@ pub(crate) enum Projections {
     List(List),
     /// Rebuild a read model from the log alongside the live generation, switch to it (blue/green), and wait for that
     Rebuild(Rebuild),
+    /// Pause a read model at its position; reads continue
+    Pause(Control),
+    /// Resume a paused read model, or let a stopped one try its event again
+    Resume(Control),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Control {
+    #[command(flatten)]
+    server: Server,
+    /// The name of the read model
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(Name::NAMES))]
+    name: String,
 }
 
 #[derive(Args, Debug)]
@@ -48,6 +61,8 @@ impl Projections {
         match self {
             Self::List(list) => list.run(json).await,
             Self::Rebuild(rebuild) => rebuild.run(json).await,
+            Self::Pause(control) => control.run("pause", json).await,
+            Self::Resume(control) => control.run("resume", json).await,
         }
     }
 }
@@ -83,6 +98,18 @@ impl List {
             }
         }
         Ok(())
+    }
+}
+
+impl Control {
+    async fn run(self, command: &str, json: bool) -> Result<(), Failure> {
+        let path = format!("/internal/projections/{}/{command}", self.name);
+        let accepted: ProjectionCommandAccepted = Client::new(self.server)?.post(&path, &json!({})).await?;
+        if json {
+            print(&json!(accepted))
+        } else {
+            print(&format_args!("{}: {}", accepted.name, accepted.detail))
+        }
     }
 }
 

@@ -75,14 +75,103 @@ async fn doctor_reports_a_healthy_server() {
     );
 }
 
+/// The exit code and the errors of a command that is run without a server.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_matchbook")).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Every command that uses a running server.
+const CLIENTS: [&[&str]; 11] = [
+    &["doctor", "--ready"],
+    &["demo"],
+    &["events", "tail"],
+    &["events", "tail", "--from", "0"],
+    &["events", "export"],
+    &["jobs", "list"],
+    &["jobs", "show", "018f0000-0000-7000-8000-000000000001"],
+    &["workers", "list"],
+    &["projections", "list"],
+    &["projections", "rebuild", "jobs"],
+    &["projections", "pause", "jobs"],
+];
+
 #[test]
-fn unreachable_server_url_is_named_in_the_error() {
-    let failed = std::process::Command::new(env!("CARGO_BIN_EXE_matchbook"))
-        .args(["doctor", "--ready", "--url", "http://127.0.0.1:1"])
-        .output()
-        .unwrap();
-    assert_eq!(failed.status.code(), Some(69));
-    assert!(String::from_utf8_lossy(&failed.stderr).contains("http://127.0.0.1:1"));
+fn unreachable_server_url_is_named_without_retries() {
+    // Retries would take a minute for each command.
+    for client in CLIENTS {
+        let (code, message) = run(&[client, &["--url", "http://127.0.0.1:1"]].concat());
+        assert_eq!(code, Some(69), "{client:?}: {message}");
+        assert!(message.contains("http://127.0.0.1:1") && message.contains("refused"), "{message}");
+        assert!(message.contains("MATCHBOOK_URL"), "{message}");
+    }
+}
+
+#[test]
+fn invalid_server_url_is_wrong_usage() {
+    for client in CLIENTS {
+        let (code, message) = run(&[client, &["--url", "nonsense"]].concat());
+        assert_eq!(code, Some(2), "{client:?}: {message}");
+        assert!(message.contains("nonsense") && message.contains("not a URL"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_in_use_is_refused_before_anything_is_opened() {
+    let server = Server::start(&[]).await;
+    let data = server.folder.path().join("other");
+    let address = server.url.trim_start_matches("http://");
+    let data_flag = format!("--data={}", data.display());
+    let (code, message) = run(&["serve", "--listen", address, &data_flag]);
+    assert_eq!(code, Some(75), "{message}");
+    assert!(message.contains(address) && message.contains("--listen"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(!data.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_listed_shown_cancelled_and_retried() {
+    let server = Server::start(&[]).await;
+    let id = running_job(&server, 1, 2).await;
+    server.get_at_head("/jobs").await;
+    let listed = lines(&server.cli(&["jobs", "list", "--status", "running", "--json"]));
+    assert_eq!(listed.iter().map(|job| job["id"].clone()).collect::<Vec<_>>(), [json!(id)]);
+    assert!(lines(&server.cli(&["jobs", "list", "--status", "failed", "--json"])).is_empty());
+    let shown = server.cli(&["jobs", "show", &id]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("in phase matching"), "{shown:?}");
+    set_phase(&server, &id, "failed").await;
+    for (command, phase) in [("retry", "queued"), ("cancel", "cancelled")] {
+        let output = server.cli(&["jobs", command, &id]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("job {id}: {phase}\n"), "{output:?}");
+    }
+    let again = server.cli(&["jobs", "retry", &id]);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_projection_is_resumed() {
+    let server = Server::start(&[]).await;
+    for (command, state) in [("pause", "paused"), ("resume", "live")] {
+        let output = server.cli(&["projections", command, "jobs"]);
+        assert!(output.status.success(), "{output:?}");
+        wait_until("it has the state", async || projection(&server, "jobs").await["state"] == state).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_has_a_prefix_and_a_description() {
+    let server = Server::start(&[]).await;
+    let id = running_job(&server, 1, 2).await;
+    summary(&server, &id, "").await;
+    let text = server.get("/metrics").await.text;
+    let names = |kind: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(kind)?.split_whitespace().next());
+        lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(names("# TYPE ").len() > 10, "{text}");
+    assert_eq!(names("# TYPE "), names("# HELP "));
+    assert!(names("# TYPE ").iter().all(|name| name.starts_with("matchbook_")), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,4 +193,18 @@ async fn documents_and_pages_are_served_without_other_hosts() {
     let console =
         server.send(reqwest::Method::GET, "/", &[("accept", "text/html,application/xhtml+xml")], None).await;
     assert!(console.text.contains("<html"), "{}", console.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_of_a_paused_read_model_is_a_metric() {
+    let server = Server::start(&[]).await;
+    server.post("/internal/projections/jobs/pause", &json!({})).await.expect(200);
+    server.post("/jobs", &json!({ "name": "a job" })).await.expect(201);
+    wait_until("the lag grows", async || {
+        let text = server.get("/metrics").await.text;
+        let sample = "matchbook_projection_lag_seconds{projection=\"jobs\"} ";
+        text.lines()
+            .any(|line| line.strip_prefix(sample).is_some_and(|lag| lag.parse::<f64>().unwrap() > 0.0))
+    })
+    .await;
 }

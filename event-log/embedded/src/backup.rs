@@ -74,7 +74,10 @@ pub struct BackedUp {
     pub bytes: u64,
     /// The number of new bytes, which were copied.
     pub copied_bytes: u64,
+    /// The number of events in the copied files; the last file is copied each time.
     pub copied_events: u64,
+    /// The number of events that the previous backup does not have.
+    pub new_events: u64,
 }
 
 /// The number of bytes that are copied between two syncs. It limits the time that a server on the same disk waits for its
@@ -191,6 +194,7 @@ fn back_up_after(
         bytes: manifest.bytes(),
         copied_bytes,
         copied_events,
+        new_events: manifest.head.0 - previous.map_or(0, |previous| previous.head.0),
     })
 }
 

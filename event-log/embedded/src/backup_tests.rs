@@ -111,10 +111,11 @@ fn second_backup_is_incremental() {
     let second = back_up(&disk, &backup).unwrap();
     assert_eq!((first.copied_events, second.head), (120, Position(130)));
     assert!(second.copied_events < 40, "{second:?}");
+    assert_eq!((first.new_events, second.new_events), (120, 10));
     assert!(second.copied_bytes < second.bytes / 3, "{second:?}");
     assert_eq!(restored(&backup).unwrap(), read_all(&writer).unwrap());
     let third = back_up(&disk, &backup).unwrap();
-    assert_eq!((third.head, third.files), (second.head, second.files));
+    assert_eq!((third.head, third.files, third.new_events), (second.head, second.files, 0));
 }
 
 #[test]

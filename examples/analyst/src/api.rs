@@ -99,7 +99,7 @@ impl Api {
         let claimed: Claimed = serde_json::from_slice(&answer).map_err(|error| Refused {
             path,
             status: StatusCode::OK,
-            problem: format!("the response cannot be parsed ({error}); is --server a matchbook server?"),
+            problem: format!("the response cannot be parsed ({error}); is --url a matchbook server?"),
         })?;
         Ok(claimed.items.into_iter().next())
     }

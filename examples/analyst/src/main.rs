@@ -15,9 +15,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
-    /// The Matchbook server.
-    #[arg(long, env = "ANALYST_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
+    /// The address of the Matchbook server.
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
+    url: String,
     /// The worker id; the host name and the process id by default.
     #[arg(long, env = "ANALYST_WORKER_ID")]
     worker_id: Option<String>,
@@ -46,6 +46,16 @@ enum Failure {
     Refused(#[from] Refused),
     #[error("cannot set up signals and timers: {0}")]
     System(#[from] std::io::Error),
+}
+
+/// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
+fn server_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        // Built without TLS: a worker runs next to its server, or behind a proxy for TLS.
+        Ok(url) if url.scheme() == "http" => Ok(text.trim_end_matches('/').to_owned()),
+        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
+        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,7 +90,7 @@ async fn work(cli: Cli) -> Result<StopReason, Failure> {
         }
     };
     let worker_id = cli.worker_id.unwrap_or_else(default_worker_id);
-    let api = Api::new(&cli.server, worker_id, cli.token)?;
+    let api = Api::new(&cli.url, worker_id, cli.token)?;
     let context =
         WorkContext { media: cli.media, pace: Duration::from_millis(cli.pace_ms), faults: cli.faults };
     let worker = Worker { api, context, until_idle: cli.until_idle.map(Duration::from_secs) };

@@ -37,9 +37,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The Matchbook server.
-    #[arg(long, env = "ARENA_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
+    /// The address of the Matchbook server.
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
+    url: String,
     /// The seed of the players and their strengths.
     #[arg(long, env = "ARENA_SEED", default_value_t = 1)]
     seed: u64,
@@ -82,6 +82,16 @@ struct BotsArgs {
     /// The tenant of the players, on a server without keys.
     #[arg(long, env = "ARENA_TENANT", default_value = "default")]
     tenant: String,
+}
+
+/// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
+fn server_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        // Built without TLS: the program runs next to its server, or behind a proxy for TLS.
+        Ok(url) if url.scheme() == "http" => Ok(text.trim_end_matches('/').to_owned()),
+        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
+        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -148,7 +158,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
         length: Duration::from_secs_f64(args.game_seconds),
         aborted_share: args.aborted_share,
     };
-    let reporter = Reporter::new(Api::new(&args.common.server, args.token)?);
+    let reporter = Reporter::new(Api::new(&args.common.url, args.token)?);
     let arena = Arc::new(Arena::new(rules, Some(reporter)));
     for fault in args.fault {
         arena.faults.add(fault)?;
@@ -159,7 +169,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
             "fault injected"
         );
     }
-    tracing::info!(listen = %listener.local_addr()?, server = args.common.server, "serving games");
+    tracing::info!(listen = %listener.local_addr()?, server = args.common.url, "serving games");
     tokio::select! {
         never = service::serve(Arc::clone(&arena), listener) => match never {},
         () = stop => {}
@@ -172,7 +182,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
 
 async fn bots(args: BotsArgs) -> Result<(), Failure> {
     let stop = stop()?;
-    let api = Api::new(&args.common.server, None)?;
+    let api = Api::new(&args.common.url, None)?;
     let settings = CrowdSettings {
         tenant: args.tenant,
         players: args.players,

@@ -39,9 +39,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct WorkArgs {
-    /// The Matchbook server.
-    #[arg(long, env = "MATCHER_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
+    /// The address of the Matchbook server.
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
+    url: String,
     /// The worker id; the host name and the process id by default.
     #[arg(long, env = "MATCHER_WORKER_ID")]
     worker_id: Option<String>,
@@ -73,6 +73,16 @@ struct CheckArgs {
     /// Print JSON, with every match.
     #[arg(long)]
     json: bool,
+}
+
+/// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
+fn server_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        // Built without TLS: a worker runs next to its server, or behind a proxy for TLS.
+        Ok(url) if url.scheme() == "http" => Ok(text.trim_end_matches('/').to_owned()),
+        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
+        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
+    }
 }
 
 fn main() -> ExitCode {
@@ -137,7 +147,7 @@ async fn work(args: WorkArgs) -> Result<(), Failure> {
         }
     };
     let worker_id = WorkerId(args.worker_id.unwrap_or_else(default_worker_id));
-    let api = Api::new(&args.server, worker_id, args.token.as_deref())?;
+    let api = Api::new(&args.url, worker_id, args.token.as_deref())?;
     let context = WorkContext {
         media: Arc::new(Media::new(args.media)),
         evidence: args.evidence,

@@ -10,6 +10,7 @@ use event_log_embedded::{BackedUp, BackupError, OfflineReadError, Restored};
 use event_schemas::time::Timestamp;
 use serde_json::json;
 
+use super::super::counted;
 use super::events_folder;
 use super::progress::ProgressReporter;
 use matchbook::failure::{Failure, open_failure, print};
@@ -55,19 +56,22 @@ impl Backup {
     }
 
     fn report(&self, backed_up: &BackedUp, took: Duration, json: bool) -> Result<(), Failure> {
-        let BackedUp { log, head, recorded_at, files, bytes, copied_bytes, copied_events } = backed_up;
+        let BackedUp { log, head, recorded_at, files, bytes, copied_bytes, copied_events, new_events } =
+            backed_up;
         if json {
             return print(&json!({
                 "log": log.id, "epoch": log.epoch, "head": head, "recorded_at": recorded_at, "files": files,
-                "bytes": bytes, "copied_bytes": copied_bytes, "copied_events": copied_events,
+                "bytes": bytes, "copied_bytes": copied_bytes, "copied_events": copied_events, "new_events": new_events,
                 "seconds": took.as_secs_f64(), "vault": "not included",
             }));
         }
         print(&format_args!(
-            "{} contains all events up to position {head}{}: {} in {files} files; {copied_events} events copied, {}, in {:.1} s",
+            "{} contains all events up to position {head}{}: {} in {}; {}, {} copied in {:.1} s",
             self.to.display(),
             recorded(*recorded_at),
             size(*bytes),
+            counted(*files as u64, "file", "files"),
+            counted(*new_events, "event is new", "events are new"),
             size(*copied_bytes),
             took.as_secs_f64(),
         ))?;

@@ -21,7 +21,7 @@ pub(crate) fn free_address() -> String {
 
 impl Arena {
     pub(crate) async fn start(server: &Server, address: &str, arguments: &[&str]) -> Self {
-        let child = spawn(&["serve", "--server", &server.url, "--listen", address], arguments);
+        let child = spawn(&["serve", "--url", &server.url, "--listen", address], arguments);
         let arena = Self { child, url: format!("http://{address}"), http: reqwest::Client::new() };
         let is_ready = async || arena.http.get(format!("{}/health", arena.url)).send().await.is_ok();
         wait_until("the game server is ready", is_ready).await;
@@ -64,7 +64,7 @@ pub(crate) struct Players(Child);
 
 impl Players {
     pub(crate) fn start(server: &Server, arguments: &[&str]) -> Self {
-        Self(spawn(&["bots", "--server", &server.url], arguments))
+        Self(spawn(&["bots", "--url", &server.url], arguments))
     }
 
     /// Sends SIGTERM, on which the players cancel their entries and challenges, and returns the exit code.

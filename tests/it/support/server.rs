@@ -335,7 +335,7 @@ pub(crate) struct Analyst(Child);
 impl Analyst {
     pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
         let child = Command::new(example("matchbook-analyst"))
-            .args(["--server", &server.url, "--worker-id", id, "--media"])
+            .args(["--url", &server.url, "--worker-id", id, "--media"])
             .arg(media)
             .args(arguments)
             .stdin(Stdio::null())
@@ -366,7 +366,7 @@ pub(crate) struct Matcher(Child);
 impl Matcher {
     pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
         let child = Command::new(matcher())
-            .args(["--server", &server.url, "--worker-id", id, "--media"])
+            .args(["--url", &server.url, "--worker-id", id, "--media"])
             .arg(media)
             .arg("--evidence")
             .arg(server.folder.path().join("evidence"))
