@@ -18,7 +18,7 @@ const STOPPED = {
 
 /** Shows an analysis in a job view, and keeps it up to date until the view is closed. */
 export async function showAnalysis(view, { tile, nameOf }) {
-  for (const part of [view.travelPart, view.matchesPart]) part.remove();
+  for (const part of [view.travel.part, view.matches.part]) part.remove();
   const parts = build(view);
   const path = `/api/v1/analysis/${view.id}`;
   const load = async () => {
@@ -52,6 +52,7 @@ export async function showAnalysis(view, { tile, nameOf }) {
   };
   // `notice` calls it for a job that was retried.
   view.connect = connect;
+  view.rest = reload;
   connect();
   // Times and the estimate change between events.
   const tick = setInterval(() => {
@@ -66,11 +67,11 @@ function build(view) {
   const found = el("tbody");
   const head = ["From", "To", "Score", "Why"].map((name) => el("th", { scope: "col" }, name));
   const note = el("p", { class: "subtle" });
-  const table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "found-title", hidden: true },
+  const table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of highlights", hidden: true },
     el("table", {}, el("thead", {}, el("tr", {}, head)), found));
-  const result = el("section", { "aria-labelledby": "found-title", hidden: true }, el("h3", { id: "found-title" }, "Highlights"), note, table);
-  view.tiles.before(el("section", { "aria-labelledby": "stages-title" }, el("h3", { id: "stages-title" }, "Stages"), stages));
-  view.tiles.after(result, el("section", { "aria-labelledby": "attempts-title" }, el("h3", { id: "attempts-title" }, "Attempts"), attempts));
+  const result = el("section", { "aria-labelledby": "found-title", hidden: true }, el("h2", { id: "found-title" }, "Highlights"), note, table);
+  view.tiles.before(el("section", { "aria-labelledby": "stages-title" }, el("h2", { id: "stages-title" }, "Stages"), stages));
+  view.tiles.after(result, el("section", { "aria-labelledby": "attempts-title" }, el("h2", { id: "attempts-title" }, "Attempts"), attempts));
   return { stages, attempts, result, note, table, found };
 }
 
@@ -79,6 +80,7 @@ function show(view, parts, analysis, tile) {
   const stage = analysis.phase === analysis.status ? attempt.slice(3) : `${analysis.current_stage}${attempt}`;
   view.status.replaceChildren(chip(analysis.status), " ", el("span", { class: "subtle" }, stage));
   view.meter.replaceChildren(bar(analysis, "Progress"), el("span", { class: "num" }, percent(analysis)));
+  view.actions.show(analysis);
   view.blockers.replaceChildren(...problems(analysis));
   const eta = analysis.eta ? `${duration(analysis.eta.low)} – ${duration(analysis.eta.high)}` : null;
   const basis = analysis.eta ? `${words(analysis.eta.basis)}, ${count(analysis.eta.samples)}` : null;
@@ -118,7 +120,10 @@ function problems(analysis) {
 
 function attemptLine(attempt) {
   const workers = attempt.worker_ids.length > 0 ? attempt.worker_ids.join(", then ") : "no worker yet";
-  const times = `waited ${duration(attempt.queue_seconds)}, worked ${duration(attempt.run_seconds)}`;
+  // The timeline's stay in the queue is the delay and the wait together.
+  const delay = attempt.due_at ? Math.max(0, (Date.parse(attempt.due_at) - Date.parse(attempt.queued_at)) / 1000) : 0;
+  const delayed = delay > 0 ? `delayed ${duration(delay)}, ` : "";
+  const times = `${delayed}waited ${duration(attempt.queue_seconds)} for a worker, worked ${duration(attempt.run_seconds)}`;
   return el("li", {},
     el("span", { class: "phase" }, `Attempt ${attempt.attempt}`), el("span", {}, workers), el("span", { class: "subtle" }, times),
     attempt.error ? el("span", { class: "attempt-error" }, attempt.error.user_message) : null);

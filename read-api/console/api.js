@@ -47,6 +47,24 @@ export async function get(path, { accept = [], fresh = false } = {}) {
   return body;
 }
 
+async function respond(path, options) {
+  const response = await fetch(path, { ...options, cache: "no-store" });
+  if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+/** POSTs a command without a body. */
+export async function post(path) {
+  const response = await respond(path, { method: "POST", headers: headers({ Accept: "application/json" }) });
+  return response.json();
+}
+
+/** GETs an image. */
+export async function image(path) {
+  const response = await respond(path, { headers: headers({ Accept: "image/*, application/problem+json" }) });
+  return response.blob();
+}
+
 /**
  * Subscribes to a stream of server-sent events until it ends. `onEvent(name, data)` gets each event, `onState` one of
  * `live`, `waiting`, `ended`. Returns a function that stops it. Uses `fetch`: an EventSource cannot send a token, and does

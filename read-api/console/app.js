@@ -4,6 +4,7 @@ import { get, setToken, token } from "./api.js";
 import { count, setText } from "./dom.js";
 import { JobList } from "./jobs.js";
 import { JobView } from "./job.js";
+import { Operations } from "./operations.js";
 import { Pools, showGameService } from "./pools.js";
 
 const STATUS_MS = 2000;
@@ -21,10 +22,12 @@ function showError(error) {
 const jobs = new JobList({ onError: showError, onLoaded: (items) => view?.notice(items.find((job) => job.id === view.id)) });
 
 const pools = new Pools();
+const operations = new Operations();
 
 /** Shows all sections, or one of them; the list of jobs stays visible beside an open job. */
 function section(name) {
   main.dataset.section = name;
+  operations.show(name === "operations");
   for (const link of document.querySelectorAll(".sections a")) {
     if (link.dataset.section === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -37,9 +40,9 @@ function route() {
   view = null;
   main.classList.toggle("has-detail", id !== null);
   jobs.select(id);
-  section(id !== null ? "jobs" : location.hash.match(/^#\/(jobs|pools)$/)?.[1] ?? "all");
+  section(id !== null ? "jobs" : location.hash.match(/^#\/(jobs|pools|operations)$/)?.[1] ?? "all");
   if (id === null) {
-    document.title = main.dataset.section === "pools" ? "Pools · Matchbook" : "Matchbook";
+    document.title = { pools: "Pools · Matchbook", operations: "Operations · Matchbook" }[main.dataset.section] ?? "Matchbook";
     return;
   }
   document.title = "Job · Matchbook";

@@ -21,6 +21,8 @@ export function setText(node, text) {
 
 const NUMBERS = new Intl.NumberFormat("en");
 export const count = (value) => (value === null || value === undefined ? "–" : NUMBERS.format(value));
+/** `plural(1, "match", "matches")` is "match". */
+export const plural = (number, one, many = `${one}s`) => (number === 1 ? one : many);
 export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
 export const words = (code) => String(code).replaceAll("_", " ");
 export const title = (code) => words(code).replace(/^./, (first) => first.toUpperCase());
@@ -37,6 +39,11 @@ export function duration(seconds) {
   const [first, second] = hours > 0 ? [`${hours} h`, `${rest} min`] : [`${minutes} min`, `${rest} s`];
   return rest === 0 ? first : `${first} ${second}`;
 }
+
+const CLOCK_MS = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 1 });
+
+/** The time of day of milliseconds since 1970. */
+export const clock = (at) => CLOCK_MS.format(new Date(at));
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 

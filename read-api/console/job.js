@@ -1,11 +1,14 @@
 // The view of one job: its current or historical summary, its timeline and its image matches.
 
+import { JobActions } from "./actions.js";
 import { showAnalysis } from "./analysis.js";
 import { subscribe, get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, setText, score, split, title, words } from "./dom.js";
+import { bar, chip, coalesce, count, duration, el, instant, percent, plural, setText, score, split, title, words } from "./dom.js";
+import { EventList } from "./events.js";
 import { nameOf, sentence } from "./jobs.js";
+import { MatchList } from "./matches.js";
+import { TimeTravel } from "./time-travel.js";
 
-const MATCHES_SHOWN = 100;
 const REFRESH_MS = 1000;
 const STATES = { live: "Live", waiting: "Reconnecting…", ended: "Ended", past: "Historical" };
 
@@ -14,7 +17,6 @@ export class JobView {
     Object.assign(this, { panel, id, onError, newest: null, past: null, stop: () => {}, closed: false });
     this.path = `/jobs/${id}`;
     this.rest = coalesce(() => this.loadRest(), REFRESH_MS);
-    this.travel = coalesce((position) => this.showAsOf(position), 60);
   }
 
   async open() {
@@ -24,7 +26,8 @@ export class JobView {
       const [job, first] = await Promise.all([get(this.path), get(`${this.path}/events?limit=1`)]);
       if (this.closed) return;
       this.job = job;
-      this.first = first.items[0]?.position ?? 1;
+      // The slider has whole milliseconds, and the job did not exist before its first event.
+      this.first = Date.parse(first.items[0]?.recorded_at ?? job.created_at) + 1;
       setText(this.heading, nameOf(job));
       this.kind.replaceChildren(`${title(job.kind)} · created `, instant(job.created_at));
       if (job.kind === "product_video_matching") {
@@ -46,18 +49,21 @@ export class JobView {
 
   /** A job of another kind has no summary, stream or matches, so it is polled. */
   async openOther() {
-    for (const part of [this.travelPart, this.matchesPart, this.live]) part.remove();
+    for (const part of [this.travel.part, this.matches.part, this.live]) part.remove();
+    // After its end, a retry makes it continue.
+    Object.assign(this, { stream: "polled", connect: () => this.openOther(), rest: () => {} });
     while (!this.closed) {
       const job = await get(this.path, { fresh: true });
       if (this.closed) return;
       this.status.replaceChildren(chip(job.status), " ", el("span", { class: "subtle" }, phaseOf(job)));
       this.meter.replaceChildren(bar(job, "Progress"), el("span", { class: "num" }, percent(job)));
       this.blockers.replaceChildren(...(job.error ? [el("li", {}, job.error.user_message)] : []));
+      this.actions.show(job);
       this.tiles.replaceChildren(
         tile("Waited", duration(job.queue_seconds)), tile("Worked", duration(job.run_seconds)), tile("Attempt", count(job.attempt)),
       );
       this.showTimeline(await get(`${this.path}/timeline`, { fresh: true }));
-      if (job.ended_at) return;
+      if (job.ended_at) return void (this.stream = "ended");
       await new Promise((wake) => setTimeout(wake, REFRESH_MS));
     }
   }
@@ -65,6 +71,7 @@ export class JobView {
   close() {
     this.closed = true;
     this.stop();
+    this.matches?.close();
     this.panel.hidden = true;
     this.panel.replaceChildren();
   }
@@ -73,7 +80,7 @@ export class JobView {
     const text = error.status === 404 ? "The job does not exist, or it belongs to another tenant." : error.message;
     this.panel.replaceChildren(
       el("a", { class: "back", href: "#/" }, "← All jobs"),
-      el("h2", { id: "detail-title", tabindex: "-1" }, "Nothing to show"), el("p", { class: "notice", role: "alert" }, text),
+      el("h1", { id: "detail-title", tabindex: "-1" }, "Nothing to show"), el("p", { class: "notice", role: "alert" }, text),
     );
   }
 
@@ -97,6 +104,12 @@ export class JobView {
     );
   }
 
+  /** A job that had ended has a stream again after its retry. */
+  afterCommand() {
+    if (this.stream === "ended") this.connect();
+    this.rest();
+  }
+
   /** Gets the job from the list: a failed job may have been retried. */
   notice(job) {
     if (this.stream === "ended" && job && !job.ended_at) this.connect();
@@ -108,36 +121,25 @@ export class JobView {
   }
 
   build() {
-    this.heading = el("h2", { id: "detail-title", tabindex: "-1" }, "Loading…");
+    this.heading = el("h1", { id: "detail-title", tabindex: "-1" }, "Loading…");
     this.kind = el("p", { class: "subtle" });
     this.live = el("span", { class: "live", data: { state: "waiting" }, role: "status" }, "Connecting…");
     this.status = el("span");
     this.meter = el("div", { class: "meter big" });
     this.blockers = el("ul", { class: "blockers", "aria-label": "Blockers", "aria-live": "polite" });
     this.tiles = el("dl", { class: "tiles" });
-    this.slider = el("input", { type: "range", min: 1, max: 1, step: 1, id: "travel", oninput: () => this.travel(Number(this.slider.value)) });
-    this.when = el("output", { for: "travel", class: "num" }, "now");
-    this.now = el("button", { type: "button", class: "quiet", hidden: true, onclick: () => this.backToNow() }, "Back to now");
+    this.actions = new JobActions(this.path, () => this.afterCommand());
+    this.travel = new TimeTravel({ onInstant: (at) => this.showAsOf(at), onNow: () => this.backToNow() });
+    this.matches = new MatchList(this.id);
+    this.events = new EventList(this.path);
     this.timeline = el("ol", { class: "timeline", "aria-label": "Phases" });
     this.errors = el("ul", { class: "blockers", hidden: true, "aria-label": "Errors" });
-    this.matchesNote = el("p", { class: "subtle" });
-    this.matches = el("tbody");
-    const head = ["Score", "Product", "Image", "Video", "Frame", "Evidence"].map((name) => el("th", { scope: "col" }, name));
-    this.table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "matches-title", hidden: true },
-      el("table", {}, el("thead", {}, el("tr", {}, head)), this.matches));
-    this.travelPart = el("section", { "aria-labelledby": "travel-title" },
-      el("h3", { id: "travel-title" }, "Time travel"),
-      el("p", { class: "subtle", id: "travel-help" }, "All values above, as of this log position."),
-      el("div", { class: "travel" },
-        el("label", { for: "travel", class: "visually-hidden" }, "Log position to show the job at"), this.slider, this.when, this.now));
-    this.matchesPart = el("section", { "aria-labelledby": "matches-title" }, el("h3", { id: "matches-title" }, "Matches"), this.matchesNote,
-      this.table);
     this.panel.replaceChildren(
       el("a", { class: "back", href: "#/" }, "← All jobs"),
       el("div", { class: "panel-head" }, this.heading, this.status, this.live), this.kind,
-      this.meter, this.blockers, this.tiles, this.travelPart,
-      el("section", { "aria-labelledby": "timeline-title" }, el("h3", { id: "timeline-title" }, "Timeline"), this.timeline, this.errors),
-      this.matchesPart,
+      this.meter, this.actions.part, this.blockers, this.tiles, this.travel.part,
+      el("section", { "aria-labelledby": "timeline-title" }, el("h2", { id: "timeline-title" }, "Timeline"), this.timeline, this.errors),
+      this.matches.part, this.events.part,
     );
   }
 
@@ -146,7 +148,7 @@ export class JobView {
     this.status.replaceChildren(chip(summary.status), " ", el("span", { class: "subtle" }, phaseOf(summary)));
     this.meter.replaceChildren(
       bar(summary, "Candidates processed"),
-      el("span", { class: "num" }, `${percent(summary)} · ${count(summary.candidates_processed)} of ${count(summary.candidates_total)}`),
+      el("span", { class: "num" }, `${percent(summary)} · ${count(summary.candidates_processed)} of ${count(summary.candidates_total)} candidates`),
     );
     this.blockers.replaceChildren(...summary.blockers.map((text) => el("li", {}, sentence(text))));
     this.tiles.replaceChildren(...tilesOf(summary));
@@ -155,25 +157,23 @@ export class JobView {
 
   showRange() {
     if (!this.newest) return;
-    this.slider.min = this.first;
-    this.slider.max = this.newest.position;
-    if (this.past === null) this.slider.value = this.newest.position;
-    this.slider.setAttribute("aria-valuetext", this.past === null ? "now" : `position ${this.past}`);
-    setText(this.when, this.past === null ? `now · ${count(this.newest.position)}` : `${count(this.past)} of ${count(this.newest.position)}`);
-    this.now.hidden = this.past === null;
+    this.travel.range(this.first, Date.parse(this.newest.last_event_at));
     this.panel.classList.toggle("past", this.past !== null);
-    if (this.page) this.showMatches(this.page);
+    this.matches.update(this.newest.matches_found, this.past?.position ?? null);
+    this.actions.show(this.newest);
   }
 
-  async showAsOf(position) {
-    if (position >= this.newest.position) return this.backToNow();
-    this.past = position;
+  /** Shows the job as of an instant, in milliseconds since 1970. */
+  async showAsOf(at) {
+    const past = { at, position: this.past?.position ?? null };
+    this.past = past;
     this.showState("past");
-    this.showRange();
     try {
-      const summary = await get(`${this.path}/matching/summary?as_of=${position}`);
+      const summary = await get(`${this.path}/matching/summary?as_of=${encodeURIComponent(new Date(at).toISOString())}`);
       // A slow response must not overwrite a later one.
-      if (this.past === position) this.show(summary);
+      if (this.past !== past || this.closed) return;
+      past.position = summary.position;
+      this.show(summary);
     } catch (error) {
       this.onError(error);
     }
@@ -187,12 +187,8 @@ export class JobView {
 
   async loadRest() {
     try {
-      const [timeline, matches] = await Promise.all([
-        get(`${this.path}/timeline`), get(`${this.path}/matches?order=score_desc&limit=${MATCHES_SHOWN}`),
-      ]);
-      if (this.closed) return;
-      this.showTimeline(timeline);
-      this.showMatches(matches);
+      const [timeline] = await Promise.all([get(`${this.path}/timeline`), this.matches.load()]);
+      if (!this.closed) this.showTimeline(timeline);
     } catch (error) {
       if (!this.closed) this.onError(error);
     }
@@ -212,27 +208,6 @@ export class JobView {
     this.errors.hidden = timeline.errors.length === 0;
     this.errors.replaceChildren(...timeline.errors.map((error) => el("li", {}, `${error.request_id ? `Request ${error.request_id}, attempt` : "Attempt"} ${error.attempt}: ${error.error.user_message} `, instant(error.at))));
   }
-
-  showMatches(page) {
-    this.page = page;
-    const then = this.past === null ? page.items : page.items.filter((match) => match.position <= this.past);
-    const [found, isAll] = [then.length, page.next_cursor === null];
-    const shown = `${found},${isAll},${this.past},${page.items.at(-1)?.id}`;
-    if (shown === this.matchesShown) return;
-    this.matchesShown = shown;
-    this.table.hidden = found === 0;
-    setText(this.matchesNote, matchesNote(found, isAll, this.past !== null));
-    this.matches.replaceChildren(...then.map((match) => el("tr", {},
-      el("td", { class: "num" }, match.score.toFixed(3)), el("td", {}, match.product_id), el("td", {}, match.img_id),
-      el("td", {}, match.video_id), el("td", {}, match.frame_id),
-      el("td", { class: "path" }, match.evidence_path ? el("code", {}, match.evidence_path) : el("span", { class: "subtle" }, "none")))));
-  }
-}
-
-function matchesNote(found, isAll, isPast) {
-  if (isPast) return found === 0 ? "None found by then." : `${found} found by then${isAll ? "" : `, of the current best ${MATCHES_SHOWN}`}.`;
-  if (found === 0) return "None found yet.";
-  return isAll ? `All ${found}, best first.` : `The best ${found}.`;
 }
 
 function phaseOf(summary) {
@@ -250,7 +225,7 @@ function tilesOf(summary) {
     tile("ETA", duration(summary.eta_seconds), eta),
     tile("Matches found", count(summary.matches_found), `${count(summary.matches_with_evidence)} with evidence`),
     tile("p90 score", score(summary.p90_score), `mean ${score(summary.avg_score)}`),
-    tile("Queue depth", count(summary.queue_depth), "requests left"),
+    tile("Queue depth", count(summary.queue_depth), `${plural(summary.queue_depth, "request")} left`),
     tile("Vector pass", count(summary.vector_pass_done), `of ${count(summary.vector_pass_total)}`),
     tile("Verified", count(summary.ransac_checked), "by geometry"),
     tile("Started", ...split(summary.started_at)),

@@ -94,8 +94,8 @@ export class JobList {
   select(id) {
     this.selected = id;
     for (const [other, card] of this.cards) {
-      if (other === id) card.link.setAttribute("aria-current", "true");
-      else card.link.removeAttribute("aria-current");
+      if (other === id) card.name.setAttribute("aria-current", "true");
+      else card.name.removeAttribute("aria-current");
     }
   }
 }
@@ -103,17 +103,14 @@ export class JobList {
 export const nameOf = (job) => job.name || `${title(job.kind)} ${job.id.slice(0, 8)}`;
 
 function makeCard(id) {
-  const name = el("span", { class: "card-name", id: `name-${id}` });
-  const status = el("span", { id: `status-${id}` });
+  // The link covers the whole card; its name is only the job's.
+  const name = el("a", { class: "card-name", href: `#/jobs/${id}` });
+  const status = el("span");
   const meter = el("div", { class: "meter" });
   const facts = el("dl", { class: "facts" });
   const blockers = el("ul", { class: "blockers", hidden: true, "aria-label": "Blockers" });
   const foot = el("span", { class: "card-foot" });
-  const link = el(
-    "a", { class: "card", href: `#/jobs/${id}`, "aria-labelledby": `name-${id} status-${id}` },
-    el("span", { class: "card-head" }, name, status), meter, facts, blockers, foot,
-  );
-  const node = el("li", {}, link);
+  const node = el("li", {}, el("div", { class: "card" }, el("span", { class: "card-head" }, name, status), meter, facts, blockers, foot));
   const update = (job) => {
     const now = { ...job, ...job.counters, ...job.matching };
     const isMatching = job.kind === "product_video_matching";
@@ -131,7 +128,7 @@ function makeCard(id) {
     blockers.replaceChildren(...(now.blockers ?? []).map((text) => el("li", {}, sentence(text))));
     foot.replaceChildren("Created ", instant(job.created_at));
   };
-  return { node, link, update };
+  return { node, name, update };
 }
 
 function fact(name, value) {

@@ -117,7 +117,7 @@ function makeCard(pool, hasTenant) {
   const note = el("p", { class: "subtle" });
   const totals = el("p", { class: "subtle" });
   const node = el("li", { class: "pool" },
-    el("h3", {}, pool.pool_key, hasTenant ? el("span", { class: "subtle" }, ` of ${pool.tenant}`) : null),
+    el("h2", {}, pool.pool_key, hasTenant ? el("span", { class: "subtle" }, ` of ${pool.tenant}`) : null),
     facts, chart.node, note, totals);
   const update = (now) => {
     facts.replaceChildren(

@@ -12,9 +12,8 @@ use web::problem::Problem;
 
 use crate::ReadApi;
 
-/// The page may load from and connect to this server only, and may not be framed.
-const POLICY: &str =
-    "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'";
+/// The page may load from and connect to this server only, and may not be framed. It shows images that it has fetched with a token.
+const POLICY: &str = "default-src 'self'; img-src 'self' blob:; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// A browser revalidates each time, which costs a 304, so a new binary's page is never mixed with an old one's script.
 const CACHE: &str = "no-cache";
@@ -37,16 +36,22 @@ macro_rules! file {
 
 static PAGE: ConsoleFile = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [ConsoleFile; 11] = [
+static FILES: [ConsoleFile; 17] = [
+    file!("actions.js", "text/javascript; charset=utf-8"),
     file!("analysis.js", "text/javascript; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("api.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
+    file!("events.js", "text/javascript; charset=utf-8"),
+    file!("evidence.js", "text/javascript; charset=utf-8"),
     file!("job.js", "text/javascript; charset=utf-8"),
     file!("jobs.js", "text/javascript; charset=utf-8"),
+    file!("matches.js", "text/javascript; charset=utf-8"),
+    file!("operations.js", "text/javascript; charset=utf-8"),
     file!("pool-chart.js", "text/javascript; charset=utf-8"),
     file!("pools.js", "text/javascript; charset=utf-8"),
     file!("recent-matches.js", "text/javascript; charset=utf-8"),
+    file!("time-travel.js", "text/javascript; charset=utf-8"),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
 ];

@@ -46,7 +46,23 @@ async fn every_referenced_file_is_served() {
 #[tokio::test]
 async fn server_text_is_never_inserted_as_markup() {
     let fixture = ReadApiFixture::open().await;
-    let scripts = ["analysis", "app", "api", "dom", "job", "jobs", "pool-chart", "pools", "recent-matches"];
+    let scripts = [
+        "actions",
+        "analysis",
+        "app",
+        "api",
+        "dom",
+        "events",
+        "evidence",
+        "job",
+        "jobs",
+        "matches",
+        "operations",
+        "pool-chart",
+        "pools",
+        "recent-matches",
+        "time-travel",
+    ];
     for name in scripts.map(|name| format!("{name}.js")) {
         let script = fixture.get(&format!("/console/{name}")).await.text;
         for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
