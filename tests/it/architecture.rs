@@ -253,6 +253,16 @@ fn every_dependency_is_explained() {
     }
 }
 
+#[test]
+fn every_event_is_in_the_catalogue_of_the_documents() {
+    let text = std::fs::read_to_string(root().join("docs/concepts.md")).unwrap();
+    for schema in files(&root().join("event-schemas/schemas"), |name| name.ends_with(".json")) {
+        let name = schema.file_name().unwrap().to_string_lossy().into_owned();
+        let event = name.split('.').next().unwrap();
+        assert!(text.contains(&format!("| `{event}` | ")), "docs/concepts.md does not explain {event}");
+    }
+}
+
 /// A skip with an outdated name would run a test that cannot pass on a remote log.
 #[test]
 fn embedded_only_tests_exist_and_have_reasons() {
