@@ -14,7 +14,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MARK = "<!-- runs in tests/documents.py -->"
-TIMEOUT = 60
+TIMEOUT = 300
 
 
 def programs(document):
@@ -39,6 +39,8 @@ class Server:
         self.log = open(folder / "server.log", "w+")
         arguments = ["serve", "--listen", "127.0.0.1:0", "--data", folder / "data"]
         self.process = subprocess.Popen([program, *arguments], stderr=self.log)
+        # Reads see what was written before.
+        self.position = 0
         self.url = None
         self.url = self.wait_for("the server serves", self.served_url)
         self.wait_for("it is ready", lambda: self.call("GET", "/ready"))
@@ -50,10 +52,13 @@ class Server:
 
     def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        headers = {"Content-Type": "application/json", "X-Min-Position": str(self.position)}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                return json.load(response)
+                answer = json.load(response)
+                self.position = max(self.position, answer.get("position") or 0)
+                return answer
         except urllib.error.HTTPError as error:
             if error.code == 503:
                 return None

@@ -29,7 +29,7 @@ fail() {
 until_true() {
   local what=$1
   shift
-  for _ in $(seq 1200); do
+  for _ in $(seq 3000); do
     "$@" >/dev/null 2>&1 && return
     kill -0 "$run" 2>/dev/null || fail "./run ended before: $what"
     sleep 0.1
