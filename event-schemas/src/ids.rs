@@ -1,11 +1,14 @@
 //! Ids, one type each, so that no two kinds of id can be confused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use uuid::Uuid;
 
 /// The longest text id, in characters.
@@ -18,8 +21,10 @@ pub enum InvalidId {
     Empty,
     #[error("an id must have at most {TEXT_ID_MAX} characters")]
     TooLong,
-    #[error("an id must contain printable characters only")]
-    NotPrintable,
+    #[error("an id must not have invisible characters, such as U+{:04X}", u32::from(*.0))]
+    Invisible(char),
+    #[error("an id must not consist of spaces")]
+    Blank,
     #[error("not a UUID")]
     NotAUuid,
 }
@@ -74,30 +79,66 @@ macro_rules! text_id {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check_text(text).map(|()| Self(text.into()))
+                let text = normalized(text);
+                check_text(&text).map(|()| Self(text.into()))
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                check_stored(&text).map(|()| Self(text.into())).map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
 
+/// The text in Unicode's composed form (NFC), in which ids are compared: two ways of writing the same letters are
+/// one id.
+fn normalized(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.nfc().collect())
+    }
+}
+
 fn check_text(text: &str) -> Result<(), InvalidId> {
+    check_stored(text)?;
+    match text.chars().find(|letter| is_invisible(*letter)) {
+        Some(letter) => Err(InvalidId::Invisible(letter)),
+        None if text.chars().all(|letter| letter.is_whitespace() || letter == '\u{2800}') => {
+            Err(InvalidId::Blank)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The rules of ids in the log, which has ids that were recorded before there were others.
+fn check_stored(text: &str) -> Result<(), InvalidId> {
     if text.is_empty() {
         return Err(InvalidId::Empty);
     }
     if text.chars().count() > TEXT_ID_MAX {
         return Err(InvalidId::TooLong);
     }
-    if text.chars().any(char::is_control) {
-        return Err(InvalidId::NotPrintable);
+    match text.chars().find(|letter| letter.is_control()) {
+        Some(control) => Err(InvalidId::Invisible(control)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a reader cannot see the character, so that two different ids would look the same: control and format
+/// characters, separators of lines, variation selectors, and letters without a shape.
+pub fn is_invisible(letter: char) -> bool {
+    use GeneralCategory as Of;
+    if letter.is_ascii() {
+        return letter.is_control();
+    }
+    matches!(letter.general_category(), Of::Control | Of::Format | Of::LineSeparator | Of::ParagraphSeparator)
+        || matches!(letter,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 self::uuid_id! {
@@ -271,7 +312,49 @@ mod tests {
         assert!("ä".repeat(128).parse::<ImageMatchId>().is_ok());
         assert_eq!("".parse::<ImageMatchId>(), Err(InvalidId::Empty));
         assert_eq!("a".repeat(129).parse::<ImageMatchId>(), Err(InvalidId::TooLong));
-        assert_eq!("a\nb".parse::<ImageMatchId>(), Err(InvalidId::NotPrintable));
+        assert_eq!("a\nb".parse::<ImageMatchId>(), Err(InvalidId::Invisible('\n')));
+    }
+
+    #[test]
+    fn text_id_that_a_reader_cannot_see_is_rejected() {
+        for letter in [
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{115f}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{e0041}',
+            '\u{85}',
+        ] {
+            let text = format!("a{letter}b");
+            assert_eq!(text.parse::<ImageMatchId>(), Err(InvalidId::Invisible(letter)), "{letter:?}");
+        }
+        for blank in [" ", "\u{a0}\u{3000}", "\u{2800}"] {
+            assert_eq!(blank.parse::<ImageMatchId>(), Err(InvalidId::Blank));
+        }
+        for seen in ["a b", "日本", "ñ", "🎾", "\u{e000}"] {
+            assert_eq!(seen.parse::<ImageMatchId>().unwrap().as_str(), seen);
+        }
+    }
+
+    #[test]
+    fn text_ids_are_compared_in_composed_form() {
+        let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+        assert_eq!(decomposed.parse::<UserId>(), composed.parse::<UserId>());
+        assert_eq!(decomposed.parse::<UserId>().unwrap().as_str(), composed);
+    }
+
+    #[test]
+    fn recorded_ids_stay_readable() {
+        let stored: ImageMatchId = serde_json::from_str("\"a\u{200b}\"").unwrap();
+        assert_eq!(stored.as_str(), "a\u{200b}");
     }
 
     #[test]
