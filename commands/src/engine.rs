@@ -5,6 +5,7 @@ pub(crate) mod command_context;
 pub mod execute;
 pub(crate) mod http;
 pub mod idempotency;
+pub(crate) mod off_runtime;
 pub(crate) mod problem;
 pub(crate) mod snapshot;
 pub(crate) mod write_request;

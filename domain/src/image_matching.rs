@@ -39,6 +39,10 @@ const UNKNOWN_ATTEMPTS_MAX: u32 = 2;
 /// so that an append can be split between them.
 pub const LIST_BYTES_MAX: usize = 256 * 1024;
 
+/// The most candidates of a job, registered or requested: the largest whole number that every JSON parser reads
+/// exactly.
+pub const CANDIDATES_MAX: u64 = (1 << 53) - 1;
+
 /// A command to a job's matching, and the time at which it happened as reported by the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
@@ -119,6 +123,10 @@ pub enum Refusal {
     LeaseReused,
     #[error("the request {0} is completed and accepts no more progress")]
     Completed(RequestId),
+    #[error(
+        "with these {field} the job would have more than {CANDIDATES_MAX} candidates, which cannot be counted exactly; split it into several jobs"
+    )]
+    TooManyCandidates { field: &'static str },
     #[error("{field} is {reported}, but the request has only {candidates} candidates")]
     TooMany { field: TotalsField, reported: u64, candidates: u64 },
 }
@@ -153,7 +161,7 @@ impl Refused for Refusal {
             | Self::FramesCounted(_)
             | Self::NotClaimable(_)
             | Self::Completed(_) => RefusalKind::Conflict,
-            Self::LeaseReused | Self::TooMany { .. } => RefusalKind::Invalid,
+            Self::LeaseReused | Self::TooMany { .. } | Self::TooManyCandidates { .. } => RefusalKind::Invalid,
         }
     }
 }

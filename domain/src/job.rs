@@ -17,6 +17,7 @@ pub mod view;
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, LeaseId, WorkerId};
 use event_schemas::job::{JobCreated, JobEvent, JobKind, JobProgressReported, Phase, PhasePrior};
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 
@@ -59,7 +60,7 @@ pub enum Action {
     /// force.
     Complete {
         lease_id: Option<LeaseId>,
-        result: Option<serde_json::Value>,
+        result: Option<JsonText>,
     },
     /// Like [`Action::Complete`]. A failure under a lease is retried automatically, according to [`retry`].
     Fail {
@@ -109,7 +110,7 @@ pub struct Job {
     ended_under: Option<LeaseId>,
     /// The lease of the latest failed attempt, possibly followed by further attempts.
     failed_under: Option<LeaseId>,
-    result: Option<serde_json::Value>,
+    result: Option<JsonText>,
 }
 
 /// The progress of the job's current phase.
@@ -294,9 +295,11 @@ impl Decider for JobDecider {
     }
 
     fn heap_bytes(state: &State, event_bytes: usize) -> usize {
-        // Of the events of a job, only its result can be large.
-        let result = state.0.as_ref().and_then(|job| job.result.as_ref());
-        if result.is_some() { event_bytes } else { event_bytes.min(2048) }
+        // Of the events of a job, only the caller's own data can be large.
+        let texts = state.0.as_ref().map_or(0, |job| {
+            job.created.text_bytes() + job.result.as_ref().map_or(0, |result| result.as_str().len())
+        });
+        event_bytes.min(2048) + texts
     }
 }
 

@@ -11,6 +11,7 @@ use event_schemas::ids::{
 };
 use event_schemas::image_match::{Frames, MatchFound, MatchRequested, ProductImage, Totals};
 use event_schemas::job::{JobCreated, JobKind, Phase};
+use event_schemas::json_text::JsonText;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkKind, WorkerEnd};
@@ -45,7 +46,7 @@ pub(crate) fn error(message: &str) -> ClassifiedError {
 }
 
 pub(crate) fn created(kind: JobKind) -> JobCreated {
-    JobCreated { job_id: JOB, kind, source: None, name: None, metadata: serde_json::Map::new() }
+    JobCreated { job_id: JOB, kind, source: None, name: None, metadata: JsonText::default() }
 }
 
 pub(crate) fn totals(candidates_processed: u64, vector_pass_done: u64, ransac_checked: u64) -> Totals {
@@ -182,7 +183,7 @@ impl World {
     }
 
     /// A worker's exit, with its copy in the job's history.
-    pub(crate) fn exit(&mut self, worker: &str, exit_code: i32) {
+    pub(crate) fn exit(&mut self, worker: &str, exit_code: i64) {
         self.worker(worker, worker::Action::Exit { exit_code: Some(exit_code), signal: None, reason: None });
         let end = worker::end_of(Some(exit_code), None, None);
         self.act(image_matching::Action::EndWorker { worker_id: id(worker), end });

@@ -37,7 +37,7 @@ pub enum Action {
         last_seen_at: Timestamp,
     },
     Exit {
-        exit_code: Option<i32>,
+        exit_code: Option<i64>,
         signal: Option<i32>,
         reason: Option<String>,
     },
@@ -84,7 +84,7 @@ impl Refused for Refusal {
 ///
 /// SIGKILL (exit code 137 = 128 + 9) is how Linux kills a process that uses too much memory, so it counts as
 /// out of memory. SIGTERM, SIGINT and their exit codes are requests to stop.
-pub fn end_of(exit_code: Option<i32>, signal: Option<i32>, reason: Option<&str>) -> WorkerEnd {
+pub fn end_of(exit_code: Option<i64>, signal: Option<i32>, reason: Option<&str>) -> WorkerEnd {
     const ASKED: [&str; 6] = ["shutdown", "stopped", "stop", "sigterm", "sigint", "drained"];
     let reason = reason.map(str::to_lowercase);
     let is_asked = reason.as_deref().is_some_and(|reason| ASKED.contains(&reason));

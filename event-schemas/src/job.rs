@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::ClassifiedError;
 use crate::ids::{JobId, LeaseId, VideoId, WorkerId};
+use crate::json_text::JsonText;
 use crate::registry::events;
 use crate::stream::{Category, StreamId};
 use crate::time::Timestamp;
@@ -57,8 +58,9 @@ pub enum JobSource {
         video_id: VideoId,
         url: String,
         /// The caller's options for the worker; Matchbook does not interpret them.
-        #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-        options: serde_json::Map<String, serde_json::Value>,
+        #[serde(default, skip_serializing_if = "JsonText::is_empty_object")]
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+        options: JsonText,
     },
 }
 
@@ -83,8 +85,20 @@ pub struct JobCreated {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The caller's own metadata; Matchbook stores it without interpreting it.
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "JsonText::is_empty_object")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub metadata: JsonText,
+}
+
+impl JobCreated {
+    /// The memory of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let source = match &self.source {
+            Some(JobSource::Video { url, options, .. }) => url.len() + options.as_str().len(),
+            None => 0,
+        };
+        self.name.as_ref().map_or(0, String::len) + self.metadata.as_str().len() + source
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -201,7 +215,8 @@ pub struct JobCompleted {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<LeaseId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<serde_json::Value>,
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub result: Option<JsonText>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -15,6 +15,7 @@ pub mod game_match;
 pub mod ids;
 pub mod image_match;
 pub mod job;
+pub mod json_text;
 pub mod player;
 pub mod pool;
 pub mod rating;

@@ -62,7 +62,7 @@ async fn fill(log: &Log, clock: &Clock, events: u64, jobs: u64) -> Result<(), Fa
             kind: JobKind::ProductVideoMatching,
             source: None,
             name: None,
-            metadata: serde_json::Map::new(),
+            metadata: Default::default(),
         };
         let stream = StreamId::job(id);
         let event = NewEvent::encode(&cause(&tenant)?, &stream, 0, clock.now(), &Event::Job(created.into()));

@@ -52,6 +52,10 @@ impl Table for Overviews {
         vec![job.0.into()]
     }
 
+    fn text_bytes(overview: &JobOverview) -> usize {
+        overview.history.text_bytes()
+    }
+
     fn write(job: &JobId, overview: Option<&JobOverview>) -> Option<Statement> {
         let overview = overview?;
         let history = &overview.history;

@@ -83,6 +83,11 @@ pub(crate) trait Table: fmt::Debug + Send + Sync + 'static {
     /// The parameters of [`ONE`](Self::ONE).
     fn key(key: &Self::Key) -> Vec<Value>;
 
+    /// The memory of a value's texts, where they can be large.
+    fn text_bytes(_: &Self::Value) -> usize {
+        0
+    }
+
     /// Writes the row of a key; without a value, deletes it, if that can happen.
     fn write(key: &Self::Key, value: Option<&Self::Value>) -> Option<Statement>;
 }
@@ -127,6 +132,9 @@ impl<T: TableModel> RowModel for Rows<T> {
 /// The number of rows after whose use the rows that were not among them are forgotten.
 const RECENT_MAX: usize = 8192;
 
+/// The bytes of large texts after whose use the same is done.
+const RECENT_TEXT_BYTES_MAX: usize = 16 << 20;
+
 /// The changed and the recently used rows of a table. All others are read from the database.
 #[derive(Debug)]
 pub(crate) struct Rows<T: Table> {
@@ -135,6 +143,8 @@ pub(crate) struct Rows<T: Table> {
     earlier: Cached<T>,
     /// The keys of recent rows that differ from the database.
     changed: BTreeSet<T::Key>,
+    /// The bytes of the texts of recent rows, counted with each use and each change.
+    text_bytes: usize,
 }
 
 /// None for a key that has no row.
@@ -142,7 +152,7 @@ type Cached<T> = HashMap<<T as Table>::Key, Option<<T as Table>::Value>>;
 
 impl<T: Table> Default for Rows<T> {
     fn default() -> Self {
-        Self { recent: HashMap::new(), earlier: HashMap::new(), changed: BTreeSet::new() }
+        Self { recent: HashMap::new(), earlier: HashMap::new(), changed: BTreeSet::new(), text_bytes: 0 }
     }
 }
 
@@ -159,13 +169,18 @@ impl<T: Table> Rows<T> {
                 continue;
             }
             match self.earlier.remove(&key) {
-                Some(value) => drop(self.recent.insert(key, value)),
+                Some(value) => {
+                    self.text_bytes += value.as_ref().map_or(0, T::text_bytes);
+                    self.recent.insert(key, value);
+                }
                 None => drop(missing.insert(key)),
             }
         }
         let stored = db.lookup(T::ONE, missing.iter().map(T::key).collect()).await?;
         for (key, json) in missing.into_iter().zip(stored) {
-            self.recent.insert(key, json.as_deref().map(parse_stored).transpose()?);
+            let value = json.as_deref().map(parse_stored).transpose()?;
+            self.text_bytes += value.as_ref().map_or(0, T::text_bytes);
+            self.recent.insert(key, value);
         }
         Ok(())
     }
@@ -201,9 +216,12 @@ impl<T: Table> Rows<T> {
     }
 
     pub(crate) fn on_stored(&mut self) {
-        self.changed.clear();
-        if self.recent.len() >= RECENT_MAX {
+        let changed = std::mem::take(&mut self.changed);
+        let texts = changed.iter().filter_map(|key| self.get(key)).map(T::text_bytes);
+        self.text_bytes += texts.sum::<usize>();
+        if self.recent.len() >= RECENT_MAX || self.text_bytes >= RECENT_TEXT_BYTES_MAX {
             self.earlier = std::mem::take(&mut self.recent);
+            self.text_bytes = 0;
         }
     }
 }

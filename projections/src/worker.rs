@@ -56,7 +56,7 @@ pub struct LastEnd {
     #[schemars(with = "WorkerPresence")]
     pub end: WorkerEnd,
     pub at: Timestamp,
-    pub exit_code: Option<i32>,
+    pub exit_code: Option<i64>,
     pub signal: Option<i32>,
     pub reason: Option<String>,
 }

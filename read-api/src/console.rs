@@ -114,8 +114,8 @@ impl Endpoint for RootEndpoint {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(MethodNotAllowedError.into());
         }
-        let accepts_html = request.header(header::ACCEPT).is_some_and(|accept| accept.contains("text/html"));
-        if accepts_html {
+        let accept = request.header(header::ACCEPT);
+        if web::negotiation::preferred(accept, &["application/json", "text/html"]) == "text/html" {
             return Ok(page(&request));
         }
         let info = ApiInfo {

@@ -138,7 +138,7 @@ async fn invalid_field_is_named_with_its_constraint() {
             in_job("/matches"),
             found("match_id", json!("a\nb")),
             400,
-            "`body[0].match_id`: must have printable",
+            "`body[0].match_id`: has the invisible character",
         ),
         (in_job("/matches"), found("occurred_at", json!("soon")), 400, "RFC 3339"),
         (in_job("/matches"), json!(vec![1; 10_001]), 400, "body"),

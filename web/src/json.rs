@@ -5,8 +5,12 @@
 
 mod batch;
 mod diagnosis;
+mod free_form;
+mod reader;
 
 use std::ops::Deref;
+use std::sync::OnceLock;
+use std::thread::available_parallelism;
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
@@ -16,11 +20,13 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, impl_apirequest_for_payload};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::problem::{Code, FieldError, Problem};
 
-pub use batch::Batch;
+pub use batch::{Batch, is_ndjson};
 
 const MEDIA_TYPE: &str = "application/json";
 
@@ -57,8 +63,7 @@ impl<T: ParseFromJSON + 'static> ParsePayload for Json<T> {
     const IS_REQUIRED: bool = T::IS_REQUIRED;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> poem::Result<Self> {
-        let bytes = body.take()?.into_bytes().await?;
-        Ok(Self(parse(&bytes)?))
+        parse_body(body, parse).await.map(Self)
     }
 }
 
@@ -69,50 +74,114 @@ fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Larger bodies are parsed on threads for blocking work, so that other requests are answered meanwhile.
+const BYTES_PARSED_AT_ONCE: usize = 64 * 1024;
+
+/// The turns of parsing a large body.
+fn parsers() -> &'static Semaphore {
+    static PARSERS: OnceLock<Semaphore> = OnceLock::new();
+    PARSERS.get_or_init(|| Semaphore::new(available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)))
+}
+
+/// The body of a request, parsed by `parse`. At most half of the cores parse large bodies at a time.
+async fn parse_body<T: Send + 'static>(
+    body: &mut RequestBody,
+    parse: fn(&[u8]) -> Result<T, Problem>,
+) -> poem::Result<T> {
+    let bytes = body.take()?.into_bytes().await?;
+    if bytes.len() <= BYTES_PARSED_AT_ONCE {
+        return Ok(parse(&bytes)?);
+    }
+    let turn = parsers().acquire().await.map_err(|error| Problem::internal(&error))?;
+    let parsed = tokio::task::spawn_blocking(move || {
+        let parsed = parse(&bytes);
+        drop(turn);
+        parsed
+    });
+    Ok(parsed.await.map_err(|error| Problem::internal(&error))??)
+}
+
 /// Parses a `T` from JSON text.
 ///
-/// The value is first validated against the schema of the OpenAPI document, because poem-openapi accepts more than it
+/// Each value is validated against the schema of the OpenAPI document, because poem-openapi accepts more than it
 /// documents, for example a number for a string. So exactly what is documented is accepted, and all errors are reported
 /// at once.
 ///
 /// # Errors
-/// 400: with line and column if the text is not JSON, otherwise with the path of each wrong field.
+/// 400: with line and column if the text is not JSON, otherwise with the path of each wrong field. 422 for free-form data
+/// that is too large.
 pub fn parse<T: ParseFromJSON + 'static>(text: &[u8]) -> Result<T, Problem> {
-    let value = if text.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(text).map_err(|error| malformed(&error))?
-    };
-    if value.is_null() {
+    let text = text.trim_ascii();
+    check_encoding(text)?;
+    if text.is_empty() || text == b"null" {
         return T::parse_from_json(None).map_err(|_| {
             let what = if text.is_empty() { "empty" } else { "null" };
             let detail = format!("the body is {what}; it must be JSON as /openapi.json describes");
             Problem::new(Code::InvalidRequest, detail).error(FieldError::new("body", "is missing"))
         });
     }
-    let errors = diagnosis::errors_of::<T>(&value);
-    if !errors.is_empty() {
-        return Err(refusal(errors));
+    reader::read(text)
+}
+
+/// Parses JSON of another service or of a token by the rules of bodies: a member that is given twice is refused.
+///
+/// # Errors
+/// If the text is not JSON, or not that of a `T`.
+pub fn parse_strictly<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    reader::check(text).map_err(|error| error.to_string())?;
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+/// Refuses JSON that gives a member twice. Any other mistake is left to the parser.
+///
+/// # Errors
+/// With the path of the member.
+pub(crate) fn check_members(text: &[u8]) -> Result<(), String> {
+    match reader::check(text) {
+        Err(reader::Unreadable::Twice(member)) => Err(member),
+        Ok(()) | Err(reader::Unreadable::NotJson(_)) => Ok(()),
     }
-    T::parse_from_json(Some(value)).map_err(|error| refusal(vec![diagnosis::from_message(error.message())]))
+}
+
+/// Refuses a text that starts with a byte order mark, which no JSON text does.
+fn check_encoding(text: &[u8]) -> Result<(), Problem> {
+    let reason = if text.starts_with(b"\xef\xbb\xbf") {
+        "starts with a byte order mark; send UTF-8 without one"
+    } else if text.starts_with(b"\xfe\xff") || text.starts_with(b"\xff\xfe") {
+        "starts with the byte order mark of UTF-16; send UTF-8 without a byte order mark"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::invalid("body", reason))
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
     let text = error.to_string();
-    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let reason = match text.split(" at line ").next().unwrap_or(&text) {
+        "recursion limit exceeded" => "nested more than 128 levels deep",
+        reason => reason,
+    };
     let reason = format!("line {}, column {}: {reason}", error.line(), error.column());
     Problem::new(Code::InvalidRequest, format!("the body is not valid JSON: {reason}"))
         .error(FieldError::new("body", reason))
 }
 
 fn refusal(errors: Vec<FieldError>) -> Problem {
+    problem_of(Code::InvalidRequest, errors)
+}
+
+fn unprocessable(errors: Vec<FieldError>) -> Problem {
+    problem_of(Code::Unprocessable, errors)
+}
+
+fn problem_of(code: Code, errors: Vec<FieldError>) -> Problem {
     let first =
         errors.first().map(|first| format!("`{}`: {}", first.field, first.reason)).unwrap_or_default();
     let detail = match errors.len() {
         1 => first,
         others => format!("{first}; and {} more", others - 1),
     };
-    let problem = Problem::new(Code::InvalidRequest, detail);
+    let problem = Problem::new(code, detail);
     errors.into_iter().fold(problem, Problem::error)
 }
 
@@ -228,103 +297,5 @@ impl<T: ToJSON> ApiResponse for Accepted<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use poem_openapi::Object;
-
-    use super::*;
-
-    #[derive(Debug, Object, PartialEq)]
-    struct Image {
-        img_id: String,
-        #[oai(validator(minimum(value = "0")))]
-        width: u32,
-    }
-
-    #[derive(Debug, Object, PartialEq)]
-    #[oai(deny_unknown_fields)]
-    struct Product {
-        #[oai(validator(max_length = 5))]
-        product_id: String,
-        images: Vec<Image>,
-        note: Option<String>,
-    }
-
-    fn errors(text: &str) -> Vec<(String, String)> {
-        let problem = parse::<Product>(text.as_bytes()).unwrap_err();
-        assert_eq!(problem.code, Code::InvalidRequest);
-        problem.errors.into_iter().map(|error| (error.field, error.reason)).collect()
-    }
-
-    fn error(text: &str) -> (String, String) {
-        let mut errors = errors(text);
-        assert_eq!(errors.len(), 1, "{errors:?}");
-        errors.remove(0)
-    }
-
-    #[test]
-    fn valid_body_is_parsed() {
-        let product: Product =
-            parse(br#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}]}"#).unwrap();
-        assert_eq!(product.images, [Image { img_id: "x".into(), width: 1 }]);
-    }
-
-    #[test]
-    fn malformed_json_is_reported_by_line_and_column() {
-        let (field, reason) = error("{\n  \"product_id\": \"a\",,\n}");
-        assert_eq!((field.as_str(), reason.as_str()), ("body", "line 2, column 21: key must be a string"));
-    }
-
-    #[test]
-    fn empty_body_is_reported() {
-        assert_eq!(error("").1, "is missing");
-    }
-
-    #[test]
-    fn missing_field_is_named() {
-        assert_eq!(error(r#"{"images": []}"#), ("product_id".into(), "is missing".into()));
-    }
-
-    #[test]
-    fn mistyped_nested_field_is_named_by_its_path() {
-        let text =
-            r#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}, {"img_id": 7, "width": 1}]}"#;
-        assert_eq!(error(text), ("images[1].img_id".into(), "must be a string, not a number".into()));
-    }
-
-    #[test]
-    fn optional_member_may_be_null() {
-        let text = br#"{"product_id": "a", "images": [], "note": null}"#;
-        assert_eq!(parse::<Product>(text).unwrap().note, None);
-        assert_eq!(error(r#"{"product_id": null, "images": []}"#).1, "must be a string, not null");
-    }
-
-    #[test]
-    fn all_errors_are_reported_at_once() {
-        let errors = errors(r#"{"product_id": "abcdef", "images": [{"img_id": "x", "width": -1}]}"#);
-        assert_eq!(
-            errors,
-            [
-                ("product_id".to_owned(), "must have at most 5 characters".to_owned()),
-                ("images[0].width".to_owned(), "must be at least 0".to_owned())
-            ]
-        );
-    }
-
-    #[test]
-    fn unknown_field_is_named() {
-        assert_eq!(
-            error(r#"{"product_id": "a", "images": [], "tenant": "b"}"#),
-            ("tenant".into(), "unknown field".into())
-        );
-    }
-
-    #[test]
-    fn json_media_types_are_accepted_and_others_refused() {
-        for accepted in ["application/json", "application/json; charset=utf-8", "application/vnd.api+JSON"] {
-            assert!(<Json<Product> as Payload>::check_content_type(accepted), "{accepted}");
-        }
-        for refused in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded"] {
-            assert!(!<Json<Product> as Payload>::check_content_type(refused), "{refused}");
-        }
-    }
-}
+#[path = "json_tests.rs"]
+mod tests;

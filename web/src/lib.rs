@@ -115,6 +115,7 @@ mod durations;
 pub mod etag;
 pub mod idempotency;
 pub mod json;
+pub mod negotiation;
 pub mod openapi;
 pub mod paging;
 pub mod path;

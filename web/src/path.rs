@@ -22,7 +22,7 @@ pub fn uuid<T: FromStr>(what: &str, text: &str) -> Result<T, Problem> {
     })
 }
 
-/// An id of 1–128 printable characters; `parameter` is its name in the path.
+/// An id of 1–128 visible characters; `parameter` is its name in the path.
 ///
 /// # Errors
 /// 400 if the text is not a valid id.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use code::{Code, markdown, page};
-pub use framework_errors::BodyTooLarge;
+pub use framework_errors::{BodyTooLarge, BudgetUsedUp, BudgetUser};
 
 /// The media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -33,6 +33,15 @@ pub struct FieldError {
 impl FieldError {
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
+    }
+
+    /// The same in an item of a list.
+    pub(crate) fn in_item(self, index: usize) -> Self {
+        let field = match self.field.as_str() {
+            "body" => format!("body[{index}]"),
+            field => format!("body[{index}].{field}"),
+        };
+        Self { field, ..self }
     }
 }
 
@@ -77,6 +86,13 @@ impl Problem {
     /// 404: it does not exist, or belongs to another tenant or user; the response does not distinguish them.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::NotFound, detail)
+    }
+
+    /// 426: a WebSocket client of another version of the protocol.
+    pub fn websocket_version() -> Self {
+        Self::new(Code::UpgradeRequired, "only version 13 of the WebSocket protocol is supported")
+            .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .header(header::UPGRADE, HeaderValue::from_static("websocket"))
     }
 
     /// 409: the state of the resource does not allow it.
@@ -210,12 +226,17 @@ impl Problem {
         Value::Object(body)
     }
 
+    /// The body of the response.
+    pub(crate) fn text(&self) -> String {
+        self.body().to_string()
+    }
+
     fn respond(&self) -> Response {
         let mut response = Response::builder()
             .status(self.status())
             .content_type(MEDIA_TYPE)
             .header(header::CACHE_CONTROL, "no-store")
-            .body(self.body().to_string());
+            .body(self.text());
         if let Some(wait) = self.extras.retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -10,6 +10,8 @@ mod cors;
 mod headers;
 mod observe;
 mod origin;
+mod query;
+mod streams;
 
 use std::any::Any;
 use std::fmt;
@@ -28,6 +30,8 @@ use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
 use crate::request::RequestId;
 use crate::routes::{Route, RouteLimits, Routes};
+use crate::server::ClientSide;
+use body::BodyBudget;
 
 pub use crate::durations::DURATION;
 pub use cors::{Cors, InvalidOrigin};
@@ -38,6 +42,8 @@ pub use observe::ACTIVE;
 pub struct Limits {
     pub body_bytes: usize,
     pub bulk_body_bytes: usize,
+    /// The most bytes of all bodies in flight; one caller gets up to half of them.
+    pub bodies_in_flight_bytes: usize,
     pub deadline: Duration,
     pub bulk_deadline: Duration,
 }
@@ -47,6 +53,7 @@ impl Default for Limits {
         Self {
             body_bytes: 1 << 20,
             bulk_body_bytes: 16 << 20,
+            bodies_in_flight_bytes: 64 << 20,
             deadline: Duration::from_secs(10),
             bulk_deadline: Duration::from_secs(60),
         }
@@ -96,7 +103,8 @@ impl Settings {
 /// Wraps `endpoint` in all layers. It is boxed, so that the layers are compiled once, in this crate.
 pub fn layers(endpoint: impl IntoEndpoint<Endpoint: 'static>, settings: Settings) -> Layers {
     let callers = Arc::new(Callers::new(settings.caller_limits));
-    Layers { endpoint: endpoint.map_to_response().boxed(), settings, callers }
+    let bodies = BodyBudget::new(settings.limits.bodies_in_flight_bytes);
+    Layers { endpoint: endpoint.map_to_response().boxed(), settings, callers, bodies }
 }
 
 /// See [`layers`].
@@ -104,6 +112,7 @@ pub struct Layers {
     endpoint: BoxEndpoint<'static>,
     settings: Settings,
     callers: Arc<Callers>,
+    bodies: BodyBudget,
 }
 
 impl fmt::Debug for Layers {
@@ -184,7 +193,8 @@ impl Layers {
     ) -> poem::Result<Response> {
         let route_limits = route.map(|route| route.limits).unwrap_or_default();
         let limits = &self.settings.limits;
-        headers::check(request.headers())?;
+        headers::check(request.headers_mut())?;
+        query::check(&mut request)?;
         let limit = limits.body(route_limits);
         self.settings.auth.prepare(&request).await;
         let admitted = self.admit(&mut request, route, quotas).and_then(|admitted| {
@@ -192,7 +202,7 @@ impl Layers {
             Ok(admitted)
         });
         let expects_continue = request.headers().contains_key(header::EXPECT);
-        let body = body::limit(&mut request, limit);
+        let body = body::limit(&mut request, limit, &self.bodies);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(problem) => {
@@ -200,6 +210,7 @@ impl Layers {
                 return Err(problem.into());
             }
         };
+        let client = request.data::<ClientSide>().cloned().unwrap_or_default();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let turn = self.turn(&admission).await?;
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
@@ -217,7 +228,8 @@ impl Layers {
         if outcome.is_err() {
             body.discard(expects_continue).await;
         }
-        Ok(self.start_stream(admission, outcome?)?)
+        let response = self.start_stream(admission, outcome?)?;
+        Ok(streams::end_with_client(response, client))
     }
 }
 

@@ -3,10 +3,15 @@
 //! poem's own server has no limits against slow or hostile clients: it sets no timer, so a connection that sends half a
 //! header stays open for ever. This one drives hyper directly.
 
+mod newcomers;
+mod refusal;
+mod socket;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,15 +24,15 @@ use poem::http::Version;
 use poem::http::header::{CONNECTION, HeaderValue};
 use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
-use poem::{Endpoint, Request};
+use poem::{Endpoint, IntoResponse, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shutdown::{self, Shutdown};
-
-mod newcomers;
-
 use newcomers::{Newcomer, Newcomers};
+use socket::Socket;
+
+pub use socket::ClientSide;
 
 /// Gauge: open connections.
 pub const CONNECTIONS: &str = "matchbook_http_connections";
@@ -193,15 +198,23 @@ impl HttpServer {
             tracing::debug!(%error, %remote, "a connection was closed before it was served");
             return;
         }
+        let stream = Arc::new(stream);
+        let has_read = Arc::new(AtomicBool::new(false));
         let service = hyper::service::service_fn({
             let (server, newcomer) = (self.clone(), newcomer.clone());
+            let (stream, has_read) = (stream.clone(), has_read.clone());
             move |request: hyper::Request<Incoming>| {
                 newcomer.request();
-                let server = server.clone();
+                has_read.store(false, Ordering::Relaxed);
+                let (server, stream) = (server.clone(), stream.clone());
                 async move {
+                    if let Some(problem) = refusal::of_host(&request) {
+                        return Ok(problem.into_response().into());
+                    }
                     let from = (LocalAddr(local.into()), RemoteAddr(remote.into()));
                     let is_http1 = request.version() <= Version::HTTP_11;
-                    let request = Request::from((request, from.0, from.1, Scheme::HTTP));
+                    let mut request = Request::from((request, from.0, from.1, Scheme::HTTP));
+                    request.set_data(if is_http1 { ClientSide::new(stream) } else { ClientSide::default() });
                     let mut response = server.endpoint.get_response(request).await;
                     if is_http1 && server.shutdown.is_requested() && !response.status().is_informational() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -211,7 +224,10 @@ impl HttpServer {
             }
         });
         let builder = self.builder();
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = builder.serve_connection_with_upgrades(
+            TokioIo::new(Socket::new(stream.clone(), has_read.clone())),
+            service,
+        );
         tokio::pin!(connection);
         // hyper's own timer starts when it has detected the HTTP version, which needs bytes that may never arrive.
         let first_request = tokio::time::sleep(self.bounds.header_timeout);
@@ -224,13 +240,18 @@ impl HttpServer {
                 result = connection.as_mut() => {
                     if let Err(error) = result {
                         tracing::debug!(%error, %remote, "a connection ended early");
+                        if refusal::is_timeout(&*error) {
+                            refuse_slow(&stream, &has_read).await;
+                        } else if refusal::is_refusal(&*error) {
+                            socket::close(&stream).await;
+                        }
                     }
                     return;
                 }
                 () = &mut first_request, if awaits_first => {
                     awaits_first = false;
                     if !newcomer.has_request() {
-                        return;
+                        return refuse_slow(&stream, &has_read).await;
                     }
                 }
                 () = newcomer.closing(), if !newcomer.has_request() => return,
@@ -253,6 +274,8 @@ impl HttpServer {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.bounds.header_timeout)
+            // A client that has sent its request may close its side, and still read the response.
+            .half_close(true)
             .max_buf_size(self.bounds.header_bytes)
             .http2()
             .timer(TokioTimer::new())
@@ -261,6 +284,14 @@ impl HttpServer {
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(self.bounds.stall_timeout);
         builder
+    }
+}
+
+/// Closes a connection whose request did not arrive in time. A part of a request is answered.
+async fn refuse_slow(stream: &TcpStream, has_read: &AtomicBool) {
+    if has_read.load(Ordering::Relaxed) {
+        let _ = stream.try_write(&refusal::too_slow());
+        socket::close(stream).await;
     }
 }
 

@@ -291,3 +291,89 @@ async fn stalled_client_is_disconnected() {
     let ended = tokio::time::timeout(TIMEOUT, dropped).await;
     assert!(ended.expect("the body is dropped").is_err());
 }
+
+#[tokio::test]
+async fn half_closed_client_gets_its_response() {
+    let running = start(Route::new(), Bounds::default()).await;
+    let mut stream = connect(&running).await;
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hi"), "{answer}");
+}
+
+#[tokio::test]
+async fn wait_ends_when_its_client_closes_its_side() {
+    #[handler]
+    async fn wait(client: ClientSide) -> &'static str {
+        client.closed().await;
+        "closed"
+    }
+    let running = start(Route::new().at("/wait", get(wait)), Bounds::default()).await;
+    let mut stream = connect(&running).await;
+    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_to_end(&mut stream).await.ends_with("closed"));
+}
+
+#[tokio::test]
+async fn event_stream_ends_when_its_client_closes_its_side() {
+    #[handler]
+    fn events() -> Response {
+        let first = futures_util::stream::once(async { Ok::<_, std::io::Error>("data: 1\n\n") });
+        let body = Body::from_bytes_stream(first.chain(futures_util::stream::pending()));
+        Response::builder().content_type("text/event-stream").body(body)
+    }
+    let running = start(Route::new().at("/events", get(events)), Bounds::default()).await;
+    let mut stream = connect(&running).await;
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.contains("data: 1\n\n") && answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn request_without_one_valid_host_is_refused() {
+    let running = start(Route::new(), Bounds::default()).await;
+    for hosts in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host: u@a\r\n"] {
+        let answer = send(&running, &format!("GET /echo HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"field\":\"Host\""), "{answer}");
+    }
+    for accepted in [
+        "POST /echo HTTP/1.1\r\nhost:\r\n",
+        "POST /echo HTTP/1.1\r\nhost: [::1]:80\r\n",
+        "POST /echo HTTP/1.0\r\n",
+    ] {
+        let answer =
+            send(&running, &format!("{accepted}connection: close\r\ncontent-length: 0\r\n\r\n")).await;
+        assert!(answer.contains(" 200 OK\r\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_with_a_problem() {
+    let running = start(Route::new(), Bounds::default()).await;
+    let long_header = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(17 * 1024));
+    let long_url = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(70_000));
+    for (request, status) in [
+        ("GET / HTTP/9.9\r\n\r\n", "400"),
+        ("G\u{1}T / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx\r\n\r\n", "400"),
+        ("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n", "400"),
+        ("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nz\r\n", "400"),
+        (&long_header, "431"),
+        (&long_url, "4"),
+    ] {
+        let answer = send(&running, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request:.60}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{request:.60}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn slow_header_is_refused_with_a_problem() {
+    let running = start(Route::new(), quick()).await;
+    let answer = send(&running, "GET / HTTP/1.1\r\nhost:").await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("REQUEST_TIMEOUT"), "{answer}");
+}

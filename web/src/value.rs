@@ -5,7 +5,7 @@
 //! | [`ApiTimestamp`] | a timestamp, RFC 3339 |
 //! | [`ApiPosition`] | a log position |
 //! | [`UuidParam<JobId>`](UuidParam) | a UUID |
-//! | [`TextId<ImageMatchId>`](TextId) | an id of 1–128 printable characters |
+//! | [`TextId<ImageMatchId>`](TextId) | an id of 1–128 visible characters |
 //! | [`LooseTextId<ProductId>`](LooseTextId) | the same, and an integer means its decimal text |
 //! | [`CategoryName`] | the name of a stream category |
 //! | [`ScoreValue`] | a score, 0–1 |
@@ -31,8 +31,9 @@ use serde_json::Value;
 
 pub use loose_text_id::LooseTextId;
 
-/// The pattern of text ids: no control characters, in the syntax of ECMA 262.
-pub(crate) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
+/// The pattern of text ids: no invisible characters, in the syntax of ECMA 262. Those beyond U+FFFF are refused without
+/// it, because not every implementation of patterns knows them.
+pub(crate) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]+$";
 
 /// The boilerplate of a poem-openapi type that wraps one value and has an inline schema.
 macro_rules! wrapper {
@@ -177,7 +178,7 @@ pub struct UuidParam<T>(pub T);
 
 wrapper!(T, UuidParam<T>, T, "uuid", MetaSchema::new_with_format("string", "uuid"));
 
-/// An id of 1–128 printable characters.
+/// An id of 1–128 visible characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TextId<T>(pub T);

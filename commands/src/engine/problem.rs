@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
 use event_log::{AppendError, ReadError};
+use event_schemas::json_text::JsonText;
+use serde::Serialize;
 use vault::VaultError;
 use web::problem::{Code, FieldError, Problem};
 
@@ -43,6 +45,14 @@ pub(crate) fn from_load_error(error: LoadError) -> Problem {
             Problem::internal(&error)
         }
     }
+}
+
+/// The text of a caller's free-form JSON.
+///
+/// # Errors
+/// 500, if the value has no JSON form.
+pub(crate) fn text_of(value: &impl Serialize) -> Result<JsonText, Problem> {
+    JsonText::new(value).map_err(|error| Problem::internal(&error))
 }
 
 /// The problem of a single command that failed.

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use event_schemas::envelope::{Cause, Idempotency};
 use event_schemas::ids::SubjectId;
+use poem::http::header::CONTENT_LENGTH;
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::param::Header;
 use poem_openapi::registry::{MetaParamIn, MetaSchemaRef, Registry};
@@ -100,10 +101,15 @@ impl<'a, P: Permitted> ApiExtractor<'a> for CallerOf<P> {
 #[derive(Debug)]
 pub(crate) struct WriteRequest<P> {
     pub(crate) caller: Caller,
+    /// Whether its body is large, or may be: then the command is too much for a thread of the runtime.
+    pub(crate) is_large: bool,
     trace: TraceParent,
     key: Option<IdempotencyKey>,
     permitted: PhantomData<P>,
 }
+
+/// A command with a shorter body takes a few milliseconds.
+const LARGE_BYTES: u64 = 64 * 1024;
 
 impl<P> WriteRequest<P> {
     /// The idempotency of the command. `route` is its method and path; the path contains the resource, so that a key
@@ -189,6 +195,8 @@ impl<'a, P: Permitted> ApiExtractor<'a> for WriteRequest<P> {
         let caller = CallerOf::<P>::from_request(request, body, ExtractParamOptions::default()).await?;
         let CallerOf { caller, trace, permitted } = caller;
         let key = <KeyHeader as ApiExtractor>::from_request(request, body, options).await?.0;
-        Ok(Self { caller, trace, key, permitted })
+        let length: Option<u64> = request.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let is_large = length.is_none_or(|length| length > LARGE_BYTES);
+        Ok(Self { caller, is_large, trace, key, permitted })
     }
 }

@@ -6,6 +6,7 @@ use domain::job::{Action, JobDecider, analysis, pipeline};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{JobId, Position, Tenant, VideoId};
 use event_schemas::job::{JobCreated, JobKind, JobSource, Phase};
+use event_schemas::json_text::JsonText;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use web::problem::Problem;
@@ -69,7 +70,7 @@ pub(crate) async fn start(
             kind: JobKind::VideoAnalysis,
             source: Some(source.clone()),
             name: None,
-            metadata: serde_json::Map::new(),
+            metadata: JsonText::default(),
         };
         match jobs.execute_job(job_id, cause, Action::Create(created)).await {
             Ok(executed) if executed.events > 0 => {

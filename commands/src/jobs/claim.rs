@@ -12,6 +12,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use uuid::Uuid;
 use web::problem::Problem;
+use web::server::ClientSide;
 
 use super::scheduler::{LeaseLookup, Reservation, ReserveOutcome, WaitTicket, Work};
 use super::{Jobs, problem};
@@ -37,6 +38,8 @@ pub(crate) struct ClaimRequest {
     pub(crate) max: usize,
     /// The time to wait while there is no work.
     pub(crate) wait: Duration,
+    /// The side of the worker's connection that it may close, which ends the wait.
+    pub(crate) client: ClientSide,
 }
 
 /// The work that a claim returned.
@@ -181,6 +184,7 @@ impl Claim<'_> {
                 ticket = &mut woken => return Some(ticket),
                 () = jobs.engine.clock.sleep_until(until.min(now.after(heartbeat))) => {}
                 () = jobs.board.closing() => return None,
+                () = self.request.client.closed() => return None,
             }
         }
     }

@@ -96,7 +96,7 @@ impl LiveGame {
         let status = response.status();
         let body = http::read(response).await.map_err(failed)?;
         if status.is_success() {
-            let created: Result<CreatedGame, _> = serde_json::from_slice(&body);
+            let created: Result<CreatedGame, _> = web::json::parse_strictly(&body);
             return created.map(|created| created.game_id).map_err(|error| {
                 CallError::Failed(format!("the response of the game service contains no game id: {error}"))
             });

@@ -83,7 +83,7 @@ impl RatingService {
         let invalid = |why: &dyn std::fmt::Display| {
             CallError::Failed(format!("the response of the rating service contains no valid rating: {why}"))
         };
-        let response: RatingResponse = serde_json::from_slice(&body).map_err(|error| invalid(&error))?;
+        let response: RatingResponse = web::json::parse_strictly(&body).map_err(|error| invalid(&error))?;
         Rating::rounded(response.rating).map(Some).map_err(|error| invalid(&error))
     }
 

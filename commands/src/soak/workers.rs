@@ -89,7 +89,7 @@ async fn requester(world: World, n: u64) {
         world.sleep(&mut rng, 5, 60).await;
         let url = format!("https://www.twitch.tv/videos/{}", 2_000 + rng.below(VIDEOS));
         let video_id = url::video_id(&url).unwrap();
-        let source = JobSource::Video { video_id: video_id.clone(), url, options: serde_json::Map::new() };
+        let source = JobSource::Video { video_id: video_id.clone(), url, options: Default::default() };
         let cause_of_start = cause(id(&mut rng), caller());
         let started = loop {
             let (cause, video_id, source) = (cause_of_start.clone(), video_id.clone(), source.clone());
@@ -186,6 +186,7 @@ async fn claim(world: &World, name: &WorkerId, key: Uuid) -> Claimed {
                 kinds: vec![WorkKind::VideoAnalysis],
                 max: 1,
                 wait: Duration::from_secs(30),
+                client: Default::default(),
             },
         );
         world.record.lock().unwrap().claiming += 1;

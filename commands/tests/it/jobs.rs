@@ -47,6 +47,35 @@ async fn malformed_job_is_refused_with_its_field() {
 }
 
 #[tokio::test]
+async fn free_form_data_is_bounded_and_exact() {
+    let app = TestApp::new().await;
+    let of_size = |size: usize| json!({"a": "x".repeat(size - 8)});
+    app.post("/jobs", &json!({"metadata": of_size(16_384)})).await;
+    let head = app.head();
+    assert_eq!(head, 1);
+    let options = json!({"url": "https://www.twitch.tv/videos/2039", "options": of_size(16_385)});
+    for (route, body, field) in [
+        ("/jobs", json!({"metadata": of_size(16_385)}), "metadata"),
+        ("/api/v1/analysis", options, "options"),
+        (
+            "/internal/work/018f0000-0000-7000-8000-000000000001/complete",
+            json!({"result": of_size(16_385)}),
+            "result",
+        ),
+    ] {
+        let response = app.post(route, &body).await;
+        assert_eq!(response.fields(), [field], "{response:?}");
+        response.refused(422, "UNPROCESSABLE");
+    }
+    let send = |body: &str| app.call("POST", "/jobs").text("application/json", body.to_owned()).send();
+    let inexact = send(r#"{"metadata": {"n": 18446744073709551616}}"#).await;
+    assert_eq!(inexact.fields(), ["metadata"]);
+    inexact.refused(422, "UNPROCESSABLE");
+    send(r#"{"metadata": {"n": 1, "n": 2}}"#).await.refused(400, "INVALID_REQUEST");
+    assert_eq!(app.head(), head);
+}
+
+#[tokio::test]
 async fn phase_moves_forward_only_and_repeats_record_nothing() {
     let app = TestApp::new().await;
     let job = app.job().await;

@@ -13,7 +13,9 @@ use event_schemas::worker::WorkerEnd;
 use serde::Serialize;
 
 use super::state::{KnownFrames, Request, State, Work, greatest};
-use super::{ATTEMPTS_MAX, Action, LIST_BYTES_MAX, Refusal, TotalsField, UNKNOWN_ATTEMPTS_MAX};
+use super::{
+    ATTEMPTS_MAX, Action, CANDIDATES_MAX, LIST_BYTES_MAX, Refusal, TotalsField, UNKNOWN_ATTEMPTS_MAX,
+};
 use crate::lease::Lease;
 
 /// The maximum number of leases in one event: 40 bytes each, so that the event fits an append.
@@ -22,10 +24,13 @@ const LEASES_MAX: usize = 10_000;
 /// The events that carry out `action` while the job has not ended.
 pub(super) fn decide(action: &Action, state: &State) -> Result<Vec<ImageMatchEvent>, Refusal> {
     match action {
-        Action::RegisterImages { product_id, images } => Ok(register_images(product_id, images, state)),
+        Action::RegisterImages { product_id, images } => register_images(product_id, images, state),
         Action::RegisterFrames { video_id, frames } => register_frames(video_id, frames, state),
         Action::Request(request) => match state.requests.get(&request.request_id) {
-            None => Ok(vec![request.clone().into()]),
+            None => match state.sums.candidates.checked_add(request.candidates) {
+                Some(sum) if sum <= CANDIDATES_MAX => Ok(vec![request.clone().into()]),
+                _ => Err(Refusal::TooManyCandidates { field: "candidates" }),
+            },
             Some(known) if has_same_content(known, request) => Ok(Vec::new()),
             Some(_) => Err(Refusal::RequestExists(request.request_id.clone())),
         },
@@ -52,7 +57,11 @@ pub(super) fn decide(action: &Action, state: &State) -> Result<Vec<ImageMatchEve
     }
 }
 
-fn register_images(product_id: &ProductId, images: &[ProductImage], state: &State) -> Vec<ImageMatchEvent> {
+fn register_images(
+    product_id: &ProductId,
+    images: &[ProductImage],
+    state: &State,
+) -> Result<Vec<ImageMatchEvent>, Refusal> {
     let known = state.products.get(product_id);
     let mut seen = BTreeSet::new();
     let new = images
@@ -61,10 +70,20 @@ fn register_images(product_id: &ProductId, images: &[ProductImage], state: &Stat
             known.is_none_or(|known| !known.ids.contains(&image.img_id)) && seen.insert(&image.img_id)
         })
         .cloned();
-    in_parts(new)
+    let parts = in_parts(new);
+    let added = parts.iter().map(Vec::len).sum::<usize>() as u64;
+    check_candidates("images", state.sums.images.saturating_add(added), state.sums.frames)?;
+    Ok(parts
         .into_iter()
         .map(|images| ProductImagesRegistered { product_id: product_id.clone(), images }.into())
-        .collect()
+        .collect())
+}
+
+fn check_candidates(field: &'static str, images: u64, frames: u64) -> Result<(), Refusal> {
+    match images.checked_mul(frames) {
+        Some(candidates) if candidates <= CANDIDATES_MAX && frames <= CANDIDATES_MAX => Ok(()),
+        _ => Err(Refusal::TooManyCandidates { field }),
+    }
 }
 
 fn register_frames(
@@ -80,7 +99,12 @@ fn register_frames(
         }
         (Frames::Counted(count), known) => {
             let before = if let Some(KnownFrames::Counted(before)) = known { *before } else { 0 };
-            Ok(if *count > before { vec![registered(Frames::Counted(*count))] } else { Vec::new() })
+            if *count <= before {
+                return Ok(Vec::new());
+            }
+            let frames = state.sums.frames.saturating_add(count - before);
+            check_candidates("frame_count", state.sums.images, frames)?;
+            Ok(vec![registered(Frames::Counted(*count))])
         }
         (Frames::Listed(frames), known) => {
             let mut seen = BTreeSet::new();
@@ -89,7 +113,10 @@ fn register_frames(
                 Some(KnownFrames::Counted(_)) | None => false,
             };
             let new = frames.iter().filter(|frame| !is_known(frame) && seen.insert(&frame.frame_id)).cloned();
-            Ok(in_parts(new).into_iter().map(|frames| registered(Frames::Listed(frames))).collect())
+            let parts = in_parts(new);
+            let added = parts.iter().map(Vec::len).sum::<usize>() as u64;
+            check_candidates("frames", state.sums.images, state.sums.frames.saturating_add(added))?;
+            Ok(parts.into_iter().map(|frames| registered(Frames::Listed(frames))).collect())
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Action, Command, State};
 /// The part of the state that these commands read or change. For commands that never come in batches, the
 /// whole state.
 pub(super) fn excerpt(commands: &[Command], state: &State) -> State {
-    let mut part = State::default();
+    let mut part = state.with_sums();
     for command in commands {
         match &command.action {
             Action::RegisterImages { product_id, .. } => {

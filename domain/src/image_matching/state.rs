@@ -19,6 +19,16 @@ pub struct State {
     waiting: BTreeMap<u64, RequestId>,
     /// Leases in force.
     pub(super) leases: BTreeMap<LeaseId, RequestId>,
+    pub(super) sums: Sums,
+}
+
+/// The numbers of which the job's candidates are computed, as in its counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) images: u64,
+    pub(super) frames: u64,
+    /// Of all requests.
+    pub(super) candidates: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,6 +82,11 @@ impl Request {
 }
 
 impl State {
+    /// A state without anything but the sums of this one.
+    pub(super) fn with_sums(&self) -> Self {
+        Self { sums: self.sums, ..Self::default() }
+    }
+
     /// The product's images, in registration order; empty for a product without images.
     pub fn images(&self, product: &ProductId) -> &[ProductImage] {
         self.products.get(product).map_or(&[], |known| &known.images)
@@ -148,10 +163,12 @@ pub(super) fn evolve(mut state: State, event: &ImageMatchEvent) -> State {
             let known = state.products.entry(registered.product_id.clone()).or_default();
             known.ids.extend(registered.images.iter().map(|image| image.img_id.clone()));
             known.images.extend_from_slice(&registered.images);
+            add(&mut state.sums.images, registered.images.len() as u64);
         }
-        ImageMatchEvent::VideoFramesRegistered(registered) => register_frames(&mut state.videos, registered),
+        ImageMatchEvent::VideoFramesRegistered(registered) => register_frames(&mut state, registered),
         ImageMatchEvent::MatchRequested(requested) => {
             let queue_position = state.requests.len() as u64;
+            add(&mut state.sums.candidates, requested.candidates);
             state.waiting.insert(queue_position, requested.request_id.clone());
             state.requests.insert(
                 requested.request_id.clone(),
@@ -209,13 +226,23 @@ pub(super) fn evolve(mut state: State, event: &ImageMatchEvent) -> State {
     state
 }
 
-fn register_frames(videos: &mut BTreeMap<VideoId, KnownFrames>, registered: &VideoFramesRegistered) {
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
+fn register_frames(state: &mut State, registered: &VideoFramesRegistered) {
     match &registered.frames {
         Frames::Counted(count) => {
-            videos.insert(registered.video_id.clone(), KnownFrames::Counted(*count));
+            let before = state.videos.insert(registered.video_id.clone(), KnownFrames::Counted(*count));
+            if let Some(KnownFrames::Counted(before)) = before {
+                state.sums.frames = state.sums.frames.saturating_sub(before);
+            }
+            add(&mut state.sums.frames, *count);
         }
         Frames::Listed(new) => {
-            let known = videos
+            add(&mut state.sums.frames, new.len() as u64);
+            let known = state
+                .videos
                 .entry(registered.video_id.clone())
                 .or_insert_with(|| KnownFrames::Listed { ids: BTreeSet::new(), frames: Vec::new() });
             if let KnownFrames::Listed { ids, frames } = known {

@@ -48,6 +48,28 @@ fn has_frames(frames: Frames) -> ImageMatchEvent {
     VideoFramesRegistered { video_id: id("v"), frames }.into()
 }
 
+#[test]
+fn candidates_that_cannot_be_counted_exactly_are_refused() {
+    let counted = |count| register_frames(Frames::Counted(count));
+    let has_counted = |count| has_frames(Frames::Counted(count));
+    let too_many = |field| Err(Refusal::TooManyCandidates { field });
+    check(&[], counted(CANDIDATES_MAX), Ok(vec![has_counted(CANDIDATES_MAX)]));
+    check(&[], counted(CANDIDATES_MAX + 1), too_many("frame_count"));
+    let two_images = has_images("p", &["a", "b"]);
+    check(&[two_images.clone()], counted(CANDIDATES_MAX), too_many("frame_count"));
+    let half = CANDIDATES_MAX / 2;
+    let given = [two_images, has_counted(half - 1), has_counted(half)];
+    check(&given, register_images("p", &["a"]), Ok(vec![]));
+    check(&given, register_images("q", &["c"]), too_many("images"));
+
+    let given: [ImageMatchEvent; 2] = [request("r", CANDIDATES_MAX - 1).into(), has_counted(1)];
+    check(&given, Action::Request(request("s", 1)), Ok(vec![request("s", 1).into()]));
+    check(&given, Action::Request(request("s", 2)), too_many("candidates"));
+    let batch = ["s", "t"].map(|name| command(Action::Request(request(name, 1))));
+    let refused = RefusedItem { index: 1, refusal: Refusal::TooManyCandidates { field: "candidates" } };
+    assert_eq!(decide_all::<ImageMatchingDecider>(&batch, &state(&given)), Err(vec![refused]));
+}
+
 fn requested() -> ImageMatchEvent {
     request("r", 100).into()
 }

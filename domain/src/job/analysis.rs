@@ -11,6 +11,7 @@ use std::time::Duration;
 use event_schemas::failure::ClassifiedError;
 use event_schemas::ids::{JobId, Tenant, VideoId};
 use event_schemas::job::{JobKind, JobSource, Phase, RetryState};
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -69,7 +70,10 @@ pub struct AnalysisView {
     pub current: AnalysisStatus,
     pub kind: JobKind,
     pub url: Option<String>,
-    pub options: serde_json::Map<String, serde_json::Value>,
+    /// The options that the caller passed; missing in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub options: Option<JsonText>,
     pub created_at: Timestamp,
     /// When work on the first attempt started.
     pub started_at: Option<Timestamp>,
@@ -82,7 +86,10 @@ pub struct AnalysisView {
     /// The stages of the current attempt, in order, without `queued` and the end.
     pub stages: Vec<StageView>,
     pub attempts: Vec<AttemptView>,
-    pub result: Option<serde_json::Value>,
+    /// The result of the work, or null; missing in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub result: Option<Option<JsonText>>,
 }
 
 /// A stage of the current attempt of an analysis.
@@ -118,7 +125,7 @@ pub fn view(
         Some(JobSource::Video { video_id, url, options }) => {
             (Some(video_id.clone()), Some(url.clone()), options.clone())
         }
-        None => (None, None, serde_json::Map::new()),
+        None => (None, None, JsonText::default()),
     };
     let eta = eta(history, latest, now, stalled_after);
     let current = AnalysisStatus {
@@ -141,7 +148,7 @@ pub fn view(
         current,
         kind: history.kind(),
         url,
-        options,
+        options: Some(options),
         created_at: history.created_at,
         started_at: history.attempts.first().and_then(|attempt| attempt.started_at),
         ended_at: history.ended_at(),
@@ -149,7 +156,7 @@ pub fn view(
         run_seconds: attempts.iter().map(|attempt| attempt.run_seconds).sum(),
         stages: stage_views(history),
         attempts,
-        result: history.result.clone(),
+        result: Some(history.result.clone()),
     }
 }
 

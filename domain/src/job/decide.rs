@@ -7,6 +7,7 @@ use event_schemas::job::{
     JobProgressReported, JobQuarantined, JobRetryScheduled, Phase, PhasePrior, QuarantineReason, RetryReason,
     RetryState,
 };
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 
@@ -147,7 +148,7 @@ fn claim(
 fn complete(
     job: &Job,
     lease_id: Option<LeaseId>,
-    result: Option<&serde_json::Value>,
+    result: Option<&JsonText>,
 ) -> Result<Vec<JobEvent>, Refusal> {
     let same_result = result.is_none() || result == job.result.as_ref();
     if job.ended_by(Phase::Completed, lease_id) && same_result {

@@ -25,7 +25,7 @@ use text::Text;
 /// always give the same result, including the support reference.
 pub fn classify(
     message: &str,
-    exit_code: Option<i32>,
+    exit_code: Option<i64>,
     retry_after: Option<u32>,
     job: JobId,
     attempt: u32,

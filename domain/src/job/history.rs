@@ -9,6 +9,7 @@ use event_schemas::ids::{JobId, Position, Tenant, WorkerId};
 use event_schemas::job::{
     JobCreated, JobEvent, JobKind, JobPhaseChanged, Phase, PhasePrior, RetryReason, RetryState,
 };
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub struct History {
     pub failure: Option<Failure>,
     /// The progress of the current phase.
     pub progress: Option<Progress>,
-    pub result: Option<serde_json::Value>,
+    pub result: Option<JsonText>,
     /// The phase durations known at the latest phase change.
     pub eta_priors: Vec<PhasePrior>,
     /// The retry that started the current attempt, if it was automatic.
@@ -158,6 +159,14 @@ impl History {
     pub fn pending_retry(&self) -> Option<Retry> {
         let begun = self.attempts.last().is_none_or(|attempt| attempt.started_at.is_some());
         self.retry.filter(|_| self.phase == Phase::Queued && !begun)
+    }
+
+    /// The memory of the texts of callers and workers.
+    pub fn text_bytes(&self) -> usize {
+        let errors = self.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+        self.created.text_bytes()
+            + self.result.as_ref().map_or(0, |result| result.as_str().len())
+            + errors.map(|error| error.message.len()).sum::<usize>()
     }
 
     /// The history after a job's creation.

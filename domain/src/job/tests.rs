@@ -56,7 +56,7 @@ fn fail(n: Option<u128>, message: &str) -> Action {
 }
 
 fn completed(from: Phase, lease_id: Option<LeaseId>) -> JobEvent {
-    JobCompleted { from, lease_id, result: Some(json!(1)) }.into()
+    JobCompleted { from, lease_id, result: Some(json!(1).into()) }.into()
 }
 
 const RETRY: Action = Action::Retry { eta_priors: Vec::new() };
@@ -233,9 +233,9 @@ fn end_of_a_job_ends_its_lease() {
 fn repeated_end_records_nothing_and_another_is_refused() {
     let given = [job(VideoAnalysis), claimed(1), completed(Queued, Some(lease(1)))];
     let complete = |n, result| Action::Complete { lease_id: Some(lease(n)), result };
-    check(&given, complete(1, Some(json!(1))), Ok(vec![]));
-    check(&given, complete(1, Some(json!(2))), Err(Refusal::Ended(Completed)));
-    check(&given, complete(2, Some(json!(1))), Err(Refusal::Ended(Completed)));
+    check(&given, complete(1, Some(json!(1).into())), Ok(vec![]));
+    check(&given, complete(1, Some(json!(2).into())), Err(Refusal::Ended(Completed)));
+    check(&given, complete(2, Some(json!(1).into())), Err(Refusal::Ended(Completed)));
     let failed =
         decided::<JobDecider>(&given[..2], &Command { at: at(0.0), action: fail(Some(1), "private video") });
     let given: Vec<_> = given[..2].iter().cloned().chain(failed.unwrap()).collect();

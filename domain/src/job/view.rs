@@ -3,6 +3,7 @@
 use event_schemas::failure::{ClassifiedError, FailureCategory, FailureCode, Service};
 use event_schemas::ids::{JobId, WorkerId};
 use event_schemas::job::{JobKind, Phase, RetryReason, RetryState};
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -20,8 +21,10 @@ pub struct JobView {
     pub job_id: JobId,
     pub kind: JobKind,
     pub name: Option<String>,
-    /// The metadata that the caller passed.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// The metadata that the caller passed; missing in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub metadata: Option<JsonText>,
     pub phase: Phase,
     pub status: Status,
     /// From 1; incremented by each retry.
@@ -49,7 +52,10 @@ pub struct JobView {
     pub retry_state: Option<RetryState>,
     /// The scheduled retry.
     pub retry: Option<RetryView>,
-    pub result: Option<serde_json::Value>,
+    /// The result of the work, or null; missing in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub result: Option<Option<JsonText>>,
 }
 
 /// The counters of a job.
@@ -172,7 +178,7 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         job_id: history.job_id(),
         kind: history.kind(),
         name: history.created.name.clone(),
-        metadata: history.created.metadata.clone(),
+        metadata: Some(history.created.metadata.clone()),
         phase: history.phase,
         status: history.status(),
         attempt: history.attempt,
@@ -189,7 +195,7 @@ pub fn view(fold: &JobFold, now: Timestamp) -> Option<JobView> {
         error: history.failure.as_ref().map(|failure| failure.error.clone().into()),
         retry_state: retry_state(history),
         retry: retry(history),
-        result: history.result.clone(),
+        result: Some(history.result.clone()),
     })
 }
 

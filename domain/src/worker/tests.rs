@@ -27,11 +27,11 @@ fn returned() -> WorkerEvent {
     WorkerReturned { worker_id: id("w") }.into()
 }
 
-fn exit(exit_code: i32) -> Action {
+fn exit(exit_code: i64) -> Action {
     Action::Exit { exit_code: Some(exit_code), signal: None, reason: None }
 }
 
-fn exited(exit_code: i32, end: WorkerEnd) -> WorkerEvent {
+fn exited(exit_code: i64, end: WorkerEnd) -> WorkerEvent {
     WorkerExited { worker_id: id("w"), end, exit_code: Some(exit_code), signal: None, reason: None }.into()
 }
 

@@ -193,6 +193,8 @@ fn compare(old: &Value, new: &Value, path: &str, broken: &mut Vec<String>) {
                         .map(|value| format!("{here} lost {value}")),
                 );
             }
+            // Each number of the smaller format is one of the larger.
+            ("format", Some(before), Some(now)) if before == "int32" && now == "int64" => {}
             ("required", before, now) => {
                 let set = |list: Option<&Value>| list.map(items).unwrap_or_default().to_vec();
                 let (before, now) = (set(before), set(now));

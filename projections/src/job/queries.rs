@@ -61,7 +61,8 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Lists at most `limit` of the tenant's jobs after the cursor, newest first, in their current state.
+    /// Lists at most `limit` of the tenant's jobs after the cursor, newest first, in their current state, without metadata
+    /// and results.
     ///
     /// # Errors
     /// [`QueryError`] while the read model cannot be read.
@@ -73,7 +74,11 @@ impl Jobs {
         limit: u32,
     ) -> Result<JobPage, QueryError> {
         let now = self.clock.now();
-        self.page(tenant, filter, after, limit, |overview| overview.view(now)).await
+        // The data of callers can be large, so that a page of them would be.
+        let view = |overview: JobOverview| {
+            overview.view(now).map(|view| JobView { metadata: None, result: None, ..view })
+        };
+        self.page(tenant, filter, after, limit, view).await
     }
 
     /// Lists at most `limit` of the tenant's analyses after the cursor, newest first, in their current state; with a
@@ -92,7 +97,8 @@ impl Jobs {
         let now = self.clock.now();
         let filter = JobFilter { status, kind: Some(JobKind::VideoAnalysis), ..JobFilter::default() };
         let view = |overview: JobOverview| {
-            Some(analysis::view(&overview.history, &overview.latest, now, stalled_after))
+            let view = analysis::view(&overview.history, &overview.latest, now, stalled_after);
+            Some(AnalysisView { options: None, result: None, ..view })
         };
         self.page(tenant, &filter, after, limit, view).await
     }

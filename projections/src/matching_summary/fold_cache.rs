@@ -45,7 +45,8 @@ impl CountedFold {
     }
 
     fn bytes(&self) -> u64 {
-        FOLD_BYTES + EVENT_BYTES * self.events.min(EVENTS_WEIGHED)
+        let texts = self.fold.history.as_ref().map_or(0, |history| history.text_bytes());
+        FOLD_BYTES + texts as u64 + EVENT_BYTES * self.events.min(EVENTS_WEIGHED)
     }
 }
 

@@ -140,7 +140,7 @@ pub(crate) fn created(id: JobId, name: Option<&str>) -> Event {
             kind: JobKind::ProductVideoMatching,
             source: None,
             name: name.map(str::to_owned),
-            metadata: serde_json::Map::new(),
+            metadata: Default::default(),
         }
         .into(),
     )

@@ -20,10 +20,12 @@ use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
-use web::json::Json;
+use web::json::{Json, is_ndjson};
+use web::negotiation::preferred;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
 use web::schema::Api;
+use web::server::ClientSide;
 use web::shutdown::Shutdown;
 use web::value::CategoryName;
 
@@ -33,6 +35,9 @@ use crate::ReadApi;
 use crate::errors::from_read_error;
 
 const NDJSON: &str = "application/x-ndjson";
+
+/// The media types of the list: a page, or lines under each of their names.
+const MEDIA_TYPES: &[&str] = &["application/json", NDJSON, "application/ndjson", "application/jsonl"];
 
 /// The number of events scanned to fill a page, after which a shorter page with a cursor is returned.
 const SCAN_MAX: usize = 100_000;
@@ -56,15 +61,16 @@ pub enum LineFormat {
 #[derive(Debug)]
 pub enum EventsResponse {
     Page(Page<EventDto>),
-    Lines(Body),
+    /// With the media type that the caller prefers.
+    Lines(&'static str, Body),
 }
 
 impl IntoResponse for EventsResponse {
     fn into_response(self) -> Response {
         match self {
             Self::Page(page) => Json(Api(page)).into_response(),
-            Self::Lines(body) => Response::builder()
-                .content_type(NDJSON)
+            Self::Lines(media_type, body) => Response::builder()
+                .content_type(media_type)
                 .header("cache-control", "no-cache, no-transform")
                 .header("x-accel-buffering", "no")
                 .body(body),
@@ -184,6 +190,7 @@ impl AuditRoutes {
         #[oai(default)] limit: Query<Limit>,
         cursor: Query<Option<Cursor>>,
         #[oai(name = "Accept")] accept: Header<Option<String>>,
+        client: ClientSide,
     ) -> Result<EventsResponse, Problem> {
         caller.require(Role::Auditor)?;
         let stream: Option<StreamId> = stream
@@ -199,9 +206,10 @@ impl AuditRoutes {
             format: *format.0,
         };
         let after = self.after(from.0.as_deref()).await?;
-        if accept.0.is_some_and(|accept| accept.contains(NDJSON)) {
-            let lines = lines(&self.api.log, after, filter, self.api.shutdown.clone());
-            return Ok(EventsResponse::Lines(Body::from_bytes_stream(lines)));
+        let media_type = preferred(accept.0.as_deref(), MEDIA_TYPES);
+        if is_ndjson(media_type) {
+            let lines = lines(&self.api.log, after, filter, self.api.shutdown.clone(), client);
+            return Ok(EventsResponse::Lines(media_type, Body::from_bytes_stream(lines)));
         }
         if *format.0 != LineFormat::Envelope {
             return Err(Problem::invalid(
@@ -302,22 +310,25 @@ fn lines(
     after: Position,
     filter: EventFilter,
     shutdown: Shutdown,
+    client: ClientSide,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
     let subscription = log.subscribe(after, filter.log_filter.clone());
     stream::try_unfold(Some(subscription), move |subscription| {
-        let (filter, shutdown) = (filter.clone(), shutdown.clone());
+        let (filter, shutdown, client) = (filter.clone(), shutdown.clone(), client.clone());
         async move {
             let Some(mut subscription) = subscription else { return Ok(None) };
             if filter.last.is_some_and(|last| subscription.position() >= last) {
                 return Ok(None);
             }
             let page = tokio::select! {
+                biased;
                 page = subscription.next() => page.map_err(std::io::Error::other)?,
                 // A bounded range must not look complete if it was cut short.
                 () = shutdown.requested() => return match filter.last {
                     Some(_) => Err(std::io::Error::other("the server is stopping")),
                     None => Ok(None),
                 },
+                () = client.closed(), if filter.last.is_none() => return Ok(None),
             };
             let (text, ended) = write_lines(&page.events, &filter).map_err(std::io::Error::other)?;
             let next = (!ended).then_some(subscription);

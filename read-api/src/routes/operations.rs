@@ -20,7 +20,7 @@ use super::Tag;
 use crate::ReadApi;
 use crate::latency;
 use crate::server;
-use dto::{Check, Health, HealthStatus, Latencies, Live, LogStatus, Ready, Status};
+use dto::{Check, Health, HealthStatus, LatencyReport, Live, LogStatus, Ready, Status};
 
 /// The media type of the Prometheus text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,7 +40,7 @@ pub enum Readiness {
 #[derive(Debug)]
 pub enum Metrics {
     Text(String),
-    Latencies(Latencies),
+    Latencies(LatencyReport),
 }
 
 impl IntoResponse for Metrics {
@@ -60,7 +60,8 @@ impl IntoResponse for Metrics {
 impl ApiResponse for Metrics {
     fn meta() -> MetaResponses {
         let text = MetaMediaType { content_type: "text/plain", schema: String::schema_ref() };
-        let json = MetaMediaType { content_type: "application/json", schema: Api::<Latencies>::schema_ref() };
+        let json =
+            MetaMediaType { content_type: "application/json", schema: Api::<LatencyReport>::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
                 description: "The Prometheus text format; for `Accept: application/json` the latencies only",
@@ -73,7 +74,7 @@ impl ApiResponse for Metrics {
     }
 
     fn register(registry: &mut Registry) {
-        Api::<Latencies>::register(registry);
+        Api::<LatencyReport>::register(registry);
     }
 }
 
@@ -183,12 +184,13 @@ impl OperationRoutes {
         // This updates the lag of each read model, also of one that has stopped.
         self.api.models.status();
         let text = self.api.metrics.render();
-        let wants_json = accept.0.is_some_and(|accept| accept.contains("application/json"));
+        let preferred = web::negotiation::preferred(accept.0.as_deref(), &["text/plain", "application/json"]);
+        let wants_json = preferred == "application/json";
         if !wants_json {
             return Ok(Metrics::Text(text));
         }
         let latencies = latency::distributions(&text).into_iter().map(Into::into).collect();
-        Ok(Metrics::Latencies(Latencies { latencies }))
+        Ok(Metrics::Latencies(LatencyReport { latencies }))
     }
 }
 

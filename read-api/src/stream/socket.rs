@@ -51,6 +51,10 @@ impl Endpoint for Socket {
         let Some(follower) = MatchingFollower::open(&self.api, &caller.tenant, job, after).await? else {
             return Ok(StatusCode::NO_CONTENT.into_response());
         };
+        let version = request.header(header::SEC_WEBSOCKET_VERSION);
+        if version.is_some_and(|version| version.trim() != "13") {
+            return Err(Problem::websocket_version().into());
+        }
         let socket = WebSocket::from_request(&request, &mut body).await?;
         let mut events = self.api.topics.open(follower, &self.api.shutdown);
         if let Some(permit) = StreamPermit::take(&request) {

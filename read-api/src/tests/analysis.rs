@@ -25,7 +25,7 @@ pub(super) fn analysis_created(id: JobId, video: &str) -> JobEvent {
     let options = serde_json::from_str(r#"{"highlights_max": 5}"#).unwrap();
     let source = JobSource::Video { video_id: video.parse().unwrap(), url, options };
     let kind = JobKind::VideoAnalysis;
-    JobCreated { job_id: id, kind, source: Some(source), name: None, metadata: serde_json::Map::new() }.into()
+    JobCreated { job_id: id, kind, source: Some(source), name: None, metadata: Default::default() }.into()
 }
 
 fn claimed(worker: &str, lease_until: Timestamp) -> JobEvent {
@@ -54,7 +54,7 @@ fn completed() -> JobEvent {
     JobCompleted {
         from: Phase::FindingHighlights,
         lease_id: Some(LEASE),
-        result: Some(json!({"highlights": []})),
+        result: Some(json!({"highlights": []}).into()),
     }
     .into()
 }

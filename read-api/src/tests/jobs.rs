@@ -71,6 +71,18 @@ async fn list_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
+async fn lists_leave_out_the_data_of_callers() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.job_event(job(1), created(job(1), "a")).await;
+    let member = |answer: &Value, name: &str| answer.get(name).cloned();
+    let one = fixture.get(&format!("/jobs/{}", job(1))).await.json();
+    assert_eq!(member(&one, "metadata"), Some(serde_json::json!({"customer": 7})));
+    assert_eq!(member(&one, "result"), Some(Value::Null));
+    let listed = &fixture.get("/jobs").await.json()["items"][0];
+    assert_eq!((member(listed, "metadata"), member(listed, "result")), (None, None));
+}
+
+#[tokio::test]
 async fn list_pages_have_no_gap_or_duplicate() {
     let fixture = ReadApiFixture::open().await;
     for n in 1..=5 {

@@ -116,16 +116,19 @@ fn one_matching_audience_is_enough() {
 #[test]
 fn duplicate_claim_is_refused() {
     let second = now().micros() / 1_000_000 + 60;
-    let payload =
-        format!(r#"{{"sub":"ann","sub":"bob","iss":"matchbook","aud":"matchbook","exp":{second}}}"#);
-    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-    let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET);
-    let signature = URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()));
-    assert!(matches!(
-        keys().verify(&format!("{message}.{signature}"), &[], now()),
-        Err(BadToken::Malformed(_))
-    ));
+    let verify = |more: &str, more_header: &str| {
+        let payload = format!(r#"{{"sub":"ann","iss":"matchbook","aud":"matchbook","exp":{second}{more}}}"#);
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"JWT"{more_header}}}"#));
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET);
+        let signature = URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()));
+        keys().verify(&format!("{message}.{signature}"), &[], now())
+    };
+    assert!(verify("", "").is_ok());
+    for more in [r#","sub":"bob""#, r#","note":1,"note":1"#, r#","ratings":{"blitz":1,"blitz":2}"#] {
+        assert!(matches!(verify(more, ""), Err(BadToken::Ambiguous(_))), "{more}");
+    }
+    assert!(matches!(verify("", r#","kid":"a","kid":"b""#), Err(BadToken::Ambiguous(_))));
 }
 
 #[test]

@@ -8,10 +8,19 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaR
 use poem_openapi::types::{ParseFromJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use super::{Json, MEDIA_TYPE, essence, parse};
+use super::{Json, MEDIA_TYPE, check_encoding, essence, parse, parse_body, reader};
 use crate::problem::{Code, Problem};
 
 const LINES: &str = "application/x-ndjson";
+
+/// Other names of the same.
+const LINES_TOO: [&str; 3] = ["application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
+/// Whether the media type is one of NDJSON.
+pub fn is_ndjson(media_type: &str) -> bool {
+    let essence = essence(media_type);
+    essence == LINES || LINES_TOO.contains(&essence.as_str())
+}
 
 /// Up to `MAX` items, as a JSON array or as NDJSON: one JSON value per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +46,11 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Batc
 
     fn request_meta() -> Option<MetaRequest> {
         let array = MetaSchema { max_items: Some(MAX), ..schema_of::<T>() };
-        let content = vec![
-            MetaMediaType { content_type: MEDIA_TYPE, schema: MetaSchemaRef::Inline(Box::new(array)) },
-            MetaMediaType { content_type: LINES, schema: T::schema_ref() },
-        ];
-        Some(MetaRequest { description: None, content, required: true })
+        // Client generators drop an operation with a media type that they do not know.
+        let content =
+            vec![MetaMediaType { content_type: MEDIA_TYPE, schema: MetaSchemaRef::Inline(Box::new(array)) }];
+        let description = Some("The items; or, as `application/x-ndjson`, one item per line.");
+        Some(MetaRequest { description, content, required: true })
     }
 
     async fn from_request(
@@ -50,16 +59,12 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Batc
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         let content_type = request.content_type().ok_or_else(|| unsupported_type("no type"))?;
-        let lines = essence(content_type) == LINES;
+        let lines = is_ndjson(content_type);
         if !lines && !<Json<Vec<T>> as Payload>::check_content_type(content_type) {
             return Err(unsupported_type(&format!("type `{content_type}`")).into());
         }
-        let bytes = body.take()?.into_bytes().await?;
-        let items = if lines { parse_lines(&bytes, MAX)? } else { parse::<Vec<T>>(&bytes)? };
-        if items.len() > MAX {
-            return Err(too_many(MAX).into());
-        }
-        Ok(Self(items))
+        let parse = if lines { parse_lines::<T, MAX> } else { parse_array::<T, MAX> };
+        parse_body(body, parse).await.map(Self)
     }
 }
 
@@ -74,19 +79,24 @@ fn unsupported_type(what: &str) -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-fn too_many(max: usize) -> Problem {
-    Problem::invalid("body", format!("must have at most {max} items; send the others in another request"))
+pub(super) fn too_many(max: usize) -> String {
+    format!("must have at most {max} items; send the others in another request")
+}
+
+fn parse_array<T: ParseFromJSON + 'static, const MAX: usize>(text: &[u8]) -> Result<Vec<T>, Problem> {
+    if text.trim_ascii_start().starts_with(b"[") { reader::read_items(text, MAX) } else { parse(text) }
 }
 
 /// Empty lines are ignored, so a trailing line break is fine.
-fn parse_lines<T: ParseFromJSON + 'static>(text: &[u8], max: usize) -> Result<Vec<T>, Problem> {
+fn parse_lines<T: ParseFromJSON + 'static, const MAX: usize>(text: &[u8]) -> Result<Vec<T>, Problem> {
+    check_encoding(text)?;
     let mut items = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        if items.len() == max {
-            return Err(too_many(max));
+        if items.len() == MAX {
+            return Err(Problem::invalid("body", too_many(MAX)));
         }
         items.push(parse(line).map_err(|problem| problem.at_line(index + 1))?);
     }
@@ -98,7 +108,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Result<Vec<u32>, (String, String)> {
-        parse_lines(text.as_bytes(), 3).map_err(|mut problem| {
+        parse_lines::<u32, 3>(text.as_bytes()).map_err(|mut problem| {
             let error = problem.errors.remove(0);
             (error.field, error.reason)
         })
@@ -122,5 +132,21 @@ mod tests {
             lines("1\n2\n3\n4").unwrap_err().1,
             "must have at most 3 items; send the others in another request"
         );
+    }
+
+    #[test]
+    fn items_of_an_array_are_read_up_to_the_limit() {
+        let array = |text: &str| {
+            parse_array::<u32, 3>(text.as_bytes()).map_err(|mut problem| {
+                let error = problem.errors.remove(0);
+                (error.field, error.reason)
+            })
+        };
+        assert_eq!(array(" [1, 2,3] "), Ok(vec![1, 2, 3]));
+        assert_eq!(array("[1,2,3,4, and what is not JSON").unwrap_err().1, too_many(3));
+        assert_eq!(array("[1,2").unwrap_err().0, "body");
+        assert_eq!(array("[1] 2").unwrap_err().0, "body");
+        assert_eq!(array("[1,-2]"), Err(("body[1]".into(), "must be at least 0".into())));
+        assert_eq!(array("{}").unwrap_err().1, "must be an array, not an object");
     }
 }

@@ -1,10 +1,11 @@
-//! Validates a value field by field against the schema of the OpenAPI document.
+//! Validates values against the schema of the OpenAPI document.
 
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use event_schemas::ids::is_invisible;
 use event_schemas::time::Timestamp;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::Type;
@@ -14,16 +15,23 @@ use crate::problem::FieldError;
 use crate::value::PRINTABLE;
 
 /// The most errors that are reported for one body.
-const ERRORS_MAX: usize = 20;
+pub(super) const ERRORS_MAX: usize = 20;
 
 /// The schema of a type, with all schemas it refers to.
-struct TypeSchema {
+pub(super) struct TypeSchema {
     registry: Registry,
-    schema: MetaSchemaRef,
+    pub(super) schema: MetaSchemaRef,
+}
+
+impl TypeSchema {
+    /// The schema of values of which nothing is known.
+    pub(super) fn none() -> Self {
+        Self { registry: Registry::new(), schema: MetaSchemaRef::Inline(Box::new(MetaSchema::ANY)) }
+    }
 }
 
 /// The schema of a type. Cached, because building one costs more than parsing a small body.
-fn schema_of<T: Type + 'static>() -> Arc<TypeSchema> {
+pub(super) fn schema_of<T: Type + 'static>() -> Arc<TypeSchema> {
     static CACHE: OnceLock<RwLock<HashMap<TypeId, Arc<TypeSchema>>>> = OnceLock::new();
     let cache = CACHE.get_or_init(RwLock::default);
     let id = TypeId::of::<T>();
@@ -37,16 +45,8 @@ fn schema_of<T: Type + 'static>() -> Arc<TypeSchema> {
     schema
 }
 
-/// The violations of the schema of `T` in `value`, up to [`ERRORS_MAX`].
-pub(super) fn errors_of<T: Type + 'static>(value: &Value) -> Vec<FieldError> {
-    let described = schema_of::<T>();
-    let mut diagnosis = Diagnosis { registry: &described.registry, errors: Vec::new() };
-    diagnosis.check(&described.schema, value, &JsonPath::Body);
-    diagnosis.errors
-}
-
 /// A path in the body, formatted only for an error.
-enum JsonPath<'a> {
+pub(super) enum JsonPath<'a> {
     Body,
     Member(&'a JsonPath<'a>, &'a str),
     Item(&'a JsonPath<'a>, usize),
@@ -82,36 +82,46 @@ pub(super) fn from_message(message: &str) -> FieldError {
     }
 }
 
-struct Diagnosis<'a> {
+/// The violations of a schema that were found so far.
+pub(super) struct Diagnosis<'a> {
     registry: &'a Registry,
-    errors: Vec<FieldError>,
+    pub(super) errors: Vec<FieldError>,
 }
 
-impl Diagnosis<'_> {
-    fn error(&mut self, path: &JsonPath<'_>, reason: impl Into<String>) {
+impl<'a> Diagnosis<'a> {
+    pub(super) fn new(described: &'a TypeSchema) -> Self {
+        Self { registry: &described.registry, errors: Vec::new() }
+    }
+
+    pub(super) fn error(&mut self, path: &JsonPath<'_>, reason: impl Into<String>) {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push(FieldError::new(path.to_string(), reason));
         }
     }
 
-    fn check(&mut self, schema: &MetaSchemaRef, value: &Value, path: &JsonPath<'_>) {
-        let registry = self.registry;
+    /// The schema itself, where it is referred to, or stands alone in a list that adds a description to it.
+    pub(super) fn resolve<'s>(&self, schema: &'s MetaSchemaRef) -> Option<&'s MetaSchema>
+    where
+        'a: 's,
+    {
         match schema {
-            MetaSchemaRef::Inline(schema) => self.check_schema(schema, value, path),
-            MetaSchemaRef::Reference(name) => {
-                if let Some(schema) = registry.schemas.get(name) {
-                    self.check_schema(schema, value, path);
-                }
-            }
+            MetaSchemaRef::Inline(schema) => match schema.all_of.as_slice() {
+                [only] if schema.ty.is_empty() && !schema.nullable => self.resolve(only),
+                _ => Some(schema),
+            },
+            MetaSchemaRef::Reference(name) => self.registry.schemas.get(name),
         }
     }
 
-    fn check_schema(&mut self, schema: &MetaSchema, value: &Value, path: &JsonPath<'_>) {
+    /// Checks a scalar, or what a list or object is, without what is in it.
+    pub(super) fn check(&mut self, schema: &MetaSchema, value: &Value, path: &JsonPath<'_>) {
         if value.is_null() && schema.nullable {
             return;
         }
         for part in &schema.all_of {
-            self.check(part, value, path);
+            if let Some(part) = self.resolve(part) {
+                self.check(part, value, path);
+            }
         }
         let forms: Vec<&MetaSchemaRef> = schema.any_of.iter().chain(&schema.one_of).collect();
         if !forms.is_empty() && !forms.iter().any(|form| self.is_valid(form, value)) {
@@ -124,42 +134,39 @@ impl Diagnosis<'_> {
             return;
         }
         if !has_type(schema.ty, value) {
-            self.error(path, format!("must be {}, not {}", name_of_type(schema.ty), name_of(value)));
+            self.error(path, wrong_type(schema, value));
             return;
         }
         match value {
             Value::String(text) => self.check_text(schema, text, path),
             Value::Number(number) => self.check_number(schema, number.as_f64().unwrap_or(f64::NAN), path),
-            Value::Array(items) => self.check_items(schema, items, path),
-            Value::Object(members) => self.check_members(schema, members, path),
-            Value::Null | Value::Bool(_) => {}
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {}
         }
     }
 
     /// The value matches none of these forms: reports the violations of the form that has its type, or else the possible
     /// types.
     fn check_forms(&mut self, forms: &[&MetaSchemaRef], value: &Value, path: &JsonPath<'_>) {
-        let types: Vec<&str> = forms.iter().filter_map(|form| self.type_of(form)).collect();
-        let same_type = forms.iter().find(|form| self.type_of(form).is_some_and(|ty| has_type(ty, value)));
-        match same_type {
-            Some(form) => self.check(form, value, path),
-            None => {
-                let types: Vec<String> = types.into_iter().map(name_of_type).collect();
+        let forms: Vec<&MetaSchema> = forms.iter().filter_map(|form| self.resolve(form)).collect();
+        let same_type = forms.iter().find(|form| has_type(form.ty, value));
+        // A whole number in another notation has a reason of its own.
+        let is_whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+        let integer = forms.iter().find(|form| form.ty == "integer" && is_whole);
+        match (same_type, integer) {
+            (Some(form), _) => self.check(form, value, path),
+            (None, Some(form)) => self.error(path, wrong_type(form, value)),
+            (None, None) => {
+                let types: Vec<String> = forms.iter().map(|form| name_of_type(form.ty)).collect();
                 self.error(path, format!("must be {}, not {}", types.join(" or "), name_of(value)));
             }
         }
     }
 
-    fn type_of(&self, form: &MetaSchemaRef) -> Option<&'static str> {
-        match form {
-            MetaSchemaRef::Inline(schema) => Some(schema.ty),
-            MetaSchemaRef::Reference(name) => self.registry.schemas.get(name).map(|schema| schema.ty),
-        }
-    }
-
     fn is_valid(&self, schema: &MetaSchemaRef, value: &Value) -> bool {
         let mut trial = Diagnosis { registry: self.registry, errors: Vec::new() };
-        trial.check(schema, value, &JsonPath::Body);
+        if let Some(schema) = self.resolve(schema) {
+            trial.check(schema, value, &JsonPath::Body);
+        }
         trial.errors.is_empty()
     }
 
@@ -176,8 +183,10 @@ impl Diagnosis<'_> {
         if let Some(max) = schema.max_length.filter(|max| length > *max) {
             self.error(path, format!("must have at most {max} characters"));
         }
-        if schema.pattern.as_deref() == Some(PRINTABLE) && text.chars().any(char::is_control) {
-            self.error(path, "must have printable characters only");
+        if schema.pattern.as_deref() == Some(PRINTABLE)
+            && let Some(invisible) = text.chars().find(|letter| is_invisible(*letter))
+        {
+            self.error(path, format!("has the invisible character U+{:04X}", u32::from(invisible)));
         }
         match schema.format {
             Some("uuid") if uuid::Uuid::parse_str(text).is_err() => self.error(path, "is not a UUID"),
@@ -189,60 +198,24 @@ impl Diagnosis<'_> {
     }
 
     fn check_number(&mut self, schema: &MetaSchema, number: f64, path: &JsonPath<'_>) {
+        if schema.ty == "integer" {
+            if let Some(reason) = out_of_range(schema, number) {
+                self.error(path, reason);
+            }
+            return;
+        }
         if let Some(min) = schema.minimum {
             if schema.exclusive_minimum == Some(true) && number <= min {
                 self.error(path, format!("must be more than {min}"));
             } else if number < min {
                 self.error(path, format!("must be at least {min}"));
             }
-        } else if schema.format.is_some_and(|format| format.starts_with("uint")) && number < 0.0 {
-            self.error(path, "must be at least 0");
         }
         if let Some(max) = schema.maximum {
             if schema.exclusive_maximum == Some(true) && number >= max {
                 self.error(path, format!("must be less than {max}"));
             } else if number > max {
                 self.error(path, format!("must be at most {max}"));
-            }
-        }
-    }
-
-    fn check_items(&mut self, schema: &MetaSchema, items: &[Value], path: &JsonPath<'_>) {
-        if let Some(min) = schema.min_items.filter(|min| items.len() < *min) {
-            self.error(path, format!("must have at least {min} items"));
-        }
-        if let Some(max) = schema.max_items.filter(|max| items.len() > *max) {
-            self.error(path, format!("must have at most {max} items"));
-        }
-        if let Some(item_schema) = &schema.items {
-            for (index, item) in items.iter().enumerate() {
-                if self.errors.len() >= ERRORS_MAX {
-                    break;
-                }
-                self.check(item_schema, item, &JsonPath::Item(path, index));
-            }
-        }
-    }
-
-    fn check_members(
-        &mut self,
-        schema: &MetaSchema,
-        members: &serde_json::Map<String, Value>,
-        path: &JsonPath<'_>,
-    ) {
-        for (name, member) in &schema.properties {
-            let required = schema.required.contains(name);
-            match members.get(*name) {
-                Some(Value::Null) | None if !required => {}
-                Some(value) => self.check(member, value, &JsonPath::Member(path, name)),
-                None => self.error(&JsonPath::Member(path, name), "is missing"),
-            }
-        }
-        if let Some(others) = &schema.additional_properties {
-            for (name, value) in members {
-                if !schema.properties.iter().any(|(known, _)| known == name) {
-                    self.check(others, value, &JsonPath::Member(path, name));
-                }
             }
         }
     }
@@ -260,6 +233,36 @@ fn has_type(ty: &str, value: &Value) -> bool {
     }
 }
 
+/// The reason why a value that is not of the schema's type is refused.
+fn wrong_type(schema: &MetaSchema, value: &Value) -> String {
+    let number = value.as_f64().filter(|number| schema.ty == "integer" && number.fract() == 0.0);
+    match number {
+        Some(number) => out_of_range(schema, number).unwrap_or_else(|| {
+            format!("must be written in digits only, as {number}, without a fraction or an exponent")
+        }),
+        None => format!("must be {}, not {}", name_of_type(schema.ty), name_of(value)),
+    }
+}
+
+/// The reason why an integer is refused that its schema or its type does not allow.
+fn out_of_range(schema: &MetaSchema, number: f64) -> Option<String> {
+    let (min, max): (i128, i128) = match schema.format {
+        Some("uint8") => (0, u8::MAX.into()),
+        Some("uint16") => (0, u16::MAX.into()),
+        Some("uint32") => (0, u32::MAX.into()),
+        Some("uint64") => (0, u64::MAX.into()),
+        Some("int32") => (i32::MIN.into(), i32::MAX.into()),
+        _ => (i64::MIN.into(), i64::MAX.into()),
+    };
+    let min = schema.minimum.map_or(min, |bound| min.max(bound as i128));
+    let max = schema.maximum.map_or(max, |bound| max.min(bound as i128));
+    match number as i128 {
+        number if number < min => Some(format!("must be at least {min}")),
+        number if number > max => Some(format!("must be at most {max}")),
+        _ => None,
+    }
+}
+
 fn name_of_type(ty: &str) -> String {
     match ty {
         "integer" | "array" | "object" => format!("an {ty}"),
@@ -271,7 +274,9 @@ fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
-        Value::Number(number) if number.is_f64() => "a number with a fraction",
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() != 0.0) => {
+            "a number with a fraction"
+        }
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",

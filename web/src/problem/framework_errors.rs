@@ -1,7 +1,8 @@
 //! Converts the errors of poem and poem-openapi to problems.
 
+use std::time::Duration;
+
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError};
-use poem::http::StatusCode;
 use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
 };
@@ -13,6 +14,36 @@ use super::{Code, FieldError, Problem};
 #[error("the body is larger than the limit of this path, {limit} bytes")]
 pub struct BodyTooLarge {
     pub limit: usize,
+}
+
+/// Whose part of the memory for bodies is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetUser {
+    Caller,
+    Server,
+}
+
+/// The cause inside the I/O error of a body for which there is no memory at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the memory for request bodies is used up")]
+pub struct BudgetUsedUp(pub BudgetUser);
+
+/// The time after which a body may be sent again for which there was no memory.
+const BUDGET_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<BudgetUsedUp> for Problem {
+    fn from(BudgetUsedUp(user): BudgetUsedUp) -> Self {
+        match user {
+            BudgetUser::Caller => Self::rate_limited(
+                "this caller's other requests use all the memory that it gets for bodies; nothing was done",
+                BUDGET_RETRY_AFTER,
+            ),
+            BudgetUser::Server => Self::unavailable(
+                "other requests use all the memory for bodies; nothing was done",
+                BUDGET_RETRY_AFTER,
+            ),
+        }
+    }
 }
 
 impl Problem {
@@ -76,17 +107,20 @@ fn from_framework_error(error: &poem::Error) -> Problem {
 
 /// The problem of a body that ended early or exceeded its limit.
 pub(crate) fn unreadable_body(cause: &std::io::Error) -> Problem {
-    match too_large(cause) {
-        Some(too_large) => Problem::new(Code::PayloadTooLarge, too_large.to_string()),
+    if let Some(too_large) = cause_of::<BodyTooLarge>(cause) {
+        return Problem::new(Code::PayloadTooLarge, too_large.to_string());
+    }
+    match cause_of::<BudgetUsedUp>(cause) {
+        Some(used_up) => used_up.into(),
         None => Problem::new(Code::InvalidRequest, "the body ended before it was complete"),
     }
 }
 
 /// The cause may be below several layers of I/O errors, because each reader wraps the error it gets.
-fn too_large(cause: &std::io::Error) -> Option<BodyTooLarge> {
+fn cause_of<T: std::error::Error + Copy + 'static>(cause: &std::io::Error) -> Option<T> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = cause.get_ref().map(|inner| inner as _);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<BodyTooLarge>() {
+        if let Some(found) = error.downcast_ref::<T>() {
             return Some(*found);
         }
         next = match error.downcast_ref::<std::io::Error>() {
@@ -106,9 +140,6 @@ fn by_status(error: &poem::Error) -> Problem {
             tracing::error!(%error, "a request failed inside the server");
             Problem::new(code, code.meaning())
         }
-        None if status == StatusCode::UPGRADE_REQUIRED => {
-            Problem::new(Code::InvalidRequest, "this path is for WebSocket clients; send an Upgrade header")
-        }
         None => Problem::new(Code::InvalidRequest, plain(&error.to_string())),
     }
 }
@@ -125,6 +156,8 @@ fn plain(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use poem::error::ResponseError;
+
     use super::*;
 
     #[test]
@@ -145,6 +178,16 @@ mod tests {
         let problem = Problem::from_error(error);
         assert_eq!(problem.code, Code::Internal);
         assert!(!problem.detail.contains("secret"));
+    }
+
+    #[test]
+    fn body_without_memory_is_to_be_sent_again() {
+        for (user, code) in [(BudgetUser::Caller, Code::RateLimited), (BudgetUser::Server, Code::Unavailable)]
+        {
+            let problem = unreadable_body(&std::io::Error::other(BudgetUsedUp(user)));
+            assert_eq!(problem.code, code);
+            assert!(problem.as_response().headers().contains_key("retry-after"));
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! The size limit of a request body, with or without a `Content-Length`, and what becomes of a body that is refused.
+//! The size limit of a request body, with or without a `Content-Length`, the memory of all bodies in flight, and what
+//! becomes of a body that is refused.
+
+mod budget;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +15,9 @@ use poem::http::header;
 use poem::{Body, Request};
 
 use crate::problem::{BodyTooLarge, Code, Problem};
+use budget::Share;
+
+pub(super) use budget::BodyBudget;
 
 /// The most bytes of a body over the limit that are discarded, and the longest time for it.
 const DRAIN_BYTES_MAX: usize = 64 << 20;
@@ -28,6 +34,10 @@ struct Unread {
     left: usize,
     /// True once a route reads it, for which a client with `Expect` gets `100 Continue`.
     is_requested: bool,
+    /// The memory that is reserved for it, until the response starts.
+    share: Share,
+    /// The length that was announced.
+    announced: usize,
 }
 
 impl ArrivingBody {
@@ -55,7 +65,14 @@ impl ArrivingBody {
             Some(Ok(chunk)) if chunk.len() > unread.left => {
                 return Poll::Ready(Some(Err(io::Error::other(BodyTooLarge { limit }))));
             }
-            Some(Ok(chunk)) => unread.left -= chunk.len(),
+            Some(Ok(chunk)) => {
+                unread.left -= chunk.len();
+                // What is announced is reserved at once, so that bodies are refused rather than interrupted.
+                let arrived = (limit - unread.left).max(unread.announced);
+                if let Err(used_up) = unread.share.grow_to(arrived) {
+                    return Poll::Ready(Some(Err(io::Error::other(used_up))));
+                }
+            }
             Some(Err(_)) => {}
             None => unread.chunks = None,
         }
@@ -84,10 +101,18 @@ async fn drain_body(mut body: impl Stream<Item = io::Result<Bytes>> + Unpin) {
 }
 
 /// Limits a body, which the route reads from the request as before.
-pub(super) fn limit(request: &mut Request, limit: usize) -> ArrivingBody {
+pub(super) fn limit(request: &mut Request, limit: usize, budget: &BodyBudget) -> ArrivingBody {
+    let share = budget.share(request);
+    let announced = length(request).and_then(|length| usize::try_from(length).ok()).unwrap_or(0).min(limit);
     let body = request.take_body();
     let chunks = (!body.is_empty()).then(|| body.into_bytes_stream().boxed());
-    let arriving = ArrivingBody(Arc::new(Mutex::new(Unread { chunks, left: limit, is_requested: false })));
+    let arriving = ArrivingBody(Arc::new(Mutex::new(Unread {
+        chunks,
+        left: limit,
+        is_requested: false,
+        share,
+        announced,
+    })));
     if !arriving.is_complete() {
         let body = arriving.clone();
         request.set_body(Body::from_bytes_stream(stream::poll_fn(move |context| {
@@ -106,9 +131,12 @@ pub(super) fn check_headers(request: &Request, limit: usize) -> Result<(), Probl
         let detail = format!("bodies must be uncompressed, not {coding}");
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
-    let length = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit as u64) {
+    if length(request).is_some_and(|length| length > limit as u64) {
         return Err(Problem::new(Code::PayloadTooLarge, BodyTooLarge { limit }.to_string()));
     }
     Ok(())
+}
+
+fn length(request: &Request) -> Option<u64> {
+    request.header(header::CONTENT_LENGTH)?.parse().ok()
 }

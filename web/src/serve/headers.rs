@@ -6,20 +6,25 @@ use poem::http::{HeaderMap, HeaderValue, header};
 use crate::problem::Problem;
 use crate::request::{REQUEST_ID, RequestId};
 
-/// Headers that the server uses. poem treats one that is not ASCII as absent.
-const READ: [&str; 7] = [
-    "idempotency-key",
-    "if-none-match",
-    "last-event-id",
-    "x-api-key",
-    "x-min-position",
-    "x-tenant",
-    "x-user",
-];
+const LAST_EVENT_ID: &str = "last-event-id";
 
+/// Headers that the server uses. poem treats one that is not ASCII as absent.
+const READ: [&str; 7] =
+    ["idempotency-key", "if-none-match", LAST_EVENT_ID, "x-api-key", "x-min-position", "x-tenant", "x-user"];
+
+/// Removes an empty `Last-Event-ID`, which stands for none.
+///
 /// # Errors
-/// 400 for a header that the server uses and that is not ASCII.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
+/// 400 for a header that the server uses and that is not ASCII, or is given twice.
+pub(super) fn check(headers: &mut HeaderMap) -> Result<(), Problem> {
+    if headers.get(LAST_EVENT_ID).is_some_and(|id| id.as_bytes().trim_ascii().is_empty()) {
+        headers.remove(LAST_EVENT_ID);
+    }
+    let is_ambiguous =
+        |name: &&&str| **name != "if-none-match" && headers.get_all(**name).iter().nth(1).is_some();
+    if let Some(name) = READ.iter().find(is_ambiguous) {
+        return Err(Problem::invalid(*name, "is given more than once"));
+    }
     if headers.values().all(|value| value.to_str().is_ok()) {
         return Ok(());
     }

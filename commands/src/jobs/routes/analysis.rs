@@ -19,7 +19,7 @@ use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
-use crate::engine::problem;
+use crate::engine::problem::{self, text_of};
 use crate::engine::write_request::{Users, WriteRequest};
 use crate::jobs::Jobs;
 use crate::jobs::analyses::{self, Analysis};
@@ -32,7 +32,7 @@ struct StartAnalysis {
     /// A recording on Twitch: `https://www.twitch.tv/videos/` and its number.
     #[oai(validator(max_length = 2000))]
     url: String,
-    /// Options of the work, which its worker receives unchanged.
+    /// Options of the work, which its worker receives unchanged; at most 16,384 bytes of JSON.
     options: Option<BTreeMap<String, Value>>,
 }
 
@@ -94,7 +94,7 @@ impl AnalysisCommands {
         let source = JobSource::Video {
             video_id: video_id.clone(),
             url: body.0.url,
-            options: body.0.options.unwrap_or_default().into_iter().collect(),
+            options: text_of(&body.0.options.unwrap_or_default())?,
         };
         // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
         // disconnects.

@@ -22,6 +22,7 @@ use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, Uui
 use crate::engine::command_context::occurred_at;
 use crate::engine::execute::Executed;
 use crate::engine::idempotency::KeyStatus;
+use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
@@ -111,25 +112,16 @@ impl MatchesCommands {
         body: Batch<NewMatch>,
     ) -> Result<Json<MatchesReported>, Problem> {
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let Batch(matches) = body;
-        let route = format!("POST /jobs/{job}/matches");
-        let cause = request.cause_of_batch(&self.0.engine, &route, &matches).await?;
-        let (count, now) = (matches.len(), self.0.engine.now());
-        let matches = matches.into_iter().enumerate().map(|(index, new)| dated_match(now, index, new));
-        let matches = matches.collect::<Result<Vec<_>, _>>()?;
+        let (commands, is_large) = (self.clone(), request.is_large);
+        let reporting = async move { commands.report_items(&request, job, matches).await }.boxed();
         // On a task of its own, so that the key stays locked until all shards are in the log, even if the caller
         // disconnects.
-        let commands = self.clone();
-        let reporting = tokio::spawn(
-            async move { commands.report_matches(job, job_ref.availability, &cause, matches).await }.boxed(),
-        );
-        let (accepted, position) = reporting.await.map_err(|error| Problem::internal(&error))??;
-        Ok(Json(MatchesReported {
-            accepted: accepted as u64,
-            duplicates: count.saturating_sub(accepted) as u64,
-            position: position.unwrap_or(job_ref.position).into(),
-        }))
+        if is_large {
+            off_runtime(reporting).await
+        } else {
+            tokio::spawn(reporting).await.map_err(|error| Problem::internal(&error))?
+        }
     }
 
     /// Attach evidence to a match
@@ -181,6 +173,26 @@ fn dated_match(now: Timestamp, index: usize, new: NewMatch) -> Result<DatedMatch
 }
 
 impl MatchesCommands {
+    async fn report_items(
+        &self,
+        request: &WriteRequest<Workers>,
+        job: JobId,
+        matches: Vec<NewMatch>,
+    ) -> Result<Json<MatchesReported>, Problem> {
+        let job_ref = self.0.job(&request.caller.tenant, job).await?;
+        let route = format!("POST /jobs/{job}/matches");
+        let cause = request.cause_of_batch(&self.0.engine, &route, &matches).await?;
+        let (count, now) = (matches.len(), self.0.engine.now());
+        let matches = matches.into_iter().enumerate().map(|(index, new)| dated_match(now, index, new));
+        let matches = matches.collect::<Result<Vec<_>, _>>()?;
+        let (accepted, position) = self.report_matches(job, job_ref.availability, &cause, matches).await?;
+        Ok(Json(MatchesReported {
+            accepted: accepted as u64,
+            duplicates: count.saturating_sub(accepted) as u64,
+            position: position.unwrap_or(job_ref.position).into(),
+        }))
+    }
+
     /// Records the new matches, each in its shard. Returns their number, and the position from which the whole batch is
     /// visible; none for an empty batch.
     async fn report_matches(

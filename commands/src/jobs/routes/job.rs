@@ -21,7 +21,7 @@ use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
 use crate::engine::execute::ExecuteError;
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::problem;
+use crate::engine::problem::{self, text_of};
 use crate::engine::write_request::{Users, Workers, WriteRequest};
 use crate::jobs::{Creation, Jobs, analyses};
 
@@ -36,7 +36,7 @@ struct CreateJob {
     /// A display name.
     #[oai(validator(min_length = 1, max_length = 200))]
     name: Option<String>,
-    /// The caller's own data; stored, and not interpreted.
+    /// The caller's own data, at most 16,384 bytes of JSON; stored, and not interpreted.
     metadata: Option<BTreeMap<String, Value>>,
 }
 
@@ -59,7 +59,7 @@ struct CreatedJob {
     kind: Api<JobKind>,
     #[oai(skip_serializing_if_is_none)]
     name: Option<String>,
-    metadata: BTreeMap<String, Value>,
+    metadata: Value,
     phase: Api<Phase>,
     attempt: u32,
     created_at: ApiTimestamp,
@@ -191,7 +191,7 @@ impl JobCommands {
             kind: body.kind.map_or(JobKind::ProductVideoMatching, |kind| kind.0),
             source: None,
             name: body.name,
-            metadata: body.metadata.unwrap_or_default().into_iter().collect(),
+            metadata: text_of(&body.metadata.unwrap_or_default())?,
         };
         match self.0.execute_job(job_id, cause, Action::Create(created)).await {
             Ok(_) => self.job_as_created(job_id).await,
@@ -219,7 +219,7 @@ impl JobCommands {
             job_id: job_id.into(),
             kind: created.kind.into(),
             name: created.name,
-            metadata: created.metadata.into_iter().collect(),
+            metadata: created.metadata.to_value(),
             phase: Api(Phase::Queued),
             attempt: 1,
             created_at: at.into(),

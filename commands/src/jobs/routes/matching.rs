@@ -8,6 +8,7 @@ use event_schemas::envelope::Cause;
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, Position, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{Frames, MatchRequested, ProductImage, Totals, VideoFrame};
 use event_schemas::stream::StreamId;
+use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use poem_openapi::{Object, OpenApi};
@@ -17,6 +18,7 @@ use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, TextId, UuidParam};
 
 use crate::engine::execute::Executed;
+use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
@@ -163,7 +165,7 @@ impl MatchingCommands {
             let images = new.images.into_iter().map(image).collect();
             Ok((Action::RegisterImages { product_id: new.product_id.0, images }, None))
         };
-        self.batch("products", &request, &job_id, body.0, register).await
+        self.batch("products", request, job_id.0, body.0, register).await
     }
 
     /// Register videos and their frames
@@ -191,7 +193,7 @@ impl MatchingCommands {
             };
             Ok((Action::RegisterFrames { video_id: new.video_id.0, frames }, None))
         };
-        self.batch("videos", &request, &job_id, body.0, register).await
+        self.batch("videos", request, job_id.0, body.0, register).await
     }
 
     /// Issue match requests
@@ -213,7 +215,7 @@ impl MatchingCommands {
             };
             Ok((Action::Request(request), None))
         };
-        self.batch("match-requests", &request, &job_id, body.0, issue).await
+        self.batch("match-requests", request, job_id.0, body.0, issue).await
     }
 
     /// Report the progress of match requests
@@ -227,6 +229,7 @@ impl MatchingCommands {
         job_id: Path<String>,
         body: Batch<NewProgress>,
     ) -> Result<Json<BatchAccepted>, Problem> {
+        let tenant = request.caller.tenant.clone();
         let leases: Vec<_> = body.0.iter().filter_map(|new| new.lease_id).collect();
         let report = |_, new: NewProgress| {
             let report = Action::Report {
@@ -241,9 +244,9 @@ impl MatchingCommands {
             };
             Ok((report, new.occurred_at))
         };
-        let accepted = self.batch("match-progress", &request, &job_id, body.0, report).await?;
+        let accepted = self.batch("match-progress", request, job_id.0, body.0, report).await?;
         // A report counts as a heartbeat.
-        leases.iter().for_each(|lease| self.0.heartbeat_by_report(&request.caller.tenant, **lease));
+        leases.iter().for_each(|lease| self.0.heartbeat_by_report(&tenant, **lease));
         Ok(accepted)
     }
 }
@@ -251,6 +254,23 @@ impl MatchingCommands {
 impl MatchingCommands {
     /// Executes a batch on a job's matching, as a whole or not at all.
     async fn batch<T>(
+        &self,
+        route: &'static str,
+        request: WriteRequest<Workers>,
+        job_id: String,
+        items: Vec<T>,
+        action: impl Fn(usize, T) -> Result<(Action, Option<ApiTimestamp>), Problem> + Send + 'static,
+    ) -> Result<Json<BatchAccepted>, Problem>
+    where
+        T: ParseFromJSON + ToJSON + 'static,
+    {
+        let (commands, is_large) = (self.clone(), request.is_large);
+        let batch =
+            async move { commands.execute_items(route, &request, &job_id, items, action).await }.boxed();
+        if is_large { off_runtime(batch).await } else { batch.await }
+    }
+
+    async fn execute_items<T>(
         &self,
         route: &str,
         request: &WriteRequest<Workers>,
@@ -307,6 +327,7 @@ fn field(refusal: &Refusal) -> Option<&'static str> {
         Refusal::TooMany { field: TotalsField::CandidatesProcessed, .. } => Some("candidates_processed"),
         Refusal::TooMany { field: TotalsField::VectorPassDone, .. } => Some("vector_pass_done"),
         Refusal::TooMany { field: TotalsField::RansacChecked, .. } => Some("ransac_checked"),
+        Refusal::TooManyCandidates { field } => Some(field),
         Refusal::NoRequest(_)
         | Refusal::RequestExists(_)
         | Refusal::Completed(_)

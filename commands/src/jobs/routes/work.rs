@@ -19,6 +19,7 @@ use serde_json::Value;
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
+use web::server::ClientSide;
 use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
@@ -80,6 +81,9 @@ struct LeaseExtended {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportProgress {
+    /// A stage of the job's kind: `downloading`, `fetching_chat`, `transcribing`, `analyzing` or `finding_highlights` of
+    /// `video_analysis`, `processing` of `extract_cutouts`, `extract_products`, `extract_single_product` and
+    /// `model_training`.
     stage: Api<Phase>,
     /// The completed fraction of the stage, from 0 to 1.
     #[oai(validator(minimum(value = "0"), maximum(value = "1")))]
@@ -100,7 +104,7 @@ impl Example for ReportProgress {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct CompleteWork {
-    /// Stored with the job. A match request has no result of its own.
+    /// Stored with the job, at most 16,384 bytes of JSON. A match request has no result of its own.
     result: Option<Value>,
 }
 
@@ -117,7 +121,9 @@ struct FailWork {
     /// The error as it occurred; the server classifies it.
     #[oai(validator(min_length = 1, max_length = 10000))]
     error: String,
-    exit_code: Option<i32>,
+    /// The exit code of the work's process: a signed or an unsigned number of 32 bits.
+    #[oai(validator(minimum(value = "-2147483648"), maximum(value = "4294967295")))]
+    exit_code: Option<i64>,
     /// The retry delay, in seconds, that a rate-limiting service has requested.
     #[oai(validator(maximum(value = "86400")))]
     retry_after_seconds: Option<u32>,
@@ -151,6 +157,7 @@ impl WorkCommands {
     async fn claim(
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
+        client: ClientSide,
         body: Json<ClaimWork>,
     ) -> Result<Json<ClaimedWork>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
@@ -159,6 +166,7 @@ impl WorkCommands {
             kinds: body.0.kinds.into_iter().map(|kind| kind.0).collect(),
             max: body.0.max.unwrap_or(1) as usize,
             wait: Duration::from_millis(body.0.wait_ms.unwrap_or(0)),
+            client,
         };
         let claimed = claim(&self.0, &cause, &request).await?;
         Ok(Json(ClaimedWork {
@@ -235,7 +243,8 @@ impl WorkCommands {
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         match lease.work {
             Work::Job(job) => {
-                let action = job::Action::Complete { lease_id: Some(id), result: body.0.result };
+                let action =
+                    job::Action::Complete { lease_id: Some(id), result: body.0.result.map(Into::into) };
                 Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
             }
             Work::Request(job, request_id) => {

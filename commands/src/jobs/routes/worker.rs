@@ -60,8 +60,9 @@ struct HeartbeatAccepted {
 #[derive(Debug, Object)]
 #[oai(example)]
 struct ReportExit {
-    /// 137 counts as out of memory.
-    exit_code: Option<i32>,
+    /// A signed or an unsigned number of 32 bits. 137 counts as out of memory.
+    #[oai(validator(minimum(value = "-2147483648"), maximum(value = "4294967295")))]
+    exit_code: Option<i64>,
     signal: Option<i32>,
     /// `oom` counts as out of memory, `shutdown` as a requested stop.
     #[oai(validator(min_length = 1, max_length = 2000))]

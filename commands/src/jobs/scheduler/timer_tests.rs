@@ -54,7 +54,7 @@ fn history() -> Vec<Envelope> {
     for n in 0..JOBS {
         let kind = JobKind::ExtractCutouts;
         let created =
-            JobCreated { job_id: job(n), kind, source: None, name: None, metadata: serde_json::Map::new() };
+            JobCreated { job_id: job(n), kind, source: None, name: None, metadata: Default::default() };
         let retry_state = Some(RetryState::InProgress);
         let failed = JobFailed { attempt: 1, lease_id: None, error: error(), retry_state };
         let retry = JobRetryScheduled { attempt: 2, due_at: due(n), reason: Some(RetryReason::Backoff) };

@@ -365,20 +365,19 @@ fn timeline_has_all_phases_and_errors() {
     assert_eq!(timeline.attempts.len(), 2);
 }
 
-/// Callers choose the numbers of candidates and frames, so their sums may overflow.
 #[test]
-fn sums_saturate_instead_of_overflowing() {
-    let most = u64::MAX / 2;
+fn sums_are_exact_up_to_the_most_candidates() {
+    let most = image_matching::CANDIDATES_MAX;
     let mut world = World::matching(1, 1);
-    for n in 0..3_u128 {
+    let frames = event_schemas::image_match::Frames::Counted(most - 1);
+    world.act(image_matching::Action::RegisterFrames { video_id: id("other"), frames });
+    for (n, candidates) in [(0_u128, most - 2), (1, 1)] {
         let name = format!("r{n}");
-        let frames = event_schemas::image_match::Frames::Counted(most);
-        world.act(image_matching::Action::RegisterFrames { video_id: id(&name), frames });
-        world.issue(&name, most);
+        world.issue(&name, candidates);
         world.claim(&name, "w", n);
-        world.progress(&name, Some(n), most);
+        world.progress(&name, Some(n), candidates);
     }
     let summary = world.summary();
-    assert_eq!((summary.candidates_total, summary.candidates_unprocessed), (u64::MAX, 0));
-    assert_eq!((summary.vector_pass_total, summary.candidates_processed), (u64::MAX, u64::MAX));
+    assert_eq!((summary.candidates_total, summary.candidates_unprocessed), (most, 1));
+    assert_eq!((summary.vector_pass_total, summary.candidates_processed), (most, most - 1));
 }

@@ -19,7 +19,7 @@ struct Analysis {
 impl Analysis {
     fn new() -> Self {
         let url = "https://www.twitch.tv/videos/2039".to_owned();
-        let source = JobSource::Video { video_id: id("2039"), url, options: serde_json::Map::new() };
+        let source = JobSource::Video { video_id: id("2039"), url, options: JsonText::default() };
         let created =
             event_schemas::job::JobCreated { source: Some(source), ..created(JobKind::VideoAnalysis) };
         let history = History::new(&created, id("default"), at(0.0));

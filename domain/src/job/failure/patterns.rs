@@ -30,7 +30,7 @@ pub(super) struct Pattern {
     /// Numbers of errors of operating systems and programs, one of which is in the message.
     pub(super) numbers: &'static [(Numbering, &'static [u32])],
     /// Exit codes that identify the error without a message.
-    pub(super) exit_codes: &'static [i32],
+    pub(super) exit_codes: &'static [i64],
 }
 
 /// The service that the message names.
@@ -74,12 +74,12 @@ impl Pattern {
         Self { numbers, ..self }
     }
 
-    const fn or_exit(self, exit_codes: &'static [i32]) -> Self {
+    const fn or_exit(self, exit_codes: &'static [i64]) -> Self {
         Self { exit_codes, ..self }
     }
 
     /// Whether the row applies to an error.
-    pub(super) fn matches(&self, text: &Text, service: Option<Service>, exit_code: Option<i32>) -> bool {
+    pub(super) fn matches(&self, text: &Text, service: Option<Service>, exit_code: Option<i64>) -> bool {
         let says = |phrases: &str| phrases.split('|').any(|phrase| !phrase.is_empty() && text.says(phrase));
         let is_of_service = match self.status_of {
             Named::Any => true,
@@ -101,7 +101,7 @@ impl Pattern {
 pub(super) const PATTERNS: [&[Pattern]; 4] = [refusals::ROWS, requests::ROWS, resources::ROWS, network::ROWS];
 
 /// The code of an error: that of the first row that applies, or else that of the service.
-pub(super) fn code_of(text: &Text, service: Option<Service>, exit_code: Option<i32>) -> FailureCode {
+pub(super) fn code_of(text: &Text, service: Option<Service>, exit_code: Option<i64>) -> FailureCode {
     let hints = if service.is_none() { hints::ROWS } else { &[] };
     let mut rows = PATTERNS.into_iter().flatten().chain(hints);
     let row = rows.find(|row| row.matches(text, service, exit_code));

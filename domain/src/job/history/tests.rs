@@ -90,9 +90,9 @@ fn new_attempt_resets_the_progress() {
 fn result_is_kept_until_it_expires() {
     let mut world = World::empty();
     world.job(job::Action::Create(created(JobKind::VideoAnalysis)));
-    world.job(job::Action::Complete { lease_id: None, result: Some(json!({"highlights": 3})) });
+    world.job(job::Action::Complete { lease_id: None, result: Some(json!({"highlights": 3}).into()) });
     let mut history = world.fold().history.unwrap();
-    assert_eq!(history.result, Some(json!({"highlights": 3})));
+    assert_eq!(history.result, Some(json!({"highlights": 3}).into()));
     history.apply(&JobResultExpired {}.into(), at(1.0), at(1.0));
     assert_eq!(history.result, None);
 }

@@ -110,7 +110,7 @@ pub struct Latency {
 
 /// The latencies among the metrics.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Latencies {
+pub struct LatencyReport {
     pub latencies: Vec<Latency>,
 }
 

@@ -2,9 +2,10 @@
 
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
+use event_schemas::job::JobSource;
 use event_schemas::worker::WorkKind;
 use poem_openapi::Object;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use web::schema::Api;
 use web::value::{ApiTimestamp, TextId, UuidParam};
 
@@ -50,7 +51,7 @@ pub(super) struct WorkItem {
     metadata: Option<Value>,
     /// The source of the job.
     #[oai(skip_serializing_if_is_none)]
-    source: Option<Value>,
+    source: Option<Api<JobSource>>,
 }
 
 /// An image of the product.
@@ -101,8 +102,8 @@ impl From<ClaimedItem> for WorkItem {
         match item.payload {
             Payload::Job(created) => Self {
                 name: created.name,
-                metadata: some_object(created.metadata),
-                source: created.source.and_then(|source| serde_json::to_value(source).ok()),
+                metadata: Some(created.metadata.to_value()).filter(|_| !created.metadata.is_empty_object()),
+                source: created.source.map(Api),
                 ..base
             },
             Payload::MatchRequest(request) => base.with_request(*request),
@@ -146,8 +147,4 @@ impl From<Totals> for WorkTotals {
             ransac_checked: totals.ransac_checked,
         }
     }
-}
-
-fn some_object(map: Map<String, Value>) -> Option<Value> {
-    (!map.is_empty()).then_some(Value::Object(map))
 }
