@@ -18,7 +18,11 @@ use crate::failure::Failure;
 
 const DESCRIPTION: &str = "An event-sourced backend for image matching, matchmaking and background jobs. Every change is an event in \
 one durable log, and every response is derived from these events. A command returns its log `position`; a read with \
-`X-Min-Position` waits until this position is applied. Errors are `application/problem+json`.";
+`X-Min-Position` waits until this position is applied. Errors are `application/problem+json`.\n\n\
+Ids have 1–128 visible characters: neither control nor formatting characters such as U+200B, and not only spaces. They are compared \
+in Unicode's composed form (NFC), in which they are stored and answered. JSON that gives a member of an object twice is refused, and \
+so are query parameters that are given twice. Free-form data (`metadata`, `options`, `result`) has up to 16,384 bytes of JSON, and \
+its whole numbers fit into 64 bits. When the memory for request bodies is used up, the answer is 429 or 503 with `Retry-After`.";
 
 /// The routes and their OpenAPI document.
 pub(crate) struct Api {
@@ -41,6 +45,10 @@ impl Api {
             .description(DESCRIPTION)
             .license("MIT OR Apache-2.0");
         let mut document = web::openapi::document(&service.spec()).expect("poem-openapi writes JSON");
+        document["info"]["license"]["identifier"] = "MIT OR Apache-2.0".into();
+        document["info"]["contact"]["name"] = "The operator of this server".into();
+        web::openapi::require_one_of(&mut document, "JoinQueue", ["pool_key", "pool_keys"]);
+        web::openapi::require_one_of(&mut document, "NewVideo", ["frames", "frame_count"]);
         if read.is_open() {
             web::openapi::open(&mut document);
         }
@@ -109,7 +117,16 @@ impl Slowdown {
 fn pages(specification: &str, document: &str, swagger: &str, redoc: &str) -> (String, String) {
     // A text in the document must not end the script element that contains it.
     let document = document.replace("</", "<\\/");
-    (swagger.replace(specification, &document), redoc.replace(specification, &document))
+    let redoc = redoc.replace(specification, &document);
+    // Pages load nothing from other hosts; the page does without these fonts.
+    let redoc = match redoc.split_once("<link href=\"https://fonts.googleapis.com/") {
+        Some((before, link)) => {
+            let (_, after) = link.split_once('>').expect("a tag has an end");
+            format!("{before}{after}")
+        }
+        None => redoc,
+    };
+    (swagger.replace(specification, &document), redoc)
 }
 
 fn routes(document: &Value, has_commands: bool) -> Routes {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts the server and lets schemathesis search for responses that the OpenAPI document does not describe.
+# Starts the server, checks its OpenAPI document and the clients that are generated from it, and lets schemathesis search for
+# responses that the document does not describe.
 # tests/openapi.sh [EXAMPLES [SEED]]: the number of cases per operation (default 20), and their seed (default 1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,9 @@ for _ in $(seq 200); do
   kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; exit 1; }
   sleep 0.1
 done
+
+python3 -c "import urllib.request as u; print(u.urlopen('http://127.0.0.1:$port/openapi.json').read().decode())" >"$work/openapi.json"
+tests/openapi/clients.sh "$work/openapi.json"
 
 # With credentials, so that schemathesis finds operations that do not require them.
 token=$(target/debug/matchbook token --tenant schemathesis --user tester --role admin --role service --role auditor --ttl 1h)

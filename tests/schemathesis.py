@@ -1,19 +1,9 @@
 """Additions to schemathesis for this API; loaded by tests/schemathesis.toml."""
 
-import json
-
 import schemathesis
 
 # Long polls are tested with a short wait.
 WAIT_MAX_MS = 20
-
-
-@schemathesis.serializer("application/x-ndjson")
-def write_lines(_context, value):
-    """One value per line; the document describes one line."""
-    if isinstance(value, bytes):
-        return value
-    return json.dumps(value).encode() + b"\n"
 
 
 @schemathesis.hook

@@ -4,6 +4,8 @@
 //! It lists for every operation all responses of its error type. And it serializes absent members as null without
 //! documenting it.
 
+mod null;
+
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -30,7 +32,8 @@ const WITH_A_CALLER: [&str; 2] = ["401", "403"];
 /// If `spec` is not JSON.
 pub fn document(spec: &str) -> Result<Value, InvalidDocument> {
     let Merged(mut document) = serde_json::from_str(spec)?;
-    document["openapi"] = "3.0.3".into();
+    document["openapi"] = "3.1.0".into();
+    document["servers"] = serde_json::json!([{ "url": "/" }]);
     single_references(&mut document);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, operations) in paths {
@@ -47,6 +50,7 @@ pub fn document(spec: &str) -> Result<Value, InvalidDocument> {
             allow_null(schema);
         }
     }
+    null::use_types(&mut document);
     Ok(document)
 }
 
@@ -57,6 +61,15 @@ pub fn open(document: &mut Value) {
         if let Some(security) = operation.get_mut("security").and_then(Value::as_array_mut) {
             security.insert(0, Value::Object(Map::new()));
         }
+    }
+}
+
+/// Says of the schema of a request that exactly one of these members is given. In a part of its own, because client
+/// generators take alternatives beside the members for different types.
+pub fn require_one_of(document: &mut Value, schema: &str, members: [&str; 2]) {
+    let given = |member: &str| serde_json::json!({ "required": [member], "properties": { (member): { "not": { "type": "null" } } } });
+    if let Some(schema) = document["components"]["schemas"].get_mut(schema) {
+        schema["allOf"] = serde_json::json!([{ "oneOf": members.map(given) }]);
     }
 }
 
@@ -71,6 +84,22 @@ fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
                 && (changes || !WITH_A_CHANGE.contains(&status))
                 && (has_caller || !WITH_A_CALLER.contains(&status))
         });
+    }
+    // Every operation refuses a parameter that is given twice.
+    let responses = operation.entry("responses").or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(responses) = responses
+        && !responses.keys().any(|status| status.starts_with('4'))
+    {
+        let schema = serde_json::json!({ "$ref": "#/components/schemas/Problem" });
+        let content = serde_json::json!({ (crate::problem::MEDIA_TYPE): { "schema": schema } });
+        let description = crate::problem::Code::InvalidRequest.title();
+        responses.insert("400".into(), serde_json::json!({ "description": description, "content": content }));
+    }
+    // What linters of documents ask for.
+    operation.entry("security").or_insert_with(|| Value::Array(Vec::new()));
+    let summary = operation.get("summary").and_then(Value::as_str).map(|summary| format!("{summary}."));
+    if let Some(summary) = summary {
+        operation.entry("description").or_insert(summary.into());
     }
     operation.entry("operationId").or_insert_with(|| operation_id(path, method).into());
 }
@@ -364,6 +393,6 @@ mod tests {
         insta::assert_json_snapshot!(document["components"]);
         let security = document["paths"]["/things/{id}"]["get"]["security"].as_array().unwrap();
         assert_eq!(security.len(), 2);
-        assert!(document["paths"]["/health"]["get"].get("security").is_none());
+        assert!(document["paths"]["/health"]["get"]["security"] == serde_json::json!([]));
     }
 }

@@ -235,6 +235,9 @@ fn enum_items(members: &Map<String, Value>) -> Vec<Value> {
     if let Some(items) = list(members, "enum") {
         return items.to_vec();
     }
+    if let Some(item) = members.get("const") {
+        return vec![item.clone()];
+    }
     let items = |form: &Value| match (form.get("const"), form.get("enum")) {
         (Some(item), _) => Some(vec![item.clone()]),
         (None, Some(Value::Array(items))) => Some(items.clone()),
@@ -267,7 +270,7 @@ fn text(members: &Map<String, Value>, key: &str) -> Option<&'static str> {
 
 /// The registry of poem-openapi holds static text only. The number of different texts is that of the program's types,
 /// however often a document is made.
-fn intern(text: &str) -> &'static str {
+pub(crate) fn intern(text: &str) -> &'static str {
     static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     let texts = texts.get_or_insert_default();

@@ -80,22 +80,17 @@ fn described(ty: &'static str, description: &'static str) -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-/// One event of the stream. Its data is JSON text of a `T`.
-fn event<T: JsonSchema>() -> MetaSchemaRef {
-    let data = MetaSchema {
-        description: Some("JSON text of the object described here."),
-        any_of: vec![MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))), schema::reference::<T>()],
-        ..MetaSchema::ANY
-    };
-    let properties = vec![
-        ("event", described("string", "The event's name.")),
-        ("id", described("string", "The log position; send the last one as Last-Event-ID to resume.")),
-        ("data", MetaSchemaRef::Inline(Box::new(data))),
-        ("retry", described("integer", "The number of milliseconds after which to reconnect.")),
-    ];
-    let schema =
-        MetaSchema { properties, description: Some("One event of the stream."), ..MetaSchema::new("object") };
-    MetaSchemaRef::Inline(Box::new(schema))
+/// The text of the stream. The data of an event is JSON text of a `T`, which the document describes beside it: client
+/// generators know a stream as text only.
+fn events<T: JsonSchema>() -> MetaSchemaRef {
+    described(
+        "string",
+        schema::intern(&format!(
+            "Server-sent events with `event`, the event's name; `id`, the log position, to be sent as Last-Event-ID to \
+             resume; `data`, JSON text of a `{}`; and `retry`, the number of milliseconds after which to reconnect.",
+            T::schema_name()
+        )),
+    )
 }
 
 impl<T: JsonSchema> ApiResponse for StreamResponse<T> {
@@ -111,7 +106,7 @@ impl<T: JsonSchema> ApiResponse for StreamResponse<T> {
             description: "OK: a stream of events, each with its name, its log position as id, and data",
             status: Some(200),
             status_range: None,
-            content: vec![MetaMediaType { content_type: STREAM, schema: event::<T>() }],
+            content: vec![MetaMediaType { content_type: STREAM, schema: events::<T>() }],
             headers: vec![
                 header("CACHE-CONTROL", "no-cache, no-transform"),
                 header("X-ACCEL-BUFFERING", "no"),
