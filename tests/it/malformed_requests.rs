@@ -67,7 +67,7 @@ async fn unreadable_body_is_refused_with_location_and_reason() {
             (b"NaN", "line 1, column 1: expected value"),
             (b"1e999", "number out of range"),
             (b"{\"name\":\"\xff\xfe\"}", "line 1, column 10: invalid unicode"),
-            (deep.as_bytes(), "recursion limit exceeded"),
+            (deep.as_bytes(), "nested more than 128 levels deep"),
             (b"", "the body is empty"),
             (b"null", "the body is null"),
             (b"5", type_expected),
@@ -148,6 +148,43 @@ async fn invalid_field_is_named_with_its_constraint() {
         assert!(problem["detail"].as_str().unwrap().contains(expected), "{path} {body}: {problem}");
     }
     assert_eq!(events(&server, &job).await, before);
+}
+
+/// The most memory that the server has used, in MiB.
+fn peak_mebibytes(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn body_takes_little_memory_whatever_its_text_is() {
+    const BYTES: usize = 14 << 20;
+    let server = Server::start(&[]).await;
+    let job = running_job(&server, 1, 1).await;
+    let before = peak_mebibytes(&server);
+    let path = |of: &str| format!("/jobs/{job}/{of}");
+    let repeated =
+        |head: &str, part: &str, tail: &str| [head, &part.repeat(BYTES / part.len()), tail].concat();
+    let unknown: String = (0..BYTES / 12).map(|n| format!("\"k{n}\":0,")).collect();
+    for (path, body, expected) in [
+        (path("matches"), repeated("[", "{},", "{}]"), "is missing"),
+        (path("matches"), repeated("[", "1,", "1]"), "must be an object"),
+        (path("matches"), "[".repeat(BYTES), "nested more than 128 levels deep"),
+        (path("matches"), format!("[{{{unknown}\"x\":0}}]"), "unknown members"),
+        (path("matches"), repeated("[{\"match_id\":\"", "x", "\"}]"), "at most 128 characters"),
+        (path("videos"), repeated("[{\"video_id\":\"v\",\"frames\":[", "{},", "{}]}]"), "is missing"),
+        (
+            path("products"),
+            repeated("[{\"product_id\":\"p\",\"images\":[", "{\"img_id\":\"i\"},", "{}]}]"),
+            "at most 10000 items",
+        ),
+    ] {
+        let json = [("content-type", "application/json")];
+        refused(&server, Method::POST, &path, &json, body.into(), (400, expected)).await;
+    }
+    let peak = peak_mebibytes(&server);
+    assert!(peak < before + 128, "{peak} MiB after {before} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
