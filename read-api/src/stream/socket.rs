@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use poem::http::StatusCode;
+use poem::http::{StatusCode, header};
 use poem::web::Path;
 use poem::web::websocket::{CloseCode, Message as Frame, WebSocket, WebSocketConfig, WebSocketStream};
 use poem::{Body, Endpoint, FromRequest, IntoResponse, Request, Response};
