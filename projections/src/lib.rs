@@ -381,6 +381,7 @@ impl RunnerStarter {
             feed: self.feed.clone(),
             clock: self.clock.clone(),
             tracker: Arc::clone(&tracker),
+            runtime: tokio::runtime::Handle::current(),
         };
         let runner = Runner::open(context).await.map_err(|source| OpenError { name, source })?;
         let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);

@@ -18,7 +18,9 @@ impl Build {
     pub(crate) fn start(context: &RunnerContext, opened: OpenTarget) -> Self {
         let number = opened.target.number();
         context.tracker.rebuild_started(number, opened.checkpoint.position, context.clock.now());
-        Self { number, task: tokio::spawn(build(context.clone(), opened).boxed()) }
+        // On all cores, not on the thread of the live read models.
+        let task = context.runtime.spawn(build(context.clone(), opened).boxed());
+        Self { number, task }
     }
 
     pub(crate) fn number(&self) -> u64 {

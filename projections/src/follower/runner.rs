@@ -44,6 +44,8 @@ pub(crate) struct RunnerContext {
     pub(crate) feed: Feed,
     pub(crate) clock: Clock,
     pub(crate) tracker: Arc<StatusTracker>,
+    /// For rebuilds.
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 #[derive(Debug)]
