@@ -28,17 +28,18 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const CHECKED_BYTES_MAX: u64 = 32 << 20;
 /// The number of prepared statements of the writer.
 const STATEMENTS_MAX: usize = 32;
-/// A transaction or lookup with more values than this is not small.
-const SMALL_VALUES_MAX: usize = 512;
-/// The number of values in small transactions after which the next one may copy the write-ahead log into the file.
-const COPY_AFTER_VALUES: usize = 1 << 14;
+/// A transaction that writes more bytes than this is not small, nor is a lookup of more keys.
+const SMALL_BYTES_MAX: usize = 512 << 10;
+const SMALL_KEYS_MAX: usize = 64;
+/// The bytes that small transactions write before the next one may copy the write-ahead log into the file.
+const COPY_AFTER_BYTES: usize = 32 << 20;
 
 /// A read model is derived: commits that a power loss removes are replayed. So the writer need not wait for the disk.
-const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000; \
-     PRAGMA wal_autocheckpoint = 4000";
-/// To copy the write-ahead log into the file takes long, so a small transaction does not.
-const DO_NOT_COPY: &str = "PRAGMA wal_autocheckpoint = 0";
-const COPY: &str = "PRAGMA wal_autocheckpoint = 4000";
+const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL";
+/// Before large transactions, which need many pages at once.
+const LARGE: &str = "PRAGMA cache_size = -8000; PRAGMA wal_autocheckpoint = 4000";
+/// Before small ones. To copy the write-ahead log into the file takes long, so they do not.
+const SMALL: &str = "PRAGMA cache_size = -4000; PRAGMA wal_autocheckpoint = 0";
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
 /// `SQLITE_IOERR_SHORT_READ`: the file is shorter than its header states, as it may be after a power loss.
@@ -93,8 +94,8 @@ impl ToSql for Value {
 pub(crate) struct WriterConnection {
     /// None after it was closed.
     connection: Option<Connection>,
-    /// The number of values in small transactions since the last large one, if that was not the last transaction.
-    small_values: Option<usize>,
+    /// The bytes that small transactions have written since the last large one; none directly after it.
+    small_bytes: Option<usize>,
 }
 
 impl WriterConnection {
@@ -102,22 +103,22 @@ impl WriterConnection {
     /// is large, or another process holds a lock.
     fn run_here<T>(
         &mut self,
-        values: usize,
+        bytes: usize,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Option<Result<T, SqlError>> {
-        let small_values = self.small_values.unwrap_or(0) + values;
-        if !live_thread::is_current() || values > SMALL_VALUES_MAX || small_values > COPY_AFTER_VALUES {
+        let small_bytes = self.small_bytes.unwrap_or(0) + bytes;
+        if !live_thread::is_current() || bytes > SMALL_BYTES_MAX || small_bytes > COPY_AFTER_BYTES {
             return None;
         }
         let connection = self.connection.as_ref()?;
-        if self.small_values.is_none() {
+        if self.small_bytes.is_none() {
             let prepared =
-                connection.busy_timeout(Duration::ZERO).and_then(|()| connection.execute_batch(DO_NOT_COPY));
+                connection.busy_timeout(Duration::ZERO).and_then(|()| connection.execute_batch(SMALL));
             if let Err(error) = prepared {
                 return Some(Err(error.into()));
             }
         }
-        self.small_values = Some(small_values);
+        self.small_bytes = Some(small_bytes);
         match work(connection) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => None,
             done => Some(done.map_err(SqlError::from)),
@@ -128,9 +129,9 @@ impl WriterConnection {
     fn for_long_work(&mut self) -> Result<&mut Connection, SqlError> {
         let closed = || SqlError::Unavailable("the file has been closed".to_owned());
         let connection = self.connection.as_mut().ok_or_else(closed)?;
-        if self.small_values.take().is_some() {
+        if self.small_bytes.take().is_some() {
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.execute_batch(COPY)?;
+            connection.execute_batch(LARGE)?;
         }
         Ok(connection)
     }
@@ -179,7 +180,7 @@ impl SqliteFile {
         let file = path.to_owned();
         let connection = blocking(move || connect(&file, &ddl)).await?;
         let _interrupt = Interrupt(connection.get_interrupt_handle());
-        let writer = WriterConnection { connection: Some(connection), small_values: None };
+        let writer = WriterConnection { connection: Some(connection), small_bytes: None };
         Ok(Self { path: path.to_owned(), writer: Arc::new(Mutex::new(writer)), readers, _interrupt })
     }
 
@@ -199,7 +200,7 @@ impl SqliteFile {
 
     pub(super) async fn write(&self, batch: Batch) -> Result<(), SqlError> {
         let mut writer = self.lock().await;
-        match writer.run_here(batch.values(), |connection| commit(connection, &batch)) {
+        match writer.run_here(batch.bytes(), |connection| commit(connection, &batch)) {
             Some(committed) => committed,
             None => blocking(move || Ok(commit(writer.for_long_work()?, &batch)?)).await,
         }
@@ -212,7 +213,9 @@ impl SqliteFile {
         keys: Vec<Vec<Value>>,
     ) -> Result<Vec<Option<String>>, SqlError> {
         let mut writer = self.lock().await;
-        match writer.run_here(keys.len(), |connection| lookup(connection, sql, &keys)) {
+        let is_small = keys.len() <= SMALL_KEYS_MAX;
+        let found = is_small.then(|| writer.run_here(0, |connection| lookup(connection, sql, &keys)));
+        match found.flatten() {
             Some(found) => found,
             None => blocking(move || Ok(lookup(writer.for_long_work()?, sql, &keys)?)).await,
         }
@@ -271,6 +274,7 @@ fn connect(path: &Path, ddl: &[&'static str]) -> Result<Connection, SqlError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.execute_batch(WRITER)?;
+    connection.execute_batch(LARGE)?;
     if std::fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_BYTES_MAX) {
         let result: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if result != "ok" {

@@ -5,6 +5,9 @@ use uuid::Uuid;
 
 use super::SqlError;
 
+/// The bytes of a page of SQLite.
+const PAGE_BYTES: usize = 4096;
+
 /// A value that both databases can store.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -13,6 +16,15 @@ pub(crate) enum Value {
     Float(f64),
     Text(Option<String>),
     Id(Option<Uuid>),
+}
+
+impl Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.as_ref().map_or(0, String::len),
+            Self::Boolean(_) | Self::Integer(_) | Self::Float(_) | Self::Id(_) => size_of::<Self>(),
+        }
+    }
 }
 
 macro_rules! value_from {
@@ -126,9 +138,13 @@ impl Batch {
         &self.0
     }
 
-    /// The number of values of all rows.
-    pub(super) fn values(&self) -> usize {
-        self.0.iter().map(|write| write.values.len()).sum()
+    /// The bytes that the transaction writes, approximately: each row changes a page of its table and one of an index.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |write: &Write| {
+            let rows = write.values.len() / write.columns.max(1);
+            rows * 2 * PAGE_BYTES + write.values.iter().map(Value::bytes).sum::<usize>()
+        };
+        self.0.iter().map(bytes).sum()
     }
 }
 
