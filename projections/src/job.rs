@@ -159,6 +159,11 @@ impl RowModel for JobRows {
         self.jobs.on_stored();
         self.parts.on_stored();
     }
+
+    fn on_published(&mut self) {
+        self.jobs.on_published();
+        self.parts.on_published();
+    }
 }
 
 /// Counts an event of the job's matching.

@@ -159,6 +159,10 @@ impl RowModel for PlayerRows {
         self.ratings.on_stored();
         self.blocks.clear();
     }
+
+    fn on_published(&mut self) {
+        self.ratings.on_published();
+    }
 }
 
 /// The last block of a page: the next page starts after it.

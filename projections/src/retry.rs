@@ -278,6 +278,11 @@ impl RowModel for RetryRows {
         self.classes.on_stored();
         self.jobs.on_stored();
     }
+
+    fn on_published(&mut self) {
+        self.classes.on_published();
+        self.jobs.on_published();
+    }
 }
 
 /// The queries of `retries`.

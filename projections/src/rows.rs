@@ -31,7 +31,7 @@ pub(crate) trait RowModel: fmt::Debug + Default + Send + Sync + 'static {
 
     fn on_stored(&mut self);
 
-    fn on_published(&mut self) {}
+    fn on_published(&mut self);
 }
 
 impl<M: RowModel> Projection for M {
@@ -127,10 +127,14 @@ impl<T: TableModel> RowModel for Rows<T> {
     fn on_stored(&mut self) {
         Rows::on_stored(self);
     }
+
+    fn on_published(&mut self) {
+        Rows::on_published(self);
+    }
 }
 
 /// The number of rows after whose use the rows that were not among them are forgotten.
-const RECENT_MAX: usize = 8192;
+const RECENT_MAX: usize = 4096;
 
 /// The bytes of large texts after whose use the same is done.
 const RECENT_TEXT_BYTES_MAX: usize = 16 << 20;
@@ -148,7 +152,7 @@ pub(crate) struct Rows<T: Table> {
 }
 
 /// None for a key that has no row.
-type Cached<T> = HashMap<<T as Table>::Key, Option<<T as Table>::Value>>;
+type Cached<T> = HashMap<<T as Table>::Key, Option<Box<<T as Table>::Value>>>;
 
 impl<T: Table> Default for Rows<T> {
     fn default() -> Self {
@@ -170,7 +174,7 @@ impl<T: Table> Rows<T> {
             }
             match self.earlier.remove(&key) {
                 Some(value) => {
-                    self.text_bytes += value.as_ref().map_or(0, T::text_bytes);
+                    self.text_bytes += value.as_deref().map_or(0, T::text_bytes);
                     self.recent.insert(key, value);
                 }
                 None => drop(missing.insert(key)),
@@ -178,20 +182,20 @@ impl<T: Table> Rows<T> {
         }
         let stored = db.lookup(T::ONE, missing.iter().map(T::key).collect()).await?;
         for (key, json) in missing.into_iter().zip(stored) {
-            let value = json.as_deref().map(parse_stored).transpose()?;
-            self.text_bytes += value.as_ref().map_or(0, T::text_bytes);
+            let value: Option<Box<T::Value>> = json.as_deref().map(parse_stored).transpose()?.map(Box::new);
+            self.text_bytes += value.as_deref().map_or(0, T::text_bytes);
             self.recent.insert(key, value);
         }
         Ok(())
     }
 
     pub(crate) fn get(&self, key: &T::Key) -> Option<&T::Value> {
-        self.recent.get(key)?.as_ref()
+        self.recent.get(key)?.as_deref()
     }
 
     /// The value of a loaded row that is being changed.
     pub(crate) fn change(&mut self, key: &T::Key) -> Option<&mut T::Value> {
-        let value = self.recent.get_mut(key)?.as_mut()?;
+        let value = self.recent.get_mut(key)?.as_deref_mut()?;
         if !self.changed.contains(key) {
             self.changed.insert(key.clone());
         }
@@ -201,7 +205,7 @@ impl<T: Table> Rows<T> {
     /// Sets the value of a key; without a value, its row is deleted.
     pub(crate) fn set(&mut self, key: T::Key, value: Option<T::Value>) {
         self.changed.insert(key.clone());
-        self.recent.insert(key, value);
+        self.recent.insert(key, value.map(Box::new));
     }
 
     /// The changed rows, by their keys.
@@ -213,6 +217,12 @@ impl<T: Table> Rows<T> {
 
     pub(crate) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// Frees the memory that a catch-up needed. Everything is stored.
+    pub(crate) fn on_published(&mut self) {
+        (self.recent, self.earlier) = (Cached::<T>::new(), Cached::<T>::new());
+        self.text_bytes = 0;
     }
 
     pub(crate) fn on_stored(&mut self) {

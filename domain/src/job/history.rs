@@ -177,7 +177,8 @@ impl History {
             created_at: at,
             phase: Phase::Queued,
             attempt: 1,
-            attempts: Vec::new(),
+            // Most jobs have one, and there are many jobs.
+            attempts: vec![attempt(1, at)],
             spans: Vec::new(),
             matching_since: None,
             matching_until: None,
@@ -188,7 +189,6 @@ impl History {
             retry: None,
         };
         history.enter(Phase::Queued, at);
-        history.attempts.push(attempt(1, at));
         history
     }
 
