@@ -105,7 +105,7 @@ impl Settings {
             group_bytes_max: 4 << 20,
             group_appends_max: 16_384,
             queue_max: 16_384,
-            tail_bytes: 32 << 20,
+            tail_bytes: 16 << 20,
         }
     }
 

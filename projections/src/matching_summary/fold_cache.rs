@@ -14,7 +14,7 @@ use crate::row::parse_stored;
 use crate::sql::SqlError;
 
 /// The bytes of the cached folds, approximately. They are exceeded only until the changed ones are stored.
-const BYTES_MAX: u64 = if cfg!(test) { 256 << 10 } else { 64 << 20 };
+const BYTES_MAX: u64 = if cfg!(test) { 256 << 10 } else { 16 << 20 };
 /// The bytes of a fold without events, and of each of its first events. A fold does not grow beyond [`EVENTS_WEIGHED`].
 const FOLD_BYTES: u64 = 2048;
 const EVENT_BYTES: u64 = 30;
