@@ -351,7 +351,7 @@ async fn stream_opens_once_the_analysis_is_in_the_log_and_by_ticket() {
         assert!(fixture.open_stream(job(n), None).await.is_ok());
     }
     let ticket = fixture.post("/v1/stream-tickets").await.json()["ticket"].as_str().unwrap().to_owned();
-    let path = format!("/api/v1/analysis/{}/stream?ticket={ticket}", job(1));
-    assert_eq!(fixture.client.get(&path).send().await.0.status(), 200);
-    assert_eq!(fixture.client.get(&path).send().await.0.status(), 401);
+    let path = |n| format!("/api/v1/analysis/{}/stream?ticket={ticket}", job(n));
+    assert_eq!(fixture.client.get(path(1)).send().await.0.status(), 200);
+    assert_eq!(fixture.client.get(path(2)).send().await.0.status(), 401);
 }
