@@ -124,15 +124,20 @@ impl Server {
     ) -> Result<Self, StartError> {
         let address = listener.local_addr()?;
         let tls = settings.tls.as_ref().map(TlsIdentity::acceptor).transpose()?;
+        let limits = connection::Limits {
+            connections_max: settings.connections_max,
+            subscriptions_max: settings.subscriptions_max,
+            call_timeout: settings.call_timeout,
+        };
         let (faults, server_state) = server_state::channel();
         let own = || EndPoint { host: address.ip().to_string(), port: address.port() };
         let node = Arc::new(Node {
             log,
             clock,
-            access: settings.access.clone(),
+            access: settings.access,
             server_state: server_state.clone(),
             statuses: StreamStatusCache::new(),
-            advertised: settings.advertised.clone().unwrap_or_else(own),
+            advertised: settings.advertised.unwrap_or_else(own),
         });
         let discovery = Discovery(Arc::clone(&node));
         let groups = PersistentSubscriptionsServer::new(GroupsService::new(Arc::clone(&node)));
@@ -150,7 +155,7 @@ impl Server {
             .add_service(Guarded::new(GossipServer::new(discovery.clone()), &node))
             .add_service(Guarded::new(ServerFeaturesServer::new(discovery), &node));
         let connections = Connections::new(settings.connections_max);
-        let incoming = connection::accept(listener, connections.clone(), &settings, tls);
+        let incoming = connection::accept(listener, connections.clone(), limits, tls);
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, server_state.closed()));
         Ok(Self { address, faults, connections, serving })
     }

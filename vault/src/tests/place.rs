@@ -117,7 +117,7 @@ impl Place {
     pub(super) async fn migrate(&self, to: usize) {
         match &self.database {
             None => sqlite::migrate(&self.file_pool().await, to).await.unwrap(),
-            Some(_) => drop(postgres::migrate(&self.schema(), to).await.unwrap()),
+            Some(_) => postgres::migrate(&self.schema(), to).await.unwrap(),
         }
     }
 

@@ -17,7 +17,6 @@ use tonic::transport::server::Connected;
 mod socket;
 mod state;
 
-use super::Settings;
 use super::guard::{MessageBudget, TotalBudget};
 use socket::Socket;
 pub use state::Connections;
@@ -44,15 +43,22 @@ pub(super) struct Peer {
     pub(super) call_timeout: Duration,
 }
 
+/// The limits of connections, from the settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) connections_max: usize,
+    pub(super) subscriptions_max: usize,
+    pub(super) call_timeout: Duration,
+}
+
 /// Accepts connections, as many at a time as there are places. The stream never ends.
 pub(super) fn accept(
     listener: TcpListener,
     connections: Connections,
-    settings: &Settings,
+    limits: Limits,
     tls: Option<TlsAcceptor>,
-) -> impl Stream<Item = io::Result<Connection>> + use<> {
-    let handshakes_max = settings.connections_max;
-    let (subscriptions_max, call_timeout) = (settings.subscriptions_max, settings.call_timeout);
+) -> impl Stream<Item = io::Result<Connection>> {
+    let Limits { connections_max: handshakes_max, subscriptions_max, call_timeout } = limits;
     let total = TotalBudget::default();
     let sockets = stream::unfold(
         (listener, connections, total),
@@ -72,7 +78,7 @@ pub(super) fn accept(
                             });
                         }
                         None => {
-                            tracing::warn!(%address, "all connections of the EventStoreDB protocol are in use; another one was refused")
+                            tracing::warn!(%address, "all connections of the EventStoreDB protocol are in use; another one was refused");
                         }
                     },
                     Err(error) => {
