@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use web::problem::Problem;
 
-/// Runs a large command on a thread for blocking work, so that other requests are answered meanwhile. At most half of the
-/// cores run such commands at a time. It runs to its end, even if the caller disconnects.
+/// Runs a large command on a thread for blocking work, so that other requests are answered meanwhile. As many such
+/// commands run at a time as there are cores. It runs to its end, even if the caller disconnects.
 ///
 /// # Errors
 /// 500, if it panics.
@@ -18,8 +18,8 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
     command: BoxFuture<'static, Result<T, Problem>>,
 ) -> Result<T, Problem> {
     static TURNS: OnceLock<Semaphore> = OnceLock::new();
-    let half_of_cores = || available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
-    let turns = TURNS.get_or_init(|| Semaphore::new(half_of_cores()));
+    let turns =
+        TURNS.get_or_init(|| Semaphore::new(available_parallelism().map_or(2, |cores| cores.get().max(2))));
     let turn = turns.acquire().await.map_err(|error| Problem::internal(&error))?;
     let runtime = Handle::current();
     let running = spawn_blocking(move || {
