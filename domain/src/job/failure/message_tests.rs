@@ -61,6 +61,27 @@ fn messages_are_classified_as_a_person_would() {
     }
 }
 
+/// What happened is found beside a service that the message names.
+#[test]
+fn name_of_a_service_does_not_hide_what_happened() {
+    let code = |message: &str| classify(message, None, None, JobId(Uuid::from_u128(1)), 1).code;
+    let is_of_worker = |labelled: &&Labelled| {
+        // A file of an object storage is not a video, and neither is a page of a service.
+        labelled.service.is_none() && !["unknown", "video_not_found"].contains(&labelled.code)
+    };
+    let (mut kept, mut all, mut otherwise) = (0, 0, String::new());
+    for labelled in messages().iter().filter(is_of_worker) {
+        let message = format!("deepgram: {}", labelled.message);
+        let is_kept = json!(code(&message)) == labelled.code;
+        if !is_kept {
+            otherwise.push_str(&message);
+            otherwise.push('\n');
+        }
+        (kept, all) = (kept + u32::from(is_kept), all + 1);
+    }
+    assert!(f64::from(kept) >= 0.95 * f64::from(all), "{kept} of {all}\n{otherwise}");
+}
+
 #[test]
 fn held_out_third_follows_from_the_messages() {
     let messages = messages();

@@ -147,6 +147,8 @@ fn what_happened_comes_before_whose_service_it_was() {
             Some(Service::SpeechToText),
         ),
         ("postgres: no space left on device", FailureCode::InsufficientStorage, Some(Service::Database)),
+        ("deepgram: invalid api key", FailureCode::ServiceAuthentication, Some(Service::SpeechToText)),
+        ("deepgram: HTTP 429", FailureCode::RateLimited, Some(Service::SpeechToText)),
         (
             "s3://timeout/private video.mp4: HTTP 503",
             FailureCode::ObjectStorageService,

@@ -167,12 +167,20 @@ fn address(text: &str) -> Option<usize> {
 
 /// The words of each sentence, without those that are numbers or names.
 fn sentences(text: &str) -> Vec<Vec<String>> {
-    let mut sentences = vec![Vec::new()];
+    let mut sentences: Vec<Vec<String>> = vec![Vec::new()];
     for run in text.split_inclusive(char::is_whitespace) {
         let word = run.trim_end();
         let parts = words(word, true).into_iter().filter(|part| !part.contains(|c: char| c.is_ascii_digit()));
         if let Some(sentence) = sentences.last_mut() {
-            sentence.extend(parts);
+            for part in parts {
+                // An API key is one thing.
+                let is_key = matches!(part.as_str(), "key" | "keys");
+                if is_key && sentence.pop_if(|last| KEY_KINDS.contains(&last.as_str())).is_some() {
+                    sentence.push("apikey".to_owned());
+                } else {
+                    sentence.push(part);
+                }
+            }
         }
         if run.ends_with('\n') || word.ends_with(['.', ';', '!', '?']) || word == "--" || word == "|" {
             sentences.push(Vec::new());
@@ -199,6 +207,9 @@ fn without_quotes(text: &str) -> String {
     bare.push_str(rest);
     bare
 }
+
+/// The words before "key" that make it a credential.
+const KEY_KINDS: [&str; 4] = ["api", "access", "secret", "subscription"];
 
 /// Words at most this far apart belong together.
 const NEAR: usize = 5;

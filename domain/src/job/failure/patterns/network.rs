@@ -67,47 +67,48 @@ pub(super) const ROWS: &[Pattern] = &[
         "connection refused|readerror|writeerror|connecterror|protocolerror|connectionerror|\
          actively refused|connection reset|reset by peer|connection abort|connection closed|\
          closed connection|closed the connection|closed network connection|connection was closed|\
-         connection is closed|connection has been closed|connection lost|lost connection|connection dropped|\
-         connection terminated|connection error|connection broken|connection was forcibly closed|\
-         aborted by the software|connect error|connect call failed|connect failed|\
-         connection attempts failed|network error|network exception|networkerror|econnrefused|econnreset|\
-         econnaborted|erefused|epipe|ehostunreach|enetunreach|enetdown|enetreset|ehostdown|enotconn|eproto|\
-         eaddrnotavail|broken pipe|failed to connect|could not connect|couldnt connect|cannot connect|\
-         cant connect|unable to connect|not able to connect|error trying to connect|error connecting|\
-         failed to establish|could not establish|cannot establish|unable to establish|no connection|\
-         no route to host|network is unreachable|network unreachable|host unreachable|host is unreachable|\
-         destination unreachable|server unreachable|host is down|network is down|network down|\
-         socket hang up|socket closed|socket is closed|socket disconnected|socket error|open socket|\
-         other side closed|server disconnected|server has gone away|remote end closed|peer closed|\
-         empty reply|incomplete read|incompleteread|payload is not completed|bytes expected|more expected|\
-         not enough data to satisfy|transfer closed|partial file|bytes remaining|stream has been aborted|\
-         stream was aborted|stream refused|premature close|ends prematurely|prematurely closed|\
-         closed prematurely|fetch failed|failed to fetch|proxy error|tunnel connection failed|\
-         bad status line|httpparser|header parser received no bytes|content encoding|unexpected eof|\
-         early eof|eof occurred|eof $|goaway|rst stream|http 2 stream|http 2 framing|http2 framing|\
-         http 2 error|http2 error|http 2 protocol error|http 3 error|http3 error|quic |invalid frame|\
-         no brokers available|no servers available|no responders available|broker may not be available|\
-         not connected|disconnect exception|error sending request|sending request for url|\
-         body from connection|communicating with the server|no close frame|check your connection|\
-         internet connection|did not get any data blocks|network dropped|on socket|through socket|dial unix|\
-         dial tcp|certificate verify failed|self signed|certificate signed by unknown authority|\
-         valid certification path|ssl error|sslerror|ssl routines|ssl handshake|tls handshake|\
-         handshake failure|handshake failed|wrong version number|ssl connection|ssl certificate|\
-         ssl validation|ssl protocol|tls error|tls alert|ocsp|incorrect header check|internet disconnected|\
-         end of file|certificate chain|issuer cert|cert has expired|cert not yet valid|closing transport|\
-         protocol banner|request body to server|writing to server|unexpected server response|ssh layer|\
-         content unencoding|client is closed|stream error stream id|received from peer|tls connection|\
-         not support tls|not support ssl|communications link|link failure|response ended prematurely|\
-         brokers are down|broker is down|incomplete message|incompletemessage|refused stream|\
-         http response to https client|malformed http response|plain text request|plain http request|\
-         transport error|transport closed|transport endpoint|peer certificate|first certificate|fatal alert|\
-         verify certificate|ssl syscall|eof detected|abruptly|upstream connect|live upstream|hung up|\
-         did not receive any response|no response from|failed to respond|stream was reset|end of stream|\
-         transport connection|establishing a connection|cant reach|cannot reach|could not reach|\
-         unable to reach|failed to reach|empty response|target closed|response not received|\
-         no http response|tcp read failed|exception io exception|unavailable io exception|14 unavailable|\
-         code unavailable|exception unavailable|received no data|unreachable host|remote host|\
-         origin is unreachable|web server is down|remote peer|from the peer|connection unexpectedly",
+         connection was lost|network request failed|connection is closed|connection has been closed|\
+         connection lost|lost connection|connection dropped|connection terminated|connection error|\
+         connection broken|connection was forcibly closed|aborted by the software|connect error|\
+         connect call failed|connect failed|connection attempts failed|network error|network exception|\
+         networkerror|econnrefused|econnreset|econnaborted|erefused|epipe|ehostunreach|enetunreach|enetdown|\
+         enetreset|ehostdown|enotconn|eproto|eaddrnotavail|broken pipe|failed to connect|could not connect|\
+         couldnt connect|cannot connect|cant connect|unable to connect|not able to connect|\
+         error trying to connect|error connecting|failed to establish|could not establish|cannot establish|\
+         unable to establish|no connection|no route to host|network is unreachable|network unreachable|\
+         host unreachable|host is unreachable|destination unreachable|server unreachable|host is down|\
+         network is down|network down|socket hang up|socket closed|socket is closed|socket disconnected|\
+         socket error|open socket|other side closed|server disconnected|server has gone away|\
+         remote end closed|peer closed|empty reply|incomplete read|incompleteread|payload is not completed|\
+         bytes expected|more expected|not enough data to satisfy|transfer closed|partial file|\
+         bytes remaining|stream has been aborted|stream was aborted|stream refused|premature close|\
+         ends prematurely|prematurely closed|closed prematurely|fetch failed|failed to fetch|proxy error|\
+         tunnel connection failed|bad status line|httpparser|header parser received no bytes|\
+         content encoding|unexpected eof|early eof|eof occurred|eof $|goaway|rst stream|http 2 stream|\
+         http 2 framing|http2 framing|http 2 error|http2 error|http 2 protocol error|http 3 error|\
+         http3 error|quic |invalid frame|no brokers available|no servers available|no responders available|\
+         broker may not be available|not connected|disconnect exception|error sending request|\
+         sending request for url|body from connection|communicating with the server|no close frame|\
+         check your connection|internet connection|did not get any data blocks|network dropped|on socket|\
+         through socket|dial unix|dial tcp|certificate verify failed|self signed|\
+         certificate signed by unknown authority|valid certification path|ssl error|sslerror|ssl routines|\
+         ssl handshake|tls handshake|handshake failure|handshake failed|wrong version number|ssl connection|\
+         ssl certificate|ssl validation|ssl protocol|tls error|tls alert|ocsp|incorrect header check|\
+         internet disconnected|end of file|certificate chain|issuer cert|cert has expired|\
+         cert not yet valid|closing transport|protocol banner|request body to server|writing to server|\
+         unexpected server response|ssh layer|content unencoding|client is closed|stream error received|\
+         stream error stream id|received from peer|tls connection|not support tls|not support ssl|\
+         communications link|link failure|response ended prematurely|brokers are down|broker is down|\
+         incomplete message|incompletemessage|refused stream|http response to https client|\
+         malformed http response|plain text request|plain http request|transport error|transport closed|\
+         transport endpoint|peer certificate|first certificate|fatal alert|verify certificate|ssl syscall|\
+         eof detected|abruptly|upstream connect|live upstream|hung up|did not receive any response|\
+         no response from|failed to respond|stream was reset|end of stream|transport connection|\
+         establishing a connection|cant reach|cannot reach|could not reach|unable to reach|failed to reach|\
+         empty response|target closed|response not received|no http response|tcp read failed|\
+         exception io exception|unavailable io exception|14 unavailable|code unavailable|\
+         exception unavailable|received no data|unreachable host|remote host|origin is unreachable|\
+         web server is down|remote peer|from the peer|connection unexpectedly",
     )
     .or_near(&[
         (

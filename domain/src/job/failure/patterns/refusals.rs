@@ -10,15 +10,15 @@ pub(super) const ROWS: &[Pattern] = &[
         "rate limit|ratelimit|too many request|limit reached|limit has been reached|play limit|\
          limit exceeded|limit exhausted|too many concurrent|too many simultaneous|too many pending|throttl|\
          slow down |reduce your request rate|reduce request rate|rate exceeded|rate is exceeded|\
-         quota exceeded|quota reached|insufficient quota|over quota|request limit|throughput exceeded|\
-         throughput for the table was exceeded|resource exhausted|resource has been exhausted|requests per|\
-         calls per|tokens per min|concurrency limit|concurrent request|concurrent connection|\
-         concurrent stream|concurrent job|parallel requests|number of allowed parallel|request capacity|\
-         account limit|server busy|usage limit|daily limit|hourly limit|monthly limit|weekly limit|\
-         per minute limit|per day limit|limit per minute|limit per second|limit per hour|limit per day|\
-         over query limit|enhance your calm|flood wait|over limit|spike arrest|exceeded the limit of|\
-         making requests too|sending requests too|too many messages|too many calls|too many attempts|\
-         too many login",
+         quota exceeded|quota reached|insufficient quota|over quota|request limit|request quota|\
+         throughput exceeded|throughput for the table was exceeded|resource exhausted|\
+         resource has been exhausted|requests per|calls per|tokens per min|concurrency limit|\
+         concurrent request|concurrent connection|concurrent stream|concurrent job|parallel requests|\
+         number of allowed parallel|request capacity|account limit|server busy|usage limit|daily limit|\
+         hourly limit|monthly limit|weekly limit|per minute limit|per day limit|limit per minute|\
+         limit per second|limit per hour|limit per day|over query limit|enhance your calm|flood wait|\
+         over limit|spike arrest|exceeded the limit of|making requests too|sending requests too|\
+         too many messages|too many calls|too many attempts|too many login",
     )
     .or_near(&[
         ("quota quotas allowance", "exceed* exhausted insufficient reached depleted over used"),
@@ -51,23 +51,25 @@ pub(super) const ROWS: &[Pattern] = &[
          cannot authenticate|reauthenticate|invalid auth|auth fail|auth error|api key must|\
          api key not valid|api key client option must be set|no api key|authentication info|cookie required|\
          requested scopes|scram |resolve authentication method|determine credentials|no credentials|\
-         could not load credentials|access key id|signature does not match|signature mismatch|\
-         request signature we calculated|invalid signature|invalid oauth|invalid o auth|invalid bearer|\
-         bearer token|subscription key|invalid token|token missing|token is missing|missing token|\
-         token is invalid|token is not valid|token invalid|included in the request is|token is required|\
-         token required|authorization token|auth token|obtain token|token request failed|\
-         session has expired|session expired|session associated with|invalid grant|invalid client|\
-         login was refused|login failed|login incorrect|logon|wrongpass|noauth |authorization violation|\
-         authorization failed|authorization error|authorization header|password authentication|no pg hba|\
-         role does not exist|no hba conf|access denied for user|not a bot|youre not a robot|captcha|\
-         payment required|billing account|enable billing|billing is|not enough credits|credit balance|\
-         insufficient balance|insufficient credits|insufficient funds|insufficient scope|\
-         subscription expired|account is suspended|account suspended|account is disabled|\
-         account has been disabled|account deactivated|account is not active|account has been deactivated|\
-         user is not active|provide an api key|provide your api key|api key provided|access credentials|\
-         o auth client|client secret|username and password not accepted|could not read username|\
-         terminal prompts disabled|no supported authentication methods|publickey authentication|kerberos|\
-         host key verification failed|mfa |two factor",
+         invalid api key|invalid x api key|incorrect api key|missing api key|api key is|api key invalid|\
+         api key missing|credentials were not found|credentials not found|could not load credentials|\
+         access key id|signature does not match|signature mismatch|request signature we calculated|\
+         invalid signature|invalid oauth|invalid o auth|invalid bearer|bearer token|subscription key|\
+         invalid token|token missing|token is missing|missing token|token is invalid|token is not valid|\
+         token invalid|included in the request is|token is required|token required|authorization token|\
+         auth token|obtain token|token request failed|session has expired|session expired|\
+         session associated with|invalid grant|invalid client|login was refused|login failed|\
+         login incorrect|logon|wrongpass|noauth |authorization violation|authorization failed|\
+         authorization error|authorization header|password authentication|no pg hba|role does not exist|\
+         no hba conf|access denied for user|not a bot|youre not a robot|captcha|payment required|\
+         billing account|enable billing|billing is|not enough credits|credit balance|insufficient balance|\
+         insufficient credits|insufficient funds|insufficient scope|subscription expired|\
+         account is suspended|account suspended|account is disabled|account has been disabled|\
+         account deactivated|account is not active|account has been deactivated|user is not active|\
+         provide an api key|provide your api key|api key provided|access credentials|o auth client|\
+         client secret|username and password not accepted|could not read username|terminal prompts disabled|\
+         no supported authentication methods|publickey authentication|kerberos|host key verification failed|\
+         mfa |two factor",
     )
     .or_near(&[
         (
@@ -76,6 +78,7 @@ pub(super) const ROWS: &[Pattern] = &[
              mismatch malformed unknown stale retrieving loading refresh",
         ),
         ("token tokens key keys secret cookie cookies", "expired revoked rejected unauthorized deactivated"),
+        ("apikey credential credentials", "required valid"),
         ("token", "invalid missing fetch obtain acquire refresh refreshing"),
         ("secret", "invalid wrong incorrect missing expired"),
         ("signature", "invalid expired mismatch match wrong"),

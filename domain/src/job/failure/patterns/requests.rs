@@ -37,14 +37,15 @@ pub(super) const ROWS: &[Pattern] = &[
          must be purchased|requires a subscription|requires subscription|sign in to confirm|\
          sign in if youve been granted|login required|registered users|registered members|age restrict|\
          age limited|age verification|age gate|confirm your age|inappropriate for some users|adult content|\
-         password protected|video password|in your country|unavailable in your|from your location|\
-         from your country|geo restrict|georestrict|geoblock|geo block|works when logged in|log in to|\
-         protected by a password|must be subscribed|subscribe to watch|purchase to watch|sign in to watch|\
-         manifest restricted|followers only|friends only|is not public|only works when logged|rent this|\
-         rental|approved is required|private account|this account is private|private channel|\
-         private playlist|video is restricted|restricted by the uploader|being logged in|\
-         login to access your|need to login to|available from your ip|logged in users|login is required|\
-         log in is required|supporter|patron|requires login|requires an account|requires registration|\
+         password protected|video password|in your country|available in your region|\
+         available in your location|unavailable in your|from your location|from your country|geo restrict|\
+         georestrict|geoblock|geo block|works when logged in|log in to|protected by a password|\
+         must be subscribed|subscribe to watch|purchase to watch|sign in to watch|manifest restricted|\
+         followers only|friends only|is not public|only works when logged|rent this|rental|\
+         approved is required|private account|this account is private|private channel|private playlist|\
+         video is restricted|restricted by the uploader|being logged in|login to access your|\
+         need to login to|available from your ip|logged in users|login is required|log in is required|\
+         supporter|patron|requires login|requires an account|requires registration|\
          requires authentication to view|be logged in|logged in to|access to this post|access to this video|\
          access to this content|access to this stream|access to this course|access to this vod|\
          tickets to this|not entitled|entitlement",
@@ -55,7 +56,7 @@ pub(super) const ROWS: &[Pattern] = &[
          members member paid locked login purchase registered tickets",
     )])
     .or_status(&[451])
-    .unless("copyright|private ip"),
+    .unless("private ip"),
     says(
         FailureCode::VideoNotFound,
         "video not found|vod not found|clip not found|video does not exist|vod does not exist|\
@@ -109,10 +110,10 @@ pub(super) const ROWS: &[Pattern] = &[
          larger than the configured|exceeds the maximum length|exceeds maximum length|longer than|\
          maximum content size|maximum file size|maximum allowed size|allowed file size|max file size|\
          maximum upload size|file size limit|size limit exceeded|maximum size|exceeds the limit of|\
-         payload too large|content too large|entity too large|body too large|too large body|\
-         larger than max filesize|file is too large|file too large|file is too big|file size exceed|\
-         does not contain any stream|no video stream|no audio stream|streams found|no streams|\
-         no audio track|no video track|no decoder|decode delegate|unsupported source|no suitable|\
+         exceeds limit of|payload too large|content too large|entity too large|body too large|\
+         too large body|larger than max filesize|file is too large|file too large|file is too big|\
+         file size exceed|does not contain any stream|no video stream|no audio stream|streams found|\
+         no streams|no audio track|no video track|no decoder|decode delegate|unsupported source|no suitable|\
          not implemented in ffmpeg|not yet implemented in ffmpeg|audio file is too short|video is too short|\
          audio too short|audio is too short|cannot determine format|suitable output format|no decodable|\
          could not find a writer|missing a plug in|missing a plugin|no valid stream|unrecognized media|\
