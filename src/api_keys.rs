@@ -1,4 +1,4 @@
-//! The file with API keys. It contains only their hashes, so that nobody who reads it has a key.
+//! The file with API keys. It contains only their hashes, so that a reader of the file has no key.
 
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
