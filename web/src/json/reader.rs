@@ -294,9 +294,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             None => None,
         };
         let properties = schema.map(|schema| schema.properties.as_slice()).unwrap_or_default();
-        let is_required = |name: &str| {
-            schema.is_some_and(|schema| schema.required.iter().any(|required| *required == name))
-        };
+        let is_required = |name: &str| schema.is_some_and(|schema| schema.required.contains(&name));
         let others = schema.and_then(|schema| reader.resolve(schema.additional_properties.as_deref()?));
         let mut seen = vec![false; properties.len()];
         let mut unknown: HashSet<Cow<'_, str>> = HashSet::new();

@@ -21,7 +21,7 @@ pub(super) fn use_types(value: &mut Value) {
                     members.remove("allOf");
                     members.extend(only);
                 }
-                (_, true) => add_null(members, null()),
+                (_, true) => add_null(members, &null()),
                 (_, false) => {}
             }
             for (exclusive, bound) in [("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")] {
@@ -36,7 +36,7 @@ pub(super) fn use_types(value: &mut Value) {
     }
 }
 
-fn add_null(schema: &mut Map<String, Value>, null: Value) {
+fn add_null(schema: &mut Map<String, Value>, null: &Value) {
     if let Some(forms) = ["oneOf", "anyOf"].into_iter().find(|forms| schema.contains_key(*forms)) {
         schema
             .get_mut(forms)
