@@ -108,7 +108,7 @@ pub(crate) async fn follow(file: PathBuf, auth: Auth) {
                 auth.set_api_keys(keys);
             }
             Err(error) => {
-                tracing::error!(%error, "cannot load the changed API keys; the previous ones stay valid")
+                tracing::error!(%error, "cannot load the changed API keys; the previous ones stay valid");
             }
         }
     }

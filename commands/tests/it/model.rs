@@ -150,7 +150,7 @@ impl Model {
             }
             ModelStep::Pass { seconds } => self.app.advance(seconds).await,
             ModelStep::Restart => self.app = self.app.restarted().await,
-            ModelStep::Repeat { nth } => self.repeat(nth).await,
+            ModelStep::Repeat { nth } => Box::pin(self.repeat(nth)).await,
         }
         self.app.run_ready_tasks().await;
         self

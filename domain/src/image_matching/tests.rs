@@ -56,7 +56,7 @@ fn candidates_that_cannot_be_counted_exactly_are_refused() {
     check(&[], counted(CANDIDATES_MAX), Ok(vec![has_counted(CANDIDATES_MAX)]));
     check(&[], counted(CANDIDATES_MAX + 1), too_many("frame_count"));
     let two_images = has_images("p", &["a", "b"]);
-    check(&[two_images.clone()], counted(CANDIDATES_MAX), too_many("frame_count"));
+    check(std::slice::from_ref(&two_images), counted(CANDIDATES_MAX), too_many("frame_count"));
     let half = CANDIDATES_MAX / 2;
     let given = [two_images, has_counted(half - 1), has_counted(half)];
     check(&given, register_images("p", &["a"]), Ok(vec![]));
