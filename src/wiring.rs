@@ -9,7 +9,6 @@ use commands::jobs::scheduler::Readiness;
 use commands::matchmaking::live_game::{self, LiveGame};
 use commands::matchmaking::rating_service::{self, RatingService};
 use commands::{Commands, ExternalServices};
-use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
@@ -18,7 +17,7 @@ use event_log_embedded::{EmbeddedLog, Stopped};
 use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::media::MediaFolder;
-use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
+use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ServerInfo};
 use read_api::subjects::SubjectDirectory;
 use vault::Vault;
 use web::caller::Auth;
@@ -132,7 +131,8 @@ fn server(
         lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
         components: commands
             .map_or_else(Vec::new, |commands| vec![work_board(commands), matchmaking(commands)]),
-        breakers: commands.map_or_else(|| Breakers::new(Vec::new), breakers),
+        breakers: commands.map_or_else(|| Breakers::new(|_| Vec::new()), breakers),
+        last_seen: commands.map_or_else(|| LastSeen::new(|_, _| None), last_seen),
         subjects: SubjectDirectory::new(vault),
         media,
     }
@@ -224,7 +224,12 @@ fn external_services(config: &Config) -> Result<ExternalServices, Failure> {
 
 fn breakers(commands: &Commands) -> Breakers {
     let commands = commands.clone();
-    Breakers::new(move || commands.services())
+    Breakers::new(move |tenant| commands.services(tenant))
+}
+
+fn last_seen(commands: &Commands) -> LastSeen {
+    let commands = commands.clone();
+    LastSeen::new(move |tenant, worker_id| commands.last_seen(tenant, worker_id))
 }
 
 fn work_board(commands: &Commands) -> Component {
@@ -254,11 +259,10 @@ fn matchmaking(commands: &Commands) -> Component {
         }
         let games = match status.games {
             None => "no game service is configured".to_owned(),
-            Some(CircuitState::Closed) => "the game service is available".to_owned(),
-            Some(CircuitState::Open { until }) => {
-                format!("the circuit breaker of the game service is open until {until}")
-            }
-            Some(CircuitState::HalfOpen) => "the circuit breaker of the game service is half-open".to_owned(),
+            Some((0, 0)) => "the game service is available".to_owned(),
+            Some((open, half_open)) => format!(
+                "the circuit breaker of the game service is open for {open} tenants and half-open for {half_open}; see GET /internal/retries"
+            ),
         };
         let detail = if status.is_stopped {
             "the matchmaker stopped: the log could not be read; see the server's log for the cause, then restart the server"

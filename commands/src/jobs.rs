@@ -2,6 +2,7 @@
 
 pub(crate) mod analyses;
 pub(crate) mod claim;
+mod effects;
 pub(crate) mod problem;
 pub(crate) mod processes;
 pub mod routes;

@@ -22,6 +22,8 @@ use domain::breaker::CircuitState;
 use domain::lease::LeaseTerms;
 use event_log::Log;
 use event_log::clock::{Clock, Ids};
+use event_schemas::ids::{Tenant, WorkerId};
+use event_schemas::time::Timestamp;
 use tokio::task::JoinHandle;
 use vault::Vault;
 use web::routes::RouteLimits;
@@ -165,17 +167,22 @@ impl Commands {
         self.jobs.board.status()
     }
 
+    /// The latest sign of life of a worker; none for one that is not present.
+    pub fn last_seen(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
+        self.jobs.board.last_seen(tenant, worker_id)
+    }
+
     /// The status of matchmaking, for `/status`.
     pub fn matchmaking(&self) -> matchmaking::Status {
         matchmaking::Status { is_elsewhere: !self.run_matchmaker, ..self.matchmaking.status() }
     }
 
-    /// The external services by name, with the state of each circuit breaker and the number of times in a row that it
-    /// opened.
-    pub fn services(&self) -> Vec<(&'static str, CircuitState, u32)> {
-        let of_jobs = self.jobs.board.services().into_iter();
+    /// The external services by name, with the state of the tenant's circuit breaker and the number of times in a row that
+    /// it opened.
+    pub fn services(&self, tenant: &Tenant) -> Vec<(&'static str, CircuitState, u32)> {
+        let of_jobs = self.jobs.board.services(tenant).into_iter();
         let of_jobs = of_jobs.map(|(service, state, openings)| (service.into_str(), state, openings));
-        of_jobs.chain(self.matchmaking.services()).collect()
+        of_jobs.chain(self.matchmaking.services(tenant)).collect()
     }
 
     /// The write routes over these commands.

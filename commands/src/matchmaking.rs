@@ -81,6 +81,8 @@ pub struct Matchmaking {
     pending: Mutex<PendingSagas>,
     progress: watch::Sender<Progress>,
     pub(crate) snapshots: Snapshots,
+    /// The head of the log at the start: earlier events are of an earlier process.
+    head_at_start: Position,
 }
 
 /// The log position that the pending work includes, and its readiness.
@@ -107,8 +109,9 @@ pub struct Status {
     pub searching: usize,
     /// The number of unfinished match and challenge sagas.
     pub unfinished: usize,
-    /// The breaker state of the game service; none without a service.
-    pub games: Option<CircuitState>,
+    /// The numbers of tenants of which the circuit breaker of the game service is open, and half-open; none without a
+    /// service.
+    pub games: Option<(usize, usize)>,
 }
 
 /// The reason why a saga stopped.
@@ -178,6 +181,7 @@ impl Matchmaking {
             pending: Mutex::default(),
             progress: watch::Sender::new(progress),
             snapshots: engine.snapshots("matchmaking"),
+            head_at_start: engine.head(),
             engine,
         }
     }
@@ -198,16 +202,19 @@ impl Matchmaking {
             is_stopped,
             searching: pending.searching(),
             unfinished: pending.unfinished().count(),
-            games: self.game_service.breaker_state().map(|(state, _)| state),
+            games: self.game_service.unclosed_breakers(),
         }
     }
 
-    /// The services that it calls, by name, with the state of the circuit breaker and the number of times in a row that
-    /// it opened.
-    pub(crate) fn services(&self) -> impl Iterator<Item = (&'static str, CircuitState, u32)> {
-        let games = self.game_service.breaker_state();
+    /// The services that it calls, by name, with the state of the tenant's circuit breaker and the number of times in a
+    /// row that it opened.
+    pub(crate) fn services(
+        &self,
+        tenant: &Tenant,
+    ) -> impl Iterator<Item = (&'static str, CircuitState, u32)> {
+        let games = self.game_service.breaker_state(tenant);
         let games = games.map(|(state, openings)| (game_service::NAME, state, openings));
-        games.into_iter().chain(self.ratings.breaker_state())
+        games.into_iter().chain(self.ratings.breaker_state(tenant))
     }
 
     /// The current settings of a pool.
@@ -240,6 +247,9 @@ impl Matchmaking {
         let mut pending = self.pending();
         events.iter().for_each(|event| pending.apply(event));
         drop(pending);
+        for event in events.iter().filter(|event| event.position <= self.head_at_start) {
+            self.game_service.replay(event);
+        }
         self.progress.send_modify(|progress| progress.position = position);
     }
 

@@ -118,6 +118,15 @@ impl Breaker {
         Self { settings, epoch: 0, openings: 0, inner: Inner::Closed(VecDeque::new()) }
     }
 
+    /// The breaker after a restart: no call is in flight any more.
+    pub fn restarted(mut self) -> Self {
+        if let Inner::HalfOpen { out, .. } = &mut self.inner {
+            *out = 0;
+            self.epoch += 1;
+        }
+        self
+    }
+
     pub fn state(&self, now: Timestamp) -> CircuitState {
         match self.inner {
             Inner::Closed(_) => CircuitState::Closed,

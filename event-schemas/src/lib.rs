@@ -12,6 +12,7 @@ pub mod challenge;
 pub mod envelope;
 pub mod failure;
 pub mod game_match;
+pub mod idempotency_key;
 pub mod ids;
 pub mod image_match;
 pub mod job;
@@ -36,4 +37,5 @@ catalogue::categories! {
     Pool        = "pool":            pool::PoolEvent,
     GameMatch   = "match_record":    game_match::GameMatchEvent,
     Challenge   = "challenge":       challenge::ChallengeEvent,
+    IdempotencyKey = "idempotency_key": idempotency_key::IdempotencyKeyEvent,
 }

@@ -120,7 +120,7 @@ fn part(envelope: &Envelope) -> Option<(JobId, JobPart)> {
 
 impl RowModel for JobRows {
     const NAME: Name = Name::Jobs;
-    const REVISION: u32 = 5;
+    const REVISION: u32 = 6;
     const DDL: Ddl = ddl!("jobs");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
 

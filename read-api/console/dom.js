@@ -65,23 +65,21 @@ export function chip(status, label = title(status)) {
   return el("span", { class: "chip", data: { status } }, label);
 }
 
-/** The completed share, from 0 to 1; null while it is unknown. For a matching job, the share of its candidates. */
+/** The completed share of the whole job, over all its stages, from 0 to 1. */
 export function share(thing) {
-  if (thing.kind && thing.kind !== "product_video_matching") return thing.progress_percentage / 100;
-  if (!thing.candidates_total) return null;
-  return Math.min(1, thing.candidates_processed / thing.candidates_total);
+  return thing.progress_percentage / 100;
 }
 
 export function bar(thing, label) {
   const part = share(thing);
   const node = el("progress", { max: 1, "aria-label": label, data: { status: thing.status } });
-  node.value = part ?? 0;
+  node.value = part;
   return node;
 }
 
 export function percent(thing) {
   const part = share(thing);
-  return part === null ? "–" : `${part === 1 ? 100 : Math.floor(part * 1000) / 10} %`;
+  return `${part === 1 ? 100 : Math.floor(part * 1000) / 10} %`;
 }
 
 /** Calls `work` at most once in `wait_ms`, with the latest arguments. */

@@ -147,7 +147,7 @@ export class JobView {
     if (this.past === null) this.newest = summary;
     this.status.replaceChildren(chip(summary.status), " ", el("span", { class: "subtle" }, phaseOf(summary)));
     this.meter.replaceChildren(
-      bar(summary, "Candidates processed"),
+      bar(summary, "Progress of the job"),
       el("span", { class: "num" }, `${percent(summary)} · ${count(summary.candidates_processed)} of ${count(summary.candidates_total)} candidates`),
     );
     this.blockers.replaceChildren(...summary.blockers.map((text) => el("li", {}, sentence(text))));

@@ -6,10 +6,12 @@ use event_schemas::ids::{JobId, Revision, Tenant};
 use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use projections::Name;
 use projections::matching_summary::{FoldedJob, ScoresFrom};
 use web::problem::Problem;
 
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::{from_query_error, from_read_error, from_summary_error, no_such_job};
 
 impl ReadApi {
@@ -32,8 +34,13 @@ impl ReadApi {
     /// # Errors
     /// 404 if there is no such matching job or it belongs to another tenant.
     pub(crate) async fn job_fold(&self, tenant: &Tenant, job: JobId) -> Result<FoldedJob, Problem> {
-        let found = self.models.matching_summary().summary(tenant, job).await;
-        let folded = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
+        let read = || async {
+            let found = self.models.matching_summary().summary(tenant, job).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        let origin = Origin::Stream(StreamId::job(job));
+        let found = self.read_by_id(Name::MatchingSummary, tenant, origin, read).await?;
+        let folded = found.ok_or_else(no_such_job)?;
         require_matching_job(&folded)?;
         Ok(folded)
     }

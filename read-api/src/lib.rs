@@ -6,6 +6,7 @@
 //! repair it.
 
 mod as_of;
+mod by_id;
 mod console;
 mod errors;
 mod job_access;

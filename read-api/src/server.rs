@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
-use event_schemas::ids::Position;
+use domain::job::view::Parked;
+use event_schemas::ids::{Position, Tenant, WorkerId};
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,24 +65,55 @@ impl fmt::Debug for Component {
 /// The circuit breaker of an external service: the service's name, the state, and the number of openings in a row.
 pub type BreakerStatus = (&'static str, CircuitState, u32);
 
-/// The circuit breakers of the external services.
+/// The circuit breakers of the external services, which each tenant has of its own.
 #[derive(Clone)]
-pub struct Breakers(Arc<dyn Fn() -> Vec<BreakerStatus> + Send + Sync>);
+pub struct Breakers(Arc<dyn Fn(&Tenant) -> Vec<BreakerStatus> + Send + Sync>);
 
 impl Breakers {
-    /// `statuses` is called by every `/internal/retries`, so it must not block.
-    pub fn new(statuses: impl Fn() -> Vec<BreakerStatus> + Send + Sync + 'static) -> Self {
+    /// `statuses` returns those of a tenant. It is called by reads, so it must not block.
+    pub fn new(statuses: impl Fn(&Tenant) -> Vec<BreakerStatus> + Send + Sync + 'static) -> Self {
         Self(Arc::new(statuses))
     }
 
-    pub fn statuses(&self) -> Vec<BreakerStatus> {
-        (self.0)()
+    pub fn statuses(&self, tenant: &Tenant) -> Vec<BreakerStatus> {
+        (self.0)(tenant)
+    }
+
+    /// Why work of the tenant that needs these services does not start; none if all of their breakers allow calls. Of
+    /// several open breakers the one that is open the longest counts.
+    pub fn parked(&self, tenant: &Tenant, services: &[&str]) -> Option<Parked> {
+        let open = self.statuses(tenant).into_iter().filter_map(|(service, state, _)| match state {
+            CircuitState::Open { until } if services.contains(&service) => Some((until, service)),
+            _ => None,
+        });
+        open.max().map(|(until, service)| Parked::new(service, until))
     }
 }
 
 impl fmt::Debug for Breakers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breakers").finish_non_exhaustive()
+    }
+}
+
+/// The latest sign of life of each worker: a heartbeat is not an event.
+#[derive(Clone)]
+pub struct LastSeen(Arc<dyn Fn(&Tenant, &WorkerId) -> Option<Timestamp> + Send + Sync>);
+
+impl LastSeen {
+    /// `find` returns none for a worker that is not present. It is called by reads, so it must not block.
+    pub fn new(find: impl Fn(&Tenant, &WorkerId) -> Option<Timestamp> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+
+    pub fn find(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
+        (self.0)(tenant, worker_id)
+    }
+}
+
+impl fmt::Debug for LastSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastSeen").finish_non_exhaustive()
     }
 }
 
@@ -106,6 +138,7 @@ pub struct ServerInfo {
     pub open_metrics: bool,
     pub components: Vec<Component>,
     pub breakers: Breakers,
+    pub last_seen: LastSeen,
     pub subjects: SubjectDirectory,
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,

@@ -2,6 +2,7 @@
 //! clock that moves only when a test advances it.
 
 mod analysis;
+mod by_id;
 mod console;
 pub(crate) mod entry_stream;
 pub(crate) mod events;

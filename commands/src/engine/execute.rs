@@ -5,25 +5,29 @@
 //! Commands on one stream wait for each other here, to avoid conflicts in the log. That is an optimisation only: the log's
 //! expected revision decides.
 
+mod append_batch;
 mod cache;
 mod cached_stream;
+mod repeated;
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use event_schemas::envelope::{Cause, Event, EventEncoder, Idempotency, NewEvent, Recorded, Unreadable};
+use event_schemas::envelope::{Cause, Event, Idempotency, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 
 use domain::decider::{self, Decider, Occurred, RefusedItem};
 use event_log::clock::Clock;
-use event_log::{APPEND_EVENTS_MAX, AppendError, EventLog, Expected, Log, ReadError};
+use event_log::{AppendError, EventLog, Expected, Log, ReadError};
 use tokio::runtime::Handle;
 
-use super::idempotency::{self, KeyStatus};
+use super::{answers, idempotency};
+use append_batch::split;
 use cache::Entry;
 pub use cache::{StateCache, StateCacheLimits};
 pub use cached_stream::CachedStream;
+use repeated::executed_before;
 
 /// The number of decisions before a command fails as contended.
 const ATTEMPTS_MAX: u32 = 16;
@@ -34,15 +38,22 @@ const PAGE_EVENTS: usize = 4096;
 /// The most events that are folded on the thread of the command.
 const INLINE_EVENTS: usize = 256;
 
-/// The bytes of one append: below the log's own limit, and below EventStoreDB's limit with its framing.
-const APPEND_BYTES: usize = 900_000;
+/// The streams that a command with an idempotency key concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyScope {
+    /// This one: the engine knows if the command was executed before.
+    Stream,
+    /// This and others.
+    Streams,
+}
 
 /// The result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Executed {
     /// The number of events that it recorded, now or when it was first sent.
     pub events: usize,
-    /// The position of its last event, or the stream's position if nothing changed.
+    /// The position of its last event. If nothing changed: the position of the recorded answer to its key, or without a
+    /// key the stream's position.
     pub position: Position,
     /// True if this is the result of an earlier command with the same idempotency key.
     pub repeated: bool,
@@ -142,9 +153,33 @@ where
         cause: &Cause,
         commands: &[D::Command],
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        self.execute_as(KeyScope::Stream, stream, cause, commands).await
+    }
+
+    /// Executes the part of a command on one of its streams. The caller knows if the whole was executed before, and
+    /// records its answer.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_part(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        command: D::Command,
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        self.execute_as(KeyScope::Streams, stream, cause, &[command]).await
+    }
+
+    async fn execute_as(
+        &self,
+        scope: KeyScope,
+        stream: &StreamId,
+        cause: &Cause,
+        commands: &[D::Command],
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
         let shared = self.cache.entry(stream);
         let mut entry = shared.lock().await;
-        let executed = self.decide_and_append(stream, cause, commands, &mut entry).await;
+        let executed = self.decide_and_append(scope, stream, cause, commands, &mut entry).await;
         self.cache.record_cost(stream, &entry);
         metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
         executed
@@ -169,6 +204,7 @@ where
 
     async fn decide_and_append(
         &self,
+        scope: KeyScope,
         stream: &StreamId,
         cause: &Cause,
         commands: &[D::Command],
@@ -178,22 +214,24 @@ where
             self.catch_up(stream, entry).await?;
         }
         let mut recorded = 0;
+        // The key of the whole command, until its answer was looked up.
+        let key = cause.idempotency.filter(|_| scope == KeyScope::Stream);
+        let mut key_to_find = key;
         for _ in 0..ATTEMPTS_MAX {
             let cached = entry.get_or_insert_default();
             if cached.tenant().is_some_and(|tenant| *tenant != cause.tenant) {
                 return Err(ExecuteError::OtherTenant);
             }
             cached.keys.evict_before(self.clock.now().before(idempotency::KEY_TTL));
-            match cause.idempotency.map_or(KeyStatus::Unused, |idempotency| cached.keys.find(idempotency)) {
-                KeyStatus::Unused => {}
-                KeyStatus::BodyMismatch => return Err(ExecuteError::KeyReused),
-                KeyStatus::Completed(command) => {
-                    return Ok(Executed {
-                        events: command.events,
-                        position: command.position,
-                        repeated: true,
-                    });
-                }
+            if let Some(idempotency) = cause.idempotency
+                && let Some(earlier) = executed_before(cached.keys.find(idempotency))?
+            {
+                return Ok(earlier);
+            }
+            if let Some(key) = key_to_find.take()
+                && let Some(earlier) = self.answered(key, cached.keys.partial_events(key)).await?
+            {
+                return Ok(earlier);
             }
             match decider::decide_all::<D>(commands, &cached.state).map(|batch| batch.events) {
                 Ok(events) if !events.is_empty() => {
@@ -209,13 +247,27 @@ where
                 no_op => {
                     if !self.catch_up(stream, entry).await? {
                         no_op.map_err(ExecuteError::Refused)?;
-                        let now = self.clock.now();
-                        return Ok(entry.get_or_insert_default().no_op(cause.idempotency, now));
+                        return self.no_op(cause, key, entry.get_or_insert_default()).await;
                     }
                 }
             }
         }
         Err(ExecuteError::Contended)
+    }
+
+    /// The result of a command that changes nothing. There is no event to carry its key, so its answer is recorded.
+    async fn no_op(
+        &self,
+        cause: &Cause,
+        key: Option<Idempotency>,
+        cached: &CachedStream<D>,
+    ) -> Result<Executed, ExecuteError<D::Refusal>> {
+        let events = cause.idempotency.map_or(0, |idempotency| cached.keys.partial_events(idempotency));
+        let position = match key {
+            Some(key) => answers::record(&self.log, self.clock.now(), cause, key, None).await?.position,
+            None => cached.position(),
+        };
+        Ok(Executed { events, position, repeated: false })
     }
 
     /// Folds the events that are newer than the cached state. True if there were any.
@@ -310,58 +362,6 @@ fn outcome<R: fmt::Display>(executed: &Result<Executed, ExecuteError<R>>) -> &'s
         Err(ExecuteError::Refused(_) | ExecuteError::OtherTenant | ExecuteError::KeyReused) => "refused",
         Err(_) => "failed",
     }
-}
-
-/// The events of one append.
-struct AppendBatch<E> {
-    /// The index of its first event within the command.
-    first: usize,
-    events: Vec<Occurred<E>>,
-    encoded: Vec<NewEvent>,
-    bytes: usize,
-    idempotency: Option<Idempotency>,
-}
-
-impl<E: Into<Event> + Clone> AppendBatch<E> {
-    fn starting_at(first: usize, idempotency: Option<Idempotency>) -> Self {
-        Self { first, events: Vec::new(), encoded: Vec::new(), bytes: 0, idempotency }
-    }
-
-    fn reencode(&mut self, stream: &StreamId, cause: &Cause) {
-        self.idempotency = cause.idempotency;
-        let mut encoder = EventEncoder::new(cause, stream);
-        let encode = |(index, occurred): (usize, &Occurred<E>)| {
-            encoder.encode(self.first + index, occurred.at, &occurred.event.clone().into())
-        };
-        self.encoded = self.events.iter().enumerate().map(encode).collect();
-    }
-}
-
-/// Splits the events into appends that the log accepts. An event that alone exceeds the limit stays alone, and the log
-/// refuses it.
-fn split<E: Into<Event> + Clone>(
-    stream: &StreamId,
-    cause: &Cause,
-    first: usize,
-    events: Vec<Occurred<E>>,
-) -> Vec<AppendBatch<E>> {
-    let mut batches = Vec::new();
-    let mut batch = AppendBatch::starting_at(first, cause.idempotency);
-    let mut encoder = EventEncoder::new(cause, stream);
-    for (index, occurred) in events.into_iter().enumerate() {
-        let index = first + index;
-        let encoded = encoder.encode(index, occurred.at, &occurred.event.clone().into());
-        let bytes = encoded.event_type.as_str().len() + encoded.metadata.len() + encoded.data.len();
-        let full = batch.events.len() == APPEND_EVENTS_MAX || batch.bytes + bytes > APPEND_BYTES;
-        if full && !batch.events.is_empty() {
-            batches.push(std::mem::replace(&mut batch, AppendBatch::starting_at(index, cause.idempotency)));
-        }
-        batch.bytes += bytes;
-        batch.encoded.push(encoded);
-        batch.events.push(occurred);
-    }
-    batches.push(batch);
-    batches
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use event_schemas::job::{JobCreated, JobKind, JobSource, Phase};
 use event_schemas::json_text::JsonText;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use web::problem::Problem;
 
 use super::{Creation, Jobs};
@@ -36,7 +37,7 @@ pub(crate) struct Analysis {
     pub(crate) position: Position,
 }
 
-/// The analysis of the video, and true if this command created it.
+/// The analysis of the video, and true if this command, or an earlier one with its key, created it.
 pub(crate) async fn start(
     jobs: &Jobs,
     cause: &Cause,
@@ -49,7 +50,7 @@ pub(crate) async fn start(
         None => None,
     };
     if let Some(earlier) = repeated(jobs, cause).await? {
-        return Ok((true, earlier));
+        return Ok(earlier);
     }
     // One at a time for a video, so that a concurrent request finds the job instead of a conflict.
     let video_lock = analysis::job_id(&cause.tenant, video, u64::MAX).0;
@@ -60,7 +61,7 @@ pub(crate) async fn start(
             let job = analysis::job_id(&cause.tenant, video, latest);
             let latest = current(jobs, &cause.tenant, job).await?;
             if let Some(latest) = latest.filter(|latest| !pipeline::is_end(latest.phase)) {
-                return Ok((false, latest));
+                return Ok((false, remembered(jobs, cause, latest).await?));
             }
         }
         check_limit(jobs, &cause.tenant).await?;
@@ -84,18 +85,50 @@ pub(crate) async fn start(
     Err(from_execute_error::<domain::job::Refusal>(ExecuteError::Contended))
 }
 
+/// The analysis in progress that a command got, as it was then.
+#[derive(Serialize, Deserialize)]
+struct AnalysisFound {
+    job_id: JobId,
+    phase: Phase,
+    progress_percentage: f64,
+    attempt: u32,
+}
+
 /// The result of an earlier command with the same key, if there was one.
-async fn repeated(jobs: &Jobs, cause: &Cause) -> Result<Option<Analysis>, Problem> {
+async fn repeated(jobs: &Jobs, cause: &Cause) -> Result<Option<(bool, Analysis)>, Problem> {
     let Some(idempotency) = cause.idempotency else { return Ok(None) };
+    if let Some(answer) = jobs.engine.earlier_answer(cause).await? {
+        let found: Option<AnalysisFound> = answer
+            .details
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(|error| Problem::internal(&error))?;
+        let Some(AnalysisFound { job_id, phase, progress_percentage, attempt }) = found else {
+            return Err(Problem::internal(&"the answer of an analysis names no job"));
+        };
+        let created = as_created(jobs, job_id).await?;
+        let position = answer.position;
+        return Ok(Some((false, Analysis { phase, progress_percentage, attempt, position, ..created })));
+    }
     jobs.wait_for_board().await?;
     match jobs.board.creation_key_status(idempotency) {
         KeyStatus::BodyMismatch => Err(Problem::idempotency_key_reused()),
         KeyStatus::Unused => Ok(None),
         KeyStatus::Completed(_) => match jobs.board.job_created_with(idempotency.key) {
-            Some(job) => as_created(jobs, job).await.map(Some),
+            Some(job) => Ok(Some((true, as_created(jobs, job).await?))),
             None => Ok(None),
         },
     }
+}
+
+/// Records that the command got this analysis, because no event of the job carries the command's key.
+async fn remembered(jobs: &Jobs, cause: &Cause, found: Analysis) -> Result<Analysis, Problem> {
+    let Analysis { job_id, phase, progress_percentage, attempt, .. } = found;
+    let details = serde_json::to_value(AnalysisFound { job_id, phase, progress_percentage, attempt });
+    let details = details.map_err(|error| Problem::internal(&error))?;
+    let answer = jobs.engine.record_answer(cause, Some(details)).await?;
+    let position = answer.map_or(found.position, |answer| answer.position);
+    Ok(Analysis { position, ..found })
 }
 
 /// # Errors

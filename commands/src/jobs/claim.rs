@@ -164,6 +164,9 @@ impl Claim<'_> {
             }
         }
         jobs.board.worker_heartbeat(&cause.tenant, &request.worker_id);
+        if claimed.items.is_empty() {
+            jobs.engine.record_answer(cause, None).await?;
+        }
         Ok(claimed)
     }
 
@@ -193,6 +196,9 @@ impl Claim<'_> {
     async fn repeated(self) -> Result<Option<Claimed>, Problem> {
         let Self { jobs, cause, request } = self;
         let Some(idempotency) = cause.idempotency else { return Ok(None) };
+        if jobs.engine.earlier_answer(cause).await?.is_some() {
+            return Ok(Some(Claimed::default()));
+        }
         jobs.wait_for_board().await?;
         let mut earlier = Claimed::default();
         for index in 0..request.max.max(1) {
@@ -204,7 +210,7 @@ impl Claim<'_> {
             if lease.idempotency.is_some_and(|carried| carried.body != idempotency.body) {
                 return Err(Problem::idempotency_key_reused());
             }
-            let (payload, _) = self.payload(&lease.work).await?;
+            let (payload, _) = self.payload(&lease.work, Some(lease.position)).await?;
             earlier.position = earlier.position.max(Some(lease.position));
             earlier.items.push(ClaimedItem {
                 lease_id,
@@ -261,7 +267,7 @@ impl Claim<'_> {
         let lease_until = jobs.leases.until(now);
         match self.execute(&cause, &reservation.work, id, now).await? {
             Some(position) => {
-                let (payload, attempt) = self.payload(&reservation.work).await?;
+                let (payload, attempt) = self.payload(&reservation.work, None).await?;
                 let item = ClaimedItem {
                     lease_id: id,
                     lease_until,
@@ -296,7 +302,7 @@ impl Claim<'_> {
             Work::Job(id) => {
                 let action = job::Action::Claim { lease_id, worker_id, lease_until };
                 let command = job::Command { at: now, action };
-                claimed_or_lost(jobs.jobs.execute(&StreamId::job(*id), cause, command).await)?
+                claimed_or_lost(jobs.jobs.execute_part(&StreamId::job(*id), cause, command).await)?
             }
             Work::Request(id, request_id) => {
                 let availability = jobs.job(&cause.tenant, *id).await?.availability;
@@ -304,15 +310,15 @@ impl Claim<'_> {
                 let action = image_matching::Action::Claim { request_id, lease_id, worker_id, lease_until };
                 let command = image_matching::Command { job: availability, at: now, action };
                 claimed_or_lost(
-                    jobs.image_matchings.execute(&StreamId::image_matching(*id), cause, command).await,
+                    jobs.image_matchings.execute_part(&StreamId::image_matching(*id), cause, command).await,
                 )?
             }
         };
         Ok(executed.map(|executed| executed.position))
     }
 
-    /// The current payload of a work item, and its attempt number.
-    async fn payload(self, work: &Work) -> Result<(Payload, u32), Problem> {
+    /// The payload of a work item and its attempt number: as of a position, or as they are now.
+    async fn payload(self, work: &Work, as_of: Option<Position>) -> Result<(Payload, u32), Problem> {
         let jobs = self.jobs;
         let payload = match work {
             Work::Job(id) => {
@@ -320,7 +326,11 @@ impl Claim<'_> {
                     let details = folded.state.details()?;
                     Some((Payload::Job(Box::new(details.created.clone())), details.attempt))
                 };
-                jobs.jobs.query(&StreamId::job(*id), payload).await
+                let stream = StreamId::job(*id);
+                match as_of {
+                    Some(position) => jobs.jobs.query_as_of(&stream, position, payload).await,
+                    None => jobs.jobs.query(&stream, payload).await,
+                }
             }
             Work::Request(id, request_id) => {
                 let payload = |folded: &CachedStream<image_matching::ImageMatchingDecider>| {
@@ -334,7 +344,11 @@ impl Claim<'_> {
                         request.attempt(),
                     ))
                 };
-                jobs.image_matchings.query(&StreamId::image_matching(*id), payload).await
+                let stream = StreamId::image_matching(*id);
+                match as_of {
+                    Some(position) => jobs.image_matchings.query_as_of(&stream, position, payload).await,
+                    None => jobs.image_matchings.query(&stream, payload).await,
+                }
             }
         };
         payload

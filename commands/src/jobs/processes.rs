@@ -28,7 +28,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The reason why a command of a process failed.
 #[derive(Debug, thiserror::Error)]
-enum ProcessError {
+pub(crate) enum ProcessError {
     #[error("the state of the job cannot be read: {0}")]
     Job(#[from] LoadError),
     #[error(transparent)]

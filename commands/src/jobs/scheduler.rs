@@ -216,9 +216,10 @@ impl WorkBoard {
         self.locked().admission.circuit_open_until(job, error, self.0.clock.now())
     }
 
-    /// The external services with the state of each circuit breaker, and the number of times in a row that it opened.
-    pub fn services(&self) -> Vec<(Service, CircuitState, u32)> {
-        self.locked().admission.services.circuits(self.0.clock.now()).collect()
+    /// The external services with the state of the tenant's circuit breaker, and the number of times in a row that it
+    /// opened.
+    pub fn services(&self, tenant: &Tenant) -> Vec<(Service, CircuitState, u32)> {
+        self.locked().admission.services.circuits(tenant, self.0.clock.now()).collect()
     }
 
     /// The number of the tenant's analyses in progress.
@@ -264,6 +265,16 @@ impl WorkBoard {
     /// The resumed jobs whose permanently failed requests are not resumed yet.
     pub(crate) fn pending_retries(&self) -> Vec<JobRetry> {
         self.locked().pending_retries()
+    }
+
+    /// The latest sign of life of a present worker.
+    pub(crate) fn last_seen(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
+        self.locked().workers.last_seen(tenant, worker_id)
+    }
+
+    /// True if the worker is present and has open leases.
+    pub(crate) fn is_present_with_leases(&self, tenant: &Tenant, worker_id: &WorkerId) -> bool {
+        self.locked().workers.is_present_with_leases(tenant, worker_id)
     }
 
     /// The leases of gone workers, by job.

@@ -157,7 +157,7 @@ impl Matchmaking {
             }
             None => {}
         }
-        match self.game_service.capacity() {
+        match self.game_service.capacity(&caller.tenant) {
             Ok(_) => Ok(()),
             Err(until) => {
                 Err(game_not_created(AbandonReason::GameServiceParked, until.since(self.engine.now())))

@@ -9,15 +9,16 @@ use std::time::Duration;
 use domain::challenge::{self, Challenge, Phase};
 use domain::game_match;
 use domain::player::{self, ReserveForChallenge};
+use event_log::EventLog;
 use event_schemas::challenge::{ChallengePlacementStarted, Strength};
 use event_schemas::game_match::{AbandonReason, MatchPlayer, MatchProposed, Side};
-use event_schemas::ids::{ChallengeId, GameId, Position, SubjectId};
+use event_schemas::ids::{ChallengeId, GameId, Position, Revision, SubjectId};
 use event_schemas::stream::StreamId;
 
 use super::game_service::{CreateGame, GameNotCreated};
 use super::{Matchmaking, SagaError, SagaStep, result_due_at};
 use crate::engine::command_context::CommandContext;
-use crate::engine::execute::{CachedStream, ExecuteError};
+use crate::engine::execute::{CachedStream, ExecuteError, LoadError};
 
 /// The outcome of a challenge saga.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,9 +178,11 @@ impl Matchmaking {
         let cause =
             SagaStep { target: placing.match_id.0, name: "record", context }.cause(at, None, &commands);
         let stream = StreamId::game_match(placing.match_id);
-        let recorded = self.game_matches.execute_all(&stream, &cause, &commands).await?.position;
-        let outcome = self.finish_match(placing.match_id, context).await?;
-        Ok(recorded.max(outcome.position))
+        self.game_matches.execute_all(&stream, &cause, &commands).await?;
+        self.finish_match(placing.match_id, context).await?;
+        // Both events are recorded together. Unaffected by later events, so that a repeated command gets its first result.
+        let recorded = self.engine.log.read_stream(&stream, Revision(0), 2).await.map_err(LoadError::from)?;
+        Ok(recorded.last().map_or(Position::START, |confirmed| confirmed.position))
     }
 
     async fn release_players(

@@ -1,16 +1,19 @@
 //! The client of the game service, behind a circuit breaker. Without a service, matches have no game.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::breaker::{self, CircuitState, Outcome};
+use domain::breaker::{self, Breaker, CircuitState, Outcome};
 use event_log::clock::Clock;
-use event_schemas::game_match::{AbandonReason, Side};
+use event_schemas::challenge::ChallengeEvent;
+use event_schemas::envelope::{Envelope, Event};
+use event_schemas::game_match::{AbandonReason, GameMatchEvent, Side};
 use event_schemas::ids::{GameId, GameMatchId, PoolKey, SubjectId, Tenant};
 use event_schemas::rating::Rating;
 use event_schemas::time::Timestamp;
 use vault::Vault;
 
-use crate::engine::circuit_breaker::CircuitBreaker;
+use crate::engine::circuit_breaker::CircuitBreakers;
 use crate::matchmaking::live_game::{CallError, GamePlayer, GameRequest, LiveGame};
 
 /// The name of the service in the list of breakers.
@@ -58,24 +61,69 @@ pub enum GameBackend {
 #[derive(Debug)]
 pub struct GameServiceClient {
     backend: GameBackend,
-    breaker: CircuitBreaker,
+    breakers: CircuitBreakers,
     clock: Clock,
 }
 
 impl GameServiceClient {
-    /// A client of this backend, with a closed breaker.
+    /// A client of this backend, with closed breakers.
     pub fn new(backend: GameBackend, clock: Clock) -> Self {
-        Self { backend, breaker: CircuitBreaker::new(clock.clone()), clock }
+        Self { backend, breakers: CircuitBreakers::new(clock.clone()), clock }
     }
 
-    /// The state of the breaker, and the number of times in a row that it opened; none without a service.
-    pub(crate) fn breaker_state(&self) -> Option<(CircuitState, u32)> {
-        (!matches!(self.backend, GameBackend::None)).then(|| self.breaker.state())
+    /// The state of the tenant's breaker, and the number of times in a row that it opened; none without a service.
+    pub(crate) fn breaker_state(&self, tenant: &Tenant) -> Option<(CircuitState, u32)> {
+        self.has_service().then(|| self.breakers.state(tenant))
     }
 
-    /// The number of games that may be requested concurrently now, or the time until which none may be.
-    pub(crate) fn capacity(&self) -> Result<usize, Timestamp> {
-        match self.breaker.state().0 {
+    /// The numbers of tenants of which the breaker is open, and half-open; none without a service.
+    pub(crate) fn unclosed_breakers(&self) -> Option<(usize, usize)> {
+        self.has_service().then(|| self.breakers.unclosed())
+    }
+
+    fn has_service(&self) -> bool {
+        !matches!(self.backend, GameBackend::None)
+    }
+
+    /// The tenants of which no games are requested, and until when.
+    pub(crate) fn parked_tenants(&self) -> HashMap<Tenant, Timestamp> {
+        self.breakers.open()
+    }
+
+    /// The breakers, to be stored with a snapshot.
+    pub(crate) fn snapshot(&self) -> Vec<(Tenant, Breaker)> {
+        self.breakers.snapshot()
+    }
+
+    /// Continues with the breakers of a snapshot.
+    pub(crate) fn restore(&self, stored: Vec<(Tenant, Breaker)>) {
+        self.breakers.restore(stored);
+    }
+
+    /// Counts the calls of an earlier process by the event that recorded their outcome.
+    pub(crate) fn replay(&self, envelope: &Envelope) {
+        let reason = match &envelope.event {
+            Event::GameMatch(GameMatchEvent::MatchConfirmed(confirmed)) if confirmed.game_id.is_some() => {
+                None
+            }
+            Event::GameMatch(GameMatchEvent::MatchAbandoned(abandoned)) => Some(abandoned.reason),
+            Event::Challenge(ChallengeEvent::ChallengePlacementFailed(failed)) => Some(failed.reason),
+            _ => return,
+        };
+        let (outcome, calls) = match reason {
+            None | Some(AbandonReason::GameRefused) => (Outcome::Succeeded, 1),
+            Some(AbandonReason::GameServiceFailed) => (Outcome::Failed, CALLS_MAX),
+            // No call was made, or none that counts.
+            Some(AbandonReason::PlayerUnavailable | AbandonReason::GameServiceParked) => return,
+        };
+        for _ in 0..calls {
+            self.breakers.replay(&envelope.metadata.tenant, outcome, envelope.recorded_at);
+        }
+    }
+
+    /// The number of the tenant's games that may be requested concurrently now, or the time until which none may be.
+    pub(crate) fn capacity(&self, tenant: &Tenant) -> Result<usize, Timestamp> {
+        match self.breakers.state(tenant).0 {
             CircuitState::Closed => Ok(usize::MAX),
             CircuitState::HalfOpen => Ok(breaker::Settings::default().probes as usize),
             CircuitState::Open { until } => Err(until),
@@ -88,7 +136,7 @@ impl GameServiceClient {
             return Ok(None);
         }
         for call in 1.. {
-            let permit = self.breaker.acquire().map_err(|open| GameNotCreated {
+            let permit = self.breakers.acquire(&request.tenant).map_err(|open| GameNotCreated {
                 reason: AbandonReason::GameServiceParked,
                 detail: open.to_string(),
                 retry_at: open.until,
@@ -101,6 +149,11 @@ impl GameServiceClient {
                 Err(CallError::Refused(detail)) => {
                     permit.report(Outcome::Succeeded);
                     return Err(self.not_created(AbandonReason::GameRefused, detail, request.release_count));
+                }
+                Err(CallError::Limited(detail)) => {
+                    permit.report(Outcome::Refused);
+                    let parked = AbandonReason::GameServiceParked;
+                    return Err(self.not_created(parked, detail, request.release_count));
                 }
                 Err(CallError::Failed(detail)) => {
                     permit.report(Outcome::Failed);

@@ -15,8 +15,8 @@ use crate::engine::http::{self, TransportError};
 
 pub use crate::engine::http::InvalidService;
 
-/// The length of a response that is kept to explain a failure, in characters.
-const DETAIL_CHARS_MAX: usize = 200;
+/// The length of a response that the server's own log contains to explain a failure, in characters.
+const LOGGED_CHARS_MAX: usize = 200;
 
 /// The address and the timeout of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +50,17 @@ pub struct GamePlayer {
     pub side: Side,
 }
 
-/// The reason why a call returned no game.
+/// The reason why a call returned no game. The texts contain nothing that the service has sent: they are recorded, and the
+/// response of a failing service may say anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The service did not respond, or reported a failure: a retry may help.
     #[error("{0}")]
     Failed(String),
+    /// The service works and did not create this game now: it limits the rate of calls, or refuses the credentials. A
+    /// retry may help.
+    #[error("{0}")]
+    Limited(String),
     /// The service understood the request, and refuses to create this game.
     #[error("{0}")]
     Refused(String),
@@ -63,7 +68,25 @@ pub enum CallError {
 
 #[derive(Deserialize)]
 struct CreatedGame {
-    game_id: GameId,
+    game_id: CreatedId,
+}
+
+/// The id of a game: a text, or a whole number, which counts as its decimal text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CreatedId {
+    Text(GameId),
+    Number(serde_json::Number),
+}
+
+impl CreatedId {
+    fn into_id(self) -> Option<GameId> {
+        match self {
+            Self::Text(id) => Some(id),
+            Self::Number(number) if number.is_f64() => None,
+            Self::Number(number) => number.to_string().parse().ok(),
+        }
+    }
 }
 
 /// A client of the service. Cheap to clone; clones share connections.
@@ -96,21 +119,31 @@ impl LiveGame {
         let status = response.status();
         let body = http::read(response).await.map_err(failed)?;
         if status.is_success() {
-            let created: Result<CreatedGame, _> = web::json::parse_strictly(&body);
-            return created.map(|created| created.game_id).map_err(|error| {
-                CallError::Failed(format!("the response of the game service contains no game id: {error}"))
-            });
+            let created = web::json::parse_strictly(&body).ok();
+            if let Some(id) = created.and_then(|created: CreatedGame| created.game_id.into_id()) {
+                return Ok(id);
+            }
+            log(status, &body);
+            return Err(CallError::Failed("the response of the game service contains no game id".to_owned()));
         }
-        let text: String = String::from_utf8_lossy(&body).chars().take(DETAIL_CHARS_MAX).collect();
-        let detail = format!("the game service responded {status}: {text}");
-        // These statuses mean that the call came too early or too often, not that the game is refused.
-        let transient = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-        if status.is_client_error() && !transient.contains(&status) {
-            Err(CallError::Refused(detail))
-        } else {
-            Err(CallError::Failed(detail))
-        }
+        log(status, &body);
+        let detail = format!("the game service responded {status}");
+        Err(match status {
+            // The call came too early.
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => CallError::Failed(detail),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                CallError::Limited(detail)
+            }
+            _ if status.is_client_error() => CallError::Refused(detail),
+            _ => CallError::Failed(detail),
+        })
     }
+}
+
+/// Shows an unexpected response to the operator, who reads the server's own log. It is recorded nowhere else.
+fn log(status: StatusCode, body: &[u8]) {
+    let body: String = String::from_utf8_lossy(body).chars().take(LOGGED_CHARS_MAX).collect();
+    tracing::warn!(%status, ?body, "unexpected response of the game service");
 }
 
 #[cfg(test)]

@@ -5,16 +5,17 @@
 //! has changed, and when a pool's timer fires because two players may be paired; it does not poll. Entries that are
 //! being placed are reserved until the fold includes the outcome.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use domain::breaker::Breaker;
 use domain::matchmaking::pending_work::{PendingSagas, UnfinishedSaga};
 use domain::matchmaking::queues::snapshot::Snapshot;
 use domain::matchmaking::queues::{PoolId, Queues, propose};
 use event_log::{EventLog, Filter, Page, ReadError};
 use event_schemas::envelope::{Actor, Envelope, Recorded};
 use event_schemas::game_match::MatchProposed;
-use event_schemas::ids::{EntryId, Position};
+use event_schemas::ids::{EntryId, Position, Tenant};
 use event_schemas::time::Timestamp;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -52,8 +53,8 @@ pub(crate) async fn run(matchmaking: Arc<Matchmaking>) {
                 matchmaking.go_live();
             }
             matchmaker.run_pairing().await;
-            while placing.len() < matchmaker.capacity()
-                && let Some(pending) = matchmaker.pending.pop_front()
+            while placing.len() < PLACING_MAX
+                && let Some(pending) = matchmaker.next_placement()
             {
                 placing.push(spawn_placement(matchmaker.matchmaking.clone(), pending));
             }
@@ -150,6 +151,8 @@ async fn place_match(matchmaking: Arc<Matchmaking>, pending: PendingMatch) -> Pl
 pub(super) struct StoredFolds {
     pub(super) queues: Snapshot,
     pub(super) pending: PendingSagas,
+    /// The circuit breakers of the game service.
+    pub(super) breakers: Vec<(Tenant, Breaker)>,
 }
 
 /// All pools, with the entries that are being placed.
@@ -166,6 +169,8 @@ struct Matchmaker {
     /// The time at which the next two players of a pool may be paired.
     timers: BTreeMap<PoolId, Timestamp>,
     pending: VecDeque<PendingMatch>,
+    /// The number of matches of each tenant that are being placed.
+    placing: HashMap<Tenant, usize>,
 }
 
 impl Matchmaker {
@@ -176,6 +181,7 @@ impl Matchmaker {
         if let Some((folds, _)) = loaded {
             queues = Queues::restore(folds.queues);
             matchmaking.restore(folds.pending, position);
+            matchmaking.game_service.restore(folds.breakers);
         }
         Self {
             matchmaking,
@@ -188,6 +194,7 @@ impl Matchmaker {
             awaiting_projection: Vec::new(),
             timers: BTreeMap::new(),
             pending: VecDeque::new(),
+            placing: HashMap::new(),
         }
     }
 
@@ -215,20 +222,33 @@ impl Matchmaker {
 
     fn snapshot(&self) -> impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + use<> {
         let pending = self.matchmaking.pending().clone();
-        let folds = StoredFolds { queues: self.queues.snapshot(), pending };
+        let breakers = self.matchmaking.game_service.snapshot();
+        let folds = StoredFolds { queues: self.queues.snapshot(), pending, breakers };
         move || serde_json::to_vec(&folds)
     }
 
     /// Keeps the entries of a placement reserved until the fold includes the outcome.
     fn placement_finished(&mut self, outcome: PlacementOutcome) {
         let position = outcome.position.unwrap_or(self.position);
+        if let Some(placing) = self.placing.get_mut(&outcome.pool.0) {
+            *placing = placing.saturating_sub(1);
+        }
+        self.placing.retain(|_, placing| *placing > 0);
         self.awaiting_projection.push((position, outcome));
         self.apply(&[], self.position);
     }
 
-    /// The number of matches that may be placed concurrently.
-    fn capacity(&self) -> usize {
-        self.matchmaking.game_service.capacity().map_or(0, |capacity| capacity.min(PLACING_MAX))
+    /// The first pending match whose tenant's circuit breaker allows another call of the game service.
+    fn next_placement(&mut self) -> Option<PendingMatch> {
+        let games = &self.matchmaking.game_service;
+        let is_allowed = |tenant: &Tenant| {
+            let placing = self.placing.get(tenant).copied().unwrap_or_default();
+            games.capacity(tenant).is_ok_and(|capacity| placing < capacity)
+        };
+        let first = self.pending.iter().position(|pending| is_allowed(&pending.pool.0))?;
+        let pending = self.pending.remove(first)?;
+        *self.placing.entry(pending.pool.0.clone()).or_default() += 1;
+        Some(pending)
     }
 
     /// True if there are enough pending matches.
@@ -238,34 +258,36 @@ impl Matchmaker {
 
     /// The time of the next pass without a new event.
     fn next_pass_at(&self) -> Option<Timestamp> {
+        // While no games can be created no players of the tenant are paired, whatever the timers are.
+        let parked = self.matchmaking.game_service.parked_tenants();
+        let until = |pool: &PoolId| parked.get(&pool.0).copied();
+        let pending = self.pending.iter().filter_map(|pending| until(&pending.pool));
         if self.is_full() {
             // Timers do not matter until some of the pending matches are placed.
-            return self.matchmaking.game_service.capacity().err();
+            return pending.min();
         }
-        let breaker_open_until = self.matchmaking.game_service.capacity().err();
-        match breaker_open_until {
-            // While no games can be created no players are paired, whatever the timers are.
-            Some(until) => {
-                (!self.pending.is_empty() || !self.timers.is_empty() || !self.dirty_pools.is_empty())
-                    .then_some(until)
-            }
-            None => self.timers.values().min().copied(),
-        }
+        let timers = self.timers.iter().map(|(pool, at)| until(pool).unwrap_or(*at));
+        timers.chain(self.dirty_pools.iter().filter_map(until)).chain(pending).min()
     }
 
     /// Runs a pass over every pool that has changed, or whose timer has fired.
     async fn run_pairing(&mut self) {
         self.dirty_pools.append(&mut self.queues.take_changed());
         // The pending matches go first.
-        if self.capacity() == 0 || self.is_full() {
+        if self.is_full() {
             return;
         }
         let now = self.matchmaking.engine.now();
         let due = self.timers.iter().filter(|(_, at)| **at <= now).map(|(pool, _)| pool.clone());
         let due: Vec<PoolId> = due.collect();
         self.dirty_pools.extend(due);
+        let parked = self.matchmaking.game_service.parked_tenants();
         for pool in std::mem::take(&mut self.dirty_pools) {
-            self.pass(&pool, now).await;
+            if parked.contains_key(&pool.0) {
+                self.dirty_pools.insert(pool);
+            } else {
+                self.pass(&pool, now).await;
+            }
         }
     }
 

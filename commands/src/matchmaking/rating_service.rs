@@ -23,13 +23,14 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// The reason why a call returned no rating.
+/// The reason why a call returned no rating. The texts contain nothing that the service has sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The service did not respond, reported a failure, or returned an invalid rating: a retry may help.
     #[error("{0}")]
     Failed(String),
-    /// The service understood the request, and refuses it.
+    /// The service works, and refuses the request: it limits the rate of calls, refuses the credentials, or does not
+    /// accept the request.
     #[error("{0}")]
     Refused(String),
 }
@@ -71,8 +72,8 @@ impl RatingService {
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        // These statuses mean that the call came too early or too often, not that the request is refused.
-        let transient = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+        // These statuses mean that the call came too early, not that the request is refused.
+        let transient = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY];
         if status.is_client_error() && !transient.contains(&status) {
             return Err(CallError::Refused(format!("the rating service responded {status}")));
         }
@@ -80,11 +81,10 @@ impl RatingService {
             return Err(CallError::Failed(format!("the rating service responded {status}")));
         }
         let body = http::read(response).await.map_err(failed)?;
-        let invalid = |why: &dyn std::fmt::Display| {
-            CallError::Failed(format!("the response of the rating service contains no valid rating: {why}"))
-        };
-        let response: RatingResponse = web::json::parse_strictly(&body).map_err(|error| invalid(&error))?;
-        Rating::rounded(response.rating).map(Some).map_err(|error| invalid(&error))
+        let rating = web::json::parse_strictly(&body).ok();
+        let rating = rating.and_then(|response: RatingResponse| Rating::rounded(response.rating).ok());
+        let invalid = "the response of the rating service contains no valid rating";
+        rating.map(Some).ok_or_else(|| CallError::Failed(invalid.to_owned()))
     }
 
     /// None for a name that cannot be a path segment: a user with the name `..` is not known there.

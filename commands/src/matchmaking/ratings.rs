@@ -7,7 +7,7 @@ use event_schemas::ids::{PoolKey, Tenant, UserId};
 use event_schemas::rating::{Rating, RatingSource};
 use web::caller::{Caller, Role};
 
-use crate::engine::circuit_breaker::CircuitBreaker;
+use crate::engine::circuit_breaker::CircuitBreakers;
 use crate::matchmaking::rating_service::{CallError, RatingService};
 
 /// The name of the service in the list of breakers.
@@ -31,16 +31,16 @@ impl ClaimedRating {
     }
 }
 
-/// The rating service behind its circuit breaker, if there is a service.
+/// The rating service behind its circuit breakers, if there is a service.
 #[derive(Debug)]
 pub(crate) struct Ratings {
     service: Option<RatingService>,
-    breaker: CircuitBreaker,
+    breakers: CircuitBreakers,
 }
 
 impl Ratings {
     pub(crate) fn new(service: Option<RatingService>, clock: Clock) -> Self {
-        Self { service, breaker: CircuitBreaker::new(clock) }
+        Self { service, breakers: CircuitBreakers::new(clock) }
     }
 
     /// A user's rating in a pool from the token, else from the request, else from the tenant's rating service within
@@ -65,13 +65,17 @@ impl Ratings {
     /// The rating from the service; none without a service, for an unknown player, or after a failed call.
     async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
         let service = self.service.as_ref()?;
-        let Ok(permit) = self.breaker.acquire() else {
+        let Ok(permit) = self.breakers.acquire(tenant) else {
             count("parked");
             return None;
         };
         let response = service.rating(tenant, user, pool).await;
         let failed = matches!(response, Err(CallError::Failed(_)));
-        permit.report(if failed { Outcome::Failed } else { Outcome::Succeeded });
+        permit.report(match &response {
+            Ok(_) => Outcome::Succeeded,
+            Err(CallError::Refused(_)) => Outcome::Refused,
+            Err(CallError::Failed(_)) => Outcome::Failed,
+        });
         match response {
             Ok(rating) => {
                 count(if rating.is_some() { "known" } else { "unknown" });
@@ -86,10 +90,10 @@ impl Ratings {
         }
     }
 
-    /// The state of the breaker, and the number of times in a row that it opened; none without a service.
-    pub(crate) fn breaker_state(&self) -> Option<(&'static str, CircuitState, u32)> {
+    /// The state of the tenant's breaker, and the number of times in a row that it opened; none without a service.
+    pub(crate) fn breaker_state(&self, tenant: &Tenant) -> Option<(&'static str, CircuitState, u32)> {
         self.service.as_ref()?;
-        let (state, openings) = self.breaker.state();
+        let (state, openings) = self.breakers.state(tenant);
         Some((NAME, state, openings))
     }
 }
@@ -147,6 +151,10 @@ mod tests {
             self.ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await
         }
 
+        fn breaker_state(&self, tenant: &str) -> Option<(&'static str, CircuitState, u32)> {
+            self.ratings.breaker_state(&tenant.parse().unwrap())
+        }
+
         fn calls(&self) -> usize {
             self.calls.load(Ordering::SeqCst)
         }
@@ -157,7 +165,7 @@ mod tests {
         let ratings = Ratings::new(None, Clock::manual(Timestamp::EPOCH));
         let (tenant, user) = ("arena".parse().unwrap(), "ann".parse().unwrap());
         assert_eq!(ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await, None);
-        assert_eq!(ratings.breaker_state(), None);
+        assert_eq!(ratings.breaker_state(&tenant), None);
     }
 
     #[tokio::test]
@@ -168,15 +176,16 @@ mod tests {
         }
         assert_eq!(service.calls(), 10, "all of ten calls failed, so the breaker is open");
         assert!(matches!(
-            service.ratings.breaker_state(),
+            service.breaker_state("arena"),
             Some(("rating_service", CircuitState::Open { .. }, 1))
         ));
+        assert!(matches!(service.breaker_state("other"), Some((_, CircuitState::Closed, 0))));
         service.is_healthy.store(true, Ordering::SeqCst);
         assert_eq!(service.rating().await, None);
         service.clock.advance(Duration::from_secs(30));
         for _ in 0..4 {
             assert_eq!(service.rating().await, Some(Rating::nearest(1700.0)));
         }
-        assert_eq!(service.ratings.breaker_state(), Some(("rating_service", CircuitState::Closed, 0)));
+        assert_eq!(service.breaker_state("arena"), Some(("rating_service", CircuitState::Closed, 0)));
     }
 }

@@ -22,6 +22,7 @@ use event_schemas::worker::{WorkerEnd, WorkerEvent};
 use super::record::{Acknowledged, Figures, Record};
 use super::world::Process;
 use crate::matchmaking::simulation::check::check;
+use crate::matchmaking::simulation::players::tenant;
 
 /// The last known state of a job.
 #[derive(Default)]
@@ -120,7 +121,7 @@ impl InvariantChecker {
         let id = envelope.stream.job_id().unwrap();
         let at = envelope.metadata.occurred_at;
         let context = || format!("seed {}, position {}: {event:?}", self.seed, envelope.position);
-        self.services.apply(id, event, envelope.recorded_at);
+        self.services.apply(&envelope.metadata.tenant, id, event, envelope.recorded_at);
         let job_record = self.jobs.entry(id).or_default();
         match event {
             JobEvent::JobCreated(_) => self.figures.analyses += 1,
@@ -210,9 +211,9 @@ impl InvariantChecker {
             let what: Vec<_> = self.pending.due(due).map(|(due, _)| due).collect();
             assert!(due > now && due >= next, "{context}: due at {due}: {what:?}");
         }
-        // While the breaker of the game service is open or half-open, players wait for it.
-        if matchmaking.game_service.capacity() == Ok(usize::MAX) {
-            for (id, pool) in self.queues.pools() {
+        for (id, pool) in self.queues.pools() {
+            // While the tenant's breaker of the game service is open or half-open, players wait for it.
+            if matchmaking.game_service.capacity(&id.0) == Ok(usize::MAX) {
                 let pairing_at = self.first_pairing(pool, now);
                 assert!(
                     pairing_at.is_none_or(|at| at > now && at >= next),
@@ -220,7 +221,7 @@ impl InvariantChecker {
                 );
             }
         }
-        let admits = self.services.admission(JobKind::VideoAnalysis, now) == Admission::All;
+        let admits = self.services.admission(&tenant(), JobKind::VideoAnalysis, now) == Admission::All;
         for id in &self.open {
             let details = self.jobs[id].state.details().unwrap();
             if details.lease.is_some() || !is_claiming || !admits {

@@ -136,3 +136,18 @@ async fn open_breaker_does_not_affect_other_work() {
     kinds.sort_unstable();
     assert_eq!(kinds, ["extract_cutouts", "match_request"]);
 }
+
+#[tokio::test]
+async fn open_breaker_stops_no_work_of_another_tenant() {
+    let app = TestApp::new().await;
+    app.speech_fails(0..10).await;
+    app.analyses(10..12).await;
+    assert_eq!(app.claim_analyses(100).await, [0; 0]);
+    let other = |method, path: &'static str| app.call(method, path).tenant("other");
+    let video = json!({"url": "https://www.twitch.tv/videos/1"});
+    other("POST", "/api/v1/analysis").body(&video).send().await.ok();
+    app.run_ready_tasks().await;
+    let claim = json!({"worker_id": "w", "kinds": ["video_analysis"], "max": 100});
+    let claimed = other("POST", "/internal/work/claim").body(&claim).send().await.ok();
+    assert_eq!(claimed["items"].as_array().unwrap().len(), 1);
+}

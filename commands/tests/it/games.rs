@@ -24,6 +24,8 @@ enum FaultMode {
     /// It reports a failure, and creates nothing.
     Failing,
     Refusing,
+    /// It limits the rate of calls.
+    Limiting,
     /// It creates the game, and its response is lost.
     Silent,
     /// It creates the game once it gets a permit.
@@ -52,6 +54,9 @@ async fn create(
     match mode {
         FaultMode::None => {}
         FaultMode::Failing => return (StatusCode::BAD_GATEWAY, Json(json!({"error": "no room"}))),
+        FaultMode::Limiting => {
+            return (StatusCode::TOO_MANY_REQUESTS, Json(json!({"error": "slow down"})));
+        }
         FaultMode::Refusing => {
             return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": "no such pool"})));
         }
@@ -252,7 +257,7 @@ async fn repeated_failures_open_the_breaker_until_a_probe() {
     let service = FakeGameService::start().await;
     let app = service.app_without_timeouts().await;
     let breaker = || {
-        let services = app.commands.services();
+        let services = app.commands.services(&"default".parse().unwrap());
         services.into_iter().find(|(name, _, _)| *name == "game_service").unwrap()
     };
     service.set_mode(FaultMode::Failing);
@@ -268,7 +273,7 @@ async fn repeated_failures_open_the_breaker_until_a_probe() {
     }
     assert_eq!(service.calls().len(), 10);
     assert!(matches!(breaker(), (_, CircuitState::Open { .. }, 1)), "{:?}", breaker());
-    assert_eq!(app.commands.matchmaking().games, Some(breaker().1));
+    assert_eq!(app.commands.matchmaking().games, Some((1, 0)));
     app.advance(29).await;
     assert_eq!(
         (app.proposed().await.len(), service.calls().len()),
@@ -282,6 +287,55 @@ async fn repeated_failures_open_the_breaker_until_a_probe() {
     let waited = app.proposed().await.pop().unwrap();
     let since = Some("2026-11-20T10:00:00Z".parse().unwrap());
     assert_eq!((waited.first.queued_at, waited.second.queued_at), (since, since));
+}
+
+#[tokio::test]
+async fn open_breaker_of_the_game_service_survives_a_restart() {
+    let service = FakeGameService::start().await;
+    let mut app = service.app_without_timeouts().await;
+    service.set_mode(FaultMode::Failing);
+    app.queue_in_blitz("ann").await;
+    app.queue_in_blitz("bob").await;
+    for round in 1..=5 {
+        app.until_recorded("QueueEntryReleased", 2 * round).await;
+        app.run_ready_tasks().await;
+        app.advance(if round < 5 { 16 } else { 10 }).await;
+    }
+    // One server continues from a snapshot; the other one has only the log, as after a crash.
+    let crashed = app.second_server().await;
+    app = app.restarted().await;
+    for app in [&app, &crashed] {
+        app.run_ready_tasks().await;
+        let of_tenant = |tenant: &str| {
+            let services = app.commands.services(&tenant.parse().unwrap());
+            services.into_iter().find(|(name, _, _)| *name == "game_service").unwrap()
+        };
+        assert!(
+            matches!(of_tenant("default"), (_, CircuitState::Open { .. }, 1)),
+            "{:?}",
+            of_tenant("default")
+        );
+        assert_eq!(of_tenant("other").1, CircuitState::Closed);
+    }
+    assert_eq!(service.calls().len(), 10);
+}
+
+#[tokio::test]
+async fn rate_limits_of_the_game_service_do_not_open_its_breaker() {
+    let service = FakeGameService::start().await;
+    let app = service.app_without_timeouts().await;
+    service.set_mode(FaultMode::Limiting);
+    app.queue_in_blitz("ann").await;
+    app.queue_in_blitz("bob").await;
+    for round in 1..=11 {
+        app.until_recorded("QueueEntryReleased", 2 * round).await;
+        app.run_ready_tasks().await;
+        app.advance(31).await;
+    }
+    let services = app.commands.services(&"default".parse().unwrap());
+    let (_, state, _) = services.into_iter().find(|(name, _, _)| *name == "game_service").unwrap();
+    assert_eq!(state, CircuitState::Closed);
+    assert!(app.reasons().await.iter().all(|reason| *reason == AbandonReason::GameServiceParked));
 }
 
 #[tokio::test]

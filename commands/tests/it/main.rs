@@ -18,6 +18,8 @@ mod games;
 mod idempotency;
 mod image_matches;
 mod jobs;
+#[cfg(test)]
+mod keyed_routes;
 mod leases;
 mod matching;
 #[cfg(test)]

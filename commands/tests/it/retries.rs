@@ -196,3 +196,56 @@ async fn stopped_workers_cost_a_job_no_attempts() {
     assert_eq!(app.claim_all("w").await.len(), 1);
     assert_eq!(app.count("JobQuarantined").await, 0);
 }
+
+/// Fails a match request until it is parked.
+async fn park_request(app: &TestApp) {
+    for attempt in 1..=5 {
+        let Some(item) = app.claim("w", 1).await.pop() else {
+            assert!(attempt > 1, "the request could be claimed");
+            return;
+        };
+        let fail = format!("/internal/work/{}/fail", lease(&item));
+        app.post(fail, &json!({"error": "No such file or directory"})).await.ok();
+        app.run_ready_tasks().await;
+    }
+    panic!("the request is still claimable");
+}
+
+#[tokio::test]
+async fn parked_request_of_an_open_job_is_retried_on_request() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    let retry = format!("{job}/retry");
+    app.call("POST", &retry).send().await.refused(409, "CONFLICT");
+    park_request(&app).await;
+    let resumed = app.call("POST", &retry).key("k").send().await.ok();
+    assert_eq!((&resumed["phase"], app.count("MatchRequestRetried").await), (&json!("matching"), 1));
+    app.run_ready_tasks().await;
+    assert_eq!(app.claim("w", 1).await.len(), 1);
+    app.put(format!("{job}/phase"), &json!({"phase": "completed"})).await.ok();
+    let app = app.restarted().await;
+    assert_eq!(app.call("POST", &retry).key("k").send().await.ok(), resumed);
+    app.call("POST", &retry).send().await.refused(409, "CONFLICT");
+}
+
+#[tokio::test]
+async fn position_of_a_retry_covers_the_jobs_requests() {
+    let app = TestApp::new().await;
+    let job = app.job_with_requests(1).await;
+    park_request(&app).await;
+    for (method, path, body) in [
+        ("POST", format!("{job}/retry"), json!({})),
+        ("PUT", format!("{job}/phase"), json!({"phase": "queued"})),
+    ] {
+        app.put(format!("{job}/phase"), &json!({"phase": "failed"})).await.ok();
+        let retried = app.call(method, path).body(&body).send().await.ok();
+        let events = app.events().await;
+        let resumed = events
+            .iter()
+            .rev()
+            .find(|envelope| envelope.event.event_type().as_str() == "MatchRequestRetried");
+        assert!(retried["position"].as_u64().unwrap() >= resumed.unwrap().position.0);
+        park_request(&app).await;
+    }
+    assert_eq!(app.count("MatchRequestRetried").await, 2);
+}

@@ -150,3 +150,68 @@ async fn waiting_claim_keeps_its_worker_present() {
     }
     app.until_count("WorkerLost", 1).await;
 }
+
+/// The position of the last event of the type.
+async fn last_position(app: &TestApp, event_type: &str) -> u64 {
+    let events = app.events().await;
+    let last = events.iter().rev().find(|envelope| envelope.event.event_type().as_str() == event_type);
+    last.unwrap_or_else(|| panic!("there is no {event_type}")).position.0
+}
+
+#[tokio::test]
+async fn position_of_an_exit_covers_the_ends_of_its_leases() {
+    for key in [None, Some("k")] {
+        let app = TestApp::new().await;
+        app.job_with_requests(1).await;
+        app.job_with_requests(1).await;
+        app.post("/jobs", &json!({"kind": "extract_cutouts"})).await.ok();
+        app.run_ready_tasks().await;
+        let all = json!({"worker_id": "w", "kinds": ["match_request", "extract_cutouts"], "max": 10});
+        assert_eq!(app.post("/internal/work/claim", &all).await.ok()["items"].as_array().unwrap().len(), 3);
+        let exit = async || {
+            let call = app.call("POST", "/internal/workers/w/exit").body(&json!({"exit_code": 137}));
+            let call = if let Some(key) = key { call.key(key) } else { call };
+            call.send().await.ok()
+        };
+        let gone = exit().await;
+        let position = gone["position"].as_u64().unwrap();
+        for event_type in ["JobWorkerLost", "JobLeaseExpired"] {
+            assert!(position >= last_position(&app, event_type).await, "{event_type}");
+        }
+        assert_eq!(exit().await, gone);
+        assert_eq!((app.count("JobWorkerLost").await, app.count("JobLeaseExpired").await), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn worker_that_registers_again_gets_its_own_work_back() {
+    let app = TestApp::new().await;
+    app.job_with_requests(2).await;
+    let kinds = json!({"kinds": ["match_request"]});
+    app.put("/internal/workers/w", &kinds).await.ok();
+    let held = app.claim("w", 2).await;
+    app.run_ready_tasks().await;
+    let registered = app.put("/internal/workers/w", &kinds).await.ok();
+    assert!(registered["position"].as_u64().unwrap() >= last_position(&app, "JobWorkerLost").await);
+    let again = app.claim("w", 2).await;
+    assert_eq!((again.len(), &again[0]["request_id"]), (2, &held[0]["request_id"]));
+    // The same request once more, as after a lost response, does not end the new leases.
+    let app = app.restarted().await;
+    for _ in 0..2 {
+        app.call("PUT", "/internal/workers/v").key("k").body(&kinds).send().await.ok();
+        app.claim("v", 1).await;
+    }
+    assert_eq!(app.count("WorkerExited").await, 1);
+}
+
+#[tokio::test]
+async fn polling_worker_was_seen_at_its_last_poll() {
+    let app = TestApp::new().await;
+    app.claim("w", 1).await;
+    app.run_ready_tasks().await;
+    app.advance(40).await;
+    app.claim("w", 1).await;
+    let (tenant, worker) = ("default".parse().unwrap(), "w".parse().unwrap());
+    assert_eq!(app.commands.last_seen(&tenant, &worker), Some(app.clock.now()));
+    assert_eq!(app.commands.last_seen(&"other".parse().unwrap(), &worker), None);
+}

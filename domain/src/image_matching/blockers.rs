@@ -46,6 +46,7 @@ pub enum BlockerCode {
     WorkerCrashed,
     WorkerLost,
     QueueLag,
+    RequestsParked,
 }
 
 /// A reason why a job makes no progress.
@@ -123,7 +124,27 @@ pub(crate) fn blockers(
             });
         }
     }
+    blockers.extend(parked(matching));
     blockers
+}
+
+/// The requests that failed permanently, as one blocker with the latest error.
+fn parked(matching: &MatchingCounters) -> Option<Blocker> {
+    let since = matching.parked.values().map(|parked| parked.since).min()?;
+    let latest = matching.parked.values().max_by_key(|parked| parked.position)?;
+    let requests = match matching.parked.len() {
+        1 => "A match request has".to_owned(),
+        count => format!("{count} match requests have"),
+    };
+    Some(Blocker {
+        code: BlockerCode::RequestsParked,
+        message: format!(
+            "{requests} failed permanently and will be tried again when the job is retried. The latest error: {}",
+            latest.user_message
+        ),
+        since,
+        worker_id: None,
+    })
 }
 
 /// Whether the job is running, but has had no event for too long.

@@ -61,6 +61,9 @@ pub struct MatchingCounters {
     waiting: BTreeSet<(Timestamp, RequestId)>,
     /// How the last holder of a request was lost, until the request is claimed again.
     pub(crate) lost: BTreeMap<RequestId, LostLease>,
+    /// Why each parked request failed.
+    #[serde(default)]
+    pub(crate) parked: BTreeMap<RequestId, ParkedRequest>,
     /// Leases in force.
     pub(crate) leases: BTreeMap<LeaseId, RequestId>,
     /// The latest failure is last.
@@ -99,6 +102,15 @@ enum RequestState {
     /// Waiting until the job is retried.
     Parked,
     Completed,
+}
+
+/// A request that waits until its job is retried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ParkedRequest {
+    /// The time at which the log accepted its failure.
+    pub(crate) since: Timestamp,
+    pub(crate) position: Position,
+    pub(crate) user_message: String,
 }
 
 /// A lease that ended with its worker.
@@ -163,6 +175,14 @@ impl MatchingCounters {
                     RequestState::Parked
                 };
                 self.set_state(&failed.request_id, state);
+                if !failed.claimable && self.requests.contains_key(&failed.request_id) {
+                    let parked = ParkedRequest {
+                        since: times.recorded_at,
+                        position: times.position,
+                        user_message: failed.error.user_message.clone(),
+                    };
+                    self.parked.insert(failed.request_id.clone(), parked);
+                }
                 self.counters.requests_failed += 1;
                 if self.failures.len() == FAILURES_MAX {
                     self.failures.pop_front();
@@ -241,7 +261,10 @@ impl MatchingCounters {
             RequestState::Waiting { since } => {
                 self.waiting.remove(&(*since, request_id.clone()));
             }
-            RequestState::Parked | RequestState::Completed => {}
+            RequestState::Parked => {
+                self.parked.remove(request_id);
+            }
+            RequestState::Completed => {}
         }
         if let RequestState::Waiting { since } = &state {
             self.waiting.insert((*since, request_id.clone()));

@@ -16,10 +16,11 @@ use super::counters::{EventTimes, MatchingCounters};
 use super::eta::{Eta, RateEstimator, RateSample};
 use super::percentile::{AmbiguousPercentile, Percentile, Scores};
 use crate::job::history::{History, LastActivity, Status};
+use crate::job::view;
 use crate::worker::presence::Presence;
 
 /// The version of [`JobFold`]'s stored form. A fold stored with another version is not read, but rebuilt.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 
 /// The fold of all events of a job. Equal folds are stored as equal bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +91,9 @@ impl JobFold {
 
     fn count(&mut self, event: &ImageMatchEvent, envelope: &Envelope) {
         let at = envelope.metadata.occurred_at;
+        if let (ImageMatchEvent::MatchRequestClaimed(claimed), Some(history)) = (event, &mut self.history) {
+            history.part_claimed(&claimed.worker_id);
+        }
         if let ImageMatchEvent::MatchFound(found) = event {
             self.scores.insert(found.score);
         }
@@ -118,6 +122,8 @@ pub struct Summary {
     /// From 1; incremented by each retry.
     pub attempt: u32,
     pub status: Status,
+    /// The progress of the whole job over its stages, from 0 to 100.
+    pub progress_percentage: f64,
     pub created_at: Timestamp,
     /// When matching started most recently; null before.
     pub started_at: Option<Timestamp>,
@@ -226,6 +232,7 @@ pub fn summarise(
         phase: history.phase,
         attempt: history.attempt,
         status: history.status(),
+        progress_percentage: view::percentage(history, counters),
         created_at: history.created_at,
         started_at: history.matching_since,
         completed_at: history.matching_until,

@@ -18,7 +18,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::history::{History, LastActivity, Progress, Status};
-use super::view::{AttemptView, ErrorView, RetryView, attempt_view};
+use super::view::{AttemptView, ErrorView, Parked, RetryView, attempt_view};
 use super::{pipeline, view};
 use crate::image_matching::counters::Counters;
 use crate::image_matching::eta::Eta;
@@ -56,10 +56,13 @@ pub struct AnalysisStatus {
     pub last_event_at: Timestamp,
     /// The latest error, while the job is failed or waits for a retry.
     pub error: Option<ErrorView>,
-    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
+    /// Why it is or is not retried automatically; null if it never failed, was resumed manually since, or has completed or
+    /// been cancelled.
     pub retry_state: Option<RetryState>,
     /// The scheduled retry.
     pub retry: Option<RetryView>,
+    /// Why it does not start although it is due; null if only a worker is missing.
+    pub parked: Option<Parked>,
 }
 
 /// An analysis of a video.
@@ -143,6 +146,7 @@ pub fn view(
         error: error(history).map(Into::into),
         retry_state: view::retry_state(history),
         retry: view::retry(history),
+        parked: view::parked(history),
     };
     AnalysisView {
         current,

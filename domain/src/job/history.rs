@@ -73,6 +73,9 @@ pub struct Attempt {
     pub ended_at: Option<Timestamp>,
     /// The workers that held the job as a whole, in order; several if leases expired, which uses no attempt.
     pub holds: Vec<Hold>,
+    /// The workers that claimed parts of the job, in the order of their first claims.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub part_workers: Vec<WorkerId>,
     pub error: Option<ClassifiedError>,
 }
 
@@ -146,6 +149,11 @@ impl Attempt {
         held.sum()
     }
 
+    /// The workers that claimed the job as a whole, or its parts.
+    pub fn worker_ids(&self) -> impl Iterator<Item = &WorkerId> {
+        self.holds.iter().map(|hold| &hold.worker_id).chain(&self.part_workers)
+    }
+
     /// The time that it waited for a worker up to `now`, in seconds. The delay before a retry does not count.
     pub fn queue_seconds(&self, now: Timestamp) -> f64 {
         let until = self.ended_at.unwrap_or(now);
@@ -167,6 +175,15 @@ impl History {
         self.created.text_bytes()
             + self.result.as_ref().map_or(0, |result| result.as_str().len())
             + errors.map(|error| error.message.len()).sum::<usize>()
+    }
+
+    /// Records that a worker claimed a part of the job.
+    pub fn part_claimed(&mut self, worker_id: &WorkerId) {
+        if let Some(attempt) = self.attempts.last_mut()
+            && !attempt.part_workers.contains(worker_id)
+        {
+            attempt.part_workers.push(worker_id.clone());
+        }
     }
 
     /// The history after a job's creation.
@@ -335,6 +352,7 @@ fn attempt(number: u32, queued_at: Timestamp) -> Attempt {
         started_at: None,
         ended_at: None,
         holds: Vec::new(),
+        part_workers: Vec::new(),
         error: None,
     }
 }

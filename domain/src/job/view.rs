@@ -29,7 +29,7 @@ pub struct JobView {
     pub status: Status,
     /// From 1; incremented by each retry.
     pub attempt: u32,
-    /// From 0 to 100.
+    /// The progress of the whole job over its stages, from 0 to 100.
     pub progress_percentage: f64,
     pub created_at: Timestamp,
     /// When work on the first attempt started.
@@ -48,7 +48,8 @@ pub struct JobView {
     pub matching: Option<SummaryPreview>,
     /// The error of a failed job.
     pub error: Option<ErrorView>,
-    /// Why it is or is not retried automatically; null if it never failed, or was resumed manually since.
+    /// Why it is or is not retried automatically; null if it never failed, was resumed manually since, or has completed or
+    /// been cancelled.
     pub retry_state: Option<RetryState>,
     /// The scheduled retry.
     pub retry: Option<RetryView>,
@@ -113,6 +114,26 @@ pub struct RetryView {
     pub reason: Option<RetryReason>,
 }
 
+/// Work that does not start, because too many calls of an external service that it needs have failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Parked {
+    /// The service, as in `GET /internal/retries`.
+    pub service: String,
+    /// A sentence.
+    pub reason: String,
+    /// When the service is tried again.
+    pub until: Timestamp,
+}
+
+impl Parked {
+    pub fn new(service: &str, until: Timestamp) -> Self {
+        let reason = format!(
+            "parked: too many calls of {service} failed, so it is not called until it is tried again"
+        );
+        Self { service: service.to_owned(), reason, until }
+    }
+}
+
 /// One attempt of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "JobAttempt")]
@@ -128,7 +149,7 @@ pub struct AttemptView {
     pub queue_seconds: f64,
     /// The time that workers have spent on it.
     pub run_seconds: f64,
-    /// The workers that claimed the job as a whole, in order.
+    /// The workers that claimed the job or, of a matching job, its requests, in order.
     pub worker_ids: Vec<WorkerId>,
     pub error: Option<ErrorView>,
 }
@@ -208,7 +229,7 @@ pub(crate) fn attempt_view(attempt: &Attempt, now: Timestamp) -> AttemptView {
         ended_at: attempt.ended_at,
         queue_seconds: attempt.queue_seconds(now),
         run_seconds: attempt.run_seconds(now),
-        worker_ids: attempt.holds.iter().map(|hold| hold.worker_id.clone()).collect(),
+        worker_ids: attempt.worker_ids().cloned().collect(),
         error: attempt.error.clone().map(Into::into),
     }
 }
@@ -218,16 +239,27 @@ pub(super) fn retry(history: &History) -> Option<RetryView> {
     Some(RetryView { attempt: history.attempt, due_at: waiting.due_at, reason: waiting.reason })
 }
 
-/// The retry state of the current failure; in progress for a failure that was retried automatically.
+/// Why a retry that is due later waits, if a circuit breaker is the reason.
+pub(super) fn parked(history: &History) -> Option<Parked> {
+    let retry = history.pending_retry().filter(|retry| retry.reason == Some(RetryReason::Parked))?;
+    let failed = history.attempts.iter().rev().nth(1)?;
+    let failed_in = history.spans.iter().rev().find(|span| span.attempt == failed.number);
+    let stage = failed_in.map_or(Phase::Queued, |span| span.phase);
+    let service = super::service::blamed(stage, failed.error.as_ref()?)?.0;
+    Some(Parked::new(service.into_str(), retry.due_at))
+}
+
+/// The retry state of the current failure; in progress for a failure that was retried automatically, until the job has
+/// ended in another way.
 pub(super) fn retry_state(history: &History) -> Option<RetryState> {
     match &history.failure {
         Some(failure) => failure.retry_state,
-        None => history.retry.map(|_| RetryState::InProgress),
+        None => history.retry.filter(|_| !pipeline::is_end(history.phase)).map(|_| RetryState::InProgress),
     }
 }
 
-/// The overall progress. A failed or cancelled job keeps the progress that it had reached.
-pub(super) fn percentage(history: &History, counters: &Counters) -> f64 {
+/// The progress of the whole job over its stages. A failed or cancelled job keeps the progress that it had reached.
+pub(crate) fn percentage(history: &History, counters: &Counters) -> f64 {
     let phase = match history.phase {
         Phase::Failed | Phase::Cancelled => history.spans.last().map_or(Phase::Queued, |span| span.phase),
         phase => phase,

@@ -99,6 +99,21 @@ async fn ids_are_evicted_but_a_repeated_stream_end_is_recognised() {
 }
 
 #[tokio::test]
+async fn append_of_one_event_twice_is_recognised_when_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(&folder);
+    let a = "a".parse().unwrap();
+    let submit = async |numbers: &[u128]| {
+        let new = numbers.iter().map(|number| event(*number)).collect();
+        log.submit(&a, ClientExpected::Any, new).await.unwrap().outcome().await.unwrap().position
+    };
+    let first = submit(&[1, 1, 2]).await;
+    submit(&[3]).await;
+    assert_eq!(submit(&[1, 1, 2]).await, first);
+    assert_eq!(*log.head().borrow(), Position(4));
+}
+
+#[tokio::test]
 async fn contract_appends_recognise_only_the_streams_latest_events() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(&folder);

@@ -74,16 +74,16 @@ impl RecentEventIds {
         self.current.get(&key).or_else(|| self.previous.get(&key)).copied()
     }
 
-    /// Adds events that follow `last`.
+    /// Adds events that follow `last`. Of an event that is there twice, the first one counts: a repeated append is
+    /// recognised from its first event on.
     pub(super) fn add(&mut self, stream: &StreamId, last: Option<Revision>, events: &[NewEvent]) {
         let stream = self.hasher.hash_one(stream);
-        let mut revision = last.map_or(Revision(0), Revision::next);
-        for event in events {
+        let first = last.map_or(Revision(0), Revision::next);
+        for (index, event) in events.iter().enumerate().rev() {
             if self.current.len() >= IDS_MAX {
                 self.previous = std::mem::take(&mut self.current);
             }
-            self.current.insert((event.id, stream), revision);
-            revision = revision.next();
+            self.current.insert((event.id, stream), Revision(first.0 + index as u64));
         }
     }
 }

@@ -116,8 +116,8 @@ impl JobOverview {
             ImageMatchEvent::MatchEvidenceAttached(event) => {
                 counters.matches_with_evidence += u64::from(!event.replaces);
             }
-            ImageMatchEvent::MatchRequestClaimed(_)
-            | ImageMatchEvent::MatchRequestLeaseExpired(_)
+            ImageMatchEvent::MatchRequestClaimed(event) => self.history.part_claimed(&event.worker_id),
+            ImageMatchEvent::MatchRequestLeaseExpired(_)
             | ImageMatchEvent::MatchRequestRetried(_)
             | ImageMatchEvent::JobWorkerLost(_) => {}
         }

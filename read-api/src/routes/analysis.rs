@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use domain::job::analysis::{AnalysisStatus, AnalysisView};
 use domain::job::history::Status;
+use domain::job::service;
+use event_schemas::job::{JobKind, Phase};
+use event_schemas::stream::StreamId;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
@@ -20,6 +23,7 @@ use web::value::ApiPosition;
 use super::Tag;
 use super::job::RUNNING_TIMES;
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::{from_query_error, no_such_job};
 use crate::min_position::MinPosition;
 use crate::stream::{AnalysisFollower, AnalysisUpdate};
@@ -52,7 +56,8 @@ impl AnalysisRoutes {
         let (limit, stalled_after) = (limit.0.get() as u32, self.api.server.thresholds.stalled_after);
         let jobs = self.api.models.jobs();
         let page = jobs.analyses(&caller.tenant, status, after, limit, stalled_after).await;
-        let page = page.map_err(|error| from_query_error(&error))?;
+        let mut page = page.map_err(|error| from_query_error(&error))?;
+        page.items.iter_mut().for_each(|view| self.park(&caller, &mut view.current));
         let page = Page {
             items: page.items,
             next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()),
@@ -115,8 +120,23 @@ impl AnalysisRoutes {
         let id = path::job_id(job_id)?;
         self.api.wait_for_models(&[Name::Jobs], min).await?;
         let stalled_after = self.api.server.thresholds.stalled_after;
-        let found = self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await;
-        let (view, _) = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
+        let read = || async {
+            let found = self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        let origin = Origin::Stream(StreamId::job(id));
+        let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
+        let (mut view, _) = found.ok_or_else(no_such_job)?;
+        self.park(caller, &mut view.current);
         Ok(view)
+    }
+
+    /// Says why a waiting analysis does not start, which follows from the failures of others.
+    fn park(&self, caller: &Caller, current: &mut AnalysisStatus) {
+        if current.phase == Phase::Queued && current.parked.is_none() {
+            let services = service::needed_by(JobKind::VideoAnalysis);
+            let services: Vec<&str> = services.iter().map(|service| service.into_str()).collect();
+            current.parked = self.api.server.breakers.parked(&caller.tenant, &services);
+        }
     }
 }

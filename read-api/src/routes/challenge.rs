@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, Tenant, UserId};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, UserId};
 use event_schemas::sealed::SealedField;
+use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
@@ -20,6 +21,7 @@ use web::schema::Api;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
@@ -46,6 +48,7 @@ pub struct Challenge {
     pub game_id: Option<GameId>,
     /// The number of times that it was accepted.
     pub attempts: u32,
+    /// Its detail is only for the roles `service` and `admin`.
     pub last_failure: Option<PlacementFailure>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
@@ -55,7 +58,10 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    fn new(view: ChallengeView, message: Option<String>, user_ids: &UserIds) -> Self {
+    fn new(view: ChallengeView, message: Option<String>, user_ids: &UserIds, caller: &Caller) -> Self {
+        let detail = |detail: Option<String>| detail.filter(|_| caller.can_access_others());
+        let failure =
+            |failure: PlacementFailure| PlacementFailure { detail: detail(failure.detail), ..failure };
         Self {
             id: view.challenge_id,
             challenge_id: view.challenge_id,
@@ -69,7 +75,7 @@ impl Challenge {
             match_id: view.match_id,
             game_id: view.game_id,
             attempts: view.attempts,
-            last_failure: view.last_failure,
+            last_failure: view.last_failure.map(failure),
             created_at: view.created_at,
             expires_at: view.expires_at,
             ended_at: view.ended_at,
@@ -159,13 +165,17 @@ impl ChallengeRoutes {
         caller.require(player_roles())?;
         let id = path::challenge_id(&challenge_id)?;
         self.api.wait_for_models(&[Name::Challenges], min).await?;
-        let found = self.api.models.challenges().get(&caller.tenant, id).await;
-        let view = found.map_err(|error| from_query_error(&error))?;
+        let read = || async {
+            let found = self.api.models.challenges().get(&caller.tenant, id).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        let origin = Origin::Stream(StreamId::challenge(id));
+        let view = self.api.read_by_id(Name::Challenges, &caller.tenant, origin, read).await?;
         let visible = match view {
             Some(view) if self.api.may_see(&caller, |subject| view.concerns(subject)).await? => view,
             _ => return Err(Problem::not_found("no such challenge")),
         };
-        let rendered = self.api.render_challenges(&caller.tenant, vec![visible]).await?;
+        let rendered = self.api.render_challenges(&caller, vec![visible]).await?;
         let challenge = rendered.first().ok_or_else(|| Problem::not_found("no such challenge"))?;
         Ok(Cached::new(challenge, if_none_match.as_deref()))
     }
@@ -187,7 +197,7 @@ impl ChallengeRoutes {
         let page = challenges.list(&caller.tenant, subject, params.direction, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
-        let items = self.api.render_challenges(&caller.tenant, page.items).await?;
+        let items = self.api.render_challenges(caller, page.items).await?;
         Ok(Cached::new(&Page { items, next_cursor }, if_none_match))
     }
 }
@@ -199,9 +209,10 @@ impl ReadApi {
     /// 503 if the vault is unavailable.
     pub(crate) async fn render_challenges(
         &self,
-        tenant: &Tenant,
+        caller: &Caller,
         views: Vec<ChallengeView>,
     ) -> Result<Vec<Challenge>, Problem> {
+        let tenant = &caller.tenant;
         let directory = &self.server.subjects;
         let subjects = views.iter().flat_map(|view| [view.challenger, view.challenged]);
         let user_ids = directory.user_ids(tenant, subjects).await?;
@@ -212,7 +223,7 @@ impl ReadApi {
                 Some(sealed) => directory.unseal(tenant, view.challenger, field, sealed).await?,
                 None => None,
             };
-            rendered.push(Challenge::new(view, message, &user_ids));
+            rendered.push(Challenge::new(view, message, &user_ids, caller));
         }
         Ok(rendered)
     }

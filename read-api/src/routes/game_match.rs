@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use event_schemas::game_match::{AbandonReason, GameResult, Side};
 use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, SubjectId, Tenant, UserId};
+use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
@@ -20,6 +21,7 @@ use web::schema::Api;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
@@ -27,7 +29,8 @@ use crate::subjects::UserIds;
 /// A player of a match.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct GameMatchPlayer {
-    /// Null for an erased user.
+    /// Null for an erased user. Until the game is created, and if it never is, a player does not learn of the opponent:
+    /// then it is null for roles other than `service` and `admin`, unless the match follows from a challenge.
     pub user_id: Option<UserId>,
     pub side: Side,
     /// The rating by which the players were paired.
@@ -55,7 +58,7 @@ pub struct GameMatch {
     pub result: Option<GameResult>,
     /// Why no game was created.
     pub reason: Option<AbandonReason>,
-    /// The error of the game service, if it was the reason.
+    /// The failure of the game service, if it was the reason; only for the roles `service` and `admin`.
     pub detail: Option<String>,
     pub created_at: Timestamp,
     /// When the game was created.
@@ -67,10 +70,35 @@ pub struct GameMatch {
     pub position: Position,
 }
 
+/// The reader of matches and challenges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Viewer {
+    Player(SubjectId),
+    /// A caller that may see the tenant's other players, and what went wrong.
+    Operator,
+}
+
+impl Viewer {
+    /// A caller with this subject.
+    pub(crate) fn new(caller: &Caller, subject: SubjectId) -> Self {
+        if caller.can_access_others() { Self::Operator } else { Self::Player(subject) }
+    }
+
+    fn may_name(self, player: SubjectId, have_met: bool) -> bool {
+        have_met || self == Self::Operator || self == Self::Player(player)
+    }
+}
+
 impl GameMatchPlayer {
-    fn new(player: &MatchPlayerView, side: Side, paired_at: Timestamp, user_ids: &UserIds) -> Self {
+    fn new(
+        player: &MatchPlayerView,
+        side: Side,
+        paired_at: Timestamp,
+        user_ids: &UserIds,
+        is_named: bool,
+    ) -> Self {
         Self {
-            user_id: user_ids.user_id(player.subject_id),
+            user_id: user_ids.user_id(player.subject_id).filter(|_| is_named),
             side,
             rating: player.rating,
             waited_seconds: player.queued_at.map(|queued_at| paired_at.since(queued_at).as_secs_f64()),
@@ -81,8 +109,13 @@ impl GameMatchPlayer {
 }
 
 impl GameMatch {
-    fn new(view: GameMatchView, user_ids: &UserIds) -> Self {
-        let player = |player, side| GameMatchPlayer::new(player, side, view.created_at, user_ids);
+    fn new(view: GameMatchView, user_ids: &UserIds, viewer: Viewer) -> Self {
+        // The players of a challenge know each other.
+        let have_met = view.confirmed_at.is_some() || view.challenge_id.is_some();
+        let player = |player: &MatchPlayerView, side| {
+            let is_named = viewer.may_name(player.subject_id, have_met);
+            GameMatchPlayer::new(player, side, view.created_at, user_ids, is_named)
+        };
         Self {
             id: view.match_id,
             match_id: view.match_id,
@@ -93,7 +126,7 @@ impl GameMatch {
             game_id: view.game_id,
             result: view.result,
             reason: view.abandoned,
-            detail: view.detail,
+            detail: view.detail.filter(|_| viewer == Viewer::Operator),
             created_at: view.created_at,
             confirmed_at: view.confirmed_at,
             result_due_at: view.result_due_at,
@@ -139,7 +172,8 @@ impl GameMatchRoutes {
         let page = matches.list(&caller.tenant, subject, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
-        let items = self.api.render_matches(&caller.tenant, page.items).await?;
+        let viewer = Viewer::new(&caller, subject);
+        let items = self.api.render_matches(&caller.tenant, page.items, viewer).await?;
         Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
     }
 
@@ -165,7 +199,7 @@ impl GameMatchRoutes {
         let page = self.api.models.game_matches().list_all(&caller.tenant, status, after, limit).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let next_cursor = page.next.map(|next| Cursor::new(&list, &next).to_string());
-        let items = self.api.render_matches(&caller.tenant, page.items).await?;
+        let items = self.api.render_matches(&caller.tenant, page.items, Viewer::Operator).await?;
         Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
     }
 
@@ -183,13 +217,16 @@ impl GameMatchRoutes {
         caller.require(player_roles())?;
         let id = path::game_match_id(&match_id)?;
         self.api.wait_for_models(&[Name::GameMatches], min).await?;
-        let found = self.api.models.game_matches().get(&caller.tenant, id).await;
-        let view = found.map_err(|error| from_query_error(&error))?;
-        let visible = match view {
-            Some(view) if self.api.may_see(&caller, |subject| view.side_of(subject).is_some()).await? => view,
-            _ => return Err(Problem::not_found("no such match")),
+        let read = || async {
+            let found = self.api.models.game_matches().get(&caller.tenant, id).await;
+            found.map_err(|error| from_query_error(&error))
         };
-        let rendered = self.api.render_matches(&caller.tenant, vec![visible]).await?;
+        let origin = Origin::Stream(StreamId::game_match(id));
+        let view = self.api.read_by_id(Name::GameMatches, &caller.tenant, origin, read).await?;
+        let view = view.ok_or_else(|| Problem::not_found("no such match"))?;
+        let viewer = self.api.viewer(&caller, |subject| view.side_of(subject).is_some()).await?;
+        let viewer = viewer.ok_or_else(|| Problem::not_found("no such match"))?;
+        let rendered = self.api.render_matches(&caller.tenant, vec![view], viewer).await?;
         let shown = rendered.first().ok_or_else(|| Problem::not_found("no such match"))?;
         Ok(Cached::new(shown, if_none_match.as_deref()))
     }
@@ -219,7 +256,23 @@ impl ReadApi {
         Ok(self.own_subject(caller).await?.is_some_and(concerns))
     }
 
-    /// Matches with the user ids of their players.
+    /// The caller as the reader of a resource of its tenant; none if the caller may not see it.
+    ///
+    /// # Errors
+    /// As [`Self::may_see`].
+    async fn viewer(
+        &self,
+        caller: &Caller,
+        concerns: impl FnOnce(SubjectId) -> bool,
+    ) -> Result<Option<Viewer>, Problem> {
+        if caller.can_access_others() {
+            return Ok(Some(Viewer::Operator));
+        }
+        let subject = self.own_subject(caller).await?;
+        Ok(subject.filter(|subject| concerns(*subject)).map(Viewer::Player))
+    }
+
+    /// Matches with the user ids of the players that the viewer may know.
     ///
     /// # Errors
     /// 503 if the vault is unavailable.
@@ -227,9 +280,10 @@ impl ReadApi {
         &self,
         tenant: &Tenant,
         views: Vec<GameMatchView>,
+        viewer: Viewer,
     ) -> Result<Vec<GameMatch>, Problem> {
         let subjects = views.iter().flat_map(|view| [view.first.subject_id, view.second.subject_id]);
         let user_ids = self.server.subjects.user_ids(tenant, subjects).await?;
-        Ok(views.into_iter().map(|view| GameMatch::new(view, &user_ids)).collect())
+        Ok(views.into_iter().map(|view| GameMatch::new(view, &user_ids, viewer)).collect())
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use domain::job::history::Status;
 use domain::job::view::JobView;
 use event_schemas::job::{JobKind, Phase};
+use event_schemas::stream::StreamId;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
@@ -21,6 +22,7 @@ use web::value::ApiTimestamp;
 
 use super::Tag;
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::{from_query_error, no_such_job};
 use crate::min_position::MinPosition;
 
@@ -79,8 +81,13 @@ impl JobRoutes {
     ) -> Result<Cached<JobView>, Problem> {
         let id = path::job_id(&job_id)?;
         self.api.wait_for_models(&[Name::Jobs, Name::MatchingSummary], min).await?;
-        let found = self.api.models.jobs().get(&caller.tenant, id).await;
-        let (mut job, _) = found.map_err(|error| from_query_error(&error))?.ok_or_else(no_such_job)?;
+        let read = || async {
+            let found = self.api.models.jobs().get(&caller.tenant, id).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        let origin = Origin::Stream(StreamId::job(id));
+        let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
+        let (mut job, _) = found.ok_or_else(no_such_job)?;
         job.matching = self.api.summary_preview(&caller.tenant, &job).await;
         Ok(Cached::without(&job, RUNNING_TIMES, if_none_match.as_deref()))
     }

@@ -5,7 +5,7 @@ mod summary;
 
 use std::sync::Arc;
 
-use event_schemas::ids::{Position, SubjectId, Tenant};
+use event_schemas::ids::{EntryId, Position, SubjectId, Tenant};
 use event_schemas::sealed::SealedField;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
@@ -22,9 +22,10 @@ use web::problem::Problem;
 use web::sse::StreamResponse;
 
 use super::challenge::Challenge;
-use super::game_match::GameMatch;
+use super::game_match::{GameMatch, Viewer};
 use super::{Tag, player_roles};
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 use crate::stream::QueueSummaryFollower;
@@ -34,6 +35,9 @@ pub use summary::{
     EntryCounts, MatchQuality, Pool, PoolSummary, QueueSummary, RatingBucket, WaitPercentiles, WaitingPoint,
     WaitingSample,
 };
+
+/// The name of the game service among the circuit breakers.
+const GAME_SERVICE: &str = "game_service";
 
 /// The greatest number of challenges per direction in the current activity. The challenge lists have all of them.
 const CHALLENGES_MAX: u32 = 100;
@@ -76,8 +80,7 @@ impl QueueRoutes {
         let id = path::entry_id(&entry_id)?;
         self.api.wait_for_models(&[Name::Queues], min).await?;
         let subject = self.api.own_subject(&caller).await?;
-        let found = self.api.models.queues().entry(&caller.tenant, id).await;
-        let found = found.map_err(|error| from_query_error(&error))?;
+        let found = self.api.queue_entry(&caller.tenant, id).await?;
         let own = found.filter(|view| Some(view.entry.entry.queued.subject_id) == subject);
         let view = own.ok_or_else(|| Problem::not_found("no such queue entry"))?;
         let entry = self.render_entry(&caller.tenant, &view).await?;
@@ -100,8 +103,8 @@ impl QueueRoutes {
         let active = match self.api.own_subject(&caller).await? {
             Some(subject) => CurrentActivity {
                 entry: self.active_entry(&caller.tenant, subject).await?,
-                playing: self.active_match(&caller.tenant, subject).await?,
-                challenges: self.pending_challenges(&caller.tenant, subject).await?,
+                playing: self.active_match(&caller, subject).await?,
+                challenges: self.pending_challenges(&caller, subject).await?,
                 position,
             },
             None => CurrentActivity { entry: None, playing: None, challenges: Vec::new(), position },
@@ -182,11 +185,12 @@ impl QueueRoutes {
         }
     }
 
-    async fn active_match(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<GameMatch>, Problem> {
+    async fn active_match(&self, caller: &Caller, subject: SubjectId) -> Result<Option<GameMatch>, Problem> {
+        let (tenant, viewer) = (&caller.tenant, Viewer::new(caller, subject));
         for status in [GameMatchStatus::Playing, GameMatchStatus::Placing] {
             let page = self.api.models.game_matches().list(tenant, subject, Some(status), None, 1).await;
             let found = page.map_err(|error| from_query_error(&error))?.items;
-            if let Some(own) = self.api.render_matches(tenant, found).await?.pop() {
+            if let Some(own) = self.api.render_matches(tenant, found, viewer).await?.pop() {
                 return Ok(Some(own));
             }
         }
@@ -195,17 +199,18 @@ impl QueueRoutes {
 
     async fn pending_challenges(
         &self,
-        tenant: &Tenant,
+        caller: &Caller,
         subject: SubjectId,
     ) -> Result<Vec<Challenge>, Problem> {
         let mut pending = Vec::new();
         for direction in [Direction::Incoming, Direction::Outgoing] {
             let status = Some(ChallengeStatus::Pending);
             let challenges = self.api.models.challenges();
-            let page = challenges.list(tenant, subject, direction, status, None, CHALLENGES_MAX).await;
+            let page =
+                challenges.list(&caller.tenant, subject, direction, status, None, CHALLENGES_MAX).await;
             pending.extend(page.map_err(|error| from_query_error(&error))?.items);
         }
-        self.api.render_challenges(tenant, pending).await
+        self.api.render_challenges(caller, pending).await
     }
 
     /// The entry with its opponent's user id and its player's metadata.
@@ -225,11 +230,31 @@ impl QueueRoutes {
             None => None,
         };
         let metadata = metadata.map(|text| serde_json::from_str(&text)).transpose();
-        Ok(QueueEntry::new(view, opponent, metadata.map_err(|error| Problem::internal(&error))?))
+        let metadata = metadata.map_err(|error| Problem::internal(&error))?;
+        let is_searching = view.entry.status == EntryStatus::Searching;
+        let parked = self.api.server.breakers.parked(tenant, &[GAME_SERVICE]).filter(|_| is_searching);
+        Ok(QueueEntry::new(view, opponent, metadata, parked))
     }
 }
 
 impl ReadApi {
+    /// A queue entry of the tenant, from the read model.
+    ///
+    /// # Errors
+    /// 503 while the read model cannot be read.
+    pub(crate) async fn queue_entry(
+        &self,
+        tenant: &Tenant,
+        id: EntryId,
+    ) -> Result<Option<EntryView>, Problem> {
+        let read = || async {
+            let found = self.models.queues().entry(tenant, id).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        // An entry is in the stream of its player.
+        self.read_by_id(Name::Queues, tenant, Origin::Other, read).await
+    }
+
     /// The queue statistics of one tenant, or of all.
     ///
     /// # Errors

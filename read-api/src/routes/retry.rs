@@ -71,7 +71,7 @@ pub struct Breaker {
 pub struct RetryReport {
     /// The tenant's error classes, by code.
     pub classes: Vec<RetryClassDto>,
-    /// The circuit breakers, which all tenants share.
+    /// The tenant's circuit breakers.
     pub breakers: Vec<Breaker>,
     /// The log position that the classes reflect.
     pub position: Position,
@@ -129,7 +129,7 @@ impl RetryRoutes {
         let (classes, position) = classes.map_err(|error| from_query_error(&error))?;
         let report = RetryReport {
             classes: classes.into_iter().map(Into::into).collect(),
-            breakers: self.api.server.breakers.statuses().into_iter().map(Into::into).collect(),
+            breakers: self.api.server.breakers.statuses(&caller.tenant).into_iter().map(Into::into).collect(),
             position,
         };
         Ok(Cached::without(&report, &["position"], if_none_match.as_deref()))

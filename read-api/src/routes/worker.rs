@@ -61,9 +61,20 @@ impl WorkerRoutes {
         let page = workers.list(&caller.tenant, after.as_ref(), limit.0.get() as u32).await;
         let page = page.map_err(|error| from_query_error(&error))?;
         let page = Page {
-            items: page.items.into_iter().map(Worker::from).collect(),
+            items: page.items.into_iter().map(|view| Worker::from(self.seen(&caller, view))).collect(),
             next_cursor: page.next.map(|next| Cursor::new(list, &next).to_string()),
         };
-        Ok(Cached::new(&page, if_none_match.as_deref()))
+        Ok(Cached::without(&page, &["last_seen_at"], if_none_match.as_deref()))
+    }
+}
+
+impl WorkerRoutes {
+    /// The worker with its latest heartbeat, of which the read model has no event.
+    fn seen(&self, caller: &Caller, view: WorkerView) -> WorkerView {
+        let heartbeat = self.api.server.last_seen.find(&caller.tenant, &view.worker_id);
+        WorkerView {
+            last_seen_at: heartbeat.max(Some(view.last_seen_at)).unwrap_or(view.last_seen_at),
+            ..view
+        }
     }
 }

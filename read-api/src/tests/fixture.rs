@@ -37,7 +37,7 @@ use web::shutdown::Shutdown;
 
 use super::events::{claimed, created, frames, images, match_found, match_id, phase, progress, requested};
 use crate::media::MediaFolder;
-use crate::server::{Access, Breakers, Component, ComponentHealth, LagLimits, ServerInfo};
+use crate::server::{Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ServerInfo};
 use crate::subjects::SubjectDirectory;
 use crate::{RAW_PATHS, ReadApi};
 
@@ -122,6 +122,7 @@ impl ReadApiFixture {
             open_metrics: false,
             components,
             breakers: breakers(),
+            last_seen: LastSeen::new(|_, _| None),
             subjects: SubjectDirectory::new(vault.clone()),
             thresholds: Thresholds::default(),
             lag_limits: LAG_LIMITS,
@@ -263,7 +264,7 @@ async fn read(mut response: poem::Response) -> TestResponse {
 
 /// One open circuit breaker, one half-open, and the others closed.
 fn breakers() -> Breakers {
-    Breakers::new(|| {
+    Breakers::new(|_| {
         let until = start().after(Duration::from_secs(30));
         let phase = |service| match service {
             Service::SpeechToText => (CircuitState::Open { until }, 1),

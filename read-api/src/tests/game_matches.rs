@@ -232,3 +232,36 @@ async fn ratings_are_listed_by_pool() {
     let headers = [("X-User", "player-1"), ("If-None-Match", first.header("etag"))];
     assert_eq!(fixture.get_with("/v1/matchmaking/ratings", &headers).await.status, 304);
 }
+
+#[tokio::test]
+async fn players_see_no_opponent_or_error_of_a_failed_match() {
+    let keys =
+        |clock: &Clock| Auth::with_keys(Keys::default().secret(SECRET).unwrap(), Vec::new(), now(clock));
+    let fixture = ReadApiFixture::with(keys, Access::Keys, Vec::new()).await;
+    fixture.queue(1, 1500, &["blitz"]).await;
+    fixture.queue(2, 1540, &["blitz"]).await;
+    fixture.pair([1500, 1540]).await;
+    let read = async |user: &str, role: Role, path: &str| {
+        let claims = Claims::new(&acme(), user, role.into(), start(), Duration::from_secs(3600));
+        let token = format!("Bearer {}", mint(SECRET, &claims).unwrap());
+        fixture.get_with(path, &[("Authorization", &token)]).await.json()
+    };
+    let players = async |user: &str, role: Role| {
+        let found = read(user, role, &path_of(MATCH)).await;
+        let named = |player: &Value| player["user_id"].as_str().map(str::to_owned);
+        let players: Vec<_> = found["players"].as_array().unwrap().iter().map(named).collect();
+        (players, found["detail"].as_str().map(str::to_owned))
+    };
+    let (one, two) = (Some("player-1".to_owned()), Some("player-2".to_owned()));
+    assert_eq!(players("player-1", Role::User).await, (vec![one.clone(), None], None), "while placing");
+    let (reason, eligible_at) = (AbandonReason::GameServiceFailed, fixture.clock.now());
+    let detail = Some("the game service responded 500: Traceback".to_owned());
+    fixture.match_event(MatchAbandoned { reason, detail: detail.clone(), eligible_at }).await;
+    assert_eq!(players("player-1", Role::User).await, (vec![one.clone(), None], None));
+    assert_eq!(players("player-2", Role::User).await, (vec![None, two.clone()], None));
+    assert_eq!(players("operator", Role::Service).await, (vec![one, two], detail));
+    for path in ["/v1/matchmaking/matches", "/v1/matchmaking/active"] {
+        let text = read("player-1", Role::User, path).await.to_string();
+        assert!(!text.contains("player-2") && !text.contains("Traceback"), "{path}: {text}");
+    }
+}

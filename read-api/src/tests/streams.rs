@@ -27,7 +27,8 @@ async fn stream_starts_with_the_current_state() {
     assert_eq!((first.name.as_str(), first.id), ("progress", Some(12)));
     let summary = fixture.get(&format!("/jobs/{}/matching/summary", job(1))).await.json();
     assert_eq!(first.data["summary"], summary);
-    assert_eq!(first.data["progress"]["percentage"], 50.0);
+    let of_job = fixture.get(&format!("/jobs/{}", job(1))).await.json()["progress_percentage"].clone();
+    assert_eq!((&first.data["progress"]["percentage"], &summary["progress_percentage"]), (&of_job, &of_job));
     assert_eq!(first.data["progress"]["current_stage"], "matching");
     assert_eq!(first.data["job_id"], job(1).to_string());
     assert_eq!((&first.data["event"], &first.data["update_count"]), (&"progress".into(), &1.into()));

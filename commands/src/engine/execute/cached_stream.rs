@@ -9,7 +9,7 @@ use event_schemas::time::Timestamp;
 use domain::decider::{Decider, Occurred};
 use event_log::Appended;
 
-use super::{Executed, LoadError};
+use super::LoadError;
 use crate::engine::idempotency::{KeyStatus, Keys};
 
 /// The state of a stream at a revision.
@@ -119,17 +119,6 @@ impl<D: Decider> CachedStream<D> {
         self.event_bytes += bytes;
         self.revision = Some(appended.revision);
         self.position = appended.position;
-    }
-
-    /// The result of a command that changes nothing. Its key is kept only in memory, because there is no event to carry
-    /// it.
-    pub(super) fn no_op(&mut self, idempotency: Option<Idempotency>, now: Timestamp) -> Executed {
-        let position = self.position;
-        if let Some(idempotency) = idempotency {
-            self.keys.record(idempotency, 0, position, now);
-        }
-        let events = idempotency.map_or(0, |idempotency| self.keys.partial_events(idempotency));
-        Executed { events, position, repeated: false }
     }
 
     fn evolve(&mut self, event: &D::Event, occurred_at: Timestamp) {

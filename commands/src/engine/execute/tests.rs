@@ -2,10 +2,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
-use event_log::MemoryLog;
+use event_log::{APPEND_EVENTS_MAX, MemoryLog};
 use event_log_embedded::EmbeddedLog;
 use event_log_embedded::{Settings, SimDisk};
-use event_schemas::envelope::{Actor, BodyHash, Idempotency};
+use event_schemas::envelope::{Actor, BodyHash, NewEvent};
 use event_schemas::ids::{CommandId, CorrelationId, JobId, Revision, Tenant};
 use event_schemas::job::{JobCancelled, JobEvent, Phase};
 use event_schemas::time::Timestamp;
@@ -189,6 +189,42 @@ async fn repeated_key_gets_its_first_result_after_restart() {
         assert!(matches!(other, Err(ExecuteError::KeyReused)));
     }
     assert_eq!(test.events(), 3);
+}
+
+#[tokio::test]
+async fn key_of_a_no_op_gets_its_first_result_after_restart() {
+    let test = TestStreams::new();
+    test.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    let first = test.streams.execute(&stream(1), &keyed_cause(2, "a"), notes(&["a"])).await.unwrap();
+    assert_eq!(first, Executed { events: 0, position: Position(2), repeated: false });
+    test.streams.execute(&stream(1), &cause(3), notes(&["b"])).await.unwrap();
+    for streams in [&test.streams, &test.elsewhere()] {
+        let again = streams.execute(&stream(1), &keyed_cause(2, "a"), notes(&["a"])).await.unwrap();
+        assert_eq!(again, Executed { repeated: true, ..first });
+        // Whatever the stream, because the same key may come with another one.
+        for n in [1, 2] {
+            let other = streams.execute(&stream(n), &keyed_cause(2, "c"), notes(&["c"])).await;
+            assert!(matches!(other, Err(ExecuteError::KeyReused)), "{other:?}");
+        }
+    }
+    assert_eq!(test.events(), 3);
+    test.clock.advance(Duration::from_secs(25 * 60 * 60));
+    let fresh = test.elsewhere().execute(&stream(1), &keyed_cause(2, "a"), notes(&["a"])).await.unwrap();
+    assert_eq!(fresh, Executed { events: 0, position: Position(4), repeated: false });
+    let used = test.elsewhere().execute(&stream(1), &keyed_cause(2, "c"), notes(&["c"])).await;
+    assert!(matches!(used, Err(ExecuteError::KeyReused)));
+}
+
+#[tokio::test]
+async fn concurrent_no_ops_with_one_key_are_one_answer() {
+    let test = TestStreams::new();
+    test.streams.execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    let processes: Vec<_> = (0..4).map(|_| test.elsewhere()).collect();
+    let (stream, cause) = (stream(1), keyed_cause(2, "a"));
+    let copies = (0..32).map(|n| processes[n % 4].execute(&stream, &cause, notes(&["a"])));
+    let positions: HashSet<_> =
+        join_all(copies).await.into_iter().map(|done| done.unwrap().position).collect();
+    assert_eq!((positions, test.events()), (HashSet::from([Position(2)]), 2));
 }
 
 #[tokio::test]

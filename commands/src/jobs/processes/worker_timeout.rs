@@ -45,7 +45,7 @@ async fn mark_lost(jobs: &Jobs, timed_out: &TimedOutWorker) -> Result<Position, 
 
 /// Ends the leases of a gone worker on one job. A matching job records the worker's end in one event; the lease on a
 /// whole job expires.
-async fn end_leases(jobs: &Jobs, orphans: &OrphanedLeases) -> Result<Position, ProcessError> {
+pub(crate) async fn end_leases(jobs: &Jobs, orphans: &OrphanedLeases) -> Result<Position, ProcessError> {
     // A claim that was in progress when its worker ended leaves a lease that is found later; each such lease is ended
     // by a command of its own.
     let about = orphans.leases.iter().map(|(id, _)| *id).min().map(|id| id.to_string()).unwrap_or_default();

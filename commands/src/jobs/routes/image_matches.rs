@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::image_matching::shard::{Action, Command, Refusal};
+use domain::decider::Decider;
+use domain::image_matching::shard::{Action, Command, ImageMatchShardDecider, Refusal};
 use domain::job::JobAvailability;
 use event_schemas::envelope::{Cause, Idempotency};
 use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, ProductId, VideoId};
@@ -20,7 +21,7 @@ use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
 
 use crate::engine::command_context::occurred_at;
-use crate::engine::execute::Executed;
+use crate::engine::execute::{CachedStream, ExecuteError, Executed};
 use crate::engine::idempotency::KeyStatus;
 use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
@@ -203,13 +204,15 @@ impl MatchesCommands {
         matches: Vec<DatedMatch>,
     ) -> Result<(usize, Option<Position>), Problem> {
         // A key belongs to the batch as a whole, so all shards are checked for it before the first write.
-        let _guard = match cause.idempotency {
+        let (_guard, known) = match cause.idempotency {
             Some(idempotency) => {
                 let guard = self.0.engine.key_locks.acquire(idempotency.key).await;
-                self.check_batch_key(job, idempotency).await?;
-                Some(guard)
+                if let Some(earlier) = self.0.engine.earlier_answer(cause).await? {
+                    return Ok((0, Some(earlier.position)));
+                }
+                (Some(guard), self.knows_batch_key(job, idempotency).await?)
             }
-            None => None,
+            None => (None, false),
         };
         if matches.is_empty()
             && let JobAvailability::Ended(phase) = availability
@@ -223,19 +226,56 @@ impl MatchesCommands {
         }
         let shards = shards.into_iter().map(|(shard, matches)| async move {
             let command = Command { job: availability, action: Action::Report(matches) };
-            self.0.image_matches.execute(&StreamId::image_match_shard(job, shard), cause, command).await
+            self.report_shard(&StreamId::image_match_shard(job, shard), cause, command, known).await
         });
         let executed: Vec<Executed> = try_join_all(shards).await.map_err(problem::from_execute_error)?;
         let accepted = executed.iter().map(|executed| executed.events).sum();
         let new =
             executed.iter().filter(|executed| executed.events > 0).map(|executed| executed.position).max();
-        // Without new matches, the batch is visible from the latest position of its shards.
-        let position = new.or_else(|| executed.iter().map(|executed| executed.position).max());
         metrics::counter!("matchbook_matches_accepted_total").increment(accepted as u64);
+        let position = match new {
+            Some(new) => Some(new),
+            // No event carries the key. Without one, the batch is visible from the latest position of its shards.
+            None => match self.0.engine.record_answer(cause, None).await? {
+                Some(answer) => Some(answer.position),
+                None => executed.iter().map(|executed| executed.position).max(),
+            },
+        };
         Ok((accepted, position))
     }
 
-    async fn check_batch_key(&self, job: JobId, idempotency: Idempotency) -> Result<(), Problem> {
+    /// Records the new matches of one shard. `known` is true if another shard has events of the same batch: then the
+    /// batch was answered before, and a shard without any new match is answered as then, although the job may have ended
+    /// since.
+    async fn report_shard(
+        &self,
+        stream: &StreamId,
+        cause: &Cause,
+        command: Command,
+        known: bool,
+    ) -> Result<Executed, ExecuteError<Refusal>> {
+        let shards = &self.0.image_matches;
+        if !known {
+            return shards.execute_part(stream, cause, command).await;
+        }
+        let while_open = Command { job: JobAvailability::Open, ..command.clone() };
+        let executed = shards.execute_part(stream, cause, command).await;
+        if !matches!(executed, Err(ExecuteError::Refused(_))) {
+            return executed;
+        }
+        let nothing_new = |folded: &CachedStream<ImageMatchShardDecider>| {
+            let events = ImageMatchShardDecider::decide(&while_open, &folded.state).ok()?;
+            let nothing = Executed { events: 0, position: folded.position(), repeated: true };
+            events.is_empty().then_some(nothing)
+        };
+        shards.query(stream, nothing_new).await?.map_or(executed, Ok)
+    }
+
+    /// True if events of an earlier batch with the same key are in a shard.
+    ///
+    /// # Errors
+    /// 422 if the earlier batch had other matches.
+    async fn knows_batch_key(&self, job: JobId, idempotency: Idempotency) -> Result<bool, Problem> {
         let shards = (0..IMAGE_MATCH_SHARDS).map(|shard| async move {
             self.0
                 .image_matches
@@ -244,9 +284,8 @@ impl MatchesCommands {
         });
         let statuses = try_join_all(shards).await.map_err(problem::from_load_error)?;
         if statuses.contains(&KeyStatus::BodyMismatch) {
-            Err(Problem::idempotency_key_reused())
-        } else {
-            Ok(())
+            return Err(Problem::idempotency_key_reused());
         }
+        Ok(statuses.iter().any(|status| *status != KeyStatus::Unused))
     }
 }

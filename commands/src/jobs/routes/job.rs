@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::job::{Action, Command};
+use domain::image_matching::Action::RetryParked;
+use domain::image_matching::ImageMatchingDecider;
+use domain::job::{Action, Command, JobAvailability, JobDecider, pipeline};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::JobId;
+use event_schemas::ids::{JobId, Position};
 use event_schemas::job::{JobCreated, JobKind, Phase};
 use event_schemas::stream::StreamId;
 use futures_util::FutureExt;
@@ -19,7 +21,8 @@ use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiPosition, ApiTimestamp, UuidParam};
 
-use crate::engine::execute::ExecuteError;
+use crate::engine::answers::Answer;
+use crate::engine::execute::{CachedStream, ExecuteError};
 use crate::engine::idempotency::KeyStatus;
 use crate::engine::problem::{self, text_of};
 use crate::engine::write_request::{Users, Workers, WriteRequest};
@@ -152,8 +155,9 @@ impl JobCommands {
 
     /// Retry a failed job
     ///
-    /// The job keeps its results, and returns to `queued`. A scheduled retry starts now. An analysis whose video has a
-    /// later analysis is not retried.
+    /// The job keeps its results, and returns to `queued`. A scheduled retry starts now. A matching job that has not
+    /// ended stays in its phase, and its permanently failed requests (the blocker `requests_parked`) are tried again. An
+    /// analysis whose video has a later analysis is not retried.
     #[oai(path = "/jobs/:job_id/retry", method = "post", operation_id = "retry_job")]
     async fn retry(
         &self,
@@ -162,8 +166,14 @@ impl JobCommands {
     ) -> Result<Json<ChangedPhase>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
-        analyses::check_is_latest(&self.0, &request.caller.tenant, job).await?;
         let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/retry"), &Value::Null).await?;
+        if let Some(resumed) = self.retry_parked(job, &cause, job_ref.kind).await? {
+            return Ok(Json(resumed));
+        }
+        let earlier = self.0.jobs.repeated(&StreamId::job(job), &cause).await;
+        if earlier.map_err(problem::from_execute_error)?.is_none() {
+            analyses::check_is_latest(&self.0, &request.caller.tenant, job).await?;
+        }
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
         let command = Command { at: self.0.engine.now(), action: Action::Retry { eta_priors } };
         self.set_phase(job, &cause, command, Phase::Queued).await
@@ -212,6 +222,48 @@ impl JobCommands {
         }
     }
 
+    /// Resumes the parked requests of a matching job that has not ended. None if it has ended, or has none.
+    async fn retry_parked(
+        &self,
+        job: JobId,
+        cause: &Cause,
+        kind: JobKind,
+    ) -> Result<Option<ChangedPhase>, Problem> {
+        if kind != JobKind::ProductVideoMatching {
+            return Ok(None);
+        }
+        let changed = |phase, position: Position| ChangedPhase {
+            id: job.into(),
+            job_id: job.into(),
+            phase: Api(phase),
+            position: position.into(),
+        };
+        // A retry of a failed job leaves an answer, too, without a phase.
+        let earlier = self.0.engine.earlier_answer(cause).await?;
+        if let Some(Answer { position, details: Some(phase) }) = earlier {
+            let phase = serde_json::from_value(phase).map_err(|error| Problem::internal(&error))?;
+            return Ok(Some(changed(phase, position)));
+        }
+        let phase = |stream: &CachedStream<JobDecider>| stream.state.details().map(|details| details.phase);
+        let phase = self.0.jobs.query(&StreamId::job(job), phase).await.map_err(problem::from_load_error)?;
+        let stream = StreamId::image_matching(job);
+        let has_parked = |stream: &CachedStream<ImageMatchingDecider>| {
+            let used = cause.idempotency.map(|idempotency| stream.key_status(idempotency));
+            stream.state.has_parked() || used.is_some_and(|used| used != KeyStatus::Unused)
+        };
+        let has_parked = self.0.image_matchings.query(&stream, has_parked).await;
+        let Some(phase) = phase.filter(|phase| !pipeline::is_end(*phase)) else { return Ok(None) };
+        if !has_parked.map_err(problem::from_load_error)? {
+            return Ok(None);
+        }
+        let availability = JobAvailability::Open;
+        let executed = self.0.execute_matching(job, availability, cause, RetryParked).await;
+        let executed = executed.map_err(problem::from_execute_error)?;
+        let details = serde_json::to_value(phase).map_err(|error| Problem::internal(&error))?;
+        let answer = self.0.engine.record_answer(cause, Some(details)).await?;
+        Ok(Some(changed(phase, answer.map_or(executed.position, |answer| answer.position))))
+    }
+
     async fn job_as_created(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
         let Creation { created, at, position } = self.0.creation(job_id).await?;
         Ok(CreatedJob {
@@ -235,7 +287,13 @@ impl JobCommands {
         phase: Phase,
     ) -> Result<Json<ChangedPhase>, Problem> {
         let executed = self.0.jobs.execute(&StreamId::job(job), cause, command).await;
-        let position = executed.map_err(problem::from_execute_error)?.position.into();
+        let executed = executed.map_err(problem::from_execute_error)?;
+        let position = match phase {
+            // Back from a failure, which resumes the job's requests.
+            Phase::Queued => self.0.position_after_retry(cause, job, executed).await?,
+            _ => executed.position,
+        };
+        let position = position.into();
         Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase: Api(phase), position }))
     }
 }

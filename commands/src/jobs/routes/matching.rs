@@ -309,14 +309,17 @@ impl MatchingCommands {
         cause: &Cause,
         commands: &[Command],
     ) -> Result<Executed, Problem> {
+        let stream = StreamId::image_matching(job);
         if commands.is_empty()
             && let JobAvailability::Ended(phase) = availability
         {
+            let earlier = self.0.image_matchings.repeated(&stream, cause).await;
             // An empty batch is refused like any other, so that a worker learns that the job has ended.
-            return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
+            return earlier
+                .map_err(problem::from_execute_error)?
+                .ok_or_else(|| Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let executed =
-            self.0.image_matchings.execute_all(&StreamId::image_matching(job), cause, commands).await;
+        let executed = self.0.image_matchings.execute_all(&stream, cause, commands).await;
         executed.map_err(|error| problem::from_batch_error(error, field))
     }
 }

@@ -152,7 +152,8 @@ impl WorkCommands {
     /// Claim work
     ///
     /// Returns the oldest work first. While there is none, the response waits up to `wait_ms`. A claim registers its
-    /// worker and counts as a heartbeat. An empty claim leaves its idempotency key unused.
+    /// worker and counts as a heartbeat. A repeated claim gets the first response, also an empty one: ask for work with a
+    /// new idempotency key.
     #[oai(path = "/internal/work/claim", method = "post", operation_id = "claim_work")]
     async fn claim(
         &self,

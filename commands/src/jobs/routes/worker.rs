@@ -17,6 +17,7 @@ use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiPosition, TextId};
 
+use crate::engine::execute::Executed;
 use crate::engine::problem;
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
@@ -101,7 +102,8 @@ pub struct WorkerCommands(pub(super) Arc<Jobs>);
 impl WorkerCommands {
     /// Register a worker
     ///
-    /// A claim registers its worker, too.
+    /// A claim registers its worker, too. Register when the worker starts: leases that an earlier process with the same
+    /// id still has end, so that their work can be claimed at once.
     #[oai(path = "/internal/workers/:worker_id", method = "put", operation_id = "register_worker")]
     async fn register(
         &self,
@@ -115,7 +117,12 @@ impl WorkerCommands {
         let kinds: BTreeSet<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
         let version = body.0.version;
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
-        let position = self.execute(&worker_id, &cause, action).await?;
+        let stream = StreamId::worker(&cause.tenant, &worker_id);
+        let earlier = self.0.workers.repeated(&stream, &cause).await.map_err(problem::from_execute_error)?;
+        if earlier.is_none() {
+            self.0.end_earlier_process(&cause, &worker_id).await?;
+        }
+        let position = self.execute(&worker_id, &cause, action).await?.position.into();
         self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id);
         let kinds = kinds.into_iter().map(Into::into).collect();
         Ok(Json(RegisteredWorker { worker_id: worker_id.into(), kinds, version, position }))
@@ -139,14 +146,14 @@ impl WorkerCommands {
             position.map_err(problem::from_load_error)?.into()
         } else {
             let cause = request.cause(&self.0.engine).await?;
-            self.execute(&worker_id, &cause, Action::Seen).await?
+            self.execute(&worker_id, &cause, Action::Seen).await?.position.into()
         };
         Ok(Json(HeartbeatAccepted { worker_id: worker_id.into(), position }))
     }
 
     /// Report a worker's exit
     ///
-    /// Its claimed work is ready for another worker at once.
+    /// Its claimed work is ready for another worker at once: the position covers the ends of its leases.
     #[oai(path = "/internal/workers/:worker_id/exit", method = "post", operation_id = "worker_exit")]
     async fn exit(
         &self,
@@ -160,7 +167,8 @@ impl WorkerCommands {
         let ReportExit { exit_code, signal, reason } = body.0;
         let end = end_of(exit_code, signal, reason.as_deref()).into();
         let action = Action::Exit { exit_code, signal, reason };
-        let position = self.execute(&worker_id, &cause, action).await?;
+        let exited = self.execute(&worker_id, &cause, action).await?;
+        let position = self.0.position_after_exit(&cause, &worker_id, exited).await?.into();
         Ok(Json(ExitedWorker { worker_id: worker_id.into(), end, position }))
     }
 }
@@ -171,8 +179,8 @@ impl WorkerCommands {
         worker_id: &WorkerId,
         cause: &Cause,
         action: Action,
-    ) -> Result<ApiPosition, Problem> {
+    ) -> Result<Executed, Problem> {
         let executed = self.0.execute_worker(worker_id, cause, action).await;
-        Ok(executed.map_err(problem::from_execute_error)?.position.into())
+        executed.map_err(problem::from_execute_error)
     }
 }

@@ -105,16 +105,12 @@ impl ReadyQueue {
         }
     }
 
-    /// Wakes workers for up to `max` ready work items of the kind, per tenant.
-    pub(super) fn wake(&mut self, kind: WorkKind, max: usize) {
-        let of_kind = self.work.iter().filter(|((_, known), _)| *known == kind);
-        let waiting: Vec<_> =
-            of_kind.map(|((tenant, _), queue)| (tenant.clone(), queue.len().min(max))).collect();
-        for (tenant, count) in waiting {
-            for _ in 0..count {
-                if !self.wake_one(&tenant, &[kind]) {
-                    break;
-                }
+    /// Wakes workers for up to `max` ready work items of the tenant and kind.
+    pub(super) fn wake(&mut self, tenant: &Tenant, kind: WorkKind, max: usize) {
+        let ready = self.work.get(&(tenant.clone(), kind)).map_or(0, BTreeSet::len);
+        for _ in 0..ready.min(max) {
+            if !self.wake_one(tenant, &[kind]) {
+                break;
             }
         }
     }

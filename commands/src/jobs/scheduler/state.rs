@@ -137,7 +137,7 @@ impl State {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
                 self.analyses.apply(job, event, envelope);
-                self.admission.apply(job, event, envelope.recorded_at);
+                self.admission.apply(&envelope.metadata.tenant, job, event, envelope.recorded_at);
                 self.apply_job(job, event, envelope, now);
             }
             (Event::ImageMatch(event), Some(job)) => {
@@ -315,7 +315,7 @@ impl State {
         self.end_reported(work, None, REMOVED, now);
         self.dequeue(work);
         if let Some(item) = self.items.remove(work).filter(|item| item.reserved) {
-            self.admission.release(item.kind);
+            self.admission.release(&item.tenant, item.kind);
         }
     }
 

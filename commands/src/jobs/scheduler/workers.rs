@@ -117,6 +117,16 @@ impl Workers {
         self.forget_if_gone((tenant.clone(), worker_id.clone()));
     }
 
+    pub(super) fn last_seen(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
+        let worker = self.known.get(&(tenant.clone(), worker_id.clone()))?;
+        worker.gone.is_none().then_some(worker.last_seen)
+    }
+
+    pub(super) fn is_present_with_leases(&self, tenant: &Tenant, worker_id: &WorkerId) -> bool {
+        let worker = self.known.get(&(tenant.clone(), worker_id.clone()));
+        worker.is_some_and(|worker| worker.gone.is_none() && !worker.leases.is_empty())
+    }
+
     /// Forgets a worker that is gone and has no leases.
     fn forget_if_gone(&mut self, key: (Tenant, WorkerId)) {
         if let Entry::Occupied(worker) = self.known.entry(key)

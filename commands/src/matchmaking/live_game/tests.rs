@@ -69,7 +69,6 @@ async fn request_names_the_match_and_response_names_the_game() {
 async fn failure_and_silence_are_retryable_refusal_is_not() {
     for answer in [
         Some("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"),
-        Some("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"),
         Some("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
         Some("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}"),
         Some("HTTP/1.1 201 Created\r\ncontent-length: 40\r\n\r\n{"),
@@ -79,7 +78,43 @@ async fn failure_and_silence_are_retryable_refusal_is_not() {
     }
     let refused = ask(Some("HTTP/1.1 422 Unprocessable Entity\r\ncontent-length: 6\r\n\r\nbanned")).await;
     let Err(CallError::Refused(detail)) = refused else { panic!("{refused:?}") };
-    assert!(detail.contains("422") && detail.contains("banned"), "{detail}");
+    assert_eq!(detail, "the game service responded 422 Unprocessable Entity");
+    for answer in [
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        assert!(matches!(ask(Some(answer)).await, Err(CallError::Limited(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn words_of_the_service_are_in_no_reason() {
+    for answer in [
+        "HTTP/1.1 500 Traceback\r\ncontent-length: 6\r\n\r\nsecret",
+        "HTTP/1.1 429 secret\r\ncontent-length: 6\r\n\r\nsecret",
+        "HTTP/1.1 422 secret\r\ncontent-length: 6\r\n\r\nsecret",
+        "HTTP/1.1 201 Created\r\ncontent-length: 22\r\n\r\n{\"game_id\":[\"secret\"]}",
+        "HTTP/1.1 201 Created\r\ncontent-length: 8\r\n\r\n\"secret\"",
+    ] {
+        let reason = ask(Some(answer)).await.unwrap_err().to_string();
+        assert!(!reason.contains("secret") && !reason.contains("Traceback"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn whole_number_is_the_id_of_a_game() {
+    for (answer, id) in [
+        ("HTTP/1.1 201 Created\r\ncontent-length: 15\r\n\r\n{\"game_id\":123}", "123"),
+        (
+            "HTTP/1.1 201 Created\r\ncontent-length: 32\r\n\r\n{\"game_id\":18446744073709551615}",
+            "18446744073709551615",
+        ),
+    ] {
+        assert_eq!(ask(Some(answer)).await, Ok(id.parse().unwrap()), "{answer}");
+    }
+    let fraction = "HTTP/1.1 201 Created\r\ncontent-length: 15\r\n\r\n{\"game_id\":1.5}";
+    assert!(matches!(ask(Some(fraction)).await, Err(CallError::Failed(_))));
 }
 
 #[tokio::test]

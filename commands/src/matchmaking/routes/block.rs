@@ -65,18 +65,18 @@ impl BlockCommands {
         let user = web::path::user_id(&user_id)?;
         let player = self.0.engine.subject(&request.caller).await?.id;
         let other = self.0.engine.vault.find_subject(&request.caller.tenant, &user).await;
+        let cause =
+            request.cause_about(player, &self.0.engine, &route("DELETE", &user), &Value::Null).await?;
         let position = match other.map_err(|error| problem::from_vault_error(&error))? {
-            Some(other) => {
-                let cause = request
-                    .cause_about(player, &self.0.engine, &route("DELETE", &user), &Value::Null)
-                    .await?;
-                self.execute(player, &cause, Action::Unblock { other }).await?
-            }
+            Some(other) => self.execute(player, &cause, Action::Unblock { other }).await?,
             // A user without a subject was never blocked.
-            None => {
-                let position = self.0.player_position(&request.caller.tenant, player).await;
-                position.map_err(problem::from_load_error)?
-            }
+            None => match self.0.engine.record_answer(&cause, None).await? {
+                Some(answer) => answer.position,
+                None => {
+                    let position = self.0.player_position(&request.caller.tenant, player).await;
+                    position.map_err(problem::from_load_error)?
+                }
+            },
         };
         Ok(Json(BlockedUser { user_id: user.into(), blocked: false, position: position.into() }))
     }

@@ -76,7 +76,7 @@ impl ResultCommands {
             match_id: match_id.into(),
             status: Api(GameMatchStatus::Finished),
             result,
-            position: released.unwrap_or(reported).into(),
+            position: released.map_or(reported, |released| released.max(reported)).into(),
         }))
     }
 }

@@ -219,3 +219,15 @@ fn ended_job_has_no_blockers() {
         assert_eq!(world.blockers(), [""; 0]);
     }
 }
+
+#[test]
+fn parked_requests_block_with_their_error_until_retried() {
+    let mut world = held();
+    world.act(image_matching::Action::Fail { lease_id: lease(1), error: error("invalid URL") });
+    assert_eq!(world.blockers(), ["requests_parked"]);
+    let blocker = world.summary().blocker_details[0].clone();
+    assert!(blocker.message.ends_with(&error("invalid URL").user_message), "{}", blocker.message);
+    assert_eq!((blocker.since, world.summary().queue_depth), (at(0.0), 1));
+    world.act(image_matching::Action::RetryParked);
+    assert_eq!(world.blockers(), [""; 0]);
+}

@@ -267,6 +267,7 @@ fn summary_has_the_member_names_of_the_api() {
       "phase": "matching",
       "attempt": 1,
       "status": "running",
+      "progress_percentage": 55.0,
       "created_at": "1970-01-01T00:00:00.000000Z",
       "started_at": "1970-01-01T00:00:00.000000Z",
       "completed_at": null,

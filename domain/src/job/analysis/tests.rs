@@ -1,6 +1,6 @@
 use event_schemas::job::{
-    JobClaimed, JobCompleted, JobEvent, JobFailed, JobKind, JobPhaseChanged, JobProgressReported,
-    JobRetryScheduled, PhasePrior, RetryReason,
+    JobCancelled, JobClaimed, JobCompleted, JobEvent, JobFailed, JobKind, JobPhaseChanged,
+    JobProgressReported, JobRetryScheduled, PhasePrior, RetryReason,
 };
 use proptest::prelude::*;
 
@@ -177,6 +177,13 @@ fn retry_resets_the_stages_and_shows_the_previous_error() {
     assert_eq!((begun.current.retry, begun.current.error), (None, None));
     assert_eq!(begun.attempts[0].error.as_ref().unwrap().message, "read timed out");
     assert_eq!((begun.attempts[0].run_seconds, begun.attempts[1].queue_seconds), (9.0, 1.0));
+}
+
+#[test]
+fn analysis_cancelled_during_a_backoff_is_not_retried() {
+    let analysis = Analysis::new().claimed(1.0).enters(2.0, Phase::Transcribing, &[]).fails(10.0, 40.0);
+    let cancelled = analysis.at(20.0, JobCancelled { from: Phase::Queued, reason: None }).shown(21.0).current;
+    assert_eq!((cancelled.retry_state, cancelled.retry, cancelled.parked), (None, None, None));
 }
 
 #[test]

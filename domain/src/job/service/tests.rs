@@ -11,6 +11,7 @@ const STT: &str = "deepgram: 503 service unavailable";
 
 /// Jobs that call services, in simulated time.
 struct Calls {
+    tenant: Tenant,
     services: Services,
     now: f64,
     jobs: u128,
@@ -18,11 +19,11 @@ struct Calls {
 
 impl Calls {
     fn new() -> Self {
-        Self { services: Services::default(), now: 0.0, jobs: 0 }
+        Self { tenant: id("acme"), services: Services::default(), now: 0.0, jobs: 0 }
     }
 
     fn event(&mut self, job: JobId, event: impl Into<JobEvent>) {
-        self.services.apply(job, &event.into(), at(self.now));
+        self.services.apply(&self.tenant, job, &event.into(), at(self.now));
     }
 
     /// A new and claimed job of this kind.
@@ -67,11 +68,11 @@ impl Calls {
     }
 
     fn admission(&self) -> Admission {
-        self.services.admission(JobKind::VideoAnalysis, at(self.now))
+        self.services.admission(&self.tenant, JobKind::VideoAnalysis, at(self.now))
     }
 
     fn circuit(&self, service: Service) -> CircuitState {
-        let mut circuits = self.services.circuits(at(self.now));
+        let mut circuits = self.services.circuits(&self.tenant, at(self.now));
         circuits.find(|(of, ..)| *of == service).unwrap().1
     }
 }
@@ -87,7 +88,7 @@ fn ten_failures_open_the_circuit_for_thirty_seconds() {
     assert_eq!(calls.admission(), Admission::All);
     calls.fail_of_speech(1);
     assert_eq!(calls.admission(), parked(Service::SpeechToText, 30.0));
-    assert_eq!(calls.services.admission(JobKind::ExtractCutouts, at(0.0)), Admission::All);
+    assert_eq!(calls.services.admission(&calls.tenant, JobKind::ExtractCutouts, at(0.0)), Admission::All);
     assert_eq!(calls.services.next_probe(at(0.0)), Some(at(30.0)));
     calls.now = 30.0;
     assert_eq!((calls.admission(), calls.services.next_probe(at(30.0))), (Admission::Probes(3), None));
@@ -241,4 +242,17 @@ fn retry_goes_through_its_stages_again() {
         calls.claim(job);
     }
     assert_eq!(calls.admission(), parked(Service::VideoSource, 30.0));
+}
+
+#[test]
+fn failures_of_one_tenant_stop_no_work_of_another() {
+    let mut calls = Calls::new();
+    let acme = std::mem::replace(&mut calls.tenant, id("globex"));
+    calls.fail_of_speech(10);
+    assert_eq!(calls.admission(), parked(Service::SpeechToText, 30.0));
+    calls.tenant = acme;
+    assert_eq!(calls.admission(), Admission::All);
+    calls.fail_of_speech(9);
+    assert_eq!(calls.admission(), Admission::All);
+    assert_eq!(calls.circuit(Service::SpeechToText), CircuitState::Closed);
 }

@@ -66,7 +66,8 @@ impl ReadApi {
         if let Some(preview) = self.previews.get(job) {
             return Some(preview);
         }
-        let folded = self.job_fold(tenant, job.id).await.ok()?;
+        // Without waiting: a list has many jobs.
+        let folded = self.models.matching_summary().summary(tenant, job.id).await.ok()??;
         let summary = self.summarize(job.id, &folded, self.clock.now(), ScoresFrom::ReadModel).await.ok()?;
         // The two read models may be at different positions; a cached preview must reflect the same events as the job.
         let is_consistent = pipeline::is_end(summary.phase)

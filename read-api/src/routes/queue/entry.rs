@@ -1,5 +1,6 @@
 //! The response object of a queue entry.
 
+use domain::job::view::Parked;
 use domain::matchmaking::pool_status::{PoolStatus, SearchStatus, best};
 use domain::matchmaking::statistics::Estimate;
 use event_schemas::game_match::Side;
@@ -87,6 +88,8 @@ pub struct QueueEntry {
     pub estimated_wait: Option<EstimatedWait>,
     /// A sentence about why no match was found yet.
     pub explanation: Option<String>,
+    /// Why no matches are made at present; null while they are.
+    pub parked: Option<Parked>,
     pub pools: Vec<QueueEntryPool>,
     /// The match that the entry is reserved for.
     pub match_id: Option<GameMatchId>,
@@ -156,12 +159,22 @@ impl From<&PoolStatus> for QueueEntryPool {
     }
 }
 
+/// The entry in one of its pools. While it is parked, no match is made, although one may be possible.
+fn pool(status: &PoolStatus, parked: Option<&Parked>) -> QueueEntryPool {
+    let mut pool = QueueEntryPool::from(status);
+    if let (Some(parked), Some(reason)) = (parked, &mut pool.no_match_reason) {
+        reason.sentence.clone_from(&parked.reason);
+    }
+    pool
+}
+
 impl QueueEntry {
     /// The entry with its opponent's user id and its player's metadata, if known.
     pub(super) fn new(
         view: &EntryView,
         opponent: Option<UserId>,
         metadata: Option<Map<String, Value>>,
+        parked: Option<Parked>,
     ) -> Self {
         let (entry, queued) = (&view.entry, &view.entry.entry.queued);
         let best = best(&view.pool_statuses);
@@ -182,8 +195,12 @@ impl QueueEntry {
             candidates: found.map(|found| count(found.in_window)),
             place_in_line: found.map(|found| count(found.place_in_line)),
             estimated_wait: best.and_then(|(_, search)| search.estimate).map(Into::into),
-            explanation: found.map(|found| found.sentence()),
-            pools: view.pool_statuses.iter().map(Into::into).collect(),
+            explanation: match &parked {
+                Some(parked) => Some(parked.reason.clone()),
+                None => found.map(|found| found.sentence()),
+            },
+            pools: view.pool_statuses.iter().map(|status| pool(status, parked.as_ref())).collect(),
+            parked,
             match_id: reservation.map(|held| held.match_id),
             matched_pool_key: reservation.map(|held| held.pool_key.clone()),
             side: reservation.and_then(|held| held.side),

@@ -26,8 +26,7 @@ use event_schemas::game_match::GameMatchEvent;
 use event_schemas::ids::{EntryId, GameMatchId, Position, Revision, SubjectId, Tenant};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use projections::Name;
-use projections::queue::{EntryStatus, EntryView};
+use projections::queue::EntryStatus;
 use tokio::sync::watch;
 use web::caller::Caller;
 use web::problem::Problem;
@@ -38,7 +37,6 @@ use super::super::engine::{Follower, Progress, TopicKey};
 use super::stream_reader::{CHUNK_EVENTS, StreamReader};
 use crate::ReadApi;
 use crate::errors::from_query_error;
-use crate::min_position::MinPosition;
 use tracker::{ConfirmedGame, EntryChange, EntryState, EntryTracker};
 
 pub(crate) use update::QueueEntryUpdate;
@@ -76,7 +74,7 @@ impl QueueEntryFollower {
         entry: EntryId,
         after: Option<Position>,
     ) -> Result<Option<Self>, Problem> {
-        let view = load_or_wait(api, &caller.tenant, entry).await?;
+        let view = api.queue_entry(&caller.tenant, entry).await?.ok_or_else(no_such_entry)?;
         let player = view.entry.entry.queued.subject_id;
         if !api.may_see(caller, |subject| subject == player).await? {
             return Err(no_such_entry());
@@ -334,20 +332,6 @@ impl Follower for QueueEntryFollower {
             () = widening => {}
         }
     }
-}
-
-/// Loads the entry, and waits for the read model if needed: a browser opens the stream of an entry that it has just
-/// created, and cannot send `X-Min-Position`.
-async fn load_or_wait(api: &ReadApi, tenant: &Tenant, entry: EntryId) -> Result<EntryView, Problem> {
-    let load = || async {
-        let found = api.models.queues().entry(tenant, entry).await;
-        found.map_err(|error| from_query_error(&error))
-    };
-    if let Some(view) = load().await? {
-        return Ok(view);
-    }
-    api.wait_for_models(&[Name::Queues], MinPosition(Some(api.head()))).await?;
-    load().await?.ok_or_else(no_such_entry)
 }
 
 fn no_such_entry() -> Problem {

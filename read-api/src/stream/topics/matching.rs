@@ -7,17 +7,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use domain::image_matching::summary::Summary;
-use domain::job::history::Status;
 use event_schemas::ids::{JobId, Position, Revision, Tenant};
 use event_schemas::job::Phase;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use projections::Name;
 use projections::matching_summary::{FoldedJob, ScoresFrom, Snapshots, UpTo};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
-use web::problem::{Code, Problem};
+use web::problem::Problem;
 use web::sse::Update;
 
 use super::super::engine::{Follower, Progress, TopicKey};
@@ -25,12 +23,11 @@ use super::super::{ChangeKind, POLL_INTERVAL};
 use super::stream_reader::StreamReader;
 use crate::ReadApi;
 use crate::errors::{from_summary_error, no_such_job};
-use crate::min_position::MinPosition;
 
 /// The progress of a matching job.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct StreamProgress {
-    /// From 0 to 100.
+    /// The progress of the whole job, from 0 to 100, as in `progress_percentage` of the job.
     pub percentage: f64,
     pub current_stage: Phase,
     pub estimated_completion_seconds: Option<u64>,
@@ -98,7 +95,7 @@ impl MatchingFollower {
         // A position beyond the head comes from another log or from before a restore, so it does not show what the
         // client has received.
         let received = after.filter(|after| *after <= api.head());
-        let folded = load_or_wait(api, tenant, job).await?;
+        let folded = api.job_fold(tenant, job).await?;
         let (latest, upto) = (folded.fold.latest.position, folded.position);
         let mut follower = Self {
             api: Arc::clone(api),
@@ -151,7 +148,7 @@ impl MatchingFollower {
 
     fn update_data(&self, summary: Summary, latest: Position) -> MatchingUpdate {
         let progress = StreamProgress {
-            percentage: percentage(&summary),
+            percentage: summary.progress_percentage,
             current_stage: summary.phase,
             estimated_completion_seconds: summary.eta_seconds,
         };
@@ -254,26 +251,4 @@ impl Follower for MatchingFollower {
             () = self.api.clock.sleep_until(self.poll_at) => {}
         }
     }
-}
-
-/// Loads the job, and waits for the read model if the job is in the log only: a browser opens the stream of a job that
-/// it has just created, and cannot send `X-Min-Position`.
-async fn load_or_wait(api: &ReadApi, tenant: &Tenant, job: JobId) -> Result<FoldedJob, Problem> {
-    match api.job_fold(tenant, job).await {
-        Err(problem) if problem.code == Code::NotFound => {
-            api.check_tenant(tenant, job).await?;
-            api.wait_for_models(&[Name::MatchingSummary], MinPosition(Some(api.head()))).await?;
-            api.job_fold(tenant, job).await
-        }
-        found => found,
-    }
-}
-
-/// The percentage of the candidates that are processed; 100 for a completed job.
-fn percentage(summary: &Summary) -> f64 {
-    if summary.status == Status::Completed {
-        return 100.0;
-    }
-    let total = summary.candidates_total.max(summary.vector_pass_total);
-    if total == 0 { 0.0 } else { summary.candidates_processed.min(total) as f64 * 100.0 / total as f64 }
 }

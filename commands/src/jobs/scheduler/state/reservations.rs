@@ -15,7 +15,7 @@ impl State {
         max: usize,
         now: Timestamp,
     ) -> Vec<(Work, WorkKind)> {
-        let capacity = |kind: &WorkKind| self.admission.capacity(*kind, now);
+        let capacity = |kind: &WorkKind| self.admission.capacity(tenant, *kind, now);
         let unlimited: Vec<WorkKind> =
             kinds.iter().copied().filter(|kind| capacity(kind) == usize::MAX).collect();
         let limited: Vec<(WorkKind, usize)> = kinds
@@ -30,7 +30,7 @@ impl State {
         for (work, kind) in &reserved {
             if let Some(item) = self.items.get_mut(work) {
                 item.reserved = true;
-                self.admission.reserve(*kind);
+                self.admission.reserve(tenant, *kind);
             }
         }
         reserved
@@ -53,7 +53,7 @@ impl State {
         if let Some(item) = self.items.get_mut(work)
             && std::mem::take(&mut item.reserved)
         {
-            self.admission.release(item.kind);
+            self.admission.release(&item.tenant, item.kind);
         }
         self.enqueue(work, now);
     }
@@ -91,8 +91,8 @@ impl State {
 
     /// Wakes workers for work that was not admitted before.
     fn wake_admitted(&mut self, now: Timestamp) {
-        for (kind, capacity) in self.admission.newly_available(now) {
-            self.ready_queue.wake(kind, capacity);
+        for (tenant, kind, capacity) in self.admission.newly_available(now) {
+            self.ready_queue.wake(&tenant, kind, capacity);
         }
     }
 }
