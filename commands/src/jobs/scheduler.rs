@@ -267,16 +267,6 @@ impl WorkBoard {
         self.locked().pending_retries()
     }
 
-    /// The latest sign of life of a present worker.
-    pub(crate) fn last_seen(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
-        self.locked().workers.last_seen(tenant, worker_id)
-    }
-
-    /// True if the worker is present and has open leases.
-    pub(crate) fn is_present_with_leases(&self, tenant: &Tenant, worker_id: &WorkerId) -> bool {
-        self.locked().workers.is_present_with_leases(tenant, worker_id)
-    }
-
     /// The leases of gone workers, by job.
     pub(crate) fn orphaned_leases(&self) -> Vec<OrphanedLeases> {
         self.locked().orphaned_leases()

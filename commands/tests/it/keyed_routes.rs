@@ -177,7 +177,7 @@ async fn on_matchmaking(app: &TestApp, table: &mut Table) {
         table.bare("fay", "leave_queue", ("DELETE", format!("/v1/matchmaking/queue/{}", id(&entry))));
         table.bare("ann", "block_user", ("PUT", "/v1/matchmaking/blocks/mallory".to_owned()));
         table.bare("ann", "unblock_user", ("DELETE", "/v1/matchmaking/blocks/trudy".to_owned()));
-        table.bare("ann", "unblock_user", ("DELETE", "/v1/matchmaking/blocks/nobody".to_owned()));
+        table.bare("ann", "unblock_user", ("DELETE", "/v1/matchmaking/blocks/stranger".to_owned()));
     }
     app.call("PUT", "/v1/matchmaking/blocks/trudy").user("ann").send().await.ok();
     const CHALLENGES: &str = "/v1/matchmaking/challenges";
@@ -241,7 +241,7 @@ async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     }
     app.put("/internal/workers/v", &json!({"kinds": ["extract_cutouts"]})).await.ok();
     app.put("/internal/pools/blitz", &json!({"window": 70})).await.ok();
-    for (method, user) in [("DELETE", "mallory"), ("PUT", "trudy"), ("PUT", "nobody")] {
+    for (method, user) in [("DELETE", "mallory"), ("PUT", "trudy"), ("PUT", "stranger")] {
         app.call(method, format!("/v1/matchmaking/blocks/{user}")).user("ann").send().await.ok();
     }
     for response in responses {

@@ -10,7 +10,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::{WorkerEnd, WorkerEvent};
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, Work, WorkerGone};
+use super::{Origin, Work, WorkBoard, WorkerGone};
 
 /// A worker without a heartbeat for a whole term.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,18 @@ pub struct OrphanedLeases {
     pub gone: WorkerGone,
     pub job_id: JobId,
     pub leases: Vec<(LeaseId, Work)>,
+}
+
+impl WorkBoard {
+    /// The latest sign of life of a present worker.
+    pub(crate) fn last_seen(&self, tenant: &Tenant, worker_id: &WorkerId) -> Option<Timestamp> {
+        self.locked().workers.last_seen(tenant, worker_id)
+    }
+
+    /// True if the worker is present and has open leases.
+    pub(crate) fn is_present_with_leases(&self, tenant: &Tenant, worker_id: &WorkerId) -> bool {
+        self.locked().workers.is_present_with_leases(tenant, worker_id)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
