@@ -90,20 +90,28 @@ async fn any_spoiled_file_is_healed_or_refused_by_name() {
         spoil(&server.data().join(name), how);
         let logged = server.log().len();
         if server.try_restart().await {
-            assert_eq!(answers(&server).await, before, "{} after {how:?}", name.display());
+            let now = answers(&server).await;
+            let (now_events, now_others) = now.split_last().unwrap();
+            let (events, others) = before.split_last().unwrap();
+            assert_eq!(now_others, others, "{} after {how:?}", name.display());
+            // Opening reads the newest segment only; of the others, a damaged event is refused when it is read.
+            let log = &server.log()[logged..];
+            let is_refused = now_events.as_str().unwrap().contains("\"status\":500")
+                && log.contains(&format!("{} at byte", name.file_name().unwrap().display()));
+            assert!(now_events == events || is_refused, "{} after {how:?}: {log}", name.display());
             server.terminate();
         } else {
             refused += 1;
-            let log = server.log()[logged..].to_owned();
-            let message = log.lines().last().unwrap_or_default();
+            server.kill();
+            let message = &server.log()[logged..];
             let file_name = name.file_name().unwrap().to_str().unwrap();
             let is_named = message.contains(file_name) || how == Spoil::Remove || message.contains(".head");
-            assert!(is_named, "{} after {how:?}: {log}", name.display());
+            assert!(is_named, "{} after {how:?}: {message}", name.display());
             let remedies = ["backup", "repair", "remove"];
             assert!(remedies.iter().any(|remedy| message.contains(remedy)), "{message}");
         }
     }
-    assert!(refused > 10, "only {refused} starts were refused");
+    assert!(refused > 5, "only {refused} starts were refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

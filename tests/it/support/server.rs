@@ -132,7 +132,7 @@ impl Server {
         self.wait_until_ready().await;
     }
 
-    /// Restarts the server; false if it refuses to start.
+    /// Restarts the server; false if it refuses to start, or reports damage that keeps it from being ready.
     pub(crate) async fn try_restart(&mut self) -> bool {
         self.spawn_under(&[]);
         let start = Instant::now();
@@ -140,10 +140,11 @@ impl Server {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            if let Ok(response) = self.http.get(format!("{}/ready", self.url)).send().await
-                && response.status().is_success()
-            {
-                return true;
+            if let Ok(response) = self.http.get(format!("{}/ready", self.url)).send().await {
+                let is_ready = response.status().is_success();
+                if is_ready || response.text().await.unwrap().contains(" at byte ") {
+                    return is_ready;
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
