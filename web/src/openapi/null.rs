@@ -9,6 +9,16 @@ pub(super) fn use_types(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(use_types),
         Value::Object(members) => {
             members.values_mut().for_each(use_types);
+            // A choice of one form is that form.
+            if let Some(Value::Array(forms)) = members.get("oneOf")
+                && let [Value::Object(only)] = forms.as_slice()
+            {
+                let only = only.clone();
+                members.remove("oneOf");
+                for (key, value) in only {
+                    members.entry(key).or_insert(value);
+                }
+            }
             let null = || serde_json::json!({ "type": "null" });
             let is_nullable = members.remove("nullable") == Some(Value::Bool(true));
             let only = members.get("allOf").and_then(Value::as_array).filter(|parts| parts.len() == 1);
@@ -74,8 +84,12 @@ mod tests {
                 serde_json::json!({"items": {"$ref": "#/components/schemas/Kind", "description": "a"}}),
             ),
             (
-                serde_json::json!({"oneOf": [{"type": "string"}], "nullable": true}),
-                serde_json::json!({"oneOf": [{"type": "string"}, {"type": "null"}]}),
+                serde_json::json!({"oneOf": [{"type": "string"}, {"type": "integer"}], "nullable": true}),
+                serde_json::json!({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}),
+            ),
+            (
+                serde_json::json!({"oneOf": [{"type": "string"}], "description": "a"}),
+                serde_json::json!({"type": "string", "description": "a"}),
             ),
             (serde_json::json!({"nullable": true}), serde_json::json!({})),
         ] {
