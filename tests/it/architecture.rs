@@ -16,7 +16,18 @@ const CRATES: &[CrateRules] = &[
     CrateRules {
         folder: "event-schemas",
         internal: &[],
-        external: Some(&["bytes", "schemars", "serde", "serde_json", "strum", "thiserror", "time", "uuid"]),
+        external: Some(&[
+            "bytes",
+            "schemars",
+            "serde",
+            "serde_json",
+            "strum",
+            "thiserror",
+            "time",
+            "unicode-normalization",
+            "unicode-properties",
+            "uuid",
+        ]),
     },
     CrateRules {
         folder: "domain",

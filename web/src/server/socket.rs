@@ -23,7 +23,7 @@ const RECHECK: Duration = Duration::from_secs(1);
 const DISCARDED_MAX: usize = 1 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// hyper's half of a connection. The responses that hyper writes by itself, to what is not HTTP, become problems.
+/// hyper's half of a connection. The responses of hyper to what is not HTTP become problems.
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
     /// What is still to be written in place of a response of hyper.

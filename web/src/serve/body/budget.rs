@@ -34,7 +34,7 @@ impl BodyBudget {
         Self(Arc::new(Shared { total_max, caller_max: total_max / 2, used: Mutex::default(), hasher }))
     }
 
-    /// The share of a request, empty at first. The caller is known by its credentials, or else by its address: who has
+    /// The share of a request, empty at first. The caller is known by its credentials, or else by its address: a caller that has
     /// neither a role nor the right credentials is refused before a body is read.
     pub(super) fn share(&self, request: &Request) -> Share {
         let credentials = [header::AUTHORIZATION.as_str(), "x-api-key"];
