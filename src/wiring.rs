@@ -261,7 +261,7 @@ fn matchmaking(commands: &Commands) -> Component {
             None => "no game service is configured".to_owned(),
             Some((0, 0)) => "the game service is available".to_owned(),
             Some((open, half_open)) => format!(
-                "the circuit breaker of the game service is open for {open} tenants and half-open for {half_open}; see GET /internal/retries"
+                "the circuit breaker of the game service is open (tenants: {open}) or half-open (tenants: {half_open}); see GET /internal/retries"
             ),
         };
         let detail = if status.is_stopped {

@@ -302,5 +302,5 @@ async fn open_circuit_breaker_is_shown_and_players_stay_queued() {
     let components = status["components"].as_array().unwrap();
     let component = components.iter().find(|component| component["name"] == "matchmaking").unwrap();
     let detail = component["detail"].as_str().unwrap();
-    assert!(detail.contains("16 searching") && detail.contains("is open until"), "{detail}");
+    assert!(detail.contains("16 searching") && detail.contains("is open (tenants: 1)"), "{detail}");
 }
