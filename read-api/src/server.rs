@@ -65,9 +65,12 @@ impl fmt::Debug for Component {
 /// The circuit breaker of an external service: the service's name, the state, and the number of openings in a row.
 pub type BreakerStatus = (&'static str, CircuitState, u32);
 
+type FindBreakers = dyn Fn(&Tenant) -> Vec<BreakerStatus> + Send + Sync;
+type FindLastSeen = dyn Fn(&Tenant, &WorkerId) -> Option<Timestamp> + Send + Sync;
+
 /// The circuit breakers of the external services, which each tenant has of its own.
 #[derive(Clone)]
-pub struct Breakers(Arc<dyn Fn(&Tenant) -> Vec<BreakerStatus> + Send + Sync>);
+pub struct Breakers(Arc<FindBreakers>);
 
 impl Breakers {
     /// `statuses` returns those of a tenant. It is called by reads, so it must not block.
@@ -98,7 +101,7 @@ impl fmt::Debug for Breakers {
 
 /// The latest sign of life of each worker: a heartbeat is not an event.
 #[derive(Clone)]
-pub struct LastSeen(Arc<dyn Fn(&Tenant, &WorkerId) -> Option<Timestamp> + Send + Sync>);
+pub struct LastSeen(Arc<FindLastSeen>);
 
 impl LastSeen {
     /// `find` returns none for a worker that is not present. It is called by reads, so it must not block.
