@@ -294,7 +294,10 @@ pub(super) fn read_header_of(
             file: segment_name(first),
             offset: 0,
             position: first,
-            what: format!("the segment belongs to the log {}, not to {log}", header.identity.id),
+            what: format!(
+                "the segment belongs to the log {}, not to {log}, which log.json names",
+                header.identity.id
+            ),
             remedy: RESTORE,
         });
     }

@@ -214,7 +214,7 @@ async fn export_refuses_a_file_it_cannot_continue() {
     }
     let (code, message) = failed(&matchbook(&["events", "export", "--url=http://127.0.0.1:1"]));
     assert_eq!(code, Some(69), "{message}");
-    assert!(message.contains("is the server running?"), "{message}");
+    assert!(message.contains("start the server with"), "{message}");
     let (code, message) = failed(&matchbook(&["events", "export", "--data", text(&at("nowhere"))]));
     assert_eq!(code, Some(2), "{message}");
 }
