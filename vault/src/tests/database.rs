@@ -34,7 +34,7 @@ async fn vault_moves_from_its_file_into_the_database() {
 }
 
 #[tokio::test]
-async fn interrupted_move_is_repeated_and_erases_nobody_anew() {
+async fn interrupted_move_is_repeated_and_erases_nothing() {
     let place = Place::database();
     let subjects = register(&Vault::open(&place.path()).await.unwrap(), &["ann", "bob"]).await;
     let copy = place.folder().join("copy");
@@ -90,7 +90,7 @@ async fn database_without_a_vault_cannot_be_backed_up() {
 }
 
 #[tokio::test]
-async fn lost_connection_heals_and_loses_nobody() {
+async fn lost_connection_heals_and_loses_nothing() {
     let server = PostgresServer::start();
     let place = Place::in_database(server.database());
     let file = register(&Vault::open(&place.path()).await.unwrap(), &["ann"]).await;
