@@ -185,7 +185,7 @@ impl<P: Projection> Replica<P> {
             }
         };
         self.context.slot.publish(&followed.generation);
-        self.context.tracker.set_generation(Some(number));
+        self.context.tracker.published(number);
         let (position, now) = (followed.generation.position(), self.context.clock.now());
         self.context.tracker.started(position, Timestamp::EPOCH, now);
         tracing::info!(projection = %P::NAME, generation = number, %position, "following a read model");

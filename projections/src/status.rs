@@ -158,8 +158,17 @@ impl StatusTracker {
         self.locked().meter = ProgressMeter::start(from, recorded_at, now);
     }
 
-    pub(crate) fn set_generation(&self, generation: Option<u64>) {
-        self.locked().generation = generation;
+    /// A generation is live, so it is no longer being built. Both change at once: otherwise a reader could see the new
+    /// generation and its rebuild.
+    pub(crate) fn published(&self, generation: u64) {
+        let mut inner = self.locked();
+        inner.generation = Some(generation);
+        inner.rebuild.take_if(|(built, _, _)| *built == generation);
+    }
+
+    /// No generation is live.
+    pub(crate) fn unpublished(&self) {
+        self.locked().generation = None;
     }
 
     pub(crate) fn advance(&self, at: Position, recorded_at: Timestamp, now: Timestamp) {
@@ -185,10 +194,6 @@ impl StatusTracker {
     /// Forgets a rebuild that is not continued. The error of a failed one stays.
     pub(crate) fn rebuild_abandoned(&self) {
         self.locked().rebuild.take_if(|(_, _, failed)| failed.is_none());
-    }
-
-    pub(crate) fn rebuild_finished(&self) {
-        self.locked().rebuild = None;
     }
 
     pub(crate) fn position(&self) -> Position {

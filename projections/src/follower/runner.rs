@@ -191,7 +191,7 @@ impl Runner {
                 if let Err(error) = writer.target.withdraw().await {
                     tracing::error!(projection = %self.context.followed.name, %error, "a damaged generation could not be removed; delete it manually");
                 }
-                self.context.tracker.set_generation(None);
+                self.context.tracker.unpublished();
             }
         }
         self.state = RunnerState::Closed { retry_at };
@@ -322,7 +322,6 @@ impl Runner {
             let failure = Failure::storage(writer.position(), error.to_string());
             return self.context.tracker.rebuild_failed(failure);
         }
-        self.context.tracker.rebuild_finished();
         let context = self.context.clone();
         self.change_state(|state| match state {
             RunnerState::Paused(old) => {
@@ -371,7 +370,7 @@ impl Runner {
 async fn publish(context: &RunnerContext, writer: &mut Writer) -> Result<(), SqlError> {
     writer.publish().await?;
     let number = writer.target.number();
-    context.tracker.set_generation(Some(number));
+    context.tracker.published(number);
     tracing::info!(projection = %context.followed.name, generation = number, position = %writer.position(), "a read model is complete");
     Ok(())
 }

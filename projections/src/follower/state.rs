@@ -39,7 +39,7 @@ pub(super) async fn open_state(context: &RunnerContext) -> Result<(RunnerState, 
     let mut writer = Writer::new(opened, context.followed, context.clock.clone());
     if writer.is_published() {
         writer.target.publish();
-        context.tracker.set_generation(Some(writer.target.number()));
+        context.tracker.published(writer.target.number());
     }
     context.tracker.rebuild_abandoned();
     let state = start_running(context, writer);
