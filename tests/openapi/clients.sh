@@ -36,7 +36,8 @@ spectral lint --ruleset tests/openapi/spectral.yaml --fail-severity=warn "$docum
 
 # With this option it fails if anything is left out.
 rm -rf "$home/python"
-openapi-python-client generate --path "$document" --output-path "$home/python" --fail-on-warning
+openapi-python-client generate --path "$document" --output-path "$home/python" --config tests/openapi/python-client.yaml \
+  --fail-on-warning
 (cd "$home/python" && mypy --strict matchbook_client)
 
 openapi-typescript "$document" --output "$home/node/client.ts"
