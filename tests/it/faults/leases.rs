@@ -55,5 +55,11 @@ async fn work_of_a_dead_worker_is_done_once_by_another() {
     assert_eq!((&shown["candidates_processed"], &shown["matches_found"]), (&json!(10), &json!(1)));
     let all = events(&server, &job).await;
     assert_summary_matches_events(&shown, &all);
-    assert_eq!(all.iter().filter(|event| event["type"] == "MatchRequestLeaseExpired").count(), 3);
+    // A lease and its worker time out at once, and either can be recorded first.
+    let ended = |event: &Value| match event["type"].as_str() {
+        Some("MatchRequestLeaseExpired") => 1,
+        Some("JobWorkerLost") => event["data"]["lease_ids"].as_array().map_or(0, Vec::len),
+        _ => 0,
+    };
+    assert_eq!(all.iter().map(ended).sum::<usize>(), 3);
 }
