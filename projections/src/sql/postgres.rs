@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Postgres};
+use tokio::runtime::Handle;
 
 use super::statement::{Value, for_keys};
 use super::{Batch, SqlError};
@@ -114,6 +115,8 @@ pub(crate) struct SchemaStore {
     url: PostgresUrl,
     /// For statements outside of any schema.
     control: PgPool,
+    /// Removes old generations: the thread of the live read models may end before they are removed.
+    runtime: Handle,
 }
 
 impl SchemaStore {
@@ -127,7 +130,7 @@ impl SchemaStore {
             .idle_timeout(IDLE)
             .acquire_timeout(CONNECT_TIMEOUT)
             .connect_lazy_with(options.clone());
-        Self { url: PostgresUrl(Arc::new(options)), control }
+        Self { url: PostgresUrl(Arc::new(options)), control, runtime: Handle::current() }
     }
 
     pub(crate) fn url(&self) -> &PostgresUrl {
@@ -351,10 +354,9 @@ impl Schema {
 
     /// Removes the schema in the background, unless another server writes it. If that fails, the next start removes it.
     pub(super) fn remove_retired(&self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (name, store) = (self.name.clone(), self.store.clone());
         let (pools, is_foreign) = ([self.readers.clone(), self.writer.clone()], self.term.is_none());
-        runtime.spawn(async move {
+        self.store.runtime.spawn(async move {
             for pool in pools {
                 pool.close().await;
             }

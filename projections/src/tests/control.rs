@@ -240,3 +240,18 @@ async fn writer_waits_for_a_live_read_model_that_is_far_behind() {
     models.wait_for(&others, position, TIMEOUT).await.unwrap();
     assert_eq!(models.slow_down(0).now_or_never(), Some(()));
 }
+
+#[tokio::test]
+async fn shutdown_after_a_rebuild_leaves_one_generation() {
+    let (store, history) = (TestStore::new(), History::new());
+    let position = history.job_created(job(1), None).await;
+    for _ in 0..8 {
+        let models = open(&store, &history).await;
+        reach(&models, position).await;
+        let number = models.rebuild(Name::Jobs).await.unwrap();
+        until(async || status(&models, Name::Jobs).generation == Some(number)).await;
+        models.shutdown().await;
+        drop(models);
+        until(async || store.numbers(Name::Jobs).await == [number]).await;
+    }
+}
