@@ -12,6 +12,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use web::http_client;
 
 use crate::failure::Failure;
 
@@ -40,16 +41,11 @@ fn server_url(text: &str) -> Result<String, String> {
     let example = "write it as http://127.0.0.1:8080";
     let url = reqwest::Url::parse(text).map_err(|error| format!("it is not a URL ({error}); {example}"))?;
     match url.scheme() {
-        "http" if url.query().is_some() || url.fragment().is_some() => {
+        "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
             Err(format!("it must end after the path; {example}"))
         }
-        "http" => Ok(text.trim_end_matches('/').to_owned()),
-        "https" => Err(
-            "https is not supported: run the command on the server's machine, or through a tunnel such as \
-             `ssh -L 8080:127.0.0.1:8080 HOST`"
-                .to_owned(),
-        ),
-        scheme => Err(format!("`{scheme}:` is not http; {example}")),
+        "http" | "https" => Ok(text.trim_end_matches('/').to_owned()),
+        scheme => Err(format!("`{scheme}:` is neither http nor https; {example}")),
     }
 }
 
@@ -63,10 +59,14 @@ pub struct Client {
 
 impl Client {
     pub fn new(server: Server) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
+        let cannot =
+            |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot create an HTTP client: {error}"));
+        let url = reqwest::Url::parse(&server.url).map_err(|error| cannot(&error))?;
+        let http = http_client::builder(&url)
+            .map_err(|error| cannot(&error))?
             .connect_timeout(Duration::from_secs(5))
             .build()
-            .map_err(|error| Failure::Failed(format!("cannot create an HTTP client: {error}")))?;
+            .map_err(|error| cannot(&error))?;
         Ok(Self { server, http, has_responded: Arc::default() })
     }
 
@@ -266,17 +266,17 @@ mod tests {
         for (text, reason) in [
             ("nonsense", "not a URL"),
             ("", "not a URL"),
-            ("localhost:8080", "`localhost:` is not http"),
+            ("localhost:8080", "`localhost:` is neither http nor https"),
             ("127.0.0.1:8080", "not a URL"),
             ("http://", "not a URL"),
             ("http://127.0.0.1:99999", "not a URL"),
             ("http://127.0.0.1:8080/?a=b", "must end after the path"),
-            ("https://matchbook.example", "https is not supported"),
         ] {
             let error = server_url(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
         assert_eq!(server_url("http://[::1]:8080/"), Ok("http://[::1]:8080".to_owned()));
+        assert_eq!(server_url("https://matchbook.example/"), Ok("https://matchbook.example".to_owned()));
         assert_eq!(server_url("http://proxy/matchbook/"), Ok("http://proxy/matchbook".to_owned()));
     }
 }

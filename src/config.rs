@@ -61,7 +61,7 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_JWT_KEY_FILES", value_name = "FILE", value_delimiter = ',')]
     pub jwt_key_files: Vec<PathBuf>,
 
-    /// The identity provider's public keys (a JWKS), such as `http://identity:9000/jwks.json`: fetched every minute, and when a token names a key that is not known. https is not supported: put a proxy in front of a provider that needs it
+    /// The identity provider's public keys (a JWKS), such as `https://identity.example/jwks.json`: fetched every minute, and when a token names a key that is not known
     #[arg(long, env = "MATCHBOOK_JWKS_URL", value_name = "URL")]
     pub jwks_url: Option<String>,
 
@@ -168,7 +168,7 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_MATCHMAKING", value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub matchmaking: bool,
 
-    /// The service that creates the games of matches, such as `http://games:9000`: it is called by `POST {url}/games`. https is not supported: put a proxy in front of a service that needs it. Without a service, matches have no game
+    /// The service that creates the games of matches, such as `http://games:9000`: it is called by `POST {url}/games`. Without a service, matches have no game
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_URL", value_name = "URL", hide_env_values = true)]
     pub game_service_url: Option<String>,
 
@@ -176,7 +176,7 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_GAME_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "3s", value_parser = duration)]
     pub game_service_timeout: Duration,
 
-    /// The rating service of the tenants, such as `http://ratings:9000`: it is called by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which returns `{"rating": 1640}`, or 404 for an unknown player. https is not supported: put a proxy in front of a service that needs it. Without a service, and if it fails, ratings come from the results of the players
+    /// The rating service of the tenants, such as `http://ratings:9000`: it is called by `GET {url}/ratings/{tenant}/{user_id}?pool_key=…`, which returns `{"rating": 1640}`, or 404 for an unknown player. Without a service, and if it fails, ratings come from the results of the players
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_URL", value_name = "URL", hide_env_values = true)]
     pub rating_service_url: Option<String>,
 

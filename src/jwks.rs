@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Url};
 use web::caller::{Auth, Jwks};
+use web::http_client;
 
 use crate::failure::Failure;
 
@@ -28,10 +29,10 @@ impl JwksClient {
     /// An address that cannot be used.
     pub(crate) fn new(url: &str) -> Result<Self, Failure> {
         let refused = |reason: &dyn std::fmt::Display| Failure::Usage(format!("--jwks-url: {reason}"));
-        let url = Url::parse(url).ok().filter(|url| url.scheme() == "http" && url.has_host()).ok_or_else(|| {
-            refused(&"the address must have the form http://host:port/path; https is not supported, so put a proxy before a provider that needs it")
-        })?;
-        let http = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
+        let url = http_client::address(url)
+            .ok_or_else(|| refused(&"the address must have the form https://host:port/path, or http://"))?;
+        let http = http_client::builder(&url).map_err(|error| refused(&error))?;
+        let http = http.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
         Ok(Self { http: http.map_err(|error| refused(&error))?, url })
     }
 

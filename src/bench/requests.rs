@@ -73,7 +73,8 @@ impl Requests {
             Failure::Disk(format!("cannot create a folder in {}: {error}", self.folder.display()))
         })?;
         let process = ServerProcess::start(program, &folder).await?;
-        let mut server = MeasuredServer { process, client: Client::new(), in_flight: self.in_flight };
+        let client = process.client()?;
+        let mut server = MeasuredServer { process, client, in_flight: self.in_flight };
         let memory_idle = server.process.memory();
         let create = server.cost(0..self.jobs, MeasuredServer::create).await?;
         let changes = ["collecting", "extracting", "matching", "evidence", "completed"]

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use matchbook::failure::Failure;
+use web::http_client;
 
 /// The timeout for the start of the server.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ impl ServerProcess {
             Failure::Failed(format!("{}: {message}: {error}", program.display()))
         })?;
         let server = Self { child, url: format!("http://{address}") };
-        let (client, since) = (Client::new(), Instant::now());
+        let (client, since) = (server.client()?, Instant::now());
         while since.elapsed() < START_TIMEOUT {
             let answer = client.get(format!("{}/ready", server.url)).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
@@ -56,6 +57,15 @@ impl ServerProcess {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Err(Failure::Unreachable("the server did not become ready".to_owned()))
+    }
+
+    /// A client of the server that keeps its connections.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let failed =
+            |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot create an HTTP client: {error}"));
+        let address = reqwest::Url::parse(&self.url).map_err(|error| failed(&error))?;
+        let client = http_client::builder(&address).map_err(|error| failed(&error))?;
+        client.pool_max_idle_per_host(1_024).build().map_err(|error| failed(&error))
     }
 
     /// The CPU time that it has used so far.

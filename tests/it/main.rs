@@ -13,6 +13,7 @@ mod cluster;
 mod crash_recovery;
 mod faults;
 mod foreign_events;
+mod identity_provider;
 mod malformed_requests;
 mod matchmaking;
 mod operations;

@@ -1,6 +1,7 @@
 //! Support for the integration tests: the real program, started on a free port with a temporary folder.
 
 pub(crate) mod arena;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod external_services;
 pub(crate) mod fault_report;

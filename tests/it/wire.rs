@@ -29,34 +29,6 @@ pub(crate) async fn serving(arguments: &[&str]) -> (Server, u16) {
     (Server::start(&arguments).await, port)
 }
 
-/// A certificate for a server on this machine, with the authority that signed it.
-struct Certificates {
-    folder: tempfile::TempDir,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let key = || rcgen::KeyPair::generate().unwrap();
-        let (authority_key, server_key) = (key(), key());
-        let mut authority = rcgen::CertificateParams::new([]).unwrap();
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority_certificate = authority.self_signed(&authority_key).unwrap();
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let server = rcgen::CertificateParams::new(names).unwrap().signed_by(&server_key, &issuer).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-        write("ca.pem", authority_certificate.pem());
-        write("server.pem", server.pem());
-        write("server.key", server_key.serialize_pem());
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-}
-
 /// Both crates install a default TLS provider in the process, even without TLS, and `eventstore` fails if there is one
 /// already. It installs the provider in a background task, which has finished once a call has returned.
 fn install_eventstore_provider() {

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::problem::{Code, FieldError, Problem};
 
-pub use batch::{Batch, is_ndjson};
+pub use batch::{Batch, NDJSON, is_ndjson};
 
 const MEDIA_TYPE: &str = "application/json";
 

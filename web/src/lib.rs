@@ -113,6 +113,7 @@
 pub mod caller;
 mod durations;
 pub mod etag;
+pub mod http_client;
 pub mod idempotency;
 pub mod json;
 pub mod negotiation;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, Response, Url};
+use web::http_client;
 
 /// The timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -14,12 +15,12 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidService {
     /// The address is not shown, because it may contain a password.
-    #[error(
-        "the address must have the form http://host:port; https is not supported, so put a proxy before a service that needs it"
-    )]
+    #[error("the address must have the form http://host:port or https://host:port")]
     Address,
     #[error("the HTTP client cannot be created: {0}")]
-    Client(reqwest::Error),
+    Client(#[from] reqwest::Error),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// The reason why there is no response. The texts are predicates of the service and contain no address.
@@ -49,19 +50,13 @@ impl From<reqwest::Error> for TransportError {
 
 /// An address that paths can be added to.
 pub(crate) fn address(text: &str) -> Result<Url, InvalidService> {
-    // Checked before a path is added: `http://` alone would take the path for a host.
-    let url = Url::parse(text).map_err(|_| InvalidService::Address)?;
-    if url.scheme() == "http" && url.has_host() { Ok(url) } else { Err(InvalidService::Address) }
+    http_client::address(text).ok_or(InvalidService::Address)
 }
 
-/// A client whose calls, with their responses, end within `timeout`.
-pub(crate) fn client(timeout: Duration) -> Result<Client, InvalidService> {
-    Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(InvalidService::Client)
+/// A client of this address whose calls, with their responses, end within `timeout`.
+pub(crate) fn client(address: &Url, timeout: Duration) -> Result<Client, InvalidService> {
+    let builder = http_client::builder(address)?.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    Ok(builder.redirect(reqwest::redirect::Policy::none()).build()?)
 }
 
 /// Reads the whole of a short response.

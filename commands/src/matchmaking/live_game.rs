@@ -103,7 +103,7 @@ impl LiveGame {
         let base = http::address(&settings.url)?;
         let games = format!("{}/games", base.as_str().trim_end_matches('/'));
         let games = Url::parse(&games).map_err(|_| InvalidService::Address)?;
-        let client = http::client(settings.timeout)?;
+        let client = http::client(&games, settings.timeout)?;
         Ok(Self { client, games })
     }
 

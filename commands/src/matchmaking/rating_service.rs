@@ -51,7 +51,8 @@ impl RatingService {
     /// # Errors
     /// [`InvalidService`] if the address is not valid.
     pub fn new(settings: &Settings) -> Result<Self, InvalidService> {
-        let (base, client) = (http::address(&settings.url)?, http::client(settings.timeout)?);
+        let base = http::address(&settings.url)?;
+        let client = http::client(&base, settings.timeout)?;
         Ok(Self { client, base })
     }
 

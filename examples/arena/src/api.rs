@@ -63,6 +63,8 @@ impl Api {
     /// # Errors
     /// If the system does not allow to create a client.
     pub fn new(server: &str, token: Option<String>) -> Result<Self, reqwest::Error> {
+        // Without one, reqwest panics. It may be installed already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(3))
             .user_agent(concat!("matchbook-arena/", env!("CARGO_PKG_VERSION")))

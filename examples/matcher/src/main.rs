@@ -78,8 +78,7 @@ struct CheckArgs {
 /// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
 fn server_url(text: &str) -> Result<String, String> {
     match reqwest::Url::parse(text) {
-        // Built without TLS: a worker runs next to its server, or behind a proxy for TLS.
-        Ok(url) if url.scheme() == "http" => Ok(text.trim_end_matches('/').to_owned()),
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
         Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
         Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
     }

@@ -20,7 +20,7 @@ use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
-use web::json::{Json, is_ndjson};
+use web::json::{Json, NDJSON, is_ndjson};
 use web::negotiation::preferred;
 use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
@@ -34,10 +34,8 @@ use super::history::EventDto;
 use crate::ReadApi;
 use crate::errors::from_read_error;
 
-const NDJSON: &str = "application/x-ndjson";
-
 /// The media types of the list: a page, or lines under each of their names.
-const MEDIA_TYPES: &[&str] = &["application/json", NDJSON, "application/ndjson", "application/jsonl"];
+const MEDIA_TYPES: &[&str] = &["application/json", NDJSON[0], NDJSON[1], NDJSON[2], NDJSON[3]];
 
 /// The number of events scanned to fill a page, after which a shorter page with a cursor is returned.
 const SCAN_MAX: usize = 100_000;
@@ -82,7 +80,7 @@ impl ApiResponse for EventsResponse {
     fn meta() -> MetaResponses {
         let page =
             MetaMediaType { content_type: "application/json", schema: Api::<Page<EventDto>>::schema_ref() };
-        let lines = MetaMediaType { content_type: NDJSON, schema: Api::<EventDto>::schema_ref() };
+        let lines = MetaMediaType { content_type: NDJSON[0], schema: Api::<EventDto>::schema_ref() };
         MetaResponses {
             responses: vec![MetaResponse {
                 description: "A page; for `Accept: application/x-ndjson` one event per line",

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::{Certificates, ExpectedState, serving};
+use super::super::{ExpectedState, serving};
 use super::crates::{
     Client, Error, EventData, Position, ReadAllOptions, ReadStream, ReadStreamOptions, RecordedEvent,
     RetryOptions, StreamPosition, SubscribeToAllOptions, SubscribeToStreamOptions, Subscription,
     SubscriptionEvent, SubscriptionFilter,
 };
 use super::{SCHEME, appending, connect, expected, is_caught_up, stream_of, wrong};
+use crate::support::certificates::Certificates;
 use crate::support::server::Server;
 
 pub(super) async fn serving_with_client() -> (Server, Client) {

@@ -11,15 +11,13 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use super::{Json, MEDIA_TYPE, check_encoding, essence, parse, parse_body, reader};
 use crate::problem::{Code, Problem};
 
-const LINES: &str = "application/x-ndjson";
-
-/// Other names of the same.
-const LINES_TOO: [&str; 3] = ["application/ndjson", "application/jsonl", "application/x-jsonlines"];
+/// The media types of NDJSON, the usual one first.
+pub const NDJSON: [&str; 4] =
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
 
 /// Whether the media type is one of NDJSON.
 pub fn is_ndjson(media_type: &str) -> bool {
-    let essence = essence(media_type);
-    essence == LINES || LINES_TOO.contains(&essence.as_str())
+    NDJSON.contains(&essence(media_type).as_str())
 }
 
 /// Up to `MAX` items, as a JSON array or as NDJSON: one JSON value per line.
@@ -74,7 +72,8 @@ fn schema_of<T: Type>() -> MetaSchema {
 
 fn unsupported_type(what: &str) -> Problem {
     let detail = format!(
-        "this path does not accept a body of {what}; send {MEDIA_TYPE}, or {LINES} with one item per line"
+        "this path does not accept a body of {what}; send {MEDIA_TYPE}, or {} with one item per line",
+        NDJSON[0]
     );
     Problem::new(Code::UnsupportedMediaType, detail)
 }

@@ -9,14 +9,12 @@ use tokio::time::Instant;
 use super::{Layers, origin};
 use crate::caller::limits::{Quotas, Turn};
 use crate::caller::{Authentication, Caller, Identity, TicketHash, bad_credentials};
+use crate::json;
 use crate::problem::Problem;
 use crate::routes::Route;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::sse::OpenStream;
 use crate::stream_permit::{PermitSlot, StreamPermit};
-
-/// The media types of responses that may be streams of lines.
-const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
 /// Reads of the whole log, which no other parameter marks as costly.
 const AUDIT: &str = "/audit/";
@@ -113,7 +111,7 @@ impl Layers {
             if let (Some(stream), Some(permit)) = (opened, permit.take()) {
                 stream.govern(permit);
             }
-        } else if is_lines(&response) {
+        } else if response.content_type().is_some_and(json::is_ndjson) {
             let permit = self.stream_permit(&identity.caller, Shutdown::never())?;
             let body = lines(response.take_body(), permit);
             response.set_body(body);
@@ -133,11 +131,6 @@ impl Layers {
 
 fn is_web_socket(request: &Request) -> bool {
     request.header(header::UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
-}
-
-fn is_lines(response: &Response) -> bool {
-    let content_type = response.content_type().unwrap_or_default();
-    LINES.iter().any(|lines| content_type.starts_with(lines))
 }
 
 /// Lines until the permit ends. A range of events that is cut short must not look complete.

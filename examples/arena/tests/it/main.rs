@@ -33,6 +33,7 @@ impl RunningArena {
         let rules = GameRules { strengths: Strengths::new(1), length, aborted_share: 0.0 };
         let arena = Arc::new(Arena::new(rules, reporter));
         tokio::spawn(service::serve(Arc::clone(&arena), listener));
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self { arena, url, http: Client::new() }
     }
 
