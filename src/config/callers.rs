@@ -15,7 +15,7 @@ pub struct CallerSettings {
     #[arg(long, env = "MATCHBOOK_CALLER_COSTLY_READS_PER_MINUTE", value_name = "NUMBER")]
     caller_costly_reads_per_minute: Option<u32>,
 
-    /// The most open streams of a caller: server-sent events, WebSockets, and lines of `/audit/events`. Default: 1,000 with keys, no limit on an open server
+    /// The most open streams of a caller: server-sent events, WebSockets, lines of `/audit/events`, and long polls. Default: 1,000 with keys, no limit on an open server
     #[arg(long, env = "MATCHBOOK_CALLER_STREAMS_MAX", value_name = "NUMBER")]
     caller_streams_max: Option<u32>,
 }

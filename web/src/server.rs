@@ -3,7 +3,7 @@
 //! poem's own server has no limits against slow or hostile clients: it sets no timer, so a connection that sends half a
 //! header stays open for ever. This one drives hyper directly.
 
-mod newcomers;
+mod connections;
 mod refusal;
 mod socket;
 
@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shutdown::{self, Shutdown};
-use newcomers::{Newcomer, Newcomers};
+use connections::{Connection, Connections, ResponseBody};
 use socket::Socket;
 
 pub use socket::ClientSide;
@@ -44,8 +44,8 @@ pub struct Bounds {
     pub header_timeout: Duration,
     /// The largest header of a request.
     pub header_bytes: usize,
-    /// The most open connections. For another one, the oldest connection without a request is closed; if all have one, it waits
-    /// in the listen backlog.
+    /// The most open connections. For another one, a connection without a request in progress is closed, of the address with the
+    /// most connections; if all have one, it waits in the listen backlog.
     pub connections_max: u32,
     /// The longest time that sent data may stay unacknowledged by the client.
     pub stall_timeout: Duration,
@@ -104,19 +104,19 @@ async fn accept_loop(
     shutdown: Shutdown,
 ) {
     let slots = Arc::new(Semaphore::new(bounds.connections_max as usize));
-    let newcomers = Newcomers::default();
+    let connections = Connections::default();
     let (abort, aborted) = shutdown::channel();
     let server = Arc::new(HttpServer { endpoint, bounds, shutdown: shutdown.clone(), aborted });
     let mut pause = PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &slots, &newcomers) => accepted,
+            accepted = accept(&listener, &slots, &connections) => accepted,
             () = shutdown.requested() => break,
         };
         match accepted {
             Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
-                tokio::spawn(server.clone().serve(stream, remote, slot, newcomers.add()));
+                tokio::spawn(server.clone().serve(stream, remote, slot, connections.add(remote.ip())));
             }
             Err(error) if is_client_error(&error) => {}
             Err(error) => {
@@ -129,9 +129,9 @@ async fn accept_loop(
     // Connections in the backlog are accepted as well: if they were refused, their clients would not know the outcome of
     // requests that they have sent already.
     for _ in 0..BACKLOG {
-        let accepted = tokio::time::timeout(Duration::ZERO, accept(&listener, &slots, &newcomers)).await;
+        let accepted = tokio::time::timeout(Duration::ZERO, accept(&listener, &slots, &connections)).await;
         let Ok(Ok((stream, remote, slot))) = accepted else { break };
-        tokio::spawn(server.clone().serve(stream, remote, slot, newcomers.add()));
+        tokio::spawn(server.clone().serve(stream, remote, slot, connections.add(remote.ip())));
     }
     drop(listener);
     let all_closed = slots.acquire_many(bounds.connections_max);
@@ -146,12 +146,12 @@ async fn accept_loop(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-    newcomers: &Newcomers,
+    connections: &Connections,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let (stream, remote) = listener.accept().await?;
     loop {
         if slots.available_permits() == 0 {
-            newcomers.close_oldest();
+            connections.close_idle();
         }
         let slot = tokio::time::timeout(CLOSING, slots.clone().acquire_owned());
         if let Ok(slot) = slot.await {
@@ -181,18 +181,18 @@ impl HttpServer {
         stream: TcpStream,
         remote: SocketAddr,
         slot: OwnedSemaphorePermit,
-        newcomer: Arc<Newcomer>,
+        open: Connection,
     ) {
         metrics::gauge!(CONNECTIONS).increment(1.0);
         tokio::select! {
-            () = self.clone().connection(stream, remote, newcomer) => {}
+            () = self.clone().connection(stream, remote, open) => {}
             () = self.aborted.requested() => {}
         }
         metrics::gauge!(CONNECTIONS).decrement(1.0);
         drop(slot);
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, newcomer: Arc<Newcomer>) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, open: Connection) {
         let Ok(local) = stream.local_addr() else { return };
         if let Err(error) = prepare(&stream, self.bounds.stall_timeout) {
             tracing::debug!(%error, %remote, "a connection was closed before it was served");
@@ -201,15 +201,18 @@ impl HttpServer {
         let stream = Arc::new(stream);
         let has_read = Arc::new(AtomicBool::new(false));
         let service = hyper::service::service_fn({
-            let (server, newcomer) = (self.clone(), newcomer.clone());
+            let (server, open) = (self.clone(), &open);
             let (stream, has_read) = (stream.clone(), has_read.clone());
             move |request: hyper::Request<Incoming>| {
-                newcomer.request();
+                let _in_progress = open.request();
                 has_read.store(false, Ordering::Relaxed);
                 let (server, stream) = (server.clone(), stream.clone());
                 async move {
+                    let sent = |response: poem::Response| {
+                        hyper::Response::from(response).map(|body| ResponseBody { body, _in_progress })
+                    };
                     if let Some(problem) = refusal::of_host(&request) {
-                        return Ok(problem.into_response().into());
+                        return Ok(sent(problem.into_response()));
                     }
                     let from = (LocalAddr(local.into()), RemoteAddr(remote.into()));
                     let is_http1 = request.version() <= Version::HTTP_11;
@@ -219,7 +222,7 @@ impl HttpServer {
                     if is_http1 && server.shutdown.is_requested() && !response.status().is_informational() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
-                    Ok::<hyper::Response<_>, Infallible>(response.into())
+                    Ok::<_, Infallible>(sent(response))
                 }
             }
         });
@@ -250,11 +253,15 @@ impl HttpServer {
                 }
                 () = &mut first_request, if awaits_first => {
                     awaits_first = false;
-                    if !newcomer.has_request() {
+                    if !open.has_had_request() {
                         return refuse_slow(&stream, &has_read).await;
                     }
                 }
-                () = newcomer.closing(), if !newcomer.has_request() => return,
+                () = open.closing() => {
+                    if open.is_idle() {
+                        return;
+                    }
+                }
                 () = &mut ending, if is_open => {
                     is_open = false;
                     connection.as_mut().graceful_shutdown();

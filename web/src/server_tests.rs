@@ -39,6 +39,12 @@ fn websocket(socket: WebSocket) -> impl IntoResponse {
     })
 }
 
+#[handler]
+fn endless() -> Response {
+    let first = futures_util::stream::once(async { Ok::<_, io::Error>("first\n") });
+    Response::builder().body(Body::from_bytes_stream(first.chain(futures_util::stream::pending())))
+}
+
 async fn start(route: Route, bounds: Bounds) -> RunningServer {
     let route = route.at("/echo", post(echo)).at("/ws", get(websocket));
     let mut settings = Settings::new(Auth::open(Now::new(|| Timestamp::EPOCH)), Routes::default());
@@ -195,19 +201,47 @@ async fn websocket_works() {
 }
 
 #[tokio::test]
-async fn connection_over_the_limit_waits_for_a_slot() {
-    let running = start(Route::new(), Bounds { connections_max: 1, ..Bounds::default() }).await;
+async fn connection_over_the_limit_waits_while_requests_are_in_progress() {
+    let (reached, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let bounds = Bounds { connections_max: 1, ..Bounds::default() };
+    let running = start(blocking_route(reached.clone(), release.clone()), bounds).await;
     let request = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
     let mut first = connect(&running).await;
-    // A response shows that the first connection has its slot.
-    first.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
-    assert_ne!(first.read_u8().await.unwrap(), 0);
+    first.write_all(b"GET /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    reached.notified().await;
     let mut second = connect(&running).await;
     second.write_all(request.as_bytes()).await.unwrap();
-    let mut byte = [0];
-    assert!(second.try_read(&mut byte).is_err());
-    drop(first);
+    let waiting = tokio::time::timeout(3 * CLOSING, second.readable()).await;
+    assert!(waiting.is_err(), "the second connection has no slot");
+    release.notify_one();
+    assert!(read_to_end(&mut first).await.ends_with("held"));
     assert!(read_to_end(&mut second).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn idle_connections_of_an_address_make_room_for_others() {
+    let bounds = Bounds { connections_max: 4, header_timeout: 10 * TIMEOUT, ..Bounds::default() };
+    let running = start(Route::new().at("/endless", get(endless)), bounds).await;
+    let mut streaming = connect(&running).await;
+    streaming.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_ne!(streaming.read_u8().await.unwrap(), 0);
+    // Each had a request, and stays open.
+    let mut idle = Vec::new();
+    for _ in 0..12 {
+        let mut stream = connect(&running).await;
+        stream.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(TIMEOUT, stream.read_exact(&mut answer)).await;
+        read.unwrap().unwrap();
+        idle.push(stream);
+    }
+    assert!(read_to_end(&mut idle[0]).await.ends_with("hi"));
+    // The response is still being sent.
+    let mut rest = [0; 4096];
+    assert_ne!(streaming.read(&mut rest).await.unwrap(), 0);
+    let open =
+        tokio::time::timeout(CLOSING, async { while streaming.read(&mut rest).await.unwrap() != 0 {} });
+    assert!(open.await.is_err(), "the stream was closed");
 }
 
 /// A route that signals when it is reached, and then waits for `release`.

@@ -196,14 +196,16 @@ impl Callers {
         })
     }
 
-    /// The place of one more open stream of the caller.
+    /// The place of one more open stream or long poll of the caller.
     ///
     /// # Errors
     /// 429 if the caller has too many.
     pub(crate) fn stream(&self, caller: &CallerId) -> Result<OwnedSemaphorePermit, Problem> {
         self.state(caller).streams.clone().try_acquire_owned().map_err(|_| {
             let max = self.limits.streams.unwrap_or_default();
-            let detail = format!("this caller has {max} open streams; close one before it opens another");
+            let detail = format!(
+                "this caller has {max} open streams and long polls; close one before it opens another"
+            );
             Problem::rate_limited(detail, Duration::from_secs(1))
         })
     }

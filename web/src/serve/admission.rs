@@ -1,17 +1,21 @@
 //! Who sends a request, and what the caller may use for it: its quotas, a turn for a costly read, a place for a stream.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use futures_util::stream;
 use poem::http::{Method, StatusCode, header};
 use poem::{Body, Request, Response};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{Layers, origin};
-use crate::caller::limits::{Quotas, Turn};
-use crate::caller::{Authentication, Caller, Identity, TicketHash, bad_credentials};
+use crate::caller::limits::{Callers, Quotas, Turn};
+use crate::caller::{Authentication, Caller, CallerId, Identity, TicketHash, bad_credentials};
 use crate::json;
 use crate::problem::Problem;
-use crate::routes::Route;
+use crate::routes::{Route, RouteLimits};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::sse::OpenStream;
 use crate::stream_permit::{PermitSlot, StreamPermit};
@@ -28,6 +32,8 @@ pub(super) struct Admission {
     identity: Option<Identity>,
     is_costly: bool,
     stream: Option<AdmittedStream>,
+    /// The place of a long poll, which holds a connection as a stream does.
+    _long_poll: Option<OwnedSemaphorePermit>,
 }
 
 /// What a stream gets when its response is sent.
@@ -60,7 +66,7 @@ impl Layers {
         };
         request.set_data(Authentication(identity.clone().map(|identity| identity.caller)));
         let Ok(identity) = identity else {
-            return Ok(Admission { identity: None, is_costly: false, stream: None });
+            return Ok(Admission { identity: None, is_costly: false, stream: None, _long_poll: None });
         };
         if !route.is_some_and(|route| UNLIMITED.contains(&&*route.template)) {
             self.callers.count(&identity.caller.id(), is_costly, quotas)?;
@@ -79,7 +85,9 @@ impl Layers {
             request.set_data(permit.clone());
             stream = Some(AdmittedStream { path: request.uri().path().to_owned(), permit, ticket });
         }
-        Ok(Admission { identity: Some(identity), is_costly, stream })
+        let is_long_poll = route.is_some_and(|route| route.limits == RouteLimits::LongPoll);
+        let long_poll = is_long_poll.then(|| self.callers.stream(&identity.caller.id())).transpose()?;
+        Ok(Admission { identity: Some(identity), is_costly, stream, _long_poll: long_poll })
     }
 
     /// Waits for the turn of a costly read.
@@ -113,8 +121,9 @@ impl Layers {
             }
         } else if response.content_type().is_some_and(json::is_ndjson) {
             let permit = self.stream_permit(&identity.caller, Shutdown::never())?;
-            let body = lines(response.take_body(), permit);
-            response.set_body(body);
+            let (body, callers) = (response.take_body(), self.callers.clone());
+            let costly = admission.is_costly.then(|| (callers, identity.caller.id()));
+            response.set_body(lines(body, permit, costly));
         }
         Ok(response)
     }
@@ -133,16 +142,27 @@ fn is_web_socket(request: &Request) -> bool {
     request.header(header::UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
-/// Lines until the permit ends. A range of events that is cut short must not look complete.
-fn lines(body: Body, permit: StreamPermit) -> Body {
+/// Lines until the permit ends. A range of events that is cut short must not look complete. Each part of a costly read waits
+/// for its turn; a client that reads slowly has none meanwhile.
+fn lines(body: Body, permit: StreamPermit, costly: Option<(Arc<Callers>, CallerId)>) -> Body {
     let chunks = body.into_bytes_stream().boxed();
-    Body::from_bytes_stream(stream::unfold((chunks, permit), |(mut chunks, permit)| async move {
-        let chunk = tokio::select! {
-            chunk = chunks.next() => chunk?,
-            end = permit.ended() => Err(std::io::Error::other(end.event())),
-        };
-        Some((chunk, (chunks, permit)))
-    }))
+    Body::from_bytes_stream(stream::unfold(
+        (chunks, permit, costly),
+        |(mut chunks, permit, costly)| async move {
+            let next = async {
+                let _turn = match &costly {
+                    Some((callers, caller)) => callers.turn(caller, Duration::MAX).await.ok(),
+                    None => None,
+                };
+                chunks.next().await
+            };
+            let chunk = tokio::select! {
+                chunk = next => chunk?,
+                end = permit.ended() => Err(std::io::Error::other(end.event())),
+            };
+            Some((chunk, (chunks, permit, costly)))
+        },
+    ))
 }
 
 /// Whether the read computes its result from the log.

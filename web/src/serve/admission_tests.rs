@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use poem::http::{Method, StatusCode};
 use poem::test::{TestClient, TestResponse};
 use poem_openapi::param::Path;
-use poem_openapi::payload::PlainText;
+use poem_openapi::payload::{Binary, PlainText};
 use poem_openapi::{OpenApi, OpenApiService};
 use serde_json::{Value, json};
 
@@ -50,10 +50,23 @@ impl Things {
         Ok(Json(body.0))
     }
 
+    #[oai(path = "/audit/lines", method = "get")]
+    async fn lines(&self, _caller: Caller) -> Result<Lines, Problem> {
+        Ok(Lines::Open(Binary(poem::Body::from_bytes_stream(futures_util::stream::iter(
+            ["1\n", "2\n", "3\n"].map(Ok::<_, std::io::Error>),
+        )))))
+    }
+
     #[oai(path = "/ready", method = "get")]
     async fn ready(&self) -> Result<Json<String>, Problem> {
         Ok(Json("ready".to_owned()))
     }
+}
+
+#[derive(poem_openapi::ApiResponse)]
+enum Lines {
+    #[oai(status = 200, content_type = "application/x-ndjson")]
+    Open(Binary<poem::Body>),
 }
 
 fn now() -> event_schemas::time::Timestamp {
@@ -134,6 +147,34 @@ async fn failed_stream_and_head_do_not_use_a_ticket_up() {
     ] {
         let path = format!("/things/{id}/stream?ticket={ticket}");
         assert_eq!(status(&client, method.clone(), &path).await, expected, "{method} {id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_polls_of_a_caller_take_places_of_streams() {
+    let client = client(&keys(), CallerLimits { streams: Some(2), ..CallerLimits::default() });
+    let poll = || {
+        let request = client.post("/poll").header("authorization", bearer()).content_type("text/plain");
+        async { request.body("a").send().await.0.status() }
+    };
+    let statuses = futures_util::future::join_all([poll(), poll(), poll()]).await;
+    assert_eq!(statuses, [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS]);
+    assert_eq!(poll().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn reader_that_stops_reading_lines_leaves_their_turn_to_others() {
+    let client = client(&keys(), CallerLimits::default());
+    let read = || client.get("/audit/lines").header("authorization", bearer()).send();
+    let mut stopped = Vec::new();
+    for _ in 0..20 {
+        let mut lines = read().await.0.into_body().into_bytes_stream();
+        assert_eq!(lines.next().await.unwrap().unwrap(), "1\n");
+        stopped.push(lines);
+    }
+    read().await.assert_text("1\n2\n3\n").await;
+    for mut lines in stopped {
+        assert_eq!(lines.next().await.unwrap().unwrap(), "2\n");
     }
 }
 
