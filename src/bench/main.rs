@@ -1,5 +1,6 @@
 //! `matchbook-bench`: measures a running server over its API, and the event log alone.
 
+mod attacks;
 #[cfg(feature = "eventstore")]
 mod cluster;
 mod log;
@@ -49,6 +50,8 @@ enum Bench {
     Matchmaking(matchmaking::Matchmaking),
     /// Measure the CPU time that a server takes for each command, match and read, and compare servers
     Requests(requests::Requests),
+    /// Measure what honest clients notice while an attacker is at work, for each kind of attack
+    Attacks(attacks::Attacks),
     /// Measure opening a large log, its memory, and the first access to its streams
     Open(open::Open),
     /// Measure appends and reads of the log on a cluster
@@ -81,6 +84,7 @@ impl Bench {
             Self::Log(log) => log.run(json).await,
             Self::Matchmaking(matchmaking) => matchmaking.run(json).await,
             Self::Requests(requests) => requests.run(json).await,
+            Self::Attacks(attacks) => attacks.run(json).await,
             Self::Open(open) => open.run(json).await,
             #[cfg(feature = "eventstore")]
             Self::Cluster(cluster) => cluster.run(json).await,

@@ -72,7 +72,7 @@ impl Requests {
         let folder = tempfile::tempdir_in(&self.folder).map_err(|error| {
             Failure::Disk(format!("cannot create a folder in {}: {error}", self.folder.display()))
         })?;
-        let process = ServerProcess::start(program, &folder).await?;
+        let process = ServerProcess::start(program, &folder, &[]).await?;
         let client = process.client()?;
         let mut server = MeasuredServer { process, client, in_flight: self.in_flight };
         let memory_idle = server.process.memory();

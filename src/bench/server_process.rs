@@ -23,6 +23,12 @@ pub(crate) fn beside_this() -> Result<PathBuf, Failure> {
     Ok(this.with_file_name("matchbook"))
 }
 
+/// An address of this machine with a port that nothing uses.
+pub(crate) fn free_address() -> Result<String, Failure> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    Ok(address.map_err(|error| Failure::Failed(error.to_string()))?.to_string())
+}
+
 /// A server in its own process, which is killed when this is dropped.
 pub(crate) struct ServerProcess {
     child: Child,
@@ -30,12 +36,12 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub(crate) async fn start(program: &Path, folder: &TempDir) -> Result<Self, Failure> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = port.map_err(|error| Failure::Failed(error.to_string()))?.to_string();
+    /// Starts the program with further arguments, and waits until it is ready.
+    pub(crate) async fn start(program: &Path, folder: &TempDir, arguments: &[&str]) -> Result<Self, Failure> {
+        let address = free_address()?;
         let mut command = Command::new(program);
         command.args(["serve", "--log=warn", "--reserve-bytes=0", "--listen", &address, "--data"]);
-        command.arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg(folder.path()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
         // The settings of this environment are for another server.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MATCHBOOK_") {

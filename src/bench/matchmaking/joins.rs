@@ -42,7 +42,7 @@ enum JoinResult {
 }
 
 pub(super) async fn measure(folder: &TempDir, rate: u32, lasts: Duration) -> Result<Figures, Failure> {
-    let mut server = ServerProcess::start(&server_process::beside_this()?, folder).await?;
+    let mut server = ServerProcess::start(&server_process::beside_this()?, folder, &[]).await?;
     let client = server.client()?;
     let url = format!("{}/v1/matchmaking/queue", server.url);
     let players = WARM_UP + (lasts.as_secs_f64() * f64::from(rate)) as u64;
