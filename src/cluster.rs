@@ -16,7 +16,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// Another process has the lock, or the disk fails.
-pub fn lock(folder: &Path) -> Result<File, Failure> {
+fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join("lock");
     let cannot = |error: std::io::Error| Failure::Disk(format!("cannot lock {}: {error}", path.display()));
     let mut file =
@@ -37,12 +37,23 @@ pub fn lock(folder: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Connects, and waits for a cluster that cannot be reached: it may be starting, or electing a leader. Returns also the URL
-/// without its credentials, and the health of the connection.
+/// A connected log.
+#[derive(Debug)]
+pub struct OpenedCluster {
+    pub log: Log,
+    /// The URL without its credentials.
+    pub address: String,
+    pub connection: Component,
+    /// The lock on the data folder.
+    pub lock: File,
+}
+
+/// Locks the data folder and connects. Waits for a cluster that cannot be reached: it may be starting, or electing a leader.
 ///
 /// # Errors
-/// Errors that waiting does not solve: credentials, certificates, an incompatible server.
-pub async fn open(url: ClusterUrl) -> Result<(Log, String, Component), Failure> {
+/// Another process has the folder; errors that waiting does not solve: credentials, certificates, an incompatible server.
+pub async fn open(url: ClusterUrl, folder: &Path) -> Result<OpenedCluster, Failure> {
+    let lock = lock(folder)?;
     for option in url.unknown_options() {
         tracing::warn!(option, "unknown option in the URL of the event log");
     }
@@ -54,8 +65,8 @@ pub async fn open(url: ClusterUrl) -> Result<(Log, String, Component), Failure> 
         head = %connected.head,
         "connected to the event log"
     );
-    let (address, health) = (log.url().to_string(), component(log.clone()));
-    Ok((Log::new(log), address, health))
+    let (address, connection) = (log.url().to_string(), component(log.clone()));
+    Ok(OpenedCluster { log: Log::new(log), address, connection, lock })
 }
 
 /// Connects without waiting.

@@ -40,11 +40,16 @@ impl FromStr for ClusterUrl {
     }
 }
 
-pub fn lock(_: &Path) -> Result<File, Failure> {
-    Err(Failure::Usage(NotBuilt.to_string()))
+/// A connected log.
+#[derive(Debug)]
+pub struct OpenedCluster {
+    pub log: Log,
+    pub address: String,
+    pub connection: Component,
+    pub lock: File,
 }
 
-pub async fn open(url: ClusterUrl) -> Result<(Log, String, Component), Failure> {
+pub async fn open(url: ClusterUrl, _: &Path) -> Result<OpenedCluster, Failure> {
     match url {}
 }
 

@@ -24,7 +24,7 @@ use web::caller::Auth;
 use web::shutdown::Shutdown;
 
 use crate::api::{Api, Slowdown};
-use crate::cluster;
+use crate::cluster::{self, OpenedCluster};
 use crate::config::{Config, EventLogUrl};
 use crate::failure::{Failure, open_failure};
 use crate::metrics;
@@ -284,9 +284,9 @@ async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
     warn_if_shared(&config.data);
     refuse_backup(config)?;
     if let Some(EventLogUrl::Cluster(url)) = &config.event_log {
-        let lock = Some(cluster::lock(&config.data)?);
-        let (log, address, connection) = cluster::open(url.clone()).await?;
-        return Ok(OpenedLog { log, embedded: None, address, connection: Some(connection), lock });
+        let OpenedCluster { log, address, connection, lock } = cluster::open(url.clone(), &config.data).await?;
+        let (connection, lock) = (Some(connection), Some(lock));
+        return Ok(OpenedLog { log, embedded: None, address, connection, lock });
     }
     let log = open_embedded(config, clock).await?;
     let address = format!("embedded:{}", config.events_folder().display());
