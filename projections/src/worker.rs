@@ -51,9 +51,7 @@ impl From<WorkerEnd> for WorkerPresence {
 
 /// The latest exit or loss of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "WorkerEnd")]
 pub struct LastEnd {
-    #[schemars(with = "WorkerPresence")]
     pub end: WorkerEnd,
     pub at: Timestamp,
     pub exit_code: Option<i64>,

@@ -100,7 +100,8 @@ pub(crate) fn reference<T: JsonSchema>() -> MetaSchemaRef {
 pub(crate) fn register<T: JsonSchema>(registry: &mut Registry) {
     let name = T::schema_name();
     registry.create_schema::<T, _>(name.clone().into_owned(), |registry| {
-        let mut generator = SchemaSettings::draft2020_12().into_generator();
+        // As it is written, so a member that is always there is required, also if it may be null.
+        let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
         let schema = T::json_schema(&mut generator);
         let definitions = Definitions(generator.take_definitions(true));
         for (name, schema) in definitions.named() {

@@ -1,8 +1,11 @@
+use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use insta::assert_json_snapshot;
 use poem::test::{TestClient, TestResponse};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi, OpenApiService};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::*;
@@ -13,7 +16,7 @@ use crate::json::{Created, Json};
 use crate::openapi::document;
 use crate::paging::{Cursor, Limit, Page};
 use crate::schema::Api;
-use crate::value::{ApiPosition, ApiTimestamp};
+use crate::value::ApiTimestamp;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -25,13 +28,13 @@ struct Create {
     since: Option<ApiTimestamp>,
 }
 
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Thing {
     id: String,
     tenant: String,
     user: String,
     key: Option<String>,
-    position: ApiPosition,
+    position: Position,
 }
 
 struct Things;
@@ -56,18 +59,18 @@ impl Things {
         caller: Caller,
         #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         request: Json<Create>,
-    ) -> Result<Created<Thing>, Problem> {
+    ) -> Result<Created<Api<Thing>>, Problem> {
         caller.require(Role::Worker | Role::Service)?;
         let key = key.0.map(|key| idempotency(&caller, "POST /things", &key, &request.0));
         Ok(Created {
             location: format!("/things/{}", request.name),
-            body: Thing {
+            body: Api(Thing {
                 id: request.name.clone(),
                 tenant: caller.tenant.to_string(),
                 user: caller.user()?.to_string(),
                 key: key.map(|key| key.key.to_string()),
-                position: ApiPosition(event_schemas::ids::Position(7)),
-            },
+                position: Position(7),
+            }),
         })
     }
 

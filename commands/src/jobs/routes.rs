@@ -16,7 +16,7 @@ use super::Jobs;
 
 pub use analysis::AnalysisCommands;
 pub use image_matches::MatchesCommands;
-pub use job::JobCommands;
+pub use job::{ChangedPhase, CreatedJob, JobCommands};
 pub use matching::MatchingCommands;
 pub use work::WorkCommands;
 pub use worker::WorkerCommands;

@@ -10,7 +10,6 @@ use event_schemas::player::{PlayerEvent, PlayerQueued};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use serde::Serialize;
-use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use super::Matchmaking;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
@@ -23,18 +22,18 @@ const PAGE_EVENTS: u64 = 256;
 #[serde(untagged)]
 pub(crate) enum ConflictingActivity {
     Entry {
-        id: UuidParam<EntryId>,
-        entry_id: UuidParam<EntryId>,
+        id: EntryId,
+        entry_id: EntryId,
         status: EntryStatus,
-        pool_keys: Vec<TextId<PoolKey>>,
-        queued_at: ApiTimestamp,
-        expires_at: ApiTimestamp,
+        pool_keys: Vec<PoolKey>,
+        queued_at: Timestamp,
+        expires_at: Timestamp,
         #[serde(skip_serializing_if = "Option::is_none")]
-        match_id: Option<UuidParam<GameMatchId>>,
+        match_id: Option<GameMatchId>,
     },
     Match {
-        id: UuidParam<GameMatchId>,
-        match_id: UuidParam<GameMatchId>,
+        id: GameMatchId,
+        match_id: GameMatchId,
         status: GameMatchStatus,
     },
 }
@@ -43,13 +42,13 @@ impl ConflictingActivity {
     fn entry(entry: &Entry, status: EntryStatus, match_id: Option<GameMatchId>) -> Self {
         let PlayerQueued { entry_id, pools, expires_at, .. } = &entry.queued;
         Self::Entry {
-            id: (*entry_id).into(),
-            entry_id: (*entry_id).into(),
+            id: *entry_id,
+            entry_id: *entry_id,
             status,
-            pool_keys: pools.iter().map(|pool| pool.pool_key.clone().into()).collect(),
-            queued_at: entry.queued_at.into(),
-            expires_at: (*expires_at).into(),
-            match_id: match_id.map(Into::into),
+            pool_keys: pools.iter().map(|pool| pool.pool_key.clone()).collect(),
+            queued_at: entry.queued_at,
+            expires_at: *expires_at,
+            match_id,
         }
     }
 }
@@ -180,7 +179,7 @@ impl Matchmaking {
             }
             PlayerActivity::ReservedForChallenge { match_id, .. } => {
                 let status = self.match_status(match_id).await?;
-                Some(ConflictingActivity::Match { id: match_id.into(), match_id: match_id.into(), status })
+                Some(ConflictingActivity::Match { id: match_id, match_id, status })
             }
         })
     }

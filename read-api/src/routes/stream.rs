@@ -2,27 +2,31 @@
 
 use std::sync::Arc;
 
+use event_schemas::time::Timestamp;
 use poem::Request;
 use poem_openapi::param::{Header, Path, Query};
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::caller::{Auth, Caller};
 use web::json::Json;
 use web::path;
 use web::problem::Problem;
+use web::schema::Api;
 use web::sse::{self, StreamResponse};
-use web::value::{ApiPosition, ApiTimestamp};
+use web::value::ApiPosition;
 
 use super::Tag;
 use crate::ReadApi;
 use crate::stream::{MatchingFollower, MatchingUpdate};
 
 /// A ticket that opens one stream.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StreamTicket {
     /// Send it as `?ticket=`.
     pub ticket: String,
     /// The time until which it must be used first.
-    pub expires_at: ApiTimestamp,
+    pub expires_at: Timestamp,
 }
 
 /// The response to a request for a ticket.
@@ -30,7 +34,7 @@ pub struct StreamTicket {
 pub enum TicketResponse {
     /// To be used within a minute
     #[oai(status = 201)]
-    Ticket(Json<StreamTicket>),
+    Ticket(Json<Api<StreamTicket>>),
 }
 
 /// Routes for streams of summaries and for tickets.
@@ -85,9 +89,9 @@ impl StreamRoutes {
             .data::<Auth>()
             .ok_or_else(|| Problem::internal(&"tickets are served outside web::serve::layers"))?;
         let ticket = auth.ticket(caller, path.0)?;
-        Ok(TicketResponse::Ticket(Json(StreamTicket {
+        Ok(TicketResponse::Ticket(Json(Api(StreamTicket {
             ticket: ticket.ticket,
-            expires_at: ApiTimestamp(ticket.expires_at),
-        })))
+            expires_at: ticket.expires_at,
+        }))))
     }
 }

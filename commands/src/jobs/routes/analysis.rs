@@ -6,18 +6,20 @@ use std::sync::Arc;
 use domain::job::analysis::url;
 use domain::job::history::Status as JobStatus;
 use domain::job::{Action, pipeline};
-use event_schemas::ids::{JobId, VideoId};
+use event_schemas::ids::{JobId, Position, VideoId};
 use event_schemas::job::{JobKind, JobSource, Phase};
+use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use web::json::{Accepted, Json};
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
 
 use crate::engine::problem::{self, text_of};
 use crate::engine::write_request::{Users, WriteRequest};
@@ -44,31 +46,31 @@ impl Example for StartAnalysis {
 }
 
 /// The analysis of a video.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AnalysisStarted {
-    id: UuidParam<JobId>,
-    job_id: UuidParam<JobId>,
-    video_id: TextId<VideoId>,
+    id: JobId,
+    job_id: JobId,
+    video_id: VideoId,
     url: String,
-    status: Api<JobStatus>,
-    phase: Api<Phase>,
+    status: JobStatus,
+    phase: Phase,
     /// The display name of the phase.
     current_stage: String,
     /// From 0 to 100.
     progress_percentage: f64,
     attempt: u32,
-    created_at: ApiTimestamp,
+    created_at: Timestamp,
     /// Log position of this state. Send it as `X-Min-Position` to read at least this state.
-    position: ApiPosition,
+    position: Position,
 }
 
 /// A cancelled analysis.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AnalysisCancelled {
-    id: UuidParam<JobId>,
-    job_id: UuidParam<JobId>,
-    status: Api<JobStatus>,
-    position: ApiPosition,
+    id: JobId,
+    job_id: JobId,
+    status: JobStatus,
+    position: Position,
 }
 
 /// The write routes of analyses.
@@ -87,7 +89,7 @@ impl AnalysisCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<StartAnalysis>,
-    ) -> Result<Accepted<AnalysisStarted>, Problem> {
+    ) -> Result<Accepted<Api<AnalysisStarted>>, Problem> {
         let video_id =
             url::video_id(&body.0.url).map_err(|error| Problem::unprocessable("url", error.to_string()))?;
         let cause = request.cause(&self.0.engine, "POST /api/v1/analysis", &body.0).await?;
@@ -103,7 +105,7 @@ impl AnalysisCommands {
             tokio::spawn(async move { analyses::start(&jobs, &cause, &video_id, source).await }.boxed());
         let (is_new, analysis) = starting.await.map_err(|error| Problem::internal(&error))??;
         let body = AnalysisStarted::from(analysis);
-        let location = format!("/api/v1/analysis/{}", *body.id);
+        let (location, body) = (format!("/api/v1/analysis/{}", body.id), Api(body));
         Ok(if is_new { Accepted::New { location, body } } else { Accepted::Existing { location, body } })
     }
 
@@ -113,7 +115,7 @@ impl AnalysisCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
-    ) -> Result<Json<AnalysisCancelled>, Problem> {
+    ) -> Result<Json<Api<AnalysisCancelled>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         if self.0.job(&request.caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
             return Err(no_such_job());
@@ -121,30 +123,26 @@ impl AnalysisCommands {
         let route = format!("POST /api/v1/analysis/{job}/cancel");
         let cause = request.cause(&self.0.engine, &route, &Value::Null).await?;
         let executed = self.0.execute_job(job, &cause, Action::Cancel { reason: None }).await;
-        let position = executed.map_err(problem::from_execute_error)?.position.into();
-        Ok(Json(AnalysisCancelled {
-            id: job.into(),
-            job_id: job.into(),
-            status: Api(JobStatus::Cancelled),
-            position,
-        }))
+        let position = executed.map_err(problem::from_execute_error)?.position;
+        let status = JobStatus::Cancelled;
+        Ok(Json(Api(AnalysisCancelled { id: job, job_id: job, status, position })))
     }
 }
 
 impl From<Analysis> for AnalysisStarted {
     fn from(analysis: Analysis) -> Self {
         Self {
-            id: analysis.job_id.into(),
-            job_id: analysis.job_id.into(),
-            video_id: TextId(analysis.video_id),
+            id: analysis.job_id,
+            job_id: analysis.job_id,
+            video_id: analysis.video_id,
             url: analysis.url,
-            status: JobStatus::of(JobKind::VideoAnalysis, analysis.phase).into(),
-            phase: analysis.phase.into(),
+            status: JobStatus::of(JobKind::VideoAnalysis, analysis.phase),
+            phase: analysis.phase,
             current_stage: pipeline::display_name(analysis.phase).to_owned(),
             progress_percentage: analysis.progress_percentage,
             attempt: analysis.attempt,
-            created_at: analysis.created_at.into(),
-            position: analysis.position.into(),
+            created_at: analysis.created_at,
+            position: analysis.position,
         }
     }
 }

@@ -15,10 +15,13 @@ use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::json::{Batch, Json};
 use web::problem::Problem;
+use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, LooseTextId, ScoreValue, TextId, UuidParam};
+use web::value::{ApiTimestamp, LooseTextId, ScoreValue, TextId};
 
 use crate::engine::command_context::occurred_at;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed};
@@ -63,13 +66,13 @@ impl poem_openapi::types::Example for NewMatch {
 }
 
 /// The result of a batch of matches.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MatchesReported {
     /// The number of new matches.
     accepted: u64,
     /// The number of known matches, in the job or repeated in the batch; their first report counts.
     duplicates: u64,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The evidence of a match.
@@ -87,12 +90,12 @@ impl poem_openapi::types::Example for AttachEvidence {
 }
 
 /// A match with its evidence.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EvidenceAttached {
-    job_id: UuidParam<JobId>,
-    match_id: TextId<ImageMatchId>,
+    job_id: JobId,
+    match_id: ImageMatchId,
     evidence_path: String,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The write routes of image matches.
@@ -111,7 +114,7 @@ impl MatchesCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewMatch>,
-    ) -> Result<Json<MatchesReported>, Problem> {
+    ) -> Result<Json<Api<MatchesReported>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let Batch(matches) = body;
         let (commands, is_large) = (self.clone(), request.is_large);
@@ -137,7 +140,7 @@ impl MatchesCommands {
         job_id: Path<String>,
         match_id: Path<String>,
         body: Json<AttachEvidence>,
-    ) -> Result<Json<EvidenceAttached>, Problem> {
+    ) -> Result<Json<Api<EvidenceAttached>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let match_id: ImageMatchId = web::path::text("match_id", &match_id)?;
         let availability = self.0.job(&request.caller.tenant, job).await?.availability;
@@ -152,8 +155,8 @@ impl MatchesCommands {
         let stream = StreamId::image_match(job, &match_id);
         let executed =
             self.0.image_matches.execute(&stream, &cause, Command { job: availability, action }).await;
-        let position = executed.map_err(problem::from_execute_error)?.position.into();
-        Ok(Json(EvidenceAttached { job_id: job.into(), match_id: match_id.into(), evidence_path, position }))
+        let position = executed.map_err(problem::from_execute_error)?.position;
+        Ok(Json(Api(EvidenceAttached { job_id: job, match_id, evidence_path, position })))
     }
 }
 
@@ -179,7 +182,7 @@ impl MatchesCommands {
         request: &WriteRequest<Workers>,
         job: JobId,
         matches: Vec<NewMatch>,
-    ) -> Result<Json<MatchesReported>, Problem> {
+    ) -> Result<Json<Api<MatchesReported>>, Problem> {
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let route = format!("POST /jobs/{job}/matches");
         let cause = request.cause_of_batch(&self.0.engine, &route, &matches).await?;
@@ -187,11 +190,11 @@ impl MatchesCommands {
         let matches = matches.into_iter().enumerate().map(|(index, new)| dated_match(now, index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
         let (accepted, position) = self.report_matches(job, job_ref.availability, &cause, matches).await?;
-        Ok(Json(MatchesReported {
+        Ok(Json(Api(MatchesReported {
             accepted: accepted as u64,
             duplicates: count.saturating_sub(accepted) as u64,
-            position: position.unwrap_or(job_ref.position).into(),
-        }))
+            position: position.unwrap_or(job_ref.position),
+        })))
     }
 
     /// Records the new matches, each in its shard. Returns their number, and the position from which the whole batch is

@@ -10,16 +10,19 @@ use event_schemas::envelope::Cause;
 use event_schemas::ids::{JobId, Position};
 use event_schemas::job::{JobCreated, JobKind, Phase};
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 use web::json::{Created, Json};
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, UuidParam};
+use web::value::{ApiTimestamp, UuidParam};
 
 use crate::engine::answers::Answer;
 use crate::engine::execute::{CachedStream, ExecuteError};
@@ -55,19 +58,19 @@ impl poem_openapi::types::Example for CreateJob {
 }
 
 /// A job as it was created.
-#[derive(Debug, Object)]
-struct CreatedJob {
-    id: UuidParam<JobId>,
-    job_id: UuidParam<JobId>,
-    kind: Api<JobKind>,
-    #[oai(skip_serializing_if_is_none)]
-    name: Option<String>,
-    metadata: Value,
-    phase: Api<Phase>,
-    attempt: u32,
-    created_at: ApiTimestamp,
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CreatedJob {
+    pub id: JobId,
+    pub job_id: JobId,
+    pub kind: JobKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub metadata: Value,
+    pub phase: Phase,
+    pub attempt: u32,
+    pub created_at: Timestamp,
     /// Log position of the job's creation. Send it as `X-Min-Position` to read your own write.
-    position: ApiPosition,
+    pub position: Position,
 }
 
 /// A phase to set.
@@ -89,12 +92,12 @@ impl poem_openapi::types::Example for ChangePhase {
 }
 
 /// The phase of a job after the command.
-#[derive(Debug, Object)]
-struct ChangedPhase {
-    id: UuidParam<JobId>,
-    job_id: UuidParam<JobId>,
-    phase: Api<Phase>,
-    position: ApiPosition,
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedPhase {
+    pub id: JobId,
+    pub job_id: JobId,
+    pub phase: Phase,
+    pub position: Position,
 }
 
 /// The write routes of jobs.
@@ -109,14 +112,14 @@ impl JobCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<CreateJob>,
-    ) -> Result<Created<CreatedJob>, Problem> {
+    ) -> Result<Created<Api<CreatedJob>>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /jobs", &body.0).await?;
         // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
         // disconnects.
         let commands = self.clone();
         let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await }.boxed());
         let job = creating.await.map_err(|error| Problem::internal(&error))??;
-        Ok(Created { location: format!("/jobs/{}", *job.id), body: job })
+        Ok(Created { location: format!("/jobs/{}", job.id), body: Api(job) })
     }
 
     /// Set a job's phase
@@ -128,7 +131,7 @@ impl JobCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Json<ChangePhase>,
-    ) -> Result<Json<ChangedPhase>, Problem> {
+    ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
@@ -145,7 +148,7 @@ impl JobCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
-    ) -> Result<Json<ChangedPhase>, Problem> {
+    ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         self.0.job(&request.caller.tenant, job).await?;
         let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/cancel"), &Value::Null).await?;
@@ -163,12 +166,12 @@ impl JobCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         job_id: Path<String>,
-    ) -> Result<Json<ChangedPhase>, Problem> {
+    ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let job_ref = self.0.job(&request.caller.tenant, job).await?;
         let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/retry"), &Value::Null).await?;
         if let Some(resumed) = self.retry_parked(job, &cause, job_ref.kind).await? {
-            return Ok(Json(resumed));
+            return Ok(Json(Api(resumed)));
         }
         let earlier = self.0.jobs.repeated(&StreamId::job(job), &cause).await;
         if earlier.map_err(problem::from_execute_error)?.is_none() {
@@ -232,12 +235,7 @@ impl JobCommands {
         if kind != JobKind::ProductVideoMatching {
             return Ok(None);
         }
-        let changed = |phase, position: Position| ChangedPhase {
-            id: job.into(),
-            job_id: job.into(),
-            phase: Api(phase),
-            position: position.into(),
-        };
+        let changed = |phase, position| ChangedPhase { id: job, job_id: job, phase, position };
         // A retry of a failed job leaves an answer, too, without a phase.
         let earlier = self.0.engine.earlier_answer(cause).await?;
         if let Some(Answer { position, details: Some(phase) }) = earlier {
@@ -267,15 +265,15 @@ impl JobCommands {
     async fn job_as_created(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
         let Creation { created, at, position } = self.0.creation(job_id).await?;
         Ok(CreatedJob {
-            id: job_id.into(),
-            job_id: job_id.into(),
-            kind: created.kind.into(),
+            id: job_id,
+            job_id,
+            kind: created.kind,
             name: created.name,
             metadata: created.metadata.to_value(),
-            phase: Api(Phase::Queued),
+            phase: Phase::Queued,
             attempt: 1,
-            created_at: at.into(),
-            position: position.into(),
+            created_at: at,
+            position,
         })
     }
 
@@ -285,7 +283,7 @@ impl JobCommands {
         cause: &Cause,
         command: Command,
         phase: Phase,
-    ) -> Result<Json<ChangedPhase>, Problem> {
+    ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let executed = self.0.jobs.execute(&StreamId::job(job), cause, command).await;
         let executed = executed.map_err(problem::from_execute_error)?;
         let position = match phase {
@@ -293,7 +291,6 @@ impl JobCommands {
             Phase::Queued => self.0.position_after_retry(cause, job, executed).await?,
             _ => executed.position,
         };
-        let position = position.into();
-        Ok(Json(ChangedPhase { id: job.into(), job_id: job.into(), phase: Api(phase), position }))
+        Ok(Json(Api(ChangedPhase { id: job, job_id: job, phase, position })))
     }
 }

@@ -12,10 +12,13 @@ use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::{Example, ParseFromJSON, ToJSON};
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::json::{Batch, Json};
 use web::problem::Problem;
+use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, LooseTextId, TextId, UuidParam};
+use web::value::{ApiTimestamp, LooseTextId, TextId, UuidParam};
 
 use crate::engine::execute::Executed;
 use crate::engine::off_runtime::off_runtime;
@@ -139,11 +142,11 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 /// The result of a batch that is accepted as a whole.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct BatchAccepted {
     /// The number of items in the batch, including known ones, which were not recorded again.
     accepted: u64,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The write routes of matching jobs.
@@ -159,7 +162,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewProduct>,
-    ) -> Result<Json<BatchAccepted>, Problem> {
+    ) -> Result<Json<Api<BatchAccepted>>, Problem> {
         let register = |_, new: NewProduct| {
             let image = |new: NewImage| ProductImage { img_id: new.img_id.0, url: new.url };
             let images = new.images.into_iter().map(image).collect();
@@ -175,7 +178,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewVideo>,
-    ) -> Result<Json<BatchAccepted>, Problem> {
+    ) -> Result<Json<Api<BatchAccepted>>, Problem> {
         let register = |index, new: NewVideo| {
             let frame =
                 |new: NewFrame| VideoFrame { frame_id: new.frame_id.0, timestamp_ms: new.timestamp_ms };
@@ -205,7 +208,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewRequest>,
-    ) -> Result<Json<BatchAccepted>, Problem> {
+    ) -> Result<Json<Api<BatchAccepted>>, Problem> {
         let issue = |_, new: NewRequest| {
             let request = MatchRequested {
                 request_id: new.request_id.0,
@@ -228,7 +231,7 @@ impl MatchingCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         job_id: Path<String>,
         body: Batch<NewProgress>,
-    ) -> Result<Json<BatchAccepted>, Problem> {
+    ) -> Result<Json<Api<BatchAccepted>>, Problem> {
         let tenant = request.caller.tenant.clone();
         let leases: Vec<_> = body.0.iter().filter_map(|new| new.lease_id).collect();
         let report = |_, new: NewProgress| {
@@ -260,7 +263,7 @@ impl MatchingCommands {
         job_id: String,
         items: Vec<T>,
         action: impl Fn(usize, T) -> Result<(Action, Option<ApiTimestamp>), Problem> + Send + 'static,
-    ) -> Result<Json<BatchAccepted>, Problem>
+    ) -> Result<Json<Api<BatchAccepted>>, Problem>
     where
         T: ParseFromJSON + ToJSON + 'static,
     {
@@ -277,7 +280,7 @@ impl MatchingCommands {
         job_id: &str,
         items: Vec<T>,
         action: impl Fn(usize, T) -> Result<(Action, Option<ApiTimestamp>), Problem>,
-    ) -> Result<Json<BatchAccepted>, Problem>
+    ) -> Result<Json<Api<BatchAccepted>>, Problem>
     where
         T: ParseFromJSON + ToJSON,
     {
@@ -299,7 +302,7 @@ impl MatchingCommands {
             Position::START => job_ref.position,
             position => position,
         };
-        Ok(Json(BatchAccepted { accepted, position: position.into() }))
+        Ok(Json(Api(BatchAccepted { accepted, position })))
     }
 
     async fn execute_batch(

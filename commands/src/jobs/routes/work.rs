@@ -11,17 +11,20 @@ use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::Totals;
 use event_schemas::job::{JobProgressReported, Phase};
 use event_schemas::stream::StreamId;
+use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
 use web::server::ClientSide;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+use web::value::TextId;
 
 use crate::engine::execute::CachedStream;
 use crate::engine::problem;
@@ -60,21 +63,21 @@ impl Example for ClaimWork {
 }
 
 /// The claimed work; empty if there was none in time.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ClaimedWork {
     items: Vec<WorkItem>,
     /// Log position of the last claim; missing if nothing was claimed.
-    #[oai(skip_serializing_if_is_none)]
-    position: Option<ApiPosition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
 }
 
 /// The deadline of a lease after a heartbeat.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct LeaseExtended {
-    lease_id: UuidParam<LeaseId>,
+    lease_id: LeaseId,
     /// Missing if the work was completed or failed already.
-    #[oai(skip_serializing_if_is_none)]
-    lease_until: Option<ApiTimestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_until: Option<Timestamp>,
 }
 
 /// The progress of a job in a stage.
@@ -136,11 +139,11 @@ impl Example for FailWork {
 }
 
 /// An accepted report.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ReportAccepted {
-    lease_id: UuidParam<LeaseId>,
-    job_id: UuidParam<JobId>,
-    position: ApiPosition,
+    lease_id: LeaseId,
+    job_id: JobId,
+    position: Position,
 }
 
 /// The write routes of claimed work.
@@ -160,7 +163,7 @@ impl WorkCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         client: ClientSide,
         body: Json<ClaimWork>,
-    ) -> Result<Json<ClaimedWork>, Problem> {
+    ) -> Result<Json<Api<ClaimedWork>>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
         let request = ClaimRequest {
             worker_id: body.0.worker_id.0,
@@ -170,10 +173,8 @@ impl WorkCommands {
             client,
         };
         let claimed = claim(&self.0, &cause, &request).await?;
-        Ok(Json(ClaimedWork {
-            items: claimed.items.into_iter().map(Into::into).collect(),
-            position: claimed.position.map(Into::into),
-        }))
+        let items = claimed.items.into_iter().map(Into::into).collect();
+        Ok(Json(Api(ClaimedWork { items, position: claimed.position })))
     }
 
     /// Send a lease heartbeat
@@ -182,17 +183,17 @@ impl WorkCommands {
         &self,
         request: CallerOf<Workers>,
         lease_id: Path<String>,
-    ) -> Result<Json<LeaseExtended>, Problem> {
+    ) -> Result<Json<Api<LeaseExtended>>, Problem> {
         let id = web::path::lease_id(&lease_id)?;
         let lease = self.lease(&request.caller.tenant, id).await?;
         self.0.board.worker_heartbeat(&request.caller.tenant, &lease.worker_id);
         let lease_until = match self.0.board.heartbeat(&request.caller.tenant, id) {
-            HeartbeatResult::Until(until) => Some(until.into()),
+            HeartbeatResult::Until(until) => Some(until),
             HeartbeatResult::Reported => None,
             HeartbeatResult::Lost => return Err(lease_lost()),
             HeartbeatResult::Unknown => return Err(no_such_lease()),
         };
-        Ok(Json(LeaseExtended { lease_id: id.into(), lease_until }))
+        Ok(Json(Api(LeaseExtended { lease_id: id, lease_until })))
     }
 
     /// Report the progress of a job
@@ -204,7 +205,7 @@ impl WorkCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<ReportProgress>,
-    ) -> Result<Json<ReportAccepted>, Problem> {
+    ) -> Result<Json<Api<ReportAccepted>>, Problem> {
         let id = web::path::lease_id(&lease_id)?;
         let lease = self.lease(&request.caller.tenant, id).await?;
         let route = format!("POST /internal/work/{id}/progress");
@@ -237,7 +238,7 @@ impl WorkCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<CompleteWork>,
-    ) -> Result<Json<ReportAccepted>, Problem> {
+    ) -> Result<Json<Api<ReportAccepted>>, Problem> {
         let id = web::path::lease_id(&lease_id)?;
         let lease = self.lease(&request.caller.tenant, id).await?;
         let route = format!("POST /internal/work/{id}/complete");
@@ -270,7 +271,7 @@ impl WorkCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
         body: Json<FailWork>,
-    ) -> Result<Json<ReportAccepted>, Problem> {
+    ) -> Result<Json<Api<ReportAccepted>>, Problem> {
         let id = web::path::lease_id(&lease_id)?;
         let lease = self.lease(&request.caller.tenant, id).await?;
         let route = format!("POST /internal/work/{id}/fail");
@@ -323,6 +324,6 @@ impl WorkCommands {
     }
 }
 
-fn accepted(lease_id: LeaseId, job: JobId, position: Position) -> Json<ReportAccepted> {
-    Json(ReportAccepted { lease_id: lease_id.into(), job_id: job.into(), position: position.into() })
+fn accepted(lease_id: LeaseId, job_id: JobId, position: Position) -> Json<Api<ReportAccepted>> {
+    Json(Api(ReportAccepted { lease_id, job_id, position }))
 }

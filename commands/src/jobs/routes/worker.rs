@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use domain::worker::{Action, end_of};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::WorkerId;
+use event_schemas::ids::{Position, WorkerId};
 use event_schemas::stream::StreamId;
-use event_schemas::worker::{WorkKind, WorkerEnd as StoredEnd};
+use event_schemas::worker::{WorkKind, WorkerEnd};
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, TextId};
 
 use crate::engine::execute::Executed;
 use crate::engine::problem;
@@ -41,20 +42,20 @@ impl Example for RegisterWorker {
 }
 
 /// A registered worker.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct RegisteredWorker {
-    worker_id: TextId<WorkerId>,
-    kinds: Vec<Api<WorkKind>>,
-    #[oai(skip_serializing_if_is_none)]
+    worker_id: WorkerId,
+    kinds: Vec<WorkKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// An accepted heartbeat.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct HeartbeatAccepted {
-    worker_id: TextId<WorkerId>,
-    position: ApiPosition,
+    worker_id: WorkerId,
+    position: Position,
 }
 
 /// The exit of a worker, as its supervisor saw it.
@@ -76,22 +77,12 @@ impl Example for ReportExit {
     }
 }
 
-/// The way in which a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename = "ReportedEnd", rename_all = "snake_case", remote = "StoredEnd")]
-enum WorkerEnd {
-    Lost,
-    Stopped,
-    OutOfMemory,
-    Crashed,
-}
-
 /// An exited worker. Its leases end with it.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ExitedWorker {
-    worker_id: TextId<WorkerId>,
+    worker_id: WorkerId,
     end: WorkerEnd,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The write routes of workers.
@@ -110,7 +101,7 @@ impl WorkerCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         worker_id: Path<String>,
         body: Json<RegisterWorker>,
-    ) -> Result<Json<RegisteredWorker>, Problem> {
+    ) -> Result<Json<Api<RegisteredWorker>>, Problem> {
         let worker_id = web::path::worker_id(&worker_id)?;
         let route = format!("PUT /internal/workers/{worker_id}");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
@@ -122,10 +113,10 @@ impl WorkerCommands {
         if earlier.is_none() {
             self.0.end_earlier_process(&cause, &worker_id).await?;
         }
-        let position = self.execute(&worker_id, &cause, action).await?.position.into();
+        let position = self.execute(&worker_id, &cause, action).await?.position;
         self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id);
-        let kinds = kinds.into_iter().map(Into::into).collect();
-        Ok(Json(RegisteredWorker { worker_id: worker_id.into(), kinds, version, position }))
+        let kinds = kinds.into_iter().collect();
+        Ok(Json(Api(RegisteredWorker { worker_id, kinds, version, position })))
     }
 
     /// Send a worker heartbeat
@@ -138,17 +129,17 @@ impl WorkerCommands {
         &self,
         request: CallerOf<Workers>,
         worker_id: Path<String>,
-    ) -> Result<Json<HeartbeatAccepted>, Problem> {
+    ) -> Result<Json<Api<HeartbeatAccepted>>, Problem> {
         let worker_id = web::path::worker_id(&worker_id)?;
         let position = if self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id) {
             let stream = StreamId::worker(&request.caller.tenant, &worker_id);
             let position = self.0.workers.query(&stream, |folded| folded.position()).await;
-            position.map_err(problem::from_load_error)?.into()
+            position.map_err(problem::from_load_error)?
         } else {
             let cause = request.cause(&self.0.engine).await?;
-            self.execute(&worker_id, &cause, Action::Seen).await?.position.into()
+            self.execute(&worker_id, &cause, Action::Seen).await?.position
         };
-        Ok(Json(HeartbeatAccepted { worker_id: worker_id.into(), position }))
+        Ok(Json(Api(HeartbeatAccepted { worker_id, position })))
     }
 
     /// Report a worker's exit
@@ -160,16 +151,16 @@ impl WorkerCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         worker_id: Path<String>,
         body: Json<ReportExit>,
-    ) -> Result<Json<ExitedWorker>, Problem> {
+    ) -> Result<Json<Api<ExitedWorker>>, Problem> {
         let worker_id = web::path::worker_id(&worker_id)?;
         let route = format!("POST /internal/workers/{worker_id}/exit");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let ReportExit { exit_code, signal, reason } = body.0;
-        let end = end_of(exit_code, signal, reason.as_deref()).into();
+        let end = end_of(exit_code, signal, reason.as_deref());
         let action = Action::Exit { exit_code, signal, reason };
         let exited = self.execute(&worker_id, &cause, action).await?;
-        let position = self.0.position_after_exit(&cause, &worker_id, exited).await?.into();
-        Ok(Json(ExitedWorker { worker_id: worker_id.into(), end, position }))
+        let position = self.0.position_after_exit(&cause, &worker_id, exited).await?;
+        Ok(Json(Api(ExitedWorker { worker_id, end, position })))
     }
 }
 

@@ -5,24 +5,26 @@ use std::sync::Arc;
 use domain::player::Action;
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{Position, SubjectId, UserId};
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use web::json::Json;
 use web::problem::Problem;
+use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, TextId};
 
 use crate::engine::problem;
 use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::Matchmaking;
 
 /// The state of a block.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct BlockedUser {
-    user_id: TextId<UserId>,
+    user_id: UserId,
     blocked: bool,
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The write routes of blocks.
@@ -40,7 +42,7 @@ impl BlockCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         user_id: Path<String>,
-    ) -> Result<Json<BlockedUser>, Problem> {
+    ) -> Result<Json<Api<BlockedUser>>, Problem> {
         let user = web::path::user_id(&user_id)?;
         if user == *request.caller.user()? {
             return Err(Problem::invalid("user_id", "a player cannot block themselves"));
@@ -50,7 +52,7 @@ impl BlockCommands {
         let other = other.map_err(|error| problem::from_vault_error(&error))?.id;
         let cause = request.cause_about(player, &self.0.engine, &route("PUT", &user), &Value::Null).await?;
         let position = self.execute(player, &cause, Action::Block { other }).await?;
-        Ok(Json(BlockedUser { user_id: user.into(), blocked: true, position: position.into() }))
+        Ok(Json(Api(BlockedUser { user_id: user, blocked: true, position })))
     }
 
     /// Unblock a player
@@ -61,7 +63,7 @@ impl BlockCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         user_id: Path<String>,
-    ) -> Result<Json<BlockedUser>, Problem> {
+    ) -> Result<Json<Api<BlockedUser>>, Problem> {
         let user = web::path::user_id(&user_id)?;
         let player = self.0.engine.subject(&request.caller).await?.id;
         let other = self.0.engine.vault.find_subject(&request.caller.tenant, &user).await;
@@ -78,7 +80,7 @@ impl BlockCommands {
                 }
             },
         };
-        Ok(Json(BlockedUser { user_id: user.into(), blocked: false, position: position.into() }))
+        Ok(Json(Api(BlockedUser { user_id: user, blocked: false, position })))
     }
 }
 

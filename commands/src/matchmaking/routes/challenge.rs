@@ -5,18 +5,21 @@ use std::sync::Arc;
 use domain::challenge::{Action, Refusal, match_id};
 use domain::matchmaking::status::ChallengeStatus;
 use event_schemas::game_match::Side;
-use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, UserId};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, UserId};
 use event_schemas::rating::RatingSource;
+use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use web::json::{Created, Json};
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+use web::value::TextId;
 
 use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::challenge_requests::{AcceptedChallenge, NewChallenge};
@@ -47,47 +50,47 @@ impl Example for CreateChallenge {
 }
 
 /// A challenge as it was created.
-#[derive(Debug, Object)]
-#[oai(skip_serializing_if_is_none)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CreatedChallenge {
-    id: UuidParam<ChallengeId>,
-    challenge_id: UuidParam<ChallengeId>,
-    status: Api<ChallengeStatus>,
-    pool_key: TextId<PoolKey>,
-    challenger_id: TextId<UserId>,
-    opponent_id: TextId<UserId>,
+    id: ChallengeId,
+    challenge_id: ChallengeId,
+    status: ChallengeStatus,
+    pool_key: PoolKey,
+    challenger_id: UserId,
+    opponent_id: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     /// The challenger's rating, from 0 to 10000.
     rating: u16,
-    rating_source: Api<RatingSource>,
-    created_at: ApiTimestamp,
-    expires_at: ApiTimestamp,
+    rating_source: RatingSource,
+    created_at: Timestamp,
+    expires_at: Timestamp,
     /// Log position of the challenge's creation. Send it as `X-Min-Position` to read your own write.
-    position: ApiPosition,
+    position: Position,
 }
 
 /// An accepted challenge.
-#[derive(Debug, Object)]
-#[oai(skip_serializing_if_is_none)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ChallengeAccepted {
-    id: UuidParam<ChallengeId>,
-    challenge_id: UuidParam<ChallengeId>,
-    status: Api<ChallengeStatus>,
-    match_id: UuidParam<GameMatchId>,
+    id: ChallengeId,
+    challenge_id: ChallengeId,
+    status: ChallengeStatus,
+    match_id: GameMatchId,
     /// Missing if no game service is configured.
-    game_id: Option<TextId<GameId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    game_id: Option<GameId>,
     /// The side of the player who accepted.
-    side: Api<Side>,
-    position: ApiPosition,
+    side: Side,
+    position: Position,
 }
 
 /// A declined or cancelled challenge.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EndedChallenge {
-    id: UuidParam<ChallengeId>,
-    challenge_id: UuidParam<ChallengeId>,
-    status: Api<ChallengeStatus>,
-    position: ApiPosition,
+    id: ChallengeId,
+    challenge_id: ChallengeId,
+    status: ChallengeStatus,
+    position: Position,
 }
 
 /// The write routes of challenges.
@@ -104,7 +107,7 @@ impl ChallengeCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<CreateChallenge>,
-    ) -> Result<Created<CreatedChallenge>, Problem> {
+    ) -> Result<Created<Api<CreatedChallenge>>, Problem> {
         if request.caller.user()? == &body.0.opponent_id.0 {
             return Err(Problem::invalid("opponent_id", Refusal::SelfChallenge.to_string()));
         }
@@ -116,20 +119,20 @@ impl ChallengeCommands {
         let challenge = self.0.create_challenge(&request.caller, &subject, &cause, new).await?;
         let challenges::CreatedChallenge { created, at, position } = challenge;
         let body = CreatedChallenge {
-            id: created.challenge_id.into(),
-            challenge_id: created.challenge_id.into(),
-            status: Api(ChallengeStatus::Pending),
-            pool_key: created.pool_key.into(),
-            challenger_id: request.caller.user()?.clone().into(),
-            opponent_id,
+            id: created.challenge_id,
+            challenge_id: created.challenge_id,
+            status: ChallengeStatus::Pending,
+            pool_key: created.pool_key,
+            challenger_id: request.caller.user()?.clone(),
+            opponent_id: opponent_id.0,
             message,
             rating: created.strength.rating.points(),
-            rating_source: created.strength.rating_source.into(),
-            created_at: at.into(),
-            expires_at: created.expires_at.into(),
-            position: position.into(),
+            rating_source: created.strength.rating_source,
+            created_at: at,
+            expires_at: created.expires_at,
+            position,
         };
-        Ok(Created { location: format!("{CHALLENGES}/{}", created.challenge_id), body })
+        Ok(Created { location: format!("{CHALLENGES}/{}", created.challenge_id), body: Api(body) })
     }
 
     /// Accept a challenge
@@ -145,7 +148,7 @@ impl ChallengeCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
-    ) -> Result<Json<ChallengeAccepted>, Problem> {
+    ) -> Result<Json<Api<ChallengeAccepted>>, Problem> {
         let id = web::path::challenge_id(&challenge_id)?;
         let route = format!("POST {CHALLENGES}/{id}/accept");
         let by = self.0.engine.subject(&request.caller).await?.id;
@@ -157,15 +160,15 @@ impl ChallengeCommands {
             tokio::spawn(async move { matchmaking.accept_challenge(&caller, by, &cause, id).await }.boxed());
         let AcceptedChallenge { placing, game_id, position } =
             accepting.await.map_err(|error| Problem::internal(&error))??;
-        Ok(Json(ChallengeAccepted {
-            id: id.into(),
-            challenge_id: id.into(),
-            status: Api(ChallengeStatus::Accepted),
-            match_id: match_id(id).into(),
-            game_id: game_id.map(TextId),
-            side: placing.challenger_side.other().into(),
-            position: position.into(),
-        }))
+        Ok(Json(Api(ChallengeAccepted {
+            id,
+            challenge_id: id,
+            status: ChallengeStatus::Accepted,
+            match_id: match_id(id),
+            game_id,
+            side: placing.challenger_side.other(),
+            position,
+        })))
     }
 
     /// Decline a challenge
@@ -180,8 +183,8 @@ impl ChallengeCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
-    ) -> Result<Json<EndedChallenge>, Problem> {
-        self.end(&request, &challenge_id, End::Decline).await.map(Json)
+    ) -> Result<Json<Api<EndedChallenge>>, Problem> {
+        self.end(&request, &challenge_id, End::Decline).await
     }
 
     /// Cancel a challenge
@@ -196,8 +199,8 @@ impl ChallengeCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         challenge_id: Path<String>,
-    ) -> Result<Json<EndedChallenge>, Problem> {
-        self.end(&request, &challenge_id, End::Cancel).await.map(Json)
+    ) -> Result<Json<Api<EndedChallenge>>, Problem> {
+        self.end(&request, &challenge_id, End::Cancel).await
     }
 }
 
@@ -214,7 +217,7 @@ impl ChallengeCommands {
         request: &WriteRequest<Users>,
         challenge_id: &str,
         end: End,
-    ) -> Result<EndedChallenge, Problem> {
+    ) -> Result<Json<Api<EndedChallenge>>, Problem> {
         let id = web::path::challenge_id(challenge_id)?;
         let by = self.0.engine.subject(&request.caller).await?.id;
         let (verb, status, action) = match end {
@@ -223,7 +226,7 @@ impl ChallengeCommands {
         };
         let route = format!("POST {CHALLENGES}/{id}/{verb}");
         let cause = request.cause_about(by, &self.0.engine, &route, &Value::Null).await?;
-        let position = self.0.end_challenge(id, &cause, action).await?.into();
-        Ok(EndedChallenge { id: id.into(), challenge_id: id.into(), status: Api(status), position })
+        let position = self.0.end_challenge(id, &cause, action).await?;
+        Ok(Json(Api(EndedChallenge { id, challenge_id: id, status, position })))
     }
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use domain::pool::DEFAULTS;
-use event_schemas::ids::PoolKey;
+use event_schemas::ids::{PoolKey, Position};
 use event_schemas::pool::{PoolSettings, WindowPolicy};
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, TextId};
 
 use crate::engine::problem;
 use crate::engine::write_request::{Admins, WriteRequest};
@@ -93,11 +94,11 @@ impl ConfigurePool {
 }
 
 /// The new settings of a pool.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ConfiguredPool {
-    pool_key: TextId<PoolKey>,
-    settings: Api<PoolSettings>,
-    position: ApiPosition,
+    pool_key: PoolKey,
+    settings: PoolSettings,
+    position: Position,
 }
 
 /// The write routes of pools.
@@ -116,13 +117,13 @@ impl PoolCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Admins>,
         pool_key: Path<String>,
         body: Json<ConfigurePool>,
-    ) -> Result<Json<ConfiguredPool>, Problem> {
+    ) -> Result<Json<Api<ConfiguredPool>>, Problem> {
         let pool_key = web::path::pool_key(&pool_key)?;
         let route = format!("PUT /internal/pools/{pool_key}");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let settings = body.0.settings();
         let configured = self.0.configure(&pool_key, &cause, settings).await;
-        let position = configured.map_err(problem::from_execute_error)?.position.into();
-        Ok(Json(ConfiguredPool { pool_key: pool_key.into(), settings: settings.into(), position }))
+        let position = configured.map_err(problem::from_execute_error)?.position;
+        Ok(Json(Api(ConfiguredPool { pool_key, settings, position })))
     }
 }

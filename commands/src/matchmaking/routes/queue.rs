@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::matchmaking::status::EntryStatus;
 use domain::player::{self, Action, PoolRequest, Refusal};
 use event_schemas::envelope::Cause;
-use event_schemas::ids::{EntryId, PoolKey, SubjectId};
+use event_schemas::ids::{EntryId, PoolKey, Position, SubjectId};
 use event_schemas::player::{PlayerQueued, QueuedPool};
 use event_schemas::rating::RatingSource;
 use event_schemas::sealed::SealedField;
@@ -16,6 +16,8 @@ use futures_util::future::join_all;
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 use vault::Subject;
@@ -24,7 +26,7 @@ use web::json::{Created, Json};
 use web::problem::{Code, FieldError, Problem};
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, ApiTimestamp, TextId, UuidParam};
+use web::value::TextId;
 
 use crate::engine::execute::{ExecuteError, Executed};
 use crate::engine::problem;
@@ -68,37 +70,37 @@ impl Example for JoinQueue {
 }
 
 /// A pool of an entry.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct JoinedPool {
-    pool_key: TextId<PoolKey>,
+    pool_key: PoolKey,
     /// The rating from which windows and gaps are measured.
     rating: u16,
-    rating_source: Api<RatingSource>,
+    rating_source: RatingSource,
 }
 
 /// An entry as it was created.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct JoinedEntry {
-    id: UuidParam<EntryId>,
-    entry_id: UuidParam<EntryId>,
-    status: Api<EntryStatus>,
+    id: EntryId,
+    entry_id: EntryId,
+    status: EntryStatus,
     pools: Vec<JoinedPool>,
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_rating_gap: Option<u16>,
-    queued_at: ApiTimestamp,
+    queued_at: Timestamp,
     /// The time at which the unmatched entry expires: the shortest expiry of its pools.
-    expires_at: ApiTimestamp,
+    expires_at: Timestamp,
     /// Log position of the entry's creation. Send it as `X-Min-Position` to read your own write.
-    position: ApiPosition,
+    position: Position,
 }
 
 /// A cancelled entry.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CancelledEntry {
-    id: UuidParam<EntryId>,
-    entry_id: UuidParam<EntryId>,
-    status: Api<EntryStatus>,
-    position: ApiPosition,
+    id: EntryId,
+    entry_id: EntryId,
+    status: EntryStatus,
+    position: Position,
 }
 
 /// The write routes of the queue.
@@ -116,12 +118,12 @@ impl QueueCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<JoinQueue>,
-    ) -> Result<Created<JoinedEntry>, Problem> {
+    ) -> Result<Created<Api<JoinedEntry>>, Problem> {
         let subject = self.0.engine.subject(&request.caller).await?;
         let cause =
             request.cause_about(subject.id, &self.0.engine, "POST /v1/matchmaking/queue", &body.0).await?;
         let entry = self.join_queue(&request.caller, &subject, &cause, body.0).await?;
-        Ok(Created { location: format!("/v1/matchmaking/queue/{}", *entry.id), body: entry })
+        Ok(Created { location: format!("/v1/matchmaking/queue/{}", entry.id), body: Api(entry) })
     }
 
     /// Leave the queue
@@ -132,18 +134,15 @@ impl QueueCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         entry_id: Path<String>,
-    ) -> Result<Json<CancelledEntry>, Problem> {
+    ) -> Result<Json<Api<CancelledEntry>>, Problem> {
         let entry_id = web::path::entry_id(&entry_id)?;
         let subject = self.0.engine.subject(&request.caller).await?.id;
         let route = format!("DELETE /v1/matchmaking/queue/{entry_id}");
         let cause = request.cause_about(subject, &self.0.engine, &route, &Value::Null).await?;
         let cancelled = self.0.execute_player(subject, &cause, Action::Cancel { entry_id }).await;
-        Ok(Json(CancelledEntry {
-            id: entry_id.into(),
-            entry_id: entry_id.into(),
-            status: Api(EntryStatus::Cancelled),
-            position: cancelled.map_err(problem::from_execute_error)?.position.into(),
-        }))
+        let position = cancelled.map_err(problem::from_execute_error)?.position;
+        let status = EntryStatus::Cancelled;
+        Ok(Json(Api(CancelledEntry { id: entry_id, entry_id, status, position })))
     }
 }
 
@@ -274,18 +273,18 @@ impl QueueCommands {
 
 fn entry(queued: PlayerQueued, queued_at: Timestamp, executed: Executed) -> JoinedEntry {
     let pool = |pool: QueuedPool| JoinedPool {
-        pool_key: pool.pool_key.into(),
+        pool_key: pool.pool_key,
         rating: pool.rating.points(),
-        rating_source: pool.rating_source.into(),
+        rating_source: pool.rating_source,
     };
     JoinedEntry {
-        id: queued.entry_id.into(),
-        entry_id: queued.entry_id.into(),
-        status: Api(EntryStatus::Searching),
+        id: queued.entry_id,
+        entry_id: queued.entry_id,
+        status: EntryStatus::Searching,
         pools: queued.pools.into_iter().map(pool).collect(),
         max_rating_gap: queued.max_rating_gap,
-        queued_at: queued_at.into(),
-        expires_at: queued.expires_at.into(),
-        position: executed.position.into(),
+        queued_at,
+        expires_at: queued.expires_at,
+        position: executed.position,
     }
 }

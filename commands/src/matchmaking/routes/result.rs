@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use domain::matchmaking::status::GameMatchStatus;
 use event_schemas::game_match::GameResult;
-use event_schemas::ids::GameMatchId;
+use event_schemas::ids::{GameMatchId, Position};
 use poem_openapi::param::Path;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Serialize;
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
 use web::tag::Tag;
-use web::value::{ApiPosition, UuidParam};
 
 use crate::engine::command_context::CommandContext;
 use crate::engine::problem;
@@ -33,14 +34,14 @@ impl Example for ReportResult {
 }
 
 /// A finished match.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ReportedMatch {
-    id: UuidParam<GameMatchId>,
-    match_id: UuidParam<GameMatchId>,
-    status: Api<GameMatchStatus>,
-    result: Api<GameResult>,
+    id: GameMatchId,
+    match_id: GameMatchId,
+    status: GameMatchStatus,
+    result: GameResult,
     /// Log position from which both players are released, and their ratings updated.
-    position: ApiPosition,
+    position: Position,
 }
 
 /// The write routes of results.
@@ -59,7 +60,7 @@ impl ResultCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         match_id: Path<String>,
         body: Json<ReportResult>,
-    ) -> Result<Json<ReportedMatch>, Problem> {
+    ) -> Result<Json<Api<ReportedMatch>>, Problem> {
         let match_id = web::path::game_match_id(&match_id)?;
         let matchmaking = &self.0;
         if !matchmaking.has_match(&request.caller.tenant, match_id).await.map_err(problem::from_load_error)? {
@@ -67,16 +68,16 @@ impl ResultCommands {
         }
         let route = format!("POST /internal/matches/{match_id}/result");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
-        let result = body.0.result;
-        let reported = matchmaking.report(match_id, &cause, *result).await;
+        let result = body.0.result.0;
+        let reported = matchmaking.report(match_id, &cause, result).await;
         let reported = reported.map_err(problem::from_execute_error)?.position;
         let released = matchmaking.release_both(match_id, &CommandContext::of_caller(&cause)).await;
-        Ok(Json(ReportedMatch {
-            id: match_id.into(),
-            match_id: match_id.into(),
-            status: Api(GameMatchStatus::Finished),
+        Ok(Json(Api(ReportedMatch {
+            id: match_id,
+            match_id,
+            status: GameMatchStatus::Finished,
             result,
-            position: released.map_or(reported, |released| released.max(reported)).into(),
-        }))
+            position: released.map_or(reported, |released| released.max(reported)),
+        })))
     }
 }

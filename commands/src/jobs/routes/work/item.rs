@@ -3,75 +3,75 @@
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
 use event_schemas::job::JobSource;
+use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
-use poem_openapi::Object;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
-use web::schema::Api;
-use web::value::{ApiTimestamp, TextId, UuidParam};
 
 use crate::jobs::claim::{ClaimedItem, MatchRequestPayload, Payload};
 
 /// A work item: the request of a match request, the job of any other kind.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WorkItem {
     /// Required in all reports.
-    lease_id: UuidParam<LeaseId>,
+    lease_id: LeaseId,
     /// The time at which the lease expires without a heartbeat.
-    lease_until: ApiTimestamp,
+    lease_until: Timestamp,
     /// The longest pause between two heartbeats that keeps the lease even if two of them are lost.
     heartbeat_seconds: f64,
-    kind: Api<WorkKind>,
-    job_id: UuidParam<JobId>,
+    kind: WorkKind,
+    job_id: JobId,
     /// The number of the attempt, from 1.
     attempt: u32,
-    #[oai(skip_serializing_if_is_none)]
-    request_id: Option<TextId<RequestId>>,
-    #[oai(skip_serializing_if_is_none)]
-    product_id: Option<TextId<ProductId>>,
-    #[oai(skip_serializing_if_is_none)]
-    video_id: Option<TextId<VideoId>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<RequestId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_id: Option<ProductId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_id: Option<VideoId>,
     /// The number of pairs of image and frame to compare.
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     candidates: Option<u64>,
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<Vec<WorkImage>>,
     /// Empty if the frames were only counted.
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<Vec<WorkFrame>>,
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     frame_count: Option<u64>,
     /// The totals that earlier attempts have reported.
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     totals: Option<WorkTotals>,
     /// The job's name.
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// The metadata of the job.
-    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Value>,
     /// The source of the job.
-    #[oai(skip_serializing_if_is_none)]
-    source: Option<Api<JobSource>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<JobSource>,
 }
 
 /// An image of the product.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct WorkImage {
-    img_id: TextId<ImageId>,
-    #[oai(skip_serializing_if_is_none)]
+    img_id: ImageId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
 }
 
 /// A frame of the video.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct WorkFrame {
-    frame_id: TextId<FrameId>,
-    #[oai(skip_serializing_if_is_none)]
+    frame_id: FrameId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     timestamp_ms: Option<u64>,
 }
 
 /// Candidates of the request so far, over all attempts.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct WorkTotals {
     candidates_processed: u64,
     vector_pass_done: u64,
@@ -81,11 +81,11 @@ struct WorkTotals {
 impl From<ClaimedItem> for WorkItem {
     fn from(item: ClaimedItem) -> Self {
         let base = Self {
-            lease_id: item.lease_id.into(),
-            lease_until: item.lease_until.into(),
+            lease_id: item.lease_id,
+            lease_until: item.lease_until,
             heartbeat_seconds: item.heartbeat.as_secs_f64(),
-            kind: item.kind.into(),
-            job_id: item.job_id.into(),
+            kind: item.kind,
+            job_id: item.job_id,
             attempt: item.attempt,
             request_id: None,
             product_id: None,
@@ -103,7 +103,7 @@ impl From<ClaimedItem> for WorkItem {
             Payload::Job(created) => Self {
                 name: created.name,
                 metadata: Some(created.metadata.to_value()).filter(|_| !created.metadata.is_empty_object()),
-                source: created.source.map(Api),
+                source: created.source,
                 ..base
             },
             Payload::MatchRequest(request) => base.with_request(*request),
@@ -114,9 +114,9 @@ impl From<ClaimedItem> for WorkItem {
 impl WorkItem {
     fn with_request(self, request: MatchRequestPayload) -> Self {
         Self {
-            request_id: Some(request.request_id.into()),
-            product_id: Some(request.product_id.into()),
-            video_id: Some(request.video_id.into()),
+            request_id: Some(request.request_id),
+            product_id: Some(request.product_id),
+            video_id: Some(request.video_id),
             candidates: Some(request.candidates),
             images: Some(request.images.into_iter().map(Into::into).collect()),
             frames: Some(request.frames.into_iter().map(Into::into).collect()),
@@ -129,13 +129,13 @@ impl WorkItem {
 
 impl From<ProductImage> for WorkImage {
     fn from(image: ProductImage) -> Self {
-        Self { img_id: image.img_id.into(), url: image.url }
+        Self { img_id: image.img_id, url: image.url }
     }
 }
 
 impl From<VideoFrame> for WorkFrame {
     fn from(frame: VideoFrame) -> Self {
-        Self { frame_id: frame.frame_id.into(), timestamp_ms: frame.timestamp_ms }
+        Self { frame_id: frame.frame_id, timestamp_ms: frame.timestamp_ms }
     }
 }
 
