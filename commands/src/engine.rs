@@ -1,6 +1,7 @@
 //! The engine that all systems share: it executes commands on streams, and records who sent them.
 
 pub(crate) mod answers;
+pub(crate) mod batch_parts;
 pub(crate) mod circuit_breaker;
 pub(crate) mod command_context;
 pub mod execute;

@@ -6,6 +6,7 @@
 mod code;
 mod framework_errors;
 mod openapi;
+mod part;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 
 pub use code::{Code, markdown, page};
 pub use framework_errors::{BodyTooLarge, BudgetUsedUp, BudgetUser};
+pub use part::{Outcome, Part};
 
 /// The media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -62,6 +64,9 @@ struct Extras {
     headers: Vec<(header::HeaderName, HeaderValue)>,
     members: Map<String, Value>,
     request_id: Option<String>,
+    /// Stated only while no part of the request is known to be recorded.
+    nothing_recorded: bool,
+    parts: Vec<Part>,
 }
 
 impl Problem {
@@ -123,7 +128,7 @@ impl Problem {
         Self::new(Code::RateLimited, detail).retry_after(retry_after)
     }
 
-    /// 503: nothing was done; the same request may succeed after `retry_after`.
+    /// 503: the same request may succeed after `retry_after`.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         Self::new(Code::Unavailable, detail).retry_after(retry_after)
     }
@@ -176,6 +181,46 @@ impl Problem {
         self
     }
 
+    /// States that nothing of the request was recorded.
+    #[must_use]
+    pub fn nothing_recorded(mut self) -> Self {
+        self.extras.nothing_recorded = true;
+        self
+    }
+
+    /// States what happened to each part of the request, instead of [`Self::nothing_recorded`].
+    #[must_use]
+    pub fn parts(mut self, parts: Vec<Part>) -> Self {
+        self.extras.parts = parts;
+        self
+    }
+
+    /// The parts of the request, if some of them are recorded.
+    pub fn known_parts(&self) -> &[Part] {
+        &self.extras.parts
+    }
+
+    /// Whether the request may have been recorded.
+    pub fn leaves_outcome_unknown(&self) -> bool {
+        self.code == Code::OutcomeUnknown
+    }
+
+    /// The detail, with what is known to be recorded.
+    fn whole_detail(&self) -> Cow<'_, str> {
+        let Extras { nothing_recorded, parts, .. } = &*self.extras;
+        if parts.is_empty() {
+            return match nothing_recorded {
+                true => format!("{}; nothing was recorded", self.detail).into(),
+                false => Cow::Borrowed(&self.detail),
+            };
+        }
+        let remedy = match self.status().is_server_error() {
+            true => "; send the same request again to complete it: nothing is recorded twice",
+            false => "",
+        };
+        format!("{}; {}{remedy}", self.detail, part::summary(parts)).into()
+    }
+
     /// Adds the number of the line to the errors of an NDJSON body.
     #[must_use]
     pub(crate) fn at_line(mut self, line: usize) -> Self {
@@ -212,7 +257,10 @@ impl Problem {
         body.insert("title".into(), self.code.title().into());
         body.insert("status".into(), self.status().as_u16().into());
         body.insert("code".into(), self.code.into_str().into());
-        body.insert("detail".into(), self.detail.as_ref().into());
+        body.insert("detail".into(), self.whole_detail().into());
+        if !self.extras.parts.is_empty() {
+            body.insert("parts".into(), serde_json::json!(self.extras.parts));
+        }
         if !self.errors.is_empty() {
             let errors = self
                 .errors
@@ -250,7 +298,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code.into_str(), self.detail)
+        write!(f, "{}: {}", self.code.into_str(), self.whole_detail())
     }
 }
 

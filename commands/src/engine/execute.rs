@@ -88,13 +88,39 @@ pub enum ExecuteError<R: fmt::Display> {
     Load(#[from] LoadError),
     #[error(transparent)]
     Append(AppendError),
+    /// It failed after some of its events were recorded, by this command or an earlier one with its key. Sent again, it
+    /// is completed.
+    #[error("{error}; a part of the command is recorded")]
+    Incomplete { position: Position, error: Box<Self> },
 }
 
 impl<R: fmt::Display> ExecuteError<R> {
+    fn after(self, recorded: RecordedEvents) -> Self {
+        match recorded.count {
+            0 => self,
+            _ => Self::Incomplete { position: recorded.position, error: Box::new(self) },
+        }
+    }
+
+    /// Whether some of the command's events are recorded, and the reason why the others are not.
+    pub(crate) fn into_rest(self) -> (bool, Self) {
+        match self {
+            Self::Incomplete { error, .. } => (true, *error),
+            error => (false, error),
+        }
+    }
+
     /// The refusal of a single command.
     pub(crate) fn from_refusal(refusal: R) -> Self {
         Self::Refused(vec![RefusedItem { index: 0, refusal }])
     }
+}
+
+/// The events of a command that are recorded already, and the position from which they are visible.
+#[derive(Clone, Copy, Debug, Default)]
+struct RecordedEvents {
+    count: usize,
+    position: Position,
 }
 
 /// The streams of one consistency boundary. Cheap to clone; clones share the cached states.
@@ -133,7 +159,7 @@ where
     /// Executes a command on a stream.
     ///
     /// # Errors
-    /// [`ExecuteError`]. Only [`AppendError::Unknown`] leaves open whether something was recorded.
+    /// [`ExecuteError`]. Nothing was recorded, except with [`ExecuteError::Incomplete`] and [`AppendError::Unknown`].
     pub async fn execute(
         &self,
         stream: &StreamId,
@@ -165,9 +191,9 @@ where
         &self,
         stream: &StreamId,
         cause: &Cause,
-        command: D::Command,
+        command: &D::Command,
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
-        self.execute_as(KeyScope::Streams, stream, cause, &[command]).await
+        self.execute_as(KeyScope::Streams, stream, cause, std::slice::from_ref(command)).await
     }
 
     async fn execute_as(
@@ -179,7 +205,10 @@ where
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
         let shared = self.cache.entry(stream);
         let mut entry = shared.lock().await;
-        let executed = self.decide_and_append(scope, stream, cause, commands, &mut entry).await;
+        let mut recorded = RecordedEvents::default();
+        let executed =
+            self.decide_and_append(scope, stream, cause, commands, &mut entry, &mut recorded).await;
+        let executed = executed.map_err(|error| error.after(recorded));
         self.cache.record_cost(stream, &entry);
         metrics::counter!("matchbook_commands_total", "outcome" => outcome(&executed)).increment(1);
         executed
@@ -209,11 +238,11 @@ where
         cause: &Cause,
         commands: &[D::Command],
         entry: &mut Entry<D>,
+        recorded: &mut RecordedEvents,
     ) -> Result<Executed, ExecuteError<D::Refusal>> {
         if entry.is_none() {
             self.catch_up(stream, entry).await?;
         }
-        let mut recorded = 0;
         // The key of the whole command, until its answer was looked up.
         let key = cause.idempotency.filter(|_| scope == KeyScope::Stream);
         let mut key_to_find = key;
@@ -228,6 +257,12 @@ where
             {
                 return Ok(earlier);
             }
+            if let Some(idempotency) = cause.idempotency {
+                let partial = cached.keys.partial_events(idempotency);
+                if partial > recorded.count {
+                    *recorded = RecordedEvents { count: partial, position: cached.position() };
+                }
+            }
             if let Some(key) = key_to_find.take()
                 && let Some(earlier) = self.answered(key, cached.keys.partial_events(key)).await?
             {
@@ -235,7 +270,7 @@ where
             }
             match decider::decide_all::<D>(commands, &cached.state).map(|batch| batch.events) {
                 Ok(events) if !events.is_empty() => {
-                    match self.append(stream, cause, events, entry, &mut recorded).await {
+                    match self.append(stream, cause, events, entry, recorded).await {
                         Err(AppendError::Conflict { .. }) => {
                             self.catch_up(stream, entry).await?;
                         }
@@ -288,7 +323,7 @@ where
         }
     }
 
-    /// Appends the events, in several appends if they do not fit into one, and updates the state. `recorded` counts the
+    /// Appends the events, in several appends if they do not fit into one, and updates the state. `recorded` is of all
     /// events of the command, including those of earlier attempts.
     async fn append(
         &self,
@@ -296,19 +331,15 @@ where
         cause: &Cause,
         events: Vec<Occurred<D::Event>>,
         entry: &mut Entry<D>,
-        recorded: &mut usize,
+        recorded: &mut RecordedEvents,
     ) -> Result<Executed, AppendError> {
-        let cached = entry.get_or_insert_default();
-        let partial = cause.idempotency.map_or(0, |idempotency| cached.keys.partial_events(idempotency));
-        *recorded = partial.max(*recorded);
-        let mut batches = split(stream, cause, *recorded, events);
+        let mut batches = split(stream, cause, recorded.count, events);
         if let Some((_, first_batches)) = batches.split_last_mut()
             && let Some(idempotency) = cause.idempotency
         {
             let partial = Cause { idempotency: Some(idempotency::partial_key(idempotency)), ..cause.clone() };
             first_batches.iter_mut().for_each(|batch| batch.reencode(stream, &partial));
         }
-        let mut position = cached.position();
         for batch in batches {
             let count = batch.events.len();
             let bytes = batch.encoded.iter().map(|event| event.data.len()).sum();
@@ -317,8 +348,8 @@ where
                 Ok(appended) => {
                     let cached = entry.get_or_insert_default();
                     cached.apply_appended(&batch.events, bytes, appended, &cause.tenant, batch.idempotency);
-                    *recorded += count;
-                    position = appended.position;
+                    recorded.count += count;
+                    recorded.position = appended.position;
                 }
                 Err(error) => {
                     if matches!(error, AppendError::Unknown { .. }) {
@@ -328,7 +359,7 @@ where
                 }
             }
         }
-        Ok(Executed { events: *recorded, position, repeated: false })
+        Ok(Executed { events: recorded.count, position: recorded.position, repeated: false })
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use domain::decider::{RefusalKind, Refused};
 use event_log::{AppendError, ReadError};
+use event_schemas::ids::Position;
 use event_schemas::json_text::JsonText;
 use serde::Serialize;
 use vault::VaultError;
-use web::problem::{Code, FieldError, Problem};
+use web::problem::{Code, FieldError, Part, Problem};
 
 use super::execute::{ExecuteError, LoadError};
 
@@ -16,21 +17,17 @@ const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) fn from_vault_error(error: &VaultError) -> Problem {
     if error.is_full() {
-        return Problem::insufficient_storage("disk full: cannot register the user; nothing was recorded");
+        return Problem::insufficient_storage("disk full: cannot register the user").nothing_recorded();
     }
     if error.is_failed() {
         tracing::error!(%error, "cannot create subjects");
-        return Problem::unavailable(
-            "the vault's disk failed; nothing was recorded, and the server must be restarted",
-            SOON,
-        );
+        let detail = "the vault's disk failed, and the server must be restarted";
+        return Problem::unavailable(detail, SOON).nothing_recorded();
     }
     if matches!(error, VaultError::Unavailable(_)) {
         tracing::warn!(%error, "cannot look up or create subjects");
-        return Problem::unavailable(
-            "the vault's database cannot be reached; nothing was recorded, try again shortly",
-            SOON,
-        );
+        let detail = "the vault's database cannot be reached; try again shortly";
+        return Problem::unavailable(detail, SOON).nothing_recorded();
     }
     Problem::internal(error)
 }
@@ -73,16 +70,17 @@ pub(crate) fn from_batch_error<R: Refused>(
 ) -> Problem {
     let refused = match error {
         ExecuteError::Refused(refused) => refused,
+        ExecuteError::Incomplete { position, error } => {
+            return incomplete(from_batch_error(*error, field), position);
+        }
         other => return from_technical_error(other),
     };
     let Some(first) = refused.first() else { return Problem::internal(&"a refusal without a reason") };
     let detail = match refused.len() {
-        1 => format!("item {} is refused, so nothing was recorded: {}", first.index, first.refusal),
-        count => {
-            format!("{count} items are refused, so nothing was recorded; the first: {}", first.refusal)
-        }
+        1 => format!("item {} is refused: {}", first.index, first.refusal),
+        count => format!("{count} items are refused; the first: {}", first.refusal),
     };
-    let problem = Problem::new(code(first.refusal.kind()), detail);
+    let problem = Problem::new(code(first.refusal.kind()), detail).nothing_recorded();
     refused.iter().take(ERRORS_MAX).fold(problem, |problem, item| {
         let member = match field(&item.refusal) {
             Some(field) => format!("body[{}].{field}", item.index),
@@ -108,11 +106,10 @@ fn from_technical_error<R: Refused>(error: ExecuteError<R>) -> Problem {
     match error {
         // The functions above handle refusals.
         ExecuteError::Refused(_) => Problem::internal(&"a refusal was not mapped to a problem"),
+        ExecuteError::Incomplete { position, error } => incomplete(from_execute_error(*error), position),
         ExecuteError::OtherTenant => Problem::not_found("not found"),
         ExecuteError::KeyReused => Problem::idempotency_key_reused(),
-        ExecuteError::Contended => {
-            Problem::unavailable("too many concurrent commands on the same resource; nothing was done", SOON)
-        }
+        ExecuteError::Contended => contended(),
         ExecuteError::Load(error) => from_load_error(error),
         ExecuteError::Append(error) => from_append_error(error),
     }
@@ -120,22 +117,57 @@ fn from_technical_error<R: Refused>(error: ExecuteError<R>) -> Problem {
 
 fn from_append_error(error: AppendError) -> Problem {
     match error {
-        AppendError::Conflict { .. } => {
-            Problem::unavailable("too many concurrent commands on the same resource; nothing was done", SOON)
-        }
+        AppendError::Conflict { .. } => contended(),
         AppendError::Size { .. } => {
             Problem::new(Code::PayloadTooLarge, "the data is too large for one event; shorten it")
         }
-        AppendError::Full { .. } => Problem::insufficient_storage(
-            "the disk of the event log is full; nothing was recorded, reads still work",
-        ),
+        AppendError::Full { .. } => {
+            Problem::insufficient_storage("the disk of the event log is full, reads still work")
+                .nothing_recorded()
+        }
         AppendError::Unknown { reason } => {
             tracing::error!(reason, "the outcome of an append is unknown");
             Problem::outcome_unknown()
         }
         AppendError::Unavailable { reason } | AppendError::Closed { reason } => {
             tracing::error!(reason, "the log accepts no appends");
-            Problem::unavailable("the event log accepts no writes at present", SOON)
+            Problem::unavailable("the event log accepts no writes at present", SOON).nothing_recorded()
         }
     }
+}
+
+fn contended() -> Problem {
+    Problem::unavailable("too many concurrent commands on the same resource", SOON).nothing_recorded()
+}
+
+/// The problem of a command of which the first events are recorded.
+fn incomplete(rest: Problem, position: Position) -> Problem {
+    after_step(Step { name: "first_events", position }, "other_events", rest)
+}
+
+/// A step of a request that is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) position: Position,
+}
+
+/// The problem of a request that failed in the step `failed`, after another one was recorded.
+pub(crate) fn after_step(recorded: Step, failed: &'static str, problem: Problem) -> Problem {
+    let mut parts = vec![Part::recorded(recorded.position).of_step(recorded.name)];
+    match problem.known_parts() {
+        [] => parts.push(Part::failed(&problem).of_step(failed)),
+        known => parts.extend_from_slice(known),
+    }
+    problem.parts(parts)
+}
+
+/// Combines the problems of the parts of a batch: the one that matters most to its caller.
+pub(crate) fn most_severe(problems: impl IntoIterator<Item = Problem>) -> Option<Problem> {
+    problems.into_iter().max_by_key(|problem| match problem.code {
+        Code::OutcomeUnknown => 4,
+        Code::Internal => 3,
+        Code::InsufficientStorage => 2,
+        _ => i32::from(problem.status().is_server_error()),
+    })
 }

@@ -15,7 +15,7 @@ use web::problem::Problem;
 use super::{Creation, Jobs};
 use crate::engine::execute::{CachedStream, ExecuteError};
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::problem::{from_execute_error, from_load_error};
+use crate::engine::problem::{Step, after_step, from_execute_error, from_load_error};
 
 /// The retry delay of a tenant that has too many analyses in progress.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -75,7 +75,9 @@ pub(crate) async fn start(
         };
         match jobs.execute_job(job_id, cause, Action::Create(created)).await {
             Ok(executed) if executed.events > 0 => {
-                return Ok((true, as_created(jobs, job_id).await?));
+                let creation = Step { name: "creation", position: executed.position };
+                let created = as_created(jobs, job_id).await;
+                return Ok((true, created.map_err(|problem| after_step(creation, "answer", problem))?));
             }
             // Another node was faster.
             Ok(_) | Err(ExecuteError::Refused(_)) => {}

@@ -17,7 +17,7 @@ use web::server::ClientSide;
 use super::scheduler::{LeaseLookup, Reservation, ReserveOutcome, WaitTicket, Work};
 use super::{Jobs, problem};
 use crate::engine::execute::{CachedStream, ExecuteError, Executed};
-use crate::engine::problem::{from_execute_error, from_load_error};
+use crate::engine::problem::{Step, after_step, from_execute_error, from_load_error};
 
 /// The number of races that one claim may lose to other claims before it returns empty.
 const LOST_RACES_MAX: usize = 64;
@@ -113,7 +113,7 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     async fn run(self) -> Result<Claimed, Problem> {
-        let Self { jobs, cause, request } = self;
+        let Self { jobs, cause, .. } = self;
         if !jobs.board.is_ready() {
             return Err(problem::board_not_ready(&jobs.board.readiness()));
         }
@@ -124,7 +124,17 @@ impl Claim<'_> {
         if let Some(earlier) = self.repeated().await? {
             return Ok(earlier);
         }
-        self.register_worker().await?;
+        match self.register_worker().await? {
+            None => self.claim_work().await,
+            Some(position) => {
+                let registered = Step { name: "registration", position };
+                self.claim_work().await.map_err(|problem| after_step(registered, "claim", problem))
+            }
+        }
+    }
+
+    async fn claim_work(self) -> Result<Claimed, Problem> {
+        let Self { jobs, cause, request } = self;
         let until = jobs.engine.now().after(request.wait);
         let head = jobs.engine.head();
         let mut is_current = false;
@@ -225,8 +235,9 @@ impl Claim<'_> {
         Ok((!earlier.items.is_empty()).then_some(earlier))
     }
 
-    /// Registers the claim's worker if it is new or has new kinds. A claim counts as a heartbeat.
-    async fn register_worker(self) -> Result<(), Problem> {
+    /// Registers the claim's worker if it is new or has new kinds, and returns the position of that. A claim counts as a
+    /// heartbeat.
+    async fn register_worker(self) -> Result<Option<Position>, Problem> {
         let Self { jobs, cause, request } = self;
         let is_present = jobs.board.worker_heartbeat(&cause.tenant, &request.worker_id);
         let stream = StreamId::worker(&cause.tenant, &request.worker_id);
@@ -235,7 +246,7 @@ impl Claim<'_> {
         let kinds_known =
             known.as_ref().is_some_and(|known| request.kinds.iter().all(|kind| known.kinds.contains(kind)));
         if is_present && kinds_known {
-            return Ok(());
+            return Ok(None);
         }
         let known_kinds = known.iter().flat_map(|known| &known.kinds);
         let action = worker::Action::Register {
@@ -244,8 +255,8 @@ impl Claim<'_> {
         };
         let cause =
             Cause { command_id: CommandId(jobs.engine.ids.next()), idempotency: None, ..cause.clone() };
-        jobs.execute_worker(&request.worker_id, &cause, action).await.map_err(from_execute_error)?;
-        Ok(())
+        let registered = jobs.execute_worker(&request.worker_id, &cause, action).await;
+        Ok(Some(registered.map_err(from_execute_error)?.position))
     }
 
     /// Claims one work item. None if another claim was faster, or if its job has ended.
@@ -267,7 +278,9 @@ impl Claim<'_> {
         let lease_until = jobs.leases.until(now);
         match self.execute(&cause, &reservation.work, id, now).await? {
             Some(position) => {
-                let (payload, attempt) = self.payload(&reservation.work, None).await?;
+                let claimed = Step { name: "claim", position };
+                let payload = self.payload(&reservation.work, None).await;
+                let (payload, attempt) = payload.map_err(|problem| after_step(claimed, "answer", problem))?;
                 let item = ClaimedItem {
                     lease_id: id,
                     lease_until,
@@ -302,7 +315,7 @@ impl Claim<'_> {
             Work::Job(id) => {
                 let action = job::Action::Claim { lease_id, worker_id, lease_until };
                 let command = job::Command { at: now, action };
-                claimed_or_lost(jobs.jobs.execute_part(&StreamId::job(*id), cause, command).await)?
+                claimed_or_lost(jobs.jobs.execute_part(&StreamId::job(*id), cause, &command).await)?
             }
             Work::Request(id, request_id) => {
                 let availability = jobs.job(&cause.tenant, *id).await?.availability;
@@ -310,7 +323,7 @@ impl Claim<'_> {
                 let action = image_matching::Action::Claim { request_id, lease_id, worker_id, lease_until };
                 let command = image_matching::Command { job: availability, at: now, action };
                 claimed_or_lost(
-                    jobs.image_matchings.execute_part(&StreamId::image_matching(*id), cause, command).await,
+                    jobs.image_matchings.execute_part(&StreamId::image_matching(*id), cause, &command).await,
                 )?
             }
         };

@@ -22,7 +22,7 @@ use super::challenges::{Acceptance, CreatedChallenge, PairingObstacle, attempt_k
 use super::ratings::ClaimedRating;
 use crate::engine::execute::ExecuteError;
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::problem::{from_execute_error, from_load_error, from_vault_error};
+use crate::engine::problem::{Step, after_step, from_execute_error, from_load_error, from_vault_error};
 
 /// A challenge that a player wants to create.
 #[derive(Debug)]
@@ -86,8 +86,9 @@ impl Matchmaking {
             expires_at: self.engine.now().after(open_for),
             message: message.transpose().map_err(|error| from_vault_error(&error))?,
         };
-        self.execute_challenge(id, cause, Action::Create(created)).await.map_err(from_execute_error)?;
-        self.challenge_as_created(id).await
+        let executed = self.execute_challenge(id, cause, Action::Create(created)).await;
+        let creation = Step { name: "creation", position: executed.map_err(from_execute_error)?.position };
+        self.challenge_as_created(id).await.map_err(|problem| after_step(creation, "answer", problem))
     }
 
     async fn challenge_as_created(&self, id: ChallengeId) -> Result<CreatedChallenge, Problem> {

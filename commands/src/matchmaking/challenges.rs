@@ -14,11 +14,13 @@ use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
+use web::problem::Problem;
 
-use super::{Matchmaking, SagaError};
+use super::Matchmaking;
 use crate::engine::command_context::CommandContext;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
 use crate::engine::idempotency::KeyStatus;
+use crate::engine::problem::{Step, after_step, from_execute_error};
 
 /// The retry delay after a concurrent attempt.
 const SOON: Duration = Duration::from_secs(1);
@@ -200,19 +202,21 @@ impl Matchmaking {
     /// Accepts a challenge and runs its saga, until there is a match or the challenge is pending again.
     ///
     /// # Errors
-    /// [`SagaError`] if a rule forbids it, or the log fails. The reconciler completes a started saga later.
+    /// If a rule forbids it, or the log fails. The reconciler completes a started saga later.
     pub(crate) async fn accept(
         &self,
         id: ChallengeId,
         cause: &Cause,
         by: SubjectId,
         strength: Strength,
-    ) -> Result<Acceptance, SagaError> {
+    ) -> Result<Acceptance, Problem> {
         // Locked before the saga exists, so that the reconciler does not start it while the game is being created. If
         // the lock is taken, two tasks run the saga, which the streams tolerate.
         let _saga = self.try_lock(UnfinishedSaga::Challenge(id));
-        self.execute_challenge(id, cause, Action::Accept { by, strength }).await?;
-        let outcome = self.finish_challenge(id, &CommandContext::of_caller(cause)).await?;
+        let accepted = self.execute_challenge(id, cause, Action::Accept { by, strength }).await;
+        let accepted = Step { name: "acceptance", position: accepted.map_err(from_execute_error)?.position };
+        let outcome = self.finish_challenge(id, &CommandContext::of_caller(cause)).await;
+        let outcome = outcome.map_err(|error| after_step(accepted, "match", error.into()))?;
         Ok(match (outcome.phase, outcome.failed) {
             (Phase::Accepted { placing, game_id }, _) => {
                 Acceptance::Accepted { placing, game_id, position: outcome.position }

@@ -14,7 +14,17 @@ async fn full_disk_refuses_commands_until_space_is_free() {
         let batch: Value = (n * 2_000..(n + 1) * 2_000).map(a_match).collect();
         (format!("{job}/matches"), batch)
     });
-    refused.await.refused(507, "INSUFFICIENT_STORAGE");
+    let refused = refused.await;
+    let items = |outcome: &str| {
+        let parts = refused.body["parts"].as_array().into_iter().flatten();
+        parts
+            .filter(|part| part["outcome"] == outcome)
+            .map(|part| part["items"].as_array().unwrap().len())
+            .sum()
+    };
+    let (new, lost): (usize, usize) = (items("recorded"), items("not_recorded"));
+    assert_eq!((app.count("MatchFound").await % 2_000, lost), (new, if new > 0 { 2_000 - new } else { 0 }));
+    refused.clone().refused(507, "INSUFFICIENT_STORAGE");
     app.post("/jobs", &json!({})).await.refused(507, "INSUFFICIENT_STORAGE");
     disk.set_capacity(u64::MAX);
     until(201, &app, |_| ("/jobs".to_owned(), json!({}))).await.ok();

@@ -12,6 +12,8 @@ mod claims;
 #[cfg(test)]
 mod external_services;
 #[cfg(test)]
+mod failing_log;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod games;
@@ -24,6 +26,8 @@ mod leases;
 mod matching;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod partial_answers;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]

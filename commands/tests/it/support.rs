@@ -185,14 +185,18 @@ impl TestApp {
         Self::build(settings, self.external_services.clone(), clock, log, vault, self.has_keys).await
     }
 
+    /// A server over this log.
+    pub(crate) async fn over(log: Log, clock: Clock) -> Self {
+        let vault = Vault::in_memory().await.unwrap();
+        Self::build(Settings::default(), ExternalServices::default(), clock, log, vault, false).await
+    }
+
     /// A server over the log of a simulated disk.
     pub(crate) async fn on_disk(disk: &SimDisk) -> Self {
         let clock = Clock::manual("2026-11-20T10:00:00Z".parse().unwrap());
         let settings = embedded::Settings { reserve_bytes: 64 << 10, ..embedded::Settings::new("simulated") };
         let (log, _) = EmbeddedLog::open_simulated(disk.clone(), &settings, clock.clone()).unwrap();
-        let vault = Vault::in_memory().await.unwrap();
-        Self::build(Settings::default(), ExternalServices::default(), clock, Log::new(log), vault, false)
-            .await
+        Self::over(Log::new(log), clock).await
     }
 
     /// Closes the log, as the end of the process would.

@@ -189,7 +189,7 @@ impl Code {
             Self::Unavailable => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Temporarily unavailable",
-                "A required component is starting, stopping, behind or not reachable; nothing was done.",
+                "A required component is starting, stopping, behind or not reachable; nothing was done, except for what `parts` lists as recorded.",
                 "Retry after `Retry-After` seconds; `/status` names the component.",
             ),
             Self::OutcomeUnknown => info(
@@ -201,8 +201,8 @@ impl Code {
             Self::InsufficientStorage => info(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The disk is full",
-                "There is no space to store the command; nothing was done. Reads still work.",
-                "Free space on the log's disk; the server resumes automatically.",
+                "There is no space to store the command, or the rest of it; nothing was done, except for what `parts` lists as recorded. Reads still work.",
+                "Free space on the log's disk; the server resumes automatically. Then send the same request again.",
             ),
         }
     }
@@ -242,8 +242,22 @@ pub fn markdown() -> String {
          | `detail` | a sentence about this request |\n\
          | `errors` | the invalid fields, each with a `reason`, where they are known |\n\
          | `request_id` | as in the `X-Request-Id` header and in the server's log |\n\
-         | `existing` | for some conflicts: the conflicting resource |\n\n\
-         `Retry-After` is the number of seconds after which to retry the same request.\n",
+         | `existing` | for some conflicts: the conflicting resource |\n\
+         | `parts` | for a request that was recorded in part: what happened to each part |\n\n\
+         `Retry-After` is the number of seconds after which to retry the same request.\n\n\
+         ## Requests that were recorded in part\n\n\
+         A batch, and a command with effects on several objects, is more than one append. If a later append fails, because the disk is\n\
+         full or the log cannot be reached, the earlier ones stay recorded. Then `parts` has an object for each part:\n\n\
+         | member | |\n|---|---|\n\
+         | `outcome` | `recorded`, by this request or by an earlier one; `not_recorded`; or `unknown`, if the confirmation was lost |\n\
+         | `items` | of a batch: the indexes of the items in the body, from 0; empty lines of NDJSON are not counted |\n\
+         | `step` | of another command: the name of the step |\n\
+         | `position` | the log position from which a recorded part is visible |\n\
+         | `code`, `reason` | why the part is not recorded |\n\n\
+         Without `parts`, the request had no effect, unless the code is `OUTCOME_UNKNOWN` or `INTERNAL`. To complete the request, send it\n\
+         again, unchanged and with the same `Idempotency-Key` if it had one: what is recorded is not recorded again, also after a restart\n\
+         of the server. With the key, the response is that of the whole request; without one, the items that were recorded before count as\n\
+         known.\n",
     );
     for &code in Code::ALL {
         let info = code.info();

@@ -6,7 +6,8 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::Type;
 
-use super::{Code, MEDIA_TYPE, Problem};
+use super::{Code, MEDIA_TYPE, Part, Problem};
+use crate::schema::{reference, register};
 
 /// The error responses of an operation. [`crate::openapi::document`] removes those that an operation cannot return.
 const RESPONSES: [(u16, &str); 14] = [
@@ -55,6 +56,7 @@ fn schema() -> MetaSchema {
         items: Some(Box::new(MetaSchemaRef::Inline(Box::new(error)))),
         ..MetaSchema::new("array")
     };
+    let parts = MetaSchema { items: Some(Box::new(reference::<Part>())), ..MetaSchema::new("array") };
     MetaSchema {
         description: Some("An error (RFC 9457)."),
         required: vec!["type", "title", "status", "code", "detail"],
@@ -71,6 +73,7 @@ fn schema() -> MetaSchema {
             ),
             ("detail", described(MetaSchema::new("string"), "A sentence about this request.")),
             ("errors", described(errors, "The invalid fields.")),
+            ("parts", described(parts, "What happened to each part of a request that was recorded in part.")),
             (
                 "request_id",
                 described(MetaSchema::new("string"), "The id of the request in the server's log."),
@@ -108,6 +111,7 @@ impl ApiResponse for Problem {
     }
 
     fn register(registry: &mut Registry) {
+        register::<Part>(registry);
         registry.create_schema::<Self, _>("Problem".into(), |_| schema());
     }
 }

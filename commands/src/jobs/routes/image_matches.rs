@@ -12,7 +12,7 @@ use event_schemas::image_match::{IMAGE_MATCH_SHARDS, MatchFound};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use futures_util::FutureExt;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use schemars::JsonSchema;
@@ -23,6 +23,7 @@ use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiTimestamp, LooseTextId, ScoreValue, TextId};
 
+use crate::engine::batch_parts::BatchParts;
 use crate::engine::command_context::occurred_at;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed};
 use crate::engine::idempotency::KeyStatus;
@@ -223,19 +224,10 @@ impl MatchesCommands {
             // An empty batch is refused like any other, so that a worker learns that the job has ended.
             return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let mut shards: BTreeMap<u8, Vec<DatedMatch>> = BTreeMap::new();
-        for dated in matches {
-            shards.entry(dated.0.match_id.shard()).or_default().push(dated);
-        }
-        let shards = shards.into_iter().map(|(shard, matches)| async move {
-            let command = Command { job: availability, action: Action::Report(matches) };
-            self.report_shard(&StreamId::image_match_shard(job, shard), cause, command, known).await
-        });
-        let executed: Vec<Executed> = try_join_all(shards).await.map_err(problem::from_execute_error)?;
+        let executed = self.report_shards(job, availability, cause, matches, known).await?;
         let accepted = executed.iter().map(|executed| executed.events).sum();
         let new =
             executed.iter().filter(|executed| executed.events > 0).map(|executed| executed.position).max();
-        metrics::counter!("matchbook_matches_accepted_total").increment(accepted as u64);
         let position = match new {
             Some(new) => Some(new),
             // No event carries the key. Without one, the batch is visible from the latest position of its shards.
@@ -247,6 +239,54 @@ impl MatchesCommands {
         Ok((accepted, position))
     }
 
+    /// Records the new matches in all shards.
+    ///
+    /// # Errors
+    /// The problem of the shards that failed. It names the items that are recorded.
+    async fn report_shards(
+        &self,
+        job: JobId,
+        availability: JobAvailability,
+        cause: &Cause,
+        matches: Vec<DatedMatch>,
+        known: bool,
+    ) -> Result<Vec<Executed>, Problem> {
+        let mut shards: BTreeMap<u8, (Vec<u32>, Vec<DatedMatch>)> = BTreeMap::new();
+        for (item, dated) in (0..).zip(matches) {
+            let (items, matches) = shards.entry(dated.0.match_id.shard()).or_default();
+            items.push(item);
+            matches.push(dated);
+        }
+        let shards = shards.into_iter().map(|(shard, (items, matches))| async move {
+            let stream = StreamId::image_match_shard(job, shard);
+            let ids: Vec<_> = matches.iter().map(|(found, _)| found.match_id.clone()).collect();
+            let command = Command { job: availability, action: Action::Report(matches) };
+            (self.report_shard(&stream, cause, &command, known).await, stream, items, ids)
+        });
+        let (mut all, mut parts) = (Vec::new(), BatchParts::default());
+        // All of them run to their end, also after a failure, so that no append is in progress after the response.
+        for (executed, stream, items, ids) in join_all(shards).await {
+            match executed {
+                Ok(executed) => {
+                    parts.recorded(items, executed.position);
+                    all.push(executed);
+                }
+                Err(error) => {
+                    let contained = |folded: &CachedStream<ImageMatchShardDecider>| {
+                        let contained = ids.iter().map(|id| folded.state.contains(id));
+                        (contained.collect(), folded.position())
+                    };
+                    let contained = self.0.image_matches.query(&stream, contained).await;
+                    let (is_begun, error) = error.into_rest();
+                    parts.failed(items, problem::from_execute_error(error), is_begun, contained);
+                }
+            }
+        }
+        let accepted: usize = all.iter().map(|executed| executed.events).sum();
+        metrics::counter!("matchbook_matches_accepted_total").increment(accepted as u64);
+        parts.into_problem().map_or(Ok(all), Err)
+    }
+
     /// Records the new matches of one shard. `known` is true if another shard has events of the same batch: then the
     /// batch was answered before, and a shard without any new match is answered as then, although the job may have ended
     /// since.
@@ -254,18 +294,15 @@ impl MatchesCommands {
         &self,
         stream: &StreamId,
         cause: &Cause,
-        command: Command,
+        command: &Command,
         known: bool,
     ) -> Result<Executed, ExecuteError<Refusal>> {
         let shards = &self.0.image_matches;
-        if !known {
-            return shards.execute_part(stream, cause, command).await;
-        }
-        let while_open = Command { job: JobAvailability::Open, ..command.clone() };
         let executed = shards.execute_part(stream, cause, command).await;
-        if !matches!(executed, Err(ExecuteError::Refused(_))) {
+        if !known || !matches!(executed, Err(ExecuteError::Refused(_))) {
             return executed;
         }
+        let while_open = Command { job: JobAvailability::Open, ..command.clone() };
         let nothing_new = |folded: &CachedStream<ImageMatchShardDecider>| {
             let events = ImageMatchShardDecider::decide(&while_open, &folded.state).ok()?;
             let nothing = Executed { events: 0, position: folded.position(), repeated: true };

@@ -27,7 +27,7 @@ use web::value::{ApiTimestamp, UuidParam};
 use crate::engine::answers::Answer;
 use crate::engine::execute::{CachedStream, ExecuteError};
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::problem::{self, text_of};
+use crate::engine::problem::{self, Step, after_step, text_of};
 use crate::engine::write_request::{Users, Workers, WriteRequest};
 use crate::jobs::{Creation, Jobs, analyses};
 
@@ -207,7 +207,10 @@ impl JobCommands {
             metadata: text_of(&body.metadata.unwrap_or_default())?,
         };
         match self.0.execute_job(job_id, cause, Action::Create(created)).await {
-            Ok(_) => self.job_as_created(job_id).await,
+            Ok(executed) => {
+                let created = Step { name: "creation", position: executed.position };
+                self.job_as_created(job_id).await.map_err(|problem| after_step(created, "answer", problem))
+            }
             Err(ExecuteError::OtherTenant) => {
                 Err(Problem::conflict(domain::job::Refusal::Exists.to_string()))
             }
@@ -258,7 +261,9 @@ impl JobCommands {
         let executed = self.0.execute_matching(job, availability, cause, RetryParked).await;
         let executed = executed.map_err(problem::from_execute_error)?;
         let details = serde_json::to_value(phase).map_err(|error| Problem::internal(&error))?;
-        let answer = self.0.engine.record_answer(cause, Some(details)).await?;
+        let retried = Step { name: "retry", position: executed.position };
+        let answer = self.0.engine.record_answer(cause, Some(details)).await;
+        let answer = answer.map_err(|problem| after_step(retried, "answer", problem))?;
         Ok(Some(changed(phase, answer.map_or(executed.position, |answer| answer.position))))
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use domain::image_matching::{Action, Command, Refusal, TotalsField};
+use domain::decider::Decider;
+use domain::image_matching::{Action, Command, ImageMatchingDecider, Refusal, TotalsField};
 use domain::job::JobAvailability;
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, Position, ProductId, RequestId, VideoId};
@@ -20,7 +21,8 @@ use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiTimestamp, LooseTextId, TextId, UuidParam};
 
-use crate::engine::execute::Executed;
+use crate::engine::batch_parts::BatchParts;
+use crate::engine::execute::{CachedStream, ExecuteError, Executed};
 use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Workers, WriteRequest};
@@ -255,7 +257,7 @@ impl MatchingCommands {
 }
 
 impl MatchingCommands {
-    /// Executes a batch on a job's matching, as a whole or not at all.
+    /// Executes a batch on a job's matching. If an item is refused, the batch is.
     async fn batch<T>(
         &self,
         route: &'static str,
@@ -322,8 +324,30 @@ impl MatchingCommands {
                 .map_err(problem::from_execute_error)?
                 .ok_or_else(|| Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let executed = self.0.image_matchings.execute_all(&stream, cause, commands).await;
-        executed.map_err(|error| problem::from_batch_error(error, field))
+        match self.0.image_matchings.execute_all(&stream, cause, commands).await {
+            Ok(executed) => Ok(executed),
+            Err(ExecuteError::Incomplete { error, .. }) => {
+                Err(self.incomplete_batch(&stream, commands, problem::from_batch_error(*error, field)).await)
+            }
+            Err(error) => Err(problem::from_batch_error(error, field)),
+        }
+    }
+
+    /// The problem of a batch that failed after its first events were recorded. An item is recorded if it would change
+    /// nothing.
+    async fn incomplete_batch(&self, stream: &StreamId, commands: &[Command], problem: Problem) -> Problem {
+        let reflected = |folded: &CachedStream<ImageMatchingDecider>| {
+            let reflected = commands.iter().map(|command| {
+                let while_open = Command { job: JobAvailability::Open, ..command.clone() };
+                let events = ImageMatchingDecider::decide(&while_open, &folded.state);
+                events.is_ok_and(|events| events.is_empty())
+            });
+            (reflected.collect(), folded.position())
+        };
+        let reflected = self.0.image_matchings.query(stream, reflected).await;
+        let mut parts = BatchParts::default();
+        parts.failed((0..).take(commands.len()).collect(), problem.clone(), true, reflected);
+        parts.into_problem().unwrap_or(problem)
     }
 }
 

@@ -19,7 +19,7 @@ use web::schema::Api;
 use web::tag::Tag;
 
 use crate::engine::execute::Executed;
-use crate::engine::problem;
+use crate::engine::problem::{self, Step, after_step};
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
 
@@ -110,10 +110,16 @@ impl WorkerCommands {
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
         let stream = StreamId::worker(&cause.tenant, &worker_id);
         let earlier = self.0.workers.repeated(&stream, &cause).await.map_err(problem::from_execute_error)?;
-        if earlier.is_none() {
-            self.0.end_earlier_process(&cause, &worker_id).await?;
-        }
-        let position = self.execute(&worker_id, &cause, action).await?.position;
+        let ended = match earlier {
+            None => self.0.end_earlier_process(&cause, &worker_id).await?,
+            Some(_) => None,
+        };
+        let registered = self.execute(&worker_id, &cause, action).await;
+        let registered = registered.map_err(|problem| match ended {
+            Some(position) => after_step(Step { name: "earlier_exit", position }, "registration", problem),
+            None => problem,
+        });
+        let position = registered?.position;
         self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id);
         let kinds = kinds.into_iter().collect();
         Ok(Json(Api(RegisteredWorker { worker_id, kinds, version, position })))

@@ -29,7 +29,7 @@ use web::tag::Tag;
 use web::value::TextId;
 
 use crate::engine::execute::{ExecuteError, Executed};
-use crate::engine::problem;
+use crate::engine::problem::{self, Step, after_step};
 use crate::engine::write_request::{Users, WriteRequest};
 use crate::matchmaking::Matchmaking;
 use crate::matchmaking::ratings::ClaimedRating;
@@ -248,8 +248,10 @@ impl QueueCommands {
         entry_id: EntryId,
         executed: Executed,
     ) -> Result<JoinedEntry, Problem> {
+        let joined = Step { name: "entry", position: executed.position };
         let queued = self.0.queued_entry(&cause.tenant, subject, entry_id).await;
-        let Some((queued, queued_at)) = queued.map_err(problem::from_load_error)? else {
+        let queued = queued.map_err(|error| after_step(joined, "answer", problem::from_load_error(error)))?;
+        let Some((queued, queued_at)) = queued else {
             return Err(Problem::internal(&"an entry was recorded and is not in its player's stream"));
         };
         Ok(entry(queued, queued_at, executed))
