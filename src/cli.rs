@@ -20,6 +20,8 @@ use matchbook::config::{self, Config};
 use matchbook::failure::{self, Failure, print};
 use matchbook::serve;
 use rustix::fs::Mode;
+use serde::Serialize;
+use serde_json::Value;
 
 /// An event-sourced backend for image matching, matchmaking and background jobs
 #[derive(Parser, Debug)]
@@ -158,6 +160,14 @@ fn parse() -> Result<Cli, Failure> {
 /// `1 match`, or `2 matches`.
 fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// The text of a value in the API; a dash if it is missing.
+fn text(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => text,
+        _ => "–".to_owned(),
+    }
 }
 
 fn settings_file() -> Option<PathBuf> {

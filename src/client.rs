@@ -9,10 +9,10 @@ use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use read_api::routes::operations::dto::Ready;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use web::http_client;
+use web::paging::Page;
 
 use crate::failure::Failure;
 
@@ -83,15 +83,20 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn list(&self, path: &str, query: &[(&str, &str)], limit: usize) -> Result<List, Failure> {
-        let mut items: Vec<Value> = Vec::new();
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        limit: usize,
+    ) -> Result<List<T>, Failure> {
+        let mut items: Vec<T> = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let size = (limit - items.len()).min(PAGE_MAX).to_string();
             let parameters = query.iter().copied().chain([("limit", size.as_str())]);
             let parameters = parameters.chain(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let encoded = parameters.map(|(name, value)| format!("{name}={}", in_query(value)));
-            let page: ListPage =
+            let page: Page<T> =
                 self.get(&format!("{path}?{}", encoded.collect::<Vec<_>>().join("&"))).await?;
             items.extend(page.items);
             cursor = page.next_cursor;
@@ -207,16 +212,10 @@ impl Client {
 
 /// The items of a list.
 #[derive(Debug)]
-pub struct List {
-    pub items: Vec<Value>,
+pub struct List<T> {
+    pub items: Vec<T>,
     /// Whether the list continues after them.
     pub has_more: bool,
-}
-
-#[derive(Deserialize)]
-struct ListPage {
-    items: Vec<Value>,
-    next_cursor: Option<String>,
 }
 
 fn in_query(value: &str) -> PercentEncode<'_> {

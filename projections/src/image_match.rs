@@ -19,7 +19,7 @@ use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
 use crate::row::{parse_text, store_error};
 use crate::rows::RowModel;
-use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl, row};
+use crate::sql::{Batch, Db, Ddl, Row, SqlError, Statement, ddl, row};
 
 /// The first report of an id counts.
 pub(crate) const INSERT: &str = "INSERT INTO matches (position, job_id, match_id, product_id, video_id, img_id, \
@@ -223,12 +223,6 @@ row! {
     }
 }
 
-row! {
-    struct StoredScore {
-        score: f64,
-    }
-}
-
 impl StoredMatch {
     fn parse(self) -> Result<ImageMatchView, QueryError> {
         let name = Name::ImageMatches;
@@ -297,13 +291,7 @@ impl ImageMatches {
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, job: JobId, id: &ImageMatchId) -> Result<Option<ImageMatchView>, QueryError> {
         let statement = Statement::new(ONE).bind(job.0).bind(id.as_str());
-        let found: Vec<StoredMatch> = self
-            .slot
-            .live()?
-            .db
-            .all(statement)
-            .await
-            .map_err(|error| store_error(Name::ImageMatches, error))?;
+        let found: Vec<StoredMatch> = self.rows(statement).await?;
         found.into_iter().next().map(StoredMatch::parse).transpose()
     }
 
@@ -320,13 +308,12 @@ impl ImageMatches {
     ) -> Result<Vec<f64>, QueryError> {
         let statement =
             Statement::new(SCORES).bind(job.0).bind(*scores.start()).bind(*scores.end()).bind(upto.to_i64());
-        let rows: Vec<StoredScore> = self
-            .slot
-            .live()?
-            .db
-            .all(statement)
-            .await
-            .map_err(|error| store_error(Name::ImageMatches, error))?;
-        Ok(rows.into_iter().map(|row| row.score).collect())
+        let rows: Vec<(f64,)> = self.rows(statement).await?;
+        Ok(rows.into_iter().map(|(score,)| score).collect())
+    }
+
+    async fn rows<R: Row>(&self, statement: Statement) -> Result<Vec<R>, QueryError> {
+        let found = self.slot.live()?.db.all(statement).await;
+        found.map_err(|error| store_error(Name::ImageMatches, error))
     }
 }

@@ -8,13 +8,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use commands::jobs::routes::{ChangedPhase, CreatedJob};
 use domain::image_matching::summary::Summary;
 use domain::job::history::Status;
+use domain::job::view::JobView;
+use event_schemas::ids::JobId;
 use event_schemas::job::Phase;
+use event_schemas::worker::WorkKind;
+use projections::worker::WorkerPresence;
+use read_api::routes::worker::Worker;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::counted;
-use matchbook::client::{Client, Server};
+use matchbook::client::{Client, List, Server};
 use matchbook::failure::{Failure, print, print_progress};
 
 /// The frames per second of the clip that the frames were taken from.
@@ -49,17 +56,18 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         let client = Client::new(self.server.clone())?;
-        let view = self.find_or_create(&client).await?;
-        let id = text(&view, "job_id").to_owned();
-        let job = format!("/jobs/{id}");
-        self.issue_requests(&client, &view, &job, json).await?;
+        let found = self.find_or_create(&client).await?;
+        let job = format!("/jobs/{}", found.id);
+        if found.needs_requests {
+            self.issue_requests(&client, &found, &job, json).await?;
+        }
         if self.no_wait {
-            return print_job(&id, json);
+            return if json { print(&json!({ "job_id": found.id })) } else { Ok(()) };
         }
         let summary = wait(&client, &job, json).await?;
         if summary.phase != Phase::Completed {
-            for phase in ["evidence", "completed"] {
-                let _: Value = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
+            for phase in [Phase::Evidence, Phase::Completed] {
+                enter(&client, &job, phase).await?;
             }
         }
         if json {
@@ -78,42 +86,38 @@ impl Demo {
     }
 
     /// The job to run.
-    async fn find_or_create(&self, client: &Client) -> Result<Value, Failure> {
+    async fn find_or_create(&self, client: &Client) -> Result<DemoJob, Failure> {
         if let Some(id) = &self.job {
-            return client.get(&format!("/jobs/{id}")).await;
+            let job: JobView = client.get(&format!("/jobs/{id}")).await?;
+            return Ok(job.into());
         }
         if self.resume {
             for filter in [("status", "running"), ("status", "pending"), ("phase", "evidence")] {
                 let query = [("kind", "product_video_matching"), ("q", self.name.as_str()), filter];
-                let open = client.list("/jobs", &query, OPEN_JOBS_MAX).await?;
-                if let Some(job) = open.items.into_iter().find(|job| text(job, "name") == self.name) {
-                    return Ok(job);
+                let open: List<JobView> = client.list("/jobs", &query, OPEN_JOBS_MAX).await?;
+                let mut jobs = open.items.into_iter();
+                if let Some(job) = jobs.find(|job| job.name.as_ref() == Some(&self.name)) {
+                    return Ok(job.into());
                 }
             }
         }
-        client.post("/jobs", &json!({ "name": self.name })).await
+        let created: CreatedJob = client.post("/jobs", &json!({ "name": self.name })).await?;
+        Ok(DemoJob { id: created.job_id, phase: created.phase, needs_requests: true })
     }
 
-    /// Issues the match requests of a job that does not have any yet.
     async fn issue_requests(
         &self,
         client: &Client,
-        view: &Value,
+        found: &DemoJob,
         job: &str,
         json: bool,
     ) -> Result<(), Failure> {
-        // A new job has neither a status nor counters.
-        let is_open = ["", "pending", "running"].contains(&text(view, "status"));
-        let issued = view.pointer("/counters/match_requests").and_then(Value::as_u64).unwrap_or_default();
-        if !is_open || issued > 0 {
-            return Ok(());
-        }
         let products = products(&self.media)?;
         let frames = images_in(&self.media.join("frames"))?;
-        self.register(client, job, text(view, "phase"), &products, &frames).await?;
+        self.register(client, job, found.phase, &products, &frames).await?;
         if !json {
-            let id = text(view, "job_id");
-            print(&format_args!("job {id}: {} products, {} frames", products.len(), frames.len()))?;
+            let (id, products) = (found.id, products.len());
+            print(&format_args!("job {id}: {products} products, {} frames", frames.len()))?;
             print(&format_args!("watch it at {}/ or {}{job}/matching/summary", client.url(), client.url()))?;
         }
         Ok(())
@@ -125,20 +129,17 @@ impl Demo {
         &self,
         client: &Client,
         job: &str,
-        phase: &str,
+        phase: Phase,
         products: &BTreeMap<String, Vec<String>>,
         frames: &[String],
     ) -> Result<(), Failure> {
-        let phases = ["queued", "collecting", "extracting", "matching"];
+        let phases = [Phase::Queued, Phase::Collecting, Phase::Extracting, Phase::Matching];
         let passed = phases.iter().position(|passed| *passed == phase).unwrap_or_default();
-        let enter = async |phase: usize| match phases.get(phase) {
-            Some(name) if phase > passed => {
-                let entered = client.put::<Value>(&format!("{job}/phase"), &json!({ "phase": name })).await;
-                entered.map(drop)
-            }
+        let enter_next = async |next: usize| match phases.get(next) {
+            Some(phase) if next > passed => enter(client, job, *phase).await,
             _ => Ok(()),
         };
-        enter(1).await?;
+        enter_next(1).await?;
         let body: Vec<Value> = products
             .iter()
             .map(|(product, images)| {
@@ -149,9 +150,9 @@ impl Demo {
                 json!({ "product_id": product, "images": images })
             })
             .collect();
-        let _: Value = client.post(&format!("{job}/products"), &body.into()).await?;
+        let _: IgnoredAny = client.post(&format!("{job}/products"), &body.into()).await?;
 
-        enter(2).await?;
+        enter_next(2).await?;
         let video = "big-buck-bunny";
         let listed: Vec<Value> = frames
             .iter()
@@ -160,10 +161,10 @@ impl Demo {
                 json!({ "frame_id": frame, "timestamp_ms": number.map(|n| n * 1000 / FRAMES_PER_SECOND) })
             })
             .collect();
-        let _: Value =
-            client.post(&format!("{job}/videos"), &json!([{ "video_id": video, "frames": listed }])).await?;
+        let videos = json!([{ "video_id": video, "frames": listed }]);
+        let _: IgnoredAny = client.post(&format!("{job}/videos"), &videos).await?;
 
-        enter(3).await?;
+        enter_next(3).await?;
         let requests: Vec<Value> = products
             .iter()
             .map(|(product, images)| {
@@ -175,9 +176,30 @@ impl Demo {
                 })
             })
             .collect();
-        let _: Value = client.post(&format!("{job}/match-requests"), &requests.into()).await?;
+        let _: IgnoredAny = client.post(&format!("{job}/match-requests"), &requests.into()).await?;
         Ok(())
     }
+}
+
+/// The job that the demo works on.
+struct DemoJob {
+    id: JobId,
+    phase: Phase,
+    /// It is open, and has no match requests yet.
+    needs_requests: bool,
+}
+
+impl From<JobView> for DemoJob {
+    fn from(job: JobView) -> Self {
+        let is_open = matches!(job.status, Status::Pending | Status::Running);
+        let needs_requests = is_open && job.counters.match_requests == 0;
+        Self { id: job.id, phase: job.phase, needs_requests }
+    }
+}
+
+async fn enter(client: &Client, job: &str, phase: Phase) -> Result<(), Failure> {
+    let _: ChangedPhase = client.put(&format!("{job}/phase"), &json!({ "phase": phase })).await?;
+    Ok(())
 }
 
 /// Polls the summary until every request is completed.
@@ -210,22 +232,17 @@ async fn wait(client: &Client, job: &str, json: bool) -> Result<Summary, Failure
 
 /// Why no candidate is processed yet, for a job without blockers.
 async fn reason_for_no_progress(client: &Client) -> String {
-    let Ok(workers) = client.list("/internal/workers", &[], WORKERS_MAX).await else {
+    let Ok(workers) = client.list::<Worker>("/internal/workers", &[], WORKERS_MAX).await else {
         return "waiting for the first report of a worker".to_owned();
     };
-    let is_matcher = |worker: &&Value| {
-        let kinds = worker.get("kinds").and_then(Value::as_array).into_iter().flatten();
-        text(worker, "presence") == "present" && kinds.into_iter().any(|kind| kind == "match_request")
+    let is_matcher = |Worker { view, .. }: &&Worker| {
+        view.presence == WorkerPresence::Present && view.kinds.contains(&WorkKind::MatchRequest)
     };
     match workers.items.iter().filter(is_matcher).count() {
         0 => "no worker is present: start one with `matchbook-matcher`".to_owned(),
         1 => "1 worker is present, and has not reported its first candidate yet".to_owned(),
         present => format!("{present} workers are present, and have not reported their first candidates yet"),
     }
-}
-
-fn text<'a>(object: &'a Value, member: &str) -> &'a str {
-    object.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn progress_line(summary: &Summary) -> String {
@@ -243,13 +260,6 @@ fn progress_line(summary: &Summary) -> String {
         "░".repeat(30 - filled),
         counted(summary.matches_found, "match", "matches"),
     )
-}
-
-fn print_job(id: &str, json: bool) -> Result<(), Failure> {
-    if json {
-        print(&json!({ "job_id": id }))?;
-    }
-    Ok(())
 }
 
 /// The images of each product: `hedge-1` and `hedge-2` are two images of `hedge`.

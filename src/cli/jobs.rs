@@ -2,12 +2,14 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use commands::jobs::routes::ChangedPhase;
 use domain::job::history::Status;
-use serde_json::{Value, json};
+use domain::job::view::JobView;
+use serde_json::json;
 use uuid::Uuid;
 
-use super::counted;
-use matchbook::client::{Client, Server};
+use super::{counted, text};
+use matchbook::client::{self, Client, Server};
 use matchbook::failure::{Failure, print};
 
 const STATUSES: [&str; 5] = [
@@ -85,10 +87,11 @@ impl List {
         ];
         let query = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
         let client = Client::new(self.server)?;
-        let list = client.list("/jobs", &query.collect::<Vec<_>>(), self.limit as usize).await?;
+        let list: client::List<JobView> =
+            client.list("/jobs", &query.collect::<Vec<_>>(), self.limit as usize).await?;
         for job in &list.items {
             if json {
-                print(job)?;
+                print(&json!(job))?;
             } else {
                 print(&line(job))?;
             }
@@ -102,98 +105,78 @@ impl List {
 
 impl OneJob {
     async fn show(self, json: bool) -> Result<(), Failure> {
-        let job: Value = Client::new(self.server)?.get(&format!("/jobs/{}", self.id)).await?;
-        if json { print(&job) } else { print(&details(&job)) }
+        let job: JobView = Client::new(self.server)?.get(&format!("/jobs/{}", self.id)).await?;
+        if json { print(&json!(job)) } else { print(&details(&job)) }
     }
 
     async fn command(self, command: &str, json: bool) -> Result<(), Failure> {
         let path = format!("/jobs/{}/{command}", self.id);
-        let changed: Value = Client::new(self.server)?.post(&path, &json!({})).await?;
+        let changed: ChangedPhase = Client::new(self.server)?.post(&path, &json!({})).await?;
         if json {
-            print(&changed)
+            print(&json!(changed))
         } else {
-            print(&format_args!("job {}: {}", self.id, text(&changed, "phase")))
+            print(&format_args!("job {}: {}", self.id, text(&changed.phase)))
         }
     }
 }
 
-fn text<'a>(object: &'a Value, member: &str) -> &'a str {
-    object.get(member).and_then(Value::as_str).unwrap_or("–")
-}
-
-fn count(object: &Value, member: &str) -> u64 {
-    object.get(member).and_then(Value::as_u64).unwrap_or_default()
-}
-
-fn number(object: &Value, member: &str) -> f64 {
-    object.get(member).and_then(Value::as_f64).unwrap_or_default()
-}
-
 /// A job on one line.
-fn line(job: &Value) -> String {
+fn line(job: &JobView) -> String {
     format!(
         "{}  {:<9} {:<18} {:>5.1} %  {:<22}  {}  {}",
-        text(job, "id"),
-        text(job, "status"),
-        text(job, "phase"),
-        number(job, "progress_percentage"),
-        text(job, "kind"),
-        text(job, "created_at"),
-        text(job, "name"),
+        job.id,
+        text(&job.status),
+        text(&job.phase),
+        job.progress_percentage,
+        text(&job.kind),
+        job.created_at,
+        text(&job.name),
     )
 }
 
 /// A job on several lines, without those that do not apply to it.
-fn details(job: &Value) -> String {
+fn details(job: &JobView) -> String {
     let mut lines = vec![
-        format!("job {}: {}", text(job, "id"), text(job, "name")),
+        format!("job {}: {}", job.id, text(&job.name)),
         format!(
             "{}, {}, in phase {}, attempt {}, {:.1} %",
-            text(job, "kind"),
-            text(job, "status"),
-            text(job, "phase"),
-            count(job, "attempt"),
-            number(job, "progress_percentage"),
+            text(&job.kind),
+            text(&job.status),
+            text(&job.phase),
+            job.attempt,
+            job.progress_percentage,
         ),
         format!(
             "created {}, started {}, ended {}; waited {:.1} s for workers, worked {:.1} s",
-            text(job, "created_at"),
-            text(job, "started_at"),
-            text(job, "ended_at"),
-            number(job, "queue_seconds"),
-            number(job, "run_seconds"),
+            job.created_at,
+            text(&job.started_at),
+            text(&job.ended_at),
+            job.queue_seconds,
+            job.run_seconds,
         ),
     ];
-    if let (Some(counters), Some(matching)) =
-        (job.get("counters"), job.get("matching").filter(|m| !m.is_null()))
-    {
+    if let (counters, Some(matching)) = (&job.counters, &job.matching) {
         lines.push(format!(
             "{} of {} candidates processed, {} found, {} with an evidence image; {} open",
-            count(counters, "candidates_processed"),
-            count(counters, "candidates_total"),
-            counted(count(counters, "matches_found"), "match", "matches"),
-            count(counters, "matches_with_evidence"),
-            counted(count(matching, "queue_depth"), "match request is", "match requests are"),
+            counters.candidates_processed,
+            counters.candidates_total,
+            counted(counters.matches_found, "match", "matches"),
+            counters.matches_with_evidence,
+            counted(matching.queue_depth, "match request is", "match requests are"),
         ));
-        let blockers = matching.get("blockers").and_then(Value::as_array);
-        lines.extend(
-            blockers
-                .into_iter()
-                .flatten()
-                .filter_map(|blocker| Some(format!("blocked: {}", blocker.as_str()?))),
-        );
+        lines.extend(matching.blockers.iter().map(|blocker| format!("blocked: {blocker}")));
     }
-    if let Some(error) = job.get("error").filter(|error| !error.is_null()) {
-        lines.push(format!("error {}: {}", text(error, "code"), text(error, "user_message")));
-        lines.push(format!("  reported as: {}", text(error, "message")));
+    if let Some(error) = &job.error {
+        lines.push(format!("error {}: {}", text(&error.code), error.user_message));
+        lines.push(format!("  reported as: {}", error.message));
     }
-    if let Some(retry) = job.get("retry").filter(|retry| !retry.is_null()) {
-        lines.push(format!("attempt {} starts at {}", count(retry, "attempt"), text(retry, "due_at")));
-    } else if text(job, "status") == "failed" {
+    if let Some(retry) = &job.retry {
+        lines.push(format!("attempt {} starts at {}", retry.attempt, retry.due_at));
+    } else if job.status == Status::Failed {
         lines.push(format!(
             "retries: {}; retry it with `matchbook jobs retry {}`",
-            text(job, "retry_state"),
-            text(job, "id")
+            text(&job.retry_state),
+            job.id
         ));
     }
     lines.join("\n")

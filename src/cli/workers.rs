@@ -1,9 +1,11 @@
 //! `matchbook workers`: the workers of a running server.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use projections::worker::WorkerPresence;
+use read_api::routes::worker::Worker;
+use serde_json::json;
 
-use super::counted;
+use super::{counted, text};
 use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, print};
 
@@ -38,67 +40,60 @@ impl Workers {
         match self {
             Self::List(list) => {
                 let mut workers = all(list.server).await?;
-                workers.retain(|worker| !list.present || text(worker, "presence") == "present");
-                workers.iter().try_for_each(|worker| if json { print(worker) } else { print(&line(worker)) })
+                workers.retain(|worker| !list.present || worker.view.presence == WorkerPresence::Present);
+                workers
+                    .iter()
+                    .try_for_each(|worker| if json { print(&json!(worker)) } else { print(&line(worker)) })
             }
             Self::Show(show) => {
                 let workers = all(show.server).await?;
-                let found = workers.iter().find(|worker| text(worker, "id") == show.id);
+                let found = workers.iter().find(|worker| worker.id.as_str() == show.id);
                 let worker = found.ok_or_else(|| {
                     let id = &show.id;
                     Failure::Failed(format!(
                         "there is no worker `{id}`; `matchbook workers list` lists all of them"
                     ))
                 })?;
-                if json { print(worker) } else { print(&details(worker)) }
+                if json { print(&json!(worker)) } else { print(&details(worker)) }
             }
         }
     }
 }
 
-async fn all(server: Server) -> Result<Vec<Value>, Failure> {
+async fn all(server: Server) -> Result<Vec<Worker>, Failure> {
     Ok(Client::new(server)?.list("/internal/workers", &[], usize::MAX).await?.items)
 }
 
-fn text<'a>(object: &'a Value, member: &str) -> &'a str {
-    object.get(member).and_then(Value::as_str).unwrap_or("–")
-}
-
-fn kinds(worker: &Value) -> String {
-    let kinds = worker.get("kinds").and_then(Value::as_array).into_iter().flatten();
-    kinds.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-}
-
 /// A worker on one line.
-fn line(worker: &Value) -> String {
-    format!(
-        "{:<24} {:<13} since {}  {}",
-        text(worker, "id"),
-        text(worker, "presence"),
-        text(worker, "since"),
-        kinds(worker),
-    )
+fn line(worker: &Worker) -> String {
+    let (id, view) = (worker.id.as_str(), &worker.view);
+    let kinds: Vec<String> = view.kinds.iter().map(text).collect();
+    format!("{id:<24} {:<13} since {}  {}", text(&view.presence), view.since, kinds.join(", "))
 }
 
 /// A worker on several lines.
-fn details(worker: &Value) -> String {
-    let returns = worker.get("returns").and_then(Value::as_u64).unwrap_or_default();
+fn details(worker: &Worker) -> String {
+    let view = &worker.view;
     let mut lines = vec![
         line(worker),
         format!(
             "registered {}, last event {}, version {}, returned {} after a loss",
-            text(worker, "registered_at"),
-            text(worker, "last_seen_at"),
-            text(worker, "version"),
-            counted(returns, "time", "times"),
+            view.registered_at,
+            view.last_seen_at,
+            text(&view.version),
+            counted(view.returns, "time", "times"),
         ),
     ];
-    if let Some(end) = worker.get("last_end").filter(|end| !end.is_null()) {
-        let mut detail = format!("last end: {} at {}", text(end, "end"), text(end, "at"));
-        for (member, name) in [("exit_code", "exit code"), ("signal", "signal"), ("reason", "reason")] {
-            if let Some(value) = end.get(member).filter(|value| !value.is_null()) {
-                detail.push_str(&format!(", {name} {value}"));
-            }
+    if let Some(end) = &view.last_end {
+        let mut detail = format!("last end: {} at {}", text(&end.end), end.at);
+        if let Some(code) = end.exit_code {
+            detail.push_str(&format!(", exit code {code}"));
+        }
+        if let Some(signal) = end.signal {
+            detail.push_str(&format!(", signal {signal}"));
+        }
+        if let Some(reason) = &end.reason {
+            detail.push_str(&format!(", reason {reason:?}"));
         }
         lines.push(detail);
     }
@@ -111,15 +106,18 @@ mod tests {
 
     #[test]
     fn details_contain_the_latest_end() {
-        let worker = serde_json::json!({
-            "id": "gpu-1", "presence": "out_of_memory", "since": "T2", "kinds": ["match_request"], "version": null,
-            "registered_at": "T1", "last_seen_at": "T2", "returns": 1,
-            "last_end": { "end": "out_of_memory", "at": "T2", "exit_code": 137, "signal": null, "reason": "oom" },
+        let (registered, ended) = ("2026-11-20T10:00:00.000000Z", "2026-11-20T11:00:00.000000Z");
+        // A later server may send more than this program knows.
+        let worker = json!({
+            "id": "gpu-1", "worker_id": "gpu-1", "presence": "out_of_memory", "since": ended, "kinds": ["match_request"],
+            "version": null, "registered_at": registered, "last_seen_at": ended, "returns": 1, "position": 7, "later": 1,
+            "last_end": { "end": "out_of_memory", "at": ended, "exit_code": 137, "signal": null, "reason": "oom", "later": 1 },
         });
+        let worker: Worker = serde_json::from_value(worker).unwrap();
         insta::assert_snapshot!(details(&worker), @r#"
-        gpu-1                    out_of_memory since T2  match_request
-        registered T1, last event T2, version –, returned 1 time after a loss
-        last end: out_of_memory at T2, exit code 137, reason "oom"
+        gpu-1                    out_of_memory since 2026-11-20T11:00:00.000000Z  match_request
+        registered 2026-11-20T10:00:00.000000Z, last event 2026-11-20T11:00:00.000000Z, version –, returned 1 time after a loss
+        last end: out_of_memory at 2026-11-20T11:00:00.000000Z, exit code 137, reason "oom"
         "#);
     }
 }

@@ -6,7 +6,7 @@ use event_schemas::job::{JobKind, Phase, RetryReason, RetryState};
 use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::history::{Attempt, History, Status};
 use super::pipeline;
@@ -14,7 +14,7 @@ use crate::image_matching::counters::Counters;
 use crate::image_matching::summary::{JobFold, SummaryPreview};
 
 /// A job.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Job")]
 pub struct JobView {
     pub id: JobId,
@@ -54,13 +54,18 @@ pub struct JobView {
     /// The scheduled retry.
     pub retry: Option<RetryView>,
     /// The result of the work, or null; missing in lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub result: Option<Option<JsonText>>,
 }
 
+/// A member that is there, which may be null.
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Option<JsonText>>, D::Error> {
+    Option::deserialize(member).map(Some)
+}
+
 /// The counters of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 // The stored `Counters` have other names, and no sums that follow from others.
 #[schemars(rename = "JobCounters")]
 pub struct CountersView {
@@ -83,7 +88,7 @@ pub struct CountersView {
 }
 
 /// A classified error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 // The stored `ClassifiedError` omits an absent member, and has a closed list of codes.
 #[schemars(rename = "ClassifiedError")]
 pub struct ErrorView {
@@ -105,7 +110,7 @@ pub struct ErrorView {
 }
 
 /// A scheduled retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "JobRetry")]
 pub struct RetryView {
     /// The attempt that will start.
@@ -135,7 +140,7 @@ impl Parked {
 }
 
 /// One attempt of a job.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "JobAttempt")]
 pub struct AttemptView {
     pub attempt: u32,

@@ -8,7 +8,7 @@ use poem_openapi::param::{Header, Query};
 use projections::Name;
 use projections::worker::WorkerView;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
@@ -20,7 +20,7 @@ use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 
 /// A process that claims work.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Worker {
     pub id: WorkerId,
     #[serde(flatten)]
