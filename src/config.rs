@@ -45,6 +45,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_READ_ONLY", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) read_only: bool,
 
+    /// Share `--read-store` and a log on a cluster with other servers that have this setting: one of them maintains the read models and offers commands, the others answer reads only, and one takes over within about 15 seconds when that server fails, or at once when it is stopped. Needs both settings
+    #[arg(long, env = "MATCHBOOK_STANDBY", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) standby: bool,
+
     /// The size of a segment of the embedded log, in bytes
     #[arg(long, env = "MATCHBOOK_SEGMENT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
     pub segment_bytes: u64,

@@ -14,6 +14,7 @@ use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
+use metrics_exporter_prometheus::PrometheusHandle;
 use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::media::MediaFolder;
@@ -27,7 +28,6 @@ use crate::api::{Api, Slowdown};
 use crate::cluster::{self, OpenedCluster};
 use crate::config::{Config, EventLogUrl};
 use crate::failure::{Failure, open_failure};
-use crate::metrics;
 use crate::open_files::exhausted;
 use crate::open_vault::open_vault;
 use crate::wire::Wire;
@@ -64,13 +64,12 @@ pub(crate) struct RunningServer {
 pub(crate) async fn start(
     config: &Config,
     auth: &Auth,
+    metrics: PrometheusHandle,
     shutdown: Shutdown,
 ) -> Result<(RunningServer, Api), Failure> {
-    check_read_only(config)?;
     let wire_address = Wire::reserve(config)?;
     let external_services = external_services(config)?;
     let media = media_folder(config, auth)?;
-    let metrics = metrics::install()?;
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, &log).await?;
@@ -88,24 +87,49 @@ pub(crate) async fn start(
     let wire = Wire::start(config, wire_address, embedded.as_ref(), clock.clone()).await?;
     let mut server = server(config, auth, &clock, commands.as_ref(), address, vault, media);
     server.components.extend(connection);
+    server.components.extend(config.standby.then(|| standby(config.read_only)));
     server.components.extend(wire.as_ref().map(Wire::component));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(commands.as_ref(), &read);
     Ok((RunningServer { log, embedded, commands, models, wire, _lock: lock }, api))
 }
 
-/// A server that only reads needs a log and read models that another server writes at the same time.
-fn check_read_only(config: &Config) -> Result<(), Failure> {
+/// A server that only reads, or stands by, needs a log and read models that another server writes at the same time.
+///
+/// # Errors
+/// The settings exclude each other.
+pub(crate) fn check_shared(config: &Config) -> Result<(), Failure> {
+    let flag = match (config.read_only, config.standby) {
+        (false, false) => return Ok(()),
+        (true, false) => "--read-only",
+        (false, true) => "--standby",
+        (true, true) => {
+            let reason = "a server with --read-only never takes over; remove it, or remove --standby";
+            return Err(Failure::Usage(reason.to_owned()));
+        }
+    };
     let is_on_cluster = matches!(config.event_log, Some(EventLogUrl::Cluster(_)));
-    let has_database = matches!(config.read_store(), ReadStore::Postgres(_));
-    if !config.read_only || (is_on_cluster && has_database) {
+    if is_on_cluster && matches!(config.read_store(), ReadStore::Postgres(_)) {
         return Ok(());
     }
-    Err(Failure::Usage(
-        "--read-only needs an --event-log on a cluster and a PostgreSQL --read-store, which another server maintains; \
-         set both, or remove --read-only"
-            .to_owned(),
-    ))
+    Err(Failure::Usage(format!(
+        "{flag} needs an --event-log on a cluster and a PostgreSQL --read-store, which several servers share; set both, \
+         or remove {flag}"
+    )))
+}
+
+/// What a server does that shares its read models.
+fn standby(stands_by: bool) -> Component {
+    let detail = if stands_by {
+        "stands by: offers no commands, and takes over when the writer lease of the server that does ends"
+    } else {
+        "holds the writer lease: maintains the read models and offers commands"
+    };
+    Component::new("standby", move || ComponentHealth {
+        ready: true,
+        position: None,
+        detail: detail.to_owned(),
+    })
 }
 
 /// The information about the server that the read API needs.
@@ -284,7 +308,8 @@ async fn open_log(config: &Config, clock: Clock) -> Result<OpenedLog, Failure> {
     warn_if_shared(&config.data);
     refuse_backup(config)?;
     if let Some(EventLogUrl::Cluster(url)) = &config.event_log {
-        let OpenedCluster { log, address, connection, lock } = cluster::open(url.clone(), &config.data).await?;
+        let OpenedCluster { log, address, connection, lock } =
+            cluster::open(url.clone(), &config.data).await?;
         let (connection, lock) = (Some(connection), Some(lock));
         return Ok(OpenedLog { log, embedded: None, address, connection, lock });
     }

@@ -45,6 +45,7 @@ use tokio::task::JoinHandle;
 pub use generation::{QueryError, StillBehind};
 pub use registry::NoSuchProjection;
 pub use sql::SqlError;
+pub use sql::lease::{Standby, WriterLease};
 pub use sql::postgres::PostgresUrl;
 pub use store::{ReadStore, StoreError};
 

@@ -4,6 +4,7 @@
 //! differs. Positions and times are stored as `i64`, because neither database has unsigned integers and times as text
 //! do not sort.
 
+pub(crate) mod lease;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 mod statement;

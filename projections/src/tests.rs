@@ -4,6 +4,7 @@ mod agreement;
 mod control;
 mod filling;
 mod history;
+mod leases;
 mod live;
 mod match_history;
 #[path = "../../tests/it/support/postgres.rs"]

@@ -1,6 +1,8 @@
 //! A server that only reads, beside the one that writes, over one log and one database.
 
-use reqwest::Method;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -57,15 +59,69 @@ async fn second_server_reads_what_the_first_writes() {
     assert_eq!(get_at(&writer, "/jobs", &created["position"]).await["items"][0]["name"], "two");
 }
 
+/// Creates a job on the server that offers commands at present.
+async fn accepts_commands(server: &Server) -> bool {
+    let post = server.http.post(format!("{}/jobs", server.url)).json(&json!({ "name": "one" }));
+    // A server that changes its role may close the connection, and one that is stopped does not respond.
+    let sent = post.timeout(Duration::from_secs(2)).send().await;
+    sent.is_ok_and(|response| response.status() == StatusCode::CREATED)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_that_stands_by_takes_over_from_a_failed_one() {
+    let (cluster, database) = (Cluster::start(), postgres::database());
+    let [log, store] = [format!("--event-log={}", cluster.url()), format!("--read-store={}", database.url())];
+    let mut one = Server::start(&[&log, &store, "--standby"]).await;
+    let job = running_job(&one, 2, 100).await;
+    set_phase(&one, &job, "completed").await;
+    let other = Server::start(&[&log, &store, "--standby"]).await;
+    let created = one.post("/jobs", &json!({ "name": "before" })).await.expect(201);
+    assert_eq!(get_at(&other, "/jobs", &created["position"]).await["items"][0]["name"], "before");
+    other.post("/jobs", &json!({ "name": "two" })).await.problem(405);
+
+    // It is stopped and keeps its connections.
+    one.signal("STOP");
+    wait_until("the other server offers commands", async || accepts_commands(&other).await).await;
+    let created = other.post("/jobs", &json!({ "name": "after" })).await.expect(201);
+    assert_eq!(get_at(&other, "/jobs", &created["position"]).await["items"][0]["name"], "after");
+
+    // When it continues, it stands by.
+    one.signal("CONT");
+    wait_until("the former holder stands by", async || {
+        one.log().contains("another server has the writer lease: this one stands by")
+    })
+    .await;
+    wait_until("the former holder answers", async || {
+        let ready = one.http.get(format!("{}/ready", one.url)).timeout(Duration::from_secs(2)).send().await;
+        ready.is_ok_and(|response| response.status().is_success())
+    })
+    .await;
+    assert_eq!(get_at(&one, "/jobs", &created["position"]).await["items"][0]["name"], "after");
+    one.post("/jobs", &json!({ "name": "three" })).await.problem(405);
+    assert_eq!(read_model_responses(&one, &job).await, read_model_responses(&other, &job).await);
+
+    // It takes over from one that was killed, too.
+    drop(other);
+    wait_until("the first server offers commands", async || accepts_commands(&one).await).await;
+    assert_eq!(one.terminate(), Some(0), "{}", one.log());
+}
+
 #[test]
-fn reading_only_needs_a_log_and_a_database_of_others() {
+fn sharing_needs_a_log_and_a_database_of_others() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = std::process::Command::new(crate::support::server::program())
-        .args(["serve", "--listen=127.0.0.1:0", "--read-only"])
-        .arg(format!("--data={}", folder.path().display()))
-        .output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
-    let message = String::from_utf8(refused.stderr).unwrap();
-    assert!(message.contains("--event-log") && message.contains("--read-store"), "{message}");
+    for (flags, named) in [
+        (&["--read-only"][..], &["--event-log", "--read-store"][..]),
+        (&["--standby"], &["--event-log", "--read-store"]),
+        (&["--read-only", "--standby"], &["never takes over"]),
+    ] {
+        let refused = std::process::Command::new(crate::support::server::program())
+            .args(["serve", "--listen=127.0.0.1:0"])
+            .args(flags)
+            .arg(format!("--data={}", folder.path().display()))
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(named.iter().all(|part| message.contains(part)), "{message}");
+    }
 }

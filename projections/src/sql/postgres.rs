@@ -133,6 +133,10 @@ impl SchemaStore {
         Self { url: PostgresUrl(Arc::new(options)), control, runtime: Handle::current() }
     }
 
+    pub(super) fn into_control(self) -> PgPool {
+        self.control
+    }
+
     pub(crate) fn url(&self) -> &PostgresUrl {
         &self.url
     }
