@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 pub use domain::matchmaking::status::ChallengeStatus;
 use event_log::clock::Clock;
+use event_log::{EventLog, Log};
 use event_schemas::challenge::{ChallengeCreated, ChallengeEvent};
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::AbandonReason;
 use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, SubjectId, Tenant};
 use event_schemas::sealed::Sealed;
-use event_schemas::stream::Category;
+use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
+use crate::matching_summary::{ReplayError, for_each_event};
 use crate::projection::Name;
 use crate::row::{to_json, variant_name};
 use crate::rows::{Rows, Table, TableModel, json};
@@ -252,6 +254,7 @@ pub struct ChallengePage {
 #[derive(Clone, Debug)]
 pub struct Challenges {
     pub(crate) slot: Arc<Slot<()>>,
+    pub(crate) log: Log,
     pub(crate) clock: Clock,
 }
 
@@ -301,6 +304,27 @@ impl Challenges {
     pub async fn get(&self, tenant: &Tenant, id: ChallengeId) -> Result<Option<ChallengeView>, QueryError> {
         let statement = Statement::new(ONE).bind(id.0);
         let view: Option<ChallengeView> = self.slot.live()?.one(Name::Challenges, statement).await?;
+        Ok(view.filter(|view| view.tenant == *tenant).map(|view| view.at(self.clock.now())))
+    }
+
+    /// The challenge, replayed from the log, for when its row cannot be read. O(its events).
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn replay(
+        &self,
+        tenant: &Tenant,
+        id: ChallengeId,
+    ) -> Result<Option<ChallengeView>, ReplayError> {
+        let (stream, head) = (StreamId::challenge(id).to_string(), *self.log.head().borrow());
+        let apply = |view: &mut Option<ChallengeView>, envelope: &Envelope| match (&envelope.event, view) {
+            (Event::Challenge(ChallengeEvent::ChallengeCreated(created)), view) => {
+                *view = Some(ChallengeView::create(envelope, created));
+            }
+            (Event::Challenge(event), Some(view)) => view.apply(envelope, event),
+            _ => {}
+        };
+        let view = for_each_event(&self.log, vec![stream], Position::START, head, None, apply).await?;
         Ok(view.filter(|view| view.tenant == *tenant).map(|view| view.at(self.clock.now())))
     }
 }

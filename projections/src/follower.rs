@@ -15,6 +15,7 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Position};
 use event_schemas::stream::Category;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::projection::Name;
@@ -72,6 +73,9 @@ pub(crate) trait Target: fmt::Debug + Send + Sync {
     /// Compares what is folded for a job with a replay of its events, and replaces it if it differs. The fold is at
     /// `position`.
     fn recheck(&mut self, job: JobId, position: Position) -> BoxFuture<'_, Result<Option<bool>, SqlError>>;
+
+    /// The damage that readers have met in this generation.
+    fn damage(&self) -> watch::Receiver<Option<String>>;
 
     /// Frees memory that only many events needed.
     fn shrink(&self) -> BoxFuture<'_, Result<(), SqlError>>;

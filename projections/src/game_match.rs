@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 pub use domain::matchmaking::status::GameMatchStatus;
+use event_log::{EventLog, Log};
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::{
     AbandonReason, GameMatchEvent, GameResult, MatchPlayer, MatchProposed, Side,
 };
-use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, SubjectId, Tenant};
+use event_schemas::ids::{ChallengeId, GameId, GameMatchId, PoolKey, Position, Revision, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, PlayerRated};
-use event_schemas::stream::Category;
+use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::generation::{QueryError, Slot};
+use crate::matching_summary::{ReplayError, for_each_event};
 use crate::projection::Name;
 use crate::row::{to_json, variant_name};
 use crate::rows::{Rows, Table, TableModel, json};
@@ -250,6 +252,7 @@ fn start_key(after: Option<GameMatchCursor>) -> (i64, Uuid) {
 #[derive(Clone, Debug)]
 pub struct GameMatches {
     pub(crate) slot: Arc<Slot<()>>,
+    pub(crate) log: Log,
 }
 
 impl GameMatches {
@@ -312,5 +315,37 @@ impl GameMatches {
         let statement = Statement::new(ONE).bind(id.0);
         let view: Option<GameMatchView> = self.slot.live()?.one(Name::GameMatches, statement).await?;
         Ok(view.filter(|view| view.tenant == *tenant))
+    }
+
+    /// The match, replayed from the log, for when its row cannot be read. O(its events, and those of its players since).
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn replay(
+        &self,
+        tenant: &Tenant,
+        id: GameMatchId,
+    ) -> Result<Option<GameMatchView>, ReplayError> {
+        let stream = StreamId::game_match(id);
+        let first = self.log.read_stream(&stream, Revision(0), 1).await?;
+        let Some(first) = first.first().map(|event| event.decode()).transpose()? else { return Ok(None) };
+        let Event::GameMatch(GameMatchEvent::MatchProposed(proposed)) = &first.event else { return Ok(None) };
+        if first.metadata.tenant != *tenant {
+            return Ok(None);
+        }
+        let players = [&proposed.first, &proposed.second];
+        // The ratings after a result are in the players' streams.
+        let players = players.map(|player| StreamId::player(tenant, player.subject_id).to_string());
+        let streams = players.into_iter().chain([stream.to_string()]).collect();
+        let head = *self.log.head().borrow();
+        let view = GameMatchView::create(&first, proposed);
+        let apply = move |view: &mut GameMatchView, envelope: &Envelope| match &envelope.event {
+            Event::GameMatch(event) => view.apply(envelope, event),
+            Event::Player(PlayerEvent::PlayerRated(rated)) if rated.match_id == id => {
+                view.rate(envelope.position, rated);
+            }
+            _ => {}
+        };
+        for_each_event(&self.log, streams, first.position, head, view, apply).await.map(Some)
     }
 }

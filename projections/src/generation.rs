@@ -17,16 +17,48 @@ pub(crate) struct Generation<V> {
     pub(crate) db: Db,
     pub(crate) view: V,
     position: watch::Sender<Position>,
+    /// Set by the first query that meets damage, so that the projector withdraws the generation.
+    damage: watch::Sender<Option<String>>,
 }
 
 impl<V> Generation<V> {
     pub(crate) fn new(number: u64, db: Db, view: V, position: Position) -> Self {
-        Self { number, db, view, position: watch::Sender::new(position) }
+        let (position, damage) = (watch::Sender::new(position), watch::Sender::new(None));
+        Self { number, db, view, position, damage }
     }
 
     /// The position up to which everything can be read.
     pub(crate) fn position(&self) -> Position {
         *self.position.borrow()
+    }
+
+    /// The damage that a query has met.
+    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
+    }
+
+    /// The error of a query. Damage is reported to the projector, which rebuilds the read model.
+    pub(crate) fn query_error(&self, name: Name, source: SqlError) -> QueryError {
+        if let SqlError::Damaged(reason) = &source {
+            self.report_damage(reason);
+        }
+        QueryError::Storage { name, source }
+    }
+
+    /// The result of parsing rows; invalid ones are damage as well.
+    pub(crate) fn parsed<T>(&self, result: Result<T, QueryError>) -> Result<T, QueryError> {
+        if let Err(QueryError::InvalidRow { reason, .. }) = &result {
+            self.report_damage(reason);
+        }
+        result
+    }
+
+    fn report_damage(&self, reason: &str) {
+        self.damage.send_if_modified(|damage| {
+            let is_first = damage.is_none();
+            damage.get_or_insert_with(|| reason.to_owned());
+            is_first
+        });
     }
 }
 
@@ -38,8 +70,8 @@ pub enum QueryError {
     Building { name: Name },
     #[error("the read model {name} cannot be read: {source}; if this persists, rebuild it")]
     Storage { name: Name, source: SqlError },
-    /// A row is not what the projection wrote.
-    #[error("a row of the read model {name} is invalid: {reason}; rebuild it")]
+    /// A row is not what the projection wrote. The read model is rebuilt.
+    #[error("a row of the read model {name} is invalid: {reason}; it is being rebuilt")]
     InvalidRow { name: Name, reason: String },
     #[error("a query of the read model {name} panicked: {source}; see the server's log for details")]
     Panicked { name: Name, source: tokio::task::JoinError },

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use view::ImageMatchView;
 
-use crate::generation::{QueryError, Slot};
+use crate::generation::{Generation, QueryError, Slot};
 use crate::projection::Name;
-use crate::row::{parse_text, store_error};
+use crate::row::parse_text;
 use crate::rows::RowModel;
 use crate::sql::{Batch, Db, Ddl, Row, SqlError, Statement, ddl, row};
 
@@ -291,8 +291,9 @@ impl ImageMatches {
     /// [`QueryError`] while the read model cannot be read.
     pub async fn get(&self, job: JobId, id: &ImageMatchId) -> Result<Option<ImageMatchView>, QueryError> {
         let statement = Statement::new(ONE).bind(job.0).bind(id.as_str());
-        let found: Vec<StoredMatch> = self.rows(statement).await?;
-        found.into_iter().next().map(StoredMatch::parse).transpose()
+        let generation = self.slot.live()?;
+        let found: Vec<StoredMatch> = rows(&generation, statement).await?;
+        generation.parsed(found.into_iter().next().map(StoredMatch::parse).transpose())
     }
 
     /// The scores in the range of a job's matches that were found at or before `upto`, lowest first. The read model
@@ -308,12 +309,13 @@ impl ImageMatches {
     ) -> Result<Vec<f64>, QueryError> {
         let statement =
             Statement::new(SCORES).bind(job.0).bind(*scores.start()).bind(*scores.end()).bind(upto.to_i64());
-        let rows: Vec<(f64,)> = self.rows(statement).await?;
-        Ok(rows.into_iter().map(|(score,)| score).collect())
+        let generation = self.slot.live()?;
+        let rows: Vec<StoredScore> = rows(&generation, statement).await?;
+        Ok(rows.into_iter().map(|row| row.score).collect())
     }
+}
 
-    async fn rows<R: Row>(&self, statement: Statement) -> Result<Vec<R>, QueryError> {
-        let found = self.slot.live()?.db.all(statement).await;
-        found.map_err(|error| store_error(Name::ImageMatches, error))
-    }
+async fn rows<R: Row>(generation: &Generation<()>, statement: Statement) -> Result<Vec<R>, QueryError> {
+    let found = generation.db.all(statement).await;
+    found.map_err(|error| generation.query_error(Name::ImageMatches, error))
 }

@@ -61,9 +61,9 @@ use store::{Generations, OpenStore};
 
 registry::read_models! {
     // Variant         name                 projection                           queries
-    Challenges      = "challenges":       challenge::ChallengeRows        => challenges: Challenges { slot, clock },
+    Challenges      = "challenges":       challenge::ChallengeRows        => challenges: Challenges { slot, log, clock },
     Jobs            = "jobs":             job::JobRows                    => jobs: Jobs { slot, clock },
-    GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot },
+    GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot, log },
     ImageMatches    = "matches":          image_match::ImageMatchRows     => image_matches: ImageMatches { slot },
     MatchingSummary = "matching_summary": matching_summary::SummaryRows   => matching_summary: MatchingSummary { slot, shared, controls, log, clock; image_matches },
     Players         = "players":          player::PlayerRows              => players: Players { slot },
@@ -153,6 +153,9 @@ impl ReadModels {
 
     async fn start(settings: Settings, log: Log, clock: Clock) -> Result<Self, OpenError> {
         metrics::counter!(matching_summary::REPAIRS).increment(0);
+        for name in Name::NAMES {
+            metrics::counter!(store::DAMAGE, "projection" => name).increment(0);
+        }
         let head = *log.head().borrow();
         let thread = LiveThread::start()
             .map_err(|error| OpenError { name: Name::ALL[0], source: StoreError::Thread(error) })?;
@@ -189,6 +192,11 @@ impl ReadModels {
             }
         }
         Ok(())
+    }
+
+    /// Reports whether the read model has a complete generation.
+    pub fn can_be_read(&self, name: Name) -> bool {
+        self.0.runners.get(&name).is_some_and(|runner| runner.tracker.is_published())
     }
 
     /// Waits until the named read models reflect everything up to `position`.

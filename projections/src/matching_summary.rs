@@ -22,6 +22,7 @@ use tokio::sync::broadcast;
 
 pub use fold_cache::FoldedJob;
 pub use queries::{MatchingSummary, Replayed, ScoresFrom, Snapshots, SummaryError};
+pub(crate) use replay::for_each_event;
 pub use replay::{ReplayError, UpTo};
 
 use crate::job::existing_jobs;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
-use crate::row::{store_error, to_json, variant_name};
+use crate::row::{to_json, variant_name};
 use crate::rows::{RowModel, Rows, Table, json};
 use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
@@ -300,10 +300,12 @@ impl Retries {
         let generation = self.slot.live()?;
         let position = generation.position();
         let statement = Statement::new(LIST).bind(tenant.as_str());
-        let rows: Vec<(String,)> =
-            generation.db.all(statement).await.map_err(|error| store_error(Name::Retries, error))?;
-        let classes: Result<Vec<RetryClass>, QueryError> =
-            rows.into_iter().map(|row| json(Name::Retries, row)).collect();
-        Ok((classes?, position))
+        let rows: Vec<(String,)> = generation
+            .db
+            .all(statement)
+            .await
+            .map_err(|error| generation.query_error(Name::Retries, error))?;
+        let classes = rows.into_iter().map(|row| json(Name::Retries, row)).collect();
+        Ok((generation.parsed(classes)?, position))
     }
 }

@@ -34,7 +34,3 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
 pub(crate) fn variant_name<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }
-
-pub(crate) fn store_error(name: Name, source: SqlError) -> QueryError {
-    QueryError::Storage { name, source }
-}

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::generation::{Generation, QueryError};
 use crate::projection::{Name, Projection, StorePolicy};
-use crate::row::{parse_json, parse_stored, store_error};
+use crate::row::{parse_json, parse_stored};
 use crate::sql::{Batch, Db, Ddl, Row, SqlError, Statement, Value};
 
 /// A read model whose readers see rows only.
@@ -248,9 +248,10 @@ impl<V> Generation<V> {
     ) -> Result<(Vec<T>, Option<C>), QueryError> {
         // One more row than the limit shows whether there is a next page.
         let statement = statement.bind(i64::from(limit) + 1);
-        let rows: Vec<R> = self.db.all(statement).await.map_err(|error| store_error(name, error))?;
+        let rows: Vec<R> = self.db.all(statement).await.map_err(|error| self.query_error(name, error))?;
         let has_more = rows.len() > limit as usize;
-        let items: Vec<T> = rows.into_iter().take(limit as usize).map(parse).collect::<Result<_, _>>()?;
+        let items = rows.into_iter().take(limit as usize).map(parse).collect();
+        let items: Vec<T> = self.parsed(items)?;
         let next = items.last().filter(|_| has_more).map(cursor);
         Ok((items, next))
     }
@@ -262,8 +263,8 @@ impl<V> Generation<V> {
         statement: Statement,
     ) -> Result<Option<T>, QueryError> {
         let row: Option<(String,)> =
-            self.db.optional(statement).await.map_err(|error| store_error(name, error))?;
-        row.map(|row| json(name, row)).transpose()
+            self.db.optional(statement).await.map_err(|error| self.query_error(name, error))?;
+        self.parsed(row.map(|row| json(name, row)).transpose())
     }
 }
 

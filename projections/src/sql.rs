@@ -59,6 +59,10 @@ impl From<sqlx::Error> for SqlError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            // A column has another type than the one that was written, or is missing.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Self::Damaged(error.to_string())
+            }
             _ => Self::Refused(error.into()),
         }
     }
@@ -208,7 +212,8 @@ impl Db {
         match &self.store {
             GenerationStore::File(file) => {
                 let (sql, arguments) = statement.split::<Sqlite>()?;
-                Ok(sqlx::query_as_with(sql, arguments).fetch_all(file.readers()).await?)
+                let rows = sqlx::query_as_with(sql, arguments).fetch_all(file.readers()).await;
+                rows.map_err(|error| file.query_error(error))
             }
             GenerationStore::Schema(schema) => {
                 let (sql, arguments) = statement.split::<Postgres>()?;
@@ -221,7 +226,8 @@ impl Db {
         match &self.store {
             GenerationStore::File(file) => {
                 let (sql, arguments) = statement.split::<Sqlite>()?;
-                Ok(sqlx::query_as_with(sql, arguments).fetch_optional(file.readers()).await?)
+                let row = sqlx::query_as_with(sql, arguments).fetch_optional(file.readers()).await;
+                row.map_err(|error| file.query_error(error))
             }
             GenerationStore::Schema(schema) => {
                 let (sql, arguments) = statement.split::<Postgres>()?;
@@ -304,7 +310,8 @@ impl Db {
         match &self.store {
             GenerationStore::File(file) => file.run(text.to_owned()).await,
             GenerationStore::Schema(schema) => {
-                let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()));
+                let text = format!("SET LOCAL search_path = {}; {text}", schema.name());
+                let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(text));
                 sql.execute(schema.readers()).await?;
                 Ok(())
             }

@@ -7,6 +7,7 @@ use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Position};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::follower::{FoundTargets, OpenTarget, Target, TargetStore};
@@ -73,6 +74,10 @@ impl<P: Projection> Target for SqlTarget<P> {
         self.projection.recheck(job, &self.log, &self.generation.db, position).boxed()
     }
 
+    fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.generation.damage()
+    }
+
     fn shrink(&self) -> BoxFuture<'_, Result<(), SqlError>> {
         self.generation.db.shrink().boxed()
     }
@@ -112,15 +117,23 @@ pub(crate) struct SqlTargets<P: Projection> {
 impl<P: Projection> SqlTargets<P> {
     pub(crate) const TABLES: Tables = Tables { revision: P::REVISION, ddl: P::DDL };
 
-    /// Continues from the stored rows.
-    async fn open(&self, opened: OpenGeneration) -> Result<OpenTarget, StoreError> {
+    /// Continues from the stored rows. If they are damaged, the generation is removed, and none is returned.
+    async fn open(&self, opened: OpenGeneration) -> Result<Option<OpenTarget>, StoreError> {
         let OpenGeneration { number, db, checkpoint } = opened;
-        let projection = P::open(&db, &self.shared, checkpoint.position)
-            .await
-            .map_err(|source| self.generations.error(number, source))?;
+        let projection = match P::open(&db, &self.shared, checkpoint.position).await {
+            Ok(projection) => projection,
+            Err(SqlError::Damaged(reason)) => {
+                db.close().await;
+                self.generations.remove_damaged(number, &reason).await?;
+                return Ok(None);
+            }
+            Err(source) => return Err(self.generations.error(number, source)),
+        };
+        self.generations.note_use(number);
         let generation = Generation::new(number, db, projection.view(), checkpoint.position);
         let (generation, slot, log) = (Arc::new(generation), Arc::clone(&self.slot), self.log.clone());
-        Ok(OpenTarget { target: Box::new(SqlTarget { projection, generation, slot, log }), checkpoint })
+        let target = Box::new(SqlTarget { projection, generation, slot, log });
+        Ok(Some(OpenTarget { target, checkpoint }))
     }
 }
 
@@ -130,10 +143,10 @@ impl<P: Projection> TargetStore for SqlTargets<P> {
             let found = self.generations.find(Self::TABLES, &self.log).await?;
             let mut targets = FoundTargets::default();
             if let Some(live) = found.live {
-                targets.live = Some(self.open(live).await?);
+                targets.live = self.open(live).await?;
             }
             if let Some(unfinished) = found.unfinished {
-                targets.unfinished = Some(self.open(unfinished).await?);
+                targets.unfinished = self.open(unfinished).await?;
             }
             Ok(targets)
         }
@@ -142,8 +155,12 @@ impl<P: Projection> TargetStore for SqlTargets<P> {
 
     fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
         async {
-            let created = self.generations.create(Self::TABLES, self.log.identity()).await?;
-            self.open(created).await
+            loop {
+                let created = self.generations.create(Self::TABLES, self.log.identity()).await?;
+                if let Some(opened) = self.open(created).await? {
+                    return Ok(opened);
+                }
+            }
         }
         .boxed()
     }

@@ -35,6 +35,17 @@ impl Failure {
         }
     }
 
+    pub(crate) fn damage(position: Position, error: String) -> Self {
+        Self {
+            position,
+            event_type: None,
+            error,
+            remedy:
+                "wait: it is being rebuilt from the log; if it happens again, check the disk or the database"
+                    .into(),
+        }
+    }
+
     pub(crate) fn log(position: Position, error: String) -> Self {
         Self { position, event_type: None, error, remedy: "check the log in the server's status".into() }
     }
@@ -136,12 +147,20 @@ struct Inner {
     generation: Option<u64>,
     meter: ProgressMeter,
     rebuild: Option<(u64, ProgressMeter, Option<Failure>)>,
+    /// Why no generation is live, if the last one was damaged.
+    damage: Option<Failure>,
 }
 
 impl StatusTracker {
     pub(crate) fn new(name: Name, revision: u32, now: Timestamp) -> Self {
         let meter = ProgressMeter::start(Position::START, Timestamp::EPOCH, now);
-        let inner = Inner { state: ProjectionState::CatchingUp, generation: None, meter, rebuild: None };
+        let inner = Inner {
+            state: ProjectionState::CatchingUp,
+            generation: None,
+            meter,
+            rebuild: None,
+            damage: None,
+        };
         Self { name, revision, inner: Mutex::new(inner) }
     }
 
@@ -163,12 +182,19 @@ impl StatusTracker {
     pub(crate) fn published(&self, generation: u64) {
         let mut inner = self.locked();
         inner.generation = Some(generation);
+        inner.damage = None;
         inner.rebuild.take_if(|(built, _, _)| *built == generation);
     }
 
     /// No generation is live.
     pub(crate) fn unpublished(&self) {
         self.locked().generation = None;
+    }
+
+    /// The live generation is damaged, which the status shows until the next one is live.
+    pub(crate) fn damaged(&self, error: String) {
+        let mut inner = self.locked();
+        inner.damage = Some(Failure::damage(inner.meter.at, error));
     }
 
     pub(crate) fn advance(&self, at: Position, recorded_at: Timestamp, now: Timestamp) {
@@ -215,7 +241,7 @@ impl StatusTracker {
         let position = inner.meter.at;
         let (state, progress, stop) = match &inner.state {
             ProjectionState::CatchingUp => {
-                (ReportedState::CatchingUp, Some(inner.meter.progress(head, now)), None)
+                (ReportedState::CatchingUp, Some(inner.meter.progress(head, now)), inner.damage.clone())
             }
             ProjectionState::Live => (ReportedState::Live, None, None),
             ProjectionState::Paused => (ReportedState::Paused, None, None),

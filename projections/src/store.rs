@@ -6,6 +6,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_log::{EventLog, Identity, Log};
 
@@ -14,6 +16,9 @@ use crate::projection::Name;
 use crate::sql::postgres::{PostgresUrl, Schema, SchemaStore, schema_name};
 use crate::sql::sqlite::{self, SqliteFile};
 use crate::sql::{Batch, Db, Ddl, DdlParts, GenerationStore, SqlError};
+
+/// Counter of damaged generations, by read model.
+pub(crate) const DAMAGE: &str = "matchbook_read_model_damage_total";
 
 /// Where the read models are stored.
 #[derive(Clone, Debug)]
@@ -36,6 +41,9 @@ pub(crate) enum OpenStore {
 pub(crate) struct Generations {
     store: OpenStore,
     name: Name,
+    /// The highest number that readers of this process may use. A later generation with the same number would be another
+    /// one with the same name, in which they would open their next connection.
+    used: Arc<AtomicU64>,
 }
 
 /// What the rows of a read model must be like.
@@ -111,7 +119,7 @@ impl OpenStore {
 
 impl Generations {
     pub(crate) fn new(store: &OpenStore, name: Name) -> Self {
-        Self { store: store.clone(), name }
+        Self { store: store.clone(), name, used: Arc::default() }
     }
 
     /// The numbers of the existing generations, newest first.
@@ -237,12 +245,25 @@ impl Generations {
                 db.close().await;
                 "it has no checkpoint".to_owned()
             }
-            Err(SqlError::Damaged(reason)) => format!("it is damaged: {reason}"),
+            Err(SqlError::Damaged(reason)) => {
+                self.remove_damaged(number, &reason).await?;
+                return Ok(None);
+            }
             Err(source) => return Err(self.error(number, source)),
         };
-        tracing::warn!(projection = %self.name, generation = number, %reason, "a generation is removed, and the read model is rebuilt from the log");
-        self.remove(number).await?;
+        self.remove_unusable(number, &reason).await?;
         Ok(None)
+    }
+
+    /// Removes a generation whose rows are damaged.
+    pub(crate) async fn remove_damaged(&self, number: u64, reason: &str) -> Result<(), StoreError> {
+        metrics::counter!(DAMAGE, "projection" => self.name.as_str()).increment(1);
+        self.remove_unusable(number, &format!("it is damaged: {reason}")).await
+    }
+
+    async fn remove_unusable(&self, number: u64, reason: &str) -> Result<(), StoreError> {
+        tracing::warn!(projection = %self.name, generation = number, reason, "a generation is removed, and the read model is rebuilt from the log");
+        self.remove(number).await
     }
 
     async fn open_with_checkpoint(
@@ -260,9 +281,15 @@ impl Generations {
         }
     }
 
+    /// Notes that readers may use the generation.
+    pub(crate) fn note_use(&self, number: u64) {
+        self.used.fetch_max(number, Ordering::Relaxed);
+    }
+
     /// Creates a new generation, with a number above all existing ones.
     pub(crate) async fn create(&self, tables: Tables, log: Identity) -> Result<OpenGeneration, StoreError> {
-        let number = self.numbers().await?.first().map_or(1, |newest| newest + 1);
+        let newest = self.numbers().await?.first().copied().unwrap_or(0);
+        let number = newest.max(self.used.load(Ordering::Relaxed)) + 1;
         // An interrupted removal may have left parts of an earlier file with this number.
         self.remove(number).await?;
         let checkpoint = Checkpoint::start(tables.revision, log);

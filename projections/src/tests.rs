@@ -2,6 +2,7 @@
 
 mod agreement;
 mod control;
+mod damage;
 mod filling;
 mod history;
 mod leases;

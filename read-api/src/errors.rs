@@ -34,9 +34,19 @@ pub(crate) fn from_query_error(error: &QueryError) -> Problem {
             tracing::warn!(projection = %name, %reason, "the database of the read models is unavailable");
             Problem::unavailable("the database is unavailable at present; try again shortly", RETRY_AFTER)
         }
-        QueryError::Storage { .. } | QueryError::InvalidRow { .. } | QueryError::Panicked { .. } => {
-            Problem::internal(error)
+        // The projector has been notified.
+        QueryError::Storage { name, source: SqlError::Damaged(reason) }
+        | QueryError::InvalidRow { name, reason } => {
+            tracing::warn!(projection = %name, reason, "a query has met damaged data");
+            let detail =
+                format!("the read model {name} is damaged and is being rebuilt; retry when /ready succeeds");
+            Problem::unavailable(detail, RETRY_AFTER)
         }
+        QueryError::Storage { name, source: SqlError::Full(reason) } => {
+            tracing::warn!(projection = %name, reason, "a query needs disk space");
+            Problem::unavailable("the disk of the read models is full; free some space", RETRY_AFTER)
+        }
+        QueryError::Storage { .. } | QueryError::Panicked { .. } => Problem::internal(error),
     }
 }
 
@@ -44,7 +54,15 @@ pub(crate) fn from_query_error(error: &QueryError) -> Problem {
 pub(crate) fn from_summary_error(error: &SummaryError) -> Problem {
     match error {
         SummaryError::Query(error) => from_query_error(error),
-        SummaryError::Replay(ReplayError::Read(error)) => from_read_error(error),
-        SummaryError::Replay(_) | SummaryError::ScoresMismatch { .. } => Problem::internal(error),
+        SummaryError::Replay(error) => from_replay_error(error),
+        SummaryError::ScoresMismatch { .. } => Problem::internal(error),
+    }
+}
+
+/// The response to a failed replay of the log.
+pub(crate) fn from_replay_error(error: &ReplayError) -> Problem {
+    match error {
+        ReplayError::Read(error) => from_read_error(error),
+        error => Problem::internal(error),
     }
 }

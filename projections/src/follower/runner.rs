@@ -9,7 +9,7 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_schemas::ids::JobId;
 use event_schemas::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::build::{self, Build};
 use super::state::{RunnerState, open_state, start_running};
@@ -18,10 +18,13 @@ use super::{Followed, TargetStore};
 use crate::feed::{Feed, FeedPage, SourceError};
 use crate::sql::SqlError;
 use crate::status::{Failure, ProjectionState, StatusTracker};
-use crate::store::StoreError;
+use crate::store::{DAMAGE, StoreError};
 
 /// The delay before the store is reopened after a storage failure.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A generation that is damaged again within this time is not rebuilt at once: its disk may change what it stores.
+const DAMAGED_AGAIN: Duration = Duration::from_secs(60);
 
 /// An operator's request to a projection.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub(crate) struct Runner {
     context: RunnerContext,
     state: RunnerState,
     build: Option<Build>,
+    /// The time of the last damage.
+    damaged_at: Option<Timestamp>,
 }
 
 /// The next thing that a runner has to handle.
@@ -60,6 +65,8 @@ enum Wakeup {
     Control(Option<Control>),
     Pages(Result<Vec<Arc<FeedPage>>, SourceError>),
     Built(Result<Writer, Failure>),
+    /// A reader has met damage.
+    Damaged(String),
     Flush,
     Reopen,
 }
@@ -72,7 +79,7 @@ impl Runner {
             Err(error) if error.is_temporary() => (retry_later(&context, &error), None),
             opened => opened?,
         };
-        let mut runner = Self { context, state, build };
+        let mut runner = Self { context, state, build, damaged_at: None };
         runner.publish_if_complete().await;
         Ok(runner)
     }
@@ -104,6 +111,7 @@ impl Runner {
                 Wakeup::Control(Some(control)) => self.control(control).await,
                 Wakeup::Pages(pages) => self.apply_pages(pages).await,
                 Wakeup::Built(built) => self.swap(built).await,
+                Wakeup::Damaged(reason) => self.close(SqlError::Damaged(reason)).await,
                 Wakeup::Flush => self.store().await,
                 Wakeup::Reopen => self.reopen().await,
             }
@@ -114,11 +122,11 @@ impl Runner {
 
     async fn next(&mut self, controls: &mut mpsc::Receiver<Control>) -> Wakeup {
         let clock = self.context.clock.clone();
-        let (flush_at, reopen_at) = match &self.state {
+        let (flush_at, reopen_at, damage) = match &self.state {
             RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
-                (writer.flush_at(), None)
+                (writer.flush_at(), None, Some(writer.target.damage()))
             }
-            RunnerState::Closed { retry_at } => (None, Some(*retry_at)),
+            RunnerState::Closed { retry_at } => (None, Some(*retry_at), None),
         };
         let build = &mut self.build;
         let state = &mut self.state;
@@ -126,6 +134,7 @@ impl Runner {
             biased;
             control = controls.recv() => Wakeup::Control(control),
             built = async { match build { Some(build) => build.done().await, None => pending().await } } => Wakeup::Built(built),
+            reason = met(damage) => Wakeup::Damaged(reason),
             () = until(&clock, flush_at) => Wakeup::Flush,
             () = until(&clock, reopen_at) => Wakeup::Reopen,
             pages = async { match state { RunnerState::Running(_, source) => source.next().await, _ => pending().await } } => Wakeup::Pages(pages),
@@ -177,19 +186,29 @@ impl Runner {
     /// After a storage failure, memory may be ahead of the rows: both are reloaded from the store. Damaged rows are
     /// withdrawn from the readers, and the read model is rebuilt.
     async fn close(&mut self, error: SqlError) {
-        let now = self.context.clock.now();
+        let (now, name) = (self.context.clock.now(), self.context.followed.name);
         let failure = Failure::storage(self.context.tracker.position(), error.to_string());
-        tracing::error!(projection = %self.context.followed.name, %error, "a read model could not be stored; it will be reopened");
         self.context.tracker.set_state(ProjectionState::Retrying(failure));
         let is_damaged = matches!(error, SqlError::Damaged(_));
-        let retry_at = if is_damaged { now } else { now.after(RETRY_AFTER) };
+        let mut retry_at = now.after(RETRY_AFTER);
+        if is_damaged {
+            tracing::error!(projection = %name, %error, "a read model is damaged; it is withdrawn and rebuilt from the log");
+            metrics::counter!(DAMAGE, "projection" => name.as_str()).increment(1);
+            self.context.tracker.damaged(error.to_string());
+            let before = self.damaged_at.replace(now);
+            if before.is_none_or(|before| before.after(DAMAGED_AGAIN) < now) {
+                retry_at = now;
+            }
+        } else {
+            tracing::error!(projection = %name, %error, "a read model could not be stored; it will be reopened");
+        }
         if let RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) =
             &self.state
         {
             writer.target.close_writer().await;
             if is_damaged {
                 if let Err(error) = writer.target.withdraw().await {
-                    tracing::error!(projection = %self.context.followed.name, %error, "a damaged generation could not be removed; delete it manually");
+                    tracing::error!(projection = %name, %error, "a damaged generation could not be removed; delete it manually");
                 }
                 self.context.tracker.unpublished();
             }
@@ -382,6 +401,17 @@ fn retry_later(context: &RunnerContext, error: &StoreError) -> RunnerState {
         error.to_string(),
     )));
     RunnerState::Closed { retry_at: context.clock.now().after(RETRY_AFTER) }
+}
+
+/// Waits until readers meet damage.
+async fn met(damage: Option<watch::Receiver<Option<String>>>) -> String {
+    if let Some(mut damage) = damage
+        && let Ok(met) = damage.wait_for(Option::is_some).await
+        && let Some(reason) = &*met
+    {
+        return reason.clone();
+    }
+    pending().await
 }
 
 async fn until(clock: &Clock, instant: Option<Timestamp>) {

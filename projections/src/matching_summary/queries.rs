@@ -19,7 +19,6 @@ use crate::follower::Control;
 use crate::generation::{Generation, QueryError, Slot, wait_for};
 use crate::image_match::ImageMatches;
 use crate::projection::Name;
-use crate::row::store_error;
 use crate::sql::Statement;
 
 /// The time that a forced refresh waits for the projector, to compare with it.
@@ -143,6 +142,7 @@ impl MatchingSummary {
                 ReplayBase::default()
             }
             Err(error) => {
+                let error = generation.query_error(Name::MatchingSummary, error);
                 tracing::warn!(%job, %error, "a snapshot cannot be read, and is ignored");
                 ReplayBase::default()
             }
@@ -246,7 +246,7 @@ async fn live(generation: &Generation<View>, job: JobId) -> Result<Option<Folded
         };
         let counted = stored_fold(&generation.db, job)
             .await
-            .map_err(|error| store_error(Name::MatchingSummary, error))?;
+            .map_err(|error| generation.query_error(Name::MatchingSummary, error))?;
         let mut cache = write(&generation.view);
         // The row is the job's current fold, unless the job was cached and evicted meanwhile.
         if cache.evictions() == evictions {

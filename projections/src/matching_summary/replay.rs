@@ -108,8 +108,8 @@ pub(super) async fn scores(
     .await
 }
 
-/// Applies all events of some streams between two positions, in order.
-async fn for_each_event<S: Send + 'static>(
+/// Applies all events of the streams with some prefixes between two positions, in order.
+pub(crate) async fn for_each_event<S: Send + 'static>(
     log: &Log,
     prefixes: Vec<String>,
     mut after: Position,

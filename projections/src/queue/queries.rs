@@ -17,7 +17,6 @@ use super::live::{EntryOutcomes, LiveQueues, QueueEntry};
 use super::{QueueChanges, View, read, stored_entry};
 use crate::generation::{Generation, QueryError, Slot};
 use crate::projection::Name;
-use crate::row::store_error;
 
 /// From this number of queue entries, the view of one entry is computed on the blocking pool. It takes a few
 /// nanoseconds per entry.
@@ -104,7 +103,7 @@ impl Queues {
             None => {
                 let position = generation.position();
                 let ended = stored_entry(&generation.db, id).await;
-                let ended = ended.map_err(|error| store_error(Name::Queues, error))?;
+                let ended = ended.map_err(|error| generation.query_error(Name::Queues, error))?;
                 let empty = LiveQueues::default();
                 ended.map(|entry| EntryView { position, ..view(&empty, entry, now) })
             }

@@ -46,6 +46,12 @@ const CREATE_TERM: &str = "CREATE TABLE writer (id BIGINT PRIMARY KEY, term BIGI
 const NEXT_TERM: &str = "UPDATE writer SET term = term + 1 WHERE id = 1 RETURNING term";
 const CHECK_TERM: &str = "SELECT 1 FROM writer WHERE id = 1 AND term = $1 FOR SHARE";
 
+/// Adds a checksum to each row, and the views with which readers compare it.
+const ROW_CHECKSUMS: &str = include_str!("../../../migrations/postgres/row_checksums.sql");
+
+/// Set on the connections of a writer: their rows get checksums.
+const WRITES: (&str, &str) = ("matchbook.writes", "on");
+
 const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
 
 /// The kind of an error with this SQLSTATE, if it has one.
@@ -166,7 +172,8 @@ impl SchemaStore {
                 Err(error) if is_lock_timeout(&error) => wait.rollback().await?,
                 Err(error) => return Err(error),
             }
-            let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
+            let views = checked(schema);
+            let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {schema}, {views} CASCADE"));
             sqlx::raw_sql(drop).execute(&mut *tx).await?;
             tx.commit().await
         };
@@ -177,6 +184,11 @@ impl SchemaStore {
 /// The name of a generation's schema.
 pub(crate) fn schema_name(name: Name, number: impl fmt::Display) -> String {
     format!("matchbook_{name}_{number}")
+}
+
+/// The schema with the views that compare the checksums of the rows.
+fn checked(schema: &str) -> String {
+    format!("{schema}_checked")
 }
 
 /// An open schema.
@@ -196,7 +208,7 @@ impl Schema {
     /// A schema that another server writes, for queries only.
     pub(crate) fn open_foreign(store: &SchemaStore, name: String) -> Self {
         let options = PgConnectOptions::clone(&store.url.0)
-            .options([("search_path", name.as_str()), ("default_transaction_read_only", "on")]);
+            .options([("search_path", checked(&name).as_str()), ("default_transaction_read_only", "on")]);
         let lock = name.clone();
         let readers = PgPoolOptions::new()
             .max_connections(READERS_MAX)
@@ -223,7 +235,9 @@ impl Schema {
         name: String,
         ddl: &[&'static str],
     ) -> Result<Self, SqlError> {
-        let options = PgConnectOptions::clone(&store.url.0).options([("search_path", &name)]);
+        let options = PgConnectOptions::clone(&store.url.0);
+        let for_writing = options.clone().options([("search_path", name.as_str()), WRITES]);
+        let for_reading = options.options([("search_path", checked(&name))]);
         let is_locked_out = Arc::new(AtomicBool::new(false));
         let lock = (name.clone(), Arc::clone(&is_locked_out));
         let writer = PgPoolOptions::new()
@@ -235,12 +249,12 @@ impl Schema {
                 let (schema, is_locked_out) = lock.clone();
                 Box::pin(async move { take_lock(connection, &schema, &is_locked_out).await })
             })
-            .connect_lazy_with(options.clone());
+            .connect_lazy_with(for_writing);
         let readers = PgPoolOptions::new()
             .max_connections(READERS_MAX)
             .idle_timeout(IDLE)
             .acquire_timeout(CONNECT_TIMEOUT)
-            .connect_lazy_with(options);
+            .connect_lazy_with(for_reading);
         let schema = Self { name, store: store.clone(), writer, readers, is_locked_out, term: None };
         match schema.prepare(ddl).await {
             Ok(term) => Ok(Self { term: Some(term), ..schema }),
@@ -261,7 +275,7 @@ impl Schema {
                 sqlx::raw_sql(create).execute(&mut *tx).await?;
             }
             // A schema that exists is complete: it was created in one transaction. A missing table is damage.
-            for statement in ddl.iter().chain([&CREATE_TERM]).filter(|_| !exists) {
+            for statement in ddl.iter().chain([&ROW_CHECKSUMS, &CREATE_TERM]).filter(|_| !exists) {
                 sqlx::raw_sql(*statement).execute(&mut *tx).await?;
             }
             let (term,): (i64,) = sqlx::query_as(NEXT_TERM).fetch_one(&mut *tx).await?;
@@ -335,6 +349,11 @@ impl Schema {
             Err(_) => return Err(SqlError::Unavailable("an index was not created in time".to_owned())),
         };
         within(tx.commit()).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn readers(&self) -> &PgPool {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, InterruptHandle, OptionalExtension, ToSql, TransactionBehavior};
+use rusqlite::{
+    Connection, ErrorCode, InterruptHandle, OpenFlags, OptionalExtension, ToSql, TransactionBehavior,
+};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -40,10 +42,18 @@ const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL";
 const LARGE: &str = "PRAGMA cache_size = -8000; PRAGMA wal_autocheckpoint = 4000";
 /// Before small ones. To copy the write-ahead log into the file takes long, so they do not.
 const SMALL: &str = "PRAGMA cache_size = -4000; PRAGMA wal_autocheckpoint = 0";
+/// The layer that checks each page: see `page_checksums.c`.
+const LAYER: &str = "page-checksums";
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, the primary codes of a corrupt file.
 const DAMAGED_CODES: [i32; 2] = [11, 26];
 /// `SQLITE_IOERR_SHORT_READ`: the file is shorter than its header states, as it may be after a power loss.
 const SHORT_CODE: i32 = 522;
+/// `SQLITE_IOERR_DATA`: a page does not have its checksum, or is missing.
+const CHECKSUM_CODE: i32 = 8202;
+/// `SQLITE_IOERR_READ`: the disk does not return what it stores.
+const UNREADABLE_CODE: i32 = 266;
+/// `SQLITE_ERROR`, with which SQLite also reports that there is no such table or column.
+const ERROR_CODE: i32 = 1;
 /// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: no space for the memory that a file's connections share.
 const FULL_CODES: [i32; 2] = [13, 4874];
 
@@ -53,7 +63,12 @@ const UNIQUE_CODE: i32 = 2067;
 /// The kind of an error with this code, if it has one.
 pub(super) fn classify(code: i32, error: String) -> Option<SqlError> {
     // The low byte of an extended code is the primary one.
-    if code == SHORT_CODE || DAMAGED_CODES.contains(&(code & 0xff)) {
+    if code == CHECKSUM_CODE {
+        Some(SqlError::Damaged("a page of its file is not what was written".to_owned()))
+    } else if [SHORT_CODE, UNREADABLE_CODE].contains(&code)
+        || DAMAGED_CODES.contains(&(code & 0xff))
+        || (code == ERROR_CODE && error.contains("no such "))
+    {
         Some(SqlError::Damaged(error))
     } else if FULL_CODES.contains(&code) {
         Some(SqlError::Full(error))
@@ -169,6 +184,7 @@ impl SqliteFile {
     pub(crate) async fn open(path: &Path, ddl: Vec<&'static str>) -> Result<Self, SqlError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
+            .vfs(LAYER)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("temp_store", "MEMORY")
             .pragma("query_only", "ON");
@@ -238,6 +254,16 @@ impl SqliteFile {
         &self.readers
     }
 
+    /// The error of a query. A file that was removed cannot be opened by further connections.
+    pub(super) fn query_error(&self, error: sqlx::Error) -> SqlError {
+        match SqlError::from(error) {
+            SqlError::Refused(error) if !self.path.exists() => {
+                SqlError::Damaged(format!("its file has been removed: {error}"))
+            }
+            error => error,
+        }
+    }
+
     pub(super) async fn shrink(&self) -> Result<(), SqlError> {
         self.with_writer(|connection| Ok(connection.execute_batch("PRAGMA shrink_memory")?)).await
     }
@@ -246,8 +272,9 @@ impl SqliteFile {
     pub(super) async fn close(&self) {
         self.readers.close().await;
         let connection = self.lock().await.connection.take();
-        // Closing copies the write-ahead log into the file.
-        let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
+        let path = self.path.clone();
+        let close = move || connection.map(|connection| close(connection, &path));
+        let _ = tokio::task::spawn_blocking(close).await;
     }
 
     pub(super) fn remove(&self) -> Result<(), SqlError> {
@@ -270,7 +297,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn connect(path: &Path, ddl: &[&'static str]) -> Result<Connection, SqlError> {
-    let mut connection = Connection::open(path)?;
+    let mut connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), LAYER)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.execute_batch(WRITER)?;
@@ -289,6 +316,19 @@ fn connect(path: &Path, ddl: &[&'static str]) -> Result<Connection, SqlError> {
     }
     tx.commit()?;
     Ok(connection)
+}
+
+/// Copies the write-ahead log into the file, and closes it. If the log is damaged, the file is removed: the next start would
+/// take what another program has written there for its own.
+fn close(connection: Connection, path: &Path) {
+    let copied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    drop(connection);
+    if let Err(SqlError::Damaged(reason)) = copied.map_err(SqlError::from) {
+        tracing::error!(path = %path.display(), reason, "a read model is damaged; it is removed, and the next start rebuilds it");
+        if let Err(error) = remove(path) {
+            tracing::error!(path = %path.display(), %error, "a damaged file could not be removed; delete it manually");
+        }
+    }
 }
 
 /// Executes the writes in one transaction.

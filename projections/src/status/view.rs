@@ -31,7 +31,7 @@ pub struct ProjectionStatus {
     pub events_per_second: f64,
     /// The progress towards the head, while it catches up or `lag_state` is not `ok`.
     pub progress: Option<Progress>,
-    /// Why it stopped or is retried.
+    /// Why it stopped, is retried, or is being rebuilt after damage.
     pub stop: Option<Failure>,
     pub rebuild: Option<RebuildStatus>,
 }
@@ -146,6 +146,7 @@ impl ProjectionStatus {
             (ReportedState::Retrying, Some(stop)) => {
                 format!("its store failed at position {}, and is retried: {}", stop.position, stop.error)
             }
+            (ReportedState::CatchingUp, Some(stop)) => format!("being rebuilt: {}", stop.error),
             (_, Some(stop)) => format!("stopped at position {}: {}", stop.position, stop.error),
             (ReportedState::Paused, None) => "paused by an operator".to_owned(),
             _ if self.generation.is_none() => "being built".to_owned(),

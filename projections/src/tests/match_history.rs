@@ -25,7 +25,7 @@ use crate::ReadModels;
 use crate::challenge::{ChallengeStatus, Direction};
 use crate::game_match::GameMatchStatus;
 
-fn subject(n: u8) -> SubjectId {
+pub(super) fn subject(n: u8) -> SubjectId {
     SubjectId(Uuid::from_u128(0x5000 + u128::from(n)))
 }
 

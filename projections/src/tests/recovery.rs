@@ -211,7 +211,7 @@ proptest! {
     }
 }
 
-async fn some_history() -> History {
+pub(super) async fn some_history() -> History {
     let (history, mut world, mut match_history) = (History::new(), World::default(), MatchHistory::default());
     for n in 0..120_u8 {
         world.act(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
