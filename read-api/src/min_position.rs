@@ -56,6 +56,23 @@ impl ReadApi {
         waited.map_err(|behind| Problem::unavailable(behind.to_string(), RETRY_AFTER))
     }
 
+    /// Like [`Self::wait_for_models`], for reads that use the log instead of a read model that cannot be read.
+    ///
+    /// # Errors
+    /// 503 with `Retry-After` after two seconds.
+    pub(crate) async fn wait_for_models_or_log(
+        &self,
+        names: &[Name],
+        min: MinPosition,
+    ) -> Result<(), Problem> {
+        let readable: Vec<Name> =
+            names.iter().copied().filter(|name| self.models.can_be_read(*name)).collect();
+        if readable.len() < names.len() {
+            self.wait_for_log(min).await?;
+        }
+        self.wait_for_models(&readable, min).await
+    }
+
     /// Like [`Self::wait_for_models`], for reads from the log itself.
     ///
     /// # Errors

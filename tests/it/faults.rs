@@ -2,6 +2,7 @@
 
 mod any_file;
 mod damage;
+mod damaged_read_models;
 mod disk;
 pub(crate) mod kills;
 mod leases;

@@ -28,7 +28,7 @@ pub use auth::{Auth, Now};
 pub(crate) use extract::Authentication;
 pub use extract::{Authenticated, authenticate};
 pub use jwks::{InvalidJwks, Jwks};
-pub use limits::CallerLimits;
+pub use limits::{CallerLimits, CostlyReads};
 pub use role::{Role, Roles, UnknownRole};
 pub(crate) use ticket::TicketHash;
 pub use ticket::{TICKET_TTL, Ticket};

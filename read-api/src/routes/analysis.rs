@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::job::analysis::{AnalysisStatus, AnalysisView};
+use domain::job::analysis::{self, AnalysisStatus, AnalysisView};
 use domain::job::history::Status;
 use domain::job::service;
 use event_schemas::job::{JobKind, Phase};
@@ -11,7 +11,8 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::job::JobCursor;
-use web::caller::Caller;
+use projections::matching_summary::Replayed;
+use web::caller::{Caller, CostlyReads};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
@@ -73,8 +74,9 @@ impl AnalysisRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<AnalysisView>, Problem> {
-        let view = self.view(&caller, &job_id, min).await?;
+        let view = self.view(&caller, &job_id, min, &budget).await?;
         Ok(Cached::without(&view, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
@@ -86,8 +88,9 @@ impl AnalysisRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<AnalysisStatus>, Problem> {
-        let view = self.view(&caller, &job_id, min).await?;
+        let view = self.view(&caller, &job_id, min, &budget).await?;
         Ok(Cached::without(&view.current, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
@@ -116,17 +119,33 @@ impl AnalysisRoutes {
 }
 
 impl AnalysisRoutes {
-    async fn view(&self, caller: &Caller, job_id: &str, min: MinPosition) -> Result<AnalysisView, Problem> {
+    async fn view(
+        &self,
+        caller: &Caller,
+        job_id: &str,
+        min: MinPosition,
+        budget: &CostlyReads,
+    ) -> Result<AnalysisView, Problem> {
         let id = path::job_id(job_id)?;
-        self.api.wait_for_models(&[Name::Jobs], min).await?;
+        self.api.wait_for_models_or_log(&[Name::Jobs], min).await?;
         let stalled_after = self.api.server.thresholds.stalled_after;
+        let of_log = |Replayed { folded, instant }: Replayed| {
+            let history = folded.fold.history.as_ref()?;
+            let view = || analysis::view(history, &folded.fold.latest, instant, stalled_after);
+            (history.kind() == JobKind::VideoAnalysis).then(view)
+        };
         let read = || async {
-            let found = self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await;
-            found.map_err(|error| from_query_error(&error))
+            match self.api.models.jobs().analysis(&caller.tenant, id, stalled_after).await {
+                Ok(found) => Ok(found.map(|(view, _)| view)),
+                Err(error) => {
+                    let replayed = self.api.replay_instead(&error, &caller.tenant, id, budget).await?;
+                    Ok(replayed.and_then(of_log))
+                }
+            }
         };
         let origin = Origin::Stream(StreamId::job(id));
         let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
-        let (mut view, _) = found.ok_or_else(no_such_job)?;
+        let mut view = found.ok_or_else(no_such_job)?;
         self.park(caller, &mut view.current);
         Ok(view)
     }

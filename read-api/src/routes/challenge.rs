@@ -12,7 +12,7 @@ use projections::Name;
 use projections::challenge::{ChallengeCursor, ChallengeStatus, ChallengeView, Direction, PlacementFailure};
 use schemars::JsonSchema;
 use serde::Serialize;
-use web::caller::Caller;
+use web::caller::{Caller, CostlyReads};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
@@ -22,7 +22,7 @@ use web::schema::Api;
 use super::{Tag, player_roles};
 use crate::ReadApi;
 use crate::by_id::Origin;
-use crate::errors::from_query_error;
+use crate::errors::{from_query_error, from_replay_error};
 use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
 
@@ -161,13 +161,19 @@ impl ChallengeRoutes {
         challenge_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<Challenge>, Problem> {
         caller.require(player_roles())?;
         let id = path::challenge_id(&challenge_id)?;
-        self.api.wait_for_models(&[Name::Challenges], min).await?;
+        self.api.wait_for_models_or_log(&[Name::Challenges], min).await?;
+        let challenges = self.api.models.challenges();
         let read = || async {
-            let found = self.api.models.challenges().get(&caller.tenant, id).await;
-            found.map_err(|error| from_query_error(&error))
+            let Ok(found) = challenges.get(&caller.tenant, id).await else {
+                let _turn = budget.turn().await?;
+                let replayed = challenges.replay(&caller.tenant, id).await;
+                return replayed.map_err(|error| from_replay_error(&error));
+            };
+            Ok(found)
         };
         let origin = Origin::Stream(StreamId::challenge(id));
         let view = self.api.read_by_id(Name::Challenges, &caller.tenant, origin, read).await?;

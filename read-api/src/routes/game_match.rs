@@ -12,7 +12,7 @@ use projections::Name;
 use projections::game_match::{GameMatchCursor, GameMatchStatus, GameMatchView, MatchPlayerView};
 use schemars::JsonSchema;
 use serde::Serialize;
-use web::caller::{Caller, Role};
+use web::caller::{Caller, CostlyReads, Role};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
@@ -22,7 +22,7 @@ use web::schema::Api;
 use super::{Tag, player_roles};
 use crate::ReadApi;
 use crate::by_id::Origin;
-use crate::errors::from_query_error;
+use crate::errors::{from_query_error, from_replay_error};
 use crate::min_position::MinPosition;
 use crate::subjects::UserIds;
 
@@ -213,13 +213,19 @@ impl GameMatchRoutes {
         match_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<GameMatch>, Problem> {
         caller.require(player_roles())?;
         let id = path::game_match_id(&match_id)?;
-        self.api.wait_for_models(&[Name::GameMatches], min).await?;
+        self.api.wait_for_models_or_log(&[Name::GameMatches], min).await?;
+        let matches = self.api.models.game_matches();
         let read = || async {
-            let found = self.api.models.game_matches().get(&caller.tenant, id).await;
-            found.map_err(|error| from_query_error(&error))
+            let Ok(found) = matches.get(&caller.tenant, id).await else {
+                let _turn = budget.turn().await?;
+                let replayed = matches.replay(&caller.tenant, id).await;
+                return replayed.map_err(|error| from_replay_error(&error));
+            };
+            Ok(found)
         };
         let origin = Origin::Stream(StreamId::game_match(id));
         let view = self.api.read_by_id(Name::GameMatches, &caller.tenant, origin, read).await?;

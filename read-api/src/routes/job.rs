@@ -5,14 +5,15 @@ mod summary_preview;
 use std::sync::Arc;
 
 use domain::job::history::Status;
-use domain::job::view::JobView;
+use domain::job::view::{self, JobView};
 use event_schemas::job::{JobKind, Phase};
 use event_schemas::stream::StreamId;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::job::{JobCursor, JobFilter};
-use web::caller::Caller;
+use projections::matching_summary::Replayed;
+use web::caller::{Caller, CostlyReads};
 use web::etag::Cached;
 use web::paging::{Cursor, Limit, Page};
 use web::path;
@@ -78,16 +79,22 @@ impl JobRoutes {
         job_id: Path<String>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<JobView>, Problem> {
         let id = path::job_id(&job_id)?;
-        self.api.wait_for_models(&[Name::Jobs, Name::MatchingSummary], min).await?;
+        self.api.wait_for_models_or_log(&[Name::Jobs, Name::MatchingSummary], min).await?;
         let read = || async {
-            let found = self.api.models.jobs().get(&caller.tenant, id).await;
-            found.map_err(|error| from_query_error(&error))
+            match self.api.models.jobs().get(&caller.tenant, id).await {
+                Ok(found) => Ok(found.map(|(view, _)| view)),
+                Err(error) => {
+                    let replayed = self.api.replay_instead(&error, &caller.tenant, id, &budget).await?;
+                    Ok(replayed.and_then(|Replayed { folded, instant }| view::view(&folded.fold, instant)))
+                }
+            }
         };
         let origin = Origin::Stream(StreamId::job(id));
         let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
-        let (mut job, _) = found.ok_or_else(no_such_job)?;
+        let mut job = found.ok_or_else(no_such_job)?;
         job.matching = self.api.summary_preview(&caller.tenant, &job).await;
         Ok(Cached::without(&job, RUNNING_TIMES, if_none_match.as_deref()))
     }

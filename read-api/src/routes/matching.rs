@@ -11,7 +11,7 @@ use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::image_match::{ImageMatchCursor, ImageMatchFilter, ImageMatchOrder, ImageMatchView};
 use projections::matching_summary::{Replayed, ScoresFrom, Snapshots};
-use web::caller::Caller;
+use web::caller::{Caller, CostlyReads};
 use web::etag::{Cached, Rendered};
 use web::paging::{Cursor, Limit, Page};
 use web::path;
@@ -51,6 +51,7 @@ impl MatchingRoutes {
         as_of: Query<Option<AsOf>>,
         min: MinPosition,
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+        budget: CostlyReads,
     ) -> Result<Cached<Summary>, Problem> {
         let job = path::job_id(&job_id)?;
         let summary = match (as_of.0, force_refresh.0) {
@@ -62,10 +63,7 @@ impl MatchingRoutes {
                 self.api.wait_for_log(min).await?;
                 self.refreshed_summary(&caller, job).await?
             }
-            (None, false) => {
-                self.api.wait_for_models(&[Name::MatchingSummary], min).await?;
-                self.live_summary(&caller, job).await?
-            }
+            (None, false) => self.current_summary(&caller, job, min, &budget).await?,
         };
         Ok(Cached::rendered(summary, if_none_match.as_deref()))
     }
@@ -102,11 +100,17 @@ impl MatchingRoutes {
 }
 
 impl MatchingRoutes {
-    /// Computed from memory, without disk access or SQL.
-    async fn live_summary(&self, caller: &Caller, job: JobId) -> Result<Rendered, Problem> {
-        let folded = self.api.job_fold(&caller.tenant, job).await?;
-        let now = self.api.clock.now();
-        let summary = self.api.summarize(job, &folded, now, ScoresFrom::ReadModel).await?;
+    /// Computed from memory, without disk access or SQL; from the log while the read model cannot be read.
+    async fn current_summary(
+        &self,
+        caller: &Caller,
+        job: JobId,
+        min: MinPosition,
+        budget: &CostlyReads,
+    ) -> Result<Rendered, Problem> {
+        let (Replayed { folded, instant }, scores) =
+            self.api.current_job(&caller.tenant, job, min, budget).await?;
+        let summary = self.api.summarize(job, &folded, instant, scores).await?;
         Ok(self.api.summary_responses.render(summary))
     }
 

@@ -37,15 +37,23 @@ fn spoil(file: &Path, how: Spoil) {
     fs::write(file, bytes).unwrap();
 }
 
+/// The answer at the head of the log, as soon as there is one: a damaged read model is rebuilt first.
+async fn read_at_head(server: &Server, path: &str, head: &str) -> Value {
+    let headers = [("x-user", "ann"), ("x-min-position", head)];
+    let mut response = server.send(Method::GET, path, &headers, None).await;
+    while response.status == 503 {
+        assert!(response.headers.contains_key("retry-after"), "{}", response.text);
+        response = server.send(Method::GET, path, &headers, None).await;
+    }
+    response.expect(200)
+}
+
 /// What the server answers: to be the same after every start.
 async fn answers(server: &Server) -> Vec<Value> {
     let head = server.get("/status").await.expect(200)["log"]["head"].clone();
     let at_head = head.to_string();
-    let entry = server
-        .send(Method::GET, "/v1/matchmaking/active", &[("x-user", "ann"), ("x-min-position", &at_head)], None)
-        .await
-        .expect(200);
-    let mut jobs = server.get_at_head("/jobs?limit=500").await;
+    let entry = read_at_head(server, "/v1/matchmaking/active", &at_head).await;
+    let mut jobs = read_at_head(server, "/jobs?limit=500", &at_head).await;
     let jobs = jobs["items"].as_array_mut().unwrap();
     for job in &mut *jobs {
         // It contains times that pass.
@@ -66,12 +74,6 @@ async fn filled() -> (Server, Vec<Value>) {
     (server, before)
 }
 
-/// A read model has no checksums: a changed row is found by a rebuild only. Truncated writes and locks are not data.
-fn is_checked(file: &Path, how: Spoil) -> bool {
-    let of_read_model = file.components().any(|part| part.as_os_str() == "read");
-    !(of_read_model && matches!(how, Spoil::Flip(_)))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn any_spoiled_file_is_healed_or_refused_by_name() {
     let (mut server, before) = filled().await;
@@ -82,9 +84,6 @@ async fn any_spoiled_file_is_healed_or_refused_by_name() {
     let mut refused = 0;
     for (file, how) in files.iter().flat_map(|file| SPOILS.map(|how| (file, how))) {
         let name = file.strip_prefix(kept.path()).unwrap();
-        if !is_checked(name, how) {
-            continue;
-        }
         fs::remove_dir_all(server.data()).unwrap();
         copy_folder(kept.path(), &server.data());
         spoil(&server.data().join(name), how);

@@ -139,7 +139,7 @@ async fn full_disk_refuses_commands_and_serves_reads_until_freed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn server_starts_without_space_and_builds_read_model_later() {
     let mut server = Server::start(&[]).await;
-    create(&server, "before").await.expect(201);
+    let job = create(&server, "before").await.expect(201)["id"].as_str().unwrap().to_owned();
     server.kill();
     std::fs::remove_dir_all(server.data().join("read")).unwrap();
     let file = server.data().join("read/jobs.1.sqlite-wal");
@@ -157,7 +157,12 @@ async fn server_starts_without_space_and_builds_read_model_later() {
         state().await.is_some_and(|(state, error)| state == "retrying" && error.contains("disk is full"))
     })
     .await;
-    server.get("/jobs").await.problem(503);
+    let problem = server.get("/jobs").await;
+    assert!(problem.headers.contains_key("retry-after"));
+    problem.problem(503);
+    // What the log alone determines is read from there.
+    let job = server.get(&format!("/jobs/{job}")).await.expect(200);
+    assert_eq!((&job["name"], &job["status"]), (&json!("before"), &json!("pending")));
     create(&server, "meanwhile").await.expect(201);
     server.get("/audit/events").await.expect(200);
 
@@ -169,4 +174,31 @@ async fn server_starts_without_space_and_builds_read_model_later() {
     wait_until("the read model is built", async || state().await.is_some_and(|(state, _)| state == "live"))
         .await;
     assert_eq!(names(&server).await, ["before", "meanwhile"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn summary_is_read_from_the_log_on_a_full_disk() {
+    let mut server = Server::start(&[]).await;
+    let job = create(&server, "before").await.expect(201)["id"].as_str().unwrap().to_owned();
+    let path = format!("/jobs/{job}/matching/summary");
+    let mut before = server.get(&path).await.expect(200);
+    let head = server.get("/status").await.expect(200)["log"]["head"].clone();
+    server.kill();
+    std::fs::remove_dir_all(server.data().join("read")).unwrap();
+    let file = server.data().join("read/matching_summary.1.sqlite-wal");
+    server.spawn_under(&strace(&file, "inject=pwrite64:error=ENOSPC"));
+    wait_until("the server answers", async || {
+        server.http.get(format!("{}/live", server.url)).send().await.is_ok()
+    })
+    .await;
+    let mut now = server.get_at_head(&path).await;
+    assert_eq!(now["position"], head);
+    for summary in [&mut before, &mut now] {
+        // They change with the time and with every other event.
+        let is_timed = |name: &str| name == "position" || name.ends_with("_seconds") || name == "blockers";
+        summary.as_object_mut().unwrap().retain(|name, _| !is_timed(name));
+    }
+    assert_eq!(now, before);
+    server.get(&format!("/jobs/{job}")).await.expect(200);
+    server.get("/jobs/00000000-0000-4000-8000-000000000000/matching/summary").await.problem(404);
 }

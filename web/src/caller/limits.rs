@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use poem::http::{HeaderName, HeaderValue};
+use poem::{FromRequest, Request, RequestBody};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -119,9 +120,33 @@ struct KnownCallers {
 
 /// The right to compute a costly read.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     _of_caller: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
+}
+
+/// The budget of a request's caller for costly reads, for a route that learns only later that it has to read the log.
+#[derive(Clone, Debug, Default)]
+pub struct CostlyReads(pub(crate) Option<(Arc<Callers>, CallerId, Duration)>);
+
+impl CostlyReads {
+    /// Counts a costly read of the caller, and waits for its turn. None if the request has it already.
+    ///
+    /// # Errors
+    /// 429 over the quota, or if the turn does not come in time.
+    pub async fn turn(&self) -> Result<Option<Turn>, Problem> {
+        let Some((callers, caller, patience)) = &self.0 else { return Ok(None) };
+        let state = callers.state(caller);
+        let costly = ("costly-reads", callers.limits.costly_reads_per_minute, &state.costly_reads);
+        take_all(&[costly], &mut Quotas::default())?;
+        callers.turn(caller, *patience).await.map(Some)
+    }
+}
+
+impl<'a> FromRequest<'a> for CostlyReads {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(request.data::<Self>().cloned().unwrap_or_default())
+    }
 }
 
 impl Callers {
@@ -159,20 +184,8 @@ impl Callers {
         let state = self.state(caller);
         let requests = ("requests", self.limits.requests_per_minute, &state.requests);
         let costly = ("costly-reads", self.limits.costly_reads_per_minute, &state.costly_reads);
-        for (name, limit, bucket) in [Some(requests), is_costly.then_some(costly)].into_iter().flatten() {
-            let Some(per_minute) = limit else { continue };
-            let (left, is_refused) = take(bucket, per_minute);
-            let quota = Quota { name, per_minute, left };
-            quotas.0.push(quota);
-            if is_refused {
-                let wait = Duration::from_secs_f64(quota.seconds_until(1.0).min(WINDOW_SECONDS));
-                let detail = format!(
-                    "this caller has used its quota of {per_minute} {name} a minute; nothing was done"
-                );
-                return Err(Problem::rate_limited(detail, wait));
-            }
-        }
-        Ok(())
+        let counted = [requests, costly];
+        take_all(&counted[..if is_costly { 2 } else { 1 }], quotas)
     }
 
     /// Waits for the caller's turn to compute a costly read.
@@ -267,6 +280,26 @@ fn places(limits: &CallerLimits) -> usize {
 
 fn locked(bucket: &Mutex<Option<Bucket>>) -> MutexGuard<'_, Option<Bucket>> {
     bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes one request from each quota that has a limit.
+fn take_all(
+    counted: &[(&'static str, Option<u32>, &Mutex<Option<Bucket>>)],
+    quotas: &mut Quotas,
+) -> Result<(), Problem> {
+    for (name, limit, bucket) in counted {
+        let Some(per_minute) = *limit else { continue };
+        let (left, is_refused) = take(bucket, per_minute);
+        let quota = Quota { name, per_minute, left };
+        quotas.0.push(quota);
+        if is_refused {
+            let wait = Duration::from_secs_f64(quota.seconds_until(1.0).min(WINDOW_SECONDS));
+            let detail =
+                format!("this caller has used its quota of {per_minute} {name} a minute; nothing was done");
+            return Err(Problem::rate_limited(detail, wait));
+        }
+    }
+    Ok(())
 }
 
 /// Takes one request from a quota: what is left, and whether there was none.

@@ -105,6 +105,20 @@ async fn turn_that_does_not_come_in_time_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn route_that_turns_out_costly_uses_quota_and_turn() {
+    let callers = Arc::new(callers(100, 2, 1));
+    let budget = |user| CostlyReads(Some((Arc::clone(&callers), caller(user), Duration::ZERO)));
+    let current = budget("ann").turn().await.unwrap();
+    assert!(current.is_some());
+    assert_eq!(budget("bob").turn().await.unwrap_err().status(), 429);
+    drop(current);
+    budget("ann").turn().await.unwrap();
+    assert_eq!(budget("ann").turn().await.unwrap_err().status(), 429);
+    // A request that is costly itself has its turn already.
+    assert!(CostlyReads::default().turn().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn table_of_callers_is_bounded() {
     let callers = callers(1, 1, 1);
     for n in 0..CALLERS_MAX + 10 {

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{Layers, origin};
-use crate::caller::limits::{Callers, Quotas, Turn};
+use crate::caller::limits::{Callers, CostlyReads, Quotas, Turn};
 use crate::caller::{Authentication, Caller, CallerId, Identity, TicketHash, bad_credentials};
 use crate::json;
 use crate::problem::Problem;
@@ -71,6 +71,9 @@ impl Layers {
         if !route.is_some_and(|route| UNLIMITED.contains(&&*route.template)) {
             self.callers.count(&identity.caller.id(), is_costly, quotas)?;
         }
+        // A request that is costly itself has its turn already.
+        let budget = (Arc::clone(&self.callers), identity.caller.id(), self.settings.limits.deadline);
+        request.set_data(CostlyReads((!is_costly).then_some(budget)));
         let mut stream = None;
         if is_stream && request.method() == Method::GET {
             let (ticket, replaced) = match identity.ticket {
