@@ -223,6 +223,12 @@ row! {
     }
 }
 
+row! {
+    struct StoredScore {
+        score: f64,
+    }
+}
+
 impl StoredMatch {
     fn parse(self) -> Result<ImageMatchView, QueryError> {
         let name = Name::ImageMatches;
