@@ -33,7 +33,7 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_EVENT_LOG", value_name = "URL", hide_env_values = true, value_parser = secret_url::<EventLogUrl>())]
     pub event_log: Option<EventLogUrl>,
 
-    /// The store of the read models and of the subject vault: the `postgres://` URL of an empty PostgreSQL database (15 or newer) for this server alone; prefer the environment if it contains a password. Default: SQLite files in the data folder
+    /// The store of the read models and of the subject vault: the `postgres://` URL of an empty PostgreSQL database (15 or newer), which only servers with `--read-only` or `--standby` share; prefer the environment if it contains a password. Default: SQLite files in the data folder
     #[arg(long, env = "MATCHBOOK_READ_STORE", value_name = "URL", hide_env_values = true, value_parser = secret_url::<PostgresUrl>())]
     pub(crate) read_store: Option<PostgresUrl>,
 
