@@ -13,9 +13,12 @@ pub mod job;
 pub mod lease;
 pub mod map_as_list;
 pub mod matchmaking;
+pub mod merchandising;
 pub mod player;
 pub mod pool;
+pub mod product;
 pub mod rating;
+pub mod user;
 pub mod worker;
 
 #[cfg(test)]

@@ -158,6 +158,8 @@ self::uuid_id! {
     GameMatchId,
     /// A challenge of one player to another.
     ChallengeId,
+    /// A list of products that was shown to a user.
+    ListId,
     /// A person's pseudonym in the log. Only the vault can resolve it.
     SubjectId,
     /// A log: assigned once, kept over restarts and restores.
@@ -177,6 +179,16 @@ text_id! {
     ProcessId,
     /// A product of the caller's catalogue.
     ProductId,
+    /// A merchant of a catalogue.
+    MerchantId,
+    /// A brand of a catalogue.
+    BrandId,
+    /// A category of a catalogue, such as shoes.
+    ProductCategoryId,
+    /// A user's visit, as named by the caller.
+    SessionId,
+    /// A merchandising rule, as named by the caller.
+    RuleId,
     /// An image of a product.
     ImageId,
     /// A video of the caller.

@@ -9,6 +9,7 @@
 
 pub mod catalogue;
 pub mod challenge;
+pub mod currency;
 pub mod envelope;
 pub mod failure;
 pub mod game_match;
@@ -17,18 +18,22 @@ pub mod ids;
 pub mod image_match;
 pub mod job;
 pub mod json_text;
+pub mod loose_id;
+pub mod merchandising;
 pub mod player;
 pub mod pool;
+pub mod product;
 pub mod rating;
 mod registry;
 pub mod sealed;
 pub mod stream;
 pub mod time;
+pub mod user;
 pub mod worker;
 
 catalogue::categories! {
     // Names of planned categories, and names that other parts of the program use.
-    reserved: "user", "product", "cutout", "model", "projection";
+    reserved: "cutout", "model", "projection";
     // Category    stored name       events
     Job         = "job":             job::JobEvent,
     ImageMatch  = "matching":        image_match::ImageMatchEvent,
@@ -37,5 +42,8 @@ catalogue::categories! {
     Pool        = "pool":            pool::PoolEvent,
     GameMatch   = "match_record":    game_match::GameMatchEvent,
     Challenge   = "challenge":       challenge::ChallengeEvent,
+    Product     = "product":         product::ProductEvent,
+    User        = "user":            user::UserEvent,
+    Merchandising = "merchandising": merchandising::MerchandisingEvent,
     IdempotencyKey = "idempotency_key": idempotency_key::IdempotencyKeyEvent,
 }
