@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::problem::{Code, FieldError, Problem};
 
-pub use batch::{Batch, NDJSON, is_ndjson};
+pub use batch::{Batch, BatchItem, LenientBatch, NDJSON, is_ndjson};
 
 const MEDIA_TYPE: &str = "application/json";
 
@@ -289,6 +289,26 @@ impl<T: ToJSON> ApiResponse for Accepted<T> {
                 meta::<T>(200, "An earlier request is in progress", vec![location_header()]),
             ],
         }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// 202: recorded; what follows from it is visible later.
+#[derive(Clone, Debug)]
+pub struct Recorded<T>(pub T);
+
+impl<T: ToJSON> IntoResponse for Recorded<T> {
+    fn into_response(self) -> Response {
+        respond(StatusCode::ACCEPTED, &self.0)
+    }
+}
+
+impl<T: ToJSON> ApiResponse for Recorded<T> {
+    fn meta() -> MetaResponses {
+        MetaResponses { responses: vec![meta::<T>(202, "Accepted", vec![])] }
     }
 
     fn register(registry: &mut Registry) {

@@ -6,7 +6,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use event_schemas::ids::{ChallengeId, EntryId, GameMatchId, JobId, LeaseId, PoolKey, UserId, WorkerId};
+use event_schemas::ids::{
+    ChallengeId, EntryId, GameMatchId, JobId, LeaseId, PoolKey, ProductId, RuleId, UserId, WorkerId,
+};
 
 use crate::problem::Problem;
 
@@ -64,6 +66,18 @@ pub fn user_id(id: &str) -> Result<UserId, Problem> {
 /// 400 if the text is not a valid key.
 pub fn pool_key(key: &str) -> Result<PoolKey, Problem> {
     text("pool_key", key)
+}
+
+/// # Errors
+/// 400 if the text is not a valid id.
+pub fn product_id(id: &str) -> Result<ProductId, Problem> {
+    text("product_id", id)
+}
+
+/// # Errors
+/// 400 if the text is not a valid id.
+pub fn rule_id(id: &str) -> Result<RuleId, Problem> {
+    text("rule_id", id)
 }
 
 /// # Errors

@@ -13,6 +13,8 @@ pub enum Tag {
     Matching,
     /// Matchmaking: queues, challenges, matches and ratings of players
     Matchmaking,
+    /// Catalogue: products, feedback of users, and merchandising rules
+    Catalogue,
     /// Workers: register workers, and claim and complete work
     Workers,
     /// Audit: read and export the event log

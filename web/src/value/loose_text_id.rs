@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
 
+use event_schemas::loose_id::{EXACT_MAX, number};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
 use serde_json::Value;
 
 use super::{text_schema, wrapper};
-
-/// Below this, every integer is exact as a double, which most JSON parsers use.
-const EXACT_MAX: u64 = 1 << 53;
 
 /// A text id that may be sent as a number: 123 and "123" are the same id, which is returned as the number 123.
 ///
@@ -58,8 +56,7 @@ impl<T: FromStr<Err: Display> + Send + Sync> ParseFromParameter for LooseTextId<
 impl<T: Display + Send + Sync> ToJSON for LooseTextId<T> {
     fn to_json(&self) -> Option<Value> {
         let text = self.0.to_string();
-        let number = text.parse::<u64>().ok().filter(|number| *number < EXACT_MAX);
-        Some(match number.filter(|number| number.to_string() == text) {
+        Some(match number(&text) {
             Some(number) => number.into(),
             None => Value::String(text),
         })
