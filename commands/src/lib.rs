@@ -1,12 +1,13 @@
 //! The write side: every change is a command that records events in the log.
 //!
-//! Two systems, [`jobs`] and [`matchmaking`], share one [`engine`], and know nothing of each other. A command comes from
+//! Three systems, [`jobs`], [`matchmaking`] and [`catalogue`], share one [`engine`], and know nothing of each other. A command comes from
 //! a write route or from a background process of a system. Both call [`Streams::execute`](engine::execute::Streams::execute):
 //! load, decide, append. Start reading there, then at [`jobs::scheduler`], which assigns work to workers.
 //!
 //! This crate does not use read models: it decides from the log alone, and can rebuild its in-memory state from the
 //! log.
 
+pub mod catalogue;
 pub mod engine;
 pub mod jobs;
 pub mod matchmaking;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use vault::Vault;
 use web::routes::RouteLimits;
 
+use catalogue::Catalogue;
 use engine::Engine;
 use engine::execute::StateCacheLimits;
 use jobs::Jobs;
@@ -78,11 +80,11 @@ pub struct ExternalServices {
 }
 
 /// The write routes of all systems, for one OpenAPI document together with the read routes.
-pub type Routes = (jobs::routes::Routes, matchmaking::routes::Routes);
+pub type Routes = (jobs::routes::Routes, matchmaking::routes::Routes, catalogue::routes::Routes);
 
 /// The paths with limits of their own, because they accept batches or wait.
 pub fn route_limits() -> impl Iterator<Item = (&'static str, RouteLimits)> {
-    jobs::routes::LIMITS.into_iter().chain(matchmaking::routes::LIMITS)
+    jobs::routes::LIMITS.into_iter().chain(matchmaking::routes::LIMITS).chain(catalogue::routes::LIMITS)
 }
 
 /// The write side: its systems, and the tasks of their processes. Cheap to clone.
@@ -90,6 +92,7 @@ pub fn route_limits() -> impl Iterator<Item = (&'static str, RouteLimits)> {
 pub struct Commands {
     jobs: Arc<Jobs>,
     matchmaking: Arc<Matchmaking>,
+    catalogue: Arc<Catalogue>,
     run_matchmaker: bool,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -114,6 +117,7 @@ impl Commands {
         let engine = Arc::new(engine.with_snapshots(settings.snapshots));
         Self {
             jobs: Arc::new(Jobs::new(engine.clone(), settings.leases, settings.analyses_max)),
+            catalogue: Arc::new(Catalogue::new(engine.clone())),
             matchmaking: Arc::new(Matchmaking::new(engine, game_service, ratings)),
             run_matchmaker: settings.run_matchmaker,
             tasks: Arc::default(),
@@ -187,7 +191,11 @@ impl Commands {
 
     /// The write routes over these commands.
     pub fn routes(&self) -> Routes {
-        (jobs::routes::routes(&self.jobs), matchmaking::routes::routes(&self.matchmaking))
+        (
+            jobs::routes::routes(&self.jobs),
+            matchmaking::routes::routes(&self.matchmaking),
+            catalogue::routes::routes(&self.catalogue),
+        )
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {

@@ -62,9 +62,13 @@ const CRATES: &[CrateRules] = &[
 
 /// The systems of the write side, and the paths that their files must not import: a system knows the engine and itself.
 const SYSTEMS: &[(&str, &[&str])] = &[
-    ("engine", &["crate::jobs", "crate::matchmaking", "crate::processes", "crate::Commands"]),
-    ("jobs", &["crate::matchmaking", "crate::processes", "crate::Commands"]),
-    ("matchmaking", &["crate::jobs", "crate::Commands"]),
+    (
+        "engine",
+        &["crate::jobs", "crate::matchmaking", "crate::catalogue", "crate::processes", "crate::Commands"],
+    ),
+    ("jobs", &["crate::matchmaking", "crate::catalogue", "crate::processes", "crate::Commands"]),
+    ("matchmaking", &["crate::jobs", "crate::catalogue", "crate::Commands"]),
+    ("catalogue", &["crate::jobs", "crate::matchmaking", "crate::processes", "crate::Commands"]),
 ];
 
 /// Words that the pure core must not contain, because they give access to a clock, randomness or I/O.

@@ -32,6 +32,10 @@ pub(crate) struct Users;
 #[derive(Debug)]
 pub(crate) struct Workers;
 
+/// The services of a tenant, and its admins.
+#[derive(Debug)]
+pub(crate) struct Services;
+
 #[derive(Debug)]
 pub(crate) struct Admins;
 
@@ -44,6 +48,12 @@ impl Permitted for Users {
 impl Permitted for Workers {
     fn roles() -> Roles {
         Role::Worker | Role::Service
+    }
+}
+
+impl Permitted for Services {
+    fn roles() -> Roles {
+        Role::Service | Role::Admin
     }
 }
 
@@ -112,6 +122,11 @@ pub(crate) struct WriteRequest<P> {
 const LARGE_BYTES: u64 = 64 * 1024;
 
 impl<P> WriteRequest<P> {
+    /// Whether the request has an idempotency key.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The idempotency of the command. `route` is its method and path; the path contains the resource, so that a key
     /// belongs to one resource only.
     fn idempotency(&self, route: &str, body: &impl ToJSON) -> Option<Idempotency> {

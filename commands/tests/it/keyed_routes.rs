@@ -201,6 +201,30 @@ async fn on_matchmaking(app: &TestApp, table: &mut Table) {
     table.twice("report_result", result, &outcome("first"), &outcome("draw"));
 }
 
+/// Commands of the catalogue.
+fn on_catalogue(table: &mut Table) {
+    let product = |name: &str| json!({"name": name});
+    let path = ("PUT", "/api/v1/products/1".to_owned());
+    table.twice("upsert_product", path, &product("shoe"), &product("boot"));
+    let batch = |name: &str| json!([{"id": 2, "name": name}, {"id": 3}, {"id": "a", "name": name}]);
+    let path = ("POST", "/api/v1/products/batch".to_owned());
+    table.twice("upsert_products", path.clone(), &batch("hat"), &batch("cap"));
+    table.add("upsert_products", path, json!([]), batch("cap"));
+    for _ in 0..2 {
+        table.bare("local", "deactivate_product", ("DELETE", "/api/v1/products/1".to_owned()));
+    }
+    let feedback = |kind: &str| json!({"user_id": 7, "product_id": 1, "interaction_type": kind});
+    let path = ("POST", "/api/v1/feedback".to_owned());
+    table.twice("record_feedback", path, &feedback("view"), &feedback("click"));
+    let batch = |kind: &str| json!([feedback(kind), {"user_id": 8}, feedback("like")]);
+    let path = ("POST", "/api/v1/feedback/batch".to_owned());
+    table.twice("record_feedback_batch", path, &batch("view"), &batch("click"));
+    let rule = |kind: &str| json!({"kind": kind, "product_ids": [1]});
+    let path = "/api/v1/merchandising/rules/spring";
+    table.twice("set_rule", ("PUT", path.to_owned()), &rule("pin"), &rule("ban"));
+    table.bare("local", "remove_rule", ("DELETE", path.to_owned()));
+}
+
 /// Changes what the commands were about.
 async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     let progress = json!({"stage": "transcribing", "fraction": 0.5});
@@ -241,6 +265,9 @@ async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     }
     app.put("/internal/workers/v", &json!({"kinds": ["extract_cutouts"]})).await.ok();
     app.put("/internal/pools/blitz", &json!({"window": 70})).await.ok();
+    for product in [1, 2, 3] {
+        app.put(format!("/api/v1/products/{product}"), &json!({"name": "sock"})).await.ok();
+    }
     for (method, user) in [("DELETE", "mallory"), ("PUT", "trudy"), ("PUT", "stranger")] {
         app.call(method, format!("/v1/matchmaking/blocks/{user}")).user("ann").send().await.ok();
     }
@@ -275,6 +302,7 @@ async fn every_keyed_route_remembers_its_answer() {
     on_matching(&app, &mut table).await;
     on_analyses(&app, &mut table).await;
     on_matchmaking(&app, &mut table).await;
+    on_catalogue(&mut table);
     let Table(commands) = table;
     let tested: BTreeSet<&str> = commands.iter().map(|command| command.operation).collect();
     assert_eq!(tested, keyed_operations(&app), "every route with a key is in the table");

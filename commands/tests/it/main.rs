@@ -5,6 +5,8 @@ mod analysis;
 #[cfg(test)]
 mod blocks;
 #[cfg(test)]
+mod catalogue;
+#[cfg(test)]
 mod challenges;
 #[cfg(test)]
 mod circuit_breakers;

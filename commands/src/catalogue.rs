@@ -1,0 +1,31 @@
+//! The commands of the catalogue: products, the feedback of users on them, and the merchandising rules of lists.
+//!
+//! Each product and each user is a stream of its own, so a batch is one command for each of its streams: [`batches`]
+//! executes them. Start reading at the [`routes`].
+
+mod batches;
+pub mod routes;
+
+use std::sync::Arc;
+
+use domain::merchandising::MerchandisingDecider;
+use domain::product::ProductDecider;
+use domain::user::UserDecider;
+
+use crate::engine::Engine;
+use crate::engine::execute::Streams;
+
+/// The write side of the catalogue.
+#[derive(Debug)]
+pub struct Catalogue {
+    engine: Arc<Engine>,
+    products: Streams<ProductDecider>,
+    users: Streams<UserDecider>,
+    rules: Streams<MerchandisingDecider>,
+}
+
+impl Catalogue {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { products: engine.streams(), users: engine.streams(), rules: engine.streams(), engine }
+    }
+}
