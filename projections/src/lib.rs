@@ -14,7 +14,9 @@ pub mod image_match;
 pub mod job;
 mod live_thread;
 pub mod matching_summary;
+pub mod merchandising;
 pub mod player;
+pub mod product;
 mod projection;
 pub mod queue;
 mod registry;
@@ -28,6 +30,7 @@ pub mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod user;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -66,9 +69,12 @@ registry::read_models! {
     GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot, log },
     ImageMatches    = "matches":          image_match::ImageMatchRows     => image_matches: ImageMatches { slot },
     MatchingSummary = "matching_summary": matching_summary::SummaryRows   => matching_summary: MatchingSummary { slot, shared, controls, log, clock; image_matches },
+    MerchandisingRules = "merchandising_rules": merchandising::RuleRows  => merchandising_rules: MerchandisingRules { slot },
     Players         = "players":          player::PlayerRows              => players: Players { slot },
+    Products        = "products":         product::ProductRows            => products: Products { slot },
     Queues          = "queues":           queue::QueueRows                => queues: Queues { slot, shared, clock },
     Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
+    Users           = "users":            user::UserRows                  => users: Users { slot, clock },
     Workers         = "workers":          worker::WorkerRows              => workers: Workers { slot },
 }
 

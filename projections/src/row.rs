@@ -34,3 +34,16 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
 pub(crate) fn variant_name<T: Serialize>(value: &T) -> String {
     to_json(value).trim_matches('"').to_owned()
 }
+
+/// A `LIKE` pattern that finds the text literally and case-insensitively.
+pub(crate) fn like(search: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in search.to_lowercase().chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}

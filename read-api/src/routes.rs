@@ -9,12 +9,15 @@ pub mod game_match;
 pub mod history;
 pub mod job;
 pub mod matching;
+pub mod merchandising;
 pub mod operations;
 pub mod player;
+pub mod product;
 pub mod projection;
 pub mod queue;
 pub mod retry;
 pub mod stream;
+pub mod user_profile;
 pub mod worker;
 
 use std::sync::Arc;
@@ -25,38 +28,46 @@ use web::caller::{Role, Roles};
 
 use crate::ReadApi;
 
-/// Lists the route groups once, for their type and their construction.
+/// Lists the route groups once, for their type and their construction: in lists, because a tuple of poem-openapi has at
+/// most 16 groups.
 macro_rules! route_groups {
-    ($($module:ident::$group:ident),* $(,)?) => {
+    ($([$($module:ident::$group:ident),* $(,)?]),* $(,)?) => {
         /// The typed routes. The root combines them with those of the write side into one OpenAPI document.
-        pub type Routes = ($($module::$group,)*);
+        pub type Routes = ($(($($module::$group,)*),)*);
 
         impl ReadApi {
             /// The routes of the OpenAPI document.
             pub fn routes(self: &Arc<Self>) -> Routes {
-                ($($module::$group { api: Arc::clone(self) },)*)
+                ($(($($module::$group { api: Arc::clone(self) },)*),)*)
             }
         }
     };
 }
 
 route_groups! {
-    job::JobRoutes,
-    analysis::AnalysisRoutes,
-    history::HistoryRoutes,
-    matching::MatchingRoutes,
-    evidence::EvidenceRoutes,
-    stream::StreamRoutes,
-    queue::QueueRoutes,
-    entry_stream::EntryStreamRoutes,
-    game_match::GameMatchRoutes,
-    challenge::ChallengeRoutes,
-    player::PlayerRoutes,
-    worker::WorkerRoutes,
-    projection::ProjectionRoutes,
-    retry::RetryRoutes,
-    operations::OperationRoutes,
-    audit::AuditRoutes,
+    [
+        job::JobRoutes,
+        analysis::AnalysisRoutes,
+        history::HistoryRoutes,
+        matching::MatchingRoutes,
+        evidence::EvidenceRoutes,
+        stream::StreamRoutes,
+    ],
+    [
+        queue::QueueRoutes,
+        entry_stream::EntryStreamRoutes,
+        game_match::GameMatchRoutes,
+        challenge::ChallengeRoutes,
+        player::PlayerRoutes,
+    ],
+    [product::ProductRoutes, user_profile::UserProfileRoutes, merchandising::MerchandisingRoutes],
+    [
+        worker::WorkerRoutes,
+        projection::ProjectionRoutes,
+        retry::RetryRoutes,
+        operations::OperationRoutes,
+        audit::AuditRoutes,
+    ],
 }
 
 /// The roles that may use the matchmaking routes.

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod by_id;
+mod catalogue;
 mod console;
 pub(crate) mod entry_stream;
 pub(crate) mod events;

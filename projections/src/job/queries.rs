@@ -17,7 +17,7 @@ use super::overview::JobOverview;
 use super::{LIST, ONE};
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
-use crate::row::variant_name;
+use crate::row::{like, variant_name};
 use crate::rows::json;
 use crate::sql::Statement;
 
@@ -175,17 +175,4 @@ impl Jobs {
         let own = overview.filter(|overview| overview.history.tenant == *tenant);
         Ok(own.map(|overview| (overview, position)))
     }
-}
-
-/// A `LIKE` pattern that finds the text literally and case-insensitively.
-fn like(search: &str) -> String {
-    let mut pattern = String::from("%");
-    for letter in search.to_lowercase().chars() {
-        if matches!(letter, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern.push('%');
-    pattern
 }

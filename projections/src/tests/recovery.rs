@@ -11,6 +11,7 @@ use event_schemas::worker::WorkerEnd;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use super::catalogue;
 use super::history::{
     self, History, attached, claimed, completed, exited, failed_and_retried, found, frames, images, job,
     lost, match_id, progress, registered, request_completed, requested, returned, tenant, worker,
@@ -59,6 +60,7 @@ const JOB_ACTIONS: u8 = 13;
 enum Operation {
     Act { action: u8, job: u8, n: u8 },
     MatchAct { action: u8, of: u8, n: u8 },
+    CatalogueAct { action: u8, of: u8, n: u8 },
     Shutdown,
     Kill,
     Rebuild(Name),
@@ -69,6 +71,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         18 => (0..JOB_ACTIONS + QUEUE_ACTIONS, 1..4_u8, 0..6_u8).prop_map(|(action, job, n)| Operation::Act { action, job, n }),
         12 => (0..17_u8, 1..4_u8, 0..4_u8).prop_map(|(action, of, n)| Operation::MatchAct { action, of, n }),
+        12 => (0..catalogue::ACTIONS, 1..4_u8, 0..4_u8).prop_map(|(action, of, n)| Operation::CatalogueAct { action, of, n }),
         1 => Just(Operation::Shutdown),
         1 => Just(Operation::Kill),
         1 => proptest::sample::select(Name::ALL.to_vec()).prop_map(Operation::Rebuild),
@@ -182,6 +185,7 @@ async fn survive(operations: &[Operation]) -> Result<(), TestCaseError> {
         match *operation {
             Operation::Act { action, job, n } => world.act(&history, action, job, n).await,
             Operation::MatchAct { action, of, n } => match_history.act(&history, action, of, n).await,
+            Operation::CatalogueAct { action, of, n } => catalogue::act(&history, action, of, n).await,
             Operation::CatchUp => reach(&models, history.head()).await,
             Operation::Rebuild(name) => drop(models.rebuild(name).await.unwrap()),
             Operation::Shutdown => {
@@ -217,6 +221,7 @@ pub(super) async fn some_history() -> History {
         world.act(&history, n % 11, n % 3 + 1, n / 11 % 6).await;
         world.act(&history, JOB_ACTIONS + n % QUEUE_ACTIONS * 7 % QUEUE_ACTIONS, 1, n % 6).await;
         match_history.act(&history, n % 17, n % 3 + 1, n / 17 % 4).await;
+        catalogue::act(&history, n % catalogue::ACTIONS, n % 3 + 1, n / 12 % 4).await;
     }
     history
 }

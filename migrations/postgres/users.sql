@@ -1,0 +1,29 @@
+-- One row for each user with an interaction.
+CREATE TABLE IF NOT EXISTS users (
+    tenant     TEXT   NOT NULL,
+    subject_id UUID   NOT NULL,
+    -- The number of interactions, and the latest session, as JSON.
+    view       TEXT   NOT NULL,
+    position   BIGINT NOT NULL,
+    PRIMARY KEY (tenant, subject_id)
+);
+
+-- The interest of each user in each product.
+CREATE TABLE IF NOT EXISTS user_products (
+    tenant      TEXT   NOT NULL,
+    subject_id  UUID   NOT NULL,
+    -- Sorted by its bytes, as in SQLite.
+    product_id  TEXT   COLLATE "C" NOT NULL,
+    -- The number of the latest session with an interaction.
+    session     BIGINT NOT NULL,
+    -- By this number, products are ordered by their weight in the long-term profile.
+    weight_rank DOUBLE PRECISION NOT NULL,
+    -- The sums of the weights, as JSON.
+    view        TEXT   NOT NULL,
+    position    BIGINT NOT NULL,
+    PRIMARY KEY (tenant, subject_id, product_id)
+);
+
+-- AFTER THE ROWS.
+CREATE INDEX IF NOT EXISTS user_products_by_weight ON user_products (tenant, subject_id, weight_rank, product_id);
+CREATE INDEX IF NOT EXISTS user_products_by_session ON user_products (tenant, subject_id, session, position);
