@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod events;
 mod jobs;
+mod products;
 mod projections;
 #[cfg(feature = "simulation")]
 mod simulate;
@@ -44,6 +45,7 @@ Examples:
   matchbook events verify --data ./data    verify all checksums of a stopped server's log
   matchbook events repair --data ./data    show how a damaged log can be repaired; --apply does it, and deletes nothing
   matchbook events backup --to ./backup    back up the log of a running server, or update a backup
+  matchbook products import FILE           import a catalogue, one product per line
   matchbook doctor                         diagnose problems on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
@@ -81,6 +83,11 @@ enum Command {
     Workers {
         #[command(subcommand)]
         command: workers::Workers,
+    },
+    /// Import products into the catalogue of a running server
+    Products {
+        #[command(subcommand)]
+        command: products::Products,
     },
     /// Manage read models of a running server
     Projections {
@@ -127,6 +134,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Vault { command } => command.run(cli.json).await,
         Command::Jobs { command } => command.run(cli.json).await,
         Command::Workers { command } => command.run(cli.json).await,
+        Command::Products { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,

@@ -160,19 +160,47 @@ impl Client {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> Result<Response, Failure> {
+        let prepare = |request: RequestBuilder| {
+            let request = match body {
+                Some(body) => request.json(body),
+                None => request,
+            };
+            match key {
+                Some(key) => request.header("idempotency-key", key),
+                None => request,
+            }
+        };
+        check_status(self.send_until_answered(&method, path, prepare).await?).await
+    }
+
+    /// Sends a batch of lines with a new idempotency key, so that retries are safe. A batch without a single right line is
+    /// answered with its problem.
+    pub async fn post_lines(&self, path: &str, lines: &str) -> Result<Value, Failure> {
+        let key = uuid::Uuid::new_v4().to_string();
+        let prepare = |request: RequestBuilder| {
+            let request = request.header("content-type", "application/x-ndjson");
+            request.header("idempotency-key", &key).body(lines.to_owned())
+        };
+        let answer = self.send_until_answered(&Method::POST, path, prepare).await?;
+        let is_refused =
+            matches!(answer.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+        parse_body(if is_refused { answer } else { check_status(answer).await? }).await
+    }
+
+    /// Sends a request, again while the server does not respond or says that it may succeed later.
+    async fn send_until_answered(
+        &self,
+        method: &Method,
+        path: &str,
+        prepare: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Failure> {
         let mut attempts = 0;
         loop {
-            let mut request = self.request(method.clone(), path).timeout(CALL_TIMEOUT);
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            if let Some(key) = key {
-                request = request.header("idempotency-key", key);
-            }
+            let request = prepare(self.request(method.clone(), path).timeout(CALL_TIMEOUT));
             attempts += 1;
             let is_last = attempts == ATTEMPTS_MAX;
             match self.response(request.send().await) {
-                Ok(answer) if is_last || !is_retryable(answer.status()) => return check_status(answer).await,
+                Ok(answer) if is_last || !is_retryable(answer.status()) => return Ok(answer),
                 Err(failure) if is_last || !self.has_responded() => return Err(failure),
                 Err(failure) if attempts == 1 => eprintln!("{failure}; trying again for a minute"),
                 Ok(_) | Err(_) => {}

@@ -5,7 +5,7 @@ mod export;
 mod import;
 mod log_location;
 mod migrate;
-mod progress;
+pub(super) mod progress;
 mod repair;
 mod verify;
 

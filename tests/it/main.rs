@@ -8,6 +8,7 @@ mod arena;
 mod audit;
 mod authorization;
 mod backup_and_migration;
+mod catalogue;
 mod challenges;
 mod cluster;
 mod crash_recovery;

@@ -7,7 +7,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Reports the progress of one action.
 #[derive(Debug)]
-pub(super) struct ProgressReporter {
+pub(in crate::cli) struct ProgressReporter {
     action: &'static str,
     started: Instant,
     reported: Instant,
@@ -15,24 +15,24 @@ pub(super) struct ProgressReporter {
 
 impl ProgressReporter {
     /// `action` as in "verified 7 events".
-    pub(super) fn new(action: &'static str) -> Self {
+    pub(in crate::cli) fn new(action: &'static str) -> Self {
         let now = Instant::now();
         Self { action, started: now, reported: now }
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(in crate::cli) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Reports progress in bytes.
-    pub(super) fn bytes(&mut self, events: u64, done: u64, total: u64) {
+    pub(in crate::cli) fn bytes(&mut self, events: u64, done: u64, total: u64) {
         if self.is_due() {
             eprintln!("{}", bytes_line(self.action, events, done, total, self.elapsed()));
         }
     }
 
     /// Reports progress in any unit; a `total` of zero means that it is unknown.
-    pub(super) fn share(&mut self, what: &str, count: u64, done: u64, total: u64) {
+    pub(in crate::cli) fn share(&mut self, what: &str, count: u64, done: u64, total: u64) {
         if self.is_due() {
             let mut text = format!("{} {count} {what}", self.action);
             if total > 0 {
