@@ -26,6 +26,7 @@ use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response}
 use tracing::Instrument;
 
 use crate::caller::limits::{Callers, Quotas};
+use crate::caller::strangers::Strangers;
 use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
 use crate::request::RequestId;
@@ -104,7 +105,13 @@ impl Settings {
 pub fn layers(endpoint: impl IntoEndpoint<Endpoint: 'static>, settings: Settings) -> Layers {
     let callers = Arc::new(Callers::new(settings.caller_limits));
     let bodies = BodyBudget::new(settings.limits.bodies_in_flight_bytes);
-    Layers { endpoint: endpoint.map_to_response().boxed(), settings, callers, bodies }
+    Layers {
+        endpoint: endpoint.map_to_response().boxed(),
+        settings,
+        callers,
+        bodies,
+        strangers: Strangers::default(),
+    }
 }
 
 /// See [`layers`].
@@ -113,6 +120,7 @@ pub struct Layers {
     settings: Settings,
     callers: Arc<Callers>,
     bodies: BodyBudget,
+    strangers: Strangers,
 }
 
 impl fmt::Debug for Layers {
@@ -132,6 +140,7 @@ impl Endpoint for Layers {
         let negotiation = NegotiationHeaders::of(&request);
         request.set_data(id.clone());
         request.set_data(self.settings.auth.clone());
+        let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
         async {
             let mut quotas = Quotas::default();
             let mut response = match self.preflight(&request, route, &negotiation) {
@@ -141,6 +150,9 @@ impl Endpoint for Layers {
                     outcome.unwrap_or_else(|error| refuse(error, &id, route))
                 }
             };
+            if response.status() == StatusCode::UNAUTHORIZED {
+                self.strangers.refused(address).await;
+            }
             headers::add(&mut response, &id);
             response.headers_mut().extend(quotas.headers().into_iter().flatten());
             response = compress::apply(response, negotiation.accept_encoding.as_deref());

@@ -19,6 +19,9 @@ use crate::problem::Problem;
 /// The interval for which quotas are given.
 const WINDOW_SECONDS: f64 = 60.0;
 
+/// The most reads of a caller that are in progress at once; more of them wait, so that they do not stand before those of others.
+const READS_IN_PROGRESS_MAX: usize = 8;
+
 /// The most callers whose limits are kept apart. The callers beyond them share one entry.
 const CALLERS_MAX: usize = 10_000;
 
@@ -38,13 +41,13 @@ pub struct CallerLimits {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     left: f64,
     at: Instant,
 }
 
 impl Bucket {
-    fn full(quota: u32) -> Self {
+    pub(super) fn full(quota: u32) -> Self {
         Self { left: f64::from(quota), at: Instant::now() }
     }
 
@@ -52,6 +55,16 @@ impl Bucket {
         let quota = f64::from(quota);
         let refilled = now.saturating_duration_since(self.at).as_secs_f64() * quota / WINDOW_SECONDS;
         *self = Self { left: (self.left + refilled).min(quota), at: now };
+    }
+
+    /// Takes one request; false if there is none left.
+    pub(super) fn take(&mut self, quota: u32) -> bool {
+        self.refill(quota, Instant::now());
+        let has_one = self.left >= 1.0;
+        if has_one {
+            self.left -= 1.0;
+        }
+        has_one
     }
 }
 
@@ -95,7 +108,9 @@ impl Quotas {
 struct CallerState {
     requests: Mutex<Option<Bucket>>,
     costly_reads: Mutex<Option<Bucket>>,
+    /// The costly reads, and the others, that may be in progress.
     turns: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -118,11 +133,12 @@ struct KnownCallers {
     swept_at: Option<Instant>,
 }
 
-/// The right to compute a costly read.
+/// The right to compute a read.
 #[derive(Debug)]
 pub struct Turn {
     _of_caller: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    /// For a costly read.
+    _of_all: Option<OwnedSemaphorePermit>,
 }
 
 /// The budget of a request's caller for costly reads, for a route that learns only later that it has to read the log.
@@ -198,7 +214,7 @@ impl Callers {
             // The caller's own turn comes first, so that it cannot fill the queue of all callers.
             let of_caller = state.turns.clone().acquire_owned().await.ok()?;
             let of_all = self.turns.clone().acquire_owned().await.ok()?;
-            Some(Turn { _of_caller: of_caller, _of_all: of_all })
+            Some(Turn { _of_caller: of_caller, _of_all: Some(of_all) })
         };
         let turn = tokio::time::timeout(patience, turn).await.ok().flatten();
         turn.ok_or_else(|| {
@@ -207,6 +223,21 @@ impl Callers {
                 Duration::from_secs(1),
             )
         })
+    }
+
+    /// Waits for the caller's turn to compute a read that is not costly.
+    ///
+    /// # Errors
+    /// 429 if it does not come within `patience`.
+    pub(crate) async fn read_turn(&self, caller: &CallerId, patience: Duration) -> Result<Turn, Problem> {
+        let turn = self.state(caller).reads.clone().acquire_owned();
+        match tokio::time::timeout(patience, turn).await {
+            Ok(Ok(of_caller)) => Ok(Turn { _of_caller: of_caller, _of_all: None }),
+            _ => Err(Problem::rate_limited(
+                "too many reads of this caller wait for their turn; send fewer at once",
+                Duration::from_secs(1),
+            )),
+        }
     }
 
     /// The place of one more open stream or long poll of the caller.
@@ -252,6 +283,7 @@ impl Callers {
         };
         Arc::strong_count(state) == 1
             && state.turns.available_permits() == self.turns_per_caller
+            && state.reads.available_permits() == READS_IN_PROGRESS_MAX
             && state.streams.available_permits() == places(&self.limits)
             && is_full(&state.requests, self.limits.requests_per_minute)
             && is_full(&state.costly_reads, self.limits.costly_reads_per_minute)
@@ -269,6 +301,7 @@ impl CallerState {
             requests: Mutex::default(),
             costly_reads: Mutex::default(),
             turns: Arc::new(Semaphore::new(turns)),
+            reads: Arc::new(Semaphore::new(READS_IN_PROGRESS_MAX)),
             streams: Arc::new(Semaphore::new(places(limits))),
         }
     }
@@ -306,12 +339,8 @@ fn take_all(
 fn take(bucket: &Mutex<Option<Bucket>>, quota: u32) -> (f64, bool) {
     let mut bucket = locked(bucket);
     let bucket = bucket.get_or_insert_with(|| Bucket::full(quota));
-    bucket.refill(quota, Instant::now());
-    if bucket.left < 1.0 {
-        return (bucket.left, true);
-    }
-    bucket.left -= 1.0;
-    (bucket.left, false)
+    let has_one = bucket.take(quota);
+    (bucket.left, !has_one)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) struct Admission {
     /// None for a caller without valid credentials, which only public routes answer.
     identity: Option<Identity>,
     is_costly: bool,
+    /// Whether it is a read that takes a turn but is not costly.
+    is_brief: bool,
     stream: Option<AdmittedStream>,
     /// The place of a long poll, which holds a connection as a stream does.
     _long_poll: Option<OwnedSemaphorePermit>,
@@ -66,9 +68,19 @@ impl Layers {
         };
         request.set_data(Authentication(identity.clone().map(|identity| identity.caller)));
         let Ok(identity) = identity else {
-            return Ok(Admission { identity: None, is_costly: false, stream: None, _long_poll: None });
+            return Ok(Admission {
+                identity: None,
+                is_costly: false,
+                is_brief: false,
+                stream: None,
+                _long_poll: None,
+            });
         };
-        if !route.is_some_and(|route| UNLIMITED.contains(&&*route.template)) {
+        let is_unlimited = route.is_some_and(|route| UNLIMITED.contains(&&*route.template));
+        // A read of a position may wait for it, and computes nothing meanwhile.
+        let may_wait = request.headers().contains_key("x-min-position");
+        let is_brief = is_read && !is_stream && !is_costly && !is_unlimited && !may_wait;
+        if !is_unlimited {
             self.callers.count(&identity.caller.id(), is_costly, quotas)?;
         }
         // A request that is costly itself has its turn already.
@@ -90,14 +102,17 @@ impl Layers {
         }
         let is_long_poll = route.is_some_and(|route| route.limits == RouteLimits::LongPoll);
         let long_poll = is_long_poll.then(|| self.callers.stream(&identity.caller.id())).transpose()?;
-        Ok(Admission { identity: Some(identity), is_costly, stream, _long_poll: long_poll })
+        Ok(Admission { identity: Some(identity), is_costly, is_brief, stream, _long_poll: long_poll })
     }
 
-    /// Waits for the turn of a costly read.
+    /// Waits for the turn of a read.
     pub(super) async fn turn(&self, admission: &Admission) -> Result<Option<Turn>, Problem> {
         match &admission.identity {
             Some(identity) if admission.is_costly => {
                 self.callers.turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
+            }
+            Some(identity) if admission.is_brief => {
+                self.callers.read_turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
             }
             _ => Ok(None),
         }

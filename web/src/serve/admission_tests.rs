@@ -50,6 +50,12 @@ impl Things {
         Ok(Json(body.0))
     }
 
+    #[oai(path = "/slow", method = "get")]
+    async fn slow(&self, _caller: Caller) -> Result<Json<String>, Problem> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(Json("done".to_owned()))
+    }
+
     #[oai(path = "/audit/lines", method = "get")]
     async fn lines(&self, _caller: Caller) -> Result<Lines, Problem> {
         Ok(Lines::Open(Binary(poem::Body::from_bytes_stream(futures_util::stream::iter(
@@ -86,7 +92,11 @@ fn client(auth: &Auth, caller_limits: CallerLimits) -> TestClient<Layers> {
 }
 
 fn token(roles: impl Into<Roles>) -> String {
-    let claims = Claims::new(&"acme".parse().unwrap(), "ann", roles.into(), now(), Duration::from_secs(60));
+    token_of("ann", roles)
+}
+
+fn token_of(user: &str, roles: impl Into<Roles>) -> String {
+    let claims = Claims::new(&"acme".parse().unwrap(), user, roles.into(), now(), Duration::from_secs(60));
     mint(SECRET, &claims).unwrap()
 }
 
@@ -160,6 +170,26 @@ async fn long_polls_of_a_caller_take_places_of_streams() {
     let statuses = futures_util::future::join_all([poll(), poll(), poll()]).await;
     assert_eq!(statuses, [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS]);
     assert_eq!(poll().await, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ninth_read_of_a_caller_waits_and_others_do_not() {
+    let client = client(&keys(), CallerLimits::default());
+    let started = tokio::time::Instant::now();
+    let read = |token: String| {
+        let request = client.get("/slow").header("authorization", token);
+        async move {
+            request.send().await.assert_status_is_ok();
+            started.elapsed().as_secs()
+        }
+    };
+    let of_ann: Vec<_> = (0..9).map(|_| read(bearer())).collect();
+    let (of_ann, of_bob) = tokio::join!(
+        futures_util::future::join_all(of_ann),
+        read(format!("Bearer {}", token_of("bob", Role::User)))
+    );
+    assert_eq!(of_ann, [1, 1, 1, 1, 1, 1, 1, 1, 2]);
+    assert_eq!(of_bob, 1);
 }
 
 #[tokio::test]
