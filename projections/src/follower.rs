@@ -4,6 +4,7 @@
 //! SQL are one kind of target.
 
 mod build;
+mod damage;
 mod runner;
 mod state;
 mod writer;

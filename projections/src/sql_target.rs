@@ -22,6 +22,7 @@ struct SqlTarget<P: Projection> {
     generation: Arc<Generation<P::View>>,
     slot: Arc<Slot<P::View>>,
     log: Log,
+    generations: Generations,
 }
 
 impl<P: Projection> Target for SqlTarget<P> {
@@ -89,6 +90,7 @@ impl<P: Projection> Target for SqlTarget<P> {
     fn withdraw(&self) -> BoxFuture<'_, Result<(), SqlError>> {
         async {
             // Removed now, because it is reopened before its last reader may be done with it.
+            self.generations.note_withdrawal(self.number());
             let removed = self.generation.db.remove().await;
             self.slot.withdraw();
             removed
@@ -132,7 +134,8 @@ impl<P: Projection> SqlTargets<P> {
         self.generations.note_use(number);
         let generation = Generation::new(number, db, projection.view(), checkpoint.position);
         let (generation, slot, log) = (Arc::new(generation), Arc::clone(&self.slot), self.log.clone());
-        let target = Box::new(SqlTarget { projection, generation, slot, log });
+        let generations = self.generations.clone();
+        let target = Box::new(SqlTarget { projection, generation, slot, log, generations });
         Ok(Some(OpenTarget { target, checkpoint }))
     }
 }

@@ -147,7 +147,7 @@ struct Inner {
     generation: Option<u64>,
     meter: ProgressMeter,
     rebuild: Option<(u64, ProgressMeter, Option<Failure>)>,
-    /// Why no generation is live, if the last one was damaged.
+    /// Why the live generation is being replaced, or none is live: the last one is damaged.
     damage: Option<Failure>,
 }
 
@@ -191,7 +191,7 @@ impl StatusTracker {
         self.locked().generation = None;
     }
 
-    /// The live generation is damaged, which the status shows until the next one is live.
+    /// The live generation is damaged, which the status shows until another one is live.
     pub(crate) fn damaged(&self, error: String) {
         let mut inner = self.locked();
         inner.damage = Some(Failure::damage(inner.meter.at, error));
@@ -243,7 +243,7 @@ impl StatusTracker {
             ProjectionState::CatchingUp => {
                 (ReportedState::CatchingUp, Some(inner.meter.progress(head, now)), inner.damage.clone())
             }
-            ProjectionState::Live => (ReportedState::Live, None, None),
+            ProjectionState::Live => (ReportedState::Live, None, inner.damage.clone()),
             ProjectionState::Paused => (ReportedState::Paused, None, None),
             ProjectionState::Stopped(failure) => (ReportedState::Stopped, None, Some(failure.clone())),
             ProjectionState::Retrying(failure) => (ReportedState::Retrying, None, Some(failure.clone())),

@@ -44,6 +44,8 @@ pub(crate) struct Generations {
     /// The highest number that readers of this process may use. A later generation with the same number would be another
     /// one with the same name, in which they would open their next connection.
     used: Arc<AtomicU64>,
+    /// Generations up to this number were withdrawn from the readers. They may still exist, and are not opened again.
+    withdrawn: Arc<AtomicU64>,
 }
 
 /// What the rows of a read model must be like.
@@ -119,7 +121,7 @@ impl OpenStore {
 
 impl Generations {
     pub(crate) fn new(store: &OpenStore, name: Name) -> Self {
-        Self { store: store.clone(), name, used: Arc::default() }
+        Self { store: store.clone(), name, used: Arc::default(), withdrawn: Arc::default() }
     }
 
     /// The numbers of the existing generations, newest first.
@@ -177,7 +179,7 @@ impl Generations {
     pub(crate) async fn find(&self, tables: Tables, log: &Log) -> Result<FoundGenerations, StoreError> {
         let mut found = FoundGenerations::default();
         for number in self.numbers().await? {
-            if found.live.is_some() {
+            if found.live.is_some() || number <= self.withdrawn.load(Ordering::Relaxed) {
                 self.remove(number).await?;
                 continue;
             }
@@ -284,6 +286,11 @@ impl Generations {
     /// Notes that readers may use the generation.
     pub(crate) fn note_use(&self, number: u64) {
         self.used.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Notes that the generation, and earlier ones, are damaged.
+    pub(crate) fn note_withdrawal(&self, number: u64) {
+        self.withdrawn.fetch_max(number, Ordering::Relaxed);
     }
 
     /// Creates a new generation, with a number above all existing ones.

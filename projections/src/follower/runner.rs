@@ -9,22 +9,20 @@ use std::time::Duration;
 use event_log::clock::Clock;
 use event_schemas::ids::JobId;
 use event_schemas::time::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::build::{self, Build};
+use super::damage::{self, Damage};
 use super::state::{RunnerState, open_state, start_running};
 use super::writer::{ApplyError, Mode, Writer};
 use super::{Followed, TargetStore};
 use crate::feed::{Feed, FeedPage, SourceError};
 use crate::sql::SqlError;
 use crate::status::{Failure, ProjectionState, StatusTracker};
-use crate::store::{DAMAGE, StoreError};
+use crate::store::StoreError;
 
 /// The delay before the store is reopened after a storage failure.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// A generation that is damaged again within this time is not rebuilt at once: its disk may change what it stores.
-const DAMAGED_AGAIN: Duration = Duration::from_secs(60);
 
 /// An operator's request to a projection.
 #[derive(Debug)]
@@ -53,11 +51,10 @@ pub(crate) struct RunnerContext {
 
 #[derive(Debug)]
 pub(crate) struct Runner {
-    context: RunnerContext,
-    state: RunnerState,
+    pub(super) context: RunnerContext,
+    pub(super) state: RunnerState,
     build: Option<Build>,
-    /// The time of the last damage.
-    damaged_at: Option<Timestamp>,
+    pub(super) damage: Damage,
 }
 
 /// The next thing that a runner has to handle.
@@ -79,7 +76,7 @@ impl Runner {
             Err(error) if error.is_temporary() => (retry_later(&context, &error), None),
             opened => opened?,
         };
-        let mut runner = Self { context, state, build, damaged_at: None };
+        let mut runner = Self { context, state, build, damage: Damage::default() };
         runner.publish_if_complete().await;
         Ok(runner)
     }
@@ -111,7 +108,7 @@ impl Runner {
                 Wakeup::Control(Some(control)) => self.control(control).await,
                 Wakeup::Pages(pages) => self.apply_pages(pages).await,
                 Wakeup::Built(built) => self.swap(built).await,
-                Wakeup::Damaged(reason) => self.close(SqlError::Damaged(reason)).await,
+                Wakeup::Damaged(reason) => self.replace_damaged(reason).await,
                 Wakeup::Flush => self.store().await,
                 Wakeup::Reopen => self.reopen().await,
             }
@@ -124,7 +121,7 @@ impl Runner {
         let clock = self.context.clock.clone();
         let (flush_at, reopen_at, damage) = match &self.state {
             RunnerState::Running(writer, _) | RunnerState::Paused(writer) | RunnerState::Stopped(writer) => {
-                (writer.flush_at(), None, Some(writer.target.damage()))
+                (writer.flush_at(), None, self.build.is_none().then(|| writer.target.damage()))
             }
             RunnerState::Closed { retry_at } => (None, Some(*retry_at), None),
         };
@@ -134,7 +131,7 @@ impl Runner {
             biased;
             control = controls.recv() => Wakeup::Control(control),
             built = async { match build { Some(build) => build.done().await, None => pending().await } } => Wakeup::Built(built),
-            reason = met(damage) => Wakeup::Damaged(reason),
+            reason = damage::met(damage) => Wakeup::Damaged(reason),
             () = until(&clock, flush_at) => Wakeup::Flush,
             () = until(&clock, reopen_at) => Wakeup::Reopen,
             pages = async { match state { RunnerState::Running(_, source) => source.next().await, _ => pending().await } } => Wakeup::Pages(pages),
@@ -185,18 +182,14 @@ impl Runner {
 
     /// After a storage failure, memory may be ahead of the rows: both are reloaded from the store. Damaged rows are
     /// withdrawn from the readers, and the read model is rebuilt.
-    async fn close(&mut self, error: SqlError) {
+    pub(super) async fn close(&mut self, error: SqlError) {
         let (now, name) = (self.context.clock.now(), self.context.followed.name);
         let failure = Failure::storage(self.context.tracker.position(), error.to_string());
         self.context.tracker.set_state(ProjectionState::Retrying(failure));
         let is_damaged = matches!(error, SqlError::Damaged(_));
         let mut retry_at = now.after(RETRY_AFTER);
         if is_damaged {
-            tracing::error!(projection = %name, %error, "a read model is damaged; it is withdrawn and rebuilt from the log");
-            metrics::counter!(DAMAGE, "projection" => name.as_str()).increment(1);
-            self.context.tracker.damaged(error.to_string());
-            let before = self.damaged_at.replace(now);
-            if before.is_none_or(|before| before.after(DAMAGED_AGAIN) < now) {
+            if !self.report_damage(&error) {
                 retry_at = now;
             }
         } else {
@@ -300,7 +293,7 @@ impl Runner {
         self.state = next(std::mem::replace(&mut self.state, meanwhile));
     }
 
-    async fn rebuild(&mut self) -> Result<u64, StoreError> {
+    pub(super) async fn rebuild(&mut self) -> Result<u64, StoreError> {
         if let Some(build) = &self.build {
             return Ok(build.number());
         }
@@ -401,17 +394,6 @@ fn retry_later(context: &RunnerContext, error: &StoreError) -> RunnerState {
         error.to_string(),
     )));
     RunnerState::Closed { retry_at: context.clock.now().after(RETRY_AFTER) }
-}
-
-/// Waits until readers meet damage.
-async fn met(damage: Option<watch::Receiver<Option<String>>>) -> String {
-    if let Some(mut damage) = damage
-        && let Ok(met) = damage.wait_for(Option::is_some).await
-        && let Some(reason) = &*met
-    {
-        return reason.clone();
-    }
-    pending().await
 }
 
 async fn until(clock: &Clock, instant: Option<Timestamp>) {

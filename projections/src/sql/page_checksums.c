@@ -2,8 +2,8 @@
  * the page is read. A changed byte or a cut file is reported as SQLITE_IOERR_DATA, in tables and indexes alike.
  *
  * It is SQLite's own cksumvfs, reduced to what the read models need: all files of this layer have checksums, and the
- * checksum covers the place of the page. The layer changes three methods of the files that the default layer opens, so
- * everything else is the default one.
+ * checksum covers the place of the page. The layer changes a few methods of the files that the default layer opens, and all
+ * others are the default ones.
  *
  * Pages in the write-ahead log have no room for a checksum, because SQLite's own covers the whole page; but SQLite compares
  * that only after a crash. So the process remembers the checksums of the pages that it wrote there, and a page of another
@@ -98,6 +98,11 @@ static int write_page(sqlite3_file *file, const void *buffer, int bytes, sqlite3
         checksum(page, bytes, offset, page + bytes - RESERVED);
     }
     return of_databases.base->xWrite(file, buffer, bytes, offset);
+}
+
+/* A part of a page cannot be compared, so that SQLite must not read one, as it otherwise does for large rows. */
+static int characteristics(sqlite3_file *file) {
+    return of_databases.base->xDeviceCharacteristics(file) & ~SQLITE_IOCAP_SUBPAGE_READ;
 }
 
 /* The place of a page's checksum; none for what is not a page. The caller holds the mutex. */
@@ -217,6 +222,8 @@ static int take_over(sqlite3_file *file, const char *name, int is_log) {
         methods->changed.xWrite = is_log ? write_log : write_page;
         if (is_log) {
             methods->changed.xClose = close_log;
+        } else {
+            methods->changed.xDeviceCharacteristics = characteristics;
         }
         methods->base = file->pMethods;
     }

@@ -135,7 +135,7 @@ impl ProjectionStatus {
             _ if self.generation.is_none() => Condition::Starting,
             // A pause is an operator's decision, which a restart would not undo.
             (ReportedState::Paused, _) | (_, LagState::Behind) => Condition::Warning,
-            _ if failed_rebuild => Condition::Warning,
+            _ if failed_rebuild || self.stop.is_some() => Condition::Warning,
             _ => Condition::Ok,
         }
     }
@@ -146,7 +146,9 @@ impl ProjectionStatus {
             (ReportedState::Retrying, Some(stop)) => {
                 format!("its store failed at position {}, and is retried: {}", stop.position, stop.error)
             }
-            (ReportedState::CatchingUp, Some(stop)) => format!("being rebuilt: {}", stop.error),
+            (ReportedState::CatchingUp | ReportedState::Live, Some(stop)) => {
+                format!("being rebuilt: {}", stop.error)
+            }
             (_, Some(stop)) => format!("stopped at position {}: {}", stop.position, stop.error),
             (ReportedState::Paused, None) => "paused by an operator".to_owned(),
             _ if self.generation.is_none() => "being built".to_owned(),

@@ -1,4 +1,4 @@
-//! A changed byte, a changed row or a lost table is never answered: the read model is withdrawn and rebuilt automatically.
+//! A changed byte, a changed row or a lost table is never answered: the read model is rebuilt automatically.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -142,7 +142,7 @@ fn changed_byte_of_any_file_is_never_answered() {
 }
 
 #[tokio::test]
-async fn damaged_page_is_named_in_the_status_until_healed() {
+async fn damaged_pages_are_replaced_by_the_next_generation() {
     if is_read_store() {
         return;
     }
@@ -157,10 +157,28 @@ async fn damaged_page_is_named_in_the_status_until_healed() {
     }
     let error = models.jobs().get(&tenant(), job(1)).await.unwrap_err();
     assert!(matches!(error, QueryError::Storage { source: SqlError::Damaged(_), .. }), "{error:?}");
-    super::until(async || answers(&models).await.is_ok_and(|now| now == expected)).await;
+    // What cannot be read is not answered, and the others are.
     assert_eq!(models.ready(), Ok(()));
-    // The next generation replaces the damaged one. It has another name, because readers may still use the old one.
-    assert_eq!(store.numbers(Name::Jobs).await, [2]);
+    assert_eq!(answers_after_healing(&models).await, expected);
+    super::until(async || store.numbers(Name::Jobs).await == [2]).await;
+    let status = models.status().into_iter().find(|status| status.name == "jobs").unwrap();
+    assert_eq!((status.generation, status.stop), (Some(2), None));
+}
+
+#[tokio::test]
+async fn rows_that_need_many_pages_are_not_damage() {
+    let history = History::new();
+    let mut position = history.head();
+    for n in 1..4 {
+        position = history.job_created(job(n), Some(&"long".repeat(10_000))).await;
+    }
+    let (store, expected) = closed_store(&history).await;
+    for _ in 0..2 {
+        let models = open(&store, &history).await;
+        models.wait_for(&Name::ALL, position, super::TIMEOUT).await.unwrap();
+        assert_eq!(answers(&models).await.unwrap(), expected);
+        models.shutdown().await;
+    }
 }
 
 #[tokio::test]

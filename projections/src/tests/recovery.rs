@@ -316,7 +316,7 @@ async fn damaged_generation_is_rebuilt() {
         None => {
             let models = open(&store, &history).await;
             reach(&models, history.head()).await;
-            run(&models, "DROP TABLE job_parts".to_owned()).await;
+            run(&models, "DROP TABLE job_parts CASCADE".to_owned()).await;
             let position = history.append(StreamId::image_matching(job(1)), &[frames("damaged", 33)]).await;
             super::until(async || models.wait_for(&[Name::Jobs], position, TIMEOUT).await.is_ok()).await;
             models.shutdown().await;
