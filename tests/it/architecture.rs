@@ -32,7 +32,15 @@ const CRATES: &[CrateRules] = &[
     CrateRules {
         folder: "domain",
         internal: &["event-schemas"],
-        external: Some(&["schemars", "serde", "serde_json", "strum", "thiserror", "uuid"]),
+        external: Some(&[
+            "schemars",
+            "serde",
+            "serde_json",
+            "strum",
+            "thiserror",
+            "unicode-normalization",
+            "uuid",
+        ]),
     },
     CrateRules { folder: "event-log", internal: &["event-schemas"], external: None },
     CrateRules { folder: "event-log/embedded", internal: &["event-log", "event-schemas"], external: None },
