@@ -7,10 +7,12 @@
 
 pub mod encoder;
 pub mod exact;
+pub mod filter;
 pub mod fusion;
 pub mod lexical;
 pub mod page;
 pub mod plan;
+pub mod product_index;
 pub mod ranking;
 pub mod words;
 

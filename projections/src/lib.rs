@@ -24,6 +24,7 @@ mod replica;
 pub mod retry;
 mod row;
 mod rows;
+pub mod search;
 mod sql;
 mod sql_target;
 pub mod status;
@@ -58,6 +59,7 @@ use generation::Slot;
 use live_thread::{AbortOnDrop, LiveThread};
 use projection::Projection;
 use replica::{Replica, ReplicaContext};
+use search::ProductSearch;
 use sql_target::SqlTargets;
 use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
 use store::{Generations, OpenStore};
@@ -76,6 +78,7 @@ registry::read_models! {
     Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
     Users           = "users":            user::UserRows                  => users: Users { slot, clock },
     Workers         = "workers":          worker::WorkerRows              => workers: Workers { slot },
+    ; in memory: Search = "search"
 }
 
 /// The number of requests that a runner's queue holds.
@@ -130,6 +133,7 @@ struct Inner {
     log: Log,
     clock: Clock,
     queries: Queries,
+    search: ProductSearch,
     runners: BTreeMap<Name, RunnerHandle>,
     feed: Feed,
     feed_task: JoinHandle<()>,
@@ -169,9 +173,16 @@ impl ReadModels {
         let read_only = settings.read_only;
         let store = OpenStore::new(&settings.store);
         let starter = RunnerStarter { store, log, clock, feed, thread, read_only };
-        let (queries, runners) = starter.start_all().await?;
+        let (queries, mut runners) = starter.start_all().await?;
+        let (search, runner) = starter.start_search().await?;
+        runners.insert(Name::Search, runner);
         let RunnerStarter { log, clock, feed, .. } = starter;
-        Ok(Self(Arc::new(Inner { log, clock, queries, runners, feed, feed_task, read_only })))
+        Ok(Self(Arc::new(Inner { log, clock, queries, search, runners, feed, feed_task, read_only })))
+    }
+
+    /// The queries of `search`.
+    pub fn search(&self) -> &ProductSearch {
+        &self.0.search
     }
 
     /// The status of each read model, by name.
@@ -186,14 +197,15 @@ impl ReadModels {
         status
     }
 
-    /// Checks that every read model can be read. One that has stopped at an event still can: see its status.
+    /// Checks that every read model with rows can be read; the search index is built after each start. One that has stopped
+    /// at an event still can: see its status.
     ///
     /// # Errors
     /// [`NotReady`] names the first one that is still being built for the first time.
     pub fn ready(&self) -> Result<(), NotReady> {
         let head = *self.0.log.head().borrow();
         for (name, runner) in &self.0.runners {
-            if !runner.tracker.is_published() {
+            if *name != Name::Search && !runner.tracker.is_published() {
                 return Err(NotReady { name: *name, at: runner.tracker.position(), head });
             }
         }

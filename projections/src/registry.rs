@@ -7,27 +7,33 @@ use std::str::FromStr;
 use crate::Name;
 
 /// Defines [`Name`], the queries of [`ReadModels`](crate::ReadModels), and the start of all runners from one table: a line
-/// for each read model, with its name, its projection and its queries. The parts of the queries are fields of
+/// for each read model with rows, with its name, its projection and its queries, and then the one in memory. The parts of the queries are fields of
 /// [`Served`](crate::Served); after a semicolon, a read model of an earlier line.
 macro_rules! read_models {
     ($($variant:ident = $name:literal:
         $module:ident::$projection:ident => $field:ident: $queries:ident { $($part:ident),* $(; $other:ident)? },
-    )*) => {
+    )*; in memory: $memory:ident = $memory_name:literal) => {
         /// The name of a read model.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Name {
-            $($variant),*
+            $($variant,)*
+            $memory,
         }
 
         impl Name {
-            pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$variant),*];
+            pub const ALL: [Self; Self::NAMES.len()] = [$(Self::$variant,)* Self::$memory];
+
+            /// Those that have rows.
+            #[cfg(test)]
+            pub(crate) const STORED: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
             /// Their texts, in the same order.
-            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+            pub const NAMES: [&'static str; [$($name,)* $memory_name].len()] = [$($name,)* $memory_name];
 
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $name),*
+                    $(Self::$variant => $name,)*
+                    Self::$memory => $memory_name,
                 }
             }
 
@@ -35,7 +41,8 @@ macro_rules! read_models {
             #[cfg(test)]
             pub(crate) fn ddl(self) -> crate::sql::Ddl {
                 match self {
-                    $(Self::$variant => <$module::$projection as Projection>::DDL),*
+                    $(Self::$variant => <$module::$projection as Projection>::DDL,)*
+                    Self::$memory => crate::sql::Ddl { sqlite: "", postgres: "" },
                 }
             }
 
@@ -43,7 +50,8 @@ macro_rules! read_models {
             #[cfg(test)]
             pub(crate) fn sql_texts(self) -> Vec<String> {
                 match self {
-                    $(Self::$variant => $module::sql_texts()),*
+                    $(Self::$variant => $module::sql_texts(),)*
+                    Self::$memory => Vec::new(),
                 }
             }
         }

@@ -16,6 +16,7 @@ pub mod product;
 pub mod projection;
 pub mod queue;
 pub mod retry;
+pub mod search;
 pub mod stream;
 pub mod user_profile;
 pub mod worker;
@@ -60,7 +61,12 @@ route_groups! {
         challenge::ChallengeRoutes,
         player::PlayerRoutes,
     ],
-    [product::ProductRoutes, user_profile::UserProfileRoutes, merchandising::MerchandisingRoutes],
+    [
+        product::ProductRoutes,
+        search::SearchRoutes,
+        user_profile::UserProfileRoutes,
+        merchandising::MerchandisingRoutes,
+    ],
     [
         worker::WorkerRoutes,
         projection::ProjectionRoutes,

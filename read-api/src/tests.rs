@@ -15,6 +15,7 @@ mod jobs;
 mod lag;
 mod operations;
 mod queues;
+mod search;
 mod sse_reader;
 mod streams;
 mod summary;

@@ -68,7 +68,7 @@ impl TestStore {
 
     /// Removes all generations, as an operator would.
     pub(crate) async fn clear(&self) {
-        for name in Name::ALL {
+        for name in Name::STORED {
             let generations = self.generations(name);
             for number in self.numbers(name).await {
                 generations.remove(number).await.unwrap();
@@ -86,7 +86,7 @@ impl TestStore {
     /// All rows of all tables, after a shutdown.
     pub(crate) async fn dump(&self) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::new();
-        for name in Name::ALL {
+        for name in Name::STORED {
             let db = self.open_only(name).await;
             for table in tables(name) {
                 all.insert(format!("{name}.{table}"), dump(&db, table).await.unwrap());

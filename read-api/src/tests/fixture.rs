@@ -246,6 +246,15 @@ impl ReadApiFixture {
         read(request.send().await.0).await
     }
 
+    /// Sends a POST that waits for the read models.
+    pub(super) async fn post_json(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> TestResponse {
+        let mut request = self.client.post(path).header("X-Min-Position", self.head().to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request.body_json(body).send().await.0).await
+    }
+
     pub(super) async fn post(&self, path: &str) -> TestResponse {
         read(self.client.post(path).send().await.0).await
     }

@@ -1,0 +1,320 @@
+//! Search over products.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::product::view::ProductView;
+use domain::search::encoder::{DIMENSION, MODEL, normalised};
+use domain::search::filter::{Facets, Filter};
+use domain::search::page::Continuation;
+use domain::search::plan::Plan;
+use domain::search::product_index::{Answer, PageStart, Question, ScoreParts, Search};
+use domain::search::ranking::Mode;
+use domain::search::words::words;
+use event_schemas::ids::{BrandId, MerchantId, Position, ProductCategoryId, ProductId};
+use poem_openapi::types::Example;
+use poem_openapi::{Object, OpenApi};
+use projections::Name;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+use web::caller::Caller;
+use web::json::Json;
+use web::paging::LIMIT_DEFAULT;
+use web::problem::Problem;
+use web::schema::Api;
+use web::value::LooseTextId;
+
+use super::{Tag, player_roles};
+use crate::ReadApi;
+use crate::errors::from_query_error;
+use crate::min_position::MinPosition;
+
+/// The products among which a search looks.
+#[derive(Debug, Default, Object)]
+struct SearchFilters {
+    /// Both prices are inclusive; a product without a price has none of them.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000")))]
+    min_price: Option<f64>,
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000000")))]
+    max_price: Option<f64>,
+    in_stock: Option<bool>,
+    merchant_id: Option<LooseTextId<MerchantId>>,
+    category_id: Option<LooseTextId<ProductCategoryId>>,
+    brand_id: Option<LooseTextId<BrandId>>,
+    /// The name of the brand; case and accents make no difference.
+    #[oai(validator(max_length = 500))]
+    brand: Option<String>,
+    /// Values of the products' own attributes. Of a list, one value must be equal.
+    attributes: Option<Map<String, Value>>,
+}
+
+/// A search: for a text, for a vector, or for products that are similar to one.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct SearchRequest {
+    #[oai(validator(min_length = 1, max_length = 1000))]
+    query: Option<String>,
+    /// A vector of the model.
+    #[oai(validator(min_items = 1, max_items = 4096))]
+    vector: Option<Vec<f64>>,
+    /// The product that the results are similar to; it is not among them.
+    product_id: Option<LooseTextId<ProductId>>,
+    /// How a text is compared. Default: `hybrid`.
+    mode: Option<Api<Mode>>,
+    /// The embedding model. Default: the built-in one, `lexical`.
+    #[oai(validator(min_length = 1, max_length = 128))]
+    model_id: Option<String>,
+    filters: Option<SearchFilters>,
+    /// Default: 50.
+    #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
+    limit: Option<u32>,
+    /// `next_cursor` of the previous page of the same search.
+    #[oai(validator(min_length = 1, max_length = 500_000))]
+    cursor: Option<String>,
+    /// The number of results to skip, instead of a cursor.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1000000")))]
+    offset: Option<u32>,
+    /// The least score of a result.
+    #[oai(validator(minimum(value = "-1000000"), maximum(value = "1000000")))]
+    min_score: Option<f64>,
+    /// Whether all results are counted by their properties.
+    facets: Option<bool>,
+    /// Whether the plan and the parts of the scores are answered.
+    explain: Option<bool>,
+}
+
+impl Example for SearchRequest {
+    fn example() -> Self {
+        let filters =
+            SearchFilters { max_price: Some(120.0), in_stock: Some(true), ..SearchFilters::default() };
+        Self {
+            query: Some("trail running shoes".to_owned()),
+            vector: None,
+            product_id: None,
+            mode: Some(Api(Mode::Hybrid)),
+            model_id: None,
+            filters: Some(filters),
+            limit: Some(20),
+            cursor: None,
+            offset: None,
+            min_score: None,
+            facets: Some(true),
+            explain: None,
+        }
+    }
+}
+
+/// A product that was found.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SearchResult {
+    #[serde(flatten)]
+    product: ProductView,
+    /// From a text and vectors together, the share of the best possible score; from vectors alone, the cosine similarity; from
+    /// words alone, their BM25.
+    score: f32,
+    /// The parts of the score; null unless they were asked for.
+    explanation: Option<ScoreParts>,
+}
+
+/// The answer to a search.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SearchAnswer {
+    results: Vec<SearchResult>,
+    /// The number of results on all pages.
+    total: usize,
+    /// Send it as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+    /// The embedding model with which vectors were compared.
+    model_id: String,
+    /// All results by their properties; null unless they were asked for.
+    facets: Option<Facets>,
+    /// How the filter was resolved; null unless it was asked for.
+    plan: Option<Plan>,
+    /// The log position that the answer reflects.
+    position: Position,
+}
+
+impl SearchFilters {
+    fn filter(self) -> Filter {
+        Filter {
+            min_price: self.min_price,
+            max_price: self.max_price,
+            in_stock: self.in_stock,
+            merchant_id: self.merchant_id.map(|id| id.0),
+            category_id: self.category_id.map(|id| id.0),
+            brand_id: self.brand_id.map(|id| id.0),
+            brand: self.brand,
+            attributes: self.attributes.map(BTreeMap::from_iter).unwrap_or_default(),
+        }
+    }
+}
+
+fn question(request: &mut SearchRequest) -> Result<Question, Problem> {
+    let mode = request.mode.take().map(|mode| mode.0);
+    let asked = (request.query.take(), request.vector.take(), request.product_id.take());
+    if request.model_id.as_ref().is_some_and(|model| model != MODEL) {
+        return Err(Problem::not_found("no such model; this server has the model `lexical`"));
+    }
+    if asked.0.is_none() && mode.is_some_and(|mode| mode != Mode::Semantic) {
+        return Err(Problem::invalid(
+            "mode",
+            "must be `semantic` without a `query`: there are no words to compare",
+        ));
+    }
+    match asked {
+        (Some(text), None, None) if words(&text).is_empty() => {
+            Err(Problem::unprocessable("query", "contains no letters and no digits; search for words"))
+        }
+        (Some(text), None, None) => Ok(Question::Text(text, mode.unwrap_or_default())),
+        (None, Some(vector), None) if vector.len() != DIMENSION => {
+            let reason =
+                format!("has {} numbers; a vector of the model `{MODEL}` has {DIMENSION}", vector.len());
+            Err(Problem::unprocessable("vector", reason))
+        }
+        (None, Some(vector), None) => {
+            let vector = normalised(vector.into_iter().map(|value| value as f32).collect());
+            let reason = "has no direction: all of its numbers are 0, or one of them is too large";
+            vector.map(Question::Vector).ok_or_else(|| Problem::unprocessable("vector", reason))
+        }
+        (None, None, Some(id)) => Ok(Question::SimilarTo(id.0)),
+        _ => Err(Problem::invalid("query", "give exactly one of `query`, `vector` and `product_id`")),
+    }
+}
+
+/// What a cursor belongs to: another page of the same search.
+fn cursor_check(search: &Search, continuation: &[u8]) -> [u8; 6] {
+    let of = format!("{:?} {:?} {:?}", search.question, search.filter, search.min_score);
+    let hash = Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, of.as_bytes()), continuation);
+    let mut check = [0; 6];
+    check.copy_from_slice(&hash.as_bytes()[..6]);
+    check
+}
+
+fn write_cursor(search: &Search, continuation: &Continuation) -> String {
+    let continuation = continuation.to_bytes();
+    let check = cursor_check(search, &continuation);
+    URL_SAFE_NO_PAD.encode([&check[..], &continuation[..]].concat())
+}
+
+fn read_cursor(search: &Search, cursor: &str) -> Option<Continuation> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (check, continuation) = bytes.split_at_checked(6)?;
+    (check == cursor_check(search, continuation)).then(|| Continuation::from_bytes(continuation))?
+}
+
+impl SearchRequest {
+    fn search(mut self) -> Result<Search, Problem> {
+        let question = question(&mut self)?;
+        let mut search = Search {
+            question,
+            filter: self.filters.map(SearchFilters::filter).unwrap_or_default(),
+            min_score: self.min_score.map(|min| min as f32),
+            start: PageStart::Offset(self.offset.unwrap_or_default() as usize),
+            limit: self.limit.map_or(LIMIT_DEFAULT, |limit| limit as usize),
+            facets: self.facets.unwrap_or_default(),
+            explain: self.explain.unwrap_or_default(),
+        };
+        if let Some(cursor) = self.cursor {
+            if self.offset.is_some() {
+                return Err(Problem::invalid("offset", "give either an offset or a cursor"));
+            }
+            let reason = "belongs to another search or is damaged; start again without a cursor";
+            let continuation =
+                read_cursor(&search, &cursor).ok_or_else(|| Problem::invalid("cursor", reason))?;
+            search.start = PageStart::After(continuation);
+        }
+        Ok(search)
+    }
+}
+
+impl SearchAnswer {
+    fn new(search: &Search, answer: Answer, position: Position) -> Self {
+        let result = |found: domain::search::product_index::Found| SearchResult {
+            product: ProductView::new(&found.product_id, found.details),
+            score: found.score,
+            explanation: found.parts,
+        };
+        Self {
+            next_cursor: answer.next.map(|next| write_cursor(search, &next)),
+            results: answer.results.into_iter().map(result).collect(),
+            total: answer.total,
+            model_id: MODEL.to_owned(),
+            facets: answer.facets,
+            plan: search.explain.then_some(answer.plan),
+            position,
+        }
+    }
+}
+
+/// Several searches.
+#[derive(Debug, Object)]
+struct SearchBatch {
+    #[oai(validator(min_items = 1, max_items = 50))]
+    searches: Vec<SearchRequest>,
+}
+
+/// The answers to several searches, in their order.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SearchAnswers {
+    results: Vec<SearchAnswer>,
+}
+
+/// Routes for searches.
+#[derive(Clone, Debug)]
+pub struct SearchRoutes {
+    pub(crate) api: Arc<ReadApi>,
+}
+
+#[OpenApi(tag = "Tag::Catalogue")]
+impl SearchRoutes {
+    /// Search products
+    ///
+    /// Words are found without regard to case and accents, and with one typing error in words of five letters or more.
+    /// Together with vectors, or with vectors alone, every product that passes the filter is a result, the best first: give
+    /// `min_score` to end the list earlier. Pages with a cursor never repeat a product and have one total, also while products
+    /// change; products that were added after the first page are not on the later ones.
+    #[oai(path = "/api/v1/search", method = "post", operation_id = "search_products")]
+    async fn search(
+        &self,
+        caller: Caller,
+        min: MinPosition,
+        body: Json<SearchRequest>,
+    ) -> Result<Json<Api<SearchAnswer>>, Problem> {
+        caller.require(player_roles())?;
+        let search = body.0.search()?;
+        self.api.wait_for_models(&[Name::Search], min).await?;
+        Ok(Json(Api(self.answer(&caller, search).await?)))
+    }
+
+    /// Search products with several searches
+    #[oai(path = "/api/v1/search/batch", method = "post", operation_id = "search_products_batch")]
+    async fn search_batch(
+        &self,
+        caller: Caller,
+        min: MinPosition,
+        body: Json<SearchBatch>,
+    ) -> Result<Json<Api<SearchAnswers>>, Problem> {
+        caller.require(player_roles())?;
+        let searches =
+            body.0.searches.into_iter().map(SearchRequest::search).collect::<Result<Vec<_>, _>>()?;
+        self.api.wait_for_models(&[Name::Search], min).await?;
+        let mut results = Vec::with_capacity(searches.len());
+        for search in searches {
+            results.push(self.answer(&caller, search).await?);
+        }
+        Ok(Json(Api(SearchAnswers { results })))
+    }
+}
+
+impl SearchRoutes {
+    async fn answer(&self, caller: &Caller, search: Search) -> Result<SearchAnswer, Problem> {
+        let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
+        let answered = answered.map_err(|error| from_query_error(&error))?;
+        let (answer, position) = answered.ok_or_else(|| Problem::not_found("no such product"))?;
+        Ok(SearchAnswer::new(&search, answer, position))
+    }
+}
