@@ -46,7 +46,7 @@ pub fn document(spec: &str) -> Result<Value, InvalidDocument> {
     for (name, schema) in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
         unsigned_minimum(schema);
         // A problem omits absent members.
-        if name != "Problem" {
+        if !matches!(name.as_str(), "Problem" | "ProblemPart") {
             allow_null(schema);
         }
     }

@@ -221,6 +221,24 @@ async fn exit_is_named_when_its_answer_is_not_recorded() {
 }
 
 #[tokio::test]
+async fn end_of_the_earlier_process_is_named_when_registering_fails() {
+    let (app, log) = FailingLog::server().await;
+    app.job_with_requests(1).await;
+    app.claim("w", 1).await;
+    app.run_ready_tasks().await;
+    // The exit and the end of the lease are recorded.
+    log.fail_after(2, Fault::Full);
+    let body = json!({"kinds": ["match_request"], "version": "2"});
+    let failed = app.put("/internal/workers/w", &body).await;
+    let recorded = ("earlier_exit".to_owned(), "recorded".to_owned());
+    assert_eq!(steps(&failed), [recorded, ("registration".to_owned(), "not_recorded".to_owned())]);
+    failed.refused(507, "INSUFFICIENT_STORAGE");
+    log.mend();
+    app.put("/internal/workers/w", &body).await.ok();
+    assert_eq!((app.count("WorkerExited").await, app.count("JobWorkerLost").await), (1, 1));
+}
+
+#[tokio::test]
 async fn registration_is_named_when_the_claim_fails() {
     let (app, log) = FailingLog::server().await;
     app.job_with_requests(1).await;

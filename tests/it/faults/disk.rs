@@ -89,6 +89,14 @@ async fn first_failed_sync_is_final_and_keeps_acknowledged_events() {
     report.print();
 }
 
+/// A match of a few kilobytes.
+fn long_match(n: u64) -> Value {
+    json!({
+        "match_id": format!("m{n}"), "product_id": "p", "video_id": "v", "img_id": "i", "frame_id": "f",
+        "score": 0.5, "evidence_path": "x".repeat(1_000),
+    })
+}
+
 /// A folder on a disk to which few other programs write.
 fn quiet_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -128,11 +136,31 @@ async fn full_disk_refuses_commands_and_serves_reads_until_freed() {
     let mut stream =
         server.http.get(format!("{}/jobs/{job}/matching/stream", server.url)).send().await.unwrap();
     assert!(stream.chunk().await.unwrap().is_some());
+    // Short batches still fit into the space that the current segment has, until one fits in part or not at all.
+    let batch = |n: u64| -> Value { (n * 100..(n + 1) * 100).map(long_match).collect() };
+    let mut complete = 0;
+    let refused = loop {
+        let response = server.post(&format!("/jobs/{job}/matches"), &batch(complete)).await;
+        if response.status != 200 {
+            break response.problem(507);
+        }
+        complete += 1;
+        assert!(complete < 100, "the disk has space again");
+    };
+    let summary = server.get(&format!("/jobs/{job}/matching/summary?force_refresh=true")).await.expect(200);
+    let recorded = summary["matches_found"].as_u64().unwrap() - complete * 100;
+    let named = refused["parts"].as_array().into_iter().flatten().find(|part| part["outcome"] == "recorded");
+    assert_eq!(named.map_or(0, |part| part["items"].as_array().unwrap().len() as u64), recorded, "{refused}");
 
     drop(file);
     std::fs::remove_file(server.folder.path().join("ballast")).unwrap();
     wait_until("the disk has space", async || create(&server, "after").await.status == 201).await;
     wait_until("the job is listed", async || names(&server).await.len() == created + 1).await;
+    let completed = server.post(&format!("/jobs/{job}/matches"), &batch(complete)).await.expect(200);
+    assert_eq!(
+        (&completed["accepted"], &completed["duplicates"]),
+        (&json!(100 - recorded), &json!(recorded))
+    );
     server.get("/ready").await.expect(200);
 }
 
