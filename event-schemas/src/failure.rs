@@ -83,6 +83,9 @@ pub struct ClassifiedError {
     pub retryable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
+    /// Whether the worker or a service asked for this delay; otherwise it is the usual one of the code.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_after_requested: bool,
     /// The reference to quote in a support request; the same for the same job and attempt.
     pub support_reference: String,
 }

@@ -34,13 +34,13 @@ pub fn classify(
     let service = service::named(&text);
     let code = patterns::code_of(&text, service, exit_code);
     let advice = advice(code);
-    let retry_after_seconds = default_delay(code, attempt).map(|seconds| {
-        let told = || match advice.category {
-            FailureCategory::External | FailureCategory::Unknown => retry_after::seconds(message),
-            _ => None,
-        };
-        retry_after.or_else(told).unwrap_or(seconds)
-    });
+    let told = || match advice.category {
+        FailureCategory::External | FailureCategory::Unknown => retry_after::seconds(message),
+        _ => None,
+    };
+    let default = default_delay(code, attempt);
+    let requested = default.and_then(|_| retry_after.or_else(told));
+    let retry_after_seconds = requested.or(default);
     ClassifiedError {
         code,
         category: advice.category,
@@ -50,13 +50,14 @@ pub fn classify(
         suggested_actions: advice.suggested_actions.iter().map(|action| (*action).to_owned()).collect(),
         retryable: retry_after_seconds.is_some(),
         retry_after_seconds,
+        retry_after_requested: requested.is_some(),
         support_reference: support_reference(job, attempt),
     }
 }
 
-/// The delay that the worker or a service asked for, if it is not the one of the error's code.
+/// The delay that the worker or a service asked for.
 pub fn requested_delay(error: &ClassifiedError) -> Option<Duration> {
-    let seconds = error.retry_after_seconds.filter(|seconds| default_delay(error.code, 1) != Some(*seconds));
+    let seconds = error.retry_after_seconds.filter(|_| error.retry_after_requested);
     seconds.map(|seconds| Duration::from_secs(seconds.into()))
 }
 

@@ -164,6 +164,7 @@ pub(crate) fn failed(code: FailureCode, retry_state: RetryState) -> Event {
         suggested_actions: vec!["Repair it.".to_owned()],
         retryable: true,
         retry_after_seconds: None,
+        retry_after_requested: false,
         support_reference: "MB-0000-0000".to_owned(),
     };
     Event::Job(JobFailed { attempt: 1, lease_id: None, error, retry_state: Some(retry_state) }.into())

@@ -67,6 +67,7 @@ pub(super) fn failed() -> Event {
         suggested_actions: vec!["Use a machine with more memory.".into()],
         retryable: true,
         retry_after_seconds: Some(5),
+        retry_after_requested: false,
         support_reference: "MB-0001-0002".into(),
     };
     Event::Job(JobFailed { attempt: 1, lease_id: None, error, retry_state: None }.into())

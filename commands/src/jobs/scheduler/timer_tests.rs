@@ -44,6 +44,7 @@ fn error() -> ClassifiedError {
         suggested_actions: Vec::new(),
         retryable: true,
         retry_after_seconds: None,
+        retry_after_requested: false,
         support_reference: String::new(),
     }
 }

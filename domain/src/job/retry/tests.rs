@@ -140,6 +140,9 @@ fn requested_delay_replaces_the_backoff() {
         outcome(&events).1.map(|retry| retry.due_at.seconds_since(at(scenario.now)))
     };
     for message in [TIMEOUT, MISSING, CORRUPT_STORE, OOM, ODD, "HTTP 429"] {
+        // Also if it is the usual delay of the error's code.
+        let usual = failure::classify(message, None, None, JOB, 1).retry_after_seconds.unwrap();
+        assert_eq!(delay(message, Some(usual), None), Some(f64::from(usual)), "{message}");
         assert_eq!(delay(message, Some(45), None), Some(45.0), "{message}");
         assert_eq!(delay(message, Some(45), Some(at(40.0))), Some(45.0), "{message}");
     }
