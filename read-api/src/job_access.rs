@@ -4,6 +4,7 @@
 //! replayed from its events, as for a time in the past. That is a costly read of the caller.
 
 use domain::image_matching::summary::Summary;
+use domain::job::view::ErrorView;
 use event_log::EventLog;
 use event_schemas::ids::{JobId, Revision, Tenant};
 use event_schemas::job::JobKind;
@@ -12,7 +13,7 @@ use event_schemas::time::Timestamp;
 use projections::Name;
 use projections::QueryError;
 use projections::matching_summary::{FoldedJob, Replayed, ScoresFrom, Snapshots, UpTo};
-use web::caller::CostlyReads;
+use web::caller::{Caller, CostlyReads};
 use web::problem::Problem;
 
 use crate::ReadApi;
@@ -126,5 +127,13 @@ pub(crate) fn require_matching_job(folded: &FoldedJob) -> Result<(), Problem> {
         Some(history) if history.kind() == JobKind::ProductVideoMatching => Ok(()),
         Some(_) => Err(Problem::not_found("this job is of a kind that has no matching summary")),
         None => Err(no_such_job()),
+    }
+}
+
+/// Removes the messages of workers for callers that may not see what went wrong inside the tenant's services: these get
+/// the classification only.
+pub(crate) fn hide_messages<'a>(caller: &Caller, errors: impl Iterator<Item = &'a mut ErrorView>) {
+    if !caller.can_access_others() {
+        errors.for_each(|error| error.message = None);
     }
 }

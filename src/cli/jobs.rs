@@ -168,7 +168,7 @@ fn details(job: &JobView) -> String {
     }
     if let Some(error) = &job.error {
         lines.push(format!("error {}: {}", text(&error.code), error.user_message));
-        lines.push(format!("  reported as: {}", error.message));
+        lines.extend(error.message.iter().map(|message| format!("  reported as: {message}")));
     }
     if let Some(retry) = &job.retry {
         lines.push(format!("attempt {} starts at {}", retry.attempt, retry.due_at));

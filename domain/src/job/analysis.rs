@@ -95,6 +95,13 @@ pub struct AnalysisView {
     pub result: Option<Option<JsonText>>,
 }
 
+impl AnalysisView {
+    /// All errors that it contains.
+    pub fn errors_mut(&mut self) -> impl Iterator<Item = &mut ErrorView> {
+        self.current.error.iter_mut().chain(view::errors_of(&mut self.attempts))
+    }
+}
+
 /// A stage of the current attempt of an analysis.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "AnalysisStage")]

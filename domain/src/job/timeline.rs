@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::history::Status;
-use super::view::{AttemptView, ErrorView, attempt_view};
+use super::view::{AttemptView, ErrorView, attempt_view, errors_of};
 use crate::image_matching::summary::JobFold;
 
 /// A job's timeline.
@@ -28,6 +28,13 @@ pub struct Timeline {
     pub errors: Vec<TimelineError>,
     /// The log position that the response reflects.
     pub position: Position,
+}
+
+impl Timeline {
+    /// All errors that it contains.
+    pub fn errors_mut(&mut self) -> impl Iterator<Item = &mut ErrorView> {
+        self.errors.iter_mut().map(|error| &mut error.error).chain(errors_of(&mut self.attempts))
+    }
 }
 
 /// A stay in a phase.

@@ -98,8 +98,8 @@ pub struct ErrorView {
     /// The external service that the message names, as in `GET /internal/retries`: `speech_to_text`.
     #[schemars(with = "Option<String>")]
     pub service: Option<Service>,
-    /// The reported message, verbatim.
-    pub message: String,
+    /// The reported message, verbatim; only for the roles `service` and `admin`, because it may name hosts, paths or data.
+    pub message: Option<String>,
     /// A sentence for the user who requested the job.
     pub user_message: String,
     pub suggested_actions: Vec<String>,
@@ -184,7 +184,7 @@ impl From<ClassifiedError> for ErrorView {
             code: error.code,
             category: error.category,
             service: error.service,
-            message: error.message,
+            message: Some(error.message),
             user_message: error.user_message,
             suggested_actions: error.suggested_actions,
             retryable: error.retryable,
@@ -192,6 +192,17 @@ impl From<ClassifiedError> for ErrorView {
             support_reference: error.support_reference,
         }
     }
+}
+
+impl JobView {
+    /// All errors that it contains.
+    pub fn errors_mut(&mut self) -> impl Iterator<Item = &mut ErrorView> {
+        self.error.iter_mut().chain(errors_of(&mut self.attempts))
+    }
+}
+
+pub(super) fn errors_of(attempts: &mut [AttemptView]) -> impl Iterator<Item = &mut ErrorView> {
+    attempts.iter_mut().filter_map(|attempt| attempt.error.as_mut())
 }
 
 /// The view of the job at `now`, with open durations up to then and without its summary; none before its creation.

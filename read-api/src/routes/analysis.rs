@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::job::analysis::{self, AnalysisStatus, AnalysisView};
 use domain::job::history::Status;
 use domain::job::service;
+use event_schemas::ids::Tenant;
 use event_schemas::job::{JobKind, Phase};
 use event_schemas::stream::StreamId;
 use poem_openapi::OpenApi;
@@ -26,6 +27,7 @@ use super::job::RUNNING_TIMES;
 use crate::ReadApi;
 use crate::by_id::Origin;
 use crate::errors::{from_query_error, no_such_job};
+use crate::job_access::hide_messages;
 use crate::min_position::MinPosition;
 use crate::stream::{AnalysisFollower, AnalysisUpdate};
 
@@ -58,7 +60,10 @@ impl AnalysisRoutes {
         let jobs = self.api.models.jobs();
         let page = jobs.analyses(&caller.tenant, status, after, limit, stalled_after).await;
         let mut page = page.map_err(|error| from_query_error(&error))?;
-        page.items.iter_mut().for_each(|view| self.park(&caller, &mut view.current));
+        for view in &mut page.items {
+            self.api.park(&caller.tenant, &mut view.current);
+            hide_messages(&caller, view.errors_mut());
+        }
         let page = Page {
             items: page.items,
             next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()),
@@ -98,9 +103,10 @@ impl AnalysisRoutes {
     ///
     /// `connected` comes first, then the current state, then `progress` and `retrying` on changes, and finally
     /// `completed`, `failed` (permanently) or `cancelled`, and `stream_ended`. The id of an update is its log
-    /// position. Progress is sent at most four times a second, every state change is sent. A client that reconnects
-    /// with the last id (`Last-Event-ID`, or `?last_event_id=`) resumes there without a gap or a duplicate; one that
-    /// has received the last update gets 204. A client that is too slow receives `lagged` and should reconnect.
+    /// position. Progress is sent at most four times a second, every state change is sent. An analysis that waits
+    /// behind an open circuit breaker has `parked`. A client that reconnects with the last id (`Last-Event-ID`, or
+    /// `?last_event_id=`) resumes there without a gap or a duplicate; one that has received the last update gets 204.
+    /// A client that is too slow receives `lagged` and should reconnect.
     #[oai(path = "/api/v1/analysis/:job_id/stream", method = "get", operation_id = "stream_analysis")]
     async fn stream(
         &self,
@@ -114,7 +120,7 @@ impl AnalysisRoutes {
     ) -> Result<StreamResponse<AnalysisUpdate>, Problem> {
         let job = path::job_id(&job_id)?;
         let after = sse::resume_after(last_event_id.0, resume_after.0);
-        Ok(self.api.stream(AnalysisFollower::open(&self.api, &caller.tenant, job, after).await?))
+        Ok(self.api.stream(AnalysisFollower::open(&self.api, &caller, job, after).await?))
     }
 }
 
@@ -146,16 +152,19 @@ impl AnalysisRoutes {
         let origin = Origin::Stream(StreamId::job(id));
         let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
         let mut view = found.ok_or_else(no_such_job)?;
-        self.park(caller, &mut view.current);
+        self.api.park(&caller.tenant, &mut view.current);
+        hide_messages(caller, view.errors_mut());
         Ok(view)
     }
+}
 
+impl ReadApi {
     /// Says why a waiting analysis does not start, which follows from the failures of others.
-    fn park(&self, caller: &Caller, current: &mut AnalysisStatus) {
+    pub(crate) fn park(&self, tenant: &Tenant, current: &mut AnalysisStatus) {
         if current.phase == Phase::Queued && current.parked.is_none() {
             let services = service::needed_by(JobKind::VideoAnalysis);
             let services: Vec<&str> = services.iter().map(|service| service.into_str()).collect();
-            current.parked = self.api.server.breakers.parked(&caller.tenant, &services);
+            current.parked = self.server.breakers.parked(tenant, &services);
         }
     }
 }

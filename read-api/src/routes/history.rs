@@ -24,6 +24,7 @@ use super::Tag;
 use super::job::RUNNING_TIMES;
 use crate::ReadApi;
 use crate::errors::{from_read_error, no_such_job};
+use crate::job_access::hide_messages;
 use crate::job_events::{JobEventReader, JobEventsCursor};
 use crate::min_position::MinPosition;
 
@@ -96,6 +97,13 @@ impl EventDto {
             data,
         })
     }
+
+    /// Hides the message of a worker, as [`hide_messages`] does. The data stays valid by its schema.
+    fn hide_message(&mut self) {
+        if let Some(message) = self.data.pointer_mut("/error/message") {
+            *message = "only for the roles `service` and `admin`".into();
+        }
+    }
 }
 
 /// Routes for a job's history.
@@ -120,12 +128,15 @@ impl HistoryRoutes {
         let job = path::job_id(&job_id)?;
         self.api.wait_for_log(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
-        Ok(Cached::without(&self.job_timeline(job).await?, RUNNING_TIMES, if_none_match.as_deref()))
+        let mut timeline = self.job_timeline(job).await?;
+        hide_messages(&caller, timeline.errors_mut());
+        Ok(Cached::without(&timeline, RUNNING_TIMES, if_none_match.as_deref()))
     }
 
     /// List a job's events, oldest first
     ///
-    /// The events of all its streams, in the order of the log.
+    /// The events of all its streams, in the order of the log. The error messages of workers are only for the roles
+    /// `service` and `admin`.
     #[oai(path = "/jobs/:job_id/events", method = "get", operation_id = "list_job_events")]
     async fn events(
         &self,
@@ -139,7 +150,10 @@ impl HistoryRoutes {
         let job = path::job_id(&job_id)?;
         self.api.wait_for_log(min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
-        let page = self.page(job, limit.0, cursor.0.as_ref()).await?;
+        let mut page = self.page(job, limit.0, cursor.0.as_ref()).await?;
+        if !caller.can_access_others() {
+            page.items.iter_mut().for_each(EventDto::hide_message);
+        }
         Ok(Cached::new(&page, if_none_match.as_deref()))
     }
 }

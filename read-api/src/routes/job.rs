@@ -25,6 +25,7 @@ use super::Tag;
 use crate::ReadApi;
 use crate::by_id::Origin;
 use crate::errors::{from_query_error, no_such_job};
+use crate::job_access::hide_messages;
 use crate::min_position::MinPosition;
 
 pub(crate) use summary_preview::SummaryPreviewCache;
@@ -96,6 +97,7 @@ impl JobRoutes {
         let found = self.api.read_by_id(Name::Jobs, &caller.tenant, origin, read).await?;
         let mut job = found.ok_or_else(no_such_job)?;
         job.matching = self.api.summary_preview(&caller.tenant, &job).await;
+        hide_messages(&caller, job.errors_mut());
         Ok(Cached::without(&job, RUNNING_TIMES, if_none_match.as_deref()))
     }
 }
@@ -116,6 +118,7 @@ impl JobRoutes {
         let mut items = page.items;
         for job in &mut items {
             job.matching = self.api.summary_preview(&caller.tenant, job).await;
+            hide_messages(caller, job.errors_mut());
         }
         Ok(Page { items, next_cursor: page.next.map(|next| Cursor::new(&list, &next).to_string()) })
     }

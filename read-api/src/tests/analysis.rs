@@ -1,5 +1,6 @@
 //! Analyses: responses and streams.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use event_schemas::envelope::Event;
@@ -341,6 +342,56 @@ async fn id_of_another_log_restarts_the_stream() {
     fixture.transcribing(job(1)).await;
     let mut reader = fixture.open_stream(job(1), Some(99_999)).await.unwrap();
     assert_eq!(reader.skip_to("progress").await.id, Some(6));
+}
+
+#[tokio::test]
+async fn stream_says_why_a_queued_analysis_is_parked_and_until_when() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.append_job_events(job(1), [analysis_created(job(1), "1")]).await;
+    let mut reader = fixture.open_stream(job(1), None).await.unwrap();
+    let first = reader.skip_to("progress").await;
+    let status = fixture.get(&format!("/api/v1/analysis/{}/status", job(1))).await.json();
+    assert_eq!(
+        (&first.data["parked"], &first.data["parked"]["service"]),
+        (&status["parked"], &json!("speech_to_text"))
+    );
+    fixture.services_recovered.store(true, Ordering::SeqCst);
+    fixture.clock.advance(Duration::from_secs(1));
+    let next = reader.next().await.unwrap();
+    assert_eq!((next.name.as_str(), next.id, next.data.get("parked")), ("progress", first.id, None));
+    fixture.services_recovered.store(false, Ordering::SeqCst);
+    let claimed = claimed("w-1", fixture.clock.now().after(Duration::from_secs(45)));
+    let started = [claimed, phase_changed(Phase::Queued, Phase::Downloading)];
+    let position = fixture.append_job_events(job(1), started).await;
+    while reader.skip_to("progress").await.id != Some(position) {}
+    fixture.append_job_events(job(1), [failed_with(RetryState::NonRetryable)]).await;
+    assert_eq!(event_names(&reader.rest().await), ["failed", "stream_ended"]);
+}
+
+#[tokio::test]
+async fn error_messages_of_workers_are_hidden_from_users() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.append_job_events(job(1), [analysis_created(job(1), "1")]).await;
+    fixture.append_job_events(job(1), [failed_with(RetryState::NonRetryable)]).await;
+    let Event::Job(JobEvent::JobFailed(JobFailed { error, .. })) = failed() else {
+        unreachable!("a JobFailed")
+    };
+    let id = job(1);
+    for path in [
+        "/jobs".to_owned(),
+        format!("/jobs/{id}"),
+        format!("/jobs/{id}/timeline"),
+        format!("/jobs/{id}/events"),
+        "/api/v1/jobs".to_owned(),
+        format!("/api/v1/analysis/{id}"),
+        format!("/api/v1/analysis/{id}/status"),
+        format!("/api/v1/analysis/{id}/stream"),
+    ] {
+        let operator = fixture.get(&path).await.text;
+        assert!(operator.contains(&error.message), "{path}: {operator}");
+        let user = fixture.get_with(&path, &[("X-User", "ann")]).await.text;
+        assert!(!user.contains(&error.message) && user.contains("out_of_memory"), "{path}: {user}");
+    }
 }
 
 #[tokio::test]

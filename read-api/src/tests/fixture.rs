@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::breaker::CircuitState;
@@ -59,6 +60,8 @@ pub(crate) struct ReadApiFixture {
     pub(super) ahead: Cell<Duration>,
     /// The media folder, among others.
     pub(super) folder: tempfile::TempDir,
+    /// Closes the open breaker.
+    pub(super) services_recovered: Arc<AtomicBool>,
 }
 
 /// A response.
@@ -113,6 +116,7 @@ impl ReadApiFixture {
         let settings = ModelSettings { store: ReadStore::Folder(folder.path().to_owned()), read_only: false };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;
+        let services_recovered = Arc::new(AtomicBool::new(false));
         let server = ServerInfo {
             version: "0.1.0",
             started_at: start(),
@@ -121,7 +125,7 @@ impl ReadApiFixture {
             log: "memory".to_owned(),
             open_metrics: false,
             components,
-            breakers: breakers(),
+            breakers: breakers(services_recovered.clone()),
             last_seen: LastSeen::new(|_, _| None),
             subjects: SubjectDirectory::new(vault.clone()),
             thresholds: Thresholds::default(),
@@ -148,6 +152,7 @@ impl ReadApiFixture {
             pace: Cell::new(Duration::from_secs(1)),
             ahead: Cell::new(Duration::ZERO),
             folder,
+            services_recovered,
         }
     }
 
@@ -272,11 +277,11 @@ async fn read(mut response: poem::Response) -> TestResponse {
 }
 
 /// One open circuit breaker, one half-open, and the others closed.
-fn breakers() -> Breakers {
-    Breakers::new(|_| {
+fn breakers(recovered: Arc<AtomicBool>) -> Breakers {
+    Breakers::new(move |_| {
         let until = start().after(Duration::from_secs(30));
         let phase = |service| match service {
-            Service::SpeechToText => (CircuitState::Open { until }, 1),
+            Service::SpeechToText if !recovered.load(Ordering::SeqCst) => (CircuitState::Open { until }, 1),
             Service::Chat => (CircuitState::HalfOpen, 2),
             _ => (CircuitState::Closed, 0),
         };

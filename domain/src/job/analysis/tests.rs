@@ -172,10 +172,10 @@ fn retry_resets_the_stages_and_shows_the_previous_error() {
     assert_eq!(shown.current.retry_state, Some(RetryState::InProgress));
     let retry = RetryView { attempt: 2, due_at: at(40.0), reason: Some(RetryReason::Backoff) };
     assert_eq!(shown.current.retry, Some(retry));
-    assert_eq!(shown.current.error.unwrap().message, "read timed out");
+    assert_eq!(shown.current.error.unwrap().message.as_deref(), Some("read timed out"));
     let begun = analysis.claimed(41.0).shown(42.0);
     assert_eq!((begun.current.retry, begun.current.error), (None, None));
-    assert_eq!(begun.attempts[0].error.as_ref().unwrap().message, "read timed out");
+    assert_eq!(begun.attempts[0].error.as_ref().unwrap().message.as_deref(), Some("read timed out"));
     assert_eq!((begun.attempts[0].run_seconds, begun.attempts[1].queue_seconds), (9.0, 1.0));
 }
 

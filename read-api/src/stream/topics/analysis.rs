@@ -11,15 +11,16 @@ use domain::image_matching::eta::Eta;
 use domain::job::analysis::{self, AnalysisStatus};
 use domain::job::history::{History, LastActivity, Status};
 use domain::job::pipeline;
-use domain::job::view::{ErrorView, RetryView};
+use domain::job::view::{ErrorView, Parked, RetryView};
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{JobId, Position, Revision, Tenant};
+use event_schemas::ids::{JobId, Position, Revision};
 use event_schemas::job::{JobEvent, JobKind, Phase, RetryState};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
+use web::caller::Caller;
 use web::problem::Problem;
 use web::sse::Update;
 
@@ -65,6 +66,9 @@ pub(crate) struct AnalysisUpdate {
     /// The scheduled retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryView>,
+    /// Why it does not start although it is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
 }
 
 /// Follows the events of one analysis.
@@ -86,6 +90,10 @@ pub(crate) struct AnalysisFollower {
     events: StreamReader,
     poll_at: Timestamp,
     job_changes: watch::Receiver<u64>,
+    /// Why the job was parked, according to the latest update.
+    parked: Option<Parked>,
+    /// Whether the clients may see the messages of workers.
+    shows_messages: bool,
 }
 
 /// The effect of an event on the stream.
@@ -103,10 +111,11 @@ impl AnalysisFollower {
     /// 404 if the analysis does not exist or belongs to another tenant.
     pub(crate) async fn open(
         api: &Arc<ReadApi>,
-        tenant: &Tenant,
+        caller: &Caller,
         job: JobId,
         after: Option<Position>,
     ) -> Result<Option<Self>, Problem> {
+        let tenant = &caller.tenant;
         // The subscription starts before the first read, so that no event is missed.
         let job_changes = api.notifier.job(job);
         // A position beyond the head comes from another log or from before a restore.
@@ -131,6 +140,8 @@ impl AnalysisFollower {
             events,
             poll_at: api.clock.now().after(POLL_INTERVAL),
             job_changes,
+            parked: None,
+            shows_messages: caller.can_access_others(),
         };
         follower.latest.observe(&first);
         let known_until = received.unwrap_or(Position(u64::MAX));
@@ -143,6 +154,9 @@ impl AnalysisFollower {
         let has_received_the_end = received.is_some()
             && pipeline::is_end(follower.history.phase)
             && !follower.unprocessed.iter().any(|envelope| ChangeKind::of(&envelope.event).is_some());
+        if received.is_none() {
+            follower.parked = follower.status(api.clock.now()).parked;
+        }
         Ok((!has_received_the_end).then_some(follower))
     }
 
@@ -163,11 +177,25 @@ impl AnalysisFollower {
         }
     }
 
-    /// The update for the fold's state at an instant.
-    fn update_data(&self, at: Timestamp) -> AnalysisUpdate {
+    /// The fold's state at an instant.
+    fn status_at(&self, at: Timestamp) -> AnalysisStatus {
         let stalled_after = self.api.server.thresholds.stalled_after;
-        let view = analysis::view(&self.history, &self.latest, at, stalled_after).current;
+        analysis::view(&self.history, &self.latest, at, stalled_after).current
+    }
+
+    /// The present state, at an instant close to now, with what the failures of other jobs mean for it.
+    fn status(&self, at: Timestamp) -> AnalysisStatus {
+        let mut status = self.status_at(at);
+        self.api.park(&self.history.tenant, &mut status);
+        status
+    }
+
+    fn update_data(&self, view: AnalysisStatus) -> AnalysisUpdate {
         let progress = progress(&view);
+        let mut error = view.error;
+        if let Some(error) = error.as_mut().filter(|_| !self.shows_messages) {
+            error.message = None;
+        }
         AnalysisUpdate {
             job_id: self.job,
             position: Some(self.latest.position),
@@ -176,9 +204,10 @@ impl AnalysisFollower {
             attempt: Some(view.attempt),
             progress: Some(progress),
             eta: view.eta,
-            error: view.error,
+            error,
             retry_state: view.retry_state,
             retry: view.retry,
+            parked: view.parked,
         }
     }
 }
@@ -195,7 +224,8 @@ impl Follower for AnalysisFollower {
     type Data = AnalysisUpdate;
 
     fn key(&self) -> TopicKey {
-        TopicKey { kind: "analysis", tenant: Some(self.history.tenant.clone()), id: self.job.0 }
+        let kind = if self.shows_messages { "analysis" } else { "analysis without messages" };
+        TopicKey { kind, tenant: Some(self.history.tenant.clone()), id: self.job.0 }
     }
 
     fn received(&self) -> Option<Position> {
@@ -218,6 +248,7 @@ impl Follower for AnalysisFollower {
             error: None,
             retry_state: None,
             retry: None,
+            parked: None,
         })
     }
 
@@ -232,7 +263,13 @@ impl Follower for AnalysisFollower {
                 _ if envelope.position <= self.last_sent => {}
                 Delta::State(kind) => {
                     self.has_progress = false;
-                    updates.push(kind.update(envelope.position, &self.update_data(envelope.recorded_at)));
+                    // Of earlier instants it is not known what other jobs meant for it.
+                    let status = match self.unprocessed.is_empty() {
+                        true => self.status(envelope.recorded_at),
+                        false => self.status_at(envelope.recorded_at),
+                    };
+                    self.parked.clone_from(&status.parked);
+                    updates.push(kind.update(envelope.position, &self.update_data(status)));
                     self.last_sent = envelope.position;
                 }
                 Delta::Progress => self.has_progress = true,
@@ -243,13 +280,20 @@ impl Follower for AnalysisFollower {
     }
 
     async fn progress(&mut self) -> Result<Option<Progress>, Problem> {
-        if !std::mem::take(&mut self.has_progress) {
+        let has_progress = std::mem::take(&mut self.has_progress);
+        if !has_progress && self.parked.is_none() && self.history.phase != Phase::Queued {
+            return Ok(None);
+        }
+        let status = self.status(self.api.clock.now());
+        let parking_changed = status.parked != self.parked;
+        if !has_progress && !parking_changed {
             return Ok(None);
         }
         self.last_sent = self.latest.position;
-        let data = self.update_data(self.api.clock.now());
-        let update = Update::progress("progress", Some(self.last_sent), &data);
-        Ok(Some(Progress { update, is_beyond_id: false }))
+        self.parked.clone_from(&status.parked);
+        let is_beyond_id = parking_changed || self.parked.is_some();
+        let update = Update::progress("progress", Some(self.last_sent), &self.update_data(status));
+        Ok(Some(Progress { update, is_beyond_id }))
     }
 
     async fn first(&mut self) -> Result<Vec<Update>, Problem> {
@@ -258,7 +302,8 @@ impl Follower for AnalysisFollower {
             None if self.history.pending_retry().is_some() => ChangeKind::Retrying,
             None => ChangeKind::Progress,
         };
-        Ok(vec![kind.update(self.latest.position, &self.update_data(self.api.clock.now()))])
+        let status = self.status(self.api.clock.now());
+        Ok(vec![kind.update(self.latest.position, &self.update_data(status))])
     }
 
     async fn wake(&mut self) {
