@@ -249,6 +249,7 @@ impl Matchmaking {
         drop(pending);
         for event in events.iter().filter(|event| event.position <= self.head_at_start) {
             self.game_service.replay(event);
+            self.ratings.replay(event);
         }
         self.progress.send_modify(|progress| progress.position = position);
     }

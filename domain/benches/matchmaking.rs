@@ -96,6 +96,7 @@ fn queues(entries: &[WaitingEntry]) -> (Queues, PoolId) {
                 rating_source: RatingSource::Default,
                 skill: waiting.skill,
                 side_balance: 0,
+                rating_call: None,
             }],
             max_rating_gap: None,
             last_opponent: None,

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use event_schemas::game_match::{AbandonReason, Side};
 use event_schemas::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId};
 use event_schemas::player::{PlayerEvent, PlayerQueued, QueuedPool, ReleaseReason};
-use event_schemas::rating::{Rating, RatingSource, Skill};
+use event_schemas::rating::{Rating, RatingCall, RatingSource, Skill};
 use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
 
@@ -46,6 +46,8 @@ pub struct PoolRequest {
     pub pool_key: PoolKey,
     /// The rating from an external source. Without it the player's own results decide, and then the default.
     pub rating: Option<(Rating, RatingSource)>,
+    /// The outcome of the call of the rating service, if it was called.
+    pub rating_call: Option<RatingCall>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -236,7 +238,8 @@ impl State {
     fn queued_pool(&self, request: &PoolRequest) -> QueuedPool {
         let (rating, rating_source, skill) = self.strength(&request.pool_key, request.rating);
         let side_balance = self.pairing_history.balance.get(&request.pool_key).copied().unwrap_or(0);
-        QueuedPool { pool_key: request.pool_key.clone(), rating, rating_source, skill, side_balance }
+        let (pool_key, rating_call) = (request.pool_key.clone(), request.rating_call);
+        QueuedPool { pool_key, rating, rating_source, skill, side_balance, rating_call }
     }
 
     fn end(&mut self, entry: EntryId, how: EntryEnd) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::game_match::{AbandonReason, Side};
 use crate::ids::{ChallengeId, GameId, GameMatchId, PoolKey, SubjectId};
-use crate::rating::{Rating, RatingSource, Skill};
+use crate::rating::{Rating, RatingCall, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
 use crate::stream::{Category, StreamId};
@@ -19,6 +19,9 @@ pub struct Strength {
     pub rating: Rating,
     pub rating_source: RatingSource,
     pub skill: Skill,
+    /// The outcome of the call of the tenant's rating service; none if it was not called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rating_call: Option<RatingCall>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::game_match::{AbandonReason, Side};
 use crate::ids::{ChallengeId, EntryId, GameMatchId, PoolKey, SubjectId, Tenant};
-use crate::rating::{Rating, RatingSource, Skill};
+use crate::rating::{Rating, RatingCall, RatingSource, Skill};
 use crate::registry::events;
 use crate::sealed::Sealed;
 use crate::stream::{Category, StreamId};
@@ -25,6 +25,9 @@ pub struct QueuedPool {
     pub skill: Skill,
     /// How many more games the player moved first than second, from −3 to 5.
     pub side_balance: i8,
+    /// The outcome of the call of the tenant's rating service; none if it was not called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rating_call: Option<RatingCall>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -94,6 +94,17 @@ pub enum RatingSource {
     Default,
 }
 
+/// The outcome of a call of the tenant's rating service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RatingCall {
+    /// It answered, with a rating or that it does not know the player.
+    Succeeded,
+    /// It works, and refused the call.
+    Refused,
+    Failed,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

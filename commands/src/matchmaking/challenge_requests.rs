@@ -19,7 +19,7 @@ use web::problem::Problem;
 
 use super::Matchmaking;
 use super::challenges::{Acceptance, CreatedChallenge, PairingObstacle, attempt_key, attempt_of_acceptance};
-use super::ratings::ClaimedRating;
+use super::ratings::{ClaimedRating, KnownRating};
 use crate::engine::execute::ExecuteError;
 use crate::engine::idempotency::KeyStatus;
 use crate::engine::problem::{Step, after_step, from_execute_error, from_load_error, from_vault_error};
@@ -123,7 +123,7 @@ impl Matchmaking {
             let claimed = ClaimedRating::from_caller(caller, pool, None);
             self.ratings.known(tenant, caller.user()?, pool, claimed).await
         } else {
-            None
+            KnownRating::default()
         };
         let cause = cause_of_attempt(cause, attempt_of_acceptance(&challenge));
         let strength = self.strength(tenant, by, pool, known).await.map_err(from_load_error)?;

@@ -10,13 +10,13 @@ use event_schemas::challenge::{ChallengeCreated, ChallengeEvent, ChallengePlacem
 use event_schemas::envelope::{Cause, Event, Idempotency, Recorded};
 use event_schemas::game_match::AbandonReason;
 use event_schemas::ids::{ChallengeId, GameId, PoolKey, Position, Revision, SubjectId, Tenant};
-use event_schemas::rating::{Rating, RatingSource};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 use web::problem::Problem;
 
 use super::Matchmaking;
+use super::ratings::KnownRating;
 use crate::engine::command_context::CommandContext;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed, LoadError};
 use crate::engine::idempotency::KeyStatus;
@@ -148,12 +148,12 @@ impl Matchmaking {
         tenant: &Tenant,
         player: SubjectId,
         pool: &PoolKey,
-        known: Option<(Rating, RatingSource)>,
+        known: KnownRating,
     ) -> Result<Strength, LoadError> {
-        let read = |folded: &CachedStream<PlayerDecider>| folded.state.strength(pool, known);
+        let read = |folded: &CachedStream<PlayerDecider>| folded.state.strength(pool, known.rating);
         let (rating, rating_source, skill) =
             self.players.query(&StreamId::player(tenant, player), read).await?;
-        Ok(Strength { rating, rating_source, skill })
+        Ok(Strength { rating, rating_source, skill, rating_call: known.call })
     }
 
     /// True if one of the two players blocks the other.

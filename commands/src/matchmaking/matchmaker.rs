@@ -153,6 +153,8 @@ pub(super) struct StoredFolds {
     pub(super) pending: PendingSagas,
     /// The circuit breakers of the game service.
     pub(super) breakers: Vec<(Tenant, Breaker)>,
+    /// The circuit breakers of the rating service.
+    pub(super) rating_breakers: Vec<(Tenant, Breaker)>,
 }
 
 /// All pools, with the entries that are being placed.
@@ -182,6 +184,7 @@ impl Matchmaker {
             queues = Queues::restore(folds.queues);
             matchmaking.restore(folds.pending, position);
             matchmaking.game_service.restore(folds.breakers);
+            matchmaking.ratings.restore(folds.rating_breakers);
         }
         Self {
             matchmaking,
@@ -223,7 +226,8 @@ impl Matchmaker {
     fn snapshot(&self) -> impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + use<> {
         let pending = self.matchmaking.pending().clone();
         let breakers = self.matchmaking.game_service.snapshot();
-        let folds = StoredFolds { queues: self.queues.snapshot(), pending, breakers };
+        let rating_breakers = self.matchmaking.ratings.snapshot();
+        let folds = StoredFolds { queues: self.queues.snapshot(), pending, breakers, rating_breakers };
         move || serde_json::to_vec(&folds)
     }
 

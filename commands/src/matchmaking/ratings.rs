@@ -1,10 +1,13 @@
 //! Ratings from other sources, which take precedence over the player's own results: the token, the request, and the
 //! tenant's rating service. Even if the service is slow, down or wrong, a player can join a queue.
 
-use domain::breaker::{CircuitState, Outcome};
+use domain::breaker::{Breaker, CircuitState, Outcome};
 use event_log::clock::Clock;
+use event_schemas::challenge::{ChallengeEvent, Strength};
+use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{PoolKey, Tenant, UserId};
-use event_schemas::rating::{Rating, RatingSource};
+use event_schemas::player::PlayerEvent;
+use event_schemas::rating::{Rating, RatingCall, RatingSource};
 use web::caller::{Caller, Role};
 
 use crate::engine::circuit_breaker::CircuitBreakers;
@@ -31,6 +34,15 @@ impl ClaimedRating {
     }
 }
 
+/// The rating of a player in a pool, as far as other sources than the player's own results know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct KnownRating {
+    /// Without it the player's own results count, or else the default rating.
+    pub(crate) rating: Option<(Rating, RatingSource)>,
+    /// The outcome of the call of the rating service, if it was called.
+    pub(crate) call: Option<RatingCall>,
+}
+
 /// The rating service behind its circuit breakers, if there is a service.
 #[derive(Debug)]
 pub(crate) struct Ratings {
@@ -44,49 +56,75 @@ impl Ratings {
     }
 
     /// A user's rating in a pool from the token, else from the request, else from the tenant's rating service within
-    /// its timeout. None if there is none: then the player's own results count, or else the default rating.
+    /// its timeout.
     pub(crate) async fn known(
         &self,
         tenant: &Tenant,
         user: &UserId,
         pool: &PoolKey,
         claimed: ClaimedRating,
-    ) -> Option<(Rating, RatingSource)> {
+    ) -> KnownRating {
         let token = claimed.from_token.map(|points| (points, RatingSource::Token));
         let claimed = token.or(claimed.from_request.map(|points| (points, RatingSource::Request)));
         // The issuer of tokens may use a wider scale; the end of ours is closer to its rating than no rating.
         if let Some((points, source)) = claimed {
-            return Some((Rating::nearest(points), source));
+            return KnownRating { rating: Some((Rating::nearest(points), source)), call: None };
         }
-        let rating = self.lookup(tenant, user, pool).await?;
-        Some((rating, RatingSource::RatingService))
+        self.lookup(tenant, user, pool).await
     }
 
     /// The rating from the service; none without a service, for an unknown player, or after a failed call.
-    async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> Option<Rating> {
-        let service = self.service.as_ref()?;
+    async fn lookup(&self, tenant: &Tenant, user: &UserId, pool: &PoolKey) -> KnownRating {
+        let Some(service) = &self.service else { return KnownRating::default() };
         let Ok(permit) = self.breakers.acquire(tenant) else {
             count("parked");
-            return None;
+            return KnownRating::default();
         };
         let response = service.rating(tenant, user, pool).await;
-        let failed = matches!(response, Err(CallError::Failed(_)));
-        permit.report(match &response {
-            Ok(_) => Outcome::Succeeded,
-            Err(CallError::Refused(_)) => Outcome::Refused,
-            Err(CallError::Failed(_)) => Outcome::Failed,
-        });
-        match response {
+        let call = match &response {
+            Ok(_) => RatingCall::Succeeded,
+            Err(CallError::Refused(_)) => RatingCall::Refused,
+            Err(CallError::Failed(_)) => RatingCall::Failed,
+        };
+        permit.report(outcome(call));
+        let rating = match response {
             Ok(rating) => {
                 count(if rating.is_some() { "known" } else { "unknown" });
                 rating
             }
             Err(error) => {
-                count(if failed { "failed" } else { "refused" });
+                count(if call == RatingCall::Failed { "failed" } else { "refused" });
                 // The breaker and the metric inform the operator; a warning per call would only repeat it.
                 tracing::debug!(%error, "the rating service returned no rating; another source is used");
                 None
             }
+        };
+        KnownRating { rating: rating.map(|rating| (rating, RatingSource::RatingService)), call: Some(call) }
+    }
+
+    /// The breakers, to be stored with a snapshot.
+    pub(crate) fn snapshot(&self) -> Vec<(Tenant, Breaker)> {
+        self.breakers.snapshot()
+    }
+
+    /// Continues with the breakers of a snapshot.
+    pub(crate) fn restore(&self, stored: Vec<(Tenant, Breaker)>) {
+        self.breakers.restore(stored);
+    }
+
+    /// Counts the calls of an earlier process by the event that recorded their outcome.
+    pub(crate) fn replay(&self, envelope: &Envelope) {
+        let one = |strength: &Strength| Vec::from_iter(strength.rating_call);
+        let calls: Vec<RatingCall> = match &envelope.event {
+            Event::Player(PlayerEvent::PlayerQueued(queued)) => {
+                queued.pools.iter().filter_map(|pool| pool.rating_call).collect()
+            }
+            Event::Challenge(ChallengeEvent::ChallengeCreated(created)) => one(&created.strength),
+            Event::Challenge(ChallengeEvent::ChallengePlacementStarted(started)) => one(&started.strength),
+            _ => return,
+        };
+        for call in calls {
+            self.breakers.replay(&envelope.metadata.tenant, outcome(call), envelope.recorded_at);
         }
     }
 
@@ -95,6 +133,14 @@ impl Ratings {
         self.service.as_ref()?;
         let (state, openings) = self.breakers.state(tenant);
         Some((NAME, state, openings))
+    }
+}
+
+fn outcome(call: RatingCall) -> Outcome {
+    match call {
+        RatingCall::Succeeded => Outcome::Succeeded,
+        RatingCall::Refused => Outcome::Refused,
+        RatingCall::Failed => Outcome::Failed,
     }
 }
 
@@ -148,7 +194,11 @@ mod tests {
 
         async fn rating(&self) -> Option<Rating> {
             let (tenant, user) = ("arena".parse().unwrap(), "ann".parse().unwrap());
-            self.ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await
+            self.ratings
+                .lookup(&tenant, &user, &"blitz".parse().unwrap())
+                .await
+                .rating
+                .map(|(rating, _)| rating)
         }
 
         fn breaker_state(&self, tenant: &str) -> Option<(&'static str, CircuitState, u32)> {
@@ -164,7 +214,8 @@ mod tests {
     async fn without_a_service_there_is_no_rating_and_no_breaker() {
         let ratings = Ratings::new(None, Clock::manual(Timestamp::EPOCH));
         let (tenant, user) = ("arena".parse().unwrap(), "ann".parse().unwrap());
-        assert_eq!(ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await, None);
+        let known = ratings.lookup(&tenant, &user, &"blitz".parse().unwrap()).await;
+        assert_eq!(known, KnownRating::default());
         assert_eq!(ratings.breaker_state(&tenant), None);
     }
 

@@ -89,8 +89,12 @@ fn restored_folds_equal_the_folds_of_all_events() {
         }
         let (queues, pending) = &folds[0];
         busy += pending.unfinished().count();
-        let stored =
-            StoredFolds { queues: queues.snapshot(), pending: pending.clone(), breakers: Vec::new() };
+        let stored = StoredFolds {
+            queues: queues.snapshot(),
+            pending: pending.clone(),
+            breakers: Vec::new(),
+            rating_breakers: Vec::new(),
+        };
         let stored = serde_json::to_vec(&stored).unwrap();
         let restored: StoredFolds = serde_json::from_slice(&stored).unwrap();
         folds.push((Queues::restore(restored.queues), restored.pending));

@@ -61,6 +61,34 @@ async fn join_succeeds_whatever_the_rating_service_does() {
 }
 
 #[tokio::test]
+async fn open_breaker_of_the_rating_service_survives_a_restart() {
+    let services = FakeServices::start().await;
+    services.set_mode(FaultMode::Failing);
+    let app = TestApp::with_external_services(services.external_services()).await;
+    // In pools of their own, so that no game is created.
+    let join = async |app: &TestApp, n: u32| {
+        let body = json!({"pool_key": format!("pool-{n}")});
+        app.join_as(&format!("player-{n}"), &body).await.ok();
+    };
+    for n in 0..10 {
+        join(&app, n).await;
+    }
+    app.run_ready_tasks().await;
+    services.set_mode(FaultMode::None);
+    // With a snapshot, and by the events alone.
+    let app = app.restarted().await;
+    app.run_ready_tasks().await;
+    join(&app, 10).await;
+    let other = app.second_server().await;
+    other.run_ready_tasks().await;
+    join(&other, 11).await;
+    assert_eq!(services.calls(), 10);
+    app.advance(30).await;
+    join(&app, 12).await;
+    assert_eq!(services.calls(), 11);
+}
+
+#[tokio::test]
 async fn join_requests_ratings_of_all_pools_concurrently() {
     let services = FakeServices::start().await;
     services.rate("ann", 1712.0);

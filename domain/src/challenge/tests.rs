@@ -11,7 +11,7 @@ const EVE: SubjectId = SubjectId(Uuid::from_u128(3));
 
 fn strength() -> Strength {
     let rating = Rating::nearest(1500.0);
-    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
+    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating), rating_call: None }
 }
 
 fn created() -> ChallengeCreated {

@@ -22,7 +22,7 @@ fn match_id(n: u128) -> GameMatchId {
 }
 
 fn queue_in(n: u128, pools: &[&str]) -> Action {
-    let request = |key: &&str| PoolRequest { pool_key: id(key), rating: None };
+    let request = |key: &&str| PoolRequest { pool_key: id(key), rating: None, rating_call: None };
     Action::JoinQueue(JoinQueue {
         entry_id: entry(n),
         pools: pools.iter().map(request).collect(),

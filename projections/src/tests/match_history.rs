@@ -80,7 +80,12 @@ fn challenge(n: u8, challenger: u8, challenged: u8, expires_at: Timestamp) -> Ch
 }
 
 fn strength() -> Strength {
-    Strength { rating: rating(), rating_source: RatingSource::Default, skill: unproven(rating()) }
+    Strength {
+        rating: rating(),
+        rating_source: RatingSource::Default,
+        skill: unproven(rating()),
+        rating_call: None,
+    }
 }
 
 /// The states after all decided events, so that only events that the deciders allow are appended.
@@ -117,7 +122,7 @@ impl MatchHistory {
             4 => self.decide_match(history, of, game_match::Action::Expire).await,
             5 => {
                 self.entries += 1;
-                let pools = vec![PoolRequest { pool_key: pool(), rating: None }];
+                let pools = vec![PoolRequest { pool_key: pool(), rating: None, rating_call: None }];
                 let join = JoinQueue {
                     entry_id: entry_id(of, self.entries),
                     pools,

@@ -75,6 +75,7 @@ pub(crate) fn queued(n: u8, entry: u32, pools: &[&str], now: Timestamp) -> Playe
         rating_source: RatingSource::Default,
         skill: unproven(rating),
         side_balance: 0,
+        rating_call: None,
     };
     PlayerQueued {
         subject_id: player(n),

@@ -29,7 +29,7 @@ pub(super) const CHALLENGE_ID: ChallengeId = ChallengeId(Uuid::from_u128(0xc1));
 
 fn strength(points: u16) -> Strength {
     let rating = Rating::new(points).unwrap();
-    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
+    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating), rating_call: None }
 }
 
 fn placing(attempt: u32) -> ChallengePlacementStarted {

@@ -48,6 +48,7 @@ impl ReadApiFixture {
             rating_source: RatingSource::Token,
             skill: unproven(rating),
             side_balance: 0,
+            rating_call: None,
         };
         PlayerQueued {
             subject_id: player(n),

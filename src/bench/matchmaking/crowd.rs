@@ -62,6 +62,7 @@ pub(super) fn queued(number: u64, turn: u64, now: Timestamp) -> PlayerQueued {
             rating_source: RatingSource::Token,
             skill: unproven(rating),
             side_balance: 0,
+            rating_call: None,
         }],
         max_rating_gap: None,
         last_opponent: None,

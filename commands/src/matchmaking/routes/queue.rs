@@ -223,8 +223,8 @@ impl QueueCommands {
         // Concurrently, because the rating service may be slow.
         let pool_requests = pools.iter().map(async |pool| {
             let claimed = ClaimedRating::from_caller(caller, pool, rating);
-            let rating = self.0.ratings.known(&caller.tenant, user, pool, claimed).await;
-            PoolRequest { pool_key: pool.clone(), rating }
+            let known = self.0.ratings.known(&caller.tenant, user, pool, claimed).await;
+            PoolRequest { pool_key: pool.clone(), rating: known.rating, rating_call: known.call }
         });
         Ok(join_all(pool_requests).await)
     }

@@ -41,7 +41,7 @@ fn context() -> CommandContext {
 
 fn strength() -> Strength {
     let rating = Rating::nearest(1500.0);
-    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
+    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating), rating_call: None }
 }
 
 async fn act(
@@ -86,7 +86,10 @@ pub(crate) async fn queue(
     let rating = Some((Rating::nearest(rating), RatingSource::Token));
     let join = JoinQueue {
         entry_id,
-        pools: keys.iter().map(|key| PoolRequest { pool_key: key.parse().unwrap(), rating }).collect(),
+        pools: keys
+            .iter()
+            .map(|key| PoolRequest { pool_key: key.parse().unwrap(), rating, rating_call: None })
+            .collect(),
         max_rating_gap: None,
         expires_at: matchmaking.engine.now().after(Duration::from_secs(600)),
         metadata: None,

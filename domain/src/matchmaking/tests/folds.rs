@@ -70,6 +70,7 @@ pub(super) fn queued(n: u128, second: f64, pools: &[&str]) -> Envelope {
         rating_source: RatingSource::Default,
         skill: unproven(Rating::new(1500).unwrap()),
         side_balance: 0,
+        rating_call: None,
     };
     let queued = PlayerQueued {
         subject_id: player(n),

@@ -143,7 +143,7 @@ fn of_challenge<E: Into<event_schemas::challenge::ChallengeEvent>>(second: f64, 
 
 fn strength() -> Strength {
     let rating = Rating::new(1500).unwrap();
-    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) }
+    Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating), rating_call: None }
 }
 
 #[test]

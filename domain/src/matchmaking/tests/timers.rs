@@ -79,6 +79,7 @@ fn add_start_events(n: u64, events: &mut Vec<Envelope>) {
                 rating_source: RatingSource::Default,
                 skill: unproven(rating),
                 side_balance: 0,
+                rating_call: None,
             };
             let queued = PlayerQueued {
                 subject_id,
@@ -102,7 +103,12 @@ fn add_start_events(n: u64, events: &mut Vec<Envelope>) {
             }
         }
         Expiring::Challenge(challenge_id) => {
-            let strength = Strength { rating, rating_source: RatingSource::Default, skill: unproven(rating) };
+            let strength = Strength {
+                rating,
+                rating_source: RatingSource::Default,
+                skill: unproven(rating),
+                rating_call: None,
+            };
             let created = ChallengeCreated {
                 challenge_id,
                 pool_key: id("blitz"),
