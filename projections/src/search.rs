@@ -174,6 +174,11 @@ impl Target for IndexTarget {
         std::future::ready(Ok(None)).boxed()
     }
 
+    /// Memory is not checked.
+    fn damage(&self) -> watch::Receiver<Option<String>> {
+        watch::channel(None).1
+    }
+
     fn shrink(&self) -> BoxFuture<'_, Result<(), SqlError>> {
         ready()
     }

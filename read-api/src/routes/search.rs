@@ -19,7 +19,7 @@ use poem_openapi::{Object, OpenApi};
 use projections::Name;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
 use web::json::Json;
@@ -49,7 +49,7 @@ struct SearchFilters {
     #[oai(validator(max_length = 500))]
     brand: Option<String>,
     /// Values of the products' own attributes. Of a list, one value must be equal.
-    attributes: Option<Map<String, Value>>,
+    attributes: Option<BTreeMap<String, Value>>,
 }
 
 /// A search: for a text, for a vector, or for products that are similar to one.
@@ -148,7 +148,7 @@ impl SearchFilters {
             category_id: self.category_id.map(|id| id.0),
             brand_id: self.brand_id.map(|id| id.0),
             brand: self.brand,
-            attributes: self.attributes.map(BTreeMap::from_iter).unwrap_or_default(),
+            attributes: self.attributes.unwrap_or_default(),
         }
     }
 }
