@@ -113,7 +113,7 @@ impl Decider for ProductDecider {
                 if known == Some(details) {
                     return Ok(Vec::new());
                 }
-                ProductUpserted { product_id, details: *details.clone() }.into()
+                ProductUpserted { product_id, details: details.clone() }.into()
             }
             (Action::Deactivate, None) => return Err(Refusal::Unknown),
             (Action::Deactivate, Some(known)) if !known.is_active => return Ok(Vec::new()),
@@ -124,7 +124,7 @@ impl Decider for ProductDecider {
 
     fn evolve(state: State, event: &ProductEvent, _occurred_at: Timestamp) -> State {
         match event {
-            ProductEvent::ProductUpserted(upserted) => State(Some(Box::new(upserted.details.clone()))),
+            ProductEvent::ProductUpserted(upserted) => State(Some(upserted.details.clone())),
             ProductEvent::ProductDeactivated(_) => State(state.0.map(|mut details| {
                 details.is_active = false;
                 details

@@ -82,7 +82,8 @@ pub struct ProductDetails {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProductUpserted {
     pub product_id: ProductId,
-    pub details: ProductDetails,
+    // Boxed, so that the events of other categories stay small.
+    pub details: Box<ProductDetails>,
 }
 
 /// The product left the catalogue. Its facts are kept, because earlier lists and interactions name it.

@@ -87,7 +87,7 @@ impl StoredProduct {
         let at = envelope.metadata.occurred_at;
         let created_at = before.as_ref().map_or(at, |before| before.created_at);
         let details = match event {
-            ProductEvent::ProductUpserted(upserted) => upserted.details.clone(),
+            ProductEvent::ProductUpserted(upserted) => ProductDetails::clone(&upserted.details),
             ProductEvent::ProductDeactivated(_) => ProductDetails { is_active: false, ..before?.details },
         };
         let product_id = event.product_id().clone();

@@ -18,7 +18,7 @@ fn upsert(details: ProductDetails) -> Command {
 }
 
 fn upserted(details: ProductDetails) -> ProductEvent {
-    ProductUpserted { product_id: id("1"), details }.into()
+    ProductUpserted { product_id: id("1"), details: Box::new(details) }.into()
 }
 
 fn deactivated() -> ProductEvent {

@@ -36,7 +36,7 @@ fn user(n: u8) -> SubjectId {
 
 fn upserted(id: &ProductId, facts: &str) -> Event {
     let details: ProductDetails = serde_json::from_str(facts).unwrap();
-    Event::Product(ProductUpserted { product_id: id.clone(), details }.into())
+    Event::Product(ProductUpserted { product_id: id.clone(), details: Box::new(details) }.into())
 }
 
 fn interaction(of: u8, n: u8, interaction_type: InteractionType) -> Event {

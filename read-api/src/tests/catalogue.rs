@@ -13,7 +13,7 @@ impl ReadApiFixture {
         let product_id: ProductId = id.parse().unwrap();
         let details: ProductDetails = serde_json::from_str(facts).unwrap();
         let stream = StreamId::product(&acme(), &product_id);
-        let upserted = ProductUpserted { product_id, details };
+        let upserted = ProductUpserted { product_id, details: Box::new(details) };
         self.append(stream, &[Event::Product(upserted.into())]).await;
     }
 

@@ -10,7 +10,8 @@ impl ReadApiFixture {
         let mut all = json!({"in_stock": true, "is_active": true});
         all.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
         let details: ProductDetails = serde_json::from_value(all).unwrap();
-        let upserted = ProductUpserted { product_id: id.to_string().parse().unwrap(), details };
+        let upserted =
+            ProductUpserted { product_id: id.to_string().parse().unwrap(), details: Box::new(details) };
         let stream = StreamId::product(&acme(), &upserted.product_id);
         self.append(stream, &[Event::Product(upserted.into())]).await;
     }

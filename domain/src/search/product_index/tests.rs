@@ -18,7 +18,7 @@ fn details(facts: Value) -> ProductDetails {
 }
 
 fn put(index: &mut ProductIndex, number: u32, facts: Value) {
-    let event = ProductUpserted { product_id: id(number), details: details(facts) };
+    let event = ProductUpserted { product_id: id(number), details: Box::new(details(facts)) };
     index.apply(&event.into());
 }
 
