@@ -315,11 +315,11 @@ fn locked(bucket: &Mutex<Option<Bucket>>) -> MutexGuard<'_, Option<Bucket>> {
     bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A quota's name, its limit, and what is left of it.
+type Counted<'a> = (&'static str, Option<u32>, &'a Mutex<Option<Bucket>>);
+
 /// Takes one request from each quota that has a limit.
-fn take_all(
-    counted: &[(&'static str, Option<u32>, &Mutex<Option<Bucket>>)],
-    quotas: &mut Quotas,
-) -> Result<(), Problem> {
+fn take_all(counted: &[Counted<'_>], quotas: &mut Quotas) -> Result<(), Problem> {
     for (name, limit, bucket) in counted {
         let Some(per_minute) = *limit else { continue };
         let (left, is_refused) = take(bucket, per_minute);
