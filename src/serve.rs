@@ -37,7 +37,9 @@ pub async fn run(config: Config, json: bool) -> Result<(), Failure> {
     let mut process =
         Process { auth, files, metrics, reserved: Some(reserved), listener: None, signals: None };
     match config.read_store() {
-        ReadStore::Postgres(database) if config.standby => process.stand_by(config, &database).await,
+        ReadStore::Postgres(database) if config.standby => {
+            Box::pin(process.stand_by(config, &database)).await
+        }
         _ => process.serve(&config, std::future::pending::<()>()).await.map(drop),
     }
 }
@@ -65,7 +67,7 @@ impl Process {
             let free = standby.look().await.ok().flatten();
             let taken = match free {
                 Some(lease) => Some(lease),
-                None => self.serve(&reader, standby.take()).await?,
+                None => Box::pin(self.serve(&reader, standby.take())).await?,
             };
             let Some(mut lease) = taken else { return Ok(()) };
             tracing::info!(
