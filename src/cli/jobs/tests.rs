@@ -4,7 +4,7 @@ const ID: &str = "018f0000-0000-7000-8000-000000000001";
 const AT: &str = "2026-11-20T10:00:00.000000Z";
 
 /// A job with these members, as the server sends it. A later server may send more than this program knows.
-fn job(members: serde_json::Value) -> JobView {
+fn job(members: &serde_json::Value) -> JobView {
     let counters = json!({
         "product_images": 2, "video_frames": 5, "candidates_total": 10, "candidates_processed": 5, "vector_pass_total": 10,
         "vector_pass_done": 5, "ransac_checked": 3, "match_requests": 2, "match_requests_completed": 1,
@@ -23,17 +23,17 @@ fn job(members: serde_json::Value) -> JobView {
 #[test]
 fn job_is_listed_on_one_line() {
     assert_eq!(
-        line(&job(json!({}))),
+        line(&job(&json!({}))),
         format!("{ID}  running   matching            12.3 %  product_video_matching  {AT}  –")
     );
 }
 
 #[test]
 fn members_that_may_be_missing_are_printed_as_received() {
-    assert!(json!(job(json!({}))).get("result").is_none());
+    assert!(json!(job(&json!({}))).get("result").is_none());
     for members in [json!({ "result": null }), json!({ "result": { "items": [1] }, "metadata": { "a": 1 } })]
     {
-        let printed = json!(job(members.clone()));
+        let printed = json!(job(&members));
         for (name, value) in members.as_object().unwrap() {
             assert_eq!(printed.get(name), Some(value));
         }
@@ -42,7 +42,7 @@ fn members_that_may_be_missing_are_printed_as_received() {
 
 #[test]
 fn details_contain_counts_blockers_error_and_remedy() {
-    let job = job(json!({
+    let job = job(&json!({
         "name": "shoes", "status": "failed", "phase": "failed", "attempt": 2, "progress_percentage": 50.0,
         "matching": {
             "avg_score": null, "p90_score": null, "queue_depth": 1, "eta_seconds": null, "blockers": ["failed: it failed"],
