@@ -18,7 +18,7 @@ const NAMES: [(Service, &str); 3] = [
          pymongo|dynamodb|jdbc|sql server|terminating connection due to|ora 0|deadlock detected|deadlock found|lock wait timeout|\
          statement timeout|too many clients|too many connections|connection slots|\
          could not serialize access|duplicate key value|violates unique constraint|\
-         violates foreign key|connection to server at|connection to server on socket|\
+         violates foreign key|deadlock victim|sqlclient|sql client|sqlexception|npgsql|odbc|connection to server at|connection to server on socket|\
          server closed the connection unexpectedly",
     ),
     (

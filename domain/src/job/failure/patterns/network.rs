@@ -100,7 +100,7 @@ pub(super) const ROWS: &[Pattern] = &[
          stream error stream id|received from peer|tls connection|not support tls|not support ssl|\
          communications link|link failure|response ended prematurely|brokers are down|broker is down|\
          incomplete message|incompletemessage|refused stream|http response to https client|\
-         malformed http response|plain text request|plain http request|transport error|transport closed|\
+         malformed http response|plain text request|plain http request|transport error|transport closed|closed channel exception|\
          transport endpoint|peer certificate|first certificate|fatal alert|verify certificate|ssl syscall|\
          eof detected|abruptly|upstream connect|live upstream|hung up|did not receive any response|\
          no response from|failed to respond|stream was reset|end of stream|transport connection|\
@@ -146,7 +146,7 @@ pub(super) const ROWS: &[Pattern] = &[
     ])
     .or_status(&[521, 523, 525, 526]),
     says(FailureCode::ConnectionFailed, "connection failed|connection is bad").unless("fatal "),
-    says(FailureCode::NetworkTimeout, "timeout").unless("lock wait timeout|statement timeout|lock timeout"),
+    says(FailureCode::NetworkTimeout, "timeout").unless("lock wait timeout|statement timeout|lock timeout|nowait"),
     // The program is wrong, whatever it works with.
     says(
         FailureCode::Unknown,

@@ -5,6 +5,8 @@ use event_schemas::failure::FailureCode;
 use super::{Pattern, says};
 
 pub(super) const ROWS: &[Pattern] = &[
+    // The deadline may have passed while the caller waited for connections.
+    says(FailureCode::NetworkTimeout, "code deadline exceeded|code deadlineexceeded|context deadline exceeded"),
     says(
         FailureCode::RateLimited,
         "rate limit|ratelimit|too many request|limit reached|limit has been reached|play limit|\
@@ -17,7 +19,7 @@ pub(super) const ROWS: &[Pattern] = &[
          number of allowed parallel|request capacity|account limit|server busy|usage limit|daily limit|\
          hourly limit|monthly limit|weekly limit|per minute limit|per day limit|limit per minute|\
          limit per second|limit per hour|limit per day|over query limit|enhance your calm|flood wait|\
-         over limit|spike arrest|exceeded the limit of|making requests too|sending requests too|\
+         over limit|spike arrest|exceeded the limit of|making requests too|rejected execution of|sending requests too|\
          too many messages|too many calls|too many attempts|too many login",
     )
     .or_near(&[

@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Pattern] = &[
     ])
     .unless(
         "format|codec|video stream|audio stream|in file|nats|jetstream|consumer|model|on socket|pubsub|\
-         redis|subtitle|caption|transcript|video data|found in video",
+         redis|no such object|no such key|subtitle|caption|transcript|video data|found in video",
     ),
     says(FailureCode::VideoNotFound, "").or_status_of(None, &[404, 410]).unless(
         "model|container|docker|image|repository|entry not found|entrynotfound|collection|index not found|\

@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Pattern] = &[
          memoryerror|memory exhausted|memory limit|bad alloc|oom |oomkill|enomem|alloc failed|\
          allocation failed|allocation failure|heap space|heap limit|gc overhead limit|\
          array size exceeds vm limit|native thread|metaspace|no memory|no available memory|low on memory|\
-         signal killed|killed by signal 9|code killed|signal 9 |sigkill|killed process|\
+         circuit breaking exception|signal killed|killed by signal 9|code killed|signal 9 |sigkill|killed process|\
          paging file is too small|terminated abruptly|cublas status not initialized|0x8007000e|\
          low on resource memory|memory pressure|out of device memory|out of host memory|not enough vram|\
          not enough gpu memory|c0000017|error 1455|container killed|storage to process this command",
@@ -103,7 +103,7 @@ pub(super) const ROWS: &[Pattern] = &[
     // The program is wrong, or reads what it did not expect.
     says(
         FailureCode::Unknown,
-        "closed channel|nil channel|too many open files|emfile|enfile|expecting value|\
+        "on closed channel|of closed channel|nil channel|too many open files|emfile|enfile|expecting value|\
          expected value at line|eof while parsing|unexpected end of json|unexpected token|json decode error|\
          jsondecodeerror|invalid json|in json at position|invalid character looking for|shared memory object",
     ),
