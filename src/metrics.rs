@@ -36,6 +36,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("matchbook_projection_events_total", "Events applied by a projection."),
     ("matchbook_rating_calls_total", "Calls of the rating service, by outcome."),
+    ("matchbook_read_model_damage_total", "Damaged read models, which are rebuilt from the log, by name."),
 ];
 
 const GAUGES: &[(&str, &str)] = &[

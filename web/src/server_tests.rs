@@ -201,7 +201,7 @@ async fn websocket_works() {
 }
 
 #[tokio::test]
-async fn connection_over_the_limit_waits_while_requests_are_in_progress() {
+async fn connection_over_the_limit_waits_while_others_have_requests() {
     let (reached, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let bounds = Bounds { connections_max: 1, ..Bounds::default() };
     let running = start(blocking_route(reached.clone(), release.clone()), bounds).await;

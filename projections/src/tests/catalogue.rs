@@ -63,7 +63,7 @@ pub(super) async fn act(history: &History, action: u8, of: u8, n: u8) {
         0 | 1 => {
             let facts = format!(
                 r#"{{"name": "Shoe {of}", "price": {of}.95, "category_id": "{of}", "in_stock": {}, "is_active": true}}"#,
-                of % 2 == 0
+                of.is_multiple_of(2)
             );
             history.append(StreamId::product(&tenant, &id), &[upserted(&id, &facts)]).await;
         }

@@ -30,7 +30,7 @@ impl Strangers {
     }
 
     fn count(&self, address: Option<IpAddr>) -> bool {
-        // Each change is valid by itself.
+        // Each change is one step.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= ADDRESSES_MAX && !known.contains_key(&address) {
             known.clear();

@@ -67,7 +67,7 @@ impl Connections {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change is valid by itself.
+        // Each change is one step.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,8 @@ fn id(number: u32) -> ProductId {
 
 fn details(facts: Value) -> ProductDetails {
     let mut all = json!({"name": "shoe", "in_stock": true, "is_active": true});
-    all.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
+    let Value::Object(facts) = facts else { panic!("facts are members") };
+    all.as_object_mut().unwrap().extend(facts);
     serde_json::from_value(all).unwrap()
 }
 
@@ -157,10 +158,10 @@ fn explanation_gives_the_parts_of_a_score() {
 /// Reads all pages, and changes the products before each of them.
 fn pages(
     index: &mut ProductIndex,
-    first: Search,
+    first: &Search,
     mut change: impl FnMut(&mut ProductIndex, u32),
 ) -> Vec<Answer> {
-    let mut pages = vec![index.search(&first).unwrap()];
+    let mut pages = vec![index.search(first).unwrap()];
     while let Some(next) = pages.last().unwrap().next.clone() {
         change(index, pages.len() as u32);
         let next = Continuation::from_bytes(&next.to_bytes()).unwrap();
@@ -175,7 +176,7 @@ fn pages_are_those_of_one_long_page() {
     let whole = index.search(&Search { limit: 500, ..search("shoe 7") }).unwrap();
     assert_eq!(whole.next, None);
     let first = Search { limit: 25, ..search("shoe 7") };
-    let by_cursor = pages(&mut index, first.clone(), |_, _| {});
+    let by_cursor = pages(&mut index, &first, |_, _| {});
     assert_eq!(by_cursor.len(), 20);
     assert_eq!(by_cursor.iter().flat_map(ids).collect::<Vec<_>>(), ids(&whole));
     let by_offset = (0..20).map(|page| Search { start: PageStart::Offset(page * 25), ..first.clone() });
@@ -191,7 +192,7 @@ fn pages_repeat_and_skip_nothing_while_products_change() {
             let mut index = shop();
             let question = Question::Text(text.to_owned(), mode);
             let first = Search { question, limit: 25, ..search(text) };
-            let pages = pages(&mut index, first, |index, page| {
+            let pages = pages(&mut index, &first, |index, page| {
                 // Better and worse products come, and others change their texts, between all pages.
                 put(index, 1_000 + page, json!({"name": "shoe 7"}));
                 put(index, 499 - page * 3, json!({"name": "shoe 7 shoe"}));
