@@ -188,7 +188,7 @@ async fn lost_parts_of_a_file_are_rebuilt_below_a_running_server() {
     }
     let history = some_history().await;
     let (store, expected) = closed_store(&history).await;
-    for name in Name::ALL {
+    for name in Name::STORED {
         let models = open(&store, &history).await;
         reach(&models, history.head()).await;
         let number = store.numbers(name).await[0];
