@@ -154,7 +154,7 @@ async fn invalid_service_url_is_refused_without_showing_secrets() {
     for flag in ["--game-service-url", "--rating-service-url"] {
         let folder = tempfile::tempdir().unwrap();
         let data = format!("--data={}", folder.path().display());
-        let address = format!("{flag}=https://ann:secret@games.example");
+        let address = format!("{flag}=ftp://ann:secret@games.example");
         let program = crate::support::server::program();
         let refused = std::process::Command::new(program)
             .args(["serve", "--listen=127.0.0.1:0", &data, &address])
