@@ -27,6 +27,7 @@ mod rows;
 pub mod search;
 mod sql;
 mod sql_target;
+mod starter;
 pub mod status;
 mod store;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub mod user;
 pub mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use event_log::clock::Clock;
@@ -43,7 +44,7 @@ use event_log::{EventLog, Log};
 use event_schemas::ids::Position;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use generation::{QueryError, StillBehind};
@@ -54,15 +55,12 @@ pub use sql::postgres::PostgresUrl;
 pub use store::{ReadStore, StoreError};
 
 use feed::Feed;
-use follower::{Control, Followed, Runner, RunnerContext, TargetStore};
-use generation::Slot;
-use live_thread::{AbortOnDrop, LiveThread};
-use projection::Projection;
-use replica::{Replica, ReplicaContext};
+use follower::Control;
+use live_thread::LiveThread;
 use search::ProductSearch;
-use sql_target::SqlTargets;
-use status::{Failure, ProjectionState, ProjectionStatus, StatusTracker};
-use store::{Generations, OpenStore};
+use starter::{RunnerHandle, RunnerStarter};
+use status::ProjectionStatus;
+use store::OpenStore;
 
 registry::read_models! {
     // Variant         name                 projection                           queries
@@ -81,8 +79,6 @@ registry::read_models! {
     ; in memory: Search = "search"
 }
 
-/// The number of requests that a runner's queue holds.
-const REQUESTS_MAX: usize = 16;
 /// The longest time for which a writer waits for the read models.
 const SLOWED_FOR_MAX: Duration = Duration::from_secs(1);
 /// The time that all runners together have for a shutdown.
@@ -138,16 +134,6 @@ struct Inner {
     feed: Feed,
     feed_task: JoinHandle<()>,
     read_only: bool,
-}
-
-/// The process's side of a runner.
-#[derive(Debug)]
-struct RunnerHandle {
-    controls: mpsc::Sender<Control>,
-    tracker: Arc<StatusTracker>,
-    position: watch::Receiver<Option<Position>>,
-    /// Empty after a shutdown.
-    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ReadModels {
@@ -329,127 +315,5 @@ impl ReadModels {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.feed_task.abort();
-    }
-}
-
-/// Starts the runners; holds what all of them share.
-struct RunnerStarter {
-    store: OpenStore,
-    log: Log,
-    clock: Clock,
-    feed: Feed,
-    thread: LiveThread,
-    read_only: bool,
-}
-
-/// What a started projection gives to the queries of its read model.
-struct Served<P: Projection> {
-    /// Where readers find the live generation.
-    slot: Arc<Slot<P::View>>,
-    shared: P::Shared,
-    controls: mpsc::Sender<Control>,
-    log: Log,
-    clock: Clock,
-}
-
-impl RunnerStarter {
-    async fn start<P: Projection>(&self) -> Result<(Served<P>, RunnerHandle), OpenError> {
-        let (shared, slot) = (P::Shared::default(), Arc::new(Slot::new(P::NAME)));
-        let generations = Generations::new(&self.store, P::NAME);
-        let handle = if self.read_only {
-            self.replicate::<P>(generations, shared.clone(), Arc::clone(&slot))
-        } else {
-            let (shared, slot, log) = (shared.clone(), Arc::clone(&slot), self.log.clone());
-            let position = slot.watch();
-            let store = Arc::new(SqlTargets::<P> { generations, shared, slot, log });
-            let followed = Followed { name: P::NAME, categories: P::CATEGORIES, policy: P::STORE };
-            self.follow(followed, P::REVISION, store, position).await?
-        };
-        let controls = handle.controls.clone();
-        let served = Served { slot, shared, controls, log: self.log.clone(), clock: self.clock.clone() };
-        Ok((served, handle))
-    }
-
-    /// Follows the generations that another server writes.
-    fn replicate<P: Projection>(
-        &self,
-        generations: Generations,
-        shared: P::Shared,
-        slot: Arc<Slot<P::View>>,
-    ) -> RunnerHandle {
-        let tracker = Arc::new(StatusTracker::new(P::NAME, P::REVISION, self.clock.now()));
-        let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
-        let position = slot.watch();
-        let context = ReplicaContext {
-            generations,
-            shared,
-            slot,
-            log: self.log.clone(),
-            feed: self.feed.clone(),
-            clock: self.clock.clone(),
-            tracker: Arc::clone(&tracker),
-        };
-        let run = Replica::<P>::new(context).run(control_receiver).boxed();
-        RunnerHandle::spawn(run, P::NAME, controls, tracker, position)
-    }
-
-    async fn follow(
-        &self,
-        followed: Followed,
-        revision: u32,
-        store: Arc<dyn TargetStore>,
-        position: watch::Receiver<Option<Position>>,
-    ) -> Result<RunnerHandle, OpenError> {
-        let name = followed.name;
-        let tracker = Arc::new(StatusTracker::new(name, revision, self.clock.now()));
-        let context = RunnerContext {
-            followed,
-            store,
-            feed: self.feed.clone(),
-            clock: self.clock.clone(),
-            tracker: Arc::clone(&tracker),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let runner = Runner::open(context).await.map_err(|source| OpenError { name, source })?;
-        let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
-        let run = run(runner, control_receiver, self.thread.clone()).boxed();
-        Ok(RunnerHandle::spawn(run, name, controls, tracker, position))
-    }
-}
-
-/// Runs a runner to its end: on the thread of the live read models while it is live.
-async fn run(runner: Runner, controls: mpsc::Receiver<Control>, thread: LiveThread) {
-    let mut running = Some((runner, controls));
-    while let Some((runner, controls)) = running {
-        let is_live = runner.is_live();
-        let run = runner.run(controls).boxed();
-        running = if is_live { thread.run(run).await } else { run.await };
-    }
-}
-
-impl RunnerHandle {
-    fn spawn(
-        run: BoxFuture<'static, ()>,
-        name: Name,
-        controls: mpsc::Sender<Control>,
-        tracker: Arc<StatusTracker>,
-        position: watch::Receiver<Option<Position>>,
-    ) -> Self {
-        let task = Mutex::new(Some(tokio::spawn(supervise(run, name, Arc::clone(&tracker)))));
-        Self { controls, tracker, position, task }
-    }
-}
-
-/// Runs a runner. If it panics, the status reports it.
-async fn supervise(run: BoxFuture<'static, ()>, name: Name, tracker: Arc<StatusTracker>) {
-    let mut run = AbortOnDrop(tokio::spawn(run));
-    if let Err(error) = (&mut run.0).await
-        && error.is_panic()
-    {
-        tracing::error!(projection = %name, %error, "a projection panicked");
-        let failure = Failure::panicked(tracker.position());
-        // A rebuild in progress ended with its runner.
-        tracker.rebuild_failed(failure.clone());
-        tracker.set_state(ProjectionState::Stopped(failure));
     }
 }

@@ -8,7 +8,7 @@ use crate::Name;
 
 /// Defines [`Name`], the queries of [`ReadModels`](crate::ReadModels), and the start of all runners from one table: a line
 /// for each read model with rows, with its name, its projection and its queries, and then the one in memory. The parts of the queries are fields of
-/// [`Served`](crate::Served); after a semicolon, a read model of an earlier line.
+/// [`Served`](crate::starter::Served); after a semicolon, a read model of an earlier line.
 macro_rules! read_models {
     ($($variant:ident = $name:literal:
         $module:ident::$projection:ident => $field:ident: $queries:ident { $($part:ident),* $(; $other:ident)? },
@@ -41,7 +41,7 @@ macro_rules! read_models {
             #[cfg(test)]
             pub(crate) fn ddl(self) -> crate::sql::Ddl {
                 match self {
-                    $(Self::$variant => <$module::$projection as Projection>::DDL,)*
+                    $(Self::$variant => <$module::$projection as crate::projection::Projection>::DDL,)*
                     Self::$memory => crate::sql::Ddl { sqlite: "", postgres: "" },
                 }
             }

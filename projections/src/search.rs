@@ -15,13 +15,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::OpenError;
 use crate::checkpoint::Checkpoint;
 use crate::follower::{Followed, FoundTargets, OpenTarget, StorePolicy, Target, TargetStore};
 use crate::generation::QueryError;
 use crate::projection::Name;
 use crate::sql::SqlError;
+use crate::starter::{RunnerHandle, RunnerStarter};
 use crate::store::StoreError;
-use crate::{OpenError, RunnerHandle, RunnerStarter};
 
 /// Raised when an index of an earlier build would answer differently.
 const REVISION: u32 = 1;

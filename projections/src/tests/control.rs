@@ -87,7 +87,7 @@ async fn status_after(end: impl AsyncFnOnce(&Arc<StatusTracker>)) -> ProjectionS
 async fn panic_of_a_projection_fails_its_rebuild() {
     let panicked = status_after(async |tracker| {
         let run = async { panic!("injected by the test") };
-        crate::supervise(run.boxed(), Name::Jobs, Arc::clone(tracker)).await;
+        crate::starter::supervise(run.boxed(), Name::Jobs, Arc::clone(tracker)).await;
     });
     let status = panicked.await;
     assert_eq!(status.state, ReportedState::Stopped, "{status:?}");

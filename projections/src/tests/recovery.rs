@@ -33,7 +33,8 @@ impl ReadModels {
             task.unwrap().abort();
         }
         // Each task holds its tracker until it has ended.
-        let has_ended = |runner: &crate::RunnerHandle| std::sync::Arc::strong_count(&runner.tracker) == 1;
+        let has_ended =
+            |runner: &crate::starter::RunnerHandle| std::sync::Arc::strong_count(&runner.tracker) == 1;
         super::until(async || self.0.runners.values().all(has_ended)).await;
     }
 }
