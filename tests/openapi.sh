@@ -11,17 +11,9 @@ work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
 
-# A separate virtual environment, kept under target/.
-venv=target/schemathesis
-# After the checkout was moved, the environment names the old path and does not work.
-if ! "$venv/bin/st" --version >/dev/null 2>&1; then
-  rm -rf "$venv"
-  . ./setup.sh
-  # Debian has virtual environments in a separate package.
-  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5'
-fi
+. ./tests/packages.sh
+home=target/schemathesis
+python_packages "$home" schemathesis==4.32.5
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export MATCHBOOK_JWT_SECRET=0123456789abcdef0123456789abcdef
@@ -41,7 +33,7 @@ token=$(target/debug/matchbook token --tenant schemathesis --user tester --role 
 partner=$(target/debug/matchbook token --tenant schemathesis --user partner --ttl 1h)
 
 # The jobs of the dictionary in tests/schemathesis.toml, with work in each.
-python3 - "http://127.0.0.1:$port" "$token" <<'EOF' >"$venv/leases"
+python3 - "http://127.0.0.1:$port" "$token" <<'EOF' >"$home/leases"
 import json, sys, urllib.request
 
 url, token = sys.argv[1:]
@@ -67,7 +59,7 @@ for item in call("POST", "/internal/work/claim", worker)["items"]:
 EOF
 
 # A match between two players.
-python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/games"
+python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$home/games"
 import json, sys, time, urllib.request
 
 url, *players = sys.argv[1:]
@@ -86,10 +78,10 @@ for _ in range(200):
         break
     time.sleep(0.1)
 EOF
-[ -s "$venv/games" ] || { echo "two queued players were not paired" >&2; exit 1; }
+[ -s "$home/games" ] || { echo "two queued players were not paired" >&2; exit 1; }
 
 # Challenges to accept, decline and cancel.
-python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$venv/challenges"
+python3 - "http://127.0.0.1:$port" "$token" "$partner" <<'EOF' >"$home/challenges"
 import json, sys, urllib.request
 
 url, tester, partner = sys.argv[1:]
@@ -100,7 +92,7 @@ for token, opponent in [(tester, "partner"), (partner, "tester")] * 8:
     print(json.dumps(json.load(urllib.request.urlopen(request))["challenge_id"]))
 EOF
 
-"$venv/bin/st" --config-file tests/schemathesis.toml run "http://127.0.0.1:$port/openapi.json" \
+"$home/venv/bin/st" --config-file tests/schemathesis.toml run "http://127.0.0.1:$port/openapi.json" \
   --header "Authorization: Bearer $token" \
   --max-examples "$examples" --seed "$seed" || { tail -n 50 "$work/server.log" >&2; exit 1; }
 kill -0 "$server" || { echo "the server died" >&2; cat "$work/server.log" >&2; exit 1; }

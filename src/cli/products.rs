@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::counted;
 use super::events::progress::ProgressReporter;
 use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, print};
@@ -67,13 +68,13 @@ impl Import {
             });
             print(&report)?;
         } else {
-            print(&format_args!("imported {imported} products in {seconds:.1} s"))?;
+            print(&format_args!("imported {} in {seconds:.1} s", counted(imported, "product", "products")))?;
         }
         if rejected == 0 {
             return Ok(());
         }
-        let message = format!("{rejected} lines were rejected; correct them and import the file again");
-        Err(Failure::Failed(message))
+        let rejected = counted(rejected, "line was", "lines were");
+        Err(Failure::Failed(format!("{rejected} rejected; correct the file and import it again")))
     }
 }
 
@@ -105,9 +106,11 @@ impl Outcome {
         };
         let Some(accepted) = answer.get("accepted").and_then(Value::as_u64) else {
             // A problem, because no line is right.
-            let first = batch.first_line;
-            let errors =
-                vec![format!("no line of the batch from line {first} on: {}", text(answer, "detail"))];
+            let (first, detail) = (batch.first_line, text(answer, "detail"));
+            let errors = vec![match batch.products {
+                1 => format!("line {first}: {detail}"),
+                products => format!("none of the {products} lines from line {first} on is right: {detail}"),
+            }];
             return Self { accepted: 0, rejected: batch.products, errors };
         };
         let mut errors = Vec::new();

@@ -144,6 +144,15 @@ fn by_status(error: &poem::Error) -> Problem {
     }
 }
 
+/// The messages of the standard library about numbers, and what they mean for a caller.
+const NUMBERS: [(&str, &str); 5] = [
+    ("invalid float literal", "must be a number"),
+    ("cannot parse float from empty string", "must be a number"),
+    ("invalid digit found in string", "must be a whole number"),
+    ("cannot parse integer from empty string", "must be a whole number"),
+    ("number too large to fit in target type", "is too large"),
+];
+
 /// A message of poem-openapi without the names of its types, which are unknown to callers.
 fn plain(reason: &str) -> String {
     let reason = reason.split(" (occurred while parsing").next().unwrap_or(reason);
@@ -151,7 +160,10 @@ fn plain(reason: &str) -> String {
         Some((head, tail)) if head.starts_with("failed to parse \"") => tail,
         _ => reason,
     };
-    reason.trim_end_matches('.').replace("verification failed. ", "")
+    match NUMBERS.iter().find(|(message, _)| *message == reason) {
+        Some((_, meaning)) => (*meaning).to_owned(),
+        None => reason.trim_end_matches('.').replace("verification failed. ", ""),
+    }
 }
 
 #[cfg(test)]
@@ -164,8 +176,9 @@ mod tests {
     fn type_names_are_removed_from_messages() {
         assert_eq!(
             plain(r#"failed to parse "integer(uint64)": invalid digit found in string"#),
-            "invalid digit found in string"
+            "must be a whole number"
         );
+        assert_eq!(plain(r#"failed to parse "number(double)": invalid float literal"#), "must be a number");
         assert_eq!(
             plain(r#"Expected input type "string", found 3. (occurred while parsing "Job")"#),
             r#"Expected input type "string", found 3"#
