@@ -1,16 +1,19 @@
 //! The complete HTTP API: write and read routes under one OpenAPI document, its pages, and the layers around them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use commands::Commands;
 use poem::endpoint::make_sync;
+use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::Method;
-use poem::{EndpointExt, IntoResponse, Response, Route};
+use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService};
 use projections::ReadModels;
 use read_api::{ReadApi, RootEndpoint};
 use serde_json::Value;
 use web::caller::{Auth, CallerLimits};
+use web::problem::Problem;
 use web::routes::Routes;
 use web::serve::{Cors, Layers, Settings, layers};
 
@@ -85,15 +88,37 @@ impl Api {
             caller_limits,
             ..Settings::new(auth, routes(&self.document, self.has_commands))
         };
-        let front = self.front.before(move |request| {
+        let has_commands = self.has_commands;
+        let front = self.front.around(move |front, request| {
             let slowdown = slowdown.clone();
             async move {
-                slowdown.apply(request.method()).await;
-                Ok(request)
+                if !changes(request.method()) {
+                    return front.call(request).await;
+                }
+                slowdown.apply().await;
+                let response = front.call(request).await;
+                if has_commands { response } else { response.map_err(no_commands) }
             }
         });
         Ok(layers(front, settings))
     }
+}
+
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// The time after which a server that stands by may have taken over.
+const TAKEN_OVER_AFTER: Duration = Duration::from_secs(1);
+
+/// The error for a command, whose route a server without commands does not have.
+fn no_commands(error: poem::Error) -> poem::Error {
+    if error.is::<NotFoundError>() || error.is::<MethodNotAllowedError>() {
+        let detail = "this server answers only reads; send commands to the server that writes, which is the one without \
+            --read-only, and of those with --standby the one that has the writer lease (see `standby` in /status)";
+        return Problem::unavailable(detail, TAKEN_OVER_AFTER).into();
+    }
+    error
 }
 
 /// Slows writers down before a read model falls further behind than the setting from which the server warns.
@@ -104,11 +129,9 @@ pub(crate) struct Slowdown {
 }
 
 impl Slowdown {
-    async fn apply(&self, method: &Method) {
-        if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            // Writes that are in progress add to the lag.
-            self.models.slow_down(self.lag_warn / 2).await;
-        }
+    async fn apply(&self) {
+        // Writes that are in progress add to the lag.
+        self.models.slow_down(self.lag_warn / 2).await;
     }
 }
 

@@ -45,7 +45,9 @@ async fn second_server_reads_what_the_first_writes() {
     assert_eq!(get_at(&reader, "/jobs", &created["position"]).await["items"][0]["name"], "two");
 
     // It offers no commands.
-    reader.post("/jobs", &json!({ "name": "three" })).await.problem(405);
+    let refused = reader.post("/jobs", &json!({ "name": "three" })).await.problem(503);
+    assert!(refused["detail"].as_str().unwrap().contains("the server that writes"), "{refused}");
+    reader.post("/v1/matchmaking/queue", &json!({ "pool_key": "blitz" })).await.problem(503);
     reader.post("/internal/projections/jobs/rebuild", &json!({})).await.problem(409);
     let document = reader.get("/openapi.json").await.expect(200);
     assert!(document["paths"]["/jobs"].get("post").is_none());
@@ -77,7 +79,7 @@ async fn server_that_stands_by_takes_over_from_a_failed_one() {
     let other = Server::start(&[&log, &store, "--standby"]).await;
     let created = one.post("/jobs", &json!({ "name": "before" })).await.expect(201);
     assert_eq!(get_at(&other, "/jobs", &created["position"]).await["items"][0]["name"], "before");
-    other.post("/jobs", &json!({ "name": "two" })).await.problem(405);
+    other.post("/jobs", &json!({ "name": "two" })).await.problem(503);
 
     // It is stopped and keeps its connections.
     one.signal("STOP");
@@ -97,7 +99,7 @@ async fn server_that_stands_by_takes_over_from_a_failed_one() {
     })
     .await;
     assert_eq!(get_at(&one, "/jobs", &created["position"]).await["items"][0]["name"], "after");
-    one.post("/jobs", &json!({ "name": "three" })).await.problem(405);
+    one.post("/jobs", &json!({ "name": "three" })).await.problem(503);
     assert_eq!(read_model_responses(&one, &job).await, read_model_responses(&other, &job).await);
 
     // It takes over from one that was killed, too.
