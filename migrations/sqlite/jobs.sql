@@ -22,5 +22,11 @@ CREATE TABLE IF NOT EXISTS job_parts (
     PRIMARY KEY (job_id, part)
 ) WITHOUT ROWID;
 
+-- The metadata, options and result of each job that ever had any, as JSON. Lists do not read them.
+CREATE TABLE IF NOT EXISTS job_texts (
+    job_id BLOB PRIMARY KEY,
+    texts  TEXT NOT NULL
+);
+
 -- AFTER THE ROWS.
 CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (tenant, created_at, job_id);

@@ -9,6 +9,7 @@ use domain::job::history::History;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Revision};
 use event_schemas::image_match::ImageMatchEvent;
+use event_schemas::job::JobEvent;
 
 use event_schemas::stream::Category;
 
@@ -16,7 +17,7 @@ use crate::projection::Name;
 use crate::row::{to_json, variant_name};
 use crate::rows::{RowModel, Rows, Table};
 use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
-use overview::{JobOverview, JobPart, LastReport};
+use overview::{JobOverview, JobPart, JobTexts, LastReport};
 pub use queries::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
 pub(crate) const UPSERT: &str = "INSERT INTO jobs \
@@ -26,7 +27,12 @@ pub(crate) const UPSERT: &str = "INSERT INTO jobs \
      overview = excluded.overview, position = excluded.position";
 pub(crate) const UPSERT_PART: &str = "INSERT INTO job_parts (job_id, part, last_report) VALUES ($1, $2, $3) \
      ON CONFLICT (job_id, part) DO UPDATE SET last_report = excluded.last_report";
+pub(crate) const UPSERT_TEXTS: &str = "INSERT INTO job_texts (job_id, texts) VALUES ($1, $2) \
+     ON CONFLICT (job_id) DO UPDATE SET texts = excluded.texts";
 pub(crate) const ONE: &str = "SELECT overview FROM jobs WHERE job_id = $1";
+pub(crate) const TEXTS: &str = "SELECT texts FROM job_texts WHERE job_id = $1";
+pub(crate) const WHOLE: &str = "SELECT overview, texts FROM jobs LEFT JOIN job_texts \
+     ON job_texts.job_id = jobs.job_id WHERE jobs.job_id = $1";
 pub(crate) const PART: &str = "SELECT last_report FROM job_parts WHERE job_id = $1 AND part = $2";
 pub(crate) const LIST: &str = "SELECT overview FROM jobs \
      WHERE tenant = $1 AND (created_at, job_id) < ($2, $3) AND created_at >= $4 \
@@ -36,7 +42,7 @@ pub(crate) const LIST: &str = "SELECT overview FROM jobs \
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, UPSERT_PART, ONE, PART, LIST].map(str::to_owned).into()
+    [UPSERT, UPSERT_PART, UPSERT_TEXTS, ONE, PART, TEXTS, WHOLE, LIST].map(str::to_owned).into()
 }
 
 /// The rows by job.
@@ -91,10 +97,34 @@ impl Table for Parts {
     }
 }
 
+/// The texts of jobs that ever had any.
+#[derive(Debug)]
+pub(crate) struct Texts;
+
+impl Table for Texts {
+    type Key = JobId;
+    type Value = JobTexts;
+    const ONE: &'static str = TEXTS;
+
+    fn key(job: &JobId) -> Vec<Value> {
+        vec![job.0.into()]
+    }
+
+    fn text_bytes(texts: &JobTexts) -> usize {
+        let result = texts.result.as_ref().map_or(0, |result| result.as_str().len());
+        texts.metadata.as_str().len() + texts.options.as_str().len() + result
+    }
+
+    fn write(job: &JobId, texts: Option<&JobTexts>) -> Option<Statement> {
+        Some(Statement::new(UPSERT_TEXTS).bind(job.0).bind(to_json(texts?)))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct JobRows {
     jobs: Rows<Overviews>,
     parts: Rows<Parts>,
+    texts: Rows<Texts>,
 }
 
 /// The jobs of the events, without those that the events create.
@@ -112,6 +142,11 @@ pub(crate) fn existing_jobs(events: &[&Envelope]) -> HashSet<JobId> {
     jobs
 }
 
+/// Whether a job's event can change its result.
+fn changes_result(event: &Event) -> bool {
+    matches!(event, Event::Job(JobEvent::JobCompleted(_) | JobEvent::JobResultExpired(_)))
+}
+
 /// The part that an event reports on.
 fn part(envelope: &Envelope) -> Option<(JobId, JobPart)> {
     let Event::ImageMatch(event) = &envelope.event else { return None };
@@ -120,19 +155,29 @@ fn part(envelope: &Envelope) -> Option<(JobId, JobPart)> {
 
 impl RowModel for JobRows {
     const NAME: Name = Name::Jobs;
-    const REVISION: u32 = 6;
+    const REVISION: u32 = 7;
     const DDL: Ddl = ddl!("jobs");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         self.jobs.load(db, existing_jobs(events)).await?;
         self.parts.load(db, events.iter().filter_map(|envelope| part(envelope))).await?;
+        let results = events.iter().filter(|envelope| changes_result(&envelope.event));
+        self.texts.load(db, results.filter_map(|envelope| envelope.stream.job_id())).await?;
         for envelope in events {
             let Some(job) = envelope.stream.job_id() else { continue };
             match (&envelope.event, self.jobs.change(&job)) {
-                (Event::Job(event), Some(overview)) => overview.apply(envelope, event),
+                (Event::Job(event), Some(overview)) => {
+                    overview.apply(envelope, event);
+                    if changes_result(&envelope.event) {
+                        let mut texts = self.texts.get(&job).cloned().unwrap_or_default();
+                        texts.result = overview.split().result;
+                        set_texts(&mut self.texts, job, texts);
+                    }
+                }
                 (Event::Job(event), None) => {
-                    if let Some(overview) = JobOverview::create(envelope, event) {
+                    if let Some(mut overview) = JobOverview::create(envelope, event) {
+                        set_texts(&mut self.texts, job, overview.split());
                         self.jobs.set(job, Some(overview));
                     }
                 }
@@ -149,20 +194,30 @@ impl RowModel for JobRows {
     fn store(&self, batch: &mut Batch) {
         self.jobs.store(batch);
         self.parts.store(batch);
+        self.texts.store(batch);
     }
 
     fn has_changes(&self) -> bool {
-        self.jobs.has_changes() || self.parts.has_changes()
+        self.jobs.has_changes() || self.parts.has_changes() || self.texts.has_changes()
     }
 
     fn on_stored(&mut self) {
         self.jobs.on_stored();
         self.parts.on_stored();
+        self.texts.on_stored();
     }
 
     fn on_published(&mut self) {
         self.jobs.on_published();
         self.parts.on_published();
+        self.texts.on_published();
+    }
+}
+
+/// Without a row while there were none.
+fn set_texts(rows: &mut Rows<Texts>, job: JobId, texts: JobTexts) {
+    if rows.get(&job).map_or(texts != JobTexts::default(), |before| *before != texts) {
+        rows.set(job, Some(texts));
     }
 }
 

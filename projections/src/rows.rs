@@ -262,9 +262,19 @@ impl<V> Generation<V> {
         name: Name,
         statement: Statement,
     ) -> Result<Option<T>, QueryError> {
-        let row: Option<(String,)> =
+        self.one_row(name, statement, |row| json(name, row)).await
+    }
+
+    /// The value of a row.
+    pub(crate) async fn one_row<R: Row, T>(
+        &self,
+        name: Name,
+        statement: Statement,
+        parse: impl FnOnce(R) -> Result<T, QueryError>,
+    ) -> Result<Option<T>, QueryError> {
+        let row: Option<R> =
             self.db.optional(statement).await.map_err(|error| self.query_error(name, error))?;
-        self.parsed(row.map(|row| json(name, row)).transpose())
+        self.parsed(row.map(parse).transpose())
     }
 }
 

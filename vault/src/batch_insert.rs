@@ -67,11 +67,15 @@ impl Vault {
     pub(super) async fn create_subject(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
         let (reply, inserted) = oneshot::channel();
         if self.pending_subjects.push(PendingSubject { tenant: tenant.clone(), user: user.clone(), reply }) {
-            // On a task of its own, because a caller that disconnects must not leave a transaction half-way.
-            tokio::spawn(self.clone().insert_pending().boxed());
+            self.start_insertion();
         }
         // The sender is dropped only at the end of the process.
         inserted.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
+    }
+
+    /// On a task of its own, because a caller that disconnects must not leave a transaction half-way.
+    fn start_insertion(&self) {
+        tokio::spawn(self.clone().insert_pending().boxed());
     }
 
     async fn insert_pending(self) {

@@ -12,6 +12,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use event_schemas::ids::{SubjectId, Tenant};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
@@ -74,13 +76,16 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError`] if the file cannot be opened, is of a newer version, or was moved into a database.
-    pub async fn open(file: &Path) -> Result<Self, VaultError> {
-        if has_moved(file) {
-            return Err(VaultError::Moved { file: file.to_owned() });
-        }
-        let pool = sqlite::open(file).await?;
-        moved_file::remove_note(file)?;
-        Ok(Self::new(Store::Sqlite(pool)))
+    pub fn open(file: &Path) -> BoxFuture<'_, Result<Self, VaultError>> {
+        let opened = async move {
+            if has_moved(file) {
+                return Err(VaultError::Moved { file: file.to_owned() });
+            }
+            let pool = sqlite::open(file).await?;
+            moved_file::remove_note(file)?;
+            Ok(Self::new(Store::Sqlite(pool)))
+        };
+        opened.boxed()
     }
 
     /// As [`Self::open`], for a file that must exist, because events of its subjects exist.
@@ -102,21 +107,24 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the schema cannot be used, is of a newer version, belongs to another server than the file, or does
     /// not exist although it is expected.
-    pub async fn open_database(
+    pub fn open_database(
         database: PgConnectOptions,
         file: PathBuf,
         is_expected: bool,
-    ) -> Result<Self, VaultError> {
-        let pool = postgres::connect(database);
-        let vault =
-            Self::new(Store::Postgres(Schema { pool, file, is_expected, is_prepared: OnceCell::new() }));
-        match vault.store.prepare().await {
-            Err(error @ VaultError::Unavailable(_)) => {
-                tracing::error!(%error, "the vault could not be opened; this is repeated when it is used");
-                Ok(vault)
+    ) -> BoxFuture<'static, Result<Self, VaultError>> {
+        let opened = async move {
+            let pool = postgres::connect(database);
+            let vault =
+                Self::new(Store::Postgres(Schema { pool, file, is_expected, is_prepared: OnceCell::new() }));
+            match vault.store.prepare().await {
+                Err(error @ VaultError::Unavailable(_)) => {
+                    tracing::error!(%error, "the vault could not be opened; this is repeated when it is used");
+                    Ok(vault)
+                }
+                prepared => prepared.map(|()| vault),
             }
-            prepared => prepared.map(|()| vault),
-        }
+        };
+        opened.boxed()
     }
 
     /// Whether the vault has the subject, which may have been erased.

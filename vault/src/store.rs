@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use event_schemas::ids::{SubjectId, Tenant, UserId};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgPool, Postgres};
 use sqlx::sqlite::{Sqlite, SqlitePool};
 use tokio::sync::OnceCell;
@@ -75,36 +77,47 @@ impl Store {
         }
     }
 
-    pub(crate) async fn find(&self, tenant: &Tenant, user: &UserId) -> Result<Option<Found>, VaultError> {
-        self.prepare().await?;
-        match self {
-            Self::Sqlite(pool) => {
-                let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
-                Ok(query.fetch_optional(pool).await?)
+    /// Boxed, as [`Self::get`] is: otherwise each crate that finds subjects compiles both drivers again.
+    pub(crate) fn find<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        user: &'a UserId,
+    ) -> BoxFuture<'a, Result<Option<Found>, VaultError>> {
+        let found = async move {
+            self.prepare().await?;
+            match self {
+                Self::Sqlite(pool) => {
+                    let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
+                    Ok(query.fetch_optional(pool).await?)
+                }
+                Self::Postgres(schema) => {
+                    let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
+                    within(query.fetch_optional(&schema.pool)).await
+                }
             }
-            Self::Postgres(schema) => {
-                let query = sqlx::query_as(FIND).bind(tenant.as_str()).bind(user.as_str());
-                within(query.fetch_optional(&schema.pool)).await
-            }
-        }
+        };
+        found.boxed()
     }
 
-    pub(crate) async fn get(
-        &self,
-        tenant: &Tenant,
+    pub(crate) fn get<'a>(
+        &'a self,
+        tenant: &'a Tenant,
         subject: SubjectId,
-    ) -> Result<Option<StoredUser>, VaultError> {
-        self.prepare().await?;
-        match self {
-            Self::Sqlite(pool) => {
-                let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
-                Ok(query.fetch_optional(pool).await?)
+    ) -> BoxFuture<'a, Result<Option<StoredUser>, VaultError>> {
+        let got = async move {
+            self.prepare().await?;
+            match self {
+                Self::Sqlite(pool) => {
+                    let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
+                    Ok(query.fetch_optional(pool).await?)
+                }
+                Self::Postgres(schema) => {
+                    let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
+                    within(query.fetch_optional(&schema.pool)).await
+                }
             }
-            Self::Postgres(schema) => {
-                let query = sqlx::query_as(GET).bind(subject.0).bind(tenant.as_str());
-                within(query.fetch_optional(&schema.pool)).await
-            }
-        }
+        };
+        got.boxed()
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx, VaultError> {

@@ -1,6 +1,8 @@
 //! The overview of a job for lists and its page: history and counters, without the details of each request and each
 //! score. So a row stays small, however large the job is.
 
+use std::mem::take;
+
 use domain::image_matching::counters::Counters;
 use domain::image_matching::summary::JobFold;
 use domain::job::history::{History, LastActivity};
@@ -8,7 +10,8 @@ use domain::job::view::{self, JobView};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{RequestId, VideoId};
 use event_schemas::image_match::{Frames, ImageMatchEvent, Totals};
-use event_schemas::job::JobEvent;
+use event_schemas::job::{JobEvent, JobSource};
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,15 @@ pub(crate) struct JobOverview {
     pub(super) history: History,
     pub(super) latest: LastActivity,
     counters: Counters,
+}
+
+/// The data of callers and workers, which can be large. Lists and updates of the counters do without it, so it has rows of
+/// its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct JobTexts {
+    pub(super) metadata: JsonText,
+    pub(super) options: JsonText,
+    pub(super) result: Option<JsonText>,
 }
 
 /// A part of a job on which cumulative reports arrive, so that only the increase is counted.
@@ -78,6 +90,26 @@ impl JobOverview {
     pub(super) fn apply(&mut self, envelope: &Envelope, event: &JobEvent) {
         self.history.apply(event, envelope.metadata.occurred_at, envelope.recorded_at);
         self.latest.observe(envelope);
+    }
+
+    /// Moves the texts out of the overview.
+    pub(super) fn split(&mut self) -> JobTexts {
+        let history = &mut self.history;
+        let options = match &mut history.created.source {
+            Some(JobSource::Video { options, .. }) => take(options),
+            None => JsonText::default(),
+        };
+        JobTexts { metadata: take(&mut history.created.metadata), options, result: history.result.take() }
+    }
+
+    /// Moves the texts back.
+    pub(super) fn join(&mut self, texts: JobTexts) {
+        let history = &mut self.history;
+        if let Some(JobSource::Video { options, .. }) = &mut history.created.source {
+            *options = texts.options;
+        }
+        history.created.metadata = texts.metadata;
+        history.result = texts.result;
     }
 
     /// Counts an event of the job's matching, given the last report on its [`JobPart`]. For an event without one, the

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::overview::JobOverview;
-use super::{LIST, ONE};
+use super::{LIST, WHOLE};
 use crate::generation::{QueryError, Slot};
 use crate::projection::Name;
-use crate::row::{like, variant_name};
+use crate::row::{like, parse_json, variant_name};
 use crate::rows::json;
 use crate::sql::Statement;
 
@@ -74,7 +74,6 @@ impl Jobs {
         limit: u32,
     ) -> Result<JobPage, QueryError> {
         let now = self.clock.now();
-        // The data of callers can be large, so that a page of them would be.
         let view = |overview: JobOverview| {
             overview.view(now).map(|view| JobView { metadata: None, result: None, ..view })
         };
@@ -170,8 +169,14 @@ impl Jobs {
     ) -> Result<Option<(JobOverview, Position)>, QueryError> {
         let generation = self.slot.live()?;
         let position = generation.position();
-        let statement = Statement::new(ONE).bind(job.0);
-        let overview: Option<JobOverview> = generation.one(Name::Jobs, statement).await?;
+        let statement = Statement::new(WHOLE).bind(job.0);
+        let parse = |(overview, texts): (String, Option<String>)| {
+            let mut overview: JobOverview = parse_json(Name::Jobs, &overview)?;
+            let texts = texts.map(|texts| parse_json(Name::Jobs, &texts)).transpose()?;
+            overview.join(texts.unwrap_or_default());
+            Ok(overview)
+        };
+        let overview: Option<JobOverview> = generation.one_row(Name::Jobs, statement, parse).await?;
         let own = overview.filter(|overview| overview.history.tenant == *tenant);
         Ok(own.map(|overview| (overview, position)))
     }
