@@ -14,11 +14,11 @@ const NAMES: [(Service, &str); 3] = [
     ),
     (
         Service::Database,
-        "database|postgres|psycopg|asyncpg|pgbouncer|sqlstate|sqlite|pymysql|access denied for user|sqlalche|mysql|mariadb|mongo|\
+        "database|postgres|psycopg|pgconn|pgx |pq |pqconsume|cassandra|clickhouse|db exception|neo4j|cockroach|asyncpg|pgbouncer|sqlstate|sqlite|pymysql|access denied for user|sqlalche|mysql|mariadb|mongo|\
          pymongo|dynamodb|jdbc|sql server|terminating connection due to|ora 0|deadlock detected|deadlock found|lock wait timeout|\
          statement timeout|too many clients|too many connections|connection slots|\
          could not serialize access|duplicate key value|violates unique constraint|\
-         violates foreign key|deadlock victim|sqlclient|sql client|sqlexception|npgsql|odbc|connection to server at|connection to server on socket|\
+         violates foreign key|deadlock victim|deadlocked on|microsoft sql|mssql|tablespace|ora 1|tns |sqlclient|sql client|sqlexception|npgsql|odbc|connection to server at|connection to server on socket|\
          server closed the connection unexpectedly",
     ),
     (

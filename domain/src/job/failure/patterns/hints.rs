@@ -69,16 +69,17 @@ pub(super) const ROWS: &[Pattern] = &[
     says(FailureCode::InsufficientStorage, "disk space|free space|storage space"),
     says(
         FailureCode::NetworkTimeout,
-        "elapsed|not complete within|did not finish within|expired while waiting",
+        "elapsed|deadline|not complete within|did not finish within|expired while waiting",
     ),
     says(
         FailureCode::ConnectionFailed,
         "connection|socket|websocket|ssl |tls |certificate|handshake|unreachable|disconnected|eof |proxy|\
-         network|upstream server|bad gateway from",
+         upstream server|bad gateway from",
     )
+    .or_near(&[("network", "error errors fail* problem issue trouble interface lost outage")])
     .unless(
-        "max retries exceeded|websocket via|via websocket|setup network|network for sandbox|neural network|\
-         filter network",
+        "max retries exceeded|websocket via|via websocket|setup network|network for sandbox|\
+         neural network|filter network|network for pod|create network|network namespace",
     ),
     says(FailureCode::CorruptMedia, "truncating packet|demux|bitstream|malformed|unreadable|broken frame")
         .unless("json|policy|request|response|html|xml|sql|yaml|url"),

@@ -6,6 +6,8 @@ use super::super::text::Numbering;
 use super::{Pattern, says};
 
 pub(super) const ROWS: &[Pattern] = &[
+    // A lookup that takes too long fails otherwise than a connection.
+    says(FailureCode::DnsFailure, "dial tcp lookup|dial udp lookup"),
     says(
         FailureCode::NetworkTimeout,
         "timed out|timedout|etimedout|esockettimedout|etimeout|time out|gateway time|deadline exceeded|\
@@ -13,10 +15,13 @@ pub(super) const ROWS: &[Pattern] = &[
          didnt respond in time|not respond within|no response within|no response received within|\
          within the specified time|within the timeout|did not properly respond|ping timeout|i o timeout|\
          time limit|too slow|waiting for connection|receive ack in time|while awaiting headers|\
-         execution expired|execution time|took longer|taking longer|timeout of|timeout in data|\
+         execution expired|execution time|timeout occurred|walltime|runlimit|run time limit|took longer|taking longer|timeout of|timeout in data|\
          less than bytes sec|acquire connection from pool",
     )
-    .or_near(&[("response answer reply respond", "within late")])
+    .or_near(&[
+        ("response answer reply respond", "within late"),
+        ("deadline", "exceeded elapsed expired passed missed"),
+    ])
     .or_number(&[
         (Numbering::Errno, &[60, 110, 10060]),
         (Numbering::Windows, &[121, 258, 1460, 10060]),
@@ -43,16 +48,22 @@ pub(super) const ROWS: &[Pattern] = &[
          failed to lookup address|hostname lookup|domain name not found|nodename nor servname|\
          no address associated with|no such host|unknown host|unknownhost|unknown server host|\
          unknown mysql server host|unresolved address|unresolvedaddress|getaddrinfo|gethostbyname|gaierror|\
-         enotfound|eai again|eai noname|eai fail|nxdomain|servfail|eservfail|dns |translate host name|\
+         enotfound|eai again|eai noname|eai fail|nxdomain|servfail|eservfail|translate host name|\
          does not resolve|lookup failed|host not found|failure resolving|server misbehaving|\
          hostname not found|non recoverable failure in name|no answer from dns|enodata|bad address",
     )
     .or_near(&[
         (
             "host hostname hostnames domain dns address",
-            "resolve resolved resolving resolution unresolvable unresolved",
+            "resolve resolved resolving resolution resolvable unresolvable unresolved",
         ),
+        ("bootstrap", "resolvable resolve resolved"),
         ("name", "resolved resolution"),
+        (
+            "dns",
+            "error errors fail* lookup query queries server servers timeout timed unavailable unreachable down \
+             name problem settings response answer probe",
+        ),
         ("host hostname", "found"),
         ("lookup", "host hostname domain dns address timeout tcp udp"),
     ])
@@ -61,7 +72,7 @@ pub(super) const ROWS: &[Pattern] = &[
         (Numbering::Windows, &[11001, 11002, 11003, 11004]),
         (Numbering::Curl, &[5, 6]),
     ])
-    .unless("dns compatible|module|dependency|import|conflict"),
+    .unless("dns compatible|module|dependency|import|conflict|resolve reference"),
     says(
         FailureCode::ConnectionFailed,
         "connection refused|readerror|writeerror|connecterror|protocolerror|connectionerror|\
@@ -100,7 +111,7 @@ pub(super) const ROWS: &[Pattern] = &[
          stream error stream id|received from peer|tls connection|not support tls|not support ssl|\
          communications link|link failure|response ended prematurely|brokers are down|broker is down|\
          incomplete message|incompletemessage|refused stream|http response to https client|\
-         malformed http response|plain text request|plain http request|transport error|transport closed|closed channel exception|\
+         malformed http response|plain text request|plain http request|transport closed|closed channel exception|\
          transport endpoint|peer certificate|first certificate|fatal alert|verify certificate|ssl syscall|\
          eof detected|abruptly|upstream connect|live upstream|hung up|did not receive any response|\
          no response from|failed to respond|stream was reset|end of stream|transport connection|\
@@ -108,7 +119,10 @@ pub(super) const ROWS: &[Pattern] = &[
          empty response|target closed|response not received|no http response|tcp read failed|\
          exception io exception|unavailable io exception|14 unavailable|code unavailable|\
          exception unavailable|received no data|unreachable host|remote host|origin is unreachable|\
-         web server is down|remote peer|from the peer|connection unexpectedly",
+         web server is down|remote peer|from the peer|connection unexpectedly|bad connection|\
+         idle connection|no listener|connection loss|revive channel|on closed connection|channel is not open|\
+         connection is not open|write request body|h2 protocol|protocol error unexpected|reconnect|\
+         typeerror terminated|error aborted $|stale connection|unexpected close|unexpectedly closed|closed unexpectedly|reading from stream|sending to the backend|living connections",
     )
     .or_near(&[
         (
@@ -118,9 +132,10 @@ pub(super) const ROWS: &[Pattern] = &[
         ),
         ("recv receive receiving receiver send sending read reading", "peer disconnected reset"),
         (
-            "server host remote peer broker brokers node daemon upstream",
-            "disconnected unreachable hung refused closed reset",
+            "server host hosts remote peer broker brokers node nodes daemon upstream cluster listener",
+            "disconnected unreachable reachable hung refused closed reset down",
         ),
+        ("broker brokers transport", "fail* unavailable"),
         ("certificate certificates cert", "invalid expired untrusted unknown verify self mismatch"),
         ("network wifi internet", "unreachable down disconnected lost failure unavailable offline"),
     ])
@@ -146,6 +161,8 @@ pub(super) const ROWS: &[Pattern] = &[
     ])
     .or_status(&[521, 523, 525, 526]),
     says(FailureCode::ConnectionFailed, "connection failed|connection is bad").unless("fatal "),
+    // A status shows that the transport works.
+    says(FailureCode::ConnectionFailed, "transport error").unless("transporterror 4|transporterror 5"),
     says(FailureCode::NetworkTimeout, "timeout").unless("lock wait timeout|statement timeout|lock timeout|nowait"),
     // The program is wrong, whatever it works with.
     says(

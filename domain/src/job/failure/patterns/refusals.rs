@@ -16,7 +16,7 @@ pub(super) const ROWS: &[Pattern] = &[
          throughput exceeded|throughput for the table was exceeded|resource exhausted|\
          resource has been exhausted|requests per|calls per|tokens per min|concurrency limit|\
          concurrent request|concurrent connection|concurrent stream|concurrent job|parallel requests|\
-         number of allowed parallel|request capacity|account limit|server busy|usage limit|daily limit|\
+         number of allowed parallel|submit limit|request capacity|account limit|server busy|usage limit|daily limit|\
          hourly limit|monthly limit|weekly limit|per minute limit|per day limit|limit per minute|\
          limit per second|limit per hour|limit per day|over query limit|enhance your calm|flood wait|\
          over limit|spike arrest|exceeded the limit of|making requests too|rejected execution of|sending requests too|\
@@ -40,7 +40,9 @@ pub(super) const ROWS: &[Pattern] = &[
          simultaneous queries|size limit|memory limit|header limit|length limit|recursion limit|heap limit|\
          descriptor limit|depth limit|redirect|retries per request|retry limit|restart limit|backoff limit|\
          context length|context window|token limit|body is larger|payload limit|payload size|\
-         character limit|row limit|file limit|upload limit|time limit|limit the request",
+         character limit|row limit|file limit|upload limit|limit the request|local storage|emptydir|\
+         buffer limit|operations in txn|limit of total fields|time limit|walltime|memlimit|\
+         runlimit|killed mem|memory usage",
     ),
     says(
         FailureCode::ServiceAuthentication,
@@ -92,7 +94,8 @@ pub(super) const ROWS: &[Pattern] = &[
     .or_status(&[401, 402, 407, 419, 498, 511])
     .unless(
         "syntax error|unexpected token|not authorized to perform|unauthorized for user|authorized to access|\
-         unauthorized access|unauthorizedaccess|no such key|foreign key|duplicate key|duplicate entry|\
+         unauthorized access to|unauthorized access exception|unauthorizedaccess|\
+         authorization exception|cluster authorization|not authorized on|no such key|foreign key|duplicate key|duplicate entry|\
          signature of|key error|keyerror",
     ),
     says(FailureCode::ServiceAuthentication, "forbidden")

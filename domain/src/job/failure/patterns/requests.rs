@@ -81,18 +81,19 @@ pub(super) const ROWS: &[Pattern] = &[
             "inaccessible unavailable removed deleted gone exist offline unreachable",
         ),
         (
-            "video videos vod vods clip clips channel broadcast episode user streamer space tweet",
+            "video videos vod vods clip clips channel broadcast episode user streamer space tweet fragment",
             "find found posted",
         ),
     ])
     .unless(
         "format|codec|video stream|audio stream|in file|nats|jetstream|consumer|model|on socket|pubsub|\
-         redis|no such object|no such key|subtitle|caption|transcript|video data|found in video",
+         redis|no such object|no such key|subtitle|caption|transcript|video data|found in video|\
+         data found|found when",
     ),
     says(FailureCode::VideoNotFound, "").or_status_of(None, &[404, 410]).unless(
-        "model|container|docker|image|repository|entry not found|entrynotfound|collection|index not found|\
+        "exchange|queue|topic|subscription|secret|function|model|container|docker|image|repository|entry not found|entrynotfound|collection|index not found|\
          table|database|deployment|namespace|pod |endpoint not|no route|user not|org|assistant|thread|file|\
-         blob|object|bucket|dataset|revision|manifest unknown",
+         blob|object|bucket|dataset|revision|manifest unknown|found false",
     ),
     says(
         FailureCode::UnsupportedVideo,
@@ -106,8 +107,8 @@ pub(super) const ROWS: &[Pattern] = &[
          invalid file type|unsupported mime|requested format is not available|format not available|\
          determine output|protected videos|no video formats found|drm |video is too long|video too long|\
          audio too long|audio is too long|maximum duration|maximum allowed duration|remapped id|\
-         no supported media|no supported video|no supported format|no supported source|\
-         larger than the configured|exceeds the maximum length|exceeds maximum length|longer than|\
+         no supported media|stream is of a different type|no supported video|no supported format|no supported source|\
+         larger than the configured|exceeds the maximum length|exceeds maximum length|\
          maximum content size|maximum file size|maximum allowed size|allowed file size|max file size|\
          maximum upload size|file size limit|size limit exceeded|maximum size|exceeds the limit of|\
          exceeds limit of|payload too large|content too large|entity too large|body too large|\
@@ -118,7 +119,7 @@ pub(super) const ROWS: &[Pattern] = &[
          audio too short|audio is too short|cannot determine format|suitable output format|no decodable|\
          could not find a writer|missing a plug in|missing a plugin|no valid stream|unrecognized media|\
          unrecognised media|patch welcome|not currently supported in container|incompatible with output|\
-         could not find tag for|moviepy error unable to find",
+         could not find tag for|moviepy error unable to find|cannot write mode",
     )
     .or_near(&[
         (
@@ -126,6 +127,8 @@ pub(super) const ROWS: &[Pattern] = &[
             "unsupported unknown unavailable missing unrecognized unrecognised unimplemented",
         ),
         ("audio video file duration upload body media length clip", "exceeds exceed"),
+        ("plugin plugins", "missing required"),
+        ("audio video file files duration media clip clips recording recordings input inputs stream segment", "longer"),
     ])
     .or_status(&[413, 415])
     .or_number(&[(Numbering::Curl, &[63])])

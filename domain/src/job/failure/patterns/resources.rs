@@ -12,7 +12,9 @@ pub(super) const ROWS: &[Pattern] = &[
          access is denied|access denied|accessdenied|access was denied|read only file system|\
          readonly file system|read only filesystem|readonly database|erofs|insufficient privilege|\
          insufficient permission|insufficient access|have permission|not authorized to|not authorised to|\
-         unauthorized for user|unauthorized access|unauthorizedaccess|is not authorized|\
+         unauthorized for user|unauthorized access to|unauthorized access exception|unauthorizedaccess|\
+         authorization exception|cluster authorization|not authorized on|command denied|\
+         no permissions |is not authorized|\
          not allowed to access|permissions violation|noperm |used by another process|requires root|\
          superuser|0x80070005|not permitted to|publickey|is forbidden user|in api group|write access|\
          read access|sufficient permissions|missing permission|access forbidden",
@@ -22,7 +24,7 @@ pub(super) const ROWS: &[Pattern] = &[
             "permission permissions privilege privileges",
             "denied lacks lack insufficient missing required forbidden",
         ),
-        ("access", "denied forbidden insufficient"),
+        ("access", "denied forbidden insufficient refused"),
         ("have has", "permission permissions access privilege privileges"),
     ])
     .or_number(&[
@@ -47,7 +49,7 @@ pub(super) const ROWS: &[Pattern] = &[
          folder not found|cant open read file|check file path|shared object file|\
          could not find a part of the path|entry not found|entrynotfound|does not appear to have a file|\
          not found in path|no such remote file|unable to locate file|input file is empty or missing|\
-         unable to open file|no file found|no files found|not present in cache",
+         unable to open file|no file found|no files found|resource not found $|resource not found 3|not present in cache",
     )
     .or_near(&[("file files directory folder path executable binary", "find missing nonexistent exist")])
     .or_status_of(Some(Service::ObjectStorage), &[404])
@@ -72,7 +74,7 @@ pub(super) const ROWS: &[Pattern] = &[
     )
     .or_near(&[
         (
-            "memory vram ram heap",
+            "memory vram ram heap mem memlimit",
             "exhausted insufficient exceeded low exceeds exceeding smaller allocate allocated allocating \
              enough exceed shortage unavailable full failed",
         ),
@@ -90,11 +92,11 @@ pub(super) const ROWS: &[Pattern] = &[
          table is full|over storage|disk usage exceeded|flood stage|disk watermark|disk error|no free space|\
          not enough storage|disk pressure|low on resource ephemeral|ephemeral local storage|\
          could not extend file|0x80070070|insufficient free space|storage limit|device is full|\
-         file system is full|filesystem is full|tape full",
+         file system is full|filesystem is full|tape full|unable to extend",
     )
     .or_near(&[(
-        "disk storage volume filesystem drive diskspace",
-        "full low exhausted exceeded exceeds insufficient",
+        "disk storage volume filesystem drive diskspace tablespace",
+        "full low exhausted exceeded exceeds insufficient extend",
     )])
     .or_number(&[(Numbering::Errno, &[28, 122]), (Numbering::Windows, &[39, 112])])
     .or_status(&[507])
@@ -105,7 +107,9 @@ pub(super) const ROWS: &[Pattern] = &[
         FailureCode::Unknown,
         "on closed channel|of closed channel|nil channel|too many open files|emfile|enfile|expecting value|\
          expected value at line|eof while parsing|unexpected end of json|unexpected token|json decode error|\
-         jsondecodeerror|invalid json|in json at position|invalid character looking for|shared memory object",
+         jsondecodeerror|invalid json|in json at position|invalid character looking for|shared memory object|\
+         address already in use|eaddrinuse|address in use|port is already|only one usage of each socket|\
+         not found no queue|not found no exchange|precondition failed|resource locked",
     ),
     says(
         FailureCode::CorruptMedia,
@@ -124,7 +128,8 @@ pub(super) const ROWS: &[Pattern] = &[
          non existing pps|buffer exhausted before|end element|bad magic|libpng error|not a valid image|\
          not a valid video|not a valid audio|not a valid media|not a valid jpeg|not a valid png|\
          not a valid spider|ebml|overread|demultiplex|invalid header|invalid bitstream|file is empty|\
-         empty file|zero byte|0 byte file|bomb|could not read frame|failed to read frame|cannot read frame|\
+         empty file|zero byte|0 byte file|bomb|could not read frame|failed to read frame|read video stream|read the video stream|\
+         retrieve frame|cannot read frame|\
          central directory|moov|unreadable|cannot parse header|failed to parse header|checksum error",
     )
     .or_near(&[
@@ -139,14 +144,15 @@ pub(super) const ROWS: &[Pattern] = &[
         "content encoding|header value|header name|jwt|token|url|content unencoding|response|\
          end of file from server|fetch|axios|httpx|json|unicode|codec cant decode|base64|data corruption|\
          http 2|http2|valid integer|valid string|valid number|valid dictionary|valid list|valid identifier|\
-         python|certificate|tls |output file is empty|protocol error",
+         python|certificate|tls |output file is empty|protocol error|server selection|topology|image name",
     ),
     says(
         FailureCode::WorkerStopped,
         "shutdown signal|node shutdown|worker was stopped|shutting down|warm shutdown|interrupted by|\
          sigterm|sigint|signal 15 |signal interrupt|signal term|keyboard interrupt|spot interruption|\
          spot instance interruption|instance terminated|preempted|preemption|evicted|\
-         terminated by signal 15|termination notice|server shutdown|scaled down|draining",
+         terminated by signal 15|termination notice|server shutdown|scaled down|node is draining|draining|drained|scaling activity|task stopped|cordoned|\
+         taint manager",
     )
     .or_exit(&[143, 130, -15, -2])
     .unless("database system is shutting down|admin shutdown|connection|cache|eviction"),
@@ -154,10 +160,12 @@ pub(super) const ROWS: &[Pattern] = &[
         FailureCode::WorkerLost,
         "worker lost|worker was lost|worker died|worker exited|lease ran out|lease expired|killedworker|\
          worker crashed|workers died|workers exited|no heartbeat|missed heartbeat|heartbeat lost|\
-         worker process managed|work horse|job stalled|lost communication with the server",
+         worker process managed|is killed by signal|was killed by signal|work horse|job stalled|lost communication with the server|node is not ready|\
+         nodenotready|posting node status|node failure|node died|nodelost|it was running on died|zombie job|zombie task|\
+         heartbeat missing",
     )
     .or_near(&[(
         "worker workers actor executor executors daemon",
         "lost died crashed dead exited unexpectedly disappeared vanished unresponsive missed",
-    )]),
+    ), ("node kubelet agent", "heartbeat heartbeats")]).unless("amqp|pika|heartbeattimeout"),
 ];
