@@ -101,6 +101,7 @@ fn number_that_is_not_an_integer_gets_a_true_reason() {
     let digits_only = "must be written in digits only, as 100, without a fraction or an exponent";
     assert_eq!(reason("100.0"), digits_only);
     assert_eq!(reason("1e2"), digits_only);
+    assert_eq!(reason("-0"), "must be written as 0, without a sign");
     assert_eq!(reason("1.5"), "must be an integer, not a number with a fraction");
     assert_eq!(reason("18446744073709551616"), "must be at most 4294967295");
     assert_eq!(reason("5000000000"), "must be at most 4294967295");

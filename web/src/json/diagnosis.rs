@@ -237,6 +237,7 @@ fn has_type(ty: &str, value: &Value) -> bool {
 fn wrong_type(schema: &MetaSchema, value: &Value) -> String {
     let number = value.as_f64().filter(|number| schema.ty == "integer" && number.fract() == 0.0);
     match number {
+        Some(0.0) if value.to_string().starts_with('-') => "must be written as 0, without a sign".to_owned(),
         Some(number) => out_of_range(schema, number).unwrap_or_else(|| {
             format!("must be written in digits only, as {number}, without a fraction or an exponent")
         }),
