@@ -18,6 +18,7 @@ use web::problem::Problem;
 
 use super::Tag;
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::media::Image;
 use crate::min_position::MinPosition;
@@ -103,11 +104,18 @@ impl EvidenceRoutes {
         let match_id: ImageMatchId = path::text("match_id", &match_id)?;
         self.api.wait_for_models(&[Name::ImageMatches], min).await?;
         self.api.check_tenant(&caller.tenant, job).await?;
-        let found = self.api.models.image_matches().get(job, &match_id).await;
-        let found = found.map_err(|error| from_query_error(&error))?;
-        let found = found.ok_or_else(|| Problem::not_found("no such match in this job"))?;
-        let reported =
-            found.evidence_path.ok_or_else(|| Problem::not_found("the match has no evidence yet"))?;
+        let get = || async {
+            let found = self.api.models.image_matches().get(job, &match_id).await;
+            found.map_err(|error| from_query_error(&error))
+        };
+        // An image that was attached a moment ago is read, too. A match shares its stream with others.
+        let read = || async { Ok(get().await?.and_then(|found| found.evidence_path)) };
+        let reported = self.api.read_by_id(Name::ImageMatches, &caller.tenant, Origin::Other, read).await?;
+        let Some(reported) = reported else {
+            let is_known = get().await?.is_some();
+            let detail = if is_known { "the match has no evidence yet" } else { "no such match in this job" };
+            return Err(Problem::not_found(detail));
+        };
         let media = self.api.server.media.clone().ok_or_else(|| {
             Problem::not_found("the server has no media folder; set it with --media to serve evidence images")
         })?;

@@ -14,6 +14,7 @@ use domain::search::product_index::{Answer, PageStart, Question, ScoreParts, Sea
 use domain::search::ranking::Mode;
 use domain::search::words::words;
 use event_schemas::ids::{BrandId, MerchantId, Position, ProductCategoryId, ProductId};
+use event_schemas::stream::StreamId;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use projections::Name;
@@ -30,6 +31,7 @@ use web::value::LooseTextId;
 
 use super::{Tag, player_roles};
 use crate::ReadApi;
+use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
 
@@ -312,8 +314,18 @@ impl SearchRoutes {
 
 impl SearchRoutes {
     async fn answer(&self, caller: &Caller, search: Search) -> Result<SearchAnswer, Problem> {
-        let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
-        let answered = answered.map_err(|error| from_query_error(&error))?;
+        let read = || async {
+            let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
+            answered.map_err(|error| from_query_error(&error))
+        };
+        // Only a search for what is similar to a product finds nothing to compare with.
+        let answered = match &search.question {
+            Question::SimilarTo(product) => {
+                let origin = Origin::Stream(StreamId::product(&caller.tenant, product));
+                self.api.read_by_id(Name::Search, &caller.tenant, origin, read).await?
+            }
+            _ => read().await?,
+        };
         let (answer, position) = answered.ok_or_else(|| Problem::not_found("no such product"))?;
         Ok(SearchAnswer::new(&search, answer, position))
     }

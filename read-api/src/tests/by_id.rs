@@ -1,12 +1,16 @@
 //! Objects that were created a moment ago, read by id without their position.
 
+use event_schemas::envelope::Event;
 use event_schemas::ids::ChallengeId;
+use event_schemas::image_match::{ImageMatchEvent, MatchEvidenceAttached};
+use event_schemas::stream::StreamId;
 use projections::Name;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::analysis::analysis_created;
-use super::events::{created, job};
+use super::events::{created, job, match_id};
+use super::evidence::with_image;
 use super::fixture::ReadApiFixture;
 use super::queues::{MATCH, entry_id};
 
@@ -70,6 +74,39 @@ async fn new_queue_entry_is_read_by_its_id_at_once() {
     }
 }
 
+#[tokio::test]
+async fn new_evidence_is_read_by_its_match_at_once() {
+    let attached = MatchEvidenceAttached {
+        match_id: match_id(2),
+        evidence_path: "evidence/1.jpg".to_owned(),
+        replaces: false,
+    };
+    for n in [2, 4] {
+        let fixture = with_image().await;
+        // Of a known match, or with it.
+        pause(&fixture, Name::ImageMatches).await;
+        if n == 2 {
+            let event = Event::ImageMatch(ImageMatchEvent::MatchEvidenceAttached(attached.clone()));
+            fixture.append(StreamId::image_match(job(1), &match_id(2)), &[event]).await;
+        } else {
+            fixture.match_found(job(1), n, 0.5, Some("evidence/1.jpg")).await;
+        }
+        let path = format!("/jobs/{}/matches/{}/evidence", job(1), match_id(n));
+        read_while_behind(&fixture, Name::ImageMatches, &path).await;
+    }
+}
+
+#[tokio::test]
+async fn products_similar_to_a_new_one_are_found_at_once() {
+    let fixture = ReadApiFixture::open().await;
+    for id in 1..=20 {
+        fixture.put_product(id, json!({"name": "Lamp", "category_id": "lamps"})).await;
+        let similar = json!({"product_id": id, "limit": 1});
+        let response = fixture.client.post("/api/v1/search").body_json(&similar).send().await;
+        assert_eq!(response.0.status().as_u16(), 200, "{id}");
+    }
+}
+
 /// The read models stay behind for good here, so that a read that waited would get another response.
 #[tokio::test]
 async fn unknown_id_is_refused_without_waiting() {
@@ -78,7 +115,7 @@ async fn unknown_id_is_refused_without_waiting() {
         pause(&fixture, model).await;
     }
     let other = "other".parse().unwrap();
-    fixture.append_for(&other, event_schemas::stream::StreamId::job(job(2)), &[created(job(2), "x")]).await;
+    fixture.append_for(&other, StreamId::job(job(2)), &[created(job(2), "x")]).await;
     let of_another_tenant = job(2).to_string();
     for id in [UNKNOWN, &of_another_tenant] {
         for path in [

@@ -13,7 +13,7 @@ async fn evidence(fixture: &ReadApiFixture, n: u32) -> TestResponse {
     fixture.get(&format!("/jobs/{}/matches/{}/evidence", job(1), match_id(n))).await
 }
 
-async fn with_image() -> ReadApiFixture {
+pub(super) async fn with_image() -> ReadApiFixture {
     let fixture = ReadApiFixture::open().await;
     fixture.running_job(job(1)).await;
     std::fs::create_dir(fixture.folder.path().join("evidence")).unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fixture::{ReadApiFixture, TestResponse, acme};
 
 impl ReadApiFixture {
-    async fn put_product(&self, id: u32, facts: Value) {
+    pub(super) async fn put_product(&self, id: u32, facts: Value) {
         let mut all = json!({"in_stock": true, "is_active": true});
         all.as_object_mut().unwrap().extend(facts.as_object().unwrap().clone());
         let details: ProductDetails = serde_json::from_value(all).unwrap();
