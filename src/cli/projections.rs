@@ -76,7 +76,7 @@ async fn all(client: &Client) -> Result<Vec<ProjectionStatus>, Failure> {
 fn lines(projection: &ProjectionStatus) -> String {
     let generation = projection.generation.map_or("–".to_owned(), |number| number.to_string());
     let mut lines = format!(
-        "{:<18} {:<11} generation {generation:>3}  position {:>10}  lag {:>8} events",
+        "{:<19} {:<11} generation {generation:>3}  position {:>10}  lag {:>8} events",
         projection.name, projection.state, projection.position.0, projection.lag_events,
     );
     if projection.condition() != Condition::Ok || projection.rebuild.is_some() {

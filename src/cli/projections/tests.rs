@@ -144,16 +144,16 @@ fn list_shows_progress_rebuilds_errors_and_remedies() {
     let retrying = ProjectionStatus { state: ReportedState::Retrying, stop: Some(failure()), ..jobs() };
     let shown = [jobs(), catching_up, retrying, rebuilding(None), rebuilding(Some(failure()))];
     insta::assert_snapshot!(shown.map(|projection| lines(&projection)).join("\n"), @r"
-    jobs               live        generation   1  position        100  lag        0 events
-    jobs               catching_up generation   –  position         43  lag       57 events
+    jobs                live        generation   1  position        100  lag        0 events
+    jobs                catching_up generation   –  position         43  lag       57 events
       being built, 57 events behind the head, 43 %, about 5 s left
       → wait until it has caught up
-    jobs               retrying    generation   1  position        100  lag        0 events
+    jobs                retrying    generation   1  position        100  lag        0 events
       its store failed at position 7, and is retried: the disk is broken
       → replace the disk
-    jobs               live        generation   1  position        100  lag        0 events
+    jobs                live        generation   1  position        100  lag        0 events
       up to date; generation 2 is being built: 43 %, about 5 s left
-    jobs               live        generation   1  position        100  lag        0 events
+    jobs                live        generation   1  position        100  lag        0 events
       up to date; the rebuild of generation 2 failed at position 7: the disk is broken
       → replace the disk
     ");
