@@ -27,7 +27,8 @@ pub(super) const ROWS: &[Pattern] = &[
         FailureCode::PrivateVideo,
         "log in for access|login for access|some audiences|subscribers|members|patrons|premium|sign in to|\
          pay per view|vpn|embargo",
-    ),
+    )
+    .unless("group member|existing members|cluster member|set member"),
     says(
         FailureCode::ServiceAuthentication,
         "credential|password|api key|apikey|oauth|bearer|unauthor|jwt |login|log in|sign in|access token|\

@@ -122,7 +122,7 @@ pub(super) const ROWS: &[Pattern] = &[
          web server is down|remote peer|from the peer|connection unexpectedly|bad connection|\
          idle connection|no listener|connection loss|revive channel|on closed connection|channel is not open|\
          connection is not open|write request body|h2 protocol|protocol error unexpected|reconnect|\
-         typeerror terminated|error aborted $|stale connection|unexpected close|unexpectedly closed|closed unexpectedly|reading from stream|sending to the backend|living connections",
+         typeerror terminated|error aborted $|stale connection|unexpected close|unexpectedly closed|closed unexpectedly|reading from stream|sending to the backend|living connections|configured nodes are available",
     )
     .or_near(&[
         (

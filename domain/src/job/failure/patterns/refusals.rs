@@ -99,5 +99,5 @@ pub(super) const ROWS: &[Pattern] = &[
          signature of|key error|keyerror",
     ),
     says(FailureCode::ServiceAuthentication, "forbidden")
-        .unless("does not have|permission|is forbidden user"),
+        .unless("does not have|permission|is forbidden|read only allow delete"),
 ];

@@ -16,7 +16,7 @@ pub(super) const ROWS: &[Pattern] = &[
          authorization exception|cluster authorization|not authorized on|command denied|\
          no permissions |is not authorized|\
          not allowed to access|permissions violation|noperm |used by another process|requires root|\
-         superuser|0x80070005|not permitted to|publickey|is forbidden user|in api group|write access|\
+         superuser|0x80070005|not permitted to|publickey|is forbidden|in api group|write access|\
          read access|sufficient permissions|missing permission|access forbidden",
     )
     .or_near(&[
@@ -92,7 +92,7 @@ pub(super) const ROWS: &[Pattern] = &[
          table is full|over storage|disk usage exceeded|flood stage|disk watermark|disk error|no free space|\
          not enough storage|disk pressure|low on resource ephemeral|ephemeral local storage|\
          could not extend file|0x80070070|insufficient free space|storage limit|device is full|\
-         file system is full|filesystem is full|tape full|unable to extend",
+         file system is full|filesystem is full|tape full|unable to extend|available disk space",
     )
     .or_near(&[(
         "disk storage volume filesystem drive diskspace tablespace",
@@ -161,7 +161,7 @@ pub(super) const ROWS: &[Pattern] = &[
         "worker lost|worker was lost|worker died|worker exited|lease ran out|lease expired|killedworker|\
          worker crashed|workers died|workers exited|no heartbeat|missed heartbeat|heartbeat lost|\
          worker process managed|is killed by signal|was killed by signal|work horse|job stalled|lost communication with the server|node is not ready|\
-         nodenotready|posting node status|node failure|node died|nodelost|it was running on died|zombie job|zombie task|\
+         nodenotready|posting node status|node failure|node fail |node down|node is down|node died|nodelost|it was running on died|zombie job|zombie task|\
          heartbeat missing",
     )
     .or_near(&[(
