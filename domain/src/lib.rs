@@ -18,6 +18,7 @@ pub mod player;
 pub mod pool;
 pub mod product;
 pub mod rating;
+pub mod recommend;
 pub mod search;
 pub mod user;
 pub mod worker;

@@ -25,26 +25,37 @@ pub struct Popularity {
     days: BTreeMap<i64, i64>,
 }
 
-fn day_of(at: Timestamp) -> i64 {
+pub fn day_of(at: Timestamp) -> i64 {
     at.micros().div_euclid(DAY.as_micros() as i64)
 }
 
 impl Popularity {
     /// Adds the weight of an interaction, or subtracts it if the weight is negative.
     pub fn add(&mut self, weight: i64, at: Timestamp) {
+        self.change(weight, at);
+        if let Some(newest) = self.newest_day() {
+            self.days.retain(|day, _| *day > newest - DAYS_KEPT);
+        }
+    }
+
+    /// The same, but the weights of early days are kept, so that everything can be subtracted again. They do not count.
+    pub fn change(&mut self, weight: i64, at: Timestamp) {
         let day = day_of(at);
         let sum = self.days.entry(day).or_default();
         *sum = sum.saturating_add(weight);
         if *sum == 0 {
             self.days.remove(&day);
         }
-        if let Some(newest) = self.newest_day() {
-            self.days.retain(|day, _| *day > newest - DAYS_KEPT);
-        }
     }
 
-    fn newest_day(&self) -> Option<i64> {
+    pub fn newest_day(&self) -> Option<i64> {
         self.days.last_key_value().map(|(newest, _)| *newest)
+    }
+
+    /// The newest day, and the popularity on it.
+    pub fn on_newest_day(&self) -> Option<(i64, i64)> {
+        let newest = self.newest_day()?;
+        Some((newest, self.on(newest)))
     }
 
     /// The sum of all weights on a day.
@@ -53,7 +64,8 @@ impl Popularity {
             let passed = DAY * u32::try_from((day - since).max(0)).unwrap_or(u32::MAX);
             decayed(*weight, passed, HALF_LIFE)
         };
-        self.days.iter().map(share).fold(0, i64::saturating_add)
+        let first = self.newest_day().map_or(day, |newest| newest - DAYS_KEPT + 1);
+        self.days.range(first..).map(share).fold(0, i64::saturating_add)
     }
 
     /// The popularity on the day of an instant.
@@ -63,12 +75,15 @@ impl Popularity {
 
     /// A number by which products have the order of their popularity on any day. Unpopular ones come last.
     pub fn rank(&self) -> f64 {
-        let Some(newest) = self.newest_day() else { return f64::MIN };
-        let sum = self.on(newest);
+        self.on_newest_day().map_or(f64::MIN, |(day, sum)| Self::rank_of(day, sum))
+    }
+
+    /// The same for a popularity on a day.
+    pub fn rank_of(day: i64, sum: i64) -> f64 {
         if sum <= 0 {
             return f64::MIN;
         }
-        let half_lives = newest as f64 * DAY.as_secs_f64() / HALF_LIFE.as_secs_f64();
+        let half_lives = day as f64 * DAY.as_secs_f64() / HALF_LIFE.as_secs_f64();
         (sum as f64).log2() + half_lives
     }
 }

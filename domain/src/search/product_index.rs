@@ -314,5 +314,6 @@ impl ProductIndex {
     }
 }
 
+mod lookup;
 #[cfg(test)]
 mod tests;

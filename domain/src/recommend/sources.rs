@@ -1,0 +1,91 @@
+//! Everything that the lists of a tenant are made from.
+
+use event_schemas::ids::{ProductId, SubjectId};
+use event_schemas::merchandising::MerchandisingEvent;
+use event_schemas::product::ProductEvent;
+use event_schemas::time::Timestamp;
+use event_schemas::user::UserEvent;
+
+use super::co_visits::Settings;
+use super::signals::Signals;
+use crate::decider::Decider;
+use crate::merchandising::{self, MerchandisingDecider};
+use crate::search::product_index::ProductIndex;
+
+/// The fold of a tenant's products, rules and users. Live lists, those as of an earlier position and the explanation of a
+/// served one use the same fold.
+#[derive(Debug)]
+pub struct ListSources {
+    pub products: ProductIndex,
+    pub signals: Signals,
+    rules: merchandising::State,
+    /// The number in `products` of each product of `signals`, if the catalogue has it.
+    catalogue: Vec<Option<u32>>,
+    /// The number in `signals` of each product of `products`.
+    of_signals: Vec<u32>,
+}
+
+impl Default for ListSources {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl ListSources {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            products: ProductIndex::default(),
+            signals: Signals::new(settings),
+            rules: merchandising::State::default(),
+            catalogue: Vec::new(),
+            of_signals: Vec::new(),
+        }
+    }
+
+    pub fn apply_product(&mut self, event: &ProductEvent) {
+        self.products.apply(event);
+        let id = event.product_id();
+        let Some(number) = self.products.number(id) else { return };
+        let of_signals = self.signals.number_or_new(id);
+        if self.catalogue.len() <= of_signals as usize {
+            self.catalogue.resize(of_signals as usize + 1, None);
+        }
+        self.catalogue[of_signals as usize] = Some(number);
+        if self.of_signals.len() <= number as usize {
+            self.of_signals.push(of_signals);
+        }
+    }
+
+    pub fn apply_user(&mut self, event: &UserEvent, occurred_at: Timestamp) {
+        self.signals.apply(event, occurred_at);
+    }
+
+    pub fn apply_rules(&mut self, event: &MerchandisingEvent, occurred_at: Timestamp) {
+        let rules = std::mem::take(&mut self.rules);
+        self.rules = MerchandisingDecider::evolve(rules, event, occurred_at);
+    }
+
+    /// Removes all that a user did: afterwards every list is that of a fold that never saw the user.
+    pub fn forget(&mut self, subject: SubjectId) {
+        self.signals.forget(subject);
+    }
+
+    pub fn rules(&self) -> &merchandising::State {
+        &self.rules
+    }
+
+    /// The number in the catalogue of a product of the signals.
+    pub(super) fn in_catalogue(&self, of_signals: u32) -> Option<u32> {
+        self.catalogue.get(of_signals as usize).copied().flatten()
+    }
+
+    /// The number in the signals of a product of the catalogue.
+    pub(super) fn in_signals(&self, number: u32) -> u32 {
+        self.of_signals[number as usize]
+    }
+
+    /// The number in the catalogue of a product, if it was ever there.
+    pub(super) fn number(&self, id: &ProductId) -> Option<u32> {
+        self.products.number(id)
+    }
+}

@@ -1,0 +1,69 @@
+//! What recommendations read of an index: products by number, and their vectors.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use event_schemas::ids::ProductId;
+use event_schemas::product::ProductDetails;
+
+use super::super::Scored;
+use super::super::encoder::encode;
+use super::super::exact::dot;
+use super::super::filter::Filter;
+use super::super::fusion::sort_first;
+use super::super::ranking::{Mode, Query};
+use super::{ProductIndex, fields};
+
+impl ProductIndex {
+    /// The number of a product that was ever in the catalogue.
+    pub fn number(&self, id: &ProductId) -> Option<u32> {
+        self.numbers.get(id).copied()
+    }
+
+    pub fn id(&self, number: u32) -> &ProductId {
+        &self.products[number as usize].id
+    }
+
+    pub fn details(&self, number: u32) -> &ProductDetails {
+        &self.products[number as usize].details
+    }
+
+    /// The active products that pass the filter, in ascending order.
+    pub fn passing(&self, filter: &Filter) -> Vec<u32> {
+        self.candidates(filter)
+    }
+
+    /// The vector of a product, of an inactive one too; None if its texts contain no word.
+    pub fn vector(&self, number: u32) -> Option<Cow<'_, [f32]>> {
+        if self.details(number).is_active {
+            return self.texts.vector(number).map(Cow::Borrowed);
+        }
+        encode(&fields(self.details(number))).map(Cow::Owned)
+    }
+
+    /// The cosine similarity of a vector with that of a product.
+    pub fn similarity(&self, vector: &[f32], number: u32) -> Option<f32> {
+        Some(dot(vector, self.texts.vector(number)?))
+    }
+
+    /// The best of the products for a query, in order.
+    pub fn best(&self, query: &str, products: &[u32], count: usize) -> Vec<u32> {
+        let mut ranked = self.rank(Query::Text(query, Mode::Hybrid), products, count);
+        ranked.truncate(count);
+        ranked.into_iter().map(|product| product.number).collect()
+    }
+
+    /// The products whose vectors are nearest, in order.
+    pub fn nearest(&self, vector: &[f32], products: &[u32], count: usize) -> Vec<Scored> {
+        let scored =
+            |number: &u32| Some(Scored { number: *number, score: self.similarity(vector, *number)? });
+        let mut nearest: Vec<Scored> = products.iter().filter_map(scored).collect();
+        sort_first(&mut nearest, count, |one, other| self.by_id(one, other));
+        nearest.truncate(count);
+        nearest
+    }
+
+    pub fn by_id(&self, one: u32, other: u32) -> Ordering {
+        self.id(one).cmp(self.id(other))
+    }
+}
