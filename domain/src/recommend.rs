@@ -9,6 +9,8 @@
 pub mod candidates;
 pub mod co_visits;
 mod diversity;
+#[cfg(test)]
+mod fixture;
 pub mod list;
 pub mod signals;
 pub mod sources;

@@ -243,12 +243,20 @@ impl ListSources {
             (false, true) => weights.collaborative = 1.0,
             (false, false) => {}
         }
-        (joined(&co_visited, &nearest, f64::from(weights.collaborative)), weights)
+        let mut candidates = joined(&co_visited, &nearest);
+        for candidate in &mut candidates {
+            let has_vector =
+                candidate.similarity.is_some() || self.products.vector(candidate.number).is_some();
+            // A product without a vector is ranked by its co-visits alone.
+            let share = if has_vector { f64::from(weights.collaborative) } else { 1.0 };
+            candidate.score = candidate.co_visit_score(share) + candidate.vector_score(share);
+        }
+        (candidates, weights)
     }
 }
 
-/// Joins two rankings by their ranks.
-fn joined(co_visited: &[(u32, Partner)], nearest: &[Scored], share: f64) -> Vec<Candidate> {
+/// The products of two rankings, each once, with their ranks.
+fn joined(co_visited: &[(u32, Partner)], nearest: &[Scored]) -> Vec<Candidate> {
     let mut places: HashMap<u32, usize> = HashMap::with_capacity(co_visited.len());
     let mut candidates = Vec::with_capacity(co_visited.len() + nearest.len());
     for (rank, (number, partner)) in (1..).zip(co_visited) {
@@ -262,9 +270,6 @@ fn joined(co_visited: &[(u32, Partner)], nearest: &[Scored], share: f64) -> Vec<
             Some(place) => candidates[*place].similarity = similarity,
             None => candidates.push(Candidate { similarity, ..Candidate::new(product.number) }),
         }
-    }
-    for candidate in &mut candidates {
-        candidate.score = candidate.co_visit_score(share) + candidate.vector_score(share);
     }
     candidates
 }

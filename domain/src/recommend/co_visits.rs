@@ -163,3 +163,6 @@ fn add<'a>(
         *sum += weight;
     }
 }
+
+#[cfg(test)]
+mod tests;

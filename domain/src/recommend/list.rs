@@ -396,3 +396,6 @@ impl Described<'_> {
         number.map_or_else(|| id.to_string(), |number| self.sources.products.details(number).name.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

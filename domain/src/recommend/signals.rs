@@ -303,3 +303,6 @@ impl Popular {
         (self.order(), id.clone(), number)
     }
 }
+
+#[cfg(test)]
+mod tests;
