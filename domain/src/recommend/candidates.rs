@@ -11,14 +11,15 @@ use super::signals::Interests;
 use super::sources::ListSources;
 use super::{Blend, Request, Weights};
 use crate::search::encoder::{encode, normalised};
+use crate::search::filter::Filter;
 use crate::search::{Field, Scored};
 
 /// The most products of each ranking.
-pub(super) const RANKED_MAX: usize = 1_000;
+pub(super) const RANKED_MAX: usize = 500;
 
-/// With at least so many products that are visited together, the vectors order those only: comparing the vectors of a whole
-/// catalogue takes longer than everything else.
-const ENOUGH: usize = 200;
+/// Among more products, vectors are compared with those only that co-visits or words lead to, if they are enough: comparing
+/// the vectors of a whole catalogue takes longer than everything else.
+const SCANNED_MAX: usize = 2_000;
 
 /// The usual constant of reciprocal rank fusion: the larger, the less the first ranks stand out.
 const K: f64 = 60.0;
@@ -161,8 +162,7 @@ impl ListSources {
     /// The products whose partners are candidates. The product that the list is about counts as its vector does.
     pub(super) fn visited(&self, request: &Request, interests: Interests, weights: &Weights) -> Vec<Visited> {
         let about = request.product_id.as_ref().filter(|_| request.context == ListContext::Similar);
-        let about = about.and_then(|id| self.signals.number(id));
-        let Some(number) = about else { return interests.visited };
+        let Some(number) = about.and_then(|id| self.signals.number(id)) else { return interests.visited };
         let total = f64::from(weights.product) + f64::from(weights.long_term);
         let share = if total > 0.0 { f64::from(weights.product) / total } else { 1.0 };
         let others = interests.visited.iter().map(|one| one.weight.abs()).sum::<f64>().max(f64::MIN_POSITIVE);
@@ -174,10 +174,21 @@ impl ListSources {
             .collect()
     }
 
-    /// The products that are visited together with others and can be in the list, the strongest first.
-    fn co_visited(&self, visited: &[Visited], admission: &mut Admission<'_>) -> Vec<(u32, Partner)> {
+    /// The products that are visited together with others and can be in the list, the strongest first. Of a filtered list
+    /// they are among `passing`.
+    fn co_visited(
+        &self,
+        visited: &[Visited],
+        passing: Option<&[u32]>,
+        admission: &mut Admission<'_>,
+    ) -> Vec<(u32, Partner)> {
         let mut partners = self.signals.partners(visited);
-        partners.retain(|partner| partner.strength > 0.0);
+        partners.retain(|partner| {
+            let passes = |passing: &[u32]| {
+                self.in_catalogue(partner.number).is_some_and(|number| passing.binary_search(&number).is_ok())
+            };
+            partner.strength > 0.0 && passing.is_none_or(passes)
+        });
         let mut ranked = Vec::new();
         let mut rest = &mut partners[..];
         // In parts, because most of the weak ones are never needed.
@@ -192,16 +203,55 @@ impl ListSources {
             }
             let (strongest, weaker) = rest.split_at_mut(count);
             strongest.sort_unstable_by(order);
-            for partner in strongest.iter() {
-                let number = self.in_catalogue(partner.number);
-                if let Some(number) = number.filter(|number| admission.admits(*number)) {
-                    ranked.push((number, *partner));
-                }
-            }
+            let in_catalogue =
+                strongest.iter().filter_map(|partner| Some((self.in_catalogue(partner.number)?, *partner)));
+            let admitted = in_catalogue.filter(|(number, _)| admission.admits(*number));
+            ranked.extend(admitted.take(RANKED_MAX - ranked.len()));
             rest = weaker;
         }
-        ranked.truncate(RANKED_MAX);
         ranked
+    }
+
+    /// The products among which vectors are compared, if not all are, in ascending order: the results of a query, or the
+    /// products that are visited together and those with common words, if they are enough.
+    fn compared(
+        &self,
+        request: &Request,
+        co_visited: &[(u32, Partner)],
+        passing: Option<&[u32]>,
+        admission: &mut Admission<'_>,
+    ) -> Option<Vec<u32>> {
+        let enough = 2 * request.limit;
+        let is_small = passing.map_or(self.products.len(), <[u32]>::len) <= SCANNED_MAX;
+        let text = match request.context {
+            ListContext::Search => request.query.clone(),
+            ListContext::Similar => self.about(request).map(|number| self.products.text(number)),
+            ListContext::Feed | ListContext::Category => None,
+        };
+        let with_words = match &text {
+            Some(text) if !is_small => admission.first(self.products.with_words(text)),
+            _ => Vec::new(),
+        };
+        let mut compared = match request.context {
+            ListContext::Search if with_words.len() < enough => {
+                let query = text.unwrap_or_default();
+                let all = self.products.passing(&request.filter);
+                admission.first(self.products.best(&query, &all, admission.needed()))
+            }
+            ListContext::Search => with_words,
+            _ if is_small || request.blend == Blend::Embedding => return None,
+            _ if co_visited.len() + with_words.len() < enough => return None,
+            _ => co_visited.iter().map(|(number, _)| *number).chain(with_words).collect(),
+        };
+        compared.sort_unstable();
+        compared.dedup();
+        Some(compared)
+    }
+
+    /// The product that a list is about.
+    pub(super) fn about(&self, request: &Request) -> Option<u32> {
+        let id = request.product_id.as_ref().filter(|_| request.context == ListContext::Similar)?;
+        self.number(id)
     }
 
     /// The candidates of a list, in no order, and the weights that were used.
@@ -216,27 +266,27 @@ impl ListSources {
         if request.blend == Blend::Embedding {
             weights.collaborative = 0.0;
         }
-        let results = request.query.as_deref().filter(|_| request.context == ListContext::Search);
-        let results = results.map(|query| {
-            let products = admission.all();
-            let mut best = self.products.best(query, &products, RANKED_MAX);
-            best.sort_unstable();
-            best
-        });
-        let mut co_visited =
-            if weights.collaborative > 0.0 { self.co_visited(visited, admission) } else { Vec::new() };
-        if let Some(results) = &results {
+        let passing = (request.filter != Filter::default()).then(|| self.products.passing(&request.filter));
+        let mut co_visited = if weights.collaborative > 0.0 {
+            self.co_visited(visited, passing.as_deref(), admission)
+        } else {
+            Vec::new()
+        };
+        let compared = self.compared(request, &co_visited, passing.as_deref(), admission);
+        if let Some(results) = compared.as_ref().filter(|_| request.context == ListContext::Search) {
             // Co-visits order the results of a query, and add none.
             co_visited.retain(|(number, _)| results.binary_search(number).is_ok());
         }
-        let nearest = match (&vectors.blend, results) {
+        let nearest = match (&vectors.blend, compared) {
             (None, _) => Vec::new(),
-            (Some(blend), Some(results)) => self.products.nearest(blend, &results, RANKED_MAX),
-            (Some(blend), None) if co_visited.len() >= ENOUGH.max(2 * request.limit) => {
-                let numbers: Vec<u32> = co_visited.iter().map(|(number, _)| *number).collect();
-                self.products.nearest(blend, &numbers, RANKED_MAX)
+            (Some(blend), Some(compared)) => self.products.nearest(blend, &compared, RANKED_MAX),
+            (Some(blend), None) => {
+                let all = passing.unwrap_or_else(|| self.products.passing(&request.filter));
+                let mut nearest = self.products.nearest(blend, &all, admission.needed());
+                nearest.retain(|product| admission.admits(product.number));
+                nearest.truncate(RANKED_MAX);
+                nearest
             }
-            (Some(blend), None) => self.products.nearest(blend, &admission.all(), RANKED_MAX),
         };
         match (co_visited.is_empty(), nearest.is_empty()) {
             (true, _) => weights.collaborative = 0.0,

@@ -55,8 +55,8 @@ fn halved(amount: i64, steps: usize, half_life: u32) -> i64 {
 
 impl Settings {
     /// The weights of co-visits by the number of steps from one to the other, less one.
-    fn weights(&self, neighbours: i64) -> Vec<u64> {
-        let weight = |steps| halved(neighbours, steps, self.half_life).unsigned_abs();
+    fn weights(&self, neighbours: i64) -> Vec<u32> {
+        let weight = |steps| u32::try_from(halved(neighbours, steps, self.half_life)).unwrap_or(0);
         (0..self.window).map(weight).collect()
     }
 
@@ -91,11 +91,18 @@ pub struct Partner {
     contribution: f64,
 }
 
+/// 1 divided by the root of a number of steps.
+pub(super) fn root(steps: usize) -> f32 {
+    (1.0 / (steps.max(1) as f64).sqrt()) as f32
+}
+
 /// The steps of all users and products.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps<'a> {
     pub(super) of_users: &'a [Vec<u32>],
     pub(super) of_products: &'a [Vec<Step>],
+    /// 1 divided by the root of the number of each product's steps.
+    pub(super) roots: &'a [f32],
 }
 
 impl Steps<'_> {
@@ -104,7 +111,7 @@ impl Steps<'_> {
     pub(super) fn partners(&self, visited: &[Visited], settings: &Settings) -> Vec<Partner> {
         let forward = settings.weights(UNIT);
         let backward = settings.weights((UNIT as f64 * settings.backward) as i64);
-        let mut sums = vec![0_u64; self.of_products.len()];
+        let mut sums = vec![0_u32; self.of_products.len()];
         let mut summed: Vec<u32> = Vec::new();
         // The place of each product among the partners, from 1.
         let mut places = vec![0_u32; self.of_products.len()];
@@ -117,14 +124,13 @@ impl Steps<'_> {
                 add(&mut sums, &mut summed, after.iter(), &forward);
                 add(&mut sums, &mut summed, before.iter().rev(), &backward);
             }
-            let visits = last.len() as f64;
+            let share = one.weight / (last.len() as f64).sqrt() / UNIT as f64;
             for number in summed.drain(..) {
-                let sum = std::mem::take(&mut sums[number as usize]) as f64 / UNIT as f64;
+                let sum = std::mem::take(&mut sums[number as usize]);
                 if number == one.number {
                     continue;
                 }
-                let others = self.of_products[number as usize].len() as f64;
-                let contribution = one.weight * sum / (visits * others).sqrt();
+                let contribution = share * f64::from(sum) * f64::from(self.roots[number as usize]);
                 let place = &mut places[number as usize];
                 if *place == 0 {
                     partners.push(Partner { number, strength: 0.0, with: one.number, contribution });
@@ -150,17 +156,17 @@ impl Steps<'_> {
 
 /// Adds the weights of products in the order of their distance.
 fn add<'a>(
-    sums: &mut [u64],
+    sums: &mut [u32],
     summed: &mut Vec<u32>,
     products: impl Iterator<Item = &'a u32>,
-    weights: &[u64],
+    weights: &[u32],
 ) {
     for (number, weight) in products.zip(weights) {
         let sum = &mut sums[*number as usize];
         if *sum == 0 {
             summed.push(*number);
         }
-        *sum += weight;
+        *sum = sum.saturating_add(*weight);
     }
 }
 

@@ -88,8 +88,7 @@ impl<'a> Admission<'a> {
         }
         let excluded = request.exclude.iter().filter_map(|id| sources.number(id));
         reasons.extend(excluded.map(|number| (number, LeftOut::Excluded)));
-        let about = request.product_id.as_ref().filter(|_| request.context == ListContext::Similar);
-        let about = about.and_then(|id| sources.number(id));
+        let about = sources.about(request);
         reasons.extend(about.map(|number| (number, LeftOut::Itself)));
         reasons.extend(banned.iter().map(|number| (*number, LeftOut::Banned)));
         let family = about.and_then(|number| sources.family(number));
@@ -116,11 +115,14 @@ impl<'a> Admission<'a> {
         reason.is_none()
     }
 
-    /// All products that can be in the list, in ascending order.
-    pub(super) fn all(&mut self) -> Vec<u32> {
-        let mut products = self.sources.products.passing(self.filter);
-        products.retain(|number| self.admits(*number));
-        products
+    /// The first products of a ranking that can be in the list.
+    pub(super) fn first(&mut self, ranked: Vec<u32>) -> Vec<u32> {
+        ranked.into_iter().filter(|number| self.admits(*number)).take(RANKED_MAX).collect()
+    }
+
+    /// The number of products of a ranking that are needed, because some cannot be in the list.
+    pub(super) fn needed(&self) -> usize {
+        2 * RANKED_MAX + self.reasons.len()
     }
 
     /// Leaves the product out because another one of its family is in the list.
@@ -189,10 +191,7 @@ impl ListSources {
             (false, 1.0) if vectors.blend.is_none() => Strategy::CoVisits,
             _ => Strategy::Joined,
         };
-        // Variants collapse, so that twice as many can be needed.
-        if ranked.len() < 2 * limit {
-            self.add_popular(&mut ranked, strategy, &mut admission);
-        }
+        self.add_popular(&mut ranked, limit, strategy, &mut admission);
         for candidate in &mut ranked {
             candidate.score *= effects.boosts.get(&candidate.number).copied().unwrap_or(1.0);
         }
@@ -219,28 +218,61 @@ impl ListSources {
         Ok(Recommendation { items, strategy, weights_used: used, fallback, left_out: admission.counts() })
     }
 
-    /// Adds the most popular products behind those that the signals found.
-    fn add_popular(&self, ranked: &mut Vec<Candidate>, strategy: Strategy, admission: &mut Admission<'_>) {
-        let known: HashSet<u32> = ranked.iter().map(|candidate| candidate.number).collect();
-        let share = if strategy == Strategy::Popularity { 1.0 } else { FILLING };
-        let mut add = |rank: usize, number: u32| {
-            let score = share * vote(rank);
-            ranked.push(Candidate { score, is_popular: true, ..Candidate::new(number) });
-        };
-        if *admission.filter == Filter::default() {
-            let numbers = self.signals.most_popular().filter_map(|number| self.in_catalogue(number));
-            let numbers = numbers.filter(|number| !known.contains(number) && admission.admits(*number));
-            (1..).zip(numbers.take(RANKED_MAX)).for_each(|(rank, number)| add(rank, number));
+    /// Adds the most popular products behind those that the signals found, unless these suffice.
+    fn add_popular(
+        &self,
+        ranked: &mut Vec<Candidate>,
+        limit: usize,
+        strategy: Strategy,
+        admission: &mut Admission<'_>,
+    ) {
+        let families: HashSet<Option<&ProductId>> =
+            ranked.iter().map(|candidate| self.family(candidate.number)).collect();
+        if families.len() >= limit {
             return;
         }
-        let mut numbers: Vec<u32> = admission.all();
-        numbers.retain(|number| !known.contains(number));
-        numbers.sort_by_cached_key(|number| {
-            // The first in the order of popularity are those with the largest number.
-            let rank = self.signals.popularity_order(self.in_signals(*number));
-            (rank, self.products.id(*number).clone())
-        });
-        (1..).zip(numbers.into_iter().take(RANKED_MAX)).for_each(|(rank, number)| add(rank, number));
+        let numbers = if *admission.filter == Filter::default() {
+            let all = self.signals.most_popular().filter_map(|number| self.in_catalogue(number));
+            self.best_of_families(all, ranked, families, admission)
+        } else {
+            let mut passing = self.products.passing(admission.filter);
+            passing.sort_by_cached_key(|number| {
+                let order = self.signals.popularity_order(self.in_signals(*number));
+                (order, self.products.id(*number).clone())
+            });
+            self.best_of_families(passing.into_iter(), ranked, families, admission)
+        };
+        let share = if strategy == Strategy::Popularity { 1.0 } else { FILLING };
+        ranked.extend((1..).zip(numbers).map(|(rank, number)| {
+            let score = share * vote(rank);
+            Candidate { score, is_popular: true, ..Candidate::new(number) }
+        }));
+    }
+
+    /// The first products that can be in the list, one of each family that is not ranked.
+    fn best_of_families<'a>(
+        &'a self,
+        numbers: impl Iterator<Item = u32>,
+        ranked: &[Candidate],
+        mut families: HashSet<Option<&'a ProductId>>,
+        admission: &mut Admission<'_>,
+    ) -> Vec<u32> {
+        let known: HashSet<u32> = ranked.iter().map(|candidate| candidate.number).collect();
+        let mut best = Vec::new();
+        for number in numbers {
+            if best.len() == RANKED_MAX {
+                break;
+            }
+            if known.contains(&number) || !admission.admits(number) {
+                continue;
+            }
+            if families.insert(self.family(number)) {
+                best.push(number);
+            } else {
+                admission.leave_out_variant(number);
+            }
+        }
+        best
     }
 
     /// The pinned products that can be in the list, as candidates, by place.

@@ -12,7 +12,7 @@ use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::time::Timestamp;
 use event_schemas::user::{InteractionRecorded, InteractionType, UserEvent};
 
-use super::co_visits::{Partner, Settings, Step, Steps, Visited};
+use super::co_visits::{Partner, Settings, Step, Steps, Visited, root};
 use crate::product::popularity::{Popularity, day_of};
 use crate::user::profile::{Activity, LONG_TERM_HALF_LIFE, UNIT, decayed, half_life, weight};
 
@@ -66,6 +66,8 @@ pub struct Signals {
     /// The products of each user's steps.
     steps_of_users: Vec<Vec<u32>>,
     steps_of_products: Vec<Vec<Step>>,
+    /// 1 divided by the root of the number of each product's steps.
+    roots: Vec<f32>,
 }
 
 /// The interests of a user at an instant.
@@ -91,6 +93,7 @@ impl Signals {
             of_users: Vec::new(),
             steps_of_users: Vec::new(),
             steps_of_products: Vec::new(),
+            roots: Vec::new(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Signals {
         self.popular.push(Popular::default());
         self.by_popularity.insert(Popular::default().rank(id, number));
         self.steps_of_products.push(Vec::new());
+        self.roots.push(root(0));
         number
     }
 
@@ -143,6 +147,7 @@ impl Signals {
             let index = u32::try_from(steps.len()).expect("memory holds fewer steps");
             steps.push(product);
             self.steps_of_products[product as usize].push(Step { user, index });
+            self.roots[product as usize] = root(self.steps_of_products[product as usize].len());
         }
     }
 
@@ -175,6 +180,7 @@ impl Signals {
         let forgotten = std::mem::take(&mut self.of_users[user as usize]);
         for product in std::mem::take(&mut self.steps_of_users[user as usize]) {
             self.steps_of_products[product as usize].retain(|step| step.user != user);
+            self.roots[product as usize] = root(self.steps_of_products[product as usize].len());
         }
         for Interaction { at, product, weight, .. } in forgotten.interactions {
             self.change_popularity(product, -i64::from(weight), at);
@@ -221,7 +227,11 @@ impl Signals {
 
     /// The products that are visited together with others, in no order.
     pub fn partners(&self, visited: &[Visited]) -> Vec<Partner> {
-        let steps = Steps { of_users: &self.steps_of_users, of_products: &self.steps_of_products };
+        let steps = Steps {
+            of_users: &self.steps_of_users,
+            of_products: &self.steps_of_products,
+            roots: &self.roots,
+        };
         steps.partners(visited, &self.settings)
     }
 

@@ -46,6 +46,21 @@ impl ProductIndex {
         Some(dot(vector, self.texts.vector(number)?))
     }
 
+    /// The name of a product with its brand and category.
+    pub fn text(&self, number: u32) -> String {
+        let details = self.details(number);
+        let parts = [Some(&details.name), details.brand_name.as_ref(), details.category_name.as_ref()];
+        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The active products that contain whole words of a text, those with the rarest and most words first.
+    pub fn with_words(&self, text: &str) -> Vec<u32> {
+        let hits = self.texts.lexical().search(text).into_iter().filter(|hit| hit.whole_words > 0);
+        let mut hits: Vec<Scored> = hits.map(|hit| Scored { number: hit.number, score: hit.score }).collect();
+        sort_first(&mut hits, usize::MAX, |one, other| self.by_id(one, other));
+        hits.into_iter().map(|hit| hit.number).collect()
+    }
+
     /// The best of the products for a query, in order.
     pub fn best(&self, query: &str, products: &[u32], count: usize) -> Vec<u32> {
         let mut ranked = self.rank(Query::Text(query, Mode::Hybrid), products, count);
