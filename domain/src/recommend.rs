@@ -2,16 +2,17 @@
 //!
 //! [`sources::ListSources`] is the fold of a tenant's events that all lists are made from: the products, the merchandising
 //! rules, and the [`signals`] of its users. [`co_visits`] says which products are visited by the same users, close to
-//! each other; [`candidates`] joins that ranking with the vectors of texts, and [`list`] applies the rules of
+//! each other; `candidates.rs` joins that ranking with the vectors of texts, and `list.rs` applies the rules of
 //! a list. A list is a pure function of the fold, the request and an instant, so the same events give the same list
 //! again: live, as of an earlier position, and when a served list is explained.
 
-pub mod candidates;
+mod admission;
+mod candidates;
 pub mod co_visits;
 mod diversity;
 #[cfg(test)]
 mod fixture;
-pub mod list;
+mod list;
 pub mod signals;
 pub mod sources;
 

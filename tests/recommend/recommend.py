@@ -123,8 +123,8 @@ VARIANTS = [
     ({}, {"blend": "embedding"}),
     *(({}, {"collaborative": share}) for share in [0.5, 0.8, 0.9, 0.95, 0.98, 1]),
     *(({name: value}, {"collaborative": 1}) for name, values in {
-        "window": [20, 30, 70, 100], "half_life": [10, 30, 50], "backward": [0, 0.3, 0.7, 1], "steps_max": [50, 100, 300, 10_000],
-        "visited_max": [5, 10, 50], "visited_half_life": [2, 3, 8, 20],
+        "window": [20, 30, 70, 100], "half_life": [10, 30, 50], "backward": [0, 0.3, 0.5, 0.7, 1], "steps_max": [50, 100, 300, 10_000],
+        "visited_max": [5, 10, 50], "visited_half_life": [2, 3, 5, 8, 20],
     }.items() for value in values),
 ]
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use event_schemas::user::ListContext;
 
+use super::admission::Admission;
 use super::co_visits::{Partner, Visited};
-use super::list::Admission;
 use super::signals::Interests;
 use super::sources::ListSources;
 use super::{Blend, Request, Weights};

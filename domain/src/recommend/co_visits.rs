@@ -2,8 +2,8 @@
 //!
 //! The steps of a user are the products that the user interacted with, in the order of the log. Two steps of a user within
 //! [`Settings::window`] are a co-visit of their products. It counts the less, the more steps are between them, and less
-//! for the product that came first ([`Settings::backward`]). The strength of a pair is the sum of its co-visits divided
-//! by the roots of both products' numbers of steps, so that a product is not a partner of all others only because
+//! for the product that came first ([`Settings::backward`]). The strength of a partner is the sum of its co-visits divided
+//! by roots of both products' numbers of steps, so that a product is not a partner of all others only because
 //! everyone visits it.
 //!
 //! No sum is stored. A product has the list of its steps, and a strength is computed from the last
@@ -36,10 +36,10 @@ impl Default for Settings {
         Self {
             window: 50,
             half_life: 20,
-            backward: 0.5,
+            backward: 0.4,
             steps_max: 200,
             visited_max: 20,
-            visited_half_life: 5,
+            visited_half_life: 4,
         }
     }
 }
@@ -91,9 +91,11 @@ pub struct Partner {
     contribution: f64,
 }
 
-/// 1 divided by the root of a number of steps.
-pub(super) fn root(steps: usize) -> f32 {
-    (1.0 / (steps.max(1) as f64).sqrt()) as f32
+/// What the co-visits of a partner with so many steps count: less than a square root takes away, so that popular ones stay
+/// ahead of equal ones. By square roots only, which have the same bits on every machine.
+pub(super) fn damping(steps: usize) -> f32 {
+    let fourth = (steps.max(1) as f64).sqrt().sqrt();
+    (1.0 / (fourth * fourth.sqrt())) as f32
 }
 
 /// The steps of all users and products.
@@ -101,8 +103,8 @@ pub(super) fn root(steps: usize) -> f32 {
 pub(super) struct Steps<'a> {
     pub(super) of_users: &'a [Vec<u32>],
     pub(super) of_products: &'a [Vec<Step>],
-    /// 1 divided by the root of the number of each product's steps.
-    pub(super) roots: &'a [f32],
+    /// The [`damping`] of each product.
+    pub(super) damping: &'a [f32],
 }
 
 impl Steps<'_> {
@@ -130,7 +132,7 @@ impl Steps<'_> {
                 if number == one.number {
                     continue;
                 }
-                let contribution = share * f64::from(sum) * f64::from(self.roots[number as usize]);
+                let contribution = share * f64::from(sum) * f64::from(self.damping[number as usize]);
                 let place = &mut places[number as usize];
                 if *place == 0 {
                     partners.push(Partner { number, strength: 0.0, with: one.number, contribution });

@@ -12,7 +12,7 @@ use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::time::Timestamp;
 use event_schemas::user::{InteractionRecorded, InteractionType, UserEvent};
 
-use super::co_visits::{Partner, Settings, Step, Steps, Visited, root};
+use super::co_visits::{Partner, Settings, Step, Steps, Visited, damping};
 use crate::product::popularity::{Popularity, day_of};
 use crate::user::profile::{Activity, LONG_TERM_HALF_LIFE, UNIT, decayed, half_life, weight};
 
@@ -66,19 +66,21 @@ pub struct Signals {
     /// The products of each user's steps.
     steps_of_users: Vec<Vec<u32>>,
     steps_of_products: Vec<Vec<Step>>,
-    /// 1 divided by the root of the number of each product's steps.
-    roots: Vec<f32>,
+    damping: Vec<f32>,
 }
+
+/// The weights of products, by number.
+pub type ProductWeights = Vec<(u32, i64)>;
 
 /// The interests of a user at an instant.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interests {
     /// The products that the user visited last, the last one first.
     pub visited: Vec<Visited>,
-    /// The weights of products over all sessions, by number. Negative ones push away.
-    pub long_term: Vec<(u32, i64)>,
+    /// The weights of products over all sessions. Negative ones push away.
+    pub long_term: ProductWeights,
     /// The weights of products in the current session.
-    pub session: Vec<(u32, i64)>,
+    pub session: ProductWeights,
 }
 
 impl Signals {
@@ -93,7 +95,7 @@ impl Signals {
             of_users: Vec::new(),
             steps_of_users: Vec::new(),
             steps_of_products: Vec::new(),
-            roots: Vec::new(),
+            damping: Vec::new(),
         }
     }
 
@@ -108,7 +110,7 @@ impl Signals {
         self.popular.push(Popular::default());
         self.by_popularity.insert(Popular::default().rank(id, number));
         self.steps_of_products.push(Vec::new());
-        self.roots.push(root(0));
+        self.damping.push(damping(0));
         number
     }
 
@@ -147,7 +149,7 @@ impl Signals {
             let index = u32::try_from(steps.len()).expect("memory holds fewer steps");
             steps.push(product);
             self.steps_of_products[product as usize].push(Step { user, index });
-            self.roots[product as usize] = root(self.steps_of_products[product as usize].len());
+            self.damping[product as usize] = damping(self.steps_of_products[product as usize].len());
         }
     }
 
@@ -180,7 +182,7 @@ impl Signals {
         let forgotten = std::mem::take(&mut self.of_users[user as usize]);
         for product in std::mem::take(&mut self.steps_of_users[user as usize]) {
             self.steps_of_products[product as usize].retain(|step| step.user != user);
-            self.roots[product as usize] = root(self.steps_of_products[product as usize].len());
+            self.damping[product as usize] = damping(self.steps_of_products[product as usize].len());
         }
         for Interaction { at, product, weight, .. } in forgotten.interactions {
             self.change_popularity(product, -i64::from(weight), at);
@@ -230,7 +232,7 @@ impl Signals {
         let steps = Steps {
             of_users: &self.steps_of_users,
             of_products: &self.steps_of_products,
-            roots: &self.roots,
+            damping: &self.damping,
         };
         steps.partners(visited, &self.settings)
     }
@@ -260,8 +262,8 @@ impl Signals {
     }
 }
 
-/// The weights of products over all sessions, and in the latest session if it is active, by number.
-fn profile(interactions: &[Interaction], now: Timestamp) -> (Vec<(u32, i64)>, Vec<(u32, i64)>) {
+/// The weights of products over all sessions, and in the latest session if it is active.
+fn profile(interactions: &[Interaction], now: Timestamp) -> (ProductWeights, ProductWeights) {
     let mut activity: Option<Activity> = None;
     let mut long_term: BTreeMap<u32, i64> = BTreeMap::new();
     // With the number of the session.

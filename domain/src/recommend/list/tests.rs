@@ -1,9 +1,9 @@
-use event_schemas::merchandising::Rule;
+use event_schemas::merchandising::{Rule, RuleEffect};
 use event_schemas::user::{InteractionRecorded, InteractionType};
 use serde_json::json;
 
 use super::super::fixture::{Shop, feed, ids, interaction, now, rule, similar, user};
-use super::super::{Blend, LIMIT_MAX};
+use super::super::{Blend, LIMIT_MAX, LeftOut};
 use super::*;
 use crate::scenario::{at, id};
 
