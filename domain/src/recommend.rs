@@ -103,7 +103,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The default weights. The shares of co-visits are explained in `docs/decisions/0018-recommendations-from-co-visits.md`.
+    /// The default weights. The shares of co-visits are explained in `docs/decisions/0019-recommendations-from-co-visits.md`.
     pub fn of(context: ListContext) -> Self {
         let none = Self::default();
         match context {
