@@ -4,7 +4,7 @@
 //! [`Settings::window`] are a co-visit of their products. It counts the less, the more steps are between them, and less
 //! for the product that came first ([`Settings::backward`]). The strength of a partner is the sum of its co-visits divided
 //! by roots of both products' numbers of steps, so that a product is not a partner of all others only because
-//! everyone visits it.
+//! it is popular.
 //!
 //! No sum is stored. A product has the list of its steps, and a strength is computed from the last
 //! [`Settings::steps_max`] of them when it is needed. So an interaction costs the same however many co-visits it makes,

@@ -36,7 +36,7 @@ fn products_beyond_the_window_are_no_partners() {
 }
 
 #[test]
-fn product_that_everyone_visits_is_a_weaker_partner() {
+fn popular_product_is_a_weaker_partner() {
     let mut shop = Shop::default();
     shop.visit(1, &["a", "everywhere", "rare"]);
     for number in 2..10 {

@@ -111,7 +111,7 @@ fn similar_products_do_not_contain_the_product_itself() {
 }
 
 #[test]
-fn product_that_nobody_visited_has_similar_ones_by_its_text() {
+fn unvisited_product_has_similar_ones_by_its_text() {
     let mut shop = Shop::default();
     for (product, name) in [("a", "red running shoes"), ("b", "blue running shoes"), ("c", "kettle")] {
         shop.put(product, json!({"name": name}));
