@@ -18,6 +18,8 @@ struct Product {
     images: Vec<Image>,
     note: Option<String>,
     data: Option<BTreeMap<String, Value>>,
+    /// A description makes the schema of a member a list of two.
+    cover: Option<Image>,
 }
 
 fn errors(text: &str) -> Vec<(String, String)> {
@@ -36,6 +38,17 @@ fn error(text: &str) -> (String, String) {
 fn valid_body_is_parsed() {
     let product: Product = parse(br#"{"product_id": "a", "images": [{"img_id": "x", "width": 1}]}"#).unwrap();
     assert_eq!(product.images, [Image { img_id: "x".into(), width: 1 }]);
+}
+
+#[test]
+fn object_with_a_description_is_read_with_its_members() {
+    let product: Product =
+        parse(br#"{"product_id": "a", "images": [], "cover": {"img_id": "x", "width": 1, "more": 2}}"#)
+            .unwrap();
+    assert_eq!(product.cover, Some(Image { img_id: "x".into(), width: 1 }));
+    let wrong = r#"{"product_id": "a", "images": [], "cover": {"img_id": "x", "width": -1}}"#;
+    assert_eq!(error(wrong).0, "cover.width");
+    assert_eq!(parse::<Product>(br#"{"product_id": "a", "images": [], "cover": null}"#).unwrap().cover, None);
 }
 
 #[test]

@@ -107,6 +107,12 @@ impl<'a> Diagnosis<'a> {
         match schema {
             MetaSchemaRef::Inline(schema) => match schema.all_of.as_slice() {
                 [only] if schema.ty.is_empty() && !schema.nullable => self.resolve(only),
+                // A member with a description of its own: without its members, an object would be read as an empty one.
+                [described @ MetaSchemaRef::Reference(_), MetaSchemaRef::Inline(words)]
+                    if schema.ty.is_empty() && words.properties.is_empty() =>
+                {
+                    self.resolve(described).filter(|of| of.ty == "object").or(Some(schema))
+                }
                 _ => Some(schema),
             },
             MetaSchemaRef::Reference(name) => self.registry.schemas.get(name),
