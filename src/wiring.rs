@@ -14,11 +14,14 @@ use domain::lease::LeaseTerms;
 use event_log::clock::{Clock, Ids};
 use event_log::{EventLog, Log};
 use event_log_embedded::{EmbeddedLog, Stopped};
+use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::media::MediaFolder;
-use read_api::server::{Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ServerInfo};
+use read_api::server::{
+    Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ListRecorder, ServerInfo,
+};
 use read_api::subjects::SubjectDirectory;
 use vault::Vault;
 use web::caller::Auth;
@@ -157,6 +160,7 @@ fn server(
             .map_or_else(Vec::new, |commands| vec![work_board(commands), matchmaking(commands)]),
         breakers: commands.map_or_else(|| Breakers::new(|_| Vec::new()), breakers),
         last_seen: commands.map_or_else(|| LastSeen::new(|_, _| None), last_seen),
+        lists: commands.map(list_recorder),
         subjects: SubjectDirectory::new(vault),
         media,
     }
@@ -254,6 +258,14 @@ fn breakers(commands: &Commands) -> Breakers {
 fn last_seen(commands: &Commands) -> LastSeen {
     let commands = commands.clone();
     LastSeen::new(move |tenant, worker_id| commands.last_seen(tenant, worker_id))
+}
+
+fn list_recorder(commands: &Commands) -> ListRecorder {
+    let commands = commands.clone();
+    ListRecorder::new(move |caller, trace, lists| {
+        let commands = commands.clone();
+        async move { commands.record_lists(&caller, trace, lists).await }.boxed()
+    })
 }
 
 fn work_board(commands: &Commands) -> Component {

@@ -1,9 +1,11 @@
-//! The commands of the catalogue: products, the feedback of users on them, and the merchandising rules of lists.
+//! The commands of the catalogue: products, the feedback of users on them, the lists that users get, and the merchandising
+//! rules of lists.
 //!
 //! Each product and each user is a stream of its own, so a batch is one command for each of its streams: [`batches`]
 //! executes them. Start reading at the [`routes`].
 
 mod batches;
+mod lists;
 pub mod routes;
 
 use std::sync::Arc;

@@ -21,12 +21,16 @@ use std::time::Duration;
 
 use domain::breaker::CircuitState;
 use domain::lease::LeaseTerms;
+use domain::user::ComputedList;
 use event_log::Log;
 use event_log::clock::{Clock, Ids};
-use event_schemas::ids::{Tenant, WorkerId};
+use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
 use tokio::task::JoinHandle;
 use vault::Vault;
+use web::caller::Caller;
+use web::problem::Problem;
+use web::request::TraceParent;
 use web::routes::RouteLimits;
 
 use catalogue::Catalogue;
@@ -187,6 +191,19 @@ impl Commands {
         let of_jobs = self.jobs.board.services(tenant).into_iter();
         let of_jobs = of_jobs.map(|(service, state, openings)| (service.into_str(), state, openings));
         of_jobs.chain(self.matchmaking.services(tenant)).collect()
+    }
+
+    /// Records that lists of products are handed out to users, and returns their ids and the position of the last one.
+    ///
+    /// # Errors
+    /// If one of them could not be recorded: then none may be handed out.
+    pub async fn record_lists(
+        &self,
+        caller: &Caller,
+        trace: TraceParent,
+        lists: Vec<(UserId, ComputedList)>,
+    ) -> Result<(Vec<ListId>, Position), Problem> {
+        self.catalogue.record_lists(caller, trace, lists).await
     }
 
     /// The write routes over these commands.

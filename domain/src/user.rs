@@ -1,17 +1,51 @@
-//! A user's interactions with products. They are facts that commute, so all of them are recorded.
+//! A user's interactions with products, and the lists that were served to the user. They are facts that commute, so all
+//! of them are recorded.
 
 pub mod profile;
 
+use event_schemas::ids::{ListId, Position, SubjectId};
+use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
-use event_schemas::user::{InteractionRecorded, UserEvent};
+use event_schemas::user::{
+    InteractionRecorded, ListContext, ListParameters, ListServed, ServedItem, UserEvent,
+};
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 
-/// Interactions of one user, each with its time.
+/// Facts about one user, each with its time.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Command(pub Vec<(InteractionRecorded, Timestamp)>);
+pub enum Command {
+    Interactions(Vec<(InteractionRecorded, Timestamp)>),
+    Lists(Vec<(ListServed, Timestamp)>),
+}
 
-/// No command is refused: a user may do anything with a product, any number of times.
+/// A list as it was computed, before it has an id and its query is sealed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComputedList {
+    pub context: ListContext,
+    pub items: Vec<ServedItem>,
+    /// The position of the last event that it reflects.
+    pub computed_from: Position,
+    /// The instant for which it was computed.
+    pub at: Timestamp,
+    pub query: Option<String>,
+    pub parameters: ListParameters,
+}
+
+impl ComputedList {
+    /// The fact that the list is handed out.
+    pub fn served(
+        self,
+        subject_id: SubjectId,
+        list_id: ListId,
+        query: Option<Sealed>,
+    ) -> (ListServed, Timestamp) {
+        let Self { context, items, computed_from, at, query: _, parameters } = self;
+        (ListServed { subject_id, list_id, context, items, computed_from, query, parameters }, at)
+    }
+}
+
+/// No command is refused: a user may do anything with a product, any number of times, and what was shown is a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {}
 
@@ -33,16 +67,47 @@ impl Decider for UserDecider {
     type Refusal = Refusal;
 
     fn decide(command: &Command, (): &()) -> Result<Vec<Occurred<UserEvent>>, Refusal> {
-        let occurred = |(recorded, at): &(InteractionRecorded, Timestamp)| Occurred {
-            at: *at,
-            event: recorded.clone().into(),
-        };
-        Ok(command.0.iter().map(occurred).collect())
+        fn occurred<E: Clone + Into<UserEvent>>((event, at): &(E, Timestamp)) -> Occurred<UserEvent> {
+            Occurred { at: *at, event: event.clone().into() }
+        }
+        Ok(match command {
+            Command::Interactions(interactions) => interactions.iter().map(occurred).collect(),
+            Command::Lists(lists) => lists.iter().map(occurred).collect(),
+        })
     }
 
     fn evolve((): (), _event: &UserEvent, _occurred_at: Timestamp) {}
 
     fn heap_bytes((): &(), _event_bytes: usize) -> usize {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_schemas::ids::SubjectId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::scenario::{at, decided, id};
+
+    #[test]
+    fn each_served_list_is_recorded_also_the_same_again() {
+        let list = ComputedList {
+            context: ListContext::Feed,
+            items: vec![ServedItem::certain(id("1"))],
+            computed_from: Position(7),
+            at: at(1.0),
+            query: Some("sealed elsewhere".to_owned()),
+            parameters: ListParameters { limit: 1, ..ListParameters::default() },
+        };
+        let (subject, first) = (SubjectId(Uuid::from_u128(1)), ListId(Uuid::from_u128(2)));
+        let (served, served_at) = list.served(subject, first, None);
+        assert_eq!((served.computed_from, &served.query, served_at), (Position(7), &None, at(1.0)));
+        let command = Command::Lists(vec![(served.clone(), served_at)]);
+        let event: UserEvent = served.into();
+        for given in [Vec::new(), vec![event.clone()]] {
+            assert_eq!(decided::<UserDecider>(&given, &command), Ok(vec![event.clone()]));
+        }
     }
 }

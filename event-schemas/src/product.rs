@@ -96,6 +96,11 @@ impl StreamId {
     pub fn product(tenant: &Tenant, id: &ProductId) -> Self {
         Self::of_tenant(Category::Product, tenant, &escape(id.as_str()))
     }
+
+    /// The common prefix of all product streams of a tenant, which no other stream has.
+    pub fn products_prefix(tenant: &Tenant) -> String {
+        Self::of_tenant(Category::Product, tenant, "").to_string()
+    }
 }
 
 events! {

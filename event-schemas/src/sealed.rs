@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChallengeId, EntryId};
+use crate::ids::{ChallengeId, EntryId, ListId};
 
 /// An encrypted text, as base64 of nonce, ciphertext and tag (AES-256-GCM). The vault seals and opens it; in
 /// all other code, on the wire and in read models it stays sealed.
@@ -35,6 +35,8 @@ pub enum SealedField {
     ChallengeMessage(ChallengeId),
     /// [`PlayerQueued::metadata`](crate::player::PlayerQueued::metadata)
     QueueMetadata(EntryId),
+    /// [`ListServed::query`](crate::user::ListServed::query)
+    ListQuery(ListId),
 }
 
 impl fmt::Display for SealedField {
@@ -42,6 +44,7 @@ impl fmt::Display for SealedField {
         match self {
             Self::ChallengeMessage(id) => write!(f, "challenge/{id}/message"),
             Self::QueueMetadata(id) => write!(f, "queue_entry/{id}/metadata"),
+            Self::ListQuery(id) => write!(f, "list/{id}/query"),
         }
     }
 }
@@ -55,13 +58,18 @@ mod tests {
     #[test]
     fn names_of_sealed_fields_never_change() {
         let id = Uuid::from_u128(7);
-        let named = [SealedField::ChallengeMessage(ChallengeId(id)), SealedField::QueueMetadata(EntryId(id))]
-            .map(|field| field.to_string());
+        let named = [
+            SealedField::ChallengeMessage(ChallengeId(id)),
+            SealedField::QueueMetadata(EntryId(id)),
+            SealedField::ListQuery(ListId(id)),
+        ]
+        .map(|field| field.to_string());
         assert_eq!(
             named,
             [
                 "challenge/00000000-0000-0000-0000-000000000007/message",
                 "queue_entry/00000000-0000-0000-0000-000000000007/metadata",
+                "list/00000000-0000-0000-0000-000000000007/query",
             ]
         );
     }

@@ -1,12 +1,17 @@
-//! `user-<tenant>.<subject>`: the interactions of a user with products.
+//! `user-<tenant>.<subject>`: the interactions of a user with products, and the lists of products that were served to the
+//! user.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ListId, ProductId, SessionId, SubjectId, Tenant};
+use crate::ids::{
+    BrandId, ListId, MerchantId, Position, ProductCategoryId, ProductId, SessionId, SubjectId, Tenant,
+};
+use crate::json_text::JsonText;
 use crate::registry::events;
+use crate::sealed::Sealed;
 use crate::stream::{Category, StreamId};
 
 /// The action of a user on a product.
@@ -58,9 +63,131 @@ pub struct InteractionRecorded {
     pub session_id: Option<SessionId>,
 }
 
+/// A product of a served list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServedItem {
+    pub product_id: ProductId,
+    /// The probability with which this product was to get this slot; absent if it is 1.
+    #[serde(default = "certain", skip_serializing_if = "is_certain")]
+    pub probability: f64,
+}
+
+fn certain() -> f64 {
+    1.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_certain(probability: &f64) -> bool {
+    *probability == certain()
+}
+
+impl ServedItem {
+    /// The product of a slot that no other product could get.
+    pub fn certain(product_id: ProductId) -> Self {
+        Self { product_id, probability: certain() }
+    }
+}
+
+/// What the products of a list are like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListFilter {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_price: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_stock: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merchant_id: Option<MerchantId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category_id: Option<ProductCategoryId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand_id: Option<BrandId>,
+    /// The name of the brand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand: Option<String>,
+    /// Values of the caller's own attributes.
+    #[serde(default, skip_serializing_if = "JsonText::is_empty_object")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub attributes: JsonText,
+}
+
+/// How much each signal counts in a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListWeights {
+    /// The user's interests over all sessions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub long_term: f32,
+    /// The user's interests in the current session.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub session: f32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub query: f32,
+    /// The product that the list is about.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub product: f32,
+    /// Products that are visited together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collaborative: f32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &f32) -> bool {
+    *number == 0.0
+}
+
+/// The parameters of a list, apart from its query, its user and its context. Defaults are resolved, so that the list can be
+/// computed again by a program with others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListParameters {
+    /// The product that the list is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_id: Option<ProductId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<ListFilter>,
+    /// The most products of the list.
+    pub limit: u32,
+    /// Products that were left out on request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<ProductId>,
+    /// How much the products were to differ from each other, from 0 to 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub diversity: f32,
+    /// Whether products that the user bought may be in the list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_bought: bool,
+    /// Whether the list is made from vectors alone, without co-visits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub embedding_only: bool,
+    pub weights: ListWeights,
+}
+
+/// A list of products was computed for a user and handed out. The list follows from the events up to a position, an
+/// instant and the request, so that it can be computed again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListServed {
+    pub subject_id: SubjectId,
+    pub list_id: ListId,
+    pub context: ListContext,
+    /// In the order of the list.
+    pub items: Vec<ServedItem>,
+    /// The log position of the last event that the list reflects. The time of this event is the instant for which it was
+    /// computed.
+    pub computed_from: Position,
+    /// The text that was searched for, sealed with the user's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<Sealed>,
+    pub parameters: ListParameters,
+}
+
 impl StreamId {
     pub fn user(tenant: &Tenant, subject: SubjectId) -> Self {
         Self::of_tenant(Category::User, tenant, &subject.to_string())
+    }
+
+    /// The common prefix of all user streams of a tenant, which no other stream has.
+    pub fn users_prefix(tenant: &Tenant) -> String {
+        Self::of_tenant(Category::User, tenant, "").to_string()
     }
 }
 
@@ -68,5 +195,6 @@ events! {
     /// The events of a user.
     UserEvent {
         InteractionRecorded = 1,
+        ListServed = 1,
     }
 }

@@ -25,6 +25,7 @@ pub mod retry;
 mod row;
 mod rows;
 pub mod search;
+pub mod served_list;
 mod sql;
 mod sql_target;
 mod starter;
@@ -74,6 +75,7 @@ registry::read_models! {
     Products        = "products":         product::ProductRows            => products: Products { slot },
     Queues          = "queues":           queue::QueueRows                => queues: Queues { slot, shared, clock },
     Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
+    ServedLists     = "served_lists":     served_list::ServedListRows     => served_lists: ServedLists { slot },
     Users           = "users":            user::UserRows                  => users: Users { slot, clock },
     Workers         = "workers":          worker::WorkerRows              => workers: Workers { slot },
     ; in memory: Search = "search"

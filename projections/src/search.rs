@@ -1,16 +1,21 @@
-//! `search`: the search index of each tenant's products, in memory only. It has no rows: every start builds it from the log,
-//! while the other read models can already be read.
+//! `search`: the search index of each tenant's products and what recommendations are made from, in memory only. It has no
+//! rows: every start builds it from the log, while the other read models can already be read.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use domain::search::product_index::{Answer, ProductIndex, Search};
+use domain::recommend::sources::ListSources;
+use domain::recommend::{NoList, Recommendation, Request};
+use domain::search::product_index::{Answer, Search};
+use event_log::clock::Clock;
 use event_log::{EventLog, Log};
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Tenant};
-use event_schemas::product::ProductEvent;
-use event_schemas::stream::Category;
+use event_schemas::stream::{Category, StreamId};
+use event_schemas::time::Timestamp;
+use event_schemas::user::UserEvent;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -19,33 +24,40 @@ use crate::OpenError;
 use crate::checkpoint::Checkpoint;
 use crate::follower::{Followed, FoundTargets, OpenTarget, StorePolicy, Target, TargetStore};
 use crate::generation::QueryError;
+use crate::matching_summary::{ReplayError, UpTo, for_each_event, recorded_at};
 use crate::projection::Name;
 use crate::sql::SqlError;
 use crate::starter::{RunnerHandle, RunnerStarter};
 use crate::store::StoreError;
 
 /// Raised when an index of an earlier build would answer differently.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
-const FOLLOWED: Followed =
-    Followed { name: Name::Search, categories: &[Category::Product], policy: StorePolicy::EachBatch };
+const FOLLOWED: Followed = Followed {
+    name: Name::Search,
+    categories: &[Category::Product, Category::User, Category::Merchandising],
+    policy: StorePolicy::EachBatch,
+};
 
 /// The number of events that are applied before readers get their turn.
 const LOCKED_EVENTS_MAX: usize = 16;
 /// More events at once are applied on a thread for blocking work.
 const EVENTS_APPLIED_AT_ONCE: usize = 32;
 
-/// The indexes of all tenants at a position.
+/// The folds of all tenants.
 #[derive(Debug, Default)]
-struct Indexes {
-    position: Position,
-    tenants: HashMap<Tenant, ProductIndex>,
+struct Folds {
+    /// The position of the last event that was applied.
+    applied: Position,
+    tenants: HashMap<Tenant, ListSources>,
 }
 
 #[derive(Debug)]
 struct Generation {
     number: u64,
-    indexes: RwLock<Indexes>,
+    folds: RwLock<Folds>,
+    /// The position up to which every event was applied or changes no fold.
+    reached: AtomicU64,
 }
 
 /// The place where readers find the live generation.
@@ -92,7 +104,7 @@ impl TargetStore for IndexTargets {
 
     fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
         let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
-        let generation = Arc::new(Generation { number, indexes: RwLock::default() });
+        let generation = Arc::new(Generation::new(number));
         let target = Box::new(IndexTarget { generation, slot: Arc::clone(&self.slot) });
         let checkpoint = Checkpoint::start(REVISION, self.log.identity());
         std::future::ready(Ok(OpenTarget { target, checkpoint })).boxed()
@@ -105,16 +117,52 @@ struct IndexTarget {
     slot: Arc<IndexSlot>,
 }
 
+/// Applies the next event of a tenant.
+fn apply(fold: &mut ListSources, envelope: &Envelope) {
+    let at = envelope.metadata.occurred_at;
+    match &envelope.event {
+        Event::Product(event) => fold.apply_product(event),
+        Event::User(event) => fold.apply_user(event, at),
+        Event::Merchandising(event) => fold.apply_rules(event, at),
+        _ => {}
+    }
+}
+
+/// Whether the event changes a fold.
+fn is_folded(envelope: &Envelope) -> bool {
+    !matches!(envelope.event, Event::User(UserEvent::ListServed(_)))
+}
+
 impl Generation {
-    fn apply(&self, events: &[(Tenant, ProductEvent)], position: Position) {
-        let lock = || self.indexes.write().unwrap_or_else(PoisonError::into_inner);
+    fn new(number: u64) -> Self {
+        Self { number, folds: RwLock::default(), reached: AtomicU64::new(0) }
+    }
+
+    /// Applies the next events. Readers never wait for more than a few of them.
+    fn apply<E: Borrow<Envelope>>(&self, events: &[E]) {
         for events in events.chunks(LOCKED_EVENTS_MAX) {
-            let mut indexes = lock();
-            for (tenant, event) in events {
-                indexes.tenants.entry(tenant.clone()).or_default().apply(event);
+            let mut folds = self.folds.write().unwrap_or_else(PoisonError::into_inner);
+            for envelope in events.iter().map(Borrow::borrow) {
+                let tenant = envelope.metadata.tenant.clone();
+                apply(folds.tenants.entry(tenant).or_default(), envelope);
+                folds.applied = envelope.position;
             }
         }
-        lock().position = position;
+    }
+
+    fn reach(&self, position: Position) {
+        self.reached.fetch_max(position.0, Ordering::Release);
+    }
+
+    /// Reads a tenant's fold, which reflects exactly the events up to the position.
+    fn read<T>(&self, tenant: &Tenant, read: impl FnOnce(&ListSources, Position) -> T) -> T {
+        let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
+        // While this is locked no event is applied; those up to `reached` were applied before.
+        let position = folds.applied.max(Position(self.reached.load(Ordering::Acquire)));
+        match folds.tenants.get(tenant) {
+            Some(fold) => read(fold, position),
+            None => read(&ListSources::default(), position),
+        }
     }
 }
 
@@ -132,17 +180,18 @@ impl Target for IndexTarget {
         events: &'a [&'a Envelope],
         position: Position,
     ) -> BoxFuture<'a, Result<(), SqlError>> {
-        let product = |envelope: &&Envelope| match &envelope.event {
-            Event::Product(event) => Some((envelope.metadata.tenant.clone(), event.clone())),
-            _ => None,
-        };
-        let events: Vec<(Tenant, ProductEvent)> = events.iter().filter_map(product).collect();
-        if events.len() <= EVENTS_APPLIED_AT_ONCE {
-            self.generation.apply(&events, position);
+        let folded: Vec<&Envelope> = events.iter().copied().filter(|envelope| is_folded(envelope)).collect();
+        if folded.len() <= EVENTS_APPLIED_AT_ONCE {
+            self.generation.apply(&folded);
+            self.generation.reach(position);
             return ready();
         }
+        let folded: Vec<Envelope> = folded.into_iter().cloned().collect();
         let generation = Arc::clone(&self.generation);
-        let applied = tokio::task::spawn_blocking(move || generation.apply(&events, position));
+        let applied = tokio::task::spawn_blocking(move || {
+            generation.apply(&folded);
+            generation.reach(position);
+        });
         async move { applied.await.map_err(|error| SqlError::Damaged(error.to_string())) }.boxed()
     }
 
@@ -161,11 +210,12 @@ impl Target for IndexTarget {
     fn publish(&mut self) {
         let mut live = self.slot.live.write().unwrap_or_else(PoisonError::into_inner);
         *live = Some(Arc::clone(&self.generation));
-        let position = self.generation.indexes.read().unwrap_or_else(PoisonError::into_inner).position;
+        let position = Position(self.generation.reached.load(Ordering::Acquire));
         self.slot.position.send_replace(Some(position));
     }
 
     fn advance(&self, position: Position) {
+        self.generation.reach(position);
         if self.slot.live().is_some_and(|live| live.number == self.generation.number) {
             self.slot.position.send_replace(Some(position));
         }
@@ -206,16 +256,19 @@ impl RunnerStarter {
     /// Starts the index in memory, which a server that only reads has as well.
     pub(crate) async fn start_search(&self) -> Result<(ProductSearch, RunnerHandle), OpenError> {
         let slot = Arc::new(IndexSlot::default());
-        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), self.log.clone()));
+        let (log, clock) = (self.log.clone(), self.clock.clone());
+        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone()));
         let handle = self.follow(FOLLOWED, REVISION, store, slot.watch()).await?;
-        Ok((ProductSearch { slot }, handle))
+        Ok((ProductSearch { slot, log, clock }, handle))
     }
 }
 
 /// The queries of `search`.
 #[derive(Clone, Debug)]
 pub struct ProductSearch {
-    pub(crate) slot: Arc<IndexSlot>,
+    slot: Arc<IndexSlot>,
+    log: Log,
+    clock: Clock,
 }
 
 impl ProductSearch {
@@ -229,16 +282,75 @@ impl ProductSearch {
         tenant: &Tenant,
         search: Search,
     ) -> Result<Option<(Answer, Position)>, QueryError> {
+        self.read(tenant, move |fold, position| Some((fold.products.search(&search)?, position))).await
+    }
+
+    /// Recommends products of the tenant, for an instant, and returns the position that the list reflects.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub async fn recommend(
+        &self,
+        tenant: &Tenant,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Result<(Recommendation, Position), NoList>, QueryError> {
+        self.read(tenant, move |fold, position| Ok((fold.recommend(&request, now)?, position))).await
+    }
+
+    /// Recommends products as [`Self::recommend`] does when it reflects the events up to a position: all of these are folded
+    /// again.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn recommend_as_of(
+        &self,
+        tenant: &Tenant,
+        request: Request,
+        upto: Position,
+        now: Timestamp,
+    ) -> Result<Result<Recommendation, NoList>, ReplayError> {
+        let prefixes = vec![
+            StreamId::products_prefix(tenant),
+            StreamId::users_prefix(tenant),
+            StreamId::merchandising(tenant).to_string(),
+        ];
+        let (fold, of) = (ListSources::default(), tenant.clone());
+        let fold = for_each_event(&self.log, prefixes, Position::START, upto, fold, move |fold, envelope| {
+            // The prefix of the rules is also that of tenants with a longer name.
+            if envelope.metadata.tenant == of {
+                apply(fold, envelope);
+            }
+        });
+        let fold = fold.await?;
+        Ok(tokio::task::spawn_blocking(move || fold.recommend(&request, now)).await?)
+    }
+
+    /// The position up to which a replay reads, and the instant for which it computes.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn point(&self, upto: UpTo) -> Result<(Position, Timestamp), ReplayError> {
+        let head = *self.log.head().borrow();
+        Ok(match upto {
+            UpTo::Head => (head, self.clock.now()),
+            UpTo::Instant(instant) => (self.log.position_at(instant).await?.min(head), instant),
+            UpTo::Position(position) => {
+                let position = position.min(head);
+                let recorded_at = recorded_at(&self.log, position).await?;
+                (position, recorded_at.unwrap_or_else(|| self.clock.now()))
+            }
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        read: impl FnOnce(&ListSources, Position) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
         let live = self.slot.live().ok_or(QueryError::Building { name: Name::Search })?;
         let tenant = tenant.clone();
-        let answered = tokio::task::spawn_blocking(move || {
-            let indexes = live.indexes.read().unwrap_or_else(PoisonError::into_inner);
-            let answer = match indexes.tenants.get(&tenant) {
-                Some(index) => index.search(&search),
-                None => ProductIndex::default().search(&search),
-            };
-            answer.map(|answer| (answer, indexes.position))
-        });
+        let answered = tokio::task::spawn_blocking(move || live.read(&tenant, read));
         answered.await.map_err(|source| QueryError::Panicked { name: Name::Search, source })
     }
 }

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use event_schemas::ids::Position;
 use event_schemas::time::Timestamp;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
-use poem_openapi::types::{ParseError, ParseFromParameter, ParseResult, Type};
+use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
 use projections::matching_summary::UpTo;
+use serde_json::Value;
 use web::problem::Problem;
 use web::value::{ApiPosition, ApiTimestamp};
 
@@ -81,6 +82,25 @@ impl ParseFromParameter for AsOf {
         text.parse().map(Self::Instant).map_err(|_| {
             ParseError::custom("is neither a position of the log nor an instant such as 2026-11-20T10:00:00Z")
         })
+    }
+}
+
+/// In a body, a position is a number or a text.
+impl ParseFromJSON for AsOf {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        match value.unwrap_or_default() {
+            Value::String(text) => Self::parse_from_parameter(&text),
+            value => Self::parse_from_parameter(&value.to_string()),
+        }
+    }
+}
+
+impl ToJSON for AsOf {
+    fn to_json(&self) -> Option<Value> {
+        match self {
+            Self::Position(position) => serde_json::to_value(position).ok(),
+            Self::Instant(instant) => serde_json::to_value(instant).ok(),
+        }
     }
 }
 

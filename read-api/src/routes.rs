@@ -15,6 +15,7 @@ pub mod player;
 pub mod product;
 pub mod projection;
 pub mod queue;
+pub mod recommendation;
 pub mod retry;
 pub mod search;
 pub mod stream;
@@ -64,6 +65,7 @@ route_groups! {
     [
         product::ProductRoutes,
         search::SearchRoutes,
+        recommendation::RecommendationRoutes,
         user_profile::UserProfileRoutes,
         merchandising::MerchandisingRoutes,
     ],

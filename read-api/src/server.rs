@@ -6,10 +6,15 @@ use std::sync::Arc;
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::job::view::Parked;
-use event_schemas::ids::{Position, Tenant, WorkerId};
+use domain::user::ComputedList;
+use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use web::caller::Caller;
+use web::problem::Problem;
+use web::request::TraceParent;
 
 use crate::media::MediaFolder;
 use crate::subjects::SubjectDirectory;
@@ -120,6 +125,41 @@ impl fmt::Debug for LastSeen {
     }
 }
 
+type Recording = BoxFuture<'static, Result<(Vec<ListId>, Position), Problem>>;
+type RecordLists = dyn Fn(Caller, TraceParent, Vec<(UserId, ComputedList)>) -> Recording + Send + Sync;
+
+/// Hands served lists to the write side: this crate computes them, and appends no events.
+#[derive(Clone)]
+pub struct ListRecorder(Arc<RecordLists>);
+
+impl ListRecorder {
+    /// `record` returns the ids of the lists, in their order, and the position of the last one.
+    pub fn new(
+        record: impl Fn(Caller, TraceParent, Vec<(UserId, ComputedList)>) -> Recording + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(record))
+    }
+
+    /// Records that the lists are handed out to these users.
+    ///
+    /// # Errors
+    /// If one of them could not be recorded: then none may be handed out.
+    pub async fn record(
+        &self,
+        caller: &Caller,
+        trace: &TraceParent,
+        lists: Vec<(UserId, ComputedList)>,
+    ) -> Result<(Vec<ListId>, Position), Problem> {
+        (self.0)(caller.clone(), trace.clone(), lists).await
+    }
+}
+
+impl fmt::Debug for ListRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListRecorder").finish_non_exhaustive()
+    }
+}
+
 /// The lags of a read model, in positions, beyond which the server reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagLimits {
@@ -142,6 +182,8 @@ pub struct ServerInfo {
     pub components: Vec<Component>,
     pub breakers: Breakers,
     pub last_seen: LastSeen,
+    /// None on a server that only reads.
+    pub lists: Option<ListRecorder>,
     pub subjects: SubjectDirectory,
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,

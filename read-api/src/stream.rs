@@ -1,4 +1,4 @@
-//! Live streams: of a matching job, of an analysis, of a queue entry, and of queue statistics.
+//! Live streams: of a matching job, of an analysis, of a queue entry, of queue statistics, and of a user's list of products.
 //!
 //! Start reading at [`engine`], which serves the clients of one object together; `topics` has the objects. An update's
 //! id is a log position: a client that reconnects with this id has received everything up to it.
@@ -27,6 +27,7 @@ pub(crate) use topics::analysis::{AnalysisFollower, AnalysisUpdate};
 pub(crate) use topics::entry::{QueueEntryFollower, QueueEntryUpdate};
 pub(crate) use topics::matching::{MatchingFollower, MatchingUpdate};
 pub(crate) use topics::queues::QueueSummaryFollower;
+pub(crate) use topics::recommendations::RecommendationFollower;
 pub(crate) use topics::summary_cache::HistoricalSummaryCache;
 
 /// The interval at which changes without an event are checked, such as a job that stalls.

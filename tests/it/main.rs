@@ -22,6 +22,7 @@ mod private_files;
 mod queues;
 mod read_only;
 mod read_store;
+mod recommendations;
 mod support;
 mod time_travel;
 mod wire;

@@ -127,6 +127,7 @@ impl Signals {
     pub fn apply(&mut self, event: &UserEvent, occurred_at: Timestamp) {
         match event {
             UserEvent::InteractionRecorded(interaction) => self.interact(interaction, occurred_at),
+            UserEvent::ListServed(_) => {}
         }
     }
 

@@ -37,7 +37,7 @@ use crate::min_position::MinPosition;
 
 /// The products among which a search looks.
 #[derive(Debug, Default, Object)]
-struct SearchFilters {
+pub(crate) struct SearchFilters {
     /// Both prices are inclusive; a product without a price has none of them.
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000000")))]
     min_price: Option<f64>,
@@ -141,7 +141,7 @@ pub struct SearchAnswer {
 }
 
 impl SearchFilters {
-    fn filter(self) -> Filter {
+    pub(crate) fn filter(self) -> Filter {
         Filter {
             min_price: self.min_price,
             max_price: self.max_price,

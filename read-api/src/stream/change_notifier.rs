@@ -1,4 +1,4 @@
-//! Notifies the streams of a job, tenant, player or match when new data can be read.
+//! Notifies the streams of a job, tenant, player, match or user when new data can be read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The categories whose streams are subjects.
-const NOTIFIED_CATEGORIES: [Category; 2] = [Category::Player, Category::GameMatch];
+const NOTIFIED_CATEGORIES: [Category; 3] = [Category::Player, Category::GameMatch, Category::User];
 
 /// What a notification is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +83,7 @@ impl ChangeNotifier {
         notifier
     }
 
-    /// Subscribes to the stream of a player or a match. A notification means that the new events can be read.
+    /// Subscribes to the stream of a player, a match or a user. A notification means that the new events can be read.
     pub(crate) fn stream(&self, stream: StreamId) -> watch::Receiver<u64> {
         self.subjects().subscribe(Subject::Stream(stream))
     }

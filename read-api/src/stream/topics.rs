@@ -4,5 +4,6 @@ pub(super) mod analysis;
 pub(super) mod entry;
 pub(super) mod matching;
 pub(super) mod queues;
+pub(super) mod recommendations;
 mod stream_reader;
 pub(super) mod summary_cache;

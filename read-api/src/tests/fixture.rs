@@ -127,6 +127,7 @@ impl ReadApiFixture {
             components,
             breakers: breakers(services_recovered.clone()),
             last_seen: LastSeen::new(|_, _| None),
+            lists: None,
             subjects: SubjectDirectory::new(vault.clone()),
             thresholds: Thresholds::default(),
             lag_limits: LAG_LIMITS,

@@ -162,7 +162,7 @@ impl FeedbackCommands {
         let interaction_type = body.0.interaction_type.0;
         let interaction = Interaction { new: body.0, at };
         let stream = StreamId::user(&request.caller.tenant, subject);
-        let command = Command(vec![interaction.of_subject(subject)]);
+        let command = Command::Interactions(vec![interaction.of_subject(subject)]);
         let executed = self.0.users.execute(&stream, &cause, command).await;
         let position = executed.map_err(problem::from_execute_error)?.position;
         Ok(Recorded(Api(FeedbackRecorded { user_id, product_id, interaction_type, accepted: 1, position })))
@@ -218,7 +218,7 @@ impl FeedbackCommands {
                 let of_subject = |(place, one): (u32, Interaction)| (place, one.of_subject(subject));
                 let (items, interactions) = interactions.into_iter().map(of_subject).unzip();
                 let cause = Cause { subject: Some(subject), ..cause.clone() };
-                Ok(BatchPart { stream, cause, command: Command(interactions), items })
+                Ok(BatchPart { stream, cause, command: Command::Interactions(interactions), items })
             }
         });
         let parts: Vec<Result<_, Problem>> =

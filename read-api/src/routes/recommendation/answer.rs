@@ -1,0 +1,207 @@
+//! Lists as they are answered.
+
+use std::collections::BTreeMap;
+
+use domain::product::view::ProductView;
+use domain::recommend::{Fallback, Item, LeftOut, Parts, Recommendation, Strategy, Weights};
+use event_schemas::envelope::Envelope;
+use event_schemas::ids::{ListId, Position, ProductId, UserId};
+use event_schemas::loose_id::LooseId;
+use event_schemas::time::Timestamp;
+use event_schemas::user::{ListContext, ListServed};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Computed;
+use super::request::CheckedRequest;
+
+/// A product of a list.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RecommendedProduct {
+    #[serde(flatten)]
+    product: ProductView,
+    /// Its place in the list, from 0. Send it as `position` with the feedback.
+    slot: usize,
+    score: f64,
+    /// The probability with which a list of this request has the product at this place.
+    probability: f64,
+    /// Why it is in the list.
+    reason: String,
+    /// The parts of the score; null unless they were asked for.
+    explanation: Option<Parts>,
+}
+
+impl RecommendedProduct {
+    fn new(slot: usize, item: Item, explain: bool) -> Self {
+        Self {
+            product: ProductView::new(&item.product_id, item.details),
+            slot,
+            score: item.score,
+            probability: item.probability,
+            reason: item.reason,
+            explanation: explain.then_some(item.parts),
+        }
+    }
+}
+
+/// Products for a user, the best first.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RecommendationAnswer {
+    /// The id of the served list. Send it with the feedback on its products; null with `as_of`, because that list was not
+    /// served.
+    request_id: Option<ListId>,
+    user_id: LooseId,
+    context: ListContext,
+    items: Vec<RecommendedProduct>,
+    /// The rankings that the list is made from.
+    strategy: Strategy,
+    /// The weights of the signals that there are for the user.
+    weights: Weights,
+    /// What completes the list where the signals do not suffice; null if they do.
+    fallback: Option<Fallback>,
+    /// The number of products that were left out, by reason; null unless it was asked for.
+    left_out: Option<BTreeMap<LeftOut, usize>>,
+    /// The instant for which the list was computed.
+    computed_at: Timestamp,
+    /// The log position that the list reflects.
+    computed_from: Position,
+    /// Log position of the record of the list; with `as_of`, that which the list reflects.
+    position: Position,
+}
+
+impl RecommendationAnswer {
+    pub(crate) fn new(request: &CheckedRequest, computed: Computed) -> Self {
+        let Computed { list, from, at } = computed;
+        let items = list.items.into_iter().enumerate();
+        Self {
+            request_id: None,
+            user_id: (&request.user_id).into(),
+            context: request.request.context,
+            items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, request.explain)).collect(),
+            strategy: list.strategy,
+            weights: list.weights_used,
+            fallback: list.fallback,
+            left_out: request.explain.then_some(list.left_out),
+            computed_at: at,
+            computed_from: from,
+            position: from,
+        }
+    }
+
+    pub(crate) fn recorded(&mut self, id: ListId, position: Position) {
+        (self.request_id, self.position) = (Some(id), position);
+    }
+}
+
+/// The answers to several requests, in their order.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RecommendationAnswers {
+    pub(super) results: Vec<RecommendationAnswer>,
+}
+
+/// A product of a served list.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ServedProduct {
+    slot: usize,
+    product_id: LooseId,
+    probability: f64,
+}
+
+/// A place at which the served list and the one that was computed again have different products.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ListDifference {
+    slot: usize,
+    /// Null beyond the end of the served list.
+    served: Option<LooseId>,
+    /// Null beyond the end of the list that was computed again.
+    recomputed: Option<LooseId>,
+}
+
+/// A list that was served, and why.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ServedList {
+    request_id: ListId,
+    /// The user; null for an erased one.
+    user_id: Option<LooseId>,
+    context: ListContext,
+    /// The text that was searched for; null also for an erased user.
+    query: Option<String>,
+    /// The products that were served, in their order.
+    served: Vec<ServedProduct>,
+    /// The instant for which the list was computed.
+    served_at: Timestamp,
+    /// The log position that the list reflects.
+    computed_from: Position,
+    /// Whether the list that was computed again has the same products in the same places; null if it cannot be computed,
+    /// because the user was erased and with it the query.
+    equal: Option<bool>,
+    /// Where both differ.
+    differences: Vec<ListDifference>,
+    /// The list as it was computed again from the events up to `computed_from`, with the reasons for each product.
+    items: Vec<RecommendedProduct>,
+    /// The rankings that the list is made from.
+    strategy: Option<Strategy>,
+    /// The weights of the signals that there were for the user.
+    weights: Option<Weights>,
+    /// What completed the list where the signals did not suffice.
+    fallback: Option<Fallback>,
+    /// The number of products that were left out, by reason.
+    left_out: BTreeMap<LeftOut, usize>,
+    /// Log position of the record of the list.
+    position: Position,
+}
+
+fn differences(served: &[ProductId], again: &[ProductId]) -> Vec<ListDifference> {
+    let slots = (0..served.len().max(again.len())).filter(|slot| served.get(*slot) != again.get(*slot));
+    let difference = |slot| ListDifference {
+        slot,
+        served: served.get(slot).map(Into::into),
+        recomputed: again.get(slot).map(Into::into),
+    };
+    slots.map(difference).collect()
+}
+
+impl ServedList {
+    pub(super) fn new(
+        envelope: &Envelope,
+        list: ListServed,
+        user_id: Option<&UserId>,
+        query: Option<String>,
+        recomputed: Option<Recommendation>,
+    ) -> Self {
+        let ids: Vec<ProductId> = list.items.iter().map(|item| item.product_id.clone()).collect();
+        let again = recomputed.as_ref().map(|again| again.items.iter().map(|item| item.product_id.clone()));
+        let differences = again.map(|again| differences(&ids, &again.collect::<Vec<_>>()));
+        let served = list.items.iter().enumerate().map(|(slot, item)| ServedProduct {
+            slot,
+            product_id: (&item.product_id).into(),
+            probability: item.probability,
+        });
+        let (strategy, weights) = (
+            recomputed.as_ref().map(|again| again.strategy),
+            recomputed.as_ref().map(|again| again.weights_used),
+        );
+        let (fallback, left_out, items) = match recomputed {
+            Some(again) => (again.fallback, again.left_out, again.items),
+            None => (None, BTreeMap::new(), Vec::new()),
+        };
+        let items = items.into_iter().enumerate();
+        Self {
+            request_id: list.list_id,
+            user_id: user_id.map(Into::into),
+            context: list.context,
+            query,
+            served: served.collect(),
+            served_at: envelope.metadata.occurred_at,
+            computed_from: list.computed_from,
+            equal: differences.as_ref().map(Vec::is_empty),
+            differences: differences.unwrap_or_default(),
+            items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, true)).collect(),
+            strategy,
+            weights,
+            fallback,
+            left_out,
+            position: envelope.position,
+        }
+    }
+}

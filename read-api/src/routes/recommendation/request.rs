@@ -1,0 +1,251 @@
+//! What is asked for: as a caller sends it, as it is computed, and as it is recorded.
+
+use domain::recommend::{Blend, Request, Weights};
+use domain::search::filter::Filter;
+use domain::search::words::words;
+use domain::user::ComputedList;
+use event_schemas::ids::{ProductCategoryId, ProductId, UserId};
+use event_schemas::json_text::JsonText;
+use event_schemas::user::{ListContext, ListFilter, ListParameters, ListServed, ListWeights, ServedItem};
+use poem_openapi::Object;
+use poem_openapi::types::Example;
+use web::caller::Caller;
+use web::paging::LIMIT_DEFAULT;
+use web::problem::Problem;
+use web::schema::Api;
+use web::value::LooseTextId;
+
+use super::Computed;
+use crate::as_of::AsOf;
+use crate::routes::search::SearchFilters;
+
+/// The most products that a request excludes.
+const EXCLUDE_MAX: usize = 1_000;
+
+/// A request for a list of products for a user.
+#[derive(Debug, Object)]
+#[oai(example)]
+pub(super) struct RecommendationRequest {
+    /// The user. Callers with the role `user` can name only themselves.
+    user_id: LooseTextId<UserId>,
+    /// The kind of list.
+    context: Api<ListContext>,
+    /// What the user searched for: with the context `search`.
+    #[oai(validator(min_length = 1, max_length = 1000))]
+    query: Option<String>,
+    /// The product that the list is about: with the context `similar`.
+    product_id: Option<LooseTextId<ProductId>>,
+    /// The category of the products. Needed with the context `category`.
+    category_id: Option<LooseTextId<ProductCategoryId>>,
+    /// Default: 50.
+    #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
+    limit: Option<u32>,
+    /// Products that are left out.
+    #[oai(validator(max_items = 1000))]
+    exclude: Option<Vec<LooseTextId<ProductId>>>,
+    /// What the products are like.
+    filters: Option<SearchFilters>,
+    /// How much the products differ from each other, from 0 (only their scores count) to 1. Default: 0.
+    #[oai(validator(minimum(value = "0"), maximum(value = "1")))]
+    diversity: Option<f64>,
+    /// Whether products that the user bought are in the list. Default: false.
+    include_bought: Option<bool>,
+    /// Whether co-visits are joined with the vectors. Default: `joined`.
+    blend: Option<Api<Blend>>,
+    /// How much each signal counts. Default: the weights of the context.
+    weights: Option<Api<Weights>>,
+    /// Whether the parts of the scores and the numbers of products that were left out are answered.
+    explain: Option<bool>,
+    /// The point in time of the list: a log position or an RFC 3339 instant, not in the future.
+    as_of: Option<AsOf>,
+}
+
+impl Example for RecommendationRequest {
+    fn example() -> Self {
+        let text = "an example's ids are short texts";
+        Self {
+            user_id: LooseTextId("123".parse().expect(text)),
+            context: Api(ListContext::Feed),
+            query: None,
+            product_id: None,
+            category_id: None,
+            limit: Some(20),
+            exclude: None,
+            filters: None,
+            diversity: None,
+            include_bought: None,
+            blend: None,
+            weights: None,
+            explain: Some(true),
+            as_of: None,
+        }
+    }
+}
+
+/// Several requests for lists.
+#[derive(Debug, Object)]
+pub(super) struct RecommendationBatch {
+    #[oai(validator(min_items = 1, max_items = 50))]
+    requests: Vec<RecommendationRequest>,
+}
+
+impl RecommendationBatch {
+    pub(super) fn check(self, caller: &Caller) -> Result<Vec<CheckedRequest>, Problem> {
+        self.requests.into_iter().map(|request| request.check(caller)).collect()
+    }
+}
+
+/// A request that the caller may send.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedRequest {
+    pub(crate) user_id: UserId,
+    /// Without its subject.
+    pub(crate) request: Request,
+    pub(crate) explain: bool,
+    pub(crate) as_of: Option<AsOf>,
+}
+
+/// Checks that a parameter is given exactly with its context.
+fn check_belongs(is_given: bool, field: &str, context: ListContext, of: ListContext) -> Result<(), Problem> {
+    let name = |context: ListContext| serde_json::to_value(context).unwrap_or_default();
+    match (is_given, context == of) {
+        (true, false) => Err(Problem::invalid(
+            field,
+            format!("belongs to lists of the context {}; leave it out", name(of)),
+        )),
+        (false, true) => {
+            Err(Problem::invalid(field, format!("is missing: lists of the context {} need it", name(of))))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl RecommendationRequest {
+    pub(super) fn check(self, caller: &Caller) -> Result<CheckedRequest, Problem> {
+        let user_id = self.user_id.0;
+        if !caller.can_access_others() && caller.user()? != &user_id {
+            return Err(Problem::forbidden("these credentials can ask for the lists of their own user only"));
+        }
+        let context = self.context.0;
+        check_belongs(self.query.is_some(), "query", context, ListContext::Search)?;
+        check_belongs(self.product_id.is_some(), "product_id", context, ListContext::Similar)?;
+        if self.query.as_ref().is_some_and(|query| words(query).is_empty()) {
+            let reason = "contains no letters and no digits; search for words";
+            return Err(Problem::unprocessable("query", reason));
+        }
+        let exclude = self.exclude.unwrap_or_default();
+        if exclude.len() > EXCLUDE_MAX {
+            return Err(Problem::invalid("exclude", format!("has more than {EXCLUDE_MAX} products")));
+        }
+        let mut filter = self.filters.map(SearchFilters::filter).unwrap_or_default();
+        if let Some(LooseTextId(category)) = self.category_id {
+            if filter.category_id.as_ref().is_some_and(|other| *other != category) {
+                return Err(Problem::invalid(
+                    "category_id",
+                    "differs from that of `filters`; give one of them",
+                ));
+            }
+            filter.category_id = Some(category);
+        }
+        if context == ListContext::Category && filter.category_id.is_none() {
+            let reason = "is missing: lists of the context \"category\" need it";
+            return Err(Problem::invalid("category_id", reason));
+        }
+        let request = Request {
+            query: self.query,
+            product_id: self.product_id.map(|id| id.0),
+            filter,
+            exclude: exclude.into_iter().map(|id| id.0).collect(),
+            diversity: self.diversity.unwrap_or_default() as f32,
+            include_bought: self.include_bought.unwrap_or_default(),
+            blend: self.blend.map(|blend| blend.0).unwrap_or_default(),
+            // Resolved here, so that the recorded list does not depend on later defaults.
+            weights: Some(self.weights.map_or_else(|| Weights::of(context), |weights| weights.0)),
+            ..Request::new(context, self.limit.map_or(LIMIT_DEFAULT, |limit| limit as usize))
+        };
+        Ok(CheckedRequest { user_id, request, explain: self.explain.unwrap_or_default(), as_of: self.as_of })
+    }
+}
+
+impl CheckedRequest {
+    /// A request for the list of a user's start page.
+    pub(crate) fn feed(user_id: UserId, limit: usize) -> Self {
+        let request = Request::new(ListContext::Feed, limit);
+        Self { user_id, request, explain: false, as_of: None }
+    }
+
+    /// The list as it is recorded.
+    pub(crate) fn computed_list(&self, computed: &Computed) -> ComputedList {
+        let request = &self.request;
+        let item = |item: &domain::recommend::Item| ServedItem {
+            product_id: item.product_id.clone(),
+            probability: item.probability,
+        };
+        let weights = request.weights.unwrap_or_else(|| Weights::of(request.context));
+        let filter = (request.filter != Filter::default()).then(|| recorded_filter(&request.filter));
+        ComputedList {
+            context: request.context,
+            items: computed.list.items.iter().map(item).collect(),
+            computed_from: computed.from,
+            at: computed.at,
+            query: request.query.clone(),
+            parameters: ListParameters {
+                product_id: request.product_id.clone(),
+                filter,
+                limit: request.limit as u32,
+                exclude: request.exclude.clone(),
+                diversity: request.diversity,
+                include_bought: request.include_bought,
+                embedding_only: request.blend == Blend::Embedding,
+                weights: ListWeights {
+                    long_term: weights.long_term,
+                    session: weights.session,
+                    query: weights.query,
+                    product: weights.product,
+                    collaborative: weights.collaborative,
+                },
+            },
+        }
+    }
+}
+
+fn recorded_filter(filter: &Filter) -> ListFilter {
+    ListFilter {
+        min_price: filter.min_price,
+        max_price: filter.max_price,
+        in_stock: filter.in_stock,
+        merchant_id: filter.merchant_id.clone(),
+        category_id: filter.category_id.clone(),
+        brand_id: filter.brand_id.clone(),
+        brand: filter.brand.clone(),
+        attributes: JsonText::new(&filter.attributes).unwrap_or_default(),
+    }
+}
+
+/// The request of a served list.
+pub(super) fn of_served(list: &ListServed, query: Option<String>) -> Request {
+    let parameters = &list.parameters;
+    let filter = parameters.filter.as_ref().map(|filter| Filter {
+        min_price: filter.min_price,
+        max_price: filter.max_price,
+        in_stock: filter.in_stock,
+        merchant_id: filter.merchant_id.clone(),
+        category_id: filter.category_id.clone(),
+        brand_id: filter.brand_id.clone(),
+        brand: filter.brand.clone(),
+        attributes: serde_json::from_str(filter.attributes.as_str()).unwrap_or_default(),
+    });
+    let ListWeights { long_term, session, query: of_query, product, collaborative } = parameters.weights;
+    Request {
+        subject: Some(list.subject_id),
+        query,
+        product_id: parameters.product_id.clone(),
+        filter: filter.unwrap_or_default(),
+        exclude: parameters.exclude.clone(),
+        diversity: parameters.diversity,
+        include_bought: parameters.include_bought,
+        blend: if parameters.embedding_only { Blend::Embedding } else { Blend::Joined },
+        weights: Some(Weights { long_term, session, query: of_query, product, collaborative }),
+        ..Request::new(list.context, parameters.limit as usize)
+    }
+}
