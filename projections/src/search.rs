@@ -298,8 +298,8 @@ impl ProductSearch {
         self.read(tenant, move |fold, position| Ok((fold.recommend(&request, now)?, position))).await
     }
 
-    /// Recommends products as [`Self::recommend`] does when it reflects the events up to a position: all of these are folded
-    /// again.
+    /// Recommends products as [`Self::recommend`] does when it reflects the events up to a point: all of these are folded
+    /// again. Returns the point with the list. Of a position, the instant is when its event was recorded.
     ///
     /// # Errors
     /// [`ReplayError`] if the log cannot be read.
@@ -307,40 +307,37 @@ impl ProductSearch {
         &self,
         tenant: &Tenant,
         request: Request,
-        upto: Position,
-        now: Timestamp,
-    ) -> Result<Result<Recommendation, NoList>, ReplayError> {
+        upto: UpTo,
+        now: Option<Timestamp>,
+    ) -> Result<Result<(Recommendation, Position, Timestamp), NoList>, ReplayError> {
+        let head = *self.log.head().borrow();
+        let (upto, now) = match upto {
+            UpTo::Head => (head, now.or_else(|| Some(self.clock.now()))),
+            UpTo::Instant(instant) => (self.log.position_at(instant).await?.min(head), now.or(Some(instant))),
+            UpTo::Position(position) if now.is_some() => (position.min(head), now),
+            UpTo::Position(position) => {
+                let position = position.min(head);
+                (position, recorded_at(&self.log, position).await?)
+            }
+        };
         let prefixes = vec![
             StreamId::products_prefix(tenant),
             StreamId::users_prefix(tenant),
             StreamId::merchandising(tenant).to_string(),
         ];
-        let (fold, of) = (ListSources::default(), tenant.clone());
-        let fold = for_each_event(&self.log, prefixes, Position::START, upto, fold, move |fold, envelope| {
-            // The prefix of the rules is also that of tenants with a longer name.
-            if envelope.metadata.tenant == of {
-                apply(fold, envelope);
-            }
-        });
-        let fold = fold.await?;
-        Ok(tokio::task::spawn_blocking(move || fold.recommend(&request, now)).await?)
-    }
-
-    /// The position up to which a replay reads, and the instant for which it computes.
-    ///
-    /// # Errors
-    /// [`ReplayError`] if the log cannot be read.
-    pub async fn point(&self, upto: UpTo) -> Result<(Position, Timestamp), ReplayError> {
-        let head = *self.log.head().borrow();
-        Ok(match upto {
-            UpTo::Head => (head, self.clock.now()),
-            UpTo::Instant(instant) => (self.log.position_at(instant).await?.min(head), instant),
-            UpTo::Position(position) => {
-                let position = position.min(head);
-                let recorded_at = recorded_at(&self.log, position).await?;
-                (position, recorded_at.unwrap_or_else(|| self.clock.now()))
-            }
-        })
+        let (start, of) = ((ListSources::default(), None), tenant.clone());
+        let folded =
+            for_each_event(&self.log, prefixes, Position::START, upto, start, move |state, envelope| {
+                // The prefix of the rules is also that of tenants with a longer name.
+                if envelope.metadata.tenant == of {
+                    apply(&mut state.0, envelope);
+                    state.1 = Some(envelope.recorded_at);
+                }
+            });
+        let (fold, last_at) = folded.await?;
+        let now = now.or(last_at).unwrap_or_else(|| self.clock.now());
+        let list = tokio::task::spawn_blocking(move || fold.recommend(&request, now)).await?;
+        Ok(list.map(|list| (list, upto, now)))
     }
 
     async fn read<T: Send + 'static>(

@@ -14,6 +14,7 @@ mod postgres;
 mod queries;
 mod queue_history;
 mod queues;
+mod recommendations;
 mod recovery;
 mod replicas;
 mod retries;

@@ -30,7 +30,7 @@ fn product_id(n: u8) -> ProductId {
     n.to_string().parse().unwrap()
 }
 
-fn user(n: u8) -> SubjectId {
+pub(super) fn user(n: u8) -> SubjectId {
     SubjectId(Uuid::from_u128(n.into()))
 }
 

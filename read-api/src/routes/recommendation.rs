@@ -237,10 +237,9 @@ impl ReadApi {
         upto: UpTo,
     ) -> Result<Computed, Problem> {
         let of_user = self.of_user(caller, request).await?;
-        let search = self.models.search();
-        let (from, at) = search.point(upto).await.map_err(|error| from_replay_error(&error))?;
-        let computed = search.recommend_as_of(&caller.tenant, of_user, from, at).await;
-        let list = computed.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
+        let computed = self.models.search().recommend_as_of(&caller.tenant, of_user, upto, None).await;
+        let computed = computed.map_err(|error| from_replay_error(&error))?;
+        let (list, from, at) = computed.map_err(from_no_list)?;
         Ok(Computed { list, from, at })
     }
 
@@ -299,9 +298,10 @@ impl ReadApi {
             None
         } else {
             let request = request::of_served(&list, query.clone());
-            let (upto, at) = (list.computed_from, envelope.metadata.occurred_at);
-            let again = self.models.search().recommend_as_of(tenant, request, upto, at).await;
-            Some(again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?)
+            let (upto, at) = (UpTo::Position(list.computed_from), envelope.metadata.occurred_at);
+            let again = self.models.search().recommend_as_of(tenant, request, upto, Some(at)).await;
+            let (again, ..) = again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
+            Some(again)
         };
         Ok(ServedList::new(envelope, list, user_id.as_ref(), query, recomputed))
     }
