@@ -41,6 +41,7 @@ impl ComputedList {
         query: Option<Sealed>,
     ) -> (ListServed, Timestamp) {
         let Self { context, items, computed_from, at, query: _, parameters } = self;
+        let parameters = Box::new(parameters);
         (ListServed { subject_id, list_id, context, items, computed_from, query, parameters }, at)
     }
 }

@@ -136,6 +136,31 @@ fn is_zero(number: &f32) -> bool {
     *number == 0.0
 }
 
+/// What a query was compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListSearchMode {
+    /// Words and vectors.
+    Hybrid,
+    /// Vectors only.
+    Semantic,
+    /// Words only.
+    Lexical,
+}
+
+/// How the results of a search were found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListSearch {
+    /// Absent without a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ListSearchMode>,
+    /// The number of results that were skipped.
+    pub offset: u32,
+    /// The least score of a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_score: Option<f32>,
+}
+
 /// The parameters of a list, apart from its query, its user and its context. Defaults are resolved, so that the list can be
 /// computed again by a program with others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,6 +185,9 @@ pub struct ListParameters {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embedding_only: bool,
     pub weights: ListWeights,
+    /// Present if the list is a page of a search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<ListSearch>,
 }
 
 /// A list of products was computed for a user and handed out. The list follows from the events up to a position, an
@@ -177,7 +205,7 @@ pub struct ListServed {
     /// The text that was searched for, sealed with the user's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<Sealed>,
-    pub parameters: ListParameters,
+    pub parameters: Box<ListParameters>,
 }
 
 impl StreamId {

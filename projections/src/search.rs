@@ -310,6 +310,32 @@ impl ProductSearch {
         upto: UpTo,
         now: Option<Timestamp>,
     ) -> Result<Result<(Recommendation, Position, Timestamp), NoList>, ReplayError> {
+        let (fold, upto, at) = self.fold_as_of(tenant, upto, now).await?;
+        let list = tokio::task::spawn_blocking(move || fold.recommend(&request, at)).await?;
+        Ok(list.map(|list| (list, upto, at)))
+    }
+
+    /// Answers a search as [`Self::search`] does when it reflects the events up to a position.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn search_as_of(
+        &self,
+        tenant: &Tenant,
+        search: Search,
+        upto: Position,
+    ) -> Result<Option<Answer>, ReplayError> {
+        let (fold, ..) = self.fold_as_of(tenant, UpTo::Position(upto), None).await?;
+        Ok(tokio::task::spawn_blocking(move || fold.products.search(&search)).await?)
+    }
+
+    /// Folds the events of a tenant up to a point, and returns the point with the fold.
+    async fn fold_as_of(
+        &self,
+        tenant: &Tenant,
+        upto: UpTo,
+        now: Option<Timestamp>,
+    ) -> Result<(ListSources, Position, Timestamp), ReplayError> {
         let head = *self.log.head().borrow();
         let (upto, now) = match upto {
             UpTo::Head => (head, now.or_else(|| Some(self.clock.now()))),
@@ -336,8 +362,7 @@ impl ProductSearch {
             });
         let (fold, last_at) = folded.await?;
         let now = now.or(last_at).unwrap_or_else(|| self.clock.now());
-        let list = tokio::task::spawn_blocking(move || fold.recommend(&request, now)).await?;
-        Ok(list.map(|list| (list, upto, now)))
+        Ok((fold, upto, now))
     }
 
     async fn read<T: Send + 'static>(

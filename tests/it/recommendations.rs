@@ -49,6 +49,16 @@ async fn served_list_is_computed_again_from_the_log() {
         assert!(!products(&list).is_empty(), "{list}");
         lists.push(list);
     }
+    for body in [
+        json!({"query": "shoe 7", "filters": {"max_price": 25}, "limit": 3, "offset": 1, "record": true, "user_id": 3}),
+        json!({"product_id": 4, "limit": 5, "record": true}),
+    ] {
+        let list = post_at_head(&server, "/api/v1/search", &body).await;
+        let then = served(&server, &list).await;
+        assert_eq!(then["equal"], true, "{then}");
+        let results = list["results"].as_array().unwrap().iter().map(|result| &result["product_id"]);
+        assert!(results.eq(then["served"].as_array().unwrap().iter().map(|product| &product["product_id"])));
+    }
     let change = json!([{"user_id": 3, "product_id": 19, "interaction_type": "purchase"},
                         {"user_id": 3, "product_id": 18, "interaction_type": "purchase"}]);
     server.post("/api/v1/feedback/batch", &change).await.expect(202);

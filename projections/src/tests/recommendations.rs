@@ -4,7 +4,7 @@ use domain::recommend::Request;
 use event_schemas::envelope::Event;
 use event_schemas::ids::{ListId, Position, Tenant};
 use event_schemas::stream::StreamId;
-use event_schemas::user::{ListContext, ListParameters, ListServed, ServedItem};
+use event_schemas::user::{ListContext, ListServed, ServedItem};
 use uuid::Uuid;
 
 use super::catalogue::{ACTIONS, act, user};
@@ -62,7 +62,7 @@ async fn served_list_is_found_by_its_tenant() {
         items: vec![ServedItem::certain("1".parse().unwrap())],
         computed_from: Position(0),
         query: None,
-        parameters: ListParameters::default(),
+        parameters: Box::default(),
     };
     let event = Event::User(served.into());
     let position = history.append(StreamId::user(&tenant(), user(1)), &[event.clone()]).await;

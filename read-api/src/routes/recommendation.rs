@@ -37,7 +37,7 @@ pub use answer::{
     ListDifference, RecommendationAnswer, RecommendationAnswers, RecommendedProduct, ServedList,
     ServedProduct,
 };
-pub(crate) use request::CheckedRequest;
+pub(crate) use request::{CheckedRequest, computed_search};
 
 /// The most products of a streamed list, unless the client says otherwise.
 const STREAM_LIMIT: u32 = 20;
@@ -298,10 +298,15 @@ impl ReadApi {
             None
         } else {
             let request = request::of_served(&list, query.clone());
+            if let Some(search) = request::search_of_served(&list, query.clone()) {
+                let again = self.models.search().search_as_of(tenant, search, list.computed_from).await;
+                let again = again.map_err(|error| from_replay_error(&error))?;
+                return Ok(ServedList::new(envelope, list, user_id.as_ref(), query, again.map(Into::into)));
+            }
             let (upto, at) = (UpTo::Position(list.computed_from), envelope.metadata.occurred_at);
             let again = self.models.search().recommend_as_of(tenant, request, upto, Some(at)).await;
             let (again, ..) = again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
-            Some(again)
+            Some(again.into())
         };
         Ok(ServedList::new(envelope, list, user_id.as_ref(), query, recomputed))
     }

@@ -13,7 +13,7 @@ use domain::search::plan::Plan;
 use domain::search::product_index::{Answer, PageStart, Question, ScoreParts, Search};
 use domain::search::ranking::Mode;
 use domain::search::words::words;
-use event_schemas::ids::{BrandId, MerchantId, Position, ProductCategoryId, ProductId};
+use event_schemas::ids::{BrandId, ListId, MerchantId, Position, ProductCategoryId, ProductId, UserId};
 use event_schemas::stream::StreamId;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
@@ -26,9 +26,11 @@ use web::caller::Caller;
 use web::json::Json;
 use web::paging::LIMIT_DEFAULT;
 use web::problem::Problem;
+use web::request::TraceParent;
 use web::schema::Api;
 use web::value::LooseTextId;
 
+use super::recommendation::computed_search;
 use super::{Tag, player_roles};
 use crate::ReadApi;
 use crate::by_id::Origin;
@@ -87,6 +89,10 @@ struct SearchRequest {
     facets: Option<bool>,
     /// Whether the plan and the parts of the scores are answered.
     explain: Option<bool>,
+    /// Whether the page is recorded as served to the user. Then give an offset instead of a cursor.
+    record: Option<bool>,
+    /// The user that sees a recorded page. Default: the user of the credentials, the only one that the role `user` can name.
+    user_id: Option<LooseTextId<UserId>>,
 }
 
 impl Example for SearchRequest {
@@ -106,6 +112,8 @@ impl Example for SearchRequest {
             min_score: None,
             facets: Some(true),
             explain: None,
+            record: None,
+            user_id: None,
         }
     }
 }
@@ -136,7 +144,9 @@ pub struct SearchAnswer {
     facets: Option<Facets>,
     /// How the filter was resolved; null unless it was asked for.
     plan: Option<Plan>,
-    /// The log position that the answer reflects.
+    /// The id of the recorded page. Send it with the feedback on its products; null unless `record` was asked for.
+    request_id: Option<ListId>,
+    /// The log position that the answer reflects; that of the record, if the page was recorded.
     position: Position,
 }
 
@@ -209,6 +219,22 @@ fn read_cursor(search: &Search, cursor: &str) -> Option<Continuation> {
 }
 
 impl SearchRequest {
+    /// The user that the page is recorded for; none if it is not.
+    fn recorded_for(&self, caller: &Caller) -> Result<Option<UserId>, Problem> {
+        let user = self.user_id.as_ref().map(|user| &user.0);
+        if user.is_some_and(|user| !caller.can_access_others() && caller.user.as_ref() != Some(user)) {
+            return Err(Problem::forbidden("these credentials can record searches of their own user only"));
+        }
+        if !self.record.unwrap_or_default() {
+            return Ok(None);
+        }
+        if self.cursor.is_some() || self.vector.is_some() {
+            let reason = "needs a `query` or a `product_id`, and an `offset` instead of a cursor";
+            return Err(Problem::invalid("record", reason));
+        }
+        user.map_or_else(|| caller.user(), Ok).cloned().map(Some)
+    }
+
     fn search(mut self) -> Result<Search, Problem> {
         let question = question(&mut self)?;
         let mut search = Search {
@@ -247,6 +273,7 @@ impl SearchAnswer {
             model_id: MODEL.to_owned(),
             facets: answer.facets,
             plan: search.explain.then_some(answer.plan),
+            request_id: None,
             position,
         }
     }
@@ -283,13 +310,15 @@ impl SearchRoutes {
     async fn search(
         &self,
         caller: Caller,
+        trace: TraceParent,
         min: MinPosition,
         body: Json<SearchRequest>,
     ) -> Result<Json<Api<SearchAnswer>>, Problem> {
         caller.require(player_roles())?;
+        let recorded_for = body.0.recorded_for(&caller)?;
         let search = body.0.search()?;
         self.api.wait_for_models(&[Name::Search], min).await?;
-        Ok(Json(Api(self.answer(&caller, search).await?)))
+        Ok(Json(Api(self.answer(&caller, &trace, search, recorded_for).await?)))
     }
 
     /// Search products with several searches
@@ -297,23 +326,30 @@ impl SearchRoutes {
     async fn search_batch(
         &self,
         caller: Caller,
+        trace: TraceParent,
         min: MinPosition,
         body: Json<SearchBatch>,
     ) -> Result<Json<Api<SearchAnswers>>, Problem> {
         caller.require(player_roles())?;
-        let searches =
-            body.0.searches.into_iter().map(SearchRequest::search).collect::<Result<Vec<_>, _>>()?;
+        let searches = body.0.searches.into_iter().map(|one| Ok((one.recorded_for(&caller)?, one.search()?)));
+        let searches = searches.collect::<Result<Vec<_>, Problem>>()?;
         self.api.wait_for_models(&[Name::Search], min).await?;
         let mut results = Vec::with_capacity(searches.len());
-        for search in searches {
-            results.push(self.answer(&caller, search).await?);
+        for (recorded_for, search) in searches {
+            results.push(self.answer(&caller, &trace, search, recorded_for).await?);
         }
         Ok(Json(Api(SearchAnswers { results })))
     }
 }
 
 impl SearchRoutes {
-    async fn answer(&self, caller: &Caller, search: Search) -> Result<SearchAnswer, Problem> {
+    async fn answer(
+        &self,
+        caller: &Caller,
+        trace: &TraceParent,
+        search: Search,
+        recorded_for: Option<UserId>,
+    ) -> Result<SearchAnswer, Problem> {
         let read = || async {
             let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
             answered.map_err(|error| from_query_error(&error))
@@ -327,6 +363,13 @@ impl SearchRoutes {
             _ => read().await?,
         };
         let (answer, position) = answered.ok_or_else(|| Problem::not_found("no such product"))?;
-        Ok(SearchAnswer::new(&search, answer, position))
+        let record = recorded_for
+            .map(|user| (user, computed_search(&search, &answer, position, self.api.clock.now())));
+        let mut rendered = SearchAnswer::new(&search, answer, position);
+        if let Some(record) = record {
+            let (ids, position) = self.api.record_lists(caller, trace, vec![record]).await?;
+            (rendered.request_id, rendered.position) = (ids.first().copied(), position);
+        }
+        Ok(rendered)
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use domain::product::view::ProductView;
 use domain::recommend::{Fallback, Item, LeftOut, Parts, Recommendation, Strategy, Weights};
+use domain::search::product_index::Answer;
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::{ListId, Position, ProductId, UserId};
+use event_schemas::ids::{ListId, Position, UserId};
 use event_schemas::loose_id::LooseId;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{ListContext, ListServed};
@@ -139,7 +140,7 @@ pub struct ServedList {
     differences: Vec<ListDifference>,
     /// The list as it was computed again from the events up to `computed_from`, with the reasons for each product.
     items: Vec<RecommendedProduct>,
-    /// The rankings that the list is made from.
+    /// The rankings that the list is made from; null for a search.
     strategy: Option<Strategy>,
     /// The weights of the signals that there were for the user.
     weights: Option<Weights>,
@@ -151,14 +152,51 @@ pub struct ServedList {
     position: Position,
 }
 
-fn differences(served: &[ProductId], again: &[ProductId]) -> Vec<ListDifference> {
-    let slots = (0..served.len().max(again.len())).filter(|slot| served.get(*slot) != again.get(*slot));
-    let difference = |slot| ListDifference {
+fn differences(served: &[ServedProduct], again: &[RecommendedProduct]) -> Vec<ListDifference> {
+    let slots = (0..served.len().max(again.len())).map(|slot| ListDifference {
         slot,
-        served: served.get(slot).map(Into::into),
-        recomputed: again.get(slot).map(Into::into),
-    };
-    slots.map(difference).collect()
+        served: served.get(slot).map(|product| product.product_id.clone()),
+        recomputed: again.get(slot).map(|item| item.product.product_id.clone()),
+    });
+    slots.filter(|difference| difference.served != difference.recomputed).collect()
+}
+
+/// A list that was computed again.
+#[derive(Debug, Default)]
+pub(super) struct Recomputed {
+    items: Vec<RecommendedProduct>,
+    strategy: Option<Strategy>,
+    weights: Option<Weights>,
+    fallback: Option<Fallback>,
+    left_out: BTreeMap<LeftOut, usize>,
+}
+
+impl From<Recommendation> for Recomputed {
+    fn from(list: Recommendation) -> Self {
+        let items = list.items.into_iter().enumerate();
+        Self {
+            items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, true)).collect(),
+            strategy: Some(list.strategy),
+            weights: Some(list.weights_used),
+            fallback: list.fallback,
+            left_out: list.left_out,
+        }
+    }
+}
+
+/// The results of a search.
+impl From<Answer> for Recomputed {
+    fn from(answer: Answer) -> Self {
+        let results = answer.results.into_iter().enumerate().map(|(slot, found)| RecommendedProduct {
+            product: ProductView::new(&found.product_id, found.details),
+            slot,
+            score: found.score.into(),
+            probability: 1.0,
+            reason: "found by the search".to_owned(),
+            explanation: None,
+        });
+        Self { items: results.collect(), ..Self::default() }
+    }
 }
 
 impl ServedList {
@@ -167,40 +205,31 @@ impl ServedList {
         list: ListServed,
         user_id: Option<&UserId>,
         query: Option<String>,
-        recomputed: Option<Recommendation>,
+        recomputed: Option<Recomputed>,
     ) -> Self {
-        let ids: Vec<ProductId> = list.items.iter().map(|item| item.product_id.clone()).collect();
-        let again = recomputed.as_ref().map(|again| again.items.iter().map(|item| item.product_id.clone()));
-        let differences = again.map(|again| differences(&ids, &again.collect::<Vec<_>>()));
         let served = list.items.iter().enumerate().map(|(slot, item)| ServedProduct {
             slot,
             product_id: (&item.product_id).into(),
             probability: item.probability,
         });
-        let (strategy, weights) = (
-            recomputed.as_ref().map(|again| again.strategy),
-            recomputed.as_ref().map(|again| again.weights_used),
-        );
-        let (fallback, left_out, items) = match recomputed {
-            Some(again) => (again.fallback, again.left_out, again.items),
-            None => (None, BTreeMap::new(), Vec::new()),
-        };
-        let items = items.into_iter().enumerate();
+        let served: Vec<_> = served.collect();
+        let differences = recomputed.as_ref().map(|again| differences(&served, &again.items));
+        let again = recomputed.unwrap_or_default();
         Self {
             request_id: list.list_id,
             user_id: user_id.map(Into::into),
             context: list.context,
             query,
-            served: served.collect(),
+            served,
             served_at: envelope.metadata.occurred_at,
             computed_from: list.computed_from,
             equal: differences.as_ref().map(Vec::is_empty),
             differences: differences.unwrap_or_default(),
-            items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, true)).collect(),
-            strategy,
-            weights,
-            fallback,
-            left_out,
+            items: again.items,
+            strategy: again.strategy,
+            weights: again.weights,
+            fallback: again.fallback,
+            left_out: again.left_out,
             position: envelope.position,
         }
     }

@@ -2,11 +2,16 @@
 
 use domain::recommend::{Blend, Request, Weights};
 use domain::search::filter::Filter;
+use domain::search::product_index::{Answer, PageStart, Question, Search};
+use domain::search::ranking::Mode;
 use domain::search::words::words;
 use domain::user::ComputedList;
-use event_schemas::ids::{ProductCategoryId, ProductId, UserId};
+use event_schemas::ids::{Position, ProductCategoryId, ProductId, UserId};
 use event_schemas::json_text::JsonText;
-use event_schemas::user::{ListContext, ListFilter, ListParameters, ListServed, ListWeights, ServedItem};
+use event_schemas::time::Timestamp;
+use event_schemas::user::{
+    ListContext, ListFilter, ListParameters, ListSearch, ListSearchMode, ListServed, ListWeights, ServedItem,
+};
 use poem_openapi::Object;
 use poem_openapi::types::Example;
 use web::caller::Caller;
@@ -204,9 +209,71 @@ impl CheckedRequest {
                     product: weights.product,
                     collaborative: weights.collaborative,
                 },
+                search: None,
             },
         }
     }
+}
+
+/// The results of a search as they are recorded.
+pub(crate) fn computed_search(
+    search: &Search,
+    answer: &Answer,
+    from: Position,
+    at: Timestamp,
+) -> ComputedList {
+    let (context, query, product_id, mode) = match &search.question {
+        Question::Text(text, mode) => (ListContext::Search, Some(text.clone()), None, Some(*mode)),
+        Question::SimilarTo(product) => (ListContext::Similar, None, Some(product.clone()), None),
+        Question::Vector(_) => (ListContext::Similar, None, None, None),
+    };
+    let offset = match &search.start {
+        PageStart::Offset(offset) => *offset as u32,
+        PageStart::After(_) => 0,
+    };
+    let mode = mode.map(|mode| match mode {
+        Mode::Hybrid => ListSearchMode::Hybrid,
+        Mode::Semantic => ListSearchMode::Semantic,
+        Mode::Lexical => ListSearchMode::Lexical,
+    });
+    let results = answer.results.iter();
+    ComputedList {
+        context,
+        items: results.map(|found| ServedItem::certain(found.product_id.clone())).collect(),
+        computed_from: from,
+        at,
+        query,
+        parameters: ListParameters {
+            product_id,
+            filter: (search.filter != Filter::default()).then(|| recorded_filter(&search.filter)),
+            limit: search.limit as u32,
+            search: Some(ListSearch { mode, offset, min_score: search.min_score }),
+            ..ListParameters::default()
+        },
+    }
+}
+
+/// The search of a served list; none if it is a recommendation.
+pub(super) fn search_of_served(list: &ListServed, query: Option<String>) -> Option<Search> {
+    let found = list.parameters.search.as_ref()?;
+    let mode = found.mode.map_or_else(Mode::default, |mode| match mode {
+        ListSearchMode::Hybrid => Mode::Hybrid,
+        ListSearchMode::Semantic => Mode::Semantic,
+        ListSearchMode::Lexical => Mode::Lexical,
+    });
+    let question = match (query, list.parameters.product_id.clone()) {
+        (Some(text), _) => Question::Text(text, mode),
+        (None, product) => Question::SimilarTo(product?),
+    };
+    Some(Search {
+        question,
+        filter: filter_of_served(list),
+        min_score: found.min_score,
+        start: PageStart::Offset(found.offset as usize),
+        limit: list.parameters.limit as usize,
+        facets: false,
+        explain: false,
+    })
 }
 
 fn recorded_filter(filter: &Filter) -> ListFilter {
@@ -222,10 +289,8 @@ fn recorded_filter(filter: &Filter) -> ListFilter {
     }
 }
 
-/// The request of a served list.
-pub(super) fn of_served(list: &ListServed, query: Option<String>) -> Request {
-    let parameters = &list.parameters;
-    let filter = parameters.filter.as_ref().map(|filter| Filter {
+fn filter_of_served(list: &ListServed) -> Filter {
+    let filter = list.parameters.filter.as_ref().map(|filter| Filter {
         min_price: filter.min_price,
         max_price: filter.max_price,
         in_stock: filter.in_stock,
@@ -235,12 +300,18 @@ pub(super) fn of_served(list: &ListServed, query: Option<String>) -> Request {
         brand: filter.brand.clone(),
         attributes: serde_json::from_str(filter.attributes.as_str()).unwrap_or_default(),
     });
+    filter.unwrap_or_default()
+}
+
+/// The request of a served list.
+pub(super) fn of_served(list: &ListServed, query: Option<String>) -> Request {
+    let parameters = &list.parameters;
     let ListWeights { long_term, session, query: of_query, product, collaborative } = parameters.weights;
     Request {
         subject: Some(list.subject_id),
         query,
         product_id: parameters.product_id.clone(),
-        filter: filter.unwrap_or_default(),
+        filter: filter_of_served(list),
         exclude: parameters.exclude.clone(),
         diversity: parameters.diversity,
         include_bought: parameters.include_bought,
