@@ -22,8 +22,8 @@ use tokio::sync::broadcast;
 
 pub use fold_cache::FoldedJob;
 pub use queries::{MatchingSummary, Replayed, ScoresFrom, Snapshots, SummaryError};
+pub(crate) use replay::for_each_event;
 pub use replay::{ReplayError, UpTo};
-pub(crate) use replay::{for_each_event, recorded_at};
 
 use crate::job::existing_jobs;
 use crate::projection::{Name, Projection, StorePolicy};

@@ -10,7 +10,7 @@ use domain::recommend::sources::ListSources;
 use domain::recommend::{NoList, Recommendation, Request};
 use domain::search::product_index::{Answer, Search};
 use event_log::clock::Clock;
-use event_log::{EventLog, Log};
+use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, Position, Tenant};
 use event_schemas::stream::{Category, StreamId};
@@ -24,7 +24,7 @@ use crate::OpenError;
 use crate::checkpoint::Checkpoint;
 use crate::follower::{Followed, FoundTargets, OpenTarget, StorePolicy, Target, TargetStore};
 use crate::generation::QueryError;
-use crate::matching_summary::{ReplayError, UpTo, for_each_event, recorded_at};
+use crate::matching_summary::{ReplayError, UpTo, for_each_event};
 use crate::projection::Name;
 use crate::sql::SqlError;
 use crate::starter::{RunnerHandle, RunnerStarter};
@@ -299,7 +299,8 @@ impl ProductSearch {
     }
 
     /// Recommends products as [`Self::recommend`] does when it reflects the events up to a point: all of these are folded
-    /// again. Returns the point with the list. Of a position, the instant is when its event was recorded.
+    /// again. Returns the point with the list. Of a position, the instant is when its event was recorded; of a served list, the one
+    /// for which it was computed.
     ///
     /// # Errors
     /// [`ReplayError`] if the log cannot be read.
@@ -343,7 +344,7 @@ impl ProductSearch {
             UpTo::Position(position) if now.is_some() => (position.min(head), now),
             UpTo::Position(position) => {
                 let position = position.min(head);
-                (position, recorded_at(&self.log, position).await?)
+                (position, self.instant_of(position).await?)
             }
         };
         let prefixes = vec![
@@ -363,6 +364,20 @@ impl ProductSearch {
         let (fold, last_at) = folded.await?;
         let now = now.or(last_at).unwrap_or_else(|| self.clock.now());
         Ok((fold, upto, now))
+    }
+
+    /// The instant of the event at a position: when it was recorded, or that of the list if it is a served one. None if there
+    /// is no event at exactly this position.
+    async fn instant_of(&self, position: Position) -> Result<Option<Timestamp>, ReplayError> {
+        let before = Position(position.0.saturating_sub(1));
+        let page = self.log.read_all(before, &Filter::All, 1).await?;
+        let Some(event) = page.events.first().filter(|event| event.position == position) else {
+            return Ok(None);
+        };
+        Ok(Some(match event.decode() {
+            Ok(envelope) if !is_folded(&envelope) => envelope.metadata.occurred_at,
+            _ => event.recorded_at,
+        }))
     }
 
     async fn read<T: Send + 'static>(

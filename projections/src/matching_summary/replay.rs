@@ -141,7 +141,7 @@ pub(crate) async fn for_each_event<S: Send + 'static>(
 }
 
 /// The time at which the event at the position was recorded; none if there is no event at exactly this position.
-pub(crate) async fn recorded_at(log: &Log, position: Position) -> Result<Option<Timestamp>, ReplayError> {
+pub(super) async fn recorded_at(log: &Log, position: Position) -> Result<Option<Timestamp>, ReplayError> {
     let before = Position(position.0.saturating_sub(1));
     let page = log.read_all(before, &Filter::All, 1).await?;
     Ok(page.events.first().filter(|event| event.position == position).map(|event| event.recorded_at))

@@ -65,7 +65,7 @@ async fn served_list_is_found_by_its_tenant() {
         parameters: Box::default(),
     };
     let event = Event::User(served.into());
-    let position = history.append(StreamId::user(&tenant(), user(1)), &[event.clone()]).await;
+    let position = history.append(StreamId::user(&tenant(), user(1)), std::slice::from_ref(&event)).await;
     let again = history.append(StreamId::user(&tenant(), user(1)), &[event]).await;
     reach(&models, again).await;
     let find = async |tenant: Tenant, list| models.served_lists().position(&tenant, list).await.unwrap();

@@ -111,7 +111,7 @@ impl RecommendationRoutes {
             return Err(no_such_list());
         }
         let _turn = budget.turn().await?;
-        Ok(Json(Api(self.api.explain(&caller, &envelope, list).await?)))
+        Ok(Json(Api(self.api.explain(&caller, &envelope, &list).await?)))
     }
 
     /// Stream the list of a user's start page as server-sent events
@@ -283,7 +283,7 @@ impl ReadApi {
         &self,
         caller: &Caller,
         envelope: &Envelope,
-        list: ListServed,
+        list: &ListServed,
     ) -> Result<ServedList, Problem> {
         let (tenant, directory) = (&caller.tenant, &self.server.subjects);
         let user_id = directory.user_ids(tenant, [list.subject_id]).await?.user_id(list.subject_id);
@@ -297,8 +297,8 @@ impl ReadApi {
         let recomputed = if list.query.is_some() && query.is_none() {
             None
         } else {
-            let request = request::of_served(&list, query.clone());
-            if let Some(search) = request::search_of_served(&list, query.clone()) {
+            let request = request::of_served(list, query.clone());
+            if let Some(search) = request::search_of_served(list, query.clone()) {
                 let again = self.models.search().search_as_of(tenant, search, list.computed_from).await;
                 let again = again.map_err(|error| from_replay_error(&error))?;
                 return Ok(ServedList::new(envelope, list, user_id.as_ref(), query, again.map(Into::into)));

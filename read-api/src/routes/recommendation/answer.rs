@@ -202,7 +202,7 @@ impl From<Answer> for Recomputed {
 impl ServedList {
     pub(super) fn new(
         envelope: &Envelope,
-        list: ListServed,
+        list: &ListServed,
         user_id: Option<&UserId>,
         query: Option<String>,
         recomputed: Option<Recomputed>,

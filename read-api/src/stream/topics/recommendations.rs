@@ -113,7 +113,7 @@ impl Follower for RecommendationFollower {
 
     async fn wake(&mut self) {
         if self.user_changes.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
