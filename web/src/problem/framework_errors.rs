@@ -162,7 +162,24 @@ fn plain(reason: &str) -> String {
     };
     match NUMBERS.iter().find(|(message, _)| *message == reason) {
         Some((_, meaning)) => (*meaning).to_owned(),
-        None => reason.trim_end_matches('.').replace("verification failed. ", ""),
+        None => bound(reason.trim_end_matches('.').trim_start_matches("verification failed. ")),
+    }
+}
+
+/// What a failed validator asks for, such as `minimum(1, exclusive: false)`.
+fn bound(failed: &str) -> String {
+    let inside = |name: &str| failed.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
+    let limit = |name: &str| Some(inside(name)?.trim_end_matches(", exclusive: false"));
+    if let Some(limit) = limit("minimum") {
+        format!("must be at least {limit}")
+    } else if let Some(limit) = limit("maximum") {
+        format!("must be at most {limit}")
+    } else if let Some(limit) = inside("minLength") {
+        format!("must have at least {limit} characters")
+    } else if let Some(limit) = inside("maxLength") {
+        format!("must have at most {limit} characters")
+    } else {
+        failed.to_owned()
     }
 }
 
@@ -183,6 +200,18 @@ mod tests {
             plain(r#"Expected input type "string", found 3. (occurred while parsing "Job")"#),
             r#"Expected input type "string", found 3"#
         );
+    }
+
+    #[test]
+    fn failed_validators_say_what_is_asked_for() {
+        for (failed, meaning) in [
+            ("minimum(1, exclusive: false)", "must be at least 1"),
+            ("maximum(500, exclusive: false)", "must be at most 500"),
+            ("maxLength(128)", "must have at most 128 characters"),
+            ("uniqueItems()", "uniqueItems()"),
+        ] {
+            assert_eq!(plain(&format!("verification failed. {failed}")), meaning);
+        }
     }
 
     #[test]
