@@ -35,6 +35,25 @@ async fn served(server: &Server, list: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn searches_of_a_refused_batch_are_not_recorded() {
+    let server = Server::start(&[]).await;
+    catalogue(&server).await;
+    let right = json!({"query": "shoe 7", "record": true, "user_id": 3});
+    let batch = json!({"searches": [right, {"product_id": 4}, right, {"product_id": "unknown"}]});
+    let head = || async { server.get("/status").await.expect(200)["log"]["head"].clone() };
+    let before = head().await;
+    server.post("/api/v1/search/batch", &batch).await.problem(404);
+    assert_eq!(head().await, before);
+
+    let batch = json!({"searches": [right, {"product_id": 4}, right]});
+    let answered = post_at_head(&server, "/api/v1/search/batch", &batch).await;
+    assert!(answered["results"][1]["request_id"].is_null(), "{answered}");
+    for n in [0, 2] {
+        assert_eq!(served(&server, &answered["results"][n]).await["equal"], true, "{answered}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn served_list_is_computed_again_from_the_log() {
     let mut server = Server::start(&[]).await;
     catalogue(&server).await;

@@ -318,7 +318,9 @@ impl SearchRoutes {
         let recorded_for = body.0.recorded_for(&caller)?;
         let search = body.0.search()?;
         self.api.wait_for_models(&[Name::Search], min).await?;
-        Ok(Json(Api(self.answer(&caller, &trace, search, recorded_for).await?)))
+        let mut answers = self.answers(&caller, &trace, vec![(recorded_for, search)]).await?;
+        let answer = answers.pop().ok_or_else(|| Problem::internal(&"a search without an answer"))?;
+        Ok(Json(Api(answer)))
     }
 
     /// Search products with several searches
@@ -334,22 +336,39 @@ impl SearchRoutes {
         let searches = body.0.searches.into_iter().map(|one| Ok((one.recorded_for(&caller)?, one.search()?)));
         let searches = searches.collect::<Result<Vec<_>, Problem>>()?;
         self.api.wait_for_models(&[Name::Search], min).await?;
-        let mut results = Vec::with_capacity(searches.len());
-        for (recorded_for, search) in searches {
-            results.push(self.answer(&caller, &trace, search, recorded_for).await?);
-        }
+        let results = self.answers(&caller, &trace, searches).await?;
         Ok(Json(Api(SearchAnswers { results })))
     }
 }
 
 impl SearchRoutes {
-    async fn answer(
+    /// Answers all searches, or none; only then are the pages recorded.
+    async fn answers(
         &self,
         caller: &Caller,
         trace: &TraceParent,
-        search: Search,
-        recorded_for: Option<UserId>,
-    ) -> Result<SearchAnswer, Problem> {
+        searches: Vec<(Option<UserId>, Search)>,
+    ) -> Result<Vec<SearchAnswer>, Problem> {
+        let (mut answers, mut recorded, mut served) =
+            (Vec::with_capacity(searches.len()), Vec::new(), Vec::new());
+        for (index, (recorded_for, search)) in searches.into_iter().enumerate() {
+            let (answer, position) = self.found(caller, &search).await?;
+            if let Some(user) = recorded_for {
+                served.push((user, computed_search(&search, &answer, position, self.api.clock.now())));
+                recorded.push(index);
+            }
+            answers.push(SearchAnswer::new(&search, answer, position));
+        }
+        if !served.is_empty() {
+            let (ids, position) = self.api.record_lists(caller, trace, served).await?;
+            for (index, id) in recorded.into_iter().zip(ids) {
+                (answers[index].request_id, answers[index].position) = (Some(id), position);
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn found(&self, caller: &Caller, search: &Search) -> Result<(Answer, Position), Problem> {
         let read = || async {
             let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
             answered.map_err(|error| from_query_error(&error))
@@ -362,14 +381,6 @@ impl SearchRoutes {
             }
             _ => read().await?,
         };
-        let (answer, position) = answered.ok_or_else(|| Problem::not_found("no such product"))?;
-        let record = recorded_for
-            .map(|user| (user, computed_search(&search, &answer, position, self.api.clock.now())));
-        let mut rendered = SearchAnswer::new(&search, answer, position);
-        if let Some(record) = record {
-            let (ids, position) = self.api.record_lists(caller, trace, vec![record]).await?;
-            (rendered.request_id, rendered.position) = (ids.first().copied(), position);
-        }
-        Ok(rendered)
+        answered.ok_or_else(|| Problem::not_found("no such product"))
     }
 }
