@@ -87,7 +87,7 @@ pub enum Blend {
 /// How much each signal counts. Those of vectors are relative to each other; the share of co-visits is from 0 to 1, and the
 /// vectors have the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "RecommendationWeights")]
 pub struct Weights {
     /// The vector of the user's interests over all sessions.

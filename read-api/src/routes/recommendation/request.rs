@@ -24,9 +24,6 @@ use super::Computed;
 use crate::as_of::AsOf;
 use crate::routes::search::SearchFilters;
 
-/// The most products that a request excludes.
-const EXCLUDE_MAX: usize = 1_000;
-
 /// A request for a list of products for a user.
 #[derive(Debug, Object)]
 #[oai(example)]
@@ -139,9 +136,6 @@ impl RecommendationRequest {
             return Err(Problem::unprocessable("query", reason));
         }
         let exclude = self.exclude.unwrap_or_default();
-        if exclude.len() > EXCLUDE_MAX {
-            return Err(Problem::invalid("exclude", format!("has more than {EXCLUDE_MAX} products")));
-        }
         let mut filter = self.filters.map(SearchFilters::filter).unwrap_or_default();
         if let Some(LooseTextId(category)) = self.category_id {
             if filter.category_id.as_ref().is_some_and(|other| *other != category) {
