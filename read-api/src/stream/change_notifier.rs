@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use event_log::{EventLog, Filter, Log};
+use event_log::{EventLog, Filter, Log, Subscription};
 use event_schemas::ids::{JobId, Tenant};
 use event_schemas::stream::{Category, StreamId};
 use futures_util::FutureExt;
@@ -17,6 +17,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The categories whose streams are subjects.
 const NOTIFIED_CATEGORIES: [Category; 3] = [Category::Player, Category::GameMatch, Category::User];
+
+/// The event that is of a user's stream and changes nothing that a stream of the user shows. With notifications of it,
+/// each list that a stream sends would lead to another one.
+const SERVED_LIST: &str = "ListServed";
 
 /// What a notification is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +83,10 @@ impl ChangeNotifier {
     pub(crate) fn start(changes: broadcast::Receiver<SummaryChange>, log: Log) -> Arc<Self> {
         let notifier = Arc::new(Self(Mutex::default()));
         tokio::spawn(forward_changes(changes, Arc::clone(&notifier)).boxed());
-        tokio::spawn(watch_streams(log, Arc::clone(&notifier)).boxed());
+        // From here on, not from the first time that the task runs.
+        let prefixes = NOTIFIED_CATEGORIES.map(|category| category.stream_prefix().to_owned());
+        let events = log.subscribe(*log.head().borrow(), Filter::StreamPrefixes(prefixes.into()));
+        tokio::spawn(watch_streams(log, events, Arc::clone(&notifier)).boxed());
         notifier
     }
 
@@ -117,14 +124,14 @@ async fn forward_changes(mut changes: broadcast::Receiver<SummaryChange>, notifi
     }
 }
 
-async fn watch_streams(log: Log, notifier: Arc<ChangeNotifier>) {
-    let prefixes = NOTIFIED_CATEGORIES.map(|category| category.stream_prefix().to_owned());
-    let mut events = log.subscribe(*log.head().borrow(), Filter::StreamPrefixes(prefixes.into()));
+async fn watch_streams(log: Log, mut events: Subscription, notifier: Arc<ChangeNotifier>) {
     loop {
         match events.next().await {
             Ok(page) => {
                 let mut subjects = notifier.subjects();
-                page.events.into_iter().for_each(|event| subjects.notify(&Subject::Stream(event.stream)));
+                let changes =
+                    page.events.into_iter().filter(|event| event.event_type.as_str() != SERVED_LIST);
+                changes.for_each(|event| subjects.notify(&Subject::Stream(event.stream)));
             }
             Err(error) => {
                 // The subscribers get the error when they read.

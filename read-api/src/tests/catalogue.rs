@@ -1,9 +1,9 @@
 use event_schemas::envelope::Event;
-use event_schemas::ids::ProductId;
+use event_schemas::ids::{ListId, Position, ProductId};
 use event_schemas::merchandising::{MerchandisingEvent, RuleSet};
 use event_schemas::product::{ProductDetails, ProductUpserted};
 use event_schemas::stream::StreamId;
-use event_schemas::user::{InteractionRecorded, InteractionType};
+use event_schemas::user::{InteractionRecorded, InteractionType, ListContext, ListServed};
 use serde_json::json;
 
 use super::fixture::{ReadApiFixture, acme, player};
@@ -49,6 +49,27 @@ async fn product_has_all_facts_and_its_first_image() {
     assert_eq!(fixture.get("/api/v1/products/2").await.status, 404);
     let other = fixture.get_with("/api/v1/products/1", &[("X-Tenant", "other")]).await;
     assert_eq!(other.status, 404);
+}
+
+#[tokio::test]
+async fn served_list_is_no_change_of_its_user() {
+    let fixture = ReadApiFixture::open().await;
+    fixture.product("1", SHOE).await;
+    let mut changes = fixture.api.notifier.stream(StreamId::user(&acme(), player(1)));
+    let others = fixture.api.notifier.stream(StreamId::user(&acme(), player(2)));
+    let served = ListServed {
+        subject_id: player(1),
+        list_id: ListId(player(9).0),
+        context: ListContext::Feed,
+        items: Vec::new(),
+        computed_from: Position(1),
+        query: None,
+        parameters: Box::default(),
+    };
+    fixture.append(StreamId::user(&acme(), player(1)), &[Event::User(served.into())]).await;
+    fixture.interaction(1, "1", InteractionType::View).await;
+    changes.changed().await.unwrap();
+    assert_eq!((*changes.borrow(), *others.borrow()), (1, 0));
 }
 
 #[tokio::test]
