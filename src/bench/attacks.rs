@@ -11,7 +11,6 @@ use clap::{Args, ValueEnum};
 use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 use web::caller::{Claims, Role, Roles, mint};
@@ -85,10 +84,15 @@ impl Attacks {
             let victim = Arc::new(Victim::start(&program, &folder).await?);
             self.notice(&victim).await?;
             let before = self.notice(&victim).await?;
-            let mut attackers = JoinSet::new();
-            attack.start(&victim, &mut attackers);
+            // A thread of their own, so that an honest client does not wait for an attacker's work in this program.
+            let attackers = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::Failed(format!("cannot start the attackers: {error}")))?;
+            attack.start(&victim, &attackers);
             let during = self.notice(&victim).await?;
-            attackers.shutdown().await;
+            attackers.shutdown_background();
             report(attack, &before, &during, json)?;
         }
         Ok(())

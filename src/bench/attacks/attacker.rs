@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
 
 use super::{Victim, http2};
 use crate::image_match;
@@ -56,8 +56,8 @@ impl Attack {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Starts the attackers, which end when they are dropped.
-    pub(super) fn start(self, victim: &Arc<Victim>, attackers: &mut JoinSet<()>) {
+    /// Starts the attackers, which end with their runtime.
+    pub(super) fn start(self, victim: &Arc<Victim>, attackers: &Runtime) {
         let connections = match self {
             Self::BodiesWithoutRole | Self::BodiesOfEmptyItems | Self::Matches => 2,
             Self::Metadata | Self::AuditLines => 8,
