@@ -10,6 +10,7 @@ mod extract;
 mod jwks;
 pub(crate) mod limits;
 mod role;
+pub(crate) mod share;
 pub(crate) mod strangers;
 mod ticket;
 mod token;

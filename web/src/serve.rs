@@ -26,6 +26,7 @@ use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response}
 use tracing::Instrument;
 
 use crate::caller::limits::{Callers, Quotas};
+use crate::caller::share::Shared;
 use crate::caller::strangers::Strangers;
 use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
@@ -227,8 +228,9 @@ impl Layers {
         let turn = self.turn(&admission).await?;
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         tokio::pin!(call);
+        let mut call = Shared::new(call, admission.share.clone());
         let deadline = limits.deadline(route_limits);
-        let outcome = match tokio::time::timeout(deadline.unwrap_or(limits.deadline), call.as_mut()).await {
+        let outcome = match tokio::time::timeout(deadline.unwrap_or(limits.deadline), &mut call).await {
             Ok(outcome) => outcome,
             // A long poll has no deadline, but its body has.
             Err(_) if deadline.is_none() && body.is_complete() => call.await,

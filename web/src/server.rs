@@ -75,11 +75,19 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// After so many connections the next ones wait for a moment.
+const ACCEPTED_AT_ONCE: u32 = 8;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(1);
+
 /// The length of the listen backlog, unless the system limits it.
 pub const BACKLOG: u32 = 4_096;
 
 /// The time in which a closed connection releases its slot, or the next one is closed.
 const CLOSING: Duration = Duration::from_millis(50);
+
+/// The pause before a connection is closed for another one, so that clients that connect again at once when they are closed
+/// take little of the processor.
+const REPLACE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The time from the start of the shutdown until idle connections are closed. Meanwhile the next response on a connection
 /// has `Connection: close`. If connections were closed at once, a request that is just arriving would be lost, and its
@@ -108,6 +116,7 @@ async fn accept_loop(
     let (abort, aborted) = shutdown::channel();
     let server = Arc::new(HttpServer { endpoint, bounds, shutdown: shutdown.clone(), aborted });
     let mut pause = PAUSE_MIN;
+    let mut accepted_at_once = 0;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &slots, &connections) => accepted,
@@ -117,6 +126,12 @@ async fn accept_loop(
             Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
                 tokio::spawn(server.clone().serve(stream, remote, slot, connections.add(remote.ip())));
+                accepted_at_once += 1;
+                // Many new connections would otherwise take their time before the requests of open ones.
+                if accepted_at_once == ACCEPTED_AT_ONCE {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    accepted_at_once = 0;
+                }
             }
             Err(error) if is_client_error(&error) => {}
             Err(error) => {
@@ -151,6 +166,7 @@ async fn accept(
     let (stream, remote) = listener.accept().await?;
     loop {
         if slots.available_permits() == 0 {
+            tokio::time::sleep(REPLACE_PAUSE).await;
             connections.close_idle();
         }
         let slot = tokio::time::timeout(CLOSING, slots.clone().acquire_owned());

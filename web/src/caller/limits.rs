@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::CallerId;
+use super::share::Share;
 use crate::problem::Problem;
 
 /// The interval for which quotas are given.
@@ -21,6 +22,9 @@ const WINDOW_SECONDS: f64 = 60.0;
 
 /// The most reads of a caller that are in progress at once; more of them wait, so that they do not stand before those of others.
 const READS_IN_PROGRESS_MAX: usize = 8;
+
+/// A caller is alone if no other one has sent a request for this time.
+const ALONE_AFTER: Duration = Duration::from_secs(1);
 
 /// The most callers whose limits are kept apart. The callers beyond them share one entry.
 const CALLERS_MAX: usize = 10_000;
@@ -111,6 +115,9 @@ struct CallerState {
     /// The costly reads, and the others, that may be in progress.
     turns: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    /// Those of the reads that may be in progress while the caller is not alone.
+    shared_reads: Arc<Semaphore>,
+    share: Share,
     streams: Arc<Semaphore>,
 }
 
@@ -121,6 +128,7 @@ pub(crate) struct Callers {
     /// The costly reads of all callers that may be in progress.
     turns: Arc<Semaphore>,
     turns_per_caller: usize,
+    threads: usize,
     known: Mutex<KnownCallers>,
     /// The callers that `known` has no room for.
     others: Arc<CallerState>,
@@ -129,6 +137,9 @@ pub(crate) struct Callers {
 #[derive(Debug, Default)]
 struct KnownCallers {
     states: HashMap<CallerId, Arc<CallerState>>,
+    /// The caller of the last request, and when that was last another one.
+    latest: Option<CallerId>,
+    changed_at: Option<Instant>,
     /// The time at which callers were last forgotten.
     swept_at: Option<Instant>,
 }
@@ -139,6 +150,8 @@ pub struct Turn {
     _of_caller: OwnedSemaphorePermit,
     /// For a costly read.
     _of_all: Option<OwnedSemaphorePermit>,
+    /// For another read while the caller is not alone.
+    _shared: Option<OwnedSemaphorePermit>,
 }
 
 /// The budget of a request's caller for costly reads, for a route that learns only later that it has to read the log.
@@ -168,17 +181,19 @@ impl<'a> FromRequest<'a> for CostlyReads {
 impl Callers {
     pub(crate) fn new(limits: CallerLimits) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_turns(limits, (processors / 2).max(1))
+        Self::with_threads(limits, processors)
     }
 
-    fn with_turns(limits: CallerLimits, turns: usize) -> Self {
+    fn with_threads(limits: CallerLimits, threads: usize) -> Self {
+        let turns = (threads / 2).max(1);
         let turns_per_caller = (turns / 2).max(1);
         Self {
             limits,
             turns: Arc::new(Semaphore::new(turns)),
             turns_per_caller,
+            threads,
             known: Mutex::default(),
-            others: Arc::new(CallerState::new(&limits, turns_per_caller)),
+            others: Arc::new(CallerState::new(&limits, turns_per_caller, threads)),
         }
     }
 
@@ -214,7 +229,7 @@ impl Callers {
             // The caller's own turn comes first, so that it cannot fill the queue of all callers.
             let of_caller = state.turns.clone().acquire_owned().await.ok()?;
             let of_all = self.turns.clone().acquire_owned().await.ok()?;
-            Some(Turn { _of_caller: of_caller, _of_all: Some(of_all) })
+            Some(Turn { _of_caller: of_caller, _of_all: Some(of_all), _shared: None })
         };
         let turn = tokio::time::timeout(patience, turn).await.ok().flatten();
         turn.ok_or_else(|| {
@@ -225,19 +240,46 @@ impl Callers {
         })
     }
 
-    /// Waits for the caller's turn to compute a read that is not costly.
+    /// Waits for the caller's turn to compute a read that is not costly. While the caller `is_alone`, more of them may be in
+    /// progress.
     ///
     /// # Errors
     /// 429 if it does not come within `patience`.
-    pub(crate) async fn read_turn(&self, caller: &CallerId, patience: Duration) -> Result<Turn, Problem> {
-        let turn = self.state(caller).reads.clone().acquire_owned();
-        match tokio::time::timeout(patience, turn).await {
-            Ok(Ok(of_caller)) => Ok(Turn { _of_caller: of_caller, _of_all: None }),
-            _ => Err(Problem::rate_limited(
+    pub(crate) async fn read_turn(
+        &self,
+        caller: &CallerId,
+        is_alone: bool,
+        patience: Duration,
+    ) -> Result<Turn, Problem> {
+        let state = self.state(caller);
+        let turn = async {
+            let of_caller = state.reads.clone().acquire_owned().await.ok()?;
+            let shared = match is_alone {
+                true => None,
+                false => Some(state.shared_reads.clone().acquire_owned().await.ok()?),
+            };
+            Some(Turn { _of_caller: of_caller, _of_all: None, _shared: shared })
+        };
+        let turn = tokio::time::timeout(patience, turn).await.ok().flatten();
+        turn.ok_or_else(|| {
+            Problem::rate_limited(
                 "too many reads of this caller wait for their turn; send fewer at once",
                 Duration::from_secs(1),
-            )),
-        }
+            )
+        })
+    }
+
+    /// The share of the threads for a request of the caller; none while the caller is alone.
+    pub(crate) fn share(&self, caller: &CallerId) -> Option<Share> {
+        let now = Instant::now();
+        let is_alone = {
+            let mut known = self.known();
+            if known.latest.as_ref() != Some(caller) {
+                known.changed_at = known.latest.replace(caller.clone()).map(|_| now);
+            }
+            known.changed_at.is_none_or(|at| now - at >= ALONE_AFTER)
+        };
+        (!is_alone).then(|| self.state(caller).share.clone())
     }
 
     /// The place of one more open stream or long poll of the caller.
@@ -267,7 +309,7 @@ impl Callers {
         if known.states.len() >= CALLERS_MAX {
             return self.others.clone();
         }
-        let state = Arc::new(CallerState::new(&self.limits, self.turns_per_caller));
+        let state = Arc::new(CallerState::new(&self.limits, self.turns_per_caller, self.threads));
         known.states.insert(caller.clone(), state.clone());
         state
     }
@@ -296,12 +338,14 @@ impl Callers {
 }
 
 impl CallerState {
-    fn new(limits: &CallerLimits, turns: usize) -> Self {
+    fn new(limits: &CallerLimits, turns: usize, threads: usize) -> Self {
         Self {
             requests: Mutex::default(),
             costly_reads: Mutex::default(),
             turns: Arc::new(Semaphore::new(turns)),
             reads: Arc::new(Semaphore::new(READS_IN_PROGRESS_MAX)),
+            shared_reads: Arc::new(Semaphore::new((threads / 2).max(1))),
+            share: Share::new(threads),
             streams: Arc::new(Semaphore::new(places(limits))),
         }
     }

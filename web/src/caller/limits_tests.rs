@@ -11,7 +11,7 @@ fn callers(requests: u32, costly_reads: u32, streams: u32) -> Callers {
         costly_reads_per_minute: Some(costly_reads),
         streams: Some(streams),
     };
-    Callers::with_turns(limits, 1)
+    Callers::with_threads(limits, 2)
 }
 
 fn count(callers: &Callers, user: &str, is_costly: bool) -> Result<Quotas, Problem> {
@@ -128,4 +128,30 @@ async fn table_of_callers_is_bounded() {
     tokio::time::advance(Duration::from_secs(60)).await;
     count(&callers, "ann", false).unwrap();
     assert_eq!(callers.known().states.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn caller_has_a_share_only_while_others_send_requests() {
+    let callers = callers(100, 100, 1);
+    assert!(callers.share(&caller("ann")).is_none());
+    assert!(callers.share(&caller("ann")).is_none());
+    assert!(callers.share(&caller("bob")).is_some());
+    assert!(callers.share(&caller("ann")).is_some());
+    tokio::time::advance(ALONE_AFTER).await;
+    assert!(callers.share(&caller("ann")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_wait_for_one_another_while_others_read() {
+    let callers = callers(100, 100, 1);
+    let (ann, patience) = (caller("ann"), Duration::from_secs(10));
+    let _alone = [
+        callers.read_turn(&ann, true, patience).await.unwrap(),
+        callers.read_turn(&ann, true, patience).await.unwrap(),
+    ];
+    let first = callers.read_turn(&ann, false, patience).await.unwrap();
+    assert_eq!(callers.read_turn(&ann, false, patience).await.unwrap_err().status(), 429);
+    assert!(callers.read_turn(&caller("bob"), false, patience).await.is_ok());
+    drop(first);
+    assert!(callers.read_turn(&ann, false, patience).await.is_ok());
 }

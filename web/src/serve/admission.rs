@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Layers, origin};
 use crate::caller::limits::{Callers, CostlyReads, Quotas, Turn};
+use crate::caller::share::Share;
 use crate::caller::{Authentication, Caller, CallerId, Identity, TicketHash, bad_credentials};
 use crate::json;
 use crate::problem::Problem;
@@ -33,6 +34,8 @@ pub(super) struct Admission {
     is_costly: bool,
     /// Whether it is a read that takes a turn but is not costly.
     is_brief: bool,
+    /// The share of its caller in the threads that execute requests.
+    pub(super) share: Option<Share>,
     stream: Option<AdmittedStream>,
     /// The place of a long poll, which holds a connection as a stream does.
     _long_poll: Option<OwnedSemaphorePermit>,
@@ -72,6 +75,7 @@ impl Layers {
                 identity: None,
                 is_costly: false,
                 is_brief: false,
+                share: None,
                 stream: None,
                 _long_poll: None,
             });
@@ -83,6 +87,7 @@ impl Layers {
         if !is_unlimited {
             self.callers.count(&identity.caller.id(), is_costly, quotas)?;
         }
+        let share = if is_unlimited { None } else { self.callers.share(&identity.caller.id()) };
         // A request that is costly itself has its turn already.
         let budget = (Arc::clone(&self.callers), identity.caller.id(), self.settings.limits.deadline);
         request.set_data(CostlyReads((!is_costly).then_some(budget)));
@@ -102,7 +107,7 @@ impl Layers {
         }
         let is_long_poll = route.is_some_and(|route| route.limits == RouteLimits::LongPoll);
         let long_poll = is_long_poll.then(|| self.callers.stream(&identity.caller.id())).transpose()?;
-        Ok(Admission { identity: Some(identity), is_costly, is_brief, stream, _long_poll: long_poll })
+        Ok(Admission { identity: Some(identity), is_costly, is_brief, share, stream, _long_poll: long_poll })
     }
 
     /// Waits for the turn of a read.
@@ -112,7 +117,8 @@ impl Layers {
                 self.callers.turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
             }
             Some(identity) if admission.is_brief => {
-                self.callers.read_turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
+                let (caller, is_alone) = (identity.caller.id(), admission.share.is_none());
+                self.callers.read_turn(&caller, is_alone, self.settings.limits.deadline).await.map(Some)
             }
             _ => Ok(None),
         }

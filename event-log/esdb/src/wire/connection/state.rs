@@ -14,6 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The time for which a new connection waits until a closed one has released its place.
 const PLACE_TIMEOUT: Duration = Duration::from_millis(200);
+/// The pause before another connection is closed for a new one. Clients that connect again at once when they are closed take
+/// little of the processor with it.
+const REPLACE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -112,8 +115,11 @@ impl Connections {
     pub(in crate::wire) async fn place(&self, address: IpAddr) -> Option<Place> {
         let share = (self.max - self.max / 4).max(1);
         let of_address = lock(&self.open).states.values().filter(|state| state.address == address).count();
-        if of_address >= share && !self.close_one(Some(address)) {
-            return None;
+        if of_address >= share {
+            tokio::time::sleep(REPLACE_PAUSE).await;
+            if !self.close_one(Some(address)) {
+                return None;
+            }
         }
         let mut permit = Arc::clone(&self.places).try_acquire_owned().ok();
         if permit.is_none() && self.close_one(None) {
