@@ -1,5 +1,5 @@
-//! The commands of the catalogue: products, the feedback of users on them, the lists that users get, and the merchandising
-//! rules of lists.
+//! The commands of the catalogue: products and their vectors, the feedback of users on them, the lists that users get, and
+//! the merchandising rules of lists.
 //!
 //! Each product and each user is a stream of its own, so a batch is one command for each of its streams: [`batches`]
 //! executes them. Start reading at the [`routes`].
@@ -11,6 +11,7 @@ pub mod routes;
 use std::sync::Arc;
 
 use domain::merchandising::MerchandisingDecider;
+use domain::model::ModelDecider;
 use domain::product::ProductDecider;
 use domain::user::UserDecider;
 
@@ -22,12 +23,19 @@ use crate::engine::execute::Streams;
 pub struct Catalogue {
     engine: Arc<Engine>,
     products: Streams<ProductDecider>,
+    models: Streams<ModelDecider>,
     users: Streams<UserDecider>,
     rules: Streams<MerchandisingDecider>,
 }
 
 impl Catalogue {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { products: engine.streams(), users: engine.streams(), rules: engine.streams(), engine }
+        Self {
+            products: engine.streams(),
+            models: engine.streams(),
+            users: engine.streams(),
+            rules: engine.streams(),
+            engine,
+        }
     }
 }

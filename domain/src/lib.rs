@@ -14,6 +14,7 @@ pub mod lease;
 pub mod map_as_list;
 pub mod matchmaking;
 pub mod merchandising;
+pub mod model;
 pub mod player;
 pub mod pool;
 pub mod product;

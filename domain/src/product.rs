@@ -1,13 +1,19 @@
 //! A product of a catalogue: its facts are replaced as a whole, and it is never removed, only deactivated.
 //!
-//! Invariants: an event is recorded only if a fact changes; addresses can be shown by a browser.
+//! Invariants: an event is recorded only if a fact or a vector changes; addresses can be shown by a browser.
 
 pub mod popularity;
 pub mod view;
 
-use event_schemas::ids::ProductId;
-use event_schemas::product::{ProductDeactivated, ProductDetails, ProductEvent, ProductUpserted};
+use std::collections::BTreeMap;
+
+use event_schemas::ids::{ImageId, ModelId, ProductId};
+use event_schemas::product::{
+    ProductDeactivated, ProductDetails, ProductEmbedded, ProductEvent, ProductUpserted,
+};
 use event_schemas::time::Timestamp;
+use event_schemas::vector::Vector;
+use uuid::Uuid;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 
@@ -24,16 +30,37 @@ pub enum Action {
     /// Replace all facts; a product that does not exist is created.
     Upsert(Box<ProductDetails>),
     Deactivate,
+    /// Set vectors; of two for the same place, the last one counts. Their lengths were checked against their models.
+    Embed(Vec<(Place, Vector)>),
+}
+
+/// What a vector is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub model_id: ModelId,
+    /// The image; the product as a whole if absent.
+    pub image_id: Option<ImageId>,
 }
 
 /// The state of a product; empty before it is created.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State(Option<Box<ProductDetails>>);
+pub struct State {
+    details: Option<Box<ProductDetails>>,
+    /// The hashes of the newest vectors: enough to recognise one that is sent again.
+    vectors: BTreeMap<Place, Uuid>,
+}
+
+/// The approximate memory of a vector's place and hash.
+const PLACE_BYTES: usize = 160;
+
+fn hash(vector: &Vector) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, &vector.to_bytes())
+}
 
 impl State {
     /// The current facts; none before the product is created.
     pub fn details(&self) -> Option<&ProductDetails> {
-        self.0.as_deref()
+        self.details.as_deref()
     }
 }
 
@@ -95,6 +122,29 @@ fn is_address(text: &str) -> bool {
     is_plain && (is_absolute || (text.starts_with('/') && !text.starts_with("//")))
 }
 
+/// The events of those vectors that differ from the newest ones.
+fn embed(
+    command: &Command,
+    vectors: &[(Place, Vector)],
+    state: &State,
+) -> Result<Vec<Occurred<ProductEvent>>, Refusal> {
+    if state.details.is_none() {
+        return Err(Refusal::Unknown);
+    }
+    let last: BTreeMap<&Place, &Vector> = vectors.iter().map(|(place, vector)| (place, vector)).collect();
+    let changed = last.into_iter().filter(|(place, vector)| state.vectors.get(place) != Some(&hash(vector)));
+    let event = |(place, vector): (&Place, &Vector)| {
+        let embedded = ProductEmbedded {
+            product_id: command.product_id.clone(),
+            model_id: place.model_id.clone(),
+            image_id: place.image_id.clone(),
+            vector: vector.clone(),
+        };
+        Occurred { at: command.at, event: embedded.into() }
+    };
+    Ok(changed.map(event).collect())
+}
+
 /// Decides for the streams `product-<tenant>.<id>`.
 #[derive(Debug)]
 pub enum ProductDecider {}
@@ -118,23 +168,30 @@ impl Decider for ProductDecider {
             (Action::Deactivate, None) => return Err(Refusal::Unknown),
             (Action::Deactivate, Some(known)) if !known.is_active => return Ok(Vec::new()),
             (Action::Deactivate, Some(_)) => ProductDeactivated { product_id }.into(),
+            (Action::Embed(vectors), _) => return embed(command, vectors, state),
         };
         Ok(vec![Occurred { at: command.at, event }])
     }
 
-    fn evolve(state: State, event: &ProductEvent, _occurred_at: Timestamp) -> State {
+    fn evolve(mut state: State, event: &ProductEvent, _occurred_at: Timestamp) -> State {
         match event {
-            ProductEvent::ProductUpserted(upserted) => State(Some(upserted.details.clone())),
-            ProductEvent::ProductDeactivated(_) => State(state.0.map(|mut details| {
-                details.is_active = false;
-                details
-            })),
+            ProductEvent::ProductUpserted(upserted) => state.details = Some(upserted.details.clone()),
+            ProductEvent::ProductDeactivated(_) => {
+                if let Some(details) = &mut state.details {
+                    details.is_active = false;
+                }
+            }
+            ProductEvent::ProductEmbedded(embedded) => {
+                let (model_id, image_id) = (embedded.model_id.clone(), embedded.image_id.clone());
+                state.vectors.insert(Place { model_id, image_id }, hash(&embedded.vector));
+            }
         }
+        state
     }
 
     /// Only the latest facts are kept, of however many events.
     fn heap_bytes(state: &State, _event_bytes: usize) -> usize {
-        state.details().map_or(0, view::heap_bytes)
+        state.details().map_or(0, view::heap_bytes) + state.vectors.len() * PLACE_BYTES
     }
 }
 

@@ -1,7 +1,7 @@
 //! Search over products: the pure parts that the search index, its rebuild and the API share.
 //!
 //! [`words`] turns texts into words, [`lexical`] finds products by words, [`encoder`] turns texts into vectors, and [`exact`]
-//! compares vectors. A search is first planned ([`plan`]), so that filters never cost results; [`ranking`] makes its two
+//! compares vectors; [`model_vectors`] has those of other models. A search is first planned ([`plan`]), so that filters never cost results; [`ranking`] makes its two
 //! rankings, [`fusion`] joins them, and [`page`] cuts them. Products have numbers here, in the order in
 //! which they first came.
 
@@ -10,9 +10,12 @@ pub mod exact;
 pub mod filter;
 pub mod fusion;
 pub mod lexical;
+pub mod model_vectors;
+pub mod number_set;
 pub mod page;
 pub mod plan;
 pub mod product_index;
+pub mod question;
 pub mod ranking;
 pub mod words;
 

@@ -191,6 +191,8 @@ text_id! {
     RuleId,
     /// An image of a product.
     ImageId,
+    /// An embedding model, as named by the caller.
+    ModelId,
     /// A video of the caller.
     VideoId,
     /// A frame of a video.

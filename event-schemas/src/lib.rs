@@ -20,6 +20,7 @@ pub mod job;
 pub mod json_text;
 pub mod loose_id;
 pub mod merchandising;
+pub mod model;
 pub mod player;
 pub mod pool;
 pub mod product;
@@ -29,11 +30,12 @@ pub mod sealed;
 pub mod stream;
 pub mod time;
 pub mod user;
+pub mod vector;
 pub mod worker;
 
 catalogue::categories! {
     // Names of planned categories, and names that other parts of the program use.
-    reserved: "cutout", "model", "projection";
+    reserved: "cutout", "projection";
     // Category    stored name       events
     Job         = "job":             job::JobEvent,
     ImageMatch  = "matching":        image_match::ImageMatchEvent,
@@ -45,5 +47,6 @@ catalogue::categories! {
     Product     = "product":         product::ProductEvent,
     User        = "user":            user::UserEvent,
     Merchandising = "merchandising": merchandising::MerchandisingEvent,
+    Model       = "model":           model::ModelEvent,
     IdempotencyKey = "idempotency_key": idempotency_key::IdempotencyKeyEvent,
 }

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::currency::Currency;
-use crate::ids::{BrandId, MerchantId, ProductCategoryId, ProductId, Tenant};
+use crate::ids::{BrandId, ImageId, MerchantId, ModelId, ProductCategoryId, ProductId, Tenant};
 use crate::json_text::JsonText;
 use crate::registry::events;
 use crate::stream::{Category, StreamId, escape};
+use crate::vector::Vector;
 
 /// All facts of a product, as its catalogue has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +93,17 @@ pub struct ProductDeactivated {
     pub product_id: ProductId,
 }
 
+/// The product, or one of its images, has this vector of a model from now on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProductEmbedded {
+    pub product_id: ProductId,
+    pub model_id: ModelId,
+    /// The image that the vector represents; the product as a whole if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<ImageId>,
+    pub vector: Vector,
+}
+
 impl StreamId {
     pub fn product(tenant: &Tenant, id: &ProductId) -> Self {
         Self::of_tenant(Category::Product, tenant, &escape(id.as_str()))
@@ -108,6 +120,7 @@ events! {
     ProductEvent {
         ProductUpserted = 1,
         ProductDeactivated = 1,
+        ProductEmbedded = 1,
     }
 }
 
@@ -116,6 +129,7 @@ impl ProductEvent {
         match self {
             Self::ProductUpserted(upserted) => &upserted.product_id,
             Self::ProductDeactivated(deactivated) => &deactivated.product_id,
+            Self::ProductEmbedded(embedded) => &embedded.product_id,
         }
     }
 }

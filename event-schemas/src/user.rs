@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    BrandId, ListId, MerchantId, Position, ProductCategoryId, ProductId, SessionId, SubjectId, Tenant,
+    BrandId, ListId, MerchantId, ModelId, Position, ProductCategoryId, ProductId, SessionId, SubjectId,
+    Tenant,
 };
 use crate::json_text::JsonText;
 use crate::registry::events;
@@ -154,6 +155,9 @@ pub struct ListSearch {
     /// Absent without a query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ListSearchMode>,
+    /// The model whose vectors were compared; the built-in one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<ModelId>,
     /// The number of results that were skipped.
     pub offset: u32,
     /// The least score of a result.

@@ -89,6 +89,8 @@ impl StoredProduct {
         let details = match event {
             ProductEvent::ProductUpserted(upserted) => ProductDetails::clone(&upserted.details),
             ProductEvent::ProductDeactivated(_) => ProductDetails { is_active: false, ..before?.details },
+            // Its vectors are in the search index only.
+            ProductEvent::ProductEmbedded(_) => return before,
         };
         let product_id = event.product_id().clone();
         Some(Self { product_id, details, created_at, updated_at: at, position: envelope.position })

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::recommend::sources::ListSources;
 use domain::recommend::{NoList, Recommendation, Request};
-use domain::search::product_index::{Answer, Search};
+use domain::search::question::{Answer, Search, Unanswerable};
 use event_log::clock::Clock;
 use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::{Envelope, Event};
@@ -272,8 +272,8 @@ pub struct ProductSearch {
 }
 
 impl ProductSearch {
-    /// Answers a search among the tenant's products, and returns the position that the answer reflects. None if it is for
-    /// products that are similar to an unknown one.
+    /// Answers a search among the tenant's products, and returns the position that the answer reflects; or the reason why
+    /// it has no answer.
     ///
     /// # Errors
     /// [`QueryError::Building`] until the index is complete for the first time.
@@ -281,8 +281,8 @@ impl ProductSearch {
         &self,
         tenant: &Tenant,
         search: Search,
-    ) -> Result<Option<(Answer, Position)>, QueryError> {
-        self.read(tenant, move |fold, position| Some((fold.products.search(&search)?, position))).await
+    ) -> Result<Result<(Answer, Position), Unanswerable>, QueryError> {
+        self.read(tenant, move |fold, position| Ok((fold.products.search(&search)?, position))).await
     }
 
     /// Recommends products of the tenant, for an instant, and returns the position that the list reflects.
@@ -325,7 +325,7 @@ impl ProductSearch {
         tenant: &Tenant,
         search: Search,
         upto: Position,
-    ) -> Result<Option<Answer>, ReplayError> {
+    ) -> Result<Result<Answer, Unanswerable>, ReplayError> {
         let (fold, ..) = self.fold_as_of(tenant, UpTo::Position(upto), None).await?;
         Ok(tokio::task::spawn_blocking(move || fold.products.search(&search)).await?)
     }

@@ -17,6 +17,7 @@ const CRATES: &[CrateRules] = &[
         folder: "event-schemas",
         internal: &[],
         external: Some(&[
+            "base64",
             "bytes",
             "schemars",
             "serde",

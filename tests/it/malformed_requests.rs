@@ -52,6 +52,8 @@ fn bodies(job: &str) -> Vec<(Method, String, &'static str)> {
         (Method::POST, format!("/internal/work/{UNKNOWN}/fail"), object),
         (Method::PUT, "/api/v1/products/1".to_owned(), object),
         (Method::POST, "/api/v1/products/batch".to_owned(), batch),
+        (Method::POST, "/api/v1/products/1/embeddings".to_owned(), object),
+        (Method::POST, "/api/v1/products/embeddings/batch".to_owned(), batch),
         (Method::POST, "/api/v1/search".to_owned(), object),
         (Method::POST, "/api/v1/search/batch".to_owned(), object),
         (Method::POST, "/api/v1/feedback".to_owned(), object),

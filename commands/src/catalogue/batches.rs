@@ -130,8 +130,10 @@ impl CheckedItems {
                 let was_rejected = rejected.contains(&(index as u64));
                 if was_rejected && outcome.errors.is_empty() {
                     outcome.errors.push(ItemError {
-                        field: "occurred_at".to_owned(),
-                        reason: "was more than 5 minutes ahead of the server's clock".to_owned(),
+                        field: "body".to_owned(),
+                        reason:
+                            "was wrong when the batch was first sent; send the item again with another key"
+                                .to_owned(),
                     });
                 }
                 outcome.status = if was_rejected { ItemStatus::Rejected } else { ItemStatus::Accepted };

@@ -1,6 +1,7 @@
 //! The write routes of the catalogue. Each reads the caller and the body, executes one command or a batch of them, and
 //! returns the resource, or an outcome for each item, with the position.
 
+mod embedding;
 mod feedback;
 mod merchandising;
 mod product;
@@ -11,17 +12,26 @@ use web::routes::RouteLimits;
 
 use super::Catalogue;
 
+pub use embedding::EmbeddingCommands;
 pub use feedback::FeedbackCommands;
 pub use merchandising::RuleCommands;
 pub use product::ProductCommands;
 
 /// All write routes of the catalogue.
-pub type Routes = (ProductCommands, FeedbackCommands, RuleCommands);
+pub type Routes = (ProductCommands, EmbeddingCommands, FeedbackCommands, RuleCommands);
 
 /// The paths with limits of their own, because they accept batches.
-pub(crate) const LIMITS: [(&str, RouteLimits); 2] =
-    [("/api/v1/products/batch", RouteLimits::Bulk), ("/api/v1/feedback/batch", RouteLimits::Bulk)];
+pub(crate) const LIMITS: [(&str, RouteLimits); 3] = [
+    ("/api/v1/products/batch", RouteLimits::Bulk),
+    ("/api/v1/products/embeddings/batch", RouteLimits::Bulk),
+    ("/api/v1/feedback/batch", RouteLimits::Bulk),
+];
 
 pub(crate) fn routes(catalogue: &Arc<Catalogue>) -> Routes {
-    (ProductCommands(catalogue.clone()), FeedbackCommands(catalogue.clone()), RuleCommands(catalogue.clone()))
+    (
+        ProductCommands(catalogue.clone()),
+        EmbeddingCommands(catalogue.clone()),
+        FeedbackCommands(catalogue.clone()),
+        RuleCommands(catalogue.clone()),
+    )
 }

@@ -244,6 +244,108 @@ async fn users_send_the_feedback_of_themselves_only() {
     set(Role::Service).await.ok();
 }
 
+const EMBEDDINGS: &str = "/api/v1/products/embeddings/batch";
+
+/// The types of the recorded events, without those of products' facts.
+async fn embedding_events(app: &TestApp) -> Vec<String> {
+    let types = app.events().await.into_iter().map(|event| event.event.event_type().as_str().to_owned());
+    types.filter(|name| name != "ProductUpserted").collect()
+}
+
+#[tokio::test]
+async fn first_vector_of_a_model_registers_it() {
+    let app = TestApp::new().await;
+    app.put(PRODUCT, &json!({"name": "a"})).await.ok();
+    let path = "/api/v1/products/1/embeddings";
+    let body = json!({"model_id": "clip", "vector": [3, 4]});
+    let embedded = app.post(path, &body).await.ok();
+    let expected =
+        json!({"product_id": 1, "model_id": "clip", "image_id": null, "dimension": 2, "position": 3});
+    assert_eq!(embedded, expected);
+    assert_eq!(app.post(path, &body).await.ok(), expected, "an unchanged vector records nothing");
+    let image = json!({"model_id": "clip", "vector": [3, 4], "image_id": 7, "product_id": "1"});
+    assert_eq!(app.post(path, &image).await.ok()["image_id"], "7");
+    let app = app.restarted().await;
+    app.post(path, &json!({"model_id": "clip", "vector": [1, 2, 3]})).await.refused(422, "UNPROCESSABLE");
+    let app = app.restarted().await;
+    assert_eq!(app.post(path, &body).await.ok()["position"], 4);
+    assert_eq!(
+        embedding_events(&app).await,
+        ["EmbeddingModelRegistered", "ProductEmbedded", "ProductEmbedded"]
+    );
+}
+
+#[tokio::test]
+async fn wrong_vectors_are_refused_and_register_no_model() {
+    let app = TestApp::new().await;
+    app.put(PRODUCT, &json!({"name": "a"})).await.ok();
+    let path = "/api/v1/products/1/embeddings";
+    for (member, value, status) in [
+        ("vector", json!([0, 0]), 422),
+        ("vector", json!([1e39, 0]), 422),
+        ("vector", json!([1e-60, 0]), 422),
+        ("vector", json!([]), 400),
+        ("vector", json!(["1"]), 400),
+        ("vector", json!([null]), 400),
+        ("vector", json!(vec![1; 4_097]), 400),
+        ("model_id", json!("lexical"), 422),
+        ("model_id", json!(""), 400),
+        ("model_id", json!("m".repeat(129)), 400),
+        ("product_id", json!(2), 400),
+    ] {
+        let mut body = json!({"model_id": "clip", "vector": [1, 0]});
+        body[member] = value.clone();
+        let refused = app.post(path, &body).await;
+        assert!(refused.fields()[0].starts_with(member), "{value}: {refused:?}");
+        assert_eq!(refused.status, status, "{value}: {refused:?}");
+    }
+    for number in ["NaN", "1e400", "Infinity"] {
+        let text = format!("{{\"model_id\": \"clip\", \"vector\": [{number}, 1]}}");
+        app.call("POST", path).text("application/json", text).send().await.refused(400, "INVALID_REQUEST");
+    }
+    let body = json!({"model_id": "clip", "vector": [1, 0]});
+    app.post("/api/v1/products/2/embeddings", &body).await.refused(404, "NOT_FOUND");
+    assert_eq!(app.head(), 1);
+    let app = TestApp::with_keys().await;
+    for role in [Role::User, Role::Worker, Role::Auditor] {
+        let sent = app.call("POST", path).roles("ann", role).body(&body).send();
+        sent.await.refused(403, "FORBIDDEN");
+    }
+    assert_eq!(app.head(), 0);
+}
+
+#[tokio::test]
+async fn wrong_vectors_of_a_batch_do_not_affect_the_others() {
+    let app = TestApp::new().await;
+    for id in 1..=3 {
+        app.put(format!("/api/v1/products/{id}"), &json!({"name": "a"})).await.ok();
+    }
+    let item = |id: u32, vector: &[f64]| json!({"product_id": id, "model_id": "clip", "vector": vector});
+    let batch = json!([
+        item(1, &[0.0, 0.0, 0.0]),
+        item(1, &[1.0, 0.0]),
+        item(2, &[1.0, 0.0, 0.0]),
+        item(9, &[1.0, 0.0]),
+        item(2, &[0.5, 0.0]),
+        item(1, &[0.0, 1.0]),
+        {"model_id": "clip", "vector": [1, 0]},
+    ]);
+    let outcome = app.post(EMBEDDINGS, &batch).await.ok();
+    let results = outcome["results"].as_array().unwrap();
+    let fields: Vec<_> =
+        results.iter().map(|result| result["errors"][0]["field"].as_str().unwrap_or_default()).collect();
+    assert_eq!(fields, ["vector", "", "vector", "product_id", "", "", "product_id"]);
+    assert_eq!((&outcome["accepted"], &outcome["position"]), (&json!(3), &json!(app.head())));
+    let expected = ["EmbeddingModelRegistered", "ProductEmbedded", "ProductEmbedded"];
+    assert_eq!(embedding_events(&app).await, expected, "the last vector of a product counts");
+    let again = app.post(EMBEDDINGS, &json!([item(1, &[0.0, 1.0]), item(2, &[0.5, 0.0])])).await.ok();
+    assert_eq!((&again["accepted"], embedding_events(&app).await.len()), (&json!(2), 3));
+    let wrong = app.post(EMBEDDINGS, &json!([item(9, &[1.0, 0.0]), item(1, &[1.0])])).await;
+    assert_eq!(wrong.fields(), ["body[0].product_id", "body[1].vector"]);
+    let long: Vec<_> = (0..1_001).map(|_| item(1, &[1.0, 0.0])).collect();
+    app.post(EMBEDDINGS, &json!(long)).await.refused(400, "INVALID_REQUEST");
+}
+
 #[tokio::test]
 async fn tenants_have_products_and_rules_of_their_own() {
     let app = TestApp::new().await;

@@ -213,6 +213,13 @@ fn on_catalogue(table: &mut Table) {
     for _ in 0..2 {
         table.bare("local", "deactivate_product", ("DELETE", "/api/v1/products/1".to_owned()));
     }
+    let embedding = |value: f64| json!({"model_id": "clip", "vector": [value, 1.0]});
+    let path = ("POST", "/api/v1/products/1/embeddings".to_owned());
+    table.twice("embed_product", path, &embedding(0.5), &embedding(0.25));
+    let of = |id: u32, value: f64| json!({"product_id": id, "model_id": "clip", "vector": [value, 1.0]});
+    let batch = |value: f64| json!([of(1, value), of(99, value), {"product_id": 2}]);
+    let path = ("POST", "/api/v1/products/embeddings/batch".to_owned());
+    table.twice("embed_products", path, &batch(0.5), &batch(0.25));
     let feedback = |kind: &str| json!({"user_id": 7, "product_id": 1, "interaction_type": kind});
     let path = ("POST", "/api/v1/feedback".to_owned());
     table.twice("record_feedback", path, &feedback("view"), &feedback("click"));

@@ -47,6 +47,42 @@ fn product_is_deactivated_once_and_can_return() {
     assert_eq!(decided::<ProductDecider>(&never_active, &off), Ok(vec![]));
 }
 
+fn embedded(image: Option<&str>, values: [f32; 2]) -> ProductEvent {
+    let image_id = image.map(id);
+    ProductEmbedded { product_id: id("1"), model_id: id("clip"), image_id, vector: Vector::new(values) }
+        .into()
+}
+
+fn embed(vectors: &[(Option<&str>, [f32; 2])]) -> Command {
+    let place = |image: Option<&str>| Place { model_id: id("clip"), image_id: image.map(id) };
+    command(Action::Embed(
+        vectors.iter().map(|(image, values)| (place(*image), Vector::new(*values))).collect(),
+    ))
+}
+
+#[test]
+fn vectors_are_recorded_only_if_they_change() {
+    let both = embed(&[(None, [1.0, 0.0]), (Some("front"), [0.0, 1.0])]);
+    assert_eq!(decided::<ProductDecider>(&[], &both), Err(Refusal::Unknown));
+    let shoe = upserted(shoe());
+    let events = [embedded(None, [1.0, 0.0]), embedded(Some("front"), [0.0, 1.0])];
+    assert_eq!(decided::<ProductDecider>(std::slice::from_ref(&shoe), &both), Ok(events.to_vec()));
+    let known = [shoe.clone(), events[0].clone(), events[1].clone()];
+    assert_eq!(decided::<ProductDecider>(&known, &both), Ok(vec![]));
+    let twice = embed(&[(None, [0.5, 0.5]), (None, [1.0, 0.0])]);
+    assert_eq!(decided::<ProductDecider>(&known, &twice), Ok(vec![]), "the last one of a place counts");
+    let new = embed(&[(None, [0.5, 0.5])]);
+    assert_eq!(decided::<ProductDecider>(&known, &new), Ok(vec![embedded(None, [0.5, 0.5])]));
+    let back = [&known[..], &[embedded(None, [0.5, 0.5])]].concat();
+    assert_eq!(decided::<ProductDecider>(&back, &twice), Ok(vec![embedded(None, [1.0, 0.0])]));
+}
+
+#[test]
+fn vectors_outlive_other_facts_of_a_product() {
+    let known = [upserted(shoe()), embedded(None, [1.0, 0.0]), deactivated(), upserted(shoe())];
+    assert_eq!(decided::<ProductDecider>(&known, &embed(&[(None, [1.0, 0.0])])), Ok(vec![]));
+}
+
 #[test]
 fn addresses_that_a_page_must_not_follow_are_refused() {
     for refused in

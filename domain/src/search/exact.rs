@@ -6,13 +6,21 @@ use super::Scored;
 #[derive(Debug)]
 pub struct Vectors {
     dimension: usize,
-    values: Vec<f32>,
+    /// Blocks of [`BLOCK`] vectors, so that none is moved when further ones come.
+    blocks: Vec<Vec<f32>>,
     present: Vec<bool>,
 }
 
+/// The number of vectors in a block.
+const BLOCK: usize = 1_024;
+
 impl Vectors {
     pub fn new(dimension: usize) -> Self {
-        Self { dimension, values: Vec::new(), present: Vec::new() }
+        Self { dimension, blocks: Vec::new(), present: Vec::new() }
+    }
+
+    pub fn dimension(&self) -> usize {
+        self.dimension
     }
 
     /// Adds or replaces the vector of a product.
@@ -24,10 +32,13 @@ impl Vectors {
         let index = number as usize;
         if self.present.len() <= index {
             self.present.resize(index + 1, false);
-            self.values.resize((index + 1) * self.dimension, 0.0);
+        }
+        while self.blocks.len() <= index / BLOCK {
+            self.blocks.push(vec![0.0; BLOCK * self.dimension]);
         }
         self.present[index] = true;
-        self.values[index * self.dimension..][..self.dimension].copy_from_slice(vector);
+        let start = index % BLOCK * self.dimension;
+        self.blocks[index / BLOCK][start..][..self.dimension].copy_from_slice(vector);
     }
 
     pub fn remove(&mut self, number: u32) {
@@ -39,7 +50,7 @@ impl Vectors {
     pub fn get(&self, number: u32) -> Option<&[f32]> {
         let index = number as usize;
         let is_present = self.present.get(index).is_some_and(|present| *present);
-        is_present.then(|| &self.values[index * self.dimension..][..self.dimension])
+        is_present.then(|| &self.blocks[index / BLOCK][index % BLOCK * self.dimension..][..self.dimension])
     }
 
     /// The cosine similarity of the vector with that of each of these products, as far as they have one.
@@ -86,7 +97,9 @@ mod tests {
         vectors.insert(5, &[0.0, 1.0]);
         vectors.insert(6, &[1.0, 0.0]);
         vectors.remove(6);
-        vectors.remove(99);
+        vectors.remove(99_999);
+        vectors.insert(5_000, &[1.0, 0.0]);
+        assert_eq!((vectors.get(5_000), vectors.get(4_999)), (Some(&[1.0, 0.0][..]), None));
         let found = vectors.compare(&[0.6, 0.8], &[0, 1, 5, 6, 99]);
         assert_eq!(found, [Scored { number: 0, score: 0.6 }, Scored { number: 5, score: 0.8 }]);
     }

@@ -60,6 +60,46 @@ impl Continuation {
     }
 }
 
+/// One page of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    pub products: Vec<Scored>,
+    /// The number of results on all pages.
+    pub total: usize,
+    /// None on the last page.
+    pub next: Option<Continuation>,
+}
+
+impl Page {
+    /// The page of `limit` results that follows `skipped` ones, or the earlier pages. The results are in order as far as the
+    /// page needs them, and one further; `total` is their number, or that of all if they are only the first ones. There are
+    /// `products`, active or not.
+    pub fn new(
+        results: &[Scored],
+        total: usize,
+        limit: usize,
+        skipped: usize,
+        earlier: Option<&Continuation>,
+        products: usize,
+    ) -> Self {
+        let remaining: Vec<Scored> = match earlier {
+            None => results.iter().skip(skipped).take(limit.saturating_add(1)).copied().collect(),
+            Some(continuation) => {
+                let remaining = results.iter().filter(|product| continuation.admits(product.number));
+                remaining.take(limit.saturating_add(1)).copied().collect()
+            }
+        };
+        let page = &remaining[..remaining.len().min(limit)];
+        let total = earlier.map_or(total, |continuation| continuation.total as usize);
+        let next = (remaining.len() > limit).then(|| {
+            // The earlier pages of an offset are served as well.
+            let served = if earlier.is_none() { &results[..skipped + page.len()] } else { page };
+            Continuation::after(earlier, total as u32, products as u32, served)
+        });
+        Self { products: page.to_vec(), total, next }
+    }
+}
+
 /// Writes seven bits per byte, the lowest first; the highest bit says that more follow.
 fn write(mut value: u32, bytes: &mut Vec<u8>) {
     while value >= 0x80 {

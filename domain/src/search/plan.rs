@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The largest number of products that are compared one by one, whatever their share.
-const EXACT_MAX: usize = 20_000;
+pub const EXACT_MAX: usize = 20_000;
 /// The share of all products up to which those that pass are compared one by one: below it, a search of an index visits
 /// more products than pass.
 const EXACT_SHARE: f64 = 0.1;

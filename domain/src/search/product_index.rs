@@ -2,83 +2,22 @@
 //!
 //! A product gets its number when it first comes, and keeps it. An inactive one is in no answer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use event_schemas::ids::ProductId;
-use event_schemas::product::{ProductDetails, ProductEvent};
-use schemars::JsonSchema;
-use serde::Serialize;
+use event_schemas::ids::{ModelId, ProductId};
+use event_schemas::product::{ProductDetails, ProductEmbedded, ProductEvent};
 
-use super::encoder::encode;
+use super::encoder::{DIMENSION, encode};
+use super::exact::dot;
 use super::filter::{Facets, Filter};
-use super::fusion::VOTES_MAX;
-use super::page::Continuation;
-use super::plan::{Plan, plan};
+use super::fusion::{VOTES_MAX, sort_first};
+use super::model_vectors::{ModelVectors, NoGraph, VectorGraph};
+use super::page::Page;
+use super::plan::{Strategy, plan};
+use super::question::{Answer, Found, PageStart, Question, ScoreParts, Search, Unanswerable};
 use super::ranking::{Mode, Query, TextIndexes};
 use super::{Field, Scored};
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Question {
-    Text(String, Mode),
-    /// A vector of length 1.
-    Vector(Vec<f32>),
-    /// Products that are similar to this one, which is not among them.
-    SimilarTo(ProductId),
-}
-
-/// Which of the results are answered.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PageStart {
-    Offset(usize),
-    /// After the pages so far.
-    After(Continuation),
-}
-
-/// A search.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Search {
-    pub question: Question,
-    pub filter: Filter,
-    pub min_score: Option<f32>,
-    pub start: PageStart,
-    pub limit: usize,
-    pub facets: bool,
-    pub explain: bool,
-}
-
-/// The parts of a result's score.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct ScoreParts {
-    /// The score of the words (BM25); null if it contains none of the query, or words were not compared.
-    pub lexical: Option<f32>,
-    /// The number of the query's words that it contains, each with at most one edit.
-    pub words: u8,
-    /// The cosine similarity of its vector with that of the query; null if vectors were not compared.
-    pub similarity: Option<f32>,
-}
-
-/// A result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    pub product_id: ProductId,
-    pub details: ProductDetails,
-    pub score: f32,
-    /// Only if they were asked for.
-    pub parts: Option<ScoreParts>,
-}
-
-/// The answer to a search.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    pub results: Vec<Found>,
-    /// The number of results on all pages.
-    pub total: usize,
-    /// None on the last page.
-    pub next: Option<Continuation>,
-    pub plan: Plan,
-    pub facets: Option<Facets>,
-}
 
 #[derive(Debug)]
 struct Indexed {
@@ -100,11 +39,18 @@ pub struct ProductIndex {
     numbers: HashMap<ProductId, u32>,
     products: Vec<Indexed>,
     texts: TextIndexes,
+    models: HashMap<ModelId, ModelVectors>,
     /// The active products.
     active: BTreeSet<u32>,
     /// The active products of each category, brand and merchant.
     groups: HashMap<Group, BTreeSet<u32>>,
 }
+
+/// The most results for which a vector index is searched: to search it for more takes as long as comparing all.
+const GRAPH_RESULTS_MAX: usize = 1_000;
+
+/// The most vectors that a vector index may not contain yet: they are compared one by one.
+const GRAPH_LAG_MAX: usize = 20_000;
 
 /// The texts by which a product is found.
 fn fields(details: &ProductDetails) -> [Field<'_>; 4] {
@@ -146,7 +92,21 @@ impl ProductIndex {
                     self.products[number as usize].details.is_active = false;
                 }
             }
+            ProductEvent::ProductEmbedded(embedded) => self.embed(embedded),
         }
+    }
+
+    fn embed(&mut self, embedded: &ProductEmbedded) {
+        let Some(number) = self.numbers.get(&embedded.product_id).copied() else { return };
+        let vector = embedded.vector.values();
+        let model = self.models.entry(embedded.model_id.clone());
+        let vectors = model.or_insert_with(|| ModelVectors::new(vector.len()));
+        vectors.set(number, embedded.image_id.as_ref(), vector);
+    }
+
+    /// The vectors of each model that callers sent.
+    pub fn models(&self) -> &HashMap<ModelId, ModelVectors> {
+        &self.models
     }
 
     fn upsert(&mut self, id: &ProductId, details: &ProductDetails) {
@@ -213,22 +173,39 @@ impl ProductIndex {
         smallest.iter().copied().filter(admits).collect()
     }
 
-    /// Answers a search; None if it is for products that are similar to an unknown one.
-    pub fn search(&self, search: &Search) -> Option<Answer> {
-        let vector;
+    /// Answers a search by comparing every product that passes its filter.
+    ///
+    /// # Errors
+    /// [`Unanswerable`]
+    pub fn search(&self, search: &Search) -> Result<Answer, Unanswerable> {
+        self.search_with(search, None::<&NoGraph>)
+    }
+
+    /// Answers a search; in large catalogues with the graph of the search's model.
+    ///
+    /// # Errors
+    /// [`Unanswerable`]
+    pub fn search_with(
+        &self,
+        search: &Search,
+        graph: Option<&impl VectorGraph>,
+    ) -> Result<Answer, Unanswerable> {
+        let vectors = search
+            .model
+            .as_ref()
+            .map(|model| self.models.get(model))
+            .map_or(Ok(None), |vectors| vectors.map(Some).ok_or(Unanswerable::UnknownModel))?;
         let mut candidates = self.candidates(&search.filter);
-        let plan = plan(candidates.len(), self.active.len(), false);
+        let passing = candidates.len();
+        let vector = self.asked_vector(search, vectors)?;
         let query = match &search.question {
             Question::Text(text, mode) => Query::Text(text, *mode),
-            Question::Vector(vector) => Query::Vector(vector),
-            Question::SimilarTo(id) => {
-                let number = *self.numbers.get(id)?;
-                candidates.retain(|candidate| *candidate != number);
-                // An inactive product has no vector any more.
-                vector = encode(&fields(&self.products[number as usize].details)).unwrap_or_default();
-                Query::Vector(&vector)
-            }
+            Question::Vector(_) | Question::SimilarTo(_) => Query::Vector(&vector),
         };
+        if let Question::SimilarTo(id) = &search.question {
+            let number = self.numbers.get(id);
+            candidates.retain(|candidate| Some(candidate) != number);
+        }
         let (skipped, earlier) = match &search.start {
             PageStart::Offset(offset) => (*offset, None),
             PageStart::After(continuation) => (continuation.served.len(), Some(continuation)),
@@ -236,50 +213,97 @@ impl ProductIndex {
         if let Some(continuation) = earlier {
             candidates.retain(|number| *number < continuation.products);
         }
-        // With a minimal score, all results are needed in order, because a joined score depends on the ranks.
         let count = skipped.saturating_add(search.limit).saturating_add(1);
+        let usable = graph.zip(vectors).filter(|(graph, vectors)| {
+            search.min_score.is_none()
+                && count <= GRAPH_RESULTS_MAX
+                && vectors.has_at_most_after(graph.contained_changes(), GRAPH_LAG_MAX)
+        });
+        let mut plan = plan(passing, self.active.len(), usable.is_some());
+        let usable = usable.filter(|_| matches!(plan.strategy, Strategy::FilteredSearch | Strategy::Search));
+        let near = usable.and_then(|(graph, vectors)| vectors.nearest(graph, &vector, &candidates, count));
+        let (results, total) = match (near, vectors) {
+            (Some(mut near), Some(vectors)) => {
+                sort_first(&mut near, count, |one, other| self.by_id(one, other));
+                near.truncate(count);
+                (near, vectors.count(&candidates))
+            }
+            _ => {
+                plan.strategy = if passing == 0 { Strategy::Empty } else { Strategy::ExactScan };
+                let results = self.exact_results(search, query, vectors, &candidates, count);
+                let total = results.len();
+                (results, total)
+            }
+        };
+        let page = Page::new(&results, total, search.limit, skipped, earlier, self.products.len());
+        let facets = search.facets.then(|| {
+            let all: Vec<u32> = match vectors.filter(|_| total > results.len()) {
+                Some(vectors) => candidates.iter().copied().filter(|one| vectors.contains(*one)).collect(),
+                None => results.iter().map(|product| product.number).collect(),
+            };
+            Facets::count(all.iter().map(|number| &self.products[*number as usize].details))
+        });
+        let parts = self.parts(search, query, vectors, &page.products);
+        let results = page.products.iter().zip(parts);
+        let results = results.map(|(product, parts)| self.found(*product, parts)).collect();
+        Ok(Answer { results, total: page.total, next: page.next, plan, facets })
+    }
+
+    /// The vector that is asked for; empty if words are, or if the product has no vector.
+    fn asked_vector<'a>(
+        &'a self,
+        search: &'a Search,
+        vectors: Option<&'a ModelVectors>,
+    ) -> Result<Cow<'a, [f32]>, Unanswerable> {
+        match &search.question {
+            Question::Text(..) if vectors.is_some() => Err(Unanswerable::NoEncoder),
+            Question::Text(..) => Ok(Cow::default()),
+            Question::Vector(vector) => {
+                let expected = vectors.map_or(DIMENSION, ModelVectors::dimension);
+                if vector.len() == expected {
+                    Ok(vector.into())
+                } else {
+                    Err(Unanswerable::Dimension { expected })
+                }
+            }
+            Question::SimilarTo(id) => {
+                let number = *self.numbers.get(id).ok_or(Unanswerable::UnknownProduct)?;
+                Ok(match vectors {
+                    Some(vectors) => vectors.representative(number).unwrap_or_default(),
+                    // An inactive product has no vector any more.
+                    None => {
+                        encode(&fields(&self.products[number as usize].details)).unwrap_or_default().into()
+                    }
+                })
+            }
+        }
+    }
+
+    /// All results, of which the first `count` are in order.
+    fn exact_results(
+        &self,
+        search: &Search,
+        query: Query<'_>,
+        vectors: Option<&ModelVectors>,
+        candidates: &[u32],
+        count: usize,
+    ) -> Vec<Scored> {
+        // With a minimal score, all results are needed in order, because a joined score depends on the ranks.
         let count = if search.min_score.is_some() { count.max(VOTES_MAX + 1) } else { count };
-        let mut results = self.rank(query, &candidates, count);
+        let ids = |one, other| self.by_id(one, other);
+        let mut results = match (query, vectors) {
+            (Query::Vector([]), _) => Vec::new(),
+            (Query::Vector(vector), Some(vectors)) => {
+                let mut results = vectors.compare(vector, candidates);
+                sort_first(&mut results, count, ids);
+                results
+            }
+            (query, _) => self.texts.rank(query, candidates, count, ids),
+        };
         if let Some(min) = search.min_score {
             results.retain(|product| product.score >= min);
         }
-        let all = &results;
-        let page: Vec<Scored> = match earlier {
-            None => all.iter().skip(skipped).take(search.limit).copied().collect(),
-            Some(continuation) => {
-                let remaining = all.iter().filter(|product| continuation.admits(product.number));
-                remaining.take(search.limit).copied().collect()
-            }
-        };
-        let total = earlier.map_or(all.len(), |continuation| continuation.total as usize);
-        let has_more = match earlier {
-            None => skipped.saturating_add(page.len()) < all.len(),
-            Some(continuation) => {
-                all.iter().filter(|product| continuation.admits(product.number)).nth(search.limit).is_some()
-            }
-        };
-        let next = has_more.then(|| {
-            // The earlier pages of an offset are served as well.
-            let served: Vec<Scored> = match earlier {
-                None => all.iter().take(skipped + page.len()).copied().collect(),
-                Some(_) => page.clone(),
-            };
-            Continuation::after(earlier, total as u32, self.products.len() as u32, &served)
-        });
-        let facets = search.facets.then(|| {
-            Facets::count(all.iter().map(|product| &self.products[product.number as usize].details))
-        });
-        let parts = self.parts(search, query, &page);
-        let results = page.iter().zip(parts).map(|(product, parts)| self.found(*product, parts)).collect();
-        Some(Answer { results, total, next, plan, facets })
-    }
-
-    fn rank(&self, query: Query<'_>, candidates: &[u32], count: usize) -> Vec<Scored> {
-        if matches!(query, Query::Vector(vector) if vector.is_empty()) {
-            return Vec::new();
-        }
-        let id = |number: u32| &self.products[number as usize].id;
-        self.texts.rank(query, candidates, count, |one, other| id(one).cmp(id(other)))
+        results
     }
 
     fn found(&self, product: Scored, parts: Option<ScoreParts>) -> Found {
@@ -288,7 +312,13 @@ impl ProductIndex {
     }
 
     /// The parts of the scores of a page, if they were asked for.
-    fn parts(&self, search: &Search, query: Query<'_>, page: &[Scored]) -> Vec<Option<ScoreParts>> {
+    fn parts(
+        &self,
+        search: &Search,
+        query: Query<'_>,
+        vectors: Option<&ModelVectors>,
+        page: &[Scored],
+    ) -> Vec<Option<ScoreParts>> {
         if !search.explain {
             return vec![None; page.len()];
         }
@@ -303,11 +333,14 @@ impl ProductIndex {
         };
         let parts = |product: &Scored| {
             let hit = hits.iter().find(|hit| hit.number == product.number);
-            let vectors = vector.as_ref().zip(self.texts.vector(product.number));
+            let similarity = |vector: &Vec<f32>| match vectors {
+                Some(vectors) => vectors.similarity(vector, product.number),
+                None => self.texts.vector(product.number).map(|other| dot(vector, other)),
+            };
             Some(ScoreParts {
                 lexical: hit.map(|hit| hit.score),
                 words: hit.map_or(0, |hit| hit.whole_words),
-                similarity: vectors.map(|(one, other)| super::exact::dot(one, other)),
+                similarity: vector.as_ref().and_then(similarity),
             })
         };
         page.iter().map(parts).collect()

@@ -301,7 +301,8 @@ impl ReadApi {
             if let Some(search) = request::search_of_served(list, query.clone()) {
                 let again = self.models.search().search_as_of(tenant, search, list.computed_from).await;
                 let again = again.map_err(|error| from_replay_error(&error))?;
-                return Ok(ServedList::new(envelope, list, user_id.as_ref(), query, again.map(Into::into)));
+                let again = again.ok().map(Into::into);
+                return Ok(ServedList::new(envelope, list, user_id.as_ref(), query, again));
             }
             let (upto, at) = (UpTo::Position(list.computed_from), envelope.metadata.occurred_at);
             let again = self.models.search().recommend_as_of(tenant, request, upto, Some(at)).await;

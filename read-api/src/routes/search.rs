@@ -6,14 +6,16 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::product::view::ProductView;
-use domain::search::encoder::{DIMENSION, MODEL, normalised};
+use domain::search::encoder::{MODEL, normalised};
 use domain::search::filter::{Facets, Filter};
 use domain::search::page::Continuation;
 use domain::search::plan::Plan;
-use domain::search::product_index::{Answer, PageStart, Question, ScoreParts, Search};
+use domain::search::question::{Answer, Found, PageStart, Question, ScoreParts, Search, Unanswerable};
 use domain::search::ranking::Mode;
 use domain::search::words::words;
-use event_schemas::ids::{BrandId, ListId, MerchantId, Position, ProductCategoryId, ProductId, UserId};
+use event_schemas::ids::{
+    BrandId, ListId, MerchantId, ModelId, Position, ProductCategoryId, ProductId, UserId,
+};
 use event_schemas::stream::StreamId;
 use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
@@ -69,9 +71,9 @@ struct SearchRequest {
     product_id: Option<LooseTextId<ProductId>>,
     /// How a text is compared. Default: `hybrid`.
     mode: Option<Api<Mode>>,
-    /// The embedding model. Default: the built-in one, `lexical`.
-    #[oai(validator(min_length = 1, max_length = 128))]
-    model_id: Option<String>,
+    /// The embedding model whose vectors are compared. Default: the built-in one, `lexical`, whose vectors the server makes of
+    /// texts. With another one only products are found that have a vector of it.
+    model_id: Option<LooseTextId<ModelId>>,
     filters: Option<SearchFilters>,
     /// Default: 50.
     #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
@@ -168,9 +170,6 @@ impl SearchFilters {
 fn question(request: &mut SearchRequest) -> Result<Question, Problem> {
     let mode = request.mode.take().map(|mode| mode.0);
     let asked = (request.query.take(), request.vector.take(), request.product_id.take());
-    if request.model_id.as_ref().is_some_and(|model| model != MODEL) {
-        return Err(Problem::not_found("no such model; this server has the model `lexical`"));
-    }
     if asked.0.is_none() && mode.is_some_and(|mode| mode != Mode::Semantic) {
         return Err(Problem::invalid(
             "mode",
@@ -182,11 +181,6 @@ fn question(request: &mut SearchRequest) -> Result<Question, Problem> {
             Err(Problem::unprocessable("query", "contains no letters and no digits; search for words"))
         }
         (Some(text), None, None) => Ok(Question::Text(text, mode.unwrap_or_default())),
-        (None, Some(vector), None) if vector.len() != DIMENSION => {
-            let reason =
-                format!("has {} numbers; a vector of the model `{MODEL}` has {DIMENSION}", vector.len());
-            Err(Problem::unprocessable("vector", reason))
-        }
         (None, Some(vector), None) => {
             let vector = normalised(vector.into_iter().map(|value| value as f32).collect());
             let reason = "has no direction: all of its numbers are 0, or one of them is too large";
@@ -199,7 +193,7 @@ fn question(request: &mut SearchRequest) -> Result<Question, Problem> {
 
 /// What a cursor belongs to: another page of the same search.
 fn cursor_check(search: &Search, continuation: &[u8]) -> [u8; 6] {
-    let of = format!("{:?} {:?} {:?}", search.question, search.filter, search.min_score);
+    let of = format!("{:?} {:?} {:?} {:?}", search.question, search.model, search.filter, search.min_score);
     let hash = Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, of.as_bytes()), continuation);
     let mut check = [0; 6];
     check.copy_from_slice(&hash.as_bytes()[..6]);
@@ -239,6 +233,7 @@ impl SearchRequest {
         let question = question(&mut self)?;
         let mut search = Search {
             question,
+            model: self.model_id.map(|model| model.0).filter(|model| model.as_str() != MODEL),
             filter: self.filters.map(SearchFilters::filter).unwrap_or_default(),
             min_score: self.min_score.map(|min| min as f32),
             start: PageStart::Offset(self.offset.unwrap_or_default() as usize),
@@ -259,9 +254,31 @@ impl SearchRequest {
     }
 }
 
+fn model_name(search: &Search) -> &str {
+    search.model.as_ref().map_or(MODEL, ModelId::as_str)
+}
+
+fn from_unanswerable(search: &Search, reason: Unanswerable) -> Problem {
+    let model = model_name(search);
+    match (reason, &search.question) {
+        (Unanswerable::Dimension { expected }, Question::Vector(vector)) => {
+            let reason =
+                format!("has {} numbers; a vector of the model `{model}` has {expected}", vector.len());
+            Problem::unprocessable("vector", reason)
+        }
+        (Unanswerable::NoEncoder, _) => {
+            let reason = format!(
+                "cannot be compared: the server has no encoder of the model `{model}`; send a `vector`"
+            );
+            Problem::unprocessable("query", reason)
+        }
+        (reason, _) => Problem::not_found(reason.to_string()),
+    }
+}
+
 impl SearchAnswer {
     fn new(search: &Search, answer: Answer, position: Position) -> Self {
-        let result = |found: domain::search::product_index::Found| SearchResult {
+        let result = |found: Found| SearchResult {
             product: ProductView::new(&found.product_id, found.details),
             score: found.score,
             explanation: found.parts,
@@ -270,7 +287,7 @@ impl SearchAnswer {
             next_cursor: answer.next.map(|next| write_cursor(search, &next)),
             results: answer.results.into_iter().map(result).collect(),
             total: answer.total,
-            model_id: MODEL.to_owned(),
+            model_id: model_name(search).to_owned(),
             facets: answer.facets,
             plan: search.explain.then_some(answer.plan),
             request_id: None,
@@ -371,9 +388,11 @@ impl SearchRoutes {
     async fn found(&self, caller: &Caller, search: &Search) -> Result<(Answer, Position), Problem> {
         let read = || async {
             let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
-            answered.map_err(|error| from_query_error(&error))
+            match answered.map_err(|error| from_query_error(&error))? {
+                Err(Unanswerable::UnknownProduct) => Ok(None),
+                answered => Ok(Some(answered)),
+            }
         };
-        // Only a search for what is similar to a product finds nothing to compare with.
         let answered = match &search.question {
             Question::SimilarTo(product) => {
                 let origin = Origin::Stream(StreamId::product(&caller.tenant, product));
@@ -381,6 +400,7 @@ impl SearchRoutes {
             }
             _ => read().await?,
         };
-        answered.ok_or_else(|| Problem::not_found("no such product"))
+        let answered = answered.unwrap_or(Err(Unanswerable::UnknownProduct));
+        answered.map_err(|reason| from_unanswerable(search, reason))
     }
 }

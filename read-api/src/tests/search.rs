@@ -1,6 +1,7 @@
 use event_schemas::envelope::Event;
-use event_schemas::product::{ProductDeactivated, ProductDetails, ProductUpserted};
+use event_schemas::product::{ProductDeactivated, ProductDetails, ProductEmbedded, ProductUpserted};
 use event_schemas::stream::StreamId;
+use event_schemas::vector::Vector;
 use serde_json::{Value, json};
 
 use super::fixture::{ReadApiFixture, TestResponse, acme};
@@ -14,6 +15,14 @@ impl ReadApiFixture {
             ProductUpserted { product_id: id.to_string().parse().unwrap(), details: Box::new(details) };
         let stream = StreamId::product(&acme(), &upserted.product_id);
         self.append(stream, &[Event::Product(upserted.into())]).await;
+    }
+
+    async fn embed_product(&self, id: u32, vector: [f32; 2]) {
+        let product_id = id.to_string().parse().unwrap();
+        let stream = StreamId::product(&acme(), &product_id);
+        let (model_id, vector) = ("clip".parse().unwrap(), Vector::new(vector));
+        let embedded = ProductEmbedded { product_id, model_id, image_id: None, vector };
+        self.append(stream, &[Event::Product(embedded.into())]).await;
     }
 
     async fn search(&self, body: Value) -> TestResponse {
@@ -113,6 +122,42 @@ async fn pages_are_disjoint_and_belong_to_their_search() {
     }
     found.sort_unstable();
     assert_eq!((found, cursor), ((0..60).collect::<Vec<u64>>(), Value::Null));
+}
+
+#[tokio::test]
+async fn vectors_of_a_model_are_compared_with_its_own_only() {
+    let fixture = shop().await;
+    for (id, vector) in [(1, [1.0, 0.0]), (2, [0.6, 0.8]), (3, [0.0, 2.0])] {
+        fixture.embed_product(id, vector).await;
+    }
+    let near = json!({"model_id": "clip", "vector": [0, 3], "explain": true});
+    let answer = fixture.search(near.clone()).await.json();
+    assert_eq!((ids(&answer), &answer["model_id"]), (vec![3, 2, 1], &json!("clip")));
+    assert_eq!((&answer["total"], &answer["results"][0]["score"]), (&json!(3), &json!(1.0)));
+    let filtered = json!({"model_id": "clip", "vector": [0, 3], "filters": {"in_stock": true}});
+    assert_eq!(ids(&fixture.search(filtered).await.json()), [2, 1]);
+    let similar = fixture.search(json!({"model_id": "clip", "product_id": 1})).await.json();
+    assert_eq!(ids(&similar), [2, 3]);
+    fixture.embed_product(1, [0.0, 1.0]).await;
+    assert_eq!(ids(&fixture.search(near).await.json()), [1, 3, 2], "by its new vector, once");
+    for (body, status, text) in [
+        (
+            json!({"model_id": "clip", "vector": [1]}),
+            422,
+            "has 1 numbers; a vector of the model `clip` has 2",
+        ),
+        (json!({"model_id": "clip", "vector": [0, 0]}), 422, "direction"),
+        (json!({"model_id": "clip", "query": "shoe"}), 422, "no encoder"),
+        (json!({"model_id": "blip", "vector": [1, 0]}), 404, "no such model"),
+        (json!({"model_id": "clip", "product_id": 99}), 404, "no such product"),
+    ] {
+        let answer = fixture.search(body.clone()).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text);
+        assert!(answer.text.contains(text), "{body}: {}", answer.text);
+    }
+    let near = json!({"model_id": "clip", "vector": [1, 0]});
+    let other = fixture.post_json("/api/v1/search", &near, &[("X-Tenant", "other")]).await;
+    assert_eq!(other.status, 404, "another tenant's model is unknown");
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ impl ProductIndex {
 
     /// The best of the products for a query, in order.
     pub fn best(&self, query: &str, products: &[u32], count: usize) -> Vec<u32> {
-        let mut ranked = self.rank(Query::Text(query, Mode::Hybrid), products, count);
+        let ids = |one, other| self.by_id(one, other);
+        let mut ranked = self.texts.rank(Query::Text(query, Mode::Hybrid), products, count, ids);
         ranked.truncate(count);
         ranked.into_iter().map(|product| product.number).collect()
     }

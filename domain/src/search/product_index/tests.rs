@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use event_schemas::product::{ProductDeactivated, ProductUpserted};
-use proptest::prelude::*;
+use event_schemas::vector::Vector;
+use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
 use super::super::filter::FacetCount;
+use super::super::page::Continuation;
+use super::super::plan;
 use super::*;
 
 fn id(number: u32) -> ProductId {
@@ -30,6 +33,7 @@ fn deactivate(index: &mut ProductIndex, number: u32) {
 fn search(text: &str) -> Search {
     Search {
         question: Question::Text(text.to_owned(), Mode::Hybrid),
+        model: None,
         filter: Filter::default(),
         min_score: None,
         start: PageStart::Offset(0),
@@ -141,7 +145,7 @@ fn similar_products_do_not_contain_the_product() {
     let answer = similar(&index, 7).unwrap();
     assert_eq!((answer.total, ids(&answer).contains(&"7".to_owned())), (499, false));
     assert_eq!(similar(&index, 900).unwrap().total, 0, "a product without words resembles none");
-    assert!(similar(&index, 901).is_none());
+    assert_eq!(similar(&index, 901).unwrap_err(), Unanswerable::UnknownProduct);
     deactivate(&mut index, 7);
     assert_eq!(ids(&similar(&index, 7).unwrap()), ids(&answer), "an inactive one can still be asked about");
 }
@@ -215,6 +219,136 @@ fn facts() -> impl Strategy<Value = Value> {
     (proptest::collection::vec(word, 0..4), 0_u32..3, 0_u32..5, any::<bool>()).prop_map(|(words, category, price, active)| {
         json!({"name": words.join(" "), "category_id": format!("c{category}"), "price": price, "is_active": active})
     })
+}
+
+fn embed(index: &mut ProductIndex, number: u32, image: Option<&str>, values: [f32; 2]) {
+    let embedded = ProductEmbedded {
+        product_id: id(number),
+        model_id: "clip".parse().unwrap(),
+        image_id: image.map(|image| image.parse().unwrap()),
+        vector: Vector::new(values),
+    };
+    index.apply(&embedded.into());
+}
+
+fn near(question: Question) -> Search {
+    Search { question, model: Some("clip".parse().unwrap()), ..search("") }
+}
+
+fn near_vector(vector: [f32; 2]) -> Search {
+    near(Question::Vector(vector.to_vec()))
+}
+
+#[test]
+fn vectors_of_a_model_find_the_products_that_have_one() {
+    let mut index = shop();
+    for number in 0..20 {
+        embed(&mut index, number, None, [1.0, number as f32 / 20.0]);
+    }
+    embed(&mut index, 999, None, [1.0, 0.0]);
+    let answer = index.search(&Search { explain: true, ..near_vector([1.0, 0.0]) }).unwrap();
+    assert_eq!((answer.total, ids(&answer)[..3].to_vec()), (20, vec!["0".into(), "1".into(), "2".into()]));
+    assert_eq!(answer.results[0].parts.unwrap().similarity, Some(1.0));
+    // A product is found by its newest vector, once, and by its images as well.
+    embed(&mut index, 0, None, [0.0, 1.0]);
+    embed(&mut index, 5, Some("front"), [1.0, 0.0]);
+    let answer = index.search(&Search { limit: 500, facets: true, ..near_vector([1.0, 0.0]) }).unwrap();
+    let found = ids(&answer);
+    assert_eq!(
+        (found.len(), found[..2].to_vec(), found[19].as_str()),
+        (20, vec!["5".into(), "1".into()], "0")
+    );
+    assert_eq!(answer.facets.unwrap().category_id.iter().map(|facet| facet.count).sum::<usize>(), 20);
+    deactivate(&mut index, 5);
+    assert_eq!(ids(&index.search(&near_vector([1.0, 0.0])).unwrap())[0], "1");
+    put(&mut index, 5, json!({"name": "shoe"}));
+    assert_eq!(ids(&index.search(&near_vector([1.0, 0.0])).unwrap())[0], "5", "its vectors were kept");
+}
+
+#[test]
+fn similar_products_are_those_with_near_vectors() {
+    let mut index = shop();
+    for (number, vector) in [(1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [0.8, 0.6]), (4, [1.0, 0.1])] {
+        embed(&mut index, number, None, vector);
+    }
+    let similar = |number| ids(&index.search(&near(Question::SimilarTo(id(number)))).unwrap());
+    assert_eq!(
+        (similar(1), similar(2)),
+        (vec!["4".into(), "3".into(), "2".into()], vec!["3".into(), "4".into(), "1".into()])
+    );
+    assert!(similar(100).is_empty(), "a product without a vector resembles none");
+}
+
+#[test]
+fn search_that_a_model_cannot_answer_is_refused() {
+    let mut index = shop();
+    embed(&mut index, 1, None, [1.0, 0.0]);
+    let refusal = |search: &Search| index.search(search).unwrap_err();
+    let three = near(Question::Vector(vec![1.0, 0.0, 0.0]));
+    assert_eq!(refusal(&three), Unanswerable::Dimension { expected: 2 });
+    assert_eq!(
+        refusal(&Search { model: None, ..three.clone() }),
+        Unanswerable::Dimension { expected: DIMENSION }
+    );
+    let unknown = Search { model: Some("other".parse().unwrap()), ..three };
+    assert_eq!(refusal(&unknown), Unanswerable::UnknownModel);
+    let text = near(Question::Text("shoe".to_owned(), Mode::Hybrid));
+    assert_eq!(refusal(&text), Unanswerable::NoEncoder);
+    assert_eq!(refusal(&near(Question::SimilarTo(id(901)))), Unanswerable::UnknownProduct);
+}
+
+/// A graph that contains everything, and finds the nearest first.
+struct WholeGraph(Vec<u32>, u64);
+
+impl VectorGraph for WholeGraph {
+    fn contained_changes(&self) -> u64 {
+        self.1
+    }
+
+    fn nearest(&self, _: &[f32], count: usize, admits: impl Fn(u32) -> bool) -> Vec<u32> {
+        self.0.iter().copied().filter(|slot| admits(*slot)).take(count).collect()
+    }
+}
+
+#[test]
+fn answers_with_a_graph_are_those_of_a_scan() {
+    let mut index = ProductIndex::default();
+    for number in 0..21_000 {
+        put(
+            &mut index,
+            number,
+            json!({"name": "x", "price": number, "category_id": format!("c{}", number % 2)}),
+        );
+        embed(&mut index, number, None, [1.0, number as f32 / 21_000.0]);
+    }
+    // A change that the graph does not contain yet, and products that left.
+    let graph = WholeGraph((0..21_000).collect(), 21_000);
+    embed(&mut index, 20_000, None, [1.0, -0.00001]);
+    deactivate(&mut index, 1);
+    let check = |search: Search, strategy: plan::Strategy| {
+        let (near, exact) =
+            (index.search_with(&search, Some(&graph)).unwrap(), index.search(&search).unwrap());
+        assert_eq!(near.plan.strategy, strategy);
+        assert_eq!((&near.results, near.total), (&exact.results, exact.total));
+        assert_eq!((&near.facets, &near.next), (&exact.facets, &exact.next));
+        near
+    };
+    let first = Search { facets: true, ..near_vector([0.0, -1.0]) };
+    let found = ids(&check(first.clone(), plan::Strategy::Search));
+    assert_eq!(found[..4], ["20000", "0", "2", "3"]);
+    check(Search { start: PageStart::Offset(900), ..first.clone() }, plan::Strategy::Search);
+    check(Search { start: PageStart::Offset(1_000), ..first.clone() }, plan::Strategy::ExactScan);
+    check(Search { min_score: Some(-0.5), ..first.clone() }, plan::Strategy::ExactScan);
+    let filter = Filter { max_price: Some(20_500.0), ..Filter::default() };
+    let filtered = check(Search { filter, ..first.clone() }, plan::Strategy::FilteredSearch);
+    let next = filtered.next.unwrap();
+    check(Search { start: PageStart::After(next), ..first.clone() }, plan::Strategy::Search);
+    let filter = Filter { category_id: Some("c0".parse().unwrap()), ..Filter::default() };
+    check(Search { filter, ..first.clone() }, plan::Strategy::ExactScan);
+    check(near(Question::SimilarTo(id(7))), plan::Strategy::Search);
+    let lagging = WholeGraph(Vec::new(), 0);
+    let answer = index.search_with(&first, Some(&lagging)).unwrap();
+    assert_eq!(answer.plan.strategy, plan::Strategy::ExactScan, "too many vectors are not contained");
 }
 
 proptest! {

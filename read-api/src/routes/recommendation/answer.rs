@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::product::view::ProductView;
 use domain::recommend::{Fallback, Item, LeftOut, Parts, Recommendation, Strategy, Weights};
-use domain::search::product_index::Answer;
+use domain::search::question::Answer;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{ListId, Position, UserId};
 use event_schemas::loose_id::LooseId;

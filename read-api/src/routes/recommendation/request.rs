@@ -2,7 +2,7 @@
 
 use domain::recommend::{Blend, Request, Weights};
 use domain::search::filter::Filter;
-use domain::search::product_index::{Answer, PageStart, Question, Search};
+use domain::search::question::{Answer, PageStart, Question, Search};
 use domain::search::ranking::Mode;
 use domain::search::words::words;
 use domain::user::ComputedList;
@@ -241,7 +241,12 @@ pub(crate) fn computed_search(
             product_id,
             filter: (search.filter != Filter::default()).then(|| recorded_filter(&search.filter)),
             limit: search.limit as u32,
-            search: Some(ListSearch { mode, offset, min_score: search.min_score }),
+            search: Some(ListSearch {
+                mode,
+                model_id: search.model.clone(),
+                offset,
+                min_score: search.min_score,
+            }),
             ..ListParameters::default()
         },
     }
@@ -261,6 +266,7 @@ pub(super) fn search_of_served(list: &ListServed, query: Option<String>) -> Opti
     };
     Some(Search {
         question,
+        model: found.model_id.clone(),
         filter: filter_of_served(list),
         min_score: found.min_score,
         start: PageStart::Offset(found.offset as usize),
