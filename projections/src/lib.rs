@@ -32,7 +32,7 @@ mod starter;
 pub mod status;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod user;
 pub mod worker;
 

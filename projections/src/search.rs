@@ -1,5 +1,15 @@
 //! `search`: the search index of each tenant's products and what recommendations are made from, in memory only. It has no
 //! rows: every start builds it from the log, while the other read models can already be read.
+//!
+//! Models with many vectors have a graph in addition ([`graph`]), which [`graph_builder`] builds behind the index.
+
+mod graph;
+mod graph_builder;
+mod graph_file;
+mod graphs;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -8,27 +18,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::recommend::sources::ListSources;
 use domain::recommend::{NoList, Recommendation, Request};
+use domain::search::plan::EXACT_MAX;
 use domain::search::question::{Answer, Search, Unanswerable};
 use event_log::clock::Clock;
 use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{JobId, Position, Tenant};
+use event_schemas::ids::{Position, Tenant};
+use event_schemas::product::ProductEvent;
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use event_schemas::user::UserEvent;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::OpenError;
-use crate::checkpoint::Checkpoint;
-use crate::follower::{Followed, FoundTargets, OpenTarget, StorePolicy, Target, TargetStore};
+use crate::checkpoint::EventRef;
+use crate::follower::{Followed, StorePolicy};
 use crate::generation::QueryError;
 use crate::matching_summary::{ReplayError, UpTo, for_each_event};
 use crate::projection::Name;
-use crate::sql::SqlError;
 use crate::starter::{RunnerHandle, RunnerStarter};
-use crate::store::StoreError;
+use crate::store::OpenStore;
+use graph::SEARCHES_MAX;
+use graphs::Graphs;
+use target::IndexTargets;
 
 /// Raised when an index of an earlier build would answer differently.
 const REVISION: u32 = 2;
@@ -41,14 +53,12 @@ const FOLLOWED: Followed = Followed {
 
 /// The number of events that are applied before readers get their turn.
 const LOCKED_EVENTS_MAX: usize = 16;
-/// More events at once are applied on a thread for blocking work.
-const EVENTS_APPLIED_AT_ONCE: usize = 32;
 
 /// The folds of all tenants.
 #[derive(Debug, Default)]
 struct Folds {
-    /// The position of the last event that was applied.
-    applied: Position,
+    /// The last event that was applied.
+    last_event: Option<EventRef>,
     tenants: HashMap<Tenant, ListSources>,
 }
 
@@ -58,6 +68,9 @@ struct Generation {
     folds: RwLock<Folds>,
     /// The position up to which every event was applied or changes no fold.
     reached: AtomicU64,
+    graphs: Graphs,
+    /// Models with more vectors have a graph, and more products are not compared one by one if it can be used.
+    exact_max: usize,
 }
 
 /// The place where readers find the live generation.
@@ -83,40 +96,6 @@ impl IndexSlot {
     }
 }
 
-/// The generations of the index: each process has its own.
-#[derive(Debug)]
-struct IndexTargets {
-    slot: Arc<IndexSlot>,
-    log: Log,
-    created: AtomicU64,
-}
-
-impl IndexTargets {
-    fn new(slot: Arc<IndexSlot>, log: Log) -> Self {
-        Self { slot, log, created: AtomicU64::new(0) }
-    }
-}
-
-impl TargetStore for IndexTargets {
-    fn find(&self) -> BoxFuture<'_, Result<FoundTargets, StoreError>> {
-        std::future::ready(Ok(FoundTargets::default())).boxed()
-    }
-
-    fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
-        let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
-        let generation = Arc::new(Generation::new(number));
-        let target = Box::new(IndexTarget { generation, slot: Arc::clone(&self.slot) });
-        let checkpoint = Checkpoint::start(REVISION, self.log.identity());
-        std::future::ready(Ok(OpenTarget { target, checkpoint })).boxed()
-    }
-}
-
-#[derive(Debug)]
-struct IndexTarget {
-    generation: Arc<Generation>,
-    slot: Arc<IndexSlot>,
-}
-
 /// Applies the next event of a tenant.
 fn apply(fold: &mut ListSources, envelope: &Envelope) {
     let at = envelope.metadata.occurred_at;
@@ -135,7 +114,8 @@ fn is_folded(envelope: &Envelope) -> bool {
 
 impl Generation {
     fn new(number: u64) -> Self {
-        Self { number, folds: RwLock::default(), reached: AtomicU64::new(0) }
+        let (folds, graphs) = (RwLock::default(), Graphs::default());
+        Self { number, folds, reached: AtomicU64::new(0), graphs, exact_max: EXACT_MAX }
     }
 
     /// Applies the next events. Readers never wait for more than a few of them.
@@ -145,8 +125,13 @@ impl Generation {
             for envelope in events.iter().map(Borrow::borrow) {
                 let tenant = envelope.metadata.tenant.clone();
                 apply(folds.tenants.entry(tenant).or_default(), envelope);
-                folds.applied = envelope.position;
+                folds.last_event = Some(EventRef { position: envelope.position, id: envelope.id });
             }
+        }
+        let is_embedded =
+            |event: &E| matches!(event.borrow().event, Event::Product(ProductEvent::ProductEmbedded(_)));
+        if events.iter().any(is_embedded) {
+            self.graphs.wake_builder();
         }
     }
 
@@ -158,97 +143,20 @@ impl Generation {
     fn read<T>(&self, tenant: &Tenant, read: impl FnOnce(&ListSources, Position) -> T) -> T {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
         // While this is locked no event is applied; those up to `reached` were applied before.
-        let position = folds.applied.max(Position(self.reached.load(Ordering::Acquire)));
+        let applied = folds.last_event.map_or(Position::START, |event| event.position);
+        let position = applied.max(Position(self.reached.load(Ordering::Acquire)));
         match folds.tenants.get(tenant) {
             Some(fold) => read(fold, position),
             None => read(&ListSources::default(), position),
         }
     }
-}
 
-fn ready<'a>() -> BoxFuture<'a, Result<(), SqlError>> {
-    std::future::ready(Ok(())).boxed()
-}
-
-impl Target for IndexTarget {
-    fn number(&self) -> u64 {
-        self.generation.number
-    }
-
-    fn apply<'a>(
-        &'a mut self,
-        events: &'a [&'a Envelope],
-        position: Position,
-    ) -> BoxFuture<'a, Result<(), SqlError>> {
-        let folded: Vec<&Envelope> = events.iter().copied().filter(|envelope| is_folded(envelope)).collect();
-        if folded.len() <= EVENTS_APPLIED_AT_ONCE {
-            self.generation.apply(&folded);
-            self.generation.reach(position);
-            return ready();
-        }
-        let folded: Vec<Envelope> = folded.into_iter().cloned().collect();
-        let generation = Arc::clone(&self.generation);
-        let applied = tokio::task::spawn_blocking(move || {
-            generation.apply(&folded);
-            generation.reach(position);
-        });
-        async move { applied.await.map_err(|error| SqlError::Damaged(error.to_string())) }.boxed()
-    }
-
-    fn has_changes(&self) -> bool {
-        false
-    }
-
-    fn store(&mut self, _: Checkpoint) -> BoxFuture<'_, Result<(), SqlError>> {
-        ready()
-    }
-
-    fn finish(&mut self) -> BoxFuture<'_, Result<(), SqlError>> {
-        ready()
-    }
-
-    fn publish(&mut self) {
-        let mut live = self.slot.live.write().unwrap_or_else(PoisonError::into_inner);
-        *live = Some(Arc::clone(&self.generation));
-        let position = Position(self.generation.reached.load(Ordering::Acquire));
-        self.slot.position.send_replace(Some(position));
-    }
-
-    fn advance(&self, position: Position) {
-        self.generation.reach(position);
-        if self.slot.live().is_some_and(|live| live.number == self.generation.number) {
-            self.slot.position.send_replace(Some(position));
-        }
-    }
-
-    fn recheck(&mut self, _: JobId, _: Position) -> BoxFuture<'_, Result<Option<bool>, SqlError>> {
-        std::future::ready(Ok(None)).boxed()
-    }
-
-    /// Memory is not checked.
-    fn damage(&self) -> watch::Receiver<Option<String>> {
-        watch::channel(None).1
-    }
-
-    fn shrink(&self) -> BoxFuture<'_, Result<(), SqlError>> {
-        ready()
-    }
-
-    /// The memory is free when the last reader is done.
-    fn retire(&self) {}
-
-    fn withdraw(&self) -> BoxFuture<'_, Result<(), SqlError>> {
-        *self.slot.live.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.slot.position.send_replace(None);
-        ready()
-    }
-
-    fn close_writer(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    /// Answers a search, with the graph of its model if there is one.
+    fn search(&self, tenant: &Tenant, search: &Search) -> Result<(Answer, Position), Unanswerable> {
+        let graph = search.model.as_ref().and_then(|model| self.graphs.get(&(tenant.clone(), model.clone())));
+        self.read(tenant, |fold, position| {
+            Ok((fold.products.search_with(search, graph.as_deref(), self.exact_max)?, position))
+        })
     }
 }
 
@@ -257,9 +165,14 @@ impl RunnerStarter {
     pub(crate) async fn start_search(&self) -> Result<(ProductSearch, RunnerHandle), OpenError> {
         let slot = Arc::new(IndexSlot::default());
         let (log, clock) = (self.log.clone(), self.clock.clone());
-        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone()));
+        let folder = match &self.store {
+            OpenStore::Folder(folder) if !self.read_only => Some(folder.join("vectors")),
+            _ => None,
+        };
+        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone(), folder));
         let handle = self.follow(FOLLOWED, REVISION, store, slot.watch()).await?;
-        Ok((ProductSearch { slot, log, clock }, handle))
+        let permits = Arc::new(Semaphore::new(SEARCHES_MAX));
+        Ok((ProductSearch { slot, log, clock, permits }, handle))
     }
 }
 
@@ -269,15 +182,40 @@ pub struct ProductSearch {
     slot: Arc<IndexSlot>,
     log: Log,
     clock: Clock,
+    /// Of the searches of graphs at once: a graph has room for as many.
+    permits: Arc<Semaphore>,
 }
 
 impl ProductSearch {
     /// Answers a search among the tenant's products, and returns the position that the answer reflects; or the reason why
-    /// it has no answer.
+    /// it has no answer. In large catalogues it may miss a few results.
     ///
     /// # Errors
     /// [`QueryError::Building`] until the index is complete for the first time.
     pub async fn search(
+        &self,
+        tenant: &Tenant,
+        search: Search,
+    ) -> Result<Result<(Answer, Position), Unanswerable>, QueryError> {
+        if search.model.is_none() {
+            return self.search_exactly(tenant, search).await;
+        }
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let of = tenant.clone();
+        let answered = move |live: &Generation| {
+            let answer = live.search(&of, &search);
+            drop(permit);
+            answer
+        };
+        self.on_live(answered).await
+    }
+
+    /// Answers a search by comparing every product that passes its filter, exactly as [`Self::search_as_of`] will.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub async fn search_exactly(
         &self,
         tenant: &Tenant,
         search: Search,
@@ -316,7 +254,7 @@ impl ProductSearch {
         Ok(list.map(|list| (list, upto, at)))
     }
 
-    /// Answers a search as [`Self::search`] does when it reflects the events up to a position.
+    /// Answers a search as [`Self::search_exactly`] does when it reflects the events up to a position.
     ///
     /// # Errors
     /// [`ReplayError`] if the log cannot be read.
@@ -385,9 +323,16 @@ impl ProductSearch {
         tenant: &Tenant,
         read: impl FnOnce(&ListSources, Position) -> T + Send + 'static,
     ) -> Result<T, QueryError> {
-        let live = self.slot.live().ok_or(QueryError::Building { name: Name::Search })?;
         let tenant = tenant.clone();
-        let answered = tokio::task::spawn_blocking(move || live.read(&tenant, read));
+        self.on_live(move |live| live.read(&tenant, read)).await
+    }
+
+    async fn on_live<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Generation) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let live = self.slot.live().ok_or(QueryError::Building { name: Name::Search })?;
+        let answered = tokio::task::spawn_blocking(move || read(&live));
         answered.await.map_err(|source| QueryError::Panicked { name: Name::Search, source })
     }
 }

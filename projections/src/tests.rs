@@ -5,7 +5,7 @@ mod catalogue;
 mod control;
 mod damage;
 mod filling;
-mod history;
+pub(crate) mod history;
 mod leases;
 mod live;
 mod match_history;

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The largest number of products that are compared one by one, whatever their share.
+/// The usual largest number of products that are compared one by one, whatever their share.
 pub const EXACT_MAX: usize = 20_000;
 /// The share of all products up to which those that pass are compared one by one: below it, a search of an index visits
 /// more products than pass.
@@ -38,13 +38,14 @@ pub struct Plan {
     pub products: usize,
 }
 
-/// The plan for a search in which so many of all products pass the filter. Without a vector index every product is
-/// compared.
-pub fn plan(candidates: usize, products: usize, has_index: bool) -> Plan {
-    let exact_max = EXACT_MAX.max((products as f64 * EXACT_SHARE) as usize);
+/// The plan for a search in which so many of all products pass the filter. With a vector index, up to `exact_max` products
+/// are compared one by one; without one, all are.
+pub fn plan(candidates: usize, products: usize, exact_max: Option<usize>) -> Plan {
+    let exact_max =
+        exact_max.map_or(usize::MAX, |exact_max| exact_max.max((products as f64 * EXACT_SHARE) as usize));
     let strategy = match candidates {
         0 => Strategy::Empty,
-        _ if !has_index || candidates <= exact_max => Strategy::ExactScan,
+        _ if candidates <= exact_max => Strategy::ExactScan,
         _ if candidates < products => Strategy::FilteredSearch,
         _ => Strategy::Search,
     };
@@ -69,13 +70,13 @@ mod tests {
             (999_999, 1_000_000, Strategy::FilteredSearch),
             (1_000_000, 1_000_000, Strategy::Search),
         ] {
-            assert_eq!(plan(candidates, products, true), Plan { strategy, candidates, products });
+            assert_eq!(plan(candidates, products, Some(EXACT_MAX)), Plan { strategy, candidates, products });
         }
     }
 
     #[test]
     fn without_an_index_every_candidate_is_compared() {
-        assert_eq!(plan(1_000_000, 1_000_000, false).strategy, Strategy::ExactScan);
-        assert_eq!(plan(0, 10, false).strategy, Strategy::Empty);
+        assert_eq!(plan(1_000_000, 1_000_000, None).strategy, Strategy::ExactScan);
+        assert_eq!(plan(0, 10, None).strategy, Strategy::Empty);
     }
 }

@@ -178,10 +178,10 @@ impl ProductIndex {
     /// # Errors
     /// [`Unanswerable`]
     pub fn search(&self, search: &Search) -> Result<Answer, Unanswerable> {
-        self.search_with(search, None::<&NoGraph>)
+        self.search_with(search, None::<&NoGraph>, usize::MAX)
     }
 
-    /// Answers a search; in large catalogues with the graph of the search's model.
+    /// Answers a search; with the graph of the search's model if more than `exact_max` products would be compared.
     ///
     /// # Errors
     /// [`Unanswerable`]
@@ -189,6 +189,7 @@ impl ProductIndex {
         &self,
         search: &Search,
         graph: Option<&impl VectorGraph>,
+        exact_max: usize,
     ) -> Result<Answer, Unanswerable> {
         let vectors = search
             .model
@@ -216,10 +217,11 @@ impl ProductIndex {
         let count = skipped.saturating_add(search.limit).saturating_add(1);
         let usable = graph.zip(vectors).filter(|(graph, vectors)| {
             search.min_score.is_none()
+                && !vector.is_empty()
                 && count <= GRAPH_RESULTS_MAX
                 && vectors.has_at_most_after(graph.contained_changes(), GRAPH_LAG_MAX)
         });
-        let mut plan = plan(passing, self.active.len(), usable.is_some());
+        let mut plan = plan(passing, self.active.len(), usable.map(|_| exact_max));
         let usable = usable.filter(|_| matches!(plan.strategy, Strategy::FilteredSearch | Strategy::Search));
         let near = usable.and_then(|(graph, vectors)| vectors.nearest(graph, &vector, &candidates, count));
         let (results, total) = match (near, vectors) {

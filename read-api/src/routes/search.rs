@@ -369,7 +369,7 @@ impl SearchRoutes {
         let (mut answers, mut recorded, mut served) =
             (Vec::with_capacity(searches.len()), Vec::new(), Vec::new());
         for (index, (recorded_for, search)) in searches.into_iter().enumerate() {
-            let (answer, position) = self.found(caller, &search).await?;
+            let (answer, position) = self.found(caller, &search, recorded_for.is_some()).await?;
             if let Some(user) = recorded_for {
                 served.push((user, computed_search(&search, &answer, position, self.api.clock.now())));
                 recorded.push(index);
@@ -385,9 +385,19 @@ impl SearchRoutes {
         Ok(answers)
     }
 
-    async fn found(&self, caller: &Caller, search: &Search) -> Result<(Answer, Position), Problem> {
+    /// A recorded page is exact, so that it can be computed again.
+    async fn found(
+        &self,
+        caller: &Caller,
+        search: &Search,
+        is_recorded: bool,
+    ) -> Result<(Answer, Position), Problem> {
         let read = || async {
-            let answered = self.api.models.search().search(&caller.tenant, search.clone()).await;
+            let (model, tenant) = (self.api.models.search(), &caller.tenant);
+            let answered = match is_recorded {
+                true => model.search_exactly(tenant, search.clone()).await,
+                false => model.search(tenant, search.clone()).await,
+            };
             match answered.map_err(|error| from_query_error(&error))? {
                 Err(Unanswerable::UnknownProduct) => Ok(None),
                 answered => Ok(Some(answered)),

@@ -326,8 +326,10 @@ fn answers_with_a_graph_are_those_of_a_scan() {
     embed(&mut index, 20_000, None, [1.0, -0.00001]);
     deactivate(&mut index, 1);
     let check = |search: Search, strategy: plan::Strategy| {
-        let (near, exact) =
-            (index.search_with(&search, Some(&graph)).unwrap(), index.search(&search).unwrap());
+        let (near, exact) = (
+            index.search_with(&search, Some(&graph), plan::EXACT_MAX).unwrap(),
+            index.search(&search).unwrap(),
+        );
         assert_eq!(near.plan.strategy, strategy);
         assert_eq!((&near.results, near.total), (&exact.results, exact.total));
         assert_eq!((&near.facets, &near.next), (&exact.facets, &exact.next));
@@ -346,8 +348,13 @@ fn answers_with_a_graph_are_those_of_a_scan() {
     let filter = Filter { category_id: Some("c0".parse().unwrap()), ..Filter::default() };
     check(Search { filter, ..first.clone() }, plan::Strategy::ExactScan);
     check(near(Question::SimilarTo(id(7))), plan::Strategy::Search);
+    put(&mut index, 21_000, json!({"name": "x"}));
+    let similar = near(Question::SimilarTo(id(21_000)));
+    let behind = WholeGraph((0..21_000).collect(), 20_000);
+    let answer = index.search_with(&similar, Some(&behind), plan::EXACT_MAX).unwrap();
+    assert_eq!((answer.results.len(), answer.total), (0, 0), "it has no vector to compare");
     let lagging = WholeGraph(Vec::new(), 0);
-    let answer = index.search_with(&first, Some(&lagging)).unwrap();
+    let answer = index.search_with(&first, Some(&lagging), plan::EXACT_MAX).unwrap();
     assert_eq!(answer.plan.strategy, plan::Strategy::ExactScan, "too many vectors are not contained");
 }
 
