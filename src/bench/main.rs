@@ -7,6 +7,7 @@ mod log;
 mod matchmaking;
 mod open;
 mod requests;
+mod search;
 mod server_process;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Bench {
     Requests(requests::Requests),
     /// Measure what honest clients notice while an attacker is at work, for each kind of attack
     Attacks(attacks::Attacks),
+    /// Measure searches for vectors: their time, and the share of the exact results that they find behind filters
+    Search(search::Search),
     /// Measure opening a large log, its memory, and the first access to its streams
     Open(open::Open),
     /// Measure appends and reads of the log on a cluster
@@ -85,6 +88,7 @@ impl Bench {
             Self::Matchmaking(matchmaking) => matchmaking.run(json).await,
             Self::Requests(requests) => requests.run(json).await,
             Self::Attacks(attacks) => attacks.run(json).await,
+            Self::Search(search) => search.run(json).await,
             Self::Open(open) => open.run(json).await,
             #[cfg(feature = "eventstore")]
             Self::Cluster(cluster) => cluster.run(json).await,
