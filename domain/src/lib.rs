@@ -7,6 +7,7 @@
 pub mod breaker;
 pub mod challenge;
 pub mod decider;
+pub mod decimal;
 pub mod game_match;
 pub mod image_matching;
 pub mod job;

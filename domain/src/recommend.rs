@@ -19,11 +19,13 @@ pub mod sources;
 use std::collections::BTreeMap;
 
 use event_schemas::ids::{ProductId, RuleId, SubjectId};
+use event_schemas::loose_id::LooseId;
 use event_schemas::product::ProductDetails;
 use event_schemas::user::ListContext;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decimal;
 use crate::search::filter::Filter;
 
 /// The most products of a list.
@@ -91,14 +93,19 @@ pub enum Blend {
 #[schemars(rename = "RecommendationWeights")]
 pub struct Weights {
     /// The vector of the user's interests over all sessions.
+    #[serde(serialize_with = "decimal::serialize")]
     pub long_term: f32,
     /// The vector of the user's current session.
+    #[serde(serialize_with = "decimal::serialize")]
     pub session: f32,
     /// The vector of the query.
+    #[serde(serialize_with = "decimal::serialize")]
     pub query: f32,
     /// The vector of the product that the list is about.
+    #[serde(serialize_with = "decimal::serialize")]
     pub product: f32,
     /// The share of products that are visited together.
+    #[serde(serialize_with = "decimal::serialize")]
     pub collaborative: f32,
 }
 
@@ -175,15 +182,20 @@ pub struct Parts {
     /// The place in the ranking of co-visits, from 1.
     pub co_visits_rank: Option<usize>,
     /// The product that contributed most to `co_visits`.
-    pub visited_with: Option<ProductId>,
+    pub visited_with: Option<LooseId>,
     /// The cosine similarity of its vector with that of all signals.
+    #[serde(serialize_with = "decimal::serialize_optional")]
     pub similarity: Option<f32>,
     /// The place in the ranking of vectors, from 1.
     pub similarity_rank: Option<usize>,
     /// The cosine similarities with the vector of each signal.
+    #[serde(serialize_with = "decimal::serialize_optional")]
     pub long_term: Option<f32>,
+    #[serde(serialize_with = "decimal::serialize_optional")]
     pub session: Option<f32>,
+    #[serde(serialize_with = "decimal::serialize_optional")]
     pub query: Option<f32>,
+    #[serde(serialize_with = "decimal::serialize_optional")]
     pub product: Option<f32>,
     /// Its popularity, in purchases; for products that were added for it.
     pub popularity: Option<f64>,

@@ -45,7 +45,7 @@ pub struct ProductView {
     pub reviews: Option<u64>,
     pub upc: Option<String>,
     /// What its variants share.
-    pub family_id: Option<ProductId>,
+    pub family_id: Option<LooseId>,
     /// Whether lists may show it.
     pub is_active: bool,
     /// The caller's own attributes.
@@ -85,7 +85,7 @@ impl ProductView {
             average_rating: details.average_rating,
             reviews: details.reviews,
             upc: details.upc,
-            family_id: details.family_id,
+            family_id: details.family_id.as_ref().map(Into::into),
             is_active: details.is_active,
             attributes: details.attributes,
         }
@@ -100,7 +100,7 @@ pub fn image_url(details: &ProductDetails) -> Option<&str> {
 }
 
 /// The memory of the texts of a product.
-pub(super) fn heap_bytes(details: &ProductDetails) -> usize {
+pub fn heap_bytes(details: &ProductDetails) -> usize {
     let long = [
         &details.description,
         &details.image_url,

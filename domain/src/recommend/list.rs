@@ -242,7 +242,7 @@ impl Described<'_> {
         let parts = Parts {
             co_visits: candidate.co_visits.map(|co_visited| co_visited.strength),
             co_visits_rank: candidate.co_visits.map(|co_visited| co_visited.rank),
-            visited_with: candidate.co_visits.map(|co_visited| sources.signals.id(co_visited.with).clone()),
+            visited_with: candidate.co_visits.map(|co_visited| sources.signals.id(co_visited.with).into()),
             similarity: candidate.similarity.map(|(_, similarity)| similarity),
             similarity_rank: candidate.similarity.map(|(rank, _)| rank),
             long_term: similarity(&vectors.long_term),
@@ -272,7 +272,7 @@ impl Described<'_> {
             };
         }
         let share = f64::from(self.weights.collaborative);
-        let with = parts.visited_with.as_ref();
+        let with = candidate.co_visits.map(|co_visited| self.sources.signals.id(co_visited.with));
         if let Some(with) = with.filter(|_| candidate.co_visit_score(share) >= candidate.vector_score(share))
         {
             return format!("often visited together with {}", self.name(with));

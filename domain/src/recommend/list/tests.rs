@@ -30,7 +30,7 @@ fn products_that_others_visited_next_come_first() {
     let list = shop().list(&feed(1));
     assert_eq!(ids(&list)[..2], ["b", "c"]);
     assert_eq!(list.items[0].reason, "often visited together with aaa");
-    assert_eq!(list.items[0].parts.visited_with, Some(id("a")));
+    assert_eq!(list.items[0].parts.visited_with, Some((&id::<ProductId>("a")).into()));
     assert!(list.items.is_sorted_by(|one, other| one.score >= other.score));
     assert!(list.items.iter().all(|item| item.probability == 1.0));
 }

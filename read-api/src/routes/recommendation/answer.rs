@@ -190,7 +190,7 @@ impl From<Answer> for Recomputed {
         let results = answer.results.into_iter().enumerate().map(|(slot, found)| RecommendedProduct {
             product: ProductView::new(&found.product_id, found.details),
             slot,
-            score: found.score.into(),
+            score: domain::decimal::shortest(found.score),
             probability: 1.0,
             reason: "found by the search".to_owned(),
             explanation: None,
