@@ -164,6 +164,14 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_LARGE_STATE_CACHE_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
     pub large_state_cache_bytes: usize,
 
+    /// The memory for answers that are kept for the same request, in bytes: half of it for searches, half for recommendations; 0 keeps none
+    #[arg(long, env = "MATCHBOOK_ANSWER_CACHE_BYTES", value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]
+    pub answer_cache_bytes: usize,
+
+    /// The duration from which a search or a recommendation is listed in `/performance/slow-queries`
+    #[arg(long, env = "MATCHBOOK_SLOW_QUERY", value_name = "DURATION", default_value = "300ms", value_parser = duration)]
+    pub slow_query: Duration,
+
     /// The most video analyses of a tenant in progress
     #[arg(long, env = "MATCHBOOK_ANALYSES_MAX", value_name = "NUMBER", default_value_t = 100)]
     pub analyses_max: usize,

@@ -15,6 +15,10 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 const COUNTERS: &[(&str, &str)] = &[
     (
+        "matchbook_cache_requests_total",
+        "Requests for an answer that may be kept, by cache and outcome: hit or miss.",
+    ),
+    (
         "matchbook_claims_total",
         "Claims of work that were decided, by outcome: claimed, or lost to another worker.",
     ),
@@ -42,6 +46,14 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("matchbook_http_active_requests", "Requests in progress."),
     ("matchbook_http_connections", "Open connections."),
+    (
+        "matchbook_http_request_duration_max_seconds",
+        "The longest time until a response started, by method, route and status.",
+    ),
+    (
+        "matchbook_http_request_duration_min_seconds",
+        "The shortest time until a response started, by method, route and status.",
+    ),
     ("matchbook_http_streams", "Open live streams."),
     ("matchbook_log_head_position", "The position of the last event in the log."),
     ("matchbook_log_segments", "Segment files of the log."),

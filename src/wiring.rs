@@ -76,7 +76,11 @@ pub(crate) async fn start(
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, &log).await?;
-    let settings = projections::Settings { store: config.read_store(), read_only: config.read_only };
+    let settings = projections::Settings {
+        store: config.read_store(),
+        read_only: config.read_only,
+        answer_cache_bytes: config.answer_cache_bytes,
+    };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
         .map_err(|error| read_store_failure(&error))?;
@@ -155,6 +159,7 @@ fn server(
             stalled_after: config.stalled_after,
             queue_lag_after: config.queue_lag_after,
         },
+        slow_query: config.slow_query,
         lag_limits: LagLimits { warn: config.read_model_lag_warn, max: config.read_model_lag_max },
         components: commands
             .map_or_else(Vec::new, |commands| vec![work_board(commands), matchmaking(commands)]),

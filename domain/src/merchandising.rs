@@ -41,6 +41,12 @@ impl State {
     pub fn rules(&self) -> &BTreeMap<RuleId, Rule> {
         &self.0
     }
+
+    /// The first instant after this one from which a rule applies or no longer applies.
+    pub fn next_change(&self, after: Timestamp) -> Option<Timestamp> {
+        let instants = self.0.values().flat_map(|rule| [rule.valid_from, rule.valid_until]).flatten();
+        instants.filter(|instant| *instant > after).min()
+    }
 }
 
 /// The reason why a command is refused.
@@ -187,6 +193,16 @@ mod tests {
         let given: Vec<_> = (0..RULES_MAX).map(|n| was_set(&n.to_string(), ban("1"))).collect();
         assert_eq!(decided::<MerchandisingDecider>(&given, &set("new", ban("1"))), Err(Refusal::TooMany));
         assert!(decided::<MerchandisingDecider>(&given, &set("7", ban("2"))).is_ok());
+    }
+
+    #[test]
+    fn next_change_is_the_next_bound_of_a_rule() {
+        let of = |from, until| Rule { valid_from: from, valid_until: until, ..ban("1") };
+        let rules = [of(None, None), of(Some(at(5.0)), Some(at(9.0))), of(None, Some(at(7.0)))];
+        let rules = rules.into_iter().enumerate().map(|(n, rule)| (id(&n.to_string()), rule));
+        let rules = State(rules.collect());
+        let next = [4.0, 5.0, 7.0, 9.0].map(|after| rules.next_change(at(after)));
+        assert_eq!(next, [Some(at(5.0)), Some(at(7.0)), Some(at(9.0)), None]);
     }
 
     #[test]

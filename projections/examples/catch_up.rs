@@ -169,7 +169,11 @@ async fn main() -> Result<(), Failure> {
     let head = *log.head().borrow();
     let folder = tempfile::tempdir()?;
     let started = Instant::now();
-    let settings = Settings { store: ReadStore::Folder(folder.path().to_owned()), read_only: false };
+    let settings = Settings {
+        store: ReadStore::Folder(folder.path().to_owned()),
+        read_only: false,
+        answer_cache_bytes: 0,
+    };
     let models = ReadModels::open(settings, log.clone(), clock).await?;
     models.wait_for(&Name::ALL, head, TIMEOUT).await?;
     println!("all at once: {:.2} s for {head} events", started.elapsed().as_secs_f64());

@@ -92,6 +92,8 @@ pub struct Settings {
     pub store: ReadStore,
     /// Another server maintains the read models in the same database, and this one only reads them.
     pub read_only: bool,
+    /// The memory for answers to searches and for lists that are kept.
+    pub answer_cache_bytes: usize,
 }
 
 /// Why the read models could not be opened.
@@ -162,7 +164,7 @@ impl ReadModels {
         let store = OpenStore::new(&settings.store);
         let starter = RunnerStarter { store, log, clock, feed, thread, read_only };
         let (queries, mut runners) = starter.start_all().await?;
-        let (search, runner) = starter.start_search().await?;
+        let (search, runner) = starter.start_search(settings.answer_cache_bytes).await?;
         runners.insert(Name::Search, runner);
         let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner { log, clock, queries, search, runners, feed, feed_task, read_only })))

@@ -3,6 +3,7 @@
 //!
 //! Models with many vectors have a graph in addition ([`graph`]), which [`graph_builder`] builds behind the index.
 
+pub mod answers;
 mod graph;
 mod graph_builder;
 mod graph_file;
@@ -14,7 +15,7 @@ mod tests;
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 use domain::recommend::sources::ListSources;
 use domain::recommend::{NoList, Recommendation, Request};
@@ -38,6 +39,7 @@ use crate::matching_summary::{ReplayError, UpTo, for_each_event};
 use crate::projection::Name;
 use crate::starter::{RunnerHandle, RunnerStarter};
 use crate::store::OpenStore;
+use answers::Answers;
 use graph::SEARCHES_MAX;
 use graphs::Graphs;
 use target::IndexTargets;
@@ -141,7 +143,25 @@ impl Generation {
 
     /// Reads a tenant's fold, which reflects exactly the events up to the position.
     fn read<T>(&self, tenant: &Tenant, read: impl FnOnce(&ListSources, Position) -> T) -> T {
-        let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_locked(&self.folds.read().unwrap_or_else(PoisonError::into_inner), tenant, read)
+    }
+
+    /// Reads a tenant's fold as [`Self::read`], unless events are being applied.
+    fn try_read<T>(&self, tenant: &Tenant, read: impl FnOnce(&ListSources, Position) -> T) -> Option<T> {
+        let folds = match self.folds.try_read() {
+            Ok(folds) => folds,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.read_locked(&folds, tenant, read))
+    }
+
+    fn read_locked<T>(
+        &self,
+        folds: &Folds,
+        tenant: &Tenant,
+        read: impl FnOnce(&ListSources, Position) -> T,
+    ) -> T {
         // While this is locked no event is applied; those up to `reached` were applied before.
         let applied = folds.last_event.map_or(Position::START, |event| event.position);
         let position = applied.max(Position(self.reached.load(Ordering::Acquire)));
@@ -162,7 +182,10 @@ impl Generation {
 
 impl RunnerStarter {
     /// Starts the index in memory, which a server that only reads has as well.
-    pub(crate) async fn start_search(&self) -> Result<(ProductSearch, RunnerHandle), OpenError> {
+    pub(crate) async fn start_search(
+        &self,
+        answer_bytes: usize,
+    ) -> Result<(ProductSearch, RunnerHandle), OpenError> {
         let slot = Arc::new(IndexSlot::default());
         let (log, clock) = (self.log.clone(), self.clock.clone());
         let folder = match &self.store {
@@ -172,7 +195,8 @@ impl RunnerStarter {
         let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone(), folder));
         let handle = self.follow(FOLLOWED, REVISION, store, slot.watch()).await?;
         let permits = Arc::new(Semaphore::new(SEARCHES_MAX));
-        Ok((ProductSearch { slot, log, clock, permits }, handle))
+        let answers = Arc::new(Answers::new(answer_bytes));
+        Ok((ProductSearch { slot, log, clock, permits, answers }, handle))
     }
 }
 
@@ -184,6 +208,7 @@ pub struct ProductSearch {
     clock: Clock,
     /// Of the searches of graphs at once: a graph has room for as many.
     permits: Arc<Semaphore>,
+    answers: Arc<Answers>,
 }
 
 impl ProductSearch {
@@ -209,31 +234,6 @@ impl ProductSearch {
             answer
         };
         self.on_live(answered).await
-    }
-
-    /// Answers a search by comparing every product that passes its filter, exactly as [`Self::search_as_of`] will.
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub async fn search_exactly(
-        &self,
-        tenant: &Tenant,
-        search: Search,
-    ) -> Result<Result<(Answer, Position), Unanswerable>, QueryError> {
-        self.read(tenant, move |fold, position| Ok((fold.products.search(&search)?, position))).await
-    }
-
-    /// Recommends products of the tenant, for an instant, and returns the position that the list reflects.
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub async fn recommend(
-        &self,
-        tenant: &Tenant,
-        request: Request,
-        now: Timestamp,
-    ) -> Result<Result<(Recommendation, Position), NoList>, QueryError> {
-        self.read(tenant, move |fold, position| Ok((fold.recommend(&request, now)?, position))).await
     }
 
     /// Recommends products as [`Self::recommend`] does when it reflects the events up to a point: all of these are folded
@@ -327,11 +327,15 @@ impl ProductSearch {
         self.on_live(move |live| live.read(&tenant, read)).await
     }
 
+    fn live(&self) -> Result<Arc<Generation>, QueryError> {
+        self.slot.live().ok_or(QueryError::Building { name: Name::Search })
+    }
+
     async fn on_live<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Generation) -> T + Send + 'static,
     ) -> Result<T, QueryError> {
-        let live = self.slot.live().ok_or(QueryError::Building { name: Name::Search })?;
+        let live = self.live()?;
         let answered = tokio::task::spawn_blocking(move || read(&live));
         answered.await.map_err(|source| QueryError::Panicked { name: Name::Search, source })
     }

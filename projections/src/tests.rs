@@ -1,6 +1,7 @@
 //! Tests of the read models together: restarts, rebuilds, unreadable events.
 
 mod agreement;
+mod answers;
 mod catalogue;
 mod control;
 mod damage;

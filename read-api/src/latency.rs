@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use web::serve::{DURATION, DURATION_MAX, DURATION_MIN};
+
 /// One distribution, in the metric's own unit (seconds, if its name ends so).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Distribution {
@@ -25,7 +27,7 @@ struct Sample<'a> {
     value: f64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Collected {
     sum: f64,
     count: u64,
@@ -35,8 +37,97 @@ struct Collected {
     buckets: Vec<(f64, f64)>,
 }
 
+/// The durations of an operation: a method of a route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct OperationDurations {
+    pub(crate) method: String,
+    pub(crate) route: String,
+    /// The number of responses with a status from 500.
+    pub(crate) errors: u64,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    collected: Collected,
+}
+
+impl OperationDurations {
+    pub(crate) fn count(&self) -> u64 {
+        self.collected.count
+    }
+
+    pub(crate) fn mean(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.collected.sum / self.count() as f64)
+    }
+
+    /// The duration at a quantile, which is interpolated within its bucket, and neither beyond the longest one nor below the
+    /// shortest.
+    pub(crate) fn at(&self, quantile: f64) -> Option<f64> {
+        if self.count() == 0 {
+            return None;
+        }
+        let within = self.collected.at(quantile).or(self.max)?;
+        let within = self.max.map_or(within, |max| within.min(max));
+        Some(self.min.map_or(within, |min| within.max(min)))
+    }
+
+    /// Adds the durations of another operation, or of another status.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.errors += other.errors;
+        self.min = [self.min, other.min].into_iter().flatten().reduce(f64::min);
+        self.max = [self.max, other.max].into_iter().flatten().reduce(f64::max);
+        self.collected.add(&other.collected);
+    }
+}
+
+/// The durations of requests in an exposition, by operation.
+pub(crate) fn operations(text: &str) -> Vec<OperationDurations> {
+    let bounds = |name: &str| {
+        let samples = text.lines().filter(|line| line.starts_with(name)).filter_map(parse);
+        samples.map(|sample| (sample.labels, sample.value)).collect::<BTreeMap<_, _>>()
+    };
+    let (shortest, longest) = (bounds(DURATION_MIN), bounds(DURATION_MAX));
+    let mut found: BTreeMap<(String, String), OperationDurations> = BTreeMap::new();
+    for ((metric, labels), collected) in collect(text) {
+        if metric != DURATION {
+            continue;
+        }
+        let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let (method, route) = (label("method"), label("route"));
+        let is_error = label("status").parse::<u16>().is_ok_and(|status| status >= 500);
+        let of_status = OperationDurations {
+            errors: if is_error { collected.count } else { 0 },
+            min: shortest.get(&labels).copied(),
+            max: longest.get(&labels).copied(),
+            collected,
+            ..OperationDurations::default()
+        };
+        let operation = found.entry((method.clone(), route.clone())).or_insert_with(|| OperationDurations {
+            method,
+            route,
+            ..OperationDurations::default()
+        });
+        operation.add(&of_status);
+    }
+    found.into_values().collect()
+}
+
 /// Parses the summaries and histograms of an exposition, by name and labels.
 pub(crate) fn distributions(text: &str) -> Vec<Distribution> {
+    collect(text)
+        .into_iter()
+        .map(|((metric, labels), collected)| Distribution {
+            metric,
+            labels,
+            count: collected.count,
+            mean: (collected.count > 0).then(|| collected.sum / collected.count as f64),
+            p50: collected.at(0.5),
+            p95: collected.at(0.95),
+            p99: collected.at(0.99),
+            max: collected.at(1.0),
+        })
+        .collect()
+}
+
+fn collect(text: &str) -> BTreeMap<(String, BTreeMap<String, String>), Collected> {
     let mut found: BTreeMap<(String, BTreeMap<String, String>), Collected> = BTreeMap::new();
     for line in text.lines() {
         let Some(mut sample) = parse(line) else { continue };
@@ -57,23 +148,24 @@ pub(crate) fn distributions(text: &str) -> Vec<Distribution> {
             _ => {}
         }
     }
+    found.retain(|_, collected| !collected.quantiles.is_empty() || !collected.buckets.is_empty());
     found
-        .into_iter()
-        .filter(|(_, collected)| !collected.quantiles.is_empty() || !collected.buckets.is_empty())
-        .map(|((metric, labels), collected)| Distribution {
-            metric,
-            labels,
-            count: collected.count,
-            mean: (collected.count > 0).then(|| collected.sum / collected.count as f64),
-            p50: collected.at(0.5),
-            p95: collected.at(0.95),
-            p99: collected.at(0.99),
-            max: collected.at(1.0),
-        })
-        .collect()
 }
 
 impl Collected {
+    /// Adds the samples of a histogram with the same buckets.
+    fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+        if self.buckets.is_empty() {
+            self.buckets.clone_from(&other.buckets);
+            return;
+        }
+        for ((_, count), (_, more)) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+    }
+
     /// The value at a quantile: from a summary, or interpolated within a histogram's bucket. None beyond the last bound.
     fn at(&self, quantile: f64) -> Option<f64> {
         if self.count == 0 {
@@ -157,6 +249,31 @@ mod tests {
         let text = "s_bucket{le=\"1\"} 50\ns_bucket{le=\"2\"} 100\ns_bucket{le=\"+Inf\"} 100\ns_sum 90\ns_count 100\n";
         let found = distributions(text);
         assert_eq!((found[0].p50, found[0].p95, found[0].max), (Some(1.0), Some(1.9), Some(2.0)));
+    }
+
+    #[test]
+    fn durations_of_an_operation_are_those_of_all_statuses() {
+        let series = |status: u16, buckets: [u32; 3], sum: f64, min: f64, max: f64| {
+            let labels = format!("method=\"GET\",route=\"/jobs\",status=\"{status}\"");
+            let [one, two, all] = buckets;
+            format!(
+                "{DURATION}_bucket{{{labels},le=\"1\"}} {one}\n{DURATION}_bucket{{{labels},le=\"2\"}} {two}\n\
+                 {DURATION}_bucket{{{labels},le=\"+Inf\"}} {all}\n{DURATION}_sum{{{labels}}} {sum}\n\
+                 {DURATION}_count{{{labels}}} {all}\n{DURATION_MIN}{{{labels}}} {min}\n{DURATION_MAX}{{{labels}}} {max}\n"
+            )
+        };
+        let text = series(200, [90, 90, 90], 9.0, 0.02, 0.9) + &series(503, [0, 8, 10], 31.0, 1.5, 7.0);
+        let found = operations(&text);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].method.as_str(), found[0].route.as_str()), ("GET", "/jobs"));
+        assert_eq!((found[0].count(), found[0].errors, found[0].mean()), (100, 10, Some(0.4)));
+        assert_eq!((found[0].min, found[0].max), (Some(0.02), Some(7.0)));
+        assert_eq!((found[0].at(0.45), found[0].at(0.94)), (Some(0.5), Some(1.5)));
+        assert_eq!(found[0].at(0.99), Some(7.0), "beyond the last bound");
+        let mut all = OperationDurations::default();
+        all.add(&found[0]);
+        all.add(&found[0]);
+        assert_eq!((all.count(), all.errors, all.at(0.45)), (200, 20, Some(0.5)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod media;
 mod min_position;
 pub mod routes;
 pub mod server;
+pub mod slow_queries;
 mod stream;
 pub mod subjects;
 
@@ -31,6 +32,7 @@ pub use console::RootEndpoint;
 use routes::job::SummaryPreviewCache;
 use routes::matching::response_cache::SummaryResponseCache;
 use server::{Access, ServerInfo};
+use slow_queries::SlowQueries;
 use stream::{ChangeNotifier, HistoricalSummaryCache, Socket, Topics};
 use web::shutdown::Shutdown;
 
@@ -50,6 +52,7 @@ pub struct ReadApi {
     historical_summaries: HistoricalSummaryCache,
     previews: SummaryPreviewCache,
     summary_responses: SummaryResponseCache,
+    slow_queries: SlowQueries,
 }
 
 impl ReadApi {
@@ -68,6 +71,7 @@ impl ReadApi {
             clock,
             models,
             metrics,
+            slow_queries: SlowQueries::new(server.slow_query),
             server,
             shutdown,
             notifier,

@@ -11,6 +11,7 @@ pub mod job;
 pub mod matching;
 pub mod merchandising;
 pub mod operations;
+pub mod performance;
 pub mod player;
 pub mod product;
 pub mod projection;
@@ -74,6 +75,7 @@ route_groups! {
         projection::ProjectionRoutes,
         retry::RetryRoutes,
         operations::OperationRoutes,
+        performance::PerformanceRoutes,
         audit::AuditRoutes,
     ],
 }

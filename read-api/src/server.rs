@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
@@ -188,6 +189,8 @@ pub struct ServerInfo {
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,
     pub lag_limits: LagLimits,
+    /// The duration from which a query is slow.
+    pub slow_query: Duration,
     /// The folder with the evidence images; none if they are not served.
     pub media: Option<MediaFolder>,
 }

@@ -60,6 +60,34 @@ async fn read_model_beyond_the_lag_limits_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn performance_has_the_durations_of_each_operation() {
+    let server = Server::start(&["--slow-query=0s"]).await;
+    for _ in 0..3 {
+        server.get("/jobs").await.expect(200);
+    }
+    server.get("/jobs?status=nonsense").await.problem(400);
+    server.post("/api/v1/search", &json!({"query": "shoe"})).await.expect(200);
+    server.post("/api/v1/search", &json!({"query": "shoe"})).await.expect(200);
+    let report = server.get("/performance").await.expect(200);
+    let of = |route: &str| {
+        let operations = report["operations"].as_array().unwrap();
+        operations.iter().find(|operation| operation["route"] == route).unwrap().clone()
+    };
+    let jobs = of("/jobs");
+    assert_eq!((&jobs["method"], &jobs["count"], &jobs["errors"]), (&json!("GET"), &json!(4), &json!(0)));
+    let order = ["min_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms"].map(|name| jobs[name].as_f64().unwrap());
+    assert!(order.is_sorted() && order[0] > 0.0, "{jobs}");
+    assert!(report["count"].as_u64() >= Some(6) && report["health"].is_string(), "{report}");
+    assert_eq!(of("/api/v1/search")["cache_hit_rate_percent"], 50.0);
+    let slow = server.get("/performance/slow-queries").await.expect(200);
+    assert_eq!(slow["items"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        server.get("/cache/stats").await.expect(200)["hits_by_type"],
+        json!({"search": 1, "recommend": 0})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_reports_a_healthy_server() {
     let server = Server::start(&[]).await;
     let doctor = server.cli(&["doctor", "--json"]);

@@ -153,6 +153,41 @@ async fn batch_serves_all_lists_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kept_list_is_recorded_with_its_own_instant() {
+    let server = Server::start(&[]).await;
+    catalogue(&server).await;
+    let body = json!({"user_id": 3, "context": "feed", "limit": 5, "explain": true});
+    let first = post_at_head(&server, "/api/v1/recommend", &body).await;
+    let again = post_at_head(&server, "/api/v1/recommend", &body).await;
+    assert_eq!(server.get("/cache/stats").await.expect(200)["hits_by_type"]["recommend"], 1);
+    assert_ne!(first["request_id"], again["request_id"]);
+    assert_eq!((&first["items"], &first["computed_at"]), (&again["items"], &again["computed_at"]));
+    let served = served(&server, &again).await;
+    assert_eq!((&served["equal"], &served["served_at"]), (&json!(true), &again["computed_at"]));
+    assert_eq!(served["items"], again["items"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blend_can_be_given_in_the_query() {
+    let server = Server::start(&[]).await;
+    catalogue(&server).await;
+    let body = json!({"user_id": 3, "context": "feed", "limit": 5});
+    let of_body = json!({"user_id": 3, "context": "feed", "limit": 5, "blend": "embedding"});
+    let expected = post_at_head(&server, "/api/v1/recommend", &of_body).await;
+    assert_eq!(expected["strategy"], "embedding");
+    let in_query = post_at_head(&server, "/api/v1/recommend?blend=embedding", &body).await;
+    assert_eq!((&in_query["strategy"], &in_query["items"]), (&expected["strategy"], &expected["items"]));
+    let batch = json!({"requests": [body, of_body, {"user_id": 3, "context": "feed", "blend": "joined"}]});
+    let batch = post_at_head(&server, "/api/v1/recommend/batch?blend=embedding", &batch).await;
+    let strategies: Vec<_> =
+        batch["results"].as_array().unwrap().iter().map(|list| &list["strategy"]).collect();
+    assert_eq!(strategies[..2], ["embedding", "embedding"]);
+    assert_ne!(strategies[2], "embedding");
+    server.post("/api/v1/recommend?blend=vectors", &of_body).await.problem(400);
+    server.post("/api/v1/recommend?blnd=embedding", &of_body).await.problem(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_is_seen_by_its_user_and_tenant_only() {
     let server = Server::start(&[]).await;
     catalogue(&server).await;

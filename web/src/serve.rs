@@ -35,7 +35,7 @@ use crate::routes::{Route, RouteLimits, Routes};
 use crate::server::ClientSide;
 use body::BodyBudget;
 
-pub use crate::durations::DURATION;
+pub use crate::durations::{DURATION, DURATION_MAX, DURATION_MIN};
 pub use cors::{Cors, InvalidOrigin};
 pub use observe::ACTIVE;
 

@@ -23,6 +23,8 @@ pub struct ListSources {
     catalogue: Vec<Option<u32>>,
     /// The number in `signals` of each product of `products`.
     of_signals: Vec<u32>,
+    product_changes: u64,
+    changes: u64,
 }
 
 impl Default for ListSources {
@@ -39,11 +41,25 @@ impl ListSources {
             rules: merchandising::State::default(),
             catalogue: Vec::new(),
             of_signals: Vec::new(),
+            product_changes: 0,
+            changes: 0,
         }
+    }
+
+    /// The number of changes that the answer to a search is made from: while it is the same, so is the answer.
+    pub fn product_changes(&self) -> u64 {
+        self.product_changes
+    }
+
+    /// The number of all changes: while it is the same, so is the list of a request for an instant.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub fn apply_product(&mut self, event: &ProductEvent) {
         self.products.apply(event);
+        self.product_changes += 1;
+        self.changes += 1;
         let id = event.product_id();
         let Some(number) = self.products.number(id) else { return };
         let of_signals = self.signals.number_or_new(id);
@@ -58,16 +74,19 @@ impl ListSources {
 
     pub fn apply_user(&mut self, event: &UserEvent, occurred_at: Timestamp) {
         self.signals.apply(event, occurred_at);
+        self.changes += 1;
     }
 
     pub fn apply_rules(&mut self, event: &MerchandisingEvent, occurred_at: Timestamp) {
         let rules = std::mem::take(&mut self.rules);
         self.rules = MerchandisingDecider::evolve(rules, event, occurred_at);
+        self.changes += 1;
     }
 
     /// Removes all that a user did: afterwards every list is that of a fold that never saw the user.
     pub fn forget(&mut self, subject: SubjectId) {
         self.signals.forget(subject);
+        self.changes += 1;
     }
 
     pub fn rules(&self) -> &merchandising::State {

@@ -23,10 +23,10 @@ async fn compare(models: &ReadModels, history: &History, lists: u8) {
     for n in 0..lists {
         let (request, now) = (feed(n % 7), history.clock.now());
         let live = models.search().recommend(&tenant(), request.clone(), now).await.unwrap();
-        let (list, position) = live.unwrap();
+        let (list, position, at) = live.unwrap();
         let upto = UpTo::Position(position);
-        let again = models.search().recommend_as_of(&tenant(), request, upto, Some(now)).await.unwrap();
-        assert_eq!(again, Ok((list, position, now)), "at {position} of {}", history.head());
+        let again = models.search().recommend_as_of(&tenant(), request, upto, Some(at)).await.unwrap();
+        assert_eq!(again, Ok((list, position, at)), "at {position} of {}", history.head());
     }
 }
 

@@ -47,6 +47,7 @@ impl TestStore {
                 Self::Postgres(database) => ReadStore::Postgres(database.url().parse().unwrap()),
             },
             read_only: false,
+            answer_cache_bytes: 1 << 20,
         }
     }
 

@@ -4,8 +4,9 @@ mod answer;
 mod request;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use domain::recommend::{self, NoList, Recommendation};
+use domain::recommend::{self, Blend, NoList, Recommendation};
 use domain::user::ComputedList;
 use event_log::{EventLog, Filter as LogFilter};
 use event_schemas::envelope::{Envelope, Event};
@@ -30,6 +31,7 @@ use crate::ReadApi;
 use crate::by_id::Origin;
 use crate::errors::{RETRY_AFTER, from_query_error, from_read_error, from_replay_error};
 use crate::min_position::MinPosition;
+use crate::slow_queries::{QueryKind, SlowQuery};
 use crate::stream::RecommendationFollower;
 use request::{RecommendationBatch, RecommendationRequest};
 
@@ -61,10 +63,12 @@ impl RecommendationRoutes {
         trace: TraceParent,
         min: MinPosition,
         budget: CostlyReads,
+        /// The same as `blend` in the body, which takes precedence.
+        blend: Query<Option<Api<Blend>>>,
         body: Json<RecommendationRequest>,
     ) -> Result<Json<Api<RecommendationAnswer>>, Problem> {
         caller.require(player_roles())?;
-        let request = body.0.check(&caller)?;
+        let request = body.0.or_blend(blend.0).check(&caller)?;
         self.api.wait_for_models(&[Name::Search], min).await?;
         let mut answers = self.api.recommend(&caller, &trace, &budget, vec![request]).await?;
         let answer = answers.pop().ok_or_else(|| Problem::internal(&"a request without an answer"))?;
@@ -81,10 +85,12 @@ impl RecommendationRoutes {
         trace: TraceParent,
         min: MinPosition,
         budget: CostlyReads,
+        /// The same as `blend` in each request, which takes precedence.
+        blend: Query<Option<Api<Blend>>>,
         body: Json<RecommendationBatch>,
     ) -> Result<Json<Api<RecommendationAnswers>>, Problem> {
         caller.require(player_roles())?;
-        let requests = body.0.check(&caller)?;
+        let requests = body.0.check(&caller, blend.0)?;
         self.api.wait_for_models(&[Name::Search], min).await?;
         let results = self.api.recommend(&caller, &trace, &budget, requests).await?;
         Ok(Json(Api(RecommendationAnswers { results })))
@@ -177,6 +183,7 @@ impl ReadApi {
     ) -> Result<Vec<RecommendationAnswer>, Problem> {
         let (mut answers, mut served) = (Vec::with_capacity(requests.len()), Vec::new());
         for request in &requests {
+            let since = Instant::now();
             let computed = match request.as_of {
                 Some(as_of) => {
                     as_of.check_not_future(self.head(), self.clock.now())?;
@@ -189,6 +196,12 @@ impl ReadApi {
                     computed
                 }
             };
+            self.slow_queries.record(&caller.tenant, since, self.clock.now(), || {
+                let kind = request.as_of.map_or(QueryKind::Recommend, |_| QueryKind::RecommendAsOf);
+                let asked = &request.request;
+                let query = SlowQuery::new(kind, asked.query.as_deref(), asked.limit);
+                SlowQuery { context: Some(asked.context), strategy: Some(computed.list.strategy), ..query }
+            });
             answers.push(RecommendationAnswer::new(request, computed));
         }
         if served.is_empty() {
@@ -226,7 +239,7 @@ impl ReadApi {
         let at = self.clock.now();
         let computed = self.models.search().recommend(&caller.tenant, of_user, at).await;
         let computed = computed.map_err(|error| from_query_error(&error))?;
-        let (list, from) = computed.map_err(from_no_list)?;
+        let (list, from, at) = computed.map_err(from_no_list)?;
         Ok(Computed { list, from, at })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -38,6 +39,7 @@ use crate::ReadApi;
 use crate::by_id::Origin;
 use crate::errors::from_query_error;
 use crate::min_position::MinPosition;
+use crate::slow_queries::{QueryKind, SlowQuery};
 
 /// The products among which a search looks.
 #[derive(Debug, Default, Object)]
@@ -393,6 +395,7 @@ impl SearchRoutes {
         search: &Search,
         is_recorded: bool,
     ) -> Result<(Answer, Position), Problem> {
+        let since = Instant::now();
         let read = || async {
             let (model, tenant) = (self.api.models.search(), &caller.tenant);
             let answered = match is_recorded {
@@ -412,6 +415,15 @@ impl SearchRoutes {
             _ => read().await?,
         };
         let answered = answered.unwrap_or(Err(Unanswerable::UnknownProduct));
-        answered.map_err(|reason| from_unanswerable(search, reason))
+        let found = answered.map_err(|reason| from_unanswerable(search, reason))?;
+        self.api.slow_queries.record(&caller.tenant, since, self.api.clock.now(), || {
+            let text = match &search.question {
+                Question::Text(text, _) => Some(text.as_str()),
+                Question::Vector(_) | Question::SimilarTo(_) => None,
+            };
+            let query = SlowQuery::new(QueryKind::Search, text, search.limit);
+            SlowQuery { plan: Some(found.0.plan), ..query }
+        });
+        Ok(found)
     }
 }

@@ -113,7 +113,11 @@ impl ReadApiFixture {
         let memory = MemoryLog::new(clock.clone());
         let log = Log::new(memory.clone());
         let folder = tempfile::tempdir().unwrap();
-        let settings = ModelSettings { store: ReadStore::Folder(folder.path().to_owned()), read_only: false };
+        let settings = ModelSettings {
+            store: ReadStore::Folder(folder.path().to_owned()),
+            read_only: false,
+            answer_cache_bytes: 1 << 20,
+        };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;
         let services_recovered = Arc::new(AtomicBool::new(false));
@@ -131,6 +135,7 @@ impl ReadApiFixture {
             subjects: SubjectDirectory::new(vault.clone()),
             thresholds: Thresholds::default(),
             lag_limits: LAG_LIMITS,
+            slow_query: Duration::ZERO,
         };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let api = ReadApi::new(log.clone(), clock.clone(), models, metrics, server, Shutdown::never());

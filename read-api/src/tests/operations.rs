@@ -115,10 +115,13 @@ async fn each_role_sees_only_its_routes() {
     let anyone = Role::ALL;
     let services = [Role::Admin, Role::Service];
     let observers = [Role::Worker, Role::Service, Role::Auditor, Role::Admin];
-    let table: [(&str, &[Role]); 7] = [
+    let table: [(&str, &[Role]); 10] = [
         ("/jobs", anyone),
         ("/status", &services),
         ("/metrics", &services),
+        ("/cache/stats", &services),
+        ("/performance", &services),
+        ("/performance/slow-queries", &services),
         ("/internal/projections", &operator),
         ("/internal/workers", &operator),
         ("/internal/pools/blitz", &operator),

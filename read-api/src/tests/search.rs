@@ -197,3 +197,44 @@ async fn several_searches_are_answered_in_their_order() {
     let none = fixture.post_json("/api/v1/search/batch", &json!({"searches": []}), &[]).await;
     assert_eq!(none.status, 400);
 }
+
+#[tokio::test]
+async fn repeated_search_is_answered_from_the_cache() {
+    let fixture = shop().await;
+    let body = json!({"query": "shoe"});
+    let first = fixture.search(body.clone()).await;
+    assert_eq!(fixture.search(body).await.text, first.text);
+    let stats = fixture.get("/cache/stats").await.json();
+    assert_eq!((&stats["hits"], &stats["misses"]), (&json!(1), &json!(1)));
+    assert_eq!(stats["hit_rate_percent"], 50.0);
+    assert_eq!(stats["hits_by_type"], json!({"search": 1, "recommend": 0}));
+    assert_eq!((&stats["caches"][0]["name"], &stats["caches"][0]["entries"]), (&json!("search"), &json!(1)));
+}
+
+#[tokio::test]
+async fn slow_queries_are_listed_for_their_tenant_only() {
+    let fixture = shop().await;
+    fixture.search(json!({"query": "shoe", "filters": {"category_id": "shoes"}, "limit": 3})).await;
+    let list = fixture.get("/performance/slow-queries").await.json();
+    let items = list["items"].as_array().unwrap();
+    assert_eq!((list["threshold_ms"].as_f64(), items.len()), (Some(0.0), 1), "{list}");
+    assert_eq!(
+        (&items[0]["kind"], &items[0]["query"], &items[0]["limit"]),
+        (&json!("search"), &json!("shoe"), &json!(3))
+    );
+    assert_eq!(items[0]["plan"], json!({"strategy": "exact_scan", "candidates": 2, "products": 4}));
+    let other = fixture.get_with("/performance/slow-queries", &[("X-Tenant", "other")]).await.json();
+    assert_eq!(other["items"], json!([]));
+    assert_eq!(fixture.get("/performance/slow-queries?limit=0").await.status, 400);
+}
+
+#[tokio::test]
+async fn performance_has_a_grade_once_there_are_requests() {
+    let fixture = shop().await;
+    let report = fixture.get("/performance").await.json();
+    // No recorder of metrics is installed in these tests.
+    assert_eq!(
+        (&report["count"], &report["health"], &report["operations"]),
+        (&json!(0), &Value::Null, &json!([]))
+    );
+}

@@ -92,8 +92,12 @@ pub(super) struct RecommendationBatch {
 }
 
 impl RecommendationBatch {
-    pub(super) fn check(self, caller: &Caller) -> Result<Vec<CheckedRequest>, Problem> {
-        self.requests.into_iter().map(|request| request.check(caller)).collect()
+    pub(super) fn check(
+        self,
+        caller: &Caller,
+        blend: Option<Api<Blend>>,
+    ) -> Result<Vec<CheckedRequest>, Problem> {
+        self.requests.into_iter().map(|request| request.or_blend(blend).check(caller)).collect()
     }
 }
 
@@ -123,6 +127,11 @@ fn check_belongs(is_given: bool, field: &str, context: ListContext, of: ListCont
 }
 
 impl RecommendationRequest {
+    /// The request with this blend, if it names none.
+    pub(super) fn or_blend(self, blend: Option<Api<Blend>>) -> Self {
+        Self { blend: self.blend.or(blend), ..self }
+    }
+
     pub(super) fn check(self, caller: &Caller) -> Result<CheckedRequest, Problem> {
         let user_id = self.user_id.0;
         if !caller.can_access_others() && caller.user()? != &user_id {
