@@ -24,7 +24,7 @@ one durable log, and every response is derived from these events. A command retu
 `X-Min-Position` waits until this position is applied. Errors are `application/problem+json`.\n\n\
 Ids have 1–128 visible characters: neither control nor formatting characters such as U+200B, and not only spaces. They are compared \
 in Unicode's composed form (NFC), in which they are stored and answered. JSON that gives a member of an object twice is refused, and \
-so are query parameters that are given twice. Free-form data (`metadata`, `options`, `result`) has up to 16,384 bytes of JSON, and \
+so are query parameters that are given twice, or that an operation does not have. Free-form data (`metadata`, `options`, `result`) has up to 16,384 bytes of JSON, and \
 its whole numbers fit into 64 bits. When the memory for request bodies is used up, the answer is 429 or 503 with `Retry-After`.";
 
 /// The routes and their OpenAPI document.

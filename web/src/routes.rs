@@ -49,6 +49,8 @@ pub struct Route {
     /// A path such as `/console/*`, which serves everything below it.
     open_ended: bool,
     methods: Vec<Method>,
+    /// The names of the query's parameters, of methods that the document describes.
+    parameters: HashMap<Method, Vec<String>>,
 }
 
 impl Route {
@@ -72,6 +74,7 @@ impl Route {
             segments,
             open_ended,
             methods: Vec::new(),
+            parameters: HashMap::new(),
         }
     }
 
@@ -89,8 +92,14 @@ impl Route {
     }
 
     /// The sort key of a route. Literal parts come first, from the left: `/jobs/stats` comes before `/jobs/{id}`.
-    fn parameters(&self) -> Vec<bool> {
+    fn specificity(&self) -> Vec<bool> {
         self.segments.iter().map(|segment| *segment == Segment::Parameter).collect()
+    }
+
+    /// The names of the parameters that the query of a request may have; none if the document does not say so.
+    pub(crate) fn parameters(&self, method: &Method) -> Option<&[String]> {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        self.parameters.get(method).map(Vec::as_slice)
     }
 
     /// The value of the `Allow` header.
@@ -124,6 +133,10 @@ impl Routes {
             let mut routes = routes.with(template, &methods);
             if let Some(route) = routes.of_template(template) {
                 route.is_stream = !operations["get"]["responses"]["200"]["content"][STREAM].is_null();
+                for method in methods {
+                    let operation = &operations[method.as_str().to_ascii_lowercase()];
+                    route.parameters.insert(method, query_parameters(operation));
+                }
             }
             routes
         })
@@ -146,7 +159,7 @@ impl Routes {
         let at = match routes.iter().position(|route| route.segments == new.segments) {
             Some(at) => at,
             None => {
-                let at = routes.partition_point(|route| route.parameters() <= new.parameters());
+                let at = routes.partition_point(|route| route.specificity() <= new.specificity());
                 routes.insert(at, new);
                 at
             }
@@ -175,6 +188,13 @@ impl Routes {
         let exact = self.by_length.get(&parts.len()).into_iter().flatten();
         exact.chain(&self.open_ended).find(|route| route.matches(&parts))
     }
+}
+
+/// The names of the parameters in the query of an operation.
+fn query_parameters(operation: &Value) -> Vec<String> {
+    let all = operation["parameters"].as_array().into_iter().flatten();
+    let in_query = all.filter(|parameter| parameter["in"] == "query");
+    in_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
 }
 
 fn split(path: &str) -> impl Iterator<Item = &str> {

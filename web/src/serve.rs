@@ -212,6 +212,10 @@ impl Layers {
         self.settings.auth.prepare(&request).await;
         let admitted = self.admit(&mut request, route, quotas).and_then(|admitted| {
             body::check_headers(&request, limit)?;
+            // Without credentials, a route says so first.
+            if let Some(route) = route.filter(|_| admitted.has_caller()) {
+                query::check_names(&request, route)?;
+            }
             Ok(admitted)
         });
         let expects_continue = request.headers().contains_key(header::EXPECT);

@@ -49,6 +49,12 @@ struct AdmittedStream {
     ticket: Option<(TicketHash, Trigger)>,
 }
 
+impl Admission {
+    pub(super) fn has_caller(&self) -> bool {
+        self.identity.is_some()
+    }
+}
+
 impl Layers {
     /// Checks the origin, the caller and its limits, before the body is read.
     pub(super) fn admit(
