@@ -2,6 +2,7 @@
 //! clock that moves only when a test advances it.
 
 mod analysis;
+mod audit;
 mod by_id;
 mod catalogue;
 mod console;

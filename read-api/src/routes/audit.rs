@@ -1,21 +1,21 @@
 //! The whole log for auditors: in pages, or as an endless stream of lines.
 
+mod lines;
+mod newest_first;
+
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use event_log::cloud_event;
-use event_log::{EventLog, Filter, Log};
-use event_schemas::envelope::Recorded;
-use event_schemas::ids::{Position, Tenant};
+use event_log::{EventLog, Filter};
+use event_schemas::envelope::{Actor, Recorded};
+use event_schemas::ids::{CorrelationId, Position, Tenant};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use futures_util::{Stream, stream};
 use poem::http::StatusCode;
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::param::{Header, Query};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,13 +26,14 @@ use web::paging::{Cursor, Limit, Page};
 use web::problem::Problem;
 use web::schema::Api;
 use web::server::ClientSide;
-use web::shutdown::Shutdown;
-use web::value::CategoryName;
+use web::value::{CategoryName, UuidParam};
 
 use super::Tag;
 use super::history::EventDto;
 use crate::ReadApi;
 use crate::errors::from_read_error;
+use lines::{lines, lines_newest_first};
+use newest_first::NewestFirst;
 
 /// The media types of the list: a page, or lines under each of their names.
 const MEDIA_TYPES: &[&str] = &["application/json", NDJSON[0], NDJSON[1], NDJSON[2], NDJSON[3]];
@@ -53,6 +54,20 @@ pub enum LineFormat {
     Envelope,
     /// CloudEvents 1.0 as written by `matchbook events export`, from which every byte of the event can be restored.
     CloudEvents,
+}
+
+/// The order of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EventOrder")]
+#[serde(rename_all = "lowercase")]
+pub enum EventOrder {
+    /// The order of the log.
+    #[default]
+    #[serde(alias = "asc")]
+    Oldest,
+    /// The reverse. Lines in this order end, and do not wait for later events.
+    #[serde(alias = "desc")]
+    Newest,
 }
 
 /// A page of events, or a stream of lines.
@@ -123,6 +138,8 @@ struct EventFilter {
     event_type: Option<String>,
     /// None for all tenants.
     tenant: Option<Tenant>,
+    actor: Option<Actor>,
+    correlation_id: Option<CorrelationId>,
     /// The last position of the range.
     last: Option<Position>,
     format: LineFormat,
@@ -136,12 +153,18 @@ impl EventFilter {
             return Ok(false);
         }
         // Events of other programs have no tenant and no envelope.
+        let Self { tenant, actor, correlation_id, .. } = self;
+        let is_any = tenant.is_none() && actor.is_none() && correlation_id.is_none();
         if !event.stream.is_reserved() {
-            return Ok(self.tenant.is_none() && self.format == LineFormat::CloudEvents);
+            return Ok(is_any && self.format == LineFormat::CloudEvents);
         }
-        let Some(tenant) = &self.tenant else { return Ok(true) };
+        if is_any {
+            return Ok(true);
+        }
         let metadata = event.metadata().map_err(|error| Problem::internal(&error))?;
-        Ok(metadata.tenant == *tenant)
+        Ok(tenant.as_ref().is_none_or(|tenant| *tenant == metadata.tenant)
+            && actor.as_ref().is_none_or(|actor| *actor == metadata.actor)
+            && correlation_id.is_none_or(|id| id == metadata.correlation_id))
     }
 
     fn is_beyond(&self, position: Position) -> bool {
@@ -159,7 +182,7 @@ pub struct AuditRoutes {
 impl AuditRoutes {
     /// List the events of the tenant, in the order of the log
     ///
-    /// `Accept: application/x-ndjson` returns one event per line: up to `to`, or without `to` until the connection
+    /// `Accept: application/x-ndjson` returns one event per line: up to `to` or `limit`, or without these until the connection
     /// closes. Its lines are CloudEvents with `format=cloudevents`. An auditor of the tenant `*` sees all tenants; as
     /// CloudEvents also the events that other programs appended over the EventStoreDB protocol, which have no
     /// envelope.
@@ -182,32 +205,51 @@ impl AuditRoutes {
         /// Only this type, such as `MatchFound`.
         #[oai(name = "type", validator(max_length = 128))]
         event_type: Query<Option<String>>,
+        /// Only of this tenant; one of the auditor's own unless it is of all tenants.
+        #[oai(validator(max_length = 64))]
+        tenant: Query<Option<String>>,
+        /// Only by this actor: `subject:<id>`, `worker:<id>`, `service:<id>` or `system:<process>`.
+        #[oai(validator(max_length = 256))]
+        actor: Query<Option<String>>,
+        /// Only of this causal chain.
+        correlation_id: Query<Option<UuidParam<CorrelationId>>>,
         /// The format of lines. Pages have only one format.
         #[oai(default)]
         format: Query<Api<LineFormat>>,
-        #[oai(default)] limit: Query<Limit>,
+        #[oai(default)] order: Query<Api<EventOrder>>,
+        /// The most events of a page, 50 by default, or of lines, which have no limit by default.
+        limit: Query<Option<Limit>>,
         cursor: Query<Option<Cursor>>,
         #[oai(name = "Accept")] accept: Header<Option<String>>,
         client: ClientSide,
     ) -> Result<EventsResponse, Problem> {
         caller.require(Role::Auditor)?;
-        let stream: Option<StreamId> = stream
-            .0
-            .map(|text| text.parse().map_err(|_| Problem::invalid("stream", "is not a valid stream name")))
-            .transpose()?;
+        let stream: Option<StreamId> = parsed("stream", "is not a valid stream name", stream.0)?;
         let filter = EventFilter {
             log_filter: log_filter(stream.as_ref(), category.0),
             stream,
             event_type: event_type.0,
-            tenant: (!caller.can_access_all_tenants()).then(|| caller.tenant.clone()),
+            tenant: tenant_of(&caller, tenant.0)?,
+            actor: parsed("actor", "is not an actor such as worker:gpu-1", actor.0)?,
+            correlation_id: correlation_id.0.map(|id| id.0),
             last: self.last(to.0.as_deref()).await?,
             format: *format.0,
         };
         let after = self.after(from.0.as_deref()).await?;
         let media_type = preferred(accept.0.as_deref(), MEDIA_TYPES);
         if is_ndjson(media_type) {
-            let lines = lines(&self.api.log, after, filter, self.api.shutdown.clone(), client);
-            return Ok(EventsResponse::Lines(media_type, Body::from_bytes_stream(lines)));
+            let (log, left) = (&self.api.log, limit.0.map_or(usize::MAX, |limit| limit.get()));
+            let shutdown = self.api.shutdown.clone();
+            let body = match order.0.0 {
+                EventOrder::Oldest => {
+                    Body::from_bytes_stream(lines(log, after, filter, left, shutdown, client))
+                }
+                EventOrder::Newest => {
+                    let events = self.newest_first(after, &filter);
+                    Body::from_bytes_stream(lines_newest_first(log, events, filter, left, shutdown))
+                }
+            };
+            return Ok(EventsResponse::Lines(media_type, body));
         }
         if *format.0 != LineFormat::Envelope {
             return Err(Problem::invalid(
@@ -217,11 +259,18 @@ impl AuditRoutes {
         }
         // Positions from before a restore are not valid any more.
         let list = format!("audit of {} in epoch {}", caller.tenant, self.api.log.identity().epoch);
+        let limit = limit.0.unwrap_or_default();
+        if order.0.0 == EventOrder::Newest {
+            let list = format!("{list}, the newest first");
+            let last = cursor.0.map(|cursor| cursor.key(&list)).transpose()?.map(Position);
+            let filter = EventFilter { last: filter.last.into_iter().chain(last).min(), ..filter };
+            return self.page_newest_first(after, &filter, limit, &list).await.map(EventsResponse::Page);
+        }
         let after = match cursor.0 {
             Some(cursor) => after.max(Position(cursor.key(&list)?)),
             None => after,
         };
-        self.page(after, &filter, limit.0, &list).await.map(EventsResponse::Page)
+        self.page(after, &filter, limit, &list).await.map(EventsResponse::Page)
     }
 }
 
@@ -288,6 +337,60 @@ impl AuditRoutes {
     }
 }
 
+impl AuditRoutes {
+    fn newest_first(&self, after: Position, filter: &EventFilter) -> NewestFirst {
+        let head = self.api.head();
+        NewestFirst::new(after, filter.last.map_or(head, |last| last.min(head)))
+    }
+
+    /// Reads a page as [`Self::page`], from the end of the range to its start.
+    async fn page_newest_first(
+        &self,
+        after: Position,
+        filter: &EventFilter,
+        limit: Limit,
+        list: &str,
+    ) -> Result<Page<EventDto>, Problem> {
+        let mut range = self.newest_first(after, filter);
+        let (mut items, mut scanned) = (Vec::new(), 0);
+        let cursor = |last: Position| Some(Cursor::new(list, &last.0).to_string());
+        while let Some(events) =
+            range.read(&self.api.log, &filter.log_filter).await.map_err(|error| from_read_error(&error))?
+        {
+            scanned += events.len().max(1);
+            for event in &events {
+                if !filter.matches(event)? {
+                    continue;
+                }
+                if items.len() == limit.get() {
+                    return Ok(Page { items, next_cursor: cursor(event.position) });
+                }
+                items.push(EventDto::new(event)?);
+            }
+            if scanned >= SCAN_MAX {
+                return Ok(Page { items, next_cursor: cursor(range.next()) });
+            }
+        }
+        Ok(Page { items, next_cursor: None })
+    }
+}
+
+fn parsed<T: FromStr>(name: &str, reason: &str, text: Option<String>) -> Result<Option<T>, Problem> {
+    text.map(|text| text.parse().map_err(|_| Problem::invalid(name, reason))).transpose()
+}
+
+/// The tenant whose events the caller sees; none for all tenants.
+fn tenant_of(caller: &Caller, asked: Option<String>) -> Result<Option<Tenant>, Problem> {
+    let asked: Option<Tenant> = parsed("tenant", "is not the name of a tenant", asked)?;
+    if caller.can_access_all_tenants() {
+        return Ok(asked);
+    }
+    if asked.is_some_and(|asked| asked != caller.tenant) {
+        return Err(Problem::forbidden("these credentials see the events of their own tenant only"));
+    }
+    Ok(Some(caller.tenant.clone()))
+}
+
 fn bound(name: &'static str, text: Option<&str>) -> Result<Option<Bound>, Problem> {
     let refused = || Problem::invalid(name, "is neither a position nor an RFC 3339 instant");
     text.map(|text| text.parse().map_err(|()| refused())).transpose()
@@ -299,59 +402,4 @@ fn log_filter(stream: Option<&StreamId>, category: Option<CategoryName>) -> Filt
         (None, Some(category)) => Filter::StreamPrefixes(vec![category.stream_prefix().to_owned()]),
         (None, None) => Filter::All,
     }
-}
-
-/// The events as lines, a chunk of the log at a time. The next chunk is read when the previous one was sent, so a
-/// slow client costs no memory.
-fn lines(
-    log: &Log,
-    after: Position,
-    filter: EventFilter,
-    shutdown: Shutdown,
-    client: ClientSide,
-) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
-    let subscription = log.subscribe(after, filter.log_filter.clone());
-    stream::try_unfold(Some(subscription), move |subscription| {
-        let (filter, shutdown, client) = (filter.clone(), shutdown.clone(), client.clone());
-        async move {
-            let Some(mut subscription) = subscription else { return Ok(None) };
-            if filter.last.is_some_and(|last| subscription.position() >= last) {
-                return Ok(None);
-            }
-            let page = tokio::select! {
-                biased;
-                page = subscription.next() => page.map_err(std::io::Error::other)?,
-                // A bounded range must not look complete if it was cut short.
-                () = shutdown.requested() => return match filter.last {
-                    Some(_) => Err(std::io::Error::other("the server is stopping")),
-                    None => Ok(None),
-                },
-                () = client.closed(), if filter.last.is_none() => return Ok(None),
-            };
-            let (text, ended) = write_lines(&page.events, &filter).map_err(std::io::Error::other)?;
-            let next = (!ended).then_some(subscription);
-            Ok(Some((Bytes::from(text), next)))
-        }
-    })
-}
-
-/// Writes the matching events of a page. Returns the lines, and whether the end of the range was reached.
-fn write_lines(events: &[Recorded], filter: &EventFilter) -> Result<(Vec<u8>, bool), Problem> {
-    let mut text = Vec::new();
-    for event in events {
-        if filter.is_beyond(event.position) {
-            return Ok((text, true));
-        }
-        if !filter.matches(event)? {
-            continue;
-        }
-        match filter.format {
-            LineFormat::CloudEvents => cloud_event::write_line(event, &mut text),
-            LineFormat::Envelope => {
-                text.extend_from_slice(Api(EventDto::new(event)?).to_json_string().as_bytes());
-                text.push(b'\n');
-            }
-        }
-    }
-    Ok((text, false))
 }
