@@ -9,7 +9,7 @@ use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseRe
 use projections::matching_summary::UpTo;
 use serde_json::Value;
 use web::problem::Problem;
-use web::value::{ApiPosition, ApiTimestamp};
+use web::value::{ApiPosition, ApiTimestamp, POSITION_AS_TEXT};
 
 /// The value of `as_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ impl AsOf {
     }
 }
 
+/// In a body, a position may be a text, as it is in a query.
+fn position_as_text() -> MetaSchemaRef {
+    MetaSchemaRef::Inline(Box::new(MetaSchema {
+        pattern: Some("^[0-9]+$".to_owned()),
+        ..MetaSchema::new_with_format("string", POSITION_AS_TEXT)
+    }))
+}
+
 impl Type for AsOf {
     const IS_REQUIRED: bool = true;
 
@@ -60,7 +68,7 @@ impl Type for AsOf {
 
     fn schema_ref() -> MetaSchemaRef {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
-            one_of: vec![ApiPosition::schema_ref(), ApiTimestamp::schema_ref()],
+            any_of: vec![ApiPosition::schema_ref(), ApiTimestamp::schema_ref(), position_as_text()],
             ..MetaSchema::ANY
         }))
     }
@@ -115,6 +123,20 @@ mod tests {
         assert_eq!(instant.map(|at| at.to_string()).as_deref(), Some("2026-11-20T10:00:00.000000Z"));
         for neither in ["", "yesterday", "-1", "1.5", "2026-11-20", "+7"] {
             assert!(AsOf::parse_from_parameter(neither).is_err(), "{neither}");
+        }
+    }
+
+    #[test]
+    fn position_in_a_body_is_a_number_or_a_text() {
+        let read = |body: &str| web::json::parse::<AsOf>(body.as_bytes());
+        for body in ["17", "\"17\""] {
+            assert_eq!(read(body).unwrap(), AsOf::Position(Position(17)));
+        }
+        assert!(read("\"2026-11-20T10:00:00Z\"").unwrap().instant().is_some());
+        for body in
+            ["\"yesterday\"", "\"-1\"", "\"\"", "\"1.5\"", "-1", "1.5", "true", "\"99999999999999999999\""]
+        {
+            assert_eq!(read(body).unwrap_err().errors.len(), 1, "{body}");
         }
     }
 

@@ -120,6 +120,9 @@ impl ParseFromParameter for CategoryName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApiPosition(pub Position);
 
+/// The format of a position as a text.
+pub const POSITION_AS_TEXT: &str = "position";
+
 /// The largest position that both the document and a signed 64-bit integer can represent.
 const POSITION_MAX: u64 = 9_223_372_036_854_774_784;
 

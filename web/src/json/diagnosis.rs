@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use event_schemas::ids::is_invisible;
 use event_schemas::time::Timestamp;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
-use poem_openapi::types::Type;
+use poem_openapi::types::{ParseFromParameter, Type};
 use serde_json::Value;
 
 use crate::problem::FieldError;
-use crate::value::PRINTABLE;
+use crate::value::{ApiPosition, POSITION_AS_TEXT, PRINTABLE};
 
 /// The most errors that are reported for one body.
 pub(super) const ERRORS_MAX: usize = 20;
@@ -196,6 +196,9 @@ impl<'a> Diagnosis<'a> {
         }
         match schema.format {
             Some("uuid") if uuid::Uuid::parse_str(text).is_err() => self.error(path, "is not a UUID"),
+            Some(POSITION_AS_TEXT) if ApiPosition::parse_from_parameter(text).is_err() => {
+                self.error(path, "is not a position");
+            }
             Some("date-time") if text.parse::<Timestamp>().is_err() => {
                 self.error(path, "is not an RFC 3339 instant such as 2026-11-20T10:00:00.000000Z");
             }
