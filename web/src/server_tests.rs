@@ -165,6 +165,28 @@ async fn chunked_body_over_the_limit_is_refused() {
     assert!(answer.contains("PAYLOAD_TOO_LARGE"), "{answer}");
 }
 
+#[tokio::test]
+async fn body_in_wrong_chunks_is_told_from_one_that_ended_early() {
+    let running = start(Route::new(), Bounds::default()).await;
+    for (chunks, reason) in [
+        ("z\r\nabc\r\n0\r\n\r\n", "valid chunks"),
+        ("3\r\nabc\r\n-1\r\n", "valid chunks"),
+        ("3\r\nabcd\r\n0\r\n\r\n", "valid chunks"),
+        ("11111111111111111\r\n", "valid chunks"),
+        ("3\r\nab", "ended before it was complete"),
+        ("3\r\nabc\r\n", "ended before it was complete"),
+    ] {
+        let request = format!(
+            "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"
+        );
+        let mut stream = connect(&running).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(reason), "{chunks:?}: {answer}");
+    }
+}
+
 #[handler]
 fn refuse() -> poem::Result<()> {
     Err(Problem::forbidden("not you").into())

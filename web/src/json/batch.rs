@@ -146,9 +146,22 @@ fn parse_lines<T: ParseFromJSON + 'static, const MAX: usize>(text: &[u8]) -> Res
         if items.len() == MAX {
             return Err(Problem::invalid("body", too_many(MAX)));
         }
-        items.push(parse(line).map_err(|problem| problem.at_line(index + 1))?);
+        items.push(parse(line).map_err(|problem| in_line(problem).at_line(index + 1))?);
     }
     Ok(items)
+}
+
+/// The problem of a line, which names the line itself: to the parser, each is the first one.
+fn in_line(mut problem: Problem) -> Problem {
+    const FIRST: &str = "line 1, column";
+    for error in &mut problem.errors {
+        if let Some(place) = error.reason.strip_prefix(FIRST) {
+            let within = error.reason.clone();
+            error.reason = format!("column{place}");
+            problem.detail = problem.detail.replacen(&within, &error.reason, 1).into();
+        }
+    }
+    problem
 }
 
 /// The most errors that are kept of one item.
@@ -157,7 +170,7 @@ const ITEM_ERRORS_MAX: usize = 5;
 fn read_item<T: ParseFromJSON + 'static>(text: &[u8], line: Option<usize>) -> BatchItem<T> {
     let read = parse(text).map_err(|mut problem| {
         problem.errors.truncate(ITEM_ERRORS_MAX);
-        problem
+        if line.is_some() { in_line(problem) } else { problem }
     });
     BatchItem { line, read }
 }
@@ -249,7 +262,12 @@ mod tests {
     #[test]
     fn invalid_line_is_named() {
         assert_eq!(lines("1\n\"x\"\n"), Err(("line 2".into(), "must be an integer, not a string".into())));
-        assert_eq!(lines("1\n{\n").unwrap_err().0, "line 2");
+        let broken = ("line 2".to_owned(), "column 1: EOF while parsing an object".to_owned());
+        assert_eq!(lines("1\n{\n"), Err(broken));
+        let whole = parse_lines::<u32, 3>(b"1\n2 3").unwrap_err().detail;
+        assert_eq!(whole, "line 2: the body is not valid JSON: column 3: trailing characters");
+        let item = read_item::<u32>(b"2 3", Some(2)).read.unwrap_err();
+        assert_eq!(item.errors[0].reason, "column 3: trailing characters");
     }
 
     #[test]

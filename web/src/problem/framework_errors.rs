@@ -1,5 +1,6 @@
 //! Converts the errors of poem and poem-openapi to problems.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use poem::error::{MethodNotAllowedError, NotFoundError, ReadBodyError};
@@ -112,8 +113,28 @@ pub(crate) fn unreadable_body(cause: &std::io::Error) -> Problem {
     }
     match cause_of::<BudgetUsedUp>(cause) {
         Some(used_up) => used_up.into(),
+        None if is_malformed(cause) => Problem::new(
+            Code::InvalidRequest,
+            "the body is not in valid chunks: each starts with its length in hexadecimal digits, and the last has the length 0",
+        ),
         None => Problem::new(Code::InvalidRequest, "the body ended before it was complete"),
     }
+}
+
+/// Whether the connection sent something else than the chunks of a body.
+fn is_malformed(cause: &std::io::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| matches!(io.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)) {
+            return true;
+        }
+        next = match io {
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// The cause may be below several layers of I/O errors, because each reader wraps the error it gets.
