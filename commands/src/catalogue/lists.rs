@@ -22,7 +22,8 @@ impl Catalogue {
     /// Records that these lists are handed out. Returns their new ids, in their order, and the position of the last one.
     ///
     /// # Errors
-    /// If one of them could not be recorded. Others may be, which no caller sees.
+    /// If one of them could not be recorded. The subjects of all users are found first, so then others are recorded only if the
+    /// log fails in between.
     pub(crate) async fn record_lists(
         &self,
         caller: &Caller,
@@ -35,18 +36,24 @@ impl Catalogue {
         for (id, (user, list)) in ids.iter().zip(lists) {
             users.entry(user).or_default().push((*id, list));
         }
-        let recording = users.into_iter().map(|(user, lists)| self.record_lists_of(&cause, user, lists));
+        let commands = users.into_iter().map(|(user, lists)| self.command(&cause, user, lists));
+        let commands: Vec<_> = stream::iter(commands).buffer_unordered(USERS_AT_ONCE).try_collect().await?;
+        let recording = commands.into_iter().map(|(cause, stream, command)| async move {
+            let executed = self.users.execute(&stream, &cause, command).await;
+            executed.map(|executed| executed.position).map_err(problem::from_execute_error)
+        });
         let positions = stream::iter(recording).buffer_unordered(USERS_AT_ONCE);
         let last = positions.try_fold(Position::START, async |last, one| Ok(last.max(one))).await?;
         Ok((ids, last))
     }
 
-    async fn record_lists_of(
+    /// The command that records the lists of a user, its stream and its cause.
+    async fn command(
         &self,
         cause: &Cause,
         user: UserId,
         lists: Vec<(ListId, ComputedList)>,
-    ) -> Result<Position, Problem> {
+    ) -> Result<(Cause, StreamId, Command), Problem> {
         let vault = &self.engine.vault;
         let subject = vault.subject(&cause.tenant, &user).await;
         let subject = subject.map_err(|error| problem::from_vault_error(&error))?;
@@ -59,7 +66,6 @@ impl Catalogue {
         let served = served.collect::<Result<_, _>>().map_err(|error| problem::from_vault_error(&error))?;
         let cause = Cause { subject: Some(subject.id), ..cause.clone() };
         let stream = StreamId::user(&cause.tenant, subject.id);
-        let executed = self.users.execute(&stream, &cause, Command::Lists(served)).await;
-        Ok(executed.map_err(problem::from_execute_error)?.position)
+        Ok((cause, stream, Command::Lists(served)))
     }
 }
