@@ -16,11 +16,14 @@ use web::paging::Page;
 
 use crate::failure::Failure;
 
+/// The address of a server that was started without settings.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
 /// The address of the server, and the caller's token.
 #[derive(Args, Clone, Debug)]
 pub struct Server {
     /// The server's address
-    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = DEFAULT_URL, value_parser = server_url)]
     pub url: String,
     /// Token for the API; `matchbook token` mints one. Not needed on an open server
     #[arg(long, env = "MATCHBOOK_TOKEN", value_name = "TOKEN", hide_env_values = true)]

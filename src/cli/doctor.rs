@@ -10,12 +10,13 @@ use event_log_embedded::{OfflineReadError, OfflineReader};
 use event_schemas::ids::Position;
 use projections::status::{Condition, ProjectionStatus};
 use read_api::routes::operations::dto::{Ready, Status};
+use read_api::routes::performance::{Grade, Performance};
 use read_api::server::Access;
 use serde::Serialize;
 use serde_json::json;
 
 use super::events::events_folder;
-use matchbook::client::{Client, Server};
+use matchbook::client::{Client, DEFAULT_URL, Server};
 use matchbook::failure::{Failure, print};
 
 /// The number of small writes that measure the disk.
@@ -236,11 +237,13 @@ fn open_files() -> Finding {
 
 async fn server(client: &Client) -> Vec<Finding> {
     let Ok(date) = client.probe("/health").await else {
-        return vec![warn(
-            "server",
-            format!("no response from {}", client.url()),
-            "start one with `matchbook serve`",
-        )];
+        let found = format!("no response from {}", client.url());
+        // Without the address of a server, this machine is checked, on which there may be none yet.
+        return vec![if client.url() == DEFAULT_URL {
+            warn("server", found, "start one with `matchbook serve`")
+        } else {
+            fail("server", found, "start it with `matchbook serve`, or correct --url or MATCHBOOK_URL")
+        }];
     };
     let mut findings = vec![ok("server", format!("{} responds", client.url()))];
     findings.push(match client.ready().await.map(|ready| failed_checks(&ready)) {
@@ -250,12 +253,25 @@ async fn server(client: &Client) -> Vec<Finding> {
     });
     findings.push(clock(date));
     match client.get::<Status>("/status").await {
-        Ok(status) => findings.extend(components(&status)),
+        Ok(status) => {
+            findings.extend(components(&status));
+            findings.extend(client.get("/performance").await.ok().as_ref().and_then(performance));
+        }
         Err(failure) => {
             findings.push(warn("status", failure.to_string(), "use a token with the role admin or service"));
         }
     }
     findings
+}
+
+/// The durations of requests since the start; none before the first one.
+fn performance(report: &Performance) -> Option<Finding> {
+    let (grade, p95_ms, count) = (report.health?, report.p95_ms?, report.count);
+    let found = format!("95 % of {count} responses started within {p95_ms} ms");
+    Some(match report.advice.first() {
+        Some(advice) if grade >= Grade::Slow => warn("performance", found, advice),
+        _ => ok("performance", found),
+    })
 }
 
 fn clock(theirs: Option<std::time::SystemTime>) -> Finding {

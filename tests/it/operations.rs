@@ -137,6 +137,21 @@ fn unreachable_server_url_is_named_without_retries() {
 }
 
 #[test]
+fn doctor_fails_if_the_named_server_does_not_respond() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("--data={}", folder.path().display());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_matchbook"))
+        .args(["doctor", "--json", "--url", "http://127.0.0.1:1", &data])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = report["findings"].as_array().unwrap().iter().filter(|finding| finding["verdict"] == "fail");
+    let failed: Vec<_> = failed.map(|finding| finding["check"].as_str().unwrap()).collect();
+    assert_eq!(failed, ["server"]);
+}
+
+#[test]
 fn invalid_server_url_is_wrong_usage() {
     for client in CLIENTS {
         let (code, message) = run(&[client, &["--url", "nonsense"]].concat());
