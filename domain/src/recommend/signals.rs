@@ -84,6 +84,11 @@ pub struct Interests {
 }
 
 impl Signals {
+    /// The number of users with at least this many interactions.
+    pub fn active_users(&self, interactions_min: usize) -> usize {
+        self.of_users.iter().filter(|user| user.interactions.len() >= interactions_min).count()
+    }
+
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,

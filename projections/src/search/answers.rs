@@ -4,12 +4,14 @@
 //! change the answer makes it unreachable at once. Lists also depend on the time: one that is kept names the instant for which it was
 //! computed, and is handed out for a short time only ([decision 0023](../../../docs/decisions/0023-kept-answers.md)).
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::product::view::heap_bytes;
-use domain::recommend::{NoList, Recommendation, Request};
 use domain::recommend::sources::ListSources;
+use domain::recommend::{NoList, Recommendation, Request};
 use domain::search::question::{Answer, PageStart, Question, Search, Unanswerable};
 use event_schemas::ids::{Position, Tenant};
 use event_schemas::product::ProductDetails;
@@ -29,6 +31,12 @@ const LIST_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// A request is popular when it came this often.
 const POPULAR_FROM: u64 = 5;
+
+/// The most popular queries that are listed.
+const POPULAR_MAX: usize = 50;
+
+/// A user is active with this many interactions.
+const ACTIVE_FROM: usize = 10;
 
 /// The memory of an entry besides its request and its answer.
 const ENTRY_BYTES: usize = 256;
@@ -91,6 +99,14 @@ pub struct CacheStatus {
     pub popular: usize,
 }
 
+/// A text that was searched for often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PopularQuery {
+    pub query: String,
+    /// The number of requests whose answers are kept, with any filters.
+    pub requests: u64,
+}
+
 /// Answers by request, the least recently used ones first.
 #[derive(Debug)]
 struct AnswerCache<A> {
@@ -116,6 +132,8 @@ struct Entry<A> {
     bytes: usize,
     /// The number of requests for it.
     requests: u64,
+    /// The text that is searched for.
+    query: Option<Box<str>>,
 }
 
 impl<A> AnswerCache<A> {
@@ -144,7 +162,7 @@ impl<A> AnswerCache<A> {
     }
 
     /// Keeps an answer that was not found, unless it would take a large part of the memory.
-    fn keep(&self, key: Key, version: Version, answer: &Arc<A>, answer_bytes: usize) {
+    fn keep(&self, key: Key, version: Version, answer: &Arc<A>, answer_bytes: usize, query: Option<&str>) {
         metrics::counter!(REQUESTS, "cache" => self.name, "outcome" => "miss").increment(1);
         let mut entries = self.locked();
         entries.misses += 1;
@@ -154,18 +172,38 @@ impl<A> AnswerCache<A> {
             entries.outdated += 1;
             entries.bytes -= outdated.bytes;
         }
-        let bytes = ENTRY_BYTES + key.0.as_str().len() + key.1.len() + answer_bytes;
+        let query: Option<Box<str>> = query.map(Into::into);
+        let texts = key.0.as_str().len() + key.1.len() + query.as_ref().map_or(0, |query| query.len());
+        let bytes = ENTRY_BYTES + texts + answer_bytes;
         if bytes > self.bytes_max / 8 {
             return;
         }
         entries.bytes += bytes;
-        entries.lru.insert(key, Entry { version, answer: Arc::clone(answer), bytes, requests });
+        entries.lru.insert(key, Entry { version, answer: Arc::clone(answer), bytes, requests, query });
         while entries.bytes > self.bytes_max
             && let Some((_, oldest)) = entries.lru.remove_lru()
         {
             entries.bytes -= oldest.bytes;
             entries.evictions += 1;
         }
+    }
+
+    /// The texts of a tenant that were searched for often, the most frequent first.
+    fn popular_queries(&self, tenant: &Tenant) -> Vec<PopularQuery> {
+        let entries = self.locked();
+        let mut requests: BTreeMap<&str, u64> = BTreeMap::new();
+        for (_, entry) in entries.lru.iter().filter(|((of, _), _)| of == tenant) {
+            if let Some(query) = &entry.query {
+                *requests.entry(query).or_default() += entry.requests;
+            }
+        }
+        requests.retain(|_, requests| *requests >= POPULAR_FROM);
+        let popular =
+            requests.into_iter().map(|(query, requests)| PopularQuery { query: query.to_owned(), requests });
+        let mut popular: Vec<_> = popular.collect();
+        popular.sort_by_key(|query| Reverse(query.requests));
+        popular.truncate(POPULAR_MAX);
+        popular
     }
 
     fn status(&self) -> CacheStatus {
@@ -235,7 +273,11 @@ impl ProductSearch {
                 let answer = Arc::new(fold.products.search(&search)?);
                 let version = Version { generation: live.number, changes: fold.product_changes() };
                 let found = answer.results.iter().map(|found| &found.details);
-                answers.searches.keep(key, version, &answer, bytes(found));
+                let query = match &search.question {
+                    Question::Text(text, _) => Some(text.as_str()),
+                    Question::Vector(_) | Question::SimilarTo(_) => None,
+                };
+                answers.searches.keep(key, version, &answer, bytes(found), query);
                 Ok((answer, position))
             })
         });
@@ -272,11 +314,24 @@ impl ProductSearch {
                 let version = Version { generation: live.number, changes: fold.changes() };
                 let bytes = bytes(list.items.iter().map(|item| &item.details));
                 let kept = Arc::new(KeptList { list, at: now, until });
-                answers.lists.keep(key, version, &kept, bytes);
+                answers.lists.keep(key, version, &kept, bytes, None);
                 Ok((kept, position))
             })
         });
         Ok(answered.await?.map(|(kept, position)| (kept.list.clone(), position, kept.at)))
+    }
+
+    /// The texts that the tenant's callers searched for often, the most frequent first.
+    pub fn popular_queries(&self, tenant: &Tenant) -> Vec<PopularQuery> {
+        self.answers.searches.popular_queries(tenant)
+    }
+
+    /// The number of the tenant's users with at least ten interactions.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub async fn active_users(&self, tenant: &Tenant) -> Result<usize, QueryError> {
+        self.read(tenant, |fold, _| fold.signals.active_users(ACTIVE_FROM)).await
     }
 
     /// The caches of answers.
@@ -304,12 +359,12 @@ mod tests {
     #[test]
     fn answer_of_another_version_is_not_found() {
         let cache = AnswerCache::new("test", 1 << 20);
-        cache.keep(key("a"), version(1), &Arc::new(7), 1);
+        cache.keep(key("a"), version(1), &Arc::new(7), 1, None);
         assert_eq!((find(&cache, "a", 1), find(&cache, "a", 2), find(&cache, "b", 1)), (Some(7), None, None));
         let other = Version { generation: 2, changes: 1 };
         assert_eq!(cache.find(&key("a"), other, |_| true), None);
         assert_eq!(cache.find(&key("a"), version(1), |answer| *answer == 8), None);
-        cache.keep(key("a"), version(2), &Arc::new(8), 1);
+        cache.keep(key("a"), version(2), &Arc::new(8), 1, None);
         assert_eq!((find(&cache, "a", 1), find(&cache, "a", 2)), (None, Some(8)));
         let status = cache.status();
         assert_eq!((status.hits, status.misses, status.outdated, status.entries), (2, 2, 1, 1));
@@ -321,23 +376,37 @@ mod tests {
         let cache = AnswerCache::new("test", 100_000);
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         for name in names {
-            cache.keep(key(name), version(1), &Arc::new(0), 12_000);
+            cache.keep(key(name), version(1), &Arc::new(0), 12_000, None);
             assert!(find(&cache, "a", 1).is_some(), "{name}");
         }
         let status = cache.status();
         let answer_bytes = 12_000 + ENTRY_BYTES + "default".len() + 1;
         assert_eq!((status.entries, status.bytes, status.evictions), (8, 8 * answer_bytes, 0));
-        cache.keep(key("i"), version(1), &Arc::new(0), 12_000);
+        cache.keep(key("i"), version(1), &Arc::new(0), 12_000, None);
         assert_eq!((find(&cache, "a", 1), find(&cache, "b", 1)), (Some(0), None));
         assert_eq!((cache.status().entries, cache.status().evictions), (8, 1));
         assert_eq!(cache.status().popular, 1);
     }
 
     #[test]
+    fn popular_queries_are_those_of_the_tenant() {
+        let cache = AnswerCache::new("test", 1 << 20);
+        for (request, query, more) in [("a", "shoe", 1), ("b", "shoe", 2), ("c", "hat", 3), ("d", "sock", 5)]
+        {
+            cache.keep(key(request), version(1), &Arc::new(0), 1, Some(query));
+            (0..more).for_each(|_| assert!(find(&cache, request, 1).is_some()));
+        }
+        let popular = cache.popular_queries(&"default".parse().unwrap());
+        let popular: Vec<_> = popular.iter().map(|query| (query.query.as_str(), query.requests)).collect();
+        assert_eq!(popular, [("sock", 6), ("shoe", 5)]);
+        assert_eq!(cache.popular_queries(&"other".parse().unwrap()), []);
+    }
+
+    #[test]
     fn answer_that_takes_much_of_the_memory_is_not_kept() {
         let cache = AnswerCache::new("test", 100_000);
-        cache.keep(key("a"), version(1), &Arc::new(0), 1);
-        cache.keep(key("a"), version(2), &Arc::new(0), 13_000);
+        cache.keep(key("a"), version(1), &Arc::new(0), 1, None);
+        cache.keep(key("a"), version(2), &Arc::new(0), 13_000, None);
         let status = cache.status();
         assert_eq!((status.entries, status.bytes, status.misses), (0, 0, 2));
     }

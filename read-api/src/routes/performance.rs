@@ -6,7 +6,7 @@ use std::sync::Arc;
 use event_schemas::time::Timestamp;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Query;
-use projections::search::answers::{CacheStatus, percent};
+use projections::search::answers::{CacheStatus, PopularQuery, percent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
@@ -108,6 +108,10 @@ pub struct CacheReport {
     pub entries: usize,
     pub evictions: u64,
     pub caches: Vec<CacheStatus>,
+    /// What the tenant's callers searched for at least five times, as far as the answers are kept; the most frequent first.
+    pub popular_queries: Vec<PopularQuery>,
+    /// The number of the tenant's users with at least ten interactions; null until the index is built.
+    pub active_users: Option<usize>,
 }
 
 /// The slow queries of the tenant.
@@ -133,6 +137,8 @@ impl CacheReport {
             entries: caches.iter().map(|cache| cache.entries).sum(),
             evictions: sum(|cache| cache.evictions),
             caches,
+            popular_queries: Vec::new(),
+            active_users: None,
         }
     }
 }
@@ -176,7 +182,8 @@ impl OperationPerformance {
                 "{method} {route}: {rate} % of the responses are errors of the server; its log has the causes"
             ));
         }
-        let p95 = self.p95_ms.filter(|_| self.grade >= Some(Grade::Slow) && route != LONG_POLL)?;
+        let is_slow = self.grade >= Some(Grade::Slow) && self.count >= COUNT_MIN && route != LONG_POLL;
+        let p95 = self.p95_ms.filter(|_| is_slow)?;
         let next = match cache_of(route) {
             Some(_) => "see /performance/slow-queries",
             None => "compare with the load of the machine, and with the lag of the read models in /status",
@@ -190,8 +197,9 @@ fn advice_on_cache(cache: &CacheStatus) -> Option<String> {
     let (name, outdated, evictions) = (&cache.name, cache.outdated, cache.evictions);
     (cache.hits + cache.misses >= COUNT_MIN).then(|| {
         format!(
-            "the cache {name} had the answers to {rate} % of the requests: {outdated} were outdated, and {evictions} had been \
-             removed because the memory was used up; more memory (--answer-cache-bytes) helps against removals only"
+            "the cache {name} had the answers to {rate} % of the requests: {outdated} were outdated, {evictions} were removed \
+             because the memory was used up, the others are of new requests; more memory (--answer-cache-bytes) helps \
+             against removals only"
         )
     })
 }
@@ -233,8 +241,12 @@ impl PerformanceRoutes {
     #[oai(path = "/cache/stats", method = "get", operation_id = "read_cache_stats")]
     async fn caches(&self, caller: Caller) -> Result<Json<Api<CacheReport>>, Problem> {
         caller.require(Role::Admin | Role::Service)?;
-        let caches = self.api.models.search().caches();
-        Ok(Json(Api(CacheReport::new(self.api.server.started_at, caches))))
+        let search = self.api.models.search();
+        Ok(Json(Api(CacheReport {
+            popular_queries: search.popular_queries(&caller.tenant),
+            active_users: search.active_users(&caller.tenant).await.ok(),
+            ..CacheReport::new(self.api.server.started_at, search.caches())
+        })))
     }
 
     /// Get the durations of requests by operation
@@ -281,12 +293,12 @@ mod tests {
 
     #[test]
     fn advice_names_what_is_slow_fails_or_is_rarely_kept() {
-        let operation = |route: &str, p95_ms, errors| OperationPerformance {
+        let operation = |route: &str, p95_ms, errors, count| OperationPerformance {
             method: "POST".to_owned(),
             route: route.to_owned(),
-            count: 1000,
+            count,
             errors,
-            error_rate_percent: Some(percent(errors, 1000)),
+            error_rate_percent: Some(percent(errors, count)),
             mean_ms: None,
             min_ms: None,
             p50_ms: None,
@@ -296,7 +308,8 @@ mod tests {
             cache_hit_rate_percent: None,
             grade: Some(Grade::of(p95_ms)),
         };
-        let advice = |route, p95_ms, errors| operation(route, p95_ms, errors).advice();
+        let advice = |route, p95_ms, errors| operation(route, p95_ms, errors, 1000).advice();
+        assert_eq!(operation("/jobs", 1_000.0, 99, 99).advice(), None, "a few requests say little");
         assert_eq!(advice("/jobs", 149.0, 10), None);
         assert!(advice("/jobs", 1.0, 11).unwrap().contains("1.1 %"));
         assert!(advice("/api/v1/search", 150.0, 0).unwrap().contains("slow-queries"));

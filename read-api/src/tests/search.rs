@@ -208,6 +208,14 @@ async fn repeated_search_is_answered_from_the_cache() {
     assert_eq!((&stats["hits"], &stats["misses"]), (&json!(1), &json!(1)));
     assert_eq!(stats["hit_rate_percent"], 50.0);
     assert_eq!(stats["hits_by_type"], json!({"search": 1, "recommend": 0}));
+    assert_eq!((&stats["popular_queries"], &stats["active_users"]), (&json!([]), &json!(0)));
+    for _ in 0..3 {
+        fixture.search(json!({"query": "shoe"})).await;
+    }
+    let later = fixture.get("/cache/stats").await.json();
+    assert_eq!(later["popular_queries"], json!([{"query": "shoe", "requests": 5}]));
+    let other = fixture.get_with("/cache/stats", &[("X-Tenant", "other")]).await.json();
+    assert_eq!(other["popular_queries"], json!([]));
     assert_eq!((&stats["caches"][0]["name"], &stats["caches"][0]["entries"]), (&json!("search"), &json!(1)));
 }
 

@@ -90,6 +90,17 @@ fn forgotten_user_who_returns_starts_from_nothing() {
 }
 
 #[test]
+fn active_users_are_counted_by_their_interactions() {
+    let mut shop = Shop::with(&["a", "b"]);
+    shop.visit(1, &["a", "b", "a"]);
+    shop.visit(2, &["a"]);
+    let count = |shop: &Shop| [1, 2, 3, 4].map(|min| shop.sources.signals.active_users(min));
+    assert_eq!(count(&shop), [2, 1, 1, 0]);
+    shop.sources.forget(user(1));
+    assert_eq!(count(&shop), [1, 0, 0, 0]);
+}
+
+#[test]
 fn late_interaction_is_the_last_step_of_its_user() {
     let mut shop = Shop::with(&["a", "b"]);
     shop.sources.apply_user(&interaction(1, "a", InteractionType::View).into(), at(100.0));
