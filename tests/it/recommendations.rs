@@ -68,7 +68,11 @@ async fn served_list_is_computed_again_from_the_log() {
         assert!(!products(&list).is_empty(), "{list}");
         lists.push(list);
     }
+    let vector = |id: u32| json!({"product_id": id, "model_id": "clip", "vector": [1.0, f64::from(30 - id)]});
+    let vectors: Vec<Value> = (1..10).map(vector).collect();
+    server.post("/api/v1/products/embeddings/batch", &json!(vectors)).await.expect(200);
     for body in [
+        json!({"product_id": 4, "model_id": "clip", "limit": 5, "record": true, "user_id": 3}),
         json!({"query": "shoe 7", "filters": {"max_price": 25}, "limit": 3, "offset": 1, "record": true, "user_id": 3}),
         json!({"product_id": 4, "limit": 5, "record": true}),
     ] {

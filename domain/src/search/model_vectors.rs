@@ -54,6 +54,8 @@ pub struct ModelVectors {
     owners: Vec<Owner>,
     /// The first slot of each product.
     first: Vec<Option<u32>>,
+    /// The products with a vector of their own, or of an image.
+    products: NumberSet,
     /// The number of changes so far; each has a number, from 1.
     changes: u64,
     /// The slots by their last change.
@@ -66,6 +68,7 @@ impl ModelVectors {
             vectors: Vectors::new(dimension),
             owners: Vec::new(),
             first: Vec::new(),
+            products: NumberSet::default(),
             changes: 0,
             by_change: BTreeMap::new(),
         }
@@ -104,6 +107,7 @@ impl ModelVectors {
                 self.first.resize(product as usize + 1, None);
             }
             let next = self.first[product as usize].replace(slot);
+            self.products.insert(product);
             self.owners.push(Owner { product, image: image.cloned(), next, change: 0 });
             slot
         });
@@ -168,12 +172,12 @@ impl ModelVectors {
 
     /// Whether the product, or one of its images, has a vector.
     pub fn contains(&self, product: u32) -> bool {
-        self.slots(product).next().is_some()
+        self.products.contains(product)
     }
 
     /// The number of these products that have a vector.
-    pub fn count(&self, products: &[u32]) -> usize {
-        products.iter().filter(|product| self.contains(**product)).count()
+    pub fn count(&self, products: &NumberSet) -> usize {
+        self.products.count_common(products)
     }
 
     /// The nearest `count` of the products, and perhaps others, in no order. None if the graph finds too few.
@@ -181,15 +185,16 @@ impl ModelVectors {
         &self,
         graph: &impl VectorGraph,
         vector: &[f32],
-        products: &[u32],
+        products: &NumberSet,
         count: usize,
     ) -> Option<Vec<Scored>> {
-        let set: NumberSet = products.iter().collect();
         let admits =
-            |slot: u32| self.owners.get(slot as usize).is_some_and(|owner| set.contains(owner.product));
+            |slot: u32| self.owners.get(slot as usize).is_some_and(|owner| products.contains(owner.product));
+        // Several slots can be of one product.
+        let slots_wanted = count.saturating_mul(self.len().div_ceil(self.products.len().max(1)));
         // Before the graph is searched: it may contain more meanwhile, but not less.
         let contained = graph.contained_changes();
-        let mut slots = graph.nearest(vector, count, admits);
+        let mut slots = graph.nearest(vector, slots_wanted, admits);
         slots.extend(self.changed_after(contained, usize::MAX).map(|(_, slot)| slot));
         slots.retain(|slot| admits(*slot));
         let mut found: Vec<u32> = slots.iter().map(|slot| self.owners[*slot as usize].product).collect();

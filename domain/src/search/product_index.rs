@@ -13,6 +13,7 @@ use super::exact::dot;
 use super::filter::{Facets, Filter};
 use super::fusion::{VOTES_MAX, sort_first};
 use super::model_vectors::{ModelVectors, NoGraph, VectorGraph};
+use super::number_set::NumberSet;
 use super::page::Page;
 use super::plan::{Strategy, plan};
 use super::question::{Answer, Found, PageStart, Question, ScoreParts, Search, Unanswerable};
@@ -41,7 +42,10 @@ pub struct ProductIndex {
     texts: TextIndexes,
     models: HashMap<ModelId, ModelVectors>,
     /// The active products.
-    active: BTreeSet<u32>,
+    active: NumberSet,
+    /// The price of each product, not a number without one: filters by price read no further memory.
+    prices: Vec<f64>,
+    in_stock: NumberSet,
     /// The active products of each category, brand and merchant.
     groups: HashMap<Group, BTreeSet<u32>>,
 }
@@ -115,7 +119,7 @@ impl ProductIndex {
             known.unwrap_or_else(|| u32::try_from(self.products.len()).expect("memory holds fewer products"));
         let mut is_text_unchanged = false;
         if known.is_some() {
-            let was_active = self.active.contains(&number);
+            let was_active = self.active.contains(number);
             is_text_unchanged =
                 was_active && fields(&self.products[number as usize].details) == fields(details);
             self.leave_groups(number);
@@ -123,6 +127,13 @@ impl ProductIndex {
         } else {
             self.numbers.insert(id.clone(), number);
             self.products.push(Indexed { id: id.clone(), details: details.clone() });
+            self.prices.push(f64::NAN);
+        }
+        self.prices[number as usize] = details.price.unwrap_or(f64::NAN);
+        if details.in_stock {
+            self.in_stock.insert(number);
+        } else {
+            self.in_stock.remove(number);
         }
         if !details.is_active {
             self.texts.remove(number);
@@ -143,7 +154,7 @@ impl ProductIndex {
     }
 
     fn leave_groups(&mut self, number: u32) {
-        if !self.active.remove(&number) {
+        if !self.active.remove(number) {
             return;
         }
         for group in groups(&self.products[number as usize].details) {
@@ -156,8 +167,11 @@ impl ProductIndex {
         }
     }
 
-    /// The active products that pass the filter, in ascending order.
-    fn candidates(&self, filter: &Filter) -> Vec<u32> {
+    /// The active products that pass the filter.
+    fn candidates(&self, filter: &Filter) -> NumberSet {
+        if *filter == Filter::default() {
+            return self.active.clone();
+        }
         let wanted = [
             filter.category_id.as_ref().map(|id| Group::Category(id.to_string())),
             filter.brand_id.as_ref().map(|id| Group::Brand(id.to_string())),
@@ -165,12 +179,20 @@ impl ProductIndex {
         ];
         let empty = BTreeSet::new();
         let groups = wanted.iter().flatten().map(|group| self.groups.get(group).unwrap_or(&empty));
-        let smallest = groups.min_by_key(|members| members.len()).unwrap_or(&self.active);
-        if *filter == Filter::default() {
-            return smallest.iter().copied().collect();
+        let smallest = groups.min_by_key(|members| members.len());
+        let rest = Filter { min_price: None, max_price: None, in_stock: None, ..filter.clone() };
+        let has_rest = rest != Filter::default();
+        let admits = |number: &u32| {
+            let price = self.prices[*number as usize];
+            filter.min_price.is_none_or(|min| price >= min)
+                && filter.max_price.is_none_or(|max| price <= max)
+                && filter.in_stock.is_none_or(|in_stock| in_stock == self.in_stock.contains(*number))
+                && (!has_rest || rest.admits(&self.products[*number as usize].details))
+        };
+        match smallest {
+            Some(members) => members.iter().copied().filter(admits).collect(),
+            None => self.active.iter().filter(admits).collect(),
         }
-        let admits = |number: &u32| filter.admits(&self.products[*number as usize].details);
-        smallest.iter().copied().filter(admits).collect()
     }
 
     /// Answers a search by comparing every product that passes its filter.
@@ -204,15 +226,14 @@ impl ProductIndex {
             Question::Vector(_) | Question::SimilarTo(_) => Query::Vector(&vector),
         };
         if let Question::SimilarTo(id) = &search.question {
-            let number = self.numbers.get(id);
-            candidates.retain(|candidate| Some(candidate) != number);
+            self.numbers.get(id).map(|number| candidates.remove(*number));
         }
         let (skipped, earlier) = match &search.start {
             PageStart::Offset(offset) => (*offset, None),
             PageStart::After(continuation) => (continuation.served.len(), Some(continuation)),
         };
         if let Some(continuation) = earlier {
-            candidates.retain(|number| *number < continuation.products);
+            candidates.keep_below(continuation.products);
         }
         let count = skipped.saturating_add(search.limit).saturating_add(1);
         let usable = graph.zip(vectors).filter(|(graph, vectors)| {
@@ -232,6 +253,7 @@ impl ProductIndex {
             }
             _ => {
                 plan.strategy = if passing == 0 { Strategy::Empty } else { Strategy::ExactScan };
+                let candidates: Vec<u32> = candidates.iter().collect();
                 let results = self.exact_results(search, query, vectors, &candidates, count);
                 let total = results.len();
                 (results, total)
@@ -240,7 +262,7 @@ impl ProductIndex {
         let page = Page::new(&results, total, search.limit, skipped, earlier, self.products.len());
         let facets = search.facets.then(|| {
             let all: Vec<u32> = match vectors.filter(|_| total > results.len()) {
-                Some(vectors) => candidates.iter().copied().filter(|one| vectors.contains(*one)).collect(),
+                Some(vectors) => candidates.iter().filter(|one| vectors.contains(*one)).collect(),
                 None => results.iter().map(|product| product.number).collect(),
             };
             Facets::count(all.iter().map(|number| &self.products[*number as usize].details))

@@ -71,18 +71,23 @@ fn deactivated(number: u32) -> ProductEvent {
 struct Clusters {
     random: fastrand::Rng,
     centres: Vec<Vec<f32>>,
+    spread: f32,
 }
 
 impl Clusters {
     fn new(seed: u64) -> Self {
+        Self::of_groups(seed, 200)
+    }
+
+    fn of_groups(seed: u64, groups: u32) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let centres = (0..200).map(|_| (0..DIMENSION).map(|_| random.f32() - 0.5).collect()).collect();
-        Self { random, centres }
+        let centres = (0..groups).map(|_| (0..DIMENSION).map(|_| random.f32() - 0.5).collect()).collect();
+        Self { random, centres, spread: 0.3 }
     }
 
     fn next(&mut self) -> Vec<f32> {
         let centre = self.centres[self.random.usize(..self.centres.len())].clone();
-        centre.into_iter().map(|value| value + 0.3 * (self.random.f32() - 0.5)).collect()
+        centre.into_iter().map(|value| value + self.spread * (self.random.f32() - 0.5)).collect()
     }
 }
 
@@ -192,6 +197,34 @@ async fn recall_does_not_fall_with_the_selectivity_of_a_filter() {
                 _ => Strategy::ExactScan,
             };
             assert!(strategies.iter().all(|used| *used == strategy), "{share}: {strategies:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn products_with_equal_vectors_hide_no_others() {
+    on_a_thread(|| {
+        for groups in [20, 200] {
+            let mut equal = Clusters { spread: 0.0, ..Clusters::of_groups(7, groups) };
+            let shop = Shop::new(&mut equal);
+            shop.build(&mut shop.builder(None));
+            let mut queries = Clusters::of_groups(7, groups);
+            let (mut same, mut wanted, mut searched) = (0, 0, 0);
+            for _ in 0..100 {
+                let query = queries.next();
+                let answer = shop.search(&query, 20, Filter::default());
+                let exact = shop.exact(&query, 20, Filter::default());
+                // Equal products are interchangeable.
+                let scores = |answer: &Answer| -> Vec<f32> {
+                    answer.results.iter().map(|found| found.score).collect()
+                };
+                same +=
+                    scores(&answer).iter().zip(scores(&exact)).filter(|(one, other)| *one == other).count();
+                wanted += exact.results.len();
+                searched += usize::from(answer.plan.strategy == Strategy::Search);
+            }
+            assert!(same * 100 >= wanted * 99 && searched > 50, "{groups}: {same} of {wanted}, {searched}");
         }
     })
     .await;

@@ -22,6 +22,10 @@ impl VectorGraph for LaggingGraph {
     }
 }
 
+fn set(products: &[u32]) -> NumberSet {
+    products.iter().copied().collect()
+}
+
 fn scores(mut found: Vec<Scored>) -> Vec<(u32, f32)> {
     found.sort_by(|one, other| other.score.total_cmp(&one.score));
     found.into_iter().map(|product| (product.number, product.score)).collect()
@@ -36,7 +40,7 @@ fn product_is_as_similar_as_its_best_vector() {
     assert_eq!(scores(vectors.compare(&[0.0, 1.0], &[0, 1, 2, 3, 9])), [(3, 1.0), (1, 0.8)]);
     vectors.set(3, Some(&id("front")), &[1.0, 0.0]);
     assert_eq!(scores(vectors.compare(&[0.0, 1.0], &[1, 3])), [(1, 0.8), (3, 0.0)]);
-    assert_eq!((vectors.len(), vectors.count(&[0, 1, 2, 3, 9])), (3, 2));
+    assert_eq!((vectors.len(), vectors.count(&set(&[0, 1, 2, 3, 9]))), (3, 2));
 }
 
 #[test]
@@ -82,10 +86,10 @@ fn newer_vectors_than_those_of_the_graph_are_found() {
     // The graph contains three of the vectors; then one of them changes.
     let graph = LaggingGraph { contained: 3, slots: vec![0, 1, 2, 77], ..LaggingGraph::default() };
     vectors.set(0, None, &[0.0, 1.0]);
-    let found = scores(vectors.nearest(&graph, &[0.0, 1.0], &[0, 1, 2, 3], 2).unwrap());
+    let found = scores(vectors.nearest(&graph, &[0.0, 1.0], &set(&[0, 1, 2, 3]), 2).unwrap());
     assert_eq!(found.iter().filter(|(product, _)| *product == 0).collect::<Vec<_>>(), [&(0, 1.0)]);
     assert_eq!(found[1].0, 3);
-    let without = scores(vectors.nearest(&graph, &[0.0, 1.0], &[1, 2], 2).unwrap());
+    let without = scores(vectors.nearest(&graph, &[0.0, 1.0], &set(&[1, 2]), 2).unwrap());
     assert_eq!(without.into_iter().map(|(product, _)| product).collect::<Vec<_>>(), [2, 1]);
 }
 
@@ -96,6 +100,6 @@ fn graph_that_finds_too_few_is_not_believed() {
         vectors.set(product, None, &[1.0]);
     }
     let graph = LaggingGraph { contained: 4, slots: vec![0, 1], ..LaggingGraph::default() };
-    assert_eq!(vectors.nearest(&graph, &[1.0], &[0, 1, 2, 3], 3), None);
-    assert_eq!(vectors.nearest(&graph, &[1.0], &[0, 1, 9], 3).unwrap().len(), 2);
+    assert_eq!(vectors.nearest(&graph, &[1.0], &set(&[0, 1, 2, 3]), 3), None);
+    assert_eq!(vectors.nearest(&graph, &[1.0], &set(&[0, 1, 9]), 3).unwrap().len(), 2);
 }

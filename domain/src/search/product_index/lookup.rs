@@ -30,7 +30,7 @@ impl ProductIndex {
 
     /// The active products that pass the filter, in ascending order.
     pub fn passing(&self, filter: &Filter) -> Vec<u32> {
-        self.candidates(filter)
+        self.candidates(filter).iter().collect()
     }
 
     /// The vector of a product, of an inactive one too; None if its texts contain no word.
