@@ -23,6 +23,7 @@ pub mod rating;
 pub mod recommend;
 pub mod search;
 pub mod user;
+pub mod what_if;
 pub mod worker;
 
 #[cfg(test)]
