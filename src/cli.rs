@@ -4,6 +4,7 @@ mod api_key;
 mod demo;
 mod doctor;
 mod events;
+mod experiments;
 mod jobs;
 mod products;
 mod projections;
@@ -89,6 +90,11 @@ enum Command {
         #[command(subcommand)]
         command: products::Products,
     },
+    /// Show the results of an experiment of a running server
+    Experiments {
+        #[command(subcommand)]
+        command: experiments::Experiments,
+    },
     /// Manage read models of a running server
     Projections {
         #[command(subcommand)]
@@ -135,6 +141,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Jobs { command } => command.run(cli.json).await,
         Command::Workers { command } => command.run(cli.json).await,
         Command::Products { command } => command.run(cli.json).await,
+        Command::Experiments { command } => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,

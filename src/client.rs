@@ -98,7 +98,7 @@ impl Client {
             let size = (limit - items.len()).min(PAGE_MAX).to_string();
             let parameters = query.iter().copied().chain([("limit", size.as_str())]);
             let parameters = parameters.chain(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let encoded = parameters.map(|(name, value)| format!("{name}={}", in_query(value)));
+            let encoded = parameters.map(|(name, value)| format!("{name}={}", encoded(value)));
             let page: Page<T> =
                 self.get(&format!("{path}?{}", encoded.collect::<Vec<_>>().join("&"))).await?;
             items.extend(page.items);
@@ -249,7 +249,7 @@ pub struct List<T> {
     pub has_more: bool,
 }
 
-fn in_query(value: &str) -> PercentEncode<'_> {
+pub fn encoded(value: &str) -> PercentEncode<'_> {
     utf8_percent_encode(value, NON_ALPHANUMERIC)
 }
 

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, Args, Command, FromArgMatches, ValueEnum};
+use domain::recommend::experiment::Experiments;
 use projections::{PostgresUrl, ReadStore};
 
 mod callers;
+mod experiments;
 mod value;
 
 pub use callers::CallerSettings;
@@ -196,6 +198,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub rating_service_timeout: Duration,
 
+    /// Comparisons of ranking variants, as JSON; in the file, a table: see docs/experiments.md
+    #[arg(long, env = "MATCHBOOK_EXPERIMENTS", value_name = "JSON", value_parser = experiments::parse)]
+    pub experiments: Option<Experiments>,
+
     /// The most open connections
     #[arg(long, env = "MATCHBOOK_CONNECTIONS_MAX", value_name = "NUMBER", default_value_t = 16_384)]
     pub connections_max: u32,
@@ -265,7 +271,7 @@ pub enum FileError {
     Toml { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{} has the unknown setting `{key}`; `matchbook serve --help` lists them all", path.display())]
     UnknownKey { path: PathBuf, key: String },
-    #[error("`{key}` in {} must be a string, a number, true or false, or a list of strings", path.display())]
+    #[error("`{key}` in {} must be a string, a number, true or false, a list of strings, or a table", path.display())]
     Value { path: PathBuf, key: String },
 }
 
@@ -303,6 +309,7 @@ fn texts(value: toml::Value) -> Option<Vec<String>> {
         toml::Value::Array(values) => {
             values.into_iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>()?
         }
+        toml::Value::Table(table) => vec![serde_json::to_string(&table).ok()?],
         _ => return None,
     })
 }
@@ -368,10 +375,10 @@ pub fn json() -> serde_json::Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn from_file(text: &str, arguments: &[&str]) -> Result<Config, String> {
+    pub(super) fn from_file(text: &str, arguments: &[&str]) -> Result<Config, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let command = Config::augment_args(Command::new("serve").no_binary_name(true));

@@ -167,6 +167,7 @@ fn server(
         last_seen: commands.map_or_else(|| LastSeen::new(|_, _| None), last_seen),
         lists: commands.map(list_recorder),
         subjects: SubjectDirectory::new(vault),
+        experiments: config.experiments.clone().unwrap_or_default(),
         media,
     }
 }

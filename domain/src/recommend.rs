@@ -10,18 +10,20 @@ mod admission;
 mod candidates;
 pub mod co_visits;
 mod diversity;
+pub mod experiment;
 #[cfg(test)]
 mod fixture;
 mod list;
+pub mod served;
 pub mod signals;
 pub mod sources;
 
 use std::collections::BTreeMap;
 
-use event_schemas::ids::{ProductId, RuleId, SubjectId};
+use event_schemas::ids::{ProductId, RuleId, SubjectId, VariantName};
 use event_schemas::loose_id::LooseId;
 use event_schemas::product::ProductDetails;
-use event_schemas::user::ListContext;
+use event_schemas::user::{ListContext, ListExperiment, ListWeights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,8 @@ pub struct Request {
     pub blend: Blend,
     /// The weights of the signals; none for those of the context.
     pub weights: Option<Weights>,
+    /// The experiment that the list is for, whose variants have the weights.
+    pub experiment: Option<Box<ListExperiment>>,
 }
 
 impl Request {
@@ -70,6 +74,7 @@ impl Request {
             include_bought: false,
             blend: Blend::default(),
             weights: None,
+            experiment: None,
         }
     }
 }
@@ -119,6 +124,31 @@ impl Weights {
             ListContext::Similar => Self { product: 0.8, long_term: 0.2, collaborative: 0.9, ..none },
             ListContext::Category => Self { long_term: 1.0, collaborative: 0.95, ..none },
         }
+    }
+
+    /// # Errors
+    /// If they are no weights.
+    pub fn check(&self) -> Result<(), NoList> {
+        let Self { long_term, session, query, product, collaborative } = *self;
+        // Larger ones would not be more precise, and their sum stays finite.
+        let is_weight = |weight: f32| (0.0..=1e6).contains(&weight);
+        let of_vectors = [long_term, session, query, product].into_iter().all(is_weight);
+        let are_weights = of_vectors && (0.0..=1.0).contains(&collaborative);
+        are_weights.then_some(()).ok_or(NoList::Weights)
+    }
+}
+
+impl From<Weights> for ListWeights {
+    fn from(weights: Weights) -> Self {
+        let Weights { long_term, session, query, product, collaborative } = weights;
+        Self { long_term, session, query, product, collaborative }
+    }
+}
+
+impl From<ListWeights> for Weights {
+    fn from(weights: ListWeights) -> Self {
+        let ListWeights { long_term, session, query, product, collaborative } = weights;
+        Self { long_term, session, query, product, collaborative }
     }
 }
 
@@ -213,6 +243,8 @@ pub struct Item {
     pub score: f64,
     /// The probability with which a list of this request has the product at this place.
     pub probability: f64,
+    /// The ranking variant that put it there; none without an experiment, and if several agreed.
+    pub variant: Option<VariantName>,
     pub parts: Parts,
     /// Why it is in the list, in words.
     pub reason: String,

@@ -7,7 +7,7 @@ use event_schemas::ids::{ListId, Position, SubjectId};
 use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{
-    InteractionRecorded, ListContext, ListParameters, ListServed, ServedItem, UserEvent,
+    InteractionRecorded, ListContext, ListExperiment, ListParameters, ListServed, ServedItem, UserEvent,
 };
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
@@ -30,6 +30,7 @@ pub struct ComputedList {
     pub at: Timestamp,
     pub query: Option<String>,
     pub parameters: ListParameters,
+    pub experiment: Option<Box<ListExperiment>>,
 }
 
 impl ComputedList {
@@ -40,9 +41,11 @@ impl ComputedList {
         list_id: ListId,
         query: Option<Sealed>,
     ) -> (ListServed, Timestamp) {
-        let Self { context, items, computed_from, at, query: _, parameters } = self;
+        let Self { context, items, computed_from, at, query: _, parameters, experiment } = self;
         let parameters = Box::new(parameters);
-        (ListServed { subject_id, list_id, context, items, computed_from, query, parameters }, at)
+        let served =
+            ListServed { subject_id, list_id, context, items, computed_from, query, parameters, experiment };
+        (served, at)
     }
 }
 
@@ -101,6 +104,7 @@ mod tests {
             at: at(1.0),
             query: Some("sealed elsewhere".to_owned()),
             parameters: ListParameters { limit: 1, ..ListParameters::default() },
+            experiment: None,
         };
         let (subject, first) = (SubjectId(Uuid::from_u128(1)), ListId(Uuid::from_u128(2)));
         let (served, served_at) = list.served(subject, first, None);

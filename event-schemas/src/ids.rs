@@ -189,6 +189,10 @@ text_id! {
     SessionId,
     /// A merchandising rule, as named by the caller.
     RuleId,
+    /// A comparison of ranking variants, as named in the settings.
+    ExperimentName,
+    /// A ranking variant of an experiment.
+    VariantName,
     /// An image of a product.
     ImageId,
     /// An embedding model, as named by the caller.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    BrandId, ListId, MerchantId, ModelId, Position, ProductCategoryId, ProductId, SessionId, SubjectId,
-    Tenant,
+    BrandId, ExperimentName, ListId, MerchantId, ModelId, Position, ProductCategoryId, ProductId, SessionId,
+    SubjectId, Tenant, VariantName,
 };
 use crate::json_text::JsonText;
 use crate::registry::events;
@@ -71,6 +71,9 @@ pub struct ServedItem {
     /// The probability with which this product was to get this slot; absent if it is 1.
     #[serde(default = "certain", skip_serializing_if = "is_certain")]
     pub probability: f64,
+    /// The ranking variant that put the product there; absent without an experiment, and if several agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<VariantName>,
 }
 
 fn certain() -> f64 {
@@ -85,7 +88,7 @@ fn is_certain(probability: &f64) -> bool {
 impl ServedItem {
     /// The product of a slot that no other product could get.
     pub fn certain(product_id: ProductId) -> Self {
-        Self { product_id, probability: certain() }
+        Self { product_id, probability: certain(), variant: None }
     }
 }
 
@@ -194,6 +197,30 @@ pub struct ListParameters {
     pub search: Option<ListSearch>,
 }
 
+/// A ranking variant of an experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListVariant {
+    pub name: VariantName,
+    /// The share of users that are assigned to it, relative to those of the other variants.
+    pub share: f64,
+    pub weights: ListWeights,
+}
+
+/// The experiment for which a list was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListExperiment {
+    pub name: ExperimentName,
+    /// The variant that the user is assigned to; absent if the variants are interleaved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<VariantName>,
+    /// Present if the first two variants are interleaved (team draft): decides for each pair of products which variant comes
+    /// first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// All variants.
+    pub variants: Vec<ListVariant>,
+}
+
 /// A list of products was computed for a user and handed out. The list follows from the events up to a position, an
 /// instant and the request, so that it can be computed again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -210,6 +237,8 @@ pub struct ListServed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<Sealed>,
     pub parameters: Box<ListParameters>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<ListExperiment>>,
 }
 
 impl StreamId {

@@ -6,6 +6,7 @@
 
 pub mod challenge;
 mod checkpoint;
+pub mod experiment;
 mod feed;
 mod follower;
 pub mod game_match;
@@ -66,6 +67,7 @@ use store::OpenStore;
 registry::read_models! {
     // Variant         name                 projection                           queries
     Challenges      = "challenges":       challenge::ChallengeRows        => challenges: Challenges { slot, log, clock },
+    Experiments     = "experiments":      experiment::ExperimentRows      => experiments: Experiments { slot },
     Jobs            = "jobs":             job::JobRows                    => jobs: Jobs { slot, clock },
     GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot, log },
     ImageMatches    = "matches":          image_match::ImageMatchRows     => image_matches: ImageMatches { slot },

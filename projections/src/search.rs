@@ -98,17 +98,6 @@ impl IndexSlot {
     }
 }
 
-/// Applies the next event of a tenant.
-fn apply(fold: &mut ListSources, envelope: &Envelope) {
-    let at = envelope.metadata.occurred_at;
-    match &envelope.event {
-        Event::Product(event) => fold.apply_product(event),
-        Event::User(event) => fold.apply_user(event, at),
-        Event::Merchandising(event) => fold.apply_rules(event, at),
-        _ => {}
-    }
-}
-
 /// Whether the event changes a fold.
 fn is_folded(envelope: &Envelope) -> bool {
     !matches!(envelope.event, Event::User(UserEvent::ListServed(_)))
@@ -126,7 +115,7 @@ impl Generation {
             let mut folds = self.folds.write().unwrap_or_else(PoisonError::into_inner);
             for envelope in events.iter().map(Borrow::borrow) {
                 let tenant = envelope.metadata.tenant.clone();
-                apply(folds.tenants.entry(tenant).or_default(), envelope);
+                folds.tenants.entry(tenant).or_default().apply(envelope);
                 folds.last_event = Some(EventRef { position: envelope.position, id: envelope.id });
             }
         }
@@ -295,7 +284,7 @@ impl ProductSearch {
             for_each_event(&self.log, prefixes, Position::START, upto, start, move |state, envelope| {
                 // The prefix of the rules is also that of tenants with a longer name.
                 if envelope.metadata.tenant == of {
-                    apply(&mut state.0, envelope);
+                    state.0.apply(envelope);
                     state.1 = Some(envelope.recorded_at);
                 }
             });

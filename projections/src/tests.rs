@@ -5,6 +5,7 @@ mod answers;
 mod catalogue;
 mod control;
 mod damage;
+mod experiments;
 mod filling;
 pub(crate) mod history;
 mod leases;

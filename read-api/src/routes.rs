@@ -5,6 +5,7 @@ pub mod audit;
 pub mod challenge;
 pub mod entry_stream;
 pub mod evidence;
+pub mod experiment;
 pub mod game_match;
 pub mod history;
 pub mod job;
@@ -67,6 +68,7 @@ route_groups! {
         product::ProductRoutes,
         search::SearchRoutes,
         recommendation::RecommendationRoutes,
+        experiment::ExperimentRoutes,
         user_profile::UserProfileRoutes,
         merchandising::MerchandisingRoutes,
     ],

@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::job::view::Parked;
+use domain::recommend::experiment::Experiments;
 use domain::user::ComputedList;
 use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
@@ -186,6 +187,8 @@ pub struct ServerInfo {
     /// None on a server that only reads.
     pub lists: Option<ListRecorder>,
     pub subjects: SubjectDirectory,
+    /// The ranking variants that are compared.
+    pub experiments: Experiments,
     /// The waiting times after which a matching job reports a blocker.
     pub thresholds: Thresholds,
     pub lag_limits: LagLimits,

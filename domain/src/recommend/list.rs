@@ -32,15 +32,7 @@ fn check(request: &Request, sources: &ListSources) -> Result<Weights, NoList> {
         return Err(NoList::Diversity);
     }
     let weights = request.weights.unwrap_or(Weights::of(request.context));
-    let Weights { long_term, session, query, product, collaborative } = weights;
-    // Larger ones would not be more precise, and their sum stays finite.
-    let is_weight = |weight: f32| (0.0..=1e6).contains(&weight);
-    if ![long_term, session, query, product].into_iter().all(is_weight)
-        || !(0.0..=1.0).contains(&collaborative)
-    {
-        return Err(NoList::Weights);
-    }
-    Ok(weights)
+    weights.check().map(|()| weights)
 }
 
 impl ListSources {
@@ -50,11 +42,11 @@ impl ListSources {
         Some(details.family_id.as_ref().unwrap_or(self.products.id(number)))
     }
 
-    /// Makes a list.
+    /// Makes a list from one set of weights.
     ///
     /// # Errors
     /// What the request lacks.
-    pub fn recommend(&self, request: &Request, now: Timestamp) -> Result<Recommendation, NoList> {
+    pub(super) fn ranked(&self, request: &Request, now: Timestamp) -> Result<Recommendation, NoList> {
         let weights = check(request, self)?;
         let limit = request.limit.min(super::LIMIT_MAX);
         let effects = Effects::new(self, request, now);
@@ -256,7 +248,8 @@ impl Described<'_> {
         let reason = self.reason(candidate, &parts);
         let product_id = products.id(candidate.number).clone();
         let details = products.details(candidate.number).clone();
-        Item { product_id, details, score: candidate.score, probability: 1.0, parts, reason }
+        let score = candidate.score;
+        Item { product_id, details, score, probability: 1.0, variant: None, parts, reason }
     }
 
     /// The signal that contributed most, in words.

@@ -1,5 +1,6 @@
 //! Everything that the lists of a tenant are made from.
 
+use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::merchandising::MerchandisingEvent;
 use event_schemas::product::ProductEvent;
@@ -54,6 +55,17 @@ impl ListSources {
     /// The number of all changes: while it is the same, so is the list of a request for an instant.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Applies the next event of any stream of the tenant; ignores other categories.
+    pub fn apply(&mut self, envelope: &Envelope) {
+        let at = envelope.metadata.occurred_at;
+        match &envelope.event {
+            Event::Product(event) => self.apply_product(event),
+            Event::User(event) => self.apply_user(event, at),
+            Event::Merchandising(event) => self.apply_rules(event, at),
+            _ => {}
+        }
     }
 
     pub fn apply_product(&mut self, event: &ProductEvent) {

@@ -1,18 +1,19 @@
 //! Confidence intervals of 95 %, without resampling, so that the same numbers always give the same interval.
 //!
 //! - [`wilson`]: of a share, by the score method (Wilson 1927, recommended by Brown, Cai and DasGupta 2001).
+//! - [`of_mean`]: of a mean, by Student's distribution.
 //! - [`of_ratio`]: of the ratio of two sums over independent units, such as users. The ratio is linearised (the delta method), and
 //!   the mean of what remains has Student's distribution after Hall's transformation (Hall 1992), which corrects the skewness
 //!   that rare rewards and large weights have.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The quantile of the normal distribution for 95 %.
 const Z: f64 = 1.959_963_984_540_054;
 
 /// A number, and the interval that contains the true one with a probability of 95 %.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
     pub value: f64,
     pub low: f64,
@@ -52,6 +53,18 @@ pub fn of_ratio(units: &[(f64, f64)]) -> Option<Estimate> {
     let t = student(count - 1.0) / count.sqrt();
     let bound = |t: f64| value - deviation * untransformed(t, skewness, count);
     Some(Estimate { value, low: bound(t).min(value), high: bound(-t).max(value) })
+}
+
+/// The mean of numbers, given their sum and the sum of their squares, by Student's distribution; none for less than two.
+pub fn of_mean(count: u64, sum: f64, squares: f64) -> Option<Estimate> {
+    if count < 2 {
+        return None;
+    }
+    let n = count as f64;
+    let value = sum / n;
+    let variance = (squares - n * value * value).max(0.0) / (n - 1.0);
+    let half = student(n - 1.0) * (variance / n).sqrt();
+    Some(Estimate { value, low: value - half, high: value + half })
 }
 
 /// The inverse of Hall's transformation: the standardised deviation of a mean, for that of a symmetric distribution.
@@ -114,6 +127,12 @@ mod tests {
         // 15 ± 2.0423 · 9.0921 / √31
         assert!(is_near(found.value, 15.0, 1e-12) && is_near(found.low, 11.665, 1e-3), "{found:?}");
         assert!(is_near(found.high, 18.335, 1e-3), "{found:?}");
+        let of_sums = of_mean(31, 465.0, 9455.0).unwrap();
+        assert!(
+            is_near(of_sums.low, found.low, 1e-9) && is_near(of_sums.high, found.high, 1e-9),
+            "{of_sums:?}"
+        );
+        assert_eq!(of_mean(1, 1.0, 1.0), None);
     }
 
     #[test]

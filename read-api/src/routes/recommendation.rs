@@ -13,7 +13,7 @@ use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{ListId, Position, UserId};
 use event_schemas::sealed::SealedField;
 use event_schemas::time::Timestamp;
-use event_schemas::user::{ListServed, UserEvent};
+use event_schemas::user::{ListExperiment, ListServed, UserEvent};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use projections::Name;
@@ -157,6 +157,7 @@ pub(crate) struct Computed {
     pub(crate) list: Recommendation,
     pub(crate) from: Position,
     pub(crate) at: Timestamp,
+    pub(crate) experiment: Option<Box<ListExperiment>>,
 }
 
 /// The response to a list that cannot be made.
@@ -235,12 +236,13 @@ impl ReadApi {
         caller: &Caller,
         request: &CheckedRequest,
     ) -> Result<Computed, Problem> {
-        let of_user = self.of_user(caller, request).await?;
         let at = self.clock.now();
+        let of_user = self.of_user(caller, request, at).await?;
+        let experiment = of_user.experiment.clone();
         let computed = self.models.search().recommend(&caller.tenant, of_user, at).await;
         let computed = computed.map_err(|error| from_query_error(&error))?;
         let (list, from, at) = computed.map_err(from_no_list)?;
-        Ok(Computed { list, from, at })
+        Ok(Computed { list, from, at, experiment })
     }
 
     async fn computed_as_of(
@@ -249,20 +251,26 @@ impl ReadApi {
         request: &CheckedRequest,
         upto: UpTo,
     ) -> Result<Computed, Problem> {
-        let of_user = self.of_user(caller, request).await?;
+        // Always the same draws, so that the same request has the same answer.
+        let of_user = self.of_user(caller, request, Timestamp::EPOCH).await?;
+        let experiment = of_user.experiment.clone();
         let computed = self.models.search().recommend_as_of(&caller.tenant, of_user, upto, None).await;
         let computed = computed.map_err(|error| from_replay_error(&error))?;
         let (list, from, at) = computed.map_err(from_no_list)?;
-        Ok(Computed { list, from, at })
+        Ok(Computed { list, from, at, experiment })
     }
 
     async fn of_user(
         &self,
         caller: &Caller,
         request: &CheckedRequest,
+        at: Timestamp,
     ) -> Result<recommend::Request, Problem> {
-        let subject = self.server.subjects.subject(&caller.tenant, &request.user_id).await?;
-        Ok(recommend::Request { subject, ..request.request.clone() })
+        let (tenant, user) = (&caller.tenant, &request.user_id);
+        let subject = self.server.subjects.subject(tenant, user).await?;
+        let assign = || self.server.experiments.assign(request.request.context, tenant, user, at);
+        let experiment = if request.in_experiments { assign() } else { None };
+        Ok(recommend::Request { subject, experiment, ..request.request.clone() })
     }
 
     /// The event of a served list of the tenant.
@@ -310,7 +318,7 @@ impl ReadApi {
         let recomputed = if list.query.is_some() && query.is_none() {
             None
         } else {
-            let request = request::of_served(list, query.clone());
+            let request = recommend::Request::of_served(list, query.clone());
             if let Some(search) = request::search_of_served(list, query.clone()) {
                 let again = self.models.search().search_as_of(tenant, search, list.computed_from).await;
                 let again = again.map_err(|error| from_replay_error(&error))?;

@@ -65,6 +65,7 @@ async fn served_list_is_no_change_of_its_user() {
         computed_from: Position(1),
         query: None,
         parameters: Box::default(),
+        experiment: None,
     };
     fixture.append(StreamId::user(&acme(), player(1)), &[Event::User(served.into())]).await;
     fixture.interaction(1, "1", InteractionType::View).await;

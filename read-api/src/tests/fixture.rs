@@ -10,6 +10,7 @@ use std::time::Duration;
 use domain::breaker::CircuitState;
 use domain::image_matching::blockers::Thresholds;
 use domain::job::service::Service;
+use domain::recommend::experiment::Experiments;
 use event_log::clock::Clock;
 use event_log::{EventLog, Expected, Log, MemoryLog};
 use event_schemas::envelope::{Actor, Cause, Event, NewEvent};
@@ -133,6 +134,7 @@ impl ReadApiFixture {
             last_seen: LastSeen::new(|_, _| None),
             lists: None,
             subjects: SubjectDirectory::new(vault.clone()),
+            experiments: Experiments::default(),
             thresholds: Thresholds::default(),
             lag_limits: LAG_LIMITS,
             slow_query: Duration::ZERO,

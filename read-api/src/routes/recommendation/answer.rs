@@ -6,10 +6,10 @@ use domain::product::view::ProductView;
 use domain::recommend::{Fallback, Item, LeftOut, Parts, Recommendation, Strategy, Weights};
 use domain::search::question::Answer;
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::{ListId, Position, UserId};
+use event_schemas::ids::{ExperimentName, ListId, Position, UserId, VariantName};
 use event_schemas::loose_id::LooseId;
 use event_schemas::time::Timestamp;
-use event_schemas::user::{ListContext, ListServed};
+use event_schemas::user::{ListContext, ListExperiment, ListServed};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub struct RecommendedProduct {
     score: f64,
     /// The probability with which a list of this request has the product at this place.
     probability: f64,
+    /// The ranking variant that put it there; null without an experiment, and if both variants of an interleaved list agreed.
+    variant: Option<VariantName>,
     /// Why it is in the list.
     reason: String,
     /// The parts of the score; null unless they were asked for.
@@ -39,6 +41,7 @@ impl RecommendedProduct {
             slot,
             score: item.score,
             probability: item.probability,
+            variant: item.variant,
             reason: item.reason,
             explanation: explain.then_some(item.parts),
         }
@@ -54,9 +57,11 @@ pub struct RecommendationAnswer {
     user_id: LooseId,
     context: ListContext,
     items: Vec<RecommendedProduct>,
-    /// The rankings that the list is made from.
+    /// The experiment that the list is made for; null without one.
+    experiment: Option<ExperimentName>,
+    /// The rankings that the list is made from; of an interleaved list, those of its first variant.
     strategy: Strategy,
-    /// The weights of the signals that there are for the user.
+    /// The weights of the signals that there are for the user; of an interleaved list, those of its first variant.
     weights: Weights,
     /// What completes the list where the signals do not suffice; null if they do.
     fallback: Option<Fallback>,
@@ -72,13 +77,14 @@ pub struct RecommendationAnswer {
 
 impl RecommendationAnswer {
     pub(crate) fn new(request: &CheckedRequest, computed: Computed) -> Self {
-        let Computed { list, from, at } = computed;
+        let Computed { list, from, at, experiment } = computed;
         let items = list.items.into_iter().enumerate();
         Self {
             request_id: None,
             user_id: (&request.user_id).into(),
             context: request.request.context,
             items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, request.explain)).collect(),
+            experiment: experiment.map(|experiment| experiment.name),
             strategy: list.strategy,
             weights: list.weights_used,
             fallback: list.fallback,
@@ -106,6 +112,7 @@ pub struct ServedProduct {
     slot: usize,
     product_id: LooseId,
     probability: f64,
+    variant: Option<VariantName>,
 }
 
 /// A place at which the served list and the one that was computed again have different products.
@@ -127,6 +134,8 @@ pub struct ServedList {
     context: ListContext,
     /// The text that was searched for; null also for an erased user.
     query: Option<String>,
+    /// The experiment that the list was made for, with all its variants; null without one.
+    experiment: Option<ListExperiment>,
     /// The products that were served, in their order.
     served: Vec<ServedProduct>,
     /// The instant for which the list was computed.
@@ -192,6 +201,7 @@ impl From<Answer> for Recomputed {
             slot,
             score: domain::decimal::shortest(found.score),
             probability: 1.0,
+            variant: None,
             reason: "found by the search".to_owned(),
             explanation: None,
         });
@@ -211,6 +221,7 @@ impl ServedList {
             slot,
             product_id: (&item.product_id).into(),
             probability: item.probability,
+            variant: item.variant.clone(),
         });
         let served: Vec<_> = served.collect();
         let differences = recomputed.as_ref().map(|again| differences(&served, &again.items));
@@ -220,6 +231,7 @@ impl ServedList {
             user_id: user_id.map(Into::into),
             context: list.context,
             query,
+            experiment: list.experiment.as_deref().cloned(),
             served,
             served_at: envelope.metadata.occurred_at,
             computed_from: list.computed_from,

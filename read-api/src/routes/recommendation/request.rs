@@ -1,6 +1,6 @@
 //! What is asked for: as a caller sends it, as it is computed, and as it is recorded.
 
-use domain::recommend::{Blend, Request, Weights};
+use domain::recommend::{Blend, Request, Weights, served};
 use domain::search::filter::Filter;
 use domain::search::question::{Answer, PageStart, Question, Search};
 use domain::search::ranking::Mode;
@@ -10,7 +10,7 @@ use event_schemas::ids::{Position, ProductCategoryId, ProductId, UserId};
 use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{
-    ListContext, ListFilter, ListParameters, ListSearch, ListSearchMode, ListServed, ListWeights, ServedItem,
+    ListContext, ListFilter, ListParameters, ListSearch, ListSearchMode, ListServed, ServedItem,
 };
 use poem_openapi::Object;
 use poem_openapi::types::Example;
@@ -109,6 +109,8 @@ pub(crate) struct CheckedRequest {
     pub(crate) request: Request,
     pub(crate) explain: bool,
     pub(crate) as_of: Option<AsOf>,
+    /// Whether an experiment may choose the weights: not if the caller did.
+    pub(crate) in_experiments: bool,
 }
 
 /// Checks that a parameter is given exactly with its context.
@@ -159,6 +161,7 @@ impl RecommendationRequest {
             let reason = "is missing: lists of the context \"category\" need it";
             return Err(Problem::invalid("category_id", reason));
         }
+        let in_experiments = self.weights.is_none() && self.blend.is_none();
         let request = Request {
             query: self.query,
             product_id: self.product_id.map(|id| id.0),
@@ -171,7 +174,8 @@ impl RecommendationRequest {
             weights: Some(self.weights.map_or_else(|| Weights::of(context), |weights| weights.0)),
             ..Request::new(context, self.limit.map_or(LIMIT_DEFAULT, |limit| limit as usize))
         };
-        Ok(CheckedRequest { user_id, request, explain: self.explain.unwrap_or_default(), as_of: self.as_of })
+        let (explain, as_of) = (self.explain.unwrap_or_default(), self.as_of);
+        Ok(CheckedRequest { user_id, request, explain, as_of, in_experiments })
     }
 }
 
@@ -179,7 +183,7 @@ impl CheckedRequest {
     /// A request for the list of a user's start page.
     pub(crate) fn feed(user_id: UserId, limit: usize) -> Self {
         let request = Request::new(ListContext::Feed, limit);
-        Self { user_id, request, explain: false, as_of: None }
+        Self { user_id, request, explain: false, as_of: None, in_experiments: true }
     }
 
     /// The list as it is recorded.
@@ -188,6 +192,7 @@ impl CheckedRequest {
         let item = |item: &domain::recommend::Item| ServedItem {
             product_id: item.product_id.clone(),
             probability: item.probability,
+            variant: item.variant.clone(),
         };
         let weights = request.weights.unwrap_or_else(|| Weights::of(request.context));
         let filter = (request.filter != Filter::default()).then(|| recorded_filter(&request.filter));
@@ -205,15 +210,10 @@ impl CheckedRequest {
                 diversity: request.diversity,
                 include_bought: request.include_bought,
                 embedding_only: request.blend == Blend::Embedding,
-                weights: ListWeights {
-                    long_term: weights.long_term,
-                    session: weights.session,
-                    query: weights.query,
-                    product: weights.product,
-                    collaborative: weights.collaborative,
-                },
+                weights: weights.into(),
                 search: None,
             },
+            experiment: computed.experiment.clone(),
         }
     }
 }
@@ -258,6 +258,7 @@ pub(crate) fn computed_search(
             }),
             ..ListParameters::default()
         },
+        experiment: None,
     }
 }
 
@@ -276,7 +277,7 @@ pub(super) fn search_of_served(list: &ListServed, query: Option<String>) -> Opti
     Some(Search {
         question,
         model: found.model_id.clone(),
-        filter: filter_of_served(list),
+        filter: served::filter(list),
         min_score: found.min_score,
         start: PageStart::Offset(found.offset as usize),
         limit: list.parameters.limit as usize,
@@ -295,37 +296,5 @@ fn recorded_filter(filter: &Filter) -> ListFilter {
         brand_id: filter.brand_id.clone(),
         brand: filter.brand.clone(),
         attributes: JsonText::new(&filter.attributes).unwrap_or_default(),
-    }
-}
-
-fn filter_of_served(list: &ListServed) -> Filter {
-    let filter = list.parameters.filter.as_ref().map(|filter| Filter {
-        min_price: filter.min_price,
-        max_price: filter.max_price,
-        in_stock: filter.in_stock,
-        merchant_id: filter.merchant_id.clone(),
-        category_id: filter.category_id.clone(),
-        brand_id: filter.brand_id.clone(),
-        brand: filter.brand.clone(),
-        attributes: serde_json::from_str(filter.attributes.as_str()).unwrap_or_default(),
-    });
-    filter.unwrap_or_default()
-}
-
-/// The request of a served list.
-pub(super) fn of_served(list: &ListServed, query: Option<String>) -> Request {
-    let parameters = &list.parameters;
-    let ListWeights { long_term, session, query: of_query, product, collaborative } = parameters.weights;
-    Request {
-        subject: Some(list.subject_id),
-        query,
-        product_id: parameters.product_id.clone(),
-        filter: filter_of_served(list),
-        exclude: parameters.exclude.clone(),
-        diversity: parameters.diversity,
-        include_bought: parameters.include_bought,
-        blend: if parameters.embedding_only { Blend::Embedding } else { Blend::Joined },
-        weights: Some(Weights { long_term, session, query: of_query, product, collaborative }),
-        ..Request::new(list.context, parameters.limit as usize)
     }
 }
