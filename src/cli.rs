@@ -12,6 +12,7 @@ mod projections;
 mod simulate;
 mod token;
 mod vault;
+mod what_if;
 mod workers;
 
 use std::path::PathBuf;
@@ -95,6 +96,8 @@ enum Command {
         #[command(subcommand)]
         command: experiments::Experiments,
     },
+    /// Ask a running server what another configuration would have done with its history
+    WhatIf(what_if::WhatIfCommand),
     /// Manage read models of a running server
     Projections {
         #[command(subcommand)]
@@ -142,6 +145,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Workers { command } => command.run(cli.json).await,
         Command::Products { command } => command.run(cli.json).await,
         Command::Experiments { command } => command.run(cli.json).await,
+        Command::WhatIf(command) => command.run(cli.json).await,
         Command::Projections { command } => command.run(cli.json).await,
         #[cfg(feature = "simulation")]
         Command::Simulate { command } => command.run(cli.json).await,

@@ -35,6 +35,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod user;
+pub mod what_if;
 pub mod worker;
 
 use std::collections::BTreeMap;

@@ -37,6 +37,16 @@ impl AsOf {
     /// # Errors
     /// 400 for a point in the future.
     pub(crate) fn check_not_future(self, head: Position, now: Timestamp) -> Result<(), Problem> {
+        self.check_not_future_as("as_of", head, now)
+    }
+
+    /// The same, of a field with another name.
+    pub(crate) fn check_not_future_as(
+        self,
+        field: &str,
+        head: Position,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
         let reason = match self {
             Self::Position(position) if position > head => {
                 format!("the log's head is position {head}")
@@ -44,7 +54,7 @@ impl AsOf {
             Self::Instant(instant) if instant > now => format!("lies in the future; it is {now}"),
             Self::Position(_) | Self::Instant(_) => return Ok(()),
         };
-        Err(Problem::invalid("as_of", reason))
+        Err(Problem::invalid(field, reason))
     }
 }
 

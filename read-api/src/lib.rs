@@ -31,6 +31,7 @@ use projections::ReadModels;
 pub use console::RootEndpoint;
 use routes::job::SummaryPreviewCache;
 use routes::matching::response_cache::SummaryResponseCache;
+use routes::what_if::WhatIfRuns;
 use server::{Access, ServerInfo};
 use slow_queries::SlowQueries;
 use stream::{ChangeNotifier, HistoricalSummaryCache, Socket, Topics};
@@ -53,6 +54,7 @@ pub struct ReadApi {
     previews: SummaryPreviewCache,
     summary_responses: SummaryResponseCache,
     slow_queries: SlowQueries,
+    what_ifs: WhatIfRuns,
 }
 
 impl ReadApi {
@@ -79,6 +81,7 @@ impl ReadApi {
             historical_summaries: HistoricalSummaryCache::default(),
             previews: SummaryPreviewCache::default(),
             summary_responses: SummaryResponseCache::default(),
+            what_ifs: WhatIfRuns::default(),
         })
     }
 

@@ -22,6 +22,7 @@ pub mod retry;
 pub mod search;
 pub mod stream;
 pub mod user_profile;
+pub mod what_if;
 pub mod worker;
 
 use std::sync::Arc;
@@ -79,6 +80,7 @@ route_groups! {
         operations::OperationRoutes,
         performance::PerformanceRoutes,
         audit::AuditRoutes,
+        what_if::WhatIfRoutes,
     ],
 }
 

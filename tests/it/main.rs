@@ -26,4 +26,5 @@ mod read_store;
 mod recommendations;
 mod support;
 mod time_travel;
+mod what_if;
 mod wire;

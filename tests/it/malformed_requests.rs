@@ -59,6 +59,7 @@ fn bodies(job: &str) -> Vec<(Method, String, &'static str)> {
         (Method::POST, "/api/v1/feedback".to_owned(), object),
         (Method::POST, "/api/v1/feedback/batch".to_owned(), batch),
         (Method::PUT, "/api/v1/merchandising/rules/r".to_owned(), object),
+        (Method::POST, "/internal/what-if".to_owned(), object),
     ]
 }
 

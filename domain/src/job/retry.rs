@@ -13,6 +13,8 @@ use event_schemas::ids::JobId;
 use event_schemas::job::{RetryReason, RetryState};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::failure;
@@ -21,7 +23,8 @@ use super::failure;
 pub const CRASHES_MAX: u32 = 2;
 
 /// The growth of the delay from one retry to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// Doubles each time.
     Exponential,
@@ -65,19 +68,23 @@ impl Policy {
         if error.code == FailureCode::WorkerStopped {
             return INTERRUPTED;
         }
-        match error.category {
+        let policy = Self::of_category(error.category);
+        match error.retry_after_seconds {
+            Some(seconds) if error.category == FailureCategory::Resource => {
+                Self { base: Duration::from_secs(seconds.into()), ..policy }
+            }
+            _ => policy,
+        }
+    }
+
+    /// The policy for errors of a category. Memory and disk take time to become free, and their errors contain the delay;
+    /// doubling it would not help.
+    pub(crate) fn of_category(category: FailureCategory) -> Self {
+        match category {
             FailureCategory::Network => NETWORK,
             FailureCategory::External => EXTERNAL,
             FailureCategory::Processing | FailureCategory::Input => PROCESSING,
-            // Memory and disk take time to become free, and the error contains the delay; doubling it would
-            // not help.
-            FailureCategory::Resource => Policy {
-                base: error
-                    .retry_after_seconds
-                    .map_or(PROCESSING.base, |seconds| Duration::from_secs(seconds.into())),
-                backoff: Backoff::Linear,
-                ..PROCESSING
-            },
+            FailureCategory::Resource => Self { backoff: Backoff::Linear, ..PROCESSING },
             FailureCategory::Unknown => UNKNOWN,
         }
     }
@@ -133,18 +140,18 @@ impl RetryCounts {
     }
 
     /// An attempt failed.
-    pub(super) fn failed(&mut self, error: &ClassifiedError) {
+    pub(crate) fn failed(&mut self, error: &ClassifiedError) {
         self.crashes = if is_crash(error.code) { self.crashes + 1 } else { 0 };
         self.failed = Some(error.category);
     }
 
     /// A lease ended without a report.
-    pub(super) fn lease_ended(&mut self, end: Option<WorkerEnd>) {
+    pub(crate) fn lease_ended(&mut self, end: Option<WorkerEnd>) {
         self.crashes += u32::from(end.is_some_and(crashes));
     }
 
     /// A retry was scheduled.
-    pub(super) fn scheduled(&mut self, reason: Option<RetryReason>) {
+    pub(crate) fn scheduled(&mut self, reason: Option<RetryReason>) {
         if reason != Some(RetryReason::Backoff) {
             return;
         }
@@ -190,14 +197,26 @@ pub fn decide_retry(
     at: Timestamp,
     circuit_open_until: Option<Timestamp>,
 ) -> RetryDecision {
+    decide_retry_by(&Policy::of(error), job, counts, error, at, circuit_open_until)
+}
+
+/// Decides as [`decide_retry`], under another policy for the error.
+pub(crate) fn decide_retry_by(
+    policy: &Policy,
+    job: JobId,
+    counts: &RetryCounts,
+    error: &ClassifiedError,
+    at: Timestamp,
+    circuit_open_until: Option<Timestamp>,
+) -> RetryDecision {
     let again = |wait: Duration, reason| RetryDecision::Retry { due_at: at.after(wait), reason };
-    if !is_retryable(counts, error) {
-        let tried = error.category == FailureCategory::Unknown;
-        return RetryDecision::Stop(if tried {
-            RetryState::MaximumAttempts
-        } else {
-            RetryState::NonRetryable
-        });
+    match error.category {
+        FailureCategory::Unknown if counts.unknown >= policy.retries => {
+            return RetryDecision::Stop(RetryState::MaximumAttempts);
+        }
+        FailureCategory::Unknown => {}
+        _ if !error.retryable => return RetryDecision::Stop(RetryState::NonRetryable),
+        _ => {}
     }
     if is_crash(error.code) && counts.crashes + 1 >= CRASHES_MAX {
         return RetryDecision::Stop(RetryState::CrashLoop);
@@ -211,7 +230,6 @@ pub fn decide_retry(
         let requested = at.after(requested.unwrap_or_default());
         return RetryDecision::Retry { due_at: until.max(requested), reason: RetryReason::Parked };
     }
-    let policy = Policy::of(error);
     if policy.backoff == Backoff::Immediate {
         return again(requested.unwrap_or_default(), RetryReason::Interrupted);
     }

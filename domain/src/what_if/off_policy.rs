@@ -52,7 +52,7 @@ impl LoggedSlot {
 }
 
 /// The mean reward of a slot under the other ranking, by three estimators.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WhatIfEstimates")]
 pub struct Estimates {
     /// Inverse propensity scoring.
@@ -64,7 +64,7 @@ pub struct Estimates {
 }
 
 /// The reason why the served lists do not say what another ranking would have done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CannotTell {
     /// The served lists could not have shown enough of the other ranking's choices.
@@ -76,7 +76,7 @@ pub enum CannotTell {
 }
 
 /// What the served lists say about another ranking.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WhatIfEvaluation")]
 pub struct Evaluation {
     pub slots: usize,
