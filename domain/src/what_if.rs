@@ -18,6 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::matchmaking::statistics::percentiles;
 
+/// The most entries, or slots of lists, of a replay: they are all in memory.
+pub const REPLAYED_MAX: usize = 500_000;
+
+/// The range contains more than [`REPLAYED_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the range contains more than {REPLAYED_MAX} {0}; give a smaller one with `from` and `to`")]
+pub struct TooLong(pub &'static str);
+
 /// How a set of numbers is spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "WhatIfSpread")]

@@ -1,8 +1,9 @@
 //! Replays of a tenant's history for what another configuration would have done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use domain::what_if::TooLong;
 use domain::what_if::pool::PoolHistory;
 use domain::what_if::ranking::{RankingComparison, RankingConfiguration, RankingReplay, ServedRankings};
 use domain::what_if::retry::{RetryComparison, RetryPolicies, RetryReplay};
@@ -21,16 +22,26 @@ pub struct Replayed {
     pub after: Position,
     pub upto: Position,
     at: Arc<AtomicU64>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 impl Replayed {
     pub fn new(after: Position, upto: Position) -> Self {
-        Self { after, upto, at: Arc::default() }
+        Self { after, upto, at: Arc::default(), is_cancelled: Arc::default() }
     }
 
     /// The position of the last event that was read.
     pub fn at(&self) -> Position {
         Position(self.at.load(Ordering::Relaxed)).min(self.upto)
+    }
+
+    /// Ends the work on threads for blocking work, whose result is not needed any more.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
     }
 
     fn reached(&self, position: Position) {
@@ -97,15 +108,19 @@ impl ReadModels {
         tenant: &Tenant,
         configuration: RankingConfiguration,
         replayed: &Replayed,
-    ) -> Result<RankingComparison, ReplayError> {
+    ) -> Result<Result<RankingComparison, TooLong>, ReplayError> {
         let served = ServedRankings::new(configuration, replayed.after);
         // Fast, compared with making the lists again.
-        let unseen = Replayed::new(replayed.after, replayed.upto);
+        let unseen = Replayed { at: Arc::default(), ..replayed.clone() };
         let served = self.replay(tenant, &[Category::User], &unseen, served, ServedRankings::apply).await?;
         let categories = [Category::Product, Category::User, Category::Merchandising];
-        let replay =
-            self.replay(tenant, &categories, replayed, served.replay(), RankingReplay::apply).await?;
-        Ok(tokio::task::spawn_blocking(move || replay.finish()).await?)
+        let replay = match served.replay() {
+            Ok(replay) => self.replay(tenant, &categories, replayed, replay, RankingReplay::apply).await?,
+            Err(too_long) => return Ok(Err(too_long)),
+        };
+        let replayed = replayed.clone();
+        let finish = move || replay.finish(|| replayed.is_cancelled());
+        Ok(Ok(tokio::task::spawn_blocking(finish).await?))
     }
 
     /// Folds the tenant's events of some categories.
@@ -120,7 +135,7 @@ impl ReadModels {
         let prefixes = categories.iter().map(|category| category.stream_prefix().to_owned()).collect();
         let (of, progress) = (tenant.clone(), replayed.clone());
         let each = move |state: &mut S, envelope: &Envelope| {
-            if envelope.metadata.tenant == of {
+            if envelope.metadata.tenant == of && !progress.is_cancelled() {
                 apply(state, envelope);
             }
             progress.reached(envelope.position);

@@ -52,6 +52,13 @@ async fn role_grants_only_its_own_operations() {
     call(&server, Method::PUT, &phase, &worker, Some(r#"{"phase":"matching"}"#)).await.expect(200);
     call(&server, Method::GET, "/audit/events", &user, None).await.problem(403);
     call(&server, Method::GET, "/status", &user, None).await.problem(403);
+    let service = token(&["--user", "shop", "--role", "service"]);
+    let question = Some(r#"{"kind": "pool", "configuration": {"pool_key": "blitz", "settings": {}}}"#);
+    for (caller, results) in [(&user, 403), (&worker, 403), (&service, 404)] {
+        call(&server, Method::GET, "/api/v1/experiments/blend", caller, None).await.problem(results);
+        call(&server, Method::POST, "/internal/what-if", caller, question).await.problem(403);
+        call(&server, Method::GET, &format!("/internal/what-if/{id}"), caller, None).await.problem(403);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

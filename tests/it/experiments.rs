@@ -142,11 +142,8 @@ async fn interleaved_lists_say_which_variant_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_do_not_see_results_and_wrong_experiments_stop_the_start() {
+async fn wrong_experiments_stop_the_start() {
     let server = Server::start(&["--experiments", EXPERIMENTS]).await;
-    let headers = [("x-user", "3")];
-    let seen = server.send(Method::GET, "/api/v1/experiments/blend", &headers, None).await;
-    seen.problem(403);
     let empty = server.get_at_head("/api/v1/experiments/blend").await;
     assert_eq!((&empty["is_running"], &empty["variants"]), (&json!(true), &json!([])));
     let one = r#"{"blend": {"context": "feed", "variants": {"control": {}}}}"#;

@@ -16,7 +16,7 @@ use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Spread;
+use super::{REPLAYED_MAX, Spread, TooLong};
 use crate::matchmaking::pass::PairingPass;
 use crate::matchmaking::timer::next_pairing;
 use crate::matchmaking::{Blocks, QueueKey, WaitingEntry};
@@ -157,7 +157,9 @@ impl PoolHistory {
         let at = envelope.metadata.occurred_at;
         match event {
             PlayerEvent::PlayerQueued(queued) if envelope.position > self.after => {
-                if let Some(entry) = waiting_entry(queued, envelope, &self.pool_key) {
+                if let Some(entry) = waiting_entry(queued, envelope, &self.pool_key)
+                    && self.entries.len() <= REPLAYED_MAX
+                {
                     self.entries.insert(entry.entry_id, None);
                     self.happenings.push((at, Happening::Joined(Box::new(entry))));
                 }
@@ -214,8 +216,18 @@ impl PoolHistory {
         }
     }
 
-    /// Pairs the entries again with these settings.
-    pub fn replay(self, settings: &PoolSettings) -> PoolComparison {
+    /// Pairs the entries again with these settings, until it is cancelled.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn replay(
+        self,
+        settings: &PoolSettings,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<PoolComparison, TooLong> {
+        if self.entries.len() > REPLAYED_MAX {
+            return Err(TooLong("entries"));
+        }
         let ended = |how: Option<End>| self.entries.values().filter(|end| **end == how).count() as u64;
         let joined = self.entries.len() as u64;
         let recorded = PoolOutcomes {
@@ -229,8 +241,8 @@ impl PoolHistory {
         let mut happenings = self.happenings;
         // Streams are merged in the order in which the log accepted their events, which is not quite that of their times.
         happenings.sort_by_key(|(at, _)| *at);
-        let other = Simulation::new(settings).run(happenings, self.until);
-        PoolComparison { joined, recorded, other }
+        let other = Simulation::new(settings).run(happenings, self.until, is_cancelled);
+        Ok(PoolComparison { joined, recorded, other })
     }
 }
 
@@ -262,9 +274,17 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn run(mut self, happenings: Vec<(Timestamp, Happening)>, until: Timestamp) -> PoolOutcomes {
+    fn run(
+        mut self,
+        happenings: Vec<(Timestamp, Happening)>,
+        until: Timestamp,
+        is_cancelled: impl Fn() -> bool,
+    ) -> PoolOutcomes {
         let mut now = Timestamp::EPOCH;
         for (at, happening) in happenings {
+            if is_cancelled() {
+                break;
+            }
             self.advance(now, at, false);
             now = at;
             self.happen(happening);

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::off_policy::{Evaluation, LoggedSlot, evaluate};
+use super::{REPLAYED_MAX, TooLong};
 use crate::recommend::sources::ListSources;
 use crate::recommend::{Request, Weights};
 
@@ -67,12 +68,14 @@ pub struct ServedRankings {
     /// Lists that are served after this position count.
     after: Position,
     lists: Vec<(ListServed, Timestamp)>,
+    /// The number of their slots.
+    slots: usize,
     rewards: HashMap<ListId, (SubjectId, HashMap<ProductId, Rewards>)>,
 }
 
 impl ServedRankings {
     pub fn new(configuration: RankingConfiguration, after: Position) -> Self {
-        Self { configuration, after, lists: Vec::new(), rewards: HashMap::new() }
+        Self { configuration, after, lists: Vec::new(), slots: 0, rewards: HashMap::new() }
     }
 
     /// Applies the next event of any stream of the tenant; ignores other categories.
@@ -80,9 +83,11 @@ impl ServedRankings {
         match &envelope.event {
             Event::User(UserEvent::ListServed(list)) if envelope.position > self.after => {
                 let is_recommendation = list.query.is_none() && list.parameters.search.is_none();
-                if list.context == self.configuration.context && is_recommendation {
+                let is_of_context = list.context == self.configuration.context;
+                if is_of_context && is_recommendation && self.slots <= REPLAYED_MAX {
                     self.rewards.entry(list.list_id).or_insert_with(|| {
                         self.lists.push((list.clone(), envelope.metadata.occurred_at));
+                        self.slots += list.items.len();
                         (list.subject_id, HashMap::new())
                     });
                 }
@@ -102,9 +107,15 @@ impl ServedRankings {
     }
 
     /// Starts to make the lists again.
-    pub fn replay(mut self) -> RankingReplay {
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn replay(mut self) -> Result<RankingReplay, TooLong> {
+        if self.slots > REPLAYED_MAX {
+            return Err(TooLong("slots of lists"));
+        }
         self.lists.sort_by_key(|(list, _)| list.computed_from);
-        RankingReplay { served: self, others: Vec::new(), sources: ListSources::default() }
+        Ok(RankingReplay { served: self, others: Vec::new(), sources: ListSources::default() })
     }
 }
 
@@ -136,9 +147,9 @@ impl RankingReplay {
         }
     }
 
-    /// The comparison of all lists.
-    pub fn finish(mut self) -> RankingComparison {
-        self.make_lists(|_| true);
+    /// The comparison of all lists; if it is cancelled, of those that were made.
+    pub fn finish(mut self, is_cancelled: impl Fn() -> bool) -> RankingComparison {
+        self.make_lists(|_| !is_cancelled());
         let lists = &self.served.lists;
         let slots: usize = lists.iter().map(|(list, _)| list.items.len()).sum();
         let same = lists.iter().zip(&self.others).map(|((list, _), other)| {

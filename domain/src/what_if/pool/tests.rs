@@ -68,7 +68,7 @@ impl Recording {
     fn replayed(&self, settings: &PoolSettings) -> PoolComparison {
         let mut history = PoolHistory::new(id("blitz"), Position::START);
         self.0.iter().for_each(|envelope| history.apply(envelope));
-        history.replay(settings)
+        history.replay(settings, || false).unwrap()
     }
 }
 
@@ -193,7 +193,7 @@ fn only_entries_of_the_range_and_of_the_pool_count() {
     let count = |key: &str, after: u64| {
         let mut history = PoolHistory::new(id(key), Position(after));
         recording.0.iter().for_each(|envelope| history.apply(envelope));
-        let comparison = history.replay(&settings(100, 0));
+        let comparison = history.replay(&settings(100, 0), || false).unwrap();
         (comparison.joined, comparison.recorded.matches, comparison.other.matches)
     };
     let second_match = recording.0.iter().rposition(|envelope| {

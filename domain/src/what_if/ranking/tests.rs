@@ -115,9 +115,9 @@ fn serve(recording: &mut Recording, experiments: &Experiments, other: Weights, s
 fn compare(recording: &Recording, weights: Weights, after: Position) -> RankingComparison {
     let mut served = ServedRankings::new(RankingConfiguration { context: ListContext::Feed, weights }, after);
     recording.0.iter().for_each(|envelope| served.apply(envelope));
-    let mut replay = served.replay();
+    let mut replay = served.replay().unwrap();
     recording.0.iter().for_each(|envelope| replay.apply(envelope));
-    replay.finish()
+    replay.finish(|| false)
 }
 
 fn experiments(assignment: &str) -> Experiments {
@@ -150,6 +150,18 @@ fn lists_that_were_never_served_cannot_be_judged() {
         compare(&recording, POPULAR, recording.head()).clicks.cannot_tell,
         Some(CannotTell::SampleSize)
     );
+}
+
+#[test]
+fn range_with_too_many_slots_is_refused() {
+    let mut recording = shop();
+    serve(&mut recording, &Experiments::default(), VISITS, 1);
+    let configuration = RankingConfiguration { context: ListContext::Feed, weights: VISITS };
+    let mut served = ServedRankings::new(configuration, Position::START);
+    served.slots = REPLAYED_MAX - 2;
+    recording.0.iter().for_each(|envelope| served.apply(envelope));
+    assert_eq!(served.lists.len(), 1, "no more lists are kept");
+    assert!(served.replay().unwrap_err().to_string().contains("smaller one"));
 }
 
 #[test]

@@ -200,9 +200,11 @@ impl Question {
                 let recorded_settings = history.settings();
                 let other_settings = changed(&recorded_settings, settings)?;
                 pool::check(&other_settings).map_err(|error| error.to_string())?;
-                let replay = move || history.replay(&other_settings);
+                let cancelled = range.clone();
+                let replay = move || history.replay(&other_settings, || cancelled.is_cancelled());
                 let comparison =
                     tokio::task::spawn_blocking(replay).await.map_err(|error| error.to_string())?;
+                let comparison = comparison.map_err(|error| error.to_string())?;
                 let assumption = of_pool::ASSUMPTION.to_owned();
                 Ok(Answer::Pool(WhatIfPool { assumption, recorded_settings, other_settings, comparison }))
             }
@@ -218,6 +220,7 @@ impl Question {
             }
             Self::Ranking(other) => {
                 let comparison = models.compare_rankings(tenant, *other, range).await;
+                let comparison = comparison.map_err(|error| error.to_string())?;
                 let comparison = comparison.map_err(|error| error.to_string())?;
                 let assumption = of_ranking::ASSUMPTION.to_owned();
                 Ok(Answer::Ranking(WhatIfRanking { assumption, other: *other, comparison }))
@@ -337,7 +340,10 @@ impl WhatIfRuns {
             };
             let answer = tokio::select! {
                 answer = answer => answer,
-                () = api.shutdown.requested() => Err("the server is shutting down".to_owned()),
+                () = api.shutdown.requested() => {
+                    task.range.cancel();
+                    Err("the server is shutting down".to_owned())
+                }
             };
             // A run ends once.
             let _ = task.ended.set((api.clock.now(), answer));
