@@ -202,11 +202,11 @@ fn slots_of(tenant: &Tenant, list: &ShownList) -> Vec<SlotKey> {
 }
 
 impl ExperimentRows {
-    fn slot(&mut self, key: SlotKey) -> Option<&mut Outcomes> {
-        if self.slots.get(&key).is_none() {
+    fn slot(&mut self, key: &SlotKey) -> Option<&mut Outcomes> {
+        if self.slots.get(key).is_none() {
             self.slots.set(key.clone(), Some(Outcomes::default()));
         }
-        self.slots.change(&key)
+        self.slots.change(key)
     }
 
     fn serve(&mut self, key: ListKey, list: ShownList) {
@@ -215,7 +215,7 @@ impl ExperimentRows {
             return;
         }
         for slot in slots_of(&key.0, &list) {
-            if let Some(outcomes) = self.slot(slot) {
+            if let Some(outcomes) = self.slot(&slot) {
                 outcomes.impressions += 1;
                 outcomes.interleaved += u64::from(list.is_interleaved);
             }
@@ -237,18 +237,18 @@ impl ExperimentRows {
         let (after, winner_now) = (item.clone(), list.winner());
         let experiment = list.experiment.clone();
         let of = |variant, slot| (key.0.clone(), experiment.clone(), variant, slot);
-        if let Some(outcomes) = self.slot(of(after.variant.clone(), i64::try_from(slot).unwrap_or(i64::MAX)))
-        {
+        let of_slot = of(after.variant.clone(), i64::try_from(slot).unwrap_or(i64::MAX));
+        if let Some(outcomes) = self.slot(&of_slot) {
             outcomes.clicked += u64::from(after.clicked) - u64::from(before.clicked);
             outcomes.purchased += u64::from(after.purchased) - u64::from(before.purchased);
             outcomes.reward += after.reward - before.reward;
             outcomes.reward_squares += purchases(after.reward).powi(2) - purchases(before.reward).powi(2);
         }
         if winner != winner_now {
-            if let Some(outcomes) = winner.and_then(|winner| self.slot(of(Some(winner), WHOLE_LISTS))) {
+            if let Some(outcomes) = winner.and_then(|winner| self.slot(&of(Some(winner), WHOLE_LISTS))) {
                 outcomes.wins -= 1;
             }
-            if let Some(outcomes) = winner_now.and_then(|winner| self.slot(of(Some(winner), WHOLE_LISTS))) {
+            if let Some(outcomes) = winner_now.and_then(|winner| self.slot(&of(Some(winner), WHOLE_LISTS))) {
                 outcomes.wins += 1;
             }
         }

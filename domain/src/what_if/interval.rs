@@ -55,7 +55,8 @@ pub fn of_ratio(units: &[(f64, f64)]) -> Option<Estimate> {
     Some(Estimate { value, low: bound(t).min(value), high: bound(-t).max(value) })
 }
 
-/// The mean of numbers, given their sum and the sum of their squares, by Student's distribution; none for less than two.
+/// The mean of numbers, given their sum and the sum of their squares, by Student's distribution; none for less than two, and if
+/// they are all the same, which says nothing about how they vary.
 pub fn of_mean(count: u64, sum: f64, squares: f64) -> Option<Estimate> {
     if count < 2 {
         return None;
@@ -63,6 +64,9 @@ pub fn of_mean(count: u64, sum: f64, squares: f64) -> Option<Estimate> {
     let n = count as f64;
     let value = sum / n;
     let variance = (squares - n * value * value).max(0.0) / (n - 1.0);
+    if variance == 0.0 {
+        return None;
+    }
     let half = student(n - 1.0) * (variance / n).sqrt();
     Some(Estimate { value, low: value - half, high: value + half })
 }
@@ -132,12 +136,12 @@ mod tests {
             is_near(of_sums.low, found.low, 1e-9) && is_near(of_sums.high, found.high, 1e-9),
             "{of_sums:?}"
         );
-        assert_eq!(of_mean(1, 1.0, 1.0), None);
+        assert_eq!((of_mean(1, 1.0, 1.0), of_mean(7, 0.0, 0.0)), (None, None));
     }
 
     #[test]
     fn interval_of_rare_rewards_reaches_farther_up_than_down() {
-        let units: Vec<_> = (0..1000).map(|number| (f64::from(u8::from(number % 100 == 0)), 1.0)).collect();
+        let units: Vec<_> = (0..1000).map(|number| (f64::from(u8::from(number % 100 == 7)), 1.0)).collect();
         let found = of_ratio(&units).unwrap();
         assert!(found.high - found.value > 1.3 * (found.value - found.low), "{found:?}");
         assert!(found.low > 0.0, "{found:?}");

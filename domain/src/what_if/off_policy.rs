@@ -17,12 +17,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::interval::{Estimate, of_ratio};
+use super::interval::{Estimate, of_ratio, wilson};
 
 /// The least share of the other ranking's choices that the served lists could have shown.
 pub const COVERAGE_MIN: f64 = 0.95;
 /// The least effective sample size, in slots.
 pub const EFFECTIVE_SAMPLE_SIZE_MIN: f64 = 100.0;
+/// The largest share of one slot in the sum of the squared weights. If it is larger, weights that are rarer still are likely to
+/// be missing, and the intervals would be too narrow.
+pub const LARGEST_SHARE_MAX: f64 = 0.1;
 /// The least number of users.
 pub const USERS_MIN: usize = 30;
 /// The least number of rewarded slots that have a weight.
@@ -71,6 +74,8 @@ pub enum CannotTell {
     Coverage,
     /// Too few slots count, or too few users.
     SampleSize,
+    /// One slot counts too much: the served lists showed some of the other ranking's choices too rarely.
+    Weights,
     /// Too few rewards were observed.
     Rewards,
 }
@@ -81,7 +86,7 @@ pub enum CannotTell {
 pub struct Evaluation {
     pub slots: usize,
     pub users: usize,
-    /// The mean reward of a slot as it was served; null for less than two users.
+    /// The mean reward of a slot as it was served; null without users.
     pub served: Option<Estimate>,
     /// The share of the other ranking's choices that the served lists could have shown: the mean weight of a slot. If it is
     /// less than 0.95, and not by chance, the effect of the others is unknown.
@@ -134,12 +139,14 @@ fn estimates_of(users: &[OfUser]) -> Option<Estimates> {
     })
 }
 
-/// The number of slots with equal weights whose mean varies as much (Kish 1965).
-pub fn effective_sample_size(slots: &[LoggedSlot]) -> f64 {
+/// The number of slots with equal weights whose mean varies as much (Kish 1965), and the largest share of one slot in the sum
+/// of the squared weights.
+fn effective_sample_size(slots: &[LoggedSlot]) -> (f64, f64) {
     let weights = slots.iter().map(LoggedSlot::weight);
+    let largest = weights.clone().fold(0.0, f64::max).powi(2);
     let (sum, squares) =
         weights.fold((0.0, 0.0), |(sum, squares), weight| (sum + weight, squares + weight * weight));
-    if squares > 0.0 { sum * sum / squares } else { 0.0 }
+    if squares > 0.0 { (sum * sum / squares, largest / squares) } else { (0.0, 0.0) }
 }
 
 /// The mean weight, and twice its standard error. The weight of a slot that only one product could get is exact: it varies
@@ -152,11 +159,17 @@ fn coverage(slots: &[LoggedSlot]) -> (f64, f64) {
     (mean, 2.0 * squares.sqrt() / count)
 }
 
+/// The mean reward of a slot as it was served. Without rewards, the interval is that of the share of users with one.
+fn served(users: &[OfUser]) -> Option<Estimate> {
+    let rewarded = users.iter().any(|user| user.rewards != 0.0);
+    if rewarded { ratio(users, |user| (user.rewards, user.slots)) } else { wilson(0, users.len() as u64) }
+}
+
 /// Estimates the mean reward of a slot under the other ranking, if the slots suffice.
 pub fn evaluate(slots: &[LoggedSlot]) -> Evaluation {
     let users = of_users(slots);
     let (coverage, margin) = coverage(slots);
-    let effective_sample_size = effective_sample_size(slots);
+    let (effective_sample_size, largest_share) = effective_sample_size(slots);
     let rewarded = slots.iter().filter(|slot| slot.reward != 0.0 && slot.probability > 0.0).count();
     let cannot_tell = if slots.is_empty() || users.len() < USERS_MIN {
         Some(CannotTell::SampleSize)
@@ -164,6 +177,8 @@ pub fn evaluate(slots: &[LoggedSlot]) -> Evaluation {
         Some(CannotTell::Coverage)
     } else if effective_sample_size < EFFECTIVE_SAMPLE_SIZE_MIN {
         Some(CannotTell::SampleSize)
+    } else if largest_share > LARGEST_SHARE_MAX {
+        Some(CannotTell::Weights)
     } else if rewarded < REWARDED_MIN {
         Some(CannotTell::Rewards)
     } else {
@@ -172,7 +187,7 @@ pub fn evaluate(slots: &[LoggedSlot]) -> Evaluation {
     Evaluation {
         slots: slots.len(),
         users: users.len(),
-        served: ratio(&users, |user| (user.rewards, user.slots)),
+        served: served(&users),
         coverage,
         effective_sample_size,
         estimates: cannot_tell.map_or_else(|| estimates_of(&users), |_| None),

@@ -35,7 +35,7 @@ pub struct SlotResults {
     pub click_rate: Option<Estimate>,
     /// The share of products that were bought (Wilson's interval).
     pub purchase_rate: Option<Estimate>,
-    /// The mean weight of the interactions with a product, in purchases (Student's interval); null below two impressions.
+    /// The mean weight of the interactions with a product, in purchases (Student's interval); null unless it varies.
     pub reward: Option<Estimate>,
 }
 

@@ -11,7 +11,7 @@ use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 use projections::matching_summary::UpTo;
 use projections::what_if::Replayed;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 use web::caller::{Caller, CostlyReads, Role};
 use web::json::{Accepted, Json};
@@ -78,7 +78,8 @@ impl WhatIfRoutes {
     ) -> Result<Accepted<Api<WhatIf>>, Problem> {
         caller.require(Role::Admin)?;
         let NewWhatIf { kind, configuration, from, to } = body.0;
-        let question = run::Question::parse(kind.0, configuration)?;
+        let configuration: Map<String, Value> = configuration.into_iter().collect();
+        let question = run::Question::parse(kind.0, configuration.clone())?;
         let from = self.position(from, "from", Position::START).await?;
         let to = self.position(to, "to", self.api.head()).await?;
         if from > to {
@@ -86,7 +87,13 @@ impl WhatIfRoutes {
         }
         // It counts as a costly read, and does not keep others from theirs.
         drop(budget.turn().await?);
-        let run = self.api.what_ifs.start(&self.api, caller.tenant, question, Replayed::new(from, to))?;
+        let run = self.api.what_ifs.start(
+            &self.api,
+            caller.tenant,
+            question,
+            configuration,
+            Replayed::new(from, to),
+        )?;
         let view = run.view(self.api.clock.now());
         Ok(Accepted::New { location: format!("/internal/what-if/{}", view.id), body: Api(view) })
     }

@@ -70,13 +70,13 @@ fn estimates_are_those_of_the_definitions() {
     assert_eq!(found.snips.value, 2.0 / 2.5);
     // (0.4 + 2 · 0.5 + 0.3 − 0.5 · 0.2) / 2
     assert!((found.doubly_robust.value - 0.8).abs() < 1e-12);
-    assert_eq!(effective_sample_size(&slots), 2.5 * 2.5 / 4.25);
+    assert_eq!(effective_sample_size(&slots), (2.5 * 2.5 / 4.25, 4.0 / 4.25));
 }
 
 #[test]
 fn same_ranking_is_estimated_as_it_was_served() {
     let slots: Vec<_> =
-        (0..400).map(|user| slot(user, f64::from(u8::from(user % 8 == 0)), 1.0, 1.0)).collect();
+        (0..400).map(|user| slot(user, f64::from(u8::from(user.is_multiple_of(8))), 1.0, 1.0)).collect();
     let evaluation = evaluate(&slots);
     let found = evaluation.estimates.unwrap();
     assert_eq!((evaluation.coverage, evaluation.effective_sample_size), (1.0, 400.0));
@@ -86,12 +86,20 @@ fn same_ranking_is_estimated_as_it_was_served() {
 
 #[test]
 fn what_was_never_shown_cannot_be_told() {
-    let shown = |user: u32| if user % 10 == 0 { 0.0 } else { 1.0 };
+    let shown = |user: u32| if user.is_multiple_of(10) { 0.0 } else { 1.0 };
     let slots: Vec<_> = (0..1000).map(|user| slot(user, f64::from(user % 2), 1.0, shown(user))).collect();
     let evaluation = evaluate(&slots);
     assert_eq!(evaluation.cannot_tell, Some(CannotTell::Coverage));
     assert_eq!((evaluation.coverage, evaluation.estimates), (0.9, None));
     assert!(evaluation.served.is_some());
+}
+
+#[test]
+fn rare_choices_of_the_served_ranking_say_nothing() {
+    let propensity = |user: u32| if user == 0 { 0.05 } else { 1.0 };
+    let slots: Vec<_> =
+        (0..1000).map(|user| slot(user, f64::from(user % 2), propensity(user), 1.0)).collect();
+    assert_eq!(evaluate(&slots).cannot_tell, Some(CannotTell::Weights));
 }
 
 #[test]
@@ -105,6 +113,9 @@ fn few_users_few_weights_and_few_rewards_say_nothing() {
             CannotTell::Rewards,
         ),
     ];
+    let unrewarded = evaluate(&(0..1000).map(|number| slot(number, 0.0, 1.0, 1.0)).collect::<Vec<_>>());
+    let served = unrewarded.served.unwrap();
+    assert!(served.low == 0.0 && served.high > 0.003, "{served:?}");
     for (slots, reason) in cases {
         assert_eq!(evaluate(&slots).cannot_tell, Some(reason), "{} slots", slots.len());
     }

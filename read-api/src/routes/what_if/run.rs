@@ -1,6 +1,6 @@
 //! A run: its question, its progress and its result.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use domain::pool;
@@ -23,7 +23,6 @@ use uuid::Uuid;
 use web::problem::Problem;
 
 use crate::ReadApi;
-use crate::errors::RETRY_AFTER;
 
 /// The most runs that are kept.
 const RUNS_MAX: usize = 100;
@@ -142,8 +141,8 @@ fn changed(settings: &PoolSettings, changes: &Map<String, Value>) -> Result<Pool
 impl Question {
     /// # Errors
     /// What is wrong with the configuration.
-    pub(super) fn parse(kind: WhatIfKind, configuration: BTreeMap<String, Value>) -> Result<Self, Problem> {
-        let configuration = Value::Object(configuration.into_iter().collect());
+    pub(super) fn parse(kind: WhatIfKind, configuration: Map<String, Value>) -> Result<Self, Problem> {
+        let configuration = Value::Object(configuration);
         let invalid = |error: &dyn std::fmt::Display| Problem::invalid("configuration", error.to_string());
         match kind {
             WhatIfKind::Pool => {
@@ -179,17 +178,6 @@ impl Question {
             Self::Retry(_) => WhatIfKind::Retry,
             Self::Ranking(_) => WhatIfKind::Ranking,
         }
-    }
-
-    fn configuration(&self) -> Map<String, Value> {
-        let value = match self {
-            Self::Pool { pool_key, settings } => {
-                serde_json::json!({"pool_key": pool_key, "settings": settings})
-            }
-            Self::Retry(policies) => serde_json::json!(policies),
-            Self::Ranking(ranking) => serde_json::json!(ranking),
-        };
-        if let Value::Object(members) = value { members } else { Map::new() }
     }
 
     async fn answer(&self, models: &ReadModels, tenant: &Tenant, range: &Replayed) -> Result<Answer, String> {
@@ -242,6 +230,7 @@ pub(super) struct Run {
     id: Uuid,
     tenant: Tenant,
     question: Question,
+    configuration: Map<String, Value>,
     range: Replayed,
     started_at: Timestamp,
     ended: OnceLock<(Timestamp, Result<Answer, String>)>,
@@ -267,7 +256,7 @@ impl Run {
             id: self.id,
             kind: self.question.kind(),
             status,
-            configuration: self.question.configuration(),
+            configuration: self.configuration.clone(),
             from: self.range.after,
             to: self.range.upto,
             progress: self.progress(now),
@@ -308,21 +297,23 @@ impl WhatIfRuns {
     /// Starts a run.
     ///
     /// # Errors
-    /// 503 while too many are in progress.
+    /// 409 while too many are in progress.
     pub(super) fn start(
         &self,
         api: &Arc<ReadApi>,
         tenant: Tenant,
         question: Question,
+        configuration: Map<String, Value>,
         range: Replayed,
     ) -> Result<Arc<Run>, Problem> {
         let (id, started_at) = (Uuid::now_v7(), api.clock.now());
-        let run = Arc::new(Run { id, tenant, question, range, started_at, ended: OnceLock::new() });
+        let run =
+            Arc::new(Run { id, tenant, question, configuration, range, started_at, ended: OnceLock::new() });
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         if runs.iter().filter(|run| run.ended.get().is_none()).count() >= IN_PROGRESS_MAX {
             let reason =
                 format!("{IN_PROGRESS_MAX} what-if runs are in progress; retry when one of them has ended");
-            return Err(Problem::unavailable(reason, RETRY_AFTER));
+            return Err(Problem::conflict(reason));
         }
         if runs.len() >= RUNS_MAX
             && let Some(oldest) = runs.iter().position(|run| run.ended.get().is_some())
