@@ -72,7 +72,7 @@ fn network(retries: u32, base_seconds: u32) -> RetryPolicies {
 use Ending::{Cancelled, Completes, Fails};
 
 #[test]
-fn policy_with_fewer_retries_loses_completions_and_saves_attempts() {
+fn fewer_retries_lose_completions_and_save_attempts() {
     let recording = record(&[
         vec![Fails(TIMEOUT), Completes],
         vec![Fails(TIMEOUT), Fails(TIMEOUT), Completes],
