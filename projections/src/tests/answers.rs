@@ -103,7 +103,7 @@ async fn only_an_event_that_changes_answers_outdates_them() {
     act(&history, 0, 1, 1).await;
     let ask = async || {
         reach(&models, history.head()).await;
-        models.search().search(&tenant(), searches().remove(0)).await.unwrap();
+        models.search().search(&tenant(), searches().remove(0)).await.unwrap().unwrap();
         models.search().recommend(&tenant(), feed(1), history.clock.now()).await.unwrap().unwrap();
         caches(&models).map(|cache| (cache.hits, cache.misses))
     };
