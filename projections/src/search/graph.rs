@@ -19,11 +19,13 @@ use usearch::ffi::{IndexOptions, MetricKind, ScalarKind};
 pub(crate) const SEARCHES_MAX: usize = 32;
 
 /// The number of links of a vector.
-const CONNECTIVITY: usize = 16;
+const CONNECTIVITY: usize = 32;
 /// The number of near vectors among which the links of a new one are chosen.
 const EXPANSION_ADD: usize = 128;
 /// The number of near vectors that a search keeps: the more, the fewer results it misses.
 const EXPANSION_SEARCH: usize = 256;
+/// The number of vectors that are proposed for each result, as far as a search keeps them anyway.
+const PROPOSED_PER_RESULT: usize = 3;
 
 /// The index refused an operation.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +173,9 @@ impl VectorGraph for Graph {
     /// Nothing if the index refuses the search: then the caller compares all vectors.
     fn nearest(&self, vector: &[f32], count: usize, admits: impl Fn(u32) -> bool) -> Vec<u32> {
         let admits = |key: u64| u32::try_from(key).is_ok_and(&admits);
-        let found = self.read().index.filtered_search(vector, count, admits);
+        // Further ones, because half precision orders near vectors otherwise than full precision does.
+        let wanted = (PROPOSED_PER_RESULT * count).min(EXPANSION_SEARCH).max(count);
+        let found = self.read().index.filtered_search(vector, wanted, admits);
         match found {
             Ok(found) => found.keys.into_iter().filter_map(|key| u32::try_from(key).ok()).collect(),
             Err(error) => {
