@@ -276,7 +276,7 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
         }
         let searched = strategies.iter().filter(|used| **used == Strategy::Search).count();
         assert!(searched * 2 > strategies.len(), "{strategies:?}");
-        assert!(wanted > 60 && same * 100 >= wanted * 99, "{same} of {wanted}");
+        assert!(wanted > 60 && same * 100 >= wanted * 97, "{same} of {wanted}");
         let new = shop.generation.graphs.get(&(tenant(), model())).unwrap();
         assert!(!Arc::ptr_eq(&old, &new) && new.churn().replaced == 0, "{:?}", new.churn());
     })
