@@ -98,6 +98,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_MEDIA", value_name = "FOLDER")]
     pub media: Option<PathBuf>,
 
+    /// The folder of a sentence encoder, whose name is that of its model: `model.onnx` with `tokenizer.json` or `vocab.txt`. Products and queries are compared by its vectors. Without a folder, the built-in encoder `lexical` compares them, which knows no synonyms
+    #[arg(long, env = "MATCHBOOK_TEXT_ENCODER", value_name = "FOLDER")]
+    pub text_encoder: Option<PathBuf>,
+
     /// The address to serve the embedded log on over the EventStoreDB protocol (gRPC); disabled by default
     #[arg(long, env = "MATCHBOOK_ESDB_LISTEN", value_name = "ADDRESS")]
     pub esdb_listen: Option<SocketAddr>,

@@ -9,12 +9,15 @@ pub mod client;
 #[cfg_attr(not(feature = "eventstore"), path = "cluster_absent.rs")]
 pub mod cluster;
 pub mod config;
+mod encoder_component;
 pub mod failure;
 mod jwks;
 mod metrics;
 mod open_files;
 mod open_vault;
 pub mod serve;
+#[cfg_attr(not(feature = "transformer"), path = "text_encoder_absent.rs")]
+mod text_encoder;
 #[cfg_attr(not(feature = "wire"), path = "wire_absent.rs")]
 mod wire;
 mod wiring;

@@ -30,9 +30,11 @@ use web::shutdown::Shutdown;
 use crate::api::{Api, Slowdown};
 use crate::cluster::{self, OpenedCluster};
 use crate::config::{Config, EventLogUrl};
+use crate::encoder_component::encoder_component;
 use crate::failure::{Failure, open_failure};
 use crate::open_files::exhausted;
 use crate::open_vault::open_vault;
+use crate::text_encoder;
 use crate::wire::Wire;
 
 /// The log of this process.
@@ -76,10 +78,12 @@ pub(crate) async fn start(
     let clock = Clock::System;
     let OpenedLog { log, embedded, address, connection, lock } = open_log(config, clock.clone()).await?;
     let vault = open_vault(config, &log).await?;
+    let encoder = text_encoder::load(config).await?;
     let settings = projections::Settings {
         store: config.read_store(),
         read_only: config.read_only,
         answer_cache_bytes: config.answer_cache_bytes,
+        encoder,
     };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await
@@ -96,6 +100,7 @@ pub(crate) async fn start(
     server.components.extend(connection);
     server.components.extend(config.standby.then(|| standby(config.read_only)));
     server.components.extend(wire.as_ref().map(Wire::component));
+    server.components.push(encoder_component(&models));
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(commands.as_ref(), &read);
     Ok((RunningServer { log, embedded, commands, models, wire, _lock: lock }, api))
@@ -403,6 +408,7 @@ fn read_store_failure(error: &projections::OpenError) -> Failure {
         StoreError::Folder { .. } | StoreError::File { .. } | StoreError::Database { .. } => {
             Failure::Disk(message)
         }
+        StoreError::OtherWeights { .. } => Failure::Usage(message),
         StoreError::Thread(_) => Failure::Failed(message),
     }
 }

@@ -5,6 +5,7 @@
 //! rankings, [`fusion`] joins them, and [`page`] cuts them. Products have numbers here, in the order in
 //! which they first came.
 
+pub mod derived_vectors;
 pub mod encoder;
 pub mod exact;
 pub mod filter;

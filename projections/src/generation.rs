@@ -73,6 +73,13 @@ pub enum QueryError {
     /// A row is not what the projection wrote. The read model is rebuilt.
     #[error("a row of the read model {name} is invalid: {reason}; it is being rebuilt")]
     InvalidRow { name: Name, reason: String },
+    /// The server's encoder has not made the vectors of most products yet.
+    #[error(
+        "the products are being encoded by the model `{model}`; retry shortly, or search with the model `lexical`"
+    )]
+    Encoding { model: String },
+    #[error("the text cannot be encoded by the model `{model}`: {reason}; search with the model `lexical`")]
+    Encoder { model: String, reason: String },
     #[error("a query of the read model {name} panicked: {source}; see the server's log for details")]
     Panicked { name: Name, source: tokio::task::JoinError },
 }

@@ -34,6 +34,7 @@ pub mod status;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod text_encoder;
 pub mod user;
 pub mod what_if;
 pub mod worker;
@@ -61,9 +62,11 @@ use feed::Feed;
 use follower::Control;
 use live_thread::LiveThread;
 use search::ProductSearch;
+pub use search::encoding::EncoderStatus;
 use starter::{RunnerHandle, RunnerStarter};
 use status::ProjectionStatus;
 use store::OpenStore;
+pub use text_encoder::TextEncoder;
 
 registry::read_models! {
     // Variant         name                 projection                           queries
@@ -97,6 +100,8 @@ pub struct Settings {
     pub read_only: bool,
     /// The memory for answers to searches and for lists that are kept.
     pub answer_cache_bytes: usize,
+    /// The encoder of texts; only the built-in one if absent.
+    pub encoder: Option<TextEncoder>,
 }
 
 /// Why the read models could not be opened.
@@ -167,7 +172,7 @@ impl ReadModels {
         let store = OpenStore::new(&settings.store);
         let starter = RunnerStarter { store, log, clock, feed, thread, read_only };
         let (queries, mut runners) = starter.start_all().await?;
-        let (search, runner) = starter.start_search(settings.answer_cache_bytes).await?;
+        let (search, runner) = starter.start_search(settings.encoder, settings.answer_cache_bytes).await?;
         runners.insert(Name::Search, runner);
         let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner { log, clock, queries, search, runners, feed, feed_task, read_only })))

@@ -4,6 +4,7 @@
 //! Models with many vectors have a graph in addition ([`graph`]), which [`graph_builder`] builds behind the index.
 
 pub mod answers;
+pub(crate) mod encoding;
 mod graph;
 mod graph_builder;
 mod graph_file;
@@ -11,6 +12,7 @@ mod graphs;
 mod target;
 #[cfg(test)]
 mod tests;
+mod text_vectors;
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -39,10 +41,13 @@ use crate::matching_summary::{ReplayError, UpTo, for_each_event};
 use crate::projection::Name;
 use crate::starter::{RunnerHandle, RunnerStarter};
 use crate::store::OpenStore;
+use crate::text_encoder::TextEncoder;
 use answers::Answers;
+use encoding::{Encoding, EncodingProgress};
 use graph::SEARCHES_MAX;
 use graphs::Graphs;
 use target::IndexTargets;
+use text_vectors::TextVectors;
 
 /// Raised when an index of an earlier build would answer differently.
 const REVISION: u32 = 2;
@@ -71,6 +76,8 @@ struct Generation {
     /// The position up to which every event was applied or changes no fold.
     reached: AtomicU64,
     graphs: Graphs,
+    encoding: Option<Arc<Encoding>>,
+    encoded: EncodingProgress,
     /// Models with more vectors have a graph, and more products are not compared one by one if it can be used.
     exact_max: usize,
 }
@@ -106,7 +113,8 @@ fn is_folded(envelope: &Envelope) -> bool {
 impl Generation {
     fn new(number: u64) -> Self {
         let (folds, graphs) = (RwLock::default(), Graphs::default());
-        Self { number, folds, reached: AtomicU64::new(0), graphs, exact_max: EXACT_MAX }
+        let (encoding, encoded, reached) = (None, EncodingProgress::default(), AtomicU64::new(0));
+        Self { number, folds, reached, graphs, encoding, encoded, exact_max: EXACT_MAX }
     }
 
     /// Applies the next events. Readers never wait for more than a few of them.
@@ -115,7 +123,8 @@ impl Generation {
             let mut folds = self.folds.write().unwrap_or_else(PoisonError::into_inner);
             for envelope in events.iter().map(Borrow::borrow) {
                 let tenant = envelope.metadata.tenant.clone();
-                folds.tenants.entry(tenant).or_default().apply(envelope);
+                let fold = folds.tenants.entry(tenant).or_insert_with(|| self.new_fold());
+                fold.apply(envelope);
                 folds.last_event = Some(EventRef { position: envelope.position, id: envelope.id });
             }
         }
@@ -124,6 +133,11 @@ impl Generation {
         if events.iter().any(is_embedded) {
             self.graphs.wake_builder();
         }
+        self.wake_encoding();
+    }
+
+    fn new_fold(&self) -> ListSources {
+        self.encoding.as_ref().map_or_else(ListSources::default, |encoding| encoding.new_fold())
     }
 
     fn reach(&self, position: Position) {
@@ -156,7 +170,7 @@ impl Generation {
         let position = applied.max(Position(self.reached.load(Ordering::Acquire)));
         match folds.tenants.get(tenant) {
             Some(fold) => read(fold, position),
-            None => read(&ListSources::default(), position),
+            None => read(&self.new_fold(), position),
         }
     }
 
@@ -173,6 +187,7 @@ impl RunnerStarter {
     /// Starts the index in memory, which a server that only reads has as well.
     pub(crate) async fn start_search(
         &self,
+        encoder: Option<TextEncoder>,
         answer_bytes: usize,
     ) -> Result<(ProductSearch, RunnerHandle), OpenError> {
         let slot = Arc::new(IndexSlot::default());
@@ -181,11 +196,17 @@ impl RunnerStarter {
             OpenStore::Folder(folder) if !self.read_only => Some(folder.join("vectors")),
             _ => None,
         };
-        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone(), folder));
+        let encoding = encoder.map(|encoder| {
+            let vectors = folder.as_deref().map(|folder| TextVectors::open(folder, &encoder)).transpose();
+            let vectors = vectors.map_err(|source| OpenError { name: Name::Search, source })?;
+            Ok(Arc::new(Encoding::new(encoder, vectors)))
+        });
+        let encoding = encoding.transpose()?;
+        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone(), folder, encoding.clone()));
         let handle = self.follow(FOLLOWED, REVISION, store, slot.watch()).await?;
         let permits = Arc::new(Semaphore::new(SEARCHES_MAX));
         let answers = Arc::new(Answers::new(answer_bytes));
-        Ok((ProductSearch { slot, log, clock, permits, answers }, handle))
+        Ok((ProductSearch { slot, log, clock, permits, answers, encoding }, handle))
     }
 }
 
@@ -198,6 +219,8 @@ pub struct ProductSearch {
     /// Of the searches of graphs at once: a graph has room for as many.
     permits: Arc<Semaphore>,
     answers: Arc<Answers>,
+    /// The server's encoder of texts, if it has one.
+    encoding: Option<Arc<Encoding>>,
 }
 
 impl ProductSearch {
@@ -205,7 +228,8 @@ impl ProductSearch {
     /// it has no answer. In large catalogues it may miss a few results.
     ///
     /// # Errors
-    /// [`QueryError::Building`] until the index is complete for the first time.
+    /// [`QueryError::Building`] until the index is complete for the first time; [`QueryError::Encoding`] for the model of the
+    /// server's encoder, while many products lack their vectors.
     pub async fn search(
         &self,
         tenant: &Tenant,
@@ -214,6 +238,7 @@ impl ProductSearch {
         if search.model.is_none() {
             return self.search_exactly(tenant, search).await;
         }
+        let search = self.with_vector(tenant, search).await?;
         // The semaphore is never closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let of = tenant.clone();
@@ -238,7 +263,7 @@ impl ProductSearch {
         upto: UpTo,
         now: Option<Timestamp>,
     ) -> Result<Result<(Recommendation, Position, Timestamp), NoList>, ReplayError> {
-        let (fold, upto, at) = self.fold_as_of(tenant, upto, now).await?;
+        let (fold, upto, at) = self.fold_as_of(tenant, ListSources::default(), upto, now).await?;
         let list = tokio::task::spawn_blocking(move || fold.recommend(&request, at)).await?;
         Ok(list.map(|list| (list, upto, at)))
     }
@@ -253,14 +278,21 @@ impl ProductSearch {
         search: Search,
         upto: Position,
     ) -> Result<Result<Answer, Unanswerable>, ReplayError> {
-        let (fold, ..) = self.fold_as_of(tenant, UpTo::Position(upto), None).await?;
-        Ok(tokio::task::spawn_blocking(move || fold.products.search(&search)).await?)
+        let encoding = self.encoding_of(&search);
+        let start = encoding.as_ref().map_or_else(ListSources::default, |encoding| encoding.new_fold());
+        let (fold, ..) = self.fold_as_of(tenant, start, UpTo::Position(upto), None).await?;
+        let answer = tokio::task::spawn_blocking(move || match encoding {
+            Some(encoding) => encoding.answer(fold, search),
+            None => fold.products.search(&search),
+        });
+        Ok(answer.await?)
     }
 
     /// Folds the events of a tenant up to a point, and returns the point with the fold.
     async fn fold_as_of(
         &self,
         tenant: &Tenant,
+        start: ListSources,
         upto: UpTo,
         now: Option<Timestamp>,
     ) -> Result<(ListSources, Position, Timestamp), ReplayError> {
@@ -279,7 +311,7 @@ impl ProductSearch {
             StreamId::users_prefix(tenant),
             StreamId::merchandising(tenant).to_string(),
         ];
-        let (start, of) = ((ListSources::default(), None), tenant.clone());
+        let (start, of) = ((start, None), tenant.clone());
         let folded =
             for_each_event(&self.log, prefixes, Position::START, upto, start, move |state, envelope| {
                 // The prefix of the rules is also that of tenants with a longer name.

@@ -81,6 +81,11 @@ pub enum StoreError {
     File { path: PathBuf, source: SqlError },
     #[error("the database {url} of the read models cannot be used: {source}")]
     Database { url: PostgresUrl, source: SqlError },
+    #[error(
+        "{} has vectors that other weights of the model `{model}` have made: rename the folder of the new weights, whose name is that of \
+         its model, or delete this file, and all vectors are computed again", file.display()
+    )]
+    OtherWeights { model: String, file: PathBuf },
     #[error("the thread of the live read models cannot be started: {0}; raise the limit of threads")]
     Thread(io::Error),
 }
@@ -99,7 +104,7 @@ impl StoreError {
         match self {
             Self::Folder { source, .. } => source.kind() == io::ErrorKind::StorageFull,
             Self::File { source, .. } | Self::Database { source, .. } => matches!(source, SqlError::Full(_)),
-            Self::Thread(_) => false,
+            Self::OtherWeights { .. } | Self::Thread(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@ mod answers;
 mod catalogue;
 mod control;
 mod damage;
+mod encoding;
 mod experiments;
 mod filling;
 pub(crate) mod history;

@@ -29,7 +29,9 @@ pub(crate) fn from_read_error(error: &ReadError) -> Problem {
 /// The response to a failed query of a read model.
 pub(crate) fn from_query_error(error: &QueryError) -> Problem {
     match error {
-        QueryError::Building { .. } => Problem::unavailable(error.to_string(), RETRY_AFTER),
+        QueryError::Building { .. } | QueryError::Encoding { .. } => {
+            Problem::unavailable(error.to_string(), RETRY_AFTER)
+        }
         QueryError::Storage { name, source: SqlError::Unavailable(reason) } => {
             tracing::warn!(projection = %name, %reason, "the database of the read models is unavailable");
             Problem::unavailable("the database is unavailable at present; try again shortly", RETRY_AFTER)
@@ -46,7 +48,9 @@ pub(crate) fn from_query_error(error: &QueryError) -> Problem {
             tracing::warn!(projection = %name, reason, "a query needs disk space");
             Problem::unavailable("the disk of the read models is full; free some space", RETRY_AFTER)
         }
-        QueryError::Storage { .. } | QueryError::Panicked { .. } => Problem::internal(error),
+        QueryError::Storage { .. } | QueryError::Panicked { .. } | QueryError::Encoder { .. } => {
+            Problem::internal(error)
+        }
     }
 }
 

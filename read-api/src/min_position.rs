@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use event_log::EventLog;
-use event_schemas::ids::Position;
+use event_schemas::ids::{Position, Tenant};
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::types::ParseFromParameter;
 use projections::Name;
@@ -54,6 +54,18 @@ impl ReadApi {
         let MinPosition(Some(min)) = min else { return Ok(()) };
         let waited = self.models.wait_for(names, min, WAIT_MAX).await;
         waited.map_err(|behind| Problem::unavailable(behind.to_string(), RETRY_AFTER))
+    }
+
+    /// Waits until the products of a tenant have the vectors of their texts.
+    ///
+    /// # Errors
+    /// 503 with `Retry-After` after two seconds.
+    pub(crate) async fn wait_for_vectors(&self, tenant: &Tenant) -> Result<(), Problem> {
+        if self.models.search().wait_for_vectors(tenant, WAIT_MAX).await {
+            return Ok(());
+        }
+        let detail = "products are being encoded; try again shortly, or search with the model `lexical`";
+        Err(Problem::unavailable(detail, RETRY_AFTER))
     }
 
     /// Like [`Self::wait_for_models`], for reads that use the log instead of a read model that cannot be read.

@@ -6,6 +6,7 @@ mod audit;
 mod by_id;
 mod catalogue;
 mod console;
+mod encoder;
 pub(crate) mod entry_stream;
 pub(crate) mod events;
 mod evidence;

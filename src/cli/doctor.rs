@@ -308,7 +308,9 @@ fn components(status: &Status) -> Vec<Finding> {
         ),
         Access::Keys => ok("access", "callers need credentials"),
     };
-    std::iter::once(access).chain(status.projections.iter().map(read_model)).collect()
+    let encoder = status.components.iter().find(|component| component.name == "text_encoder");
+    let encoder = encoder.map(|component| ok("text encoder", component.detail.clone()));
+    std::iter::once(access).chain(encoder).chain(status.projections.iter().map(read_model)).collect()
 }
 
 fn read_model(projection: &ProjectionStatus) -> Finding {

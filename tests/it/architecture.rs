@@ -43,6 +43,8 @@ const CRATES: &[CrateRules] = &[
             "uuid",
         ]),
     },
+    // It knows no events and no HTTP.
+    CrateRules { folder: "encoder", internal: &[], external: None },
     CrateRules { folder: "event-log", internal: &["event-schemas"], external: None },
     CrateRules { folder: "event-log/embedded", internal: &["event-log", "event-schemas"], external: None },
     CrateRules {

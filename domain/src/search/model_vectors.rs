@@ -107,14 +107,24 @@ impl ModelVectors {
                 self.first.resize(product as usize + 1, None);
             }
             let next = self.first[product as usize].replace(slot);
-            self.products.insert(product);
             self.owners.push(Owner { product, image: image.cloned(), next, change: 0 });
             slot
         });
+        self.products.insert(product);
         let earlier = std::mem::replace(&mut self.owners[slot as usize].change, self.changes);
         self.by_change.remove(&earlier);
         self.by_change.insert(self.changes, slot);
         self.vectors.insert(slot, &vector);
+    }
+
+    /// Removes the vectors of a product, whose slots stay its own.
+    pub(super) fn clear(&mut self, product: u32) {
+        let slots: Vec<u32> = self.slots(product).collect();
+        for slot in slots {
+            self.by_change.remove(&self.owners[slot as usize].change);
+            self.vectors.remove(slot);
+        }
+        self.products.remove(product);
     }
 
     fn slots(&self, product: u32) -> impl Iterator<Item = u32> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use event_schemas::ids::{ModelId, ProductId};
 use event_schemas::product::{ProductDetails, ProductEmbedded, ProductEvent};
 
+use super::derived_vectors::DerivedVectors;
 use super::encoder::{DIMENSION, encode};
 use super::exact::dot;
 use super::filter::{Facets, Filter};
@@ -41,6 +42,8 @@ pub struct ProductIndex {
     products: Vec<Indexed>,
     texts: TextIndexes,
     models: HashMap<ModelId, ModelVectors>,
+    /// Those of the server's own encoder, if it has one.
+    derived: Option<DerivedVectors>,
     /// The active products.
     active: NumberSet,
     /// The price of each product, not a number without one: filters by price read no further memory.
@@ -108,20 +111,15 @@ impl ProductIndex {
         vectors.set(number, embedded.image_id.as_ref(), vector);
     }
 
-    /// The vectors of each model that callers sent.
-    pub fn models(&self) -> &HashMap<ModelId, ModelVectors> {
-        &self.models
-    }
-
     fn upsert(&mut self, id: &ProductId, details: &ProductDetails) {
         let known = self.numbers.get(id).copied();
         let number =
             known.unwrap_or_else(|| u32::try_from(self.products.len()).expect("memory holds fewer products"));
-        let mut is_text_unchanged = false;
+        let (mut is_text_known, mut is_text_unchanged) = (false, false);
         if known.is_some() {
             let was_active = self.active.contains(number);
-            is_text_unchanged =
-                was_active && fields(&self.products[number as usize].details) == fields(details);
+            is_text_known = fields(&self.products[number as usize].details) == fields(details);
+            is_text_unchanged = was_active && is_text_known;
             self.leave_groups(number);
             self.products[number as usize].details = details.clone();
         } else {
@@ -137,10 +135,18 @@ impl ProductIndex {
         }
         if !details.is_active {
             self.texts.remove(number);
+            match &mut self.derived {
+                Some(derived) if is_text_known => derived.settle(number),
+                Some(derived) => derived.set(number, None),
+                None => {}
+            }
             return;
         }
         if !is_text_unchanged {
             self.texts.insert(number, &fields(details));
+            if let Some(derived) = &mut self.derived {
+                derived.change(number);
+            }
         }
         self.active.insert(number);
         for group in groups(details) {
@@ -151,6 +157,9 @@ impl ProductIndex {
     fn leave(&mut self, number: u32) {
         self.leave_groups(number);
         self.texts.remove(number);
+        if let Some(derived) = &mut self.derived {
+            derived.settle(number);
+        }
     }
 
     fn leave_groups(&mut self, number: u32) {
@@ -216,14 +225,15 @@ impl ProductIndex {
         let vectors = search
             .model
             .as_ref()
-            .map(|model| self.models.get(model))
+            .map(|model| self.model_vectors(model))
             .map_or(Ok(None), |vectors| vectors.map(Some).ok_or(Unanswerable::UnknownModel))?;
         let mut candidates = self.candidates(&search.filter);
         let passing = candidates.len();
         let vector = self.asked_vector(search, vectors)?;
         let query = match &search.question {
             Question::Text(text, mode) => Query::Text(text, *mode),
-            Question::Vector(_) | Question::SimilarTo(_) => Query::Vector(&vector),
+            Question::Encoded(text, mode @ (Mode::Hybrid | Mode::Lexical), _) => Query::Text(text, *mode),
+            Question::Encoded(..) | Question::Vector(_) | Question::SimilarTo(_) => Query::Vector(&vector),
         };
         if let Question::SimilarTo(id) = &search.question {
             self.numbers.get(id).map(|number| candidates.remove(*number));
@@ -239,6 +249,7 @@ impl ProductIndex {
         let usable = graph.zip(vectors).filter(|(graph, vectors)| {
             search.min_score.is_none()
                 && !vector.is_empty()
+                && matches!(query, Query::Vector(_))
                 && count <= GRAPH_RESULTS_MAX
                 && vectors.has_at_most_after(graph.contained_changes(), GRAPH_LAG_MAX)
         });
@@ -254,7 +265,7 @@ impl ProductIndex {
             _ => {
                 plan.strategy = if passing == 0 { Strategy::Empty } else { Strategy::ExactScan };
                 let candidates: Vec<u32> = candidates.iter().collect();
-                let results = self.exact_results(search, query, vectors, &candidates, count);
+                let results = self.exact_results(search, (query, &vector), vectors, &candidates, count);
                 let total = results.len();
                 (results, total)
             }
@@ -267,13 +278,13 @@ impl ProductIndex {
             };
             Facets::count(all.iter().map(|number| &self.products[*number as usize].details))
         });
-        let parts = self.parts(search, query, vectors, &page.products);
+        let parts = self.parts(search, (query, &vector), vectors, &page.products);
         let results = page.products.iter().zip(parts);
         let results = results.map(|(product, parts)| self.found(*product, parts)).collect();
         Ok(Answer { results, total: page.total, next: page.next, plan, facets })
     }
 
-    /// The vector that is asked for; empty if words are, or if the product has no vector.
+    /// The vector that is asked for; empty if only words are, or if the product has no vector.
     fn asked_vector<'a>(
         &'a self,
         search: &'a Search,
@@ -282,7 +293,7 @@ impl ProductIndex {
         match &search.question {
             Question::Text(..) if vectors.is_some() => Err(Unanswerable::NoEncoder),
             Question::Text(..) => Ok(Cow::default()),
-            Question::Vector(vector) => {
+            Question::Encoded(_, _, vector) | Question::Vector(vector) => {
                 let expected = vectors.map_or(DIMENSION, ModelVectors::dimension);
                 if vector.len() == expected {
                     Ok(vector.into())
@@ -307,7 +318,7 @@ impl ProductIndex {
     fn exact_results(
         &self,
         search: &Search,
-        query: Query<'_>,
+        (query, vector): (Query<'_>, &[f32]),
         vectors: Option<&ModelVectors>,
         candidates: &[u32],
         count: usize,
@@ -322,7 +333,11 @@ impl ProductIndex {
                 sort_first(&mut results, count, ids);
                 results
             }
-            (query, _) => self.texts.rank(query, candidates, count, ids),
+            (Query::Text(text, mode), Some(vectors)) => {
+                let nearest = vectors.compare(vector, candidates);
+                self.texts.join(text, mode, nearest, candidates, count, ids)
+            }
+            (query, None) => self.texts.rank(query, candidates, count, ids),
         };
         if let Some(min) = search.min_score {
             results.retain(|product| product.score >= min);
@@ -339,7 +354,7 @@ impl ProductIndex {
     fn parts(
         &self,
         search: &Search,
-        query: Query<'_>,
+        (query, vector): (Query<'_>, &[f32]),
         vectors: Option<&ModelVectors>,
         page: &[Scored],
     ) -> Vec<Option<ScoreParts>> {
@@ -351,7 +366,11 @@ impl ProductIndex {
             Query::Text(text, mode) => {
                 let hits =
                     if mode == Mode::Semantic { Vec::new() } else { self.texts.lexical().search(text) };
-                let vector = if mode == Mode::Lexical { None } else { encode(&[Field { text, weight: 1 }]) };
+                let vector = match (mode, vectors) {
+                    (Mode::Lexical, _) => None,
+                    (_, Some(_)) => Some(vector.to_vec()),
+                    (_, None) => encode(&[Field { text, weight: 1 }]),
+                };
                 (hits, vector)
             }
         };
@@ -371,6 +390,7 @@ impl ProductIndex {
     }
 }
 
+mod derived;
 mod lookup;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ use super::ranking::Mode;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Question {
     Text(String, Mode),
+    /// A text, and its vector by the encoder of the search's model.
+    Encoded(String, Mode, Vec<f32>),
     /// A vector of length 1.
     Vector(Vec<f32>),
     /// Products that are similar to this one, which is not among them.

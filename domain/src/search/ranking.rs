@@ -87,14 +87,30 @@ impl TextIndexes {
         count: usize,
         ids: impl Fn(u32, u32) -> Ordering + Copy,
     ) -> Vec<Scored> {
-        let (text, mode) = match query {
-            Query::Text(text, mode) => (text, mode),
+        match query {
+            Query::Text(text, mode) => {
+                let vector = if mode == Mode::Lexical { None } else { encode(&[Field { text, weight: 1 }]) };
+                let nearest = vector.map(|vector| self.vectors.compare(&vector, candidates));
+                self.join(text, mode, nearest.unwrap_or_default(), candidates, count, ids)
+            }
             Query::Vector(vector) => {
                 let mut results = self.vectors.compare(vector, candidates);
                 sort_first(&mut results, count, ids);
-                return results;
+                results
             }
-        };
+        }
+    }
+
+    /// As [`Self::rank`] for a text, with the similarities of the candidates' vectors, of whatever model.
+    pub fn join(
+        &self,
+        text: &str,
+        mode: Mode,
+        mut nearest: Vec<Scored>,
+        candidates: &[u32],
+        count: usize,
+        ids: impl Fn(u32, u32) -> Ordering + Copy,
+    ) -> Vec<Scored> {
         let mut words = Vec::new();
         if mode != Mode::Semantic {
             for hit in self.lexical.search(text) {
@@ -110,8 +126,6 @@ impl TextIndexes {
             sort_first(&mut words, count, ids);
             return words;
         }
-        let vector = encode(&[Field { text, weight: 1 }]);
-        let mut nearest = vector.map_or_else(Vec::new, |vector| self.vectors.compare(&vector, candidates));
         if mode == Mode::Semantic {
             sort_first(&mut nearest, count, ids);
             return nearest;

@@ -254,6 +254,10 @@ impl ProductSearch {
         tenant: &Tenant,
         search: Search,
     ) -> Result<Result<(Answer, Position), Unanswerable>, QueryError> {
+        // The vectors of the server's encoder change without events.
+        if self.encoding_of(&search).is_some() {
+            return self.search_with_all_vectors(tenant, search).await;
+        }
         if !may_come_again(&search) {
             let read = move |fold: &ListSources, position| Ok((fold.products.search(&search)?, position));
             return self.read(tenant, read).await;
@@ -274,7 +278,7 @@ impl ProductSearch {
                 let version = Version { generation: live.number, changes: fold.product_changes() };
                 let found = answer.results.iter().map(|found| &found.details);
                 let query = match &search.question {
-                    Question::Text(text, _) => Some(text.as_str()),
+                    Question::Text(text, _) | Question::Encoded(text, ..) => Some(text.as_str()),
                     Question::Vector(_) | Question::SimilarTo(_) => None,
                 };
                 answers.searches.keep(key, version, &answer, bytes(found), query);

@@ -85,7 +85,8 @@ impl GraphBuilder {
         let built = match self.built.entry(key.clone()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let file = self.folder.as_ref().map(|folder| GraphFile::new(folder, &key.0, &key.1));
+                let folder = self.folder.as_ref().filter(|_| !generation.derives(&key.1));
+                let file = folder.map(|folder| GraphFile::new(folder, &key.0, &key.1));
                 let (graph, saved) = open(generation, key, file.as_ref(), &self.log, &self.runtime)?;
                 let graph = Arc::new(graph);
                 generation.graphs.set(key.clone(), Some(Arc::clone(&graph)));
@@ -108,7 +109,9 @@ impl GraphBuilder {
             generation.graphs.set(key.clone(), Some(Arc::clone(&built.graph)));
             has_advanced = true;
         }
-        if let (false, Some(folder)) = (has_advanced, &self.folder) {
+        // The changes of computed vectors have other numbers after each start.
+        let folder = self.folder.as_ref().filter(|_| !generation.derives(&key.1));
+        if let (false, Some(folder)) = (has_advanced, folder) {
             let file = GraphFile::new(folder, &key.0, &key.1);
             save(generation, key, &file, &self.log, built);
         }
@@ -188,7 +191,7 @@ impl Generation {
     fn models(&self, is_wanted: impl Fn(&ModelVectors) -> bool) -> Vec<ModelKey> {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
         let models = folds.tenants.iter().flat_map(|(tenant, fold)| {
-            fold.products.models().iter().map(move |(model, vectors)| (tenant, model, vectors))
+            fold.products.models().map(move |(model, vectors)| (tenant, model, vectors))
         });
         let key = |(tenant, model, _): (&Tenant, &ModelId, _)| (tenant.clone(), model.clone());
         models.filter(|(_, _, vectors)| is_wanted(vectors)).map(key).collect()
@@ -196,7 +199,7 @@ impl Generation {
 
     fn with_vectors<T>(&self, key: &ModelKey, read: impl FnOnce(&ModelVectors) -> T) -> Option<T> {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
-        folds.tenants.get(&key.0).and_then(|fold| fold.products.models().get(&key.1)).map(read)
+        folds.tenants.get(&key.0).and_then(|fold| fold.products.model_vectors(&key.1)).map(read)
     }
 
     fn dimension(&self, key: &ModelKey) -> usize {

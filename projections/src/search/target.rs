@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::encoding::Encoding;
 use super::{Generation, IndexSlot, REVISION, is_folded};
 use crate::checkpoint::Checkpoint;
 use crate::follower::{FoundTargets, OpenTarget, Target, TargetStore};
@@ -26,12 +27,18 @@ pub(super) struct IndexTargets {
     log: Log,
     /// Where graphs are saved.
     folder: Option<PathBuf>,
+    encoding: Option<Arc<Encoding>>,
     created: AtomicU64,
 }
 
 impl IndexTargets {
-    pub(super) fn new(slot: Arc<IndexSlot>, log: Log, folder: Option<PathBuf>) -> Self {
-        Self { slot, log, folder, created: AtomicU64::new(0) }
+    pub(super) fn new(
+        slot: Arc<IndexSlot>,
+        log: Log,
+        folder: Option<PathBuf>,
+        encoding: Option<Arc<Encoding>>,
+    ) -> Self {
+        Self { slot, log, folder, encoding, created: AtomicU64::new(0) }
     }
 }
 
@@ -42,7 +49,7 @@ impl TargetStore for IndexTargets {
 
     fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
         let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
-        let generation = Arc::new(Generation::new(number));
+        let generation = Arc::new(Generation { encoding: self.encoding.clone(), ..Generation::new(number) });
         let (slot, log) = (Arc::clone(&self.slot), self.log.clone());
         let target = Box::new(IndexTarget { generation, slot, log, folder: self.folder.clone() });
         let checkpoint = Checkpoint::start(REVISION, self.log.identity());
@@ -105,6 +112,7 @@ impl Target for IndexTarget {
         let position = Position(self.generation.reached.load(Ordering::Acquire));
         self.slot.position.send_replace(Some(position));
         self.generation.start_builder(&self.log, self.folder.clone());
+        self.generation.start_encoding();
     }
 
     fn advance(&self, position: Position) {

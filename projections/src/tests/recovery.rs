@@ -342,8 +342,12 @@ async fn error_names_folder_that_cannot_be_created() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let history = History::new();
-    let settings =
-        Settings { store: ReadStore::Folder(file.join("models")), read_only: false, answer_cache_bytes: 0 };
+    let settings = Settings {
+        store: ReadStore::Folder(file.join("models")),
+        read_only: false,
+        answer_cache_bytes: 0,
+        encoder: None,
+    };
     let error = ReadModels::open(settings, history.log(), history.clock.clone()).await.unwrap_err();
     assert!(error.to_string().contains("file/models"), "{error}");
     assert_eq!(history.head(), Position::START);

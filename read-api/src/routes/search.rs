@@ -1,15 +1,15 @@
 //! Search over products.
 
+mod cursor;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cursor::{read_cursor, write_cursor};
 use domain::product::view::ProductView;
 use domain::search::encoder::{MODEL, normalised};
 use domain::search::filter::{Facets, Filter};
-use domain::search::page::Continuation;
 use domain::search::plan::Plan;
 use domain::search::question::{Answer, Found, PageStart, Question, ScoreParts, Search, Unanswerable};
 use domain::search::ranking::Mode;
@@ -24,7 +24,6 @@ use projections::Name;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use uuid::Uuid;
 use web::caller::Caller;
 use web::json::Json;
 use web::paging::LIMIT_DEFAULT;
@@ -73,8 +72,8 @@ struct SearchRequest {
     product_id: Option<LooseTextId<ProductId>>,
     /// How a text is compared. Default: `hybrid`.
     mode: Option<Api<Mode>>,
-    /// The embedding model whose vectors are compared. Default: the built-in one, `lexical`, whose vectors the server makes of
-    /// texts. With another one only products are found that have a vector of it.
+    /// The embedding model whose vectors are compared. Default: that of the server's encoder, if it has one and few products
+    /// are yet to be encoded; otherwise the built-in one, `lexical`. With another one only products are found that have a vector of it.
     model_id: Option<LooseTextId<ModelId>>,
     filters: Option<SearchFilters>,
     /// Default: 50.
@@ -194,27 +193,6 @@ fn question(request: &mut SearchRequest) -> Result<Question, Problem> {
     }
 }
 
-/// What a cursor belongs to: another page of the same search.
-fn cursor_check(search: &Search, continuation: &[u8]) -> [u8; 6] {
-    let of = format!("{:?} {:?} {:?} {:?}", search.question, search.model, search.filter, search.min_score);
-    let hash = Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, of.as_bytes()), continuation);
-    let mut check = [0; 6];
-    check.copy_from_slice(&hash.as_bytes()[..6]);
-    check
-}
-
-fn write_cursor(search: &Search, continuation: &Continuation) -> String {
-    let continuation = continuation.to_bytes();
-    let check = cursor_check(search, &continuation);
-    URL_SAFE_NO_PAD.encode([&check[..], &continuation[..]].concat())
-}
-
-fn read_cursor(search: &Search, cursor: &str) -> Option<Continuation> {
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-    let (check, continuation) = bytes.split_at_checked(6)?;
-    (check == cursor_check(search, continuation)).then(|| Continuation::from_bytes(continuation))?
-}
-
 impl SearchRequest {
     /// The user that the page is recorded for; none if it is not.
     fn recorded_for(&self, caller: &Caller) -> Result<Option<UserId>, Problem> {
@@ -232,8 +210,11 @@ impl SearchRequest {
         user.map_or_else(|| caller.user(), Ok).cloned().map(Some)
     }
 
-    fn search(mut self) -> Result<Search, Problem> {
+    /// The search, and whether it leaves the model to the server, which may have an encoder.
+    fn search(mut self, encoder: Option<ModelId>) -> Result<(Search, bool), Problem> {
         let question = question(&mut self)?;
+        let needs_words_only = matches!(question, Question::Text(_, Mode::Lexical));
+        let mut is_open = self.model_id.is_none() && !needs_words_only;
         let mut search = Search {
             question,
             model: self.model_id.map(|model| model.0).filter(|model| model.as_str() != MODEL),
@@ -249,11 +230,18 @@ impl SearchRequest {
                 return Err(Problem::invalid("offset", "give either an offset or a cursor"));
             }
             let reason = "belongs to another search or is damaged; start again without a cursor";
-            let continuation =
-                read_cursor(&search, &cursor).ok_or_else(|| Problem::invalid("cursor", reason))?;
+            // The model of the first page, which may have been answered before the encoder was used.
+            let mut models = vec![search.model.clone()];
+            models.extend(encoder.filter(|_| is_open).map(Some));
+            is_open = false;
+            let continuation = models.into_iter().find_map(|model| {
+                search.model = model;
+                read_cursor(&search, &cursor)
+            });
+            let continuation = continuation.ok_or_else(|| Problem::invalid("cursor", reason))?;
             search.start = PageStart::After(continuation);
         }
-        Ok(search)
+        Ok((search, is_open))
     }
 }
 
@@ -336,9 +324,9 @@ impl SearchRoutes {
     ) -> Result<Json<Api<SearchAnswer>>, Problem> {
         caller.require(player_roles())?;
         let recorded_for = body.0.recorded_for(&caller)?;
-        let search = body.0.search()?;
-        self.api.wait_for_models(&[Name::Search], min).await?;
-        let mut answers = self.answers(&caller, &trace, vec![(recorded_for, search)]).await?;
+        let (search, is_open) = body.0.search(self.api.models.search().encoder_model())?;
+        let searches = self.settled(&caller, min, vec![(recorded_for, search, is_open)]).await?;
+        let mut answers = self.answers(&caller, &trace, searches).await?;
         let answer = answers.pop().ok_or_else(|| Problem::internal(&"a search without an answer"))?;
         Ok(Json(Api(answer)))
     }
@@ -353,15 +341,42 @@ impl SearchRoutes {
         body: Json<SearchBatch>,
     ) -> Result<Json<Api<SearchAnswers>>, Problem> {
         caller.require(player_roles())?;
-        let searches = body.0.searches.into_iter().map(|one| Ok((one.recorded_for(&caller)?, one.search()?)));
-        let searches = searches.collect::<Result<Vec<_>, Problem>>()?;
-        self.api.wait_for_models(&[Name::Search], min).await?;
+        let read = |one: SearchRequest| {
+            let recorded_for = one.recorded_for(&caller)?;
+            let (search, is_open) = one.search(self.api.models.search().encoder_model())?;
+            Ok((recorded_for, search, is_open))
+        };
+        let searches = body.0.searches.into_iter().map(read).collect::<Result<Vec<_>, Problem>>()?;
+        let searches = self.settled(&caller, min, searches).await?;
         let results = self.answers(&caller, &trace, searches).await?;
         Ok(Json(Api(SearchAnswers { results })))
     }
 }
 
 impl SearchRoutes {
+    /// Waits for the index, and for the vectors that the server's encoder makes of its texts, which searches that leave the
+    /// model open then use.
+    async fn settled(
+        &self,
+        caller: &Caller,
+        min: MinPosition,
+        searches: Vec<(Option<UserId>, Search, bool)>,
+    ) -> Result<Vec<(Option<UserId>, Search)>, Problem> {
+        self.api.wait_for_models(&[Name::Search], min).await?;
+        let index = self.api.models.search();
+        let encoder = index.encoder_model().filter(|_| index.uses_encoder(&caller.tenant));
+        let settle = |(recorded_for, search, is_open): (Option<UserId>, Search, bool)| {
+            let model = if is_open { encoder.clone() } else { search.model };
+            (recorded_for, Search { model, ..search })
+        };
+        let searches: Vec<_> = searches.into_iter().map(settle).collect();
+        let uses_encoder = |search: &Search| encoder.is_some() && search.model == encoder;
+        if min.0.is_some() && searches.iter().any(|(_, search)| uses_encoder(search)) {
+            self.api.wait_for_vectors(&caller.tenant).await?;
+        }
+        Ok(searches)
+    }
+
     /// Answers all searches, or none; only then are the pages recorded.
     async fn answers(
         &self,
@@ -418,7 +433,7 @@ impl SearchRoutes {
         let found = answered.map_err(|reason| from_unanswerable(search, reason))?;
         self.api.slow_queries.record(&caller.tenant, since, self.api.clock.now(), || {
             let text = match &search.question {
-                Question::Text(text, _) => Some(text.as_str()),
+                Question::Text(text, _) | Question::Encoded(text, ..) => Some(text.as_str()),
                 Question::Vector(_) | Question::SimilarTo(_) => None,
             };
             let query = SlowQuery::new(QueryKind::Search, text, search.limit);

@@ -24,7 +24,7 @@ use poem::http::HeaderMap;
 use poem::test::TestClient;
 use poem::{EndpointExt, Route};
 use poem_openapi::OpenApiService;
-use projections::{ReadModels, ReadStore, Settings as ModelSettings};
+use projections::{ReadModels, ReadStore, Settings as ModelSettings, TextEncoder};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -110,6 +110,15 @@ impl ReadApiFixture {
         access: Access,
         components: Vec<Component>,
     ) -> Self {
+        Self::with_encoder(auth, access, components, None).await
+    }
+
+    pub(super) async fn with_encoder(
+        auth: impl FnOnce(&Clock) -> Auth,
+        access: Access,
+        components: Vec<Component>,
+        encoder: Option<TextEncoder>,
+    ) -> Self {
         let clock = Clock::manual(start());
         let memory = MemoryLog::new(clock.clone());
         let log = Log::new(memory.clone());
@@ -118,6 +127,7 @@ impl ReadApiFixture {
             store: ReadStore::Folder(folder.path().to_owned()),
             read_only: false,
             answer_cache_bytes: 1 << 20,
+            encoder,
         };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;

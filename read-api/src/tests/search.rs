@@ -25,12 +25,12 @@ impl ReadApiFixture {
         self.append(stream, &[Event::Product(embedded.into())]).await;
     }
 
-    async fn search(&self, body: Value) -> TestResponse {
+    pub(super) async fn search(&self, body: Value) -> TestResponse {
         self.post_json("/api/v1/search", &body, &[]).await
     }
 }
 
-fn ids(answer: &Value) -> Vec<u64> {
+pub(super) fn ids(answer: &Value) -> Vec<u64> {
     answer["results"].as_array().unwrap().iter().map(|found| found["id"].as_u64().unwrap()).collect()
 }
 

@@ -10,7 +10,7 @@ use super::super::page::Continuation;
 use super::super::plan;
 use super::*;
 
-fn id(number: u32) -> ProductId {
+pub(super) fn id(number: u32) -> ProductId {
     number.to_string().parse().unwrap()
 }
 
@@ -21,16 +21,16 @@ fn details(facts: Value) -> ProductDetails {
     serde_json::from_value(all).unwrap()
 }
 
-fn put(index: &mut ProductIndex, number: u32, facts: Value) {
+pub(super) fn put(index: &mut ProductIndex, number: u32, facts: Value) {
     let event = ProductUpserted { product_id: id(number), details: Box::new(details(facts)) };
     index.apply(&event.into());
 }
 
-fn deactivate(index: &mut ProductIndex, number: u32) {
+pub(super) fn deactivate(index: &mut ProductIndex, number: u32) {
     index.apply(&ProductDeactivated { product_id: id(number) }.into());
 }
 
-fn search(text: &str) -> Search {
+pub(super) fn search(text: &str) -> Search {
     Search {
         question: Question::Text(text.to_owned(), Mode::Hybrid),
         model: None,
@@ -43,7 +43,7 @@ fn search(text: &str) -> Search {
     }
 }
 
-fn ids(answer: &Answer) -> Vec<String> {
+pub(super) fn ids(answer: &Answer) -> Vec<String> {
     answer.results.iter().map(|found| found.product_id.to_string()).collect()
 }
 

@@ -226,7 +226,9 @@ pub(crate) fn computed_search(
     at: Timestamp,
 ) -> ComputedList {
     let (context, query, product_id, mode) = match &search.question {
-        Question::Text(text, mode) => (ListContext::Search, Some(text.clone()), None, Some(*mode)),
+        Question::Text(text, mode) | Question::Encoded(text, mode, _) => {
+            (ListContext::Search, Some(text.clone()), None, Some(*mode))
+        }
         Question::SimilarTo(product) => (ListContext::Similar, None, Some(product.clone()), None),
         Question::Vector(_) => (ListContext::Similar, None, None, None),
     };
