@@ -7,6 +7,7 @@ use encoder::{EncodeError, Encoder, LoadError};
 
 const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nshoe\n##s\n!";
 
+#[cfg(test)]
 fn folder(root: &Path, name: &str, model: &str) -> PathBuf {
     let folder = root.join(name);
     fs::create_dir(&folder).unwrap();
@@ -16,6 +17,7 @@ fn folder(root: &Path, name: &str, model: &str) -> PathBuf {
     folder
 }
 
+#[cfg(test)]
 fn refused(folder: &Path) -> String {
     Encoder::load(folder).unwrap_err().to_string()
 }
