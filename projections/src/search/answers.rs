@@ -2,7 +2,7 @@
 //!
 //! An answer is a function of the request and of events. It is kept with the number of these events, so an event that could
 //! change the answer makes it unreachable at once. Lists also depend on the time: one that is kept names the instant for which it was
-//! computed, and is handed out for a short time only ([decision 0023](../../../docs/decisions/0023-kept-answers.md)).
+//! computed, and is handed out for a short time only ([decision 0021](../../../docs/decisions/0021-kept-answers.md)).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
