@@ -121,6 +121,7 @@ pub mod openapi;
 pub mod paging;
 pub mod path;
 pub mod problem;
+pub mod progress;
 pub mod request;
 pub mod routes;
 pub mod schema;

@@ -30,6 +30,7 @@ use crate::caller::share::Shared;
 use crate::caller::strangers::Strangers;
 use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
+use crate::progress::RequestProgress;
 use crate::request::RequestId;
 use crate::routes::{Route, RouteLimits, Routes};
 use crate::server::ClientSide;
@@ -230,6 +231,8 @@ impl Layers {
         let client = request.data::<ClientSide>().cloned().unwrap_or_default();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let turn = self.turn(&admission).await?;
+        let progress = RequestProgress::default();
+        request.set_data(progress.clone());
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         tokio::pin!(call);
         let mut call = Shared::new(call, admission.share.clone());
@@ -238,7 +241,7 @@ impl Layers {
             Ok(outcome) => outcome,
             // A long poll has no deadline, but its body has.
             Err(_) if deadline.is_none() && body.is_complete() => call.await,
-            Err(_) => return Err(too_late(body.is_complete(), reads).into()),
+            Err(_) => return Err(too_late(body.is_complete(), reads, &progress).into()),
         };
         drop(turn);
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
@@ -251,7 +254,7 @@ impl Layers {
     }
 }
 
-fn too_late(body_arrived: bool, reads: bool) -> Problem {
+fn too_late(body_arrived: bool, reads: bool, progress: &RequestProgress) -> Problem {
     if !body_arrived {
         return Problem::new(Code::RequestTimeout, "the body did not arrive in time; nothing was done");
     }
@@ -259,7 +262,7 @@ fn too_late(body_arrived: bool, reads: bool) -> Problem {
     if reads {
         Problem::unavailable("the request exceeded its deadline; the server is busy", Duration::from_secs(1))
     } else {
-        Problem::outcome_unknown()
+        progress.outcome_unknown()
     }
 }
 

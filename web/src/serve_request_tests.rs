@@ -30,6 +30,17 @@ async fn body_without_memory_is_to_be_sent_again() {
     problem(response, 429).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn batch_past_its_deadline_names_the_recorded_items() {
+    let problem = problem(open().post("/things/batch/hang").send().await, 503).await;
+    let parts = problem["parts"].as_array().unwrap().iter();
+    let parts: Vec<_> = parts.map(|part| (&part["outcome"], &part["items"], &part["position"])).collect();
+    let (recorded, unknown) = (serde_json::json!("recorded"), serde_json::json!("unknown"));
+    let (items, rest) = (serde_json::json!([1]), serde_json::json!([0, 2]));
+    let (position, none) = (serde_json::json!(5), serde_json::Value::Null);
+    assert_eq!(parts, [(&recorded, &items, &position), (&unknown, &rest, &none)]);
+}
+
 #[tokio::test]
 async fn options_lists_the_methods() {
     let response = open().options("/things").send().await;

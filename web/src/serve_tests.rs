@@ -96,7 +96,11 @@ impl Things {
     }
 
     #[oai(path = "/things/:id/hang", method = "post")]
-    async fn hang(&self, _id: Path<String>) -> Result<Json<String>, Problem> {
+    async fn hang(&self, id: Path<String>, progress: RequestProgress) -> Result<Json<String>, Problem> {
+        if *id == "batch" {
+            progress.begin(0..3);
+            progress.recorded(&[1], event_schemas::ids::Position(5));
+        }
         std::future::pending().await
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use web::json::BatchItem;
 use web::problem::{FieldError, Problem};
+use web::progress::RequestProgress;
 
 use super::Catalogue;
 use crate::engine::batch_parts::BatchParts;
@@ -196,6 +197,7 @@ impl Catalogue {
         cause: &Cause,
         items: &CheckedItems,
         parts: Vec<BatchPart<D::Command>>,
+        progress: &RequestProgress,
     ) -> Result<RecordedBatch, Problem>
     where
         D: Decider<Refusal: Refused> + 'static,
@@ -214,13 +216,15 @@ impl Catalogue {
                 earlier_rejected: Some(rejected.unwrap_or_default()),
             });
         }
+        let all = parts.iter().flat_map(|part| part.items.iter().copied());
+        let mut outcome = BatchParts::of_request(progress, all);
         let executing = parts.into_iter().map(|part| async move {
             let executed = streams.execute_part(&part.stream, &part.cause, &part.command).await;
             (part.items, executed)
         });
         let mut executing = stream::iter(executing).buffer_unordered(STREAMS_AT_ONCE);
         let mut position = self.engine.head();
-        let (mut outcome, mut is_first) = (BatchParts::default(), true);
+        let mut is_first = true;
         while let Some((items, executed)) = executing.next().await {
             match executed {
                 Ok(executed) => {

@@ -2,6 +2,7 @@
 
 use event_schemas::ids::Position;
 use web::problem::{Part, Problem};
+use web::progress::RequestProgress;
 
 use super::execute::LoadError;
 use super::problem::most_severe;
@@ -9,6 +10,8 @@ use super::problem::most_severe;
 /// The outcomes of the items of a batch, by their indexes in the body.
 #[derive(Debug, Default)]
 pub(crate) struct BatchParts {
+    /// Where recorded items are noted for the response at the deadline.
+    progress: RequestProgress,
     recorded: Vec<u32>,
     position: Position,
     failed: Vec<(Problem, Vec<u32>)>,
@@ -17,9 +20,17 @@ pub(crate) struct BatchParts {
 }
 
 impl BatchParts {
+    /// Starts a batch of these items.
+    pub(crate) fn of_request(progress: &RequestProgress, items: impl IntoIterator<Item = u32>) -> Self {
+        progress.begin(items);
+        Self { progress: progress.clone(), ..Self::default() }
+    }
+
     /// These items are recorded, and visible from the position.
     pub(crate) fn recorded(&mut self, items: impl IntoIterator<Item = u32>, position: Position) {
+        let first = self.recorded.len();
         self.recorded.extend(items);
+        self.progress.recorded(&self.recorded[first..], position);
         self.position = self.position.max(position);
     }
 
@@ -67,5 +78,23 @@ impl BatchParts {
         }
         parts.iter_mut().for_each(|part| part.items.sort_unstable());
         Some(problem.parts(parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_items_are_noted_for_the_response_at_the_deadline() {
+        let progress = RequestProgress::default();
+        let mut parts = BatchParts::of_request(&progress, 0..4);
+        parts.recorded([2], Position(7));
+        let full = Problem::insufficient_storage("the disk is full");
+        parts.failed(vec![0, 1], full, false, Ok((vec![true, false], Position(9))));
+        let expected = RequestProgress::default();
+        expected.begin(0..4);
+        expected.recorded(&[0, 2], Position(9));
+        assert_eq!(format!("{progress:?}"), format!("{expected:?}"));
     }
 }

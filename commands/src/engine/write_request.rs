@@ -15,6 +15,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use web::caller::{Caller, Role, Roles};
 use web::idempotency::{IdempotencyKey, idempotency, idempotency_of_batch};
 use web::problem::Problem;
+use web::progress::RequestProgress;
 use web::request::TraceParent;
 
 use super::Engine;
@@ -113,6 +114,8 @@ pub(crate) struct WriteRequest<P> {
     pub(crate) caller: Caller,
     /// Whether its body is large, or may be: then the command is too much for a thread of the runtime.
     pub(crate) is_large: bool,
+    /// What of it is recorded so far.
+    pub(crate) progress: RequestProgress,
     trace: TraceParent,
     key: Option<IdempotencyKey>,
     permitted: PhantomData<P>,
@@ -212,6 +215,7 @@ impl<'a, P: Permitted> ApiExtractor<'a> for WriteRequest<P> {
         let key = <KeyHeader as ApiExtractor>::from_request(request, body, options).await?.0;
         let length: Option<u64> = request.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let is_large = length.is_none_or(|length| length > LARGE_BYTES);
-        Ok(Self { caller, is_large, trace, key, permitted })
+        let progress = <RequestProgress as FromRequest>::from_request(request, body).await?;
+        Ok(Self { caller, is_large, progress, trace, key, permitted })
     }
 }

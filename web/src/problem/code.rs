@@ -195,7 +195,7 @@ impl Code {
             Self::OutcomeUnknown => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The outcome is unknown",
-                "The connection to the log broke, or the deadline passed, while the command was being stored.",
+                "The connection to the log broke, or the deadline passed, while the command was being stored. `parts` lists what of a batch is recorded.",
                 "Repeat the request with the same `Idempotency-Key`: it takes effect once, whatever happened before.",
             ),
             Self::InsufficientStorage => info(

@@ -210,7 +210,8 @@ impl EmbeddingCommands {
             BatchPart { stream, cause: cause.clone(), command, items }
         };
         let parts = products.into_iter().map(part).collect();
-        let recorded = catalogue.record_batch(&catalogue.products, &cause, &items, parts).await?;
+        let recorded =
+            catalogue.record_batch(&catalogue.products, &cause, &items, parts, &request.progress).await?;
         Ok(items.outcome(&recorded))
     }
 }

@@ -224,7 +224,7 @@ impl FeedbackCommands {
         let parts: Vec<Result<_, Problem>> =
             stream::iter(parts).buffer_unordered(USERS_AT_ONCE).collect().await;
         let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let recorded = self.0.record_batch(&self.0.users, &cause, &items, parts).await?;
+        let recorded = self.0.record_batch(&self.0.users, &cause, &items, parts, &request.progress).await?;
         Ok(items.outcome(&recorded))
     }
 }

@@ -312,7 +312,8 @@ impl ProductCommands {
             BatchPart { stream, cause: cause.clone(), command, items }
         };
         let parts = products.into_iter().map(part).collect();
-        let recorded = self.0.record_batch(&self.0.products, &cause, &items, parts).await?;
+        let recorded =
+            self.0.record_batch(&self.0.products, &cause, &items, parts, &request.progress).await?;
         Ok(items.outcome(&recorded))
     }
 }

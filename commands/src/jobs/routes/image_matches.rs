@@ -11,14 +11,16 @@ use event_schemas::ids::{FrameId, ImageId, ImageMatchId, JobId, Position, Produc
 use event_schemas::image_match::{IMAGE_MATCH_SHARDS, MatchFound};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
-use futures_util::FutureExt;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use schemars::JsonSchema;
 use serde::Serialize;
 use web::json::{Batch, Json};
 use web::problem::Problem;
+use web::progress::RequestProgress;
 use web::schema::Api;
 use web::tag::Tag;
 use web::value::{ApiTimestamp, LooseTextId, ScoreValue, TextId};
@@ -190,7 +192,8 @@ impl MatchesCommands {
         let (count, now) = (matches.len(), self.0.engine.now());
         let matches = matches.into_iter().enumerate().map(|(index, new)| dated_match(now, index, new));
         let matches = matches.collect::<Result<Vec<_>, _>>()?;
-        let (accepted, position) = self.report_matches(job, job_ref.availability, &cause, matches).await?;
+        let (accepted, position) =
+            self.report_matches(job, job_ref.availability, &cause, matches, &request.progress).await?;
         Ok(Json(Api(MatchesReported {
             accepted: accepted as u64,
             duplicates: count.saturating_sub(accepted) as u64,
@@ -206,6 +209,7 @@ impl MatchesCommands {
         availability: JobAvailability,
         cause: &Cause,
         matches: Vec<DatedMatch>,
+        progress: &RequestProgress,
     ) -> Result<(usize, Option<Position>), Problem> {
         // A key belongs to the batch as a whole, so all shards are checked for it before the first write.
         let (_guard, known) = match cause.idempotency {
@@ -224,7 +228,7 @@ impl MatchesCommands {
             // An empty batch is refused like any other, so that a worker learns that the job has ended.
             return Err(Problem::conflict(Refusal::JobEnded(phase).to_string()));
         }
-        let executed = self.report_shards(job, availability, cause, matches, known).await?;
+        let executed = self.report_shards(job, availability, cause, matches, known, progress).await?;
         let accepted = executed.iter().map(|executed| executed.events).sum();
         let new =
             executed.iter().filter(|executed| executed.events > 0).map(|executed| executed.position).max();
@@ -250,7 +254,9 @@ impl MatchesCommands {
         cause: &Cause,
         matches: Vec<DatedMatch>,
         known: bool,
+        progress: &RequestProgress,
     ) -> Result<Vec<Executed>, Problem> {
+        let count = matches.len();
         let mut shards: BTreeMap<u8, (Vec<u32>, Vec<DatedMatch>)> = BTreeMap::new();
         for (item, dated) in (0..).zip(matches) {
             let (items, matches) = shards.entry(dated.0.match_id.shard()).or_default();
@@ -263,9 +269,10 @@ impl MatchesCommands {
             let command = Command { job: availability, action: Action::Report(matches) };
             (self.report_shard(&stream, cause, &command, known).await, stream, items, ids)
         });
-        let (mut all, mut parts) = (Vec::new(), BatchParts::default());
+        let (mut all, mut parts) = (Vec::new(), BatchParts::of_request(progress, (0..).take(count)));
+        let mut executing: FuturesUnordered<_> = shards.collect();
         // All of them run to their end, also after a failure, so that no append is in progress after the response.
-        for (executed, stream, items, ids) in join_all(shards).await {
+        while let Some((executed, stream, items, ids)) = executing.next().await {
             match executed {
                 Ok(executed) => {
                     parts.recorded(items, executed.position);
