@@ -75,10 +75,6 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// After so many connections the next ones wait for a moment.
-const ACCEPTED_AT_ONCE: u32 = 8;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(1);
-
 /// The length of the listen backlog, unless the system limits it.
 pub const BACKLOG: u32 = 4_096;
 
@@ -116,7 +112,6 @@ async fn accept_loop(
     let (abort, aborted) = shutdown::channel();
     let server = Arc::new(HttpServer { endpoint, bounds, shutdown: shutdown.clone(), aborted });
     let mut pause = PAUSE_MIN;
-    let mut accepted_at_once = 0;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &slots, &connections) => accepted,
@@ -126,12 +121,6 @@ async fn accept_loop(
             Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
                 tokio::spawn(server.clone().serve(stream, remote, slot, connections.add(remote.ip())));
-                accepted_at_once += 1;
-                // Many new connections would otherwise take their time before the requests of open ones.
-                if accepted_at_once == ACCEPTED_AT_ONCE {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    accepted_at_once = 0;
-                }
             }
             Err(error) if is_client_error(&error) => {}
             Err(error) => {
