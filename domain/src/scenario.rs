@@ -36,6 +36,30 @@ pub(crate) fn lease(n: u128) -> LeaseId {
     LeaseId(Uuid::from_u128(n))
 }
 
+/// An event that happened and was recorded at an instant.
+pub(crate) fn envelope(position: u64, stream: StreamId, at: Timestamp, event: impl Into<Event>) -> Envelope {
+    let event = event.into();
+    Envelope {
+        position: Position(position),
+        recorded_at: at,
+        id: EventId(Uuid::from_u128(position.into())),
+        stream,
+        revision: Revision(0),
+        metadata: Metadata {
+            schema_version: event.schema_version(),
+            occurred_at: at,
+            tenant: id("default"),
+            actor: Actor::System(id("test")),
+            correlation_id: CorrelationId(Uuid::nil()),
+            causation_id: Uuid::nil(),
+            subject: None,
+            idempotency: None,
+            traceparent: None,
+        },
+        event,
+    }
+}
+
 /// Parses an id.
 pub(crate) fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
@@ -271,26 +295,9 @@ impl World {
     fn record<E: Into<Event>>(&mut self, stream: &StreamId, new: Vec<Occurred<E>>) -> usize {
         let count = new.len();
         for Occurred { at, event } in new {
-            let event = event.into();
-            self.log.push(Envelope {
-                position: Position(self.position().0 + 1),
-                recorded_at: self.now,
-                stream: stream.clone(),
-                revision: Revision(0),
-                id: EventId(Uuid::nil()),
-                metadata: Metadata {
-                    schema_version: event.schema_version(),
-                    occurred_at: at,
-                    tenant: id("default"),
-                    actor: Actor::Worker(id("w")),
-                    correlation_id: CorrelationId(Uuid::nil()),
-                    causation_id: Uuid::nil(),
-                    subject: None,
-                    idempotency: None,
-                    traceparent: None,
-                },
-                event,
-            });
+            let recorded = envelope(self.position().0 + 1, stream.clone(), self.now, event);
+            let metadata = Metadata { occurred_at: at, actor: Actor::Worker(id("w")), ..recorded.metadata };
+            self.log.push(Envelope { metadata, ..recorded });
         }
         count
     }

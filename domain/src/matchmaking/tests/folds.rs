@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use event_schemas::envelope::{Actor, Envelope, Event, Metadata};
+use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::{AbandonReason, MatchAbandoned, MatchConfirmed, MatchResultReported, Side};
-use event_schemas::ids::{ChallengeId, CorrelationId, GameMatchId, PoolKey, Position, Revision, Tenant};
+use event_schemas::ids::{ChallengeId, GameMatchId, PoolKey, Tenant};
 use event_schemas::player::{
     PlayerQueued, PlayerReleased, PlayerReserved, QueueEntryCancelled, QueueEntryMatched, QueueEntryReleased,
     QueuedPool, ReleaseReason,
@@ -17,7 +17,7 @@ use super::super::pending_work::{Expiring, PendingSagas, UnfinishedSaga};
 use super::super::queues::{Queues, propose};
 use super::super::statistics::{RecentMatches, percentiles};
 use super::*;
-use crate::scenario::id;
+use crate::scenario::{self, id};
 
 pub(super) fn match_id(n: u128) -> GameMatchId {
     GameMatchId(Uuid::from_u128(0xa00 + n))
@@ -29,25 +29,8 @@ pub(super) fn entry_id(n: u128) -> EntryId {
 
 pub(super) fn envelope(stream: StreamId, second: f64, event: impl Into<Event>) -> Envelope {
     let event = event.into();
-    Envelope {
-        position: Position(1),
-        recorded_at: at(second),
-        id: EventId(Uuid::new_v5(&Uuid::nil(), format!("{stream}{second}{event:?}").as_bytes())),
-        stream,
-        revision: Revision(0),
-        metadata: Metadata {
-            schema_version: event.schema_version(),
-            occurred_at: at(second),
-            tenant: id("default"),
-            actor: Actor::System(id("matchmaker")),
-            correlation_id: CorrelationId(Uuid::nil()),
-            causation_id: Uuid::nil(),
-            subject: None,
-            idempotency: None,
-            traceparent: None,
-        },
-        event,
-    }
+    let id = EventId(Uuid::new_v5(&Uuid::nil(), format!("{stream}{second}{event:?}").as_bytes()));
+    Envelope { id, ..scenario::envelope(1, stream, at(second), event) }
 }
 
 pub(super) fn of_player<E: Into<event_schemas::player::PlayerEvent>>(

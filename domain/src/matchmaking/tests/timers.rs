@@ -1,11 +1,11 @@
 //! Tests of many simultaneous deadlines over restarts.
 
 use event_schemas::challenge::{ChallengeCreated, ChallengeExpired, Strength};
-use event_schemas::envelope::{Actor, Envelope, Event, Metadata};
+use event_schemas::envelope::{Envelope, Event};
 use event_schemas::game_match::{
     AbandonReason, MatchConfirmed, MatchExpired, MatchPlayer, MatchProposed, Side,
 };
-use event_schemas::ids::{ChallengeId, CorrelationId, GameMatchId, Position, Revision};
+use event_schemas::ids::{ChallengeId, GameMatchId};
 use event_schemas::player::{
     PlayerQueued, PlayerReleased, QueueEntryExpired, QueueEntryMatched, QueueEntryReleased, QueuedPool,
     ReleaseReason,
@@ -15,7 +15,7 @@ use event_schemas::stream::StreamId;
 
 use super::super::pending_work::{Expiring, PendingSagas};
 use super::*;
-use crate::scenario::id;
+use crate::scenario::{envelope, id};
 
 const TIMERS: u64 = 100_000;
 const RESTARTS: u64 = 4;
@@ -43,33 +43,10 @@ fn timer(n: u64) -> Expiring {
     }
 }
 
-fn recorded(stream: StreamId, at: Timestamp, event: impl Into<Event>) -> Envelope {
-    let event = event.into();
-    Envelope {
-        position: Position(1),
-        recorded_at: at,
-        id: EventId(Uuid::nil()),
-        stream,
-        revision: Revision(0),
-        metadata: Metadata {
-            schema_version: 1,
-            occurred_at: at,
-            tenant: id("default"),
-            actor: Actor::System(id("test")),
-            correlation_id: CorrelationId(Uuid::nil()),
-            causation_id: Uuid::nil(),
-            subject: None,
-            idempotency: None,
-            traceparent: None,
-        },
-        event,
-    }
-}
-
 /// Adds the events that start a deadline.
 fn add_start_events(n: u64, events: &mut Vec<Envelope>) {
     let (at, rating) = (Timestamp::EPOCH, Rating::new(1500).unwrap());
-    let of = |stream: StreamId, event: Event| recorded(stream, at, event);
+    let of = |stream: StreamId, event: Event| envelope(1, stream, at, event);
     match timer(n) {
         Expiring::Entry(subject_id, entry_id) => {
             let stream = StreamId::player(&id("default"), subject_id);
@@ -146,11 +123,11 @@ fn ended(due: Expiring, at: Timestamp) -> Vec<Envelope> {
         Expiring::Entry(subject_id, entry_id) => {
             let stream = StreamId::player(&id("default"), subject_id);
             let expired = QueueEntryExpired { subject_id, entry_id };
-            vec![recorded(stream, at, Event::Player(expired.into()))]
+            vec![envelope(1, stream, at, Event::Player(expired.into()))]
         }
         Expiring::Challenge(challenge) => {
             let expired = Event::Challenge(ChallengeExpired {}.into());
-            vec![recorded(StreamId::challenge(challenge), at, expired)]
+            vec![envelope(1, StreamId::challenge(challenge), at, expired)]
         }
         Expiring::Match(match_id) => {
             let expired = Event::GameMatch(MatchExpired {}.into());
@@ -158,8 +135,8 @@ fn ended(due: Expiring, at: Timestamp) -> Vec<Envelope> {
             let player_released =
                 PlayerReleased { subject_id: IDLE_PLAYER, match_id, reason: ReleaseReason::Expired };
             vec![
-                recorded(StreamId::game_match(match_id), at, expired),
-                recorded(stream, at, Event::Player(player_released.into())),
+                envelope(1, StreamId::game_match(match_id), at, expired),
+                envelope(1, stream, at, Event::Player(player_released.into())),
             ]
         }
     }
