@@ -7,7 +7,6 @@
 pub mod breaker;
 pub mod challenge;
 pub mod decider;
-pub mod decimal;
 pub mod game_match;
 pub mod image_matching;
 pub mod job;

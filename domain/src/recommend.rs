@@ -20,6 +20,7 @@ pub mod sources;
 
 use std::collections::BTreeMap;
 
+use event_schemas::decimal;
 use event_schemas::ids::{ProductId, RuleId, SubjectId, VariantName};
 use event_schemas::loose_id::LooseId;
 use event_schemas::product::ProductDetails;
@@ -27,7 +28,6 @@ use event_schemas::user::{ListContext, ListExperiment, ListWeights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::decimal;
 use crate::search::filter::Filter;
 
 /// The most products of a list.

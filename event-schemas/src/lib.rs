@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod challenge;
 pub mod currency;
+pub mod decimal;
 pub mod envelope;
 pub mod failure;
 pub mod game_match;

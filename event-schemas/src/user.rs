@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::decimal;
 use crate::ids::{
     BrandId, ExperimentName, ListId, MerchantId, ModelId, Position, ProductCategoryId, ProductId, SessionId,
     SubjectId, Tenant, VariantName,
@@ -120,18 +121,18 @@ pub struct ListFilter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListWeights {
     /// The user's interests over all sessions.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", serialize_with = "decimal::serialize")]
     pub long_term: f32,
     /// The user's interests in the current session.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", serialize_with = "decimal::serialize")]
     pub session: f32,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", serialize_with = "decimal::serialize")]
     pub query: f32,
     /// The product that the list is about.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", serialize_with = "decimal::serialize")]
     pub product: f32,
     /// Products that are visited together.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_zero", serialize_with = "decimal::serialize")]
     pub collaborative: f32,
 }
 

@@ -63,12 +63,12 @@ pub enum Unanswerable {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ScoreParts {
     /// The score of the words (BM25); null if it contains none of the query, or words were not compared.
-    #[serde(serialize_with = "crate::decimal::serialize_optional")]
+    #[serde(serialize_with = "event_schemas::decimal::serialize_optional")]
     pub lexical: Option<f32>,
     /// The number of the query's words that it contains, each with at most one edit.
     pub words: u8,
     /// The cosine similarity of its vector with that of the query; null if vectors were not compared.
-    #[serde(serialize_with = "crate::decimal::serialize_optional")]
+    #[serde(serialize_with = "event_schemas::decimal::serialize_optional")]
     pub similarity: Option<f32>,
 }
 

@@ -128,7 +128,7 @@ pub struct SearchResult {
     product: ProductView,
     /// From a text and vectors together, the share of the best possible score; from vectors alone, the cosine similarity; from
     /// words alone, their BM25.
-    #[serde(serialize_with = "domain::decimal::serialize")]
+    #[serde(serialize_with = "event_schemas::decimal::serialize")]
     score: f32,
     /// The parts of the score; null unless they were asked for.
     explanation: Option<ScoreParts>,

@@ -199,7 +199,7 @@ impl From<Answer> for Recomputed {
         let results = answer.results.into_iter().enumerate().map(|(slot, found)| RecommendedProduct {
             product: ProductView::new(&found.product_id, found.details),
             slot,
-            score: domain::decimal::shortest(found.score),
+            score: event_schemas::decimal::shortest(found.score),
             probability: 1.0,
             variant: None,
             reason: "found by the search".to_owned(),

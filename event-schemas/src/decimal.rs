@@ -41,4 +41,10 @@ mod tests {
         assert_eq!(shortest(f32::MAX) as f32, f32::MAX);
         assert!(shortest(f32::NAN).is_nan());
     }
+
+    #[test]
+    fn weights_of_a_served_list_are_shown_as_given() {
+        let weights = crate::user::ListWeights { collaborative: 0.95, ..Default::default() };
+        assert_eq!(serde_json::to_value(weights).unwrap(), serde_json::json!({"collaborative": 0.95}));
+    }
 }
