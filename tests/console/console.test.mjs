@@ -170,6 +170,8 @@ test("the keyboard reaches everything in the order of the page", async (t) => {
   // The focus follows to the opened job.
   await page.waitForFunction(() => document.activeElement.id === "detail-title");
   await page.getByRole("heading", { name: "hedges" }).waitFor();
+  // The commands are offered when the job is loaded, after its title.
+  await page.getByRole("button", { name: "Cancel the job" }).waitFor();
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "Cancel the job");
 });
