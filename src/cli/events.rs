@@ -18,8 +18,8 @@ use clap::{Args, Subcommand};
 use event_schemas::Category;
 use futures_util::StreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use read_api::routes::history::EventDto;
 use read_api::routes::operations::dto::Status;
-use serde_json::Value;
 
 use matchbook::client::{Client, Server};
 use matchbook::failure::{Failure, output_failure};
@@ -126,8 +126,10 @@ impl Tail {
         loop {
             let path = self.selection.query(from, None);
             let ended = copy(&client, &path, |line| {
-                let event: Value = serde_json::from_slice(line).unwrap_or_default();
-                from = event.get("position").and_then(Value::as_u64).unwrap_or(from);
+                let event: EventDto = serde_json::from_slice(line).map_err(|error| {
+                    Failure::Failed(format!("the server sent a line that is no event: {error}"))
+                })?;
+                from = event.position.0;
                 let printed = if json { out.write_all(line) } else { writeln!(out, "{}", readable(&event)) };
                 printed.map_err(|error| output_failure(&error))
             })
@@ -169,26 +171,28 @@ async fn copy(
 }
 
 /// `     42 10:00:00.123456 MatchFound matching-… {"match_id":…}`
-fn readable(event: &Value) -> String {
-    let text = |member: &str| event.get(member).and_then(Value::as_str).unwrap_or_default();
-    let position = event.get("position").and_then(Value::as_u64).unwrap_or_default();
-    let time = text("recorded_at").split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
-    let data = event.get("data").map(Value::to_string).unwrap_or_default();
-    format!("{position:>8} {time} {:<24} {} {data}", text("type"), text("stream"))
+fn readable(event: &EventDto) -> String {
+    let recorded_at = event.recorded_at.to_string();
+    let time = recorded_at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
+    format!("{:>8} {time} {:<24} {} {}", event.position.0, event.event_type, event.stream, event.data)
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
     fn event_is_printed_on_one_line() {
         let event = serde_json::json!({
-            "position": 42, "recorded_at": "2026-11-20T10:00:00.123456Z", "type": "JobCancelled",
-            "stream": "job-1", "data": {"from": "queued"},
+            "id": Uuid::nil(), "type": "JobCancelled", "schema_version": 1, "stream": "job-1", "revision": 3,
+            "position": 42, "occurred_at": "2026-11-20T09:59:00Z", "recorded_at": "2026-11-20T10:00:00.123456Z",
+            "tenant": "default", "actor": "system:test", "correlation_id": Uuid::nil(), "causation_id": Uuid::nil(),
+            "data": {"from": "queued"},
         });
         assert_eq!(
-            readable(&event),
+            readable(&serde_json::from_value(event).unwrap()),
             r#"      42 10:00:00.123456 JobCancelled             job-1 {"from":"queued"}"#
         );
     }

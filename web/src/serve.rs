@@ -26,7 +26,6 @@ use poem::{Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response}
 use tracing::Instrument;
 
 use crate::caller::limits::{Callers, Quotas};
-use crate::caller::share::Shared;
 use crate::caller::strangers::Strangers;
 use crate::caller::{Auth, CallerLimits};
 use crate::problem::{Code, Problem};
@@ -235,7 +234,7 @@ impl Layers {
         request.set_data(progress.clone());
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         tokio::pin!(call);
-        let mut call = Shared::new(call, admission.share.clone());
+        let mut call = admission.share.clone().of(call);
         let deadline = limits.deadline(route_limits);
         let outcome = match tokio::time::timeout(deadline.unwrap_or(limits.deadline), &mut call).await {
             Ok(outcome) => outcome,

@@ -99,6 +99,21 @@ async fn connections_without_a_request_shut_no_client_out() {
     assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
+#[tokio::test(start_paused = true)]
+async fn new_connection_waits_when_all_places_are_taken() {
+    let bounds = Bounds { connections_max: 4, header_timeout: 10 * TIMEOUT, ..Bounds::default() };
+    let running = start(Route::new(), bounds).await;
+    let started = tokio::time::Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..24 {
+        let mut stream = connect(&running).await;
+        stream.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        open.push(stream);
+    }
+    assert!(started.elapsed() >= 20 * REPLACE_PAUSE, "{:?}", started.elapsed());
+}
+
 #[tokio::test]
 async fn request_gets_a_response() {
     let running = start(Route::new(), Bounds::default()).await;

@@ -12,13 +12,14 @@ use poem_openapi::param::Header;
 use poem_openapi::registry::{MetaParamIn, MetaSchemaRef, Registry};
 use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
-use web::caller::{Caller, Role, Roles};
+use web::caller::{Caller, Role, Roles, Share};
 use web::idempotency::{IdempotencyKey, idempotency, idempotency_of_batch};
 use web::problem::Problem;
 use web::progress::RequestProgress;
 use web::request::TraceParent;
 
 use super::Engine;
+use super::execution::Execution;
 
 /// The callers that may use a route.
 pub(crate) trait Permitted: Send + Sync {
@@ -112,8 +113,7 @@ impl<'a, P: Permitted> ApiExtractor<'a> for CallerOf<P> {
 #[derive(Debug)]
 pub(crate) struct WriteRequest<P> {
     pub(crate) caller: Caller,
-    /// Whether its body is large, or may be: then the command is too much for a thread of the runtime.
-    pub(crate) is_large: bool,
+    pub(crate) execution: Execution,
     /// What of it is recorded so far.
     pub(crate) progress: RequestProgress,
     trace: TraceParent,
@@ -216,6 +216,7 @@ impl<'a, P: Permitted> ApiExtractor<'a> for WriteRequest<P> {
         let length: Option<u64> = request.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let is_large = length.is_none_or(|length| length > LARGE_BYTES);
         let progress = <RequestProgress as FromRequest>::from_request(request, body).await?;
-        Ok(Self { caller, is_large, progress, trace, key, permitted })
+        let share = <Share as FromRequest>::from_request(request, body).await?;
+        Ok(Self { caller, execution: Execution { is_large, share }, progress, trace, key, permitted })
     }
 }

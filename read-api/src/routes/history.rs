@@ -11,7 +11,7 @@ use event_schemas::time::Timestamp;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 use web::caller::Caller;
@@ -29,7 +29,7 @@ use crate::job_events::{JobEventReader, JobEventsCursor};
 use crate::min_position::MinPosition;
 
 /// An event with its metadata.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Event")]
 pub struct EventDto {
     pub id: EventId,
@@ -64,7 +64,7 @@ pub struct EventDto {
 }
 
 /// The idempotency key of a command and the hash of its body.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EventIdempotency")]
 pub struct IdempotencyDto {
     pub key: Uuid,

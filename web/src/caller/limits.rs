@@ -269,8 +269,8 @@ impl Callers {
         })
     }
 
-    /// The share of the threads for a request of the caller; none while the caller is alone.
-    pub(crate) fn share(&self, caller: &CallerId) -> Option<Share> {
+    /// The share of the threads for a request of the caller; all of them while the caller is alone.
+    pub(crate) fn share(&self, caller: &CallerId) -> Share {
         let now = Instant::now();
         let is_alone = {
             let mut known = self.known();
@@ -279,7 +279,7 @@ impl Callers {
             }
             known.changed_at.is_none_or(|at| now - at >= ALONE_AFTER)
         };
-        (!is_alone).then(|| self.state(caller).share.clone())
+        if is_alone { Share::default() } else { self.state(caller).share.clone() }
     }
 
     /// The place of one more open stream or long poll of the caller.

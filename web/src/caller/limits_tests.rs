@@ -133,12 +133,12 @@ async fn table_of_callers_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn caller_has_a_share_only_while_others_send_requests() {
     let callers = callers(100, 100, 1);
-    assert!(callers.share(&caller("ann")).is_none());
-    assert!(callers.share(&caller("ann")).is_none());
-    assert!(callers.share(&caller("bob")).is_some());
-    assert!(callers.share(&caller("ann")).is_some());
+    assert!(callers.share(&caller("ann")).is_whole());
+    assert!(callers.share(&caller("ann")).is_whole());
+    assert!(!callers.share(&caller("bob")).is_whole());
+    assert!(!callers.share(&caller("ann")).is_whole());
     tokio::time::advance(ALONE_AFTER).await;
-    assert!(callers.share(&caller("ann")).is_none());
+    assert!(callers.share(&caller("ann")).is_whole());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,38 +9,64 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use poem::{FromRequest, Request, RequestBody};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// The threads of one caller.
+/// The threads of one caller; all, if the caller is alone.
+#[derive(Clone, Debug, Default)]
+pub struct Share(Option<Threads>);
+
 #[derive(Clone, Debug)]
-pub(crate) struct Share(Arc<Semaphore>);
+struct Threads {
+    /// Those that may execute the caller's requests at a time.
+    requests: Arc<Semaphore>,
+    /// Those that may have a large command of the caller to execute.
+    large_commands: Arc<Semaphore>,
+}
 
 impl Share {
     pub(super) fn new(threads: usize) -> Self {
-        Self(Arc::new(Semaphore::new((threads / 2).max(1))))
+        let half = || Arc::new(Semaphore::new((threads / 2).max(1)));
+        Self(Some(Threads { requests: half(), large_commands: half() }))
+    }
+
+    /// Whether the caller is alone.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The request, or a part of it, within this share.
+    pub fn of<F: Future + Unpin>(self, request: F) -> impl Future<Output = F::Output> + Unpin {
+        Shared { request, share: self.0.map(|threads| threads.requests), waiting: None }
+    }
+
+    /// Waits until a thread may execute a large command of the caller.
+    pub async fn large_command(&self) -> Option<OwnedSemaphorePermit> {
+        let threads = self.0.as_ref()?;
+        threads.large_commands.clone().acquire_owned().await.ok()
+    }
+}
+
+impl<'a> FromRequest<'a> for Share {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(request.data::<Self>().cloned().unwrap_or_default())
     }
 }
 
 /// A request that is executed within its caller's share.
-pub(crate) struct Shared<F> {
+struct Shared<F> {
     request: F,
     /// None if the caller is alone.
-    share: Option<Share>,
+    share: Option<Arc<Semaphore>>,
     /// While all threads of the share are in use.
     waiting: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
-}
-
-impl<F> Shared<F> {
-    pub(crate) fn new(request: F, share: Option<Share>) -> Self {
-        Self { request, share, waiting: None }
-    }
 }
 
 impl<F: Future + Unpin> Future for Shared<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(Share(threads)) = &self.share else { return self.request.poll_unpin(context) };
+        let Some(threads) = &self.share else { return self.request.poll_unpin(context) };
         let threads = Arc::clone(threads);
         // It is held until the request waits or ends.
         let _thread = match self.waiting.is_none().then(|| Arc::clone(&threads).try_acquire_owned()) {
@@ -69,6 +95,10 @@ mod tests {
 
     use super::*;
 
+    fn requests(share: &Share) -> Arc<Semaphore> {
+        share.0.clone().unwrap().requests
+    }
+
     fn waits() -> BoxFuture<'static, ()> {
         sleep(Duration::from_secs(1)).boxed()
     }
@@ -77,20 +107,20 @@ mod tests {
     async fn requests_that_wait_occupy_no_thread() {
         let share = Share::new(2);
         let started = Instant::now();
-        join_all((0..100).map(|_| Shared::new(waits(), Some(share.clone())))).await;
+        join_all((0..100).map(|_| share.clone().of(waits()))).await;
         assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[test]
     fn one_request_at_a_time_is_executed_of_a_share_of_one() {
         let share = Share::new(2);
-        let occupied = Arc::clone(&share.0).try_acquire_owned().unwrap();
-        let mut second = Shared::new(futures_util::future::ready(()), Some(share.clone()));
+        let occupied = requests(&share).try_acquire_owned().unwrap();
+        let mut second = share.clone().of(futures_util::future::ready(()));
         assert_eq!(second.poll_unpin(&mut Context::from_waker(std::task::Waker::noop())), Poll::Pending);
-        let mut alone = Shared::new(futures_util::future::ready(()), None);
+        let mut alone = Share::default().of(futures_util::future::ready(()));
         assert_eq!(alone.poll_unpin(&mut Context::from_waker(std::task::Waker::noop())), Poll::Ready(()));
         drop(occupied);
         assert_eq!(second.poll_unpin(&mut Context::from_waker(std::task::Waker::noop())), Poll::Ready(()));
-        assert_eq!(share.0.available_permits(), 1);
+        assert_eq!(requests(&share).available_permits(), 1);
     }
 }

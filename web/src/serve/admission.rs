@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 use super::{Layers, origin};
 use crate::caller::limits::{Callers, CostlyReads, Quotas, Turn};
-use crate::caller::share::Share;
-use crate::caller::{Authentication, Caller, CallerId, Identity, TicketHash, bad_credentials};
+use crate::caller::{Authentication, Caller, CallerId, Identity, Share, TicketHash, bad_credentials};
 use crate::json;
 use crate::problem::Problem;
 use crate::routes::{Route, RouteLimits};
@@ -35,7 +34,7 @@ pub(super) struct Admission {
     /// Whether it is a read that takes a turn but is not costly.
     is_brief: bool,
     /// The share of its caller in the threads that execute requests.
-    pub(super) share: Option<Share>,
+    pub(super) share: Share,
     stream: Option<AdmittedStream>,
     /// The place of a long poll, which holds a connection as a stream does.
     _long_poll: Option<OwnedSemaphorePermit>,
@@ -81,7 +80,7 @@ impl Layers {
                 identity: None,
                 is_costly: false,
                 is_brief: false,
-                share: None,
+                share: Share::default(),
                 stream: None,
                 _long_poll: None,
             });
@@ -93,7 +92,11 @@ impl Layers {
         if !is_unlimited {
             self.callers.count(&identity.caller.id(), is_costly, quotas)?;
         }
-        let share = if is_unlimited { None } else { self.callers.share(&identity.caller.id()) };
+        let share = match is_unlimited {
+            true => Share::default(),
+            false => self.callers.share(&identity.caller.id()),
+        };
+        request.set_data(share.clone());
         // A request that is costly itself has its turn already.
         let budget = (Arc::clone(&self.callers), identity.caller.id(), self.settings.limits.deadline);
         request.set_data(CostlyReads((!is_costly).then_some(budget)));
@@ -123,7 +126,7 @@ impl Layers {
                 self.callers.turn(&identity.caller.id(), self.settings.limits.deadline).await.map(Some)
             }
             Some(identity) if admission.is_brief => {
-                let (caller, is_alone) = (identity.caller.id(), admission.share.is_none());
+                let (caller, is_alone) = (identity.caller.id(), admission.share.is_whole());
                 self.callers.read_turn(&caller, is_alone, self.settings.limits.deadline).await.map(Some)
             }
             _ => Ok(None),

@@ -25,7 +25,6 @@ use web::value::LooseTextId;
 
 use crate::catalogue::Catalogue;
 use crate::catalogue::batches::{BatchOutcome, BatchPart, CheckedItems, hashed};
-use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Services, WriteRequest};
 
@@ -157,15 +156,11 @@ impl EmbeddingCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Services>,
         body: LenientBatch<NewEmbedding, 1_000>,
     ) -> Result<Json<Api<BatchOutcome>>, Problem> {
-        let (commands, is_large) = (self.clone(), request.is_large);
+        let (commands, execution) = (self.clone(), request.execution.clone());
         let embedding = async move { commands.embed_all(&request, body).await }.boxed();
-        // On a task of its own, so that the key stays locked until all vectors are in the log, even if the caller
+        // It ends in any case, so that the key stays locked until all vectors are in the log, even if the caller
         // disconnects.
-        let outcome = if is_large {
-            off_runtime(embedding).await
-        } else {
-            tokio::spawn(embedding).await.map_err(|error| Problem::internal(&error))?
-        };
+        let outcome = execution.run(embedding).await;
         outcome.map(|outcome| Json(Api(outcome)))
     }
 }

@@ -25,7 +25,6 @@ use web::value::{ApiTimestamp, LooseTextId, UuidParam};
 use crate::catalogue::Catalogue;
 use crate::catalogue::batches::{BatchOutcome, BatchPart, CheckedItems, hashed};
 use crate::engine::command_context::occurred_at;
-use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Users, WriteRequest};
 
@@ -178,15 +177,11 @@ impl FeedbackCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: LenientBatch<NewInteraction>,
     ) -> Result<Recorded<Api<BatchOutcome>>, Problem> {
-        let (commands, is_large) = (self.clone(), request.is_large);
+        let (commands, execution) = (self.clone(), request.execution.clone());
         let recording = async move { commands.record_all(&request, body).await }.boxed();
-        // On a task of its own, so that the key stays locked until all interactions are in the log, even if the caller
+        // It ends in any case, so that the key stays locked until all interactions are in the log, even if the caller
         // disconnects.
-        let outcome = if is_large {
-            off_runtime(recording).await
-        } else {
-            tokio::spawn(recording).await.map_err(|error| Problem::internal(&error))?
-        };
+        let outcome = execution.run(recording).await;
         outcome.map(|outcome| Recorded(Api(outcome)))
     }
 }

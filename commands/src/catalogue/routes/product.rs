@@ -25,7 +25,6 @@ use web::value::LooseTextId;
 
 use crate::catalogue::Catalogue;
 use crate::catalogue::batches::{BatchOutcome, BatchPart, CheckedItems, hashed};
-use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Users, WriteRequest};
 
@@ -255,15 +254,11 @@ impl ProductCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: LenientBatch<ProductFacts>,
     ) -> Result<Json<Api<BatchOutcome>>, Problem> {
-        let (commands, is_large) = (self.clone(), request.is_large);
+        let (commands, execution) = (self.clone(), request.execution.clone());
         let upserting = async move { commands.upsert_all(&request, body).await }.boxed();
-        // On a task of its own, so that the key stays locked until all products are in the log, even if the caller
+        // It ends in any case, so that the key stays locked until all products are in the log, even if the caller
         // disconnects.
-        let outcome = if is_large {
-            off_runtime(upserting).await
-        } else {
-            tokio::spawn(upserting).await.map_err(|error| Problem::internal(&error))?
-        };
+        let outcome = execution.run(upserting).await;
         outcome.map(|outcome| Json(Api(outcome)))
     }
 

@@ -98,12 +98,10 @@ impl AnalysisCommands {
             url: body.0.url,
             options: text_of(&body.0.options.unwrap_or_default())?,
         };
-        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
-        // disconnects.
+        // It ends in any case, so that the key stays locked until the job is in the log, even if the caller disconnects.
         let jobs = self.0.clone();
-        let starting =
-            tokio::spawn(async move { analyses::start(&jobs, &cause, &video_id, source).await }.boxed());
-        let (is_new, analysis) = starting.await.map_err(|error| Problem::internal(&error))??;
+        let starting = async move { analyses::start(&jobs, &cause, &video_id, source).await };
+        let (is_new, analysis) = request.execution.run(starting.boxed()).await?;
         let body = AnalysisStarted::from(analysis);
         let (location, body) = (format!("/api/v1/analysis/{}", body.id), Api(body));
         Ok(if is_new { Accepted::New { location, body } } else { Accepted::Existing { location, body } })

@@ -29,7 +29,6 @@ use crate::engine::batch_parts::BatchParts;
 use crate::engine::command_context::occurred_at;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed};
 use crate::engine::idempotency::KeyStatus;
-use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
@@ -120,15 +119,11 @@ impl MatchesCommands {
     ) -> Result<Json<Api<MatchesReported>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let Batch(matches) = body;
-        let (commands, is_large) = (self.clone(), request.is_large);
+        let (commands, execution) = (self.clone(), request.execution.clone());
         let reporting = async move { commands.report_items(&request, job, matches).await }.boxed();
-        // On a task of its own, so that the key stays locked until all shards are in the log, even if the caller
+        // It ends in any case, so that the key stays locked until all shards are in the log, even if the caller
         // disconnects.
-        if is_large {
-            off_runtime(reporting).await
-        } else {
-            tokio::spawn(reporting).await.map_err(|error| Problem::internal(&error))?
-        }
+        execution.run(reporting).await
     }
 
     /// Attach evidence to a match

@@ -114,11 +114,10 @@ impl JobCommands {
         body: Json<CreateJob>,
     ) -> Result<Created<Api<CreatedJob>>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /jobs", &body.0).await?;
-        // On a task of its own, so that the key stays locked until the job is in the log, even if the caller
-        // disconnects.
+        // It ends in any case, so that the key stays locked until the job is in the log, even if the caller disconnects.
         let commands = self.clone();
-        let creating = tokio::spawn(async move { commands.create_job(&cause, body.0).await }.boxed());
-        let job = creating.await.map_err(|error| Problem::internal(&error))??;
+        let creating = async move { commands.create_job(&cause, body.0).await };
+        let job = request.execution.run(creating.boxed()).await?;
         Ok(Created { location: format!("/jobs/{}", job.id), body: Api(job) })
     }
 

@@ -23,7 +23,6 @@ use web::value::{ApiTimestamp, LooseTextId, TextId, UuidParam};
 
 use crate::engine::batch_parts::BatchParts;
 use crate::engine::execute::{CachedStream, ExecuteError, Executed};
-use crate::engine::off_runtime::off_runtime;
 use crate::engine::problem;
 use crate::engine::write_request::{Workers, WriteRequest};
 use crate::jobs::Jobs;
@@ -269,10 +268,10 @@ impl MatchingCommands {
     where
         T: ParseFromJSON + ToJSON + 'static,
     {
-        let (commands, is_large) = (self.clone(), request.is_large);
+        let (commands, execution) = (self.clone(), request.execution.clone());
         let batch =
             async move { commands.execute_items(route, &request, &job_id, items, action).await }.boxed();
-        if is_large { off_runtime(batch).await } else { batch.await }
+        execution.run(batch).await
     }
 
     async fn execute_items<T>(

@@ -153,13 +153,12 @@ impl ChallengeCommands {
         let route = format!("POST {CHALLENGES}/{id}/accept");
         let by = self.0.engine.subject(&request.caller).await?.id;
         let cause = request.cause_about(by, &self.0.engine, &route, &Value::Null).await?;
-        // On a task of its own, so that the game is created, or else the players are released, even if the caller
+        // It ends in any case, so that the game is created, or else the players are released, even if the caller
         // disconnects.
         let (matchmaking, caller) = (self.0.clone(), request.caller);
-        let accepting =
-            tokio::spawn(async move { matchmaking.accept_challenge(&caller, by, &cause, id).await }.boxed());
+        let accepting = async move { matchmaking.accept_challenge(&caller, by, &cause, id).await };
         let AcceptedChallenge { placing, game_id, position } =
-            accepting.await.map_err(|error| Problem::internal(&error))??;
+            request.execution.run(accepting.boxed()).await?;
         Ok(Json(Api(ChallengeAccepted {
             id,
             challenge_id: id,

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 mod socket;
-mod state;
+pub(in crate::wire) mod state;
 
 use super::guard::{MessageBudget, TotalBudget};
 use socket::Socket;

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const PLACE_TIMEOUT: Duration = Duration::from_millis(200);
 /// The pause before another connection is closed for a new one. Clients that connect again at once when they are closed take
 /// little of the processor with it.
-const REPLACE_PAUSE: Duration = Duration::from_millis(1);
+pub(in crate::wire) const REPLACE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The state of one connection.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use super::{ServerFixture, events, settings, soon};
 use crate::wire::Settings;
+use crate::wire::connection::state::REPLACE_PAUSE;
 
 const CONNECTIONS_MAX: usize = 8;
 
@@ -40,6 +41,20 @@ async fn idle_connections_shut_no_client_out() {
     assert!(fixture.server.connections().open() <= CONNECTIONS_MAX);
     // The earliest were closed for the later ones.
     soon(closed(&mut idle[0])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_connection_waits_when_all_slots_are_taken() {
+    let fixture = ServerFixture::with(Settings { connections_max: CONNECTIONS_MAX, ..settings() }).await;
+    let started = tokio::time::Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_MAX + 20 {
+        let mut stream = connect(&fixture, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        // The server's settings.
+        stream.read_u8().await.unwrap();
+        open.push(stream);
+    }
+    assert!(started.elapsed() >= 20 * REPLACE_PAUSE, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
