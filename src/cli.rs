@@ -10,6 +10,7 @@ mod products;
 mod projections;
 #[cfg(feature = "simulation")]
 mod simulate;
+mod subjects;
 mod token;
 mod vault;
 mod what_if;
@@ -76,6 +77,11 @@ enum Command {
         #[command(subcommand)]
         command: vault::Vault,
     },
+    /// Report what a running server knows of a user, and erase a user
+    Subjects {
+        #[command(subcommand)]
+        command: subjects::Subjects,
+    },
     /// List, show, cancel and retry jobs of a running server
     Jobs {
         #[command(subcommand)]
@@ -141,6 +147,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(doctor) => doctor.run(cli.json).await,
         Command::Events { command } => command.run(cli.json).await,
         Command::Vault { command } => command.run(cli.json).await,
+        Command::Subjects { command } => command.run(cli.json).await,
         Command::Jobs { command } => command.run(cli.json).await,
         Command::Workers { command } => command.run(cli.json).await,
         Command::Products { command } => command.run(cli.json).await,

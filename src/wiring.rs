@@ -96,6 +96,9 @@ pub(crate) async fn start(
         commands
     });
     let wire = Wire::start(config, wire_address, embedded.as_ref(), clock.clone()).await?;
+    if commands.is_none() {
+        tokio::spawn(SubjectDirectory::new(vault.clone()).follow_erasures(log.clone()));
+    }
     let mut server = server(config, auth, &clock, commands.as_ref(), address, vault, media);
     server.components.extend(connection);
     server.components.extend(config.standby.then(|| standby(config.read_only)));

@@ -1,6 +1,6 @@
 //! The write side: every change is a command that records events in the log.
 //!
-//! Three systems, [`jobs`], [`matchmaking`] and [`catalogue`], share one [`engine`], and know nothing of each other. A command comes from
+//! Four systems, [`jobs`], [`matchmaking`], [`catalogue`] and [`subjects`], share one [`engine`], and know nothing of each other. A command comes from
 //! a write route or from a background process of a system. Both call [`Streams::execute`](engine::execute::Streams::execute):
 //! load, decide, append. Start reading there, then at [`jobs::scheduler`], which assigns work to workers.
 //!
@@ -14,6 +14,7 @@ pub mod matchmaking;
 mod processes;
 #[cfg(test)]
 mod soak;
+pub mod subjects;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +44,7 @@ use matchmaking::game_service::{GameBackend, GameServiceClient};
 use matchmaking::live_game::LiveGame;
 use matchmaking::rating_service::RatingService;
 use matchmaking::ratings::Ratings;
+use subjects::Subjects;
 
 /// The time for the snapshots at the end.
 const SNAPSHOTS_WITHIN: Duration = Duration::from_secs(10);
@@ -84,7 +86,8 @@ pub struct ExternalServices {
 }
 
 /// The write routes of all systems, for one OpenAPI document together with the read routes.
-pub type Routes = (jobs::routes::Routes, matchmaking::routes::Routes, catalogue::routes::Routes);
+pub type Routes =
+    (jobs::routes::Routes, matchmaking::routes::Routes, catalogue::routes::Routes, subjects::routes::Routes);
 
 /// The paths with limits of their own, because they accept batches or wait.
 pub fn route_limits() -> impl Iterator<Item = (&'static str, RouteLimits)> {
@@ -97,6 +100,7 @@ pub struct Commands {
     jobs: Arc<Jobs>,
     matchmaking: Arc<Matchmaking>,
     catalogue: Arc<Catalogue>,
+    subjects: Arc<Subjects>,
     run_matchmaker: bool,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -122,6 +126,7 @@ impl Commands {
         Self {
             jobs: Arc::new(Jobs::new(engine.clone(), settings.leases, settings.analyses_max)),
             catalogue: Arc::new(Catalogue::new(engine.clone())),
+            subjects: Arc::new(Subjects::new(engine.clone())),
             matchmaking: Arc::new(Matchmaking::new(engine, game_service, ratings)),
             run_matchmaker: settings.run_matchmaker,
             tasks: Arc::default(),
@@ -134,6 +139,7 @@ impl Commands {
     pub fn start(&self) {
         let mut running = self.tasks();
         running.extend(processes::of_jobs(&self.jobs).map(tokio::spawn));
+        running.push(tokio::spawn(processes::of_subjects(&self.subjects)));
         if self.run_matchmaker {
             running.extend(processes::of_matchmaking(&self.matchmaking).map(tokio::spawn));
         }
@@ -212,6 +218,7 @@ impl Commands {
             jobs::routes::routes(&self.jobs),
             matchmaking::routes::routes(&self.matchmaking),
             catalogue::routes::routes(&self.catalogue),
+            subjects::routes::routes(&self.subjects),
         )
     }
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::jobs::processes::{lease_expiry, retry, worker_timeout};
 use crate::jobs::{Jobs, scheduler};
 use crate::matchmaking::{Matchmaking, expiry, matchmaker, reconciler};
+use crate::subjects::{Subjects, erasure};
 
 /// A process, which runs until the server shuts down or the log cannot be read any more.
 type Process = BoxFuture<'static, ()>;
@@ -20,6 +21,11 @@ pub(crate) fn of_jobs(jobs: &Arc<Jobs>) -> [Process; 4] {
         worker_timeout::run(jobs.clone()).boxed(),
         retry::run(jobs.clone()).boxed(),
     ]
+}
+
+/// The completion of erasures.
+pub(crate) fn of_subjects(subjects: &Arc<Subjects>) -> Process {
+    erasure::run(subjects.clone()).boxed()
 }
 
 /// The matchmaker, which reads the log for all of them, the reconciler, and the expiry.

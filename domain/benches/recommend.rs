@@ -10,7 +10,9 @@ use domain::search::filter::Filter;
 use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::product::{ProductEvent, ProductUpserted};
 use event_schemas::time::Timestamp;
-use event_schemas::user::{InteractionRecorded, InteractionType, ListContext, UserEvent};
+use event_schemas::user::{
+    InteractionRecorded, InteractionType, ListContext, SubjectKeyDestroyed, UserEvent,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -140,7 +142,8 @@ fn main() {
     });
     let start = Instant::now();
     for number in 0..20 {
-        sources.forget(user(number));
+        let erased = SubjectKeyDestroyed { subject_id: user(number) };
+        sources.apply_user(&erased.into(), Timestamp::EPOCH);
     }
     println!("forgetting a user: {:.1?}", start.elapsed() / 20);
 }

@@ -1,5 +1,5 @@
 //! A user's interactions with products, and the lists that were served to the user. They are facts that commute, so all
-//! of them are recorded.
+//! of them are recorded, until the user is erased.
 
 pub mod profile;
 
@@ -7,7 +7,8 @@ use event_schemas::ids::{ListId, Position, SubjectId};
 use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{
-    InteractionRecorded, ListContext, ListExperiment, ListParameters, ListServed, ServedItem, UserEvent,
+    InteractionRecorded, ListContext, ListExperiment, ListParameters, ListServed, ServedItem,
+    SubjectKeyDestroyed, UserEvent,
 };
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
@@ -17,6 +18,14 @@ use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 pub enum Command {
     Interactions(Vec<(InteractionRecorded, Timestamp)>),
     Lists(Vec<(ListServed, Timestamp)>),
+    /// Destroys the key and the user id of this subject, at this instant.
+    Erase(SubjectId, Timestamp),
+}
+
+/// Whether the user was erased, after which nothing is recorded of the subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    is_erased: bool,
 }
 
 /// A list as it was computed, before it has an id and its query is sealed.
@@ -49,13 +58,17 @@ impl ComputedList {
     }
 }
 
-/// No command is refused: a user may do anything with a product, any number of times, and what was shown is a fact.
+/// The reason why nothing is recorded of a user. Otherwise a user may do anything with a product, any number of times, and
+/// what was shown is a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {}
+pub enum Refusal {
+    #[error("the user has just been erased; send it again, and it begins a new history")]
+    Erased,
+}
 
 impl Refused for Refusal {
     fn kind(&self) -> RefusalKind {
-        match *self {}
+        RefusalKind::Conflict
     }
 }
 
@@ -64,25 +77,34 @@ impl Refused for Refusal {
 pub enum UserDecider {}
 
 impl Decider for UserDecider {
-    /// No decision depends on earlier interactions.
-    type State = ();
+    type State = State;
     type Command = Command;
     type Event = UserEvent;
     type Refusal = Refusal;
 
-    fn decide(command: &Command, (): &()) -> Result<Vec<Occurred<UserEvent>>, Refusal> {
+    fn decide(command: &Command, state: &State) -> Result<Vec<Occurred<UserEvent>>, Refusal> {
         fn occurred<E: Clone + Into<UserEvent>>((event, at): &(E, Timestamp)) -> Occurred<UserEvent> {
             Occurred { at: *at, event: event.clone().into() }
         }
-        Ok(match command {
-            Command::Interactions(interactions) => interactions.iter().map(occurred).collect(),
-            Command::Lists(lists) => lists.iter().map(occurred).collect(),
-        })
+        match command {
+            Command::Erase(..) if state.is_erased => Ok(Vec::new()),
+            _ if state.is_erased => Err(Refusal::Erased),
+            Command::Interactions(interactions) => Ok(interactions.iter().map(occurred).collect()),
+            Command::Lists(lists) => Ok(lists.iter().map(occurred).collect()),
+            Command::Erase(subject_id, at) => {
+                Ok(vec![occurred(&(SubjectKeyDestroyed { subject_id: *subject_id }, *at))])
+            }
+        }
     }
 
-    fn evolve((): (), _event: &UserEvent, _occurred_at: Timestamp) {}
+    fn evolve(state: State, event: &UserEvent, _occurred_at: Timestamp) -> State {
+        match event {
+            UserEvent::InteractionRecorded(_) | UserEvent::ListServed(_) => state,
+            UserEvent::SubjectKeyDestroyed(_) => State { is_erased: true },
+        }
+    }
 
-    fn heap_bytes((): &(), _event_bytes: usize) -> usize {
+    fn heap_bytes(_: &State, _event_bytes: usize) -> usize {
         0
     }
 }
@@ -113,6 +135,18 @@ mod tests {
         let event: UserEvent = served.into();
         for given in [Vec::new(), vec![event.clone()]] {
             assert_eq!(decided::<UserDecider>(&given, &command), Ok(vec![event.clone()]));
+        }
+    }
+
+    #[test]
+    fn erased_user_is_erased_once_and_nothing_follows() {
+        let subject = SubjectId(Uuid::from_u128(1));
+        let erased: UserEvent = SubjectKeyDestroyed { subject_id: subject }.into();
+        let erase = Command::Erase(subject, at(2.0));
+        assert_eq!(decided::<UserDecider>(&[], &erase), Ok(vec![erased.clone()]));
+        assert_eq!(decided::<UserDecider>(&[erased.clone()], &erase), Ok(Vec::new()));
+        for late in [Command::Interactions(Vec::new()), Command::Lists(Vec::new())] {
+            assert_eq!(decided::<UserDecider>(&[erased.clone()], &late), Err(Refusal::Erased));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `user-<tenant>.<subject>`: the interactions of a user with products, and the lists of products that were served to the
-//! user.
+//! `user-<tenant>.<subject>`: the interactions of a user with products, the lists of products that were served to the
+//! user, and the erasure of the user.
 //!
 //! These types and names are the stored form: add optional fields, never change or remove one.
 
@@ -242,6 +242,13 @@ pub struct ListServed {
     pub experiment: Option<Box<ListExperiment>>,
 }
 
+/// The person was erased: their key and their user id in the vault are destroyed, and every fold forgets what they did.
+/// The last event of its stream; if the user returns, it is as a new subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubjectKeyDestroyed {
+    pub subject_id: SubjectId,
+}
+
 impl StreamId {
     pub fn user(tenant: &Tenant, subject: SubjectId) -> Self {
         Self::of_tenant(Category::User, tenant, &subject.to_string())
@@ -258,5 +265,6 @@ events! {
     UserEvent {
         InteractionRecorded = 1,
         ListServed = 1,
+        SubjectKeyDestroyed = 1,
     }
 }

@@ -20,17 +20,20 @@ use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 pub(crate) const UPSERT_LIST: &str = "INSERT INTO experiment_lists (tenant, list_id, view) VALUES ($1, $2, $3) \
      ON CONFLICT (tenant, list_id) DO UPDATE SET view = excluded.view";
 pub(crate) const ONE_LIST: &str = "SELECT view FROM experiment_lists WHERE tenant = $1 AND list_id = $2";
+pub(crate) const DELETE_LIST: &str = "DELETE FROM experiment_lists WHERE tenant = $1 AND list_id = $2";
 pub(crate) const UPSERT_SLOT: &str = "INSERT INTO experiment_slots (tenant, experiment, variant, slot, view) \
      VALUES ($1, $2, $3, $4, $5) \
      ON CONFLICT (tenant, experiment, variant, slot) DO UPDATE SET view = excluded.view";
 pub(crate) const ONE_SLOT: &str = "SELECT view FROM experiment_slots \
+     WHERE tenant = $1 AND experiment = $2 AND variant = $3 AND slot = $4";
+pub(crate) const DELETE_SLOT: &str = "DELETE FROM experiment_slots \
      WHERE tenant = $1 AND experiment = $2 AND variant = $3 AND slot = $4";
 pub(crate) const SLOTS: &str = "SELECT variant, slot, view FROM experiment_slots \
      WHERE tenant = $1 AND experiment = $2 ORDER BY variant, slot";
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT_LIST, ONE_LIST, UPSERT_SLOT, ONE_SLOT, SLOTS].map(str::to_owned).into()
+    [UPSERT_LIST, DELETE_LIST, ONE_LIST, UPSERT_SLOT, DELETE_SLOT, ONE_SLOT, SLOTS].map(str::to_owned).into()
 }
 
 /// The slot of the sums over whole lists.
@@ -129,7 +132,11 @@ impl Table for Lists {
     }
 
     fn write((tenant, list): &ListKey, value: Option<&ShownList>) -> Option<Statement> {
-        Some(Statement::new(UPSERT_LIST).bind(tenant.as_str()).bind(list.0).bind(to_json(value?)))
+        let key = |sql| Statement::new(sql).bind(tenant.as_str()).bind(list.0);
+        Some(match value {
+            Some(value) => key(UPSERT_LIST).bind(to_json(value)),
+            None => key(DELETE_LIST),
+        })
     }
 }
 
@@ -161,8 +168,14 @@ impl Table for Slots {
         (tenant, experiment, variant, slot): &SlotKey,
         outcomes: Option<&Outcomes>,
     ) -> Option<Statement> {
-        let statement = Statement::new(UPSERT_SLOT).bind(tenant.as_str()).bind(experiment.as_str());
-        Some(statement.bind(text(variant.as_ref())).bind(*slot).bind(to_json(outcomes?)))
+        let key = |sql| {
+            let statement = Statement::new(sql).bind(tenant.as_str()).bind(experiment.as_str());
+            statement.bind(text(variant.as_ref())).bind(*slot)
+        };
+        Some(match outcomes {
+            Some(outcomes) => key(UPSERT_SLOT).bind(to_json(outcomes)),
+            None => key(DELETE_SLOT),
+        })
     }
 }
 
@@ -184,6 +197,7 @@ fn fact(envelope: &Envelope) -> Option<(ListKey, Fact<'_>)> {
     let (list, fact) = match event {
         UserEvent::ListServed(list) => (list.list_id, Fact::Served(ShownList::new(list)?)),
         UserEvent::InteractionRecorded(interaction) => (interaction.list_id?, Fact::Interaction(interaction)),
+        UserEvent::SubjectKeyDestroyed(_) => return None,
     };
     Some(((envelope.metadata.tenant.clone(), list), fact))
 }
@@ -221,6 +235,37 @@ impl ExperimentRows {
             }
         }
         self.lists.set(key, Some(list));
+    }
+
+    /// Subtracts a list of an erased user, and what the user did with it.
+    fn forget_list(&mut self, key: ListKey) {
+        let Some(list) = self.lists.get(&key).cloned() else { return };
+        let of = |variant, slot| (key.0.clone(), list.experiment.clone(), variant, slot);
+        for slot in slots_of(&key.0, &list) {
+            if let Some(outcomes) = self.slots.change(&slot) {
+                outcomes.impressions -= 1;
+                outcomes.interleaved -= u64::from(list.is_interleaved);
+            }
+        }
+        for (slot, item) in (0..).zip(&list.items) {
+            if let Some(outcomes) = self.slots.change(&of(item.variant.clone(), slot)) {
+                outcomes.clicked -= u64::from(item.clicked);
+                outcomes.purchased -= u64::from(item.purchased);
+                outcomes.reward -= item.reward;
+                outcomes.reward_squares -= purchases(item.reward).powi(2);
+            }
+        }
+        if let Some(winner) = list.winner()
+            && let Some(outcomes) = self.slots.change(&of(Some(winner), WHOLE_LISTS))
+        {
+            outcomes.wins -= 1;
+        }
+        for slot in slots_of(&key.0, &list) {
+            if self.slots.get(&slot).is_some_and(|outcomes| outcomes.impressions == 0) {
+                self.slots.set(slot, None);
+            }
+        }
+        self.lists.set(key, None);
     }
 
     fn interact(&mut self, key: &ListKey, interaction: &InteractionRecorded) {
@@ -282,6 +327,22 @@ impl RowModel for ExperimentRows {
                 Fact::Interaction(interaction) => self.interact(&key, interaction),
             }
         }
+        Ok(())
+    }
+
+    async fn forget(&mut self, db: &Db, _: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        let lists: Vec<ListKey> = earlier
+            .iter()
+            .filter_map(|envelope| match fact(envelope)? {
+                (key, Fact::Served(_)) => Some(key),
+                (_, Fact::Interaction(_)) => None,
+            })
+            .collect();
+        self.lists.load(db, lists.iter().cloned()).await?;
+        let stored = lists.iter().filter_map(|key| Some((&key.0, self.lists.get(key)?)));
+        let slots: Vec<_> = stored.flat_map(|(tenant, list)| slots_of(tenant, list)).collect();
+        self.slots.load(db, slots).await?;
+        lists.into_iter().for_each(|list| self.forget_list(list));
         Ok(())
     }
 

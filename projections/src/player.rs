@@ -1,4 +1,4 @@
-//! `players`: the rating of each player in each pool, and the players that they block.
+//! `players`: the rating of each player in each pool, and the players that they block. Both end when the player is erased.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{PoolKey, Position, SubjectId, Tenant};
 use event_schemas::player::{PlayerEvent, PlayerRated};
 use event_schemas::rating::Skill;
-use event_schemas::stream::Category;
+use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -22,6 +22,7 @@ pub(crate) const UPSERT: &str = "INSERT INTO ratings (tenant, subject_id, pool_k
      VALUES ($1, $2, $3, $4, $5) \
      ON CONFLICT (tenant, subject_id, pool_key) DO UPDATE SET view = excluded.view, \
      position = excluded.position";
+pub(crate) const DELETE: &str = "DELETE FROM ratings WHERE tenant = $1 AND subject_id = $2 AND pool_key = $3";
 pub(crate) const ONE: &str =
     "SELECT view FROM ratings WHERE tenant = $1 AND subject_id = $2 AND pool_key = $3";
 pub(crate) const RATINGS: &str = "SELECT view FROM ratings WHERE tenant = $1 AND subject_id = $2 \
@@ -35,7 +36,7 @@ pub(crate) const BLOCKS: &str = "SELECT blocked, blocked_at FROM blocks WHERE te
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, ONE, RATINGS, BLOCK, UNBLOCK, BLOCKS].map(str::to_owned).into()
+    [UPSERT, DELETE, ONE, RATINGS, BLOCK, UNBLOCK, BLOCKS].map(str::to_owned).into()
 }
 
 /// The rating of a player in a pool.
@@ -73,13 +74,10 @@ impl Table for Ratings {
     }
 
     fn write(key: &RatingKey, view: Option<&RatingView>) -> Option<Statement> {
-        let ((tenant, subject, pool), view) = (key, view?);
-        let statement = Statement::new(UPSERT)
-            .bind(tenant.as_str())
-            .bind(subject.0)
-            .bind(pool.as_str())
-            .bind(to_json(view))
-            .bind(view.position.to_i64());
+        let (tenant, subject, pool) = key;
+        let key = |sql| Statement::new(sql).bind(tenant.as_str()).bind(subject.0).bind(pool.as_str());
+        let Some(view) = view else { return Some(key(DELETE)) };
+        let statement = key(UPSERT).bind(to_json(view)).bind(view.position.to_i64());
         Some(statement)
     }
 }
@@ -116,7 +114,8 @@ impl RowModel for PlayerRows {
     const NAME: Name = Name::Players;
     const REVISION: u32 = 1;
     const DDL: Ddl = ddl!("players");
-    const CATEGORIES: &'static [Category] = &[Category::Player];
+    const CATEGORIES: &'static [Category] = &[Category::Player, Category::User];
+    const ERASED_STREAM: fn(&Tenant, SubjectId) -> StreamId = StreamId::player;
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         self.ratings.load(db, events.iter().filter_map(|envelope| Some(rated(envelope)?.0))).await?;
@@ -134,6 +133,19 @@ impl RowModel for PlayerRows {
                     self.blocks.insert((tenant.clone(), event.subject_id, event.unblocked), None);
                 }
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, _: &Db, _: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        for envelope in earlier {
+            if let Some((key, _)) = rated(envelope) {
+                self.ratings.set(key, None);
+            }
+            if let Event::Player(PlayerEvent::PlayerBlocked(event)) = &envelope.event {
+                let tenant = envelope.metadata.tenant.clone();
+                self.blocks.insert((tenant, event.subject_id, event.blocked), None);
             }
         }
         Ok(())

@@ -57,6 +57,8 @@ pub(crate) const UPSERT_POPULARITY: &str = "INSERT INTO product_popularity \
      (tenant, product_id, weight_rank, popularity, position) VALUES ($1, $2, $3, $4, $5) \
      ON CONFLICT (tenant, product_id) DO UPDATE SET weight_rank = excluded.weight_rank, \
      popularity = excluded.popularity, position = excluded.position";
+pub(crate) const DELETE_POPULARITY: &str =
+    "DELETE FROM product_popularity WHERE tenant = $1 AND product_id = $2";
 pub(crate) const ONE_POPULARITY: &str =
     "SELECT popularity FROM product_popularity WHERE tenant = $1 AND product_id = $2";
 pub(crate) const SOME: &str = "SELECT view FROM products WHERE tenant = $1 AND product_id IN \
@@ -67,7 +69,9 @@ const SOME_MAX: usize = 20;
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, ONE, LIST, SOME, UPSERT_POPULARITY, ONE_POPULARITY, MOST_POPULAR].map(str::to_owned).into()
+    [UPSERT, ONE, LIST, SOME, UPSERT_POPULARITY, DELETE_POPULARITY, ONE_POPULARITY, MOST_POPULAR]
+        .map(str::to_owned)
+        .into()
 }
 
 /// A product as it is stored.
@@ -167,13 +171,10 @@ impl Table for Popularities {
     }
 
     fn write((tenant, id): &ProductKey, value: Option<&PlacedPopularity>) -> Option<Statement> {
-        let (popularity, position) = value?;
-        let statement = Statement::new(UPSERT_POPULARITY)
-            .bind(tenant.as_str())
-            .bind(id.as_str())
-            .bind(popularity.rank())
-            .bind(to_json(&value))
-            .bind(position.to_i64());
+        let key = |sql| Statement::new(sql).bind(tenant.as_str()).bind(id.as_str());
+        let Some((popularity, position)) = value else { return Some(key(DELETE_POPULARITY)) };
+        let statement =
+            key(UPSERT_POPULARITY).bind(popularity.rank()).bind(to_json(&value)).bind(position.to_i64());
         Some(statement)
     }
 }
@@ -224,6 +225,24 @@ impl RowModel for ProductRows {
                     popularity.add(weight, envelope.metadata.occurred_at);
                     *position = envelope.position;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights are subtracted again. A product that was only interacted with by this user has no popularity then.
+    async fn forget(&mut self, db: &Db, erasure: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        self.popularities
+            .load(db, earlier.iter().filter_map(|envelope| Some(interacted(envelope)?.0)))
+            .await?;
+        for envelope in earlier {
+            let Some((key, interaction)) = interacted(envelope) else { continue };
+            let Some((popularity, position)) = self.popularities.change(&key) else { continue };
+            let weight = weight(interaction.interaction_type, interaction.value);
+            popularity.add(-weight, envelope.metadata.occurred_at);
+            *position = erasure.position;
+            if *popularity == Popularity::default() {
+                self.popularities.set(key, None);
             }
         }
         Ok(())

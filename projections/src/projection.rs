@@ -5,8 +5,8 @@ use std::future::Future;
 
 use event_log::Log;
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::{JobId, Position};
-use event_schemas::stream::Category;
+use event_schemas::ids::{JobId, Position, SubjectId, Tenant};
+use event_schemas::stream::{Category, StreamId};
 
 pub(crate) use crate::Name;
 pub(crate) use crate::follower::StorePolicy;
@@ -47,6 +47,20 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + Sync + 'static {
         events: &[&Envelope],
         position: Position,
     ) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// The stream whose events an erased person's rows come from.
+    const ERASED_STREAM: fn(&Tenant, SubjectId) -> StreamId = StreamId::user;
+
+    /// Removes what comes from these events of a person who is erased now, as if they had never happened. They are all earlier
+    /// events of the person's stream, in order, or some of them: the others are in other calls.
+    fn forget(
+        &mut self,
+        _db: &Db,
+        _erasure: &Envelope,
+        _earlier: &[Envelope],
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Moves the fold to the position; no event up to it was of the projection's categories.
     fn skip_to(&mut self, _: Position) {}

@@ -6,8 +6,8 @@ use std::future::Future;
 use std::hash::Hash;
 
 use event_schemas::envelope::Envelope;
-use event_schemas::ids::Position;
-use event_schemas::stream::Category;
+use event_schemas::ids::{Position, SubjectId, Tenant};
+use event_schemas::stream::{Category, StreamId};
 use serde::de::DeserializeOwned;
 
 use crate::generation::{Generation, QueryError};
@@ -23,6 +23,19 @@ pub(crate) trait RowModel: fmt::Debug + Default + Send + Sync + 'static {
     const CATEGORIES: &'static [Category];
 
     fn fold(&mut self, db: &Db, events: &[&Envelope]) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// The stream whose events an erased person's rows come from.
+    const ERASED_STREAM: fn(&Tenant, SubjectId) -> StreamId = StreamId::user;
+
+    /// See [`Projection::forget`].
+    fn forget(
+        &mut self,
+        _db: &Db,
+        _erasure: &Envelope,
+        _earlier: &[Envelope],
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Adds the rows that have changed since the last call of [`on_stored`](Self::on_stored).
     fn store(&self, batch: &mut Batch);
@@ -52,6 +65,12 @@ impl<M: RowModel> Projection for M {
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope], _: Position) -> Result<(), SqlError> {
         RowModel::fold(self, db, events).await
+    }
+
+    const ERASED_STREAM: fn(&Tenant, SubjectId) -> StreamId = M::ERASED_STREAM;
+
+    async fn forget(&mut self, db: &Db, erasure: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        RowModel::forget(self, db, erasure, earlier).await
     }
 
     async fn store(&mut self, batch: &mut Batch) -> Result<(), SqlError> {

@@ -15,16 +15,31 @@ use crate::sql::{Batch, Db, Ddl, SqlError, Statement, ddl};
 /// Ids are unique, so a second event with one is not of this program, and does not count.
 pub(crate) const INSERT: &str =
     "INSERT INTO served_lists (tenant, list_id, position) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+pub(crate) const DELETE: &str = "DELETE FROM served_lists WHERE tenant = $1 AND list_id = $2";
 pub(crate) const ONE: &str = "SELECT position FROM served_lists WHERE tenant = $1 AND list_id = $2";
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [INSERT, ONE].map(str::to_owned).into()
+    [INSERT, DELETE, ONE].map(str::to_owned).into()
 }
 
 /// The lists that are folded and not stored.
 #[derive(Debug, Default)]
-pub(crate) struct ServedListRows(Vec<(Tenant, ListId, Position)>);
+pub(crate) struct ServedListRows {
+    served: Vec<(Tenant, ListId, Position)>,
+    /// Those of erased users. No list of such a user follows.
+    forgotten: Vec<(Tenant, ListId)>,
+}
+
+/// The list that an event hands out.
+fn served(envelope: &Envelope) -> Option<(Tenant, ListId)> {
+    match &envelope.event {
+        Event::User(UserEvent::ListServed(served)) => {
+            Some((envelope.metadata.tenant.clone(), served.list_id))
+        }
+        _ => None,
+    }
+}
 
 impl RowModel for ServedListRows {
     const NAME: Name = Name::ServedLists;
@@ -33,29 +48,35 @@ impl RowModel for ServedListRows {
     const CATEGORIES: &'static [Category] = &[Category::User];
 
     async fn fold(&mut self, _: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
-        self.0.extend(events.iter().filter_map(|envelope| match &envelope.event {
-            Event::User(UserEvent::ListServed(served)) => {
-                Some((envelope.metadata.tenant.clone(), served.list_id, envelope.position))
-            }
-            _ => None,
+        self.served.extend(events.iter().filter_map(|envelope| {
+            let (tenant, list) = served(envelope)?;
+            Some((tenant, list, envelope.position))
         }));
         Ok(())
     }
 
+    async fn forget(&mut self, _: &Db, _: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        self.forgotten.extend(earlier.iter().filter_map(served));
+        Ok(())
+    }
+
     fn store(&self, batch: &mut Batch) {
-        for (tenant, list, position) in &self.0 {
+        for (tenant, list, position) in &self.served {
             let insert = Statement::new(INSERT).bind(tenant.as_str()).bind(list.0);
             batch.add(insert.bind(position.to_i64()));
+        }
+        for (tenant, list) in &self.forgotten {
+            batch.add(Statement::new(DELETE).bind(tenant.as_str()).bind(list.0));
         }
     }
 
     fn has_changes(&self) -> bool {
-        !self.0.is_empty()
+        !self.served.is_empty() || !self.forgotten.is_empty()
     }
 
     fn on_stored(&mut self) {
         // This frees the memory, too: a batch during catch-up is large.
-        self.0 = Vec::new();
+        *self = Self::default();
     }
 
     fn on_published(&mut self) {}

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use event_log::{EventLog, Log};
-use event_schemas::envelope::Envelope;
-use event_schemas::ids::{JobId, Position};
+use event_schemas::envelope::{Envelope, Event};
+use event_schemas::ids::{JobId, Position, Revision, SubjectId};
+use event_schemas::user::UserEvent;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -25,6 +26,56 @@ struct SqlTarget<P: Projection> {
     generations: Generations,
 }
 
+/// The number of an erased person's events that are forgotten at once.
+const FORGOTTEN_EVENTS: usize = 4096;
+
+/// The person whom an event erases.
+fn erased(envelope: &Envelope) -> Option<SubjectId> {
+    match &envelope.event {
+        Event::User(UserEvent::SubjectKeyDestroyed(erased)) => Some(erased.subject_id),
+        _ => None,
+    }
+}
+
+impl<P: Projection> SqlTarget<P> {
+    /// Folds consecutive events. What an erased person did before is read again and forgotten.
+    async fn fold(&mut self, mut events: &[&Envelope], position: Position) -> Result<(), SqlError> {
+        let next = |events: &[&Envelope]| {
+            events.iter().enumerate().find_map(|(index, event)| Some((index, erased(event)?)))
+        };
+        while let Some((index, subject)) = next(events) {
+            let (before, erasure) = (&events[..index], events[index]);
+            if let Some(last) = before.last() {
+                self.projection.fold(&self.generation.db, before, last.position).await?;
+            }
+            self.forget(erasure, subject).await?;
+            events = &events[index + 1..];
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.projection.fold(&self.generation.db, events, position).await
+    }
+
+    async fn forget(&mut self, erasure: &Envelope, subject: SubjectId) -> Result<(), SqlError> {
+        let stream = (P::ERASED_STREAM)(&erasure.metadata.tenant, subject);
+        let mut next = Revision(0);
+        loop {
+            let read = self.log.read_stream(&stream, next, FORGOTTEN_EVENTS).await;
+            let read = read.map_err(|error| SqlError::Unavailable(error.to_string()))?;
+            let Some(last) = read.last() else { return Ok(()) };
+            next = Revision(last.revision.0 + 1);
+            let earlier = read.iter().take_while(|event| event.position < erasure.position);
+            let earlier: Result<Vec<Envelope>, _> = earlier.map(|event| event.decode()).collect();
+            let earlier = earlier.map_err(|error| SqlError::Refused(error.into()))?;
+            if earlier.is_empty() {
+                return Ok(());
+            }
+            self.projection.forget(&self.generation.db, erasure, &earlier).await?;
+        }
+    }
+}
+
 impl<P: Projection> Target for SqlTarget<P> {
     fn number(&self) -> u64 {
         self.generation.number
@@ -39,7 +90,7 @@ impl<P: Projection> Target for SqlTarget<P> {
             self.projection.skip_to(position);
             return std::future::ready(Ok(())).boxed();
         }
-        self.projection.fold(&self.generation.db, events, position).boxed()
+        self.fold(events, position).boxed()
     }
 
     fn has_changes(&self) -> bool {

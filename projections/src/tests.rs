@@ -6,6 +6,7 @@ mod catalogue;
 mod control;
 mod damage;
 mod encoding;
+mod erasure;
 mod experiments;
 mod filling;
 pub(crate) mod history;

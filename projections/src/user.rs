@@ -19,11 +19,14 @@ use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 
 pub(crate) const UPSERT: &str = "INSERT INTO users (tenant, subject_id, view, position) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant, subject_id) DO UPDATE SET view = excluded.view, position = excluded.position";
+pub(crate) const DELETE: &str = "DELETE FROM users WHERE tenant = $1 AND subject_id = $2";
 pub(crate) const ONE: &str = "SELECT view FROM users WHERE tenant = $1 AND subject_id = $2";
 pub(crate) const UPSERT_AFFINITY: &str = "INSERT INTO user_products \
      (tenant, subject_id, product_id, session, weight_rank, view, position) VALUES ($1, $2, $3, $4, $5, $6, $7) \
      ON CONFLICT (tenant, subject_id, product_id) DO UPDATE SET session = excluded.session, \
      weight_rank = excluded.weight_rank, view = excluded.view, position = excluded.position";
+pub(crate) const DELETE_AFFINITY: &str =
+    "DELETE FROM user_products WHERE tenant = $1 AND subject_id = $2 AND product_id = $3";
 pub(crate) const ONE_AFFINITY: &str =
     "SELECT view FROM user_products WHERE tenant = $1 AND subject_id = $2 AND product_id = $3";
 pub(crate) const STRONGEST: &str = "SELECT view FROM user_products WHERE tenant = $1 AND subject_id = $2 \
@@ -33,7 +36,9 @@ pub(crate) const OF_SESSION: &str = "SELECT view FROM user_products WHERE tenant
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, ONE, UPSERT_AFFINITY, ONE_AFFINITY, STRONGEST, OF_SESSION].map(str::to_owned).into()
+    [UPSERT, DELETE, ONE, UPSERT_AFFINITY, DELETE_AFFINITY, ONE_AFFINITY, STRONGEST, OF_SESSION]
+        .map(str::to_owned)
+        .into()
 }
 
 /// What a user has done.
@@ -62,12 +67,9 @@ impl Table for Activities {
     }
 
     fn write((tenant, subject): &UserKey, user: Option<&UserActivity>) -> Option<Statement> {
-        let user = user?;
-        let statement = Statement::new(UPSERT)
-            .bind(tenant.as_str())
-            .bind(subject.0)
-            .bind(to_json(user))
-            .bind(user.position.to_i64());
+        let key = |sql| Statement::new(sql).bind(tenant.as_str()).bind(subject.0);
+        let Some(user) = user else { return Some(key(DELETE)) };
+        let statement = key(UPSERT).bind(to_json(user)).bind(user.position.to_i64());
         Some(statement)
     }
 }
@@ -91,11 +93,9 @@ impl Table for Affinities {
     }
 
     fn write((tenant, subject, product): &AffinityKey, value: Option<&PlacedAffinity>) -> Option<Statement> {
-        let (affinity, position) = value?;
-        let statement = Statement::new(UPSERT_AFFINITY)
-            .bind(tenant.as_str())
-            .bind(subject.0)
-            .bind(product.as_str())
+        let key = |sql| Statement::new(sql).bind(tenant.as_str()).bind(subject.0).bind(product.as_str());
+        let Some((affinity, position)) = value else { return Some(key(DELETE_AFFINITY)) };
+        let statement = key(UPSERT_AFFINITY)
             .bind(i64::try_from(affinity.session).unwrap_or(i64::MAX))
             .bind(affinity.rank())
             .bind(to_json(&value))
@@ -170,6 +170,14 @@ impl RowModel for UserRows {
             if let Some(keys) = keys(envelope) {
                 self.add(envelope, keys);
             }
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, _: &Db, _: &Envelope, earlier: &[Envelope]) -> Result<(), SqlError> {
+        for (user, product, _) in earlier.iter().filter_map(keys) {
+            self.users.set(user, None);
+            self.affinities.set(product, None);
         }
         Ok(())
     }

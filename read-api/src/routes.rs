@@ -21,6 +21,7 @@ pub mod recommendation;
 pub mod retry;
 pub mod search;
 pub mod stream;
+pub mod subject_report;
 pub mod user_profile;
 pub mod what_if;
 pub mod worker;
@@ -80,6 +81,7 @@ route_groups! {
         operations::OperationRoutes,
         performance::PerformanceRoutes,
         audit::AuditRoutes,
+        subject_report::SubjectReportRoutes,
         what_if::WhatIfRoutes,
     ],
 }

@@ -5,8 +5,12 @@
 
 use std::collections::HashMap;
 
+use event_log::{EventLog, Filter, Log};
+use event_schemas::envelope::{Event, Recorded};
 use event_schemas::ids::{SubjectId, Tenant, UserId};
 use event_schemas::sealed::{Sealed, SealedField};
+use event_schemas::stream::Category;
+use event_schemas::user::UserEvent;
 use vault::{Vault, VaultError};
 use web::problem::Problem;
 
@@ -27,6 +31,23 @@ impl SubjectDirectory {
     /// 503 if the vault is unavailable.
     pub async fn subject(&self, tenant: &Tenant, user: &UserId) -> Result<Option<SubjectId>, Problem> {
         self.0.find_subject(tenant, user).await.map_err(|error| unavailable(&error))
+    }
+
+    /// Forgets the subjects that another server erases from now on, until the log stops. Subjects that are looked up later are
+    /// read from the vault, which no longer has them.
+    pub async fn follow_erasures(self, log: Log) {
+        let users = Filter::StreamPrefixes(vec![Category::User.stream_prefix().to_owned()]);
+        let head = *log.head().borrow();
+        let mut events = log.subscribe(head, users);
+        loop {
+            match events.next().await {
+                Ok(page) => page.events.iter().filter_map(erased).for_each(|subject| self.0.forget(subject)),
+                Err(error) => {
+                    tracing::error!(%error, "cannot follow the erasures of users; restart the server");
+                    return;
+                }
+            }
+        }
     }
 
     /// The user ids of some subjects.
@@ -61,6 +82,17 @@ impl SubjectDirectory {
             }
             opened => opened.map_err(|error| unavailable(&error)),
         }
+    }
+}
+
+/// The subject that an event erases.
+fn erased(event: &Recorded) -> Option<SubjectId> {
+    if event.event_type.as_str() != "SubjectKeyDestroyed" {
+        return None;
+    }
+    match event.decode().ok()?.event {
+        Event::User(UserEvent::SubjectKeyDestroyed(destroyed)) => Some(destroyed.subject_id),
+        _ => None,
     }
 }
 

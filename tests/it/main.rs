@@ -12,6 +12,7 @@ mod catalogue;
 mod challenges;
 mod cluster;
 mod crash_recovery;
+mod erasure;
 mod experiments;
 mod faults;
 mod foreign_events;

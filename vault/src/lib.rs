@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 
 mod backup;
 mod batch_insert;
+mod erasure;
 mod error;
 mod moved_file;
 mod postgres;

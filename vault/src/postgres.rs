@@ -18,7 +18,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The migrations, in order. The table `version` contains the number of applied migrations.
-pub(crate) const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/vault/0001_subjects.sql")];
+pub(crate) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/vault/0001_subjects.sql"),
+    include_str!("../../migrations/postgres/vault/0002_erasures.sql"),
+];
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 const SCHEMA_EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";

@@ -52,8 +52,14 @@ impl Vault {
     }
 
     async fn key(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<SubjectKey>, VaultError> {
-        if let Some((owner, key)) = self.cache().key(subject) {
-            return Ok((owner == tenant).then(|| key.clone()));
+        {
+            let cache = self.cache();
+            if cache.is_erased(subject) {
+                return Ok(None);
+            }
+            if let Some((owner, key)) = cache.key(subject) {
+                return Ok((owner == tenant).then(|| key.clone()));
+            }
         }
         let row = self.store.get(tenant, subject).await?;
         row.and_then(|(_, key)| key).map(read_key).transpose()

@@ -10,7 +10,10 @@ use crate::VaultError;
 use crate::error::file_error;
 
 /// The migrations, in order. The `user_version` of a file is the number of applied migrations.
-pub(crate) const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/vault/0001_subjects.sql")];
+pub(crate) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/vault/0001_subjects.sql"),
+    include_str!("../../migrations/sqlite/vault/0002_erasures.sql"),
+];
 
 /// A larger file is not checked when it is opened. A file of this size has about 110,000 users, and its check takes about 0.6 s.
 const CHECKED_BYTES_MAX: u64 = 16 << 20;

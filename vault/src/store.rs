@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use event_schemas::ids::{SubjectId, Tenant, UserId};
+use event_schemas::ids::{LogId, SubjectId, Tenant, UserId};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgPool, Postgres};
@@ -20,6 +20,12 @@ const PAGE: &str = "SELECT subject_id, tenant, user_id, key, created_at, erased_
      WHERE subject_id > $1 ORDER BY subject_id LIMIT $2";
 const COPY: &str = "INSERT INTO subjects (subject_id, tenant, user_id, key, created_at, erased_at) \
      VALUES ($1, $2, $3, $4, $5, $6)";
+
+const ERASE: &str = "UPDATE subjects SET user_id = NULL, key = NULL, erased_at = $3 \
+     WHERE subject_id = $1 AND tenant = $2 AND erased_at IS NULL";
+const ERASED_UP_TO: &str = "SELECT position FROM erasures WHERE log_id = $1 AND epoch = $2";
+const SET_ERASED_UP_TO: &str = "INSERT INTO erasures (id, log_id, epoch, position) VALUES (1, $1, $2, $3) \
+     ON CONFLICT (id) DO UPDATE SET log_id = excluded.log_id, epoch = excluded.epoch, position = excluded.position";
 
 /// The number of rows that are copied at once.
 pub(crate) const PAGE_ROWS: i64 = 500;
@@ -118,6 +124,78 @@ impl Store {
             }
         };
         got.boxed()
+    }
+
+    /// Destroys the key and the user id of a subject. False if there is nothing to destroy.
+    pub(crate) fn erase<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        subject: SubjectId,
+        erased_at: i64,
+    ) -> BoxFuture<'a, Result<bool, VaultError>> {
+        let erased = async move {
+            self.prepare().await?;
+            let rows = match self {
+                Self::Sqlite(pool) => {
+                    let query = sqlx::query(ERASE).bind(subject.0).bind(tenant.as_str()).bind(erased_at);
+                    query.execute(pool).await?.rows_affected()
+                }
+                Self::Postgres(schema) => {
+                    let query = sqlx::query(ERASE).bind(subject.0).bind(tenant.as_str()).bind(erased_at);
+                    within(query.execute(&schema.pool)).await?.rows_affected()
+                }
+            };
+            Ok(rows > 0)
+        };
+        erased.boxed()
+    }
+
+    /// The position of this log and epoch up to which all erasures have been carried out.
+    pub(crate) fn erased_up_to(
+        &self,
+        log: LogId,
+        epoch: u32,
+    ) -> BoxFuture<'_, Result<Option<i64>, VaultError>> {
+        let position = async move {
+            self.prepare().await?;
+            let epoch = i64::from(epoch);
+            let row: Option<(i64,)> = match self {
+                Self::Sqlite(pool) => {
+                    let query = sqlx::query_as(ERASED_UP_TO).bind(log.0).bind(epoch);
+                    query.fetch_optional(pool).await?
+                }
+                Self::Postgres(schema) => {
+                    let query = sqlx::query_as(ERASED_UP_TO).bind(log.0).bind(epoch);
+                    within(query.fetch_optional(&schema.pool)).await?
+                }
+            };
+            Ok(row.map(|(position,)| position))
+        };
+        position.boxed()
+    }
+
+    pub(crate) fn set_erased_up_to(
+        &self,
+        log: LogId,
+        epoch: u32,
+        position: i64,
+    ) -> BoxFuture<'_, Result<(), VaultError>> {
+        let set = async move {
+            self.prepare().await?;
+            let epoch = i64::from(epoch);
+            match self {
+                Self::Sqlite(pool) => {
+                    let query = sqlx::query(SET_ERASED_UP_TO).bind(log.0).bind(epoch).bind(position);
+                    query.execute(pool).await?;
+                }
+                Self::Postgres(schema) => {
+                    let query = sqlx::query(SET_ERASED_UP_TO).bind(log.0).bind(epoch).bind(position);
+                    within(query.execute(&schema.pool)).await?;
+                }
+            }
+            Ok(())
+        };
+        set.boxed()
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx, VaultError> {

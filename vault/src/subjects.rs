@@ -1,6 +1,6 @@
 //! Subjects by user, and users by subject, with a cache of the recently used ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -21,12 +21,24 @@ pub(crate) struct Cache {
     by_user: LruCache<(Tenant, UserId), Subject>,
     by_subject: HashMap<SubjectId, (Tenant, UserId)>,
     bytes: usize,
+    /// The subjects that were erased since the start. A lookup that has read one of them before must not bring it back.
+    erased: HashSet<SubjectId>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { by_user: LruCache::new_unbounded(), by_subject: HashMap::new(), bytes: 0 }
+        Self {
+            by_user: LruCache::new_unbounded(),
+            by_subject: HashMap::new(),
+            bytes: 0,
+            erased: HashSet::new(),
+        }
     }
+}
+
+/// The memory of a cached subject with these names.
+fn bytes((tenant, user): &(Tenant, UserId)) -> usize {
+    ENTRY_BYTES + 2 * (tenant.as_str().len() + user.as_str().len())
 }
 
 impl Cache {
@@ -36,9 +48,9 @@ impl Cache {
     }
 
     fn insert(&mut self, tenant: &Tenant, user: &UserId, subject: &Subject) {
-        let bytes = |(tenant, user): &(Tenant, UserId)| {
-            ENTRY_BYTES + 2 * (tenant.as_str().len() + user.as_str().len())
-        };
+        if self.erased.contains(&subject.id) {
+            return;
+        }
         let name = (tenant.clone(), user.clone());
         self.bytes += bytes(&name);
         self.by_subject.insert(subject.id, name.clone());
@@ -51,6 +63,21 @@ impl Cache {
             self.bytes -= bytes(&name);
             self.by_subject.remove(&subject.id);
         }
+    }
+
+    /// Removes a subject, and never has it again.
+    pub(crate) fn forget(&mut self, subject: SubjectId) {
+        self.erased.insert(subject);
+        let Some(name) = self.by_subject.remove(&subject) else { return };
+        // The user may have another subject by now.
+        if self.by_user.peek(&name).is_some_and(|known| known.id == subject) {
+            self.by_user.remove(&name);
+            self.bytes -= bytes(&name);
+        }
+    }
+
+    pub(crate) fn is_erased(&self, subject: SubjectId) -> bool {
+        self.erased.contains(&subject)
     }
 }
 
@@ -67,12 +94,8 @@ impl Vault {
         if self.failed.load(Ordering::Relaxed) {
             return Err(VaultError::Failed);
         }
-        let subject = self.find_or_create(tenant, user).await.inspect_err(|error| {
-            if error.is_disk_failure() {
-                self.failed.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "the vault's disk failed: cannot create subjects until the next start");
-            }
-        })?;
+        let subject =
+            self.find_or_create(tenant, user).await.inspect_err(|error| self.note_failure(error))?;
         self.cache().insert(tenant, user, &subject);
         Ok(subject)
     }
@@ -116,6 +139,14 @@ impl Vault {
         Ok(users)
     }
 
+    /// After a failure of the disk the vault is not written again.
+    pub(crate) fn note_failure(&self, error: &VaultError) {
+        if error.is_disk_failure() {
+            self.failed.store(true, Ordering::Relaxed);
+            tracing::error!(%error, "the vault's disk failed: it cannot be written until the next start");
+        }
+    }
+
     async fn find_or_create(&self, tenant: &Tenant, user: &UserId) -> Result<Subject, VaultError> {
         match self.find(tenant, user).await? {
             Some(subject) => Ok(subject),
@@ -128,8 +159,14 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] if the vault cannot be read.
     pub async fn user(&self, tenant: &Tenant, subject: SubjectId) -> Result<Option<UserId>, VaultError> {
-        if let Some((owner, user)) = self.cache().by_subject.get(&subject) {
-            return Ok((owner == tenant).then(|| user.clone()));
+        {
+            let cache = self.cache();
+            if cache.is_erased(subject) {
+                return Ok(None);
+            }
+            if let Some((owner, user)) = cache.by_subject.get(&subject) {
+                return Ok((owner == tenant).then(|| user.clone()));
+            }
         }
         let row = self.store.get(tenant, subject).await?;
         let Some((Some(user), Some(key))) = row else { return Ok(None) };

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use event_schemas::ids::{ChallengeId, Tenant, UserId};
+use event_schemas::ids::{ChallengeId, LogId, Position, Tenant, UserId};
 use event_schemas::sealed::SealedField;
+use event_schemas::time::Timestamp;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -121,16 +122,69 @@ async fn erased_user_is_unknown_and_returns_as_another_subject() {
         let field = SealedField::ChallengeMessage(ChallengeId(Uuid::from_u128(1)));
         let erased = vault.subject(&tenant, &user).await.unwrap();
         let sealed = vault.seal(&tenant, &erased, field, "hello").unwrap();
-        place.run("UPDATE subjects SET user_id = NULL, key = NULL, erased_at = 1").await;
-        // With an empty cache.
+        let at = Timestamp::from_micros(7);
+        assert!(vault.erase(&tenant, erased.id, at).await.unwrap());
+        assert!(!vault.erase(&tenant, erased.id, at).await.unwrap(), "there is nothing left to destroy");
+        // Also with an empty cache.
+        for vault in [vault, place.open().await] {
+            assert_eq!(vault.user(&tenant, erased.id).await.unwrap(), None);
+            assert_eq!(vault.unseal(&tenant, erased.id, field, &sealed).await.unwrap(), None);
+            assert_eq!(vault.find_subject(&tenant, &user).await.unwrap(), None);
+            assert!(vault.knows(&tenant, erased.id).await.unwrap());
+        }
         let vault = place.open().await;
-        assert_eq!(vault.user(&tenant, erased.id).await.unwrap(), None);
-        assert_eq!(vault.unseal(&tenant, erased.id, field, &sealed).await.unwrap(), None);
-        assert_eq!(vault.find_subject(&tenant, &user).await.unwrap(), None);
         let again = vault.subject(&tenant, &user).await.unwrap();
         assert_ne!(again.id, erased.id);
         assert_ne!(again.key, erased.key);
         assert_eq!(place.rows().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn subject_of_another_tenant_is_not_erased() {
+    on_both(async |place| {
+        let vault = place.open().await;
+        let (a, ann) = name("a", "ann");
+        let subject = vault.subject(&a, &ann).await.unwrap().id;
+        assert!(!vault.erase(&name("b", "ann").0, subject, Timestamp::EPOCH).await.unwrap());
+        assert_eq!(place.open().await.user(&a, subject).await.unwrap(), Some(ann));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn subject_erased_by_another_server_is_forgotten() {
+    on_both(async |place| {
+        let (one, other) = (place.open().await, place.open().await);
+        let (a, ann) = name("a", "ann");
+        let subject = one.subject(&a, &ann).await.unwrap().id;
+        assert_eq!(other.user(&a, subject).await.unwrap(), Some(ann.clone()));
+        one.erase(&a, subject, Timestamp::EPOCH).await.unwrap();
+        other.forget(subject);
+        assert_eq!(other.user(&a, subject).await.unwrap(), None);
+        let again = other.subject(&a, &ann).await.unwrap().id;
+        assert_ne!(again, subject);
+        // The old subject does not take the new one with it.
+        other.forget(subject);
+        assert_eq!(other.user(&a, again).await.unwrap(), Some(ann));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn position_of_erasures_is_of_one_log_and_epoch() {
+    on_both(async |place| {
+        let vault = place.open().await;
+        let [log, other] = [1, 2].map(|n| LogId(Uuid::from_u128(n)));
+        assert_eq!(vault.erased_up_to(log, 0).await.unwrap(), Position::START);
+        for position in [7, 9] {
+            vault.set_erased_up_to(log, 1, Position(position)).await.unwrap();
+        }
+        let vault = place.open().await;
+        assert_eq!(vault.erased_up_to(log, 1).await.unwrap(), Position(9));
+        assert_eq!(vault.erased_up_to(log, 0).await.unwrap(), Position::START);
+        assert_eq!(vault.erased_up_to(other, 1).await.unwrap(), Position::START);
     })
     .await;
 }

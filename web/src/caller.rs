@@ -133,6 +133,26 @@ impl Caller {
         ))
     }
 
+    /// The tenant that a request names, or the caller's own. Only credentials of all tenants may name another one; they have
+    /// none of their own.
+    ///
+    /// # Errors
+    /// 403 for another tenant; 400 for a missing one, or a text that cannot be a tenant.
+    pub fn tenant_or_own(&self, named: Option<&str>) -> Result<Tenant, Problem> {
+        let Some(named) = named else {
+            if self.can_access_all_tenants() {
+                return Err(Problem::invalid("tenant", "is missing: name the user's tenant"));
+            }
+            return Ok(self.tenant.clone());
+        };
+        let named: Tenant =
+            named.parse().map_err(|_| Problem::invalid("tenant", "is not the name of a tenant"))?;
+        if named != self.tenant && !self.can_access_all_tenants() {
+            return Err(Problem::forbidden("these credentials are for the users of their own tenant only"));
+        }
+        Ok(named)
+    }
+
     /// Whether the caller may access the data of all tenants.
     pub fn can_access_all_tenants(&self) -> bool {
         self.tenant.as_str() == ALL_TENANTS

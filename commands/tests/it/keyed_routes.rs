@@ -232,6 +232,13 @@ fn on_catalogue(table: &mut Table) {
     table.bare("local", "remove_rule", ("DELETE", path.to_owned()));
 }
 
+/// Commands on people.
+async fn on_subjects(app: &TestApp, table: &mut Table) {
+    let view = json!({"user_id": "zoe", "product_id": 1, "interaction_type": "view"});
+    app.post("/api/v1/feedback", &view).await.ok();
+    table.bare("local", "erase_user", ("POST", "/audit/subjects/zoe/erase".to_owned()));
+}
+
 /// Changes what the commands were about.
 async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     let progress = json!({"stage": "transcribing", "fraction": 0.5});
@@ -310,6 +317,7 @@ async fn every_keyed_route_remembers_its_answer() {
     on_analyses(&app, &mut table).await;
     on_matchmaking(&app, &mut table).await;
     on_catalogue(&mut table);
+    on_subjects(&app, &mut table).await;
     let Table(commands) = table;
     let tested: BTreeSet<&str> = commands.iter().map(|command| command.operation).collect();
     assert_eq!(tested, keyed_operations(&app), "every route with a key is in the table");

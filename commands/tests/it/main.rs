@@ -43,6 +43,7 @@ mod retries;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod subjects;
 mod support;
 mod tenants;
 mod workers;

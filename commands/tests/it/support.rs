@@ -211,6 +211,11 @@ impl TestApp {
         Self { has_keys: true, ..open }.restarted().await
     }
 
+    /// The same server after a restart, with this vault.
+    pub(crate) async fn with_vault(self, vault: Vault) -> Self {
+        Self { vault, ..self }.restarted().await
+    }
+
     /// The same server after a restart, with these external services.
     pub(crate) async fn with_services(self, external_services: ExternalServices) -> Self {
         Self { external_services, ..self }.restarted().await

@@ -6,7 +6,9 @@ use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::merchandising::{Rule, RuleEffect, RuleSet};
 use event_schemas::product::{ProductDeactivated, ProductDetails, ProductUpserted};
 use event_schemas::time::Timestamp;
-use event_schemas::user::{InteractionRecorded, InteractionType, ListContext};
+use event_schemas::user::{
+    InteractionRecorded, InteractionType, ListContext, SubjectKeyDestroyed, UserEvent,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -34,6 +36,10 @@ pub(super) fn interaction(number: u128, product: &str, kind: InteractionType) ->
         slot: None,
         session_id: None,
     }
+}
+
+pub(super) fn erasure(number: u128) -> UserEvent {
+    SubjectKeyDestroyed { subject_id: user(number) }.into()
 }
 
 pub(super) fn rule(effect: RuleEffect, products: &[&str]) -> Rule {

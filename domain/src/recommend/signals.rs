@@ -2,7 +2,7 @@
 //!
 //! The order of a user's interactions is the order of the log, also of those that are reported late: it is the same at
 //! every replay. All that is stored are interactions and sums of whole numbers, so that the share of a user can be removed
-//! exactly ([`Signals::forget`]).
+//! exactly when the user is erased.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -133,6 +133,7 @@ impl Signals {
         match event {
             UserEvent::InteractionRecorded(interaction) => self.interact(interaction, occurred_at),
             UserEvent::ListServed(_) => {}
+            UserEvent::SubjectKeyDestroyed(erased) => self.forget(erased.subject_id),
         }
     }
 
@@ -183,7 +184,7 @@ impl Signals {
     }
 
     /// Removes all that a user did: afterwards every answer is that of a fold that never saw the user.
-    pub fn forget(&mut self, subject: SubjectId) {
+    fn forget(&mut self, subject: SubjectId) {
         let Some(user) = self.users.remove(&subject) else { return };
         let forgotten = std::mem::take(&mut self.of_users[user as usize]);
         for product in std::mem::take(&mut self.steps_of_users[user as usize]) {

@@ -1,7 +1,7 @@
 //! Everything that the lists of a tenant are made from.
 
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{ProductId, SubjectId};
+use event_schemas::ids::ProductId;
 use event_schemas::merchandising::MerchandisingEvent;
 use event_schemas::product::ProductEvent;
 use event_schemas::time::Timestamp;
@@ -84,6 +84,7 @@ impl ListSources {
         }
     }
 
+    /// Applies an event of a user. After the one that erases the user, every list is that of a fold that never saw them.
     pub fn apply_user(&mut self, event: &UserEvent, occurred_at: Timestamp) {
         self.signals.apply(event, occurred_at);
         self.changes += 1;
@@ -92,12 +93,6 @@ impl ListSources {
     pub fn apply_rules(&mut self, event: &MerchandisingEvent, occurred_at: Timestamp) {
         let rules = std::mem::take(&mut self.rules);
         self.rules = MerchandisingDecider::evolve(rules, event, occurred_at);
-        self.changes += 1;
-    }
-
-    /// Removes all that a user did: afterwards every list is that of a fold that never saw the user.
-    pub fn forget(&mut self, subject: SubjectId) {
-        self.signals.forget(subject);
         self.changes += 1;
     }
 

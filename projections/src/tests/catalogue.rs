@@ -8,7 +8,7 @@ use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::merchandising::{Rule, RuleEffect, RuleRemoved, RuleSet};
 use event_schemas::product::{ProductDeactivated, ProductDetails, ProductUpserted};
 use event_schemas::stream::StreamId;
-use event_schemas::user::{InteractionRecorded, InteractionType};
+use event_schemas::user::{InteractionRecorded, InteractionType, SubjectKeyDestroyed};
 use uuid::Uuid;
 
 use super::history::{History, tenant};
@@ -34,7 +34,7 @@ pub(super) fn user(n: u8) -> SubjectId {
     SubjectId(Uuid::from_u128(n.into()))
 }
 
-fn upserted(id: &ProductId, facts: &str) -> Event {
+pub(super) fn upserted(id: &ProductId, facts: &str) -> Event {
     let details: ProductDetails = serde_json::from_str(facts).unwrap();
     Event::Product(ProductUpserted { product_id: id.clone(), details: Box::new(details) }.into())
 }
@@ -90,6 +90,10 @@ pub(super) async fn act(history: &History, action: u8, of: u8, n: u8) {
         // A pause after which a session has ended.
         5 if of == 1 => {
             history.clock.advance(Duration::from_secs(4000));
+        }
+        5 if of == 2 => {
+            let erased = Event::User(SubjectKeyDestroyed { subject_id: user(of) }.into());
+            history.append(StreamId::user(&tenant, user(of)), &[erased]).await;
         }
         _ => {
             let kind = KINDS[usize::from(action) % KINDS.len()];

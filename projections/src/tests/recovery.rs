@@ -49,7 +49,7 @@ async fn rows_after_catch_up(store: &TestStore, history: &History) -> BTreeMap<S
     store.dump().await
 }
 
-async fn clean_replay(history: &History) -> BTreeMap<String, Vec<String>> {
+pub(super) async fn clean_replay(history: &History) -> BTreeMap<String, Vec<String>> {
     rows_after_catch_up(&TestStore::new(), history).await
 }
 

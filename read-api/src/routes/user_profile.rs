@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::user::profile::{Activity, Affinity, UNIT};
-use event_schemas::ids::{Position, ProductCategoryId, UserId};
+use event_schemas::ids::{Position, ProductCategoryId, SubjectId, Tenant, UserId};
 use event_schemas::loose_id::LooseId;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
@@ -164,7 +164,7 @@ impl UserProfileRoutes {
         let origin = Origin::Stream(StreamId::user(&caller.tenant, subject));
         let found = self.api.read_by_id(Name::Users, &caller.tenant, origin, read).await?;
         let profile = found.ok_or_else(not_found)?;
-        let top_categories = self.top_categories(&caller, &profile).await?;
+        let top_categories = self.api.top_categories(&caller.tenant, &profile).await?;
         let answer = Profile::new(&user_id, &profile, top_categories);
         Ok(Cached::new(&answer, if_none_match.as_deref()))
     }
@@ -194,15 +194,28 @@ impl Profile {
     }
 }
 
-impl UserProfileRoutes {
+impl ReadApi {
+    /// The profile of a user; none without an interaction.
+    pub(super) async fn profile_of(
+        &self,
+        tenant: &Tenant,
+        user_id: &UserId,
+        subject: SubjectId,
+    ) -> Result<Option<Profile>, Problem> {
+        let found = self.models.users().profile(tenant, subject).await;
+        let Some(profile) = found.map_err(|error| from_query_error(&error))? else { return Ok(None) };
+        let top_categories = self.top_categories(tenant, &profile).await?;
+        Ok(Some(Profile::new(user_id, &profile, top_categories)))
+    }
+
     async fn top_categories(
         &self,
-        caller: &Caller,
+        tenant: &Tenant,
         profile: &UserProfile,
     ) -> Result<Vec<CategoryInterest>, Problem> {
         let strongest = &profile.long_term[..profile.long_term.len().min(CATEGORY_PRODUCTS_MAX)];
         let ids: Vec<_> = strongest.iter().map(|product| product.product_id.clone()).collect();
-        let products = self.api.models.products().some(&caller.tenant, &ids).await;
+        let products = self.models.products().some(tenant, &ids).await;
         let products = products.map_err(|error| from_query_error(&error))?;
         let categories: BTreeMap<_, _> =
             products.into_iter().map(|product| (product.product_id, product.details)).collect();

@@ -1,7 +1,7 @@
 use event_schemas::user::ListContext;
 use proptest::prelude::*;
 
-use super::super::fixture::{Shop, feed, ids, interaction, now, similar, user};
+use super::super::fixture::{Shop, erasure, feed, ids, interaction, now, similar, user};
 use super::super::{Recommendation, Request};
 use super::*;
 use crate::scenario::{at, id};
@@ -64,7 +64,7 @@ proptest! {
         actions in proptest::collection::vec(action(), 0..80), forgotten in 0..USERS,
     ) {
         let mut all = shop(actions.clone());
-        all.sources.forget(user(forgotten));
+        all.sources.apply_user(&erasure(forgotten), now());
         let others = shop(actions.into_iter().filter(|action| action.user != forgotten));
         prop_assert_eq!(answers(&all), answers(&others));
         prop_assert_eq!(order(&all), order(&others));
@@ -81,7 +81,7 @@ proptest! {
 fn forgotten_user_who_returns_starts_from_nothing() {
     let mut shop = Shop::with(&["a", "b", "c"]);
     shop.visit(1, &["a", "b"]);
-    shop.sources.forget(user(1));
+    shop.sources.apply_user(&erasure(1), now());
     assert!(shop.sources.signals.is_empty());
     shop.visit(1, &["c"]);
     let interests = shop.sources.signals.interests(user(1), now()).unwrap();
@@ -96,7 +96,7 @@ fn active_users_are_counted_by_their_interactions() {
     shop.visit(2, &["a"]);
     let count = |shop: &Shop| [1, 2, 3, 4].map(|min| shop.sources.signals.active_users(min));
     assert_eq!(count(&shop), [2, 1, 1, 0]);
-    shop.sources.forget(user(1));
+    shop.sources.apply_user(&erasure(1), now());
     assert_eq!(count(&shop), [1, 0, 0, 0]);
 }
 
