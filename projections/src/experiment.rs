@@ -1,7 +1,7 @@
 //! `experiments`: the lists that were served for experiments, and what the users did with their products, summed for each slot of
 //! each variant. Feedback belongs to a list by its `request_id`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use domain::user::profile::weight;
@@ -30,10 +30,13 @@ pub(crate) const DELETE_SLOT: &str = "DELETE FROM experiment_slots \
      WHERE tenant = $1 AND experiment = $2 AND variant = $3 AND slot = $4";
 pub(crate) const SLOTS: &str = "SELECT variant, slot, view FROM experiment_slots \
      WHERE tenant = $1 AND experiment = $2 ORDER BY variant, slot";
+pub(crate) const NAMES: &str = "SELECT DISTINCT experiment FROM experiment_slots WHERE tenant = $1";
 
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT_LIST, DELETE_LIST, ONE_LIST, UPSERT_SLOT, DELETE_SLOT, ONE_SLOT, SLOTS].map(str::to_owned).into()
+    [UPSERT_LIST, DELETE_LIST, ONE_LIST, UPSERT_SLOT, DELETE_SLOT, ONE_SLOT, SLOTS, NAMES]
+        .map(str::to_owned)
+        .into()
 }
 
 /// The slot of the sums over whole lists.
@@ -384,6 +387,18 @@ pub struct Experiments {
 }
 
 impl Experiments {
+    /// The names of the experiments that lists of the tenant were served for.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn names(&self, tenant: &Tenant) -> Result<BTreeSet<ExperimentName>, QueryError> {
+        let generation = self.slot.live()?;
+        let rows: Result<Vec<(String,)>, _> =
+            generation.db.all(Statement::new(NAMES).bind(tenant.as_str())).await;
+        let rows = rows.map_err(|error| generation.query_error(Name::Experiments, error))?;
+        Ok(rows.into_iter().filter_map(|(name,)| name.parse().ok()).collect())
+    }
+
     /// The outcomes of an experiment of the tenant, by variant; none before its first list.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ async fn role_grants_only_its_own_operations() {
     let question = Some(r#"{"kind": "pool", "configuration": {"pool_key": "blitz", "settings": {}}}"#);
     for (caller, results) in [(&user, 403), (&worker, 403), (&service, 404)] {
         call(&server, Method::GET, "/api/v1/experiments/blend", caller, None).await.problem(results);
+        let all = call(&server, Method::GET, "/api/v1/experiments", caller, None).await;
+        assert_eq!(all.status, if results == 403 { 403 } else { 200 });
         call(&server, Method::POST, "/internal/what-if", caller, question).await.problem(403);
         call(&server, Method::GET, &format!("/internal/what-if/{id}"), caller, None).await.problem(403);
     }

@@ -95,9 +95,21 @@ async fn lists_of_variants_are_served_counted_and_explained() {
     let shown = server.cli(&["experiments", "show", "blend"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.status.success() && text.contains("popular") && text.contains("slot 2"), "{text}");
+    let names = async |server: &Server| server.get_at_head("/api/v1/experiments").await["items"].clone();
+    let running = |name: &str, is_running: bool| json!({"name": name, "is_running": is_running});
+    assert_eq!(names(&server).await, json!([running("blend", true), running("draft", true)]));
+    let page = server.get("/api/v1/experiments?limit=1").await.expect(200);
+    let next = format!("/api/v1/experiments?limit=1&cursor={}", page["next_cursor"].as_str().unwrap());
+    let next = server.get(&next).await.expect(200);
+    assert_eq!((&next["items"], &next["next_cursor"]), (&json!([running("draft", true)]), &Value::Null));
     // Also without the experiment in the settings.
     server.kill();
     server.restart().await;
+    assert_eq!(
+        names(&server).await,
+        json!([running("blend", false)]),
+        "no list was served for the other one"
+    );
     for list in &lists {
         let then = served(&server, list).await;
         assert_eq!((&then["equal"], &then["experiment"]["name"]), (&json!(true), &json!("blend")), "{then}");

@@ -115,7 +115,11 @@ impl Experiments {
     }
 
     pub fn has(&self, name: &ExperimentName) -> bool {
-        self.0.iter().any(|(_, _, experiment)| experiment.name == *name)
+        self.names().any(|other| other == name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &ExperimentName> {
+        self.0.iter().map(|(_, _, experiment)| &experiment.name)
     }
 
     /// The experiment for a list of a user at an instant, with the user's variant or the seed of the draws. None if no

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use domain::what_if::interval::{Estimate, of_mean, wilson};
 use event_schemas::ids::{ExperimentName, VariantName};
 use poem_openapi::OpenApi;
-use poem_openapi::param::Path;
+use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::experiment::{Outcomes, VariantOutcomes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::caller::{Caller, Role};
+use web::etag::Cached;
 use web::json::Json;
+use web::paging::{Cursor, Limit, Page};
 use web::path;
 use web::problem::Problem;
 use web::schema::Api;
@@ -89,6 +91,14 @@ pub struct ExperimentResults {
     pub variants: Vec<VariantResults>,
 }
 
+/// An experiment. Its results have their own route.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ExperimentView {
+    pub name: ExperimentName,
+    /// Whether the settings contain it: otherwise no list is made for it any more.
+    pub is_running: bool,
+}
+
 impl VariantResults {
     fn new(outcomes: VariantOutcomes, all_wins: u64) -> Self {
         let VariantOutcomes { variant, lists, slots } = outcomes;
@@ -123,6 +133,35 @@ pub struct ExperimentRoutes {
 
 #[OpenApi(tag = "Tag::Catalogue")]
 impl ExperimentRoutes {
+    /// List experiments by name
+    ///
+    /// Those of the settings, and earlier ones for which lists were served. For the roles `service` and `admin`.
+    #[oai(path = "/api/v1/experiments", method = "get", operation_id = "list_experiments")]
+    async fn list(
+        &self,
+        caller: Caller,
+        #[oai(default)] limit: Query<Limit>,
+        cursor: Query<Option<Cursor>>,
+        min: MinPosition,
+        #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
+    ) -> Result<Cached<Page<ExperimentView>>, Problem> {
+        caller.require(Role::Service | Role::Admin)?;
+        self.api.wait_for_models(&[Name::Experiments], min).await?;
+        let list = "experiments";
+        let after: Option<ExperimentName> = cursor.0.map(|cursor| cursor.key(list)).transpose()?;
+        let names = self.api.models.experiments().names(&caller.tenant).await;
+        let mut names = names.map_err(|error| from_query_error(&error))?;
+        let running = &self.api.server.experiments;
+        names.extend(running.names().cloned());
+        // There are few: each was in the settings once.
+        let mut rest = names.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after));
+        let view = |name| ExperimentView { is_running: running.has(&name), name };
+        let items: Vec<_> = rest.by_ref().take(limit.0.get()).map(view).collect();
+        let next = items.last().filter(|_| rest.next().is_some());
+        let next_cursor = next.map(|last| Cursor::new(list, &last.name).to_string());
+        Ok(Cached::new(&Page { items, next_cursor }, if_none_match.as_deref()))
+    }
+
     /// Get the results of an experiment
     ///
     /// What users did with the products of each ranking variant, over all lists that were served for the experiment; feedback counts
