@@ -268,3 +268,25 @@ async fn stream_sends_a_new_list_after_feedback() {
     assert!(!products(&after).contains(&bought), "{after}");
     assert_eq!(served(&server, &after).await["equal"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watched_list_is_explained_and_not_served() {
+    let server = Server::start(&[]).await;
+    catalogue(&server).await;
+    let path = "/api/v1/users/3/recommendations/stream?explain=true&record=false";
+    let mut client = SseClient::open(&server, path, None).await.unwrap();
+    let list = loop {
+        let event = client.next().await.unwrap();
+        if event.event == "recommendations" {
+            break event.data;
+        }
+    };
+    assert_eq!((&list["request_id"], &list["position"]), (&Value::Null, &list["computed_from"]));
+    assert!(list["items"][0]["explanation"].is_object() && list["left_out"].is_object(), "{list}");
+    let lists = server.get_at_head("/audit/events?type=ListServed").await;
+    assert_eq!(lists["items"], json!([]));
+    // Users receive what is served to them.
+    let as_user = [("x-user", "3")];
+    server.send(Method::GET, path, &as_user, None).await.problem(403);
+    server.get("/api/v1/users/stranger/recommendations/stream?record=false").await.problem(404);
+}

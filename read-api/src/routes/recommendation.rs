@@ -124,6 +124,7 @@ impl RecommendationRoutes {
     ///
     /// `connected` comes first, then `recommendations` with the present list, and another one whenever what the user did has
     /// changed it. Each list is recorded as served, and has its `request_id`. A client that reconnects receives the latest.
+    /// The roles `service` and `admin` can also watch the lists without serving them: `record=false`.
     #[oai(
         path = "/api/v1/users/:user_id/recommendations/stream",
         method = "get",
@@ -136,6 +137,10 @@ impl RecommendationRoutes {
         /// The most products of a list. Default: 20
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u32>>,
+        /// Whether the parts of the scores and the numbers of products that were left out are sent. Default: false
+        explain: Query<Option<bool>>,
+        /// Whether the lists are recorded as served. Default: true
+        record: Query<Option<bool>>,
         /// From `POST /v1/stream-tickets`, for a browser's EventSource, which sends no headers
         #[oai(name = "ticket", validator(max_length = 128))]
         _ticket: Query<Option<String>>,
@@ -145,8 +150,15 @@ impl RecommendationRoutes {
         if !caller.can_access_others() && caller.user()? != &user_id {
             return Err(Problem::not_found("no such user"));
         }
-        let request = CheckedRequest::feed(user_id, limit.0.unwrap_or(STREAM_LIMIT) as usize);
-        let follower = RecommendationFollower::open(&self.api, caller, request).await?;
+        let is_recorded = record.0.unwrap_or(true);
+        if !is_recorded && !caller.can_access_others() {
+            return Err(Problem::forbidden(
+                "only the roles `service` and `admin` can watch lists that are not served",
+            ));
+        }
+        let mut request = CheckedRequest::feed(user_id, limit.0.unwrap_or(STREAM_LIMIT) as usize);
+        request.explain = explain.0.unwrap_or_default();
+        let follower = RecommendationFollower::open(&self.api, caller, request, is_recorded).await?;
         Ok(self.api.stream(Some(follower)))
     }
 }

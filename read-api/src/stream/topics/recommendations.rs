@@ -1,5 +1,5 @@
 //! The live stream of a user's start page: a new list whenever what the user did has changed it. Each list is recorded as
-//! served before it is sent, once for all clients. Each update is complete, so there is nothing to resume.
+//! served before it is sent, once for all clients, unless they only watch. Each update is complete, so there is nothing to resume.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub(crate) struct RecommendationFollower {
     api: Arc<ReadApi>,
     caller: Caller,
     request: CheckedRequest,
+    is_recorded: bool,
     key: TopicKey,
     user_changes: watch::Receiver<u64>,
     /// The products of the list that was sent last.
@@ -34,15 +35,17 @@ pub(crate) struct RecommendationFollower {
 
 impl RecommendationFollower {
     /// # Errors
-    /// If the user has no subject yet, and a first list cannot be recorded.
+    /// If the user has no subject yet, and a first list is not to be recorded, or cannot be.
     pub(crate) async fn open(
         api: &Arc<ReadApi>,
         caller: Caller,
         request: CheckedRequest,
+        is_recorded: bool,
     ) -> Result<Self, Problem> {
         let find = || api.server.subjects.subject(&caller.tenant, &request.user_id);
         let subject = match find().await? {
             Some(subject) => Some(subject),
+            None if !is_recorded => None,
             None => {
                 // The user's stream starts with the first list.
                 let computed = api.computed_now(&caller, &request).await?;
@@ -53,11 +56,12 @@ impl RecommendationFollower {
         };
         let subject = subject.ok_or_else(|| Problem::not_found("no such user"))?;
         let user_changes = api.notifier.stream(StreamId::user(&caller.tenant, subject));
-        // Lists of different lengths are different objects.
-        let id = Uuid::new_v5(&subject.0, &request.request.limit.to_be_bytes());
+        // Lists of different lengths, explained and watched ones are different objects.
+        let kind = format!("{} {} {is_recorded}", request.request.limit, request.explain);
+        let id = Uuid::new_v5(&subject.0, kind.as_bytes());
         let key = TopicKey { kind: "recommendations", tenant: Some(caller.tenant.clone()), id };
         let (api, sent, latest) = (Arc::clone(api), Vec::new(), None);
-        Ok(Self { api, caller, request, key, user_changes, sent, latest })
+        Ok(Self { api, caller, request, is_recorded, key, user_changes, sent, latest })
     }
 }
 
@@ -96,11 +100,14 @@ impl Follower for RecommendationFollower {
             return Ok(None);
         }
         let list = (self.request.user_id.clone(), self.request.computed_list(&computed));
-        let recorded = self.api.record_lists(&self.caller, &TraceParent::default(), vec![list]).await?;
-        let (ids, position) = recorded;
+        let mut position = computed.from;
         let mut answer = RecommendationAnswer::new(&self.request, computed);
-        if let Some(id) = ids.first() {
-            answer.recorded(*id, position);
+        if self.is_recorded {
+            let recorded = self.api.record_lists(&self.caller, &TraceParent::default(), vec![list]).await?;
+            position = recorded.1;
+            if let Some(id) = recorded.0.first() {
+                answer.recorded(*id, position);
+            }
         }
         let update = Update::progress("recommendations", Some(position), &answer);
         (self.sent, self.latest) = (products, Some(update.clone()));
