@@ -16,7 +16,7 @@ pub mod retry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::matchmaking::statistics::percentiles;
+use crate::matchmaking::statistics::quantile;
 
 /// The most entries, or slots of lists, of a replay: they are all in memory.
 pub const REPLAYED_MAX: usize = 500_000;
@@ -36,21 +36,23 @@ pub struct Spread {
     pub p90: f64,
     pub p95: f64,
     pub max: f64,
+    /// The least value, the values below which one, two and up to nine tenths of all are, and the largest one.
+    pub deciles: [f64; 11],
 }
 
 impl Spread {
     /// None for an empty set.
-    pub fn of(values: Vec<f64>) -> Option<Self> {
-        let sum: f64 = values.iter().sum();
-        let max = values.iter().copied().fold(f64::MIN, f64::max);
-        let of = percentiles(values)?;
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        let max = *values.last()?;
         Some(Self {
-            count: of.count,
-            mean: sum / of.count as f64,
-            p50: of.p50,
-            p90: of.p90,
-            p95: of.p95,
+            count: values.len(),
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            p50: quantile(&values, 0.5),
+            p90: quantile(&values, 0.9),
+            p95: quantile(&values, 0.95),
             max,
+            deciles: std::array::from_fn(|tenths| quantile(&values, tenths as f64 / 10.0)),
         })
     }
 }

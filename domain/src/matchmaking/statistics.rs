@@ -148,15 +148,17 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, max: usize) {
 /// Percentiles by linear interpolation, like PostgreSQL's `PERCENTILE_CONT`; none for an empty set.
 pub fn percentiles(mut values: Vec<f64>) -> Option<Percentiles> {
     values.sort_unstable_by(f64::total_cmp);
-    let at = |part: f64| {
-        let place = part * (values.len() - 1) as f64;
-        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        below + (above - below) * place.fract()
-    };
     (!values.is_empty()).then(|| Percentiles {
-        p50: at(0.5),
-        p90: at(0.9),
-        p95: at(0.95),
+        p50: quantile(&values, 0.5),
+        p90: quantile(&values, 0.9),
+        p95: quantile(&values, 0.95),
         count: values.len(),
     })
+}
+
+/// The value below which this share of the sorted values is, by linear interpolation. There must be a value.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let place = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
 }
