@@ -90,6 +90,10 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// The origins of product pictures that the console may show, such as `https://images.example.org`; by default it shows those of this server only
+    #[arg(long, env = "MATCHBOOK_IMAGE_ORIGINS", value_name = "ORIGIN", value_delimiter = ',', value_parser = value::image_origin)]
+    pub image_origins: Vec<String>,
+
     /// Serve `/metrics` without authentication
     #[arg(long, env = "MATCHBOOK_METRICS_OPEN", value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub metrics_open: bool,
@@ -399,6 +403,15 @@ pub(crate) mod tests {
         assert_eq!(config.lease_term, Duration::from_secs(20));
         assert_eq!(config.cors_origins, ["http://a", "http://b"]);
         assert_eq!(config.stalled_after, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn image_origin_cannot_change_the_policy_of_the_page() {
+        let config = parse(&["--image-origins", "https://images.example.org,http://localhost:9000"]).unwrap();
+        assert_eq!(config.image_origins, ["https://images.example.org", "http://localhost:9000"]);
+        for refused in ["*", "data:", "https://a;script-src", "https://a/b", "https://a b"] {
+            assert!(parse(&["--image-origins", refused]).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn server(
         subjects: SubjectDirectory::new(vault),
         experiments: config.experiments.clone().unwrap_or_default(),
         media,
+        image_origins: config.image_origins.clone(),
     }
 }
 

@@ -53,9 +53,11 @@ async function respond(path, options) {
   return response;
 }
 
-/** POSTs a command without a body. */
-export async function post(path) {
-  const response = await respond(path, { method: "POST", headers: headers({ Accept: "application/json" }) });
+/** POSTs a command, or a question that is too long for an address. */
+export async function post(path, body) {
+  const more = { Accept: "application/json" };
+  if (body !== undefined) more["Content-Type"] = "application/json";
+  const response = await respond(path, { method: "POST", headers: headers(more), body: body && JSON.stringify(body) });
   return response.json();
 }
 
@@ -67,7 +69,7 @@ export async function image(path) {
 
 /**
  * Subscribes to a stream of server-sent events until it ends. `onEvent(name, data)` gets each event, `onState` one of
- * `live`, `waiting`, `ended`. Returns a function that stops it. Uses `fetch`: an EventSource cannot send a token, and does
+ * `live`, `waiting`, `ended`, and the error that ended it. Returns a function that stops it. Uses `fetch`: an EventSource cannot send a token, and does
  * not reconnect after a response such as 503, which a restarting server returns for a while.
  */
 export function subscribe(path, onEvent, onState) {
@@ -91,7 +93,7 @@ export function subscribe(path, onEvent, onState) {
       } catch (error) {
         if (stop.signal.aborted) return;
         const isFinal = error instanceof ApiError && error.status < 500 && error.status !== 429;
-        if (isFinal) return onState("ended");
+        if (isFinal) return onState("ended", error);
       }
       onState("waiting");
       await new Promise((wake) => setTimeout(wake, RETRY_MS));

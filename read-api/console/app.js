@@ -2,15 +2,21 @@
 
 import { get, setToken, token } from "./api.js";
 import { count, setText } from "./dom.js";
+import { Experiments } from "./experiments.js";
 import { JobList } from "./jobs.js";
 import { JobView } from "./job.js";
 import { Operations } from "./operations.js";
 import { Pools, showGameService } from "./pools.js";
+import { Search } from "./search.js";
+import { Users } from "./user.js";
+import { WhatIf } from "./what-if.js";
 
 const STATUS_MS = 2000;
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
 let view = null;
+let shownSection = null;
+let wasRouted = false;
 
 function showError(error) {
   const text = error.status === 401
@@ -23,14 +29,38 @@ const jobs = new JobList({ onError: showError, onLoaded: (items) => view?.notice
 
 const pools = new Pools();
 const operations = new Operations();
+const search = new Search(byId("search-panel"));
+const users = new Users(byId("users-panel"));
+const experiments = new Experiments(byId("experiments-panel"));
+const whatIf = new WhatIf(byId("what-if-panel"));
+const SECTIONS = { pools: "Pools", search: "Search", users: "Users", experiments: "Experiments", "what-if": "What if", operations: "Operations" };
 
-/** Shows all sections, or one of them; the list of jobs stays visible beside an open job. */
-function section(name) {
-  main.dataset.section = name;
+/** Shows jobs and pools, or one section; the list of jobs stays visible beside an open job. `rest` is the address after its name. */
+function section(name, rest = "") {
+  const isOther = shownSection !== name;
+  shownSection = name;
+  for (const panel of main.querySelectorAll("[data-in]")) panel.hidden = !panel.dataset.in.split(" ").includes(name);
+  const of = (other, params) => (name === other ? params : null);
   operations.show(name === "operations");
+  search.show(of("search", new URLSearchParams(rest.replace(/^\?/, ""))));
+  users.show(of("users", { user: decoded(rest) }));
+  experiments.show(name === "experiments");
+  whatIf.show(of("what-if", { id: rest || null }));
+  // Keyboards and screen readers continue at the new content.
+  if (isOther && wasRouted) byId(`${name}-title`)?.focus({ preventScroll: false });
+  wasRouted = true;
   for (const link of document.querySelectorAll(".sections a")) {
     if (link.dataset.section === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+  }
+}
+
+/** A part of an address; as it is, if it is not encoded. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 
@@ -40,9 +70,10 @@ function route() {
   view = null;
   main.classList.toggle("has-detail", id !== null);
   jobs.select(id);
-  section(id !== null ? "jobs" : location.hash.match(/^#\/(jobs|pools|operations)$/)?.[1] ?? "all");
+  const [, name = "all", rest] = location.hash.match(/^#\/(jobs|pools|search|users|experiments|what-if|operations)(?:\/|(?=\?)|$)(.*)$/) ?? [];
+  section(id !== null ? "jobs" : name, rest);
   if (id === null) {
-    document.title = { pools: "Pools · Matchbook", operations: "Operations · Matchbook" }[main.dataset.section] ?? "Matchbook";
+    document.title = SECTIONS[name] ? `${SECTIONS[name]} · Matchbook` : "Matchbook";
     return;
   }
   document.title = "Job · Matchbook";

@@ -14,6 +14,28 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element of a drawing. */
+export function svg(tag, props = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(props)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** A labelled value in a `<dl class="facts">`. */
+export function fact(name, value) {
+  return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value));
+}
+
+/** Why something cannot be shown, and what to do about it. */
+export function refusal(error, what, roles) {
+  if (error.status === 401) return "The server requires credentials: press Token and paste one.";
+  if (error.status === 403) return `These credentials may not see ${what}. Press Token and paste one with ${roles}.`;
+  return error.status ? error.message : "The server does not respond. Retrying automatically.";
+}
+
 /** Sets the text only if it differs, so that a screen reader does not repeat it. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;

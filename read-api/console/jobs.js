@@ -1,7 +1,7 @@
 // The list of jobs, polled every two seconds, which costs a 304 while nothing changes.
 
 import { get } from "./api.js";
-import { bar, chip, coalesce, count, duration, el, instant, percent, setText, score, title } from "./dom.js";
+import { bar, chip, coalesce, count, duration, el, fact, instant, percent, setText, score, title } from "./dom.js";
 
 const POLL_MS = 2000;
 const PAGE = 50;
@@ -129,10 +129,6 @@ function makeCard(id) {
     foot.replaceChildren("Created ", instant(job.created_at));
   };
   return { node, name, update };
-}
-
-function fact(name, value) {
-  return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value));
 }
 
 /** The sentence of a blocker, which has the form `code: sentence`. */

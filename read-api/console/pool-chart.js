@@ -1,9 +1,8 @@
 // The chart of a pool's queued players: rating on the x-axis, waiting time on the y-axis, each player's rating window, and
 // a histogram of the ratings below.
 
-import { duration } from "./dom.js";
+import { duration, svg } from "./dom.js";
 
-const NS = "http://www.w3.org/2000/svg";
 const [LEFT, RIGHT, TOP] = [46, 46, 26];
 const [PLOT, GAP, BARS, FOOT] = [180, 14, 44, 20];
 export const HEIGHT = TOP + PLOT + GAP + BARS + FOOT;
@@ -13,13 +12,6 @@ const TOP_MIN = 30;
 const MARK_GAP = 22;
 const STEP = 200;
 const SPAN_MIN = 800;
-
-function svg(tag, props = {}, ...children) {
-  const node = document.createElementNS(NS, tag);
-  for (const [name, value] of Object.entries(props)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
 
 /** The rating window after a waiting time, in points to either side. */
 export function windowAfter(settings, waited) {

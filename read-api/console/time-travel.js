@@ -1,4 +1,4 @@
-// A slider over the life of a job, from its first to its last event.
+// A slider over the life of a job or a user, from the first to the last event.
 
 import { clock, coalesce, duration, el, setText } from "./dom.js";
 
@@ -8,7 +8,7 @@ const STEPS = 200;
 
 export class TimeTravel {
   /** `onInstant(at)` gets the milliseconds since 1970; `onNow` is called at the end of the range. */
-  constructor({ onInstant, onNow }) {
+  constructor({ onInstant, onNow, label = "Instant to show the job at", help = "All values above, as of this instant in the life of the job." }) {
     Object.assign(this, { from: null, to: null, at: null, onInstant, onNow });
     const moved = coalesce((at) => (at >= this.to ? this.back() : this.onInstant(at)), WAIT_MS);
     this.slider = el("input", { type: "range", min: 0, max: 0, step: 1, id: "travel", "aria-describedby": "travel-help", disabled: true, oninput: () => this.moveTo(Number(this.slider.value), moved),
@@ -19,9 +19,9 @@ export class TimeTravel {
     this.end = el("span");
     this.part = el("section", { "aria-labelledby": "travel-title" },
       el("h2", { id: "travel-title" }, "Time travel"),
-      el("p", { class: "subtle", id: "travel-help" }, "All values above, as of this instant in the life of the job."),
+      el("p", { class: "subtle", id: "travel-help" }, help),
       el("div", { class: "travel" },
-        el("label", { for: "travel", class: "visually-hidden" }, "Instant to show the job at"), this.slider, this.when, this.now),
+        el("label", { for: "travel", class: "visually-hidden" }, label), this.slider, this.when, this.now),
       el("p", { class: "travel-ends subtle num" }, this.start, this.end));
   }
 

@@ -12,8 +12,15 @@ use web::problem::Problem;
 
 use crate::ReadApi;
 
-/// The page may load from and connect to this server only, and may not be framed. It shows images that it has fetched with a token.
-const POLICY: &str = "default-src 'self'; img-src 'self' blob:; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'";
+/// The page may load from and connect to this server only, and may not be framed. It shows images that it has fetched with a token,
+/// and those of the origins of the settings.
+fn policy(image_origins: &[String]) -> String {
+    let origins: String = image_origins.iter().map(|origin| format!(" {origin}")).collect();
+    format!(
+        "default-src 'self'; img-src 'self' blob:{origins}; base-uri 'none'; object-src 'none'; form-action 'self'; \
+         frame-ancestors 'none'"
+    )
+}
 
 /// A browser revalidates each time, which costs a 304, so a new binary's page is never mixed with an old one's script.
 const CACHE: &str = "no-cache";
@@ -36,24 +43,31 @@ macro_rules! file {
 
 static PAGE: ConsoleFile = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [ConsoleFile; 17] = [
+static FILES: [ConsoleFile; 24] = [
     file!("actions.js", "text/javascript; charset=utf-8"),
     file!("analysis.js", "text/javascript; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("api.js", "text/javascript; charset=utf-8"),
+    file!("chart.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
     file!("events.js", "text/javascript; charset=utf-8"),
     file!("evidence.js", "text/javascript; charset=utf-8"),
+    file!("experiments.js", "text/javascript; charset=utf-8"),
     file!("job.js", "text/javascript; charset=utf-8"),
     file!("jobs.js", "text/javascript; charset=utf-8"),
     file!("matches.js", "text/javascript; charset=utf-8"),
     file!("operations.js", "text/javascript; charset=utf-8"),
     file!("pool-chart.js", "text/javascript; charset=utf-8"),
     file!("pools.js", "text/javascript; charset=utf-8"),
+    file!("product.js", "text/javascript; charset=utf-8"),
     file!("recent-matches.js", "text/javascript; charset=utf-8"),
+    file!("search.js", "text/javascript; charset=utf-8"),
     file!("time-travel.js", "text/javascript; charset=utf-8"),
+    file!("user.js", "text/javascript; charset=utf-8"),
+    file!("what-if.js", "text/javascript; charset=utf-8"),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
+    file!("products.svg", "image/svg+xml"),
 ];
 
 impl ConsoleFile {
@@ -65,11 +79,11 @@ impl ConsoleFile {
         format!("\"{hash:016x}\"")
     }
 
-    fn respond(&self, request: &Request, etag: &str) -> Response {
+    fn respond(&self, request: &Request, etag: &str, policy: &str) -> Response {
         let response = Response::builder()
             .header(header::ETAG, etag)
             .header(header::CACHE_CONTROL, CACHE)
-            .header(header::CONTENT_SECURITY_POLICY, POLICY)
+            .header(header::CONTENT_SECURITY_POLICY, policy)
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
             .header(header::REFERRER_POLICY, "no-referrer");
         let known = request.header(header::IF_NONE_MATCH).unwrap_or_default();
@@ -102,6 +116,8 @@ struct ApiInfo<'a> {
     health: &'static str,
     status: &'static str,
     jobs: &'static str,
+    /// The origins of product pictures that the page may show, besides this server's.
+    image_origins: &'a [String],
 }
 
 impl Endpoint for RootEndpoint {
@@ -115,8 +131,9 @@ impl Endpoint for RootEndpoint {
             return Err(MethodNotAllowedError.into());
         }
         let accept = request.header(header::ACCEPT);
+        let image_origins = &self.api.server.image_origins;
         if web::negotiation::preferred(accept, &["application/json", "text/html"]) == "text/html" {
-            return Ok(page(&request));
+            return Ok(page(&request, &policy(image_origins)));
         }
         let info = ApiInfo {
             name: "matchbook",
@@ -126,15 +143,16 @@ impl Endpoint for RootEndpoint {
             health: "/health",
             status: "/status",
             jobs: "/jobs",
+            image_origins,
         };
         Ok(poem::web::Json(info).with_header(header::VARY, "accept").into_response())
     }
 }
 
 /// The page. `Vary` is set because the response of `GET /` depends on what the client accepts.
-fn page(request: &Request) -> Response {
+fn page(request: &Request, policy: &str) -> Response {
     static ETAG: LazyLock<String> = LazyLock::new(|| PAGE.etag());
-    let mut response = PAGE.respond(request, &ETAG);
+    let mut response = PAGE.respond(request, &ETAG, policy);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
@@ -146,5 +164,5 @@ pub(crate) fn file(Path(name): Path<String>, request: &Request) -> poem::Result<
         LazyLock::new(|| FILES.each_ref().map(|file| file.etag()));
     let found = FILES.iter().zip(ETAGS.iter()).find(|(file, _)| file.name == name);
     let (file, etag) = found.ok_or_else(|| Problem::not_found("the console has no such file"))?;
-    Ok(file.respond(request, etag))
+    Ok(file.respond(request, etag, &policy(&[])))
 }

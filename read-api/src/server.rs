@@ -196,4 +196,6 @@ pub struct ServerInfo {
     pub slow_query: Duration,
     /// The folder with the evidence images; none if they are not served.
     pub media: Option<MediaFolder>,
+    /// The origins of product pictures that the console may show, besides this server's.
+    pub image_origins: Vec<String>,
 }

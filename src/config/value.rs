@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use clap::{Arg, Command};
+use web::serve::Cors;
 
 use crate::cluster::ClusterUrl;
 
@@ -22,6 +23,17 @@ impl std::fmt::Debug for Login {
 impl From<&str> for Login {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
+    }
+}
+
+/// An origin that becomes part of a Content-Security-Policy, in which a semicolon would start another rule.
+pub(super) fn image_origin(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:/[]".contains(&byte));
+    let checked = Cors::new(&[text]).map(|_| text.to_owned()).map_err(|error| error.to_string())?;
+    if is_plain {
+        Ok(checked)
+    } else {
+        Err("write the host in ASCII, such as https://xn--bcher-kva.example".to_owned())
     }
 }
 

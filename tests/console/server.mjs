@@ -9,9 +9,9 @@ import { createInterface } from "node:readline";
 const READY_MS = 60_000;
 
 export class Server {
-  static async start(program) {
+  static async start(program, settings = []) {
     const folder = mkdtempSync(join(tmpdir(), "console-"));
-    const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--data", join(folder, "data")], {
+    const child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--data", join(folder, "data"), ...settings], {
       stdio: ["ignore", "ignore", "pipe"],
     });
     const url = await served(child);

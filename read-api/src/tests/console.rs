@@ -20,6 +20,13 @@ async fn console_loads_no_external_or_inline_code() {
     let page = fixture.get_with("/", &[("Accept", "text/html")]).await;
     assert!(page.header("content-security-policy").starts_with("default-src 'self'"));
     assert!(!page.header("content-security-policy").contains("unsafe"));
+    // Only pictures may come from elsewhere, and only from where the settings say.
+    assert!(
+        page.header("content-security-policy").contains("img-src 'self' blob: https://images.example.org;")
+    );
+    assert_eq!(page.header("content-security-policy").matches("https:").count(), 1);
+    let facts = fixture.get_with("/", &[("Accept", "application/json")]).await;
+    assert_eq!(facts.json()["image_origins"], serde_json::json!(["https://images.example.org"]));
     for outside in ["http://", "https://", "//cdn", "<style", " style=", " onclick=", "<script>"] {
         assert!(!page.text.contains(outside), "{outside}");
     }
@@ -51,17 +58,23 @@ async fn server_text_is_never_inserted_as_markup() {
         "analysis",
         "app",
         "api",
+        "chart",
         "dom",
         "events",
         "evidence",
+        "experiments",
         "job",
         "jobs",
         "matches",
         "operations",
         "pool-chart",
         "pools",
+        "product",
         "recent-matches",
+        "search",
         "time-travel",
+        "user",
+        "what-if",
     ];
     for name in scripts.map(|name| format!("{name}.js")) {
         let script = fixture.get(&format!("/console/{name}")).await.text;

@@ -143,6 +143,7 @@ impl ReadApiFixture {
             breakers: breakers(services_recovered.clone()),
             last_seen: LastSeen::new(|_, _| None),
             lists: None,
+            image_origins: vec!["https://images.example.org".to_owned()],
             subjects: SubjectDirectory::new(vault.clone()),
             experiments: Experiments::default(),
             thresholds: Thresholds::default(),
