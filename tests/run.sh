@@ -64,11 +64,13 @@ for program in "matchbook serve" "matchbook-matcher .*matcher-1"; do
   until_true "the job continues" has_processed $((before + 5))
 done
 
+until_true "the shop is filled" grep -q "the shop is filled: 10000 products" "$work/data/shop.log"
 kill "$run"
 wait "$run" || fail "it did not stop"
 [ -z "$(process matchbook)" ] || fail "a process is left"
 start
 until_true "the open job continues" grep -q "job $job waits for workers" "$work/output"
+until_true "the shop is not filled twice" grep -q "the shop is filled: 10000 products, 0 new interactions" "$work/data/shop.log"
 until_true "the job is completed" grep -q "done: 528 of 528 candidates processed, 240 matches found, 240 with an evidence image" "$work/output"
 
 # The commands of README.md work in any folder after the file with the settings of this run was read.

@@ -69,6 +69,7 @@ const CRATES: &[CrateRules] = &[
     CrateRules { folder: "examples/analyst", internal: &[], external: None },
     CrateRules { folder: "examples/arena", internal: &[], external: None },
     CrateRules { folder: "examples/matcher", internal: &[], external: None },
+    CrateRules { folder: "examples/shop", internal: &[], external: None },
 ];
 
 /// The systems of the write side, and the paths that their files must not import: a system knows the engine and itself.
