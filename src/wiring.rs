@@ -84,6 +84,7 @@ pub(crate) async fn start(
         read_only: config.read_only,
         answer_cache_bytes: config.answer_cache_bytes,
         encoder,
+        recommend: config.recommend.unwrap_or_default(),
     };
     let models = ReadModels::open(settings, log.clone(), clock.clone())
         .await

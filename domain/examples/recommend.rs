@@ -12,6 +12,7 @@
 use std::error::Error;
 
 use domain::recommend::co_visits::Settings;
+use domain::recommend::settings;
 use domain::recommend::sources::ListSources;
 use domain::recommend::{Blend, Request, Weights};
 use domain::search::filter::Filter;
@@ -102,6 +103,10 @@ enum Line {
     },
 }
 
+fn of_co_visits(co_visits: Settings) -> settings::Settings {
+    settings::Settings { co_visits, ..settings::Settings::default() }
+}
+
 fn product(product_id: ProductId, name: &str, category: Option<&str>) -> serde_json::Result<ProductUpserted> {
     let details = json!({"name": name, "category_id": category, "category_name": category, "in_stock": true,
         "is_active": true});
@@ -112,7 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut sources = ListSources::default();
     for line in std::io::stdin().lines() {
         match serde_json::from_str(&line?)? {
-            Line::Settings { settings } => sources = ListSources::new(settings.into()),
+            Line::Settings { settings } => sources = ListSources::new(of_co_visits(settings.into())),
             Line::Product { product: id, name, category } => {
                 sources.apply_product(&product(id, &name, category.as_deref())?.into());
             }

@@ -15,6 +15,7 @@ pub mod experiment;
 mod fixture;
 mod list;
 pub mod served;
+pub mod settings;
 pub mod signals;
 pub mod sources;
 

@@ -1,13 +1,14 @@
 //! A user's interactions with products, and the lists that were served to the user. They are facts that commute, so all
 //! of them are recorded, until the user is erased.
 
+pub mod interactions;
 pub mod profile;
 
 use event_schemas::ids::{ListId, Position, SubjectId};
 use event_schemas::sealed::Sealed;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{
-    InteractionRecorded, ListContext, ListExperiment, ListParameters, ListServed, ServedItem,
+    InteractionRecorded, ListContext, ListExperiment, ListParameters, ListServed, ListSettings, ServedItem,
     SubjectKeyDestroyed, UserEvent,
 };
 
@@ -40,6 +41,8 @@ pub struct ComputedList {
     pub query: Option<String>,
     pub parameters: ListParameters,
     pub experiment: Option<Box<ListExperiment>>,
+    /// The settings that it was computed with, if they are not the built-in ones.
+    pub settings: Option<Box<ListSettings>>,
 }
 
 impl ComputedList {
@@ -50,10 +53,19 @@ impl ComputedList {
         list_id: ListId,
         query: Option<Sealed>,
     ) -> (ListServed, Timestamp) {
-        let Self { context, items, computed_from, at, query: _, parameters, experiment } = self;
+        let Self { context, items, computed_from, at, query: _, parameters, experiment, settings } = self;
         let parameters = Box::new(parameters);
-        let served =
-            ListServed { subject_id, list_id, context, items, computed_from, query, parameters, experiment };
+        let served = ListServed {
+            subject_id,
+            list_id,
+            context,
+            items,
+            computed_from,
+            query,
+            parameters,
+            experiment,
+            settings,
+        };
         (served, at)
     }
 }
@@ -127,6 +139,7 @@ mod tests {
             query: Some("sealed elsewhere".to_owned()),
             parameters: ListParameters { limit: 1, ..ListParameters::default() },
             experiment: None,
+            settings: None,
         };
         let (subject, first) = (SubjectId(Uuid::from_u128(1)), ListId(Uuid::from_u128(2)));
         let (served, served_at) = list.served(subject, first, None);

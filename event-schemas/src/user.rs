@@ -222,6 +222,40 @@ pub struct ListExperiment {
     pub variants: Vec<ListVariant>,
 }
 
+/// How an interaction of a type counts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InteractionSettings {
+    pub interaction_type: InteractionType,
+    /// Of a rating: that of five stars.
+    pub weight: f64,
+    /// The time in which its share in the session profile halves.
+    pub half_life_seconds: u64,
+}
+
+/// How co-visits count, in steps of a user from product to product.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CoVisitSettings {
+    /// The most steps between two products of a co-visit.
+    pub window: u32,
+    /// The number of steps in which the weight of a co-visit halves.
+    pub half_life: u32,
+    /// The weight of a co-visit for the product that came first, from 0 to 1.
+    pub backward: f64,
+    /// The most steps of a product, the last ones, that are looked at.
+    pub steps_max: u32,
+    /// The most products that a user visited last whose partners are looked at.
+    pub visited_max: u32,
+    /// The number of such products in which their weight halves.
+    pub visited_half_life: u32,
+}
+
+/// The settings of the server with which a list was computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ListSettings {
+    pub interactions: Vec<InteractionSettings>,
+    pub co_visits: CoVisitSettings,
+}
+
 /// A list of products was computed for a user and handed out. The list follows from the events up to a position, an
 /// instant and the request, so that it can be computed again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -240,6 +274,9 @@ pub struct ListServed {
     pub parameters: Box<ListParameters>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Box<ListExperiment>>,
+    /// Absent if they are the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Box<ListSettings>>,
 }
 
 /// The person was erased: their key and their user id in the vault are destroyed, and every fold forgets what they did.

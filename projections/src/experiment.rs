@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use domain::user::profile::weight;
+use domain::user::interactions::Interactions;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{ExperimentName, ListId, ProductId, SubjectId, Tenant, VariantName};
 use event_schemas::stream::Category;
@@ -187,6 +187,7 @@ impl Table for Slots {
 pub(crate) struct ExperimentRows {
     lists: Rows<Lists>,
     slots: Rows<Slots>,
+    settings: Interactions,
 }
 
 /// What an event says about a list.
@@ -281,7 +282,7 @@ impl ExperimentRows {
         let before = item.clone();
         item.clicked |= interaction.interaction_type == InteractionType::Click;
         item.purchased |= interaction.interaction_type == InteractionType::Purchase;
-        item.reward += weight(interaction.interaction_type, interaction.value);
+        item.reward += self.settings.weight(interaction.interaction_type, interaction.value);
         let (after, winner_now) = (item.clone(), list.winner());
         let experiment = list.experiment.clone();
         let of = |variant, slot| (key.0.clone(), experiment.clone(), variant, slot);
@@ -313,6 +314,11 @@ impl RowModel for ExperimentRows {
     const REVISION: u32 = 1;
     const DDL: Ddl = ddl!("experiments");
     const CATEGORIES: &'static [Category] = &[Category::User];
+    const COUNTS_INTERACTIONS: bool = true;
+
+    fn configure(&mut self, settings: &Interactions) {
+        self.settings = *settings;
+    }
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         let facts: Vec<_> = events.iter().filter_map(|envelope| fact(envelope)).collect();

@@ -82,7 +82,7 @@ registry::read_models! {
     Queues          = "queues":           queue::QueueRows                => queues: Queues { slot, shared, clock },
     Retries         = "retries":          retry::RetryRows                => retries: Retries { slot },
     ServedLists     = "served_lists":     served_list::ServedListRows     => served_lists: ServedLists { slot },
-    Users           = "users":            user::UserRows                  => users: Users { slot, clock },
+    Users           = "users":            user::UserRows                  => users: Users { slot, clock, shared },
     Workers         = "workers":          worker::WorkerRows              => workers: Workers { slot },
     ; in memory: Search = "search"
 }
@@ -102,6 +102,8 @@ pub struct Settings {
     pub answer_cache_bytes: usize,
     /// The encoder of texts; only the built-in one if absent.
     pub encoder: Option<TextEncoder>,
+    /// How interactions and co-visits count.
+    pub recommend: domain::recommend::settings::Settings,
 }
 
 /// Why the read models could not be opened.
@@ -170,7 +172,8 @@ impl ReadModels {
         let (feed, feed_task) = Feed::start(log.clone(), head, &thread);
         let read_only = settings.read_only;
         let store = OpenStore::new(&settings.store);
-        let starter = RunnerStarter { store, log, clock, feed, thread, read_only };
+        let recommend = settings.recommend;
+        let starter = RunnerStarter { store, log, clock, feed, thread, read_only, recommend };
         let (queries, mut runners) = starter.start_all().await?;
         let (search, runner) = starter.start_search(settings.encoder, settings.answer_cache_bytes).await?;
         runners.insert(Name::Search, runner);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::product::popularity::Popularity;
-use domain::user::profile::weight;
+use domain::user::interactions::Interactions;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{BrandId, MerchantId, Position, ProductCategoryId, ProductId, Tenant};
 use event_schemas::product::{ProductDetails, ProductEvent};
@@ -184,6 +184,7 @@ impl Table for Popularities {
 pub(crate) struct ProductRows {
     products: Rows<Catalogue>,
     popularities: Rows<Popularities>,
+    settings: Interactions,
 }
 
 /// The product that an event changes.
@@ -203,6 +204,11 @@ impl RowModel for ProductRows {
     const REVISION: u32 = 1;
     const DDL: Ddl = ddl!("products");
     const CATEGORIES: &'static [Category] = &[Category::Product, Category::User];
+    const COUNTS_INTERACTIONS: bool = true;
+
+    fn configure(&mut self, settings: &Interactions) {
+        self.settings = *settings;
+    }
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         let products = events.iter().filter_map(|envelope| Some(changed(envelope)?.0));
@@ -217,7 +223,7 @@ impl RowModel for ProductRows {
                 }
             }
             if let Some((key, interaction)) = interacted(envelope) {
-                let weight = weight(interaction.interaction_type, interaction.value);
+                let weight = self.settings.weight(interaction.interaction_type, interaction.value);
                 if self.popularities.get(&key).is_none() {
                     self.popularities.set(key.clone(), Some((Popularity::default(), envelope.position)));
                 }
@@ -238,7 +244,7 @@ impl RowModel for ProductRows {
         for envelope in earlier {
             let Some((key, interaction)) = interacted(envelope) else { continue };
             let Some((popularity, position)) = self.popularities.change(&key) else { continue };
-            let weight = weight(interaction.interaction_type, interaction.value);
+            let weight = self.settings.weight(interaction.interaction_type, interaction.value);
             popularity.add(-weight, envelope.metadata.occurred_at);
             *position = erasure.position;
             if *popularity == Popularity::default() {

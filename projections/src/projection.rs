@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use domain::user::interactions::Interactions;
 use event_log::Log;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Position, SubjectId, Tenant};
@@ -30,6 +31,17 @@ pub(crate) trait Projection: fmt::Debug + Sized + Send + Sync + 'static {
     type View: fmt::Debug + Clone + Send + Sync + 'static;
     /// The value that all generations share.
     type Shared: fmt::Debug + Clone + Default + Send + Sync + 'static;
+
+    /// The revision of the rows with these settings; rows of another one are rebuilt.
+    fn revision(_settings: &Interactions) -> u32 {
+        Self::REVISION
+    }
+
+    /// What the generations share with these settings.
+    fn shared(_settings: &Interactions) -> Self::Shared {
+        Self::Shared::default()
+    }
+
     /// Continues from the stored rows.
     fn open(
         db: &Db,

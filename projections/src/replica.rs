@@ -21,9 +21,8 @@ use crate::follower::{Control, RETRY_AFTER, StorePolicy};
 use crate::generation::{Generation, Slot};
 use crate::projection::Projection;
 use crate::sql::SqlError;
-use crate::sql_target::SqlTargets;
 use crate::status::{Failure, ProjectionState, StatusTracker};
-use crate::store::{Generations, OpenGeneration};
+use crate::store::{Generations, OpenGeneration, Tables};
 
 /// The delays between two reads of the checkpoint while it is behind the log: short after a change, then longer.
 const POLL_MIN: Duration = Duration::from_millis(5);
@@ -36,6 +35,7 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct ReplicaContext<P: Projection> {
     pub(crate) generations: Generations,
     pub(crate) shared: P::Shared,
+    pub(crate) tables: Tables,
     pub(crate) slot: Arc<Slot<P::View>>,
     pub(crate) log: Log,
     pub(crate) feed: Feed,
@@ -173,7 +173,7 @@ impl<P: Projection> Replica<P> {
             let newest = self
                 .context
                 .generations
-                .newest_complete(SqlTargets::<P>::TABLES, &self.context.log, current)
+                .newest_complete(self.context.tables, &self.context.log, current)
                 .await?;
             let Some(opened) = newest else {
                 self.look_at = self.context.clock.now().after(LOOK_AFTER);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 
+use domain::user::interactions::Interactions;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{Position, SubjectId, Tenant};
 use event_schemas::stream::{Category, StreamId};
@@ -21,6 +22,12 @@ pub(crate) trait RowModel: fmt::Debug + Default + Send + Sync + 'static {
     const REVISION: u32;
     const DDL: Ddl;
     const CATEGORIES: &'static [Category];
+
+    /// Whether its rows depend on how interactions count. They are rebuilt when that changes.
+    const COUNTS_INTERACTIONS: bool = false;
+
+    /// Sets how interactions count, before the first event.
+    fn configure(&mut self, _settings: &Interactions) {}
 
     fn fold(&mut self, db: &Db, events: &[&Envelope]) -> impl Future<Output = Result<(), SqlError>> + Send;
 
@@ -55,10 +62,20 @@ impl<M: RowModel> Projection for M {
     const STORE: StorePolicy = StorePolicy::EachBatch;
 
     type View = ();
-    type Shared = ();
+    type Shared = Interactions;
 
-    async fn open(_: &Db, (): &(), _: Position) -> Result<Self, SqlError> {
-        Ok(Self::default())
+    fn revision(settings: &Interactions) -> u32 {
+        if M::COUNTS_INTERACTIONS { M::REVISION ^ settings.fingerprint() } else { M::REVISION }
+    }
+
+    fn shared(settings: &Interactions) -> Interactions {
+        *settings
+    }
+
+    async fn open(_: &Db, settings: &Interactions, _: Position) -> Result<Self, SqlError> {
+        let mut model = Self::default();
+        model.configure(settings);
+        Ok(model)
     }
 
     fn view(&self) {}

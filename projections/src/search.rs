@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
+use domain::recommend::settings::Settings;
 use domain::recommend::sources::ListSources;
 use domain::recommend::{NoList, Recommendation, Request};
 use domain::search::plan::EXACT_MAX;
@@ -30,7 +31,7 @@ use event_schemas::ids::{Position, Tenant};
 use event_schemas::product::ProductEvent;
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
-use event_schemas::user::UserEvent;
+use event_schemas::user::{ListServed, UserEvent};
 use tokio::sync::{Semaphore, watch};
 
 use crate::OpenError;
@@ -77,6 +78,8 @@ struct Generation {
     reached: AtomicU64,
     graphs: Graphs,
     encoding: Option<Arc<Encoding>>,
+    /// How interactions and co-visits count.
+    settings: Settings,
     encoded: EncodingProgress,
     /// Models with more vectors have a graph, and more products are not compared one by one if it can be used.
     exact_max: usize,
@@ -110,11 +113,21 @@ fn is_folded(envelope: &Envelope) -> bool {
     !matches!(envelope.event, Event::User(UserEvent::ListServed(_)))
 }
 
+/// An empty fold, for the vectors of the encoder if there is one.
+fn new_fold(encoding: Option<&Encoding>, settings: Settings) -> ListSources {
+    let fold = ListSources::new(settings);
+    match encoding {
+        Some(encoding) => encoding.prepare(fold),
+        None => fold,
+    }
+}
+
 impl Generation {
     fn new(number: u64) -> Self {
         let (folds, graphs) = (RwLock::default(), Graphs::default());
         let (encoding, encoded, reached) = (None, EncodingProgress::default(), AtomicU64::new(0));
-        Self { number, folds, reached, graphs, encoding, encoded, exact_max: EXACT_MAX }
+        let settings = Settings::default();
+        Self { number, folds, reached, graphs, encoding, settings, encoded, exact_max: EXACT_MAX }
     }
 
     /// Applies the next events. Readers never wait for more than a few of them.
@@ -137,7 +150,7 @@ impl Generation {
     }
 
     fn new_fold(&self) -> ListSources {
-        self.encoding.as_ref().map_or_else(ListSources::default, |encoding| encoding.new_fold())
+        new_fold(self.encoding.as_deref(), self.settings)
     }
 
     fn reach(&self, position: Position) {
@@ -202,11 +215,19 @@ impl RunnerStarter {
             Ok(Arc::new(Encoding::new(encoder, vectors)))
         });
         let encoding = encoding.transpose()?;
-        let store = Arc::new(IndexTargets::new(Arc::clone(&slot), log.clone(), folder, encoding.clone()));
+        let settings = self.recommend;
+        let store = Arc::new(IndexTargets {
+            slot: Arc::clone(&slot),
+            log: log.clone(),
+            folder,
+            encoding: encoding.clone(),
+            settings,
+            created: AtomicU64::new(0),
+        });
         let handle = self.follow(FOLLOWED, REVISION, store, slot.watch()).await?;
         let permits = Arc::new(Semaphore::new(SEARCHES_MAX));
         let answers = Arc::new(Answers::new(answer_bytes));
-        Ok((ProductSearch { slot, log, clock, permits, answers, encoding }, handle))
+        Ok((ProductSearch { slot, log, clock, permits, answers, encoding, settings }, handle))
     }
 }
 
@@ -221,6 +242,8 @@ pub struct ProductSearch {
     answers: Arc<Answers>,
     /// The server's encoder of texts, if it has one.
     encoding: Option<Arc<Encoding>>,
+    /// How interactions and co-visits count.
+    settings: Settings,
 }
 
 impl ProductSearch {
@@ -263,9 +286,42 @@ impl ProductSearch {
         upto: UpTo,
         now: Option<Timestamp>,
     ) -> Result<Result<(Recommendation, Position, Timestamp), NoList>, ReplayError> {
-        let (fold, upto, at) = self.fold_as_of(tenant, ListSources::default(), upto, now).await?;
+        self.recommend_with(tenant, request, self.settings, upto, now).await
+    }
+
+    /// Computes a served list as [`Self::recommend_as_of`] does, with the settings that it was computed with.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if the log cannot be read.
+    pub async fn recommend_again(
+        &self,
+        tenant: &Tenant,
+        request: Request,
+        served: &ListServed,
+        at: Timestamp,
+    ) -> Result<Result<Recommendation, NoList>, ReplayError> {
+        let settings = Settings::of_recorded(served.settings.as_deref());
+        let upto = UpTo::Position(served.computed_from);
+        let list = self.recommend_with(tenant, request, settings, upto, Some(at)).await?;
+        Ok(list.map(|(list, ..)| list))
+    }
+
+    async fn recommend_with(
+        &self,
+        tenant: &Tenant,
+        request: Request,
+        settings: Settings,
+        upto: UpTo,
+        now: Option<Timestamp>,
+    ) -> Result<Result<(Recommendation, Position, Timestamp), NoList>, ReplayError> {
+        let (fold, upto, at) = self.fold_as_of(tenant, ListSources::new(settings), upto, now).await?;
         let list = tokio::task::spawn_blocking(move || fold.recommend(&request, at)).await?;
         Ok(list.map(|list| (list, upto, at)))
+    }
+
+    /// How interactions and co-visits count.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Answers a search as [`Self::search_exactly`] does when it reflects the events up to a position.
@@ -279,7 +335,7 @@ impl ProductSearch {
         upto: Position,
     ) -> Result<Result<Answer, Unanswerable>, ReplayError> {
         let encoding = self.encoding_of(&search);
-        let start = encoding.as_ref().map_or_else(ListSources::default, |encoding| encoding.new_fold());
+        let start = new_fold(encoding.as_deref(), self.settings);
         let (fold, ..) = self.fold_as_of(tenant, start, UpTo::Position(upto), None).await?;
         let answer = tokio::task::spawn_blocking(move || match encoding {
             Some(encoding) => encoding.answer(fold, search),

@@ -165,10 +165,13 @@ pub(crate) struct SqlTargets<P: Projection> {
     pub(crate) shared: P::Shared,
     pub(crate) slot: Arc<Slot<P::View>>,
     pub(crate) log: Log,
+    pub(crate) revision: u32,
 }
 
 impl<P: Projection> SqlTargets<P> {
-    pub(crate) const TABLES: Tables = Tables { revision: P::REVISION, ddl: P::DDL };
+    fn tables(&self) -> Tables {
+        Tables { revision: self.revision, ddl: P::DDL }
+    }
 
     /// Continues from the stored rows. If they are damaged, the generation is removed, and none is returned.
     async fn open(&self, opened: OpenGeneration) -> Result<Option<OpenTarget>, StoreError> {
@@ -194,7 +197,7 @@ impl<P: Projection> SqlTargets<P> {
 impl<P: Projection> TargetStore for SqlTargets<P> {
     fn find(&self) -> BoxFuture<'_, Result<FoundTargets, StoreError>> {
         async {
-            let found = self.generations.find(Self::TABLES, &self.log).await?;
+            let found = self.generations.find(self.tables(), &self.log).await?;
             let mut targets = FoundTargets::default();
             if let Some(live) = found.live {
                 targets.live = self.open(live).await?;
@@ -210,7 +213,7 @@ impl<P: Projection> TargetStore for SqlTargets<P> {
     fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
         async {
             loop {
-                let created = self.generations.create(Self::TABLES, self.log.identity()).await?;
+                let created = self.generations.create(self.tables(), self.log.identity()).await?;
                 if let Some(opened) = self.open(created).await? {
                     return Ok(opened);
                 }

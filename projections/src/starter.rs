@@ -18,7 +18,7 @@ use crate::projection::Projection;
 use crate::replica::{Replica, ReplicaContext};
 use crate::sql_target::SqlTargets;
 use crate::status::{Failure, ProjectionState, StatusTracker};
-use crate::store::{Generations, OpenStore};
+use crate::store::{Generations, OpenStore, Tables};
 use crate::{Name, OpenError};
 
 /// The number of requests that a runner's queue holds.
@@ -42,6 +42,7 @@ pub(crate) struct RunnerStarter {
     pub(crate) feed: Feed,
     pub(crate) thread: LiveThread,
     pub(crate) read_only: bool,
+    pub(crate) recommend: domain::recommend::settings::Settings,
 }
 
 /// What a started projection gives to the queries of its read model.
@@ -56,16 +57,18 @@ pub(crate) struct Served<P: Projection> {
 
 impl RunnerStarter {
     pub(crate) async fn start<P: Projection>(&self) -> Result<(Served<P>, RunnerHandle), OpenError> {
-        let (shared, slot) = (P::Shared::default(), Arc::new(Slot::new(P::NAME)));
+        let interactions = &self.recommend.interactions;
+        let (shared, slot) = (P::shared(interactions), Arc::new(Slot::new(P::NAME)));
+        let revision = P::revision(interactions);
         let generations = Generations::new(&self.store, P::NAME);
         let handle = if self.read_only {
             self.replicate::<P>(generations, shared.clone(), Arc::clone(&slot))
         } else {
             let (shared, slot, log) = (shared.clone(), Arc::clone(&slot), self.log.clone());
             let position = slot.watch();
-            let store = Arc::new(SqlTargets::<P> { generations, shared, slot, log });
+            let store = Arc::new(SqlTargets::<P> { generations, shared, slot, log, revision });
             let followed = Followed { name: P::NAME, categories: P::CATEGORIES, policy: P::STORE };
-            self.follow(followed, P::REVISION, store, position).await?
+            self.follow(followed, revision, store, position).await?
         };
         let controls = handle.controls.clone();
         let served = Served { slot, shared, controls, log: self.log.clone(), clock: self.clock.clone() };
@@ -79,12 +82,14 @@ impl RunnerStarter {
         shared: P::Shared,
         slot: Arc<Slot<P::View>>,
     ) -> RunnerHandle {
-        let tracker = Arc::new(StatusTracker::new(P::NAME, P::REVISION, self.clock.now()));
+        let revision = P::revision(&self.recommend.interactions);
+        let tracker = Arc::new(StatusTracker::new(P::NAME, revision, self.clock.now()));
         let (controls, control_receiver) = mpsc::channel(REQUESTS_MAX);
         let position = slot.watch();
         let context = ReplicaContext {
             generations,
             shared,
+            tables: Tables { revision, ddl: P::DDL },
             slot,
             log: self.log.clone(),
             feed: self.feed.clone(),

@@ -10,6 +10,7 @@ mod erasure;
 mod experiments;
 mod filling;
 pub(crate) mod history;
+mod interaction_settings;
 mod leases;
 mod live;
 mod match_history;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::user::interactions::Interactions;
 use domain::user::profile::{Activity, Affinity};
 use event_log::clock::Clock;
 use event_schemas::envelope::{Envelope, Event};
@@ -109,6 +110,7 @@ impl Table for Affinities {
 pub(crate) struct UserRows {
     users: Rows<Activities>,
     affinities: Rows<Affinities>,
+    settings: Interactions,
 }
 
 /// The keys that an interaction changes.
@@ -144,12 +146,12 @@ impl UserRows {
         };
         match self.affinities.change(&product) {
             Some((affinity, last)) => {
-                affinity.add(interaction, at, session);
+                affinity.add(interaction, at, session, &self.settings);
                 *last = position;
             }
             None => {
                 let mut affinity = Affinity::none(product.2.clone(), at);
-                affinity.add(interaction, at, session);
+                affinity.add(interaction, at, session, &self.settings);
                 self.affinities.set(product, Some((affinity, position)));
             }
         }
@@ -161,6 +163,11 @@ impl RowModel for UserRows {
     const REVISION: u32 = 1;
     const DDL: Ddl = ddl!("users");
     const CATEGORIES: &'static [Category] = &[Category::User];
+    const COUNTS_INTERACTIONS: bool = true;
+
+    fn configure(&mut self, settings: &Interactions) {
+        self.settings = *settings;
+    }
 
     async fn fold(&mut self, db: &Db, events: &[&Envelope]) -> Result<(), SqlError> {
         let changed = || events.iter().filter_map(|envelope| keys(envelope));
@@ -211,6 +218,8 @@ pub struct UserProfile {
     pub user: UserActivity,
     /// The instant for which the weights are computed.
     pub now: Timestamp,
+    /// How interactions count.
+    pub settings: Interactions,
     /// The products of the long-term profile, the strongest first.
     pub long_term: Vec<Affinity>,
     /// The products of the latest session, in no order.
@@ -222,6 +231,7 @@ pub struct UserProfile {
 pub struct Users {
     pub(crate) slot: Arc<Slot<()>>,
     pub(crate) clock: Clock,
+    pub(crate) shared: Interactions,
 }
 
 impl Users {
@@ -251,6 +261,7 @@ impl Users {
         }
         let in_session = lists.pop().unwrap_or_default();
         let long_term = lists.pop().unwrap_or_default();
-        Ok(Some(UserProfile { user, now: self.clock.now(), long_term, in_session }))
+        let (now, settings) = (self.clock.now(), self.shared);
+        Ok(Some(UserProfile { user, now, settings, long_term, in_session }))
     }
 }

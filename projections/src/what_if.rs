@@ -114,7 +114,7 @@ impl ReadModels {
         let unseen = Replayed { at: Arc::default(), ..replayed.clone() };
         let served = self.replay(tenant, &[Category::User], &unseen, served, ServedRankings::apply).await?;
         let categories = [Category::Product, Category::User, Category::Merchandising];
-        let replay = match served.replay() {
+        let replay = match served.replay(*self.search().settings()) {
             Ok(replay) => self.replay(tenant, &categories, replayed, replay, RankingReplay::apply).await?,
             Err(too_long) => return Ok(Err(too_long)),
         };

@@ -12,9 +12,11 @@ use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::time::Timestamp;
 use event_schemas::user::{InteractionRecorded, InteractionType, UserEvent};
 
-use super::co_visits::{Partner, Settings, Step, Steps, Visited, damping};
+use super::co_visits::{Partner, Step, Steps, Visited, damping};
+use super::settings::Settings;
 use crate::product::popularity::{Popularity, day_of};
-use crate::user::profile::{Activity, LONG_TERM_HALF_LIFE, UNIT, decayed, half_life, weight};
+use crate::user::interactions::Interactions;
+use crate::user::profile::{Activity, LONG_TERM_HALF_LIFE, UNIT, decayed};
 
 /// The most interactions of a user, the last ones, that the interests are computed from.
 const INTERACTIONS_MAX: usize = 500;
@@ -141,7 +143,7 @@ impl Signals {
         let product = self.number_or_new(&recorded.product_id);
         let user = self.user_or_new(recorded.subject_id);
         let kind = recorded.interaction_type;
-        let weight = weight(kind, recorded.value);
+        let weight = self.settings.interactions.weight(kind, recorded.value);
         let interaction =
             Interaction { at, product, weight: i32::try_from(weight).unwrap_or(i32::MAX), kind };
         let of_user = &mut self.of_users[user as usize];
@@ -151,7 +153,7 @@ impl Signals {
         }
         self.change_popularity(product, weight, at);
         let steps = &mut self.steps_of_users[user as usize];
-        let recent = &steps[steps.len().saturating_sub(self.settings.window)..];
+        let recent = &steps[steps.len().saturating_sub(self.settings.co_visits.window)..];
         if !recent.contains(&product) {
             let index = u32::try_from(steps.len()).expect("memory holds fewer steps");
             steps.push(product);
@@ -201,7 +203,7 @@ impl Signals {
         let user = &self.of_users[*self.users.get(&subject)? as usize];
         let skipped = user.interactions.len().saturating_sub(INTERACTIONS_MAX);
         let interactions = &user.interactions[skipped..];
-        let (long_term, session) = profile(interactions, now);
+        let (long_term, session) = profile(interactions, now, &self.settings.interactions);
         Some(Interests { visited: self.visited(interactions), long_term, session })
     }
 
@@ -211,17 +213,17 @@ impl Signals {
         for interaction in interactions {
             *weights.entry(interaction.product).or_default() += i64::from(interaction.weight);
         }
-        let mut visited = Vec::with_capacity(self.settings.visited_max);
+        let mut visited = Vec::with_capacity(self.settings.co_visits.visited_max);
         let mut numbers = HashSet::new();
         for product in interactions.iter().rev().map(|interaction| interaction.product) {
-            if visited.len() == self.settings.visited_max {
+            if visited.len() == self.settings.co_visits.visited_max {
                 break;
             }
             if numbers.insert(product) {
                 let share = (weights[&product] as f64 / UNIT as f64).clamp(-1.0, 1.0);
                 let liking =
                     if share < 0.0 { share * DISLIKED } else { VISITED_MIN + (1.0 - VISITED_MIN) * share };
-                let weight = liking * self.settings.visited_weight(visited.len());
+                let weight = liking * self.settings.co_visits.visited_weight(visited.len());
                 visited.push(Visited { number: product, weight });
             }
         }
@@ -241,7 +243,7 @@ impl Signals {
             of_products: &self.steps_of_products,
             damping: &self.damping,
         };
-        steps.partners(visited, &self.settings)
+        steps.partners(visited, &self.settings.co_visits)
     }
 
     /// All products, the most popular first, and equal ones by id.
@@ -270,7 +272,11 @@ impl Signals {
 }
 
 /// The weights of products over all sessions, and in the latest session if it is active.
-fn profile(interactions: &[Interaction], now: Timestamp) -> (ProductWeights, ProductWeights) {
+fn profile(
+    interactions: &[Interaction],
+    now: Timestamp,
+    settings: &Interactions,
+) -> (ProductWeights, ProductWeights) {
     let mut activity: Option<Activity> = None;
     let mut long_term: BTreeMap<u32, i64> = BTreeMap::new();
     // With the number of the session.
@@ -287,7 +293,7 @@ fn profile(interactions: &[Interaction], now: Timestamp) -> (ProductWeights, Pro
             if in_session.0 != session {
                 in_session = (session, BTreeMap::new());
             }
-            *in_session.1.entry(*product).or_default() += amount(half_life(*kind));
+            *in_session.1.entry(*product).or_default() += amount(settings.half_life(*kind));
         }
     }
     let is_active = activity.is_some_and(|activity| activity.session.is_active(now));

@@ -7,7 +7,7 @@ use event_schemas::product::ProductEvent;
 use event_schemas::time::Timestamp;
 use event_schemas::user::UserEvent;
 
-use super::co_visits::Settings;
+use super::settings::Settings;
 use super::signals::Signals;
 use crate::decider::Decider;
 use crate::merchandising::{self, MerchandisingDecider};

@@ -11,7 +11,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::user::{InteractionRecorded, InteractionType};
 use serde::{Deserialize, Serialize};
 
-const MINUTE: Duration = Duration::from_secs(60);
+use super::interactions::Interactions;
 
 /// A session ends after this time without an interaction.
 pub const SESSION_IDLE: Duration = Duration::from_secs(60 * 60);
@@ -19,39 +19,8 @@ pub const SESSION_IDLE: Duration = Duration::from_secs(60 * 60);
 /// The half-life of an interaction's share in the long-term profile.
 pub const LONG_TERM_HALF_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The stars of a rating that neither attract nor push away.
-const NEUTRAL_STARS: f64 = 3.0;
-
 /// The weight 1 of a purchase, in the unit of all weights.
 pub const UNIT: i64 = 1_000_000_000;
-
-/// The weight of an interaction in billionths: that of a purchase is 1, and a bad rating has a negative one.
-pub fn weight(kind: InteractionType, value: Option<f64>) -> i64 {
-    let tenths = |n: i64| n * UNIT / 10;
-    match kind {
-        InteractionType::View => tenths(1),
-        InteractionType::Click => tenths(3),
-        InteractionType::AddToCart => tenths(6),
-        InteractionType::Purchase => UNIT,
-        InteractionType::Like => tenths(5),
-        InteractionType::Share => tenths(7),
-        InteractionType::Rating => {
-            let stars = value.unwrap_or(NEUTRAL_STARS).clamp(1.0, 5.0);
-            ((stars - NEUTRAL_STARS) / 2.0 * 0.8 * UNIT as f64).round() as i64
-        }
-    }
-}
-
-/// The time in which an interaction's share in the session profile halves.
-pub fn half_life(kind: InteractionType) -> Duration {
-    match kind {
-        InteractionType::View => 5 * MINUTE,
-        InteractionType::Click => 10 * MINUTE,
-        InteractionType::Like => 20 * MINUTE,
-        InteractionType::AddToCart | InteractionType::Share | InteractionType::Rating => 30 * MINUTE,
-        InteractionType::Purchase => 60 * MINUTE,
-    }
-}
 
 /// 2 to the power of −1/2, −1/4, −1/8 and so on, in 2³²ths.
 const ROOTS_OF_HALF: [i128; 16] = [
@@ -211,9 +180,15 @@ impl Affinity {
     }
 
     /// Adds an interaction; with the number of the session that it belongs to, if that is the user's latest.
-    pub fn add(&mut self, interaction: &InteractionRecorded, at: Timestamp, session: Option<u64>) {
+    pub fn add(
+        &mut self,
+        interaction: &InteractionRecorded,
+        at: Timestamp,
+        session: Option<u64>,
+        settings: &Interactions,
+    ) {
         let kind = interaction.interaction_type;
-        let weight = weight(kind, interaction.value);
+        let weight = settings.weight(kind, interaction.value);
         self.interactions += 1;
         self.purchases += u64::from(kind == InteractionType::Purchase);
         self.last_at = self.last_at.max(at);
@@ -224,7 +199,7 @@ impl Affinity {
             self.in_session.clear();
         }
         let sum = self.in_session.entry(kind).or_insert(DecayingSum::new(0, at));
-        sum.add(weight, at, half_life(kind));
+        sum.add(weight, at, settings.half_life(kind));
     }
 
     /// Its weight in the long-term profile at an instant.
@@ -233,8 +208,8 @@ impl Affinity {
     }
 
     /// Its weight in the profile of its session at an instant.
-    pub fn in_session(&self, now: Timestamp) -> i64 {
-        let sums = self.in_session.iter().map(|(kind, sum)| sum.at(now, half_life(*kind)));
+    pub fn in_session(&self, now: Timestamp, settings: &Interactions) -> i64 {
+        let sums = self.in_session.iter().map(|(kind, sum)| sum.at(now, settings.half_life(*kind)));
         sums.fold(0, i64::saturating_add)
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::off_policy::{Evaluation, LoggedSlot, evaluate};
 use super::{REPLAYED_MAX, TooLong};
+use crate::recommend::settings::Settings;
 use crate::recommend::sources::ListSources;
 use crate::recommend::{Request, Weights};
 
@@ -102,20 +103,28 @@ impl ServedRankings {
                 *clicked |= interaction.interaction_type == InteractionType::Click;
                 *bought |= interaction.interaction_type == InteractionType::Purchase;
             }
+            Event::User(UserEvent::SubjectKeyDestroyed(erased)) => self.forget(erased.subject_id),
             _ => {}
         }
     }
 
-    /// Starts to make the lists again.
+    /// Leaves out the lists of a user who was erased.
+    fn forget(&mut self, subject: SubjectId) {
+        self.lists.retain(|(list, _)| list.subject_id != subject);
+        self.rewards.retain(|_, (of, _)| *of != subject);
+        self.slots = self.lists.iter().map(|(list, _)| list.items.len()).sum();
+    }
+
+    /// Starts to make the lists again, with these settings.
     ///
     /// # Errors
     /// If there are too many.
-    pub fn replay(mut self) -> Result<RankingReplay, TooLong> {
+    pub fn replay(mut self, settings: Settings) -> Result<RankingReplay, TooLong> {
         if self.slots > REPLAYED_MAX {
             return Err(TooLong("slots of lists"));
         }
         self.lists.sort_by_key(|(list, _)| list.computed_from);
-        Ok(RankingReplay { served: self, others: Vec::new(), sources: ListSources::default() })
+        Ok(RankingReplay { served: self, others: Vec::new(), sources: ListSources::new(settings) })
     }
 }
 

@@ -88,8 +88,8 @@ impl Encoding {
         &self.encoder.model
     }
 
-    pub(super) fn new_fold(&self) -> ListSources {
-        let mut fold = ListSources::default();
+    /// The empty fold for the vectors of this encoder.
+    pub(super) fn prepare(&self, mut fold: ListSources) -> ListSources {
         fold.products = ProductIndex::with_model(self.encoder.model.clone(), self.encoder.dimension);
         fold
     }

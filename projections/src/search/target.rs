@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use domain::recommend::settings::Settings;
 use event_log::{EventLog, Log};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Position};
@@ -23,23 +24,13 @@ const EVENTS_APPLIED_AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct IndexTargets {
-    slot: Arc<IndexSlot>,
-    log: Log,
+    pub(super) slot: Arc<IndexSlot>,
+    pub(super) log: Log,
     /// Where graphs are saved.
-    folder: Option<PathBuf>,
-    encoding: Option<Arc<Encoding>>,
-    created: AtomicU64,
-}
-
-impl IndexTargets {
-    pub(super) fn new(
-        slot: Arc<IndexSlot>,
-        log: Log,
-        folder: Option<PathBuf>,
-        encoding: Option<Arc<Encoding>>,
-    ) -> Self {
-        Self { slot, log, folder, encoding, created: AtomicU64::new(0) }
-    }
+    pub(super) folder: Option<PathBuf>,
+    pub(super) encoding: Option<Arc<Encoding>>,
+    pub(super) settings: Settings,
+    pub(super) created: AtomicU64,
 }
 
 impl TargetStore for IndexTargets {
@@ -49,7 +40,8 @@ impl TargetStore for IndexTargets {
 
     fn create(&self) -> BoxFuture<'_, Result<OpenTarget, StoreError>> {
         let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
-        let generation = Arc::new(Generation { encoding: self.encoding.clone(), ..Generation::new(number) });
+        let (encoding, settings) = (self.encoding.clone(), self.settings);
+        let generation = Arc::new(Generation { encoding, settings, ..Generation::new(number) });
         let (slot, log) = (Arc::clone(&self.slot), self.log.clone());
         let target = Box::new(IndexTarget { generation, slot, log, folder: self.folder.clone() });
         let checkpoint = Checkpoint::start(REVISION, self.log.identity());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use domain::user::profile::{UNIT, weight};
+use domain::user::interactions::Interactions;
+use domain::user::profile::UNIT;
 use event_schemas::envelope::Event;
 use event_schemas::ids::{ProductId, SubjectId};
 use event_schemas::merchandising::{Rule, RuleEffect, RuleRemoved, RuleSet};
@@ -172,7 +173,8 @@ async fn profile_has_the_strongest_products_and_the_session() {
     let strongest = profile.long_term[0].long_term(profile.now);
     assert!(strongest < UNIT && strongest > UNIT * 99 / 100, "{strongest}");
     let viewed = &profile.in_session[1];
-    assert!(viewed.in_session(profile.now) < weight(InteractionType::View, None));
+    let settings = Interactions::default();
+    assert!(viewed.in_session(profile.now, &settings) < settings.weight(InteractionType::View, None));
     assert!(models.users().profile(&tenant(), user(2)).await.unwrap().is_none());
 }
 

@@ -55,6 +55,7 @@ fn served(of: u8) -> Event {
         query: None,
         parameters: Box::default(),
         experiment: Some(Box::new(experiment)),
+        settings: None,
     };
     Event::User(list.into())
 }

@@ -37,6 +37,7 @@ fn served(number: u128, variants: &str, seed: Option<u32>) -> Event {
         query: None,
         parameters: Box::default(),
         experiment: Some(Box::new(experiment)),
+        settings: None,
     };
     Event::User(list.into())
 }

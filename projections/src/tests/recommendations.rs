@@ -64,6 +64,7 @@ async fn served_list_is_found_by_its_tenant() {
         query: None,
         parameters: Box::default(),
         experiment: None,
+        settings: None,
     };
     let event = Event::User(served.into());
     let position = history.append(StreamId::user(&tenant(), user(1)), std::slice::from_ref(&event)).await;

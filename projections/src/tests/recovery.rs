@@ -347,6 +347,7 @@ async fn error_names_folder_that_cannot_be_created() {
         read_only: false,
         answer_cache_bytes: 0,
         encoder: None,
+        recommend: domain::recommend::settings::Settings::default(),
     };
     let error = ReadModels::open(settings, history.log(), history.clock.clone()).await.unwrap_err();
     assert!(error.to_string().contains("file/models"), "{error}");

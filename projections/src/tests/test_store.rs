@@ -49,6 +49,7 @@ impl TestStore {
             read_only: false,
             answer_cache_bytes: 1 << 20,
             encoder: None,
+            recommend: domain::recommend::settings::Settings::default(),
         }
     }
 

@@ -205,7 +205,9 @@ impl ReadApi {
                 }
                 None => {
                     let computed = self.computed_now(caller, request).await?;
-                    served.push((request.user_id.clone(), request.computed_list(&computed)));
+                    let settings = self.models.search().settings().recorded();
+                    let list = ComputedList { settings, ..request.computed_list(&computed) };
+                    served.push((request.user_id.clone(), list));
                     computed
                 }
             };
@@ -337,9 +339,9 @@ impl ReadApi {
                 let again = again.ok().map(Into::into);
                 return Ok(ServedList::new(envelope, list, user_id.as_ref(), query, again));
             }
-            let (upto, at) = (UpTo::Position(list.computed_from), envelope.metadata.occurred_at);
-            let again = self.models.search().recommend_as_of(tenant, request, upto, Some(at)).await;
-            let (again, ..) = again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
+            let at = envelope.metadata.occurred_at;
+            let again = self.models.search().recommend_again(tenant, request, list, at).await;
+            let again = again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
             Some(again.into())
         };
         Ok(ServedList::new(envelope, list, user_id.as_ref(), query, recomputed))

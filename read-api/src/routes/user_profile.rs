@@ -172,10 +172,10 @@ impl UserProfileRoutes {
 
 impl Profile {
     fn new(user_id: &UserId, profile: &UserProfile, top_categories: Vec<CategoryInterest>) -> Self {
-        let UserProfile { user, now, .. } = profile;
+        let UserProfile { user, now, settings, .. } = profile;
         let session = user.activity.session;
         let active = session.is_active(*now);
-        let in_session = |product: &Affinity| if active { product.in_session(*now) } else { 0 };
+        let in_session = |product: &Affinity| if active { product.in_session(*now, settings) } else { 0 };
         Self {
             user_id: user_id.into(),
             interactions: InteractionCounts::new(&user.activity),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::fixture::{ReadApiFixture, acme, player};
 
 impl ReadApiFixture {
-    async fn product(&self, id: &str, facts: &str) {
+    pub(super) async fn product(&self, id: &str, facts: &str) {
         let product_id: ProductId = id.parse().unwrap();
         let details: ProductDetails = serde_json::from_str(facts).unwrap();
         let stream = StreamId::product(&acme(), &product_id);
@@ -17,7 +17,7 @@ impl ReadApiFixture {
         self.append(stream, &[Event::Product(upserted.into())]).await;
     }
 
-    async fn interaction(&self, n: u128, product: &str, interaction_type: InteractionType) {
+    pub(super) async fn interaction(&self, n: u128, product: &str, interaction_type: InteractionType) {
         let recorded = InteractionRecorded {
             subject_id: player(n),
             product_id: product.parse().unwrap(),
@@ -66,6 +66,7 @@ async fn served_list_is_no_change_of_its_user() {
         query: None,
         parameters: Box::default(),
         experiment: None,
+        settings: None,
     };
     fixture.append(StreamId::user(&acme(), player(1)), &[Event::User(served.into())]).await;
     fixture.interaction(1, "1", InteractionType::View).await;

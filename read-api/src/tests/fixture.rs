@@ -128,6 +128,7 @@ impl ReadApiFixture {
             read_only: false,
             answer_cache_bytes: 1 << 20,
             encoder,
+            recommend: domain::recommend::settings::Settings::default(),
         };
         let models = ReadModels::open(settings, log.clone(), clock.clone()).await.unwrap();
         let vault = vault_of_players(folder.path()).await;

@@ -21,7 +21,7 @@ fn interaction(kind: InteractionType, value: Option<f64>) -> InteractionRecorded
 fn affinity(interactions: &[(InteractionType, f64)]) -> Affinity {
     let mut affinity = Affinity::none(id("1"), at(interactions[0].1));
     for (kind, seconds) in interactions {
-        affinity.add(&interaction(*kind, None), at(*seconds), Some(1));
+        affinity.add(&interaction(*kind, None), at(*seconds), Some(1), &Interactions::default());
     }
     affinity
 }
@@ -42,7 +42,11 @@ fn weights_are_the_documented_ones() {
         (Kind::Rating, Some(4.0), 0.4),
         (Kind::Rating, Some(5.0), 0.8),
     ] {
-        assert_eq!(weight(kind, value), (expected * UNIT as f64).round() as i64, "{kind:?} {value:?}");
+        assert_eq!(
+            Interactions::default().weight(kind, value),
+            (expected * UNIT as f64).round() as i64,
+            "{kind:?} {value:?}"
+        );
     }
 }
 
@@ -59,12 +63,16 @@ fn session_weight_halves_in_the_time_of_its_type() {
     ];
     for (kind, minutes) in kinds {
         let affinity = affinity(&[(kind, 0.0)]);
-        let whole = affinity.in_session(at(0.0));
-        assert_eq!(whole, weight(kind, None));
-        assert_eq!(affinity.in_session(at(f64::from(minutes) * 60.0)), whole / 2, "{kind:?}");
+        let whole = affinity.in_session(at(0.0), &Interactions::default());
+        assert_eq!(whole, Interactions::default().weight(kind, None));
+        assert_eq!(
+            affinity.in_session(at(f64::from(minutes) * 60.0), &Interactions::default()),
+            whole / 2,
+            "{kind:?}"
+        );
     }
     let both = affinity(&[(Kind::View, 0.0), (Kind::Purchase, 0.0)]);
-    assert_eq!(both.in_session(at(3600.0)), UNIT / 2 + UNIT / 10 / 4096);
+    assert_eq!(both.in_session(at(3600.0), &Interactions::default()), UNIT / 2 + UNIT / 10 / 4096);
 }
 
 #[test]
@@ -86,8 +94,8 @@ fn session_ends_after_an_hour_without_interactions() {
 #[test]
 fn new_session_forgets_the_weights_of_the_last() {
     let mut affinity = affinity(&[(InteractionType::Purchase, 0.0)]);
-    affinity.add(&interaction(InteractionType::View, None), at(9000.0), Some(2));
-    assert_eq!(affinity.in_session(at(9000.0)), UNIT / 10);
+    affinity.add(&interaction(InteractionType::View, None), at(9000.0), Some(2), &Interactions::default());
+    assert_eq!(affinity.in_session(at(9000.0), &Interactions::default()), UNIT / 10);
     assert!(affinity.long_term(at(9000.0)) > UNIT);
     assert_eq!((affinity.interactions, affinity.purchases), (2, 1));
 }
@@ -143,7 +151,7 @@ proptest! {
                 };
                 let session = activity.as_ref().map(|activity| activity.session.number).filter(|_| belongs);
                 let value = (kind == Kind::Rating).then_some(f64::from(*stars));
-                affinity.add(&interaction(kind, value), at, session);
+                affinity.add(&interaction(kind, value), at, session, &Interactions::default());
             }
             (activity, affinity)
         };

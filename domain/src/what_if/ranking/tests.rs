@@ -1,6 +1,6 @@
 use event_schemas::product::{ProductDetails, ProductUpserted};
 use event_schemas::stream::StreamId;
-use event_schemas::user::{InteractionRecorded, ServedItem};
+use event_schemas::user::{InteractionRecorded, ServedItem, SubjectKeyDestroyed};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -99,6 +99,7 @@ fn serve(recording: &mut Recording, experiments: &Experiments, other: Weights, s
             query: None,
             parameters,
             experiment,
+            settings: None,
         };
         recording.add(stream(number), now, Event::User(served.into()));
         for item in &list.items {
@@ -115,7 +116,7 @@ fn serve(recording: &mut Recording, experiments: &Experiments, other: Weights, s
 fn compare(recording: &Recording, weights: Weights, after: Position) -> RankingComparison {
     let mut served = ServedRankings::new(RankingConfiguration { context: ListContext::Feed, weights }, after);
     recording.0.iter().for_each(|envelope| served.apply(envelope));
-    let mut replay = served.replay().unwrap();
+    let mut replay = served.replay(Settings::default()).unwrap();
     recording.0.iter().for_each(|envelope| replay.apply(envelope));
     replay.finish(|| false)
 }
@@ -140,6 +141,17 @@ fn same_weights_have_the_rewards_that_were_observed() {
 }
 
 #[test]
+fn lists_of_an_erased_user_are_left_out() {
+    let mut recording = shop();
+    serve(&mut recording, &Experiments::default(), VISITS, 1);
+    let erased = SubjectKeyDestroyed { subject_id: user(3) };
+    recording.add(stream(3), at(20_000.0), Event::User(erased.into()));
+    let found = compare(&recording, VISITS, Position::START);
+    assert_eq!((found.lists, found.same_products), (u64::from(USERS) - 1, 1.0));
+    assert_eq!((found.clicks.slots, found.clicks.users), (1596, 399));
+}
+
+#[test]
 fn lists_that_were_never_served_cannot_be_judged() {
     let mut recording = shop();
     serve(&mut recording, &Experiments::default(), POPULAR, 1);
@@ -161,7 +173,7 @@ fn range_with_too_many_slots_is_refused() {
     served.slots = REPLAYED_MAX - 2;
     recording.0.iter().for_each(|envelope| served.apply(envelope));
     assert_eq!(served.lists.len(), 1, "no more lists are kept");
-    assert!(served.replay().unwrap_err().to_string().contains("smaller one"));
+    assert!(served.replay(Settings::default()).unwrap_err().to_string().contains("smaller one"));
 }
 
 #[test]

@@ -214,6 +214,7 @@ impl CheckedRequest {
                 search: None,
             },
             experiment: computed.experiment.clone(),
+            settings: None,
         }
     }
 }
@@ -261,6 +262,7 @@ pub(crate) fn computed_search(
             ..ListParameters::default()
         },
         experiment: None,
+        settings: None,
     }
 }
 
