@@ -31,7 +31,7 @@ async fn shop(server: &Server) -> Value {
 }
 
 fn products(list: &Value) -> Vec<Value> {
-    list["items"].as_array().unwrap().iter().map(|item| item["product_id"].clone()).collect()
+    list["results"].as_array().unwrap().iter().map(|item| item["product_id"].clone()).collect()
 }
 
 /// What Bob's start page shows.

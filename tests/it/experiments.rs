@@ -37,7 +37,7 @@ async fn list(server: &Server, user: u32, context: &str) -> Value {
 }
 
 fn items(list: &Value) -> &Vec<Value> {
-    list["items"].as_array().unwrap()
+    list["results"].as_array().unwrap()
 }
 
 async fn click(server: &Server, list: &Value, item: &Value) {
@@ -76,9 +76,9 @@ async fn lists_of_variants_are_served_counted_and_explained() {
     }
     let by_caller = json!({"user_id": 1, "context": "feed", "blend": "joined"});
     let by_caller = server.post("/api/v1/recommend", &by_caller).await.expect(200);
-    assert_eq!((&by_caller["experiment"], &by_caller["items"][0]["variant"]), (&Value::Null, &Value::Null));
+    assert_eq!((&by_caller["experiment"], &by_caller["results"][0]["variant"]), (&Value::Null, &Value::Null));
     let results = server.get_at_head("/api/v1/experiments/blend").await;
-    let shown = |name: &str| lists.iter().filter(|list| list["items"][0]["variant"] == name).count();
+    let shown = |name: &str| lists.iter().filter(|list| list["results"][0]["variant"] == name).count();
     for (name, clicks) in [("control", 0), ("popular", shown("popular"))] {
         let found = variant(&results, &name.into());
         assert!(shown(name) > 0, "both variants have users");
@@ -144,7 +144,7 @@ async fn interleaved_lists_say_which_variant_wins() {
         let variants = |list: &Value, key: &str| -> Vec<Value> {
             list[key].as_array().unwrap().iter().map(|item| item["variant"].clone()).collect()
         };
-        assert_eq!(variants(&then, "served"), variants(&one, "items"));
+        assert_eq!(variants(&then, "served"), variants(&one, "results"));
     }
     assert!(wins > 0, "the variants differ for some user");
     let results = server.get_at_head("/api/v1/experiments/draft").await;

@@ -26,7 +26,7 @@ async fn post_at_head(server: &Server, path: &str, body: &Value) -> Value {
 }
 
 fn products(list: &Value) -> Vec<Value> {
-    list["items"].as_array().unwrap().iter().map(|item| item["product_id"].clone()).collect()
+    list["results"].as_array().unwrap().iter().map(|item| item["product_id"].clone()).collect()
 }
 
 async fn served(server: &Server, list: &Value) -> Value {
@@ -90,8 +90,8 @@ async fn served_list_is_computed_again_from_the_log() {
         let then = served(&server, list).await;
         assert_eq!((&then["equal"], &then["differences"]), (&json!(true), &json!([])), "{then}");
         assert_eq!(
-            (&then["items"][0]["score"], products(&then)),
-            (&list["items"][0]["score"], products(list))
+            (&then["results"][0]["score"], products(&then)),
+            (&list["results"][0]["score"], products(list))
         );
     }
     let then = served(&server, &lists[3]).await;
@@ -165,10 +165,10 @@ async fn kept_list_is_recorded_with_its_own_instant() {
     let again = post_at_head(&server, "/api/v1/recommend", &body).await;
     assert_eq!(server.get("/cache/stats").await.expect(200)["hits_by_type"]["recommend"], 1);
     assert_ne!(first["request_id"], again["request_id"]);
-    assert_eq!((&first["items"], &first["computed_at"]), (&again["items"], &again["computed_at"]));
+    assert_eq!((&first["results"], &first["computed_at"]), (&again["results"], &again["computed_at"]));
     let served = served(&server, &again).await;
     assert_eq!((&served["equal"], &served["served_at"]), (&json!(true), &again["computed_at"]));
-    assert_eq!(served["items"], again["items"]);
+    assert_eq!(served["results"], again["results"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +180,7 @@ async fn blend_can_be_given_in_the_query() {
     let expected = post_at_head(&server, "/api/v1/recommend", &of_body).await;
     assert_eq!(expected["strategy"], "embedding");
     let in_query = post_at_head(&server, "/api/v1/recommend?blend=embedding", &body).await;
-    assert_eq!((&in_query["strategy"], &in_query["items"]), (&expected["strategy"], &expected["items"]));
+    assert_eq!((&in_query["strategy"], &in_query["results"]), (&expected["strategy"], &expected["results"]));
     let batch = json!({"requests": [body, of_body, {"user_id": 3, "context": "feed", "blend": "joined"}]});
     let batch = post_at_head(&server, "/api/v1/recommend/batch?blend=embedding", &batch).await;
     let strategies: Vec<_> =
@@ -210,7 +210,7 @@ async fn list_is_seen_by_its_user_and_tenant_only() {
     let elsewhere = [("x-tenant", "other")];
     let body = json!({"user_id": 3, "context": "feed"}).to_string();
     let empty = server.send(Method::POST, "/api/v1/recommend", &elsewhere, Some(body)).await.expect(200);
-    assert_eq!(empty["items"], json!([]));
+    assert_eq!(empty["results"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

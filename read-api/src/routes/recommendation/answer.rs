@@ -56,7 +56,7 @@ pub struct RecommendationAnswer {
     request_id: Option<ListId>,
     user_id: LooseId,
     context: ListContext,
-    items: Vec<RecommendedProduct>,
+    results: Vec<RecommendedProduct>,
     /// The experiment that the list is made for; null without one.
     experiment: Option<ExperimentName>,
     /// The rankings that the list is made from; of an interleaved list, those of its first variant.
@@ -83,7 +83,7 @@ impl RecommendationAnswer {
             request_id: None,
             user_id: (&request.user_id).into(),
             context: request.request.context,
-            items: items.map(|(slot, item)| RecommendedProduct::new(slot, item, request.explain)).collect(),
+            results: items.map(|(slot, item)| RecommendedProduct::new(slot, item, request.explain)).collect(),
             experiment: experiment.map(|experiment| experiment.name),
             strategy: list.strategy,
             weights: list.weights_used,
@@ -148,7 +148,7 @@ pub struct ServedList {
     /// Where both differ.
     differences: Vec<ListDifference>,
     /// The list as it was computed again from the events up to `computed_from`, with the reasons for each product.
-    items: Vec<RecommendedProduct>,
+    results: Vec<RecommendedProduct>,
     /// The rankings that the list is made from; null for a search.
     strategy: Option<Strategy>,
     /// The weights of the signals that there were for the user.
@@ -237,7 +237,7 @@ impl ServedList {
             computed_from: list.computed_from,
             equal: differences.as_ref().map(Vec::is_empty),
             differences: differences.unwrap_or_default(),
-            items: again.items,
+            results: again.items,
             strategy: again.strategy,
             weights: again.weights,
             fallback: again.fallback,
