@@ -20,5 +20,6 @@ mod queues;
 mod search;
 mod sse_reader;
 mod streams;
+mod subjects;
 mod summary;
 mod topics;

@@ -60,6 +60,21 @@ async fn role_grants_only_its_own_operations() {
         assert_eq!(all.status, if results == 403 { 403 } else { 200 });
         call(&server, Method::POST, "/internal/what-if", caller, question).await.problem(403);
         call(&server, Method::GET, &format!("/internal/what-if/{id}"), caller, None).await.problem(403);
+        call(&server, Method::GET, "/audit/subjects/ann/report", caller, None).await.problem(403);
+        call(&server, Method::POST, "/audit/subjects/ann/erase", caller, None).await.problem(403);
+    }
+    let admin = token(&["--user", "root", "--role", "admin"]);
+    let auditor = token(&["--user", "carl", "--role", "auditor"]);
+    for caller in [&auditor, &admin] {
+        call(&server, Method::GET, "/audit/subjects/ann/report", caller, None).await.expect(200);
+    }
+    let theirs = token(&["--user", "root", "--role", "admin", "--tenant", "other"]);
+    for (caller, path, status) in [
+        (&theirs, "/audit/subjects/ann/report", 404),
+        (&theirs, "/audit/subjects/ann/report?tenant=default", 403),
+        (&auditor, "/audit/subjects/stranger/report", 404),
+    ] {
+        call(&server, Method::GET, path, caller, None).await.problem(status);
     }
 }
 

@@ -17,7 +17,7 @@ use poem::http::StatusCode;
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, OpenApi};
 use projections::Name;
 use schemars::JsonSchema;
@@ -59,7 +59,7 @@ pub struct SubjectReport {
     /// The ratings that follow from the results of matches.
     ratings: Vec<PlayerRating>,
     /// The events that name the person, in the order of the log: what they did, what they were shown, and what others did
-    /// with them.
+    /// with them. The last member, because they are sent while the log is read.
     events: Vec<ReportedEvent>,
 }
 
@@ -154,7 +154,8 @@ impl SubjectReportRoutes {
             last: position,
             has_written: false,
         };
-        Ok(ReportResponse(Body::from_bytes_stream(text_of(&report, events))))
+        let report = serde_json::to_string(&report).map_err(|error| Problem::internal(&error))?;
+        Ok(ReportResponse(Body::from_bytes_stream(with_events(&report, events))))
     }
 }
 
@@ -170,14 +171,10 @@ struct ReportedEvents {
     has_written: bool,
 }
 
-/// The report as JSON, whose last member is the list of events.
-fn text_of(
-    report: &SubjectReport,
-    events: ReportedEvents,
-) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+/// The report with its events. Its last member is their list, which is empty.
+fn with_events(report: &str, events: ReportedEvents) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
     const END: &str = "]}";
-    let start = Api(report).to_json_string();
-    let start = start.strip_suffix(END).unwrap_or(&start).to_owned();
+    let start = report.strip_suffix(END).unwrap_or(report).to_owned();
     stream::try_unfold((Some(start), Some(events)), async |(start, events)| {
         if let Some(start) = start {
             return Ok(Some((Bytes::from(start), (None, events))));
@@ -211,7 +208,8 @@ impl ReportedEvents {
             }
             let opened = self.open(event).await?;
             let reported = ReportedEvent { event: EventDto::new(event)?, text: opened };
-            text.push_str(&Api(reported).to_json_string());
+            let reported = serde_json::to_string(&reported).map_err(|error| Problem::internal(&error))?;
+            text.push_str(&reported);
         }
         self.after = if page.at_head { self.last } else { page.next };
         Ok(text)
