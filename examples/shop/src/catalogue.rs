@@ -182,9 +182,9 @@ mod tests {
         let names: HashSet<&str> =
             products.iter().filter_map(|product| product.facts["name"].as_str()).collect();
         assert_eq!((products.len(), names.len()), (10_000, 10_000));
-        for kind in 0..KINDS.len() {
-            let of_kind = products.iter().filter(|product| product.kind == kind).count();
-            assert!((400..600).contains(&of_kind), "{}: {of_kind}", KINDS[kind].id);
+        for (number, kind) in KINDS.iter().enumerate() {
+            let of_kind = products.iter().filter(|product| product.kind == number).count();
+            assert!((400..600).contains(&of_kind), "{}: {of_kind}", kind.id);
         }
     }
 
