@@ -209,15 +209,15 @@ class UserView {
   }
 
   show(list) {
-    const { strategy, fallback, experiment, items, left_out: leftOut } = list;
+    const { strategy, fallback, experiment, results, left_out: leftOut } = list;
     const added = fallback ? ` ${count(fallback.items)} ${plural(fallback.items, "product")} of it complete it: ${words(fallback.ranking)}.` : "";
-    const variant = items.find((item) => item.variant)?.variant;
+    const variant = results.find((item) => item.variant)?.variant;
     const by = experiment ? ` It is made for the experiment ${experiment}${variant ? `, variant ${variant}` : ""}.` : "";
     this.about.replaceChildren(`${STRATEGIES[strategy] ?? title(strategy)}${added}${by} Computed for `, instant(list.computed_at), ", from the events up to position ", count(list.computed_from), ".");
     const reasons = Object.entries(leftOut ?? {}).map(([reason, number]) => `${count(number)} ${LEFT_OUT[reason] ?? words(reason)}`);
     setText(this.leftOut, reasons.length > 0 ? `Left out: ${reasons.join(", ")}.` : "No candidate was left out.");
     this.showSignals(list);
-    fillProducts(this.list, items.map((item) => productItem(item, { why: [`${reasonOf(item)}.`], parts: partsOf(item) })));
+    fillProducts(this.list, results.map((item) => productItem(item, { why: [`${reasonOf(item)}.`], parts: partsOf(item) })));
   }
 
   /** Which signals there are for the user: one without a weight is missing. */

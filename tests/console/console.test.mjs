@@ -64,7 +64,7 @@ async function fillShop(server) {
   for (const id of [3, 5, 7]) await server.post("/api/v1/feedback", view("ann", id));
   for (let user = 0; user < 7; user++) {
     const list = await server.post("/api/v1/recommend", { user_id: `user-${user}`, context: "feed", limit: 5 });
-    await server.post("/api/v1/feedback", { ...view(`user-${user}`, list.items[0].product_id), interaction_type: "click", request_id: list.request_id, position: 0 });
+    await server.post("/api/v1/feedback", { ...view(`user-${user}`, list.results[0].product_id), interaction_type: "click", request_id: list.request_id, position: 0 });
   }
 }
 

@@ -282,7 +282,7 @@ async fn watched_list_is_explained_and_not_served() {
         }
     };
     assert_eq!((&list["request_id"], &list["position"]), (&Value::Null, &list["computed_from"]));
-    assert!(list["items"][0]["explanation"].is_object() && list["left_out"].is_object(), "{list}");
+    assert!(list["results"][0]["explanation"].is_object() && list["left_out"].is_object(), "{list}");
     let lists = server.get_at_head("/audit/events?type=ListServed").await;
     assert_eq!(lists["items"], json!([]));
     // Users receive what is served to them.

@@ -28,10 +28,10 @@ pub async fn visit(api: &Api, shop: &Shop, customer: &mut Customer) -> Result<us
         let body = json!({"user_id": customer.id, "context": "feed", "limit": SHOWN});
         ("feed", api.post("/api/v1/recommend", &body, None).await?)
     };
-    let shown = list.get(if is_search { "results" } else { "items" });
-    let shown: Vec<u64> = shown
+    let shown: Vec<u64> = list
+        .get("results")
         .and_then(Value::as_array)
-        .map(|items| items.iter().filter_map(|item| item["product_id"].as_u64()).collect())
+        .map(|shown| shown.iter().filter_map(|product| product["product_id"].as_u64()).collect())
         .unwrap_or_default();
     let interactions = interactions(shop, customer, context, &list["request_id"], &shown);
     let number = interactions.len();
