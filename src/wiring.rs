@@ -83,6 +83,7 @@ pub(crate) async fn start(
         store: config.read_store(),
         read_only: config.read_only,
         answer_cache_bytes: config.answer_cache_bytes,
+        vectors: Some(config.data.join("read/vectors")),
         encoder,
         recommend: config.recommend.unwrap_or_default(),
     };

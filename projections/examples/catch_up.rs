@@ -173,6 +173,7 @@ async fn main() -> Result<(), Failure> {
         store: ReadStore::Folder(folder.path().to_owned()),
         read_only: false,
         answer_cache_bytes: 0,
+        vectors: None,
         encoder: None,
     };
     let models = ReadModels::open(settings, log.clone(), clock).await?;

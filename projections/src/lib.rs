@@ -40,6 +40,7 @@ pub mod what_if;
 pub mod worker;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ use follower::Control;
 use live_thread::LiveThread;
 use search::ProductSearch;
 pub use search::encoding::EncoderStatus;
+pub use search::graphs::{VectorIndexState, VectorIndexStatus};
 use starter::{RunnerHandle, RunnerStarter};
 use status::ProjectionStatus;
 use store::OpenStore;
@@ -100,6 +102,9 @@ pub struct Settings {
     pub read_only: bool,
     /// The memory for answers to searches and for lists that are kept.
     pub answer_cache_bytes: usize,
+    /// The folder in which vector indexes and computed vectors are kept for the next start, of this process alone; none if they are
+    /// not kept.
+    pub vectors: Option<PathBuf>,
     /// The encoder of texts; only the built-in one if absent.
     pub encoder: Option<TextEncoder>,
     /// How interactions and co-visits count.
@@ -175,7 +180,8 @@ impl ReadModels {
         let recommend = settings.recommend;
         let starter = RunnerStarter { store, log, clock, feed, thread, read_only, recommend };
         let (queries, mut runners) = starter.start_all().await?;
-        let (search, runner) = starter.start_search(settings.encoder, settings.answer_cache_bytes).await?;
+        let (search, runner) =
+            starter.start_search(settings.encoder, settings.vectors, settings.answer_cache_bytes).await?;
         runners.insert(Name::Search, runner);
         let RunnerStarter { log, clock, feed, .. } = starter;
         Ok(Self(Arc::new(Inner { log, clock, queries, search, runners, feed, feed_task, read_only })))

@@ -8,7 +8,7 @@ pub(crate) mod encoding;
 mod graph;
 mod graph_builder;
 mod graph_file;
-mod graphs;
+pub(crate) mod graphs;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -16,6 +16,7 @@ mod text_vectors;
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
@@ -41,7 +42,6 @@ use crate::generation::QueryError;
 use crate::matching_summary::{ReplayError, UpTo, for_each_event};
 use crate::projection::Name;
 use crate::starter::{RunnerHandle, RunnerStarter};
-use crate::store::OpenStore;
 use crate::text_encoder::TextEncoder;
 use answers::Answers;
 use encoding::{Encoding, EncodingProgress};
@@ -201,14 +201,11 @@ impl RunnerStarter {
     pub(crate) async fn start_search(
         &self,
         encoder: Option<TextEncoder>,
+        folder: Option<PathBuf>,
         answer_bytes: usize,
     ) -> Result<(ProductSearch, RunnerHandle), OpenError> {
         let slot = Arc::new(IndexSlot::default());
         let (log, clock) = (self.log.clone(), self.clock.clone());
-        let folder = match &self.store {
-            OpenStore::Folder(folder) if !self.read_only => Some(folder.join("vectors")),
-            _ => None,
-        };
         let encoding = encoder.map(|encoder| {
             let vectors = folder.as_deref().map(|folder| TextVectors::open(folder, &encoder)).transpose();
             let vectors = vectors.map_err(|source| OpenError { name: Name::Search, source })?;
@@ -219,6 +216,7 @@ impl RunnerStarter {
         let store = Arc::new(IndexTargets {
             slot: Arc::clone(&slot),
             log: log.clone(),
+            clock: clock.clone(),
             folder,
             encoding: encoding.clone(),
             settings,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use event_log_embedded::{OfflineReadError, OfflineReader};
 use event_schemas::ids::Position;
+use projections::VectorIndexStatus;
 use projections::status::{Condition, ProjectionStatus};
 use read_api::routes::operations::dto::{Ready, Status};
 use read_api::routes::performance::{Grade, Performance};
@@ -310,7 +311,19 @@ fn components(status: &Status) -> Vec<Finding> {
     };
     let encoder = status.components.iter().find(|component| component.name == "text_encoder");
     let encoder = encoder.map(|component| ok("text encoder", component.detail.clone()));
-    std::iter::once(access).chain(encoder).chain(status.projections.iter().map(read_model)).collect()
+    let indexes = status.vector_indexes.iter().filter_map(vector_index);
+    let read_models = status.projections.iter().map(read_model);
+    std::iter::once(access).chain(encoder).chain(read_models).chain(indexes).collect()
+}
+
+/// A vector index that is being built.
+fn vector_index(index: &VectorIndexStatus) -> Option<Finding> {
+    let (indexed, since) = (index.indexed?, index.since?);
+    let VectorIndexStatus { tenant, model_id, vectors, .. } = index;
+    let found = format!(
+        "`{model_id}` of tenant {tenant}: {indexed} of {vectors} vectors are in the graph that is being built since {since}"
+    );
+    Some(ok("vector index", found))
 }
 
 fn read_model(projection: &ProjectionStatus) -> Finding {

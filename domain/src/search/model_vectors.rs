@@ -142,6 +142,16 @@ impl ModelVectors {
         self.by_change.range(change + 1..).take(count).map(|(change, slot)| (*change, *slot))
     }
 
+    /// The number of vectors that were not removed since.
+    pub fn present(&self) -> usize {
+        self.by_change.len()
+    }
+
+    /// The number of vectors that were set after this change.
+    pub fn count_after(&self, change: u64) -> usize {
+        self.by_change.range(change + 1..).count()
+    }
+
     /// Whether at most `count` vectors were set after this change.
     pub fn has_at_most_after(&self, change: u64, count: usize) -> bool {
         self.by_change.range(change + 1..).nth(count).is_none()

@@ -57,7 +57,7 @@ pub struct ProductIndex {
 const GRAPH_RESULTS_MAX: usize = 1_000;
 
 /// The most vectors that a vector index may not contain yet: they are compared one by one.
-const GRAPH_LAG_MAX: usize = 20_000;
+pub const GRAPH_LAG_MAX: usize = 20_000;
 
 /// The texts by which a product is found.
 fn fields(details: &ProductDetails) -> [Field<'_>; 4] {

@@ -10,14 +10,16 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError, Weak};
 
 use domain::search::model_vectors::{ModelVectors, VectorGraph};
+use event_log::clock::Clock;
 use event_log::{EventLog, Log};
 use event_schemas::ids::{ModelId, Tenant};
+use event_schemas::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::Generation;
 use super::graph::{ChangedVector, Churn, Graph, GraphError};
 use super::graph_file::{GraphFile, LoadError};
-use super::graphs::ModelKey;
+use super::graphs::{ModelGraph, ModelKey};
 use crate::checkpoint::EventRef;
 use crate::store::DAMAGE;
 
@@ -35,15 +37,25 @@ const SAVED_AFTER_MIN: u64 = 1_000;
 struct Built {
     graph: Arc<Graph>,
     /// A new graph of the same vectors, until it contains all of them.
-    next: Option<Graph>,
+    next: Option<Arc<Graph>>,
+    /// When the building of the newest of them began.
+    since: Timestamp,
     /// The last change in the file.
     saved: u64,
+}
+
+impl Built {
+    /// What searches and `/status` find.
+    fn shown(&self) -> ModelGraph {
+        ModelGraph { graph: Arc::clone(&self.graph), next: self.next.clone(), since: self.since }
+    }
 }
 
 /// Builds the graphs of one generation.
 #[derive(Debug)]
 pub(super) struct GraphBuilder {
     log: Log,
+    clock: Clock,
     /// Where graphs are saved; none if they are built again after each start.
     folder: Option<PathBuf>,
     runtime: Handle,
@@ -51,8 +63,8 @@ pub(super) struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    pub(super) fn new(log: Log, folder: Option<PathBuf>, runtime: Handle) -> Self {
-        Self { log, folder, runtime, built: HashMap::new() }
+    pub(super) fn new(log: Log, clock: Clock, folder: Option<PathBuf>, runtime: Handle) -> Self {
+        Self { log, clock, folder, runtime, built: HashMap::new() }
     }
 
     /// Starts the thread, which ends with the generation.
@@ -88,25 +100,27 @@ impl GraphBuilder {
                 let folder = self.folder.as_ref().filter(|_| !generation.derives(&key.1));
                 let file = folder.map(|folder| GraphFile::new(folder, &key.0, &key.1));
                 let (graph, saved) = open(generation, key, file.as_ref(), &self.log, &self.runtime)?;
-                let graph = Arc::new(graph);
-                generation.graphs.set(key.clone(), Some(Arc::clone(&graph)));
-                entry.insert(Built { graph, next: None, saved })
+                let built = Built { graph: Arc::new(graph), next: None, since: self.clock.now(), saved };
+                generation.graphs.set(key.clone(), Some(built.shown()));
+                entry.insert(built)
             }
         };
         let mut has_advanced = add_changes(generation, key, &built.graph)?;
         let Churn { replaced, .. } = built.graph.churn();
         if built.next.is_none() && replaced > built.graph.len() as u64 / REPLACED_SHARE {
-            built.next = Some(Graph::new(generation.dimension(key))?);
+            built.next = Some(Arc::new(Graph::new(generation.dimension(key))?));
+            built.since = self.clock.now();
+            generation.graphs.set(key.clone(), Some(built.shown()));
         }
         if let Some(next) = built.next.take() {
             if add_changes(generation, key, &next)? {
                 built.next = Some(next);
                 return Ok(true);
             }
-            built.graph = Arc::new(next);
+            built.graph = next;
             // The file is that of the other graph.
             built.saved = 0;
-            generation.graphs.set(key.clone(), Some(Arc::clone(&built.graph)));
+            generation.graphs.set(key.clone(), Some(built.shown()));
             has_advanced = true;
         }
         // The changes of computed vectors have other numbers after each start.

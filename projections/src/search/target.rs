@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use domain::recommend::settings::Settings;
+use event_log::clock::Clock;
 use event_log::{EventLog, Log};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Position};
@@ -26,6 +27,7 @@ const EVENTS_APPLIED_AT_ONCE: usize = 32;
 pub(super) struct IndexTargets {
     pub(super) slot: Arc<IndexSlot>,
     pub(super) log: Log,
+    pub(super) clock: Clock,
     /// Where graphs are saved.
     pub(super) folder: Option<PathBuf>,
     pub(super) encoding: Option<Arc<Encoding>>,
@@ -42,8 +44,8 @@ impl TargetStore for IndexTargets {
         let number = self.created.fetch_add(1, Ordering::Relaxed) + 1;
         let (encoding, settings) = (self.encoding.clone(), self.settings);
         let generation = Arc::new(Generation { encoding, settings, ..Generation::new(number) });
-        let (slot, log) = (Arc::clone(&self.slot), self.log.clone());
-        let target = Box::new(IndexTarget { generation, slot, log, folder: self.folder.clone() });
+        let (slot, log, clock) = (Arc::clone(&self.slot), self.log.clone(), self.clock.clone());
+        let target = Box::new(IndexTarget { generation, slot, log, clock, folder: self.folder.clone() });
         let checkpoint = Checkpoint::start(REVISION, self.log.identity());
         std::future::ready(Ok(OpenTarget { target, checkpoint })).boxed()
     }
@@ -54,6 +56,7 @@ struct IndexTarget {
     generation: Arc<Generation>,
     slot: Arc<IndexSlot>,
     log: Log,
+    clock: Clock,
     folder: Option<PathBuf>,
 }
 
@@ -103,7 +106,7 @@ impl Target for IndexTarget {
         *live = Some(Arc::clone(&self.generation));
         let position = Position(self.generation.reached.load(Ordering::Acquire));
         self.slot.position.send_replace(Some(position));
-        self.generation.start_builder(&self.log, self.folder.clone());
+        self.generation.start_builder(&self.log, &self.clock, self.folder.clone());
         self.generation.start_encoding();
     }
 

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use super::graph_builder::GraphBuilder;
 use super::graph_file::{GraphFile, LoadError};
+use super::graphs::{VectorIndexState, VectorIndexStatus};
 use super::*;
 use crate::tests::history::{History, job};
 
@@ -96,6 +97,7 @@ struct Shop {
     generation: Arc<Generation>,
     position: u64,
     log: Log,
+    clock: Clock,
     /// The last event in the log.
     envelope: Envelope,
 }
@@ -105,12 +107,12 @@ impl Shop {
     fn new(clusters: &mut Clusters) -> Self {
         let history = History::new();
         let position = Handle::current().block_on(history.job_created(job(1), None));
-        let log = history.log();
+        let (log, clock) = (history.log(), history.clock.clone());
         let page = Handle::current().block_on(log.read_all(Position::START, &EventFilter::All, 1)).unwrap();
         let envelope = page.events[0].decode().unwrap();
         assert_eq!(envelope.position, position);
         let generation = Arc::new(Generation { exact_max: exact_max(), ..Generation::new(1) });
-        let mut shop = Self { generation, position: 0, log, envelope };
+        let mut shop = Self { generation, position: 0, log, clock, envelope };
         let events =
             (0..products()).flat_map(|number| [upserted(number), embedded(number, &clusters.next())]);
         shop.apply(events.collect());
@@ -126,11 +128,18 @@ impl Shop {
     }
 
     fn builder(&self, folder: Option<PathBuf>) -> GraphBuilder {
-        GraphBuilder::new(self.log.clone(), folder, Handle::current())
+        GraphBuilder::new(self.log.clone(), self.clock.clone(), folder, Handle::current())
     }
 
     fn build(&self, builder: &mut GraphBuilder) {
         while builder.advance(&self.generation) {}
+    }
+
+    /// The state of the vector index, and the number of vectors that it lacks.
+    fn index(&self) -> (VectorIndexState, Option<usize>) {
+        let [index] = <[VectorIndexStatus; 1]>::try_from(self.generation.vector_indexes()).unwrap();
+        assert_eq!((index.tenant, index.model_id, index.dimension), (tenant(), model(), DIMENSION));
+        (index.state, index.indexed.map(|indexed| index.vectors - indexed))
     }
 
     fn search(&self, vector: &[f32], limit: usize, filter: Filter) -> Answer {
@@ -236,7 +245,9 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
         let mut clusters = Clusters::new(2);
         let mut shop = Shop::new(&mut clusters);
         let mut builder = shop.builder(None);
+        assert_eq!(shop.index(), (VectorIndexState::ExactScan, None));
         shop.build(&mut builder);
+        assert_eq!(shop.index(), (VectorIndexState::Ready, Some(0)));
         let old = shop.generation.graphs.get(&(tenant(), model())).unwrap();
         // Almost half get one new direction, and leave while the next graph is built.
         let moved = scale();
@@ -266,6 +277,8 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
                 }
             }
             if step == deactivated_at {
+                let (state, missing) = shop.index();
+                assert!(state == VectorIndexState::Replacing && missing > Some(0), "{state:?} {missing:?}");
                 assert!(Arc::ptr_eq(&old, &shop.generation.graphs.get(&(tenant(), model())).unwrap()));
                 shop.apply((0..moved).map(deactivated).collect());
                 has_left = true;
@@ -279,6 +292,7 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
         assert!(wanted > 60 && same * 100 >= wanted * 97, "{same} of {wanted}");
         let new = shop.generation.graphs.get(&(tenant(), model())).unwrap();
         assert!(!Arc::ptr_eq(&old, &new) && new.churn().replaced == 0, "{:?}", new.churn());
+        assert_eq!(shop.index(), (VectorIndexState::Ready, Some(0)));
     })
     .await;
 }

@@ -69,7 +69,7 @@ async fn lease_that_is_not_renewed_is_taken_over_once() {
 #[tokio::test]
 async fn lease_is_not_taken_over_because_the_database_was_down() {
     let server = PostgresServer::start();
-    let store = TestStore::Postgres(server.database());
+    let store = TestStore::of(server.database());
     let url = database(&store);
     let lease = Standby::new(&url).look().await.unwrap().expect("the lease is free");
     stop_renewing(&lease);

@@ -346,6 +346,7 @@ async fn error_names_folder_that_cannot_be_created() {
         store: ReadStore::Folder(file.join("models")),
         read_only: false,
         answer_cache_bytes: 0,
+        vectors: None,
         encoder: None,
         recommend: domain::recommend::settings::Settings::default(),
     };

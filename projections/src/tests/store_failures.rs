@@ -30,7 +30,7 @@ fn are_retrying(models: &ReadModels) -> bool {
 #[tokio::test]
 async fn lost_connections_heal_without_loss() {
     let (server, history) = (PostgresServer::start(), History::new());
-    let store = TestStore::Postgres(server.database());
+    let store = TestStore::of(server.database());
     let models = open(&store, &history).await;
     let position = history.job_created(job(1), None).await;
     reach(&models, position).await;
@@ -56,7 +56,7 @@ async fn lost_connections_heal_without_loss() {
 #[tokio::test]
 async fn server_starts_while_database_is_down() {
     let (server, history) = (PostgresServer::start(), History::new());
-    let store = TestStore::Postgres(server.database());
+    let store = TestStore::of(server.database());
     let position = history.job_created(job(1), None).await;
     server.crash();
     let models = open(&store, &history).await;

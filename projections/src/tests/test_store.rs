@@ -19,7 +19,8 @@ fn tables(name: Name) -> impl Iterator<Item = &'static str> {
 
 pub(crate) enum TestStore {
     Folder(TempDir),
-    Postgres(Database),
+    /// With a folder for vectors.
+    Postgres(Database, TempDir),
 }
 
 /// The number of cases of a property test. A PostgreSQL database takes longer to create and to open.
@@ -37,17 +38,24 @@ impl TestStore {
     }
 
     pub(crate) fn postgres() -> Self {
-        Self::Postgres(postgres::database())
+        Self::of(postgres::database())
+    }
+
+    pub(crate) fn of(database: Database) -> Self {
+        Self::Postgres(database, tempfile::tempdir().unwrap())
     }
 
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             store: match self {
                 Self::Folder(folder) => ReadStore::Folder(folder.path().to_owned()),
-                Self::Postgres(database) => ReadStore::Postgres(database.url().parse().unwrap()),
+                Self::Postgres(database, _) => ReadStore::Postgres(database.url().parse().unwrap()),
             },
             read_only: false,
             answer_cache_bytes: 1 << 20,
+            vectors: match self {
+                Self::Folder(folder) | Self::Postgres(_, folder) => Some(folder.path().join("vectors")),
+            },
             encoder: None,
             recommend: domain::recommend::settings::Settings::default(),
         }
@@ -65,7 +73,7 @@ impl TestStore {
     pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder.path()),
-            Self::Postgres(_) => None,
+            Self::Postgres(..) => None,
         }
     }
 

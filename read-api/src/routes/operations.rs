@@ -11,7 +11,8 @@ use poem_openapi::param::Header;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions, OpenApi};
-use web::caller::{Caller, Role, authenticate};
+use projections::VectorIndexStatus;
+use web::caller::{Caller, Credential, Role, authenticate};
 use web::json::Json;
 use web::problem::Problem;
 use web::schema::Api;
@@ -165,6 +166,7 @@ impl OperationRoutes {
                 open: self.api.log_is_open(),
             },
             projections: self.api.projections(),
+            vector_indexes: self.vector_indexes(&caller).await?,
             components: server.components.iter().map(Into::into).collect(),
         })))
     }
@@ -195,6 +197,18 @@ impl OperationRoutes {
 }
 
 impl OperationRoutes {
+    /// The vector indexes that the caller may see.
+    async fn vector_indexes(&self, caller: &Caller) -> Result<Vec<VectorIndexStatus>, Problem> {
+        let search = self.api.models.search().clone();
+        // A large model takes some milliseconds.
+        let indexes = tokio::task::spawn_blocking(move || search.vector_indexes()).await;
+        let mut indexes = indexes.map_err(|error| Problem::internal(&error))?;
+        if caller.via != Credential::Open && !caller.can_access_all_tenants() {
+            indexes.retain(|index| index.tenant == caller.tenant);
+        }
+        Ok(indexes)
+    }
+
     fn uptime(&self) -> f64 {
         self.api.clock.now().seconds_since(self.api.server.started_at)
     }

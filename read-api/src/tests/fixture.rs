@@ -127,6 +127,7 @@ impl ReadApiFixture {
             store: ReadStore::Folder(folder.path().to_owned()),
             read_only: false,
             answer_cache_bytes: 1 << 20,
+            vectors: None,
             encoder,
             recommend: domain::recommend::settings::Settings::default(),
         };

@@ -4,6 +4,7 @@ use event_schemas::envelope::Event;
 use event_schemas::job::{JobEvent, JobFailed, JobRetryScheduled, RetryReason, RetryState};
 use event_schemas::stream::StreamId;
 use insta::assert_snapshot;
+use serde_json::json;
 use web::caller::{Auth, Claims, Keys, Role, mint};
 
 use super::events::{completed, created, failed, job, registered};
@@ -159,6 +160,29 @@ async fn only_an_admin_of_all_tenants_steers_projections() {
         ] {
             let answer = fixture.client.post(&path).header("authorization", token(tenant, role)).send().await;
             assert_eq!(answer.0.status().as_u16(), expected, "{action} by {role} of {tenant}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn vector_indexes_are_shown_to_operators_of_their_tenant() {
+    let keys = |clock: &_| Auth::with_keys(Keys::default().secret(SECRET).unwrap(), Vec::new(), now(clock));
+    let fixture = ReadApiFixture::with(keys, Access::Keys, Vec::new()).await;
+    fixture.put_product(1, json!({"name": "red shoe"})).await;
+    fixture.embed_product(1, [0.5, 1.0]).await;
+    for (tenant, shown) in [("acme", 1), ("*", 1), ("umbrella", 0)] {
+        let hour = std::time::Duration::from_secs(3600);
+        let claims = Claims::new(&tenant.parse().unwrap(), "ann", Role::Service.into(), start(), hour);
+        let token = format!("Bearer {}", mint(SECRET, &claims).unwrap());
+        let headers = [("Authorization", token.as_str())];
+        let found = fixture.post_json("/api/v1/search", &json!({"query": "shoe"}), &headers).await;
+        assert_eq!(found.status, 200, "{}", found.text);
+        let status = fixture.get_with("/status", &headers).await.json();
+        let indexes = status["vector_indexes"].as_array().unwrap();
+        assert_eq!(indexes.len(), shown, "{tenant}: {status}");
+        if let [index] = &indexes[..] {
+            assert_eq!((&index["tenant"], &index["model_id"]), (&json!("acme"), &json!("clip")));
+            assert_eq!((&index["state"], &index["vectors"]), (&json!("exact_scan"), &json!(1)));
         }
     }
 }

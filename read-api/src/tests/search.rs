@@ -17,7 +17,7 @@ impl ReadApiFixture {
         self.append(stream, &[Event::Product(upserted.into())]).await;
     }
 
-    async fn embed_product(&self, id: u32, vector: [f32; 2]) {
+    pub(super) async fn embed_product(&self, id: u32, vector: [f32; 2]) {
         let product_id = id.to_string().parse().unwrap();
         let stream = StreamId::product(&acme(), &product_id);
         let (model_id, vector) = ("clip".parse().unwrap(), Vector::new(vector));

@@ -150,9 +150,14 @@ async fn started(log: &EmbeddedLog) -> Result<Duration, Failure> {
 async fn rebuild(log: &EmbeddedLog) -> Result<Duration, Failure> {
     let folder = tempfile::tempdir().map_err(|error| Failure::Disk(error.to_string()))?;
     let store = ReadStore::Folder(folder.path().join("read"));
-    let recommend = domain::recommend::settings::Settings::default();
-    let settings =
-        projections::Settings { store, read_only: false, answer_cache_bytes: 0, encoder: None, recommend };
+    let settings = projections::Settings {
+        store,
+        read_only: false,
+        answer_cache_bytes: 0,
+        vectors: None,
+        encoder: None,
+        recommend: domain::recommend::settings::Settings::default(),
+    };
     let head: Position = *log.head().borrow();
     let since = Instant::now();
     let models = ReadModels::open(settings, Log::new(log.clone()), Clock::System).await;

@@ -75,6 +75,7 @@ fn changes_are_listed_by_their_last_vector() {
     assert_eq!(after(0, 1), [(2, 1)]);
     assert_eq!(after(3, 9), [(4, 0)]);
     assert!(vectors.has_at_most_after(2, 2) && !vectors.has_at_most_after(2, 1));
+    assert_eq!((vectors.count_after(2), vectors.present()), (2, 3));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use event_schemas::ids::{LogId, Position};
 use event_schemas::time::Timestamp;
+use projections::VectorIndexStatus;
 use projections::status::{Condition, Progress, ProjectionStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     pub log: LogStatus,
     pub projections: Vec<ProjectionStatus>,
+    /// The vector indexes of the models of the caller's tenant; for an operator of all tenants those of all.
+    pub vector_indexes: Vec<VectorIndexStatus>,
     pub components: Vec<ComponentStatus>,
 }
 
