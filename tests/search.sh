@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compares the search with Tantivy, and measures it on real names and synonyms: see tests/search/search.py.
-# tests/search.sh [QUERIES [SPLIT]]: the number of queries of each kind (default 300), and `validation` or `test`.
+# tests/search.sh [QUERIES [SPLIT [ENCODE MODEL]]]: the number of queries of each kind (default 300), `validation` or `test`, and the built
+# example `encode` of the crate `encoder` with the folder of a model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./tests/packages.sh

@@ -4,8 +4,9 @@
 - Every score of the lexical index equals that of Tantivy's BM25, also after products were changed and removed.
 - Icons are found by names with one typo, and by tags that their text does not contain.
 
-search.py PROGRAM ICONS [QUERIES [SPLIT]]: the built example `search` of the crate `domain`, the file `icons.json`, the number of
-queries of each kind, and `validation`, on which settings are chosen, or `test` (the default).
+search.py PROGRAM ICONS [QUERIES [SPLIT [ENCODE MODEL]]]: the built example `search` of the crate `domain`, the file `icons.json`, the
+number of queries of each kind, and `validation`, on which settings are chosen, or `test` (the default). With the built example
+`encode` of the crate `encoder` and the folder of a model, vectors are those of a sentence encoder.
 """
 
 import json
@@ -19,15 +20,16 @@ import tantivy
 program, icons, *rest = sys.argv[1:]
 count = int(rest[0]) if rest else 300
 split = rest[1] if len(rest) > 1 else "test"
+encoder = rest[2:]
 icons = json.load(open(icons))
 names = [name.replace("-", " ") for name in sorted(icons)]
 categories = [icons[name]["category"] for name in sorted(icons)]
 NAME, CATEGORY = 3, 2
 
 
-def run(lines):
+def run(lines, command=(program,)):
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    done = subprocess.run([program], input=text, capture_output=True, text=True)
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -124,11 +126,21 @@ def synonyms(draw):
     ]
 
 
+def with_vectors(lines, texts):
+    """The lines with the vectors of their texts, if there is an encoder."""
+    if not encoder:
+        return lines
+    return [{**line, "vector": answer["vector"]} for line, answer in zip(lines, run(texts, encoder), strict=True)]
+
+
 def measure(queries):
     """nDCG@10 and hit@10 of each mode."""
     modes = ["lexical", "semantic", "hybrid"]
     lines = [insert(number, *product) for number, product in enumerate(zip(names, categories))]
-    lines += [{"search": query, "mode": mode, "limit": 10} for query, _ in queries for mode in modes]
+    # As the server joins the texts of a product.
+    lines = with_vectors(lines, [f"{name}. {category}" for name, category in zip(names, categories)])
+    searches = with_vectors([{"search": query, "limit": 10} for query, _ in queries], [query for query, _ in queries])
+    lines += [{**search, "mode": mode} for search in searches for mode in modes]
     answers = iter(run(lines))
     sums = {mode: [0.0, 0.0] for mode in modes}
     for _, relevant in queries:

@@ -18,7 +18,7 @@ use super::number_set::NumberSet;
 use super::page::Page;
 use super::plan::{Strategy, plan};
 use super::question::{Answer, Found, PageStart, Question, ScoreParts, Search, Unanswerable};
-use super::ranking::{Mode, Query, TextIndexes};
+use super::ranking::{Mode, Query, TextIndexes, WordVotes};
 use super::{Field, Scored};
 
 #[derive(Debug)]
@@ -334,8 +334,8 @@ impl ProductIndex {
                 results
             }
             (Query::Text(text, mode), Some(vectors)) => {
-                let nearest = vectors.compare(vector, candidates);
-                self.texts.join(text, mode, nearest, candidates, count, ids)
+                let nearest = (vectors.compare(vector, candidates), WordVotes::SENTENCES);
+                self.texts.join((text, mode), nearest, candidates, count, ids)
             }
             (query, None) => self.texts.rank(query, candidates, count, ids),
         };

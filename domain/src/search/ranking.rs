@@ -1,6 +1,7 @@
 //! The results of a query among the products that pass its filter.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,11 +10,30 @@ use super::encoder::{DIMENSION, encode};
 use super::exact::Vectors;
 use super::fusion::{VOTES_MAX, fuse, sort_first};
 use super::lexical::LexicalIndex;
+use super::words::words;
 use super::{Field, Scored};
 
-/// How much the words of a query count beside its vector. Chosen on icons whose names have a typo, and on synonyms:
+/// How the words of a query count beside its vector. Chosen on icons whose names have a typo, and on synonyms:
 /// `tests/search.sh`.
-const LEXICAL_WEIGHT: f32 = 2.0;
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WordVotes {
+    /// How much a ranking by words counts, beside 1 for the one by vectors.
+    weight: f32,
+    /// Whether a product needs all words of the query, not only one, to have a vote.
+    needs_all: bool,
+}
+
+impl WordVotes {
+    /// Beside vectors of the built-in encoder, which knows no synonyms.
+    pub const BUILT_IN: Self = Self { weight: 2.0, needs_all: false };
+    /// Beside those of a sentence encoder, which knows what products mean that have none or only some of the words.
+    pub const SENTENCES: Self = Self { weight: 0.95, needs_all: true };
+
+    /// The least number of the query's words that a product needs.
+    fn least(self, query: &str) -> usize {
+        if self.needs_all { words(query).into_iter().collect::<BTreeSet<_>>().len().max(1) } else { 1 }
+    }
+}
 
 /// What a query is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,7 +111,8 @@ impl TextIndexes {
             Query::Text(text, mode) => {
                 let vector = if mode == Mode::Lexical { None } else { encode(&[Field { text, weight: 1 }]) };
                 let nearest = vector.map(|vector| self.vectors.compare(&vector, candidates));
-                self.join(text, mode, nearest.unwrap_or_default(), candidates, count, ids)
+                let nearest = (nearest.unwrap_or_default(), WordVotes::BUILT_IN);
+                self.join((text, mode), nearest, candidates, count, ids)
             }
             Query::Vector(vector) => {
                 let mut results = self.vectors.compare(vector, candidates);
@@ -101,22 +122,22 @@ impl TextIndexes {
         }
     }
 
-    /// As [`Self::rank`] for a text, with the similarities of the candidates' vectors, of whatever model.
+    /// As [`Self::rank`] for a text, with the similarities of the candidates' vectors, of whatever model, and how words count
+    /// beside them.
     pub fn join(
         &self,
-        text: &str,
-        mode: Mode,
-        mut nearest: Vec<Scored>,
+        (text, mode): (&str, Mode),
+        (mut nearest, votes): (Vec<Scored>, WordVotes),
         candidates: &[u32],
         count: usize,
         ids: impl Fn(u32, u32) -> Ordering + Copy,
     ) -> Vec<Scored> {
-        let mut words = Vec::new();
+        let (mut words, least) = (Vec::new(), votes.least(text));
         if mode != Mode::Semantic {
             for hit in self.lexical.search(text) {
                 if candidates.binary_search(&hit.number).is_ok() {
                     // A word that only resembles the query's is no reason to contradict the vectors.
-                    if hit.whole_words > 0 || mode == Mode::Lexical {
+                    if usize::from(hit.whole_words) >= least || mode == Mode::Lexical {
                         words.push(Scored { number: hit.number, score: hit.score });
                     }
                 }
@@ -132,7 +153,7 @@ impl TextIndexes {
         }
         sort_first(&mut words, VOTES_MAX, ids);
         sort_first(&mut nearest, if count > VOTES_MAX { usize::MAX } else { VOTES_MAX }, ids);
-        let mut results = fuse(&words, LEXICAL_WEIGHT, &nearest);
+        let mut results = fuse(&words, votes.weight, &nearest);
         sort_first(&mut results, count, ids);
         results
     }
@@ -181,6 +202,21 @@ mod tests {
         assert_eq!(ranked(&indexes, "red shoe", Mode::Hybrid, &all)[0], 0);
         assert_eq!(ranked(&indexes, "espreso", Mode::Hybrid, &all)[0], 4);
         assert_eq!(ranked(&indexes, "hat", Mode::Hybrid, &all)[0], 2);
+    }
+
+    /// The vectors of a sentence encoder are right about a part of the words, and the words about all of them.
+    #[test]
+    fn words_vote_beside_sentence_vectors_only_if_all_match() {
+        let indexes = indexes(&NAMES);
+        let nearest = || vec![Scored { number: 3, score: 0.9 }, Scored { number: 4, score: 0.8 }];
+        let first = |text: &str, votes| {
+            let results = indexes.join((text, Mode::Hybrid), (nearest(), votes), &[0, 1, 2, 3, 4], 5, ids);
+            results.into_iter().map(|product| product.number).collect::<Vec<u32>>()
+        };
+        assert_eq!(first("red teapot", WordVotes::SENTENCES), [3, 4]);
+        assert_eq!(first("red teapot", WordVotes::BUILT_IN)[..2], [0, 2]);
+        assert_eq!(first("red shoe red", WordVotes::SENTENCES), [3, 4, 0]);
+        assert_eq!(first("espreso machine", WordVotes::SENTENCES), [4, 3]);
     }
 
     #[test]
