@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures recommendations on real ratings: see tests/recommend/recommend.py.
-# tests/recommend.sh [SPLIT]: `test` (the default), or `validation`, which also compares settings.
+# tests/recommend.sh [SPLIT [ease]]: `test` (the default), or `validation`, which also compares settings; with `ease` beside EASE as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./tests/packages.sh

@@ -4,8 +4,9 @@
 The last 5 movies of each user are held out, and the whole catalogue is ranked by the events before them. The lists must be
 at least 3 times as good as those by popularity, and at least as good as those of ItemKNN, in nDCG@10.
 
-recommend.py PROGRAM [SPLIT]: the built example `recommend` of the crate `domain`, and `test` (the default) or `validation`, on
-which settings are chosen: there the 5 movies before the last 5 are held out, and the last 5 are not used at all.
+recommend.py PROGRAM [SPLIT [ease]]: the built example `recommend` of the crate `domain`, and `test` (the default) or `validation`, on
+which settings are chosen: there the 5 movies before the last 5 are held out, and the last 5 are not used at all. With `ease`, EASE is
+trained as well, which takes minutes of CPU.
 """
 
 import json
@@ -81,6 +82,31 @@ def popularity_and_item_knn():
     return {"popularity": quality(lists_by(lambda row: counts)), "ItemKNN": quality(lists_by(lambda row: scores[row]))}
 
 
+# The regularisation of EASE, and after how many later movies of a user a movie counts half.
+EASE_SETTINGS = [(200, None), (200, 5), (200, 20), (500, 5), (500, 20)]
+
+
+def ease():
+    """EASE: a linear model of each movie from the others of a user, in closed form."""
+    watched = np.zeros((len(known), len(movies)))
+    for row, rows in enumerate(known.values()):
+        watched[row, [movie for movie, _, _ in rows]] = 1
+    figures = {}
+    for regularisation in sorted({regularisation for regularisation, _ in EASE_SETTINGS}):
+        inverse = np.linalg.inv(watched.T @ watched + regularisation * np.eye(len(movies)))
+        weights = inverse / -np.diag(inverse)
+        np.fill_diagonal(weights, 0)
+        for half_life in [half_life for other, half_life in EASE_SETTINGS if other == regularisation]:
+            recent = watched.copy()
+            if half_life:
+                for row, rows in enumerate(known.values()):
+                    recent[row, [movie for movie, _, _ in rows]] = 0.5 ** (np.arange(len(rows))[::-1] / half_life)
+            scores = recent @ weights
+            name = f"EASE, {regularisation}" + (f", half-life of {half_life} movies" if half_life else "")
+            figures[name] = quality(lists_by(lambda row: scores[row]))
+    return figures
+
+
 def events(kind):
     lines = []
     titles = ratings.drop_duplicates("movieId").set_index("movieId")
@@ -128,7 +154,7 @@ VARIANTS = [
     }.items() for value in values),
 ]
 
-peers = popularity_and_item_knn()
+peers = popularity_and_item_knn() | (ease() if "ease" in rest else {})
 for name, figures in peers.items():
     show(name, figures)
 if split == "validation":
