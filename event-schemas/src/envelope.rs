@@ -309,10 +309,17 @@ impl Recorded {
 
     /// The decoded event.
     pub fn decode(&self) -> Result<Envelope, Unreadable> {
+        self.decode_with(|| self.metadata())
+    }
+
+    fn decode_with(
+        &self,
+        metadata: impl FnOnce() -> Result<Metadata, Unreadable>,
+    ) -> Result<Envelope, Unreadable> {
         let unknown =
             || Unreadable::UnknownType { position: self.position, event_type: self.event_type.clone() };
         let kind = catalogue::find(self.event_type.as_str()).ok_or_else(unknown)?;
-        let metadata = self.metadata()?;
+        let metadata = metadata()?;
         if metadata.schema_version > kind.version {
             return Err(Unreadable::Newer {
                 position: self.position,
@@ -337,5 +344,29 @@ impl Recorded {
 
     fn malformed(&self, source: serde_json::Error) -> Unreadable {
         Unreadable::Malformed { position: self.position, event_type: self.event_type.clone(), source }
+    }
+}
+
+/// Decodes events in their order. The events of one command often have the same metadata, which is then parsed once.
+#[derive(Debug, Default)]
+pub struct EventDecoder {
+    /// The metadata of the previous event, as text and parsed.
+    previous: Option<(Bytes, Metadata)>,
+}
+
+impl EventDecoder {
+    /// The decoded event.
+    ///
+    /// # Errors
+    /// As [`Recorded::decode`].
+    pub fn decode(&mut self, recorded: &Recorded) -> Result<Envelope, Unreadable> {
+        recorded.decode_with(|| match &self.previous {
+            Some((text, metadata)) if *text == recorded.metadata => Ok(metadata.clone()),
+            _ => {
+                let metadata = recorded.metadata()?;
+                self.previous = Some((recorded.metadata.clone(), metadata.clone()));
+                Ok(metadata)
+            }
+        })
     }
 }

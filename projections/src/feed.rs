@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_log::{EventLog, Filter, Log, ReadError};
-use event_schemas::envelope::{Envelope, EventType, Recorded, Unreadable};
+use event_schemas::envelope::{Envelope, EventDecoder, EventType, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::Category;
 use event_schemas::time::Timestamp;
@@ -62,11 +62,12 @@ pub(crate) struct FeedPage {
 
 impl FeedPage {
     fn decode(after: Position, page: &event_log::Page, categories: &[Category]) -> Self {
+        let mut decoder = EventDecoder::default();
         Self {
             after,
             next: page.next,
             at_head: page.at_head,
-            items: page.events.iter().filter_map(|event| decode(event, categories)).collect(),
+            items: page.events.iter().filter_map(|event| decode(&mut decoder, event, categories)).collect(),
             recorded: page
                 .events
                 .first()
@@ -95,14 +96,14 @@ impl FeedPage {
     }
 }
 
-fn decode(event: &Recorded, categories: &[Category]) -> Option<FeedItem> {
+fn decode(decoder: &mut EventDecoder, event: &Recorded, categories: &[Category]) -> Option<FeedItem> {
     let category = event.stream.category().filter(|category| categories.contains(category))?;
     Some(FeedItem {
         position: event.position,
         recorded_at: event.recorded_at,
         category,
         event_type: event.event_type.clone(),
-        event: event.decode(),
+        event: decoder.decode(event),
     })
 }
 

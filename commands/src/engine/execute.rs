@@ -13,7 +13,7 @@ mod repeated;
 use std::fmt;
 use std::marker::PhantomData;
 
-use event_schemas::envelope::{Cause, Event, Idempotency, Recorded, Unreadable};
+use event_schemas::envelope::{Cause, Event, EventDecoder, Idempotency, Recorded, Unreadable};
 use event_schemas::ids::Position;
 use event_schemas::stream::StreamId;
 
@@ -372,7 +372,8 @@ where
 {
     let is_short = page.len() <= INLINE_EVENTS;
     let fold = move || {
-        page.iter().try_for_each(|recorded| cached.apply_recorded(recorded))?;
+        let mut decoder = EventDecoder::default();
+        page.iter().try_for_each(|recorded| cached.apply_recorded(&mut decoder, recorded))?;
         Ok::<_, LoadError>(cached)
     };
     match Handle::try_current() {

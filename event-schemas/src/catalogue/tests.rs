@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
-use crate::envelope::{DataFormat, Envelope, EventType, Metadata, Recorded, Unreadable};
+use crate::envelope::{DataFormat, Envelope, EventDecoder, EventType, Metadata, Recorded, Unreadable};
 use crate::ids::{EventId, Position, Revision};
 use crate::time::Timestamp;
 
@@ -83,6 +83,22 @@ fn stored_samples_round_trip_byte_for_byte() {
                 assert_eq!(std::str::from_utf8(&rewritten).unwrap(), sample.data.get(), "{}", kind.name);
             }
         }
+    }
+}
+
+#[test]
+fn events_decoded_one_after_the_other_are_the_same() {
+    let mut decoder = EventDecoder::default();
+    let texts: Vec<(&EventKind, String)> =
+        all().iter().map(|kind| (kind, fixture(kind, kind.version))).collect();
+    for (kind, text) in &texts {
+        let event = recorded(kind, &serde_json::from_str(text).unwrap());
+        // The second one shares the metadata of the first.
+        for event in [&event, &Recorded { position: Position(2), ..event.clone() }] {
+            assert_eq!(decoder.decode(event).unwrap(), event.decode().unwrap());
+        }
+        let damaged = Recorded { metadata: "{}".into(), ..event };
+        assert!(matches!(decoder.decode(&damaged), Err(Unreadable::Malformed { .. })));
     }
 }
 

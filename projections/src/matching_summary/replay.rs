@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::image_matching::summary::JobFold;
 use domain::worker::presence::Presence;
 use event_log::{EventLog, Filter, Log, ReadError};
-use event_schemas::envelope::{Event, Unreadable};
+use event_schemas::envelope::{Event, EventDecoder, Unreadable};
 use event_schemas::ids::{JobId, Position, Revision, Tenant};
 use event_schemas::image_match::ImageMatchEvent;
 use event_schemas::stream::StreamId;
@@ -126,8 +126,9 @@ pub(crate) async fn for_each_event<S: Send + 'static>(
             let apply = apply.clone();
             // A page takes milliseconds, so it is applied on the blocking pool.
             state = tokio::task::spawn_blocking(move || -> Result<S, Unreadable> {
+                let mut decoder = EventDecoder::default();
                 for event in events.iter().take_while(|event| event.position <= upto) {
-                    apply(&mut state, &event.decode()?);
+                    apply(&mut state, &decoder.decode(event)?);
                 }
                 Ok(state)
             })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use event_schemas::envelope::{Event, Idempotency, Recorded};
+use event_schemas::envelope::{Event, EventDecoder, Idempotency, Recorded};
 use event_schemas::ids::{Position, Revision, Tenant};
 use event_schemas::time::Timestamp;
 
@@ -82,11 +82,15 @@ impl<D: Decider> CachedStream<D> {
     }
 
     /// Applies an event that was read from the log.
-    pub(super) fn apply_recorded(&mut self, recorded: &Recorded) -> Result<(), LoadError>
+    pub(super) fn apply_recorded(
+        &mut self,
+        decoder: &mut EventDecoder,
+        recorded: &Recorded,
+    ) -> Result<(), LoadError>
     where
         D::Event: TryFrom<Event>,
     {
-        let envelope = recorded.decode()?;
+        let envelope = decoder.decode(recorded)?;
         let event =
             D::Event::try_from(envelope.event).map_err(|_| LoadError::ForeignEvent(recorded.position))?;
         self.evolve(&event, envelope.metadata.occurred_at);
