@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::catalogue;
 use crate::ids::{
     CommandId, CorrelationId, EventId, InvalidId, Position, ProcessId, Revision, ServiceId, SubjectId,
-    Tenant, WorkerId,
+    Tenant, WorkerId, uuid_v5,
 };
 use crate::stream::StreamId;
 use crate::time::Timestamp;
@@ -218,7 +218,7 @@ impl<'a> EventEncoder<'a> {
     pub fn new(cause: &'a Cause, stream: &'a StreamId) -> Self {
         let command = cause
             .idempotency
-            .map_or(cause.command_id, |asked| CommandId(Uuid::new_v5(&cause.command_id.0, &asked.body.0)));
+            .map_or(cause.command_id, |asked| CommandId(uuid_v5(cause.command_id.0, &asked.body.0)));
         Self { cause, stream, command, previous: None }
     }
 

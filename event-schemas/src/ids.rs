@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// The longest text id, in characters.
 pub const TEXT_ID_MAX: usize = 128;
@@ -211,12 +212,21 @@ text_id! {
     GameId,
 }
 
+/// The UUIDv5 of a name in a namespace, as [`Uuid::new_v5`] makes it, in a fraction of its time: several belong to each
+/// event.
+pub fn uuid_v5(namespace: Uuid, name: &[u8]) -> Uuid {
+    let hash = Sha1::new().chain_update(namespace).chain_update(name).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    Builder::from_sha1_bytes(bytes).into_uuid()
+}
+
 impl EventId {
     /// The id of the `index`th event that `command` causes in one stream. The stream is part of the name,
     /// because a batch may be appended as one command per stream.
     pub fn derive(command: CommandId, stream: &str, index: usize) -> Self {
         let name = format!("{stream}#{index}");
-        Self(Uuid::new_v5(&command.0, name.as_bytes()))
+        Self(uuid_v5(command.0, name.as_bytes()))
     }
 }
 
@@ -323,6 +333,16 @@ impl<'de> Deserialize<'de> for Score {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uuid_of_a_name_is_that_of_the_standard() {
+        let dns = uuid_v5(Uuid::NAMESPACE_DNS, b"www.example.com");
+        assert_eq!(dns.to_string(), "2ed6657d-e927-568b-95e1-2665a8aea6a2");
+        for length in [0, 1, 39, 40, 48, 63, 64, 200] {
+            let name = vec![b'n'; length];
+            assert_eq!(uuid_v5(dns, &name), Uuid::new_v5(&dns, &name), "{length}");
+        }
+    }
 
     #[test]
     fn text_id_has_1_to_128_printable_characters() {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use aws_lc_rs::digest;
 use event_schemas::envelope::{BodyHash, Idempotency};
+use event_schemas::ids::uuid_v5;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromParameter, ParseResult, ToJSON, Type};
 use serde_json::Value;
@@ -117,7 +118,7 @@ fn idempotency_of_digest(
     let name = [caller.tenant.as_str(), name, route, &key.0].join("\0");
     let mut hash = [0; 16];
     hash.copy_from_slice(&body.as_ref()[..16]);
-    Idempotency { key: Uuid::new_v5(&NAMESPACE, name.as_bytes()), body: BodyHash(hash) }
+    Idempotency { key: uuid_v5(NAMESPACE, name.as_bytes()), body: BodyHash(hash) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_schemas::envelope::{BodyHash, Idempotency};
-use event_schemas::ids::Position;
+use event_schemas::ids::{Position, uuid_v5};
 use event_schemas::time::Timestamp;
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ struct Entry {
 /// The key that all appends but the last carry when a command's events do not fit into one append. While only this key
 /// is known, the command was interrupted and must be resumed.
 pub(crate) fn partial_key(idempotency: Idempotency) -> Idempotency {
-    Idempotency { key: Uuid::new_v5(&idempotency.key, b"unfinished"), ..idempotency }
+    Idempotency { key: uuid_v5(idempotency.key, b"unfinished"), ..idempotency }
 }
 
 impl Keys {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use event_schemas::ids::uuid_v5;
 use uuid::Uuid;
 
 /// The number of bits of the digest of an evidence path.
@@ -123,7 +124,7 @@ fn evidence_digest(path: &str) -> u64 {
 }
 
 fn digest(text: &str) -> u128 {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).as_u128()
+    uuid_v5(Uuid::NAMESPACE_OID, text.as_bytes()).as_u128()
 }
 
 #[cfg(test)]
