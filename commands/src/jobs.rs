@@ -47,7 +47,6 @@ pub struct Jobs {
 /// The facts about a job that commands on its parts need.
 #[derive(Clone, Copy, Debug)]
 struct JobRef {
-    kind: JobKind,
     availability: JobAvailability,
     /// The position of its latest event.
     position: Position,
@@ -81,11 +80,24 @@ impl Jobs {
     /// 404 if there is no such job, or it is another tenant's.
     async fn job(&self, tenant: &Tenant, job: JobId) -> Result<JobRef, Problem> {
         let project = |stream: &CachedStream<JobDecider>| {
-            let details = stream.state.details().filter(|_| stream.tenant() == Some(tenant))?;
+            stream.state.details().filter(|_| stream.tenant() == Some(tenant))?;
             let availability = stream.state.availability();
-            Some(JobRef { kind: details.kind(), availability, position: stream.position() })
+            Some(JobRef { availability, position: stream.position() })
         };
         let found = self.jobs.query(&StreamId::job(job), project).await.map_err(from_load_error)?;
+        found.ok_or_else(problem::no_such_job)
+    }
+
+    /// The kind of a job of the tenant, which never changes.
+    ///
+    /// # Errors
+    /// As [`Self::job`].
+    async fn job_kind(&self, tenant: &Tenant, job: JobId) -> Result<JobKind, Problem> {
+        let project = |stream: &CachedStream<JobDecider>| {
+            let details = stream.state.details().filter(|_| stream.tenant() == Some(tenant));
+            details.map(job::Job::kind)
+        };
+        let found = self.jobs.query_first(&StreamId::job(job), project).await.map_err(from_load_error)?;
         found.ok_or_else(problem::no_such_job)
     }
 

@@ -231,6 +231,24 @@ where
         Ok(projected)
     }
 
+    /// Reads what a stream's first event has decided for ever. A cached state that has it is not compared with the log, which
+    /// may have to read the disk for that.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_first<T>(
+        &self,
+        stream: &StreamId,
+        project: impl FnOnce(&CachedStream<D>) -> T,
+    ) -> Result<T, LoadError> {
+        if let Some(cached) = &*self.cache.entry(stream).lock().await
+            && cached.revision().is_some()
+        {
+            return Ok(project(cached));
+        }
+        self.query(stream, project).await
+    }
+
     async fn decide_and_append(
         &self,
         scope: KeyScope,

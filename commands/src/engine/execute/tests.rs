@@ -151,6 +151,18 @@ async fn no_op_is_decided_on_the_newest_events() {
 }
 
 #[tokio::test]
+async fn first_event_is_looked_for_until_it_is_known() {
+    let test = TestStreams::new();
+    let read = async || test.streams.query_first(&stream(1), |cached| cached.state.len()).await.unwrap();
+    assert_eq!(read().await, 0);
+    test.elsewhere().execute(&stream(1), &cause(1), notes(&["a"])).await.unwrap();
+    assert_eq!(read().await, 1);
+    test.elsewhere().execute(&stream(1), &cause(2), notes(&["b"])).await.unwrap();
+    assert_eq!(read().await, 1, "the log is not read again");
+    assert_eq!(test.streams.query(&stream(1), |cached| cached.state.len()).await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn concurrent_processes_record_each_note_once() {
     let test = TestStreams::new();
     let processes: Vec<_> = (0..4).map(|_| test.elsewhere()).collect();

@@ -115,7 +115,7 @@ impl AnalysisCommands {
         job_id: Path<String>,
     ) -> Result<Json<Api<AnalysisCancelled>>, Problem> {
         let job = web::path::job_id(&job_id)?;
-        if self.0.job(&request.caller.tenant, job).await?.kind != JobKind::VideoAnalysis {
+        if self.0.job_kind(&request.caller.tenant, job).await? != JobKind::VideoAnalysis {
             return Err(no_such_job());
         }
         let route = format!("POST /api/v1/analysis/{job}/cancel");

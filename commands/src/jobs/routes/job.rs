@@ -132,11 +132,11 @@ impl JobCommands {
         body: Json<ChangePhase>,
     ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&request.caller.tenant, job).await?;
+        let kind = self.0.job_kind(&request.caller.tenant, job).await?;
         let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
         let cause = request.cause(&self.0.engine, &format!("PUT /jobs/{job}/phase"), &body.0).await?;
         let phase = *body.0.phase;
-        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
+        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
         let action = Action::ChangePhase { to: phase, reason: body.0.reason, eta_priors };
         self.set_phase(job, &cause, Command { at, action }, phase).await
     }
@@ -149,7 +149,7 @@ impl JobCommands {
         job_id: Path<String>,
     ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
-        self.0.job(&request.caller.tenant, job).await?;
+        self.0.job_kind(&request.caller.tenant, job).await?;
         let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/cancel"), &Value::Null).await?;
         let command = Command { at: self.0.engine.now(), action: Action::Cancel { reason: None } };
         self.set_phase(job, &cause, command, Phase::Cancelled).await
@@ -167,16 +167,16 @@ impl JobCommands {
         job_id: Path<String>,
     ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
-        let job_ref = self.0.job(&request.caller.tenant, job).await?;
+        let kind = self.0.job_kind(&request.caller.tenant, job).await?;
         let cause = request.cause(&self.0.engine, &format!("POST /jobs/{job}/retry"), &Value::Null).await?;
-        if let Some(resumed) = self.retry_parked(job, &cause, job_ref.kind).await? {
+        if let Some(resumed) = self.retry_parked(job, &cause, kind).await? {
             return Ok(Json(Api(resumed)));
         }
         let earlier = self.0.jobs.repeated(&StreamId::job(job), &cause).await;
         if earlier.map_err(problem::from_execute_error)?.is_none() {
             analyses::check_is_latest(&self.0, &request.caller.tenant, job).await?;
         }
-        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, job_ref.kind);
+        let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
         let command = Command { at: self.0.engine.now(), action: Action::Retry { eta_priors } };
         self.set_phase(job, &cause, command, Phase::Queued).await
     }

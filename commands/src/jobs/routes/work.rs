@@ -223,7 +223,7 @@ impl WorkCommands {
             items_done: body.0.items_done,
             items_total: body.0.items_total,
         };
-        let kind = self.0.job(&request.caller.tenant, job).await?.kind;
+        let kind = self.0.job_kind(&request.caller.tenant, job).await?;
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
         let action = job::Action::ReportProgress { report, eta_priors };
         Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
