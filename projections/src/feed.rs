@@ -67,11 +67,14 @@ pub(crate) struct FeedPage {
 impl FeedPage {
     fn decode(after: Position, page: &event_log::Page, categories: &[Category]) -> Self {
         let mut decoder = EventDecoder::default();
+        // A large page would be moved several times while it grows.
+        let mut items = Vec::with_capacity(page.events.len());
+        items.extend(page.events.iter().filter_map(|event| decode(&mut decoder, event, categories)));
         Self {
             after,
             next: page.next,
             at_head: page.at_head,
-            items: page.events.iter().filter_map(|event| decode(&mut decoder, event, categories)).collect(),
+            items,
             recorded: page
                 .events
                 .first()

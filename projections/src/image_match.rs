@@ -106,9 +106,7 @@ impl RowModel for ImageMatchRows {
     }
 
     fn store(&self, batch: &mut Batch) {
-        for row in &self.found {
-            batch.add(row.insert());
-        }
+        batch.add_all(self.found.iter().map(PendingMatch::insert));
         let sql = if self.is_published { ATTACH } else { ATTACH_LATER };
         for ((job, id), (path, position)) in &self.attached {
             let statement = Statement::new(sql).bind(job.0).bind(id.as_str()).bind(path.as_str());

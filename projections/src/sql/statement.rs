@@ -57,9 +57,12 @@ pub(crate) struct Statement {
     pub(super) values: Vec<Value>,
 }
 
+/// More values than nearly all statements have.
+const VALUES: usize = 12;
+
 impl Statement {
     pub(crate) fn new(sql: &'static str) -> Self {
-        Self { sql, values: Vec::new() }
+        Self { sql, values: Vec::with_capacity(VALUES) }
     }
 
     /// Binds the next parameter.
@@ -127,6 +130,16 @@ impl Batch {
         match self.0.last_mut() {
             Some(write) if std::ptr::eq(write.sql, row.sql) => write.values.extend(row.values),
             _ => self.0.push(Write { sql: row.sql, columns: row.values.len(), values: row.values }),
+        }
+    }
+
+    /// Adds rows that the same statement writes.
+    pub(crate) fn add_all(&mut self, mut rows: impl ExactSizeIterator<Item = Statement>) {
+        if let Some(mut first) = rows.next() {
+            // Many rows would be moved several times while their number grows.
+            first.values.reserve_exact(first.values.len() * rows.len());
+            self.add(first);
+            rows.for_each(|row| self.add(row));
         }
     }
 
