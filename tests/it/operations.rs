@@ -23,6 +23,14 @@ async fn rebuilt_read_model_gives_the_same_answers() {
     assert_eq!(server.get_at_head("/jobs").await, jobs);
 }
 
+/// It executes its program once more for that, in the same process.
+#[tokio::test(flavor = "multi_thread")]
+async fn server_runs_with_the_settings_of_its_allocator() {
+    let server = Server::start(&[]).await;
+    let environment = std::fs::read(format!("/proc/{}/environ", server.pid())).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|variable| variable == b"MIMALLOC_PURGE_DELAY=100"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn projections_list_names_every_projection() {
     let server = Server::start(&[]).await;
