@@ -80,6 +80,15 @@ impl Request {
     }
 }
 
+/// Which vectors there are of a user, made from those of the products that count for the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserEmbeddings {
+    /// Of the interests over all sessions.
+    pub long_term: bool,
+    /// Of the current session.
+    pub session: bool,
+}
+
 /// Which rankings a list is made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

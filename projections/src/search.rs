@@ -22,13 +22,13 @@ use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 use domain::recommend::settings::Settings;
 use domain::recommend::sources::ListSources;
-use domain::recommend::{NoList, Recommendation, Request};
+use domain::recommend::{NoList, Recommendation, Request, UserEmbeddings};
 use domain::search::plan::EXACT_MAX;
 use domain::search::question::{Answer, Search, Unanswerable};
 use event_log::clock::Clock;
 use event_log::{EventLog, Filter, Log};
 use event_schemas::envelope::{Envelope, Event};
-use event_schemas::ids::{Position, Tenant};
+use event_schemas::ids::{Position, SubjectId, Tenant};
 use event_schemas::product::ProductEvent;
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
@@ -315,6 +315,19 @@ impl ProductSearch {
         let (fold, upto, at) = self.fold_as_of(tenant, ListSources::new(settings), upto, now).await?;
         let list = tokio::task::spawn_blocking(move || fold.recommend(&request, at)).await?;
         Ok(list.map(|list| (list, upto, at)))
+    }
+
+    /// Which vectors there are of a user of the tenant.
+    ///
+    /// # Errors
+    /// [`QueryError::Building`] until the index is complete for the first time.
+    pub async fn embeddings_of(
+        &self,
+        tenant: &Tenant,
+        subject: SubjectId,
+    ) -> Result<UserEmbeddings, QueryError> {
+        let now = self.clock.now();
+        self.read(tenant, move |fold, _| fold.embeddings_of(subject, now)).await
     }
 
     /// How interactions and co-visits count.

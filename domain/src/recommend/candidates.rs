@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use event_schemas::ids::SubjectId;
+use event_schemas::time::Timestamp;
 use event_schemas::user::ListContext;
 
 use super::admission::Admission;
 use super::co_visits::{Partner, Visited};
 use super::signals::Interests;
 use super::sources::ListSources;
-use super::{Blend, Request, Weights};
+use super::{Blend, Request, UserEmbeddings, Weights};
 use crate::search::encoder::{encode, normalised};
 use crate::search::filter::Filter;
 use crate::search::{Field, Scored};
@@ -146,6 +148,15 @@ fn add(sum: &mut Vec<f32>, vector: &[f32], weight: f32) {
 }
 
 impl ListSources {
+    /// Which vectors there are of a user at an instant.
+    pub fn embeddings_of(&self, subject: SubjectId, now: Timestamp) -> UserEmbeddings {
+        let interests = self.signals.interests(subject, now).unwrap_or_default();
+        UserEmbeddings {
+            long_term: self.vector_of(&interests.long_term).is_some(),
+            session: self.vector_of(&interests.session).is_some(),
+        }
+    }
+
     /// The vector of weighted products; None if none of them has one, or they cancel each other out.
     fn vector_of(&self, weights: &[(u32, i64)]) -> Option<Vec<f32>> {
         let largest = weights.iter().map(|(_, weight)| weight.abs()).max().filter(|largest| *largest > 0)?;

@@ -131,7 +131,7 @@ impl SubjectReportRoutes {
         let no_such_user = || Problem::not_found("no such user; one who was erased is not known any more");
         let subject = known.ok_or_else(no_such_user)?;
         let position = self.api.head();
-        let models = [Name::Users, Name::Products, Name::Players];
+        let models = [Name::Users, Name::Products, Name::Players, Name::Search];
         self.api.wait_for_models(&models, MinPosition(Some(position))).await?;
         let ratings = self.api.models.players().ratings(&tenant, subject, None, RATINGS_MAX).await;
         let (ratings, _) = ratings.map_err(|error| from_query_error(&error))?;

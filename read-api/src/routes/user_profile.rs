@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::recommend::UserEmbeddings;
 use domain::user::profile::{Activity, Affinity, UNIT};
 use event_schemas::ids::{Position, ProductCategoryId, SubjectId, Tenant, UserId};
 use event_schemas::loose_id::LooseId;
@@ -11,8 +12,8 @@ use event_schemas::time::Timestamp;
 use event_schemas::user::InteractionType;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path};
-use projections::Name;
 use projections::user::UserProfile;
+use projections::{Name, QueryError};
 use schemars::JsonSchema;
 use serde::Serialize;
 use web::caller::Caller;
@@ -43,6 +44,8 @@ pub struct Profile {
     pub top_products: Vec<ProductInterest>,
     /// The categories of the products that count over all sessions, the strongest first.
     pub top_categories: Vec<CategoryInterest>,
+    /// Which vectors of the built-in encoder there are of the user; null until the search index is built after a start.
+    pub embeddings: Option<UserEmbeddings>,
     /// The time at which the last interaction was recorded.
     pub updated_at: Timestamp,
     /// Log position of the last interaction.
@@ -154,7 +157,7 @@ impl UserProfileRoutes {
         if !caller.can_access_others() && caller.user()? != &user_id {
             return Err(not_found());
         }
-        self.api.wait_for_models(&[Name::Users, Name::Products], min).await?;
+        self.api.wait_for_models(&[Name::Users, Name::Products, Name::Search], min).await?;
         let subject = self.api.server.subjects.subject(&caller.tenant, &user_id).await?;
         let subject = subject.ok_or_else(not_found)?;
         let read = || async {
@@ -164,14 +167,18 @@ impl UserProfileRoutes {
         let origin = Origin::Stream(StreamId::user(&caller.tenant, subject));
         let found = self.api.read_by_id(Name::Users, &caller.tenant, origin, read).await?;
         let profile = found.ok_or_else(not_found)?;
-        let top_categories = self.api.top_categories(&caller.tenant, &profile).await?;
-        let answer = Profile::new(&user_id, &profile, top_categories);
+        let answer = self.api.completed(&caller.tenant, &user_id, subject, &profile).await?;
         Ok(Cached::new(&answer, if_none_match.as_deref()))
     }
 }
 
 impl Profile {
-    fn new(user_id: &UserId, profile: &UserProfile, top_categories: Vec<CategoryInterest>) -> Self {
+    fn new(
+        user_id: &UserId,
+        profile: &UserProfile,
+        top_categories: Vec<CategoryInterest>,
+        embeddings: Option<UserEmbeddings>,
+    ) -> Self {
         let UserProfile { user, now, settings, .. } = profile;
         let session = user.activity.session;
         let active = session.is_active(*now);
@@ -188,6 +195,7 @@ impl Profile {
             },
             top_products: top(&profile.long_term, |product| product.long_term(*now)),
             top_categories,
+            embeddings,
             updated_at: user.updated_at,
             position: user.position,
         }
@@ -204,8 +212,24 @@ impl ReadApi {
     ) -> Result<Option<Profile>, Problem> {
         let found = self.models.users().profile(tenant, subject).await;
         let Some(profile) = found.map_err(|error| from_query_error(&error))? else { return Ok(None) };
-        let top_categories = self.top_categories(tenant, &profile).await?;
-        Ok(Some(Profile::new(user_id, &profile, top_categories)))
+        self.completed(tenant, user_id, subject, &profile).await.map(Some)
+    }
+
+    /// The answer for a profile, with what other read models know.
+    async fn completed(
+        &self,
+        tenant: &Tenant,
+        user_id: &UserId,
+        subject: SubjectId,
+        profile: &UserProfile,
+    ) -> Result<Profile, Problem> {
+        let top_categories = self.top_categories(tenant, profile).await?;
+        let embeddings = match self.models.search().embeddings_of(tenant, subject).await {
+            Ok(embeddings) => Some(embeddings),
+            Err(QueryError::Building { .. }) => None,
+            Err(error) => return Err(from_query_error(&error)),
+        };
+        Ok(Profile::new(user_id, profile, top_categories, embeddings))
     }
 
     async fn top_categories(

@@ -14,7 +14,7 @@ const REPORT: &str = "/audit/subjects/player-1/report";
 #[tokio::test]
 async fn report_has_every_event_that_names_the_person() {
     let fixture = ReadApiFixture::open().await;
-    fixture.product("1", r#"{"name": "Shoe", "is_active": true}"#).await;
+    fixture.product("1", r#"{"name": "Shoe", "in_stock": true, "is_active": true}"#).await;
     let mut expected = Vec::new();
     for of in [1, 2, 1] {
         fixture.interaction(of, "1", InteractionType::View).await;
