@@ -12,9 +12,9 @@ export function price({ price: amount, currency }) {
 /** The origins of pictures that the settings of the server allow; no other one learns what is looked at here. */
 let origins = null;
 
-async function isAllowed(address) {
+async function isAllowed(origin) {
   origins ??= get("/").then((info) => new Set(info.image_origins), () => new Set());
-  return URL.canParse(address) && (await origins).has(new URL(address).origin);
+  return (await origins).has(origin);
 }
 
 /** The outline of a parcel, for a product without a picture. */
@@ -29,9 +29,11 @@ function image(address) {
 }
 
 function picture({ image_url: address }) {
-  if (address?.startsWith("/") && !address.startsWith("//")) return image(address);
+  // As the browser reads it: `/\host` is another host, too.
+  const origin = address && URL.canParse(address, location.href) ? new URL(address, location.href).origin : null;
+  if (origin === location.origin) return image(address);
   const node = placeholder();
-  if (address) isAllowed(address).then((isShown) => isShown && node.replaceWith(image(address)));
+  if (origin) isAllowed(origin).then((isShown) => isShown && node.replaceWith(image(address)));
   return node;
 }
 

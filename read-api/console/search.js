@@ -111,8 +111,11 @@ export class Search {
 
   /** What is shown before something is searched for. */
   async popular() {
-    const page = await get(`/api/v1/products?order=popularity&is_active=true&limit=${PAGE}`);
-    return { results: page.items, total: null, facets: null, plan: null, next_cursor: null };
+    const list = (order) => get(`/api/v1/products?order=${order}&is_active=true&limit=${PAGE}`);
+    const popular = (await list("popularity")).items;
+    // Without an interaction, no product is popular.
+    const results = popular.length > 0 ? popular : (await list("id")).items;
+    return { results, isPopular: popular.length > 0, total: null, facets: null, plan: null, next_cursor: null };
   }
 
   async loadMore() {
@@ -146,8 +149,9 @@ export class Search {
   }
 
   summary(shown) {
-    const { total } = this.answer;
-    if (total === null) return shown === 0 ? "The catalogue is empty. Import products: matchbook products import FILE" : "The most popular products. Search for something, or follow “Similar”.";
+    const { total, isPopular } = this.answer;
+    if (total === null && shown === 0) return "The catalogue is empty. Import products: matchbook products import FILE";
+    if (total === null) return `${isPopular ? "The most popular products" : "The first products of the catalogue"}. Search for something, or follow “Similar”.`;
     if (total === 0) return "No product is found. Remove a filter, lower the least score, or search for other words.";
     return `${count(shown)} of ${count(total)} ${plural(total, "product")}, the best first, in ${Math.max(1, Math.round(this.took))} ms.`;
   }

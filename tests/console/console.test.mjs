@@ -117,7 +117,6 @@ for (const colorScheme of ["light", "dark"]) {
         "#/": () => page.getByText("blitz").first().waitFor(),
         "#/jobs": () => link(page, "hedges").waitFor(),
         "#/pools": () => page.getByText("blitz").first().waitFor(),
-        "#/search": () => page.getByText(/The most popular products/).waitFor(),
         "#/search?q=red+shoe": () => page.getByText(/were compared one by one/).waitFor(),
         "#/users/ann": () => page.getByText("Parts of the score").first().waitFor(),
         "#/experiments": () => page.getByText("Products clicked").waitFor(),
@@ -186,6 +185,7 @@ test("a failed job is retried by a click", async (t) => {
 
 test("a search shows pictures and reasons, and a filter narrows it", async (t) => {
   const page = await open(t, "#/search");
+  await page.getByText(/^The most popular products/).waitFor();
   await page.getByRole("searchbox", { name: "Search" }).fill("red shoe");
   await page.keyboard.press("Enter");
   await page.getByText(/^24 of 40 products/).waitFor();
