@@ -19,6 +19,7 @@ mod foreign_events;
 mod identity_provider;
 mod malformed_requests;
 mod matchmaking;
+mod mixed_searches;
 mod operations;
 mod private_files;
 mod queues;
