@@ -9,6 +9,7 @@ mod open;
 mod requests;
 mod search;
 mod server_process;
+mod shop;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -55,6 +56,10 @@ enum Bench {
     Attacks(attacks::Attacks),
     /// Measure searches for vectors: their time, and the share of the exact results that they find behind filters
     Search(search::Search),
+    /// Measure single interactions of users over many connections, also of another server with the same route
+    Feedback(shop::Feedback),
+    /// Measure lists and searches among many products and users, and the time from an interaction to a list that reflects it
+    Recommend(shop::Recommend),
     /// Measure opening a large log, its memory, and the first access to its streams
     Open(open::Open),
     /// Measure appends and reads of the log on a cluster
@@ -89,6 +94,8 @@ impl Bench {
             Self::Requests(requests) => requests.run(json).await,
             Self::Attacks(attacks) => attacks.run(json).await,
             Self::Search(search) => search.run(json).await,
+            Self::Feedback(feedback) => feedback.run(json).await,
+            Self::Recommend(recommend) => recommend.run(json).await,
             Self::Open(open) => open.run(json).await,
             #[cfg(feature = "eventstore")]
             Self::Cluster(cluster) => cluster.run(json).await,
