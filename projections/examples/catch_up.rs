@@ -175,6 +175,7 @@ async fn main() -> Result<(), Failure> {
         answer_cache_bytes: 0,
         vectors: None,
         encoder: None,
+        recommend: domain::recommend::settings::Settings::default(),
     };
     let models = ReadModels::open(settings, log.clone(), clock).await?;
     models.wait_for(&Name::ALL, head, TIMEOUT).await?;
