@@ -82,6 +82,27 @@ fn name_of_a_service_does_not_hide_what_happened() {
     assert!(f64::from(kept) >= 0.95 * f64::from(all), "{kept} of {all}\n{otherwise}");
 }
 
+/// Workers put what they were doing before and after what happened.
+#[test]
+fn context_of_a_message_does_not_hide_what_happened() {
+    let contexts = ["video 2039: ", "processing of the video failed: ", " (while downloading the video)"];
+    let held_out: Vec<_> = messages().into_iter().filter(|labelled| labelled.held_out).collect();
+    for context in contexts {
+        let mut otherwise = Vec::new();
+        for labelled in &held_out {
+            let message = match context.strip_prefix(' ') {
+                Some(_) => format!("{}{context}", labelled.message),
+                None => format!("{context}{}", labelled.message),
+            };
+            let code = classify(&message, None, None, JobId(Uuid::from_u128(1)), 1).code;
+            if json!(code) != labelled.code {
+                otherwise.push(format!("{code:?} instead of {}: {message}", labelled.code));
+            }
+        }
+        assert!(25 * otherwise.len() <= held_out.len(), "{}", otherwise.join("\n"));
+    }
+}
+
 #[test]
 fn held_out_third_follows_from_the_messages() {
     let messages = messages();

@@ -165,11 +165,24 @@ fn address(text: &str) -> Option<usize> {
     url.into_iter().chain(path).min()
 }
 
-/// The words of each sentence, without those that are numbers or names.
+/// The words of each sentence, without those that are numbers or names. What follows a colon is a sentence of its
+/// own, unless it is too short to be one: "processing of the video failed: no weights were found" says nothing of the
+/// video, and "video: not found" does. What was done meanwhile is another.
 fn sentences(text: &str) -> Vec<Vec<String>> {
     let mut sentences: Vec<Vec<String>> = vec![Vec::new()];
+    let mut after_colon = false;
+    let mut end = |sentences: &mut Vec<Vec<String>>, is_colon: bool| {
+        if after_colon && !is_colon {
+            join_short(sentences);
+        }
+        after_colon = is_colon;
+        sentences.push(Vec::new());
+    };
     for run in text.split_inclusive(char::is_whitespace) {
         let word = run.trim_end();
+        if MEANWHILE.contains(&word.trim_start_matches('(')) {
+            end(&mut sentences, false);
+        }
         let parts = words(word, true).into_iter().filter(|part| !part.contains(|c: char| c.is_ascii_digit()));
         if let Some(sentence) = sentences.last_mut() {
             for part in parts {
@@ -182,11 +195,28 @@ fn sentences(text: &str) -> Vec<Vec<String>> {
                 }
             }
         }
-        if run.ends_with('\n') || word.ends_with(['.', ';', '!', '?']) || word == "--" || word == "|" {
-            sentences.push(Vec::new());
+        let is_colon = word.ends_with(':');
+        if is_colon
+            || run.ends_with('\n')
+            || word.ends_with(['.', ';', '!', '?'])
+            || word == "--"
+            || word == "|"
+        {
+            end(&mut sentences, is_colon);
         }
     }
+    end(&mut sentences, false);
     sentences
+}
+
+/// Joins the last sentence to the one before it, if it is too short to be one.
+fn join_short(sentences: &mut Vec<Vec<String>>) {
+    if let Some(short) = sentences.pop_if(|last| last.len() <= SHORT) {
+        match sentences.last_mut() {
+            Some(before) => before.extend(short),
+            None => sentences.push(short),
+        }
+    }
 }
 
 /// The text without short quoted names.
@@ -210,6 +240,12 @@ fn without_quotes(text: &str) -> String {
 
 /// The words before "key" that make it a credential.
 const KEY_KINDS: [&str; 4] = ["api", "access", "secret", "subscription"];
+
+/// The words before what was done when it happened.
+const MEANWHILE: [&str; 2] = ["while", "during"];
+
+/// So many words after a colon belong to what is before it.
+const SHORT: usize = 3;
 
 /// Words at most this far apart belong together.
 const NEAR: usize = 5;
