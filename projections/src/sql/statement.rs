@@ -1,6 +1,6 @@
 //! Statements with their values, for either database.
 
-use sqlx::{Arguments, AssertSqlSafe, Database, Encode, SqlSafeStr, SqlStr, Type};
+use sqlx::{Arguments, AssertSqlSafe, Database, Encode, Postgres, SqlSafeStr, SqlStr, Type};
 use uuid::Uuid;
 
 use super::SqlError;
@@ -102,12 +102,18 @@ where
             Value::Boolean(boolean) => arguments.add(boolean),
             Value::Integer(number) => arguments.add(number),
             Value::Float(number) => arguments.add(number),
+            Value::Text(text) if D::NAME == Postgres::NAME => arguments.add(text.map(storable)),
             Value::Text(text) => arguments.add(text),
             Value::Id(id) => arguments.add(id),
         }
         .map_err(|error| SqlError::from(sqlx::Error::Encode(error)))?;
     }
     Ok(arguments)
+}
+
+/// The text as PostgreSQL accepts it, which stores no U+0000. Names and reasons in events may contain it.
+fn storable(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// The writes of one transaction, in their order.
@@ -178,7 +184,7 @@ impl Write {
             let fits = |chunk: &usize| *chunk <= left && (is_insert || *chunk == 1);
             let rows = CHUNKS.into_iter().find(fits)?;
             let sql = AssertSqlSafe(over_rows(self.sql, columns, rows)).into_sql_str();
-            let arguments = arguments::<sqlx::Postgres>(values.by_ref().take(rows * columns));
+            let arguments = arguments::<Postgres>(values.by_ref().take(rows * columns));
             Some(arguments.map(|arguments| (sql, arguments)))
         })
     }
@@ -204,7 +210,7 @@ pub(super) fn for_keys(
         let count = CHUNKS.into_iter().find(|chunk| *chunk <= rest.len())?;
         let columns = rest.first().map_or(0, Vec::len);
         let text = AssertSqlSafe(over_keys(sql, columns, count)).into_sql_str();
-        let values = arguments::<sqlx::Postgres>(rest.iter().take(count).flatten().cloned());
+        let values = arguments::<Postgres>(rest.iter().take(count).flatten().cloned());
         start += count;
         Some((start - count, values.map(|values| (text, values))))
     })

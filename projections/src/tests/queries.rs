@@ -43,6 +43,25 @@ async fn job_view_has_counters() {
     assert!(models.jobs().get(&other, job(1)).await.unwrap().is_none());
 }
 
+/// PostgreSQL stores no U+0000, and no caller may stop a read model with it.
+#[tokio::test]
+async fn texts_with_nul_are_stored_by_both_databases() {
+    for store in [TestStore::sqlite(), TestStore::postgres()] {
+        let history = History::new();
+        let models = open(&store, &history).await;
+        history.job_created(job(1), Some("hedge\0row")).await;
+        history.found(job(1), 1, 0.5).await;
+        let evidence = history::attached(1, "evidence\0/1.jpg", false);
+        let position = history.append(StreamId::image_match(job(1), &match_id(1)), &[evidence]).await;
+        reach(&models, position).await;
+        let filter = JobFilter { search: Some("hedge".to_owned()), ..JobFilter::default() };
+        let page = models.jobs().list(&tenant(), &filter, None, 10).await.unwrap();
+        assert!(page.items[0].name.as_ref().unwrap().ends_with("row"));
+        let filter = JobFilter { search: Some("x\0y".to_owned()), ..JobFilter::default() };
+        assert!(models.jobs().list(&tenant(), &filter, None, 10).await.unwrap().items.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn jobs_are_filtered_by_status_phase_age_and_name() {
     let (store, history) = (TestStore::new(), History::new());
