@@ -155,14 +155,19 @@ fn check_encoding(text: &[u8]) -> Result<(), Problem> {
     Err(Problem::invalid("body", reason))
 }
 
+/// What the parser says of a number that no 64-bit float holds, although it is valid JSON.
+const NUMBER_TOO_LARGE: &str = "number out of range";
+
 fn malformed(error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let reason = match text.split(" at line ").next().unwrap_or(&text) {
         "recursion limit exceeded" => "nested more than 128 levels deep",
         reason => reason,
     };
+    let is_number = reason == NUMBER_TOO_LARGE;
     let reason = format!("line {}, column {}: {reason}", error.line(), error.column());
-    Problem::new(Code::InvalidRequest, format!("the body is not valid JSON: {reason}"))
+    let fault = if is_number { "has a number beyond 1.7e308" } else { "is not valid JSON" };
+    Problem::new(Code::InvalidRequest, format!("the body {fault}: {reason}"))
         .error(FieldError::new("body", reason))
 }
 

@@ -58,6 +58,13 @@ fn malformed_json_is_reported_by_line_and_column() {
 }
 
 #[test]
+fn number_beyond_all_floats_is_said_to_be_one() {
+    let problem = parse::<Product>(br#"{"product_id": 1e400}"#).unwrap_err();
+    let detail = "the body has a number beyond 1.7e308: line 1, column 20: number out of range";
+    assert_eq!(problem.detail, detail);
+}
+
+#[test]
 fn empty_body_is_reported() {
     assert_eq!(error("").1, "is missing");
 }
