@@ -222,7 +222,9 @@ fn on_catalogue(table: &mut Table) {
     table.twice("embed_products", path, &batch(0.5), &batch(0.25));
     let feedback = |kind: &str| json!({"user_id": 7, "product_id": 1, "interaction_type": kind});
     let path = ("POST", "/api/v1/feedback".to_owned());
-    table.twice("record_feedback", path, &feedback("view"), &feedback("click"));
+    table.twice("record_feedback", path.clone(), &feedback("view"), &feedback("click"));
+    let of_other = json!({"user_id": 8, "product_id": 1, "interaction_type": "view"});
+    table.add("record_feedback", path, feedback("view"), of_other);
     let batch = |kind: &str| json!([feedback(kind), {"user_id": 8}, feedback("like")]);
     let path = ("POST", "/api/v1/feedback/batch".to_owned());
     table.twice("record_feedback_batch", path, &batch("view"), &batch("click"));

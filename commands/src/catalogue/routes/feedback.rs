@@ -25,7 +25,7 @@ use web::value::{ApiTimestamp, LooseTextId, UuidParam};
 use crate::catalogue::Catalogue;
 use crate::catalogue::batches::{BatchOutcome, BatchPart, CheckedItems, hashed};
 use crate::engine::command_context::occurred_at;
-use crate::engine::problem;
+use crate::engine::problem::{self, Step, after_step};
 use crate::engine::write_request::{Users, WriteRequest};
 
 /// The most users that are looked up at a time.
@@ -155,15 +155,10 @@ impl FeedbackCommands {
         let engine = &self.0.engine;
         // Before a subject is created for the user.
         let at = body.0.check(engine.now())?;
-        let subject = self.0.subject(&request.caller, &body.0.user_id).await?;
-        let cause = request.cause_about(subject, engine, "POST /api/v1/feedback", &body.0).await?;
+        let cause = request.cause(engine, "POST /api/v1/feedback", &body.0).await?;
         let (user_id, product_id) = ((&body.0.user_id.0).into(), (&body.0.product_id.0).into());
         let interaction_type = body.0.interaction_type.0;
-        let interaction = Interaction { new: body.0, at };
-        let stream = StreamId::user(&request.caller.tenant, subject);
-        let command = Command::Interactions(vec![interaction.of_subject(subject)]);
-        let executed = self.0.users.execute(&stream, &cause, command).await;
-        let position = executed.map_err(problem::from_execute_error)?.position;
+        let position = self.record_one(&request.caller, &cause, Interaction { new: body.0, at }).await?;
         Ok(Recorded(Api(FeedbackRecorded { user_id, product_id, interaction_type, accepted: 1, position })))
     }
 
@@ -187,6 +182,34 @@ impl FeedbackCommands {
 }
 
 impl FeedbackCommands {
+    /// Records an interaction, and returns its position. The stream of its user has its key, but a caller may name another
+    /// user with the same key, so the answer is recorded, too.
+    async fn record_one(
+        &self,
+        caller: &Caller,
+        cause: &Cause,
+        interaction: Interaction,
+    ) -> Result<Position, Problem> {
+        let engine = &self.0.engine;
+        let _guard = match cause.idempotency {
+            Some(idempotency) => Some(engine.key_locks.acquire(idempotency.key).await),
+            None => None,
+        };
+        if let Some(earlier) = engine.earlier_answer(cause).await? {
+            return Ok(earlier.position);
+        }
+        let subject = self.0.subject(caller, &interaction.new.user_id.0).await?;
+        let stream = StreamId::user(&cause.tenant, subject);
+        let command = Command::Interactions(vec![interaction.of_subject(subject)]);
+        let of_user = Cause { subject: Some(subject), ..cause.clone() };
+        let executed = self.0.users.execute_part(&stream, &of_user, &command).await;
+        let executed = executed.map_err(problem::from_execute_error)?;
+        let recorded = Step { name: "interaction", position: executed.position };
+        let answer = engine.record_answer(cause, None).await;
+        let answer = answer.map_err(|problem| after_step(recorded, "answer", problem))?;
+        Ok(answer.map_or(executed.position, |answer| answer.position))
+    }
+
     async fn record_all(
         &self,
         request: &WriteRequest<Users>,
