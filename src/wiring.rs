@@ -20,7 +20,8 @@ use projections::{ReadModels, ReadStore, SqlError, StoreError};
 use read_api::ReadApi;
 use read_api::media::MediaFolder;
 use read_api::server::{
-    Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ListRecorder, ServerInfo,
+    Access, Breakers, Component, ComponentHealth, LagLimits, LastSeen, ListRecorder, RecordedLists,
+    ServerInfo,
 };
 use read_api::subjects::SubjectDirectory;
 use vault::Vault;
@@ -279,9 +280,14 @@ fn last_seen(commands: &Commands) -> LastSeen {
 
 fn list_recorder(commands: &Commands) -> ListRecorder {
     let commands = commands.clone();
-    ListRecorder::new(move |caller, trace, lists| {
+    ListRecorder::new(move |caller, trace, idempotency, lists| {
         let commands = commands.clone();
-        async move { commands.record_lists(&caller, trace, lists).await }.boxed()
+        async move {
+            let (ids, position, is_repeated) =
+                commands.record_lists(&caller, trace, idempotency, lists).await?;
+            Ok(RecordedLists { ids, position, is_repeated })
+        }
+        .boxed()
     })
 }
 

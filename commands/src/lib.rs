@@ -25,6 +25,7 @@ use domain::lease::LeaseTerms;
 use domain::user::ComputedList;
 use event_log::Log;
 use event_log::clock::{Clock, Ids};
+use event_schemas::envelope::Idempotency;
 use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
 use tokio::task::JoinHandle;
@@ -199,7 +200,8 @@ impl Commands {
         of_jobs.chain(self.matchmaking.services(tenant)).collect()
     }
 
-    /// Records that lists of products are handed out to users, and returns their ids and the position of the last one.
+    /// Records that lists of products are handed out to users. Returns their ids, the position of the last one, and whether
+    /// an earlier request with the same key recorded them.
     ///
     /// # Errors
     /// If one of them could not be recorded: then none may be handed out.
@@ -207,9 +209,10 @@ impl Commands {
         &self,
         caller: &Caller,
         trace: TraceParent,
+        idempotency: Option<Idempotency>,
         lists: Vec<(UserId, ComputedList)>,
-    ) -> Result<(Vec<ListId>, Position), Problem> {
-        self.catalogue.record_lists(caller, trace, lists).await
+    ) -> Result<(Vec<ListId>, Position, bool), Problem> {
+        self.catalogue.record_lists(caller, trace, idempotency, lists).await
     }
 
     /// The write routes over these commands.

@@ -9,6 +9,7 @@ use domain::image_matching::blockers::Thresholds;
 use domain::job::view::Parked;
 use domain::recommend::experiment::Experiments;
 use domain::user::ComputedList;
+use event_schemas::envelope::Idempotency;
 use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
 use futures_util::future::BoxFuture;
@@ -127,17 +128,31 @@ impl fmt::Debug for LastSeen {
     }
 }
 
-type Recording = BoxFuture<'static, Result<(Vec<ListId>, Position), Problem>>;
-type RecordLists = dyn Fn(Caller, TraceParent, Vec<(UserId, ComputedList)>) -> Recording + Send + Sync;
+/// Lists that are recorded as handed out.
+#[derive(Clone, Debug)]
+pub struct RecordedLists {
+    /// Their ids, in their order.
+    pub ids: Vec<ListId>,
+    /// The position of the last one.
+    pub position: Position,
+    /// Whether an earlier request with the same key recorded them: then the lists in the log are answered.
+    pub is_repeated: bool,
+}
+
+type Recording = BoxFuture<'static, Result<RecordedLists, Problem>>;
+type ComputedLists = Vec<(UserId, ComputedList)>;
+type RecordLists = dyn Fn(Caller, TraceParent, Option<Idempotency>, ComputedLists) -> Recording + Send + Sync;
 
 /// Hands served lists to the write side: this crate computes them, and appends no events.
 #[derive(Clone)]
 pub struct ListRecorder(Arc<RecordLists>);
 
 impl ListRecorder {
-    /// `record` returns the ids of the lists, in their order, and the position of the last one.
     pub fn new(
-        record: impl Fn(Caller, TraceParent, Vec<(UserId, ComputedList)>) -> Recording + Send + Sync + 'static,
+        record: impl Fn(Caller, TraceParent, Option<Idempotency>, ComputedLists) -> Recording
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self(Arc::new(record))
     }
@@ -150,9 +165,10 @@ impl ListRecorder {
         &self,
         caller: &Caller,
         trace: &TraceParent,
-        lists: Vec<(UserId, ComputedList)>,
-    ) -> Result<(Vec<ListId>, Position), Problem> {
-        (self.0)(caller.clone(), trace.clone(), lists).await
+        idempotency: Option<Idempotency>,
+        lists: ComputedLists,
+    ) -> Result<RecordedLists, Problem> {
+        (self.0)(caller.clone(), trace.clone(), idempotency, lists).await
     }
 }
 

@@ -53,6 +53,34 @@ async fn searches_of_a_refused_batch_are_not_recorded() {
     }
 }
 
+/// Posts with an idempotency key, and returns the whole answer.
+async fn post_with_key(server: &Server, path: &str, key: &str, body: &Value) -> Value {
+    server.send(Method::POST, path, &[("idempotency-key", key)], Some(body.to_string())).await.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_request_for_a_list_gets_the_list_it_was_served() {
+    let mut server = Server::start(&[]).await;
+    catalogue(&server).await;
+    let body = json!({"user_id": 3, "context": "search", "query": "shoe 7", "limit": 5});
+    let other = json!({"user_id": 4, "context": "feed"});
+    let batch = json!({"requests": [body, other, {"user_id": 3, "context": "feed", "explain": true}]});
+    let head = || async { server.get("/status").await.expect(200)["log"]["head"].clone() };
+    let list = post_with_key(&server, "/api/v1/recommend", "one", &body).await;
+    let lists = post_with_key(&server, "/api/v1/recommend/batch", "one", &batch).await;
+    let change = json!([{"user_id": 3, "product_id": 19, "interaction_type": "purchase"}]);
+    server.post("/api/v1/feedback/batch", &change).await.expect(202);
+    let before = head().await;
+    assert_eq!(post_with_key(&server, "/api/v1/recommend", "one", &body).await, list);
+    assert_eq!(post_with_key(&server, "/api/v1/recommend/batch", "one", &batch).await, lists);
+    assert_eq!(head().await, before);
+    let key = [("idempotency-key", "one")];
+    server.send(Method::POST, "/api/v1/recommend", &key, Some(other.to_string())).await.problem(422);
+    server.kill();
+    server.restart().await;
+    assert_eq!(post_with_key(&server, "/api/v1/recommend", "one", &body).await, list);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn served_list_is_computed_again_from_the_log() {
     let mut server = Server::start(&[]).await;

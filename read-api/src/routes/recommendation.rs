@@ -9,16 +9,17 @@ use std::time::Instant;
 use domain::recommend::{self, Blend, NoList, Recommendation};
 use domain::user::ComputedList;
 use event_log::{EventLog, Filter as LogFilter};
-use event_schemas::envelope::{Envelope, Event};
+use event_schemas::envelope::{Envelope, Event, Idempotency};
 use event_schemas::ids::{ListId, Position, UserId};
 use event_schemas::sealed::SealedField;
 use event_schemas::time::Timestamp;
 use event_schemas::user::{ListExperiment, ListServed, UserEvent};
 use poem_openapi::OpenApi;
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::matching_summary::UpTo;
 use web::caller::{Caller, CostlyReads};
+use web::idempotency::{IdempotencyKey, idempotency};
 use web::json::Json;
 use web::path;
 use web::problem::Problem;
@@ -31,6 +32,7 @@ use crate::ReadApi;
 use crate::by_id::Origin;
 use crate::errors::{RETRY_AFTER, from_query_error, from_read_error, from_replay_error};
 use crate::min_position::MinPosition;
+use crate::server::RecordedLists;
 use crate::slow_queries::{QueryKind, SlowQuery};
 use crate::stream::RecommendationFollower;
 use request::{RecommendationBatch, RecommendationRequest};
@@ -55,8 +57,10 @@ impl RecommendationRoutes {
     /// Recommend products to a user
     ///
     /// The list is recorded as served before it is answered: send its `request_id` with the feedback on its products. With
-    /// `as_of`, the list is the one of then, and is not recorded. Callers with the role `user` can name only themselves.
+    /// `as_of`, the list is the one of then, and is not recorded. Callers with the role `user` can name only themselves. With
+    /// an `Idempotency-Key`, a repetition gets the same list, and is not recorded again.
     #[oai(path = "/api/v1/recommend", method = "post", operation_id = "recommend")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn recommend(
         &self,
         caller: Caller,
@@ -65,12 +69,15 @@ impl RecommendationRoutes {
         budget: CostlyReads,
         /// The same as `blend` in the body, which takes precedence.
         blend: Query<Option<Api<Blend>>>,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         body: Json<RecommendationRequest>,
     ) -> Result<Json<Api<RecommendationAnswer>>, Problem> {
         caller.require(player_roles())?;
-        let request = body.0.or_blend(blend.0).check(&caller)?;
+        let request = body.0.or_blend(blend.0);
+        let key = key.0.map(|key| idempotency(&caller, "POST /api/v1/recommend", &key, &request));
+        let request = request.check(&caller)?;
         self.api.wait_for_models(&[Name::Search], min).await?;
-        let mut answers = self.api.recommend(&caller, &trace, &budget, vec![request]).await?;
+        let mut answers = self.api.recommend(&caller, &trace, &budget, key, vec![request]).await?;
         let answer = answers.pop().ok_or_else(|| Problem::internal(&"a request without an answer"))?;
         Ok(Json(Api(answer)))
     }
@@ -79,6 +86,7 @@ impl RecommendationRoutes {
     ///
     /// As with one request; if one of them is wrong, none is served.
     #[oai(path = "/api/v1/recommend/batch", method = "post", operation_id = "recommend_batch")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn recommend_batch(
         &self,
         caller: Caller,
@@ -87,12 +95,15 @@ impl RecommendationRoutes {
         budget: CostlyReads,
         /// The same as `blend` in each request, which takes precedence.
         blend: Query<Option<Api<Blend>>>,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<IdempotencyKey>>,
         body: Json<RecommendationBatch>,
     ) -> Result<Json<Api<RecommendationAnswers>>, Problem> {
         caller.require(player_roles())?;
-        let requests = body.0.check(&caller, blend.0)?;
+        let batch = body.0.or_blend(blend.0);
+        let key = key.0.map(|key| idempotency(&caller, "POST /api/v1/recommend/batch", &key, &batch));
+        let requests = batch.check(&caller)?;
         self.api.wait_for_models(&[Name::Search], min).await?;
-        let results = self.api.recommend(&caller, &trace, &budget, requests).await?;
+        let results = self.api.recommend(&caller, &trace, &budget, key, requests).await?;
         Ok(Json(Api(RecommendationAnswers { results })))
     }
 
@@ -192,6 +203,7 @@ impl ReadApi {
         caller: &Caller,
         trace: &TraceParent,
         budget: &CostlyReads,
+        key: Option<Idempotency>,
         requests: Vec<CheckedRequest>,
     ) -> Result<Vec<RecommendationAnswer>, Problem> {
         let (mut answers, mut served) = (Vec::with_capacity(requests.len()), Vec::new());
@@ -222,26 +234,31 @@ impl ReadApi {
         if served.is_empty() {
             return Ok(answers);
         }
-        let (ids, position) = self.record_lists(caller, trace, served).await?;
+        let lists = self.record_lists(caller, trace, key, served).await?;
         let recorded = answers.iter_mut().zip(&requests).filter(|(_, request)| request.as_of.is_none());
-        for ((answer, _), id) in recorded.zip(ids) {
-            answer.recorded(id, position);
+        for ((answer, request), id) in recorded.zip(lists.ids) {
+            if lists.is_repeated {
+                let _turn = budget.turn().await?;
+                *answer = self.served_before(caller, request, id).await?;
+            }
+            answer.recorded(id, lists.position);
         }
         Ok(answers)
     }
 
-    /// Records lists as served, and returns their ids and the position of the last one.
+    /// Records lists as served.
     pub(crate) async fn record_lists(
         &self,
         caller: &Caller,
         trace: &TraceParent,
+        key: Option<Idempotency>,
         lists: Vec<(UserId, ComputedList)>,
-    ) -> Result<(Vec<ListId>, Position), Problem> {
+    ) -> Result<RecordedLists, Problem> {
         let read_only = "this server only reads, and cannot record that a list is served; send the request to the one \
                          that accepts commands, or give `as_of`";
         let recorder = self.server.lists.as_ref();
         let recorder = recorder.ok_or_else(|| Problem::unavailable(read_only, RETRY_AFTER))?;
-        recorder.record(caller, trace, lists).await
+        recorder.record(caller, trace, key, lists).await
     }
 
     /// The list of this moment.
@@ -311,6 +328,24 @@ impl ReadApi {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The list that an earlier request with the same key was answered with.
+    async fn served_before(
+        &self,
+        caller: &Caller,
+        request: &CheckedRequest,
+        id: ListId,
+    ) -> Result<RecommendationAnswer, Problem> {
+        let served = self.served_list(caller, id).await?;
+        let (envelope, list) = served.ok_or_else(|| Problem::not_found("no such list"))?;
+        let (from, at) = (list.computed_from, envelope.metadata.occurred_at);
+        let of_served = recommend::Request::of_served(&list, request.request.query.clone());
+        let models = self.models.search();
+        let again = models.recommend_as_of(&caller.tenant, of_served, UpTo::Position(from), Some(at)).await;
+        let (again, ..) = again.map_err(|error| from_replay_error(&error))?.map_err(from_no_list)?;
+        let computed = Computed { list: again, from, at, experiment: list.experiment };
+        Ok(RecommendationAnswer::new(request, computed))
     }
 
     /// Computes a served list again, and compares both.

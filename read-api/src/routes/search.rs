@@ -395,9 +395,9 @@ impl SearchRoutes {
             answers.push(SearchAnswer::new(&search, answer, position));
         }
         if !served.is_empty() {
-            let (ids, position) = self.api.record_lists(caller, trace, served).await?;
-            for (index, id) in recorded.into_iter().zip(ids) {
-                (answers[index].request_id, answers[index].position) = (Some(id), position);
+            let lists = self.api.record_lists(caller, trace, None, served).await?;
+            for (index, id) in recorded.into_iter().zip(lists.ids) {
+                (answers[index].request_id, answers[index].position) = (Some(id), lists.position);
             }
         }
         Ok(answers)

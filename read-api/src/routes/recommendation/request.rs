@@ -92,12 +92,13 @@ pub(super) struct RecommendationBatch {
 }
 
 impl RecommendationBatch {
-    pub(super) fn check(
-        self,
-        caller: &Caller,
-        blend: Option<Api<Blend>>,
-    ) -> Result<Vec<CheckedRequest>, Problem> {
-        self.requests.into_iter().map(|request| request.or_blend(blend).check(caller)).collect()
+    /// The batch with this blend in the requests that name none.
+    pub(super) fn or_blend(self, blend: Option<Api<Blend>>) -> Self {
+        Self { requests: self.requests.into_iter().map(|request| request.or_blend(blend)).collect() }
+    }
+
+    pub(super) fn check(self, caller: &Caller) -> Result<Vec<CheckedRequest>, Problem> {
+        self.requests.into_iter().map(|request| request.check(caller)).collect()
     }
 }
 

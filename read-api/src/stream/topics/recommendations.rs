@@ -50,7 +50,7 @@ impl RecommendationFollower {
                 // The user's stream starts with the first list.
                 let computed = api.computed_now(&caller, &request).await?;
                 let list = (request.user_id.clone(), request.computed_list(&computed));
-                api.record_lists(&caller, &TraceParent::default(), vec![list]).await?;
+                api.record_lists(&caller, &TraceParent::default(), None, vec![list]).await?;
                 find().await?
             }
         };
@@ -103,9 +103,10 @@ impl Follower for RecommendationFollower {
         let mut position = computed.from;
         let mut answer = RecommendationAnswer::new(&self.request, computed);
         if self.is_recorded {
-            let recorded = self.api.record_lists(&self.caller, &TraceParent::default(), vec![list]).await?;
-            position = recorded.1;
-            if let Some(id) = recorded.0.first() {
+            let recorded =
+                self.api.record_lists(&self.caller, &TraceParent::default(), None, vec![list]).await?;
+            position = recorded.position;
+            if let Some(id) = recorded.ids.first() {
                 answer.recorded(*id, position);
             }
         }
