@@ -49,6 +49,7 @@ Examples:
   matchbook events repair --data ./data    show how a damaged log can be repaired; --apply does it, and deletes nothing
   matchbook events backup --to ./backup    back up the log of a running server, or update a backup
   matchbook products import FILE           import a catalogue, one product per line
+  matchbook cutouts import FILE            import cutouts, one per line
   matchbook doctor                         diagnose problems on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 damaged data, 69 not reachable, 74 disk error, 75 in use by another process";
@@ -91,6 +92,11 @@ enum Command {
     Workers {
         #[command(subcommand)]
         command: workers::Workers,
+    },
+    /// Import cutouts, which may show products, into a running server
+    Cutouts {
+        #[command(subcommand)]
+        command: products::Cutouts,
     },
     /// Import products into the catalogue of a running server
     Products {
@@ -150,6 +156,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Subjects { command } => command.run(cli.json).await,
         Command::Jobs { command } => command.run(cli.json).await,
         Command::Workers { command } => command.run(cli.json).await,
+        Command::Cutouts { command } => command.run(cli.json).await,
         Command::Products { command } => command.run(cli.json).await,
         Command::Experiments { command } => command.run(cli.json).await,
         Command::WhatIf(command) => command.run(cli.json).await,

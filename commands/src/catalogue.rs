@@ -1,7 +1,7 @@
-//! The commands of the catalogue: products and their vectors, the feedback of users on them, the lists that users get, and
-//! the merchandising rules of lists.
+//! The commands of the catalogue: products, cutouts and their vectors, embedding models, the feedback of users on products, the
+//! lists that users get, and the merchandising rules of lists.
 //!
-//! Each product and each user is a stream of its own, so a batch is one command for each of its streams: [`batches`]
+//! Each product, each cutout and each user is a stream of its own, so a batch is one command for each of its streams: [`batches`]
 //! executes them. Start reading at the [`routes`].
 
 mod batches;
@@ -10,6 +10,7 @@ pub mod routes;
 
 use std::sync::Arc;
 
+use domain::cutout::CutoutDecider;
 use domain::merchandising::MerchandisingDecider;
 use domain::model::ModelDecider;
 use domain::product::ProductDecider;
@@ -23,6 +24,7 @@ use crate::engine::execute::Streams;
 pub struct Catalogue {
     engine: Arc<Engine>,
     products: Streams<ProductDecider>,
+    cutouts: Streams<CutoutDecider>,
     models: Streams<ModelDecider>,
     users: Streams<UserDecider>,
     rules: Streams<MerchandisingDecider>,
@@ -32,6 +34,7 @@ impl Catalogue {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self {
             products: engine.streams(),
+            cutouts: engine.streams(),
             models: engine.streams(),
             users: engine.streams(),
             rules: engine.streams(),

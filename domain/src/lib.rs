@@ -6,6 +6,7 @@
 
 pub mod breaker;
 pub mod challenge;
+pub mod cutout;
 pub mod decider;
 pub mod game_match;
 pub mod image_matching;

@@ -53,7 +53,7 @@ pub struct State {
 /// The approximate memory of a vector's place and hash.
 const PLACE_BYTES: usize = 160;
 
-fn hash(vector: &Vector) -> Uuid {
+pub(crate) fn hash(vector: &Vector) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &vector.to_bytes())
 }
 
@@ -114,7 +114,7 @@ pub fn check(details: &ProductDetails) -> Result<(), Refusal> {
 }
 
 /// Whether a page may show the address: no other scheme, such as `javascript:`, and no text after a space.
-fn is_address(text: &str) -> bool {
+pub(crate) fn is_address(text: &str) -> bool {
     let is_plain = !text.chars().any(|letter| letter.is_control() || letter.is_whitespace());
     let start = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     let is_absolute =

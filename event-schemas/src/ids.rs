@@ -28,6 +28,8 @@ pub enum InvalidId {
     Blank,
     #[error("not a UUID")]
     NotAUuid,
+    #[error("not a whole number below 2⁵³")]
+    NotANumber,
 }
 
 /// Defines ids that are UUIDs: here those that several categories share, in the file of a category its own.

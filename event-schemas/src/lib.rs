@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod challenge;
 pub mod currency;
+pub mod cutout;
 pub mod decimal;
 pub mod envelope;
 pub mod failure;
@@ -36,7 +37,7 @@ pub mod worker;
 
 catalogue::categories! {
     // Names of planned categories, and names that other parts of the program use.
-    reserved: "cutout", "projection";
+    reserved: "projection";
     // Category    stored name       events
     Job         = "job":             job::JobEvent,
     ImageMatch  = "matching":        image_match::ImageMatchEvent,
@@ -49,5 +50,6 @@ catalogue::categories! {
     User        = "user":            user::UserEvent,
     Merchandising = "merchandising": merchandising::MerchandisingEvent,
     Model       = "model":           model::ModelEvent,
+    Cutout      = "cutout":          cutout::CutoutEvent,
     IdempotencyKey = "idempotency_key": idempotency_key::IdempotencyKeyEvent,
 }

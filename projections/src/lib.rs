@@ -6,6 +6,7 @@
 
 pub mod challenge;
 mod checkpoint;
+pub mod cutout;
 pub mod experiment;
 mod feed;
 mod follower;
@@ -64,7 +65,7 @@ use follower::Control;
 use live_thread::LiveThread;
 use search::ProductSearch;
 pub use search::encoding::EncoderStatus;
-pub use search::graphs::{VectorIndexState, VectorIndexStatus};
+pub use search::graphs::{VectorIndexState, VectorIndexStatus, VectorsOf};
 use starter::{RunnerHandle, RunnerStarter};
 use status::ProjectionStatus;
 use store::OpenStore;
@@ -73,6 +74,7 @@ pub use text_encoder::TextEncoder;
 registry::read_models! {
     // Variant         name                 projection                           queries
     Challenges      = "challenges":       challenge::ChallengeRows        => challenges: Challenges { slot, log, clock },
+    Cutouts         = "cutouts":          cutout::CutoutRows              => cutouts: Cutouts { slot },
     Experiments     = "experiments":      experiment::ExperimentRows      => experiments: Experiments { slot },
     Jobs            = "jobs":             job::JobRows                    => jobs: Jobs { slot, clock },
     GameMatches     = "match_records":    game_match::GameMatchRows       => game_matches: GameMatches { slot, log },

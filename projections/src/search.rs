@@ -4,11 +4,13 @@
 //! Models with many vectors have a graph in addition ([`graph`]), which [`graph_builder`] builds behind the index.
 
 pub mod answers;
+pub mod candidates;
 pub(crate) mod encoding;
 mod graph;
 mod graph_builder;
 mod graph_file;
 pub(crate) mod graphs;
+pub mod models;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use domain::search::plan::EXACT_MAX;
 use domain::search::question::{Answer, Search, Unanswerable};
 use event_log::clock::Clock;
 use event_log::{EventLog, Filter, Log};
+use event_schemas::cutout::CutoutEvent;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{Position, SubjectId, Tenant};
 use event_schemas::product::ProductEvent;
@@ -46,7 +49,7 @@ use crate::text_encoder::TextEncoder;
 use answers::Answers;
 use encoding::{Encoding, EncodingProgress};
 use graph::SEARCHES_MAX;
-use graphs::Graphs;
+use graphs::{Graphs, VectorsOf};
 use target::IndexTargets;
 use text_vectors::TextVectors;
 
@@ -55,7 +58,13 @@ const REVISION: u32 = 2;
 
 const FOLLOWED: Followed = Followed {
     name: Name::Search,
-    categories: &[Category::Product, Category::User, Category::Merchandising],
+    categories: &[
+        Category::Product,
+        Category::User,
+        Category::Merchandising,
+        Category::Model,
+        Category::Cutout,
+    ],
     policy: StorePolicy::EachBatch,
 };
 
@@ -141,8 +150,11 @@ impl Generation {
                 folds.last_event = Some(EventRef { position: envelope.position, id: envelope.id });
             }
         }
-        let is_embedded =
-            |event: &E| matches!(event.borrow().event, Event::Product(ProductEvent::ProductEmbedded(_)));
+        let is_embedded = |event: &E| match &event.borrow().event {
+            Event::Product(ProductEvent::ProductEmbedded(_)) | Event::Model(_) => true,
+            Event::Cutout(event) => matches!(event, CutoutEvent::CutoutEmbedded(_)),
+            _ => false,
+        };
         if events.iter().any(is_embedded) {
             self.graphs.wake_builder();
         }
@@ -189,7 +201,10 @@ impl Generation {
 
     /// Answers a search, with the graph of its model if there is one.
     fn search(&self, tenant: &Tenant, search: &Search) -> Result<(Answer, Position), Unanswerable> {
-        let graph = search.model.as_ref().and_then(|model| self.graphs.get(&(tenant.clone(), model.clone())));
+        let graph = search
+            .model
+            .as_ref()
+            .and_then(|model| self.graphs.get(&(tenant.clone(), model.clone(), VectorsOf::Products)));
         self.read(tenant, |fold, position| {
             Ok((fold.products.search_with(search, graph.as_deref(), self.exact_max)?, position))
         })
@@ -377,11 +392,12 @@ impl ProductSearch {
             StreamId::products_prefix(tenant),
             StreamId::users_prefix(tenant),
             StreamId::merchandising(tenant).to_string(),
+            StreamId::models(tenant).to_string(),
         ];
         let (start, of) = ((start, None), tenant.clone());
         let folded =
             for_each_event(&self.log, prefixes, Position::START, upto, start, move |state, envelope| {
-                // The prefix of the rules is also that of tenants with a longer name.
+                // The prefixes of the rules and the models are also those of tenants with a longer name.
                 if envelope.metadata.tenant == of {
                     state.0.apply(envelope);
                     state.1 = Some(envelope.recorded_at);

@@ -2,7 +2,9 @@
 
 pub mod analysis;
 pub mod audit;
+pub mod candidate;
 pub mod challenge;
+pub mod cutout;
 pub mod entry_stream;
 pub mod evidence;
 pub mod experiment;
@@ -11,6 +13,7 @@ pub mod history;
 pub mod job;
 pub mod matching;
 pub mod merchandising;
+pub mod model;
 pub mod operations;
 pub mod performance;
 pub mod player;
@@ -68,6 +71,9 @@ route_groups! {
     ],
     [
         product::ProductRoutes,
+        model::ModelRoutes,
+        cutout::CutoutRoutes,
+        candidate::CandidateRoutes,
         search::SearchRoutes,
         recommendation::RecommendationRoutes,
         experiment::ExperimentRoutes,

@@ -1,4 +1,4 @@
-//! `matchbook products`: the catalogue of a running server.
+//! `matchbook products` and `matchbook cutouts`: imports into the catalogue of a running server.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -18,11 +18,25 @@ pub(crate) enum Products {
     Import(Import),
 }
 
+#[derive(Subcommand, Debug)]
+pub(crate) enum Cutouts {
+    /// Create or change the cutouts of a file; unchanged ones record nothing, so an import can be repeated
+    Import(Import),
+}
+
+/// What an import consists of.
+#[derive(Clone, Copy, Debug)]
+struct Imported {
+    route: &'static str,
+    one: &'static str,
+    many: &'static str,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Import {
     #[command(flatten)]
     server: Server,
-    /// The products, one JSON object per line with the members of the API; `-` for standard input
+    /// One JSON object per line with the members of the API; `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -37,19 +51,33 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 impl Products {
     pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
         match self {
-            Self::Import(import) => import.run(json).await,
+            Self::Import(import) => {
+                let route = "/api/v1/products/batch";
+                import.run(json, Imported { route, one: "product", many: "products" }).await
+            }
+        }
+    }
+}
+
+impl Cutouts {
+    pub(crate) async fn run(self, json: bool) -> Result<(), Failure> {
+        match self {
+            Self::Import(import) => {
+                let route = "/api/v1/cutouts";
+                import.run(json, Imported { route, one: "cutout", many: "cutouts" }).await
+            }
         }
     }
 }
 
 impl Import {
-    async fn run(self, json: bool) -> Result<(), Failure> {
+    async fn run(self, json: bool, what: Imported) -> Result<(), Failure> {
         let client = Client::new(self.server)?;
         let mut lines = Lines::open(&self.file)?;
         let mut reporter = ProgressReporter::new("imported");
         let (mut imported, mut rejected, mut position) = (0, 0, Value::Null);
         while let Some(batch) = lines.next_batch()? {
-            let answer = client.post_lines("/api/v1/products/batch", &batch.text).await?;
+            let answer = client.post_lines(what.route, &batch.text).await?;
             let outcome = Outcome::of(&batch, &answer);
             for error in &outcome.errors {
                 eprintln!("{}: {error}", self.file.display());
@@ -59,7 +87,7 @@ impl Import {
             if let Some(reached) = answer.get("position") {
                 position.clone_from(reached);
             }
-            reporter.share("products", imported, lines.bytes, lines.bytes_total);
+            reporter.share(what.many, imported, lines.bytes, lines.bytes_total);
         }
         let seconds = reporter.elapsed().as_secs_f64();
         if json {
@@ -68,7 +96,7 @@ impl Import {
             });
             print(&report)?;
         } else {
-            print(&format_args!("imported {} in {seconds:.1} s", counted(imported, "product", "products")))?;
+            print(&format_args!("imported {} in {seconds:.1} s", counted(imported, what.one, what.many)))?;
         }
         if rejected == 0 {
             return Ok(());

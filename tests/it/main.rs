@@ -12,6 +12,7 @@ mod catalogue;
 mod challenges;
 mod cluster;
 mod crash_recovery;
+mod cutouts;
 mod erasure;
 mod experiments;
 mod faults;

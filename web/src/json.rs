@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::problem::{Code, FieldError, Problem};
 
-pub use batch::{Batch, BatchItem, LenientBatch, NDJSON, is_ndjson};
+pub use batch::{Batch, BatchItem, LenientBatch, NDJSON, OneOrBatch, is_ndjson};
 
 const MEDIA_TYPE: &str = "application/json";
 

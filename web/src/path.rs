@@ -6,9 +6,11 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use event_schemas::cutout::CutoutId;
 use event_schemas::ids::{
-    ChallengeId, EntryId, GameMatchId, JobId, LeaseId, PoolKey, ProductId, RuleId, UserId, WorkerId,
+    ChallengeId, EntryId, GameMatchId, JobId, LeaseId, ModelId, PoolKey, ProductId, RuleId, UserId, WorkerId,
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::problem::Problem;
 
@@ -30,6 +32,11 @@ pub fn uuid<T: FromStr>(what: &str, text: &str) -> Result<T, Problem> {
 /// 400 if the text is not a valid id.
 pub fn text<T: FromStr<Err: Display>>(parameter: &str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error| Problem::invalid(parameter, format!("{error}")))
+}
+
+/// An id as a part of a path.
+pub fn encoded(id: &str) -> impl Display {
+    utf8_percent_encode(id, NON_ALPHANUMERIC)
 }
 
 /// # Errors
@@ -78,6 +85,21 @@ pub fn product_id(id: &str) -> Result<ProductId, Problem> {
 /// 400 if the text is not a valid id.
 pub fn rule_id(id: &str) -> Result<RuleId, Problem> {
     text("rule_id", id)
+}
+
+/// # Errors
+/// 400 if the text is not a valid id.
+pub fn model_id(id: &str) -> Result<ModelId, Problem> {
+    text("model_id", id)
+}
+
+/// The number of a cutout; any other text identifies nothing.
+///
+/// # Errors
+/// 404 if the text is not a number.
+pub fn cutout_id(text: &str) -> Result<CutoutId, Problem> {
+    text.parse()
+        .map_err(|_| Problem::not_found("no such cutout: its id is its `external_id`, a whole number"))
 }
 
 /// # Errors

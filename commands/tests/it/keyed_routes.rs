@@ -241,6 +241,34 @@ async fn on_subjects(app: &TestApp, table: &mut Table) {
     table.bare("local", "erase_user", ("POST", "/audit/subjects/zoe/erase".to_owned()));
 }
 
+/// Commands of cutouts and embedding models.
+fn on_cutouts(table: &mut Table) {
+    let cutout = |id: u32, upc: &str| json!({"external_id": id, "image_url": "/a.jpg", "predicted_upc": upc});
+    let path = ("POST", "/api/v1/cutouts".to_owned());
+    table.twice("push_cutouts", path.clone(), &cutout(1, "a"), &cutout(1, "b"));
+    let batch = |upc: &str| json!([cutout(1, upc), {"external_id": 2}, cutout(3, upc)]);
+    table.twice("push_cutouts", path, &batch("a"), &batch("b"));
+    let model = |name: &str| json!({"id": "dinov3", "name": name, "model_type": "dinov3", "purpose": "image", "embedding_dim": 2});
+    let path = "/api/v1/embeddings/models";
+    table.twice("register_model", ("POST", path.to_owned()), &model("a"), &model("b"));
+    for _ in 0..2 {
+        table.bare("local", "activate_model", ("POST", format!("{path}/dinov3/activate")));
+    }
+    let matches = |similarity: f64| json!({"cutouts": [{"cutout_id": 3, "similarity": similarity}]});
+    let to = ("POST", "/api/v1/matching/products/1/matches".to_owned());
+    table.twice("save_matches", to.clone(), &matches(0.5), &matches(0.25));
+    table.bare("local", "undo_match", ("DELETE", format!("{}?cutout_id=3", to.1)));
+    let embedding = |value: f64| json!({"model_id": "dinov3", "vector": [value, 1.0]});
+    let to = ("POST", "/api/v1/cutouts/1/embeddings".to_owned());
+    table.twice("embed_cutout", to, &embedding(0.5), &embedding(0.25));
+    let of = |id: u32, value: f64| json!({"cutout_id": id, "model_id": "dinov3", "vector": [value, 1.0]});
+    let batch = |value: f64| json!([of(1, value), of(99, value), {"cutout_id": 3}]);
+    let to = ("POST", "/api/v1/cutouts/embeddings/batch".to_owned());
+    table.twice("embed_cutouts", to, &batch(0.5), &batch(0.25));
+    table.bare("local", "activate_model", ("POST", format!("{path}/dinov2-base/activate")));
+    table.bare("local", "delete_model", ("DELETE", format!("{path}/dinov3")));
+}
+
 /// Changes what the commands were about.
 async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     let progress = json!({"stage": "transcribing", "fraction": 0.5});
@@ -320,6 +348,7 @@ async fn every_keyed_route_remembers_its_answer() {
     on_matchmaking(&app, &mut table).await;
     on_catalogue(&mut table);
     on_subjects(&app, &mut table).await;
+    on_cutouts(&mut table);
     let Table(commands) = table;
     let tested: BTreeSet<&str> = commands.iter().map(|command| command.operation).collect();
     assert_eq!(tested, keyed_operations(&app), "every route with a key is in the table");

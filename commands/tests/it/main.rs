@@ -12,6 +12,8 @@ mod challenges;
 mod circuit_breakers;
 mod claims;
 #[cfg(test)]
+mod cutouts;
+#[cfg(test)]
 mod external_services;
 #[cfg(test)]
 mod failing_log;

@@ -1,25 +1,32 @@
 //! Everything that the lists of a tenant are made from.
 
+use event_schemas::cutout::CutoutEvent;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::ProductId;
 use event_schemas::merchandising::MerchandisingEvent;
+use event_schemas::model::ModelEvent;
 use event_schemas::product::ProductEvent;
 use event_schemas::time::Timestamp;
 use event_schemas::user::UserEvent;
 
 use super::settings::Settings;
 use super::signals::Signals;
+use crate::cutout::index::CutoutIndex;
 use crate::decider::Decider;
 use crate::merchandising::{self, MerchandisingDecider};
+use crate::model::{self, ModelDecider};
 use crate::search::product_index::ProductIndex;
 
-/// The fold of a tenant's products, rules and users. Live lists, those as of an earlier position and the explanation of a
+/// The fold of a tenant's products, rules and users, and of its models and cutouts. Live lists, those as of an earlier position and the explanation of a
 /// served one use the same fold.
 #[derive(Debug)]
 pub struct ListSources {
     pub products: ProductIndex,
     pub signals: Signals,
+    /// The candidates of products.
+    pub cutouts: CutoutIndex,
     rules: merchandising::State,
+    models: model::State,
     /// The number in `products` of each product of `signals`, if the catalogue has it.
     catalogue: Vec<Option<u32>>,
     /// The number in `signals` of each product of `products`.
@@ -39,7 +46,9 @@ impl ListSources {
         Self {
             products: ProductIndex::default(),
             signals: Signals::new(settings),
+            cutouts: CutoutIndex::default(),
             rules: merchandising::State::default(),
+            models: model::State::default(),
             catalogue: Vec::new(),
             of_signals: Vec::new(),
             product_changes: 0,
@@ -64,11 +73,19 @@ impl ListSources {
             Event::Product(event) => self.apply_product(event),
             Event::User(event) => self.apply_user(event, at),
             Event::Merchandising(event) => self.apply_rules(event, at),
+            Event::Model(event) => self.apply_model(event, at),
+            Event::Cutout(event) => self.apply_cutout(event),
             _ => {}
         }
     }
 
     pub fn apply_product(&mut self, event: &ProductEvent) {
+        // The vector was on its way when its model was deleted.
+        if let ProductEvent::ProductEmbedded(embedded) = event
+            && self.models.is_deleted(&embedded.model_id)
+        {
+            return;
+        }
         self.products.apply(event);
         self.product_changes += 1;
         self.changes += 1;
@@ -94,6 +111,28 @@ impl ListSources {
         let rules = std::mem::take(&mut self.rules);
         self.rules = MerchandisingDecider::evolve(rules, event, occurred_at);
         self.changes += 1;
+    }
+
+    pub fn apply_model(&mut self, event: &ModelEvent, occurred_at: Timestamp) {
+        let models = std::mem::take(&mut self.models);
+        self.models = ModelDecider::evolve(models, event, occurred_at);
+        if let ModelEvent::EmbeddingModelDeleted(deleted) = event {
+            self.products.delete_model(&deleted.model_id);
+            self.cutouts.delete_model(&deleted.model_id);
+            self.product_changes += 1;
+            self.changes += 1;
+        }
+    }
+
+    pub fn apply_cutout(&mut self, event: &CutoutEvent) {
+        match event {
+            CutoutEvent::CutoutEmbedded(embedded) if self.models.is_deleted(&embedded.model_id) => {}
+            _ => self.cutouts.apply(event),
+        }
+    }
+
+    pub fn models(&self) -> &model::State {
+        &self.models
     }
 
     pub fn rules(&self) -> &merchandising::State {

@@ -132,6 +132,11 @@ impl ModelVectors {
         std::iter::successors(first, |slot| self.owners[*slot as usize].next)
     }
 
+    /// All vectors of a product, of its images too.
+    pub fn vectors_of(&self, product: u32) -> impl Iterator<Item = &[f32]> {
+        self.slots(product).filter_map(|slot| self.vector(slot))
+    }
+
     /// The vector in a slot.
     pub fn vector(&self, slot: u32) -> Option<&[f32]> {
         self.vectors.get(slot)

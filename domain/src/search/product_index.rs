@@ -54,7 +54,7 @@ pub struct ProductIndex {
 }
 
 /// The most results for which a vector index is searched: to search it for more takes as long as comparing all.
-const GRAPH_RESULTS_MAX: usize = 1_000;
+pub(crate) const GRAPH_RESULTS_MAX: usize = 1_000;
 
 /// The most vectors that a vector index may not contain yet: they are compared one by one.
 pub const GRAPH_LAG_MAX: usize = 20_000;

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use super::Generation;
 use super::graph::{ChangedVector, Churn, Graph, GraphError};
 use super::graph_file::{GraphFile, LoadError};
-use super::graphs::{ModelGraph, ModelKey};
+use super::graphs::{ModelGraph, ModelKey, VectorsOf, vectors_of};
 use crate::checkpoint::EventRef;
 use crate::store::DAMAGE;
 
@@ -80,6 +80,14 @@ impl GraphBuilder {
     /// Adds a few changes to each graph that lacks some. False if none does.
     pub(super) fn advance(&mut self, generation: &Generation) -> bool {
         let mut has_advanced = false;
+        // The graphs of deleted models are not needed any more.
+        self.built.retain(|key, _| {
+            let exists = generation.with_vectors(key, |_| ()).is_some();
+            if !exists {
+                generation.graphs.set(key.clone(), None);
+            }
+            exists
+        });
         for key in generation.models(|vectors| vectors.len() > generation.exact_max) {
             match self.advance_model(generation, &key) {
                 Ok(advanced) => has_advanced |= advanced,
@@ -98,7 +106,7 @@ impl GraphBuilder {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let folder = self.folder.as_ref().filter(|_| !generation.derives(&key.1));
-                let file = folder.map(|folder| GraphFile::new(folder, &key.0, &key.1));
+                let file = folder.map(|folder| GraphFile::new(folder, key));
                 let (graph, saved) = open(generation, key, file.as_ref(), &self.log, &self.runtime)?;
                 let built = Built { graph: Arc::new(graph), next: None, since: self.clock.now(), saved };
                 generation.graphs.set(key.clone(), Some(built.shown()));
@@ -126,7 +134,7 @@ impl GraphBuilder {
         // The changes of computed vectors have other numbers after each start.
         let folder = self.folder.as_ref().filter(|_| !generation.derives(&key.1));
         if let (false, Some(folder)) = (has_advanced, folder) {
-            let file = GraphFile::new(folder, &key.0, &key.1);
+            let file = GraphFile::new(folder, key);
             save(generation, key, &file, &self.log, built);
         }
         Ok(has_advanced)
@@ -136,15 +144,15 @@ impl GraphBuilder {
 /// Reads the graph that an earlier run has saved, or begins a new one.
 fn open(
     generation: &Generation,
-    (tenant, model): &ModelKey,
+    key: &ModelKey,
     file: Option<&GraphFile>,
     log: &Log,
     runtime: &Handle,
 ) -> Result<(Graph, u64), GraphError> {
-    let key = (tenant.clone(), model.clone());
-    let dimension = generation.dimension(&key);
+    let (tenant, model, _) = key;
+    let dimension = generation.dimension(key);
     let Some(file) = file else { return Ok((Graph::new(dimension)?, 0)) };
-    let changes = generation.with_vectors(&key, ModelVectors::changes).unwrap_or_default();
+    let changes = generation.with_vectors(key, ModelVectors::changes).unwrap_or_default();
     let head = *log.head().borrow();
     match runtime.block_on(file.load(dimension, changes, log, head)) {
         Ok(graph) => {
@@ -205,15 +213,20 @@ impl Generation {
     fn models(&self, is_wanted: impl Fn(&ModelVectors) -> bool) -> Vec<ModelKey> {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
         let models = folds.tenants.iter().flat_map(|(tenant, fold)| {
-            fold.products.models().map(move |(model, vectors)| (tenant, model, vectors))
+            let wanted = vectors_of(fold).filter(|(_, _, vectors)| is_wanted(vectors));
+            wanted.map(|(model, of, _)| (tenant.clone(), model.clone(), of))
         });
-        let key = |(tenant, model, _): (&Tenant, &ModelId, _)| (tenant.clone(), model.clone());
-        models.filter(|(_, _, vectors)| is_wanted(vectors)).map(key).collect()
+        models.collect()
     }
 
     fn with_vectors<T>(&self, key: &ModelKey, read: impl FnOnce(&ModelVectors) -> T) -> Option<T> {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
-        folds.tenants.get(&key.0).and_then(|fold| fold.products.model_vectors(&key.1)).map(read)
+        let fold = folds.tenants.get(&key.0)?;
+        let vectors = match key.2 {
+            VectorsOf::Products => fold.products.model_vectors(&key.1),
+            VectorsOf::Cutouts => fold.cutouts.model_vectors(&key.1),
+        };
+        vectors.map(read)
     }
 
     fn dimension(&self, key: &ModelKey) -> usize {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::graph::{Churn, Graph, GraphError};
+use super::graphs::{ModelKey, VectorsOf};
 use crate::checkpoint::{Checkpoint, EventRef, Incompatible};
 
 /// Raised when the files of an earlier build cannot be used.
@@ -62,16 +63,21 @@ pub(crate) struct GraphFile {
     folder: PathBuf,
     tenant: Tenant,
     model_id: ModelId,
+    of: VectorsOf,
 }
 
 impl GraphFile {
-    pub(crate) fn new(folder: &Path, tenant: &Tenant, model_id: &ModelId) -> Self {
-        Self { folder: folder.to_owned(), tenant: tenant.clone(), model_id: model_id.clone() }
+    pub(super) fn new(folder: &Path, (tenant, model_id, of): &ModelKey) -> Self {
+        Self { folder: folder.to_owned(), tenant: tenant.clone(), model_id: model_id.clone(), of: *of }
     }
 
     /// Names can have characters that a file's name cannot.
     fn name(&self) -> String {
-        let of = format!("{}\0{}", self.tenant, self.model_id);
+        let kind = match self.of {
+            VectorsOf::Products => "",
+            VectorsOf::Cutouts => "\0cutouts",
+        };
+        let of = format!("{}\0{}{kind}", self.tenant, self.model_id);
         Uuid::new_v5(&Uuid::NAMESPACE_OID, of.as_bytes()).to_string()
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use domain::recommend::sources::ListSources;
 use domain::search::model_vectors::{ModelVectors, VectorGraph};
 use domain::search::product_index::GRAPH_LAG_MAX;
 use event_log::Log;
@@ -19,8 +20,17 @@ use super::graph::Graph;
 use super::graph_builder::GraphBuilder;
 use super::{Generation, ProductSearch};
 
-/// A model of a tenant.
-pub(super) type ModelKey = (Tenant, ModelId);
+/// What vectors are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorsOf {
+    /// Products and their images.
+    Products,
+    Cutouts,
+}
+
+/// The vectors of a model of a tenant.
+pub(super) type ModelKey = (Tenant, ModelId, VectorsOf);
 
 /// How searches for vectors of a model find the nearest ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +52,7 @@ pub enum VectorIndexState {
 pub struct VectorIndexStatus {
     pub tenant: Tenant,
     pub model_id: ModelId,
+    pub of: VectorsOf,
     pub dimension: usize,
     pub state: VectorIndexState,
     /// The number of vectors.
@@ -79,10 +90,11 @@ impl ModelGraph {
 }
 
 impl VectorIndexStatus {
-    fn exact_scan((tenant, model_id): ModelKey, vectors: &ModelVectors) -> Self {
+    fn exact_scan((tenant, model_id, of): ModelKey, vectors: &ModelVectors) -> Self {
         Self {
             tenant,
             model_id,
+            of,
             dimension: vectors.dimension(),
             state: VectorIndexState::ExactScan,
             vectors: vectors.present(),
@@ -90,6 +102,12 @@ impl VectorIndexStatus {
             since: None,
         }
     }
+}
+
+/// The vectors of all models of a tenant.
+pub(super) fn vectors_of(fold: &ListSources) -> impl Iterator<Item = (&ModelId, VectorsOf, &ModelVectors)> {
+    let products = fold.products.models().map(|(model, vectors)| (model, VectorsOf::Products, vectors));
+    products.chain(fold.cutouts.models().map(|(model, vectors)| (model, VectorsOf::Cutouts, vectors)))
 }
 
 /// The graphs by model.
@@ -143,14 +161,15 @@ impl Generation {
     pub(super) fn vector_indexes(&self) -> Vec<VectorIndexStatus> {
         let folds = self.folds.read().unwrap_or_else(PoisonError::into_inner);
         let models = folds.tenants.iter().flat_map(|(tenant, fold)| {
-            fold.products.models().map(move |(model, vectors)| ((tenant.clone(), model.clone()), vectors))
+            vectors_of(fold).map(move |(model, of, vectors)| ((tenant.clone(), model.clone(), of), vectors))
         });
         let status = |(key, vectors): (ModelKey, &ModelVectors)| match self.graphs.of_model(&key) {
             Some(graph) => graph.status(key, vectors),
             None => VectorIndexStatus::exact_scan(key, vectors),
         };
         let mut indexes: Vec<VectorIndexStatus> = models.map(status).collect();
-        indexes.sort_by(|one, other| (&one.tenant, &one.model_id).cmp(&(&other.tenant, &other.model_id)));
+        let key = |index: &VectorIndexStatus| (index.tenant.clone(), index.model_id.clone(), index.of);
+        indexes.sort_by_cached_key(key);
         indexes
     }
 }
@@ -173,7 +192,7 @@ mod tests {
         for number in 0..=GRAPH_LAG_MAX as u32 {
             vectors.set(number, None, &[1.0, number as f32]);
         }
-        let key = || ("acme".parse().unwrap(), "clip".parse().unwrap());
+        let key = || ("acme".parse().unwrap(), "clip".parse().unwrap(), VectorsOf::Products);
         let new = || Arc::new(Graph::new(2).unwrap());
         let mut built = ModelGraph { graph: new(), next: None, since: Timestamp::from_micros(7) };
         let building = built.status(key(), &vectors);

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 
 use super::graph_builder::GraphBuilder;
 use super::graph_file::{GraphFile, LoadError};
-use super::graphs::{VectorIndexState, VectorIndexStatus};
+use super::graphs::{ModelKey, VectorIndexState, VectorIndexStatus};
 use super::*;
 use crate::tests::history::{History, job};
 
@@ -41,6 +41,10 @@ fn exact_max() -> usize {
 
 fn tenant() -> Tenant {
     "acme".parse().unwrap()
+}
+
+fn key() -> ModelKey {
+    (tenant(), model(), VectorsOf::Products)
 }
 
 fn model() -> ModelId {
@@ -247,7 +251,7 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
         assert_eq!(shop.index(), (VectorIndexState::ExactScan, None));
         shop.build(&mut builder);
         assert_eq!(shop.index(), (VectorIndexState::Ready, Some(0)));
-        let old = shop.generation.graphs.get(&(tenant(), model())).unwrap();
+        let old = shop.generation.graphs.get(&key()).unwrap();
         // Almost half get one new direction, and leave while the next graph is built.
         let moved = scale();
         let direction: Vec<f32> = (0..DIMENSION).map(|n| if n == 3 { 9.0 } else { 0.01 }).collect();
@@ -278,7 +282,7 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
             if step == deactivated_at {
                 let (state, missing) = shop.index();
                 assert!(state == VectorIndexState::Replacing && missing > Some(0), "{state:?} {missing:?}");
-                assert!(Arc::ptr_eq(&old, &shop.generation.graphs.get(&(tenant(), model())).unwrap()));
+                assert!(Arc::ptr_eq(&old, &shop.generation.graphs.get(&key()).unwrap()));
                 shop.apply((0..moved).map(deactivated).collect());
                 has_left = true;
             }
@@ -289,7 +293,7 @@ async fn replaced_and_removed_vectors_are_right_while_graphs_swap() {
         let searched = strategies.iter().filter(|used| **used == Strategy::Search).count();
         assert!(searched * 2 > strategies.len(), "{strategies:?}");
         assert!(wanted > 60 && same * 100 >= wanted * 97, "{same} of {wanted}");
-        let new = shop.generation.graphs.get(&(tenant(), model())).unwrap();
+        let new = shop.generation.graphs.get(&key()).unwrap();
         assert!(!Arc::ptr_eq(&old, &new) && new.churn().replaced == 0, "{:?}", new.churn());
         assert_eq!(shop.index(), (VectorIndexState::Ready, Some(0)));
     })
@@ -307,7 +311,7 @@ async fn saved_graph_is_loaded_only_if_it_is_whole() {
         files.sort_by_key(|path| path.extension().map(ToOwned::to_owned));
         let [manifest, bytes] = <[PathBuf; 2]>::try_from(files).unwrap();
 
-        let file = GraphFile::new(folder.path(), &tenant(), &model());
+        let file = GraphFile::new(folder.path(), &key());
         let changes = u64::from(products());
         let load_of = |changes, log: &Log| {
             Handle::current().block_on(file.load(DIMENSION, changes, log, *log.head().borrow()))
@@ -316,7 +320,7 @@ async fn saved_graph_is_loaded_only_if_it_is_whole() {
         let loaded = load().unwrap();
         assert_eq!((loaded.contained_changes(), loaded.len()), (changes, products() as usize));
         let query = Clusters::new(4).next();
-        let built = shop.generation.graphs.get(&(tenant(), model())).unwrap();
+        let built = shop.generation.graphs.get(&key()).unwrap();
         assert_eq!(loaded.nearest(&query, 10, |_| true), built.nearest(&query, 10, |_| true));
         assert!(matches!(load_of(changes - 1, &shop.log), Err(LoadError::Other)), "newer than the vectors");
         let other = History::new().log();
@@ -339,7 +343,7 @@ async fn saved_graph_is_loaded_only_if_it_is_whole() {
         // A damaged one is built again, and replaced.
         fs::write(&bytes, "nothing").unwrap();
         let again = shop.builder(Some(folder.path().to_owned()));
-        shop.generation.graphs.set((tenant(), model()), None);
+        shop.generation.graphs.set(key(), None);
         shop.build(&mut { again });
         assert_eq!(shop.search(&query, 10, Filter::default()).plan.strategy, Strategy::Search);
         assert!(load().is_ok());
@@ -357,7 +361,7 @@ async fn loaded_graph_is_completed_by_later_changes() {
         shop.build(&mut shop.builder(path()));
         let later = clusters.next();
         shop.apply(vec![upserted(products()), embedded(products(), &later), embedded(7, &later)]);
-        shop.generation.graphs.set((tenant(), model()), None);
+        shop.generation.graphs.set(key(), None);
         let mut builder = shop.builder(path());
         assert!(builder.advance(&shop.generation), "only the later changes are missing");
         assert!(!builder.advance(&shop.generation));

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use domain::user::interactions::Interactions;
 use domain::user::profile::UNIT;
+use event_schemas::cutout::{
+    CutoutEmbedded, CutoutEvent, CutoutId, CutoutMatched, CutoutSynced, CutoutUnmatched,
+};
 use event_schemas::envelope::Event;
-use event_schemas::ids::{ProductId, SubjectId};
+use event_schemas::ids::{ModelId, ProductId, SubjectId};
 use event_schemas::merchandising::{Rule, RuleEffect, RuleRemoved, RuleSet};
+use event_schemas::model::EmbeddingModelDeleted;
 use event_schemas::product::{ProductDeactivated, ProductDetails, ProductUpserted};
 use event_schemas::stream::StreamId;
 use event_schemas::user::{InteractionRecorded, InteractionType, SubjectKeyDestroyed};
+use event_schemas::vector::Vector;
 use uuid::Uuid;
 
 use super::history::{History, tenant};
@@ -55,9 +60,32 @@ fn interaction(of: u8, n: u8, interaction_type: InteractionType) -> Event {
 }
 
 /// The number of actions of [`act`].
-pub(super) const ACTIONS: u8 = 12;
+pub(super) const ACTIONS: u8 = 16;
 
-/// Appends an event about a product, a user or a rule.
+/// An event about a cutout or a model, which need not exist.
+fn cutout_event(action: u8, of: u8, n: u8) -> (StreamId, Event) {
+    let cutout_id = CutoutId::new(u64::from(n)).unwrap();
+    let model_id: ModelId = of.to_string().parse().unwrap();
+    let event: CutoutEvent = match action {
+        12 => {
+            let predicted_upc = of.is_multiple_of(2).then(|| n.to_string());
+            CutoutSynced { cutout_id, image_url: format!("/{of}.jpg"), predicted_upc }.into()
+        }
+        13 if of == 3 && n == 3 => {
+            let deleted = EmbeddingModelDeleted { model_id };
+            return (StreamId::models(&tenant()), Event::Model(deleted.into()));
+        }
+        13 => {
+            let vector = Vector::new([f32::from(n) + 1.0, f32::from(of)]);
+            CutoutEmbedded { cutout_id, model_id, vector }.into()
+        }
+        _ if of == 1 => CutoutUnmatched { cutout_id, product_id: product_id(n) }.into(),
+        _ => CutoutMatched { cutout_id, product_id: product_id(of), similarity: Some(0.5) }.into(),
+    };
+    (StreamId::cutout(&tenant(), cutout_id), Event::Cutout(event))
+}
+
+/// Appends an event about a product, a user, a rule, a cutout or a model.
 pub(super) async fn act(history: &History, action: u8, of: u8, n: u8) {
     let (id, tenant) = (product_id(n), tenant());
     match action {
@@ -87,6 +115,10 @@ pub(super) async fn act(history: &History, action: u8, of: u8, n: u8) {
         4 => {
             let removed = RuleRemoved { rule_id: of.to_string().parse().unwrap() };
             history.append(StreamId::merchandising(&tenant), &[Event::Merchandising(removed.into())]).await;
+        }
+        12..15 => {
+            let (stream, event) = cutout_event(action, of, n);
+            history.append(stream, &[event]).await;
         }
         // A pause after which a session has ended.
         5 if of == 1 => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use domain::cutout::view::Cutout;
 use domain::product::view::ProductView;
 use event_schemas::ids::{BrandId, MerchantId, Position, ProductCategoryId, ProductId};
 use event_schemas::stream::StreamId;
@@ -9,6 +10,7 @@ use event_schemas::time::Timestamp;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
+use projections::cutout::{CutoutFilter, CutoutsAfter};
 use projections::product::{PopularityCursor, ProductFilter, ProductPage, StoredProduct};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,21 @@ impl From<StoredProduct> for Product {
         }
     }
 }
+
+impl Product {
+    /// Adds the cutouts that show it to its images.
+    pub(crate) fn with_cutouts(mut self, cutouts: Vec<Cutout>) -> Self {
+        for cutout in cutouts {
+            self.position = self.position.max(cutout.position);
+            self.product.image_url.get_or_insert_with(|| cutout.image_url.clone());
+            self.product.images.push(cutout.image_url);
+        }
+        self
+    }
+}
+
+/// The most cutouts among the images of a product.
+const CUTOUT_IMAGES_MAX: u32 = 100;
 
 /// The order of a list of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -115,7 +132,7 @@ impl ProductRoutes {
 
     /// Get a product
     ///
-    /// A deactivated one, too.
+    /// A deactivated one, too. Its images include the first 100 cutouts that show it, after its own.
     #[oai(path = "/api/v1/products/:product_id", method = "get", operation_id = "read_product")]
     async fn read(
         &self,
@@ -125,7 +142,7 @@ impl ProductRoutes {
         #[oai(name = "If-None-Match")] if_none_match: Header<Option<String>>,
     ) -> Result<Cached<Product>, Problem> {
         let id = path::product_id(&product_id)?;
-        self.api.wait_for_models(&[Name::Products], min).await?;
+        self.api.wait_for_models(&[Name::Products, Name::Cutouts], min).await?;
         let read = || async {
             let found = self.api.models.products().get(&caller.tenant, &id).await;
             found.map_err(|error| from_query_error(&error))
@@ -133,7 +150,11 @@ impl ProductRoutes {
         let origin = Origin::Stream(StreamId::product(&caller.tenant, &id));
         let found = self.api.read_by_id(Name::Products, &caller.tenant, origin, read).await?;
         let product = found.ok_or_else(|| Problem::not_found("no such product"))?;
-        Ok(Cached::new(&Product::from(product), if_none_match.as_deref()))
+        let filter = CutoutFilter { product_id: Some(id), ..CutoutFilter::default() };
+        let cutouts = self.api.models.cutouts();
+        let shown = cutouts.list(&caller.tenant, &filter, CutoutsAfter::Id(None), 0, CUTOUT_IMAGES_MAX).await;
+        let (shown, _) = shown.map_err(|error| from_query_error(&error))?;
+        Ok(Cached::new(&Product::from(product).with_cutouts(shown), if_none_match.as_deref()))
     }
 }
 

@@ -96,6 +96,42 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for Leni
     }
 }
 
+/// One item as a JSON object, or up to `MAX` items as in a [`LenientBatch`].
+#[derive(Clone, Debug)]
+pub struct OneOrBatch<T, const MAX: usize = 10_000>(pub Vec<BatchItem<T>>);
+
+impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for OneOrBatch<T, MAX> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let mut meta = meta_of::<T>(MAX);
+        for content in &mut meta.content {
+            let items = std::mem::replace(&mut content.schema, T::schema_ref());
+            let either = MetaSchema { one_of: vec![T::schema_ref(), items], ..MetaSchema::ANY };
+            content.schema = MetaSchemaRef::Inline(Box::new(either));
+        }
+        meta.description = Some("An item, or an array of them; or, as `application/x-ndjson`, one per line.");
+        Some(meta)
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let parse =
+            if is_in_lines::<T>(request)? { read_lines::<T, MAX> } else { read_one_or_array::<T, MAX> };
+        parse_body(body, parse).await.map(Self)
+    }
+}
+
 fn meta_of<T: Type>(max: usize) -> MetaRequest {
     let array = MetaSchema { max_items: Some(max), ..schema_of::<T>() };
     // Client generators drop an operation with a media type that they do not know.
@@ -206,6 +242,16 @@ fn read_array<T: ParseFromJSON + 'static, const MAX: usize>(
         Err(error) => Err(malformed(&error)),
         Ok(()) => Ok(items.items),
     }
+}
+
+/// The only item is refused as a whole, so that its problem names its members as they are in the body.
+fn read_one_or_array<T: ParseFromJSON + 'static, const MAX: usize>(
+    text: &[u8],
+) -> Result<Vec<BatchItem<T>>, Problem> {
+    if text.trim_ascii_start().starts_with(b"[") {
+        return read_array::<T, MAX>(text);
+    }
+    Ok(vec![BatchItem { line: None, read: Ok(parse(text)?) }])
 }
 
 /// Reads the items of an array, each for itself.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use domain::model;
+use domain::model::{self, Dimensions};
 use domain::product::{Action, Command, Place};
 use domain::search::encoder::{MODEL, normalised};
 use event_schemas::envelope::Cause;
@@ -63,25 +63,35 @@ impl Example for NewEmbedding {
 
 impl NewEmbedding {
     /// The vector and its place, if the model can have it. `models` are those known so far, to which its model is added.
-    fn check(self, models: &mut BTreeMap<ModelId, u32>) -> Result<(Place, Vector), Problem> {
+    fn check(self, models: &mut Dimensions) -> Result<(Place, Vector), Problem> {
         let (model_id, image_id) = (self.model_id.0, self.image_id.map(|id| id.0));
-        if model_id.as_str() == MODEL {
-            let reason = "is the built-in model, whose vectors the server computes; name another one";
-            return Err(Problem::unprocessable("model_id", reason));
-        }
-        let dimension = self.vector.len() as u32;
-        model::check(models, &model_id, dimension).map_err(|refusal| {
-            let field = if matches!(refusal, model::Refusal::TooMany) { "model_id" } else { "vector" };
-            Problem::unprocessable(field, refusal.to_string())
-        })?;
-        let values: Vec<f32> = self.vector.into_iter().map(|value| value as f32).collect();
-        if normalised(values.clone()).is_none() {
-            let reason = "has no direction: all of its numbers are 0, or one of them is too large";
-            return Err(Problem::unprocessable("vector", reason));
-        }
-        models.insert(model_id.clone(), dimension);
-        Ok((Place { model_id, image_id }, Vector::new(values)))
+        let vector = checked(&model_id, self.vector, models)?;
+        Ok((Place { model_id, image_id }, vector))
     }
+}
+
+/// The vector, if the model can have it. `models` are those known so far, to which its model is added.
+pub(super) fn checked(
+    model_id: &ModelId,
+    vector: Vec<f64>,
+    models: &mut Dimensions,
+) -> Result<Vector, Problem> {
+    if model_id.as_str() == MODEL {
+        let reason = "is the built-in model, whose vectors the server computes; name another one";
+        return Err(Problem::unprocessable("model_id", reason));
+    }
+    let dimension = vector.len() as u32;
+    model::check(models, model_id, dimension).map_err(|refusal| {
+        let field = if matches!(refusal, model::Refusal::Dimension { .. }) { "vector" } else { "model_id" };
+        Problem::unprocessable(field, refusal.to_string())
+    })?;
+    let values: Vec<f32> = vector.into_iter().map(|value| value as f32).collect();
+    if normalised(values.clone()).is_none() {
+        let reason = "has no direction: all of its numbers are 0, or one of them is too large";
+        return Err(Problem::unprocessable("vector", reason));
+    }
+    models.insert(model_id.clone(), Some(dimension));
+    Ok(Vector::new(values))
 }
 
 /// The vector of a product as it was recorded.
@@ -129,7 +139,7 @@ impl EmbeddingCommands {
         let position = match repeated {
             Some(repeated) => repeated.position,
             None => {
-                let mut models = catalogue.models(&cause).await?;
+                let mut models = catalogue.dimensions(&cause).await?;
                 let embedded = body.0.check(&mut models)?;
                 if !catalogue.has_product(&stream).await? {
                     return Err(Problem::not_found("no such product"));
@@ -179,7 +189,10 @@ impl EmbeddingCommands {
         let named = items.iter().filter_map(|item| item.read.as_ref().ok()?.product_id.as_ref());
         let named: BTreeSet<ProductId> = named.map(|id| id.0.clone()).collect();
         let known = catalogue.known_products(&cause, named).await?;
-        let mut models = catalogue.models(&cause).await?;
+        let is_repeated = catalogue.engine.earlier_answer(&cause).await?.is_some();
+        let mut models = catalogue.dimensions(&cause).await?;
+        // What was accepted stays accepted, even if its model was deleted since.
+        models.retain(|_, dimension| !is_repeated || dimension.is_some());
         let (taken, items) = CheckedItems::check(items, |mut item: NewEmbedding| {
             let id = item.product_id.take().ok_or_else(|| Problem::invalid("product_id", "is missing"))?;
             if !known.contains(&id.0) {
@@ -187,7 +200,7 @@ impl EmbeddingCommands {
             }
             Ok((id.0, item.check(&mut models)?))
         })?;
-        if catalogue.engine.earlier_answer(&cause).await?.is_none() {
+        if !is_repeated {
             let needed =
                 taken.iter().map(|(_, (_, (place, vector)))| (&place.model_id, vector.values().len() as u32));
             catalogue.register(&cause, needed.collect()).await?;
@@ -212,20 +225,24 @@ impl EmbeddingCommands {
 }
 
 impl Catalogue {
-    /// The tenant's models, and the lengths of their vectors. Neither ever changes for a model.
-    async fn models(&self, cause: &Cause) -> Result<BTreeMap<ModelId, u32>, Problem> {
+    /// The tenant's models, and the lengths of their vectors, which never change.
+    pub(super) async fn dimensions(&self, cause: &Cause) -> Result<Dimensions, Problem> {
         let stream = StreamId::models(&cause.tenant);
-        let models = self.models.query(&stream, |models| models.state.dimensions().clone()).await;
+        let models = self.models.query(&stream, |models| models.state.dimensions()).await;
         models.map_err(problem::from_load_error)
     }
 
     /// Registers the models that are new, before their first vectors.
-    async fn register(&self, cause: &Cause, models: BTreeMap<&ModelId, u32>) -> Result<(), Problem> {
+    pub(super) async fn register(
+        &self,
+        cause: &Cause,
+        models: BTreeMap<&ModelId, u32>,
+    ) -> Result<(), Problem> {
         let at = self.engine.now();
         let command = |(model_id, dimension): (&ModelId, u32)| model::Command {
             model_id: model_id.clone(),
-            dimension,
             at,
+            action: model::Action::Use { dimension },
         };
         let commands: Vec<model::Command> = models.into_iter().map(command).collect();
         // The key belongs to the vectors: to register a model again changes nothing.
@@ -234,7 +251,7 @@ impl Catalogue {
         executed.map(|_| ()).map_err(problem::from_execute_error)
     }
 
-    async fn has_product(&self, stream: &StreamId) -> Result<bool, Problem> {
+    pub(super) async fn has_product(&self, stream: &StreamId) -> Result<bool, Problem> {
         let exists = self.products.query(stream, |product| product.state.details().is_some()).await;
         exists.map_err(problem::from_load_error)
     }

@@ -33,6 +33,11 @@ impl ProductIndex {
         sent.chain(derived.map(|derived| (derived.model(), derived.vectors())))
     }
 
+    /// Removes the vectors that callers sent for a model.
+    pub fn delete_model(&mut self, model: &ModelId) {
+        self.models.remove(model);
+    }
+
     /// The text of a product for an encoder.
     pub fn text_to_encode(&self, id: &ProductId) -> Option<String> {
         self.number(id).map(|number| text(self.details(number)))

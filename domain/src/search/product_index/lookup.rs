@@ -41,6 +41,11 @@ impl ProductIndex {
         encode(&fields(self.details(number))).map(Cow::Owned)
     }
 
+    /// The number of products with a vector of the built-in model.
+    pub fn vector_count(&self) -> usize {
+        self.active.iter().filter(|number| self.texts.vector(*number).is_some()).count()
+    }
+
     /// The cosine similarity of a vector with that of a product.
     pub fn similarity(&self, vector: &[f32], number: u32) -> Option<f32> {
         Some(dot(vector, self.texts.vector(number)?))
