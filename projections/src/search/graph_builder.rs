@@ -12,7 +12,6 @@ use std::sync::{Arc, PoisonError, Weak};
 use domain::search::model_vectors::{ModelVectors, VectorGraph};
 use event_log::clock::Clock;
 use event_log::{EventLog, Log};
-use event_schemas::ids::{ModelId, Tenant};
 use event_schemas::time::Timestamp;
 use tokio::runtime::Handle;
 
