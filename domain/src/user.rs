@@ -157,9 +157,9 @@ mod tests {
         let erased: UserEvent = SubjectKeyDestroyed { subject_id: subject }.into();
         let erase = Command::Erase(subject, at(2.0));
         assert_eq!(decided::<UserDecider>(&[], &erase), Ok(vec![erased.clone()]));
-        assert_eq!(decided::<UserDecider>(&[erased.clone()], &erase), Ok(Vec::new()));
+        assert_eq!(decided::<UserDecider>(std::slice::from_ref(&erased), &erase), Ok(Vec::new()));
         for late in [Command::Interactions(Vec::new()), Command::Lists(Vec::new())] {
-            assert_eq!(decided::<UserDecider>(&[erased.clone()], &late), Err(Refusal::Erased));
+            assert_eq!(decided::<UserDecider>(std::slice::from_ref(&erased), &late), Err(Refusal::Erased));
         }
     }
 }

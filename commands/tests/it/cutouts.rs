@@ -132,8 +132,8 @@ async fn models_are_registered_activated_and_deleted_once() {
     let mut other = model("a");
     other["embedding_dim"] = json!(3);
     app.post(MODELS, &other).await.refused(409, "CONFLICT");
-    let activate = |id: &str| app.call("POST", &format!("{MODELS}/{id}/activate")).send();
-    let delete = |id: &str| app.call("DELETE", &format!("{MODELS}/{id}")).send();
+    let activate = |id: &str| app.call("POST", format!("{MODELS}/{id}/activate")).send();
+    let delete = |id: &str| app.call("DELETE", format!("{MODELS}/{id}")).send();
     assert_eq!(activate("a").await.ok()["is_matching_active"], true);
     assert_eq!(activate("a").await.ok()["position"], 2);
     activate("b").await.refused(404, "NOT_FOUND");

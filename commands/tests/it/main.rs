@@ -46,6 +46,7 @@ mod retries;
 mod roles;
 #[cfg(test)]
 mod subjects;
+#[cfg(test)]
 mod support;
 mod tenants;
 mod workers;

@@ -252,7 +252,7 @@ impl CutoutCommands {
             let needed = taken.iter().map(|(_, (_, (model, vector)))| (model, vector.values().len() as u32));
             catalogue.register(&cause, needed.collect()).await?;
         }
-        let mut cutouts: BTreeMap<CutoutId, (Vec<u32>, Vec<(ModelId, Vector)>)> = BTreeMap::new();
+        let mut cutouts: BTreeMap<CutoutId, (Vec<u32>, Vec<_>)> = BTreeMap::new();
         for (place, (id, embedded)) in taken {
             let (places, vectors) = cutouts.entry(id).or_default();
             places.push(place);
