@@ -22,6 +22,7 @@ const CRATES: &[CrateRules] = &[
             "schemars",
             "serde",
             "serde_json",
+            "sha1",
             "strum",
             "thiserror",
             "time",

@@ -12,7 +12,7 @@ fn ids(page: &Value) -> Vec<u64> {
     page["items"].as_array().unwrap().iter().map(|item| item["id"].as_u64().unwrap()).collect()
 }
 
-/// Ten cutouts, the even ones with a code, and vectors of the first four.
+/// Ten cutouts, the even ones with a code, and vectors of the first four. The newest vector of the last of them is of `clip`.
 async fn with_cutouts(server: &Server) {
     let cutouts: Value = (0..10)
         .map(|n| {
@@ -27,8 +27,9 @@ async fn with_cutouts(server: &Server) {
     let printed = server.cli(&["cutouts", "import", file.to_str().unwrap()]);
     assert!(printed.status.success() && printed.stdout.starts_with(b"imported 10 cutouts"), "{printed:?}");
     let of = |n: u32, model: &str| json!({"cutout_id": n, "model_id": model, "vector": [n + 1, 1]});
-    let vectors = json!([of(0, "clip"), of(1, "clip"), of(2, "siglip"), of(3, "siglip"), of(3, "clip")]);
+    let vectors = json!([of(0, "clip"), of(1, "clip"), of(2, "siglip"), of(3, "siglip")]);
     server.post("/api/v1/cutouts/embeddings/batch", &vectors).await.expect(200);
+    server.post("/api/v1/cutouts/embeddings/batch", &json!([of(3, "clip")])).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

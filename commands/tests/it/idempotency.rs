@@ -55,6 +55,8 @@ async fn key_records_one_match_batch_after_a_disconnect() {
     let path = format!("{}/matches", app.job().await);
     let batch = |range: std::ops::Range<usize>| -> Value { range.map(a_match).collect() };
     assert!(send_keyed(&app, "POST", &path, "k", &batch(0..20)).now_or_never().is_none());
+    // It is executed on a thread of its own.
+    app.until_count("MatchFound", 20).await;
     send_keyed(&app, "POST", &path, "k", &batch(20..21)).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
     let again = send_keyed(&app, "POST", &path, "k", &batch(0..20)).await.ok();
     assert_eq!((&again["accepted"], app.count("MatchFound").await), (&json!(20), 20));
