@@ -12,6 +12,7 @@ use event_schemas::ids::{CommandId, EntryId, EventId, Position, Revision, Subjec
 use event_schemas::stream::{Category, StreamId};
 use event_schemas::time::Timestamp;
 use event_schemas::user::UserEvent;
+use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -184,11 +185,22 @@ pub(crate) async fn run(subjects: Arc<Subjects>) {
     }
 }
 
-async fn follow(subjects: &Subjects) -> Result<(), LoadError> {
+/// Does a step to its end: the process is aborted by a shutdown, and a query that is left half-way may close its connection.
+async fn whole<T: Send + 'static>(step: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(step.boxed()).await {
+        Ok(done) => done,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        // The runtime ends.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn follow(subjects: &Arc<Subjects>) -> Result<(), LoadError> {
     let engine = &subjects.engine;
     let (identity, vault) = (engine.log.identity(), &engine.vault);
     let noted = loop {
-        match vault.erased_up_to(identity.id, identity.epoch).await {
+        let vault = vault.clone();
+        match whole(async move { vault.erased_up_to(identity.id, identity.epoch).await }).await {
             Ok(noted) => break noted,
             Err(error) => tracing::warn!(%error, "cannot read how far erasures are completed; retrying"),
         }
@@ -204,9 +216,14 @@ async fn follow(subjects: &Subjects) -> Result<(), LoadError> {
         for event in destroyed {
             let envelope = event.decode()?;
             let Event::User(UserEvent::SubjectKeyDestroyed(destroyed)) = &envelope.event else { continue };
-            while let Err(problem) = subjects.complete(&envelope, destroyed.subject_id).await {
+            let (subject, position) = (destroyed.subject_id, envelope.position);
+            let envelope = Arc::new(envelope);
+            loop {
+                let (subjects, envelope) = (subjects.clone(), envelope.clone());
+                let completed = whole(async move { subjects.complete(&envelope, subject).await }).await;
+                let Err(problem) = completed else { break };
                 let reason = &problem.detail;
-                tracing::warn!(%reason, position = %envelope.position, "an erasure is not completed; retrying");
+                tracing::warn!(%reason, %position, "an erasure is not completed; retrying");
                 engine.clock.sleep(RETRY_DELAY).await;
             }
             completed += 1;
@@ -215,7 +232,9 @@ async fn follow(subjects: &Subjects) -> Result<(), LoadError> {
         if completed > 0 || read_events >= NOTED_EVENTS {
             read_events = 0;
             // Without the note the next start reads some events again.
-            if let Err(error) = vault.set_erased_up_to(identity.id, identity.epoch, page.next).await {
+            let (vault, next) = (vault.clone(), page.next);
+            let noting = async move { vault.set_erased_up_to(identity.id, identity.epoch, next).await };
+            if let Err(error) = whole(noting).await {
                 tracing::warn!(%error, "cannot note how far erasures are completed");
             }
         }
