@@ -37,8 +37,15 @@ async fn as_of_position_equals_the_live_summary_at_that_time() {
     }
     for (position, live) in live_summaries {
         let then = summary(&server, &id, &format!("?as_of={position}")).await;
-        assert_eq!(without_as_of(then), without_as_of(live));
+        assert_eq!(without_estimate(then), without_estimate(live));
     }
+}
+
+/// An estimate also depends on the instant of the read, which is later than the event's.
+fn without_estimate(summary: Value) -> Value {
+    let mut summary = without_as_of(summary);
+    summary.as_object_mut().unwrap().retain(|member, _| !member.starts_with("eta"));
+    summary
 }
 
 #[tokio::test(flavor = "multi_thread")]
