@@ -121,8 +121,6 @@ async fn accept_loop(
             Ok((stream, remote, slot)) => {
                 pause = PAUSE_MIN;
                 tokio::spawn(server.clone().serve(stream, remote, slot, connections.add(remote.ip())));
-                // Requests come between new connections, however many arrive at once.
-                tokio::task::yield_now().await;
             }
             Err(error) if is_client_error(&error) => {}
             Err(error) => {
