@@ -43,6 +43,7 @@ async fn key_creates_one_job_after_a_disconnect() {
     let one = named(1);
     // The connection breaks while the job is being appended.
     assert!(send_keyed(&app, "POST", "/jobs", "k", &one).now_or_never().is_none());
+    app.until_count("JobCreated", 1).await;
     send_keyed(&app, "POST", "/jobs", "k", &named(2)).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
     send_keyed(&app, "POST", "/jobs", "k", &one).await.ok();
     assert_eq!(app.count("JobCreated").await, 1);
