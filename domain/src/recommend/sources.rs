@@ -17,8 +17,8 @@ use crate::merchandising::{self, MerchandisingDecider};
 use crate::model::{self, ModelDecider};
 use crate::search::product_index::ProductIndex;
 
-/// The fold of a tenant's products, rules and users, and of its models and cutouts. Live lists, those as of an earlier position and the explanation of a
-/// served one use the same fold.
+/// The fold of a tenant's products, rules and users, and of its models and cutouts. Live lists, those as of an earlier position and
+/// the explanation of a served one use the same fold.
 #[derive(Debug)]
 pub struct ListSources {
     pub products: ProductIndex,

@@ -68,39 +68,17 @@ pub struct BatchItem<T> {
     pub read: Result<T, Problem>,
 }
 
-/// Up to `MAX` items as in a [`Batch`], each of which is read for itself: wrong ones do not affect the others.
+/// Up to `MAX` items as in a [`Batch`], each of which is read for itself: wrong ones do not affect the others. If `ONE`, an item
+/// as a JSON object, too.
 #[derive(Clone, Debug)]
-pub struct LenientBatch<T, const MAX: usize = 10_000>(pub Vec<BatchItem<T>>);
+pub struct LenientBatch<T, const MAX: usize = 10_000, const ONE: bool = false>(pub Vec<BatchItem<T>>);
 
-impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for LenientBatch<T, MAX> {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+/// One item as a JSON object, or a [`LenientBatch`].
+pub type OneOrBatch<T> = LenientBatch<T, 10_000, true>;
 
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-
-    fn request_meta() -> Option<MetaRequest> {
-        Some(meta_of::<T>(MAX))
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        body: &mut RequestBody,
-        _: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        let parse = if is_in_lines::<T>(request)? { read_lines::<T, MAX> } else { read_array::<T, MAX> };
-        parse_body(body, parse).await.map(Self)
-    }
-}
-
-/// One item as a JSON object, or up to `MAX` items as in a [`LenientBatch`].
-#[derive(Clone, Debug)]
-pub struct OneOrBatch<T, const MAX: usize = 10_000>(pub Vec<BatchItem<T>>);
-
-impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for OneOrBatch<T, MAX> {
+impl<'a, T: ParseFromJSON + 'static, const MAX: usize, const ONE: bool> ApiExtractor<'a>
+    for LenientBatch<T, MAX, ONE>
+{
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
 
     type ParamType = ();
@@ -112,12 +90,13 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for OneO
 
     fn request_meta() -> Option<MetaRequest> {
         let mut meta = meta_of::<T>(MAX);
-        for content in &mut meta.content {
+        for content in meta.content.iter_mut().filter(|_| ONE) {
             let items = std::mem::replace(&mut content.schema, T::schema_ref());
             let either = MetaSchema { one_of: vec![T::schema_ref(), items], ..MetaSchema::ANY };
             content.schema = MetaSchemaRef::Inline(Box::new(either));
+            meta.description =
+                Some("An item, or an array of them; or, as `application/x-ndjson`, one per line.");
         }
-        meta.description = Some("An item, or an array of them; or, as `application/x-ndjson`, one per line.");
         Some(meta)
     }
 
@@ -126,8 +105,11 @@ impl<'a, T: ParseFromJSON + 'static, const MAX: usize> ApiExtractor<'a> for OneO
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let parse =
-            if is_in_lines::<T>(request)? { read_lines::<T, MAX> } else { read_one_or_array::<T, MAX> };
+        let parse = match is_in_lines::<T>(request)? {
+            true => read_lines::<T, MAX>,
+            false if ONE => read_one_or_array::<T, MAX>,
+            false => read_array::<T, MAX>,
+        };
         parse_body(body, parse).await.map(Self)
     }
 }
