@@ -170,7 +170,7 @@ async fn vector_indexes_are_shown_to_operators_of_their_tenant() {
     let fixture = ReadApiFixture::with(keys, Access::Keys, Vec::new()).await;
     fixture.put_product(1, json!({"name": "red shoe"})).await;
     fixture.embed_product(1, [0.5, 1.0]).await;
-    for (tenant, shown) in [("acme", 1), ("*", 1), ("umbrella", 0)] {
+    for (tenant, shown) in [("default", 1), ("*", 1), ("umbrella", 0)] {
         let hour = std::time::Duration::from_secs(3600);
         let claims = Claims::new(&tenant.parse().unwrap(), "ann", Role::Service.into(), start(), hour);
         let token = format!("Bearer {}", mint(SECRET, &claims).unwrap());
@@ -181,7 +181,7 @@ async fn vector_indexes_are_shown_to_operators_of_their_tenant() {
         let indexes = status["vector_indexes"].as_array().unwrap();
         assert_eq!(indexes.len(), shown, "{tenant}: {status}");
         if let [index] = &indexes[..] {
-            assert_eq!((&index["tenant"], &index["model_id"]), (&json!("acme"), &json!("clip")));
+            assert_eq!((&index["tenant"], &index["model_id"]), (&json!("default"), &json!("clip")));
             assert_eq!((&index["state"], &index["vectors"]), (&json!("exact_scan"), &json!(1)));
         }
     }
