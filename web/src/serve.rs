@@ -1,8 +1,9 @@
 //! The layers around all routes, in one place and one order.
 //!
-//! From the outside in: request id, span and metrics; CORS and `OPTIONS`; response headers; compression; conversion of
+//! From the outside in: request id, span, metrics and access log; CORS and `OPTIONS`; response headers; compression; conversion of
 //! errors and panics to problems; origin, caller and the caller's limits; deadline; body limit; then the routes.
 
+mod access_log;
 mod admission;
 mod body;
 mod compress;
@@ -33,6 +34,7 @@ use crate::progress::RequestProgress;
 use crate::request::RequestId;
 use crate::routes::{Route, RouteLimits, Routes};
 use crate::server::ClientSide;
+use access_log::Access;
 use body::BodyBudget;
 
 pub use crate::durations::{DURATION, DURATION_MAX, DURATION_MIN};
@@ -142,12 +144,13 @@ impl Endpoint for Layers {
         request.set_data(id.clone());
         request.set_data(self.settings.auth.clone());
         let address = request.remote_addr().as_socket_addr().map(|address| address.ip());
+        let mut access = Access::start(&request, address);
         async {
             let mut quotas = Quotas::default();
             let mut response = match self.preflight(&request, route, &negotiation) {
                 Some(response) => response,
                 None => {
-                    let outcome = self.guarded(request, route, &mut quotas).await;
+                    let outcome = self.guarded(request, route, &mut quotas, &mut access).await;
                     outcome.unwrap_or_else(|error| refuse(error, &id, route))
                 }
             };
@@ -158,6 +161,7 @@ impl Endpoint for Layers {
             response.headers_mut().extend(quotas.headers().into_iter().flatten());
             response = compress::apply(response, negotiation.accept_encoding.as_deref());
             self.settings.cors.add(&mut response, negotiation.origin.as_deref());
+            access.end(response.status());
             observed.end(response.status());
             Ok(response)
         }
@@ -203,6 +207,7 @@ impl Layers {
         mut request: Request,
         route: Option<&Route>,
         quotas: &mut Quotas,
+        access: &mut Access,
     ) -> poem::Result<Response> {
         let route_limits = route.map(|route| route.limits).unwrap_or_default();
         let limits = &self.settings.limits;
@@ -218,6 +223,7 @@ impl Layers {
             }
             Ok(admitted)
         });
+        access.identify(&request);
         let expects_continue = request.headers().contains_key(header::EXPECT);
         let body = body::limit(&mut request, limit, &self.bodies);
         let admission = match admitted {

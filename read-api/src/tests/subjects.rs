@@ -30,7 +30,9 @@ async fn report_has_every_event_that_names_the_person() {
         before: skill,
         after: skill,
     };
-    expected.push(fixture.append(StreamId::player(&acme(), player(PERSON)), &[Event::Player(rated.into())]).await);
+    expected.push(
+        fixture.append(StreamId::player(&acme(), player(PERSON)), &[Event::Player(rated.into())]).await,
+    );
     // What others do with the person is part of it, too.
     for (of, blocked) in [(2, PERSON), (2, 3)] {
         let event = PlayerBlocked { subject_id: player(of), blocked: player(blocked) };

@@ -46,7 +46,6 @@ impl RequestMetrics {
         let (status, elapsed_us) = (status.as_u16(), elapsed.as_micros());
         match status {
             500.. => tracing::warn!(status, elapsed_us, "responded"),
-            401 | 403 => tracing::info!(status, elapsed_us, "responded"),
             _ => tracing::debug!(status, elapsed_us, "responded"),
         }
     }
