@@ -132,7 +132,7 @@ fn check_stored(text: &str) -> Result<(), InvalidId> {
 }
 
 /// Whether a reader cannot see the character, so that two different ids would look the same: control and format
-/// characters, separators of lines, variation selectors, and letters without a shape.
+/// characters, separators of lines, variation selectors, letters without a shape, and what is not a character.
 pub fn is_invisible(letter: char) -> bool {
     use GeneralCategory as Of;
     if letter.is_ascii() {
@@ -142,6 +142,12 @@ pub fn is_invisible(letter: char) -> bool {
         || matches!(letter,
         '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}')
+        || is_noncharacter(letter)
+}
+
+/// Whether Unicode has set the code point aside, so that it is never a character: 32 in a block, and the last two of each plane.
+fn is_noncharacter(letter: char) -> bool {
+    matches!(letter, '\u{fdd0}'..='\u{fdef}') || u32::from(letter) & 0xfffe == 0xfffe
 }
 
 self::uuid_id! {
@@ -367,6 +373,9 @@ mod tests {
             '\u{2029}',
             '\u{2060}',
             '\u{feff}',
+            '\u{fdd0}',
+            '\u{ffff}',
+            '\u{10fffe}',
             '\u{115f}',
             '\u{3164}',
             '\u{fe0f}',
