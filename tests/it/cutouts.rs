@@ -190,7 +190,7 @@ async fn candidates_are_near_and_matched_ones_become_images() {
     assert_eq!(product["images"], json!(["/own/1.jpg"]));
     assert_eq!(ids(&server.get_at_head(path).await), [1, 2, 3, 0]);
     for (query, status) in
-        [("?model_id=none", 422), ("?model_id=lexical", 200), ("?limit=0", 400), ("?cursor=x", 400)]
+        [("?model_id=none", 404), ("?model_id=lexical", 200), ("?limit=0", 400), ("?cursor=x", 400)]
     {
         server.get(&format!("{path}{query}")).await.expect(status);
     }

@@ -190,12 +190,11 @@ impl CandidateRoutes {
                 Ok(Err(NoCandidates::UnknownProduct)) => Ok(None),
                 Ok(Err(NoCandidates::UnknownModel(model))) => {
                     let reason = format!("there is no model `{model}`; register it, or send a vector of it");
-                    Err(Problem::unprocessable("model_id", reason))
+                    Err(Problem::not_found(reason))
                 }
-                Ok(Err(NoCandidates::NoModel)) => Err(Problem::unprocessable(
-                    "model_id",
-                    "is missing, because no model of images is active",
-                )),
+                Ok(Err(NoCandidates::NoModel)) => {
+                    Err(Problem::invalid("model_id", "is missing, because no model of images is active"))
+                }
                 Ok(Ok(found)) => Ok(Some(found)),
                 Err(error) => Err(from_query_error(&error)),
             }
