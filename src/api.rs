@@ -158,9 +158,10 @@ fn routes(document: &Value, has_commands: bool) -> Routes {
     {
         routes = routes.with(path, &[Method::GET]);
     }
-    for (path, limits) in commands::route_limits().filter(|_| has_commands) {
+    let of_commands = commands::route_limits().filter(|_| has_commands);
+    for (path, limits) in of_commands.chain(read_api::ROUTE_LIMITS) {
         routes =
-            routes.limits(path, limits).expect("the write side names its own paths; every start checks this");
+            routes.limits(path, limits).expect("both sides name their own paths; every start checks this");
     }
     routes
 }

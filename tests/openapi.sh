@@ -17,7 +17,8 @@ python_packages "$home" schemathesis==4.32.5
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export MATCHBOOK_JWT_SECRET=0123456789abcdef0123456789abcdef
-target/debug/matchbook serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.log" 2>&1 &
+# Its access log would hide the errors among ten thousand requests.
+MATCHBOOK_LOG=info,access=off target/debug/matchbook serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.log" 2>&1 &
 server=$!
 for _ in $(seq 200); do
   python3 -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/ready')" 2>/dev/null && break

@@ -82,6 +82,6 @@ set +a
 awk '/^## A tour/ { tour = 1 } /^## Guarantees/ { tour = 0 } /^```$/ { code = 0 } tour && code; /^```sh$/ { code = 1 }' "$OLDPWD/README.md" |
   sed -E '/^\. run-data/d; s/^(matchbook events tail|curl -sN)(.*)$/{ timeout 2 \1\2\n} || [ $? -eq 124 ]/; s/sleep 15;//' >tour.sh
 [ "$(grep -c . tour.sh)" -gt 25 ] || fail "README.md has no tour"
-bash -ec 'curl() { command curl -f "$@"; }; . ./tour.sh' >tour.log 2>&1 || { tail -n 20 tour.log >&2; fail "a command of README.md failed"; }
+bash -ec 'curl() { command curl -f --retry 6 "$@"; }; . ./tour.sh' >tour.log 2>&1 || { tail -n 20 tour.log >&2; fail "a command of README.md failed"; }
 [ "$(head -c 3 evidence.jpg | od -An -tx1)" = " ff d8 ff" ] || fail "the evidence is not a picture"
 echo "./run: the server and a worker were killed, and $job was completed after a restart"

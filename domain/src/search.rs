@@ -1,10 +1,11 @@
 //! Search over products: the pure parts that the search index, its rebuild and the API share.
 //!
-//! [`words`] turns texts into words, [`lexical`] finds products by words, [`encoder`] turns texts into vectors, and [`exact`]
-//! compares vectors; [`model_vectors`] has those of other models. A search is first planned ([`plan`]), so that filters never cost results; [`ranking`] makes its two
+//! [`words`] turns texts into words, [`lexical`] finds products by words, [`encoder`] turns texts into vectors, which
+//! [`compact_vectors`] compares; [`model_vectors`] has those of other models, and [`exact`] compares them. A search is first planned ([`plan`]), so that filters never cost results; [`ranking`] makes its two
 //! rankings, [`fusion`] joins them, and [`page`] cuts them. Products have numbers here, in the order in
 //! which they first came.
 
+pub mod compact_vectors;
 pub mod derived_vectors;
 pub mod encoder;
 pub mod exact;

@@ -35,6 +35,7 @@ use routes::what_if::WhatIfRuns;
 use server::{Access, ServerInfo};
 use slow_queries::SlowQueries;
 use stream::{ChangeNotifier, HistoricalSummaryCache, Socket, Topics};
+use web::routes::RouteLimits;
 use web::shutdown::Shutdown;
 
 /// The state shared by all read routes.
@@ -105,6 +106,10 @@ impl ReadApi {
 
 /// The paths of [`ReadApi::mount`], all for GET, in the form that [`web::routes::Routes::with`] expects.
 pub const RAW_PATHS: [&str; 3] = ["/", "/console/{file}", "/jobs/{job_id}/matching/ws"];
+
+/// The routes with other limits than the default ones.
+pub const ROUTE_LIMITS: [(&str, RouteLimits); 1] =
+    [("/api/v1/recommendations/{request_id}", RouteLimits::Costly)];
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ pub enum RouteLimits {
     Default,
     /// Batch requests: a larger body and a longer deadline.
     Bulk,
+    /// Reads that are computed from the log: a longer deadline.
+    Costly,
     /// Long polls and WebSockets: no deadline.
     LongPoll,
 }

@@ -67,7 +67,7 @@ impl Default for Limits {
 impl Limits {
     fn body(&self, limits: RouteLimits) -> usize {
         match limits {
-            RouteLimits::Default | RouteLimits::LongPoll => self.body_bytes,
+            RouteLimits::Default | RouteLimits::Costly | RouteLimits::LongPoll => self.body_bytes,
             RouteLimits::Bulk => self.bulk_body_bytes,
         }
     }
@@ -75,7 +75,7 @@ impl Limits {
     fn deadline(&self, limits: RouteLimits) -> Option<Duration> {
         match limits {
             RouteLimits::Default => Some(self.deadline),
-            RouteLimits::Bulk => Some(self.bulk_deadline),
+            RouteLimits::Bulk | RouteLimits::Costly => Some(self.bulk_deadline),
             RouteLimits::LongPoll => None,
         }
     }
@@ -235,13 +235,15 @@ impl Layers {
         };
         let client = request.data::<ClientSide>().cloned().unwrap_or_default();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_costly = admission.is_costly;
         let turn = self.turn(&admission).await?;
         let progress = RequestProgress::default();
         request.set_data(progress.clone());
         let call = AssertUnwindSafe(self.endpoint.call(request)).catch_unwind();
         tokio::pin!(call);
         let mut call = admission.share.clone().of(call);
-        let deadline = limits.deadline(route_limits);
+        let is_costly = is_costly && route_limits == RouteLimits::Default;
+        let deadline = limits.deadline(if is_costly { RouteLimits::Costly } else { route_limits });
         let outcome = match tokio::time::timeout(deadline.unwrap_or(limits.deadline), &mut call).await {
             Ok(outcome) => outcome,
             // A long poll has no deadline, but its body has.

@@ -1,6 +1,5 @@
 //! The products that can be in a list, ranked: the co-visits and the vectors, joined by their ranks.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use event_schemas::ids::SubjectId;
@@ -97,7 +96,7 @@ impl SignalVectors {
             long_term: of(weights.long_term, &interests.long_term),
             session: of(weights.session, &interests.session),
             query: query.and_then(|text| encode(&[Field { text, weight: 1 }])),
-            product: product.map(Cow::into_owned),
+            product,
             blend: None,
         };
         let used = |vector: &Option<Vec<f32>>, weight: f32| if vector.is_some() { weight } else { 0.0 };
@@ -306,8 +305,7 @@ impl ListSources {
         }
         let mut candidates = joined(&co_visited, &nearest);
         for candidate in &mut candidates {
-            let has_vector =
-                candidate.similarity.is_some() || self.products.vector(candidate.number).is_some();
+            let has_vector = candidate.similarity.is_some() || self.products.has_vector(candidate.number);
             // A product without a vector is ranked by its co-visits alone.
             let share = if has_vector { f64::from(weights.collaborative) } else { 1.0 };
             candidate.score = candidate.co_visit_score(share) + candidate.vector_score(share);

@@ -1,7 +1,6 @@
 //! Diversity: products that differ from those before them (maximal marginal relevance).
 
 use super::candidates::Candidate;
-use crate::search::exact::dot;
 use crate::search::product_index::ProductIndex;
 
 /// The most products among which those of a list are chosen.
@@ -11,13 +10,10 @@ const CHOSEN_FROM_MAX: usize = 500;
 const SAME_CATEGORY: f32 = 0.5;
 
 fn similarity(products: &ProductIndex, one: u32, other: u32) -> f32 {
-    match (products.vector(one), products.vector(other)) {
-        (Some(one), Some(other)) => dot(&one, &other),
-        _ => {
-            let category = |number| products.details(number).category_id.as_ref();
-            if category(one).is_some() && category(one) == category(other) { SAME_CATEGORY } else { 0.0 }
-        }
-    }
+    products.similarity_between(one, other).unwrap_or_else(|| {
+        let category = |number| products.details(number).category_id.as_ref();
+        if category(one).is_some() && category(one) == category(other) { SAME_CATEGORY } else { 0.0 }
+    })
 }
 
 /// Chooses the products of a list from ranked ones, one by one: each has the best score less its similarity with the most

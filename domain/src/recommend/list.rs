@@ -12,6 +12,7 @@ use super::sources::ListSources;
 use super::{
     Fallback, FallbackRanking, Item, NoList, Parts, Recommendation, Request, Strategy, Weights, diversity,
 };
+use crate::search::compact_vectors::Asked;
 use crate::search::filter::Filter;
 use crate::user::profile::UNIT;
 
@@ -228,7 +229,7 @@ impl Described<'_> {
         let Self { sources, vectors, .. } = self;
         let products = &sources.products;
         let similarity = |vector: &Option<Vec<f32>>| {
-            vector.as_ref().and_then(|vector| products.similarity(vector, candidate.number))
+            vector.as_ref().and_then(|vector| products.similarity(&Asked::new(vector), candidate.number))
         };
         let popularity = || sources.signals.popularity(sources.in_signals(candidate.number), self.now);
         let parts = Parts {

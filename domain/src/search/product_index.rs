@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use event_schemas::ids::{ModelId, ProductId};
 use event_schemas::product::{ProductDetails, ProductEmbedded, ProductEvent};
 
+use super::compact_vectors::Asked;
 use super::derived_vectors::DerivedVectors;
 use super::encoder::{DIMENSION, encode};
-use super::exact::dot;
 use super::filter::{Facets, Filter};
 use super::fusion::{VOTES_MAX, sort_first};
 use super::model_vectors::{ModelVectors, NoGraph, VectorGraph};
@@ -378,7 +378,7 @@ impl ProductIndex {
             let hit = hits.iter().find(|hit| hit.number == product.number);
             let similarity = |vector: &Vec<f32>| match vectors {
                 Some(vectors) => vectors.similarity(vector, product.number),
-                None => self.texts.vector(product.number).map(|other| dot(vector, other)),
+                None => self.texts.vectors().similarity(&Asked::new(vector), product.number),
             };
             Some(ScoreParts {
                 lexical: hit.map(|hit| hit.score),

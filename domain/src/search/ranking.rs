@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::compact_vectors::CompactVectors;
 use super::encoder::{DIMENSION, encode};
-use super::exact::Vectors;
 use super::fusion::{VOTES_MAX, fuse, sort_first};
 use super::lexical::LexicalIndex;
 use super::words::words;
@@ -61,12 +61,12 @@ pub enum Query<'a> {
 #[derive(Debug)]
 pub struct TextIndexes {
     lexical: LexicalIndex,
-    vectors: Vectors,
+    vectors: CompactVectors,
 }
 
 impl Default for TextIndexes {
     fn default() -> Self {
-        Self { lexical: LexicalIndex::default(), vectors: Vectors::new(DIMENSION) }
+        Self { lexical: LexicalIndex::default(), vectors: CompactVectors::new(DIMENSION) }
     }
 }
 
@@ -90,9 +90,9 @@ impl TextIndexes {
         &self.lexical
     }
 
-    /// The vector of a product; None if its texts contain no word.
-    pub fn vector(&self, number: u32) -> Option<&[f32]> {
-        self.vectors.get(number)
+    /// The vectors of the products whose texts contain a word.
+    pub fn vectors(&self) -> &CompactVectors {
+        &self.vectors
     }
 
     /// All results among the candidates, which are in ascending order. The first `count` are in order, with equal scores by
@@ -239,8 +239,8 @@ mod tests {
     #[test]
     fn vector_of_a_product_finds_it_first() {
         let indexes = indexes(&NAMES);
-        let vector = indexes.vector(3).unwrap();
-        let results = indexes.rank(Query::Vector(vector), &[0, 1, 2, 3, 4], 5, ids);
+        let vector = indexes.vectors().get(3).unwrap();
+        let results = indexes.rank(Query::Vector(&vector), &[0, 1, 2, 3, 4], 5, ids);
         assert_eq!((results.len(), results[0].number), (5, 3));
         assert!((results[0].score - 1.0).abs() < 1e-6);
     }

@@ -30,7 +30,8 @@ const UNLIMITED: [&str; 3] = ["/live", "/ready", "/health"];
 pub(super) struct Admission {
     /// None for a caller without valid credentials, which only public routes answer.
     identity: Option<Identity>,
-    is_costly: bool,
+    /// Whether the read is computed from the log.
+    pub(super) is_costly: bool,
     /// Whether it is a read that takes a turn but is not costly.
     is_brief: bool,
     /// The share of its caller in the threads that execute requests.

@@ -1,14 +1,13 @@
 //! What recommendations read of an index: products by number, and their vectors.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use event_schemas::ids::ProductId;
 use event_schemas::product::ProductDetails;
 
 use super::super::Scored;
+use super::super::compact_vectors::Asked;
 use super::super::encoder::encode;
-use super::super::exact::dot;
 use super::super::filter::Filter;
 use super::super::fusion::sort_first;
 use super::super::ranking::{Mode, Query};
@@ -34,21 +33,34 @@ impl ProductIndex {
     }
 
     /// The vector of a product, of an inactive one too; None if its texts contain no word.
-    pub fn vector(&self, number: u32) -> Option<Cow<'_, [f32]>> {
+    pub fn vector(&self, number: u32) -> Option<Vec<f32>> {
         if self.details(number).is_active {
-            return self.texts.vector(number).map(Cow::Borrowed);
+            return self.texts.vectors().get(number);
         }
-        encode(&fields(self.details(number))).map(Cow::Owned)
+        encode(&fields(self.details(number)))
+    }
+
+    /// Whether [`Self::vector`] has a vector.
+    pub fn has_vector(&self, number: u32) -> bool {
+        match self.details(number).is_active {
+            true => self.texts.vectors().contains(number),
+            false => encode(&fields(self.details(number))).is_some(),
+        }
     }
 
     /// The number of products with a vector of the built-in model.
     pub fn vector_count(&self) -> usize {
-        self.active.iter().filter(|number| self.texts.vector(*number).is_some()).count()
+        self.active.iter().filter(|number| self.texts.vectors().contains(*number)).count()
     }
 
     /// The cosine similarity of a vector with that of a product.
-    pub fn similarity(&self, vector: &[f32], number: u32) -> Option<f32> {
-        Some(dot(vector, self.texts.vector(number)?))
+    pub fn similarity(&self, asked: &Asked, number: u32) -> Option<f32> {
+        self.texts.vectors().similarity(asked, number)
+    }
+
+    /// The cosine similarity of the vectors of two active products.
+    pub fn similarity_between(&self, one: u32, other: u32) -> Option<f32> {
+        self.texts.vectors().between(one, other)
     }
 
     /// The name of a product with its brand and category.
@@ -76,9 +88,7 @@ impl ProductIndex {
 
     /// The products whose vectors are nearest, in order.
     pub fn nearest(&self, vector: &[f32], products: &[u32], count: usize) -> Vec<Scored> {
-        let scored =
-            |number: &u32| Some(Scored { number: *number, score: self.similarity(vector, *number)? });
-        let mut nearest: Vec<Scored> = products.iter().filter_map(scored).collect();
+        let mut nearest = self.texts.vectors().compare(vector, products);
         sort_first(&mut nearest, count, |one, other| self.by_id(one, other));
         nearest.truncate(count);
         nearest
