@@ -44,7 +44,14 @@ fn claim(n: u128, worker: &str) -> Action {
 }
 
 fn report(n: u128, stage: Phase, fraction: f64) -> JobProgressReported {
-    JobProgressReported { lease_id: lease(n), stage, fraction, items_done: None, items_total: None }
+    JobProgressReported {
+        lease_id: lease(n),
+        stage,
+        fraction,
+        items_done: None,
+        items_total: None,
+        checkpoint: None,
+    }
 }
 
 fn progress(report: JobProgressReported) -> Action {
