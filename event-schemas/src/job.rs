@@ -25,9 +25,7 @@ pub enum JobKind {
     ExtractProducts,
     ExtractSingleProduct,
     ModelTraining,
-    /// Takes over the cutouts of the configured upstream; the server itself does it.
     CutoutSync,
-    /// Writes the vectors of a model into a file; the server itself does it.
     EmbeddingExport,
 }
 

@@ -22,9 +22,7 @@ pub enum WorkKind {
     ExtractProducts,
     ExtractSingleProduct,
     ModelTraining,
-    /// The server itself does it.
     CutoutSync,
-    /// The server itself does it.
     EmbeddingExport,
 }
 
