@@ -2,11 +2,14 @@
 
 pub(crate) mod analyses;
 pub(crate) mod claim;
+pub(crate) mod creation;
 mod effects;
 pub(crate) mod problem;
 pub(crate) mod processes;
 pub mod routes;
 pub mod scheduler;
+pub(crate) mod series;
+pub mod server_work;
 
 use std::sync::Arc;
 
@@ -15,12 +18,10 @@ use domain::image_matching::{self, ImageMatchingDecider};
 use domain::job::{self, JobAvailability, JobDecider};
 use domain::lease::LeaseTerms;
 use domain::worker::{self, WorkerDecider};
-use event_log::EventLog;
-use event_schemas::envelope::{Cause, Envelope, Event, Recorded};
-use event_schemas::ids::{JobId, LeaseId, Position, Revision, Tenant, WorkerId};
-use event_schemas::job::{JobCreated, JobEvent, JobKind};
+use event_schemas::envelope::Cause;
+use event_schemas::ids::{JobId, LeaseId, Position, Tenant, WorkerId};
+use event_schemas::job::JobKind;
 use event_schemas::stream::StreamId;
-use event_schemas::time::Timestamp;
 use web::problem::Problem;
 
 use crate::engine::Engine;
@@ -49,13 +50,6 @@ pub struct Jobs {
 struct JobRef {
     availability: JobAvailability,
     /// The position of its latest event.
-    position: Position,
-}
-
-/// The first event of a job.
-struct Creation {
-    created: JobCreated,
-    at: Timestamp,
     position: Position,
 }
 
@@ -99,19 +93,6 @@ impl Jobs {
         };
         let found = self.jobs.query_first(&StreamId::job(job), project).await.map_err(from_load_error)?;
         found.ok_or_else(problem::no_such_job)
-    }
-
-    /// The creation of a job, unaffected by later events, so that a repeated command gets its first result.
-    async fn creation(&self, job: JobId) -> Result<Creation, Problem> {
-        let first = self.engine.log.read_stream(&StreamId::job(job), Revision(0), 1).await;
-        let first = first.map_err(|error| from_load_error(error.into()))?;
-        let first = first.first().map(Recorded::decode).transpose();
-        match first.map_err(|error| from_load_error(error.into()))? {
-            Some(Envelope {
-                event: Event::Job(JobEvent::JobCreated(created)), metadata, position, ..
-            }) => Ok(Creation { created, at: metadata.occurred_at, position }),
-            _ => Err(Problem::internal(&"the stream of a job does not start with its creation")),
-        }
     }
 
     /// Executes a command on a job now.

@@ -17,7 +17,7 @@ mod soak;
 pub mod subjects;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::breaker::CircuitState;
@@ -28,6 +28,8 @@ use event_log::clock::{Clock, Ids};
 use event_schemas::envelope::Idempotency;
 use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
+use event_schemas::worker::WorkKind;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use vault::Vault;
 use web::caller::Caller;
@@ -40,6 +42,7 @@ use engine::Engine;
 use engine::execute::StateCacheLimits;
 use jobs::Jobs;
 use jobs::scheduler::WorkBoardStatus;
+use jobs::server_work::{self, ServerJob, WorkFailure};
 use matchmaking::Matchmaking;
 use matchmaking::game_service::{GameBackend, GameServiceClient};
 use matchmaking::live_game::LiveGame;
@@ -49,6 +52,9 @@ use subjects::Subjects;
 
 /// The time for the snapshots at the end.
 const SNAPSHOTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The time that the server's own jobs have to give back their work at the end.
+const WORK_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The settings of the write side.
 #[derive(Clone, Debug)]
@@ -104,6 +110,8 @@ pub struct Commands {
     subjects: Arc<Subjects>,
     run_matchmaker: bool,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// The tasks that perform jobs of the server; they end when the board closes.
+    working: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Commands {
@@ -131,6 +139,7 @@ impl Commands {
             matchmaking: Arc::new(Matchmaking::new(engine, game_service, ratings)),
             run_matchmaker: settings.run_matchmaker,
             tasks: Arc::default(),
+            working: Arc::default(),
         }
     }
 
@@ -138,7 +147,7 @@ impl Commands {
     ///
     /// Aborting a process loses nothing: it has no state that its restart would not find in the log.
     pub fn start(&self) {
-        let mut running = self.tasks();
+        let mut running = locked(&self.tasks);
         running.extend(processes::of_jobs(&self.jobs).map(tokio::spawn));
         running.push(tokio::spawn(processes::of_subjects(&self.subjects)));
         if self.run_matchmaker {
@@ -146,11 +155,29 @@ impl Commands {
         }
     }
 
+    /// Performs the jobs of a kind of the server in this process, of each tenant at most one at a time, until
+    /// [`Self::shutdown`]. Called once for each such kind, after [`Self::start`].
+    pub fn perform<Perform, Performing>(&self, kind: WorkKind, perform: Perform)
+    where
+        Perform: Fn(ServerJob) -> Performing + Send + Sync + 'static,
+        Performing: Future<Output = Result<Value, WorkFailure>> + Send + 'static,
+    {
+        let task = tokio::spawn(server_work::run(self.jobs.clone(), kind, perform));
+        locked(&self.working).push(task);
+    }
+
     /// Stops the processes after a snapshot of their folds, and cancels waiting claims. Commands in progress are not
     /// touched.
     pub async fn shutdown(&self) {
         self.jobs.board.close();
-        let tasks: Vec<_> = self.tasks().drain(..).collect();
+        let working: Vec<_> = locked(&self.working).drain(..).collect();
+        for mut task in working {
+            // A log that hangs does not stop the shutdown: the lease expires later.
+            if tokio::time::timeout(WORK_ENDS_WITHIN, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        let tasks: Vec<_> = locked(&self.tasks).drain(..).collect();
         if !tasks.is_empty() {
             let snapshots = async {
                 self.jobs.snapshots.request().await;
@@ -224,9 +251,9 @@ impl Commands {
             subjects::routes::routes(&self.subjects),
         )
     }
+}
 
-    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        // A list of handles stays valid whatever happened to its last user.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(tasks: &Mutex<Vec<JoinHandle<()>>>) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+    // A list of handles stays valid whatever happened to its last user.
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
 }

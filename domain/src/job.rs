@@ -10,6 +10,7 @@ pub mod failure;
 pub mod history;
 pub mod pipeline;
 pub mod retry;
+pub mod series;
 pub mod service;
 pub mod timeline;
 pub mod view;
@@ -23,6 +24,9 @@ use event_schemas::worker::WorkerEnd;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::lease::Lease;
+
+/// The longest checkpoint of a job, in bytes of JSON.
+pub const CHECKPOINT_BYTES_MAX: usize = 16_384;
 
 /// A command to a job, and the time at which it happened as reported by the caller.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +110,8 @@ pub struct Job {
     pub retry_counts: retry::RetryCounts,
     /// The progress of the current attempt.
     progress: Option<Progress>,
+    /// Where the next attempt continues, if the work has reported it.
+    pub checkpoint: Option<JsonText>,
     /// The lease under which the job ended, so that a repeated report is recognised.
     ended_under: Option<LeaseId>,
     /// The lease of the latest failed attempt, possibly followed by further attempts.
@@ -145,6 +151,8 @@ pub enum Refusal {
     NotFailed(Phase),
     #[error("the fraction of a stage must be between 0 and 1")]
     Fraction,
+    #[error("the checkpoint has {0} bytes; at most {CHECKPOINT_BYTES_MAX} are kept")]
+    CheckpointTooLong(usize),
     #[error("more items are reported as done ({done}) than there are ({total})")]
     TooManyItems { done: u64, total: u64 },
 }
@@ -176,6 +184,7 @@ impl Refused for Refusal {
             Self::NoSuchPhase { .. }
             | Self::ClaimedInParts(_)
             | Self::Fraction
+            | Self::CheckpointTooLong(_)
             | Self::TooManyItems { .. } => RefusalKind::Invalid,
         }
     }
@@ -285,6 +294,7 @@ impl Decider for JobDecider {
                 due_at: None,
                 retry_counts: retry::RetryCounts::default(),
                 progress: None,
+                checkpoint: None,
                 ended_under: None,
                 failed_under: None,
                 result: None,
@@ -297,10 +307,14 @@ impl Decider for JobDecider {
     fn heap_bytes(state: &State, event_bytes: usize) -> usize {
         // Of the events of a job, only the caller's own data can be large.
         let texts = state.0.as_ref().map_or(0, |job| {
-            job.created.text_bytes() + job.result.as_ref().map_or(0, |result| result.as_str().len())
+            job.created.text_bytes() + text_bytes(job.result.as_ref()) + text_bytes(job.checkpoint.as_ref())
         });
         event_bytes.min(2048) + texts
     }
+}
+
+fn text_bytes(text: Option<&JsonText>) -> usize {
+    text.map_or(0, |text| text.as_str().len())
 }
 
 fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
@@ -320,6 +334,9 @@ fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
             job.phase = Phase::Queued;
         }
         JobEvent::JobProgressReported(report) => {
+            if report.checkpoint.is_some() {
+                job.checkpoint.clone_from(&report.checkpoint);
+            }
             let known = job.progress.filter(|known| known.stage == report.stage);
             job.progress = Some(Progress {
                 stage: report.stage,
@@ -346,6 +363,7 @@ fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
         }
         JobEvent::JobCompleted(completed) => {
             end(&mut job, Phase::Completed, completed.lease_id);
+            job.checkpoint = None;
             job.result.clone_from(&completed.result);
         }
         JobEvent::JobCancelled(_) => end(&mut job, Phase::Cancelled, None),

@@ -25,6 +25,8 @@ pub enum JobKind {
     ExtractProducts,
     ExtractSingleProduct,
     ModelTraining,
+    CutoutSync,
+    EmbeddingExport,
 }
 
 /// The phase of a job. The phases and their order depend on the job's kind.
@@ -62,6 +64,29 @@ pub enum JobSource {
         #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
         options: JsonText,
     },
+    /// The input of a job that the server itself performs.
+    ServerWork {
+        /// The options of the work; their members depend on the job's kind.
+        #[serde(default, skip_serializing_if = "JsonText::is_empty_object")]
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+        options: JsonText,
+    },
+}
+
+impl JobSource {
+    /// The options of the work.
+    pub fn options(&self) -> &JsonText {
+        match self {
+            Self::Video { options, .. } | Self::ServerWork { options } => options,
+        }
+    }
+
+    /// The options of the work, to be changed.
+    pub fn options_mut(&mut self) -> &mut JsonText {
+        match self {
+            Self::Video { options, .. } | Self::ServerWork { options } => options,
+        }
+    }
 }
 
 /// The duration of a phase in earlier jobs of the kind, in seconds per unit of size.
@@ -95,6 +120,7 @@ impl JobCreated {
     pub fn text_bytes(&self) -> usize {
         let source = match &self.source {
             Some(JobSource::Video { url, options, .. }) => url.len() + options.as_str().len(),
+            Some(JobSource::ServerWork { options }) => options.as_str().len(),
             None => 0,
         };
         self.name.as_ref().map_or(0, String::len) + self.metadata.as_str().len() + source
@@ -123,6 +149,10 @@ pub struct JobProgressReported {
     pub items_done: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_total: Option<u64>,
+    /// Where the next attempt continues if this one ends early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub checkpoint: Option<JsonText>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -295,6 +325,8 @@ mod tests {
             K::ExtractProducts,
             K::ExtractSingleProduct,
             K::ModelTraining,
+            K::CutoutSync,
+            K::EmbeddingExport,
         ];
         for kind in kinds {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());

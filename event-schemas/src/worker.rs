@@ -22,6 +22,8 @@ pub enum WorkKind {
     ExtractProducts,
     ExtractSingleProduct,
     ModelTraining,
+    CutoutSync,
+    EmbeddingExport,
 }
 
 impl WorkKind {
@@ -34,6 +36,21 @@ impl WorkKind {
             JobKind::ExtractProducts => Self::ExtractProducts,
             JobKind::ExtractSingleProduct => Self::ExtractSingleProduct,
             JobKind::ModelTraining => Self::ModelTraining,
+            JobKind::CutoutSync => Self::CutoutSync,
+            JobKind::EmbeddingExport => Self::EmbeddingExport,
+        }
+    }
+
+    /// Whether the server itself does this work, so that no other worker may claim it.
+    pub fn is_of_server(self) -> bool {
+        match self {
+            Self::CutoutSync | Self::EmbeddingExport => true,
+            Self::MatchRequest
+            | Self::VideoAnalysis
+            | Self::ExtractCutouts
+            | Self::ExtractProducts
+            | Self::ExtractSingleProduct
+            | Self::ModelTraining => false,
         }
     }
 }

@@ -14,7 +14,7 @@ mod ready_queue;
 mod state;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -175,12 +175,33 @@ impl WorkBoard {
         let reserved = state.reserve(tenant, kinds, max, now);
         if reserved.is_empty() {
             let (wake, woken) = oneshot::channel();
-            let ticket = state.ready_queue.add_waiter(tenant.clone(), kinds.to_vec(), wake, ticket);
+            let tenant = Some(tenant.clone());
+            let ticket = state.ready_queue.add_waiter(tenant, kinds.to_vec(), wake, ticket);
             return ReserveOutcome::Empty(WaitTicket { board: self.clone(), ticket, woken, is_done: false });
         }
         drop(state);
         let guard = |(work, kind)| Reservation { board: self.clone(), work, kind, confirmed: false };
         ReserveOutcome::Reserved(reserved.into_iter().map(guard).collect())
+    }
+
+    /// Reserves the work item of the kind that has waited longest, of any tenant but the `excluded` ones; or returns a
+    /// ticket to wait for one.
+    pub(crate) fn reserve_of_any_tenant(
+        &self,
+        kind: WorkKind,
+        excluded: &BTreeSet<Tenant>,
+    ) -> Result<(Tenant, Reservation), WaitTicket> {
+        let now = self.0.clock.now();
+        let mut state = self.locked();
+        let tenants = state.ready_queue.tenants(kind).into_iter().filter(|tenant| !excluded.contains(tenant));
+        for tenant in tenants {
+            if let Some((work, kind)) = state.reserve(&tenant, &[kind], 1, now).pop() {
+                return Ok((tenant, Reservation { board: self.clone(), work, kind, confirmed: false }));
+            }
+        }
+        let (wake, woken) = oneshot::channel();
+        let ticket = state.ready_queue.add_waiter(None, vec![kind], wake, None);
+        Err(WaitTicket { board: self.clone(), ticket, woken, is_done: false })
     }
 
     /// Finds the lease with this id, if it is the tenant's.

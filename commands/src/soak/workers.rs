@@ -16,9 +16,9 @@ use super::players::{id, retry_until_known, rng_of};
 use super::record::Acknowledged;
 use super::world::{Process, Task, World};
 use crate::engine::execute::ExecuteError;
-use crate::jobs::analyses;
 use crate::jobs::claim::{self, ClaimRequest, Claimed, ClaimedItem};
 use crate::jobs::scheduler::HeartbeatResult;
+use crate::jobs::{analyses, series};
 use crate::matchmaking::simulation::players::{CommandOutcome, tenant};
 use crate::matchmaking::simulation::world::Rng;
 
@@ -133,7 +133,7 @@ async fn job_retrier(world: World) {
         let retry = |process: Process| {
             let cause = cause.clone();
             async move {
-                match outcome_of(analyses::check_is_latest(&process.jobs, &tenant(), job).await) {
+                match outcome_of(series::check_is_latest(&process.jobs, &tenant(), job).await) {
                     CommandOutcome::Done => {
                         act(process, job, cause, Action::Retry { eta_priors: Vec::new() }).await
                     }
@@ -222,6 +222,7 @@ async fn work(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng)
                 fraction: step as f64 / steps as f64,
                 items_done: None,
                 items_total: None,
+                checkpoint: None,
             };
             let action = Action::ReportProgress { report, eta_priors: Vec::new() };
             if report_under(world, name, item, action, rng).await != CommandOutcome::Done {

@@ -135,7 +135,7 @@ pub fn view(
         Some(JobSource::Video { video_id, url, options }) => {
             (Some(video_id.clone()), Some(url.clone()), options.clone())
         }
-        None => (None, None, JsonText::default()),
+        Some(JobSource::ServerWork { .. }) | None => (None, None, JsonText::default()),
     };
     let eta = eta(history, latest, now, stalled_after);
     let current = AnalysisStatus {

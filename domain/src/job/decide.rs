@@ -12,7 +12,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 
 use super::retry::{self, RetryDecision};
-use super::{Action, Job, Progress, Refusal, failure, pipeline};
+use super::{Action, CHECKPOINT_BYTES_MAX, Job, Refusal, failure, pipeline};
 
 /// The events that carry out `action` at `at` on an existing job.
 pub(super) fn decide(action: &Action, job: &Job, at: Timestamp) -> Result<Vec<JobEvent>, Refusal> {
@@ -103,27 +103,31 @@ fn report_progress(
     {
         return Err(Refusal::TooManyItems { done, total });
     }
+    if let Some(checkpoint) = &report.checkpoint
+        && checkpoint.as_str().len() > CHECKPOINT_BYTES_MAX
+    {
+        return Err(Refusal::CheckpointTooLong(checkpoint.as_str().len()));
+    }
     let present = pipeline::rank(job.kind(), job.phase).unwrap_or(0);
     // A late report of an earlier stage, or of less progress than known, changes nothing.
     if reported < present {
         return Ok(Vec::new());
     }
     if reported == present {
-        return Ok(if is_newer(job.progress.as_ref(), report) {
-            vec![report.clone().into()]
-        } else {
-            Vec::new()
-        });
+        return Ok(if is_newer(job, report) { vec![report.clone().into()] } else { Vec::new() });
     }
     Ok(vec![phase_changed(job, report.stage, None, eta_priors), report.clone().into()])
 }
 
-fn is_newer(known: Option<&Progress>, report: &JobProgressReported) -> bool {
-    known.filter(|known| known.stage == report.stage).is_none_or(|known| {
-        report.fraction > known.fraction
-            || report.items_done > known.items_done
-            || report.items_total > known.items_total
-    })
+fn is_newer(job: &Job, report: &JobProgressReported) -> bool {
+    let known = job.progress.as_ref().filter(|known| known.stage == report.stage);
+    let has_moved = report.checkpoint.is_some() && report.checkpoint != job.checkpoint;
+    has_moved
+        || known.is_none_or(|known| {
+            report.fraction > known.fraction
+                || report.items_done > known.items_done
+                || report.items_total > known.items_total
+        })
 }
 
 fn claim(

@@ -48,7 +48,9 @@ pub fn stages(kind: JobKind) -> &'static [Stage] {
         JobKind::ExtractCutouts
         | JobKind::ExtractProducts
         | JobKind::ExtractSingleProduct
-        | JobKind::ModelTraining => ONE_STAGE,
+        | JobKind::ModelTraining
+        | JobKind::CutoutSync
+        | JobKind::EmbeddingExport => ONE_STAGE,
     }
 }
 
@@ -98,13 +100,15 @@ pub fn percentage(kind: JobKind, phase: Phase, fraction: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const KINDS: [JobKind; 6] = [
+    const KINDS: [JobKind; 8] = [
         JobKind::ProductVideoMatching,
         JobKind::VideoAnalysis,
         JobKind::ExtractCutouts,
         JobKind::ExtractProducts,
         JobKind::ExtractSingleProduct,
         JobKind::ModelTraining,
+        JobKind::CutoutSync,
+        JobKind::EmbeddingExport,
     ];
 
     #[test]

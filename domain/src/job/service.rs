@@ -33,6 +33,8 @@ pub fn needed_by(kind: JobKind) -> &'static [Service] {
         JobKind::VideoAnalysis => Service::ALL,
         // Its requests are claimed one by one, and are retried on their own.
         JobKind::ProductVideoMatching => &[],
+        // The server does these itself, with circuit breakers of its own.
+        JobKind::CutoutSync | JobKind::EmbeddingExport => &[],
         JobKind::ExtractCutouts
         | JobKind::ExtractProducts
         | JobKind::ExtractSingleProduct

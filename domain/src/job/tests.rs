@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::scenario::{JOB, at, created, decided, error, id, lease};
 
-use JobKind::{ProductVideoMatching, VideoAnalysis};
+use JobKind::{CutoutSync, ProductVideoMatching, VideoAnalysis};
 use Phase::*;
 
 #[track_caller]
@@ -44,7 +44,14 @@ fn claim(n: u128, worker: &str) -> Action {
 }
 
 fn report(n: u128, stage: Phase, fraction: f64) -> JobProgressReported {
-    JobProgressReported { lease_id: lease(n), stage, fraction, items_done: None, items_total: None }
+    JobProgressReported {
+        lease_id: lease(n),
+        stage,
+        fraction,
+        items_done: None,
+        items_total: None,
+        checkpoint: None,
+    }
 }
 
 fn progress(report: JobProgressReported) -> Action {
@@ -295,6 +302,36 @@ fn new_attempt_resets_the_progress() {
     check(&events, progress(little.clone()), Ok(vec![little.clone().into()]));
     let events: Vec<JobEvent> = events.into_iter().chain([little.into()]).collect();
     assert!((progressed(&events) - 3.0).abs() < 1e-9);
+}
+
+#[test]
+fn checkpoint_outlives_attempts_and_ends_with_the_job() {
+    let at_page = |n: u128, page: u32| JobProgressReported {
+        checkpoint: Some(serde_json::json!({"page": page}).into()),
+        ..report(n, Processing, 0.0)
+    };
+    let mut events =
+        vec![job(CutoutSync), claimed(1), changed(Queued, Processing), report(1, Processing, 0.0).into()];
+    // The same progress is news if the checkpoint is.
+    check(&events, progress(at_page(1, 1)), Ok(vec![at_page(1, 1).into()]));
+    events.push(at_page(1, 1).into());
+    check(&events, progress(at_page(1, 1)), Ok(vec![]));
+    let retried = JobRetryScheduled { attempt: 2, due_at: at(0.0), reason: None };
+    events.extend([failed(), retried.into(), claimed(2)]);
+    let checkpoint = |events: &[JobEvent]| {
+        let state =
+            events.iter().fold(State::default(), |state, event| JobDecider::evolve(state, event, at(0.0)));
+        state.details().unwrap().checkpoint.as_ref().map(event_schemas::json_text::JsonText::to_value)
+    };
+    assert_eq!(checkpoint(&events), Some(serde_json::json!({"page": 1})));
+    events.push(JobCompleted { from: Processing, lease_id: Some(lease(2)), result: None }.into());
+    assert_eq!(checkpoint(&events), None);
+    let long = JobProgressReported {
+        checkpoint: Some(serde_json::json!("x".repeat(CHECKPOINT_BYTES_MAX - 1)).into()),
+        ..report(1, Processing, 0.0)
+    };
+    let given = [job(CutoutSync), claimed(1)];
+    check(&given, progress(long), Err(Refusal::CheckpointTooLong(CHECKPOINT_BYTES_MAX + 1)));
 }
 
 #[test]

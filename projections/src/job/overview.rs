@@ -10,7 +10,7 @@ use domain::job::view::{self, JobView};
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{RequestId, VideoId};
 use event_schemas::image_match::{Frames, ImageMatchEvent, Totals};
-use event_schemas::job::{JobEvent, JobSource};
+use event_schemas::job::JobEvent;
 use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,7 @@ impl JobOverview {
     pub(super) fn split(&mut self) -> JobTexts {
         let history = &mut self.history;
         let options = match &mut history.created.source {
-            Some(JobSource::Video { options, .. }) => take(options),
+            Some(source) => take(source.options_mut()),
             None => JsonText::default(),
         };
         JobTexts { metadata: take(&mut history.created.metadata), options, result: history.result.take() }
@@ -105,8 +105,8 @@ impl JobOverview {
     /// Moves the texts back.
     pub(super) fn join(&mut self, texts: JobTexts) {
         let history = &mut self.history;
-        if let Some(JobSource::Video { options, .. }) = &mut history.created.source {
-            *options = texts.options;
+        if let Some(source) = &mut history.created.source {
+            *source.options_mut() = texts.options;
         }
         history.created.metadata = texts.metadata;
         history.result = texts.result;

@@ -39,7 +39,15 @@ pub(super) fn phase_changed(from: Phase, to: Phase) -> JobEvent {
 
 fn progress_reported(analysis_stage: Phase, fraction: f64) -> JobEvent {
     let (items_done, items_total) = (Some(3), Some(12));
-    JobProgressReported { lease_id: LEASE, stage: analysis_stage, fraction, items_done, items_total }.into()
+    JobProgressReported {
+        lease_id: LEASE,
+        stage: analysis_stage,
+        fraction,
+        items_done,
+        items_total,
+        checkpoint: None,
+    }
+    .into()
 }
 
 fn failed_with(retry_state: RetryState) -> JobEvent {

@@ -11,13 +11,13 @@ use event_schemas::ids::{JobId, Position};
 use event_schemas::job::{JobCreated, JobKind, Phase};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
+use event_schemas::worker::WorkKind;
 use futures_util::FutureExt;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
 use web::json::{Created, Json};
 use web::problem::Problem;
 use web::schema::Api;
@@ -25,11 +25,12 @@ use web::tag::Tag;
 use web::value::{ApiTimestamp, UuidParam};
 
 use crate::engine::answers::Answer;
-use crate::engine::execute::{CachedStream, ExecuteError};
+use crate::engine::execute::CachedStream;
 use crate::engine::idempotency::KeyStatus;
 use crate::engine::problem::{self, Step, after_step, text_of};
 use crate::engine::write_request::{Users, Workers, WriteRequest};
-use crate::jobs::{Creation, Jobs, analyses};
+use crate::jobs::problem::{check_kind, phase_of_server};
+use crate::jobs::{Jobs, series};
 
 /// A job to create.
 #[derive(Debug, Object)]
@@ -113,6 +114,7 @@ impl JobCommands {
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Users>,
         body: Json<CreateJob>,
     ) -> Result<Created<Api<CreatedJob>>, Problem> {
+        check_kind(body.0.kind.as_ref().map_or(JobKind::ProductVideoMatching, |kind| kind.0))?;
         let cause = request.cause(&self.0.engine, "POST /jobs", &body.0).await?;
         // It ends in any case, so that the key stays locked until the job is in the log, even if the caller disconnects.
         let commands = self.clone();
@@ -133,6 +135,9 @@ impl JobCommands {
     ) -> Result<Json<Api<ChangedPhase>>, Problem> {
         let job = web::path::job_id(&job_id)?;
         let kind = self.0.job_kind(&request.caller.tenant, job).await?;
+        if WorkKind::of(kind).is_of_server() {
+            return Err(phase_of_server(kind));
+        }
         let at = self.0.engine.occurred_at_or_now(body.0.occurred_at, || "occurred_at".to_owned())?;
         let cause = request.cause(&self.0.engine, &format!("PUT /jobs/{job}/phase"), &body.0).await?;
         let phase = *body.0.phase;
@@ -174,7 +179,7 @@ impl JobCommands {
         }
         let earlier = self.0.jobs.repeated(&StreamId::job(job), &cause).await;
         if earlier.map_err(problem::from_execute_error)?.is_none() {
-            analyses::check_is_latest(&self.0, &request.caller.tenant, job).await?;
+            series::check_is_latest(&self.0, &request.caller.tenant, job).await?;
         }
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
         let command = Command { at: self.0.engine.now(), action: Action::Retry { eta_priors } };
@@ -184,47 +189,21 @@ impl JobCommands {
 
 impl JobCommands {
     async fn create_job(&self, cause: &Cause, body: CreateJob) -> Result<CreatedJob, Problem> {
-        // The same key may come with two ids, which have separate streams.
-        let _guard = match cause.idempotency {
-            Some(idempotency) => {
-                let guard = self.0.engine.key_locks.acquire(idempotency.key).await;
-                self.check_creation_key(cause).await?;
-                Some(guard)
-            }
-            None => None,
-        };
-        let generated = || match cause.idempotency {
-            Some(idempotency) => JobId(Uuid::new_v5(&idempotency.key, b"job")),
-            None => JobId(self.0.engine.ids.next()),
-        };
-        let job_id = body.job_id.map_or_else(generated, |id| *id);
-        let created = JobCreated {
-            job_id,
-            kind: body.kind.map_or(JobKind::ProductVideoMatching, |kind| kind.0),
-            source: None,
-            name: body.name,
-            metadata: text_of(&body.metadata.unwrap_or_default())?,
-        };
-        match self.0.execute_job(job_id, cause, Action::Create(created)).await {
-            Ok(executed) => {
-                let created = Step { name: "creation", position: executed.position };
-                self.job_as_created(job_id).await.map_err(|problem| after_step(created, "answer", problem))
-            }
-            Err(ExecuteError::OtherTenant) => {
-                Err(Problem::conflict(domain::job::Refusal::Exists.to_string()))
-            }
-            Err(error) => Err(problem::from_execute_error(error)),
-        }
-    }
-
-    /// Refuses a key with which another job was created.
-    async fn check_creation_key(&self, cause: &Cause) -> Result<(), Problem> {
-        let Some(idempotency) = cause.idempotency else { return Ok(()) };
-        self.0.wait_for_board().await?;
-        match self.0.board.creation_key_status(idempotency) {
-            KeyStatus::BodyMismatch => Err(Problem::idempotency_key_reused()),
-            KeyStatus::Unused | KeyStatus::Completed(_) => Ok(()),
-        }
+        let metadata = text_of(&body.metadata.unwrap_or_default())?;
+        let (kind, name) = (body.kind.map_or(JobKind::ProductVideoMatching, |kind| kind.0), body.name);
+        let create = |job_id| JobCreated { job_id, kind, source: None, name, metadata };
+        let job = self.0.create(cause, body.job_id.map(|id| *id), create).await?;
+        Ok(CreatedJob {
+            id: job.created.job_id,
+            job_id: job.created.job_id,
+            kind,
+            name: job.created.name,
+            metadata: job.created.metadata.to_value(),
+            phase: job.phase,
+            attempt: job.attempt,
+            created_at: job.created_at,
+            position: job.position,
+        })
     }
 
     /// Resumes the parked requests of a matching job that has not ended. None if it has ended, or has none.
@@ -264,21 +243,6 @@ impl JobCommands {
         let answer = self.0.engine.record_answer(cause, Some(details)).await;
         let answer = answer.map_err(|problem| after_step(retried, "answer", problem))?;
         Ok(Some(changed(phase, answer.map_or(executed.position, |answer| answer.position))))
-    }
-
-    async fn job_as_created(&self, job_id: JobId) -> Result<CreatedJob, Problem> {
-        let Creation { created, at, position } = self.0.creation(job_id).await?;
-        Ok(CreatedJob {
-            id: job_id,
-            job_id,
-            kind: created.kind,
-            name: created.name,
-            metadata: created.metadata.to_value(),
-            phase: Phase::Queued,
-            attempt: 1,
-            created_at: at,
-            position,
-        })
     }
 
     async fn set_phase(

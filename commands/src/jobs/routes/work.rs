@@ -31,7 +31,7 @@ use crate::engine::problem;
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
 use crate::jobs::claim::{ClaimRequest, claim};
-use crate::jobs::problem::{board_not_ready, lease_lost, no_such_lease};
+use crate::jobs::problem::{board_not_ready, check_kinds, lease_lost, no_such_lease};
 use crate::jobs::scheduler::{HeartbeatResult, Lease, LeaseLookup, Work};
 use item::WorkItem;
 
@@ -165,9 +165,11 @@ impl WorkCommands {
         body: Json<ClaimWork>,
     ) -> Result<Json<Api<ClaimedWork>>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
+        let kinds: Vec<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
+        check_kinds(&kinds)?;
         let request = ClaimRequest {
             worker_id: body.0.worker_id.0,
-            kinds: body.0.kinds.into_iter().map(|kind| kind.0).collect(),
+            kinds,
             max: body.0.max.unwrap_or(1) as usize,
             wait: Duration::from_millis(body.0.wait_ms.unwrap_or(0)),
             client,
@@ -222,6 +224,7 @@ impl WorkCommands {
             fraction: body.0.fraction,
             items_done: body.0.items_done,
             items_total: body.0.items_total,
+            checkpoint: None,
         };
         let kind = self.0.job_kind(&request.caller.tenant, job).await?;
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);
@@ -310,8 +313,9 @@ impl WorkCommands {
             found = board.lease(tenant, id);
         }
         match found {
-            LeaseLookup::Open(lease) | LeaseLookup::Ended(lease) => Ok(lease),
-            LeaseLookup::Unknown => Err(no_such_lease()),
+            // The server's own leases are not those of any worker.
+            LeaseLookup::Open(lease) | LeaseLookup::Ended(lease) if !lease.kind.is_of_server() => Ok(lease),
+            _ => Err(no_such_lease()),
         }
     }
 

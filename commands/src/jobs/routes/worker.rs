@@ -22,6 +22,7 @@ use crate::engine::execute::Executed;
 use crate::engine::problem::{self, Step, after_step};
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
+use crate::jobs::problem::check_kinds;
 
 /// The registration of a worker.
 #[derive(Debug, Object)]
@@ -106,6 +107,7 @@ impl WorkerCommands {
         let route = format!("PUT /internal/workers/{worker_id}");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let kinds: BTreeSet<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
+        check_kinds(&kinds)?;
         let version = body.0.version;
         let action = Action::Register { kinds: kinds.iter().copied().collect(), version: version.clone() };
         let stream = StreamId::worker(&cause.tenant, &worker_id);

@@ -24,7 +24,8 @@ pub(super) struct ReadyQueue {
 
 #[derive(Debug)]
 struct Waiter {
-    tenant: Tenant,
+    /// None for one that waits for the work of any tenant.
+    tenant: Option<Tenant>,
     kinds: Vec<WorkKind>,
     wake: oneshot::Sender<()>,
 }
@@ -78,10 +79,19 @@ impl ReadyQueue {
         Some((work, kind))
     }
 
+    /// The tenants with ready work of the kind; those whose work waits longest first.
+    pub(super) fn tenants(&self, kind: WorkKind) -> Vec<Tenant> {
+        let of_kind = self.work.iter().filter(|((_, other), _)| *other == kind);
+        let mut waiting: Vec<_> =
+            of_kind.filter_map(|((tenant, _), queue)| Some((queue.first()?.0, tenant))).collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, tenant)| tenant.clone()).collect()
+    }
+
     /// Adds a waiting worker, under its earlier ticket if it has one. Returns the ticket.
     pub(super) fn add_waiter(
         &mut self,
-        tenant: Tenant,
+        tenant: Option<Tenant>,
         kinds: Vec<WorkKind>,
         wake: oneshot::Sender<()>,
         ticket: Option<u64>,
@@ -118,7 +128,8 @@ impl ReadyQueue {
     /// True if a waiting worker was woken.
     fn wake_one(&mut self, tenant: &Tenant, kinds: &[WorkKind]) -> bool {
         let wants = |waiter: &Waiter| {
-            waiter.tenant == *tenant && kinds.iter().any(|kind| waiter.kinds.contains(kind))
+            waiter.tenant.as_ref().is_none_or(|waiting| waiting == tenant)
+                && kinds.iter().any(|kind| waiter.kinds.contains(kind))
         };
         while let Some(ticket) =
             self.waiters.iter().find(|(_, waiter)| wants(waiter)).map(|(ticket, _)| *ticket)
@@ -162,7 +173,7 @@ mod tests {
     /// A worker that waits for these kinds.
     fn wait_for_work(queue: &mut ReadyQueue, tenant: &Tenant, kinds: &[WorkKind]) -> oneshot::Receiver<()> {
         let (wake, woken) = oneshot::channel();
-        queue.add_waiter(tenant.clone(), kinds.to_vec(), wake, None);
+        queue.add_waiter(Some(tenant.clone()), kinds.to_vec(), wake, None);
         woken
     }
 

@@ -44,7 +44,17 @@ impl Analysis {
 
     fn reports(self, seconds: f64, stage: Phase, fraction: f64) -> Self {
         let (items_done, items_total) = (Some(1), Some(4));
-        self.at(seconds, JobProgressReported { lease_id: lease(1), stage, fraction, items_done, items_total })
+        self.at(
+            seconds,
+            JobProgressReported {
+                lease_id: lease(1),
+                stage,
+                fraction,
+                items_done,
+                items_total,
+                checkpoint: None,
+            },
+        )
     }
 
     fn fails(self, seconds: f64, due: f64) -> Self {
@@ -114,7 +124,7 @@ proptest! {
         for (stage, fraction) in reports {
             let stage = pipeline::stages(JobKind::VideoAnalysis)[stage].phase;
             let report =
-                JobProgressReported { lease_id: lease(1), stage, fraction, items_done: None, items_total: None };
+                JobProgressReported { lease_id: lease(1), stage, fraction, items_done: None, items_total: None, checkpoint: None };
             let action = crate::job::Action::ReportProgress { report, eta_priors: Vec::new() };
             for event in act(&mut state, action) {
                 analysis = analysis.at(1.0, event);

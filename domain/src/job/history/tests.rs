@@ -26,7 +26,15 @@ fn failed() -> JobEvent {
 }
 
 fn progress(stage: Phase, fraction: f64) -> JobEvent {
-    JobProgressReported { lease_id: lease(1), stage, fraction, items_done: Some(1), items_total: None }.into()
+    JobProgressReported {
+        lease_id: lease(1),
+        stage,
+        fraction,
+        items_done: Some(1),
+        items_total: None,
+        checkpoint: None,
+    }
+    .into()
 }
 
 #[test]
