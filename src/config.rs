@@ -14,12 +14,14 @@ use domain::recommend::settings::Settings as RecommendSettings;
 use projections::{PostgresUrl, ReadStore};
 
 mod callers;
+mod cutouts;
 mod documentation;
 mod experiments;
 mod recommend;
 mod value;
 
 pub use callers::CallerSettings;
+pub use cutouts::CutoutSettings;
 pub use documentation::{json, markdown};
 pub use value::{EventLogUrl, Login, secret_url};
 
@@ -208,6 +210,9 @@ pub struct Config {
     /// The timeout of a call to the rating service; joining a queue waits for it
     #[arg(long, env = "MATCHBOOK_RATING_SERVICE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub rating_service_timeout: Duration,
+
+    #[command(flatten)]
+    pub cutouts: CutoutSettings,
 
     /// Comparisons of ranking variants, as JSON; in the file, a table: see docs/experiments.md
     #[arg(long, env = "MATCHBOOK_EXPERIMENTS", value_name = "JSON", value_parser = experiments::parse)]

@@ -265,7 +265,8 @@ fn external_services(config: &Config) -> Result<ExternalServices, Failure> {
         RatingService::new(&settings)
             .map_err(|error| Failure::Usage(format!("--rating-service-url: {error}")))
     });
-    Ok(ExternalServices { games: games.transpose()?, ratings: ratings.transpose()? })
+    let cutouts = config.cutouts.upstream()?;
+    Ok(ExternalServices { games: games.transpose()?, ratings: ratings.transpose()?, cutouts })
 }
 
 fn breakers(commands: &Commands) -> Breakers {

@@ -5,7 +5,9 @@
 //! executes them. Start reading at the [`routes`].
 
 mod batches;
+pub(crate) mod cutouts;
 mod lists;
+pub(crate) mod models;
 pub mod routes;
 
 use std::sync::Arc;

@@ -37,7 +37,7 @@ pub struct Jobs {
     leases: LeaseTerms,
     /// The most video analyses that a tenant may have in progress.
     analyses_max: usize,
-    jobs: Streams<JobDecider>,
+    pub(crate) jobs: Streams<JobDecider>,
     image_matchings: Streams<ImageMatchingDecider>,
     image_matches: Streams<ImageMatchShardDecider>,
     workers: Streams<WorkerDecider>,
@@ -146,9 +146,20 @@ impl Jobs {
         cause: &Cause,
         action: job::Action,
     ) -> Result<Position, Problem> {
+        Ok(self.execute_report(job, lease_id, cause, action).await?.position)
+    }
+
+    /// Executes a report of a job's worker under a lease.
+    async fn execute_report(
+        &self,
+        job: JobId,
+        lease_id: LeaseId,
+        cause: &Cause,
+        action: job::Action,
+    ) -> Result<Executed, Problem> {
         let executed = self.execute_job(job, cause, action).await.map_err(from_execute_error)?;
         self.heartbeat_by_report(&cause.tenant, lease_id);
-        Ok(executed.position)
+        Ok(executed)
     }
 
     /// Executes a report of a match request's worker under a lease. Returns its position.

@@ -1,6 +1,6 @@
 //! The write side: every change is a command that records events in the log.
 //!
-//! Four systems, [`jobs`], [`matchmaking`], [`catalogue`] and [`subjects`], share one [`engine`], and know nothing of each other. A command comes from
+//! Four systems, [`jobs`], [`matchmaking`], [`catalogue`] and [`subjects`], share one [`engine`], and know nothing of each other. `cutout_sync` and `trained_models` join two of them. A command comes from
 //! a write route or from a background process of a system. Both call [`Streams::execute`](engine::execute::Streams::execute):
 //! load, decide, append. Start reading there, then at [`jobs::scheduler`], which assigns work to workers.
 //!
@@ -8,6 +8,7 @@
 //! log.
 
 pub mod catalogue;
+pub mod cutout_sync;
 pub mod engine;
 pub mod jobs;
 pub mod matchmaking;
@@ -15,6 +16,7 @@ mod processes;
 #[cfg(test)]
 mod soak;
 pub mod subjects;
+mod trained_models;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +40,8 @@ use web::request::TraceParent;
 use web::routes::RouteLimits;
 
 use catalogue::Catalogue;
+use cutout_sync::CutoutSync;
+use cutout_sync::upstream::CutoutUpstream;
 use engine::Engine;
 use engine::execute::StateCacheLimits;
 use jobs::Jobs;
@@ -49,6 +53,7 @@ use matchmaking::live_game::LiveGame;
 use matchmaking::rating_service::RatingService;
 use matchmaking::ratings::Ratings;
 use subjects::Subjects;
+use trained_models::TrainedModels;
 
 /// The time for the snapshots at the end.
 const SNAPSHOTS_WITHIN: Duration = Duration::from_secs(10);
@@ -83,18 +88,25 @@ impl Default for Settings {
     }
 }
 
-/// The external services that matchmaking calls. Each is optional.
+/// The external services that the server calls. Each is optional.
 #[derive(Clone, Debug, Default)]
 pub struct ExternalServices {
     /// Creates the games; without it matches have no game.
     pub games: Option<LiveGame>,
     /// Provides players' ratings; without it ratings come from their results.
     pub ratings: Option<RatingService>,
+    /// Provides cutouts; without it they come by push only.
+    pub cutouts: Option<CutoutUpstream>,
 }
 
 /// The write routes of all systems, for one OpenAPI document together with the read routes.
-pub type Routes =
-    (jobs::routes::Routes, matchmaking::routes::Routes, catalogue::routes::Routes, subjects::routes::Routes);
+pub type Routes = (
+    jobs::routes::Routes,
+    matchmaking::routes::Routes,
+    catalogue::routes::Routes,
+    cutout_sync::routes::Routes,
+    subjects::routes::Routes,
+);
 
 /// The paths with limits of their own, because they accept batches or wait.
 pub fn route_limits() -> impl Iterator<Item = (&'static str, RouteLimits)> {
@@ -108,6 +120,8 @@ pub struct Commands {
     matchmaking: Arc<Matchmaking>,
     catalogue: Arc<Catalogue>,
     subjects: Arc<Subjects>,
+    cutout_sync: CutoutSync,
+    trained_models: TrainedModels,
     run_matchmaker: bool,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// The tasks that perform jobs of the server; they end when the board closes.
@@ -132,9 +146,13 @@ impl Commands {
         let ratings = Ratings::new(external.ratings, clock.clone());
         let engine = Engine::new(log, clock, ids, vault, settings.state_cache);
         let engine = Arc::new(engine.with_snapshots(settings.snapshots));
+        let jobs = Arc::new(Jobs::new(engine.clone(), settings.leases, settings.analyses_max));
+        let catalogue = Arc::new(Catalogue::new(engine.clone()));
         Self {
-            jobs: Arc::new(Jobs::new(engine.clone(), settings.leases, settings.analyses_max)),
-            catalogue: Arc::new(Catalogue::new(engine.clone())),
+            cutout_sync: CutoutSync::new(jobs.clone(), catalogue.clone(), external.cutouts),
+            trained_models: TrainedModels::new(jobs.clone(), catalogue.clone()),
+            jobs,
+            catalogue,
             subjects: Arc::new(Subjects::new(engine.clone())),
             matchmaking: Arc::new(Matchmaking::new(engine, game_service, ratings)),
             run_matchmaker: settings.run_matchmaker,
@@ -150,8 +168,13 @@ impl Commands {
         let mut running = locked(&self.tasks);
         running.extend(processes::of_jobs(&self.jobs).map(tokio::spawn));
         running.push(tokio::spawn(processes::of_subjects(&self.subjects)));
+        running.push(tokio::spawn(self.trained_models.clone().run()));
         if self.run_matchmaker {
             running.extend(processes::of_matchmaking(&self.matchmaking).map(tokio::spawn));
+        }
+        drop(running);
+        if let Some(work) = self.cutout_sync.work() {
+            self.perform(WorkKind::CutoutSync, work);
         }
     }
 
@@ -224,7 +247,7 @@ impl Commands {
     pub fn services(&self, tenant: &Tenant) -> Vec<(&'static str, CircuitState, u32)> {
         let of_jobs = self.jobs.board.services(tenant).into_iter();
         let of_jobs = of_jobs.map(|(service, state, openings)| (service.into_str(), state, openings));
-        of_jobs.chain(self.matchmaking.services(tenant)).collect()
+        of_jobs.chain(self.matchmaking.services(tenant)).chain(self.cutout_sync.services(tenant)).collect()
     }
 
     /// Records that lists of products are handed out to users. Returns their ids, the position of the last one, and whether
@@ -245,9 +268,10 @@ impl Commands {
     /// The write routes over these commands.
     pub fn routes(&self) -> Routes {
         (
-            jobs::routes::routes(&self.jobs),
+            jobs::routes::routes(&self.jobs, &self.trained_models),
             matchmaking::routes::routes(&self.matchmaking),
             catalogue::routes::routes(&self.catalogue),
+            cutout_sync::routes::routes(&self.cutout_sync),
             subjects::routes::routes(&self.subjects),
         )
     }

@@ -214,6 +214,11 @@ impl Job {
         self.created.kind
     }
 
+    /// Its result, once it has completed, until the result expires.
+    pub fn result(&self) -> Option<&JsonText> {
+        self.result.as_ref()
+    }
+
     /// The overall progress, in percent.
     pub fn progress_percentage(&self) -> f64 {
         let progress = self.progress.filter(|progress| progress.stage == self.phase);

@@ -12,6 +12,7 @@ mod catalogue;
 mod challenges;
 mod cluster;
 mod crash_recovery;
+mod cutout_sync;
 mod cutouts;
 mod erasure;
 mod experiments;

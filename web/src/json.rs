@@ -14,12 +14,13 @@ use std::thread::available_parallelism;
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Request, RequestBody, Response};
+use poem_openapi::error::ContentTypeError;
 use poem_openapi::payload::{ParsePayload, Payload};
 use poem_openapi::registry::{
-    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
+    MetaHeader, MetaMediaType, MetaRequest, MetaResponse, MetaResponses, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
-use poem_openapi::{ApiResponse, impl_apirequest_for_payload};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ApiResponse, ExtractParamOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -67,7 +68,37 @@ impl<T: ParseFromJSON + 'static> ParsePayload for Json<T> {
     }
 }
 
-impl_apirequest_for_payload!(Json<T>, T: ParseFromJSON + 'static);
+/// A body that is required names its media type; an optional one may be left out together with it.
+impl<'a, T: ParseFromJSON + 'static> ApiExtractor<'a> for Json<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Self as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = MetaMediaType { content_type: MEDIA_TYPE, schema: <Self as Payload>::schema_ref() };
+        Some(MetaRequest { description: None, content: vec![content], required: T::IS_REQUIRED })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        match request.content_type() {
+            Some(content_type) if <Self as Payload>::check_content_type(content_type) => {
+                <Self as ParsePayload>::from_request(request, body).await
+            }
+            Some(other) => Err(ContentTypeError::NotSupported { content_type: other.to_owned() }.into()),
+            None if !T::IS_REQUIRED && body.take()?.into_bytes().await?.is_empty() => Ok(Self(parse(b"")?)),
+            None => Err(ContentTypeError::ExpectContentType.into()),
+        }
+    }
+}
 
 /// A media type without its parameters.
 fn essence(content_type: &str) -> String {

@@ -20,6 +20,7 @@ pub use embedding::EmbeddingCommands;
 pub use feedback::FeedbackCommands;
 pub use merchandising::RuleCommands;
 pub use model::ModelCommands;
+pub(super) use model::NewModel;
 pub use product::ProductCommands;
 pub use product_match::ProductMatchCommands;
 

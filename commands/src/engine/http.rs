@@ -17,6 +17,8 @@ pub enum InvalidService {
     /// The address is not shown, because it may contain a password.
     #[error("the address must have the form http://host:port or https://host:port")]
     Address,
+    #[error("the token contains letters that an HTTP header cannot have; check its file")]
+    Token,
     #[error("the HTTP client cannot be created: {0}")]
     Client(#[from] reqwest::Error),
     #[error("TLS cannot be set up: {0}")]
@@ -60,10 +62,15 @@ pub(crate) fn client(address: &Url, timeout: Duration) -> Result<Client, Invalid
 }
 
 /// Reads the whole of a short response.
-pub(crate) async fn read(mut response: Response) -> Result<Vec<u8>, TransportError> {
+pub(crate) async fn read(response: Response) -> Result<Vec<u8>, TransportError> {
+    read_at_most(response, RESPONSE_BYTES_MAX).await
+}
+
+/// Reads the whole of a response of at most `max` bytes.
+pub(crate) async fn read_at_most(mut response: Response, max: usize) -> Result<Vec<u8>, TransportError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+        if body.len() + chunk.len() > max {
             return Err(TransportError::TooLong);
         }
         body.extend_from_slice(&chunk);

@@ -39,7 +39,7 @@ impl Jobs {
             for orphans in
                 orphans.filter(|orphans| orphans.tenant == cause.tenant && orphans.worker_id == *worker_id)
             {
-                worker_timeout::end_leases(self, &orphans).await?;
+                worker_timeout::end_leases(self, &orphans).await.map_err(from_process_error)?;
                 any = true;
             }
             Ok(any)
@@ -60,7 +60,7 @@ impl Jobs {
         self.settled(cause, "retry", executed, || async {
             let retry = self.board.pending_retries().into_iter().find(|retry| retry.job_id == job);
             let Some(retry) = retry else { return Ok(false) };
-            retry::resume_parked(self, &retry).await?;
+            retry::resume_parked(self, &retry).await.map_err(from_process_error)?;
             Ok(true)
         })
         .await
@@ -89,7 +89,7 @@ impl Jobs {
 
     /// Records effects until there are none left. `record` returns whether there were any; the process may be faster.
     /// `command` is the name of the step that is recorded already.
-    async fn settled<Recording>(
+    pub(crate) async fn settled<Recording>(
         &self,
         cause: &Cause,
         command: &'static str,
@@ -97,7 +97,7 @@ impl Jobs {
         record: impl Fn() -> Recording,
     ) -> Result<Position, Problem>
     where
-        Recording: Future<Output = Result<bool, ProcessError>>,
+        Recording: Future<Output = Result<bool, Problem>>,
     {
         // A command that changed nothing under a key has a recorded answer.
         if executed.events == 0 && cause.idempotency.is_some() {
@@ -114,7 +114,7 @@ impl Jobs {
                 return Ok(executed.position);
             }
             let covered = *self.board.position().borrow();
-            if !record().await.map_err(|error| after_step(recorded, "effects", from_process_error(error)))? {
+            if !record().await.map_err(|error| after_step(recorded, "effects", not_yet(error)))? {
                 let answer = self.engine.record_answer(cause, None).await;
                 let answer = answer.map_err(|problem| after_step(recorded, "answer", problem))?;
                 return Ok(answer.map_or(covered.max(executed.position), |answer| answer.position));
@@ -127,12 +127,16 @@ impl Jobs {
 
 fn from_process_error(error: ProcessError) -> Problem {
     tracing::warn!(%error, "the effects of a command could not be recorded yet");
-    let problem = match error {
+    match error {
         ProcessError::Job(error) => from_load_error(error),
         ProcessError::OnJob(error) => from_execute_error(error),
         ProcessError::OnMatching(error) => from_execute_error(error),
         ProcessError::OnWorker(error) => from_execute_error(error),
-    };
+    }
+}
+
+/// The problem of an effect that could not be recorded yet.
+fn not_yet(problem: Problem) -> Problem {
     // A refusal of an effect is a race with its process.
     if problem.status().is_server_error() {
         problem

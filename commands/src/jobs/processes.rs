@@ -41,7 +41,7 @@ pub(crate) enum ProcessError {
 
 /// The cause of a process's reaction to an event. The same event and the same `about` give the same command id, so that
 /// a repeated reaction appends once.
-fn process_cause(process: &'static str, tenant: &Tenant, origin: Origin, about: &str) -> Cause {
+pub(crate) fn process_cause(process: &'static str, tenant: &Tenant, origin: Origin, about: &str) -> Cause {
     let name = [process, about].join("/");
     Cause {
         command_id: CommandId(Uuid::new_v5(&origin.event_id.0, name.as_bytes())),

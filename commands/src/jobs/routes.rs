@@ -13,6 +13,7 @@ use std::sync::Arc;
 use web::routes::RouteLimits;
 
 use super::Jobs;
+use crate::trained_models::TrainedModels;
 
 pub use analysis::AnalysisCommands;
 pub use image_matches::MatchesCommands;
@@ -35,13 +36,13 @@ pub(crate) const LIMITS: [(&str, RouteLimits); 6] = [
     ("/internal/work/claim", RouteLimits::LongPoll),
 ];
 
-pub(crate) fn routes(jobs: &Arc<Jobs>) -> Routes {
+pub(crate) fn routes(jobs: &Arc<Jobs>, trained: &TrainedModels) -> Routes {
     (
         JobCommands(jobs.clone()),
         AnalysisCommands(jobs.clone()),
         MatchingCommands(jobs.clone()),
         MatchesCommands(jobs.clone()),
-        WorkCommands(jobs.clone()),
+        WorkCommands(jobs.clone(), trained.clone()),
         WorkerCommands(jobs.clone()),
     )
 }

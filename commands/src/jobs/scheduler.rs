@@ -33,8 +33,8 @@ use uuid::Uuid;
 
 pub(crate) use follow::run as follow;
 pub use leases::{HeartbeatResult, Lease, LeaseLookup};
-pub use state::JobRetry;
 use state::State;
+pub use state::{FinishedTraining, JobRetry};
 pub use workers::{OrphanedLeases, TimedOutWorker};
 
 use crate::engine::idempotency::KeyStatus;
@@ -286,6 +286,16 @@ impl WorkBoard {
     /// The resumed jobs whose permanently failed requests are not resumed yet.
     pub(crate) fn pending_retries(&self) -> Vec<JobRetry> {
         self.locked().pending_retries()
+    }
+
+    /// The finished trainings whose model may not be registered yet.
+    pub(crate) fn finished_trainings(&self) -> Vec<FinishedTraining> {
+        self.locked().finished_trainings()
+    }
+
+    /// Forgets a finished training whose model is registered.
+    pub(crate) fn training_is_registered(&self, job: JobId) {
+        self.locked().training_is_registered(job);
     }
 
     /// The leases of gone workers, by job.

@@ -73,7 +73,11 @@ impl FakeServices {
     pub(crate) fn clients(&self, timeout: Duration) -> ExternalServices {
         let games = LiveGame::new(&live_game::Settings { url: self.url.clone(), timeout }).unwrap();
         let ratings = RatingService::new(&rating_service::Settings { url: self.url.clone(), timeout });
-        ExternalServices { games: Some(games), ratings: Some(ratings.unwrap()) }
+        ExternalServices {
+            games: Some(games),
+            ratings: Some(ratings.unwrap()),
+            ..ExternalServices::default()
+        }
     }
 
     pub(crate) fn set_mode(&self, mode: FaultMode) {

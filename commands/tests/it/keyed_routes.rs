@@ -2,7 +2,10 @@
 //! since, and whether or not the command changed anything.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use commands::ExternalServices;
+use commands::cutout_sync::upstream::{CutoutUpstream, Settings};
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, TestResponse, a_match, lease, request};
@@ -269,6 +272,21 @@ fn on_cutouts(table: &mut Table) {
     table.bare("local", "delete_model", ("DELETE", format!("{path}/dinov3")));
 }
 
+/// The upstream of cutouts on this listener.
+fn syncs_from(listener: &std::net::TcpListener) -> ExternalServices {
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let settings = Settings { url, token: None, page_size: 1, timeout: Duration::from_secs(600) };
+    let cutouts = Some(CutoutUpstream::new(&settings).unwrap());
+    ExternalServices { cutouts, ..ExternalServices::default() }
+}
+
+/// Syncs of cutouts: the second one finds the job of the first.
+fn on_syncs(table: &mut Table) {
+    let from_start = |from_start: bool| json!({"from_start": from_start});
+    let path = ("POST", "/api/v1/cutouts/sync".to_owned());
+    table.twice("sync_cutouts", path, &from_start(true), &from_start(false));
+}
+
 /// Changes what the commands were about.
 async fn change_everything(app: &TestApp, responses: &[TestResponse]) {
     let progress = json!({"stage": "transcribing", "fraction": 0.5});
@@ -340,7 +358,9 @@ fn keyed_operations(app: &TestApp) -> BTreeSet<&str> {
 
 #[tokio::test]
 async fn every_keyed_route_remembers_its_answer() {
-    let app = TestApp::new().await;
+    // An upstream that never answers, so that a sync stays in progress.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let app = TestApp::with_external_services(syncs_from(&silent)).await;
     let mut table = Table::default();
     on_work(&app, &mut table).await;
     on_matching(&app, &mut table).await;
@@ -349,6 +369,7 @@ async fn every_keyed_route_remembers_its_answer() {
     on_catalogue(&mut table);
     on_subjects(&app, &mut table).await;
     on_cutouts(&mut table);
+    on_syncs(&mut table);
     let Table(commands) = table;
     let tested: BTreeSet<&str> = commands.iter().map(|command| command.operation).collect();
     assert_eq!(tested, keyed_operations(&app), "every route with a key is in the table");

@@ -12,6 +12,8 @@ mod challenges;
 mod circuit_breakers;
 mod claims;
 #[cfg(test)]
+mod cutout_sync;
+#[cfg(test)]
 mod cutouts;
 #[cfg(test)]
 mod external_services;
@@ -44,9 +46,11 @@ mod results;
 mod retries;
 #[cfg(test)]
 mod roles;
+mod server_jobs;
 #[cfg(test)]
 mod subjects;
 #[cfg(test)]
 mod support;
 mod tenants;
+mod trained_models;
 mod workers;

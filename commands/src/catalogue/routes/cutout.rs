@@ -272,7 +272,7 @@ impl CutoutCommands {
 }
 
 impl Catalogue {
-    async fn has_cutout(&self, stream: &StreamId) -> Result<bool, Problem> {
+    pub(in crate::catalogue) async fn has_cutout(&self, stream: &StreamId) -> Result<bool, Problem> {
         let exists = self.cutouts.query(stream, |cutout| cutout.state.facts().is_some()).await;
         exists.map_err(problem::from_load_error)
     }

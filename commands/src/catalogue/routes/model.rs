@@ -21,13 +21,14 @@ use web::tag::Tag;
 use web::value::{LooseTextId, UuidParam};
 
 use crate::catalogue::Catalogue;
+use crate::catalogue::models::ModelFacts;
 use crate::engine::problem;
 use crate::engine::write_request::{Users, WriteRequest};
 
 /// An embedding model.
 #[derive(Debug, Object)]
 #[oai(example)]
-struct NewModel {
+pub(in crate::catalogue) struct NewModel {
     /// Default: the name.
     id: Option<LooseTextId<ModelId>>,
     #[oai(validator(min_length = 1, max_length = 200))]
@@ -70,7 +71,7 @@ impl Example for NewModel {
 }
 
 impl NewModel {
-    fn details(self) -> Result<(ModelId, ModelDetails), Problem> {
+    pub(in crate::catalogue) fn facts(self) -> Result<ModelFacts, Problem> {
         if self.name.trim().is_empty() {
             return Err(Problem::invalid("name", "must not consist of spaces"));
         }
@@ -90,7 +91,7 @@ impl NewModel {
             config: problem::text_of(&self.config.unwrap_or_default())?,
             training_job_id: self.training_job_id.map(|job| job.0),
         };
-        Ok((model_id, details))
+        Ok(ModelFacts { model_id, dimension: self.embedding_dim, details })
     }
 }
 
@@ -138,10 +139,10 @@ impl ModelCommands {
         body: Json<NewModel>,
     ) -> Result<Created<Api<RegisteredModel>>, Problem> {
         let cause = request.cause(&self.0.engine, "POST /api/v1/embeddings/models", &body.0).await?;
-        let dimension = body.0.embedding_dim;
-        let (model_id, details) = body.0.details()?;
-        let action = Action::Register { dimension, details: Box::new(details.clone()) };
-        let position = self.execute(&cause, &model_id, action).await?;
+        let facts = body.0.facts()?;
+        let registered = self.0.register_model(&cause, &facts).await;
+        let position = registered.map_err(problem::from_execute_error)?;
+        let ModelFacts { model_id, dimension, details } = facts;
         let ModelDetails { name, model_type, purpose, distance, .. } = details;
         let location = format!("/api/v1/embeddings/models/{}", web::path::encoded(model_id.as_str()));
         let body = Api(RegisteredModel {

@@ -33,6 +33,7 @@ use crate::jobs::Jobs;
 use crate::jobs::claim::{ClaimRequest, claim};
 use crate::jobs::problem::{board_not_ready, check_kinds, lease_lost, no_such_lease};
 use crate::jobs::scheduler::{HeartbeatResult, Lease, LeaseLookup, Work};
+use crate::trained_models::TrainedModels;
 use item::WorkItem;
 
 /// A claim for work.
@@ -148,7 +149,7 @@ struct ReportAccepted {
 
 /// The write routes of claimed work.
 #[derive(Clone, Debug)]
-pub struct WorkCommands(pub(super) Arc<Jobs>);
+pub struct WorkCommands(pub(super) Arc<Jobs>, pub(super) TrainedModels);
 
 #[OpenApi(tag = "Tag::Workers")]
 impl WorkCommands {
@@ -234,7 +235,9 @@ impl WorkCommands {
 
     /// Complete work
     ///
-    /// A match request is completed with the totals that were reported for it.
+    /// A match request is completed with the totals that were reported for it. If the result of a `model_training` has the
+    /// member `model`, an object as `POST /api/v1/embeddings/models` takes it, that model is registered with the job as its
+    /// `training_job_id`.
     #[oai(path = "/internal/work/:lease_id/complete", method = "post", operation_id = "complete_work")]
     async fn complete(
         &self,
@@ -248,9 +251,19 @@ impl WorkCommands {
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         match lease.work {
             Work::Job(job) => {
+                let is_training = lease.kind == WorkKind::ModelTraining;
+                if is_training {
+                    self.1.check(&cause, job, body.0.result.as_ref()).await?;
+                }
                 let action =
                     job::Action::Complete { lease_id: Some(id), result: body.0.result.map(Into::into) };
-                Ok(accepted(id, job, self.0.report(job, id, &cause, action).await?))
+                let completed = self.0.execute_report(job, id, &cause, action).await?;
+                let position = if is_training {
+                    self.1.position_after_completion(&cause, job, completed).await?
+                } else {
+                    completed.position
+                };
+                Ok(accepted(id, job, position))
             }
             Work::Request(job, request_id) => {
                 let totals = self.totals(job, &request_id).await?;
