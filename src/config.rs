@@ -23,7 +23,7 @@ mod value;
 pub use callers::CallerSettings;
 pub use cutouts::CutoutSettings;
 pub use documentation::{json, markdown};
-pub use value::{EventLogUrl, Login, secret_url};
+pub use value::{EventLogUrl, ExportStore, Login, secret_url};
 
 /// The settings of `matchbook serve`.
 #[derive(Args, Clone, Debug)]
@@ -106,6 +106,10 @@ pub struct Config {
     /// The folder of the evidence images that workers write, which `GET /jobs/{job_id}/matches/{match_id}/evidence` serves: `evidence_path` of a match is a path in it. With credentials it starts with the id of the job or the name of the tenant. Without a folder, no images are served
     #[arg(long, env = "MATCHBOOK_MEDIA", value_name = "FOLDER")]
     pub media: Option<PathBuf>,
+
+    /// The store of exported vectors: a folder that no other server writes to, or `s3://BUCKET/FOLDER`, a bucket of an S3-compatible service: see docs/exports.md. Default: the folder `exports` in the data folder
+    #[arg(long, env = "MATCHBOOK_EXPORTS", value_name = "STORE")]
+    pub exports: Option<ExportStore>,
 
     /// The folder of a sentence encoder, whose name is that of its model: `model.onnx` with `tokenizer.json` or `vocab.txt`. Products and queries are compared by its vectors. Without a folder, the built-in encoder `lexical` compares them, which knows no synonyms
     #[arg(long, env = "MATCHBOOK_TEXT_ENCODER", value_name = "FOLDER")]
@@ -273,6 +277,11 @@ impl Config {
         self.data.join("snapshots")
     }
 
+    /// The store of exported vectors.
+    pub(crate) fn export_store(&self) -> ExportStore {
+        self.exports.clone().unwrap_or_else(|| ExportStore::Folder(self.data.join("exports")))
+    }
+
     pub fn vault_file(&self) -> PathBuf {
         self.data.join("vault.sqlite")
     }
@@ -393,6 +402,21 @@ pub(crate) mod tests {
     fn value_in_the_file_is_checked_like_a_flag() {
         assert!(from_file("lease_term = \"soon\"", &[]).is_err());
         assert!(from_file("reserve_bytes = -1", &[]).is_err());
+    }
+
+    #[test]
+    fn store_of_exports_is_a_folder_or_a_bucket() {
+        let exports = |text: &str| parse(&["--exports", text]).map(|config| config.exports.unwrap());
+        assert_eq!(exports("./files").unwrap(), ExportStore::Folder("./files".into()));
+        let bucket =
+            |folder: &str| ExportStore::Bucket { name: "files".to_owned(), folder: folder.to_owned() };
+        assert_eq!(exports("s3://files").unwrap(), bucket(""));
+        assert_eq!(exports("s3://files/a/b/").unwrap(), bucket("a/b"));
+        for refused in
+            ["", "s3://", "s3:///a", "gs://files", "s3://files/../a", "s3://files/a?b", "s3://files//a"]
+        {
+            assert!(exports(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

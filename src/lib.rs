@@ -10,6 +10,8 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 mod encoder_component;
+mod export_store;
+mod exports;
 pub mod failure;
 mod jwks;
 mod metrics;

@@ -24,6 +24,7 @@ use read_api::server::{
     ServerInfo,
 };
 use read_api::subjects::SubjectDirectory;
+use tokio::task::JoinHandle;
 use vault::Vault;
 use web::caller::Auth;
 use web::shutdown::Shutdown;
@@ -32,6 +33,8 @@ use crate::api::{Api, Slowdown};
 use crate::cluster::{self, OpenedCluster};
 use crate::config::{Config, EventLogUrl};
 use crate::encoder_component::encoder_component;
+use crate::export_store;
+use crate::exports::Exports;
 use crate::failure::{Failure, open_failure};
 use crate::open_files::exhausted;
 use crate::open_vault::open_vault;
@@ -59,6 +62,8 @@ pub(crate) struct RunningServer {
     commands: Option<Commands>,
     models: ReadModels,
     wire: Option<Wire>,
+    /// The task that deletes expired exports.
+    deleting_exports: Option<JoinHandle<()>>,
     /// The lock on the data folder, if the log is not embedded.
     _lock: Option<File>,
 }
@@ -98,6 +103,10 @@ pub(crate) async fn start(
         commands.start();
         commands
     });
+    let export_files = export_store::open(config)?;
+    let deleting_exports = commands.as_ref().map(|commands| {
+        Exports::new(config, export_files.clone(), log.clone(), clock.clone(), models.clone()).start(commands)
+    });
     let wire = Wire::start(config, wire_address, embedded.as_ref(), clock.clone()).await?;
     if commands.is_none() {
         tokio::spawn(SubjectDirectory::new(vault.clone()).follow_erasures(log.clone()));
@@ -107,9 +116,10 @@ pub(crate) async fn start(
     server.components.extend(config.standby.then(|| standby(config.read_only)));
     server.components.extend(wire.as_ref().map(Wire::component));
     server.components.push(encoder_component(&models));
+    server.exports = Some(export_files);
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(commands.as_ref(), &read);
-    Ok((RunningServer { log, embedded, commands, models, wire, _lock: lock }, api))
+    Ok((RunningServer { log, embedded, commands, models, wire, deleting_exports, _lock: lock }, api))
 }
 
 /// A server that only reads, or stands by, needs a log and read models that another server writes at the same time.
@@ -181,6 +191,7 @@ fn server(
         experiments: config.experiments.clone().unwrap_or_default(),
         media,
         image_origins: config.image_origins.clone(),
+        exports: None,
     }
 }
 
@@ -219,6 +230,9 @@ impl RunningServer {
     /// Stops the components in the order of their dependencies.
     pub(crate) async fn stop(self) {
         self.stop_commands().await;
+        if let Some(task) = &self.deleting_exports {
+            task.abort();
+        }
         self.models.shutdown().await;
         if let Some(wire) = self.wire {
             wire.stop().await;

@@ -27,7 +27,7 @@ pub struct Catalogue {
     engine: Arc<Engine>,
     products: Streams<ProductDecider>,
     cutouts: Streams<CutoutDecider>,
-    models: Streams<ModelDecider>,
+    pub(crate) models: Streams<ModelDecider>,
     users: Streams<UserDecider>,
     rules: Streams<MerchandisingDecider>,
 }

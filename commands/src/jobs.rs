@@ -189,7 +189,7 @@ impl Jobs {
     ///
     /// # Errors
     /// 503 if the board has stopped.
-    async fn wait_for_board(&self) -> Result<(), Problem> {
+    pub(crate) async fn wait_for_board(&self) -> Result<(), Problem> {
         if self.board.wait_for_position(self.engine.head()).await {
             return Ok(());
         }

@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod cutout_sync;
 pub mod engine;
+pub mod exports;
 pub mod jobs;
 pub mod matchmaking;
 mod processes;
@@ -106,6 +107,7 @@ pub type Routes = (
     catalogue::routes::Routes,
     cutout_sync::routes::Routes,
     subjects::routes::Routes,
+    exports::ExportCommands,
 );
 
 /// The paths with limits of their own, because they accept batches or wait.
@@ -273,6 +275,7 @@ impl Commands {
             catalogue::routes::routes(&self.catalogue),
             cutout_sync::routes::routes(&self.cutout_sync),
             subjects::routes::routes(&self.subjects),
+            exports::ExportCommands { jobs: self.jobs.clone(), catalogue: self.catalogue.clone() },
         )
     }
 }

@@ -13,6 +13,7 @@ pub mod currency;
 pub mod cutout;
 pub mod decimal;
 pub mod envelope;
+pub mod export;
 pub mod failure;
 pub mod game_match;
 pub mod idempotency_key;

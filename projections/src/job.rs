@@ -1,5 +1,6 @@
 //! `jobs`: one row for each job of any kind.
 
+mod exports;
 mod overview;
 mod queries;
 
@@ -17,6 +18,7 @@ use crate::projection::Name;
 use crate::row::{to_json, variant_name};
 use crate::rows::{RowModel, Rows, Table};
 use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
+pub use exports::ExportJob;
 use overview::{JobOverview, JobPart, JobTexts, LastReport};
 pub use queries::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
 
@@ -40,9 +42,14 @@ pub(crate) const LIST: &str = "SELECT overview FROM jobs \
      AND ($8 IS NULL OR search LIKE $8 ESCAPE '\\') \
      ORDER BY created_at DESC, job_id DESC LIMIT $9";
 
+pub(crate) const LIST_EXPORTS: &str = "SELECT overview, texts FROM jobs LEFT JOIN job_texts \
+     ON job_texts.job_id = jobs.job_id \
+     WHERE tenant = $1 AND (created_at, jobs.job_id) < ($2, $3) AND kind = 'embedding_export' \
+     ORDER BY created_at DESC, jobs.job_id DESC LIMIT $4";
+
 #[cfg(test)]
 pub(crate) fn sql_texts() -> Vec<String> {
-    [UPSERT, UPSERT_PART, UPSERT_TEXTS, ONE, PART, TEXTS, WHOLE, LIST].map(str::to_owned).into()
+    [UPSERT, UPSERT_PART, UPSERT_TEXTS, ONE, PART, TEXTS, WHOLE, LIST, LIST_EXPORTS].map(str::to_owned).into()
 }
 
 /// The rows by job.
@@ -155,7 +162,7 @@ fn part(envelope: &Envelope) -> Option<(JobId, JobPart)> {
 
 impl RowModel for JobRows {
     const NAME: Name = Name::Jobs;
-    const REVISION: u32 = 7;
+    const REVISION: u32 = 8;
     const DDL: Ddl = ddl!("jobs");
     const CATEGORIES: &'static [Category] = &[Category::Job, Category::ImageMatch];
 

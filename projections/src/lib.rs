@@ -8,6 +8,7 @@ pub mod challenge;
 mod checkpoint;
 pub mod cutout;
 pub mod experiment;
+pub mod export;
 mod feed;
 mod follower;
 pub mod game_match;

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod candidates;
+mod collected;
 pub(crate) mod encoding;
 mod graph;
 mod graph_builder;

@@ -9,6 +9,7 @@ mod as_of;
 mod by_id;
 mod console;
 mod errors;
+pub mod file_response;
 mod job_access;
 mod job_events;
 mod latency;

@@ -8,6 +8,7 @@ pub mod cutout;
 pub mod entry_stream;
 pub mod evidence;
 pub mod experiment;
+pub mod export;
 pub mod game_match;
 pub mod history;
 pub mod job;
@@ -74,6 +75,7 @@ route_groups! {
         model::ModelRoutes,
         cutout::CutoutRoutes,
         candidate::CandidateRoutes,
+        export::ExportRoutes,
         search::SearchRoutes,
         recommendation::RecommendationRoutes,
         experiment::ExperimentRoutes,

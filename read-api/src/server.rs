@@ -13,6 +13,7 @@ use event_schemas::envelope::Idempotency;
 use event_schemas::ids::{ListId, Position, Tenant, UserId, WorkerId};
 use event_schemas::time::Timestamp;
 use futures_util::future::BoxFuture;
+use projections::export::files::ExportFiles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use web::caller::Caller;
@@ -212,6 +213,8 @@ pub struct ServerInfo {
     pub slow_query: Duration,
     /// The folder with the evidence images; none if they are not served.
     pub media: Option<MediaFolder>,
+    /// The files of exports; none if this server cannot read them.
+    pub exports: Option<ExportFiles>,
     /// The origins of product pictures that the console may show, besides this server's.
     pub image_origins: Vec<String>,
 }

@@ -10,6 +10,7 @@ mod encoder;
 pub(crate) mod entry_stream;
 pub(crate) mod events;
 mod evidence;
+mod exports;
 pub(crate) mod fixture;
 mod game_matches;
 mod history;

@@ -60,6 +60,43 @@ impl FromStr for EventLogUrl {
     }
 }
 
+/// The store of exported vectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportStore {
+    Folder(PathBuf),
+    /// A bucket of an S3-compatible service, and the folder in it, which can be empty.
+    Bucket {
+        name: String,
+        folder: String,
+    },
+}
+
+impl FromStr for ExportStore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        };
+        match text.split_once("://") {
+            None if !text.is_empty() => Ok(Self::Folder(text.into())),
+            Some(("s3", bucket)) => {
+                let (name, folder) = bucket.split_once('/').unwrap_or((bucket, ""));
+                let folder = folder.trim_end_matches('/');
+                let is_folder =
+                    folder.is_empty() || folder.split('/').all(|name| is_name(name) && name != "..");
+                if is_name(name) && is_folder {
+                    return Ok(Self::Bucket { name: name.to_owned(), folder: folder.to_owned() });
+                }
+                Err("write a bucket as s3://NAME or s3://NAME/FOLDER, with letters, digits and -._"
+                    .to_owned())
+            }
+            _ => Err("write the store of exports as a folder, or as s3://NAME/FOLDER".to_owned()),
+        }
+    }
+}
+
 /// Parses a URL; its errors do not contain the URL, because it may contain a password.
 #[derive(Clone, Debug)]
 pub struct SecretUrlParser<T>(PhantomData<T>);

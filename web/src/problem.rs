@@ -234,9 +234,9 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the response. Used for `Allow` and `WWW-Authenticate`.
+    /// Adds a header to the response. Used for `Allow`, `WWW-Authenticate` and `Content-Range`.
     #[must_use]
-    pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+    pub fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
         self.extras.headers.push((name, value));
         self
     }

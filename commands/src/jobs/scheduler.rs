@@ -248,6 +248,11 @@ impl WorkBoard {
         self.locked().analyses.in_progress(tenant)
     }
 
+    /// The number of the tenant's exports in progress.
+    pub fn exports_in_progress(&self, tenant: &Tenant) -> usize {
+        self.locked().exports.in_progress(tenant)
+    }
+
     /// The current priors for the duration of the phases of the tenant's jobs of a kind.
     pub fn eta_priors(&self, tenant: &Tenant, kind: JobKind) -> Vec<PhasePrior> {
         self.locked().priors.of(tenant, kind)

@@ -268,6 +268,8 @@ fn on_cutouts(table: &mut Table) {
     let batch = |value: f64| json!([of(1, value), of(99, value), {"cutout_id": 3}]);
     let to = ("POST", "/api/v1/cutouts/embeddings/batch".to_owned());
     table.twice("embed_cutouts", to, &batch(0.5), &batch(0.25));
+    let export = |format: &str| json!({"model_id": "dinov3", "format": format});
+    table.twice("start_export", ("POST", "/api/v1/export".to_owned()), &export("json"), &export("faiss"));
     table.bare("local", "activate_model", ("POST", format!("{path}/dinov2-base/activate")));
     table.bare("local", "delete_model", ("DELETE", format!("{path}/dinov3")));
 }

@@ -16,6 +16,8 @@ mod cutout_sync;
 #[cfg(test)]
 mod cutouts;
 #[cfg(test)]
+mod exports;
+#[cfg(test)]
 mod external_services;
 #[cfg(test)]
 mod failing_log;

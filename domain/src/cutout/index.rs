@@ -169,6 +169,12 @@ impl CutoutIndex {
         }
     }
 
+    /// The id of a cutout, and the product that it shows.
+    pub fn cutout(&self, number: u32) -> (CutoutId, Option<&ProductId>) {
+        let Indexed { id, product, .. } = &self.cutouts[number as usize];
+        (*id, product.as_ref())
+    }
+
     /// The number of cutouts that show a product.
     pub fn shown_by(&self, product: &ProductId) -> usize {
         self.of_product.get(product).map_or(0, BTreeSet::len)

@@ -142,6 +142,12 @@ impl ModelVectors {
         self.vectors.get(slot)
     }
 
+    /// The product that a slot belongs to, and the image if its vector is that of one.
+    pub fn owner(&self, slot: u32) -> (u32, Option<&ImageId>) {
+        let owner = &self.owners[slot as usize];
+        (owner.product, owner.image.as_ref())
+    }
+
     /// Up to `count` slots whose vectors were set after this change, with their changes, the earliest first.
     pub fn changed_after(&self, change: u64, count: usize) -> impl Iterator<Item = (u64, u32)> {
         self.by_change.range(change + 1..).take(count).map(|(change, slot)| (*change, *slot))

@@ -7,7 +7,7 @@ use domain::image_matching::counters::Counters;
 use domain::image_matching::summary::JobFold;
 use domain::job::history::{History, LastActivity};
 use domain::job::view::{self, JobView};
-use event_schemas::envelope::Envelope;
+use event_schemas::envelope::{Actor, Envelope};
 use event_schemas::ids::{RequestId, VideoId};
 use event_schemas::image_match::{Frames, ImageMatchEvent, Totals};
 use event_schemas::job::JobEvent;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct JobOverview {
     pub(super) history: History,
     pub(super) latest: LastActivity,
+    pub(super) created_by: Actor,
     counters: Counters,
 }
 
@@ -82,7 +83,9 @@ impl JobOverview {
         let JobEvent::JobCreated(created) = event else { return None };
         let tenant = envelope.metadata.tenant.clone();
         let history = History::new(created, tenant, envelope.metadata.occurred_at);
-        let mut overview = Self { history, latest: LastActivity::default(), counters: Counters::default() };
+        let (latest, counters) = (LastActivity::default(), Counters::default());
+        let created_by = envelope.metadata.actor.clone();
+        let mut overview = Self { history, latest, created_by, counters };
         overview.latest.observe(envelope);
         Some(overview)
     }

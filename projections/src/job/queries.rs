@@ -162,7 +162,7 @@ impl Jobs {
         Ok(own.map(|(overview, position)| (view(&overview), position)))
     }
 
-    async fn overview(
+    pub(super) async fn overview(
         &self,
         tenant: &Tenant,
         job: JobId,
@@ -170,14 +170,16 @@ impl Jobs {
         let generation = self.slot.live()?;
         let position = generation.position();
         let statement = Statement::new(WHOLE).bind(job.0);
-        let parse = |(overview, texts): (String, Option<String>)| {
-            let mut overview: JobOverview = parse_json(Name::Jobs, &overview)?;
-            let texts = texts.map(|texts| parse_json(Name::Jobs, &texts)).transpose()?;
-            overview.join(texts.unwrap_or_default());
-            Ok(overview)
-        };
-        let overview: Option<JobOverview> = generation.one_row(Name::Jobs, statement, parse).await?;
+        let overview: Option<JobOverview> = generation.one_row(Name::Jobs, statement, parse_whole).await?;
         let own = overview.filter(|overview| overview.history.tenant == *tenant);
         Ok(own.map(|overview| (overview, position)))
     }
+}
+
+/// Parses a job with its texts.
+pub(super) fn parse_whole((overview, texts): (String, Option<String>)) -> Result<JobOverview, QueryError> {
+    let mut overview: JobOverview = parse_json(Name::Jobs, &overview)?;
+    let texts = texts.map(|texts| parse_json(Name::Jobs, &texts)).transpose()?;
+    overview.join(texts.unwrap_or_default());
+    Ok(overview)
 }

@@ -1,3 +1,4 @@
+mod exports;
 mod updates;
 
 use std::collections::BTreeSet;
@@ -108,6 +109,10 @@ struct Shop {
 impl Shop {
     /// Products with prices from 0, each with a vector.
     fn new(clusters: &mut Clusters) -> Self {
+        Self::of(clusters, products())
+    }
+
+    fn of(clusters: &mut Clusters, products: u32) -> Self {
         let history = History::new();
         let position = Handle::current().block_on(history.job_created(job(1), None));
         let (log, clock) = (history.log(), history.clock.clone());
@@ -116,8 +121,7 @@ impl Shop {
         assert_eq!(envelope.position, position);
         let generation = Arc::new(Generation { exact_max: exact_max(), ..Generation::new(1) });
         let mut shop = Self { generation, position: 0, log, clock, envelope };
-        let events =
-            (0..products()).flat_map(|number| [upserted(number), embedded(number, &clusters.next())]);
+        let events = (0..products).flat_map(|number| [upserted(number), embedded(number, &clusters.next())]);
         shop.apply(events.collect());
         shop
     }

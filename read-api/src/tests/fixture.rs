@@ -24,6 +24,7 @@ use poem::http::HeaderMap;
 use poem::test::TestClient;
 use poem::{EndpointExt, Route};
 use poem_openapi::OpenApiService;
+use projections::export::files::ExportFiles;
 use projections::{ReadModels, ReadStore, Settings as ModelSettings, TextEncoder};
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -145,6 +146,7 @@ impl ReadApiFixture {
             breakers: breakers(services_recovered.clone()),
             last_seen: LastSeen::new(|_, _| None),
             lists: None,
+            exports: Some(ExportFiles::in_folder(&folder.path().join("exports")).unwrap()),
             image_origins: vec!["https://images.example.org".to_owned()],
             subjects: SubjectDirectory::new(vault.clone()),
             experiments: Experiments::default(),

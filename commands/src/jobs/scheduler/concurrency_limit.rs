@@ -1,4 +1,4 @@
-//! The analyses that each tenant has in progress, for the limit per tenant.
+//! The jobs of a kind that each tenant has in progress, for the limit per tenant.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,14 +7,19 @@ use event_schemas::ids::{JobId, Tenant};
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct AnalysesInProgress {
-    /// The analyses that are in progress, or have failed and may be resumed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct JobsInProgress {
+    kind: JobKind,
+    /// The jobs that are in progress, or have failed and may be resumed.
     known: HashSet<JobId>,
     in_progress: HashMap<Tenant, HashSet<JobId>>,
 }
 
-impl AnalysesInProgress {
+impl JobsInProgress {
+    pub(super) fn of(kind: JobKind) -> Self {
+        Self { kind, known: HashSet::new(), in_progress: HashMap::new() }
+    }
+
     pub(super) fn in_progress(&self, tenant: &Tenant) -> usize {
         self.in_progress.get(tenant).map_or(0, HashSet::len)
     }
@@ -22,7 +27,7 @@ impl AnalysesInProgress {
     pub(super) fn apply(&mut self, job: JobId, event: &JobEvent, envelope: &Envelope) {
         let tenant = &envelope.metadata.tenant;
         match event {
-            JobEvent::JobCreated(created) if created.kind == JobKind::VideoAnalysis => {
+            JobEvent::JobCreated(created) if created.kind == self.kind => {
                 self.known.insert(job);
                 self.in_progress.entry(tenant.clone()).or_default().insert(job);
             }
