@@ -20,13 +20,10 @@ use crate::engine::execute::{CachedStream, Executed};
 use crate::engine::problem::{from_execute_error, from_load_error};
 use crate::jobs::Jobs;
 use crate::jobs::processes::process_cause;
-use crate::jobs::scheduler::FinishedTraining;
+use crate::jobs::scheduler::{FinishedTraining, MODEL_MEMBER};
 
 /// Stored as the actor of events, and part of command ids: it must not change.
 const NAME: &str = "trainings";
-
-/// The member of a training's result that describes its model.
-pub(crate) const MEMBER: &str = "model";
 
 /// The delay before a failed registration is repeated.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -53,7 +50,7 @@ impl TrainedModels {
         job: JobId,
         result: Option<&Value>,
     ) -> Result<(), Problem> {
-        let Some(model) = result.and_then(|result| result.get(MEMBER)) else { return Ok(()) };
+        let Some(model) = result.and_then(|result| result.get(MODEL_MEMBER)) else { return Ok(()) };
         let stream = StreamId::job(job);
         let is_open = |folded: &CachedStream<_>| {
             let state: &domain::job::State = &folded.state;
@@ -119,7 +116,7 @@ impl TrainedModels {
             Some(details.result()?.to_value())
         };
         let result = self.jobs.jobs.query(&StreamId::job(job), result).await.map_err(from_load_error)?;
-        let model = result.as_ref().and_then(|result| result.get(MEMBER));
+        let model = result.as_ref().and_then(|result| result.get(MODEL_MEMBER));
         // It was checked when the job completed.
         Ok(model.and_then(|model| facts(model, job).ok()))
     }
@@ -165,8 +162,8 @@ fn facts(model: &Value, job: JobId) -> Result<ModelFacts, Problem> {
 /// The same problem of a member of the result.
 fn in_result(problem: Problem) -> Problem {
     let place = |field: &str| match field {
-        "body" => format!("result.{MEMBER}"),
-        field => format!("result.{MEMBER}.{field}"),
+        "body" => format!("result.{MODEL_MEMBER}"),
+        field => format!("result.{MODEL_MEMBER}.{field}"),
     };
     let errors: Vec<FieldError> = problem
         .errors

@@ -55,7 +55,6 @@ fn bodies(job: &str) -> Vec<(Method, String, &'static str)> {
         (Method::POST, "/api/v1/products/1/embeddings".to_owned(), object),
         (Method::POST, "/api/v1/products/embeddings/batch".to_owned(), batch),
         (Method::POST, "/api/v1/cutouts".to_owned(), object),
-        (Method::POST, "/api/v1/cutouts/sync".to_owned(), object),
         (Method::POST, "/api/v1/cutouts/1/embeddings".to_owned(), object),
         (Method::POST, "/api/v1/cutouts/embeddings/batch".to_owned(), batch),
         (Method::POST, "/api/v1/embeddings/models".to_owned(), object),

@@ -12,9 +12,10 @@ mod leases;
 mod priors;
 mod ready_queue;
 mod state;
+mod trainings;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,8 +34,10 @@ use uuid::Uuid;
 
 pub(crate) use follow::run as follow;
 pub use leases::{HeartbeatResult, Lease, LeaseLookup};
+pub use state::JobRetry;
 use state::State;
-pub use state::{FinishedTraining, JobRetry};
+pub use trainings::FinishedTraining;
+pub(crate) use trainings::MODEL_MEMBER;
 pub use workers::{OrphanedLeases, TimedOutWorker};
 
 use crate::engine::idempotency::KeyStatus;
@@ -184,26 +187,6 @@ impl WorkBoard {
         ReserveOutcome::Reserved(reserved.into_iter().map(guard).collect())
     }
 
-    /// Reserves the work item of the kind that has waited longest, of any tenant but the `excluded` ones; or returns a
-    /// ticket to wait for one.
-    pub(crate) fn reserve_of_any_tenant(
-        &self,
-        kind: WorkKind,
-        excluded: &BTreeSet<Tenant>,
-    ) -> Result<(Tenant, Reservation), WaitTicket> {
-        let now = self.0.clock.now();
-        let mut state = self.locked();
-        let tenants = state.ready_queue.tenants(kind).into_iter().filter(|tenant| !excluded.contains(tenant));
-        for tenant in tenants {
-            if let Some((work, kind)) = state.reserve(&tenant, &[kind], 1, now).pop() {
-                return Ok((tenant, Reservation { board: self.clone(), work, kind, confirmed: false }));
-            }
-        }
-        let (wake, woken) = oneshot::channel();
-        let ticket = state.ready_queue.add_waiter(None, vec![kind], wake, None);
-        Err(WaitTicket { board: self.clone(), ticket, woken, is_done: false })
-    }
-
     /// Finds the lease with this id, if it is the tenant's.
     pub fn lease(&self, tenant: &Tenant, lease_id: LeaseId) -> LeaseLookup {
         self.locked().leases.find(tenant, lease_id)
@@ -291,16 +274,6 @@ impl WorkBoard {
     /// The resumed jobs whose permanently failed requests are not resumed yet.
     pub(crate) fn pending_retries(&self) -> Vec<JobRetry> {
         self.locked().pending_retries()
-    }
-
-    /// The finished trainings whose model may not be registered yet.
-    pub(crate) fn finished_trainings(&self) -> Vec<FinishedTraining> {
-        self.locked().finished_trainings()
-    }
-
-    /// Forgets a finished training whose model is registered.
-    pub(crate) fn training_is_registered(&self, job: JobId) {
-        self.locked().training_is_registered(job);
     }
 
     /// The leases of gone workers, by job.

@@ -150,6 +150,11 @@ async fn sync_without_an_upstream_says_how_to_configure_one() {
     let app = TestApp::new().await;
     let problem = sync(&app).await.refused(422, "UNPROCESSABLE");
     assert!(problem["detail"].as_str().unwrap().contains("--cutouts-upstream"), "{problem}");
+    for wrong in [json!([]), json!({"from_start": 1})] {
+        app.post(SYNC, &wrong).await.refused(400, "INVALID_REQUEST");
+    }
+    let untyped = app.call("POST", SYNC).untyped("{}").send().await;
+    untyped.refused(415, "UNSUPPORTED_MEDIA_TYPE");
     assert_eq!(app.head(), 0);
 }
 

@@ -122,6 +122,12 @@ impl Call<'_> {
         self
     }
 
+    /// A body without a media type.
+    pub(crate) fn untyped(mut self, body: &'static str) -> Self {
+        self.request = self.request.body(body);
+        self
+    }
+
     pub(crate) fn text(mut self, content_type: &str, body: String) -> Self {
         self.request = self.request.content_type(content_type).body(body);
         self

@@ -1,6 +1,7 @@
 //! Syncs from a simulated upstream, in simulated time.
 
-use std::collections::BTreeMap;
+mod upstream;
+
 use std::sync::Mutex;
 
 use domain::lease::LeaseTerms;
@@ -22,82 +23,7 @@ use crate::engine::Engine;
 use crate::jobs::{Jobs, server_work};
 use crate::matchmaking::simulation::world::Rng;
 use crate::processes;
-
-/// What happens before the `n`th call, counted from 0, and its response; none for the page itself.
-type Script = Box<dyn FnMut(u32, &Place, &mut State) -> Option<CallError> + Send>;
-
-#[derive(Default)]
-struct State {
-    items: BTreeMap<u64, Value>,
-    /// The tokens of pages, if it has any: each is the id after which the page begins.
-    has_cursors: bool,
-    has_total: bool,
-    calls: u32,
-    places: Vec<Place>,
-}
-
-/// An upstream with pages of ten.
-#[derive(Clone)]
-struct Upstream(Arc<Mutex<(State, Script)>>);
-
-const PAGE: usize = 10;
-
-fn item(id: u64) -> Value {
-    json!({"id": id, "image_url": format!("/cutouts/{id}.jpg")})
-}
-
-impl Upstream {
-    fn new(
-        ids: impl IntoIterator<Item = u64>,
-        script: impl FnMut(u32, &Place, &mut State) -> Option<CallError> + Send + 'static,
-    ) -> Self {
-        let items = ids.into_iter().map(|id| (id, item(id))).collect();
-        let state = State { items, has_total: true, ..State::default() };
-        Self(Arc::new(Mutex::new((state, Box::new(script)))))
-    }
-
-    fn state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
-        read(&mut self.0.lock().unwrap().0)
-    }
-
-    fn pages(&self) -> Vec<u64> {
-        self.state(|state| state.places.iter().map(|place| place.page).collect())
-    }
-}
-
-impl PageSource for Upstream {
-    async fn page(&self, _tenant: &Tenant, place: &Place) -> Result<Page, CallError> {
-        let mut locked = self.0.lock().unwrap();
-        let (state, script) = &mut *locked;
-        let call = state.calls;
-        state.calls += 1;
-        state.places.push(place.clone());
-        if let Some(error) = script(call, place, state) {
-            return Err(error);
-        }
-        let skipped = match &place.cursor {
-            Some(cursor) => {
-                let after: u64 = cursor.parse().unwrap();
-                state.items.range(..=after).count()
-            }
-            None => (place.page as usize - 1) * PAGE,
-        };
-        let items: Vec<(&u64, &Value)> = state.items.iter().skip(skipped).take(PAGE).collect();
-        let has_more = skipped + items.len() < state.items.len();
-        let last = items.last().map(|(id, _)| id.to_string());
-        let mut body = json!({
-            "items": items.iter().map(|(_, item)| item).collect::<Vec<_>>(),
-            "has_more": has_more,
-        });
-        if state.has_total {
-            body["total"] = state.items.len().into();
-        }
-        if state.has_cursors && has_more {
-            body["next_cursor"] = last.into();
-        }
-        Page::parse(body.to_string().as_bytes())
-    }
-}
+use upstream::{State, Upstream, item};
 
 /// A server on a log that outlives it.
 struct Server {

@@ -10,7 +10,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use tokio::sync::oneshot;
 
-use super::Work;
+use super::{Reservation, WaitTicket, Work, WorkBoard};
 
 /// The time since which work waits. The position breaks ties.
 pub(super) type Since = (Timestamp, Position);
@@ -149,6 +149,28 @@ impl ReadyQueue {
             *lengths.entry(*kind).or_default() += queue.len();
         }
         lengths
+    }
+}
+
+impl WorkBoard {
+    /// Reserves the work item of the kind that has waited longest, of any tenant but the `excluded` ones; or returns a
+    /// ticket to wait for one.
+    pub(crate) fn reserve_of_any_tenant(
+        &self,
+        kind: WorkKind,
+        excluded: &BTreeSet<Tenant>,
+    ) -> Result<(Tenant, Reservation), WaitTicket> {
+        let now = self.0.clock.now();
+        let mut state = self.locked();
+        let tenants = state.ready_queue.tenants(kind).into_iter().filter(|tenant| !excluded.contains(tenant));
+        for tenant in tenants {
+            if let Some((work, kind)) = state.reserve(&tenant, &[kind], 1, now).pop() {
+                return Ok((tenant, Reservation { board: self.clone(), work, kind, confirmed: false }));
+            }
+        }
+        let (wake, woken) = oneshot::channel();
+        let ticket = state.ready_queue.add_waiter(None, vec![kind], wake, None);
+        Err(WaitTicket { board: self.clone(), ticket, woken, is_done: false })
     }
 }
 

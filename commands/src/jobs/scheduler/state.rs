@@ -9,7 +9,7 @@ use domain::job::pipeline;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::ImageMatchEvent;
-use event_schemas::job::{JobCompleted, JobEvent, JobKind, Phase};
+use event_schemas::job::{JobEvent, JobKind, Phase};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ use super::creation_keys::CreationKeys;
 use super::leases::{Lease, LeaseEnd, Leases};
 use super::priors::Priors;
 use super::ready_queue::{ReadyQueue, Since};
+use super::trainings::Trainings;
 use super::workers::{OrphanedLeases, Workers};
 use super::{Origin, Work};
-use crate::trained_models::MEMBER;
 
 /// A resumed job with match requests that are still suspended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,15 +30,6 @@ pub struct JobRetry {
     pub job_id: JobId,
     pub tenant: Tenant,
     /// The event that resumed it.
-    pub origin: Origin,
-}
-
-/// A finished training whose result names a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FinishedTraining {
-    pub job_id: JobId,
-    pub tenant: Tenant,
-    /// The event that completed it.
     pub origin: Origin,
 }
 
@@ -62,8 +53,7 @@ pub(super) struct State {
     #[serde(skip)]
     applied: Position,
     retries: BTreeMap<JobId, JobRetry>,
-    /// The finished trainings whose model may not be registered yet.
-    trainings: BTreeMap<JobId, FinishedTraining>,
+    pub(super) trainings: Trainings,
     pub(super) workers: Workers,
     pub(super) creation_keys: CreationKeys,
     pub(super) priors: Priors,
@@ -124,7 +114,7 @@ impl State {
             suppressed: BTreeMap::new(),
             applied: Position::START,
             retries: BTreeMap::new(),
-            trainings: BTreeMap::new(),
+            trainings: Trainings::default(),
             workers: Workers::new(term),
             creation_keys: CreationKeys::default(),
             priors: Priors::default(),
@@ -200,7 +190,9 @@ impl State {
                 self.end_reported(&work, failed.lease_id, ItemStatus::Open, now);
             }
             JobEvent::JobCompleted(completed) => {
-                self.finish_training(id, completed, envelope);
+                if self.items.get(&work).is_some_and(|item| item.kind == WorkKind::ModelTraining) {
+                    self.trainings.complete(id, completed, envelope);
+                }
                 self.end_reported(&work, completed.lease_id, REMOVED, now);
                 self.remove_job(id, now);
             }
@@ -300,25 +292,6 @@ impl State {
         if any_suspended {
             self.retries.insert(id, JobRetry { job_id: id, tenant, origin: Origin::of(envelope) });
         }
-    }
-
-    /// Notes a finished training whose result names a model.
-    fn finish_training(&mut self, id: JobId, completed: &JobCompleted, envelope: &Envelope) {
-        let Some(item) = self.items.get(&Work::Job(id)) else { return };
-        let names_model =
-            || completed.result.as_ref().is_some_and(|result| result.to_value().get(MEMBER).is_some());
-        if item.kind == WorkKind::ModelTraining && names_model() {
-            let (tenant, origin) = (item.tenant.clone(), Origin::of(envelope));
-            self.trainings.insert(id, FinishedTraining { job_id: id, tenant, origin });
-        }
-    }
-
-    pub(super) fn finished_trainings(&self) -> Vec<FinishedTraining> {
-        self.trainings.values().cloned().collect()
-    }
-
-    pub(super) fn training_is_registered(&mut self, id: JobId) {
-        self.trainings.remove(&id);
     }
 
     fn suspend(&mut self, id: JobId, now: Timestamp) {

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::engine::Engine;
-use crate::processes;
+use crate::jobs::processes::{lease_expiry, worker_timeout};
+use crate::jobs::scheduler;
 
 const KIND: WorkKind = WorkKind::CutoutSync;
 
@@ -35,9 +36,12 @@ impl Server {
     {
         let engine = Engine::simulated(log.clone(), clock.clone(), Ids::Random);
         let jobs = Arc::new(Jobs::new(Arc::new(engine), LeaseTerms::default(), 100));
-        let background = processes::of_jobs(&jobs).map(|process| tokio::spawn(process).abort_handle());
-        let mut tasks = Vec::from(background);
-        tasks.push(tokio::spawn(run(jobs.clone(), KIND, perform)).abort_handle());
+        let tasks = vec![
+            tokio::spawn(scheduler::follow(jobs.clone())).abort_handle(),
+            tokio::spawn(lease_expiry::run(jobs.clone())).abort_handle(),
+            tokio::spawn(worker_timeout::run(jobs.clone())).abort_handle(),
+            tokio::spawn(run(jobs.clone(), KIND, perform)).abort_handle(),
+        ];
         assert!(jobs.board.ready().await);
         Self { clock: clock.clone(), log: log.clone(), jobs, tasks }
     }
