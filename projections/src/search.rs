@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod candidates;
 pub(crate) mod encoding;
+mod extraction;
 mod graph;
 mod graph_builder;
 mod graph_file;

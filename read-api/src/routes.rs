@@ -8,6 +8,7 @@ pub mod cutout;
 pub mod entry_stream;
 pub mod evidence;
 pub mod experiment;
+pub mod extraction;
 pub mod game_match;
 pub mod history;
 pub mod job;
@@ -73,6 +74,7 @@ route_groups! {
         product::ProductRoutes,
         model::ModelRoutes,
         cutout::CutoutRoutes,
+        extraction::ExtractionRoutes,
         candidate::CandidateRoutes,
         search::SearchRoutes,
         recommendation::RecommendationRoutes,

@@ -16,6 +16,7 @@ mod cutout_sync;
 mod cutouts;
 mod erasure;
 mod experiments;
+mod extractions;
 mod faults;
 mod foreign_events;
 mod identity_provider;

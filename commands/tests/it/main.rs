@@ -18,6 +18,8 @@ mod cutouts;
 #[cfg(test)]
 mod external_services;
 #[cfg(test)]
+mod extractions;
+#[cfg(test)]
 mod failing_log;
 #[cfg(test)]
 mod faults;

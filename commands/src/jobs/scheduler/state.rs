@@ -15,7 +15,7 @@ use event_schemas::worker::WorkKind;
 use serde::{Deserialize, Serialize};
 
 use super::admission::AdmissionControl;
-use super::concurrency_limit::AnalysesInProgress;
+use super::concurrency_limit::LimitedJobs;
 use super::creation_keys::CreationKeys;
 use super::leases::{Lease, LeaseEnd, Leases};
 use super::priors::Priors;
@@ -67,7 +67,7 @@ pub(super) struct State {
     pub(super) workers: Workers,
     pub(super) creation_keys: CreationKeys,
     pub(super) priors: Priors,
-    pub(super) analyses: AnalysesInProgress,
+    pub(super) limited_jobs: LimitedJobs,
     pub(super) admission: AdmissionControl,
 }
 
@@ -127,7 +127,7 @@ impl State {
             workers: Workers::new(term),
             creation_keys: CreationKeys::default(),
             priors: Priors::default(),
-            analyses: AnalysesInProgress::default(),
+            limited_jobs: LimitedJobs::default(),
             admission: AdmissionControl::default(),
         }
     }
@@ -149,7 +149,7 @@ impl State {
         match (&envelope.event, envelope.stream.job_id()) {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
-                self.analyses.apply(job, event, envelope);
+                self.limited_jobs.apply(job, event, envelope);
                 self.admission.apply(&envelope.metadata.tenant, job, event, envelope.recorded_at);
                 self.apply_job(job, event, envelope, now);
             }
