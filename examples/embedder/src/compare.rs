@@ -69,7 +69,7 @@ fn vectors(folder: &Path, names: &[String]) -> Result<Vec<Vec<f32>>, CompareErro
 /// [`CompareError`] for a file that has no vector.
 pub fn compare(first: &Path, second: &Path, names: &[String], half: Half) -> Result<Recall, CompareError> {
     let (first, second) = (vectors(first, names)?, vectors(second, names)?);
-    Ok(recall(&first, &second, half).ok_or(CompareError::Empty)?)
+    recall(&first, &second, half).ok_or(CompareError::Empty)
 }
 
 /// The recall of vectors, of which those with the same index are pairs; none without a pair.

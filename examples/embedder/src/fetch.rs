@@ -217,7 +217,7 @@ mod tests {
             assert!(!is_public(inner.parse().unwrap()), "{inner}");
         }
         for public in ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
-            assert_eq!(is_public(public.parse().unwrap()), true, "{public}");
+            assert!(is_public(public.parse().unwrap()), "{public}");
         }
     }
 

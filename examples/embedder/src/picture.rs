@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::error::{ImageError, LimitErrorKind};
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 /// The largest file, in bytes.
 pub const BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -31,6 +31,8 @@ pub enum PictureError {
     Large { width: u32, height: u32 },
     #[error("decoding needs more than {} MiB", MEMORY_MAX / 1024 / 1024)]
     Memory,
+    #[error("it is truncated")]
+    Truncated,
     #[error("it cannot be decoded: {0}")]
     Damaged(String),
     #[error("the decoder failed")]
@@ -58,6 +60,9 @@ pub fn decode(bytes: &[u8]) -> Result<DynamicImage, PictureError> {
         return Err(PictureError::Damaged("it has no pixels".to_owned()));
     }
     let mut reader = reader(bytes)?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !has_end_of_jpeg(bytes) {
+        return Err(PictureError::Truncated);
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
@@ -76,6 +81,20 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, PictureError> {
     Ok(reader)
 }
 
+/// Whether a JPEG file has its end. The decoder paints the missing part of a truncated one gray.
+fn has_end_of_jpeg(bytes: &[u8]) -> bool {
+    // The segments of the head have a length; a thumbnail in one of them has an end of its own.
+    let mut place = 2;
+    while let Some([0xff, marker, high, low]) = bytes.get(place..place + 4) {
+        if *marker == 0xda {
+            return bytes[place..].windows(2).any(|pair| pair == [0xff, 0xd9]);
+        }
+        // A marker may be preceded by more bytes of 0xff.
+        place += if *marker == 0xff { 1 } else { 2 + usize::from(u16::from_be_bytes([*high, *low])) };
+    }
+    false
+}
+
 fn damaged(error: ImageError) -> PictureError {
     match error {
         ImageError::Limits(limit) if limit.kind() == LimitErrorKind::InsufficientMemory => {
@@ -88,8 +107,6 @@ fn damaged(error: ImageError) -> PictureError {
 
 #[cfg(test)]
 mod tests {
-    use image::ImageFormat;
-
     use super::*;
 
     fn png(width: u32, height: u32) -> Vec<u8> {
@@ -123,6 +140,7 @@ mod tests {
         DynamicImage::new_rgb8(5, 4).write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
         assert_eq!(decode(&jpeg).unwrap().to_rgb8().dimensions(), (5, 4));
         assert!(reason(&jpeg[..jpeg.len() / 4]).contains("cannot be decoded"));
+        assert_eq!(reason(&jpeg[..jpeg.len() - 3]), "it is truncated");
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn cutouts_without_a_vector_of_the_model_are_to_do() {
 }
 
 #[test]
-fn a_page_continues_behind_what_was_done_and_finds_what_came_later() {
+fn page_continues_behind_the_last_item_and_finds_later_ones() {
     let mut sources = with_cutouts(&[5, 3, 9]);
     let first = query(TargetType::Cutouts, 2);
     let page = items(&sources, &first);
