@@ -30,22 +30,24 @@ use crate::jobs::extractions::{self, CreatedExtraction, ExtractionRequest};
 
 /// The images of which vectors are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
 enum ExtractionKind {
     /// All cutouts.
-    ExtractCutouts,
+    #[serde(rename = "extract_cutouts")]
+    Cutouts,
     /// The images of all active products, or of those that are named.
-    ExtractProducts,
+    #[serde(rename = "extract_products")]
+    Products,
     /// The images of the one product that is named.
-    ExtractSingleProduct,
+    #[serde(rename = "extract_single_product")]
+    SingleProduct,
 }
 
 impl From<ExtractionKind> for JobKind {
     fn from(kind: ExtractionKind) -> Self {
         match kind {
-            ExtractionKind::ExtractCutouts => Self::ExtractCutouts,
-            ExtractionKind::ExtractProducts => Self::ExtractProducts,
-            ExtractionKind::ExtractSingleProduct => Self::ExtractSingleProduct,
+            ExtractionKind::Cutouts => Self::ExtractCutouts,
+            ExtractionKind::Products => Self::ExtractProducts,
+            ExtractionKind::SingleProduct => Self::ExtractSingleProduct,
         }
     }
 }
@@ -71,7 +73,7 @@ impl Example for StartExtraction {
     fn example() -> Self {
         let config = BTreeMap::from([("only_missing".to_owned(), true.into())]);
         Self {
-            job_type: Api(ExtractionKind::ExtractCutouts),
+            job_type: Api(ExtractionKind::Cutouts),
             model_id: None,
             target_type: Some(Api(TargetType::Cutouts)),
             product_ids: None,
@@ -93,10 +95,10 @@ impl StartExtraction {
             self.product_ids.unwrap_or_default().into_iter().map(|id| id.0).collect();
         let refused = |reason: &str| Err(Problem::unprocessable("product_ids", reason));
         match (self.job_type.0, product_ids.len()) {
-            (ExtractionKind::ExtractCutouts, 1..) => {
+            (ExtractionKind::Cutouts, 1..) => {
                 return refused("cutouts are no products; leave it out, or choose another job_type");
             }
-            (ExtractionKind::ExtractSingleProduct, 0 | 2..) => {
+            (ExtractionKind::SingleProduct, 0 | 2..) => {
                 return refused("must name one product; use `extract_products` for several");
             }
             (_, 0..=PRODUCTS_MAX) => {}
