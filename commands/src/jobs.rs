@@ -4,6 +4,7 @@ pub(crate) mod analyses;
 pub(crate) mod claim;
 pub(crate) mod creation;
 mod effects;
+mod extractions;
 pub(crate) mod problem;
 pub(crate) mod processes;
 pub mod routes;
@@ -17,6 +18,8 @@ use domain::image_matching::shard::ImageMatchShardDecider;
 use domain::image_matching::{self, ImageMatchingDecider};
 use domain::job::{self, JobAvailability, JobDecider};
 use domain::lease::LeaseTerms;
+use domain::model::ModelDecider;
+use domain::product::ProductDecider;
 use domain::worker::{self, WorkerDecider};
 use event_schemas::envelope::Cause;
 use event_schemas::ids::{JobId, LeaseId, Position, Tenant, WorkerId};
@@ -41,6 +44,9 @@ pub struct Jobs {
     image_matchings: Streams<ImageMatchingDecider>,
     image_matches: Streams<ImageMatchShardDecider>,
     workers: Streams<WorkerDecider>,
+    /// What extractions refer to.
+    models: Streams<ModelDecider>,
+    products: Streams<ProductDecider>,
     pub(crate) board: WorkBoard,
     pub(crate) snapshots: Snapshots,
 }
@@ -62,6 +68,8 @@ impl Jobs {
             image_matchings: engine.streams(),
             image_matches: engine.streams(),
             workers: engine.streams(),
+            models: engine.streams(),
+            products: engine.streams(),
             board: WorkBoard::new(engine.clock.clone(), leases.term),
             snapshots: engine.snapshots("work-board"),
             engine,

@@ -6,6 +6,7 @@
 
 pub mod analysis;
 mod decide;
+pub mod extraction;
 pub mod failure;
 pub mod history;
 pub mod pipeline;
@@ -24,6 +25,7 @@ use event_schemas::worker::WorkerEnd;
 
 use crate::decider::{Decider, Occurred, RefusalKind, Refused};
 use crate::lease::Lease;
+use extraction::{FAILURES_MAX, REASON_MAX};
 
 /// The longest checkpoint of a job, in bytes of JSON.
 pub const CHECKPOINT_BYTES_MAX: usize = 16_384;
@@ -112,6 +114,8 @@ pub struct Job {
     progress: Option<Progress>,
     /// Where the next attempt continues, if the work has reported it.
     pub checkpoint: Option<JsonText>,
+    /// The progress over its items, which a retry keeps.
+    pub items: extraction::ItemsProgress,
     /// The lease under which the job ended, so that a repeated report is recognised.
     ended_under: Option<LeaseId>,
     /// The lease of the latest failed attempt, possibly followed by further attempts.
@@ -153,8 +157,12 @@ pub enum Refusal {
     Fraction,
     #[error("the checkpoint has {0} bytes; at most {CHECKPOINT_BYTES_MAX} are kept")]
     CheckpointTooLong(usize),
-    #[error("more items are reported as done ({done}) than there are ({total})")]
+    #[error("more items are reported as done or failed ({done}) than there are ({total})")]
     TooManyItems { done: u64, total: u64 },
+    #[error(
+        "a report has at most {FAILURES_MAX} failures, with reasons of at most {REASON_MAX} bytes; report more often"
+    )]
+    LargeItems,
 }
 
 /// The phases that can follow a phase that is not an end.
@@ -185,6 +193,7 @@ impl Refused for Refusal {
             | Self::ClaimedInParts(_)
             | Self::Fraction
             | Self::CheckpointTooLong(_)
+            | Self::LargeItems
             | Self::TooManyItems { .. } => RefusalKind::Invalid,
         }
     }
@@ -300,6 +309,7 @@ impl Decider for JobDecider {
                 retry_counts: retry::RetryCounts::default(),
                 progress: None,
                 checkpoint: None,
+                items: extraction::ItemsProgress::default(),
                 ended_under: None,
                 failed_under: None,
                 result: None,
@@ -312,7 +322,8 @@ impl Decider for JobDecider {
     fn heap_bytes(state: &State, event_bytes: usize) -> usize {
         // Of the events of a job, only the caller's own data can be large.
         let texts = state.0.as_ref().map_or(0, |job| {
-            job.created.text_bytes() + text_bytes(job.result.as_ref()) + text_bytes(job.checkpoint.as_ref())
+            let reported = text_bytes(job.checkpoint.as_ref()) + job.items.text_bytes();
+            job.created.text_bytes() + text_bytes(job.result.as_ref()) + reported
         });
         event_bytes.min(2048) + texts
     }
@@ -339,8 +350,9 @@ fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
             job.phase = Phase::Queued;
         }
         JobEvent::JobProgressReported(report) => {
-            if report.checkpoint.is_some() {
+            if report.checkpoint.is_some() && report.checkpoint != job.checkpoint {
                 job.checkpoint.clone_from(&report.checkpoint);
+                job.retry_counts.progressed();
             }
             let known = job.progress.filter(|known| known.stage == report.stage);
             job.progress = Some(Progress {
@@ -349,6 +361,7 @@ fn evolve_job(mut job: Job, event: &JobEvent) -> Job {
                 items_done: known.and_then(|known| known.items_done).max(report.items_done),
                 items_total: known.and_then(|known| known.items_total).max(report.items_total),
             });
+            job.items.apply(report);
         }
         JobEvent::JobClaimed(claimed) => {
             job.lease = Some(Lease {

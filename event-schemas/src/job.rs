@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::ClassifiedError;
-use crate::ids::{JobId, LeaseId, VideoId, WorkerId};
+use crate::ids::{ImageId, JobId, LeaseId, ModelId, ProductId, VideoId, WorkerId};
 use crate::json_text::JsonText;
 use crate::registry::events;
 use crate::stream::{Category, StreamId};
@@ -71,6 +71,20 @@ pub enum JobSource {
         #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
         options: JsonText,
     },
+    /// Images of which vectors are made: of all cutouts, or of products, as the kind says.
+    Extraction {
+        /// The model whose vectors are made.
+        model_id: ModelId,
+        /// Only these products; all active ones if it is empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        product_ids: Vec<ProductId>,
+        /// Whether images that have a vector of the model are left out.
+        only_missing: bool,
+        /// The caller's settings for the worker.
+        #[serde(default, skip_serializing_if = "JsonText::is_empty_object")]
+        #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+        config: JsonText,
+    },
 }
 
 impl JobSource {
@@ -78,6 +92,7 @@ impl JobSource {
     pub fn options(&self) -> &JsonText {
         match self {
             Self::Video { options, .. } | Self::ServerWork { options } => options,
+            Self::Extraction { config, .. } => config,
         }
     }
 
@@ -85,6 +100,7 @@ impl JobSource {
     pub fn options_mut(&mut self) -> &mut JsonText {
         match self {
             Self::Video { options, .. } | Self::ServerWork { options } => options,
+            Self::Extraction { config, .. } => config,
         }
     }
 }
@@ -121,6 +137,10 @@ impl JobCreated {
         let source = match &self.source {
             Some(JobSource::Video { url, options, .. }) => url.len() + options.as_str().len(),
             Some(JobSource::ServerWork { options }) => options.as_str().len(),
+            Some(JobSource::Extraction { product_ids, config, .. }) => {
+                let ids = product_ids.iter().map(|id| id.as_str().len() + size_of::<ProductId>());
+                ids.sum::<usize>() + config.as_str().len()
+            }
             None => 0,
         };
         self.name.as_ref().map_or(0, String::len) + self.metadata.as_str().len() + source
@@ -153,6 +173,31 @@ pub struct JobProgressReported {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     pub checkpoint: Option<JsonText>,
+    /// Only of a job that does its items in their order. Boxed, because few reports have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<Box<ItemsReport>>,
+}
+
+/// How far a job is that does its items in their order, and which of them failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ItemsReport {
+    /// The number of failed items so far; they are not among the done ones.
+    #[serde(default)]
+    pub items_failed: u64,
+    /// The items that failed since the last report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ItemFailure>,
+}
+
+/// An item that failed, and is not tried again by its job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ItemFailure {
+    /// The cutout or the product.
+    pub item_id: String,
+    /// The image of the product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<ImageId>,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -20,7 +20,7 @@ use crate::rows::{RowModel, Rows, Table};
 use crate::sql::{Batch, Db, Ddl, SqlError, Statement, Value, ddl};
 pub use exports::ExportJob;
 use overview::{JobOverview, JobPart, JobTexts, LastReport};
-pub use queries::{AnalysisPage, JobCursor, JobFilter, JobPage, Jobs};
+pub use queries::{AnalysisPage, ExtractionPage, JobCursor, JobFilter, JobPage, Jobs};
 
 pub(crate) const UPSERT: &str = "INSERT INTO jobs \
      (job_id, tenant, kind, phase, status, created_at, search, overview, position) \
@@ -38,9 +38,9 @@ pub(crate) const WHOLE: &str = "SELECT overview, texts FROM jobs LEFT JOIN job_t
 pub(crate) const PART: &str = "SELECT last_report FROM job_parts WHERE job_id = $1 AND part = $2";
 pub(crate) const LIST: &str = "SELECT overview FROM jobs \
      WHERE tenant = $1 AND (created_at, job_id) < ($2, $3) AND created_at >= $4 \
-     AND ($5 IS NULL OR status = $5) AND ($6 IS NULL OR phase = $6) AND ($7 IS NULL OR kind = $7) \
-     AND ($8 IS NULL OR search LIKE $8 ESCAPE '\\') \
-     ORDER BY created_at DESC, job_id DESC LIMIT $9";
+     AND ($5 IS NULL OR status = $5) AND ($6 IS NULL OR phase = $6) AND ($7 IS NULL OR kind = $7 OR kind = $8 OR kind = $9) \
+     AND ($10 IS NULL OR search LIKE $10 ESCAPE '\\') \
+     ORDER BY created_at DESC, job_id DESC LIMIT $11";
 
 pub(crate) const LIST_EXPORTS: &str = "SELECT overview, texts FROM jobs LEFT JOIN job_texts \
      ON job_texts.job_id = jobs.job_id \
@@ -119,7 +119,8 @@ impl Table for Texts {
 
     fn text_bytes(texts: &JobTexts) -> usize {
         let result = texts.result.as_ref().map_or(0, |result| result.as_str().len());
-        texts.metadata.as_str().len() + texts.options.as_str().len() + result
+        let ids = texts.product_ids.iter().map(|id| id.as_str().len());
+        texts.metadata.as_str().len() + texts.options.as_str().len() + ids.sum::<usize>() + result
     }
 
     fn write(job: &JobId, texts: Option<&JobTexts>) -> Option<Statement> {

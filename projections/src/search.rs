@@ -7,6 +7,7 @@ pub mod answers;
 pub mod candidates;
 mod collected;
 pub(crate) mod encoding;
+mod extraction;
 mod graph;
 mod graph_builder;
 mod graph_file;

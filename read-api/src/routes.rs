@@ -9,6 +9,7 @@ pub mod entry_stream;
 pub mod evidence;
 pub mod experiment;
 pub mod export;
+pub mod extraction;
 pub mod game_match;
 pub mod history;
 pub mod job;
@@ -74,6 +75,7 @@ route_groups! {
         product::ProductRoutes,
         model::ModelRoutes,
         cutout::CutoutRoutes,
+        extraction::ExtractionRoutes,
         candidate::CandidateRoutes,
         export::ExportRoutes,
         search::SearchRoutes,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::load::SeededRng;
-use crate::support::server::{Analyst, Server};
+use crate::support::server::{Server, WorkerProcess};
 use crate::support::sse_client::{SseClient, SseEvent};
 use crate::support::{setting, wait_until};
 
@@ -58,7 +58,7 @@ async fn real_video_is_analysed_and_streamed_to_the_end() {
     let server = Server::start(&[]).await;
     let id = server.start_analysis(2039, json!({"highlights_max": 3})).await;
     let mut subscriber = SseClient::open(&server, &format!("{START}/{id}/stream"), None).await.unwrap();
-    let _analyst = Analyst::start(&server, "analyst-1", media(), &["--pace-ms", "5"]);
+    let _analyst = WorkerProcess::analyst(&server, "analyst-1", media(), &["--pace-ms", "5"]);
     let events = subscriber.read_to_end().await;
     assert_eq!(events.last().map(|event| event.event.as_str()), Some("stream_ended"));
     let percentages: Vec<f64> =
@@ -88,7 +88,7 @@ async fn missing_worker_service_fails_as_unsupported() {
     let server = Server::start(&[]).await;
     let absent = server.start_analysis(1, json!({})).await;
     let transcript = server.start_analysis(2039, json!({"require": ["transcript"]})).await;
-    let _analyst = Analyst::start(&server, "analyst-1", media(), &[]);
+    let _analyst = WorkerProcess::analyst(&server, "analyst-1", media(), &[]);
     for (id, word) in [(absent, "download"), (transcript, "transcript")] {
         wait_until("the analysis fails", async || server.analysis(&id).await["status"] == "failed").await;
         let failed = server.analysis(&id).await;
@@ -264,7 +264,7 @@ async fn every_error_class_is_recognised_and_retried_or_not() {
     for (number, (fault, _)) in FAULTS.iter().enumerate() {
         ids.push(server.start_analysis(number, json!({"fault": fault, "fault_attempts": 1})).await);
     }
-    let _analyst = Analyst::start(&server, "analyst-1", clips.path(), &["--faults"]);
+    let _analyst = WorkerProcess::analyst(&server, "analyst-1", clips.path(), &["--faults"]);
     for (id, (fault, state)) in ids.iter().zip(FAULTS) {
         let failed = async || server.analysis(id).await["attempts"][0]["ended_at"].is_string();
         wait_until("the first attempt ends", failed).await;
@@ -308,7 +308,7 @@ async fn job_losing_two_workers_is_quarantined_until_retried() {
     let server = Server::start(&["--lease-term=6s"]).await;
     let id = server.start_analysis(2039, json!({"fault": "worker_lost", "fault_attempts": 1})).await;
     for worker in ["analyst-1", "analyst-2"] {
-        let mut analyst = Analyst::start(&server, worker, media(), &["--faults"]);
+        let mut analyst = WorkerProcess::analyst(&server, worker, media(), &["--faults"]);
         assert_eq!(analyst.wait_for_exit(), Some(137));
     }
     wait_until("the job is quarantined", async || server.analysis(&id).await["status"] == "failed").await;
@@ -319,7 +319,7 @@ async fn job_losing_two_workers_is_quarantined_until_retried() {
     );
     assert_eq!(shown["attempts"][0]["worker_ids"], json!(["analyst-1", "analyst-2"]));
     server.post(&format!("/jobs/{id}/retry"), &json!({})).await.expect(200);
-    let _analyst = Analyst::start(&server, "analyst-3", media(), &["--faults"]);
+    let _analyst = WorkerProcess::analyst(&server, "analyst-3", media(), &["--faults"]);
     wait_until("the retried job completes", async || server.analysis(&id).await["status"] == "completed")
         .await;
 }

@@ -69,8 +69,10 @@ const CRATES: &[CrateRules] = &[
     // The examples use only the server's HTTP API.
     CrateRules { folder: "examples/analyst", internal: &[], external: None },
     CrateRules { folder: "examples/arena", internal: &[], external: None },
+    CrateRules { folder: "examples/embedder", internal: &["matchbook-worker"], external: None },
     CrateRules { folder: "examples/matcher", internal: &[], external: None },
     CrateRules { folder: "examples/shop", internal: &[], external: None },
+    CrateRules { folder: "examples/worker", internal: &[], external: None },
 ];
 
 /// The systems of the write side, and the paths that their files must not import: a system knows the engine and itself.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::TIMEOUT;
 use crate::support::job::{assert_summary_matches_events, events, set_phase, summary};
-use crate::support::server::{Matcher, Server};
+use crate::support::server::{Server, WorkerProcess};
 
 /// A folder with a few of the example's products and frames: enough work to be interrupted.
 fn media(folder: &Path) -> PathBuf {
@@ -51,14 +51,16 @@ async fn job_completes_after_kills_of_server_and_workers() {
     let id = made["job_id"].as_str().unwrap().to_owned();
 
     let slow = ["--pace-ms=20"];
-    let (first, _second) =
-        (Matcher::start(&server, "a", &media, &slow), Matcher::start(&server, "b", &media, &slow));
+    let (first, _second) = (
+        WorkerProcess::matcher(&server, "a", &media, &slow),
+        WorkerProcess::matcher(&server, "b", &media, &slow),
+    );
     until_processed(&server, &id, 5).await;
     server.kill();
     server.restart().await;
     until_processed(&server, &id, 15).await;
     first.kill();
-    let _third = Matcher::start(&server, "c", &media, &slow);
+    let _third = WorkerProcess::matcher(&server, "c", &media, &slow);
     until_processed(&server, &id, 25).await;
     server.kill();
     server.restart().await;

@@ -17,6 +17,7 @@ mod cutouts;
 mod erasure;
 mod experiments;
 mod exports;
+mod extractions;
 mod faults;
 mod foreign_events;
 mod identity_provider;

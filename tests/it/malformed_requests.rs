@@ -58,6 +58,7 @@ fn bodies(job: &str) -> Vec<(Method, String, &'static str)> {
         (Method::POST, "/api/v1/cutouts/1/embeddings".to_owned(), object),
         (Method::POST, "/api/v1/cutouts/embeddings/batch".to_owned(), batch),
         (Method::POST, "/api/v1/embeddings/models".to_owned(), object),
+        (Method::POST, "/api/v1/embeddings/extract".to_owned(), object),
         (Method::POST, "/api/v1/matching/products/1/matches".to_owned(), object),
         (Method::POST, "/api/v1/search".to_owned(), object),
         (Method::POST, "/api/v1/search/batch".to_owned(), object),

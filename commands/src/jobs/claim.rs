@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use domain::job::extraction::ItemsProgress;
 use domain::{image_matching, job, worker};
 use event_schemas::envelope::{Cause, Idempotency};
 use event_schemas::ids::{CommandId, JobId, LeaseId, Position, ProductId, RequestId, VideoId, WorkerId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
 use event_schemas::job::JobCreated;
+use event_schemas::json_text::JsonText;
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
@@ -76,8 +78,18 @@ impl ClaimedItem {
 /// The work to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Payload {
-    Job(Box<JobCreated>),
+    Job(Box<JobPayload>),
     MatchRequest(Box<MatchRequestPayload>),
+}
+
+/// A job as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct JobPayload {
+    pub(crate) created: JobCreated,
+    /// What earlier workers reported of its items.
+    pub(crate) items: ItemsProgress,
+    /// Where they continue.
+    pub(crate) checkpoint: Option<JsonText>,
 }
 
 /// A match request with everything that is needed to work on it.
@@ -337,7 +349,9 @@ impl Claim<'_> {
             Work::Job(id) => {
                 let payload = |folded: &CachedStream<job::JobDecider>| {
                     let details = folded.state.details()?;
-                    Some((Payload::Job(Box::new(details.created.clone())), details.attempt))
+                    let (created, items) = (details.created.clone(), details.items.clone());
+                    let checkpoint = details.checkpoint.clone();
+                    Some((Payload::Job(Box::new(JobPayload { created, items, checkpoint })), details.attempt))
                 };
                 let stream = StreamId::job(*id);
                 match as_of {

@@ -57,11 +57,7 @@ impl Jobs {
             }
             None => None,
         };
-        let generated = || match cause.idempotency {
-            Some(idempotency) => JobId(Uuid::new_v5(&idempotency.key, b"job")),
-            None => JobId(self.engine.ids.next()),
-        };
-        let job_id = id.unwrap_or_else(generated);
+        let job_id = id.unwrap_or_else(|| self.new_job_id(cause));
         match self.execute_job(job_id, cause, Action::Create(created(job_id))).await {
             Ok(executed) => {
                 let created = Step { name: "creation", position: executed.position };
@@ -71,6 +67,14 @@ impl Jobs {
                 Err(Problem::conflict(domain::job::Refusal::Exists.to_string()))
             }
             Err(error) => Err(from_execute_error(error)),
+        }
+    }
+
+    /// The id of a job that the command creates; the same for a repeated command.
+    pub(crate) fn new_job_id(&self, cause: &Cause) -> JobId {
+        match cause.idempotency {
+            Some(idempotency) => JobId(Uuid::new_v5(&idempotency.key, b"job")),
+            None => JobId(self.engine.ids.next()),
         }
     }
 

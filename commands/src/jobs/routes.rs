@@ -2,6 +2,7 @@
 //! counts, with its position.
 
 mod analysis;
+mod extraction;
 mod image_matches;
 mod job;
 mod matching;
@@ -16,6 +17,7 @@ use super::Jobs;
 use crate::trained_models::TrainedModels;
 
 pub use analysis::AnalysisCommands;
+pub use extraction::ExtractionCommands;
 pub use image_matches::MatchesCommands;
 pub use job::{ChangedPhase, CreatedJob, JobCommands};
 pub use matching::MatchingCommands;
@@ -23,8 +25,15 @@ pub use work::WorkCommands;
 pub use worker::WorkerCommands;
 
 /// All write routes of jobs.
-pub type Routes =
-    (JobCommands, AnalysisCommands, MatchingCommands, MatchesCommands, WorkCommands, WorkerCommands);
+pub type Routes = (
+    JobCommands,
+    AnalysisCommands,
+    ExtractionCommands,
+    MatchingCommands,
+    MatchesCommands,
+    WorkCommands,
+    WorkerCommands,
+);
 
 /// The paths with limits of their own, because they accept batches or wait.
 pub(crate) const LIMITS: [(&str, RouteLimits); 6] = [
@@ -40,6 +49,7 @@ pub(crate) fn routes(jobs: &Arc<Jobs>, trained: &TrainedModels) -> Routes {
     (
         JobCommands(jobs.clone()),
         AnalysisCommands(jobs.clone()),
+        ExtractionCommands(jobs.clone()),
         MatchingCommands(jobs.clone()),
         MatchesCommands(jobs.clone()),
         WorkCommands(jobs.clone(), trained.clone()),

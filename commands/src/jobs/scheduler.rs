@@ -228,12 +228,17 @@ impl WorkBoard {
 
     /// The number of the tenant's analyses in progress.
     pub fn analyses_in_progress(&self, tenant: &Tenant) -> usize {
-        self.locked().analyses.in_progress(tenant)
+        self.locked().limited_jobs.analyses.in_progress(tenant)
+    }
+
+    /// The number of the tenant's extractions in progress.
+    pub fn extractions_in_progress(&self, tenant: &Tenant) -> usize {
+        self.locked().limited_jobs.extractions.in_progress(tenant)
     }
 
     /// The number of the tenant's exports in progress.
     pub fn exports_in_progress(&self, tenant: &Tenant) -> usize {
-        self.locked().exports.in_progress(tenant)
+        self.locked().limited_jobs.exports.in_progress(tenant)
     }
 
     /// The current priors for the duration of the phases of the tenant's jobs of a kind.

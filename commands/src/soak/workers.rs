@@ -223,6 +223,7 @@ async fn work(world: &World, name: &WorkerId, item: &ClaimedItem, rng: &mut Rng)
                 items_done: None,
                 items_total: None,
                 checkpoint: None,
+                items: None,
             };
             let action = Action::ReportProgress { report, eta_priors: Vec::new() };
             if report_under(world, name, item, action, rng).await != CommandOutcome::Done {

@@ -169,6 +169,19 @@ async fn on_analyses(app: &TestApp, table: &mut Table) {
     table.bare("local", "retry_job", ("POST", format!("/jobs/{failed}/retry")));
 }
 
+/// Commands on extractions.
+async fn on_extractions(app: &TestApp, table: &mut Table) {
+    const EXTRACT: &str = "/api/v1/embeddings/extract";
+    let of = |kind: &str| json!({"job_type": kind});
+    let start = ("POST", EXTRACT.to_owned());
+    table.twice("start_extraction", start, &of("extract_cutouts"), &of("extract_products"));
+    let job = id(&app.post(EXTRACT, &of("extract_cutouts")).await.ok());
+    for _ in 0..2 {
+        let cancel = ("POST", format!("/api/v1/embeddings/jobs/{job}/cancel"));
+        table.bare("local", "cancel_extraction", cancel);
+    }
+}
+
 /// Commands of matchmaking.
 async fn on_matchmaking(app: &TestApp, table: &mut Table) {
     let pool = |window: u32| json!({"window": window});
@@ -367,6 +380,7 @@ async fn every_keyed_route_remembers_its_answer() {
     on_work(&app, &mut table).await;
     on_matching(&app, &mut table).await;
     on_analyses(&app, &mut table).await;
+    on_extractions(&app, &mut table).await;
     on_matchmaking(&app, &mut table).await;
     on_catalogue(&mut table);
     on_subjects(&app, &mut table).await;

@@ -20,6 +20,8 @@ mod exports;
 #[cfg(test)]
 mod external_services;
 #[cfg(test)]
+mod extractions;
+#[cfg(test)]
 mod failing_log;
 #[cfg(test)]
 mod faults;

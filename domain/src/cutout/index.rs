@@ -104,6 +104,11 @@ impl CutoutIndex {
         self.cutouts.is_empty()
     }
 
+    /// The cutout with a number: each has one below [`Self::len`], in the order in which they came.
+    pub fn id(&self, number: u32) -> Option<CutoutId> {
+        self.cutouts.get(number as usize).map(|cutout| cutout.id)
+    }
+
     /// Applies the next event of a cutout.
     pub fn apply(&mut self, event: &CutoutEvent) {
         let known = self.numbers.get(&event.cutout_id()).copied();

@@ -135,7 +135,9 @@ pub fn view(
         Some(JobSource::Video { video_id, url, options }) => {
             (Some(video_id.clone()), Some(url.clone()), options.clone())
         }
-        Some(JobSource::ServerWork { .. }) | None => (None, None, JsonText::default()),
+        Some(JobSource::ServerWork { .. } | JobSource::Extraction { .. }) | None => {
+            (None, None, JsonText::default())
+        }
     };
     let eta = eta(history, latest, now, stalled_after);
     let current = AnalysisStatus {

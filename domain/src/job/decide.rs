@@ -12,7 +12,7 @@ use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkerEnd;
 
 use super::retry::{self, RetryDecision};
-use super::{Action, CHECKPOINT_BYTES_MAX, Job, Refusal, failure, pipeline};
+use super::{Action, CHECKPOINT_BYTES_MAX, Job, Refusal, extraction, failure, pipeline};
 
 /// The events that carry out `action` at `at` on an existing job.
 pub(super) fn decide(action: &Action, job: &Job, at: Timestamp) -> Result<Vec<JobEvent>, Refusal> {
@@ -98,15 +98,18 @@ fn report_progress(
     if !(0.0..=1.0).contains(&report.fraction) {
         return Err(Refusal::Fraction);
     }
-    if let (Some(done), Some(total)) = (report.items_done, report.items_total)
-        && done > total
-    {
+    let failed = report.items.as_ref().map_or(0, |items| items.items_failed);
+    let done = report.items_done.unwrap_or_default().saturating_add(failed);
+    if let Some(total) = report.items_total.filter(|total| done > *total) {
         return Err(Refusal::TooManyItems { done, total });
     }
     if let Some(checkpoint) = &report.checkpoint
         && checkpoint.as_str().len() > CHECKPOINT_BYTES_MAX
     {
         return Err(Refusal::CheckpointTooLong(checkpoint.as_str().len()));
+    }
+    if report.items.as_ref().is_some_and(|items| extraction::is_large(items)) {
+        return Err(Refusal::LargeItems);
     }
     let present = pipeline::rank(job.kind(), job.phase).unwrap_or(0);
     // A late report of an earlier stage, or of less progress than known, changes nothing.
@@ -123,6 +126,7 @@ fn is_newer(job: &Job, report: &JobProgressReported) -> bool {
     let known = job.progress.as_ref().filter(|known| known.stage == report.stage);
     let has_moved = report.checkpoint.is_some() && report.checkpoint != job.checkpoint;
     has_moved
+        || job.items.is_older_than(report)
         || known.is_none_or(|known| {
             report.fraction > known.fraction
                 || report.items_done > known.items_done

@@ -14,6 +14,7 @@ use event_schemas::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::extraction::ItemsProgress;
 use super::pipeline;
 
 /// The history of a job. Its times are those of the events themselves (`occurred_at`).
@@ -37,6 +38,9 @@ pub struct History {
     pub failure: Option<Failure>,
     /// The progress of the current phase.
     pub progress: Option<Progress>,
+    /// The progress over the items of the job, which a retry keeps.
+    #[serde(default)]
+    pub items: ItemsProgress,
     pub result: Option<JsonText>,
     /// The phase durations known at the latest phase change.
     pub eta_priors: Vec<PhasePrior>,
@@ -175,6 +179,7 @@ impl History {
         self.created.text_bytes()
             + self.result.as_ref().map_or(0, |result| result.as_str().len())
             + errors.map(|error| error.message.len()).sum::<usize>()
+            + self.items.text_bytes()
     }
 
     /// Records that a worker claimed a part of the job.
@@ -201,6 +206,7 @@ impl History {
             matching_until: None,
             failure: None,
             progress: None,
+            items: ItemsProgress::default(),
             result: None,
             eta_priors: Vec::new(),
             retry: None,
@@ -256,6 +262,7 @@ impl History {
                     items_total: known.and_then(|known| known.items_total).max(report.items_total),
                     at: known.map_or(at, |known| known.at.max(at)),
                 });
+                self.items.apply(report);
             }
             JobEvent::JobClaimed(claimed) => {
                 if let Some(attempt) = self.attempts.last_mut() {

@@ -150,6 +150,11 @@ impl RetryCounts {
         self.crashes += u32::from(end.is_some_and(crashes));
     }
 
+    /// The job got further than before: it is not what crashed its last worker.
+    pub(crate) fn progressed(&mut self) {
+        self.crashes = 0;
+    }
+
     /// A retry was scheduled.
     pub(crate) fn scheduled(&mut self, reason: Option<RetryReason>) {
         if reason != Some(RetryReason::Backoff) {

@@ -51,6 +51,7 @@ fn report(n: u128, stage: Phase, fraction: f64) -> JobProgressReported {
         items_done: None,
         items_total: None,
         checkpoint: None,
+        items: None,
     }
 }
 
@@ -400,4 +401,27 @@ fn refusals_are_lower_case_and_name_the_next_step() {
         "the job has ended as failed and accepts no more changes; retry it first"
     );
     assert_eq!(created(VideoAnalysis).job_id, JOB);
+}
+
+#[test]
+fn extraction_that_got_further_is_not_a_crash_loop() {
+    let items = |checkpoint: &str| JobProgressReported {
+        checkpoint: Some(json!(checkpoint).into()),
+        ..report(2, Processing, 0.5)
+    };
+    let lost = |n| {
+        JobEvent::from(JobLeaseExpired { lease_id: lease(n), worker_id: id("w"), end: Some(WorkerEnd::Lost) })
+    };
+    let expire = Action::ExpireLease { lease_id: lease(2), end: WorkerEnd::Lost };
+    let start = [job(JobKind::ExtractCutouts), claimed(1), lost(1), claimed(2)];
+    let command = Command { at: at(0.0), action: expire };
+    let ends = |given: &[JobEvent]| decided::<JobDecider>(given, &command).unwrap().len();
+    assert_eq!(ends(&start), 3, "the lease ends, the job fails and is quarantined");
+    let progressed = [&start[..], &[items("a").into()]].concat();
+    assert_eq!(ends(&progressed), 1, "the lease ends");
+    // The same place twice.
+    let again = [&progressed[..], &[lost(2), claimed(3), items("a").into()]].concat();
+    let command =
+        Command { at: at(0.0), action: Action::ExpireLease { lease_id: lease(3), end: WorkerEnd::Lost } };
+    assert_eq!(decided::<JobDecider>(&again, &command).unwrap().len(), 3);
 }

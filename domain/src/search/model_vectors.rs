@@ -206,6 +206,11 @@ impl ModelVectors {
         self.products.contains(product)
     }
 
+    /// Whether this image of the product has a vector.
+    pub fn contains_image(&self, product: u32, image: &ImageId) -> bool {
+        self.slots(product).any(|slot| self.image(slot) == Some(image) && self.vector(slot).is_some())
+    }
+
     /// The number of these products that have a vector.
     pub fn count(&self, products: &NumberSet) -> usize {
         self.products.count_common(products)

@@ -8,9 +8,9 @@ use domain::image_matching::summary::JobFold;
 use domain::job::history::{History, LastActivity};
 use domain::job::view::{self, JobView};
 use event_schemas::envelope::{Actor, Envelope};
-use event_schemas::ids::{RequestId, VideoId};
+use event_schemas::ids::{ProductId, RequestId, VideoId};
 use event_schemas::image_match::{Frames, ImageMatchEvent, Totals};
-use event_schemas::job::JobEvent;
+use event_schemas::job::{JobEvent, JobSource};
 use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub(crate) struct JobOverview {
 pub(crate) struct JobTexts {
     pub(super) metadata: JsonText,
     pub(super) options: JsonText,
+    #[serde(default)]
+    pub(super) product_ids: Vec<ProductId>,
     pub(super) result: Option<JsonText>,
 }
 
@@ -98,11 +100,16 @@ impl JobOverview {
     /// Moves the texts out of the overview.
     pub(super) fn split(&mut self) -> JobTexts {
         let history = &mut self.history;
+        let product_ids = match &mut history.created.source {
+            Some(JobSource::Extraction { product_ids, .. }) => take(product_ids),
+            _ => Vec::new(),
+        };
         let options = match &mut history.created.source {
             Some(source) => take(source.options_mut()),
             None => JsonText::default(),
         };
-        JobTexts { metadata: take(&mut history.created.metadata), options, result: history.result.take() }
+        let (metadata, result) = (take(&mut history.created.metadata), history.result.take());
+        JobTexts { metadata, options, product_ids, result }
     }
 
     /// Moves the texts back.
@@ -110,6 +117,9 @@ impl JobOverview {
         let history = &mut self.history;
         if let Some(source) = &mut history.created.source {
             *source.options_mut() = texts.options;
+        }
+        if let Some(JobSource::Extraction { product_ids, .. }) = &mut history.created.source {
+            *product_ids = texts.product_ids;
         }
         history.created.metadata = texts.metadata;
         history.result = texts.result;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::job::analysis::{self, AnalysisView};
+use domain::job::extraction::{self, ExtractionView};
 use domain::job::history::Status;
 use domain::job::view::JobView;
 use event_log::clock::Clock;
@@ -26,7 +27,8 @@ use crate::sql::Statement;
 pub struct JobFilter {
     pub status: Option<Status>,
     pub phase: Option<Phase>,
-    pub kind: Option<JobKind>,
+    /// Up to three kinds; any if there are none.
+    pub kinds: Vec<JobKind>,
     /// The earliest creation time, inclusive.
     pub since: Option<Timestamp>,
     /// A part of the name or the id, case-insensitive.
@@ -52,6 +54,9 @@ pub struct JobPage<T = JobView> {
 
 /// A page of a tenant's analyses, newest first.
 pub type AnalysisPage = JobPage<AnalysisView>;
+
+/// A page of a tenant's extractions, newest first.
+pub type ExtractionPage = JobPage<ExtractionView>;
 
 /// The queries of `jobs`.
 #[derive(Clone, Debug)]
@@ -94,12 +99,45 @@ impl Jobs {
         stalled_after: Duration,
     ) -> Result<AnalysisPage, QueryError> {
         let now = self.clock.now();
-        let filter = JobFilter { status, kind: Some(JobKind::VideoAnalysis), ..JobFilter::default() };
+        let filter = JobFilter { status, kinds: vec![JobKind::VideoAnalysis], ..JobFilter::default() };
         let view = |overview: JobOverview| {
             let view = analysis::view(&overview.history, &overview.latest, now, stalled_after);
             Some(AnalysisView { options: None, result: None, ..view })
         };
         self.page(tenant, &filter, after, limit, view).await
+    }
+
+    /// Lists at most `limit` of the tenant's extractions after the cursor, newest first, in their current state; with a status or a
+    /// kind, only those that have it.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn extractions(
+        &self,
+        tenant: &Tenant,
+        status: Option<Status>,
+        kind: Option<JobKind>,
+        after: Option<JobCursor>,
+        limit: u32,
+    ) -> Result<ExtractionPage, QueryError> {
+        let kinds = kind.map_or_else(|| extraction::KINDS.to_vec(), |kind| vec![kind]);
+        let filter = JobFilter { status, kinds, ..JobFilter::default() };
+        let view = |overview: JobOverview| extraction::view(&overview.history, &overview.latest);
+        let view = |overview| view(overview).map(ExtractionView::in_list);
+        self.page(tenant, &filter, after, limit, view).await
+    }
+
+    /// The extraction in its current state, if it exists and belongs to the tenant.
+    ///
+    /// # Errors
+    /// [`QueryError`] while the read model cannot be read.
+    pub async fn extraction(
+        &self,
+        tenant: &Tenant,
+        job: JobId,
+    ) -> Result<Option<ExtractionView>, QueryError> {
+        let own = self.overview(tenant, job).await?;
+        Ok(own.and_then(|(overview, _)| extraction::view(&overview.history, &overview.latest)))
     }
 
     async fn page<T>(
@@ -121,7 +159,9 @@ impl Jobs {
             .bind(filter.since.map_or(i64::MIN, Timestamp::micros))
             .bind(filter.status.as_ref().map(variant_name))
             .bind(filter.phase.as_ref().map(variant_name))
-            .bind(filter.kind.as_ref().map(variant_name))
+            .bind(filter.kinds.first().map(variant_name))
+            .bind(filter.kinds.get(1).map(variant_name))
+            .bind(filter.kinds.get(2).map(variant_name))
             .bind(filter.search.as_deref().map(like));
         let parse = |row| {
             let overview: JobOverview = json(Name::Jobs, row)?;

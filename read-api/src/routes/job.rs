@@ -64,7 +64,7 @@ impl JobRoutes {
         let filter = JobFilter {
             status: status.0.map(|status| status.0),
             phase: phase.0.map(|phase| phase.0),
-            kind: kind.0.map(|kind| kind.0),
+            kinds: kind.0.map(|kind| kind.0).into_iter().collect(),
             since: since.0.map(|ApiTimestamp(since)| since),
             search: q.0.filter(|q| !q.is_empty()),
         };

@@ -46,6 +46,7 @@ fn progress_reported(analysis_stage: Phase, fraction: f64) -> JobEvent {
         items_done,
         items_total,
         checkpoint: None,
+        items: None,
     }
     .into()
 }

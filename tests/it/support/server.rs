@@ -319,75 +319,69 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.success());
 }
 
-/// The example worker for matching, which `./test` builds before it runs the tests.
-pub(crate) fn matcher() -> PathBuf {
-    example("matchbook-matcher")
-}
-
+/// An example program, which `./test` builds before it runs the tests.
 pub(super) fn example(name: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_matchbook")).with_file_name(name);
     assert!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
     program
 }
 
-/// A running worker for analyses. It is killed when dropped.
-pub(crate) struct Analyst(Child);
+/// A running example worker. It is killed when dropped.
+pub(crate) struct WorkerProcess(Child);
 
-impl Analyst {
-    pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(example("matchbook-analyst"))
-            .args(["--url", &server.url, "--worker-id", id, "--media"])
-            .arg(media)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
+impl WorkerProcess {
+    /// A worker for analyses.
+    pub(crate) fn analyst(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
+        let mut command = Self::command(server, "matchbook-analyst", id);
+        command.arg("--media").arg(media).args(arguments);
+        Self::start(&mut command)
     }
 
-    /// Waits until it ends, and returns its exit code.
-    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
-        self.0.wait().unwrap().code()
+    /// A worker for matching.
+    pub(crate) fn matcher(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
+        let mut command = Self::command(server, "matchbook-matcher", id);
+        command.arg("--media").arg(media);
+        command.arg("--evidence").arg(server.folder.path().join("evidence")).args(arguments);
+        Self::start(&mut command)
     }
-}
 
-impl Drop for Analyst {
-    fn drop(&mut self) {
-        // The process may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    /// A worker for vectors of images, which are on this machine.
+    pub(crate) fn embedder(server: &Server, id: &str, arguments: &[&str]) -> Self {
+        let mut command = Self::command(server, "matchbook-embedder", id);
+        command.arg("--allow-private-addresses").args(arguments);
+        Self::start(&mut command)
     }
-}
 
-/// A running worker for matching. It is killed when dropped.
-pub(crate) struct Matcher(Child);
+    fn command(server: &Server, program: &str, id: &str) -> Command {
+        let mut command = Command::new(example(program));
+        command.args(["--url", &server.url, "--worker-id", id]);
+        command
+    }
 
-impl Matcher {
-    pub(crate) fn start(server: &Server, id: &str, media: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(matcher())
-            .args(["--url", &server.url, "--worker-id", id, "--media"])
-            .arg(media)
-            .arg("--evidence")
-            .arg(server.folder.path().join("evidence"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
+    fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
     }
 
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+
+    /// Waits until it ends, and returns its exit code.
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+
+    /// Sends SIGTERM and returns the exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        terminate(&mut self.0)
+    }
 }
 
-impl Drop for Matcher {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

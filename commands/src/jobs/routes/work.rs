@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use domain::job::failure::classify;
 use domain::{image_matching, job};
-use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
+use event_schemas::ids::{ImageId, JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::Totals;
-use event_schemas::job::{JobProgressReported, Phase};
+use event_schemas::job::{ItemFailure, ItemsReport, JobProgressReported, Phase};
 use event_schemas::stream::StreamId;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
@@ -96,11 +96,65 @@ struct ReportProgress {
     items_done: Option<u64>,
     #[oai(validator(maximum(value = "9007199254740991")))]
     items_total: Option<u64>,
+    /// Of an extraction: the number of items that failed so far, which are not among the done ones.
+    #[oai(validator(maximum(value = "9007199254740991")))]
+    items_failed: Option<u64>,
+    /// Of an extraction: the items that failed since the last report.
+    #[oai(validator(max_items = 50))]
+    failures: Option<Vec<FailedItem>>,
+    /// Of an extraction: the `checkpoint` of the last item that was done or failed. A worker that claims the job after a crash gets
+    /// it, and continues there.
+    #[oai(validator(min_length = 1, max_length = 200))]
+    checkpoint: Option<String>,
+}
+
+/// An item that failed.
+#[derive(Debug, Object)]
+#[oai(example)]
+struct FailedItem {
+    /// The cutout or the product.
+    #[oai(validator(min_length = 1, max_length = 128))]
+    item_id: String,
+    /// The image of the product.
+    image_id: Option<TextId<ImageId>>,
+    #[oai(validator(min_length = 1, max_length = 500))]
+    reason: String,
+}
+
+impl Example for FailedItem {
+    fn example() -> Self {
+        Self { item_id: "17".to_owned(), image_id: None, reason: "the image is truncated".to_owned() }
+    }
 }
 
 impl Example for ReportProgress {
     fn example() -> Self {
-        Self { stage: Api(Phase::Processing), fraction: 0.5, items_done: Some(5), items_total: Some(10) }
+        Self {
+            stage: Api(Phase::Processing),
+            fraction: 0.5,
+            items_done: Some(5),
+            items_total: Some(10),
+            items_failed: None,
+            failures: None,
+            checkpoint: None,
+        }
+    }
+}
+
+impl ReportProgress {
+    /// What it reports of the items of an extraction, if anything.
+    fn items(&mut self) -> Option<Box<ItemsReport>> {
+        let failures = self.failures.take();
+        if self.items_failed.is_none() && failures.is_none() {
+            return None;
+        }
+        let failure = |failed: FailedItem| {
+            let image_id = failed.image_id.map(|id| id.0);
+            ItemFailure { item_id: failed.item_id, image_id, reason: failed.reason }
+        };
+        let failures = failures.unwrap_or_default().into_iter().map(failure).collect();
+        let items_failed = self.items_failed.unwrap_or_default();
+        Some(Box::new(ItemsReport { items_failed, failures }))
     }
 }
 
@@ -207,7 +261,7 @@ impl WorkCommands {
         &self,
         #[oai(name = "Idempotency-Key")] request: WriteRequest<Workers>,
         lease_id: Path<String>,
-        body: Json<ReportProgress>,
+        mut body: Json<ReportProgress>,
     ) -> Result<Json<Api<ReportAccepted>>, Problem> {
         let id = web::path::lease_id(&lease_id)?;
         let lease = self.lease(&request.caller.tenant, id).await?;
@@ -225,7 +279,8 @@ impl WorkCommands {
             fraction: body.0.fraction,
             items_done: body.0.items_done,
             items_total: body.0.items_total,
-            checkpoint: None,
+            checkpoint: body.0.checkpoint.take().map(|text| Value::String(text).into()),
+            items: body.0.items(),
         };
         let kind = self.0.job_kind(&request.caller.tenant, job).await?;
         let eta_priors = self.0.board.eta_priors(&request.caller.tenant, kind);

@@ -1,33 +1,51 @@
-//! The jobs of a kind that each tenant has in progress, for the limit per tenant.
+//! The jobs of some kinds that each tenant has in progress, for the limits per tenant.
 
 use std::collections::{HashMap, HashSet};
 
+use domain::job::extraction;
 use event_schemas::envelope::Envelope;
 use event_schemas::ids::{JobId, Tenant};
 use event_schemas::job::{JobEvent, JobKind, Phase};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Serialize, Deserialize)]
+/// The jobs in progress with a limit per tenant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct LimitedJobs {
+    pub(super) analyses: JobsInProgress,
+    pub(super) extractions: JobsInProgress,
+    pub(super) exports: JobsInProgress,
+}
+
+impl LimitedJobs {
+    pub(super) fn apply(&mut self, job: JobId, event: &JobEvent, envelope: &Envelope) {
+        self.analyses.apply(job, event, envelope, |kind| kind == JobKind::VideoAnalysis);
+        self.extractions.apply(job, event, envelope, |kind| extraction::KINDS.contains(&kind));
+        self.exports.apply(job, event, envelope, |kind| kind == JobKind::EmbeddingExport);
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct JobsInProgress {
-    kind: JobKind,
     /// The jobs that are in progress, or have failed and may be resumed.
     known: HashSet<JobId>,
     in_progress: HashMap<Tenant, HashSet<JobId>>,
 }
 
 impl JobsInProgress {
-    pub(super) fn of(kind: JobKind) -> Self {
-        Self { kind, known: HashSet::new(), in_progress: HashMap::new() }
-    }
-
     pub(super) fn in_progress(&self, tenant: &Tenant) -> usize {
         self.in_progress.get(tenant).map_or(0, HashSet::len)
     }
 
-    pub(super) fn apply(&mut self, job: JobId, event: &JobEvent, envelope: &Envelope) {
+    fn apply(
+        &mut self,
+        job: JobId,
+        event: &JobEvent,
+        envelope: &Envelope,
+        is_limited: impl Fn(JobKind) -> bool,
+    ) {
         let tenant = &envelope.metadata.tenant;
         match event {
-            JobEvent::JobCreated(created) if created.kind == self.kind => {
+            JobEvent::JobCreated(created) if is_limited(created.kind) => {
                 self.known.insert(job);
                 self.in_progress.entry(tenant.clone()).or_default().insert(job);
             }

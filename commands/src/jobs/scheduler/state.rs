@@ -9,13 +9,13 @@ use domain::job::pipeline;
 use event_schemas::envelope::{Envelope, Event};
 use event_schemas::ids::{JobId, LeaseId, Position, RequestId, Tenant, WorkerId};
 use event_schemas::image_match::ImageMatchEvent;
-use event_schemas::job::{JobEvent, JobKind, Phase};
+use event_schemas::job::{JobEvent, Phase};
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use serde::{Deserialize, Serialize};
 
 use super::admission::AdmissionControl;
-use super::concurrency_limit::JobsInProgress;
+use super::concurrency_limit::LimitedJobs;
 use super::creation_keys::CreationKeys;
 use super::leases::{Lease, LeaseEnd, Leases};
 use super::priors::Priors;
@@ -57,8 +57,7 @@ pub(super) struct State {
     pub(super) workers: Workers,
     pub(super) creation_keys: CreationKeys,
     pub(super) priors: Priors,
-    pub(super) analyses: JobsInProgress,
-    pub(super) exports: JobsInProgress,
+    pub(super) limited_jobs: LimitedJobs,
     pub(super) admission: AdmissionControl,
 }
 
@@ -118,8 +117,7 @@ impl State {
             workers: Workers::new(term),
             creation_keys: CreationKeys::default(),
             priors: Priors::default(),
-            analyses: JobsInProgress::of(JobKind::VideoAnalysis),
-            exports: JobsInProgress::of(JobKind::EmbeddingExport),
+            limited_jobs: LimitedJobs::default(),
             admission: AdmissionControl::default(),
         }
     }
@@ -141,8 +139,7 @@ impl State {
         match (&envelope.event, envelope.stream.job_id()) {
             (Event::Job(event), Some(job)) => {
                 self.priors.apply_job(job, event, envelope);
-                self.analyses.apply(job, event, envelope);
-                self.exports.apply(job, event, envelope);
+                self.limited_jobs.apply(job, event, envelope);
                 self.admission.apply(&envelope.metadata.tenant, job, event, envelope.recorded_at);
                 self.apply_job(job, event, envelope, now);
             }

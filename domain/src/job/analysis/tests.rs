@@ -53,6 +53,7 @@ impl Analysis {
                 items_done,
                 items_total,
                 checkpoint: None,
+                items: None,
             },
         )
     }
@@ -124,7 +125,7 @@ proptest! {
         for (stage, fraction) in reports {
             let stage = pipeline::stages(JobKind::VideoAnalysis)[stage].phase;
             let report =
-                JobProgressReported { lease_id: lease(1), stage, fraction, items_done: None, items_total: None, checkpoint: None };
+                JobProgressReported { lease_id: lease(1), stage, fraction, items_done: None, items_total: None, checkpoint: None, items: None };
             let action = crate::job::Action::ReportProgress { report, eta_priors: Vec::new() };
             for event in act(&mut state, action) {
                 analysis = analysis.at(1.0, event);

@@ -33,6 +33,7 @@ fn progress(stage: Phase, fraction: f64) -> JobEvent {
         items_done: Some(1),
         items_total: None,
         checkpoint: None,
+        items: None,
     }
     .into()
 }

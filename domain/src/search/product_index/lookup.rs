@@ -19,6 +19,11 @@ impl ProductIndex {
         self.numbers.get(id).copied()
     }
 
+    /// The number of products, with the inactive ones: each has a number below it, in the order in which they came.
+    pub fn known(&self) -> usize {
+        self.products.len()
+    }
+
     pub fn id(&self, number: u32) -> &ProductId {
         &self.products[number as usize].id
     }

@@ -1,5 +1,6 @@
 //! Work items in the response of a claim.
 
+use domain::job::extraction;
 use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
 use event_schemas::job::JobSource;
@@ -9,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::jobs::claim::{ClaimedItem, MatchRequestPayload, Payload};
+use crate::jobs::claim::{ClaimedItem, JobPayload, MatchRequestPayload, Payload};
 
 /// A work item: the request of a match request, the job of any other kind.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -52,6 +53,20 @@ pub(super) struct WorkItem {
     /// The source of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<JobSource>,
+    /// Of an extraction, what earlier workers have reported: continue there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<WorkProgress>,
+}
+
+/// The progress of an extraction over its items.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WorkProgress {
+    items_done: u64,
+    items_failed: u64,
+    /// Null before the first report.
+    items_total: Option<u64>,
+    /// The last one that was reported; null before the first.
+    checkpoint: Option<String>,
 }
 
 /// An image of the product.
@@ -98,14 +113,26 @@ impl From<ClaimedItem> for WorkItem {
             name: None,
             metadata: None,
             source: None,
+            progress: None,
         };
         match item.payload {
-            Payload::Job(created) => Self {
-                name: created.name,
-                metadata: Some(created.metadata.to_value()).filter(|_| !created.metadata.is_empty_object()),
-                source: created.source,
-                ..base
-            },
+            Payload::Job(job) => {
+                let JobPayload { created, items, checkpoint } = *job;
+                let progress = WorkProgress {
+                    items_done: items.done,
+                    items_failed: items.failed,
+                    items_total: items.total,
+                    checkpoint: checkpoint.and_then(|text| text.to_value().as_str().map(str::to_owned)),
+                };
+                let metadata = created.metadata.to_value();
+                Self {
+                    name: created.name,
+                    metadata: Some(metadata).filter(|_| !created.metadata.is_empty_object()),
+                    source: created.source,
+                    progress: extraction::TargetType::of(created.kind).map(|_| progress),
+                    ..base
+                }
+            }
             Payload::MatchRequest(request) => base.with_request(*request),
         }
     }
