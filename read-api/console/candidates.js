@@ -49,13 +49,17 @@ export class CandidateList {
     return `/api/v1/matching/products/${encodeURIComponent(this.id)}/candidates?${query}`;
   }
 
-  /** Accepted cutouts change the order of the others, which would move them away from under the hand: then only `open` loads again. */
+  /** Whether the list must stay as it is. Accepted cutouts change the order of the others, which would move away from under the hand. */
+  isKept() {
+    return this.id === null || this.pages.length > 1 || this.accepted.length > 0 || this.isSending || [...this.cards.values()].some((card) => card.isAsking);
+  }
+
   async load() {
-    if (this.id === null || this.pages.length > 1 || this.accepted.length > 0 || this.isSending) return;
+    if (this.isKept()) return;
     const { asked } = this;
     try {
       const page = await get(this.path());
-      if (asked !== this.asked || this.accepted.length > 0 || this.pages.length > 1) return;
+      if (asked !== this.asked || this.isKept()) return;
       setText(this.notice, "");
       const now = JSON.stringify({ ...page, position: null, next_cursor: null });
       this.pages = [page];
@@ -85,6 +89,7 @@ export class CandidateList {
   }
 
   render() {
+    const hadFocus = this.list.contains(document.activeElement);
     const items = new Map(this.pages.flatMap((page) => page.items).map((item) => [item.id, item]));
     for (const [id, card] of this.cards) {
       if (items.has(id)) continue;
@@ -100,7 +105,7 @@ export class CandidateList {
     const first = this.pages[0];
     this.more.hidden = this.pages.at(-1).next_cursor === null;
     if (!this.current?.item.isConnected) this.choose(this.list.querySelector(".candidate"));
-    if (this.isFollowed && this.current) this.current.node.focus();
+    if (this.current && (this.isFollowed || (hadFocus && !this.list.contains(document.activeElement)))) this.current.node.focus();
     this.isFollowed = false;
     const vectors = `${count(first.vector_count)} ${plural(first.vector_count, "vector")} of ${first.model_id}`;
     setText(this.status, first.vector_count === 0 ? `There is nothing to compare: the product and its images have no vector of ${first.model_id} yet.`

@@ -41,13 +41,14 @@ export function row(...cells) {
   return el("tr", {}, cells.map((cell) => el("td", {}, cell)));
 }
 
-/** Replaces the children of a list or table. What is open stays open, and the focus stays on what has the same label. */
+/** Replaces the children of a list or table. What is open stays open, and the focus stays on what has the same label or address. */
 export function refill(list, items) {
   const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.id));
-  const label = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  const keyOf = (one) => one.getAttribute("aria-label") ?? one.getAttribute("href");
+  const key = list.contains(document.activeElement) ? keyOf(document.activeElement) : null;
   list.replaceChildren(...items);
   for (const one of list.querySelectorAll("details")) one.open = open.has(one.dataset.id);
-  if (label) [...list.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === label)?.focus();
+  if (key) [...list.querySelectorAll("[aria-label], a")].find((one) => keyOf(one) === key)?.focus();
 }
 
 /** 1234567 → `1.2 MB`. */

@@ -125,7 +125,7 @@ export class Matching {
     Object.assign(this, { items: now, ids: items.map((item) => String(item.id)) });
     refill(this.list, items.map((item) => {
       const numbers = `${count(item.image_vector_count)} ${plural(item.image_vector_count, "vector")} · ${count(item.matched_count)} ${plural(item.matched_count, "cutout")}`;
-      return el("li", {}, el("a", { href: address(item.id), data: { id: String(item.id) }, "aria-label": `${item.name}: ${numbers}` }, el("span", {}, item.name), el("span", { class: "subtle num" }, numbers)));
+      return el("li", {}, el("a", { href: address(item.id), data: { id: String(item.id) } }, el("span", {}, item.name), " ", el("span", { class: "subtle num" }, numbers)));
     }));
     this.mark();
   }

@@ -169,12 +169,12 @@ export class Models {
   }
 
   showExtractions({ items }) {
-    setText(this.extractions.note, items.length === 0 ? "None yet. A worker makes vectors of the images of products, or of cutouts." : `The newest ${count(items.length)}.`);
+    setText(this.extractions.note, items.length === 0 ? "None yet. A worker makes vectors of the images of products, or of cutouts." : items.length === LIST ? `The newest ${LIST}.` : "");
     this.extractions.fill(items.map((extraction) => {
       const job = ofExtraction(extraction);
       const cancel = isOver(job) ? null : small("Cancel", `Cancel extraction ${job.id}`, () => this.command(() => cancelExtraction(job), "The extraction is cancelled."));
       return row(el("a", { href: `#/jobs/${job.id}` }, TYPES[job.job_type] ?? title(job.job_type)), job.model_id ?? "–", chip(job.status),
-        el("span", { class: "meter" }, bar(job, `Progress of extraction ${job.id}`), el("span", { class: "num" }, job.text)), this.failed(job), instant(job.created_at), cancel ?? "–");
+        el("span", { class: "meter" }, bar(job, `Progress of extraction ${job.id}`), el("span", { class: "num" }, job.text || "–")), this.failed(job), instant(job.created_at), cancel ?? "–");
     }));
   }
 
@@ -203,7 +203,7 @@ export class Models {
   }
 
   showExports({ items }) {
-    setText(this.exports.note, items.length === 0 ? "None yet. An export writes the vectors of a model to a file." : `The newest ${count(items.length)}.`);
+    setText(this.exports.note, items.length === 0 ? "None yet. An export writes the vectors of a model to a file." : items.length === LIST ? `The newest ${LIST}.` : "");
     this.exports.fill(items.map((one) => {
       const job = { ...one, progress_percentage: one.progress };
       const state = isOver(job) ? chip(job.status) : el("span", { class: "meter" }, bar(job, `Progress of export ${job.id}`), el("span", { class: "num" }, percent(job)));

@@ -10,7 +10,7 @@ export function ofExtraction(extraction) {
   const { status, total_items: total, processed_items: done, failed_items: failed, error_message: error } = extraction;
   const tried = done + failed;
   const failures = failed > 0 ? `, ${count(failed)} failed` : "";
-  const text = total === null ? `${count(tried)} ${plural(tried, "image")}` : `${count(done)} of ${count(total)} ${plural(total, "image")}`;
+  const text = total === null ? (tried === 0 ? "" : `${count(tried)} ${plural(tried, "image")}`) : `${count(done)} of ${count(total)} ${plural(total, "image")}`;
   const progress = status === "completed" ? 100 : total ? (100 * Math.min(tried, total)) / total : 0;
   return { ...extraction, progress_percentage: progress, text: `${text}${failures}`, error };
 }
