@@ -201,7 +201,11 @@ export class Matching {
       await this.loadList();
     }
     const next = this.ids?.[at + by];
-    if (at < 0 || next === undefined) setText(document.getElementById("announce"), by > 0 ? "This is the last product of the list." : "This is the first product of the list.");
-    else location.hash = address(next);
+    if (at >= 0 && next !== undefined) {
+      location.hash = address(next);
+      return;
+    }
+    this.candidates.isFollowed = false;
+    setText(document.getElementById("announce"), by > 0 ? "This is the last product of the list." : "This is the first product of the list.");
   }
 }

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -17,9 +18,17 @@ const WAIT_MS = 30_000;
 
 const EXPERIMENTS = { texts: { context: "feed", variants: { control: {}, popular: { weights: { long_term: 0, session: 0, query: 0, product: 0, collaborative: 0 } } } } };
 
+/** The system that cutouts are synced from: two of them, and something that is none. */
+const upstream = createServer((request, response) => {
+  const items = [1001, 1002].map((id) => ({ id, image_url: `https://cutouts.example/${id}.jpg` }));
+  response.end(JSON.stringify({ items: [...items, { id: 1003 }], total: 3, has_more: false }));
+});
+
 let server, browser, jobs;
 before(async () => {
-  server = await Server.start(process.env.CONSOLE_PROGRAM, ["--experiments", JSON.stringify(EXPERIMENTS)]);
+  await new Promise((listening) => upstream.listen(0, "127.0.0.1", listening));
+  const cutouts = `http://127.0.0.1:${upstream.address().port}/cutouts`;
+  server = await Server.start(process.env.CONSOLE_PROGRAM, ["--experiments", JSON.stringify(EXPERIMENTS), "--cutouts-upstream", cutouts]);
   jobs = await fill(server);
   await fillShop(server);
   await fillCutouts(server);
@@ -28,6 +37,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await server?.close();
+  upstream.close();
 });
 
 /** A matching job with matches, one without work, a failed analysis, and two players in a pool. */
@@ -78,7 +88,7 @@ async function fillCutouts(server) {
   const ids = Array.from({ length: 30 }, (_, index) => index + 1);
   await server.post("/api/v1/cutouts", ids.map((id) => ({ external_id: id, image_url: `${server.url}/console/products.svg#shoe-blue`, predicted_upc: id === 2 ? "40012345" : undefined })));
   await server.post("/api/v1/cutouts/embeddings/batch", ids.map((cutout_id) => ({ cutout_id, ...angle(cutout_id) })));
-  await server.post("/api/v1/products/batch", [101, 102, 103].map((id) => ({ id, name: `Boot ${id}`, upc: "40012345", image_url: "/console/products.svg#shoe-red" })));
+  await server.post("/api/v1/products/batch", [101, 102, 103].map((id) => ({ id, name: `Boot ${id}`, upc: "40012345", in_stock: false, image_url: "/console/products.svg#shoe-red" })));
   for (const id of [101, 102]) await server.post(`/api/v1/products/${id}/embeddings`, angle(0));
   await server.post("/api/v1/matching/products/103/matches", { cutouts: [{ cutout_id: 3 }] });
 }
@@ -206,8 +216,8 @@ test("a search shows pictures and reasons, and a filter narrows it", async (t) =
   await page.getByText(/^The most popular products/).waitFor();
   await page.getByRole("searchbox", { name: "Search" }).fill("red shoe");
   await page.keyboard.press("Enter");
-  await page.getByText(/^24 of 40 products/).waitFor();
-  await page.getByText("All 40 products were compared one by one").waitFor();
+  await page.getByText(/^24 of 43 products/).waitFor();
+  await page.getByText("All 43 products were compared one by one").waitFor();
   const products = page.getByRole("list", { name: "Products" });
   await products.getByText(/Contains 2 words of the query/).first().waitFor();
   // The pictures are those of this server; another host is never asked, and a text is never markup.
@@ -336,6 +346,45 @@ test("an extraction shows its progress and failures", async (t) => {
   await page.getByRole("button", { name: "Cancel: Extract vectors of cutouts" }).click();
   await page.locator("#matching-panel").getByText("Cancelled: 3 of 8 images, 1 failed").waitFor();
   assert.equal((await server.get(`/api/v1/embeddings/jobs/${items[0].job_id}`)).status, "cancelled");
+});
+
+test("an export is made by the form and downloaded", async (t) => {
+  const page = await open(t, "#/models");
+  const form = page.getByRole("form", { name: "Start an export" });
+  await page.waitForFunction(() => document.querySelector("[aria-label='Start an export'] [name=model_id]").value !== "");
+  await form.getByLabel("Model").selectOption("angles");
+  await form.getByLabel("Vectors of").selectOption("cutouts");
+  await form.getByRole("button", { name: "Export" }).click();
+  await page.getByText("The export is created; the server writes its file.").waitFor();
+  const link = page.getByRole("link", { name: /^Download export/ });
+  await link.waitFor();
+  const row = page.getByRole("row").filter({ has: link });
+  assert.match(await row.textContent(), /angles.*Lines of JSON.*Cutouts.*Completed.*30.* KB/);
+  assert.deepEqual(await problems(page), []);
+  const lines = async (download) => readFileSync(await (await download).path(), "utf8").trim().split("\n").length;
+  let download = page.waitForEvent("download");
+  await link.click();
+  const whole = await lines(download);
+  assert.ok(whole >= 30, `${whole} lines`);
+  // With a token, the page itself loads the file, because a link cannot send the token.
+  await page.evaluate(() => sessionStorage.setItem("matchbook.token", "any"));
+  await page.reload();
+  download = page.waitForEvent("download");
+  await page.getByRole("button", { name: /^Download export/ }).click();
+  assert.equal(await lines(download), whole);
+});
+
+test("a sync shows its result, and why there is none", async (t) => {
+  const page = await open(t, "#/matching", {}, /422/);
+  const panel = page.locator("#matching-panel");
+  await page.getByRole("button", { name: "Sync cutouts" }).click();
+  await panel.getByText("Completed: 2 new, 1 failed").waitFor();
+  assert.equal((await server.get("/api/v1/cutouts/1002")).image_url, "https://cutouts.example/1002.jpg");
+  const refused = { status: 422, contentType: "application/problem+json", body: JSON.stringify({ status: 422, detail: "no upstream of cutouts is configured" }) };
+  await page.route("**/api/v1/cutouts/sync", (route) => route.fulfill(refused));
+  await page.getByRole("button", { name: "Sync cutouts" }).click();
+  await panel.getByText("no upstream of cutouts is configured").waitFor();
+  assert.deepEqual(await problems(page), []);
 });
 
 test("a user's list is explained, live, and shown as of an instant", async (t) => {
