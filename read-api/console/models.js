@@ -242,9 +242,10 @@ export class Models {
 
 /** Which vectors an export contains. */
 function filterText({ target, matched = null, product_ids: products = [], category_id: category = null }) {
-  const parts = [TARGETS[target] ?? title(target)];
+  const parts = [];
+  if (matched === null || target !== "cutouts") parts.push(TARGETS[target] ?? title(target));
   if (matched !== null) parts.push(matched ? "cutouts that show a product" : "cutouts that show none");
   if (category !== null) parts.push(`category ${category}`);
   if (products.length > 0) parts.push(`${count(products.length)} ${plural(products.length, "product")}`);
-  return parts.join(", ");
+  return parts.join(", ").replace(/^./, (first) => first.toUpperCase());
 }
