@@ -12,7 +12,7 @@ trap '[ -z "$run" ] || kill "$run" 2>/dev/null || true; wait 2>/dev/null || true
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
-export RUN_PROGRAMS=$programs MATCHBOOK_LISTEN=127.0.0.1:$(free_port) ARENA_LISTEN=127.0.0.1:$(free_port)
+export RUN_PROGRAMS=$programs MATCHBOOK_LISTEN=127.0.0.1:$(free_port) ARENA_LISTEN=127.0.0.1:$(free_port) SHOP_LISTEN=127.0.0.1:$(free_port)
 url=http://$MATCHBOOK_LISTEN
 
 start() {
@@ -64,6 +64,12 @@ for program in "matchbook serve" "matchbook-matcher .*matcher-1"; do
   until_true "the job continues" has_processed $((before + 5))
 done
 
+# Every cutout and the images of the job's products have vectors, so that each product has all cutouts as candidates.
+are_embedded() {
+  curl -sf "$url/api/v1/matching/products/hedge/candidates?limit=100" |
+    python3 -c 'import json, sys; page = json.load(sys.stdin); sys.exit((len(page["items"]), page["vector_count"]) != (54, 2))'
+}
+until_true "the cutouts are embedded" are_embedded
 until_true "the shop is filled" grep -q "the shop is filled: 10000 products" "$work/data/shop.log"
 kill "$run"
 wait "$run" || fail "it did not stop"

@@ -28,11 +28,12 @@ export class ApiError extends Error {
 
 /**
  * GETs JSON. An unchanged response costs a 304 and returns the same object as before. Times that still run do not change
- * the ETag; a caller that shows them passes `fresh`.
+ * the ETag; a caller that shows them passes `fresh`. With `min`, the response reflects at least that position of the log.
  */
-export async function get(path, { accept = [], fresh = false } = {}) {
+export async function get(path, { accept = [], fresh = false, min = null } = {}) {
   const cached = fresh ? null : cache.get(path);
   const more = { Accept: "application/json" };
+  if (min !== null) more["X-Min-Position"] = String(min);
   if (cached) more["If-None-Match"] = cached.etag;
   const response = await fetch(path, { headers: headers(more), cache: "no-store" });
   if (response.status === 304 && cached) return cached.body;
@@ -61,10 +62,23 @@ export async function post(path, body) {
   return response.json();
 }
 
+/** DELETEs a thing. */
+export async function remove(path) {
+  const response = await respond(path, { method: "DELETE", headers: headers({ Accept: "application/json" }) });
+  return response.json();
+}
+
 /** GETs an image. */
 export async function image(path) {
   const response = await respond(path, { headers: headers({ Accept: "image/*, application/problem+json" }) });
   return response.blob();
+}
+
+/** GETs a file into the memory of the page, with the name that the server gives it. */
+export async function blob(path) {
+  const response = await respond(path, { headers: headers() });
+  const name = response.headers.get("Content-Disposition")?.match(/filename="([^"]+)"/)?.[1];
+  return { file: await response.blob(), name };
 }
 
 /**

@@ -5,6 +5,8 @@ import { count, setText } from "./dom.js";
 import { Experiments } from "./experiments.js";
 import { JobList } from "./jobs.js";
 import { JobView } from "./job.js";
+import { Matching } from "./matching.js";
+import { Models } from "./models.js";
 import { Operations } from "./operations.js";
 import { Pools, showGameService } from "./pools.js";
 import { Search } from "./search.js";
@@ -30,10 +32,12 @@ const jobs = new JobList({ onError: showError, onLoaded: (items) => view?.notice
 const pools = new Pools();
 const operations = new Operations();
 const search = new Search(byId("search-panel"));
+const matching = new Matching(byId("matching-panel"));
+const models = new Models(byId("models-panel"));
 const users = new Users(byId("users-panel"));
 const experiments = new Experiments(byId("experiments-panel"));
 const whatIf = new WhatIf(byId("what-if-panel"));
-const SECTIONS = { pools: "Pools", search: "Search", users: "Users", experiments: "Experiments", "what-if": "What if", operations: "Operations" };
+const SECTIONS = { pools: "Pools", search: "Search", matching: "Matching", models: "Models", users: "Users", experiments: "Experiments", "what-if": "What if", operations: "Operations" };
 
 /** Shows jobs and pools, or one section; the list of jobs stays visible beside an open job. `rest` is the address after its name. */
 function section(name, rest = "") {
@@ -43,6 +47,8 @@ function section(name, rest = "") {
   const of = (other, params) => (name === other ? params : null);
   operations.show(name === "operations");
   search.show(of("search", new URLSearchParams(rest.replace(/^\?/, ""))));
+  matching.show(of("matching", { id: decoded(rest) }));
+  models.show(name === "models");
   users.show(of("users", { user: decoded(rest) }));
   experiments.show(name === "experiments");
   whatIf.show(of("what-if", { id: rest || null }));
@@ -70,7 +76,7 @@ function route() {
   view = null;
   main.classList.toggle("has-detail", id !== null);
   jobs.select(id);
-  const [, name = "all", rest] = location.hash.match(/^#\/(jobs|pools|search|users|experiments|what-if|operations)(?:\/|(?=\?)|$)(.*)$/) ?? [];
+  const [, name = "all", rest] = location.hash.match(/^#\/(jobs|pools|search|matching|models|users|experiments|what-if|operations)(?:\/|(?=\?)|$)(.*)$/) ?? [];
   section(id !== null ? "jobs" : name, rest);
   if (id === null) {
     document.title = SECTIONS[name] ? `${SECTIONS[name]} · Matchbook` : "Matchbook";

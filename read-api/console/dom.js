@@ -36,6 +36,28 @@ export function refusal(error, what, roles) {
   return error.status ? error.message : "The server does not respond. Retrying automatically.";
 }
 
+/** A row of a table. */
+export function row(...cells) {
+  return el("tr", {}, cells.map((cell) => el("td", {}, cell)));
+}
+
+/** Replaces the children of a list or table. What is open stays open, and the focus stays on what has the same label or address. */
+export function refill(list, items) {
+  const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.id));
+  const keyOf = (one) => one.getAttribute("aria-label") ?? one.getAttribute("href");
+  const key = list.contains(document.activeElement) ? keyOf(document.activeElement) : null;
+  list.replaceChildren(...items);
+  for (const one of list.querySelectorAll("details")) one.open = open.has(one.dataset.id);
+  if (key) [...list.querySelectorAll("[aria-label], a")].find((one) => keyOf(one) === key)?.focus();
+}
+
+/** 1234567 → `1.2 MB`. */
+export function bytes(number) {
+  if (number === null || number === undefined) return "–";
+  const power = number < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(number) / 3));
+  return `${Math.round((number / 1000 ** power) * 10) / 10} ${["bytes", "KB", "MB", "GB", "TB"][power]}`;
+}
+
 /** Sets the text only if it differs, so that a screen reader does not repeat it. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;

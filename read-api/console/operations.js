@@ -1,7 +1,7 @@
 // What an operator looks after: workers, retries with circuit breakers, and read models.
 
 import { get, post } from "./api.js";
-import { chip, count, duration, el, instant, plural, setText, title, words } from "./dom.js";
+import { chip, count, duration, el, instant, plural, refill, row, setText, title, words } from "./dom.js";
 
 const POLL_MS = 2000;
 const WORKERS_MAX = 500;
@@ -88,17 +88,10 @@ export class Operations {
   }
 }
 
-/** Replaces the rows, and keeps the focus on the button that had it. */
 function fill(id, rows) {
   const body = document.getElementById(id);
-  const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-  body.replaceChildren(...rows);
+  refill(body, rows);
   body.closest(".scroll").hidden = rows.length === 0;
-  if (focused) [...body.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused)?.focus();
-}
-
-function row(...cells) {
-  return el("tr", {}, cells.map((cell) => el("td", {}, cell)));
 }
 
 function lastEnd(end) {

@@ -28,12 +28,13 @@ function image(address) {
   return el("img", { class: "picture", src: address, alt: "", loading: "lazy", width: 96, height: 96, onerror: (event) => event.target.replaceWith(placeholder()) });
 }
 
-function picture({ image_url: address }) {
+/** The picture at an address, or a placeholder; `onHidden` gets the origin of one that the settings do not allow. */
+export function picture({ image_url: address }, onHidden = () => {}) {
   // As the browser reads it: `/\host` is another host, too.
   const origin = address && URL.canParse(address, location.href) ? new URL(address, location.href).origin : null;
   if (origin === location.origin) return image(address);
   const node = placeholder();
-  if (origin) isAllowed(origin).then((isShown) => isShown && node.replaceWith(image(address)));
+  if (origin) isAllowed(origin).then((isShown) => (isShown ? node.replaceWith(image(address)) : onHidden(origin)));
   return node;
 }
 
@@ -48,13 +49,4 @@ export function productItem(product, { why = [], parts = null, actions = [] }) {
       why.map((line) => el("p", { class: "why" }, line)),
       el("div", { class: "product-foot" },
         parts ? el("details", { data: { id } }, el("summary", { "aria-label": `Parts of the score of ${product.name}` }, "Parts of the score"), parts) : null, actions)));
-}
-
-/** Replaces the products of a list. What is open stays open, and the focus stays where it is. */
-export function fillProducts(list, items) {
-  const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.id));
-  const label = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-  list.replaceChildren(...items);
-  for (const one of list.querySelectorAll("details")) one.open = open.has(one.dataset.id);
-  if (label) [...list.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === label)?.focus();
 }

@@ -1,8 +1,8 @@
 // Search over the products: results with pictures and reasons, filters with counts, and the plan of the search in words.
 
 import { get, post } from "./api.js";
-import { count, el, plural, refusal, setText, title } from "./dom.js";
-import { fillProducts, productItem } from "./product.js";
+import { count, el, plural, refill, refusal, setText, title } from "./dom.js";
+import { productItem } from "./product.js";
 
 const PAGE = 24;
 const POLL_MS = 5000;
@@ -140,7 +140,7 @@ export class Search {
   render() {
     const { answer } = this;
     const results = [answer, ...this.rest].flatMap((page) => page.results);
-    fillProducts(this.list, results.map((product) => this.item(product)));
+    refill(this.list, results.map((product) => this.item(product)));
     this.more.hidden = !(this.rest.at(-1) ?? answer).next_cursor;
     setText(this.status, this.summary(results.length));
     setText(this.plan, answer.plan ? planText(answer.plan, answer.model_id) : "");
@@ -161,7 +161,8 @@ export class Search {
     const why = explanation ? [`${reason(explanation)} Score ${score.toFixed(3)}.`] : [];
     const id = String(product.product_id);
     const similar = el("a", { href: `#/search?${new URLSearchParams({ like: id })}`, "aria-label": `Products similar to ${product.name}` }, "Similar");
-    return productItem(product, { why, actions: [similar] });
+    const matching = el("a", { href: `#/matching/${encodeURIComponent(id)}`, "aria-label": `Cutouts of ${product.name}` }, "Cutouts");
+    return productItem(product, { why, actions: [similar, matching] });
   }
 
   renderChosen() {

@@ -1,8 +1,8 @@
 // The page of a user: interactions, profile, and the list of the start page, now and as of an instant, with reasons.
 
 import { get, post, subscribe } from "./api.js";
-import { coalesce, count, el, fact, instant, plural, refusal, setText, split, title, words } from "./dom.js";
-import { fillProducts, productItem } from "./product.js";
+import { coalesce, count, el, fact, instant, plural, refill, refusal, setText, split, title, words } from "./dom.js";
+import { productItem } from "./product.js";
 import { TimeTravel } from "./time-travel.js";
 
 const LIMIT = 20;
@@ -217,7 +217,7 @@ class UserView {
     const reasons = Object.entries(leftOut ?? {}).map(([reason, number]) => `${count(number)} ${LEFT_OUT[reason] ?? words(reason)}`);
     setText(this.leftOut, reasons.length > 0 ? `Left out: ${reasons.join(", ")}.` : "No candidate was left out.");
     this.showSignals(list);
-    fillProducts(this.list, results.map((item) => productItem(item, { why: [`${reasonOf(item)}.`], parts: partsOf(item) })));
+    refill(this.list, results.map((item) => productItem(item, { why: [`${reasonOf(item)}.`], parts: partsOf(item) })));
   }
 
   /** Which signals there are for the user: one without a weight is missing. */

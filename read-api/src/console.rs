@@ -43,11 +43,12 @@ macro_rules! file {
 
 static PAGE: ConsoleFile = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [ConsoleFile; 24] = [
+static FILES: [ConsoleFile; 28] = [
     file!("actions.js", "text/javascript; charset=utf-8"),
     file!("analysis.js", "text/javascript; charset=utf-8"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("api.js", "text/javascript; charset=utf-8"),
+    file!("candidates.js", "text/javascript; charset=utf-8"),
     file!("chart.js", "text/javascript; charset=utf-8"),
     file!("dom.js", "text/javascript; charset=utf-8"),
     file!("events.js", "text/javascript; charset=utf-8"),
@@ -56,6 +57,8 @@ static FILES: [ConsoleFile; 24] = [
     file!("job.js", "text/javascript; charset=utf-8"),
     file!("jobs.js", "text/javascript; charset=utf-8"),
     file!("matches.js", "text/javascript; charset=utf-8"),
+    file!("matching.js", "text/javascript; charset=utf-8"),
+    file!("models.js", "text/javascript; charset=utf-8"),
     file!("operations.js", "text/javascript; charset=utf-8"),
     file!("pool-chart.js", "text/javascript; charset=utf-8"),
     file!("pools.js", "text/javascript; charset=utf-8"),
@@ -65,6 +68,7 @@ static FILES: [ConsoleFile; 24] = [
     file!("time-travel.js", "text/javascript; charset=utf-8"),
     file!("user.js", "text/javascript; charset=utf-8"),
     file!("what-if.js", "text/javascript; charset=utf-8"),
+    file!("work.js", "text/javascript; charset=utf-8"),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("products.svg", "image/svg+xml"),

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -17,16 +18,26 @@ const WAIT_MS = 30_000;
 
 const EXPERIMENTS = { texts: { context: "feed", variants: { control: {}, popular: { weights: { long_term: 0, session: 0, query: 0, product: 0, collaborative: 0 } } } } };
 
+/** The system that cutouts are synced from: two of them, and something that is none. */
+const upstream = createServer((request, response) => {
+  const items = [1001, 1002].map((id) => ({ id, image_url: `https://cutouts.example/${id}.jpg` }));
+  response.end(JSON.stringify({ items: [...items, { id: 1003 }], total: 3, has_more: false }));
+});
+
 let server, browser, jobs;
 before(async () => {
-  server = await Server.start(process.env.CONSOLE_PROGRAM, ["--experiments", JSON.stringify(EXPERIMENTS)]);
+  await new Promise((listening) => upstream.listen(0, "127.0.0.1", listening));
+  const cutouts = `http://127.0.0.1:${upstream.address().port}/cutouts`;
+  server = await Server.start(process.env.CONSOLE_PROGRAM, ["--experiments", JSON.stringify(EXPERIMENTS), "--cutouts-upstream", cutouts]);
   jobs = await fill(server);
   await fillShop(server);
+  await fillCutouts(server);
   browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 });
 after(async () => {
   await browser?.close();
   await server?.close();
+  upstream.close();
 });
 
 /** A matching job with matches, one without work, a failed analysis, and two players in a pool. */
@@ -66,6 +77,20 @@ async function fillShop(server) {
     const list = await server.post("/api/v1/recommend", { user_id: `user-${user}`, context: "feed", limit: 5 });
     await server.post("/api/v1/feedback", { ...view(`user-${user}`, list.results[0].product_id), interaction_type: "click", request_id: list.request_id, position: 0 });
   }
+}
+
+/** Cutouts with vectors of an active model, of which the first ones are nearest to the first products; one shows another product. */
+async function fillCutouts(server) {
+  const model = { model_type: "test", purpose: "image", embedding_dim: 2 };
+  for (const id of ["angles", "other"]) await server.post("/api/v1/embeddings/models", { ...model, id, name: `<i>${id}</i>` });
+  await server.post("/api/v1/embeddings/models/angles/activate");
+  const angle = (degrees) => ({ model_id: "angles", vector: [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)] });
+  const ids = Array.from({ length: 30 }, (_, index) => index + 1);
+  await server.post("/api/v1/cutouts", ids.map((id) => ({ external_id: id, image_url: `${server.url}/console/products.svg#shoe-blue`, predicted_upc: id === 2 ? "40012345" : undefined })));
+  await server.post("/api/v1/cutouts/embeddings/batch", ids.map((cutout_id) => ({ cutout_id, ...angle(cutout_id) })));
+  await server.post("/api/v1/products/batch", [101, 102, 103].map((id) => ({ id, name: `Boot ${id}`, upc: "40012345", in_stock: false, image_url: "/console/products.svg#shoe-red" })));
+  for (const id of [101, 102]) await server.post(`/api/v1/products/${id}/embeddings`, angle(0));
+  await server.post("/api/v1/matching/products/103/matches", { cutouts: [{ cutout_id: 3 }] });
 }
 
 function match(server, job, frame) {
@@ -118,6 +143,9 @@ for (const colorScheme of ["light", "dark"]) {
         "#/jobs": () => link(page, "hedges").waitFor(),
         "#/pools": () => page.getByText("blitz").first().waitFor(),
         "#/search?q=red+shoe": () => page.getByText(/were compared one by one/).waitFor(),
+        "#/matching": () => page.getByRole("link", { name: /^Boot 101/ }).waitFor(),
+        "#/matching/101": () => page.getByRole("group", { name: /^Cutout 4,/ }).waitFor(),
+        "#/models": () => page.getByRole("button", { name: "Activate dinov2-base" }).waitFor(),
         "#/users/ann": () => page.getByText("Parts of the score").first().waitFor(),
         "#/experiments": () => page.getByText("Products clicked").waitFor(),
         "#/what-if": () => page.getByRole("button", { name: "Compare" }).waitFor(),
@@ -188,8 +216,8 @@ test("a search shows pictures and reasons, and a filter narrows it", async (t) =
   await page.getByText(/^The most popular products/).waitFor();
   await page.getByRole("searchbox", { name: "Search" }).fill("red shoe");
   await page.keyboard.press("Enter");
-  await page.getByText(/^24 of 40 products/).waitFor();
-  await page.getByText("All 40 products were compared one by one").waitFor();
+  await page.getByText(/^24 of 43 products/).waitFor();
+  await page.getByText("All 43 products were compared one by one").waitFor();
   const products = page.getByRole("list", { name: "Products" });
   await products.getByText(/Contains 2 words of the query/).first().waitFor();
   // The pictures are those of this server; another host is never asked, and a text is never markup.
@@ -207,6 +235,156 @@ test("a search shows pictures and reasons, and a filter narrows it", async (t) =
   await page.getByText(/^32 of 32 products/).waitFor();
   await page.getByRole("link", { name: "Products similar to Red shoe 7" }).click();
   await page.getByRole("link", { name: "Remove Similar to Red shoe 7" }).waitFor();
+});
+
+const candidate = (page, id) => page.getByRole("group", { name: new RegExp(`^Cutout ${id},`) });
+const focused = (page, id) => page.waitForFunction((id) => document.activeElement.ariaLabel?.startsWith(`Cutout ${id},`), id);
+const shows = async (cutout) => (await server.get(`/api/v1/cutouts/${cutout}`)).matched_product_id;
+
+/** Reads of the server wait for the event that a page has recorded. */
+async function until(read, wanted) {
+  for (const end = Date.now() + WAIT_MS; ; ) {
+    const now = await read();
+    if (now === wanted || Date.now() > end) return assert.equal(now, wanted);
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
+test("a candidate is accepted and undone by keyboard", async (t) => {
+  const page = await open(t, "#/matching");
+  await page.getByRole("searchbox", { name: "Name, brand or id" }).fill("boot");
+  await page.getByRole("link", { name: "Boot 101 1 vector · 0 cutouts" }).click();
+  await page.getByRole("heading", { name: "Boot 101" }).waitFor();
+  // An agreeing product code counts more than a small angle, and what shows another product is last.
+  await candidate(page, 2).and(page.getByRole("group", { name: /similarity 1.00, The product code agrees/ })).waitFor();
+  assert.match(await page.getByRole("group", { name: /^Cutout/ }).first().getAttribute("aria-label"), /^Cutout 2,/);
+  await page.waitForFunction(() => [...document.querySelectorAll(".candidate img")].some((image) => image.naturalWidth > 0));
+  await page.keyboard.press("j");
+  await focused(page, 2);
+  await page.keyboard.press("ArrowRight");
+  await focused(page, 1);
+  await page.keyboard.press("k");
+  await page.keyboard.press("j");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Undo cutout 1" }).first().waitFor();
+  await page.getByRole("heading", { name: "Cutouts that show it: 1" }).waitFor();
+  await focused(page, 1);
+  await until(() => shows(1), 101);
+  await page.getByRole("link", { name: "Boot 101 2 vectors · 1 cutout" }).or(page.getByRole("link", { name: "Boot 101 1 vector · 1 cutout" })).waitFor();
+  await page.keyboard.press("u");
+  await page.getByRole("heading", { name: "Cutouts that show it", exact: true }).waitFor();
+  await focused(page, 1);
+  await until(() => shows(1), null);
+  // The next product, and back: the focus goes on at its candidates.
+  await page.keyboard.press("n");
+  await page.getByRole("heading", { name: "Boot 102" }).waitFor();
+  await focused(page, 2);
+  await page.keyboard.press("p");
+  await page.getByRole("heading", { name: "Boot 101" }).waitFor();
+  assert.deepEqual(await problems(page), []);
+});
+
+test("a cutout of another product is reassigned on demand", async (t) => {
+  const page = await open(t, "#/matching/101", {}, /409/);
+  await candidate(page, 5).waitFor();
+  // Another caller matches it in between, which this page does not know yet.
+  await server.post("/api/v1/matching/products/103/matches", { cutouts: [{ cutout_id: 5 }] });
+  await candidate(page, 5).getByRole("button", { name: "Accept cutout 5" }).click();
+  const reassign = candidate(page, 5).getByRole("button", { name: "Reassign cutout 5" });
+  await reassign.waitFor();
+  assert.deepEqual(await problems(page), []);
+  await candidate(page, 5).getByText(/103/).first().waitFor();
+  await page.keyboard.press("Escape");
+  await reassign.waitFor({ state: "hidden" });
+  await focused(page, 5);
+  assert.equal(await shows(5), 103);
+  await page.keyboard.press("a");
+  await reassign.click();
+  await page.getByRole("group", { name: /^Cutout 5,.*accepted$/ }).waitFor();
+  await focused(page, 5);
+  await until(() => shows(5), 101);
+  // Its match is undone in the product's own list, too.
+  await page.getByRole("list", { name: "Cutouts that show the product" }).getByRole("button", { name: "Undo cutout 5" }).click();
+  await until(() => shows(5), null);
+});
+
+test("a model is activated and another one deleted", async (t) => {
+  const page = await open(t, "#/models", {}, /409/);
+  const row = (id) => page.getByRole("row").filter({ has: page.getByRole("button", { name: `Delete ${id}` }) });
+  await row("other").getByText("<i>other</i>").waitFor();
+  await page.getByRole("button", { name: "Activate other" }).click();
+  await page.getByText("other is the active model of images.").waitFor();
+  await row("angles").waitFor();
+  await row("other").waitFor({ state: "detached" });
+  assert.equal((await server.get("/api/v1/embeddings/models/other")).is_matching_active, true);
+  await page.getByRole("button", { name: "Activate angles" }).click();
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete other" }).click();
+  await page.getByText("other is deleted.").waitFor();
+  await row("other").waitFor({ state: "detached" });
+  // One that becomes active elsewhere cannot be deleted: the page says so.
+  await page.route("**/api/v1/embeddings/models/dinov2-base", (route) =>
+    route.fulfill({ status: 409, contentType: "application/problem+json", body: JSON.stringify({ status: 409, detail: "the model `dinov2-base` is active" }) }));
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.getByRole("button", { name: "Delete dinov2-base" }).click();
+  await page.getByText("the model `dinov2-base` is active").waitFor();
+});
+
+test("an extraction shows its progress and failures", async (t) => {
+  const page = await open(t, "#/models");
+  await page.getByRole("form", { name: "Start an extraction" }).getByRole("button", { name: "Extract vectors" }).click();
+  await page.getByText("The extraction is created; a worker claims it.").waitFor();
+  const { items } = await server.post("/internal/work/claim", { worker_id: "embedder-1", kinds: ["extract_cutouts"], max: 1 });
+  const failures = [{ item_id: "9", reason: "the image is <b>truncated</b>" }];
+  await server.post(`/internal/work/${items[0].lease_id}/progress`, { stage: "processing", fraction: 0.5, items_done: 3, items_total: 8, items_failed: 1, failures });
+  await page.getByText("3 of 8 images, 1 failed").waitFor();
+  await page.getByLabel(/^1 failed items of extraction/).click();
+  await page.getByText("9: the image is <b>truncated</b>").waitFor();
+  assert.deepEqual(await problems(page), []);
+  await page.evaluate(() => (location.hash = "#/matching"));
+  await page.locator("#matching-panel").getByText("Running: 3 of 8 images, 1 failed").waitFor();
+  await page.getByRole("button", { name: "Cancel: Extract vectors of cutouts" }).click();
+  await page.locator("#matching-panel").getByText("Cancelled: 3 of 8 images, 1 failed").waitFor();
+  assert.equal((await server.get(`/api/v1/embeddings/jobs/${items[0].job_id}`)).status, "cancelled");
+});
+
+test("an export is made by the form and downloaded", async (t) => {
+  const page = await open(t, "#/models");
+  const form = page.getByRole("form", { name: "Start an export" });
+  await page.waitForFunction(() => document.querySelector("[aria-label='Start an export'] [name=model_id]").value !== "");
+  await form.getByLabel("Model").selectOption("angles");
+  await form.getByLabel("Vectors of").selectOption("cutouts");
+  await form.getByRole("button", { name: "Export" }).click();
+  await page.getByText("The export is created; the server writes its file.").waitFor();
+  const link = page.getByRole("link", { name: /^Download export/ });
+  await link.waitFor();
+  const row = page.getByRole("row").filter({ has: link });
+  assert.match(await row.textContent(), /angles.*Lines of JSON.*Cutouts.*Completed.*30.* KB/);
+  assert.deepEqual(await problems(page), []);
+  const lines = async (download) => readFileSync(await (await download).path(), "utf8").trim().split("\n").length;
+  let download = page.waitForEvent("download");
+  await link.click();
+  const whole = await lines(download);
+  assert.ok(whole >= 30, `${whole} lines`);
+  // With a token, the page itself loads the file, because a link cannot send the token.
+  await page.evaluate(() => sessionStorage.setItem("matchbook.token", "any"));
+  await page.reload();
+  download = page.waitForEvent("download");
+  await page.getByRole("button", { name: /^Download export/ }).click();
+  assert.equal(await lines(download), whole);
+});
+
+test("a sync shows its result, and why there is none", async (t) => {
+  const page = await open(t, "#/matching", {}, /422/);
+  const panel = page.locator("#matching-panel");
+  await page.getByRole("button", { name: "Sync cutouts" }).click();
+  await panel.getByText("Completed: 2 new, 1 failed").waitFor();
+  assert.equal((await server.get("/api/v1/cutouts/1002")).image_url, "https://cutouts.example/1002.jpg");
+  const refused = { status: 422, contentType: "application/problem+json", body: JSON.stringify({ status: 422, detail: "no upstream of cutouts is configured" }) };
+  await page.route("**/api/v1/cutouts/sync", (route) => route.fulfill(refused));
+  await page.getByRole("button", { name: "Sync cutouts" }).click();
+  await panel.getByText("no upstream of cutouts is configured").waitFor();
+  assert.deepEqual(await problems(page), []);
 });
 
 test("a user's list is explained, live, and shown as of an instant", async (t) => {
@@ -280,13 +458,13 @@ test("the keyboard reaches everything in the order of the page", async (t) => {
       return ariaLabel || textContent.trim() || name || id;
     });
   const order = [];
-  for (let at = 0; at < 14; at++) {
+  for (let at = 0; at < 16; at++) {
     await page.keyboard.press("Tab");
     order.push(await focused());
     const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
     assert.notEqual(outline, "none", `the focus of ${order.at(-1)} is not visible`);
   }
-  const sections = ["All", "Jobs", "Pools", "Search", "Users", "Experiments", "What if", "Operations"];
+  const sections = ["All", "Jobs", "Pools", "Search", "Matching", "Models", "Users", "Experiments", "What if", "Operations"];
   const expected = ["Skip to the content", "Matchbook, all sections", "API docs", "OpenAPI", "Token", ...sections, "q"];
   assert.deepEqual(order, expected);
   await link(page, "hedges").focus();

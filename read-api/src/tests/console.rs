@@ -58,6 +58,7 @@ async fn server_text_is_never_inserted_as_markup() {
         "analysis",
         "app",
         "api",
+        "candidates",
         "chart",
         "dom",
         "events",
@@ -66,6 +67,8 @@ async fn server_text_is_never_inserted_as_markup() {
         "job",
         "jobs",
         "matches",
+        "matching",
+        "models",
         "operations",
         "pool-chart",
         "pools",
@@ -75,6 +78,7 @@ async fn server_text_is_never_inserted_as_markup() {
         "time-travel",
         "user",
         "what-if",
+        "work",
     ];
     for name in scripts.map(|name| format!("{name}.js")) {
         let script = fixture.get(&format!("/console/{name}")).await.text;
