@@ -107,7 +107,7 @@ pub struct Config {
     #[arg(long, env = "MATCHBOOK_MEDIA", value_name = "FOLDER")]
     pub media: Option<PathBuf>,
 
-    /// The store of exported vectors: a folder that no other server writes to, or `s3://BUCKET/FOLDER`, a bucket of an S3-compatible service: see docs/exports.md. Default: the folder `exports` in the data folder
+    /// The store of exported vectors: a folder that no other server writes to, or `s3://BUCKET/FOLDER`, a bucket of an S3-compatible service: see docs/exports.md. `none` leaves exports to another process on the same log. Default: the folder `exports` in the data folder
     #[arg(long, env = "MATCHBOOK_EXPORTS", value_name = "STORE")]
     pub exports: Option<ExportStore>,
 
@@ -408,6 +408,7 @@ pub(crate) mod tests {
     fn store_of_exports_is_a_folder_or_a_bucket() {
         let exports = |text: &str| parse(&["--exports", text]).map(|config| config.exports.unwrap());
         assert_eq!(exports("./files").unwrap(), ExportStore::Folder("./files".into()));
+        assert_eq!(exports("none").unwrap(), ExportStore::None);
         let bucket =
             |folder: &str| ExportStore::Bucket { name: "files".to_owned(), folder: folder.to_owned() };
         assert_eq!(exports("s3://files").unwrap(), bucket(""));

@@ -26,17 +26,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time without a byte of an answer after which a request has failed. A part of a file is sent within it.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens the store of the files.
+/// Opens the store of the files; none if another process on the same log makes the exports.
 ///
 /// # Errors
 /// The folder cannot be used, or the environment is not that of a bucket.
-pub(crate) fn open(config: &Config) -> Result<ExportFiles, Failure> {
+pub(crate) fn open(config: &Config) -> Result<Option<ExportFiles>, Failure> {
     match config.export_store() {
+        ExportStore::None => Ok(None),
         ExportStore::Folder(folder) => {
             let files = ExportFiles::in_folder(&folder);
             // A server that only reads may have the folder of the one that writes.
             let cleaned = || if config.read_only { Ok(()) } else { ExportFiles::delete_incomplete(&folder) };
-            files.and_then(|files| cleaned().map(|()| files)).map_err(|error| {
+            files.and_then(|files| cleaned().map(|()| Some(files))).map_err(|error| {
                 let shown = folder.display();
                 Failure::Disk(format!(
                     "cannot use the folder of exports {shown}: {error}; check the disk, or name another one with --exports"
@@ -53,7 +54,7 @@ pub(crate) fn open(config: &Config) -> Result<ExportFiles, Failure> {
             };
             let store = store.build().map_err(|error| wrong(&error))?;
             let folder = Path::parse(folder).map_err(|error| wrong(&error))?;
-            Ok(ExportFiles::in_store(Arc::new(store), folder))
+            Ok(Some(ExportFiles::in_store(Arc::new(store), folder)))
         }
     }
 }

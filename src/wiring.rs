@@ -104,8 +104,8 @@ pub(crate) async fn start(
         commands
     });
     let export_files = export_store::open(config)?;
-    let deleting_exports = commands.as_ref().map(|commands| {
-        Exports::new(config, export_files.clone(), log.clone(), clock.clone(), models.clone()).start(commands)
+    let deleting_exports = commands.as_ref().zip(export_files.clone()).map(|(commands, files)| {
+        Exports::new(config, files, log.clone(), clock.clone(), models.clone()).start(commands)
     });
     let wire = Wire::start(config, wire_address, embedded.as_ref(), clock.clone()).await?;
     if commands.is_none() {
@@ -116,7 +116,7 @@ pub(crate) async fn start(
     server.components.extend(config.standby.then(|| standby(config.read_only)));
     server.components.extend(wire.as_ref().map(Wire::component));
     server.components.push(encoder_component(&models));
-    server.exports = Some(export_files);
+    server.exports = export_files;
     let read = ReadApi::new(log.clone(), clock, models.clone(), metrics, server, shutdown);
     let api = Api::new(commands.as_ref(), &read);
     Ok((RunningServer { log, embedded, commands, models, wire, deleting_exports, _lock: lock }, api))

@@ -63,6 +63,8 @@ impl FromStr for EventLogUrl {
 /// The store of exported vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExportStore {
+    /// Another process on the same log makes the exports.
+    None,
     Folder(PathBuf),
     /// A bucket of an S3-compatible service, and the folder in it, which can be empty.
     Bucket {
@@ -80,6 +82,7 @@ impl FromStr for ExportStore {
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
         };
         match text.split_once("://") {
+            None if text == "none" => Ok(Self::None),
             None if !text.is_empty() => Ok(Self::Folder(text.into())),
             Some(("s3", bucket)) => {
                 let (name, folder) = bucket.split_once('/').unwrap_or((bucket, ""));
@@ -92,7 +95,7 @@ impl FromStr for ExportStore {
                 Err("write a bucket as s3://NAME or s3://NAME/FOLDER, with letters, digits and -._"
                     .to_owned())
             }
-            _ => Err("write the store of exports as a folder, or as s3://NAME/FOLDER".to_owned()),
+            _ => Err("write the store of exports as a folder, as s3://NAME/FOLDER, or as none".to_owned()),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Cluster {
 }
 
 /// Its own background processes must not act on the leases of the server under test, because it receives no heartbeats, nor
-/// on the players, because its vault does not contain their user ids.
+/// on the players, because its vault does not contain their user ids; it makes no exports, whose files it would keep.
 fn serve(port: u16, folder: &Path) -> Child {
     let arguments = [
         "serve".to_owned(),
@@ -70,6 +70,7 @@ fn serve(port: u16, folder: &Path) -> Child {
         "--esdb-trusted-users=matchbook:p@ssword".to_owned(),
         "--lease-term=1h".to_owned(),
         "--matchmaking=false".to_owned(),
+        "--exports=none".to_owned(),
     ];
     spawn(&[], &arguments, folder)
 }
