@@ -166,6 +166,7 @@ impl ServerJob {
             items_done: Some(items_done),
             items_total,
             checkpoint: checkpoint.map(Into::into),
+            items: None,
         };
         let eta_priors = jobs.board.eta_priors(self.tenant(), created.kind);
         self.record(Action::ReportProgress { report, eta_priors }).await
