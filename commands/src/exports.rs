@@ -215,7 +215,7 @@ impl ExportCommands {
 
     async fn check_limit(&self, cause: &Cause) -> Result<(), Problem> {
         self.jobs.wait_for_board().await?;
-        if self.jobs.board.exports_in_progress(&cause.tenant) < IN_PROGRESS_MAX {
+        if self.jobs.board.jobs_in_progress(&cause.tenant, JobKind::EmbeddingExport) < IN_PROGRESS_MAX {
             return Ok(());
         }
         let detail = format!(

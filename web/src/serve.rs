@@ -295,5 +295,7 @@ fn refuse(error: poem::Error, id: &RequestId, route: Option<&Route>) -> Response
 }
 
 #[cfg(test)]
+mod deadline_tests;
+#[cfg(test)]
 #[path = "serve_tests.rs"]
 mod tests;

@@ -104,17 +104,6 @@ impl Things {
         std::future::pending().await
     }
 
-    #[oai(path = "/things/:id/wait", method = "get")]
-    async fn wait(
-        &self,
-        _caller: Caller,
-        id: Path<u64>,
-        as_of: Query<Option<u64>>,
-    ) -> Result<Json<String>, Problem> {
-        tokio::time::sleep(Duration::from_secs(*id)).await;
-        Ok(Json(format!("{:?}", *as_of)))
-    }
-
     #[oai(path = "/health", method = "get")]
     async fn health(&self) -> Result<Json<String>, Problem> {
         Ok(Json("ok".into()))
@@ -295,20 +284,6 @@ async fn conflict_shows_the_existing_resource() {
 async fn panic_is_a_problem_without_details() {
     let response = open().post("/things/7/panic").send().await;
     assert_json_snapshot!(problem(response, 500).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn read_that_is_computed_from_the_log_has_more_time() {
-    let client = open();
-    for (path, status) in [
-        ("/things/9/wait", 200),
-        ("/things/11/wait", 503),
-        ("/things/11/wait?as_of=1", 200),
-        ("/things/61/wait?as_of=1", 503),
-    ] {
-        let response = client.get(path).send().await;
-        assert_eq!(response.0.status().as_u16(), status, "{path}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

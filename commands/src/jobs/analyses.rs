@@ -73,7 +73,7 @@ pub(crate) async fn start(
 async fn check_limit(jobs: &Jobs, tenant: &Tenant) -> Result<(), Problem> {
     jobs.wait_for_board().await?;
     let max = jobs.analyses_max;
-    if jobs.board.analyses_in_progress(tenant) < max {
+    if jobs.board.jobs_in_progress(tenant, JobKind::VideoAnalysis) < max {
         return Ok(());
     }
     let detail =

@@ -126,7 +126,7 @@ async fn check_products(jobs: &Jobs, cause: &Cause, products: &[ProductId]) -> R
 
 async fn check_limit(jobs: &Jobs, cause: &Cause) -> Result<(), Problem> {
     jobs.wait_for_board().await?;
-    if jobs.board.extractions_in_progress(&cause.tenant) < IN_PROGRESS_MAX {
+    if jobs.board.jobs_in_progress(&cause.tenant, JobKind::ExtractCutouts) < IN_PROGRESS_MAX {
         return Ok(());
     }
     let detail = format!(

@@ -226,19 +226,9 @@ impl WorkBoard {
         self.locked().admission.services.circuits(tenant, self.0.clock.now()).collect()
     }
 
-    /// The number of the tenant's analyses in progress.
-    pub fn analyses_in_progress(&self, tenant: &Tenant) -> usize {
-        self.locked().limited_jobs.analyses.in_progress(tenant)
-    }
-
-    /// The number of the tenant's extractions in progress.
-    pub fn extractions_in_progress(&self, tenant: &Tenant) -> usize {
-        self.locked().limited_jobs.extractions.in_progress(tenant)
-    }
-
-    /// The number of the tenant's exports in progress.
-    pub fn exports_in_progress(&self, tenant: &Tenant) -> usize {
-        self.locked().limited_jobs.exports.in_progress(tenant)
+    /// The number of the tenant's jobs in progress of a kind with a limit per tenant; all extractions count together.
+    pub fn jobs_in_progress(&self, tenant: &Tenant, kind: JobKind) -> usize {
+        self.locked().limited_jobs.of(kind).map_or(0, |jobs| jobs.in_progress(tenant))
     }
 
     /// The current priors for the duration of the phases of the tenant's jobs of a kind.

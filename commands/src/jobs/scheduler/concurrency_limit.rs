@@ -11,12 +11,22 @@ use serde::{Deserialize, Serialize};
 /// The jobs in progress with a limit per tenant.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct LimitedJobs {
-    pub(super) analyses: JobsInProgress,
-    pub(super) extractions: JobsInProgress,
-    pub(super) exports: JobsInProgress,
+    analyses: JobsInProgress,
+    extractions: JobsInProgress,
+    exports: JobsInProgress,
 }
 
 impl LimitedJobs {
+    /// The jobs that share a limit with those of the kind; none if it has no limit.
+    pub(super) fn of(&self, kind: JobKind) -> Option<&JobsInProgress> {
+        match kind {
+            JobKind::VideoAnalysis => Some(&self.analyses),
+            JobKind::EmbeddingExport => Some(&self.exports),
+            kind if extraction::KINDS.contains(&kind) => Some(&self.extractions),
+            _ => None,
+        }
+    }
+
     pub(super) fn apply(&mut self, job: JobId, event: &JobEvent, envelope: &Envelope) {
         self.analyses.apply(job, event, envelope, |kind| kind == JobKind::VideoAnalysis);
         self.extractions.apply(job, event, envelope, |kind| extraction::KINDS.contains(&kind));
