@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use event_schemas::ids::WorkerId;
 use event_schemas::job::JobKind;
 use event_schemas::worker::WorkKind;
 use web::problem::Problem;
 
 use super::scheduler::Readiness;
+use super::server_work;
 
 /// The retry delay while the board is not ready.
 const SOON: Duration = Duration::from_secs(1);
@@ -33,6 +35,14 @@ pub(crate) fn check_kinds<'a>(kinds: impl IntoIterator<Item = &'a WorkKind>) -> 
     }
     let reason = "the server itself does the kinds cutout_sync and embedding_export; leave them out";
     Err(Problem::unprocessable("kinds", reason))
+}
+
+/// 422 for the worker of the server itself: another one of its name could end its leases.
+pub(crate) fn check_worker(id: &WorkerId) -> Result<(), Problem> {
+    if id.as_str() != server_work::NAME {
+        return Ok(());
+    }
+    Err(Problem::unprocessable("worker_id", "is that of the server itself; choose another"))
 }
 
 /// 422 for a kind of job that only a route of its own creates.

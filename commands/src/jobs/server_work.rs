@@ -30,7 +30,7 @@ use crate::engine::execute::{CachedStream, ExecuteError};
 use crate::engine::problem::{from_execute_error, from_load_error};
 
 /// The name of the worker in claims, and of the actor of its commands.
-const NAME: &str = "server";
+pub(super) const NAME: &str = "server";
 
 /// The most jobs of a kind that this process performs at a time, each of another tenant.
 const AT_ONCE_MAX: usize = 4;

@@ -31,7 +31,7 @@ use crate::engine::problem;
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
 use crate::jobs::claim::{ClaimRequest, claim};
-use crate::jobs::problem::{board_not_ready, check_kinds, lease_lost, no_such_lease};
+use crate::jobs::problem::{board_not_ready, check_kinds, check_worker, lease_lost, no_such_lease};
 use crate::jobs::scheduler::{HeartbeatResult, Lease, LeaseLookup, Work};
 use crate::trained_models::TrainedModels;
 use item::WorkItem;
@@ -222,6 +222,7 @@ impl WorkCommands {
         let cause = request.cause(&self.0.engine, "POST /internal/work/claim", &body.0).await?;
         let kinds: Vec<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
         check_kinds(&kinds)?;
+        check_worker(&body.0.worker_id.0)?;
         let request = ClaimRequest {
             worker_id: body.0.worker_id.0,
             kinds,

@@ -22,7 +22,7 @@ use crate::engine::execute::Executed;
 use crate::engine::problem::{self, Step, after_step};
 use crate::engine::write_request::{CallerOf, Workers, WriteRequest};
 use crate::jobs::Jobs;
-use crate::jobs::problem::check_kinds;
+use crate::jobs::problem::{check_kinds, check_worker};
 
 /// The registration of a worker.
 #[derive(Debug, Object)]
@@ -103,7 +103,7 @@ impl WorkerCommands {
         worker_id: Path<String>,
         body: Json<RegisterWorker>,
     ) -> Result<Json<Api<RegisteredWorker>>, Problem> {
-        let worker_id = web::path::worker_id(&worker_id)?;
+        let worker_id = named(&worker_id)?;
         let route = format!("PUT /internal/workers/{worker_id}");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let kinds: BTreeSet<WorkKind> = body.0.kinds.into_iter().map(|kind| kind.0).collect();
@@ -138,7 +138,7 @@ impl WorkerCommands {
         request: CallerOf<Workers>,
         worker_id: Path<String>,
     ) -> Result<Json<Api<HeartbeatAccepted>>, Problem> {
-        let worker_id = web::path::worker_id(&worker_id)?;
+        let worker_id = named(&worker_id)?;
         let position = if self.0.board.worker_heartbeat(&request.caller.tenant, &worker_id) {
             let stream = StreamId::worker(&request.caller.tenant, &worker_id);
             let position = self.0.workers.query(&stream, |folded| folded.position()).await;
@@ -160,7 +160,7 @@ impl WorkerCommands {
         worker_id: Path<String>,
         body: Json<ReportExit>,
     ) -> Result<Json<Api<ExitedWorker>>, Problem> {
-        let worker_id = web::path::worker_id(&worker_id)?;
+        let worker_id = named(&worker_id)?;
         let route = format!("POST /internal/workers/{worker_id}/exit");
         let cause = request.cause(&self.0.engine, &route, &body.0).await?;
         let ReportExit { exit_code, signal, reason } = body.0;
@@ -170,6 +170,13 @@ impl WorkerCommands {
         let position = self.0.position_after_exit(&cause, &worker_id, exited).await?;
         Ok(Json(Api(ExitedWorker { worker_id, end, position })))
     }
+}
+
+/// The worker in the path.
+fn named(worker_id: &str) -> Result<WorkerId, Problem> {
+    let worker_id = web::path::worker_id(worker_id)?;
+    check_worker(&worker_id)?;
+    Ok(worker_id)
 }
 
 impl WorkerCommands {
