@@ -113,7 +113,7 @@ pub(crate) async fn sync<S: PageSource>(
         step: 1,
         total: None,
     };
-    let result = run.to_end().await?;
+    let result = run.complete().await?;
     serde_json::to_value(result).map_err(|error| WorkFailure::new(error.to_string()))
 }
 
@@ -133,7 +133,7 @@ struct Run<'a, S> {
 }
 
 impl<S: PageSource> Run<'_, S> {
-    async fn to_end(mut self) -> Result<SyncResult, WorkFailure> {
+    async fn complete(mut self) -> Result<SyncResult, WorkFailure> {
         let mut repeated_pages = 0;
         loop {
             let page = self.next_page().await?;

@@ -357,7 +357,7 @@ async fn hour(seed: u64) {
     let mut rng = Rng(seed);
     let mut faults = Rng(seed ^ 0xfa17);
     let upstream = Upstream::new((1..=500).map(|n| n * 3), move |_, place, state| {
-        state.has_cursors = seed % 2 == 0;
+        state.has_cursors = seed.is_multiple_of(2);
         // Cutouts arrive before and after the place.
         for _ in 0..faults.below(3) {
             let id = faults.below(2_000);
