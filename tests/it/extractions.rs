@@ -224,13 +224,13 @@ async fn extractions_are_listed_with_filters_and_by_id() {
             items.iter().map(|item| format!("{JOBS}/{}", item["id"].as_str().unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(ids("").await, [other.clone(), job.clone()]);
-        assert_eq!(ids("status=cancelled").await, [other.clone()]);
-        assert_eq!(ids("job_type=extract_cutouts").await, [job.clone()]);
+        assert_eq!(ids("status=cancelled").await, std::slice::from_ref(&other));
+        assert_eq!(ids("job_type=extract_cutouts").await, std::slice::from_ref(&job));
         assert_eq!(ids("job_type=extract_single_product").await, Vec::<String>::new());
         let page = server.get_at_head(&format!("{JOBS}?limit=1")).await;
         assert!(page["items"][0].get("config").is_none(), "{page}");
         let next = format!("limit=1&cursor={}", page["next_cursor"].as_str().unwrap());
-        assert_eq!(ids(&next).await, [job.clone()]);
+        assert_eq!(ids(&next).await, std::slice::from_ref(&job));
         server.get_at_head(&job).await
     };
     let shown = read(&server).await;

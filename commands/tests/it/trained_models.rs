@@ -18,7 +18,7 @@ async fn training(app: &TestApp) -> (String, String) {
     let claimed = app.post("/internal/work/claim", &claim).await.ok();
     let item = &claimed["items"][0];
     assert_eq!(item["job_id"], job["id"]);
-    (job["id"].as_str().unwrap().to_owned(), format!("/internal/work/{}", lease(item)))
+    (job["id"].as_str().expect("a text").to_owned(), format!("/internal/work/{}", lease(item)))
 }
 
 async fn registered(app: &TestApp) -> Vec<(String, Option<String>)> {
