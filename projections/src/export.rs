@@ -213,11 +213,3 @@ pub fn extension(format: ExportFormat) -> &'static str {
         ExportFormat::Qdrant => "qdrant.zip",
     }
 }
-
-/// The media type of a file in this format.
-pub fn media_type(format: ExportFormat) -> &'static str {
-    match format {
-        ExportFormat::Json => "application/x-ndjson",
-        ExportFormat::Numpy | ExportFormat::Faiss | ExportFormat::Qdrant => "application/zip",
-    }
-}

@@ -76,7 +76,6 @@ fn bounds(range: &str) -> Option<(Option<u64>, Option<u64>)> {
 /// A file that is sent.
 pub struct StoredFile {
     pub(crate) file_name: String,
-    pub(crate) media_type: &'static str,
     pub(crate) etag: String,
     /// The bytes of the whole file.
     pub(crate) size: u64,
@@ -109,11 +108,11 @@ impl IntoResponse for FileResponse {
                 return response.header(header::ETAG, etag).status(StatusCode::NOT_MODIFIED).finish();
             }
         };
-        let StoredFile { file_name, media_type, etag, size, part, bytes } = file;
+        let StoredFile { file_name, etag, size, part, bytes } = file;
         let response = response
             .header(header::ETAG, etag)
             .header(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{file_name}\""))
-            .content_type(media_type);
+            .content_type(MEDIA_TYPE);
         let response = match part.range() {
             None => response.header(header::CONTENT_LENGTH, size),
             Some(Range { start, end }) => response
@@ -125,13 +124,14 @@ impl IntoResponse for FileResponse {
     }
 }
 
-const MEDIA_TYPES: [&str; 2] = ["application/x-ndjson", "application/zip"];
+/// One type for files in all formats, as clients expect of a download; the name of the file says the format.
+const MEDIA_TYPE: &str = "application/octet-stream";
 
 impl ApiResponse for FileResponse {
     fn meta() -> MetaResponses {
-        let content = |content_type| {
+        let file = || {
             let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "binary")));
-            MetaMediaType { content_type, schema }
+            vec![MetaMediaType { content_type: MEDIA_TYPE, schema }]
         };
         let response = |status: StatusCode, description, content, headers| MetaResponse {
             description,
@@ -140,7 +140,6 @@ impl ApiResponse for FileResponse {
             content,
             headers,
         };
-        let files = || MEDIA_TYPES.map(content).into();
         let content_range = MetaHeader {
             name: "content-range".to_owned(),
             description: Some("The range, and the size of the whole file".to_owned()),
@@ -150,8 +149,8 @@ impl ApiResponse for FileResponse {
         };
         MetaResponses {
             responses: vec![
-                response(StatusCode::OK, "The file", files(), vec![]),
-                response(StatusCode::PARTIAL_CONTENT, "A part of the file", files(), vec![content_range]),
+                response(StatusCode::OK, "The file", file(), vec![]),
+                response(StatusCode::PARTIAL_CONTENT, "A part of the file", file(), vec![content_range]),
                 response(StatusCode::NOT_MODIFIED, "Not modified", vec![], vec![]),
             ],
         }

@@ -174,7 +174,8 @@ impl Definitions {
             nullable,
             format: text(members, "format"),
             description: description(members),
-            default: members.get("default").cloned(),
+            // Of a member that is left out while it is empty, schemars says that null is its default.
+            default: members.get("default").filter(|default| nullable || !default.is_null()).cloned(),
             required: list(members, "required")
                 .unwrap_or_default()
                 .iter()

@@ -13,7 +13,6 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
 use projections::Name;
 use projections::export::files::FileName;
-use projections::export::media_type;
 use projections::job::{ExportJob, JobCursor};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -203,7 +202,6 @@ impl ExportRoutes {
         let file_name = result.file.split_once('.').map_or("", |(_, extension)| extension);
         Ok(FileResponse::Content(StoredFile {
             file_name: format!("export-{}.{file_name}", export.job.id),
-            media_type: media_type(export.options.format),
             etag,
             size: result.file_size_bytes,
             part,

@@ -131,7 +131,7 @@ async fn file_is_downloaded_whole_or_in_part() {
     assert_eq!((whole.status, whole.text.as_str()), (200, CONTENT));
     let disposition = format!("attachment; filename=\"export-{}.npz\"", job(1));
     for (header, expected) in [
-        ("content-type", "application/zip"),
+        ("content-type", "application/octet-stream"),
         ("content-length", "10"),
         ("accept-ranges", "bytes"),
         ("content-disposition", &disposition),

@@ -1,9 +1,10 @@
 //! Work items in the response of a claim.
 
 use domain::job::extraction;
-use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ProductId, RequestId, VideoId};
+use event_schemas::ids::{FrameId, ImageId, JobId, LeaseId, ModelId, ProductId, RequestId, VideoId};
 use event_schemas::image_match::{ProductImage, Totals, VideoFrame};
 use event_schemas::job::JobSource;
+use event_schemas::json_text::JsonText;
 use event_schemas::time::Timestamp;
 use event_schemas::worker::WorkKind;
 use schemars::JsonSchema;
@@ -52,10 +53,83 @@ pub(super) struct WorkItem {
     metadata: Option<Value>,
     /// The source of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<JobSource>,
+    source: Option<WorkSource>,
     /// Of an extraction, what earlier workers have reported: continue there.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<WorkProgress>,
+}
+
+/// The source of a job, as one object: the members of the other types are missing.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WorkSource {
+    #[serde(rename = "type")]
+    source_type: WorkSourceType,
+    /// The video to analyse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_id: Option<VideoId>,
+    /// Where the video is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// The caller's options of an analysis; missing if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
+    options: Option<JsonText>,
+    /// The model whose vectors an extraction makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_id: Option<ModelId>,
+    /// The only products of an extraction; missing if all are meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_ids: Option<Vec<ProductId>>,
+    /// Whether an extraction leaves out images that have a vector of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_missing: Option<bool>,
+    /// The caller's settings of an extraction; missing if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
+    config: Option<JsonText>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum WorkSourceType {
+    Video,
+    Extraction,
+    /// Never claimed by a worker: the server itself does this work.
+    ServerWork,
+}
+
+impl From<JobSource> for WorkSource {
+    fn from(source: JobSource) -> Self {
+        let given = |text: JsonText| (!text.is_empty_object()).then_some(text);
+        let empty = Self {
+            source_type: WorkSourceType::ServerWork,
+            video_id: None,
+            url: None,
+            options: None,
+            model_id: None,
+            product_ids: None,
+            only_missing: None,
+            config: None,
+        };
+        match source {
+            JobSource::Video { video_id, url, options } => Self {
+                source_type: WorkSourceType::Video,
+                video_id: Some(video_id),
+                url: Some(url),
+                options: given(options),
+                ..empty
+            },
+            JobSource::ServerWork { options } => Self { options: given(options), ..empty },
+            JobSource::Extraction { model_id, product_ids, only_missing, config } => Self {
+                source_type: WorkSourceType::Extraction,
+                model_id: Some(model_id),
+                product_ids: Some(product_ids).filter(|ids| !ids.is_empty()),
+                only_missing: Some(only_missing),
+                config: given(config),
+                ..empty
+            },
+        }
+    }
 }
 
 /// The progress of an extraction over its items.
@@ -128,7 +202,7 @@ impl From<ClaimedItem> for WorkItem {
                 Self {
                     name: created.name,
                     metadata: Some(metadata).filter(|_| !created.metadata.is_empty_object()),
-                    source: created.source,
+                    source: created.source.map(Into::into),
                     progress: extraction::TargetType::of(created.kind).map(|_| progress),
                     ..base
                 }
