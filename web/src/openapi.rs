@@ -20,7 +20,11 @@ pub struct InvalidDocument(#[from] serde_json::Error);
 const WITH_A_BODY: [&str; 3] = ["408", "413", "415"];
 
 /// The responses of operations that change something only.
-const WITH_A_CHANGE: [&str; 3] = ["409", "422", "507"];
+const WITH_A_CHANGE: [&str; 2] = ["422", "507"];
+
+/// The responses of downloads only, which can be asked for in parts: of a file that is not complete, and of a part that it has
+/// not.
+const WITH_PARTS: [&str; 2] = ["409", "416"];
 
 /// The responses of authenticated operations only.
 const WITH_A_CALLER: [&str; 2] = ["401", "403"];
@@ -78,8 +82,12 @@ fn finish(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let has_caller = operation.contains_key("security");
     let changes = method != "get";
     if let Some(Value::Object(responses)) = operation.get_mut("responses") {
+        let has_parts = responses.contains_key("206");
         responses.retain(|status, _| {
             let status = status.as_str();
+            if WITH_PARTS.contains(&status) {
+                return has_parts || (changes && status != "416");
+            }
             (has_body || !WITH_A_BODY.contains(&status))
                 && (changes || !WITH_A_CHANGE.contains(&status))
                 && (has_caller || !WITH_A_CALLER.contains(&status))

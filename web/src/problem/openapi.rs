@@ -10,7 +10,7 @@ use super::{Code, MEDIA_TYPE, Part, Problem};
 use crate::schema::{reference, register};
 
 /// The error responses of an operation. [`crate::openapi::document`] removes those that an operation cannot return.
-const RESPONSES: [(u16, &str); 14] = [
+const RESPONSES: [(u16, &str); 15] = [
     (400, "The request is not valid"),
     (401, "Credentials are missing or not valid"),
     (403, "The caller lacks a role"),
@@ -20,6 +20,7 @@ const RESPONSES: [(u16, &str); 14] = [
     (410, "It no longer exists"),
     (413, "The request is too large"),
     (415, "The media type is not supported"),
+    (416, "The range is not satisfiable"),
     (422, "The content is refused"),
     (429, "Too many requests"),
     (500, "The server failed"),
