@@ -108,9 +108,12 @@ impl ReadApi {
 /// The paths of [`ReadApi::mount`], all for GET, in the form that [`web::routes::Routes::with`] expects.
 pub const RAW_PATHS: [&str; 3] = ["/", "/console/{file}", "/jobs/{job_id}/matching/ws"];
 
-/// The routes with other limits than the default ones.
-pub const ROUTE_LIMITS: [(&str, RouteLimits); 1] =
-    [("/api/v1/recommendations/{request_id}", RouteLimits::Costly)];
+/// The routes with other limits than the default ones: lists of an earlier instant are computed from the log.
+pub const ROUTE_LIMITS: [(&str, RouteLimits); 3] = [
+    ("/api/v1/recommend", RouteLimits::Costly),
+    ("/api/v1/recommend/batch", RouteLimits::Costly),
+    ("/api/v1/recommendations/{request_id}", RouteLimits::Costly),
+];
 
 #[cfg(test)]
 mod tests;
