@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use matchbook_worker::client::CallError;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use crate::api::{Api, Item, Progress, Refused, Source};
+use crate::api::{Api, Item, Progress, Source};
 use crate::fault::{FailureReport, Fault, FaultRequest, Stage};
 use crate::motion;
 use crate::video::{Frame, Video, VideoError};
@@ -52,7 +53,7 @@ pub enum AnalysisError {
     #[error("injected fault: {0:?}")]
     Fault(Fault),
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] CallError),
 }
 
 impl AnalysisError {
@@ -131,7 +132,7 @@ fn stage_start(stage: Stage) -> Progress {
     Progress { stage, fraction: 0.0, items_done: None, items_total: None }
 }
 
-async fn enter(api: &Api, item: &Item, stage: Stage) -> Result<(), Refused> {
+async fn enter(api: &Api, item: &Item, stage: Stage) -> Result<(), CallError> {
     api.progress(&item.lease_id, stage_start(stage)).await
 }
 
@@ -173,7 +174,7 @@ fn file(media: &Path, video_id: &str) -> Result<PathBuf, AnalysisError> {
     Ok(media.join(format!("{video_id}.mp4")))
 }
 
-async fn report(api: &Api, item: &Item, stage: Stage, done: u64, total: u64) -> Result<(), Refused> {
+async fn report(api: &Api, item: &Item, stage: Stage, done: u64, total: u64) -> Result<(), CallError> {
     let fraction = if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
     let progress = Progress { stage, fraction, items_done: Some(done.min(total)), items_total: Some(total) };
     api.progress(&item.lease_id, progress).await

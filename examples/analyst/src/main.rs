@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use matchbook_analyst::analysis::WorkContext;
-use matchbook_analyst::api::{Api, Refused};
+use matchbook_analyst::api::Api;
 use matchbook_analyst::worker::{StopReason, Worker};
+use matchbook_worker::client::{CallError, SetupError, server_url};
+use matchbook_worker::worker::default_worker_id;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -40,21 +42,12 @@ struct Cli {
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("cannot set up the http client: {0}")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     #[error("the server refused this worker: {0}")]
-    Refused(#[from] Refused),
+    Refused(#[from] CallError),
     #[error("cannot set up signals and timers: {0}")]
     System(#[from] std::io::Error),
-}
-
-/// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
-fn server_url(text: &str) -> Result<String, String> {
-    match reqwest::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
-        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
-        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
-    }
 }
 
 fn main() -> ExitCode {
@@ -89,15 +82,9 @@ async fn work(cli: Cli) -> Result<StopReason, Failure> {
         }
     };
     let worker_id = cli.worker_id.unwrap_or_else(default_worker_id);
-    let api = Api::new(&cli.url, worker_id, cli.token)?;
+    let api = Api::new(&cli.url, worker_id, cli.token.as_deref())?;
     let context =
         WorkContext { media: cli.media, pace: Duration::from_millis(cli.pace_ms), faults: cli.faults };
     let worker = Worker { api, context, until_idle: cli.until_idle.map(Duration::from_secs) };
     Ok(worker.run(stop).await?)
-}
-
-fn default_worker_id() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' };
-    format!("{}-{}", host.chars().map(plain).collect::<String>(), std::process::id())
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use matchbook_worker::client::CallError;
 use serde_json::Value;
 
 use crate::analysis::{AnalysisError, WorkContext, analyse};
-use crate::api::{Api, Item, Refused};
+use crate::api::{Api, Item};
 use crate::fault::Fault;
 
 /// The shortest pause between two heartbeats.
@@ -46,8 +47,8 @@ impl Worker {
     /// Runs until it is stopped, is idle for long enough, or is refused.
     ///
     /// # Errors
-    /// [`Refused`], if the server refuses this worker.
-    pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<StopReason, Refused> {
+    /// [`CallError`], if the server refuses this worker.
+    pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<StopReason, CallError> {
         tokio::pin!(stop);
         let mut idle_since = Instant::now();
         let ended = loop {
@@ -82,7 +83,7 @@ impl Worker {
         Ok(ended)
     }
 
-    async fn work_on(&self, item: &Item) -> Result<ItemOutcome, Refused> {
+    async fn work_on(&self, item: &Item) -> Result<ItemOutcome, CallError> {
         let started = Instant::now();
         tracing::info!(job = item.job_id, attempt = item.attempt, "claimed");
         let result = tokio::select! {
@@ -120,7 +121,7 @@ impl Worker {
     }
 
     /// Sends heartbeats for the lease; returns only if one is refused.
-    async fn keep_lease(&self, item: &Item) -> Refused {
+    async fn keep_lease(&self, item: &Item) -> CallError {
         let pause =
             Duration::try_from_secs_f64(item.heartbeat_seconds).unwrap_or_default().max(HEARTBEAT_MIN);
         loop {

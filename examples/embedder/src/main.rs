@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use matchbook_embedder::compare::{CompareError, Half, compare};
 use matchbook_embedder::extraction::{Embedder, KINDS};
 use matchbook_embedder::fetch::Fetcher;
-use matchbook_worker::client::{CallError, Client, SetupError};
+use matchbook_worker::client::{CallError, Client, SetupError, server_url};
 use matchbook_worker::worker::{StopReason, Worker, default_worker_id};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -33,7 +33,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct WorkArgs {
     /// The address of the Matchbook server.
-    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "MATCHBOOK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
     url: String,
     /// The worker id; the host name and the process id by default.
     #[arg(long, env = "EMBEDDER_WORKER_ID", value_parser = worker_id)]

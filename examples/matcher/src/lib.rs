@@ -9,7 +9,6 @@
 //! network nor files.
 
 pub mod api;
-pub mod backoff;
 pub mod check;
 pub mod descriptor;
 pub mod evidence;

@@ -12,6 +12,8 @@ use matchbook_matcher::media::{Folder, Media, MediaError};
 use matchbook_matcher::request::WorkContext;
 use matchbook_matcher::wire::{Exit, WorkerId};
 use matchbook_matcher::worker::{Signal, StopReason, Worker};
+use matchbook_worker::client::server_url;
+use matchbook_worker::worker::default_worker_id;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -73,15 +75,6 @@ struct CheckArgs {
     /// Print JSON, with every match.
     #[arg(long)]
     json: bool,
-}
-
-/// Checks the address of the server, so that a wrong one is an error instead of an unreachable server.
-fn server_url(text: &str) -> Result<String, String> {
-    match reqwest::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
-        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
-        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
-    }
 }
 
 fn main() -> ExitCode {
@@ -168,12 +161,6 @@ async fn work(args: WorkArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn default_worker_id() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' };
-    format!("{}-{}", host.chars().map(plain).collect::<String>(), std::process::id())
 }
 
 /// Logs to standard error; standard output is for results. `RUST_LOG` sets the filter.

@@ -148,37 +148,3 @@ pub struct Exit {
 /// The body of an empty command.
 #[derive(Debug, Serialize)]
 pub struct EmptyBody {}
-
-/// An RFC 9457 problem, for log messages.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Problem {
-    pub title: String,
-    pub detail: String,
-    pub code: String,
-    pub request_id: String,
-    pub errors: Vec<FieldProblem>,
-}
-
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct FieldProblem {
-    pub field: String,
-    pub reason: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.detail.is_empty() { &self.title } else { &self.detail })?;
-        for error in &self.errors {
-            write!(f, "; {}: {}", error.field, error.reason)?;
-        }
-        if !self.code.is_empty() {
-            write!(f, " ({})", self.code)?;
-        }
-        if !self.request_id.is_empty() {
-            write!(f, " [request {}]", self.request_id)?;
-        }
-        Ok(())
-    }
-}

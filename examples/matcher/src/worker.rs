@@ -3,14 +3,13 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use matchbook_worker::client::pause;
 use reqwest::StatusCode;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::api::{Api, CallError};
-use crate::backoff::Backoff;
 use crate::request::{RequestError, RequestOutcome, WorkContext, process};
-use crate::splitmix::SplitMix64;
 use crate::wire::{Exit, Item, LeaseId};
 
 /// The longest wait of one claim.
@@ -131,7 +130,7 @@ impl Worker {
 
     async fn work(&self) -> Result<(), CallError> {
         let mut idle_since = Instant::now();
-        let mut failures = self.failures();
+        let mut failures = 0;
         loop {
             let left = self.until_idle.map(|until| until.saturating_sub(idle_since.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -148,10 +147,11 @@ impl Worker {
             }
             for item in answer.items {
                 if self.work_on(&item).await {
-                    failures = self.failures();
+                    failures = 0;
                 } else {
                     // The server may return the failed request immediately, so the retry is delayed.
-                    tokio::time::sleep(failures.next(None)).await;
+                    tokio::time::sleep(pause(failures, None)).await;
+                    failures += 1;
                 }
                 idle_since = Instant::now();
             }
@@ -186,22 +186,17 @@ impl Worker {
     /// Sends heartbeats for a lease; returns only if it is lost.
     async fn keep_lease(&self, item: &Item) -> RequestError {
         let asked = Duration::try_from_secs_f64(item.heartbeat_seconds).unwrap_or_default();
-        let pause = asked.max(HEARTBEAT_MIN).min(self.heartbeat_every);
+        let interval = asked.max(HEARTBEAT_MIN).min(self.heartbeat_every);
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(interval).await;
             if let Err(error) = self.api.extend_lease(&item.lease_id).await {
-                return match error.status() {
-                    Some(StatusCode::CONFLICT | StatusCode::NOT_FOUND) => RequestError::LeaseLost,
-                    _ => RequestError::Call(error),
+                return if error.is_lost_lease() {
+                    RequestError::LeaseLost
+                } else {
+                    RequestError::Call(error)
                 };
             }
         }
-    }
-
-    /// Seeded by the worker id, so that workers with the same failures retry at different times.
-    fn failures(&self) -> Backoff {
-        let mut random = SplitMix64::from_names(&[&self.api.worker_id().0]);
-        Backoff::new(random.next_u64())
     }
 
     fn current_lease(&self) -> std::sync::MutexGuard<'_, Option<LeaseId>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client as Http, Method, RequestBuilder, Response, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::{info, warn};
@@ -22,7 +22,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("`{url}` is not the address of a server ({reason}); write it as http://host:port")]
+    #[error("`{url}` is not the address of a server: {reason}")]
     Url { url: String, reason: String },
     #[error("the token contains characters that a header cannot: use it as it was minted")]
     Token,
@@ -60,6 +60,7 @@ pub struct Problem {
     pub title: String,
     pub detail: String,
     pub code: String,
+    pub request_id: String,
     pub errors: Vec<FieldProblem>,
 }
 
@@ -76,7 +77,13 @@ impl fmt::Display for Problem {
         for error in &self.errors {
             write!(f, "; {}: {}", error.field, error.reason)?;
         }
-        if self.code.is_empty() { Ok(()) } else { write!(f, " ({})", self.code) }
+        if !self.code.is_empty() {
+            write!(f, " ({})", self.code)?;
+        }
+        if !self.request_id.is_empty() {
+            write!(f, " [request {}]", self.request_id)?;
+        }
+        Ok(())
     }
 }
 
@@ -98,11 +105,8 @@ impl Client {
     /// # Errors
     /// [`SetupError`] for a wrong address or token.
     pub fn new(server: &str, token: Option<&str>) -> Result<Self, SetupError> {
-        let wrong = |reason: String| SetupError::Url { url: server.to_owned(), reason };
-        let url = reqwest::Url::parse(server).map_err(|error| wrong(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong(format!("`{}:` is not supported", url.scheme())));
-        }
+        let server =
+            server_url(server).map_err(|reason| SetupError::Url { url: server.to_owned(), reason })?;
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             let mut bearer =
@@ -119,12 +123,23 @@ impl Client {
             // The server is set by a flag; a proxy for web access is not used for it.
             .no_proxy()
             .build()?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+        Ok(Self { http, server })
     }
 
     /// The address of the server, without a slash at its end.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Like [`Self::command`], for a command whose answer is not needed.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub async fn send<B>(&self, method: Method, path: &str, body: &B) -> Result<(), CallError>
+    where
+        B: Serialize + ?Sized + Sync,
+    {
+        self.command::<B, IgnoredAny>(method, path, body).await.map(drop)
     }
 
     /// Sends a command until it is answered. All attempts have the same idempotency key, so it takes effect once.
@@ -205,6 +220,18 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+/// The address of a server, without a slash at its end. It is checked, so that a wrong one is an error instead of an unreachable server.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn server_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.trim_end_matches('/').to_owned()),
+        Ok(url) => Err(format!("`{}:` is not supported; write it as http://host:port", url.scheme())),
+        Err(error) => Err(format!("it is not a URL ({error}); write it as http://host:port")),
     }
 }
 

@@ -94,7 +94,7 @@ impl Worker {
         work: impl AsyncFn(&Claimed) -> Result<Value, WorkError>,
     ) -> Result<StopReason, CallError> {
         let registration = json!({"kinds": self.kinds, "version": self.version});
-        let _: Value = self.client.command(Method::PUT, &self.path(""), &registration).await?;
+        self.client.send(Method::PUT, &self.path(""), &registration).await?;
         info!(worker = self.worker_id, "registered");
         tokio::pin!(stop);
         let mut idle_since = Instant::now();
@@ -189,9 +189,7 @@ impl Worker {
     }
 
     async fn report(&self, claimed: &Claimed, action: &str, body: &Value) -> Result<(), CallError> {
-        let answer: Result<Value, CallError> =
-            self.client.command(Method::POST, &claimed.path(action), body).await;
-        answer.map(drop)
+        self.client.send(Method::POST, &claimed.path(action), body).await
     }
 
     /// Sends heartbeats for a lease; returns only if one is refused.
@@ -223,7 +221,7 @@ impl Worker {
         };
         let body = json!({"exit_code": exit_code, "reason": reason});
         let path = self.path("/exit");
-        let exit = self.client.command::<_, Value>(Method::POST, &path, &body);
+        let exit = self.client.send(Method::POST, &path, &body);
         if !matches!(timeout(EXIT_TIMEOUT, exit).await, Ok(Ok(_))) {
             warn!("exit not reported: the server will notice the missing heartbeats");
         }
