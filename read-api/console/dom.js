@@ -138,3 +138,12 @@ export function coalesce(work, wait_ms) {
     }, wait_ms);
   };
 }
+
+/** Calls `section.load()` again and again, with a pause in between, while the section is shown in a visible page. */
+export function loadWhileShown(section, pauseMs) {
+  const tick = async () => {
+    if (section.isShown && !document.hidden) await section.load();
+    setTimeout(tick, pauseMs);
+  };
+  setTimeout(tick, pauseMs);
+}

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { intervals } from "./chart.js";
-import { chip, count, el, plural, refusal, setText } from "./dom.js";
+import { chip, count, el, loadWhileShown, plural, refusal, setText } from "./dom.js";
 
 const POLL_MS = 3000;
 const percent = (share) => `${Math.round(share * 10000) / 100} %`;
@@ -11,11 +11,7 @@ const decimal = (value) => String(Math.round(value * 1000) / 1000);
 export class Experiments {
   constructor(panel) {
     Object.assign(this, { panel, isShown: false, shown: new Map() });
-    const tick = async () => {
-      if (this.isShown && !document.hidden) await this.load();
-      setTimeout(tick, POLL_MS);
-    };
-    setTimeout(tick, POLL_MS);
+    loadWhileShown(this, POLL_MS);
   }
 
   show(isShown) {

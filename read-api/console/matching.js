@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { CandidateList } from "./candidates.js";
-import { coalesce, count, el, plural, refill, refusal, setText } from "./dom.js";
+import { coalesce, count, el, loadWhileShown, plural, refill, refusal, setText } from "./dom.js";
 import { picture } from "./product.js";
 import { Work, cancelExtraction, cancelJob, newestExtraction, newestSync, ofExtraction } from "./work.js";
 
@@ -17,11 +17,7 @@ const extract = (job_type, more = {}) => post("/api/v1/embeddings/extract", { jo
 export class Matching {
   constructor(panel) {
     Object.assign(this, { panel, isShown: false, id: null, asked: 0, pages: 1, hidden: new Set() });
-    const tick = async () => {
-      if (this.isShown && !document.hidden) await this.load();
-      setTimeout(tick, POLL_MS);
-    };
-    setTimeout(tick, POLL_MS);
+    loadWhileShown(this, POLL_MS);
   }
 
   /** Shows the product of the address, or the list alone; `null` hides the section. */

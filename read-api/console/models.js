@@ -1,7 +1,7 @@
 // Embedding models, the extractions that make their vectors, and the exports of them.
 
 import { blob, get, post, remove, token } from "./api.js";
-import { bar, bytes, chip, count, el, instant, percent, plural, refill, refusal, row, setText, split, title } from "./dom.js";
+import { bar, bytes, chip, count, el, instant, loadWhileShown, percent, plural, refill, refusal, row, setText, split, title } from "./dom.js";
 import { cancelExtraction, cancelJob, isOver, ofExtraction } from "./work.js";
 
 const POLL_MS = 3000;
@@ -34,11 +34,7 @@ function table(id, heading, columns) {
 export class Models {
   constructor(panel) {
     Object.assign(this, { panel, isShown: false, shown: new Map(), failures: new Map() });
-    const tick = async () => {
-      if (this.isShown && !document.hidden) await this.load();
-      setTimeout(tick, POLL_MS);
-    };
-    setTimeout(tick, POLL_MS);
+    loadWhileShown(this, POLL_MS);
   }
 
   show(isShown) {

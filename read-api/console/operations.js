@@ -1,7 +1,7 @@
 // What an operator looks after: workers, retries with circuit breakers, and read models.
 
 import { get, post } from "./api.js";
-import { chip, count, duration, el, instant, plural, refill, row, setText, title, words } from "./dom.js";
+import { chip, count, duration, el, instant, loadWhileShown, plural, refill, row, setText, title, words } from "./dom.js";
 
 const POLL_MS = 2000;
 const WORKERS_MAX = 500;
@@ -18,11 +18,7 @@ export class Operations {
     this.notice = document.getElementById("operations-notice");
     this.done = document.getElementById("operations-done");
     this.isShown = false;
-    const tick = async () => {
-      if (this.isShown && !document.hidden) await this.load();
-      setTimeout(tick, POLL_MS);
-    };
-    setTimeout(tick, POLL_MS);
+    loadWhileShown(this, POLL_MS);
   }
 
   show(isShown) {

@@ -96,7 +96,6 @@ impl Access {
             roles,
             credential,
             address = self.address.map(tracing::field::display),
-            "{kind}"
         );
     }
 
